@@ -1,0 +1,116 @@
+//! `nvactl apply`: the plan into the kernel, beside what is there.
+
+use anyhow::Result;
+
+use super::{Console, Exit, counted, load_spec};
+use crate::cli::Apply;
+use crate::diff::{self, Changes};
+use crate::foreign;
+use crate::host::{iptables, sysctl, transaction};
+use crate::plan::plan;
+use crate::ruleset::Policy;
+use crate::spec::ForwardSet;
+
+/// How many foreign rules are named one by one.
+const MOST_RIVALS: usize = 20;
+/// How many forwards are named for each.
+const MOST_NAMES: usize = 3;
+
+pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
+    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    source.trusted()?;
+    let want = plan(&set);
+    let live = iptables::read("apply")?;
+    if !live.warning.is_empty() {
+        console.warn(&live.warning)?;
+    }
+    let changes = diff::changes(&live.ruleset, &want);
+    announce_policy(&changes, console)?;
+    warn_of_rivals(&live.ruleset, &set, console)?;
+    warn_of_sysctl(&set, console)?;
+
+    let name = &source.name;
+    if changes.is_empty() {
+        writeln!(console.out, "{name}: no changes")?;
+        return Ok(Exit::Done);
+    }
+    let (added, removed) = changes.rule_counts();
+    let counts = format!(
+        "{} added, {} removed",
+        counted(added, "rule"),
+        counted(removed, "rule")
+    );
+    if args.dry_run {
+        write!(console.out, "{}", changes.report())?;
+        writeln!(console.out, "{name}: would change: {counts}")?;
+        return Ok(Exit::Differs);
+    }
+    transaction::commit(&live.ruleset, &want)?;
+    let forwards = counted(set.forwards.len(), "forward");
+    writeln!(console.out, "{name}: applied {forwards}: {counts}")?;
+    console.note("this holds until the next boot; `nvactl persist` keeps it")?;
+    Ok(Exit::Done)
+}
+
+/// The one change that can cut off what nvactl does not know of: it comes first.
+fn announce_policy(changes: &Changes<'_>, console: &mut Console) -> Result<()> {
+    if changes.forward_policy() == Some((Policy::Accept, Policy::Drop)) {
+        writeln!(
+            console.out,
+            "the FORWARD policy goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"
+        )?;
+    }
+    Ok(())
+}
+
+fn warn_of_rivals(
+    live: &crate::ruleset::Ruleset,
+    set: &ForwardSet,
+    console: &mut Console,
+) -> Result<()> {
+    let rivals = foreign::rivals(live, set);
+    for rival in rivals.iter().take(MOST_RIVALS) {
+        let names: Vec<&str> = rival.forwards.iter().map(|name| name.as_str()).collect();
+        let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+        let more = match names.len().saturating_sub(MOST_NAMES) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        console.warn(format_args!(
+            "a rule that is not nvactl's forwards for {shown}{more} too: {}\n  to remove it: {}",
+            rival.line(),
+            rival.removal()
+        ))?;
+    }
+    if rivals.len() > MOST_RIVALS {
+        let more = rivals.len() - MOST_RIVALS;
+        console.warn(format_args!("and {more} more such rules"))?;
+    }
+    Ok(())
+}
+
+fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
+    if !sysctl::ip_forward()? {
+        console.warn(
+            "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
+             to turn it on: nvactl sysctl enable --persist",
+        )?;
+        return Ok(());
+    }
+    let firewall = &set.firewall;
+    let mut sides = vec![&firewall.ingress, &firewall.egress];
+    sides.dedup();
+    for interface in sides {
+        match sysctl::forwards_from(interface) {
+            Some(true) => {}
+            Some(false) => console.warn(format_args!(
+                "packets that come in by {interface} are not forwarded; \
+                 to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
+                // sysctl(8) takes a dot in a name as a slash.
+                interface.as_str().replace('.', "/")
+            ))?,
+            None => console.warn(format_args!("this machine has no interface {interface}"))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! `nvactl remove`: takes out what nvactl owns.
+
+use anyhow::Result;
+
+use super::{Console, Exit, Refusal, counted};
+use crate::cli::Remove;
+use crate::diff;
+use crate::foreign;
+use crate::host::persistence::RULES_FILE;
+use crate::host::{file, iptables, transaction};
+use crate::line::Line;
+use crate::parse;
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+
+pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
+    let live = iptables::read("remove")?;
+    if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
+        return Err(Refusal::StillReferenced {
+            line: Line::Append(chain, rule).to_string(),
+            removal: Line::Delete(chain, rule).as_command(table),
+        }
+        .into());
+    }
+    let mut want = Ruleset::default();
+    if args.forward_policy.is_some() {
+        want.chain_mut(TableName::Filter, ChainName::Forward).policy = Some(Policy::Accept);
+    }
+    let changes = diff::changes(&live.ruleset, &want);
+    if changes.is_empty() {
+        writeln!(console.out, "no changes: nothing of nvactl's is loaded")?;
+    } else if args.dry_run {
+        write!(console.out, "{}", changes.report())?;
+    } else {
+        transaction::commit(&live.ruleset, &want)?;
+        let (_, removed) = changes.rule_counts();
+        writeln!(console.out, "removed {}", counted(removed, "rule"))?;
+    }
+    say_policy(&live.ruleset, args, console)?;
+    warn_of_rules_file(console)?;
+    Ok(if args.dry_run && !changes.is_empty() {
+        Exit::Differs
+    } else {
+        Exit::Done
+    })
+}
+
+fn say_policy(live: &Ruleset, args: &Remove, console: &mut Console) -> Result<()> {
+    if args.forward_policy.is_none() && live.forward_policy() == Policy::Drop {
+        let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+        writeln!(
+            console.out,
+            "the FORWARD policy stays DROP; to forward everything: {}",
+            command.as_command(TableName::Filter)
+        )?;
+    }
+    Ok(())
+}
+
+fn warn_of_rules_file(console: &mut Console) -> Result<()> {
+    let Some(bytes) = file::read(RULES_FILE.as_ref())? else {
+        return Ok(());
+    };
+    // One that cannot be read by nvactl says nothing of nvactl's rules for sure; the text does.
+    let text = String::from_utf8_lossy(&bytes);
+    let holds = parse::parse(&text).map_or_else(
+        |_| text.contains("NVACTL-"),
+        |ruleset| ruleset.chains().any(|(_, name, _)| name.is_own()),
+    );
+    if holds {
+        console.warn(format_args!(
+            "{RULES_FILE} still holds nvactl's rules, and brings them back at boot; \
+             to take them out: nvactl persist --own"
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Running another program: an argument vector, a fixed environment, a time limit, no shell.
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tracing::debug;
+
+/// What a program that has ended left behind.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+#[derive(Debug, Error)]
+pub enum ChildError {
+    #[error("`{0}` is not installed, or not on PATH")]
+    NotFound(String),
+    #[error("`{program}` could not be started")]
+    Start {
+        program: String,
+        source: std::io::Error,
+    },
+    #[error("`{program}` did not end within {} seconds and was killed", .limit.as_secs())]
+    TimedOut { program: String, limit: Duration },
+    #[error("`{program}` could not be waited for")]
+    Wait {
+        program: String,
+        source: std::io::Error,
+    },
+}
+
+/// Runs `program`, found on PATH, to its end.
+///
+/// It gets PATH with the system folders behind it, since a login without them is common and
+/// iptables lives there; `LC_ALL=C`, because its words are read; and `XTABLES_LOCKFILE` where it is
+/// set. It runs in a process group of its own: a Ctrl-C at the terminal is nvactl's to handle.
+///
+/// # Errors
+/// When it cannot be found or started, or does not end within `limit`; an exit code other than 0
+/// is the caller's to judge.
+pub fn run(
+    program: &str,
+    args: &[&str],
+    stdin: &[u8],
+    limit: Duration,
+) -> Result<Output, ChildError> {
+    let started = Instant::now();
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", path.trim_start_matches(':'))
+        .env("LC_ALL", "C")
+        .envs(std::env::var_os("XTABLES_LOCKFILE").map(|file| ("XTABLES_LOCKFILE", file)))
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ChildError::NotFound(program.to_owned()),
+        _ => ChildError::Start {
+            program: program.to_owned(),
+            source,
+        },
+    })?;
+    let result = converse(&mut child, program, stdin, started + limit, limit);
+    if result.is_err() {
+        kill_group(&child);
+        let _ = child.wait();
+    }
+    debug!(
+        program,
+        ?args,
+        status = result
+            .as_ref()
+            .ok()
+            .map(|output| tracing::field::display(output.status)),
+        milliseconds = %format_args!("{:.1}", started.elapsed().as_secs_f64() * 1000.0),
+        "ran"
+    );
+    result
+}
+
+/// Feeds and reads the child on threads of their own, so that no full pipe can stop it, until it
+/// ends. The threads are not joined on a time-out: a grandchild may hold a pipe open for ever.
+fn converse(
+    child: &mut Child,
+    program: &str,
+    stdin: &[u8],
+    deadline: Instant,
+    limit: Duration,
+) -> Result<Output, ChildError> {
+    let timed_out = || ChildError::TimedOut {
+        program: program.to_owned(),
+        limit,
+    };
+    if let Some(mut pipe) = child.stdin.take() {
+        let stdin = stdin.to_vec();
+        // A child that does not read to the end says so by its exit code.
+        thread::spawn(move || pipe.write_all(&stdin));
+    }
+    let stdout = read_to_end(child.stdout.take());
+    let stderr = read_to_end(child.stderr.take());
+    let remaining = || deadline.saturating_duration_since(Instant::now());
+    let stdout = stdout.recv_timeout(remaining()).map_err(|_| timed_out())?;
+    let stderr = stderr.recv_timeout(remaining()).map_err(|_| timed_out())?;
+    loop {
+        let status = child.try_wait().map_err(|source| ChildError::Wait {
+            program: program.to_owned(),
+            source,
+        })?;
+        if let Some(status) = status {
+            return Ok(Output {
+                status,
+                stdout,
+                stderr: String::from_utf8_lossy(&stderr).trim().to_owned(),
+            });
+        }
+        if remaining().is_zero() {
+            return Err(timed_out());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn read_to_end(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error still is what the child said.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        let _ = send.send(bytes);
+    });
+    receive
+}
+
+fn kill_group(child: &Child) {
+    if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}

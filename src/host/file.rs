@@ -1,0 +1,85 @@
+//! Files: read whole, replaced atomically.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FileError {
+    #[error("cannot read `{}`", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write `{}`", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("`{}` is not a regular file, so it cannot be replaced", .path.display())]
+    NotAFile { path: PathBuf },
+}
+
+/// The mode of files that hold rules: root writes, its group reads, as netfilter-persistent has it.
+pub const RULES_MODE: u32 = 0o640;
+
+/// The bytes of a file, or `None` where there is none.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// At most `most` bytes of a stream, and whether there were more.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_at_most(stream: impl Read, most: usize) -> io::Result<(Vec<u8>, bool)> {
+    let mut bytes = Vec::new();
+    stream.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    let more = bytes.len() > most;
+    bytes.truncate(most);
+    Ok((bytes, more))
+}
+
+/// Replaces a file, or makes it: whoever reads it sees the old bytes or the new ones, whatever
+/// happens in between. A link is followed, so that it stays one.
+///
+/// # Errors
+/// When it cannot be written, or is something else than a regular file; the old one stays.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let place = match fs::canonicalize(path) {
+        Ok(place) => place,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(source) => return Err(failed(source)),
+    };
+    if place.exists() && !place.is_file() {
+        return Err(FileError::NotAFile { path: place });
+    }
+    let folder = match place.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut new = tempfile::Builder::new()
+        .prefix(".nvactl-")
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    new.write_all(bytes).map_err(failed)?;
+    let permissions = Permissions::from_mode(mode);
+    new.as_file().set_permissions(permissions).map_err(failed)?;
+    new.as_file().sync_all().map_err(failed)?;
+    new.persist(&place).map_err(|error| failed(error.error))?;
+    // The rename itself is on disk only when the folder is.
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
+}

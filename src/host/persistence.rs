@@ -1,0 +1,43 @@
+//! The file that iptables-persistent loads at boot, and whether it will.
+
+use std::fs;
+use std::path::Path;
+
+pub const RULES_FILE: &str = "/etc/iptables/rules.v4";
+
+/// The plugin of netfilter-persistent that loads [`RULES_FILE`].
+const PLUGIN: &str = "/usr/share/netfilter-persistent/plugins.d/15-ip4tables";
+
+/// What becomes of the rules file at boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtBoot {
+    Loaded,
+    /// The plugin is not there: iptables-persistent is not installed.
+    NotInstalled,
+    /// It is installed, but no systemd target wants the service.
+    NotEnabled,
+}
+
+/// Looks whether iptables-persistent will load the rules file at boot.
+#[must_use]
+pub fn at_boot() -> AtBoot {
+    if !Path::new(PLUGIN).exists() {
+        return AtBoot::NotInstalled;
+    }
+    // `systemctl enable` is a link in the folder of the target that wants the service.
+    let wanted = fs::read_dir("/etc/systemd/system")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| {
+            entry.path().extension().is_some_and(|end| end == "wants")
+                && ["netfilter-persistent.service", "iptables.service"]
+                    .iter()
+                    .any(|unit| fs::symlink_metadata(entry.path().join(unit)).is_ok())
+        });
+    if wanted {
+        AtBoot::Loaded
+    } else {
+        AtBoot::NotEnabled
+    }
+}

@@ -1,0 +1,146 @@
+//! The kernel's switches for IPv4 forwarding, now and as the sysctl files set them at boot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::file::{self, FileError};
+use crate::net::Interface;
+use crate::sysctl::{Assignment, assignments};
+
+const CONF: &str = "/proc/sys/net/ipv4/conf";
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// nvactl's own file, the only one it writes.
+pub const OWN_FILE: &str = "/etc/sysctl.d/99-nvactl.conf";
+
+/// Folders of sysctl files; a file in an earlier one hides its namesakes (sysctl.d(5)).
+const FOLDERS: [&str; 5] = [
+    "/etc/sysctl.d",
+    "/run/sysctl.d",
+    "/usr/local/lib/sysctl.d",
+    "/usr/lib/sysctl.d",
+    "/lib/sysctl.d",
+];
+
+/// `sysctl --system` reads it last, so it beats every drop-in (FACTS: host settings).
+const LAST_FILE: &str = "/etc/sysctl.conf";
+
+#[derive(Debug, Error)]
+pub enum SysctlError {
+    #[error("cannot read `{path}`")]
+    Read { path: String, source: io::Error },
+    #[error("cannot set net.ipv4.ip_forward: writing `{IP_FORWARD}` failed")]
+    Write { source: io::Error },
+    #[error("net.ipv4.ip_forward is still {0} after it was set")]
+    NotSet(bool),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Whether the kernel forwards IPv4. Any number but 0 counts as on.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn ip_forward() -> Result<bool, SysctlError> {
+    read_switch(IP_FORWARD)
+}
+
+/// Interfaces whose own switch differs from `ip_forward`, as a write to the common switch would
+/// have set it.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
+    let common = ip_forward()?;
+    let entries = fs::read_dir(CONF).map_err(|source| SysctlError::Read {
+        path: CONF.to_owned(),
+        source,
+    })?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        // `all` is ip_forward itself, and `default` is what a new interface starts with.
+        .filter(|name| name != "all")
+        // An interface may vanish while the folder is read.
+        .filter(|name| {
+            read_switch(&format!("{CONF}/{name}/forwarding")).is_ok_and(|own| own != common)
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Whether packets that come in by this interface are forwarded; `None` if it does not exist.
+#[must_use]
+pub fn forwards_from(interface: &Interface) -> Option<bool> {
+    read_switch(&format!("{CONF}/{interface}/forwarding")).ok()
+}
+
+/// Sets `ip_forward`. The kernel sets every interface's switch along when the value changes.
+///
+/// # Errors
+/// When the kernel refuses: without root, or in a container that has it read-only.
+pub fn set_ip_forward(on: bool) -> Result<(), SysctlError> {
+    // An unchanged value is not written: the kernel would do nothing with it (FACTS).
+    if ip_forward()? != on {
+        fs::write(IP_FORWARD, if on { "1" } else { "0" })
+            .map_err(|source| SysctlError::Write { source })?;
+    }
+    match ip_forward()? {
+        now if now == on => Ok(()),
+        now => Err(SysctlError::NotSet(now)),
+    }
+}
+
+fn read_switch(path: &str) -> Result<bool, SysctlError> {
+    let text = fs::read_to_string(path).map_err(|source| SysctlError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text.trim() != "0")
+}
+
+/// Writes nvactl's own file, so that the value holds at the next boot.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn persist_ip_forward(on: bool) -> Result<(), SysctlError> {
+    let text = format!(
+        "# Written by `nvactl sysctl`.\nnet.ipv4.ip_forward = {}\n",
+        u8::from(on)
+    );
+    Ok(file::replace(Path::new(OWN_FILE), text.as_bytes(), 0o644)?)
+}
+
+/// Every assignment to IPv4 forwarding in the sysctl files, in the order in which they are read at
+/// boot: the last one wins.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub fn boot_assignments() -> Result<Vec<Assignment>, SysctlError> {
+    let mut files: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
+    for folder in FOLDERS {
+        // A folder that is not there holds no file.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if Path::new(&name)
+                .extension()
+                .is_some_and(|end| end == "conf")
+            {
+                files.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for path in files.into_values().chain([PathBuf::from(LAST_FILE)]) {
+        // A drop-in that links to /dev/null, or to no file, is one that somebody switched off.
+        let Some(bytes) = file::read(&path)? else {
+            continue;
+        };
+        found.extend(assignments(&path, &String::from_utf8_lossy(&bytes)));
+    }
+    Ok(found)
+}

@@ -1,0 +1,40 @@
+//! nvactl compiles one YAML file, which says what is forwarded where, into an ordered iptables
+//! rule plan, and prints, loads, removes and keeps that plan.
+//!
+//! # Architecture
+//!
+//! ```text
+//! YAML ──spec──▶ ForwardSet ──plan──▶ Ruleset (want) ─┐
+//! host ──text──▶ parse ─────────────▶ Ruleset (have) ─┴─▶ diff ─▶ report, or load and read back
+//! ```
+//!
+//! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
+//! [`net`] has the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
+//! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
+//! [`foreign`] what other hands have put there, [`splice`] a rules file shared with them, [`host`]
+//! the edge, [`commands`] and [`cli`] the program.
+//!
+//! # What does not occur
+//!
+//! - Outside of [`host`], nothing starts a program, opens a file or reads the environment.
+//! - No shell is started, ever.
+//! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
+//!   bytes.
+//! - iptables syntax is printed by `rule.rs` and `line.rs` and read by `parse.rs`, nowhere else.
+//! - A rule that nvactl does not own is never written, moved or removed.
+
+pub mod cli;
+pub mod commands;
+pub mod diff;
+pub mod foreign;
+pub mod host;
+pub mod line;
+pub mod net;
+pub mod parse;
+pub mod plan;
+pub mod rule;
+pub mod ruleset;
+pub mod spec;
+pub mod splice;
+pub mod sysctl;
+pub mod token;

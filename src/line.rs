@@ -1,0 +1,93 @@
+//! One line of iptables-restore text, and the same as a command for a shell.
+//!
+//! Together with `Display` in `rule.rs` this is the one place that prints iptables syntax.
+
+use std::fmt;
+
+use crate::rule::Rule;
+use crate::ruleset::{ChainName, Policy, TableName};
+use crate::token::{Token, tokens};
+
+/// A line of iptables-restore text; `Display` prints it without the line end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line<'r> {
+    /// `*filter`
+    Table(TableName),
+    /// `:NAME POLICY [0:0]`. With `--noflush` it creates or empties a user-defined chain, and sets
+    /// a built-in chain's policy without emptying it (FACTS: loading).
+    Chain(&'r ChainName, Option<Policy>),
+    Append(&'r ChainName, &'r Rule),
+    /// At a place counted from 1.
+    Insert(&'r ChainName, usize, &'r Rule),
+    /// The rule at a place counted from 1.
+    DeleteAt(&'r ChainName, usize),
+    /// The first rule that is spelled like this.
+    Delete(&'r ChainName, &'r Rule),
+    /// Takes out all rules of a chain.
+    Flush(&'r ChainName),
+    /// Deletes a chain, which must be empty and unreferenced.
+    DeleteChain(&'r ChainName),
+    /// `-P`; only a command has it, restore text says it by [`Line::Chain`].
+    SetPolicy(&'r ChainName, Policy),
+    Commit,
+}
+
+impl Line<'_> {
+    /// Whether the line is about one rule.
+    #[must_use]
+    pub fn is_rule(&self) -> bool {
+        matches!(
+            self,
+            Line::Append(..) | Line::Insert(..) | Line::Delete(..) | Line::DeleteAt(..)
+        )
+    }
+
+    /// The command that does the same by hand, quoted for a POSIX shell.
+    #[must_use]
+    pub fn as_command(&self, table: TableName) -> String {
+        let mut command = String::from("iptables");
+        if table != TableName::Filter {
+            command.push_str(" -t ");
+            command.push_str(table.as_str());
+        }
+        for word in tokens(&self.to_string()) {
+            command.push(' ');
+            command.push_str(&Token::for_shell(&word));
+        }
+        command
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Table(table) => write!(f, "*{table}"),
+            Line::Chain(name, policy) => {
+                write!(f, ":{name} {} [0:0]", policy.map_or("-", Policy::as_str))
+            }
+            Line::Append(chain, rule) => write_rule(f, "-A", chain, "", rule),
+            Line::Insert(chain, at, rule) => write_rule(f, "-I", chain, &format!(" {at}"), rule),
+            Line::DeleteAt(chain, at) => write!(f, "-D {chain} {at}"),
+            Line::Delete(chain, rule) => write_rule(f, "-D", chain, "", rule),
+            Line::Flush(chain) => write!(f, "-F {chain}"),
+            Line::DeleteChain(chain) => write!(f, "-X {chain}"),
+            Line::SetPolicy(chain, policy) => write!(f, "-P {chain} {policy}"),
+            Line::Commit => f.write_str("COMMIT"),
+        }
+    }
+}
+
+fn write_rule(
+    f: &mut fmt::Formatter<'_>,
+    command: &str,
+    chain: &ChainName,
+    place: &str,
+    rule: &Rule,
+) -> fmt::Result {
+    write!(f, "{command} {chain}{place}")?;
+    // A rule without conditions and target, which only counts, prints nothing.
+    if rule.matches.is_empty() && rule.target.is_none() {
+        return Ok(());
+    }
+    write!(f, " {rule}")
+}

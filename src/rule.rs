@@ -1,0 +1,322 @@
+//! One rule: its matches in the order in which iptables-save prints them, and its target.
+//!
+//! The same type serves planned, parsed and live rules. `Display` is the canonical spelling
+//! (FACTS: how iptables-save spells a rule); `parse.rs` reads it back. What nvactl does not
+//! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::net::{Interface, Port, PortRange, Protocol};
+use crate::ruleset::ChainName;
+use crate::token::Token;
+
+/// A rule without the chain it stands in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    /// A rule without a target only counts.
+    pub target: Option<Target>,
+}
+
+impl Rule {
+    #[must_use]
+    pub fn new(matches: impl IntoIterator<Item = Match>, target: Target) -> Self {
+        Self {
+            matches: matches.into_iter().collect(),
+            target: Some(target),
+        }
+    }
+
+    /// The unconditional rule `-j CHAIN`.
+    #[must_use]
+    pub fn jump(chain: ChainName) -> Self {
+        Self::new([], Target::Jump(chain))
+    }
+
+    /// The chain a packet goes to when the rule matches, by `-j` or `-g`.
+    #[must_use]
+    pub fn leads_to(&self) -> Option<&ChainName> {
+        match &self.target {
+            Some(Target::Jump(chain) | Target::Goto(chain)) => Some(chain),
+            _ => None,
+        }
+    }
+}
+
+/// One condition of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Match {
+    /// `-s`
+    Source(Ipv4Net),
+    /// `-d`
+    Destination(Ipv4Net),
+    /// `-i`
+    Ingress(Interface),
+    /// `-o`
+    Egress(Interface),
+    /// `-p`
+    Protocol(Protocol),
+    /// `-m tcp`
+    Tcp {
+        source: Option<PortRange>,
+        destination: Option<PortRange>,
+        /// `--tcp-flags FIN,SYN,RST,ACK SYN`, which `--syn` is short for.
+        syn: bool,
+    },
+    /// `-m udp`
+    Udp {
+        source: Option<PortRange>,
+        destination: Option<PortRange>,
+    },
+    /// `-m multiport --dports`
+    DestinationPorts(Vec<PortRange>),
+    /// `-m conntrack`
+    Conntrack(Conntrack),
+    /// `-m addrtype --dst-type LOCAL`: the destination is an address of this machine.
+    DestinationIsLocal,
+    /// `-m comment`; the kernel keeps at most 255 bytes.
+    Comment(Box<str>),
+    /// What nvactl does not interpret, negations included, word for word.
+    Other(Vec<Token>),
+}
+
+/// The conditions of one `-m conntrack`; all that are given must hold.
+///
+/// A packet's state is one of NEW, ESTABLISHED, … *and* at the same time DNAT or not, and a list
+/// of states matches if any does. So two conditions take two matches (FACTS: spelling).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Conntrack {
+    /// `--ctstate`, any of these; in the order of [`CtState`]. Empty: not asked.
+    pub states: Vec<CtState>,
+    /// `--ctorigdst`: where the connection's first packet was sent, before any DNAT.
+    pub original_destination: Option<Ipv4Addr>,
+    /// `--ctorigdstport`: the port it was sent to, before any DNAT.
+    pub original_destination_port: Option<PortRange>,
+}
+
+impl Conntrack {
+    /// `--ctstate` alone.
+    #[must_use]
+    pub fn states(states: impl Into<Vec<CtState>>) -> Self {
+        let mut states = states.into();
+        states.sort_unstable();
+        states.dedup();
+        Self {
+            states,
+            ..Self::default()
+        }
+    }
+}
+
+/// In the order in which iptables-save lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CtState {
+    Invalid,
+    New,
+    Related,
+    Established,
+    Untracked,
+    Snat,
+    Dnat,
+}
+
+impl CtState {
+    pub(crate) const ALL: [(CtState, &'static str); 7] = [
+        (CtState::Invalid, "INVALID"),
+        (CtState::New, "NEW"),
+        (CtState::Related, "RELATED"),
+        (CtState::Established, "ESTABLISHED"),
+        (CtState::Untracked, "UNTRACKED"),
+        (CtState::Snat, "SNAT"),
+        (CtState::Dnat, "DNAT"),
+    ];
+
+    fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// What happens to a packet that a rule matches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    Accept,
+    Drop,
+    Return,
+    /// `-j` to a chain of the table; the walk comes back.
+    Jump(ChainName),
+    /// `-g` to a chain of the table; the walk does not come back here.
+    Goto(ChainName),
+    Dnat {
+        address: Ipv4Addr,
+        ports: DnatPorts,
+    },
+    Snat(Ipv4Addr),
+    Masquerade,
+    /// What nvactl does not interpret: the target's name, then its options, word for word.
+    Other(Vec<Token>),
+}
+
+impl Target {
+    /// The name behind `-j` or `-g`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Accept => "ACCEPT",
+            Target::Drop => "DROP",
+            Target::Return => "RETURN",
+            Target::Jump(chain) | Target::Goto(chain) => chain.as_str(),
+            Target::Dnat { .. } => "DNAT",
+            Target::Snat(_) => "SNAT",
+            Target::Masquerade => "MASQUERADE",
+            Target::Other(words) => words.first().map_or("", Token::spelled),
+        }
+    }
+}
+
+/// What DNAT does to the destination port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DnatPorts {
+    /// The packet keeps its port.
+    Kept,
+    /// Every port becomes this one.
+    One(Port),
+    /// The port `base + n` becomes the range's port number `n`. Needs the `/base`: without it
+    /// every packet went to the range's first port (FACTS: spelling, port-shift DNAT).
+    Shifted { to: PortRange, base: Port },
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for condition in &self.matches {
+            write!(f, "{space}{condition}")?;
+            space = " ";
+        }
+        match &self.target {
+            Some(target) => write!(f, "{space}{target}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Source(net) => write!(f, "-s {net}"),
+            Match::Destination(net) => write!(f, "-d {net}"),
+            Match::Ingress(interface) => write!(f, "-i {interface}"),
+            Match::Egress(interface) => write!(f, "-o {interface}"),
+            Match::Protocol(protocol) => write!(f, "-p {protocol}"),
+            Match::Tcp {
+                source,
+                destination,
+                syn,
+            } => {
+                f.write_str("-m tcp")?;
+                write_ports(f, source.as_ref(), destination.as_ref())?;
+                if *syn {
+                    f.write_str(" --tcp-flags FIN,SYN,RST,ACK SYN")?;
+                }
+                Ok(())
+            }
+            Match::Udp {
+                source,
+                destination,
+            } => {
+                f.write_str("-m udp")?;
+                write_ports(f, source.as_ref(), destination.as_ref())
+            }
+            Match::DestinationPorts(ranges) => {
+                f.write_str("-m multiport --dports ")?;
+                for (n, range) in ranges.iter().enumerate() {
+                    write!(f, "{}{}", if n == 0 { "" } else { "," }, Colon(*range))?;
+                }
+                Ok(())
+            }
+            Match::Conntrack(conntrack) => write!(f, "-m conntrack{conntrack}"),
+            Match::DestinationIsLocal => f.write_str("-m addrtype --dst-type LOCAL"),
+            Match::Comment(text) => write!(f, "-m comment --comment {}", Token::quoting(text)),
+            Match::Other(words) => write_words(f, words),
+        }
+    }
+}
+
+impl fmt::Display for Conntrack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, state) in self.states.iter().enumerate() {
+            f.write_str(if n == 0 { " --ctstate " } else { "," })?;
+            f.write_str(state.as_str())?;
+        }
+        if let Some(address) = self.original_destination {
+            write!(f, " --ctorigdst {address}")?;
+        }
+        if let Some(ports) = self.original_destination_port {
+            write!(f, " --ctorigdstport {}", Colon(ports))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Goto(chain) => write!(f, "-g {chain}"),
+            Target::Dnat { address, ports } => {
+                write!(f, "-j DNAT --to-destination {address}{ports}")
+            }
+            Target::Snat(address) => write!(f, "-j SNAT --to-source {address}"),
+            Target::Other(words) => {
+                f.write_str("-j ")?;
+                write_words(f, words)
+            }
+            simple => write!(f, "-j {}", simple.name()),
+        }
+    }
+}
+
+impl fmt::Display for DnatPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DnatPorts::Kept => Ok(()),
+            DnatPorts::One(port) => write!(f, ":{port}"),
+            DnatPorts::Shifted { to, base } => write!(f, ":{to}/{base}"),
+        }
+    }
+}
+
+/// A range as matches spell it: `5000:5010`, where DNAT spells it `5000-5010`.
+struct Colon(PortRange);
+
+impl fmt::Display for Colon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_single() {
+            write!(f, "{}", self.0.first())
+        } else {
+            write!(f, "{}:{}", self.0.first(), self.0.last())
+        }
+    }
+}
+
+fn write_ports(
+    f: &mut fmt::Formatter<'_>,
+    source: Option<&PortRange>,
+    destination: Option<&PortRange>,
+) -> fmt::Result {
+    if let Some(ports) = source {
+        write!(f, " --sport {}", Colon(*ports))?;
+    }
+    if let Some(ports) = destination {
+        write!(f, " --dport {}", Colon(*ports))?;
+    }
+    Ok(())
+}
+
+fn write_words(f: &mut fmt::Formatter<'_>, words: &[Token]) -> fmt::Result {
+    for (n, word) in words.iter().enumerate() {
+        write!(f, "{}{word}", if n == 0 { "" } else { " " })?;
+    }
+    Ok(())
+}

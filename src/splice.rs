@@ -1,0 +1,75 @@
+//! nvactl's rules into a rules file that others have lines in: theirs stay as they are, byte for
+//! byte and in their order.
+
+use std::collections::BTreeSet;
+
+use crate::line::Line;
+use crate::parse::{ParseError, Read, Reader};
+use crate::ruleset::{ChainName, Ruleset, Table, TableName};
+
+/// The text with nvactl's part exchanged for `own`: its chains, its jumps in first place, and a
+/// policy where `own` has one. Tables the text lacks are added whole.
+///
+/// # Errors
+/// When the text is not what iptables-save prints.
+pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
+    let mut reader = Reader::default();
+    let mut out = String::with_capacity(text.len());
+    let mut seen = BTreeSet::new();
+    // Set between a table's line and the first line behind its chains, where nvactl's go.
+    let mut pending: Option<TableName> = None;
+    for line in text.lines() {
+        let read = reader.read(line)?;
+        let behind_chains = matches!(read, Read::Rule(..) | Read::Commit);
+        if let Some(table) = pending.take_if(|_| behind_chains)
+            && let Some(chains) = own.tables.get(&table)
+        {
+            append_own(&mut out, chains);
+        }
+        match read {
+            Read::Table(table) => {
+                seen.insert(table);
+                pending = Some(table);
+            }
+            Read::Chain(_, name, _) if name.is_own() => continue,
+            Read::Chain(table, name, Some(policy)) => {
+                let wanted = own.chain(table, &name).and_then(|chain| chain.policy);
+                if let Some(wanted) = wanted.filter(|wanted| *wanted != policy) {
+                    push(&mut out, Line::Chain(&name, Some(wanted)));
+                    continue;
+                }
+            }
+            Read::Rule(_, chain, rule) => {
+                let leads_to_own = rule.leads_to().is_some_and(ChainName::is_own);
+                if chain.is_own() || (chain.is_builtin() && leads_to_own) {
+                    continue;
+                }
+            }
+            Read::Chain(..) | Read::Commit | Read::Nothing => {}
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    reader.finish()?;
+    let mut missing = own.clone();
+    missing.tables.retain(|table, _| !seen.contains(table));
+    out.push_str(&missing.with_builtin_chains().to_string());
+    Ok(out)
+}
+
+/// Chains must be declared before a rule leads to them, and the jumps must come first.
+fn append_own(out: &mut String, chains: &Table) {
+    for name in chains.keys().filter(|name| name.is_own()) {
+        push(out, Line::Chain(name, None));
+    }
+    for (name, chain) in chains {
+        for rule in &chain.rules {
+            push(out, Line::Append(name, rule));
+        }
+    }
+}
+
+fn push(out: &mut String, line: Line<'_>) {
+    out.push_str(&line.to_string());
+    out.push('\n');
+}

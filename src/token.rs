@@ -1,0 +1,155 @@
+//! One word of iptables-save text, and how iptables quotes it.
+//!
+//! Quoting is the only thing this file knows; what a word means is `rule.rs`'s affair.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// One word, spelled as iptables-save spells it, quotes and backslashes included.
+///
+/// The spelling is kept because it carries meaning that the bare text has lost: the string match
+/// always quotes its pattern, for one, and a rule nvactl does not know must print as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// A word as iptables-save spells a comment or a log prefix: bare when every byte is in
+    /// `[A-Za-z0-9_-]`, else in double quotes with `"`, `\` and `'` escaped (FACTS: spelling;
+    /// `xtables_save_string` in libxtables).
+    #[must_use]
+    pub fn quoting(text: &str) -> Self {
+        let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if !text.is_empty() && text.bytes().all(bare) {
+            return Self(text.into());
+        }
+        let mut spelled = String::with_capacity(text.len() + 2);
+        spelled.push('"');
+        for c in text.chars() {
+            if matches!(c, '"' | '\\' | '\'') {
+                spelled.push('\\');
+            }
+            spelled.push(c);
+        }
+        spelled.push('"');
+        Self(spelled.into())
+    }
+
+    /// The word as it was spelled.
+    #[must_use]
+    pub fn spelled(&self) -> &str {
+        &self.0
+    }
+
+    /// The word as the program behind the command line would get it.
+    #[must_use]
+    pub fn value(&self) -> Cow<'_, str> {
+        if !self.0.contains(['"', '\\']) {
+            return Cow::Borrowed(&self.0);
+        }
+        let mut value = String::with_capacity(self.0.len());
+        let mut chars = self.0.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '"' => {}
+                '\\' => value.extend(chars.next()),
+                c => value.push(c),
+            }
+        }
+        Cow::Owned(value)
+    }
+
+    /// The word as a POSIX shell must be given it, so that a copied command does what it says.
+    #[must_use]
+    pub fn for_shell(&self) -> String {
+        let value = self.value();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,=+@%".contains(&b);
+        if !value.is_empty() && value.bytes().all(plain) {
+            value.into_owned()
+        } else {
+            format!("'{}'", value.replace('\'', r"'\''"))
+        }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Splits one line into its words. A quote that is not closed runs to the end of the line.
+pub fn tokens(line: &str) -> impl Iterator<Item = Token> + '_ {
+    let mut rest = line.trim_ascii_start();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (token, after) = rest.split_at(word_len(rest));
+        rest = after.trim_ascii_start();
+        Some(Token(token.into()))
+    })
+}
+
+/// The length in bytes of the word that `text` starts with.
+fn word_len(text: &str) -> usize {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, b) in text.bytes().enumerate() {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b' ' | b'\t' if !quoted => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_follows_iptables_save_and_comes_back() {
+        for (text, spelled) in [
+            ("web", "web"),
+            ("a_b-C9", "a_b-C9"),
+            ("a.b", r#""a.b""#),
+            ("two words", r#""two words""#),
+            (r#"say "hi""#, r#""say \"hi\"""#),
+            (r"it's \ here", r#""it\'s \\ here""#),
+        ] {
+            let token = Token::quoting(text);
+            assert_eq!(token.spelled(), spelled);
+            assert_eq!(token.value(), text);
+            assert_eq!(tokens(spelled).collect::<Vec<_>>(), [token]);
+        }
+    }
+
+    #[test]
+    fn a_line_falls_into_words_and_quoted_words() {
+        let words: Vec<_> = tokens(r#"-A INPUT  -m comment --comment "a \" b" -j LOG"#)
+            .map(|t| t.value().into_owned())
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "-A",
+                "INPUT",
+                "-m",
+                "comment",
+                "--comment",
+                r#"a " b"#,
+                "-j",
+                "LOG"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_for_the_shell_cannot_start_a_command() {
+        assert_eq!(Token::quoting("$(reboot)").for_shell(), "'$(reboot)'");
+        assert_eq!(Token::quoting("it's").for_shell(), r"'it'\''s'");
+        assert_eq!(Token::quoting("10.0.0.1/32").for_shell(), "10.0.0.1/32");
+    }
+}
