@@ -50,6 +50,10 @@ pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
         live.text.clone()
     };
     iptables::test(&new)?;
+    if args.output.is_none() {
+        // A machine without iptables-persistent has no such folder yet.
+        file::make_folder_of(&path)?;
+    }
     if let Some(old) = old.filter(|old| old != new.as_bytes()) {
         file::replace(&backup(&path), &old, file::RULES_MODE)?;
     }

@@ -47,6 +47,20 @@ pub fn read_at_most(stream: impl Read, most: usize) -> io::Result<(Vec<u8>, bool
     Ok((bytes, more))
 }
 
+/// Makes the folder that a file is to stand in, where there is none.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_folder_of(path: &Path) -> Result<(), FileError> {
+    match path.parent() {
+        Some(folder) => fs::create_dir_all(folder).map_err(|source| FileError::Write {
+            path: path.to_owned(),
+            source,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Replaces a file, or makes it: whoever reads it sees the old bytes or the new ones, whatever
 /// happens in between. A link is followed, so that it stays one.
 ///

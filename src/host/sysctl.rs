@@ -112,6 +112,7 @@ pub fn persist_ip_forward(on: bool) -> Result<(), SysctlError> {
         "# Written by `nvactl sysctl`.\nnet.ipv4.ip_forward = {}\n",
         u8::from(on)
     );
+    file::make_folder_of(Path::new(OWN_FILE))?;
     Ok(file::replace(Path::new(OWN_FILE), text.as_bytes(), 0o644)?)
 }
 

@@ -1,0 +1,207 @@
+//! The lab: a client, a firewall and targets, with a router between them as the virtual network is.
+//!
+//! ```text
+//! client 198.51.100.10 ──┐           ┌── ilb   10.224.0.222
+//!                       vnet (router)┼── pod   10.224.0.118
+//! fw     10.3.0.4    ───┘           └── other 10.224.0.99
+//! ```
+//!
+//! With two NICs the firewall reaches the targets by eth1 (10.4.0.4) and the client by eth0.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::namespace::Host;
+use crate::traffic::{self, Outcome};
+
+pub const CLIENT: &str = "198.51.100.10";
+pub const FIREWALL: &str = "10.3.0.4";
+pub const FIREWALL_EGRESS: &str = "10.4.0.4";
+pub const ILB: &str = "10.224.0.222";
+pub const POD: &str = "10.224.0.118";
+pub const OTHER: &str = "10.224.0.99";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Nft,
+    Legacy,
+}
+
+impl Backend {
+    fn program(self) -> &'static str {
+        match self {
+            Backend::Nft => "/usr/sbin/xtables-nft-multi",
+            Backend::Legacy => "/usr/sbin/xtables-legacy-multi",
+        }
+    }
+}
+
+/// A host whose plain `iptables…` names are those of one backend.
+pub fn host_with(backend: Backend) -> Host {
+    let host = Host::new();
+    for name in ["iptables", "iptables-save", "iptables-restore"] {
+        host.run(&format!("ln -s {} /run/bin/{name}", backend.program()));
+    }
+    host
+}
+
+pub struct Lab {
+    pub client: Host,
+    pub firewall: Host,
+    pub ilb: Host,
+    pub pod: Host,
+    pub other: Host,
+    vnet: Host,
+}
+
+impl Lab {
+    pub fn one_nic(backend: Backend) -> Self {
+        let lab = Self::hosts(backend);
+        lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
+        lab.firewall.run("ip route add default via 10.3.0.1");
+        lab
+    }
+
+    pub fn two_nics(backend: Backend) -> Self {
+        let lab = Self::hosts(backend);
+        lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
+        lab.connect("fw1", "10.4.0.1/24", &lab.firewall, "eth1", "10.4.0.4/24");
+        lab.firewall.run("ip route add default via 10.3.0.1");
+        lab.firewall.run("ip route add 10.224.0.0/16 via 10.4.0.1");
+        lab
+    }
+
+    fn hosts(backend: Backend) -> Self {
+        let lab = Self {
+            client: Host::new(),
+            firewall: host_with(backend),
+            ilb: Host::new(),
+            pod: Host::new(),
+            other: Host::new(),
+            vnet: Host::new(),
+        };
+        lab.vnet.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
+        for (host, link, net, address) in [
+            (&lab.client, "client", "198.51.100", CLIENT),
+            (&lab.ilb, "ilb", "10.224.0", ILB),
+            (&lab.pod, "pod", "10.224.0", POD),
+            (&lab.other, "other", "10.224.0", OTHER),
+        ] {
+            // Each has a line of its own to the router, as hosts of a virtual network have.
+            lab.connect(
+                link,
+                &format!("{net}.1/32"),
+                host,
+                "eth0",
+                &format!("{address}/32"),
+            );
+            lab.vnet
+                .run(&format!("ip route add {address}/32 dev {link}"));
+            host.run(&format!("ip route add {net}.1 dev eth0"));
+            host.run(&format!("ip route add default via {net}.1"));
+        }
+        lab
+    }
+
+    fn connect(&self, link: &str, here: &str, host: &Host, name: &str, there: &str) {
+        let (vnet, peer) = (self.vnet.pid(), host.pid());
+        self.vnet.run(&format!(
+            "ip link add {link} netns {vnet} type veth peer name {name} netns {peer}"
+        ));
+        self.vnet.run(&format!("ip address add {here} dev {link}"));
+        self.vnet.run(&format!("ip link set {link} up"));
+        host.run(&format!("ip address add {there} dev {name}"));
+        host.run(&format!("ip link set {name} up"));
+    }
+
+    /// Sends what goes to `address` through the firewall, as a user-defined route does.
+    pub fn route_through_firewall(&self, address: &str) {
+        let client = "ip rule add iif client to";
+        self.vnet.run(&format!("{client} {address} lookup 100"));
+        self.vnet
+            .run("ip route replace default via 10.3.0.4 table 100");
+    }
+
+    /// Runs nvactl on the firewall.
+    pub fn nvactl(&self, args: &[&str]) -> Said {
+        self.nvactl_with(args, "")
+    }
+
+    /// Runs nvactl on the firewall with a text on its standard input.
+    pub fn nvactl_with(&self, args: &[&str], stdin: &str) -> Said {
+        crate::nvactl(&self.firewall, args, stdin)
+    }
+
+    /// Applies a spec and turns forwarding on.
+    pub fn apply(&self, spec: &str) {
+        let said = self.nvactl_with(&["apply", "-"], spec);
+        assert_eq!(said.code, 0, "{said:?}");
+        let said = self.nvactl(&["sysctl", "enable"]);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+
+    /// What a TCP connection from the client brings back.
+    pub fn tcp(&self, address: &str, port: u16) -> Outcome {
+        let to = format!("{address}:{port}");
+        self.client.enter(move || traffic::ask_tcp(&to))
+    }
+
+    /// What a datagram from the client brings back.
+    pub fn udp(&self, address: &str, port: u16) -> Outcome {
+        let to = format!("{address}:{port}");
+        self.client.enter(move || traffic::ask_udp(&to))
+    }
+
+    /// What `curl` says on the client.
+    pub fn curl(&self, address: &str, port: u16) -> String {
+        let url = format!("http://{address}:{port}/");
+        self.client
+            .run(&format!("curl --silent --show-error --max-time 5 {url}"))
+    }
+}
+
+/// iptables-save's lines without the comments, which carry a time, and without counters.
+pub fn save(host: &Host) -> String {
+    normal(&host.run("iptables-save"))
+}
+
+/// Takes out of iptables-save text what is different at every look, and orders the tables, which
+/// differ by backend and by who was first.
+fn normal(text: &str) -> String {
+    let lines: String = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| match line.split_once(" [") {
+            Some((chain, _)) if chain.starts_with(':') => format!("{chain} [0:0]\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let mut tables: Vec<&str> = lines.split_inclusive("COMMIT\n").collect();
+    tables.sort_unstable();
+    tables.concat()
+}
+
+pub fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(name);
+    std::fs::read_to_string(path).expect("the example is there")
+}
+
+/// What a run of nvactl left behind.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("nvactl ended by itself"),
+            stdout: String::from_utf8(output.stdout).expect("it prints text"),
+            stderr: String::from_utf8(output.stderr).expect("it prints text"),
+        }
+    }
+}

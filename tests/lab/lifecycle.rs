@@ -1,0 +1,412 @@
+//! Apply, apply again, keep, lose, remove: what is in the kernel at each step.
+
+use std::fs;
+
+use nvactl::parse::parse;
+
+use crate::lab::{Backend, FIREWALL, Lab, Said, example, host_with, save};
+use crate::namespace::Host;
+use crate::nvactl;
+use crate::traffic::{Outcome, answer, serve_tcp};
+
+pub const FOREIGN: [(&str, &str); 3] = [
+    ("docker", include_str!("foreign/docker.rules")),
+    ("ufw", include_str!("foreign/ufw.rules")),
+    ("fail2ban", include_str!("foreign/fail2ban.rules")),
+];
+
+pub const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: dns.v2, listen: 10.3.0.4:53, protocol: udp, target: {ilb: 10.224.0.222:5300}}
+  - {name: games, listen: 6000-6010, target: {pod: 10.224.0.118:7000-7010}}
+";
+
+pub fn apply(host: &Host, spec: &str) -> Said {
+    let said = nvactl(host, &["apply", "-"], spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    said
+}
+
+/// A firewall alone, with its interface.
+pub fn firewall(backend: Backend) -> Host {
+    let host = host_with(backend);
+    host.run("ip link add eth0 type veth peer name eth0-peer");
+    host.run("ip address add 10.3.0.4/24 dev eth0");
+    host.run("ip link set eth0 up");
+    host.run("ip link set eth0-peer up");
+    host
+}
+
+pub fn load(host: &Host, text: &str) {
+    let output = host.feed("iptables-restore", &[], text);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The lines that are not nvactl's, in their order and with their table; the FORWARD policy apart,
+/// and what an unused table has.
+fn foreign_lines(saved: &str) -> Vec<(&str, &str)> {
+    let mut table = "";
+    let mut lines = Vec::new();
+    for line in saved.lines() {
+        if line.starts_with('*') {
+            table = line;
+        }
+        let unused = line.starts_with('*') || line.ends_with("ACCEPT [0:0]") || line == "COMMIT";
+        if !unused && !line.contains("NVACTL-") && !line.starts_with(":FORWARD") {
+            lines.push((table, line));
+        }
+    }
+    lines
+}
+
+/// What nvactl prints is what the kernel gives back: loaded whole into empty tables, and applied.
+pub fn the_kernel_gives_back_what_was_rendered(backend: Backend) {
+    let specs = ["ilb.yaml", "pod.yaml", "two-nic.yaml"].map(example);
+    for spec in specs.iter().map(String::as_str).chain([SPEC, KEEP, EMPTY]) {
+        let host = firewall(backend);
+        let rendered = nvactl(&host, &["render", "-"], spec).stdout;
+        load(&host, &rendered);
+        assert_eq!(save(&host), rendered);
+        assert_eq!(
+            parse(&rendered).expect("it is readable").to_string(),
+            rendered
+        );
+
+        let said = nvactl(&host, &["apply", "-", "--dry-run"], spec);
+        assert_eq!(
+            (said.code, said.stdout.as_str()),
+            (0, "<stdin>: no changes\n")
+        );
+    }
+}
+
+const KEEP: &str = "
+firewall: {interface: eth0, snat: masquerade, forward_policy: keep}
+forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
+";
+const EMPTY: &str = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: []\n";
+
+pub fn a_second_apply_writes_nothing(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    // From here on, whoever loads rules fails.
+    host.run("ln -sf /bin/false /run/bin/iptables-restore");
+    let said = apply(&host, SPEC);
+    assert_eq!(said.stdout, "<stdin>: no changes\n");
+    let changed = SPEC.replace("49182", "49183");
+    assert_eq!(
+        nvactl(&host, &["apply", "-"], &changed).code,
+        2,
+        "the lock on loading works"
+    );
+}
+
+pub fn a_dry_run_says_what_apply_does(backend: Backend) {
+    let host = firewall(backend);
+    let before = save(&host);
+    let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(save(&host), before, "a dry run changed the rules");
+    let first = said.stdout.lines().next().unwrap_or_default();
+    assert!(
+        first.starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+        "{first}"
+    );
+
+    // Each line with a plus is a line that apply brings.
+    apply(&host, SPEC);
+    let after = save(&host);
+    for line in said
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("+ "))
+    {
+        let saved = line.replace("-I FORWARD 1", "-A FORWARD");
+        let saved = saved.replace("-I PREROUTING 1", "-A PREROUTING");
+        let saved = saved.replace("-I POSTROUTING 1", "-A POSTROUTING");
+        assert!(
+            after.lines().any(|l| l == saved),
+            "{saved} is not in\n{after}"
+        );
+    }
+    assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], SPEC).code, 0);
+
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--dry-run"],
+        &SPEC.replace("49182", "49183"),
+    );
+    assert_eq!(said.code, 1);
+    assert!(
+        !said.stdout.contains("policy"),
+        "it does not change: {}",
+        said.stdout
+    );
+    let changed = said
+        .stdout
+        .lines()
+        .filter(|l| l.starts_with(['+', '-']))
+        .count();
+    assert_eq!(changed, 6, "one forward is three rules: {}", said.stdout);
+}
+
+pub fn foreign_rules_stay_in_their_order(backend: Backend) {
+    for (name, rules) in FOREIGN {
+        let host = firewall(backend);
+        load(&host, rules);
+        let before = save(&host);
+        apply(&host, SPEC);
+        let applied = save(&host);
+        assert_eq!(
+            foreign_lines(&applied),
+            foreign_lines(&before),
+            "{name}: apply"
+        );
+        apply(
+            &host,
+            &SPEC.replace("49182", "49183").replace("games", "play"),
+        );
+        assert_eq!(
+            foreign_lines(&save(&host)),
+            foreign_lines(&before),
+            "{name}: a change"
+        );
+
+        let said = nvactl(&host, &["remove"], "");
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(
+            said.stdout.contains("the FORWARD policy stays DROP"),
+            "{said:?}"
+        );
+        let removed = save(&host);
+        assert_eq!(
+            foreign_lines(&removed),
+            foreign_lines(&before),
+            "{name}: remove"
+        );
+        assert!(!removed.contains("NVACTL"), "{name}: {removed}");
+    }
+}
+
+/// Where both tables were in use before, not one byte is different afterwards.
+pub fn remove_leaves_what_was_there_before(backend: Backend) {
+    let host = firewall(backend);
+    load(&host, FOREIGN[0].1);
+    let before = save(&host);
+    apply(&host, SPEC);
+    let said = nvactl(&host, &["remove", "--dry-run"], "");
+    assert_eq!(said.code, 1);
+    assert!(
+        said.stdout.contains("- -A FORWARD -j NVACTL-FORWARD\n"),
+        "{}",
+        said.stdout
+    );
+    let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(
+        save(&host),
+        before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
+    );
+    let said = nvactl(&host, &["remove"], "");
+    assert_eq!(said.stdout, "no changes: nothing of nvactl's is loaded\n");
+}
+
+pub fn the_jump_stands_first_and_once(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let sound = save(&host);
+    for spoil in [
+        "iptables -I FORWARD 1 -s 192.0.2.1 -j DROP",
+        "iptables -A FORWARD -j NVACTL-FORWARD",
+        "iptables -A FORWARD -i eth0 -j NVACTL-FORWARD",
+        "iptables -t nat -I PREROUTING 1 -s 192.0.2.1 -j ACCEPT",
+        "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING",
+        "iptables -I NVACTL-FORWARD 2 -s 192.0.2.1 -j ACCEPT",
+        "iptables -D NVACTL-FORWARD 2",
+        "iptables -N NVACTL-OLD",
+        "iptables -P FORWARD ACCEPT",
+    ] {
+        host.run(spoil);
+        assert_ne!(save(&host), sound, "{spoil}: it does nothing");
+        apply(&host, SPEC);
+        let saved = save(&host);
+        for jump in [
+            "-A FORWARD -j NVACTL-FORWARD",
+            "-A PREROUTING -j NVACTL-PREROUTING",
+            "-A POSTROUTING -j NVACTL-POSTROUTING",
+        ] {
+            let (chain, _) = jump.split_once(" -j").expect("it is a jump");
+            let rules: Vec<&str> = saved.lines().filter(|l| l.starts_with(chain)).collect();
+            assert_eq!(rules[0], jump, "{spoil}");
+            let to_own = rules.iter().filter(|l| l.contains("NVACTL")).count();
+            assert_eq!(to_own, 1, "{spoil}: {rules:?}");
+        }
+        let own = |saved: &str| -> Vec<String> {
+            let lines = saved
+                .lines()
+                .filter(|l| l.contains("NVACTL") || l.contains(":FORWARD"));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(own(&saved), own(&sound), "{spoil}");
+    }
+}
+
+pub fn a_rule_beside_a_change_keeps_its_counters(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.firewall
+        .run("iptables -A INPUT -s 198.51.100.10 -p udp -j ACCEPT");
+    lab.apply(SPEC);
+    assert_eq!(lab.udp(FIREWALL, 9), Outcome::Refused);
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    let counted = |what: &str| -> String {
+        let saved = lab.firewall.run("iptables-save -c");
+        let line = saved.lines().find(|line| line.contains(what));
+        line.expect("the rule is there").to_owned()
+    };
+    let rules = [
+        "-A INPUT",
+        "-A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
+        "ESTABLISHED",
+    ];
+    let before = rules.map(counted);
+    assert!(
+        before.iter().all(|line| !line.starts_with("[0:")),
+        "{before:?}"
+    );
+    apply(&lab.firewall, &SPEC.replace("6000-6010", "6100-6110"));
+    assert_eq!(rules.map(counted), before);
+    // Another forward in front of it, and one behind it gone.
+    apply(
+        &lab.firewall,
+        &SPEC.replace("dns.v2", "dns.v3").replace("games", "play"),
+    );
+    assert_eq!(rules.map(counted), before);
+}
+
+pub fn forwards_come_back_after_a_boot(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(&example("pod.yaml"));
+    let said = lab.nvactl_with(&["persist", "-"], &example("pod.yaml"));
+    assert_eq!(said.code, 0, "{said:?}");
+    flush(&lab.firewall);
+    assert_ne!(
+        lab.tcp(FIREWALL, 49182),
+        answer("pod", FIREWALL),
+        "nothing was flushed"
+    );
+
+    // As netfilter-persistent's plugin does it.
+    lab.firewall
+        .shell("iptables-restore < /etc/iptables/rules.v4");
+    assert_eq!(lab.curl(FIREWALL, 49182), "pod 10.3.0.4");
+
+    // And as the shell writes it from the spec alone.
+    flush(&lab.firewall);
+    let rendered = lab
+        .nvactl_with(&["render", "-"], &example("pod.yaml"))
+        .stdout;
+    load(&lab.firewall, &rendered);
+    assert_eq!(lab.curl(FIREWALL, 49182), "pod 10.3.0.4");
+}
+
+fn flush(host: &Host) {
+    host.shell(
+        "for table in filter nat; do iptables -t $table -F; iptables -t $table -X; done
+         iptables -P FORWARD ACCEPT",
+    );
+}
+
+/// What the post has its readers type, and what nvactl then says of it.
+pub fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
+    let host = firewall(backend);
+    let typed = [
+        "iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j ACCEPT",
+        "iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+        "iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.118:80",
+        "iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 80 -d 10.224.0.118 -j SNAT --to-source 10.3.0.4",
+        // Not this spec's business.
+        "iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 50000 -j DNAT --to-destination 10.224.0.9:80",
+    ];
+    for command in typed {
+        host.run(command);
+    }
+    let said = apply(&host, &example("pod.yaml"));
+    let removals: Vec<&str> = said
+        .stderr
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("to remove it: "))
+        .collect();
+    assert_eq!(removals.len(), 3, "{}", said.stderr);
+    removals.iter().for_each(|command| drop(host.run(command)));
+    let said = apply(&host, &example("pod.yaml"));
+    assert!(!said.stderr.contains("to remove it"), "{}", said.stderr);
+    let left = save(&host);
+    assert!(left.contains("--dport 50000"), "{left}");
+    assert!(!left.contains("-A FORWARD -p tcp"), "{left}");
+}
+
+/// nat is refused after filter was committed: filter must be as it was.
+pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    let real = fs::read_link(format!(
+        "/proc/{}/root/run/bin/iptables-restore",
+        host.pid()
+    ))
+    .expect("it is a link");
+    // The first load is cut behind its first table, the second one is let through.
+    host.shell(&format!(
+        "rm /run/bin/iptables-restore
+         cat > /run/bin/iptables-restore <<'END'
+#!/bin/sh
+exec 3<&0
+if mkdir /run/once 2>/dev/null; then
+  sed '/^COMMIT/q' <&3 | exec -a iptables-restore {real} \"$@\"
+  cat <&3 > /dev/null
+  echo 'iptables-restore: line 7 failed' >&2
+  exit 1
+fi
+exec -a iptables-restore {real} \"$@\" <&3
+END
+         sed -i 's/^#!.*/#!\\/bin\\/bash/' /run/bin/iptables-restore
+         chmod +x /run/bin/iptables-restore",
+        real = real.display()
+    ));
+    let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.contains("what was has been undone"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("line 7 failed"), "{}", said.stderr);
+    assert_eq!(save(&host), before);
+    apply(&host, &SPEC.replace("49182", "49183"));
+}
+
+pub fn a_foreign_chain_that_leads_to_nvactl_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    host.run("iptables -N MINE");
+    host.run("iptables -A MINE -p udp -j NVACTL-FORWARD");
+    let before = save(&host);
+    let said = nvactl(&host, &["remove"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.contains("-A MINE -p udp -j NVACTL-FORWARD"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(save(&host), before);
+    let hint = said
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: "));
+    host.run(hint.expect("there is a hint"));
+    assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+}

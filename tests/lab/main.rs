@@ -1,0 +1,72 @@
+//! Real packets through real iptables, on both backends, in namespaces that the test makes.
+
+mod lab;
+mod lifecycle;
+mod namespace;
+mod persistence;
+mod scenarios;
+mod sysctl;
+mod traffic;
+
+use lab::Said;
+use namespace::Host;
+
+/// Runs nvactl on a host.
+fn nvactl(host: &Host, args: &[&str], stdin: &str) -> Said {
+    Said::from(host.feed(env!("CARGO_BIN_EXE_nvactl"), args, stdin))
+}
+
+/// One test for each backend.
+macro_rules! on_both_backends {
+    ($($module:ident :: $behaviour:ident),* $(,)?) => {
+        mod nft {
+            $(#[test] fn $behaviour() {
+                if $crate::namespace::possible() {
+                    $crate::$module::$behaviour($crate::lab::Backend::Nft);
+                }
+            })*
+        }
+        mod legacy {
+            $(#[test] fn $behaviour() {
+                if $crate::namespace::possible() {
+                    $crate::$module::$behaviour($crate::lab::Backend::Legacy);
+                }
+            })*
+        }
+    };
+}
+
+on_both_backends! {
+    scenarios::through_an_ilb,
+    scenarios::straight_to_a_pod,
+    scenarios::two_nics,
+    scenarios::udp_is_forwarded,
+    scenarios::transit_is_not_hijacked,
+    scenarios::equal_ports_do_not_open_the_target,
+    scenarios::ranges,
+    scenarios::masquerade_hides_the_client,
+    scenarios::a_listen_address_goes_before_all,
+    lifecycle::the_kernel_gives_back_what_was_rendered,
+    lifecycle::a_second_apply_writes_nothing,
+    lifecycle::a_dry_run_says_what_apply_does,
+    lifecycle::foreign_rules_stay_in_their_order,
+    lifecycle::remove_leaves_what_was_there_before,
+    lifecycle::the_jump_stands_first_and_once,
+    lifecycle::a_rule_beside_a_change_keeps_its_counters,
+    lifecycle::forwards_come_back_after_a_boot,
+    lifecycle::rules_typed_by_hand_are_named_with_their_removal,
+    lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
+    lifecycle::a_foreign_chain_that_leads_to_nvactl_is_named,
+    persistence::the_old_file_is_kept_and_the_new_one_is_root_s,
+    persistence::a_spec_that_is_not_live_is_refused,
+    persistence::a_file_that_would_not_load_never_replaces_one_that_does,
+    persistence::own_rules_go_into_a_shared_file,
+    persistence::rules_made_anew_at_each_start_are_named,
+    persistence::remove_tells_of_a_file_that_brings_the_rules_back,
+    persistence::it_tells_whether_the_file_is_loaded_at_boot,
+    sysctl::it_is_turned_on_and_off,
+    sysctl::the_file_that_wins_is_the_one_read_last,
+    sysctl::an_interface_that_contradicts_is_named,
+    sysctl::enable_warns_of_a_router_for_everybody,
+    sysctl::apply_says_what_keeps_packets_from_being_forwarded,
+}

@@ -1,0 +1,154 @@
+//! One host of the lab: a network namespace and a mount namespace of its own.
+//!
+//! A process holds them and ends with the test that made it, so nothing is left behind, however
+//! the test ends.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A script for the holder: its own /run, /etc and sysctl files, then hold on until standard input
+/// ends, which it does when the test process does.
+const HOLD: &str = "
+set -e
+mount -t tmpfs tmpfs /run
+mkdir /run/etc /run/bin
+cp -a /etc/. /run/etc
+rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
+mkdir -p /run/etc/sysctl.d
+mount --bind /run/etc /etc
+for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
+  if [ -d $folder ]; then mount -t tmpfs tmpfs $folder; fi
+done
+ip link set lo up
+echo ready
+exec cat
+";
+
+pub struct Host {
+    holder: Child,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let mut holder = Command::new("unshare")
+            .args([
+                "--net",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                HOLD,
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare starts");
+        let mut ready = String::new();
+        BufReader::new(holder.stdout.take().expect("it is piped"))
+            .read_line(&mut ready)
+            .expect("its output is text");
+        assert_eq!(
+            ready, "ready\n",
+            "the holder of a namespace could not set it up"
+        );
+        Self { holder }
+    }
+
+    /// As `ip link … netns` names the host.
+    pub fn pid(&self) -> String {
+        self.holder.id().to_string()
+    }
+
+    /// A command that will run on this host.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &self.pid(), "--net", "--mount", "--"])
+            .arg(program)
+            // The host's own /run/bin decides which iptables the plain names are.
+            .env(
+                "PATH",
+                "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("XTABLES_LOCKFILE", "/run/xtables.lock")
+            .env_remove("NVACTL_SPEC");
+        command
+    }
+
+    /// Runs a command line of plain words, which must succeed, and gives its standard output.
+    pub fn run(&self, line: &str) -> String {
+        let mut words = line.split_ascii_whitespace();
+        let program = words.next().expect("the line has a command");
+        let output = output(self.command(program).args(words));
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// Runs a script by a shell.
+    pub fn shell(&self, script: &str) -> String {
+        let output = output(self.command("sh").args(["-ec", script]));
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// Runs a command with standard input, and gives all it left.
+    pub fn feed(&self, program: &str, args: &[&str], stdin: &str) -> Output {
+        let mut child = self
+            .command(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut pipe = child.stdin.take().expect("it is piped");
+        pipe.write_all(stdin.as_bytes()).expect("it reads");
+        drop(pipe);
+        child.wait_with_output().expect("it ends")
+    }
+
+    /// Runs `work` on a thread that is on this host, so that the sockets it makes are.
+    pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let net = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the holder is alive");
+        thread::spawn(move || {
+            move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("the lab has been found to be possible");
+            work()
+        })
+        .join()
+        .expect("what runs on a host does not panic")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("it starts")
+}
+
+/// Whether namespaces can be made here. Where they cannot, that is said past the test harness's
+/// capture, and with `NVACTL_LAB=required` it is a failure.
+pub fn possible() -> bool {
+    let made = output(Command::new("unshare").args(["--net", "--mount", "true"]));
+    if made.status.success() {
+        return true;
+    }
+    let reason = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(
+        std::env::var_os("NVACTL_LAB").is_none_or(|value| value != "required"),
+        "the lab is required and cannot run: {reason}"
+    );
+    writeln!(io::stderr(), "SKIPPED a lab test: {}", reason.trim()).expect("stderr is open");
+    false
+}

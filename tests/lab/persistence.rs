@@ -1,0 +1,189 @@
+//! `nvactl persist`: what is in the file, and what happens to the one that was there.
+
+use crate::lab::{Backend, save};
+use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
+use crate::namespace::Host;
+use crate::nvactl;
+
+const FILE: &str = "/etc/iptables/rules.v4";
+
+fn persist(host: &Host, args: &[&str]) -> String {
+    let said = nvactl(host, &[&["persist"], args].concat(), "");
+    assert_eq!(said.code, 0, "{said:?}");
+    said.stderr
+}
+
+fn rules_file(host: &Host) -> String {
+    host.run(&format!("cat {FILE}"))
+}
+
+pub fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    let first = rules_file(&host);
+    assert_eq!(host.run(&format!("stat -c %a:%U {FILE}")), "640:root\n");
+    apply(&host, &SPEC.replace("49182", "49183"));
+    persist(&host, &[]);
+    assert!(rules_file(&host).contains("49183"));
+    assert_eq!(host.run(&format!("cat {FILE}.bak")), first);
+    // Nothing else is left behind.
+    assert_eq!(host.run("ls -A /etc/iptables"), "rules.v4\nrules.v4.bak\n");
+
+    host.run("mkdir /run/elsewhere");
+    persist(&host, &["--output", "/run/elsewhere/rules"]);
+    assert!(host.run("cat /run/elsewhere/rules").contains("49183"));
+}
+
+pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    let before = rules_file(&host);
+    let other = SPEC.replace("49182", "49183");
+    let said = nvactl(&host, &["persist", "-"], &other);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.contains("not what `<stdin>` says"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("--dport 49183"), "{}", said.stderr);
+    assert_eq!(rules_file(&host), before);
+    assert_eq!(nvactl(&host, &["persist", "-"], SPEC).code, 0);
+}
+
+pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    let before = rules_file(&host);
+    host.shell(
+        "rm /run/bin/iptables-save
+         printf '#!/bin/sh\necho \"*filter\n-A FORWARD -m nonsense -j ACCEPT\nCOMMIT\"\n' > /run/bin/iptables-save
+         chmod +x /run/bin/iptables-save",
+    );
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert_eq!(rules_file(&host), before);
+}
+
+pub fn own_rules_go_into_a_shared_file(backend: Backend) {
+    let host = firewall(backend);
+    for (name, foreign) in FOREIGN {
+        // A file as a person keeps it: with comments, and with counters.
+        let theirs = format!(
+            "# mine\n{}\n# the end\n",
+            foreign.replace("-A INPUT", "[3:180] -A INPUT")
+        );
+        host.run("mkdir -p /etc/iptables");
+        let written = host.feed("sh", &["-c", &format!("cat > {FILE}")], &theirs);
+        assert!(written.status.success());
+        host.shell("iptables -F; iptables -t nat -F");
+        apply(&host, SPEC);
+        persist(&host, &["--own"]);
+        let once = rules_file(&host);
+        let kept = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.contains(":FORWARD"));
+            lines.map(str::to_owned).collect()
+        };
+        let mut rest = kept(&once).into_iter();
+        for line in kept(&theirs) {
+            assert!(
+                rest.any(|l| l == line),
+                "{name}: {line} is gone, or out of order"
+            );
+        }
+        // Loaded, it is what is live, and theirs.
+        load(&host, &once);
+        let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
+        assert_eq!(said.stdout, "<stdin>: no changes\n", "{name}");
+        persist(&host, &["--own"]);
+        assert_eq!(
+            rules_file(&host),
+            once,
+            "{name}: a second time it changes nothing"
+        );
+
+        assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+        persist(&host, &["--own"]);
+        assert!(!rules_file(&host).contains("NVACTL"), "{name}");
+        host.run(&format!("rm {FILE}"));
+    }
+    // Without a file, nvactl's rules are all of it.
+    apply(&host, SPEC);
+    persist(&host, &["--own"]);
+    let rendered = nvactl(&host, &["render", "-"], SPEC).stdout;
+    assert_eq!(rules_file(&host), rendered);
+}
+
+pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
+    let host = firewall(backend);
+    load(&host, FOREIGN[0].1);
+    apply(&host, SPEC);
+    let warnings = persist(&host, &[]);
+    assert!(
+        warnings.contains("Docker makes its rules anew"),
+        "{warnings}"
+    );
+    assert!(rules_file(&host).contains("-A DOCKER "));
+    let warnings = persist(&host, &["--own"]);
+    assert!(!warnings.contains("Docker"), "{warnings}");
+
+    load(&host, FOREIGN[2].1);
+    let warnings = persist(&host, &[]);
+    assert!(
+        warnings.contains("fail2ban makes its rules anew"),
+        "{warnings}"
+    );
+}
+
+pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let said = nvactl(&host, &["remove"], "");
+    assert!(!said.stderr.contains("rules.v4"), "{}", said.stderr);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    let said = nvactl(&host, &["remove"], "");
+    assert!(
+        said.stderr.contains("/etc/iptables/rules.v4 still holds"),
+        "{}",
+        said.stderr
+    );
+    persist(&host, &["--own"]);
+    let said = nvactl(&host, &["remove"], "");
+    assert!(!said.stderr.contains("rules.v4"), "{}", said.stderr);
+    assert!(!save(&host).contains("NVACTL"));
+}
+
+pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    // A machine that has the package, seen through a folder of the test's own.
+    host.shell("mkdir -p /run/share && mount --bind /run/share /usr/share");
+    let warnings = persist(&host, &[]);
+    assert!(
+        warnings.contains("iptables-persistent is not installed"),
+        "{warnings}"
+    );
+    host.shell(
+        "mkdir -p /usr/share/netfilter-persistent/plugins.d /etc/systemd/system
+         touch /usr/share/netfilter-persistent/plugins.d/15-ip4tables
+         rm -rf /etc/systemd/system/*.wants",
+    );
+    let warnings = persist(&host, &[]);
+    assert!(
+        warnings.contains("netfilter-persistent is not enabled"),
+        "{warnings}"
+    );
+    host.shell(
+        "mkdir /etc/systemd/system/multi-user.target.wants
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/netfilter-persistent.service",
+    );
+    let said = nvactl(&host, &["persist"], "");
+    assert!(
+        said.stdout.contains("iptables-persistent loads it at boot"),
+        "{said:?}"
+    );
+}

@@ -1,0 +1,166 @@
+//! The post's two scenarios, and what its rules let through that they should not.
+
+use crate::lab::{Backend, FIREWALL, FIREWALL_EGRESS, ILB, Lab, OTHER, POD, example};
+use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
+
+pub fn through_an_ilb(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.ilb, "ilb", 49180);
+    lab.apply(&example("ilb.yaml"));
+    assert_eq!(lab.curl(FIREWALL, 49181), "ilb 10.3.0.4");
+    assert_eq!(
+        lab.tcp(FIREWALL, 49182),
+        Outcome::Refused,
+        "the firewall's own answer"
+    );
+    // The Service's port is the target's, not the listener's.
+    assert_eq!(lab.tcp(FIREWALL, 49180), Outcome::Refused);
+}
+
+pub fn straight_to_a_pod(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.pod, "pod", 81);
+    lab.apply(&example("pod.yaml"));
+    assert_eq!(lab.curl(FIREWALL, 49182), "pod 10.3.0.4");
+    lab.route_through_firewall(POD);
+    // Routed straight at the pod, untranslated: the post's rules let this one through.
+    assert_eq!(lab.tcp(POD, 80), Outcome::Silence);
+    assert_eq!(lab.tcp(POD, 81), Outcome::Silence);
+}
+
+pub fn two_nics(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.ilb, "ilb", 443);
+    lab.apply(&example("two-nic.yaml"));
+    assert_eq!(lab.curl(FIREWALL, 8080), format!("pod {FIREWALL_EGRESS}"));
+    assert_eq!(lab.curl(FIREWALL, 443), format!("ilb {FIREWALL_EGRESS}"));
+}
+
+const TRANSIT: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49181, target: {pod: 10.224.0.118:80}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
+";
+
+pub fn udp_is_forwarded(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_udp(&lab.pod, "pod", 5353);
+    lab.apply(TRANSIT);
+    assert_eq!(lab.udp(FIREWALL, 53), answer("pod", FIREWALL));
+    lab.route_through_firewall(POD);
+    assert_eq!(lab.udp(POD, 5353), Outcome::Silence);
+}
+
+pub fn transit_is_not_hijacked(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.other, "other", 49181);
+    serve_udp(&lab.other, "other", 53);
+    // The user's own rule for what is routed through the machine.
+    lab.firewall
+        .run("iptables -A FORWARD -d 10.224.0.99 -j ACCEPT");
+    lab.apply(TRANSIT);
+    lab.route_through_firewall(OTHER);
+    assert_eq!(lab.tcp(OTHER, 49181), answer("other", crate::lab::CLIENT));
+    assert_eq!(lab.udp(OTHER, 53), answer("other", crate::lab::CLIENT));
+    assert_eq!(lab.tcp(FIREWALL, 49181), answer("pod", FIREWALL));
+}
+
+/// Where both ports are equal, the port a connection was first sent to does not tell a translated
+/// one from one that is routed straight at the target.
+pub fn equal_ports_do_not_open_the_target(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 8080);
+    serve_tcp(&lab.ilb, "ilb", 8443);
+    lab.apply(
+        "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: pod, listen: 8080, target: {pod: 10.224.0.118:8080}}
+  - {name: ilb, listen: 8443, target: {ilb: 10.224.0.222}}
+",
+    );
+    assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", FIREWALL));
+    assert_eq!(lab.tcp(FIREWALL, 8443), answer("ilb", FIREWALL));
+    lab.route_through_firewall(POD);
+    lab.route_through_firewall(ILB);
+    assert_eq!(lab.tcp(POD, 8080), Outcome::Silence);
+    assert_eq!(lab.tcp(ILB, 8443), Outcome::Silence);
+}
+
+/// One port takes a whole range; a range keeps each port's place in it.
+pub fn ranges(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    for (name, port) in [("kept", 5003), ("shifted", 7003), ("one", 9000)] {
+        serve_tcp(&lab.pod, name, port);
+        serve_udp(&lab.pod, name, port);
+    }
+    let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+    for protocol in ["tcp", "udp"] {
+        for (name, listen, target) in [
+            ("kept", "5000-5010", "ilb: 10.224.0.118"),
+            ("same", "5020-5030", "ilb: 10.224.0.118:5020-5030"),
+            ("shifted", "6000-6010", "pod: 10.224.0.118:7000-7010"),
+            ("one", "8000-8010", "pod: 10.224.0.118:9000"),
+        ] {
+            spec += &format!(
+                "  - {{name: {name}-{protocol}, listen: {listen}, protocol: {protocol}, target: {{{target}}}}}\n"
+            );
+        }
+    }
+    serve_tcp(&lab.pod, "same", 5025);
+    serve_udp(&lab.pod, "same", 5025);
+    lab.apply(&spec);
+    for (listen, name) in [
+        (5003, "kept"),
+        (5025, "same"),
+        (6003, "shifted"),
+        (8007, "one"),
+    ] {
+        assert_eq!(lab.tcp(FIREWALL, listen), answer(name, FIREWALL));
+        assert_eq!(lab.udp(FIREWALL, listen), answer(name, FIREWALL));
+    }
+    assert_eq!(
+        lab.tcp(FIREWALL, 6011),
+        Outcome::Refused,
+        "next to the range"
+    );
+    assert_eq!(
+        lab.tcp(FIREWALL, 5999),
+        Outcome::Refused,
+        "next to the range"
+    );
+}
+
+pub fn masquerade_hides_the_client(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(
+        "
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: masquerade}
+forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
+",
+    );
+    assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", FIREWALL_EGRESS));
+}
+
+/// A listener for one address goes before one for all, wherever it stands in the file.
+pub fn a_listen_address_goes_before_all(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.firewall.run("ip address add 10.3.0.5/24 dev eth0");
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.ilb, "ilb", 80);
+    lab.apply(
+        "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: all, listen: 80, target: {pod: 10.224.0.118:80}}
+  - {name: one, listen: 10.3.0.5:80, target: {ilb: 10.224.0.222:80}}
+",
+    );
+    assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", FIREWALL));
+    assert_eq!(lab.tcp("10.3.0.5", 80), answer("ilb", FIREWALL));
+}

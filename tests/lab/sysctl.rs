@@ -1,0 +1,167 @@
+//! `nvactl sysctl`: the kernel's switch, the files that set it, and what contradicts it.
+
+use crate::lab::{Backend, Said};
+use crate::lifecycle::{SPEC, apply, firewall};
+use crate::namespace::Host;
+use crate::nvactl;
+
+fn sysctl(host: &Host, args: &[&str]) -> Said {
+    let said = nvactl(host, &[&["sysctl"], args].concat(), "");
+    assert_eq!(said.code, 0, "{said:?}");
+    said
+}
+
+fn running(host: &Host) -> String {
+    host.run("cat /proc/sys/net/ipv4/ip_forward")
+}
+
+pub fn it_is_turned_on_and_off(backend: Backend) {
+    let host = firewall(backend);
+    assert_eq!(running(&host), "0\n");
+    let said = sysctl(&host, &["status"]);
+    assert_eq!(
+        said.stdout,
+        "net.ipv4.ip_forward = 0\nat boot:\n  no file sets it: 0, the kernel's default\n"
+    );
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        said.stderr.contains("holds until the next boot"),
+        "{said:?}"
+    );
+    assert_eq!(running(&host), "1\n");
+    assert_eq!(host.run("ls /etc/sysctl.d"), "");
+
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(!said.stderr.contains("next boot"), "{said:?}");
+    let file = host.run("cat /etc/sysctl.d/99-nvactl.conf");
+    assert!(
+        file.lines().any(|line| line == "net.ipv4.ip_forward = 1"),
+        "{file}"
+    );
+    assert_eq!(host.run("stat -c %a /etc/sysctl.d/99-nvactl.conf"), "644\n");
+
+    sysctl(&host, &["disable", "--persist"]);
+    assert_eq!(running(&host), "0\n");
+    let said = sysctl(&host, &["status"]);
+    assert!(
+        said.stdout.ends_with(
+            "  /etc/sysctl.d/99-nvactl.conf:2: net.ipv4.ip_forward = 0  (read last: wins)\n"
+        ),
+        "{said:?}"
+    );
+}
+
+pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(
+        "echo 'net/ipv4/ip_forward=0' > /etc/sysctl.d/10-early.conf
+         mkdir -p /run/sysctl.d
+         echo 'net.ipv4.ip_forward=0' > /run/sysctl.d/99-nvactl.conf
+         echo '# net.ipv4.ip_forward=0' > /etc/sysctl.conf",
+    );
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(
+        !said.stderr.contains("wins at boot"),
+        "nvactl's file is read last: {said:?}"
+    );
+    let said = sysctl(&host, &["status"]);
+    let files: Vec<&str> = said
+        .stdout
+        .lines()
+        .filter_map(|l| l.strip_prefix("  "))
+        .collect();
+    assert_eq!(
+        files,
+        [
+            "/etc/sysctl.d/10-early.conf:1: net/ipv4/ip_forward = 0",
+            // Its namesake in /run is hidden by it.
+            "/etc/sysctl.d/99-nvactl.conf:2: net.ipv4.ip_forward = 1  (read last: wins)",
+        ]
+    );
+    for winner in ["/etc/sysctl.d/99-z.conf", "/etc/sysctl.conf"] {
+        host.shell(&format!(
+            "echo 'net.ipv4.conf.all.forwarding = 0' >> {winner}"
+        ));
+        let said = sysctl(&host, &["enable", "--persist"]);
+        assert!(
+            said.stderr.contains(&format!("warning: {winner}:")),
+            "{said:?}"
+        );
+        assert!(said.stderr.contains("wins at boot"), "{said:?}");
+        let said = sysctl(&host, &["status"]);
+        let last = said.stdout.lines().last().unwrap_or_default();
+        assert!(last.contains(winner) && last.ends_with("wins)"), "{said:?}");
+    }
+    // What nvactl warns of it leaves to the user.
+    assert_eq!(
+        host.run("cat /etc/sysctl.conf"),
+        "# net.ipv4.ip_forward=0\nnet.ipv4.conf.all.forwarding = 0\n"
+    );
+}
+
+pub fn an_interface_that_contradicts_is_named(backend: Backend) {
+    let host = firewall(backend);
+    sysctl(&host, &["enable"]);
+    host.shell("echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding");
+    let said = sysctl(&host, &["status"]);
+    assert!(
+        said.stdout
+            .contains("\nnet.ipv4.conf.eth0.forwarding = 0\n"),
+        "{said:?}"
+    );
+    // The kernel does nothing about it, so nvactl says what does.
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        said.stderr
+            .contains("sysctl -w net.ipv4.conf.eth0.forwarding=1"),
+        "{said:?}"
+    );
+    let said = apply(&host, SPEC);
+    assert!(
+        said.stderr
+            .contains("sysctl -w net.ipv4.conf.eth0.forwarding=1"),
+        "{said:?}"
+    );
+}
+
+pub fn enable_warns_of_a_router_for_everybody(backend: Backend) {
+    let host = firewall(backend);
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        said.stderr.contains("FORWARD lets everything through"),
+        "{said:?}"
+    );
+    host.run("iptables -A FORWARD -j REJECT");
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        !said.stderr.contains("FORWARD lets everything through"),
+        "{said:?}"
+    );
+    host.run("iptables -F FORWARD");
+    apply(&host, SPEC);
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        !said.stderr.contains("FORWARD lets everything through"),
+        "{said:?}"
+    );
+}
+
+pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
+    let host = firewall(backend);
+    let said = apply(&host, SPEC);
+    assert!(
+        said.stderr.contains("nvactl sysctl enable --persist"),
+        "{said:?}"
+    );
+    sysctl(&host, &["enable"]);
+    let said = apply(&host, SPEC);
+    assert_eq!(said.stderr, "");
+    let said = apply(
+        &host,
+        &SPEC.replace(
+            "interface: eth0",
+            "interface: {ingress: eth0, egress: ens7}",
+        ),
+    );
+    assert!(said.stderr.contains("no interface ens7"), "{said:?}");
+}
