@@ -6,7 +6,7 @@ use super::{Console, Exit, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::foreign;
-use crate::host::{iptables, sysctl, transaction};
+use crate::host::{self, iptables, sysctl, transaction};
 use crate::plan::plan;
 use crate::ruleset::Policy;
 use crate::spec::ForwardSet;
@@ -19,8 +19,9 @@ const MOST_NAMES: usize = 3;
 pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     source.trusted()?;
+    host::require_root("apply")?;
     let want = plan(&set);
-    let live = iptables::read("apply")?;
+    let live = iptables::read()?;
     if !live.warning.is_empty() {
         console.warn(&live.warning)?;
     }

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use thiserror::Error;
 
 use crate::cli::Command;
+use crate::host::NotRoot;
 use crate::host::iptables::IptablesError;
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::transaction::TransactionError;
@@ -92,6 +93,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .downcast_ref::<SourceError>()
                     .and_then(SourceError::hint)
             })
+            .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
             .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
     })
 }

@@ -8,9 +8,9 @@ use super::{Console, Exit, Refusal, load_spec};
 use crate::cli::Persist;
 use crate::diff;
 use crate::foreign;
-use crate::host::file;
 use crate::host::iptables::{self, Live};
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
+use crate::host::{self, file};
 use crate::plan::plan;
 use crate::splice;
 
@@ -19,7 +19,8 @@ pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
         Some(path) => Some(load_spec(Some(path), console)?),
         None => None,
     };
-    let live = iptables::read("persist")?;
+    host::require_root("persist")?;
+    let live = iptables::read()?;
     if !live.warning.is_empty() {
         console.warn(&live.warning)?;
     }

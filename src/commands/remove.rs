@@ -7,13 +7,14 @@ use crate::cli::Remove;
 use crate::diff;
 use crate::foreign;
 use crate::host::persistence::RULES_FILE;
-use crate::host::{file, iptables, transaction};
+use crate::host::{self, file, iptables, transaction};
 use crate::line::Line;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
-    let live = iptables::read("remove")?;
+    host::require_root("remove")?;
+    let live = iptables::read()?;
     if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
         return Err(Refusal::StillReferenced {
             line: Line::Append(chain, rule).to_string(),

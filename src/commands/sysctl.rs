@@ -5,14 +5,21 @@ use anyhow::Result;
 use super::{Console, Exit};
 use crate::cli::Sysctl;
 use crate::foreign;
-use crate::host::{iptables, sysctl};
+use crate::host::{self, iptables, sysctl};
 use crate::sysctl::Assignment;
 
 pub fn run(action: &Sysctl, console: &mut Console) -> Result<Exit> {
     match action {
         Sysctl::Status => status(console)?,
-        Sysctl::Enable(args) => set(true, args.persist, console)?,
-        Sysctl::Disable(args) => set(false, args.persist, console)?,
+        Sysctl::Enable(args) => {
+            host::require_root("sysctl enable")?;
+            warn_if_open(console)?;
+            set(true, args.persist, console)?;
+        }
+        Sysctl::Disable(args) => {
+            host::require_root("sysctl disable")?;
+            set(false, args.persist, console)?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -41,8 +48,9 @@ fn status(console: &mut Console) -> Result<()> {
 }
 
 fn set(on: bool, persist: bool, console: &mut Console) -> Result<()> {
-    if on {
-        warn_if_open(console)?;
+    if persist {
+        sysctl::persist_ip_forward(on)?;
+        writeln!(console.out, "{}: written", sysctl::OWN_FILE)?;
     }
     sysctl::set_ip_forward(on)?;
     let value = u8::from(on);
@@ -53,10 +61,6 @@ fn set(on: bool, persist: bool, console: &mut Console) -> Result<()> {
             u8::from(!on),
             name.replace('.', "/")
         ))?;
-    }
-    if persist {
-        sysctl::persist_ip_forward(on)?;
-        writeln!(console.out, "{}: written", sysctl::OWN_FILE)?;
     }
     let last = sysctl::boot_assignments()?.pop();
     match last {
@@ -74,13 +78,12 @@ fn set(on: bool, persist: bool, console: &mut Console) -> Result<()> {
 /// A machine that forwards and whose FORWARD chain lets everything through is a router for anybody
 /// who can reach it.
 fn warn_if_open(console: &mut Console) -> Result<()> {
-    match iptables::read("sysctl enable") {
+    match iptables::read() {
         Ok(live) if foreign::forwards_everything(&live.ruleset) => console.warn(
             "FORWARD lets everything through: this machine now routes for anybody who can reach it; \
              `nvactl apply` closes it but for the spec's forwards",
         )?,
         Ok(_) => {}
-        Err(error @ iptables::IptablesError::NotRoot(_)) => return Err(error.into()),
         Err(error) => console.warn(format_args!(
             "whether FORWARD lets everything through is not known: {error}"
         ))?,

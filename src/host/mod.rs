@@ -9,10 +9,34 @@ pub mod spec_source;
 pub mod sysctl;
 pub mod transaction;
 
-/// Whether the process may change the kernel's rules and settings, as far as its user goes.
-#[must_use]
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+use thiserror::Error;
+
+/// A command that only root may give.
+#[derive(Debug, Error)]
+#[error(
+    "`nvactl {command}` needs root: only root may see and change what the kernel filters and forwards"
+)]
+pub struct NotRoot {
+    pub command: &'static str,
+}
+
+impl NotRoot {
+    #[must_use]
+    pub fn hint(&self) -> String {
+        "put `sudo` in front of it".to_owned()
+    }
+}
+
+/// Refuses to go on without root, before anything has been done. `command` is what the user ran.
+///
+/// # Errors
+/// When the process is not root's. A root without the capability learns of it from iptables.
+pub fn require_root(command: &'static str) -> Result<(), NotRoot> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(NotRoot { command })
+    }
 }
 
 /// Whether standard output is a regular file that is empty: the shell has made it so for `> FILE`

@@ -28,7 +28,7 @@ pub enum TransactionError {
 /// [`TransactionError::Uncertain`].
 pub fn commit(before: &Ruleset, want: &Ruleset) -> Result<(), TransactionError> {
     let loaded = iptables::load(&diff::changes(before, want).script());
-    let after = match iptables::read("apply") {
+    let after = match iptables::read() {
         Ok(live) => live.ruleset,
         Err(error) => {
             let cause = loaded.err().map_or_else(
@@ -65,7 +65,7 @@ fn undo(before: &Ruleset, after: &Ruleset, cause: &str) -> Result<bool, Transact
         return Ok(false);
     }
     let undone = iptables::load(&changes.script())
-        .and_then(|()| iptables::read("apply"))
+        .and_then(|()| iptables::read())
         .map(|live| diff::changes(&live.ruleset, &old).report());
     match undone {
         Ok(left) if left.is_empty() => Ok(true),

@@ -113,6 +113,36 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    /// Every code there is, in the order of the variants.
+    pub const CODES: [&'static str; 26] = [
+        "not-utf8",
+        "control-character",
+        "syntax",
+        "empty",
+        "several-documents",
+        "alias",
+        "tag",
+        "duplicate-key",
+        "unknown-key",
+        "missing-key",
+        "wrong-type",
+        "unknown-word",
+        "unknown-version",
+        "invalid-name",
+        "duplicate-name",
+        "invalid-interface",
+        "invalid-port",
+        "invalid-snat",
+        "invalid-address",
+        "unusable-address",
+        "pod-without-port",
+        "two-targets",
+        "range-length",
+        "dangerous-target",
+        "overlapping-listen",
+        "takes-ssh",
+    ];
+
     /// The problem's stable code, by which scripts and `silence:` name it.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! The only file that names the YAML parser, so that it can be exchanged.
 
-use granit_parser::{Event, Parser, ScalarStyle};
+use granit_parser::{Event, Parser, ScalarStyle, options};
 
 use super::problem::{Problem, ProblemKind, Span};
 
@@ -66,12 +66,17 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
         problems: Vec::new(),
     };
     // Nesting is bounded by the parser: 255 levels, flow and block each.
-    for event in Parser::new_from_str(text) {
+    let options = options! { emit_anchor_events: true, disallow_directives: true };
+    for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| {
             let at = error.marker().byte_offset().unwrap_or(text.len());
             let reason = error.kind().to_string();
             Problem::new(at..at + 1, ProblemKind::Syntax { reason })
         })?;
+        let tag = span.tag_span().and_then(|span| span.byte_range());
+        loader
+            .problems
+            .extend(tag.map(|span| Problem::new(span, ProblemKind::Tag)));
         loader.take(event, span.byte_range().unwrap_or(0..0))?;
     }
     match loader.root {
@@ -113,12 +118,13 @@ impl Loader<'_> {
                     return Err(Problem::new(span, ProblemKind::SeveralDocuments));
                 }
             }
+            Event::Anchor(..) => self.problems.push(Problem::new(span, ProblemKind::Alias)),
             Event::Alias(_) => {
-                self.report(span.clone(), ProblemKind::Alias);
+                self.problems
+                    .push(Problem::new(span.clone(), ProblemKind::Alias));
                 self.add(span, Value::Broken);
             }
-            Event::Scalar(text, style, anchor, tag) => {
-                self.refuse_properties(&span, anchor, tag.is_some());
+            Event::Scalar(text, style, ..) => {
                 let plain = style == ScalarStyle::Plain;
                 let value = match text.as_ref() {
                     "" | "~" | "null" if plain => Value::Null,
@@ -126,15 +132,13 @@ impl Loader<'_> {
                 };
                 self.add(span, value);
             }
-            Event::SequenceStart(_, anchor, tag) => {
-                self.refuse_properties(&span, anchor, tag.is_some());
+            Event::SequenceStart(..) => {
                 self.stack.push(Open::Sequence {
                     start: span.start,
                     items: Vec::new(),
                 });
             }
-            Event::MappingStart(_, anchor, tag) => {
-                self.refuse_properties(&span, anchor, tag.is_some());
+            Event::MappingStart(..) => {
                 self.stack.push(Open::Mapping {
                     start: span.start,
                     entries: Vec::new(),
@@ -153,19 +157,6 @@ impl Loader<'_> {
             _ => {}
         }
         Ok(())
-    }
-
-    fn refuse_properties(&mut self, span: &Span, anchor: usize, tagged: bool) {
-        if anchor != 0 {
-            self.report(span.clone(), ProblemKind::Alias);
-        }
-        if tagged {
-            self.report(span.clone(), ProblemKind::Tag);
-        }
-    }
-
-    fn report(&mut self, span: Span, kind: ProblemKind) {
-        self.problems.push(Problem::new(span, kind));
     }
 
     /// Puts a finished node where it belongs: into the innermost open collection.

@@ -1,0 +1,95 @@
+//! The invariants that the crate's documentation states, held against the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Every file under `src` with its code: comments, and what stands behind `#[cfg(test)]`, apart.
+fn code() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    sources(&root, &mut paths);
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("it is text");
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let name = path
+                .strip_prefix(&root)
+                .expect("it is below")
+                .display()
+                .to_string();
+            (name, code.collect::<Vec<_>>().join("\n"))
+        })
+        .collect()
+}
+
+#[test]
+fn only_the_edge_names_processes_files_and_the_environment() {
+    let mut inside = 0;
+    for (name, code) in code() {
+        if name.starts_with("host/") {
+            inside += usize::from(code.contains("std::fs") || code.contains("std::process"));
+            continue;
+        }
+        for word in [
+            "std::process",
+            "std::fs",
+            "std::env",
+            "env!(",
+            "/proc",
+            "/etc",
+        ] {
+            // `main` gives its exit code, and help texts name files to people.
+            let allowed = match word {
+                "std::process" => name == "main.rs",
+                "/etc" => name == "cli.rs",
+                _ => false,
+            };
+            assert!(allowed || !code.contains(word), "{name} names {word}");
+        }
+    }
+    assert!(inside > 2, "the edge was not found");
+}
+
+#[test]
+fn iptables_syntax_is_printed_by_the_rule_model_alone() {
+    for (name, code) in code() {
+        let model = matches!(name.as_str(), "rule.rs" | "line.rs" | "parse.rs");
+        for option in [
+            "-A ",
+            "-I ",
+            "-D ",
+            "-j ",
+            "-m conntrack",
+            "--dport",
+            "--to-",
+        ] {
+            let printed =
+                code.contains(&format!("\"{option}")) || code.contains(&format!(" {option}"));
+            assert!(model || !printed, "{name} prints {option}");
+        }
+    }
+}
+
+#[test]
+fn no_shell_is_ever_started() {
+    for (name, code) in code() {
+        for shell in ["\"sh\"", "\"bash\"", "/bin/sh", "sh -c"] {
+            assert!(!code.contains(shell), "{name} names {shell}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `nvactl apply` and its kin, where they cannot work: one clear error.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::{SOUND, folder, said};
+
+/// The binary where any user may start it, and started as one that is not root.
+fn as_nobody(args: &[&str]) -> String {
+    let folder = folder();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = folder.path().join("nvactl");
+    fs::copy(env!("CARGO_BIN_EXE_nvactl"), &binary).unwrap();
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = assert_cmd::Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&binary);
+        command
+    } else {
+        assert_cmd::Command::new(&binary)
+    };
+    said(
+        command
+            .args(args)
+            .current_dir(folder.path())
+            .write_stdin(SOUND),
+    )
+}
+
+#[test]
+fn without_root_it_says_so() {
+    for (args, command) in [
+        ("apply -", "apply"),
+        ("apply - --dry-run", "apply"),
+        ("remove", "remove"),
+        ("persist", "persist"),
+        ("sysctl enable", "sysctl enable"),
+        ("sysctl disable --persist", "sysctl disable"),
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        assert_eq!(
+            as_nobody(&args),
+            format!(
+                "exit 2\n--- stderr\n\
+                 error: `nvactl {command}` needs root: only root may see and change what the kernel filters and forwards\n\
+                 hint: put `sudo` in front of it\n"
+            )
+        );
+    }
+}
+
+#[test]
+fn check_and_render_need_no_root() {
+    assert_eq!(as_nobody(&["check", "-"]), "exit 0\n");
+    assert!(as_nobody(&["render", "-"]).contains("\n-A FORWARD -j NVACTL-FORWARD\n"));
+}

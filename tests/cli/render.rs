@@ -1,0 +1,198 @@
+//! `nvactl render`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::{Command, Stdio};
+
+use crate::{BROKEN, SOUND, folder, nvactl, said};
+
+#[test]
+fn nothing_goes_to_standard_output_unless_the_spec_is_sound() {
+    let folder = folder();
+    let run = nvactl(folder.path())
+        .args(["render", "-"])
+        .write_stdin(BROKEN)
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert_eq!(run.stdout, b"");
+}
+
+#[test]
+fn a_file_is_written_whole_with_mode_0640() {
+    let folder = folder();
+    let rules = folder.path().join("rules.v4");
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "rules.v4"])
+            .write_stdin(SOUND),
+    );
+    assert_eq!(run, "exit 0\n");
+    assert_eq!(
+        fs::metadata(&rules).unwrap().permissions().mode() & 0o7777,
+        0o640
+    );
+    let printed = nvactl(folder.path())
+        .args(["render", "-"])
+        .write_stdin(SOUND)
+        .output()
+        .unwrap();
+    assert_eq!(fs::read(&rules).unwrap(), printed.stdout);
+
+    // Its own earlier output it replaces, and leaves no other file beside it.
+    let changed = SOUND.replace("49182", "49183");
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "rules.v4"])
+            .write_stdin(changed),
+    );
+    assert_eq!(run, "exit 0\n");
+    assert!(fs::read_to_string(&rules).unwrap().contains("49183"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_is_untouched_when_the_spec_is_broken() {
+    let folder = folder();
+    let rules = folder.path().join("rules.v4");
+    fs::write(&rules, "*filter\nCOMMIT\n").unwrap();
+    let run = nvactl(folder.path())
+        .args(["render", "-", "-o", "rules.v4"])
+        .write_stdin(BROKEN)
+        .output();
+    assert_eq!(run.unwrap().status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&rules).unwrap(), "*filter\nCOMMIT\n");
+}
+
+#[test]
+fn a_file_with_rules_of_others_is_replaced_only_by_force() {
+    for (theirs, line) in [
+        (
+            "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p icmp -j DROP\nCOMMIT\n",
+            "-A INPUT -p icmp -j DROP",
+        ),
+        ("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", ":INPUT DROP [0:0]"),
+        ("*nat\n:DOCKER - [0:0]\nCOMMIT\n", ":DOCKER - [0:0]"),
+        (
+            "*raw\n-A OUTPUT -j CT --notrack\nCOMMIT\n",
+            "-A OUTPUT -j CT --notrack",
+        ),
+        ("a shopping list\n", "a shopping list"),
+    ] {
+        let folder = folder();
+        let rules = folder.path().join("rules.v4");
+        fs::write(&rules, theirs).unwrap();
+        let render = ["render", "-", "-o", "rules.v4"];
+        let run = said(nvactl(folder.path()).args(render).write_stdin(SOUND));
+        assert!(run.starts_with("exit 2\n"), "{run}");
+        assert!(run.contains(line), "{run}");
+        assert!(run.contains("--force"), "{run}");
+        assert_eq!(fs::read_to_string(&rules).unwrap(), theirs);
+        let run = said(
+            nvactl(folder.path())
+                .args(render)
+                .arg("--force")
+                .write_stdin(SOUND),
+        );
+        assert_eq!(run, "exit 0\n");
+        assert!(fs::read_to_string(&rules).unwrap().contains("49182"));
+    }
+}
+
+#[test]
+fn a_link_stays_a_link_and_a_device_stays_a_device() {
+    let folder = folder();
+    symlink("real.v4", folder.path().join("rules.v4")).unwrap();
+    fs::write(folder.path().join("real.v4"), "").unwrap();
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "rules.v4"])
+            .write_stdin(SOUND),
+    );
+    assert_eq!(run, "exit 0\n");
+    assert!(
+        fs::symlink_metadata(folder.path().join("rules.v4"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(
+        fs::read_to_string(folder.path().join("real.v4"))
+            .unwrap()
+            .contains("49182")
+    );
+
+    for place in [".", "pipe"] {
+        let made = Command::new("mkfifo")
+            .arg(folder.path().join("pipe"))
+            .status();
+        assert!(made.is_ok());
+        let run = said(
+            nvactl(folder.path())
+                .args(["render", "-", "-o", place])
+                .write_stdin(SOUND),
+        );
+        assert!(run.contains("is not a regular file"), "{place}: {run}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let folder = folder();
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "no/rules.v4"])
+            .write_stdin(SOUND),
+    );
+    assert!(
+        run.starts_with("exit 2\n--- stderr\nerror: cannot write `no/rules.v4`: No such file"),
+        "{run}"
+    );
+}
+
+/// `nvactl render > rules.v4`: the shell has emptied the file before nvactl starts.
+#[test]
+fn the_shell_s_redirection_works_and_its_danger_is_told() {
+    let folder = folder();
+    let rules = folder.path().join("rules.v4");
+    let render = |spec: &str| {
+        fs::write(folder.path().join("forward.yaml"), spec).unwrap();
+        let run = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+            .arg("render")
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(File::create(&rules).unwrap())
+            .output()
+            .unwrap();
+        String::from_utf8(run.stderr).unwrap()
+    };
+    assert_eq!(render(SOUND), "");
+    assert!(fs::read_to_string(&rules).unwrap().ends_with("COMMIT\n"));
+    let told = render(BROKEN);
+    assert!(told.contains("it is empty now"), "{told}");
+    assert_eq!(fs::read_to_string(&rules).unwrap(), "");
+}
+
+/// `nvactl render | head -1`.
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = folder();
+    let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+    for n in 1..=3000 {
+        spec += &format!(
+            "  - {{name: f{n}, listen: {}, target: {{pod: 10.0.0.1:80}}}}\n",
+            1000 + n
+        );
+    }
+    fs::write(folder.path().join("forward.yaml"), spec).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+        .arg("render")
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.stderr, b"");
+}

@@ -1,0 +1,78 @@
+//! Where the spec comes from.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::{BROKEN, SOUND, folder, nvactl, said};
+
+#[test]
+fn a_named_spec_goes_before_the_variable_and_that_before_the_folder() {
+    let folder = folder();
+    fs::write(folder.path().join("forward.yaml"), SOUND).unwrap();
+    fs::write(folder.path().join("broken.yaml"), BROKEN).unwrap();
+    let check = || {
+        let mut command = nvactl(folder.path());
+        command.arg("check");
+        command
+    };
+    assert_eq!(said(&mut check()), "exit 0\n");
+    let run = said(check().env("NVACTL_SPEC", "broken.yaml"));
+    assert!(run.contains("broken.yaml:6:13"), "{run}");
+    assert_eq!(
+        said(
+            check()
+                .env("NVACTL_SPEC", "broken.yaml")
+                .arg("forward.yaml")
+        ),
+        "exit 0\n"
+    );
+    assert_eq!(said(check().env("NVACTL_SPEC", "")), "exit 0\n");
+}
+
+#[test]
+fn no_spec_at_all_is_an_error_that_says_where_it_was_looked_for() {
+    let folder = folder();
+    insta::assert_snapshot!(said(nvactl(folder.path()).arg("check")));
+    let run = said(nvactl(folder.path()).args(["check", "none.yaml"]));
+    insta::assert_snapshot!(run);
+}
+
+/// A spec that was not named but found decides about the machine only if nobody else can write it.
+#[test]
+fn apply_refuses_a_found_spec_that_others_may_write() {
+    let folder = folder();
+    let spec = folder.path().join("forward.yaml");
+    fs::write(&spec, SOUND).unwrap();
+    let apply = || {
+        said(
+            nvactl(folder.path())
+                .args(["apply", "--dry-run"])
+                .env("PATH", "/nowhere"),
+        )
+    };
+    for (file, within, refused) in [
+        (0o664, 0o755, "others than its owner may write it"),
+        (0o646, 0o755, "others than its owner may write it"),
+        (0o644, 0o777, "anybody may put one into its folder"),
+    ] {
+        fs::set_permissions(&spec, fs::Permissions::from_mode(file)).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(within)).unwrap();
+        let run = apply();
+        assert!(run.starts_with("exit 2\n"), "{run}");
+        assert!(run.contains(refused), "{run}");
+        // One that is named is the user's own choice.
+        let named = said(
+            nvactl(folder.path())
+                .args(["apply", "--dry-run", "forward.yaml"])
+                .env("PATH", "/nowhere"),
+        );
+        assert!(!named.contains(refused), "{named}");
+    }
+    fs::set_permissions(&spec, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let run = apply();
+    assert!(
+        !run.contains("may write") && !run.contains("may put"),
+        "{run}"
+    );
+}
