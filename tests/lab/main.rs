@@ -7,6 +7,7 @@ mod persistence;
 mod scenarios;
 mod sysctl;
 mod traffic;
+mod walk;
 
 use lab::Said;
 use namespace::Host;
@@ -64,6 +65,7 @@ on_both_backends! {
     persistence::rules_made_anew_at_each_start_are_named,
     persistence::remove_tells_of_a_file_that_brings_the_rules_back,
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
+    walk::both_scenarios_as_readme_has_them,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::an_interface_that_contradicts_is_named,
