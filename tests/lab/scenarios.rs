@@ -1,6 +1,6 @@
 //! The post's two scenarios, and what its rules let through that they should not.
 
-use crate::lab::{Backend, FIREWALL, FIREWALL_EGRESS, ILB, Lab, OTHER, POD, example};
+use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_EGRESS, ILB, Lab, OTHER, POD, example};
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
 pub fn through_an_ilb(backend: Backend) {
@@ -21,9 +21,12 @@ pub fn straight_to_a_pod(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.pod, "pod", 81);
+    lab.route_through_firewall(POD);
+    // There is a way to the pod, until nvactl closes it.
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    assert_eq!(lab.tcp(POD, 80), answer("pod", CLIENT));
     lab.apply(&example("pod.yaml"));
     assert_eq!(lab.curl(FIREWALL, 49182), "pod 10.3.0.4");
-    lab.route_through_firewall(POD);
     // Routed straight at the pod, untranslated: the post's rules let this one through.
     assert_eq!(lab.tcp(POD, 80), Outcome::Silence);
     assert_eq!(lab.tcp(POD, 81), Outcome::Silence);
@@ -64,8 +67,8 @@ pub fn transit_is_not_hijacked(backend: Backend) {
         .run("iptables -A FORWARD -d 10.224.0.99 -j ACCEPT");
     lab.apply(TRANSIT);
     lab.route_through_firewall(OTHER);
-    assert_eq!(lab.tcp(OTHER, 49181), answer("other", crate::lab::CLIENT));
-    assert_eq!(lab.udp(OTHER, 53), answer("other", crate::lab::CLIENT));
+    assert_eq!(lab.tcp(OTHER, 49181), answer("other", CLIENT));
+    assert_eq!(lab.udp(OTHER, 53), answer("other", CLIENT));
     assert_eq!(lab.tcp(FIREWALL, 49181), answer("pod", FIREWALL));
 }
 
@@ -75,6 +78,11 @@ pub fn equal_ports_do_not_open_the_target(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 8080);
     serve_tcp(&lab.ilb, "ilb", 8443);
+    lab.route_through_firewall(POD);
+    lab.route_through_firewall(ILB);
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    assert_eq!(lab.tcp(POD, 8080), answer("pod", CLIENT));
+    assert_eq!(lab.tcp(ILB, 8443), answer("ilb", CLIENT));
     lab.apply(
         "
 firewall: {interface: eth0, snat: 10.3.0.4}
@@ -85,8 +93,6 @@ forwards:
     );
     assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", FIREWALL));
     assert_eq!(lab.tcp(FIREWALL, 8443), answer("ilb", FIREWALL));
-    lab.route_through_firewall(POD);
-    lab.route_through_firewall(ILB);
     assert_eq!(lab.tcp(POD, 8080), Outcome::Silence);
     assert_eq!(lab.tcp(ILB, 8443), Outcome::Silence);
 }

@@ -28,7 +28,7 @@ pub fn both_scenarios_as_readme_has_them(backend: Backend) {
     ));
     for (n, command) in block("commands").lines().enumerate() {
         // The second one says by its exit code that something would change.
-        let expected = if n == 1 { 1 } else { 0 };
+        let expected = i32::from(n == 1);
         lab.firewall.shell(&format!(
             "cd /run/home; code=0; {{ {command}\n}} || code=$?; test $code = {expected}"
         ));
