@@ -14,7 +14,7 @@ pub enum Line<'r> {
     /// `*filter`
     Table(TableName),
     /// `:NAME POLICY [0:0]`. With `--noflush` it creates or empties a user-defined chain, and sets
-    /// a built-in chain's policy without emptying it (FACTS: loading).
+    /// a built-in chain's policy without emptying it (measured).
     Chain(&'r ChainName, Option<Policy>),
     Append(&'r ChainName, &'r Rule),
     /// At a place counted from 1.

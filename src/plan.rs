@@ -142,7 +142,7 @@ fn hide_client(firewall: &Firewall, forward: &Forward) -> Rule {
 }
 
 /// `syn` keeps out a TCP packet without a known connection that does not open one: conntrack calls
-/// it NEW too (FACTS: host settings, `tcp_loose`). UDP has no such flag.
+/// it NEW too (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
 fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
     let (source, destination) = (None, Some(ports));
     let module = match protocol {

@@ -1,7 +1,8 @@
 //! One rule: its matches in the order in which iptables-save prints them, and its target.
 //!
 //! The same type serves planned, parsed and live rules. `Display` is the canonical spelling
-//! (FACTS: how iptables-save spells a rule); `parse.rs` reads it back. What nvactl does not
+//! (measured on iptables 1.8.7 to 1.8.13, nft and legacy; the lab holds each form against
+//! the kernel); `parse.rs` reads it back. What nvactl does not
 //! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
 
 use std::fmt;
@@ -86,7 +87,8 @@ pub enum Match {
 /// The conditions of one `-m conntrack`; all that are given must hold.
 ///
 /// A packet's state is one of NEW, ESTABLISHED, … *and* at the same time DNAT or not, and a list
-/// of states matches if any does. So two conditions take two matches (FACTS: spelling).
+/// of states matches if any does. So two conditions take two matches (iptables-extensions(8),
+/// conntrack).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Conntrack {
     /// `--ctstate`, any of these; in the order of [`CtState`]. Empty: not asked.
@@ -184,7 +186,7 @@ pub enum DnatPorts {
     /// Every port becomes this one.
     One(Port),
     /// The port `base + n` becomes the range's port number `n`. Needs the `/base`: without it
-    /// every packet went to the range's first port (FACTS: spelling, port-shift DNAT).
+    /// every packet went to the range's first port (measured).
     Shifted { to: PortRange, base: Port },
 }
 

@@ -14,7 +14,7 @@ pub struct Token(Box<str>);
 
 impl Token {
     /// A word as iptables-save spells a comment or a log prefix: bare when every byte is in
-    /// `[A-Za-z0-9_-]`, else in double quotes with `"`, `\` and `'` escaped (FACTS: spelling;
+    /// `[A-Za-z0-9_-]`, else in double quotes with `"`, `\` and `'` escaped (measured;
     /// `xtables_save_string` in libxtables).
     #[must_use]
     pub fn quoting(text: &str) -> Self {

@@ -11,7 +11,7 @@ use crate::parse::{self, ParseError};
 use crate::ruleset::Ruleset;
 
 /// How long to wait for another program that holds the xtables lock, in seconds. Without `-w`
-/// iptables 1.8.9 legacy waits for ever (FACTS: backends, locks, errors).
+/// iptables 1.8.9 legacy waits for ever (measured).
 const LOCK_WAIT: &str = "10";
 
 /// 100,000 forwards load in a minute or two where one chain holds them.
@@ -85,7 +85,7 @@ pub fn read() -> Result<Live, IptablesError> {
 }
 
 /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
-/// across tables (FACTS: loading).
+/// across tables (iptables-restore(8); measured).
 ///
 /// # Errors
 /// When iptables-restore refuses it; tables that it had committed before stay changed.

@@ -26,7 +26,7 @@ const FOLDERS: [&str; 5] = [
     "/lib/sysctl.d",
 ];
 
-/// `sysctl --system` reads it last, so it beats every drop-in (FACTS: host settings).
+/// `sysctl --system` reads it last, so it beats every drop-in (sysctl(8)).
 const LAST_FILE: &str = "/etc/sysctl.conf";
 
 #[derive(Debug, Error)]
@@ -84,7 +84,8 @@ pub fn forwards_from(interface: &Interface) -> Option<bool> {
 /// # Errors
 /// When the kernel refuses: without root, or in a container that has it read-only.
 pub fn set_ip_forward(on: bool) -> Result<(), SysctlError> {
-    // An unchanged value is not written: the kernel would do nothing with it (FACTS).
+    // An unchanged value is not written: the kernel would do nothing with it (`devinet_sysctl_forward` in
+    // net/ipv4/devinet.c compares first).
     if ip_forward()? != on {
         fs::write(IP_FORWARD, if on { "1" } else { "0" })
             .map_err(|source| SysctlError::Write { source })?;

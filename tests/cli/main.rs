@@ -13,7 +13,7 @@ use std::path::Path;
 use assert_cmd::Command;
 
 /// nvactl in an empty folder of its own, knowing nothing of the caller's environment.
-pub fn nvactl(folder: &Path) -> Command {
+fn nvactl(folder: &Path) -> Command {
     let mut command = Command::cargo_bin("nvactl").expect("it is built");
     command
         .current_dir(folder)
@@ -23,7 +23,7 @@ pub fn nvactl(folder: &Path) -> Command {
 }
 
 /// What a run left behind, as one text to take a snapshot of.
-pub fn said(command: &mut Command) -> String {
+fn said(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     let mut text = format!(
         "exit {}\n",
@@ -38,11 +38,11 @@ pub fn said(command: &mut Command) -> String {
     text
 }
 
-pub fn folder() -> tempfile::TempDir {
+fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder can be made")
 }
 
-pub const SOUND: &str = "\
+const SOUND: &str = "\
 firewall:
   interface: eth0
   snat: 10.3.0.4
@@ -53,7 +53,7 @@ forwards:
       pod: 10.224.0.118:80
 ";
 
-pub const BROKEN: &str = "\
+const BROKEN: &str = "\
 firewall:
   interface: eth0
   snat: 10.3.0.4
