@@ -410,3 +410,39 @@ pub fn a_foreign_chain_that_leads_to_nvactl_is_named(backend: Backend) {
     host.run(hint.expect("there is a hint"));
     assert_eq!(nvactl(&host, &["remove"], "").code, 0);
 }
+
+pub fn without_iptables_it_says_what_is_missing(backend: Backend) {
+    let host = firewall(backend);
+    host.run("rm /run/bin/iptables-save");
+    host.shell("mkdir /run/empty; mount --bind /run/empty /usr/sbin");
+    for args in [&["apply", "-"][..], &["remove"], &["persist"]] {
+        let said = nvactl(&host, args, SPEC);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert_eq!(
+            said.stderr,
+            "error: `iptables-save` is not installed, or not on PATH\n\
+             hint: sudo apt-get install iptables\n"
+        );
+    }
+}
+
+pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
+    let host = firewall(backend);
+    let said = nvactl(&host, &["-v", "apply", "-"], SPEC);
+    let runs: Vec<&str> = said
+        .stderr
+        .lines()
+        .filter(|line| line.contains("DEBUG ran"))
+        .collect();
+    // Read, load, read back.
+    assert_eq!(runs.len(), 3, "{said:?}");
+    assert!(
+        runs[1].contains(r#"["--noflush", "-w", "10"]"#),
+        "{}",
+        runs[1]
+    );
+    assert!(
+        runs.iter().all(|run| run.contains("milliseconds=")),
+        "{runs:?}"
+    );
+}

@@ -58,6 +58,8 @@ on_both_backends! {
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
     lifecycle::a_foreign_chain_that_leads_to_nvactl_is_named,
+    lifecycle::without_iptables_it_says_what_is_missing,
+    lifecycle::each_program_that_is_run_is_logged_on_request,
     persistence::the_old_file_is_kept_and_the_new_one_is_root_s,
     persistence::a_spec_that_is_not_live_is_refused,
     persistence::a_file_that_would_not_load_never_replaces_one_that_does,
