@@ -1,7 +1,7 @@
 //! What separates two rulesets in the part that nvactl owns: for people, and as the shortest
 //! iptables-restore script that leads from the one to the other.
 //!
-//! nvactl owns the chains named `NVACTL-…`, the jumps to them in built-in chains, and the FORWARD
+//! nvactl owns the chains named `NVACTL-…`, the jumps to them from where it jumps, and the FORWARD
 //! policy where the spec sets it. Everything else is foreign, not looked at and not written.
 
 use std::collections::BTreeSet;
@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::line::Line;
+use crate::plan::jumps_from;
 use crate::rule::Rule;
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
 
@@ -68,7 +69,7 @@ pub fn own(ruleset: &Ruleset) -> Ruleset {
             own.chain_mut(table, name.clone())
                 .rules
                 .clone_from(&chain.rules);
-        } else if name.is_builtin() && own_jumps(chain).next().is_some() {
+        } else if jumps_from(table, name) && own_jumps(chain).next().is_some() {
             own.chain_mut(table, name.clone()).rules = own_jumps(chain).cloned().collect();
         }
     }
@@ -123,7 +124,9 @@ fn table_changes<'r>(table: TableName, have: &'r Table, want: &'r Table) -> Tabl
             if let Some(wanted) = want.policy.filter(|wanted| *wanted != policy) {
                 changes.policies.push((name, policy, wanted));
             }
-            changes.jumps.extend(jump_change(name, have, want));
+            if jumps_from(table, name) {
+                changes.jumps.extend(jump_change(name, have, want));
+            }
         } else if name.is_own() {
             changes.chains.extend(match (have, want) {
                 (None, Some(want)) => Some(ChainChange::Create(name, &want.rules)),

@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::line::Line;
-use crate::net::{PortRange, Protocol};
+use crate::net::{Interface, PortRange, Protocol};
+use crate::plan::jumps_from;
 use crate::rule::{CtState, Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Forward, ForwardSet, Name};
+use crate::spec::{Firewall, Forward, ForwardSet, Name, Snat};
+use crate::token::Token;
 
 /// A foreign rule that does what a forward of the spec does.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,138 +40,264 @@ impl Rival<'_> {
 /// another program writes them: the translation of a listen port, and the ACCEPT and SNAT that go
 /// with it. They are nvactl's to name, never to remove.
 ///
-/// A rule counts only by a port it asks for itself, or when it stands in PREROUTING and translates
-/// every port: what a chain's caller has asked for is not followed.
+/// The walk follows jumps, and a rule asks what the rules that led to it asked. Conditions that
+/// nvactl does not interpret are taken to hold: a rule for some clients only is a rival all the same.
 #[must_use]
 pub fn rivals<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Rival<'r>> {
-    have.chains()
-        .filter(|(_, name, _)| !name.is_own())
-        .flat_map(|(table, chain, body)| body.rules.iter().map(move |rule| (table, chain, rule)))
-        .filter_map(|(table, chain, rule)| {
-            let asked = Asked::of(table, chain, rule)?;
-            let concerned = |forward: &&Forward| asked.concerns(forward);
-            let forwards: Vec<&Name> = set
-                .forwards
-                .iter()
-                .filter(concerned)
-                .map(|forward| &forward.name)
-                .collect();
-            (!forwards.is_empty()).then_some(Rival {
+    let mut search = Search {
+        have,
+        set,
+        steps: MOST_STEPS,
+        found: Vec::new(),
+    };
+    for (table, chain) in [
+        (TableName::Nat, ChainName::Prerouting),
+        (TableName::Filter, ChainName::Forward),
+        (TableName::Nat, ChainName::Postrouting),
+    ] {
+        if let Some((chain, _)) = have
+            .tables
+            .get(&table)
+            .and_then(|t| t.get_key_value(&chain))
+        {
+            search.walk(table, chain, &Asked::default(), DEEPEST);
+        }
+    }
+    search.found
+}
+
+/// Chains that many others lead to are walked once for each: this bounds what that can cost.
+const MOST_STEPS: usize = 200_000;
+
+struct Search<'r> {
+    have: &'r Ruleset,
+    set: &'r ForwardSet,
+    steps: usize,
+    found: Vec<Rival<'r>>,
+}
+
+impl<'r> Search<'r> {
+    fn walk(&mut self, table: TableName, chain: &'r ChainName, asked: &Asked, depth: usize) {
+        let Some(body) = self.have.chain(table, chain) else {
+            return;
+        };
+        for rule in &body.rules {
+            if self.steps == 0 {
+                return;
+            }
+            self.steps -= 1;
+            let Some(asked) = asked.and(rule) else {
+                continue;
+            };
+            match &rule.target {
+                Some(Target::Jump(next) | Target::Goto(next)) if !next.is_own() && depth > 0 => {
+                    self.walk(table, next, &asked, depth - 1);
+                }
+                Some(target) => self.judge(table, chain, rule, target, &asked),
+                None => {}
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        table: TableName,
+        chain: &'r ChainName,
+        rule: &'r Rule,
+        target: &Target,
+        asked: &Asked,
+    ) {
+        let firewall = &self.set.firewall;
+        let concerns = |forward: &&Forward| match (table, target.name()) {
+            (TableName::Nat, "DNAT" | "REDIRECT") => asked.takes(forward, firewall),
+            (TableName::Nat, "SNAT" | "MASQUERADE") | (TableName::Filter, "ACCEPT") => {
+                asked.lets_through(forward, firewall)
+            }
+            _ => false,
+        };
+        let forwards: Vec<&Name> = self
+            .set
+            .forwards
+            .iter()
+            .filter(concerns)
+            .map(|forward| &forward.name)
+            .collect();
+        if !forwards.is_empty() {
+            self.found.push(Rival {
                 table,
                 chain,
                 rule,
                 forwards,
-            })
-        })
-        .collect()
+            });
+        }
+    }
 }
 
-/// What a rule asks of a packet, as far as forwards can be told apart by it.
+/// What a rule, and those that led to it, ask of a packet, as far as forwards can be told apart by
+/// it.
+#[derive(Debug, Clone, Default)]
 struct Asked {
-    does: Does,
     protocol: Option<Protocol>,
-    ports: Vec<PortRange>,
+    ports: Option<Vec<PortRange>>,
     destinations: Vec<Ipv4Net>,
-}
-
-enum Does {
-    /// Sends packets for a listener elsewhere.
-    Translate,
-    /// Lets packets on to a target, or hides their source there.
-    LetThrough,
+    ingress: Option<Interface>,
+    egress: Option<Interface>,
 }
 
 impl Asked {
-    /// `None` when the rule is not of the kind that forwards.
-    fn of(table: TableName, chain: &ChainName, rule: &Rule) -> Option<Self> {
-        let target = rule.target.as_ref().map_or("", Target::name);
-        let does = match (table, chain, target) {
-            (TableName::Nat, _, "DNAT" | "REDIRECT") => Does::Translate,
-            (TableName::Nat, ChainName::Postrouting, "SNAT" | "MASQUERADE")
-            | (TableName::Filter, ChainName::Forward, "ACCEPT") => Does::LetThrough,
-            _ => return None,
-        };
-        let (mut protocol, mut ports, mut destinations) = (None, None, Vec::new());
+    /// What is asked by now if `rule` matches. `None` for what is not a forward's first packet.
+    fn and(&self, rule: &Rule) -> Option<Self> {
+        let mut asked = self.clone();
         for condition in &rule.matches {
             match condition {
-                Match::Protocol(asked) => protocol = Some(*asked),
+                Match::Protocol(protocol) => asked.protocol = Some(*protocol),
                 Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                    ports = destination.map(|range| vec![range]).or(ports);
+                    asked.ports = destination.map(|range| vec![range]).or(asked.ports);
                 }
-                Match::DestinationPorts(ranges) => ports = Some(ranges.clone()),
-                Match::Destination(net) => destinations.push(*net),
+                Match::DestinationPorts(ranges) => asked.ports = Some(ranges.clone()),
+                Match::Destination(net) => asked.destinations.push(*net),
+                Match::Ingress(interface) => asked.ingress = Some(interface.clone()),
+                Match::Egress(interface) => asked.egress = Some(interface.clone()),
+                // Another protocol than nvactl's, or ports in a form that it does not read.
+                Match::Other(words) if is_about_ports(words) => return None,
                 // Somebody else's translated connections: Docker's, for one.
                 Match::Conntrack(conntrack) if conntrack.states == [CtState::Dnat] => return None,
                 _ => {}
             }
         }
-        if ports.is_none() && matches!((&does, chain), (Does::Translate, ChainName::Prerouting)) {
-            ports = Some(vec![PortRange::ALL]);
-        }
-        Some(Self {
-            does,
-            protocol,
-            ports: ports?,
-            destinations,
-        })
+        Some(asked)
     }
 
-    fn concerns(&self, forward: &Forward) -> bool {
-        let asks = |ports: PortRange| self.ports.iter().any(|range| range.overlaps(ports));
-        let reaches = |ip: Ipv4Addr| self.destinations.iter().all(|net| net.contains(&ip));
-        let listen = forward.listen;
+    /// Whether it takes packets that are sent to the forward's listener. A rule that asks for no
+    /// port takes all of them.
+    fn takes(&self, forward: &Forward, firewall: &Firewall) -> bool {
+        let ports = self.ports.as_deref().unwrap_or(&[PortRange::ALL]);
         self.protocol.is_none_or(|asked| asked == forward.protocol)
-            && match self.does {
-                Does::Translate => asks(listen.ports) && listen.address.is_none_or(reaches),
-                // By the listen port too, as the post has it in its first scenario.
-                Does::LetThrough => {
-                    (asks(forward.ports_behind()) || asks(listen.ports))
-                        && reaches(forward.target.address)
-                }
-            }
+            && ports
+                .iter()
+                .any(|range| range.overlaps(forward.listen.ports))
+            && self
+                .ingress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.ingress)
+            && self.could_be_sent_to(forward.listen.address, firewall)
+    }
+
+    /// Without a listen address any of the machine's will do. Not all of those are known here, but
+    /// on a machine with one interface the SNAT address is the one.
+    fn could_be_sent_to(&self, listen: Option<Ipv4Addr>, firewall: &Firewall) -> bool {
+        let known = match (listen, firewall.snat) {
+            (Some(address), _) => Some(address),
+            (None, Snat::Address(address)) if firewall.ingress == firewall.egress => Some(address),
+            _ => None,
+        };
+        known.is_none_or(|address| self.reaches(address))
+    }
+
+    /// Whether it lets the forward's packets on, or hides where they come from: by the target's
+    /// port, or by the listener's, as guides have it for a load balancer. A rule that asks for no
+    /// port is about more than forwards.
+    fn lets_through(&self, forward: &Forward, firewall: &Firewall) -> bool {
+        let asks = |ports| {
+            let asked = self.ports.iter().flatten();
+            asked.copied().any(|range: PortRange| range.overlaps(ports))
+        };
+        self.protocol.is_none_or(|asked| asked == forward.protocol)
+            && (asks(forward.ports_behind()) || asks(forward.listen.ports))
+            && self.reaches(forward.target.address)
+            && self
+                .ingress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.ingress)
+            && self
+                .egress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.egress)
+    }
+
+    fn reaches(&self, address: Ipv4Addr) -> bool {
+        self.destinations.iter().all(|net| net.contains(&address))
     }
 }
 
-/// The first rule of a foreign user-defined chain that leads to one of nvactl's chains: while it
+/// The first rule that leads to one of nvactl's chains from where nvactl does not jump: while it
 /// stands, the kernel refuses to delete that chain.
 #[must_use]
 pub fn reference(have: &Ruleset) -> Option<(TableName, &ChainName, &Rule)> {
     have.chains()
-        .filter(|(_, name, _)| !name.is_own() && !name.is_builtin())
+        .filter(|(table, name, _)| !name.is_own() && !jumps_from(*table, name))
         .flat_map(|(table, name, chain)| chain.rules.iter().map(move |rule| (table, name, rule)))
         .find(|(_, _, rule)| rule.leads_to().is_some_and(ChainName::is_own))
 }
 
-/// The first line of a ruleset that is not nvactl's: a rule, a chain, or a policy that drops.
+/// The first line of a ruleset that is not nvactl's and would be lost if `new` took its place: a
+/// rule, a chain, or a policy that drops.
 #[must_use]
-pub fn first_line(ruleset: &Ruleset) -> Option<String> {
+pub fn first_lost(ruleset: &Ruleset, new: &Ruleset) -> Option<String> {
     ruleset
         .chains()
         .filter(|(_, name, _)| !name.is_own())
         .find_map(|(table, name, chain)| {
             let declared = Line::Chain(name, chain.policy).to_string();
-            let nvactls_policy = (table, name) == (TableName::Filter, &ChainName::Forward);
-            if !name.is_builtin() || (chain.policy == Some(Policy::Drop) && !nvactls_policy) {
+            let replaced = new.chain(table, name).and_then(|chain| chain.policy);
+            if !name.is_builtin()
+                || (chain.policy == Some(Policy::Drop) && replaced != Some(Policy::Drop))
+            {
                 return Some(declared);
             }
-            let foreign = |rule: &&Rule| !rule.leads_to().is_some_and(ChainName::is_own);
+            let jump = |rule: &Rule| rule.leads_to().is_some_and(ChainName::is_own);
+            let foreign = |rule: &&Rule| !(jumps_from(table, name) && jump(rule));
             let rule = chain.rules.iter().find(foreign)?;
             Some(Line::Append(name, rule).to_string())
         })
 }
 
-/// Whether a packet that asks for nothing in particular is forwarded: the policy accepts, and no
-/// rule of the chain drops or rejects everything.
+/// Whether a packet that no rule asks for in particular is forwarded: the first rule without a
+/// condition that decides does so by ACCEPT, or none does and the policy accepts.
 #[must_use]
 pub fn forwards_everything(ruleset: &Ruleset) -> bool {
-    let closes = |rule: &Rule| {
-        let target = rule.target.as_ref().map_or("", Target::name);
-        rule.matches.is_empty() && matches!(target, "DROP" | "REJECT")
+    let decided = decides(ruleset, &ChainName::Forward, DEEPEST);
+    decided.unwrap_or(ruleset.forward_policy() == Policy::Accept)
+}
+
+/// The kernel refuses loops, so this only bounds what a hand-written file could say.
+const DEEPEST: usize = 16;
+
+/// What a chain's rules without conditions decide in the filter table: accepted or not, or nothing.
+fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
+    let chain = ruleset.chain(TableName::Filter, name)?;
+    let unconditional = |rule: &&Rule| {
+        rule.matches
+            .iter()
+            .all(|condition| matches!(condition, Match::Comment(_)))
     };
-    ruleset.forward_policy() == Policy::Accept
-        && !ruleset
-            .chain(TableName::Filter, &ChainName::Forward)
-            .is_some_and(|chain| chain.rules.iter().any(closes))
+    for rule in chain.rules.iter().filter(unconditional) {
+        let Some(target) = &rule.target else {
+            continue;
+        };
+        match target {
+            Target::Accept => return Some(true),
+            Target::Return => return None,
+            Target::Jump(next) if depth > 0 => {
+                if let Some(decided) = decides(ruleset, next, depth - 1) {
+                    return Some(decided);
+                }
+            }
+            Target::Goto(next) if depth > 0 => return decides(ruleset, next, depth - 1),
+            target if matches!(target.name(), "DROP" | "REJECT") => return Some(false),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_about_ports(words: &[Token]) -> bool {
+    let mut spelled = words.iter().map(Token::spelled).filter(|word| *word != "!");
+    match (spelled.next(), spelled.next()) {
+        (Some("-p"), _) => true,
+        (Some("-m"), Some(module)) => matches!(module, "tcp" | "udp" | "sctp" | "multiport"),
+        _ => false,
+    }
 }
 
 /// Programs that write their rules anew at each start, by how their chains are named.
@@ -196,4 +324,223 @@ pub fn generated(ruleset: &Ruleset) -> Vec<(&'static str, &ChainName)> {
             Some((program, chain))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use crate::spec;
+
+    fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
+        let lines = lines.join("\n");
+        parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
+    }
+
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
+    #[test]
+    fn rivals_are_the_rules_that_take_the_same_packets_and_no_others() {
+        let set = spec::read(
+            b"firewall: {interface: eth0, snat: 10.3.0.4}
+forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
+        )
+        .expect("it is sound");
+        for (table, lines, rivals) in [
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i eth0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ][..],
+                1,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp --dport 49000:50000 -j REDIRECT --to-ports 1"],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport --dports 80,49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -d 10.3.0.4/32 -j DNAT --to-destination 10.0.0.9"],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 -j MY",
+                    "-A MY -p tcp -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &["-A POSTROUTING -d 10.224.0.118/32 -p tcp -m tcp --dport 80 -j MASQUERADE"],
+                1,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"],
+                1,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 49182 -j ACCEPT"],
+                1,
+            ),
+            // Another port, protocol, interface, host; somebody's whole network; nvactl's own.
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp --dport 49183 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p udp -m udp --dport 49182 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p icmp -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p sctp -m sctp --dport 5 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp ! --dport 49182 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i wg0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -d 10.96.0.1/32 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A PREROUTING -p tcp -m tcp --dport 443 -j MY",
+                    "-A MY -p tcp -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A MY -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            ("nat", &["-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE"], 0),
+            (
+                "nat",
+                &["-A POSTROUTING -d 10.224.0.119/32 -p tcp -m tcp --dport 80 -j MASQUERADE"],
+                0,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"],
+                0,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 80 -j DROP"],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":NVACTL-PREROUTING - [0:0]",
+                    "-A PREROUTING -j NVACTL-PREROUTING",
+                    "-A NVACTL-PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+        ] {
+            let have = ruleset(table, lines);
+            assert_eq!(super::rivals(&have, &set).len(), rivals, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_without_a_condition_says_whether_everything_is_forwarded() {
+        for (lines, open) in [
+            (&[][..], true),
+            (&[":FORWARD ACCEPT [0:0]"], true),
+            (&[":FORWARD DROP [0:0]"], false),
+            (
+                &[
+                    ":FORWARD ACCEPT [0:0]",
+                    "-A FORWARD -j REJECT --reject-with icmp-port-unreachable",
+                ],
+                false,
+            ),
+            (
+                &[
+                    ":FORWARD ACCEPT [0:0]",
+                    "-A FORWARD -m comment --comment closed -j DROP",
+                ],
+                false,
+            ),
+            (
+                &[":FORWARD ACCEPT [0:0]", "-A FORWARD -i eth1 -j DROP"],
+                true,
+            ),
+            (&[":FORWARD DROP [0:0]", "-A FORWARD -j ACCEPT"], true),
+            (
+                &[
+                    ":FORWARD DROP [0:0]",
+                    "-A FORWARD -j ACCEPT",
+                    "-A FORWARD -j DROP",
+                ],
+                true,
+            ),
+            (
+                &[
+                    ":FORWARD DROP [0:0]",
+                    ":MY - [0:0]",
+                    "-A FORWARD -j MY",
+                    "-A MY -j ACCEPT",
+                ],
+                true,
+            ),
+            (
+                &[
+                    ":FORWARD ACCEPT [0:0]",
+                    ":MY - [0:0]",
+                    "-A FORWARD -j MY",
+                    "-A MY -j RETURN",
+                    "-A MY -j DROP",
+                ],
+                true,
+            ),
+            (&[":FORWARD DROP [0:0]", "-A FORWARD -j LOG"], false),
+        ] {
+            assert_eq!(
+                forwards_everything(&ruleset("filter", lines)),
+                open,
+                "{lines:?}"
+            );
+        }
+    }
 }

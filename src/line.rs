@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, TableName};
-use crate::token::{Token, tokens};
+use crate::token::{shell_word, tokens};
 
 /// A line of iptables-restore text; `Display` prints it without the line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Line<'_> {
         }
         for word in tokens(&self.to_string()) {
             command.push(' ');
-            command.push_str(&Token::for_shell(&word));
+            command.push_str(&shell_word(&word.value()));
         }
         command
     }

@@ -5,10 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use nvactl::cli::Cli;
 use nvactl::commands::{self, Console};
+use nvactl::host;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut console = Console::new(Box::new(anstream::stdout()), Box::new(anstream::stderr()));
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() && host::asked_to_render() {
+            commands::warn_of_emptied_output(&mut console);
+        }
+        error.exit()
+    });
     let level = if cli.verbose {
         LevelFilter::DEBUG
     } else {
@@ -21,13 +28,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    let mut console = Console {
-        out: Box::new(anstream::stdout()),
-        err: Box::new(anstream::stderr()),
-    };
     let code = match commands::run(cli.command, &mut console) {
         Ok(exit) => exit.code(),
-        Err(error) => console.fail(&error),
+        Err(error) => commands::fail(&error, &mut console),
     };
     ExitCode::from(code)
 }

@@ -84,7 +84,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads the next line, given without its line end.
+    /// Reads the next line, with its end or without.
     ///
     /// # Errors
     /// [`ParseError`] when it cannot stand there in iptables-save text.

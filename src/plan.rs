@@ -33,6 +33,15 @@ const CHAINS: [(TableName, ChainName, &str); 3] = [
     (TableName::Nat, ChainName::Postrouting, "NVACTL-POSTROUTING"),
 ];
 
+/// Whether nvactl's jumps stand in this chain, so that every jump from there to a chain of its own
+/// is one that it has made, or that stands in its place.
+#[must_use]
+pub fn jumps_from(table: TableName, chain: &ChainName) -> bool {
+    CHAINS
+        .iter()
+        .any(|(in_table, builtin, _)| (*in_table, builtin) == (table, chain))
+}
+
 /// Compiles a spec. Same spec, same plan; the cost is linear in the forwards.
 #[must_use]
 pub fn plan(set: &ForwardSet) -> Ruleset {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::line::Line;
 use crate::parse::{ParseError, Read, Reader};
+use crate::plan::jumps_from;
 use crate::ruleset::{ChainName, Ruleset, Table, TableName};
 
 /// The text with nvactl's part exchanged for `own`: its chains, its jumps in first place, and a
@@ -16,39 +17,45 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
     let mut reader = Reader::default();
     let mut out = String::with_capacity(text.len());
     let mut seen = BTreeSet::new();
+    // The built-in chains that the open table has lines for.
+    let mut declared = BTreeSet::new();
     // Set between a table's line and the first line behind its chains, where nvactl's go.
     let mut pending: Option<TableName> = None;
-    for line in text.lines() {
+    for line in text.split_inclusive('\n') {
         let read = reader.read(line)?;
         let behind_chains = matches!(read, Read::Rule(..) | Read::Commit);
         if let Some(table) = pending.take_if(|_| behind_chains)
             && let Some(chains) = own.tables.get(&table)
         {
-            append_own(&mut out, chains);
+            append_own(&mut out, chains, &declared);
         }
         match read {
             Read::Table(table) => {
                 seen.insert(table);
+                declared.clear();
                 pending = Some(table);
             }
             Read::Chain(_, name, _) if name.is_own() => continue,
             Read::Chain(table, name, Some(policy)) => {
+                declared.insert(name.clone());
                 let wanted = own.chain(table, &name).and_then(|chain| chain.policy);
                 if let Some(wanted) = wanted.filter(|wanted| *wanted != policy) {
                     push(&mut out, Line::Chain(&name, Some(wanted)));
                     continue;
                 }
             }
-            Read::Rule(_, chain, rule) => {
+            Read::Rule(table, chain, rule) => {
                 let leads_to_own = rule.leads_to().is_some_and(ChainName::is_own);
-                if chain.is_own() || (chain.is_builtin() && leads_to_own) {
+                if chain.is_own() || (jumps_from(table, &chain) && leads_to_own) {
                     continue;
                 }
             }
             Read::Chain(..) | Read::Commit | Read::Nothing => {}
         }
         out.push_str(line);
-        out.push('\n');
+        if !line.ends_with('\n') {
+            out.push('\n');
+        }
     }
     reader.finish()?;
     let mut missing = own.clone();
@@ -58,7 +65,12 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
 }
 
 /// Chains must be declared before a rule leads to them, and the jumps must come first.
-fn append_own(out: &mut String, chains: &Table) {
+fn append_own(out: &mut String, chains: &Table, declared: &BTreeSet<ChainName>) {
+    for (name, chain) in chains {
+        if let Some(policy) = chain.policy.filter(|_| !declared.contains(name)) {
+            push(out, Line::Chain(name, Some(policy)));
+        }
+    }
     for name in chains.keys().filter(|name| name.is_own()) {
         push(out, Line::Chain(name, None));
     }

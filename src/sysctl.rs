@@ -13,9 +13,41 @@ pub struct Assignment {
     pub on: bool,
 }
 
+/// Every line that sets IPv4 forwarding at boot, in the order of reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AtBoot {
+    /// Of the folders of drop-ins, which every program reads.
+    pub drop_ins: Vec<Assignment>,
+    /// Of the files that are read behind them.
+    pub last: Vec<Assignment>,
+    /// Files that this user may not read.
+    pub unreadable: Vec<PathBuf>,
+}
+
+impl AtBoot {
+    /// All lines, in the order in which `sysctl --system` reads them.
+    pub fn all(&self) -> impl Iterator<Item = &Assignment> {
+        self.drop_ins.iter().chain(&self.last)
+    }
+
+    /// The line that is read last, and so decides.
+    #[must_use]
+    pub fn winner(&self) -> Option<&Assignment> {
+        self.last.last().or(self.drop_ins.last())
+    }
+
+    /// The line that decides where only drop-ins are read, as systemd-sysctl does, if that leads to
+    /// another value.
+    #[must_use]
+    pub fn other_winner(&self) -> Option<&Assignment> {
+        let winner = self.winner()?;
+        self.drop_ins.last().filter(|other| other.on != winner.on)
+    }
+}
+
 /// The lines of one file that set IPv4 forwarding, in order. `conf.all.forwarding` is the same
-/// switch as `ip_forward` under another name (net/ipv4/devinet.c), and both may be written with
-/// slashes (sysctl.d(5)).
+/// switch as `ip_forward` under another name (net/ipv4/devinet.c), a pattern reaches it too, and all
+/// may be written with slashes (sysctl.d(5)). A value that is no number the kernel refuses.
 #[must_use]
 pub fn assignments(file: &Path, text: &str) -> Vec<Assignment> {
     text.lines()
@@ -27,13 +59,17 @@ pub fn assignments(file: &Path, text: &str) -> Vec<Assignment> {
             let name = key.replace('/', ".");
             let concerns = matches!(
                 name.as_str(),
-                "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding"
+                "net.ipv4.ip_forward"
+                    | "net.ipv4.conf.all.forwarding"
+                    | "net.ipv4.conf.*.forwarding"
             );
+            let number = value.split_ascii_whitespace().next()?;
+            let number: i64 = number.parse().ok()?;
             concerns.then(|| Assignment {
                 file: file.to_owned(),
                 line: n + 1,
                 key: key.to_owned(),
-                on: value.trim() != "0",
+                on: number != 0,
             })
         })
         .collect()
@@ -52,12 +88,32 @@ net.ipv4.ip_forward=1
  net/ipv4/ip_forward = 0
 -net.ipv4.conf.all.forwarding= 1
 net.ipv4.ip_forward_use_pmtu = 1
+net.ipv4.conf.*.forwarding = 0 # off
+net.ipv4.ip_forward = yes
 net.ipv6.conf.all.forwarding = 1
 ";
         let found: Vec<(usize, bool)> = assignments(Path::new("x.conf"), text)
             .iter()
             .map(|assignment| (assignment.line, assignment.on))
             .collect();
-        assert_eq!(found, [(3, true), (4, false), (5, true)]);
+        assert_eq!(found, [(3, true), (4, false), (5, true), (7, false)]);
+    }
+
+    #[test]
+    fn who_reads_last_decides_and_who_does_not_read_it_is_told_apart() {
+        let line = |file: &str, on: bool| {
+            let text = format!("net.ipv4.ip_forward={}", u8::from(on));
+            assignments(Path::new(file), &text)
+        };
+        let mut boot = AtBoot::default();
+        assert_eq!(boot.winner(), None);
+        boot.drop_ins = [line("10-a.conf", false), line("20-b.conf", true)].concat();
+        assert_eq!(boot.winner(), boot.drop_ins.last());
+        assert_eq!(boot.other_winner(), None);
+        boot.last = line("sysctl.conf", false);
+        assert_eq!(boot.winner(), boot.last.last());
+        assert_eq!(boot.other_winner(), boot.drop_ins.last());
+        boot.last = line("sysctl.conf", true);
+        assert_eq!(boot.other_winner(), None);
     }
 }

@@ -57,17 +57,16 @@ impl Token {
         }
         Cow::Owned(value)
     }
+}
 
-    /// The word as a POSIX shell must be given it, so that a copied command does what it says.
-    #[must_use]
-    pub fn for_shell(&self) -> String {
-        let value = self.value();
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,=+@%".contains(&b);
-        if !value.is_empty() && value.bytes().all(plain) {
-            value.into_owned()
-        } else {
-            format!("'{}'", value.replace('\'', r"'\''"))
-        }
+/// A word as a POSIX shell must be given it, so that a copied command does what it says.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,=+@%".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -148,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_word_for_the_shell_cannot_start_a_command() {
-        assert_eq!(Token::quoting("$(reboot)").for_shell(), "'$(reboot)'");
-        assert_eq!(Token::quoting("it's").for_shell(), r"'it'\''s'");
-        assert_eq!(Token::quoting("10.0.0.1/32").for_shell(), "10.0.0.1/32");
+        assert_eq!(shell_word("$(reboot)"), "'$(reboot)'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word("10.0.0.1/32"), "10.0.0.1/32");
     }
 }

@@ -6,9 +6,10 @@ use super::{Console, Exit, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::foreign;
-use crate::host::{self, iptables, sysctl, transaction};
+use crate::host::{self, iptables, lock, sysctl, transaction};
+use crate::line::Line;
 use crate::plan::plan;
-use crate::ruleset::Policy;
+use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
 
 /// How many foreign rules are named one by one.
@@ -21,18 +22,25 @@ pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
     source.trusted()?;
     host::require_root("apply")?;
     let want = plan(&set);
+    let _lock = lock::take()?;
     let live = iptables::read()?;
-    if !live.warning.is_empty() {
-        console.warn(&live.warning)?;
-    }
     let changes = diff::changes(&live.ruleset, &want);
-    announce_policy(&changes, console)?;
-    warn_of_rivals(&live.ruleset, &set, console)?;
+    announce_policy(&changes, console);
+    if !live.warning.is_empty() {
+        console.warn(&live.warning);
+    }
+    if let Some((_, chain, rule)) = foreign::reference(&live.ruleset) {
+        console.warn(format_args!(
+            "a rule that is not nvactl's leads to one of its chains: {}",
+            Line::Append(chain, rule)
+        ));
+    }
+    warn_of_rivals(&live.ruleset, &set, console);
     warn_of_sysctl(&set, console)?;
 
     let name = &source.name;
     if changes.is_empty() {
-        writeln!(console.out, "{name}: no changes")?;
+        console.say(format_args!("{name}: no changes"));
         return Ok(Exit::Done);
     }
     let (added, removed) = changes.rule_counts();
@@ -42,33 +50,25 @@ pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
         counted(removed, "rule")
     );
     if args.dry_run {
-        write!(console.out, "{}", changes.report())?;
-        writeln!(console.out, "{name}: would change: {counts}")?;
+        console.print(&changes.report());
+        console.say(format_args!("{name}: would change: {counts}"));
         return Ok(Exit::Differs);
     }
     transaction::commit(&live.ruleset, &want)?;
     let forwards = counted(set.forwards.len(), "forward");
-    writeln!(console.out, "{name}: applied {forwards}: {counts}")?;
-    console.note("this holds until the next boot; `nvactl persist` keeps it")?;
+    console.say(format_args!("{name}: applied {forwards}: {counts}"));
+    console.note("this holds until the next boot; `nvactl persist` keeps it");
     Ok(Exit::Done)
 }
 
 /// The one change that can cut off what nvactl does not know of: it comes first.
-fn announce_policy(changes: &Changes<'_>, console: &mut Console) -> Result<()> {
+fn announce_policy(changes: &Changes<'_>, console: &mut Console) {
     if changes.forward_policy() == Some((Policy::Accept, Policy::Drop)) {
-        writeln!(
-            console.out,
-            "the FORWARD policy goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"
-        )?;
+        console.say(format_args!("the FORWARD policy goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"));
     }
-    Ok(())
 }
 
-fn warn_of_rivals(
-    live: &crate::ruleset::Ruleset,
-    set: &ForwardSet,
-    console: &mut Console,
-) -> Result<()> {
+fn warn_of_rivals(live: &Ruleset, set: &ForwardSet, console: &mut Console) {
     let rivals = foreign::rivals(live, set);
     for rival in rivals.iter().take(MOST_RIVALS) {
         let names: Vec<&str> = rival.forwards.iter().map(|name| name.as_str()).collect();
@@ -81,13 +81,12 @@ fn warn_of_rivals(
             "a rule that is not nvactl's forwards for {shown}{more} too: {}\n  to remove it: {}",
             rival.line(),
             rival.removal()
-        ))?;
+        ));
     }
     if rivals.len() > MOST_RIVALS {
         let more = rivals.len() - MOST_RIVALS;
-        console.warn(format_args!("and {more} more such rules"))?;
+        console.warn(format_args!("and {more} more such rules"));
     }
-    Ok(())
 }
 
 fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
@@ -95,7 +94,7 @@ fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
         console.warn(
             "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
              to turn it on: nvactl sysctl enable --persist",
-        )?;
+        );
         return Ok(());
     }
     let firewall = &set.firewall;
@@ -109,8 +108,8 @@ fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
                  to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
                 // sysctl(8) takes a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
-            ))?,
-            None => console.warn(format_args!("this machine has no interface {interface}"))?,
+            )),
+            None => console.warn(format_args!("this machine has no interface {interface}")),
         }
     }
     Ok(())

@@ -4,23 +4,25 @@
 
 mod apply;
 mod check;
+mod console;
 mod persist;
 mod remove;
 mod render;
 mod sysctl;
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+pub use console::Console;
 use thiserror::Error;
 
 use crate::cli::Command;
-use crate::host::NotRoot;
 use crate::host::iptables::IptablesError;
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::transaction::TransactionError;
+use crate::host::{self, NotRoot};
 use crate::spec::{self, ForwardSet, page};
+use crate::token::shell_word;
 
 /// How a command ended when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,40 +48,26 @@ const ERROR: u8 = 2;
 /// The host may not be as it was.
 const UNCERTAIN: u8 = 3;
 
-/// Where a command writes.
-#[expect(missing_debug_implementations, reason = "it holds two writers")]
-pub struct Console {
-    pub out: Box<dyn Write>,
-    pub err: Box<dyn Write>,
+/// Prints an error with its hint, and gives the exit code it deserves.
+pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
+    console.tell(format_args!("error: {error:#}\n"));
+    if let Some(hint) = hint(error) {
+        console.tell(format_args!("hint: {hint}\n"));
+    }
+    match error.downcast_ref::<TransactionError>() {
+        Some(TransactionError::Uncertain { .. }) => UNCERTAIN,
+        _ => ERROR,
+    }
 }
 
-impl Console {
-    fn warn(&mut self, text: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.err, "warning: {text}")
-    }
-
-    fn note(&mut self, text: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.err, "note: {text}")
-    }
-
-    /// Prints an error with its hint, and gives the exit code it deserves. A reader of our output
-    /// who has gone is no error.
-    pub fn fail(&mut self, error: &anyhow::Error) -> u8 {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        {
-            return 0;
-        }
-        // Nobody is left to tell when standard error is closed.
-        let _ = writeln!(self.err, "error: {error:#}");
-        if let Some(hint) = hint(error) {
-            let _ = writeln!(self.err, "hint: {hint}");
-        }
-        match error.downcast_ref::<TransactionError>() {
-            Some(TransactionError::Uncertain { .. }) => UNCERTAIN,
-            _ => ERROR,
-        }
+/// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
+pub fn warn_of_emptied_output(console: &mut Console) {
+    if host::stdout_file_length() == Some(0) {
+        console.warn(
+            "standard output is a file, which the shell emptied before nvactl began: \
+             it is empty now, and loading it would let everything through. \
+             `-o FILE` keeps the old file until the new one is sound",
+        );
     }
 }
 
@@ -101,8 +89,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// Runs one command.
 ///
 /// # Errors
-/// Whatever kept it from being done; [`Console::fail`] prints it.
+/// Whatever kept it from being done; [`fail`] prints it.
 pub fn run(command: Command, console: &mut Console) -> Result<Exit> {
+    let reports = matches!(command, Command::Check(_) | Command::Render(_));
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
@@ -111,8 +100,15 @@ pub fn run(command: Command, console: &mut Console) -> Result<Exit> {
         Command::Sysctl { action } => sysctl::run(&action, console),
         Command::Persist(args) => persist::run(&args, console),
     }?;
-    console.out.flush()?;
-    Ok(exit)
+    match console.finish() {
+        Err(error) if reports => Err(error).context("cannot write to standard output"),
+        Err(error) => {
+            // What the command was for has been done; its exit code says so.
+            console.warn(format_args!("the report could not be written: {error}"));
+            Ok(exit)
+        }
+        Ok(()) => Ok(exit),
+    }
 }
 
 /// What a command will not do, and why.
@@ -128,22 +124,31 @@ pub enum Refusal {
     Uneditable { file: String, reason: String },
     #[error("a foreign rule leads to one of nvactl's chains, which therefore cannot go: {line}")]
     StillReferenced { line: String, removal: String },
-    #[error("the live rules are not what `{spec}` says:\n{changes}")]
-    NotInSync { spec: String, changes: String },
+    #[error("the live rules are not what `{}` says:\n{changes}", .spec.name)]
+    NotInSync { spec: Source, changes: String },
+    #[error("no rules are loaded, and a file without any would let everything through at boot")]
+    NothingToKeep,
 }
 
 impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } => None,
-            Refusal::ForeignRules { .. } | Refusal::ForeignText { .. } => Some(
+            Refusal::ForeignRules { .. } => Some(
                 "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
             ),
+            Refusal::ForeignText { .. } => {
+                Some("write to another file; `--force` replaces this one".to_owned())
+            }
             Refusal::Uneditable { file, .. } => Some(format!(
-                "mend it, or write the live rules whole: sudo nvactl persist --output {file}"
+                "mend it, or write the live rules whole: sudo nvactl persist --output {}",
+                shell_word(file)
             )),
             Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
-            Refusal::NotInSync { spec, .. } => Some(format!("sudo nvactl apply {spec}")),
+            Refusal::NotInSync { spec, .. } => {
+                Some(format!("sudo nvactl apply {}", shell_word(spec.argument())))
+            }
+            Refusal::NothingToKeep => Some("sudo nvactl apply forward.yaml".to_owned()),
         }
     }
 }
@@ -156,7 +161,7 @@ fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, For
         Err(problems) => {
             // Escapes are for the stream to keep or strip.
             let pages = page::pages(&source.name, &source.text, &problems, &page::renderer(true));
-            write!(console.err, "{pages}").context("cannot show the problems")?;
+            console.tell(pages);
             Err(Refusal::Spec {
                 file: source.name,
                 count: problems.len(),

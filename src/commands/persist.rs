@@ -10,8 +10,10 @@ use crate::diff;
 use crate::foreign;
 use crate::host::iptables::{self, Live};
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
-use crate::host::{self, file};
+use crate::host::{self, file, lock};
+use crate::parse;
 use crate::plan::plan;
+use crate::ruleset::{ChainName, Policy, TableName};
 use crate::splice;
 
 pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
@@ -20,16 +22,17 @@ pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
         None => None,
     };
     host::require_root("persist")?;
+    let _lock = lock::take()?;
     let live = iptables::read()?;
     if !live.warning.is_empty() {
-        console.warn(&live.warning)?;
+        console.warn(&live.warning);
     }
     if let Some((source, set)) = checked {
         let want = plan(&set);
         let changes = diff::changes(&live.ruleset, &want);
         if !changes.is_empty() {
             return Err(Refusal::NotInSync {
-                spec: source.name,
+                spec: source,
                 changes: changes.report(),
             }
             .into());
@@ -44,10 +47,13 @@ pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
     } else {
         None
     };
+    if !args.own {
+        refuse_emptiness(&live, console)?;
+    }
     let new = if args.own {
         own_text(&path, old.as_deref(), &live)?
     } else {
-        warn_of_generated(&live, console)?;
+        warn_of_generated(&live, console);
         live.text.clone()
     };
     iptables::test(&new)?;
@@ -55,40 +61,62 @@ pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
         // A machine without iptables-persistent has no such folder yet.
         file::make_folder_of(&path)?;
     }
-    if let Some(old) = old.filter(|old| old != new.as_bytes()) {
+    if let Some(old) = old.filter(|old| !same_rules(old, &new)) {
         file::replace(&backup(&path), &old, file::RULES_MODE)?;
     }
-    file::replace(&path, new.as_bytes(), file::RULES_MODE)?;
-    writeln!(console.out, "{}: written", path.display())?;
+    file::replace(&path, &new, file::RULES_MODE)?;
+    console.say(format_args!("{}: written", path.display()));
     if args.output.is_none() {
-        say_boot(console)?;
+        say_boot(console);
     }
     Ok(Exit::Done)
 }
 
-/// The file with nvactl's part exchanged for what is live.
-fn own_text(path: &Path, old: Option<&[u8]>, live: &Live) -> Result<String> {
-    let mut own = diff::own(&live.ruleset);
-    // Without rules of nvactl's the policy is not nvactl's either.
-    if own.chains().all(|(_, name, _)| !name.is_own()) {
-        own = crate::ruleset::Ruleset::default();
+/// An empty file loads without a complaint and leaves FORWARD at ACCEPT.
+fn refuse_emptiness(live: &Live, console: &mut Console) -> Result<()> {
+    if live.ruleset.tables.is_empty() {
+        return Err(Refusal::NothingToKeep.into());
     }
-    let old = String::from_utf8_lossy(old.unwrap_or_default());
-    let text = splice::splice(&old, &own).map_err(|error| Refusal::Uneditable {
-        file: path.display().to_string(),
-        reason: error.to_string(),
-    })?;
-    Ok(text)
+    if live.ruleset.chains().all(|(_, name, _)| !name.is_own()) {
+        console.warn("no rules of nvactl's are loaded, so the file will hold none");
+    }
+    Ok(())
 }
 
-fn warn_of_generated(live: &Live, console: &mut Console) -> Result<()> {
+/// The file with nvactl's part exchanged for what is live.
+fn own_text(path: &Path, old: Option<&[u8]>, live: &Live) -> Result<Vec<u8>> {
+    let mut own = diff::own(&live.ruleset);
+    // Only a policy that drops can be nvactl's, and only beside its rules.
+    let forward = own.chain_mut(TableName::Filter, ChainName::Forward);
+    if live.ruleset.forward_policy() != Policy::Drop || forward.rules.is_empty() {
+        forward.policy = None;
+    }
+    let file = || path.display().to_string();
+    let old = str::from_utf8(old.unwrap_or_default()).map_err(|error| Refusal::Uneditable {
+        file: file(),
+        reason: error.to_string(),
+    })?;
+    let text = splice::splice(old, &own).map_err(|error| Refusal::Uneditable {
+        file: file(),
+        reason: error.to_string(),
+    })?;
+    Ok(text.into_bytes())
+}
+
+fn warn_of_generated(live: &Live, console: &mut Console) {
     for (program, chain) in foreign::generated(&live.ruleset) {
         console.warn(format_args!(
             "{program} makes its rules anew at each start (chain {chain}), and would find those of \
              the file beside them; `--own` leaves them out"
-        ))?;
+        ));
     }
-    Ok(())
+}
+
+/// Whether two texts differ in nothing but the times and counters that iptables-save puts in: then
+/// the backup that is there is worth more than the file.
+fn same_rules(old: &[u8], new: &[u8]) -> bool {
+    let read = |bytes| parse::parse(&String::from_utf8_lossy(bytes));
+    old == new || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
 }
 
 fn backup(path: &Path) -> PathBuf {
@@ -97,17 +125,16 @@ fn backup(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn say_boot(console: &mut Console) -> Result<()> {
+fn say_boot(console: &mut Console) {
     match persistence::at_boot() {
-        AtBoot::Loaded => writeln!(console.out, "iptables-persistent loads it at boot")?,
+        AtBoot::Loaded => console.say("iptables-persistent loads it at boot"),
         AtBoot::NotInstalled => console.warn(
             "nothing loads it at boot: iptables-persistent is not installed; \
              to install it: apt-get install iptables-persistent",
-        )?,
+        ),
         AtBoot::NotEnabled => console.warn(
             "nothing loads it at boot: netfilter-persistent is not enabled; \
-             to enable it: systemctl enable netfilter-persistent",
-        )?,
+             to enable it: systemctl unmask netfilter-persistent && systemctl enable netfilter-persistent",
+        ),
     }
-    Ok(())
 }

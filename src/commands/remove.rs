@@ -7,13 +7,14 @@ use crate::cli::Remove;
 use crate::diff;
 use crate::foreign;
 use crate::host::persistence::RULES_FILE;
-use crate::host::{self, file, iptables, transaction};
+use crate::host::{self, file, iptables, lock, transaction};
 use crate::line::Line;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;
+    let _lock = lock::take()?;
     let live = iptables::read()?;
     if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
         return Err(Refusal::StillReferenced {
@@ -28,16 +29,16 @@ pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
     }
     let changes = diff::changes(&live.ruleset, &want);
     if changes.is_empty() {
-        writeln!(console.out, "no changes: nothing of nvactl's is loaded")?;
+        console.say(format_args!("no changes: nothing of nvactl's is loaded"));
     } else if args.dry_run {
-        write!(console.out, "{}", changes.report())?;
+        console.print(&changes.report());
     } else {
         transaction::commit(&live.ruleset, &want)?;
         let (_, removed) = changes.rule_counts();
-        writeln!(console.out, "removed {}", counted(removed, "rule"))?;
+        console.say(format_args!("removed {}", counted(removed, "rule")));
     }
-    say_policy(&live.ruleset, args, console)?;
-    warn_of_rules_file(console)?;
+    say_policy(&live.ruleset, args, console);
+    warn_of_rules_file(console);
     Ok(if args.dry_run && !changes.is_empty() {
         Exit::Differs
     } else {
@@ -45,23 +46,39 @@ pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
     })
 }
 
-fn say_policy(live: &Ruleset, args: &Remove, console: &mut Console) -> Result<()> {
-    if args.forward_policy.is_none() && live.forward_policy() == Policy::Drop {
-        let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
-        writeln!(
-            console.out,
-            "the FORWARD policy stays DROP; to forward everything: {}",
-            command.as_command(TableName::Filter)
-        )?;
+fn say_policy(live: &Ruleset, args: &Remove, console: &mut Console) {
+    if live.forward_policy() != Policy::Drop {
+        return;
     }
-    Ok(())
+    match (args.forward_policy, args.dry_run) {
+        (None, _) => {
+            let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+            console.say(format_args!(
+                "the FORWARD policy stays DROP; to forward everything: {}",
+                command.as_command(TableName::Filter)
+            ));
+        }
+        (Some(_), false) => {
+            console.say(
+                "the FORWARD policy went from DROP to ACCEPT: what no rule drops is forwarded",
+            );
+        }
+        (Some(_), true) => console.say("the FORWARD policy would go from DROP to ACCEPT"),
+    }
 }
 
-fn warn_of_rules_file(console: &mut Console) -> Result<()> {
-    let Some(bytes) = file::read(RULES_FILE.as_ref())? else {
-        return Ok(());
+fn warn_of_rules_file(console: &mut Console) {
+    let bytes = match file::read(RULES_FILE.as_ref()) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            console.warn(format_args!(
+                "whether the rules come back at boot is not known: {error:#}"
+            ));
+            return;
+        }
     };
-    // One that cannot be read by nvactl says nothing of nvactl's rules for sure; the text does.
+    // What nvactl cannot read says nothing of its rules for sure; the text does.
     let text = String::from_utf8_lossy(&bytes);
     let holds = parse::parse(&text).map_or_else(
         |_| text.contains("NVACTL-"),
@@ -71,7 +88,6 @@ fn warn_of_rules_file(console: &mut Console) -> Result<()> {
         console.warn(format_args!(
             "{RULES_FILE} still holds nvactl's rules, and brings them back at boot; \
              to take them out: nvactl persist --own"
-        ))?;
+        ));
     }
-    Ok(())
 }

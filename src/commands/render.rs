@@ -2,44 +2,49 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Refusal, load_spec};
+use super::{Console, Exit, Refusal, load_spec, warn_of_emptied_output};
 use crate::cli::Render;
 use crate::foreign;
 use crate::host::{self, file};
 use crate::parse;
 use crate::plan::plan;
+use crate::ruleset::Ruleset;
 
 pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
     let rendered = load_spec(args.spec.spec.as_deref(), console)
-        .map(|(_, set)| plan(&set).with_builtin_chains().to_string());
+        .map(|(_, set)| plan(&set).with_builtin_chains());
     let Some(path) = &args.output else {
-        match rendered {
-            Ok(text) => console.out.write_all(text.as_bytes())?,
-            Err(error) => {
-                if host::stdout_is_an_emptied_file() {
-                    console.warn(
-                        "standard output is a file, which the shell emptied before nvactl began: \
-                         it is empty now, and loading it would let everything through. \
-                         `-o FILE` keeps the old file until the new one is sound",
-                    )?;
-                }
-                return Err(error);
-            }
+        if rendered.is_err() {
+            warn_of_emptied_output(console);
         }
-        return Ok(Exit::Done);
+        console.print(&rendered?.to_string());
+        return console
+            .finish()
+            .map(|()| Exit::Done)
+            .inspect_err(|_| warn_of_cut_output(console))
+            .context("cannot write to standard output");
     };
-    let text = rendered?;
+    let new = rendered?;
     if !args.force {
-        refuse_foreign(path)?;
+        refuse_foreign(path, &new)?;
     }
-    file::replace(path, text.as_bytes(), file::RULES_MODE)?;
+    file::replace(path, new.to_string().as_bytes(), file::RULES_MODE)?;
     Ok(Exit::Done)
 }
 
+fn warn_of_cut_output(console: &mut Console) {
+    if host::stdout_file_length().is_some() {
+        console.warn(
+            "standard output is a file that holds only a part of the rules now: do not load it. \
+             `-o FILE` keeps the old file until the new one is whole",
+        );
+    }
+}
+
 /// A file that holds anything but nvactl's rules is not replaced.
-fn refuse_foreign(path: &Path) -> Result<()> {
+fn refuse_foreign(path: &Path, new: &Ruleset) -> Result<()> {
     // Whether it is a regular file at all is for the one who replaces it to see.
     if !path.is_file() {
         return Ok(());
@@ -53,7 +58,7 @@ fn refuse_foreign(path: &Path) -> Result<()> {
         file: file.clone(),
         reason: error.to_string(),
     })?;
-    match foreign::first_line(&ruleset) {
+    match foreign::first_lost(&ruleset, new) {
         Some(line) => Err(Refusal::ForeignRules { file, line }.into()),
         None => Ok(()),
     }

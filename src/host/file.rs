@@ -1,8 +1,8 @@
 //! Files: read whole, replaced atomically.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -71,11 +71,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         path: path.to_owned(),
         source,
     };
-    let place = match fs::canonicalize(path) {
-        Ok(place) => place,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(source) => return Err(failed(source)),
-    };
+    let place = followed(path);
     if place.exists() && !place.is_file() {
         return Err(FileError::NotAFile { path: place });
     }
@@ -85,7 +81,10 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     };
     let mut new = tempfile::Builder::new()
         .prefix(".nvactl-")
-        .tempfile_in(folder)
+        .make_in(folder, |path| {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).open(path)
+        })
         .map_err(failed)?;
     new.write_all(bytes).map_err(failed)?;
     let permissions = Permissions::from_mode(mode);
@@ -96,4 +95,20 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(failed)
+}
+
+/// Where a chain of links ends, whether or not there is a file.
+fn followed(path: &Path) -> PathBuf {
+    let mut place = path.to_owned();
+    // As many as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&place) else {
+            break;
+        };
+        place = match place.parent() {
+            Some(folder) => folder.join(target),
+            None => target,
+        };
+    }
+    place
 }

@@ -27,7 +27,11 @@ pub enum IptablesError {
         code: Option<i32>,
         words: String,
     },
-    #[error("what iptables-save printed cannot be read: {0}")]
+    #[error(
+        "the table {0} holds rules that were made with `nft` and that iptables cannot show, so what is loaded cannot be known"
+    )]
+    Incompatible(String),
+    #[error("what iptables-save printed cannot be read")]
     Unreadable(#[from] ParseError),
 }
 
@@ -47,6 +51,9 @@ impl IptablesError {
                 "iptables-nft in a user namespace takes about 200 forwards at once: run as real root"
                     .to_owned(),
             ),
+            IptablesError::Incompatible(table) => Some(format!(
+                "move them to a table of their own; to look: sudo nft list table ip {table}"
+            )),
             _ => None,
         }
     }
@@ -63,10 +70,10 @@ fn said(words: &str, code: Option<i32>) -> String {
 /// The live rules.
 #[derive(Debug)]
 pub struct Live {
-    /// As iptables-save printed them.
-    pub text: String,
+    /// As iptables-save printed them; a comment may hold any bytes.
+    pub text: Vec<u8>,
     pub ruleset: Ruleset,
-    /// What it said beside: nft warns of legacy tables.
+    /// What it said beside, in words for the user; empty if nothing.
     pub warning: String,
 }
 
@@ -76,12 +83,36 @@ pub struct Live {
 /// Without iptables, without the right to read them, or when its output makes no sense.
 pub fn read() -> Result<Live, IptablesError> {
     let output = run("iptables-save", &[], b"")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if let Some(table) = incompatible(&output.stdout) {
+        return Err(IptablesError::Incompatible(table));
+    }
     Ok(Live {
-        ruleset: parse::parse(&text)?,
-        text,
-        warning: output.stderr,
+        ruleset: parse::parse(&String::from_utf8_lossy(&output.stdout))?,
+        text: output.stdout,
+        warning: explained(&output.stderr),
     })
+}
+
+/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
+/// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
+fn incompatible(saved: &[u8]) -> Option<String> {
+    let saved = String::from_utf8_lossy(saved);
+    let line = saved
+        .lines()
+        .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;
+    let (table, _) = line.strip_prefix("# Table `")?.split_once('\'')?;
+    Some(table.to_owned())
+}
+
+/// iptables-nft says only that legacy tables are there, empty ones included.
+fn explained(stderr: &str) -> String {
+    if stderr.contains("iptables-legacy tables present") {
+        "there are legacy tables beside those of nft: rules in them filter as well, and nvactl \
+         neither sees nor keeps them; to look: iptables-legacy-save"
+            .to_owned()
+    } else {
+        stderr.to_owned()
+    }
 }
 
 /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
@@ -98,9 +129,9 @@ pub fn load(script: &str) -> Result<(), IptablesError> {
 ///
 /// # Errors
 /// When it would not load.
-pub fn test(text: &str) -> Result<(), IptablesError> {
+pub fn test(text: &[u8]) -> Result<(), IptablesError> {
     let args = ["--test", "-w", LOCK_WAIT];
-    run("iptables-restore", &args, text.as_bytes()).map(drop)
+    run("iptables-restore", &args, text).map(drop)
 }
 
 fn run(program: &str, args: &[&str], stdin: &[u8]) -> Result<Output, IptablesError> {

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod file;
 pub mod iptables;
+pub mod lock;
 pub mod persistence;
 pub mod spec_source;
 pub mod sysctl;
@@ -39,12 +40,17 @@ pub fn require_root(command: &'static str) -> Result<(), NotRoot> {
     }
 }
 
-/// Whether standard output is a regular file that is empty: the shell has made it so for `> FILE`
-/// before nvactl started.
+/// Whether the command line has the word `render`, sound or not.
 #[must_use]
-pub fn stdout_is_an_emptied_file() -> bool {
-    rustix::fs::fstat(std::io::stdout()).is_ok_and(|stat| {
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        kind.is_file() && stat.st_size == 0
-    })
+pub fn asked_to_render() -> bool {
+    std::env::args_os().any(|word| word == "render")
+}
+
+/// The length of the regular file that is standard output, in bytes, if it is one: behind `> FILE`
+/// the shell has emptied it before nvactl started.
+#[must_use]
+pub fn stdout_file_length() -> Option<u64> {
+    let stat = rustix::fs::fstat(std::io::stdout()).ok()?;
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    kind.is_file().then_some(stat.st_size.unsigned_abs())
 }

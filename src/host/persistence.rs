@@ -14,7 +14,7 @@ pub enum AtBoot {
     Loaded,
     /// The plugin is not there: iptables-persistent is not installed.
     NotInstalled,
-    /// It is installed, but no systemd target wants the service.
+    /// It is installed, but no systemd target wants the service, or it is masked.
     NotEnabled,
 }
 
@@ -35,7 +35,10 @@ pub fn at_boot() -> AtBoot {
                     .iter()
                     .any(|unit| fs::symlink_metadata(entry.path().join(unit)).is_ok())
         });
-    if wanted {
+    // A unit that is masked is a link to /dev/null, and never starts.
+    let masked = fs::read_link("/etc/systemd/system/netfilter-persistent.service")
+        .is_ok_and(|target| target == Path::new("/dev/null"));
+    if wanted && !masked {
         AtBoot::Loaded
     } else {
         AtBoot::NotEnabled

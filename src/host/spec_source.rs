@@ -2,16 +2,20 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::file;
 use crate::spec::MAX_BYTES;
+use crate::token::shell_word;
 
 /// The places where a spec is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
+
+/// How messages name standard input.
+const STDIN: &str = "<stdin>";
 
 /// A spec's text and where it was.
 #[derive(Debug)]
@@ -33,8 +37,33 @@ pub enum SourceError {
     Read { name: String, source: io::Error },
     #[error("the spec `{name}` is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge { name: String },
-    #[error("`{}` was not named but found, and {why}: whoever that is could decide what this machine forwards", .path.display())]
-    Untrusted { path: PathBuf, why: &'static str },
+    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), .at_fault.display())]
+    Untrusted {
+        path: PathBuf,
+        /// The file, or its folder.
+        at_fault: PathBuf,
+        why: Distrust,
+    },
+}
+
+/// Why somebody else could change what stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Distrust {
+    #[error("others than its owner may write")]
+    Writable,
+    #[error("somebody else owns")]
+    Owned,
+}
+
+impl Distrust {
+    /// The command that ends it.
+    fn mend(self, path: &Path) -> String {
+        let path = shell_word(&path.to_string_lossy());
+        match self {
+            Distrust::Writable => format!("chmod go-w {path}"),
+            Distrust::Owned => format!("sudo chown root {path}"),
+        }
+    }
 }
 
 impl SourceError {
@@ -42,9 +71,14 @@ impl SourceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             SourceError::None => Some("name it: nvactl check my-forwards.yaml".to_owned()),
-            SourceError::Untrusted { path, .. } => Some(format!(
-                "name it if you trust it (`{}`), or take the right away: chmod go-w",
-                path.display()
+            SourceError::Untrusted {
+                path,
+                at_fault,
+                why,
+            } => Some(format!(
+                "name it if you trust it (nvactl apply {}), or make it safe: {}",
+                path.display(),
+                why.mend(at_fault)
             )),
             _ => None,
         }
@@ -67,14 +101,14 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
             let place = PLACES
                 .into_iter()
                 .map(PathBuf::from)
-                .find(|place| place.exists());
+                .find(|place| fs::symlink_metadata(place).is_ok());
             let place = place.ok_or(SourceError::None)?;
             (place.clone(), Some(place))
         }
     };
     let (name, content) = if path.as_os_str() == "-" {
         let content = file::read_at_most(io::stdin().lock(), MAX_BYTES);
-        ("<stdin>".to_owned(), content)
+        (STDIN.to_owned(), content)
     } else {
         let content = File::open(&path).and_then(|file| file::read_at_most(file, MAX_BYTES));
         (path.display().to_string(), content)
@@ -87,8 +121,14 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
 }
 
 impl Source {
+    /// What names it on a command line.
+    #[must_use]
+    pub fn argument(&self) -> &str {
+        if self.name == STDIN { "-" } else { &self.name }
+    }
+
     /// For commands that change the host: a spec that was only found must not be one that others
-    /// than its owner and root may write, nor lie where anybody may put one.
+    /// than its owner and root may write, nor lie in a folder where others may put one.
     ///
     /// # Errors
     /// When it is.
@@ -96,28 +136,40 @@ impl Source {
         let Some(path) = &self.found else {
             return Ok(());
         };
-        let mode = |path: &Path| {
-            fs::metadata(path)
-                .map(|metadata| metadata.permissions().mode())
-                .map_err(|source| SourceError::Read {
-                    name: path.display().to_string(),
-                    source,
-                })
-        };
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let why = if mode(path)? & 0o022 != 0 {
-            "others than its owner may write it"
-        } else if mode(folder)? & 0o002 != 0 {
-            "anybody may put one into its folder"
-        } else {
+        let Some((at_fault, why)) = untrusted(path)?
+            .map(|why| (path.as_path(), why))
+            .or(untrusted(folder)?.map(|why| (folder, why)))
+        else {
             return Ok(());
         };
         Err(SourceError::Untrusted {
             path: path.clone(),
+            at_fault: at_fault.to_owned(),
             why,
         })
     }
+}
+
+/// Why somebody else could change what stands at `path`, if somebody could. Root, the user who runs
+/// nvactl and the one behind `sudo` are trusted.
+fn untrusted(path: &Path) -> Result<Option<Distrust>, SourceError> {
+    let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
+        name: path.display().to_string(),
+        source,
+    })?;
+    let sudo = std::env::var("SUDO_UID")
+        .ok()
+        .and_then(|uid| uid.parse().ok());
+    let trusted = [Some(0), Some(rustix::process::geteuid().as_raw()), sudo];
+    Ok(if metadata.permissions().mode() & 0o022 != 0 {
+        Some(Distrust::Writable)
+    } else if !trusted.contains(&Some(metadata.uid())) {
+        Some(Distrust::Owned)
+    } else {
+        None
+    })
 }

@@ -1,6 +1,7 @@
 //! The kernel's switches for IPv4 forwarding, now and as the sysctl files set them at boot.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use super::file::{self, FileError};
 use crate::net::Interface;
-use crate::sysctl::{Assignment, assignments};
+use crate::sysctl::{Assignment, AtBoot, assignments};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -27,7 +28,10 @@ const FOLDERS: [&str; 5] = [
 ];
 
 /// `sysctl --system` reads it last, so it beats every drop-in (sysctl(8)).
+/// systemd-sysctl reads it only where a drop-in links to it, as Debian's 99-sysctl.conf did.
 const LAST_FILE: &str = "/etc/sysctl.conf";
+const UFW_CONF: &str = "/etc/ufw/ufw.conf";
+const UFW_FILE: &str = "/etc/ufw/sysctl.conf";
 
 #[derive(Debug, Error)]
 pub enum SysctlError {
@@ -118,12 +122,10 @@ pub fn persist_ip_forward(on: bool) -> Result<(), SysctlError> {
 }
 
 /// Every assignment to IPv4 forwarding in the sysctl files, in the order in which they are read at
-/// boot: the last one wins.
-///
-/// # Errors
-/// When a file is there and cannot be read.
-pub fn boot_assignments() -> Result<Vec<Assignment>, SysctlError> {
-    let mut files: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
+/// boot.
+#[must_use]
+pub fn at_boot() -> AtBoot {
+    let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in FOLDERS {
         // A folder that is not there holds no file.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -136,13 +138,42 @@ pub fn boot_assignments() -> Result<Vec<Assignment>, SysctlError> {
             }
         }
     }
-    let mut found = Vec::new();
-    for path in files.into_values().chain([PathBuf::from(LAST_FILE)]) {
-        // A drop-in that links to /dev/null, or to no file, is one that somebody switched off.
-        let Some(bytes) = file::read(&path)? else {
-            continue;
-        };
-        found.extend(assignments(&path, &String::from_utf8_lossy(&bytes)));
+    let mut last = vec![LAST_FILE];
+    // ufw sets its own values when it starts, behind the rest (ufw-framework(8)).
+    let ufw = file::read(Path::new(UFW_CONF))
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    if String::from_utf8_lossy(&ufw)
+        .lines()
+        .any(|line| line.trim() == "ENABLED=yes")
+    {
+        last.push(UFW_FILE);
     }
-    Ok(found)
+    let mut unreadable = Vec::new();
+    let drop_ins = read_all(files.into_values(), &mut unreadable);
+    let last = read_all(last.into_iter().map(PathBuf::from), &mut unreadable);
+    AtBoot {
+        drop_ins,
+        last,
+        unreadable,
+    }
+}
+
+fn read_all(
+    paths: impl Iterator<Item = PathBuf>,
+    unreadable: &mut Vec<PathBuf>,
+) -> Vec<Assignment> {
+    let mut found = Vec::new();
+    // What is no file, such as a link to /dev/null, is one that somebody switched off.
+    for path in paths.filter(|path| path.is_file()) {
+        match file::read(&path) {
+            Ok(bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                found.extend(assignments(&path, &String::from_utf8_lossy(&bytes)));
+            }
+            Err(_) => unreadable.push(path),
+        }
+    }
+    found
 }

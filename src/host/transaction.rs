@@ -4,13 +4,13 @@ use thiserror::Error;
 
 use super::iptables::{self, IptablesError};
 use crate::diff::{self, Changes};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{ChainName, Ruleset, TableName};
 
 #[derive(Debug, Error)]
 pub enum TransactionError {
-    #[error("the rules were not loaded, and nothing has changed: {0}")]
+    #[error("the rules were not loaded, and nothing that nvactl owns has changed")]
     Refused(#[source] IptablesError),
-    #[error("not every table was loaded, and what was has been undone: {0}")]
+    #[error("not every table was loaded, and what was has been undone")]
     Undone(#[source] IptablesError),
     #[error("the rules were loaded, but read back they differ, so they were undone:\n{difference}")]
     NotAsWanted { difference: String },
@@ -47,10 +47,17 @@ pub fn commit(before: &Ruleset, want: &Ruleset) -> Result<(), TransactionError> 
             return Ok(());
         }
         let difference = left.report();
-        undo(before, &after, &difference)?;
-        return Err(TransactionError::NotAsWanted { difference });
+        let cause = format!("read back, the new ones differ:\n{difference}");
+        return Err(if undo(before, &after, want, &cause)? {
+            TransactionError::NotAsWanted { difference }
+        } else {
+            TransactionError::Uncertain {
+                cause,
+                undo: "nothing of them is seen".to_owned(),
+            }
+        });
     };
-    if undo(before, &after, &error.to_string())? {
+    if undo(before, &after, want, &error.to_string())? {
         Err(TransactionError::Undone(error))
     } else {
         Err(TransactionError::Refused(error))
@@ -58,8 +65,21 @@ pub fn commit(before: &Ruleset, want: &Ruleset) -> Result<(), TransactionError> 
 }
 
 /// Brings what nvactl owns back from `after` to `before`; tells whether there was anything to do.
-fn undo(before: &Ruleset, after: &Ruleset, cause: &str) -> Result<bool, TransactionError> {
-    let old = diff::own(before);
+fn undo(
+    before: &Ruleset,
+    after: &Ruleset,
+    want: &Ruleset,
+    cause: &str,
+) -> Result<bool, TransactionError> {
+    let mut old = diff::own(before);
+    // A policy that the change did not set is not nvactl's to set back.
+    let forward = |ruleset: &Ruleset| {
+        let chain = ruleset.chain(TableName::Filter, &ChainName::Forward)?;
+        chain.policy
+    };
+    if forward(want).is_none() {
+        old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+    }
     let changes: Changes<'_> = diff::changes(after, &old);
     if changes.is_empty() {
         return Ok(false);

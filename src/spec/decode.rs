@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::problem::{self, Problem, ProblemKind, Span};
 use super::yaml::{Key, Node, Value};
-use super::{ForwardPolicy, Listen, Name, Snat, Target, TargetKind, TargetPorts};
+use super::{ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snat, Target, TargetKind, TargetPorts};
 use crate::net::{Interface, PortRange, Protocol};
 
 /// A value and where it was written.
@@ -60,10 +60,12 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
     if let Some(forwards) = fields.required("forwards", problems)
         && let Some(items) = sequence(forwards, "forwards", problems)
     {
-        spec.forwards = items
-            .iter()
-            .map(|item| decode_forward(item, problems))
-            .collect();
+        for item in items {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
+            spec.forwards.push(decode_forward(item, problems));
+        }
     }
     spec
 }
@@ -131,7 +133,7 @@ fn decode_interfaces(
 fn decode_forward(node: &Node, problems: &mut Vec<Problem>) -> WrittenForward {
     let known = &["name", "listen", "protocol", "target", "silence"];
     let mut forward = WrittenForward::default();
-    let Some(fields) = Fields::of(node, "forwards", "this forward", known, problems) else {
+    let Some(fields) = Fields::of(node, "forward", "this forward", known, problems) else {
         return forward;
     };
     if fields.required("name", problems).is_some() {
@@ -158,6 +160,9 @@ fn decode_forward(node: &Node, problems: &mut Vec<Problem>) -> WrittenForward {
         && let Some(items) = sequence(node, "silence", problems)
     {
         for item in items {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
             let code = parsed(item, "silence", "a list of codes", problems, |text| {
                 word(text, SILENCEABLE)
             });
@@ -193,7 +198,9 @@ fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Targ
             })
         });
     }
-    fields.required("pod", problems)?;
+    if fields.misspelled.is_empty() {
+        fields.required("pod", problems)?;
+    }
     fields.parsed("pod", "`IP:PORT` or `IP:PORT-PORT`", problems, |text| {
         let (address, ports) = read_endpoint(text)?;
         let ports = ports.ok_or(ProblemKind::PodWithoutPort { address })?;
@@ -253,6 +260,9 @@ impl<'n> Fields<'n> {
         let mut entries: Vec<(&Key, &Node)> = Vec::with_capacity(known.len());
         let mut misspelled = Vec::new();
         for (key, value) in written {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
             let kind = if !known.contains(&key.text.as_str()) {
                 misspelled.extend(problem::nearest(&key.text, known));
                 ProblemKind::UnknownKey {

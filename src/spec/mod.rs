@@ -20,6 +20,13 @@ use crate::net::{Interface, PortRange, Protocol};
 /// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
 pub const MAX_BYTES: usize = 32 << 20;
 
+/// No more values than this are read from a text: 100,000 forwards have 1.3 million.
+pub const MAX_VALUES: usize = 2_000_000;
+
+/// After so many problems reading ends: a text with more of them is not a spec at all, and hearing
+/// of each would cost more memory than the text.
+pub const MAX_PROBLEMS: usize = 10_000;
+
 /// A spec without a fault: names are unique, listeners apart, targets allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSet {

@@ -33,6 +33,8 @@ pub enum ProblemKind {
     ControlCharacter { found: char },
     #[error("not YAML: {reason}")]
     Syntax { reason: String },
+    #[error("more than {} values", super::MAX_VALUES)]
+    TooManyValues,
     #[error("the file says nothing")]
     Empty,
     #[error("a second document: a spec is one")]
@@ -54,7 +56,7 @@ pub enum ProblemKind {
         key: &'static str,
         place: &'static str,
     },
-    #[error("`{key}` must be {expected}, this is {found}")]
+    #[error("{} must be {expected}, this is {found}", place(.key))]
     WrongType {
         key: &'static str,
         expected: &'static str,
@@ -114,10 +116,11 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every code there is, in the order of the variants.
-    pub const CODES: [&'static str; 26] = [
+    pub const CODES: [&'static str; 27] = [
         "not-utf8",
         "control-character",
         "syntax",
+        "too-many-values",
         "empty",
         "several-documents",
         "alias",
@@ -150,6 +153,7 @@ impl ProblemKind {
             ProblemKind::NotUtf8 => "not-utf8",
             ProblemKind::ControlCharacter { .. } => "control-character",
             ProblemKind::Syntax { .. } => "syntax",
+            ProblemKind::TooManyValues => "too-many-values",
             ProblemKind::Empty => "empty",
             ProblemKind::SeveralDocuments => "several-documents",
             ProblemKind::Alias => "alias",
@@ -182,9 +186,13 @@ impl ProblemKind {
         match self {
             ProblemKind::NotUtf8 => "save the file as UTF-8; names and addresses are ASCII".into(),
             ProblemKind::ControlCharacter { .. } => "remove it".into(),
+            ProblemKind::Syntax { reason } if reason.contains("nesting") => {
+                "a spec is four levels deep".into()
+            }
             ProblemKind::Syntax { .. } => {
                 "indent with spaces, two a level, and put a space behind each `:` and `-`".into()
             }
+            ProblemKind::TooManyValues => "split the forwards over several specs".into(),
             ProblemKind::Empty => "begin with `firewall:` and `forwards:`; the README has an example".into(),
             ProblemKind::SeveralDocuments => "keep each spec in a file of its own".into(),
             ProblemKind::Alias => "write the value out".into(),
@@ -192,6 +200,12 @@ impl ProblemKind {
             ProblemKind::DuplicateKey { key, .. } => format!("keep one `{key}`"),
             ProblemKind::UnknownKey { key, known, .. } => did_you_mean(key, known),
             ProblemKind::MissingKey { key, .. } => format!("add `{key}: {}`", example(key)),
+            ProblemKind::WrongType { key: "spec", .. } => {
+                "begin with `firewall:` and `forwards:`".into()
+            }
+            ProblemKind::WrongType { key: "forward", .. } => {
+                "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
+            }
             ProblemKind::WrongType { key, .. } => format!("write `{key}: {}`", example(key)),
             ProblemKind::UnknownWord { text, known } => did_you_mean(text, known),
             ProblemKind::UnknownVersion { .. } => "write `version: 1`, or leave it out".into(),
@@ -275,6 +289,14 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, ProblemKind> {
     text.parse().map_err(|_| ProblemKind::InvalidAddress {
         text: text.to_owned(),
     })
+}
+
+fn place(key: &str) -> String {
+    match key {
+        "spec" => "the spec".to_owned(),
+        "forward" => "an entry of `forwards`".to_owned(),
+        key => format!("`{key}`"),
+    }
 }
 
 fn one_of(known: &[&str]) -> String {

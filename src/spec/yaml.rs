@@ -4,6 +4,7 @@
 
 use granit_parser::{Event, Parser, ScalarStyle, options};
 
+use super::MAX_VALUES;
 use super::problem::{Problem, ProblemKind, Span};
 
 /// A value and the bytes of the text it was read from.
@@ -63,6 +64,7 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
         stack: Vec::new(),
         root: None,
         documents: 0,
+        values: 0,
         problems: Vec::new(),
     };
     // Nesting is bounded by the parser: 255 levels, flow and block each.
@@ -73,6 +75,11 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
             let reason = error.kind().to_string();
             Problem::new(at..at + 1, ProblemKind::Syntax { reason })
         })?;
+        loader.values += 1;
+        if loader.values > MAX_VALUES {
+            let span = span.byte_range().unwrap_or(0..0);
+            return Err(Problem::new(span, ProblemKind::TooManyValues));
+        }
         let tag = span.tag_span().and_then(|span| span.byte_range());
         loader
             .problems
@@ -94,6 +101,7 @@ struct Loader<'t> {
     stack: Vec<Open>,
     root: Option<Node>,
     documents: usize,
+    values: usize,
     problems: Vec<Problem>,
 }
 

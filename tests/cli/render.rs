@@ -121,11 +121,11 @@ fn a_link_stays_a_link_and_a_device_stays_a_device() {
             .contains("49182")
     );
 
+    let made = Command::new("mkfifo")
+        .arg(folder.path().join("pipe"))
+        .status();
+    assert!(made.unwrap().success());
     for place in [".", "pipe"] {
-        let made = Command::new("mkfifo")
-            .arg(folder.path().join("pipe"))
-            .status();
-        assert!(made.is_ok());
         let run = said(
             nvactl(folder.path())
                 .args(["render", "-", "-o", place])
@@ -144,7 +144,7 @@ fn a_folder_that_is_not_there_is_named() {
             .write_stdin(SOUND),
     );
     assert!(
-        run.starts_with("exit 2\n--- stderr\nerror: cannot write `no/rules.v4`: No such file"),
+        run.starts_with("exit 2\n--- stderr\nerror: cannot write `no/rules.v4`: No such file or directory (os error 2)\n"),
         "{run}"
     );
 }
@@ -195,4 +195,63 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(output.stderr, b"");
+}
+
+/// Under a spec that keeps its hands off the policy, a file that drops holds more than nvactl's.
+#[test]
+fn a_policy_that_drops_is_not_lost_unseen() {
+    let folder = folder();
+    let keep = SOUND.replace("snat: 10.3.0.4", "snat: 10.3.0.4\n  forward_policy: keep");
+    for (spec, code) in [(SOUND, 0), (keep.as_str(), 2)] {
+        fs::write(
+            folder.path().join("rules.v4"),
+            "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n",
+        )
+        .unwrap();
+        let run = said(
+            nvactl(folder.path())
+                .args(["render", "-", "-o", "rules.v4"])
+                .write_stdin(spec),
+        );
+        assert!(run.starts_with(&format!("exit {code}\n")), "{run}");
+    }
+}
+
+#[test]
+fn a_link_to_nothing_is_followed_and_stays() {
+    let folder = folder();
+    symlink("new.v4", folder.path().join("rules.v4")).unwrap();
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "rules.v4"])
+            .write_stdin(SOUND),
+    );
+    assert_eq!(run, "exit 0\n");
+    assert!(
+        fs::symlink_metadata(folder.path().join("rules.v4"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(
+        fs::read_to_string(folder.path().join("new.v4"))
+            .unwrap()
+            .contains("49182")
+    );
+}
+
+/// A command line that makes no sense has emptied the file as well.
+#[test]
+fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
+    let folder = folder();
+    let run = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+        .args(["render", "--nosuch"])
+        .current_dir(folder.path())
+        .stdout(File::create(folder.path().join("rules.v4")).unwrap())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        told.contains("it is empty now") && told.contains("--nosuch"),
+        "{told}"
+    );
 }

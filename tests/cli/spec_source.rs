@@ -51,9 +51,18 @@ fn apply_refuses_a_found_spec_that_others_may_write() {
         )
     };
     for (file, within, refused) in [
-        (0o664, 0o755, "others than its owner may write it"),
-        (0o646, 0o755, "others than its owner may write it"),
-        (0o644, 0o777, "anybody may put one into its folder"),
+        (
+            0o664,
+            0o755,
+            "others than its owner may write `forward.yaml`",
+        ),
+        (
+            0o646,
+            0o755,
+            "others than its owner may write `forward.yaml`",
+        ),
+        (0o644, 0o777, "others than its owner may write `.`"),
+        (0o644, 0o775, "others than its owner may write `.`"),
     ] {
         fs::set_permissions(&spec, fs::Permissions::from_mode(file)).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(within)).unwrap();
@@ -71,8 +80,38 @@ fn apply_refuses_a_found_spec_that_others_may_write() {
     fs::set_permissions(&spec, fs::Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let run = apply();
-    assert!(
-        !run.contains("may write") && !run.contains("may put"),
-        "{run}"
-    );
+    assert!(!run.contains("may write"), "{run}");
+}
+
+#[test]
+fn apply_refuses_a_found_spec_that_somebody_else_owns() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can give a file away
+    }
+    let folder = folder();
+    let spec = folder.path().join("forward.yaml");
+    fs::write(&spec, SOUND).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let apply = |sudo: &str| {
+        let mut command = nvactl(folder.path());
+        said(
+            command
+                .args(["apply", "--dry-run"])
+                .env("PATH", "/nowhere")
+                .env("SUDO_UID", sudo),
+        )
+    };
+    std::os::unix::fs::chown(&spec, Some(1234), None).unwrap();
+    let run = apply("1000");
+    assert!(run.contains("somebody else owns `forward.yaml`"), "{run}");
+    let run = apply("1234");
+    assert!(!run.contains("somebody else owns"), "{run}");
+}
+
+#[test]
+fn a_link_to_nothing_is_not_passed_over() {
+    let folder = folder();
+    std::os::unix::fs::symlink("gone.yaml", folder.path().join("forward.yaml")).unwrap();
+    let run = said(nvactl(folder.path()).arg("check"));
+    assert!(run.contains("cannot read the spec `forward.yaml`"), "{run}");
 }

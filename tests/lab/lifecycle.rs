@@ -1,7 +1,5 @@
 //! Apply, apply again, keep, lose, remove: what is in the kernel at each step.
 
-use std::fs;
-
 use nvactl::parse::parse;
 
 use crate::lab::{Backend, FIREWALL, Lab, Said, example, host_with, save};
@@ -187,6 +185,7 @@ pub fn foreign_rules_stay_in_their_order(backend: Backend) {
             "{name}: remove"
         );
         assert!(!removed.contains("NVACTL"), "{name}: {removed}");
+        assert!(removed.contains(":FORWARD DROP"), "{name}: {removed}");
     }
 }
 
@@ -205,6 +204,11 @@ pub fn remove_leaves_what_was_there_before(backend: Backend) {
     );
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
     assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stdout
+            .contains("the FORWARD policy went from DROP to ACCEPT"),
+        "{said:?}"
+    );
     assert_eq!(
         save(&host),
         before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
@@ -349,66 +353,205 @@ pub fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     assert!(!left.contains("-A FORWARD -p tcp"), "{left}");
 }
 
+/// Puts a script in the place of one of the iptables programs; `real` runs the one that was there.
+fn fake(host: &Host, name: &str, script: &str) {
+    host.shell(&format!(
+        "mkdir -p /run/real
+         mv /run/bin/{name} /run/real/{name}
+         cat > /run/bin/{name} <<'END'
+#!/bin/sh
+real() {{ /run/real/{name} \"$@\"; }}
+{script}
+END
+         chmod +x /run/bin/{name}"
+    ));
+}
+
+fn unfake(host: &Host, name: &str) {
+    host.run(&format!("mv /run/real/{name} /run/bin/{name}"));
+}
+
 /// nat is refused after filter was committed: filter must be as it was.
 pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    let real = fs::read_link(format!(
-        "/proc/{}/root/run/bin/iptables-restore",
-        host.pid()
-    ))
-    .expect("it is a link");
-    // The first load is cut behind its first table, the second one is let through.
-    host.shell(&format!(
-        "rm /run/bin/iptables-restore
-         cat > /run/bin/iptables-restore <<'END'
-#!/bin/sh
-exec 3<&0
-if mkdir /run/once 2>/dev/null; then
-  sed '/^COMMIT/q' <&3 | exec -a iptables-restore {real} \"$@\"
-  cat <&3 > /dev/null
-  echo 'iptables-restore: line 7 failed' >&2
-  exit 1
-fi
-exec -a iptables-restore {real} \"$@\" <&3
-END
-         sed -i 's/^#!.*/#!\\/bin\\/bash/' /run/bin/iptables-restore
-         chmod +x /run/bin/iptables-restore",
-        real = real.display()
-    ));
+    // The first load ends behind its first table, the second one is let through.
+    fake(
+        &host,
+        "iptables-restore",
+        "if mkdir /run/once 2>/dev/null; then
+           cat > /run/script
+           sed '/^COMMIT/q' /run/script | real \"$@\"
+           echo 'iptables-restore: line 7 failed' >&2
+           exit 1
+         fi
+         real \"$@\"",
+    );
     let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(
-        said.stderr.contains("what was has been undone"),
+    assert_eq!(
+        said.stderr.lines().last(),
+        Some(
+            "error: not every table was loaded, and what was has been undone: \
+             `iptables-restore --noflush -w 10` failed: iptables-restore: line 7 failed"
+        ),
         "{}",
         said.stderr
     );
-    assert!(said.stderr.contains("line 7 failed"), "{}", said.stderr);
     assert_eq!(save(&host), before);
     apply(&host, &SPEC.replace("49182", "49183"));
 }
 
-pub fn a_foreign_chain_that_leads_to_nvactl_is_named(backend: Backend) {
+/// What the kernel gives back is not what was asked for.
+pub fn what_did_not_take_is_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
-    host.run("iptables -N MINE");
-    host.run("iptables -A MINE -p udp -j NVACTL-FORWARD");
     let before = save(&host);
-    let said = nvactl(&host, &["remove"], "");
+    fake(
+        &host,
+        "iptables-restore",
+        "sed '/--dport 49183 .*addrtype/d' | real \"$@\"",
+    );
+    let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
-        said.stderr.contains("-A MINE -p udp -j NVACTL-FORWARD"),
-        "{}",
         said.stderr
+            .contains("read back they differ, so they were undone"),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr
+            .contains("+ -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49183"),
+        "{said:?}"
     );
     assert_eq!(save(&host), before);
-    let hint = said
-        .stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("hint: "));
-    host.run(hint.expect("there is a hint"));
-    assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+}
+
+pub fn what_cannot_be_undone_is_exit_3(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let changed = SPEC.replace("49182", "49183");
+    // Half is loaded, and undoing is refused as well.
+    fake(
+        &host,
+        "iptables-restore",
+        "sed '/^COMMIT/q' | real \"$@\"; echo refused >&2; exit 1",
+    );
+    host.run("iptables -D FORWARD -j NVACTL-FORWARD");
+    let said = nvactl(&host, &["apply", "-"], &changed);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("neither the old ones nor the new ones"),
+        "{said:?}"
+    );
+    unfake(&host, "iptables-restore");
+    apply(&host, &changed);
+
+    // Loaded, but nobody can say so.
+    fake(
+        &host,
+        "iptables-save",
+        "mkdir /run/first 2>/dev/null && real || exit 1",
+    );
+    let said = nvactl(&host, &["apply", "-"], SPEC);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.stderr.contains("cannot be read back"), "{said:?}");
+}
+
+/// iptables-nft leaves out a table that it cannot print, says so in a comment, and ends with 0.
+pub fn a_table_that_iptables_cannot_show_is_not_taken_for_empty(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    fake(
+        &host,
+        "iptables-save",
+        "echo \"# Table \\`filter' is incompatible, use 'nft' tool.\"; real -t nat",
+    );
+    for args in [&["apply", "-"][..], &["remove"], &["persist"]] {
+        let said = nvactl(&host, args, SPEC);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(
+            said.stderr.contains("the table filter holds rules"),
+            "{said:?}"
+        );
+    }
+    unfake(&host, "iptables-save");
+    assert_eq!(save(&host), before);
+}
+
+/// A reader who goes away, or a full disk under the report, does not decide what is loaded.
+pub fn a_report_that_nobody_reads_is_no_reason_to_stop(backend: Backend) {
+    let host = firewall(backend);
+    let run = |command: &str| {
+        host.shell(&format!(
+            "cat > /run/spec.yaml <<'END'{SPEC}END
+             set +e
+             {{ {} {command}; echo $? > /run/code; }} 2>/dev/null | true",
+            env!("CARGO_BIN_EXE_nvactl")
+        ));
+        host.run("cat /run/code")
+    };
+    assert_eq!(run("apply --dry-run /run/spec.yaml"), "1\n");
+    assert_eq!(run("apply /run/spec.yaml"), "0\n");
+    assert!(save(&host).contains("49182"));
+    assert_eq!(run("remove > /dev/full"), "0\n");
+    assert!(!save(&host).contains("NVACTL"));
+    assert_eq!(run("sysctl enable --persist"), "0\n");
+    assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+}
+
+/// Four at once: the end is one of the specs, the same in both tables, and nobody fails.
+pub fn applies_at_once_take_turns(backend: Backend) {
+    let host = firewall(backend);
+    let specs: Vec<String> = (0..4)
+        .map(|n| SPEC.replace("49182", &format!("4919{n}")))
+        .collect();
+    let ends: Vec<String> = specs
+        .iter()
+        .map(|spec| {
+            apply(&host, spec);
+            save(&host)
+        })
+        .collect();
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for spec in &specs {
+                scope.spawn(|| apply(&host, spec));
+            }
+        });
+        let end = save(&host);
+        assert!(ends.contains(&end), "{end}");
+    }
+}
+
+/// Only where nvactl jumps from are jumps to its chains its own.
+pub fn a_foreign_rule_that_leads_to_nvactl_is_named(backend: Backend) {
+    let host = firewall(backend);
+    for (make, rule) in [
+        ("iptables -N MINE", "-A MINE -p udp -j NVACTL-FORWARD"),
+        ("true", "-A INPUT -s 192.0.2.1/32 -j NVACTL-FORWARD"),
+    ] {
+        apply(&host, SPEC);
+        host.run(make);
+        host.run(&format!("iptables {rule}"));
+        let before = save(&host);
+        let said = apply(&host, SPEC);
+        assert!(said.stdout.contains("no changes"), "{said:?}");
+        assert!(said.stderr.contains(rule), "{said:?}");
+        let said = nvactl(&host, &["remove"], "");
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains(rule), "{said:?}");
+        assert_eq!(save(&host), before);
+        let hint = said
+            .stderr
+            .lines()
+            .find_map(|line| line.strip_prefix("hint: "));
+        host.run(hint.expect("there is a hint"));
+        assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+    }
 }
 
 pub fn without_iptables_it_says_what_is_missing(backend: Backend) {

@@ -21,6 +21,7 @@ cp -a /etc/. /run/etc
 rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
 mkdir -p /run/etc/sysctl.d
 mount --bind /run/etc /etc
+mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
   if [ -d $folder ]; then mount -t tmpfs tmpfs $folder; fi
 done

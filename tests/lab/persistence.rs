@@ -110,6 +110,19 @@ pub fn own_rules_go_into_a_shared_file(backend: Backend) {
         assert!(!rules_file(&host).contains("NVACTL"), "{name}");
         host.run(&format!("rm {FILE}"));
     }
+    // A file without a line for FORWARD gets one: else the policy would be ACCEPT after a boot.
+    apply(&host, SPEC);
+    let written = host.feed(
+        "sh",
+        &["-c", &format!("cat > {FILE}")],
+        "*filter\n-A INPUT -s 192.0.2.1/32 -j DROP\nCOMMIT\n",
+    );
+    assert!(written.status.success());
+    persist(&host, &["--own"]);
+    load(&host, &rules_file(&host));
+    assert!(save(&host).contains(":FORWARD DROP"));
+    assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], SPEC).code, 0);
+    host.run(&format!("rm {FILE}"));
     // Without a file, nvactl's rules are all of it.
     apply(&host, SPEC);
     persist(&host, &["--own"]);
@@ -185,5 +198,69 @@ pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
     assert!(
         said.stdout.contains("iptables-persistent loads it at boot"),
         "{said:?}"
+    );
+}
+
+/// A policy of the file that drops is never loosened by a spec that keeps its hands off.
+pub fn own_rules_never_open_a_file_s_policy(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(&format!(
+        "mkdir /etc/iptables; printf '*filter\n:FORWARD DROP [0:0]\nCOMMIT\n' > {FILE}"
+    ));
+    apply(
+        &host,
+        &SPEC.replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}"),
+    );
+    assert!(save(&host).contains(":FORWARD ACCEPT"));
+    persist(&host, &["--own"]);
+    let file = rules_file(&host);
+    assert!(
+        file.contains(":FORWARD DROP [0:0]") && file.contains("49182"),
+        "{file}"
+    );
+}
+
+/// Comments may hold any bytes, and a rule cut at 255 of them may end inside of a character.
+pub fn foreign_bytes_are_kept(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    host.shell(
+        "iptables -A INPUT -s 192.0.2.1 -m comment --comment \"$(printf 'caf\\351')\" -j ACCEPT",
+    );
+    persist(&host, &[]);
+    host.shell(&format!(
+        "printf 'caf\\351' > /run/word; LC_ALL=C grep -qFf /run/word {FILE}"
+    ));
+    let said = nvactl(&host, &["persist", "--own"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("cannot be edited"), "{said:?}");
+    host.shell(&format!("LC_ALL=C grep -qFf /run/word {FILE}"));
+}
+
+pub fn emptiness_is_not_kept(backend: Backend) {
+    let host = firewall(backend);
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("no rules are loaded"), "{said:?}");
+    load(&host, FOREIGN[0].1);
+    let warnings = persist(&host, &[]);
+    assert!(
+        warnings.contains("no rules of nvactl's are loaded"),
+        "{warnings}"
+    );
+}
+
+/// The old file is worth keeping only until its rules are replaced by others.
+pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(&format!(
+        "mkdir /etc/iptables; printf '# by hand\n*filter\nCOMMIT\n' > {FILE}"
+    ));
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    persist(&host, &[]);
+    assert_eq!(
+        host.run(&format!("cat {FILE}.bak")),
+        "# by hand\n*filter\nCOMMIT\n"
     );
 }

@@ -170,3 +170,17 @@ forwards:
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", FIREWALL));
     assert_eq!(lab.tcp("10.3.0.5", 80), answer("ilb", FIREWALL));
 }
+
+/// An address that masquerading would not have chosen.
+pub fn the_snat_address_is_the_one_given(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    lab.firewall.run("ip address add 10.4.0.5/24 dev eth1");
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(
+        "
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.5}
+forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
+",
+    );
+    assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", "10.4.0.5"));
+}

@@ -89,8 +89,8 @@ pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
         );
         assert!(said.stderr.contains("wins at boot"), "{said:?}");
         let said = sysctl(&host, &["status"]);
-        let last = said.stdout.lines().last().unwrap_or_default();
-        assert!(last.contains(winner) && last.ends_with("wins)"), "{said:?}");
+        let wins = said.stdout.lines().find(|line| line.ends_with("wins)"));
+        assert!(wins.is_some_and(|line| line.contains(winner)), "{said:?}");
     }
     // What nvactl warns of it leaves to the user.
     assert_eq!(
@@ -164,4 +164,52 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
         ),
     );
     assert!(said.stderr.contains("no interface ens7"), "{said:?}");
+}
+
+/// systemd-sysctl reads /etc/sysctl.conf only by a link; a folder is no file; ufw comes behind.
+pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(
+        "echo 'net.ipv4.ip_forward=1' > /etc/sysctl.d/zz-router.conf
+         echo 'net.ipv4.ip_forward=0' > /etc/sysctl.conf
+         mkdir /etc/sysctl.d/folder.conf
+         ln -s /dev/null /etc/sysctl.d/off.conf",
+    );
+    let said = sysctl(&host, &["status"]);
+    assert!(
+        said.stdout
+            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0  (read last: wins)"),
+        "{said:?}"
+    );
+    assert!(
+        said.stdout
+            .contains("systemd-sysctl, /etc/sysctl.d/zz-router.conf wins"),
+        "{said:?}"
+    );
+    let said = sysctl(&host, &["disable", "--persist"]);
+    assert!(
+        said.stderr
+            .contains("zz-router.conf:1: net.ipv4.ip_forward = 1 wins at boot"),
+        "{said:?}"
+    );
+    host.shell(
+        "rm /etc/sysctl.conf /etc/sysctl.d/zz-router.conf
+         mkdir -p /etc/ufw
+         echo ENABLED=yes > /etc/ufw/ufw.conf
+         echo net/ipv4/ip_forward=1 > /etc/ufw/sysctl.conf",
+    );
+    let said = sysctl(&host, &["disable", "--persist"]);
+    assert!(
+        said.stderr
+            .contains("/etc/ufw/sysctl.conf:1: net/ipv4/ip_forward = 1 wins at boot"),
+        "{said:?}"
+    );
+
+    host.shell("rm /etc/ufw/sysctl.conf");
+    sysctl(&host, &["enable", "--persist"]);
+    let said = sysctl(&host, &["disable"]);
+    assert!(
+        said.stderr.contains("`--persist` changes that too"),
+        "{said:?}"
+    );
 }

@@ -1,0 +1,62 @@
+//! Where commands write: reports to standard output, the rest to standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+/// Writing never fails half-way through a command: a reader who has gone, or a full disk under the
+/// report, must not decide whether a change to the host is carried through. What was lost is kept
+/// for the end.
+#[expect(missing_debug_implementations, reason = "it holds two writers")]
+pub struct Console {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
+    lost: Option<io::Error>,
+}
+
+impl Console {
+    #[must_use]
+    pub fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self {
+            out,
+            err,
+            lost: None,
+        }
+    }
+
+    /// Writes a report's text as it is.
+    pub fn print(&mut self, text: &str) {
+        if self.lost.is_none() {
+            self.lost = self.out.write_all(text.as_bytes()).err();
+        }
+    }
+
+    /// Writes one line of a report.
+    pub fn say(&mut self, line: impl Display) {
+        self.print(&format!("{line}\n"));
+    }
+
+    pub fn warn(&mut self, text: impl Display) {
+        self.tell(format_args!("warning: {text}\n"));
+    }
+
+    pub fn note(&mut self, text: impl Display) {
+        self.tell(format_args!("note: {text}\n"));
+    }
+
+    /// Writes to standard error. Nobody is left to tell when that is closed.
+    pub fn tell(&mut self, text: impl Display) {
+        let _ = write!(self.err, "{text}");
+    }
+
+    /// Whether the whole report has been written. A reader who had seen enough is no error.
+    ///
+    /// # Errors
+    /// The first failure to write, once.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let lost = self.lost.take().or_else(|| self.out.flush().err());
+        match lost {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
