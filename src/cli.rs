@@ -1,8 +1,12 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+
+use crate::spec::{Code, CodeError, Severity};
 
 /// Port forwarding for a Linux VM that stands as a firewall in front of a private network.
 ///
@@ -20,8 +24,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 SPEC is a path, or - for standard input. Left out, it is $NVACTL_SPEC, else
 ./forward.yaml, else /etc/nvactl/forward.yaml.
 
-Exit codes: 0 done, or nothing to do; 1 something would change (--dry-run);
-2 an error, nothing was changed; 3 the host may not be as it was."
+Exit codes: 0 done, or nothing to do; 1 it differs, or would change; 2 an error,
+nothing was changed; 3 the host may not be as it was."
 )]
 pub struct Cli {
     /// Log on standard error what is run, with its arguments and time.
@@ -37,8 +41,14 @@ pub enum Command {
     /// Say everything that is wrong with a spec.
     ///
     /// Silent when there is nothing. Needs neither root nor iptables.
-    #[command(after_help = "Example:\n  nvactl check forward.yaml")]
-    Check(Spec),
+    #[command(after_help = "\
+Examples:
+  nvactl check forward.yaml
+  nvactl check forward.yaml --deny all --format github
+  nvactl check --list
+
+Exit codes: 0 sound; 1 a denied warning; 2 an error.")]
+    Check(Check),
     /// Print the rule plan as iptables-restore text.
     ///
     /// The text is whole: loaded into empty tables, iptables-save prints the same lines. Needs
@@ -58,6 +68,24 @@ Examples:
   sudo nvactl apply forward.yaml
   ssh fw sudo nvactl apply - < forward.yaml")]
     Apply(Apply),
+    /// Say what a spec would change, by forward.
+    ///
+    /// Compares with the live rules, which takes root, or with a file: another spec, or
+    /// iptables-save text such as a rules.v4. Rules of others do not count.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl diff forward.yaml
+  nvactl diff forward.yaml --against /etc/iptables/rules.v4 --rules
+  nvactl diff forward.yaml --against old.yaml --format markdown
+
+Exit codes: 0 the same; 1 different; 2 an error.")]
+    Diff(Diff),
+    /// Explain each rule of the plan in plain words, in the order of a packet's way.
+    #[command(after_help = "\
+Examples:
+  nvactl explain forward.yaml
+  nvactl explain forward.yaml --forward web --format markdown")]
+    Explain(Explain),
     /// Take out everything that nvactl owns, and nothing else.
     ///
     /// The FORWARD policy stays as it is: opening a router silently would be worse than a
@@ -94,6 +122,68 @@ pub struct Spec {
 }
 
 #[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Exit 1 if the spec has this warning, or `all` for any; may be given again.
+    #[arg(long, value_name = "WARNING|all")]
+    pub deny: Vec<Deny>,
+
+    /// Show notes too.
+    #[arg(long)]
+    pub notes: bool,
+
+    /// How to print what was found: text on standard error, json and github on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: CheckFormat,
+
+    /// List every code there is, and what it means.
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// Pages for people.
+    Text,
+    /// One JSON object.
+    Json,
+    /// Annotations of a GitHub workflow.
+    Github,
+}
+
+/// What `--deny` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deny {
+    All,
+    Code(Code),
+}
+
+#[derive(Debug, Error)]
+pub enum DenyError {
+    #[error(transparent)]
+    Unknown(#[from] CodeError),
+    #[error("`{0}` is no warning")]
+    NotAWarning(Code),
+}
+
+impl FromStr for Deny {
+    type Err = DenyError;
+
+    fn from_str(text: &str) -> Result<Self, DenyError> {
+        if text == "all" {
+            return Ok(Deny::All);
+        }
+        let code: Code = text.parse()?;
+        match code.severity() {
+            Severity::Warning => Ok(Deny::Code(code)),
+            _ => Err(DenyError::NotAWarning(code)),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Render {
     #[command(flatten)]
     pub spec: Spec,
@@ -115,6 +205,76 @@ pub struct Apply {
     /// Print what would change, change nothing, and exit 1 if anything would.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// What to compare with: `live`, or a file with another spec or iptables-save text.
+    #[arg(long, value_name = "live|FILE", default_value = "live")]
+    pub against: Against,
+
+    /// Show the rules as a unified diff, too.
+    #[arg(long)]
+    pub rules: bool,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: DiffFormat,
+}
+
+/// What `--against` names. A file called `live` is `./live`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Against {
+    Live,
+    File(PathBuf),
+}
+
+impl From<&str> for Against {
+    fn from(text: &str) -> Self {
+        match text {
+            "live" => Against::Live,
+            path => Against::File(PathBuf::from(path)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// A line for each forward.
+    Text,
+    /// One JSON object.
+    Json,
+    /// A table, fit for a comment on a pull request.
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Only the rule of this number.
+    #[arg(long, value_name = "N", conflicts_with = "forward")]
+    pub rule: Option<usize>,
+
+    /// Only the rules of this forward.
+    #[arg(long, value_name = "NAME")]
+    pub forward: Option<String>,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ExplainFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExplainFormat {
+    /// A rule and its note, one below the other.
+    Text,
+    /// A table, and a Mermaid diagram of who talks to whom.
+    Markdown,
 }
 
 #[derive(Debug, Args)]

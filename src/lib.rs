@@ -25,7 +25,9 @@
 
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod diff;
+pub mod explain;
 pub mod foreign;
 pub mod host;
 pub mod line;
@@ -38,3 +40,4 @@ pub mod spec;
 pub mod splice;
 pub mod sysctl;
 pub mod token;
+pub mod unplan;

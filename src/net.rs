@@ -75,6 +75,12 @@ pub struct Port(u16);
 impl Port {
     pub const SSH: Port = Port(22);
 
+    /// `None` for 0, which is no port that can be used.
+    #[must_use]
+    pub fn new(number: u16) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+
     #[must_use]
     pub fn number(self) -> u16 {
         self.0

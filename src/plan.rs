@@ -26,11 +26,15 @@ use crate::rule::{Conntrack, CtState, DnatPorts, Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, TargetPorts};
 
+pub const FORWARD: &str = "NVACTL-FORWARD";
+pub const PREROUTING: &str = "NVACTL-PREROUTING";
+pub const POSTROUTING: &str = "NVACTL-POSTROUTING";
+
 /// The chains that nvactl fills, the table each is in, and the built-in chain that jumps to it.
 const CHAINS: [(TableName, ChainName, &str); 3] = [
-    (TableName::Filter, ChainName::Forward, "NVACTL-FORWARD"),
-    (TableName::Nat, ChainName::Prerouting, "NVACTL-PREROUTING"),
-    (TableName::Nat, ChainName::Postrouting, "NVACTL-POSTROUTING"),
+    (TableName::Filter, ChainName::Forward, FORWARD),
+    (TableName::Nat, ChainName::Prerouting, PREROUTING),
+    (TableName::Nat, ChainName::Postrouting, POSTROUTING),
 ];
 
 /// Whether nvactl's jumps stand in this chain, so that every jump from there to a chain of its own

@@ -85,7 +85,10 @@ impl fmt::Display for Ruleset {
         for (table, chains) in &self.tables {
             writeln!(f, "{}", Line::Table(*table))?;
             for (name, chain) in chains {
-                writeln!(f, "{}", Line::Chain(name, chain.policy))?;
+                // Of a built-in chain without a policy there is nothing to declare.
+                if chain.policy.is_some() || !name.is_builtin() {
+                    writeln!(f, "{}", Line::Chain(name, chain.policy))?;
+                }
             }
             for (name, chain) in chains {
                 for rule in &chain.rules {

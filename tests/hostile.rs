@@ -4,7 +4,10 @@ use nvactl::spec::{self, MAX_PROBLEMS, MAX_VALUES};
 
 fn codes(text: &str) -> Vec<&'static str> {
     let problems = spec::read(text.as_bytes()).expect_err("it is no spec");
-    problems.iter().map(|problem| problem.kind.code()).collect()
+    problems
+        .iter()
+        .map(|problem| problem.kind.code().as_str())
+        .collect()
 }
 
 #[test]
@@ -26,4 +29,146 @@ fn more_problems_than_anybody_reads_are_not_collected() {
         MAX_PROBLEMS + 2,
         "and the two keys that are missing"
     );
+}
+
+/// What a text comes to must be said soon, in little memory, and be no spec.
+#[test]
+fn texts_that_mean_harm_get_a_clear_answer() {
+    let nested =
+        |open: &str, close: &str| format!("a: {}{}", open.repeat(10_000), close.repeat(10_000));
+    let bomb: String = (1..30)
+        .map(|n| format!("a{n}: &a{n} [*a{m}, *a{m}]\n", m = n - 1))
+        .collect();
+    for (text, code) in [
+        (nested("[", "]"), "syntax"),
+        (nested("{a: ", "}"), "syntax"),
+        (nested("- ", ""), "syntax"),
+        (
+            (0..10_000).map(|n| " ".repeat(n) + "a:\n").collect(),
+            "syntax",
+        ),
+        (format!("a0: &a0 [x]\n{bomb}"), "unknown-key"),
+        ("a: \0b".to_owned(), "control-character"),
+        ("a: \u{7}b".to_owned(), "control-character"),
+        ("%YAML 9.9\n---\na: b".to_owned(), "syntax"),
+        ("!!python/object/apply:os.system [reboot]".to_owned(), "tag"),
+        ("'".repeat(1_000_001), "syntax"),
+        ("a".repeat(5_000_000), "wrong-type"),
+        (format!("? {}\n: b", "k".repeat(1_000_000)), "unknown-key"),
+        ("\u{feff}".to_owned(), "empty"),
+        ("# only a comment".repeat(100_000), "empty"),
+        ("---\n".repeat(100_000), "several-documents"),
+    ] {
+        let found = codes(&text);
+        let shown: String = text.chars().take(40).collect();
+        assert!(found.contains(&code), "{shown}: {found:?}");
+        let problems = spec::read(text.as_bytes()).unwrap_err();
+        let pages = spec::page::pages("x", text.as_bytes(), &problems, &spec::page::renderer(true));
+        assert!(pages.len() < 100_000, "{shown}: {} bytes", pages.len());
+    }
+}
+
+/// Values that other programs would read as something else than they look like.
+#[test]
+fn values_that_mean_something_else_elsewhere_are_refused() {
+    let with = |name: &str, listen: &str, target: &str, interface: &str| {
+        format!(
+            "firewall: {{interface: {interface}, snat: 10.3.0.4}}\nforwards:\n  - name: {name}\n    listen: {listen}\n    target: {{pod: {target}}}\n"
+        )
+    };
+    assert!(spec::read(with("web", "80", "10.0.0.1:80", "eth0").as_bytes()).is_ok());
+    for port in [
+        "0120", "0o120", "0x50", "80.0", "8e1", "1:20", "+80", "-80", "8_0", "80,81", "'80 '",
+        "' 80'", "٨٠", ".80", "0b1", "80-", "-", "80--81", "80-81-82", "[80]", "~", "''", "http",
+        "80/tcp", "'80\\n'", "1.2.3.4:",
+    ] {
+        let text = with("web", port, "10.0.0.1:80", "eth0");
+        assert!(spec::read(text.as_bytes()).is_err(), "port {port}");
+    }
+    for target in [
+        "010.0.0.1:80",
+        "10.0.0.01:80",
+        "10.0.1:80",
+        "167772161:80",
+        "0xA000001:80",
+        "10.0.0.1/32:80",
+        "10.0.0.256:80",
+        "'10.0.0.1 :80'",
+        "localhost:80",
+        "'[::1]:80'",
+        "10.0.0.1:80:81",
+        "'10.0.0.1:80 -j ACCEPT'",
+        "'!10.0.0.1:80'",
+    ] {
+        let text = with("web", "80", target, "eth0");
+        assert!(spec::read(text.as_bytes()).is_err(), "target {target}");
+    }
+    for name in [
+        r#""a\nb""#,
+        r#""a\0b""#,
+        r#""a\"b""#,
+        "'a b'",
+        "'--comment'",
+        "-j",
+        "'-'",
+        "_a",
+        "a/b",
+        "a`b",
+        "'a$(b)'",
+        "ä",
+        "''",
+        "'a;b'",
+        "'.'",
+    ] {
+        let text = with(name, "80", "10.0.0.1:80", "eth0");
+        assert!(spec::read(text.as_bytes()).is_err(), "name {name}");
+    }
+    for interface in [
+        "'eth0 -j'",
+        "-i",
+        "'!'",
+        "eth+",
+        "a-name-of-16-byt",
+        "'..'",
+        "eth/0",
+        "'eth0\\n'",
+        "'%d'",
+        "'*'",
+        "eth0:1",
+    ] {
+        let text = with("web", "80", "10.0.0.1:80", interface);
+        assert!(
+            spec::read(text.as_bytes()).is_err(),
+            "interface {interface}"
+        );
+    }
+}
+
+/// A file larger than any spec is not read to its end, and a folder or a device is no spec.
+#[test]
+fn what_is_too_large_is_left_at_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.yaml");
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(100 << 20)
+        .unwrap();
+    let check = |path: &std::path::Path| {
+        let run = assert_cmd::Command::cargo_bin("nvactl")
+            .unwrap()
+            .arg("check")
+            .arg(path)
+            .output()
+            .unwrap();
+        (run.status.code(), String::from_utf8(run.stderr).unwrap())
+    };
+    let (code, words) = check(&path);
+    assert_eq!(code, Some(2));
+    assert!(words.contains("is larger than 32 MiB"), "{words}");
+    let (code, words) = check("/dev/zero".as_ref());
+    assert_eq!(code, Some(2));
+    assert!(words.contains("is larger than 32 MiB"), "{words}");
+    let (code, words) = check(folder.path());
+    assert_eq!(code, Some(2));
+    assert!(words.contains("cannot read the spec"), "{words}");
 }

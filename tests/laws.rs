@@ -1,5 +1,6 @@
 //! What holds for every spec, shown on generated ones.
 
+mod invariants;
 mod oracle;
 
 use std::collections::BTreeMap;
@@ -211,16 +212,35 @@ proptest! {
 
     /// Whatever bytes come, the answer is a spec or at least one problem inside of the text.
     #[test]
-    fn no_text_makes_the_reader_panic(text in vec(any::<u8>(), 0..300)) {
-        if let Err(problems) = spec::read(&text) {
-            prop_assert!(!problems.is_empty());
-            let renderer = spec::page::renderer(true);
-            let _ = spec::page::pages("x", &text, &problems, &renderer);
-        }
+    fn any_bytes_keep_the_laws(text in vec(any::<u8>(), 0..300)) {
+        invariants::of_spec(&text);
+        invariants::of_rules(&String::from_utf8_lossy(&text));
     }
 
     #[test]
-    fn no_spec_like_text_makes_the_reader_panic(
+    fn any_sound_spec_keeps_the_laws(spec in any_spec()) {
+        let text = serde_yaml::to_string(&spec).expect("it can be written");
+        invariants::of_spec(text.as_bytes());
+        invariants::of_rules(&plan(&read(&spec)).with_builtin_chains().to_string());
+    }
+
+    /// A sound spec with a few bytes exchanged is broken in the ways that people break specs.
+    #[test]
+    fn any_slip_keeps_the_laws(
+        spec in any_spec(),
+        slips in vec((any::<prop::sample::Index>(), "[ -~\n\tä]{0,2}"), 1..4),
+    ) {
+        let mut text = serde_yaml::to_string(&spec).expect("it can be written");
+        for (place, slip) in slips {
+            let at = text.floor_char_boundary(place.index(text.len()));
+            let end = text.ceil_char_boundary(at + 1);
+            text.replace_range(at..end, &slip);
+        }
+        invariants::of_spec(text.as_bytes());
+    }
+
+    #[test]
+    fn any_words_of_a_spec_keep_the_laws(
         words in vec(prop_oneof![
             Just("firewall:"), Just("forwards:"), Just("name:"), Just("listen:"), Just("target:"),
             Just("pod:"), Just("ilb:"), Just("interface:"), Just("snat:"), Just(" "), Just("\n"),
@@ -229,11 +249,25 @@ proptest! {
             Just("'"), Just("\""), Just("|"), Just("?"), Just(": "), Just("#"), Just("---\n"),
         ], 0..60)
     ) {
-        let text = words.concat();
-        if let Err(problems) = spec::read(text.as_bytes()) {
-            prop_assert!(!problems.is_empty());
-            let renderer = spec::page::renderer(true);
-            let _ = spec::page::pages("x", text.as_bytes(), &problems, &renderer);
+        invariants::of_spec(words.concat().as_bytes());
+    }
+
+    #[test]
+    fn any_words_of_rules_keep_the_laws(
+        lines in vec(vec(prop_oneof![
+            Just("-A"), Just("FORWARD"), Just("INPUT"), Just("NVACTL-FORWARD"), Just("NVACTL-PREROUTING"),
+            Just("PREROUTING"), Just("MINE"), Just("-j"), Just("-g"), Just("-m"), Just("-p"), Just("tcp"), Just("!"),
+            Just("--dport"), Just("80"), Just("80:90"), Just("-s"), Just("10.0.0.1/32"), Just("-i"), Just("eth0"),
+            Just("comment"), Just("--comment"), Just("web"), Just("\"a b\""), Just("conntrack"),
+            Just("--ctstate"), Just("NEW"), Just("DNAT"), Just("--to-destination"), Just("ACCEPT"),
+        ], 0..9), 0..9)
+    ) {
+        let lines: Vec<String> = lines.iter().map(|words| words.join(" ")).collect();
+        for table in ["filter", "nat"] {
+            let rules = lines.iter().filter(|line| line.starts_with("-A ") && line.len() > 4);
+            let rules: Vec<&str> = rules.map(String::as_str).collect();
+            let text = format!("*{table}\n:MINE - [0:0]\n{}\nCOMMIT\n", rules.join("\n"));
+            invariants::of_rules(&text);
         }
     }
 

@@ -1,11 +1,82 @@
-//! `nvactl check`: every problem of a spec, or silence.
+//! `nvactl check`: everything that there is to say of a spec, or silence.
 
 use anyhow::Result;
 
-use super::{Console, Exit, load_spec};
-use crate::cli::Spec;
+use super::{Console, Exit, Refusal, show_problems};
+use crate::cli::{Check, CheckFormat, Deny};
+use crate::host::spec_source;
+use crate::spec::annotation::{Annotation, Report};
+use crate::spec::{self, Code, Problem, Severity};
 
-pub fn run(args: &Spec, console: &mut Console) -> Result<Exit> {
-    load_spec(args.spec.as_deref(), console)?;
-    Ok(Exit::Done)
+pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
+    if args.list {
+        list(console);
+        return Ok(Exit::Done);
+    }
+    let source = spec_source::read(args.spec.spec.as_deref())?;
+    let mut problems = spec::examine(&source.text).problems;
+    problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
+
+    let text = String::from_utf8_lossy(&source.text);
+    let annotations = || {
+        problems
+            .iter()
+            .map(|problem| Annotation::new(&text, problem))
+    };
+    let errors = problems
+        .iter()
+        .filter(|problem| problem.severity() == Severity::Error)
+        .count();
+    match args.format {
+        CheckFormat::Text => {
+            show_problems(&source.name, &source.text, &problems, console);
+        }
+        CheckFormat::Json => {
+            let report = Report {
+                file: &source.name,
+                sound: errors == 0,
+                problems: annotations().collect(),
+            };
+            console.say(serde_json::to_string_pretty(&report)?);
+        }
+        CheckFormat::Github => {
+            for annotation in annotations() {
+                console.say(annotation.as_workflow_command(&source.name));
+            }
+        }
+    }
+    if errors > 0 {
+        return Err(Refusal::Spec {
+            file: source.name,
+            count: errors,
+        }
+        .into());
+    }
+    let denied: Vec<&Problem> = problems
+        .iter()
+        .filter(|problem| args.deny.iter().any(|deny| denies(*deny, problem)))
+        .collect();
+    if denied.is_empty() {
+        return Ok(Exit::Done);
+    }
+    console.tell(format_args!(
+        "denied: `{}` has {}\n",
+        source.name,
+        super::counted(denied.len(), "warning")
+    ));
+    Ok(Exit::Differs)
+}
+
+fn denies(deny: Deny, problem: &Problem) -> bool {
+    match deny {
+        Deny::All => problem.severity() == Severity::Warning,
+        Deny::Code(code) => problem.kind.code() == code,
+    }
+}
+
+fn list(console: &mut Console) {
+    for code in Code::ALL {
+        let severity = code.severity().as_str();
+        console.say(format_args!("{code:<20} {severity:<8} {}", code.meaning()));
+    }
 }

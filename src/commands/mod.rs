@@ -5,6 +5,8 @@
 mod apply;
 mod check;
 mod console;
+mod diff;
+mod explain;
 mod persist;
 mod remove;
 mod render;
@@ -21,7 +23,7 @@ use crate::host::iptables::IptablesError;
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
-use crate::spec::{self, ForwardSet, page};
+use crate::spec::{self, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
 
 /// How a command ended when it did not fail.
@@ -91,11 +93,16 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// # Errors
 /// Whatever kept it from being done; [`fail`] prints it.
 pub fn run(command: Command, console: &mut Console) -> Result<Exit> {
-    let reports = matches!(command, Command::Check(_) | Command::Render(_));
+    let reports = matches!(
+        command,
+        Command::Check(_) | Command::Render(_) | Command::Diff(_) | Command::Explain(_)
+    );
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
         Command::Apply(args) => apply::run(&args, console),
+        Command::Diff(args) => diff::run(&args, console),
+        Command::Explain(args) => explain::run(&args, console),
         Command::Remove(args) => remove::run(&args, console),
         Command::Sysctl { action } => sysctl::run(&action, console),
         Command::Persist(args) => persist::run(&args, console),
@@ -114,7 +121,7 @@ pub fn run(command: Command, console: &mut Console) -> Result<Exit> {
 /// What a command will not do, and why.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    #[error("`{file}` has {count} {}", if *.count == 1 { "problem" } else { "problems" })]
+    #[error("`{file}` has {}", counted(*.count, "error"))]
     Spec { file: String, count: usize },
     #[error("`{file}` holds a rule that is not nvactl's, which would be lost: {line}")]
     ForeignRules { file: String, line: String },
@@ -126,6 +133,14 @@ pub enum Refusal {
     StillReferenced { line: String, removal: String },
     #[error("the live rules are not what `{}` says:\n{changes}", .spec.name)]
     NotInSync { spec: Source, changes: String },
+    #[error("`{file}` has no forward `{name}`")]
+    NoSuchForward {
+        file: String,
+        name: String,
+        near: Option<String>,
+    },
+    #[error("the plan has {count} lines, numbered from 1")]
+    NoSuchRule { count: usize },
     #[error("no rules are loaded, and a file without any would let everything through at boot")]
     NothingToKeep,
 }
@@ -133,7 +148,7 @@ pub enum Refusal {
 impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
-            Refusal::Spec { .. } => None,
+            Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
             Refusal::ForeignRules { .. } => Some(
                 "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
             ),
@@ -148,27 +163,37 @@ impl Refusal {
             Refusal::NotInSync { spec, .. } => {
                 Some(format!("sudo nvactl apply {}", shell_word(spec.argument())))
             }
+            Refusal::NoSuchForward { near, .. } => {
+                near.as_ref().map(|name| format!("did you mean `{name}`?"))
+            }
             Refusal::NothingToKeep => Some("sudo nvactl apply forward.yaml".to_owned()),
         }
     }
 }
 
-/// Reads and checks a spec; its problems are shown before the error is returned.
+/// Reads and checks a spec; its errors and warnings are shown.
 fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, ForwardSet)> {
     let source = spec_source::read(named)?;
-    match spec::read(&source.text) {
-        Ok(set) => Ok((source, set)),
-        Err(problems) => {
-            // Escapes are for the stream to keep or strip.
-            let pages = page::pages(&source.name, &source.text, &problems, &page::renderer(true));
-            console.tell(pages);
-            Err(Refusal::Spec {
-                file: source.name,
-                count: problems.len(),
-            }
-            .into())
+    let Reading { set, mut problems } = spec::examine(&source.text);
+    problems.retain(|problem| problem.severity() != Severity::Note);
+    show_problems(&source.name, &source.text, &problems, console);
+    match set {
+        Some(set) => Ok((source, set)),
+        None => Err(Refusal::Spec {
+            file: source.name,
+            count: problems
+                .iter()
+                .filter(|problem| problem.severity() == Severity::Error)
+                .count(),
         }
+        .into()),
     }
+}
+
+fn show_problems(file: &str, text: &[u8], problems: &[Problem], console: &mut Console) {
+    // Escapes are for the stream to keep or strip.
+    let renderer = page::renderer(true);
+    console.tell(page::pages(file, text, problems, &renderer));
 }
 
 /// `1 rule`, `2 rules`.

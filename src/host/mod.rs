@@ -24,7 +24,11 @@ pub struct NotRoot {
 impl NotRoot {
     #[must_use]
     pub fn hint(&self) -> String {
-        "put `sudo` in front of it".to_owned()
+        match self.command {
+            "diff" => "put `sudo` in front of it, or compare with a file: --against FILE",
+            _ => "put `sudo` in front of it",
+        }
+        .to_owned()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use super::code::Code;
 use super::decode::{Placed, WrittenForward, WrittenSpec};
 use super::problem::{Problem, ProblemKind, Span};
 use super::{Firewall, Forward, ForwardSet, Listen, Name, Snat, TargetPorts};
@@ -74,7 +75,7 @@ fn check_listen(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(span.clone(), kind));
     }
     let takes_ssh = forward.protocol == Some(Protocol::Tcp) && listen.ports.contains(Port::SSH);
-    if takes_ssh && !forward.silence.contains(&ProblemKind::TakesSsh.code()) {
+    if takes_ssh && !forward.silence.contains(&Code::TakesSsh) {
         problems.push(Problem::new(span.clone(), ProblemKind::TakesSsh));
     }
 }

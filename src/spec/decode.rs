@@ -5,6 +5,8 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use super::code::Code;
+use super::hint;
 use super::problem::{self, Problem, ProblemKind, Span};
 use super::yaml::{Key, Node, Value};
 use super::{ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snat, Target, TargetKind, TargetPorts};
@@ -24,7 +26,11 @@ pub struct WrittenSpec {
     pub egress: Option<Interface>,
     pub snat: Option<Placed<Snat>>,
     pub forward_policy: Option<ForwardPolicy>,
+    /// Where `forward_policy` was written, if it was.
+    pub forward_policy_span: Option<Span>,
     pub forwards: Vec<WrittenForward>,
+    /// The codes that the whole spec keeps quiet.
+    pub silence: Vec<Code>,
 }
 
 #[derive(Debug, Default)]
@@ -34,15 +40,12 @@ pub struct WrittenForward {
     pub protocol: Option<Protocol>,
     pub target: Option<Placed<Target>>,
     /// The codes that this forward keeps quiet.
-    pub silence: Vec<&'static str>,
+    pub silence: Vec<Code>,
 }
-
-/// The codes that a forward may keep quiet.
-const SILENCEABLE: &[&str] = &["takes-ssh"];
 
 pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
-    let known = &["version", "firewall", "forwards"];
+    let known = &["version", "firewall", "forwards", "silence"];
     let Some(fields) = Fields::of(root, "spec", "the spec", known, problems) else {
         return spec;
     };
@@ -54,6 +57,9 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
         };
         problems.push(Problem::new(version.span, kind));
     }
+    // ssh is given up by a forward, not by a whole file.
+    let can_be_silenced = |code: Code| code.can_be_silenced() && code != Code::TakesSsh;
+    spec.silence = decode_silence(&fields, can_be_silenced, problems);
     if let Some(firewall) = fields.required("firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
     }
@@ -101,6 +107,7 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
             _ => ForwardPolicy::Drop,
         })
     });
+    spec.forward_policy_span = policy.as_ref().map(|policy| policy.span.clone());
     spec.forward_policy = match fields.get("forward_policy") {
         Some(_) => policy.map(|policy| policy.value),
         None => Some(ForwardPolicy::Drop),
@@ -156,20 +163,38 @@ fn decode_forward(node: &Node, problems: &mut Vec<Problem>) -> WrittenForward {
     if let Some(node) = fields.required("target", problems) {
         forward.target = decode_target(node, problems);
     }
-    if let Some(node) = fields.get("silence")
-        && let Some(items) = sequence(node, "silence", problems)
-    {
-        for item in items {
-            if problems.len() >= MAX_PROBLEMS {
-                break;
-            }
-            let code = parsed(item, "silence", "a list of codes", problems, |text| {
-                word(text, SILENCEABLE)
-            });
-            forward.silence.extend(code.map(|code| code.value));
-        }
-    }
+    forward.silence = decode_silence(&fields, Code::can_be_silenced, problems);
     forward
+}
+
+fn decode_silence(
+    fields: &Fields<'_>,
+    can_be_silenced: impl Fn(Code) -> bool,
+    problems: &mut Vec<Problem>,
+) -> Vec<Code> {
+    let items = fields
+        .get("silence")
+        .and_then(|node| sequence(node, "silence", problems));
+    let mut codes = Vec::new();
+    for item in items.unwrap_or_default() {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+        let code = parsed(
+            item,
+            "silence",
+            "a list of codes",
+            problems,
+            |text| match text.parse::<Code>() {
+                Ok(code) if can_be_silenced(code) => Ok(code),
+                _ => Err(ProblemKind::UnknownCode {
+                    text: text.to_owned(),
+                }),
+            },
+        );
+        codes.extend(code.map(|code| code.value));
+    }
+    codes
 }
 
 fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Target>> {
@@ -264,7 +289,7 @@ impl<'n> Fields<'n> {
                 break;
             }
             let kind = if !known.contains(&key.text.as_str()) {
-                misspelled.extend(problem::nearest(&key.text, known));
+                misspelled.extend(hint::nearest(&key.text, known));
                 ProblemKind::UnknownKey {
                     key: key.text.clone(),
                     place,

@@ -3,16 +3,22 @@
 //! [`read`] turns text into a [`ForwardSet`], or into every [`Problem`] the text has. A `ForwardSet`
 //! is sound by construction: whoever holds one need not check it again.
 
+pub mod annotation;
 mod check;
+mod code;
 mod decode;
+mod hint;
 pub mod page;
 mod problem;
+mod warn;
 mod yaml;
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+pub use code::{Code, CodeError, Severity};
+pub use hint::nearest;
 pub use problem::{Problem, ProblemKind, Span};
 
 use crate::net::{Interface, PortRange, Protocol};
@@ -191,20 +197,49 @@ impl fmt::Display for Target {
     }
 }
 
+/// What reading a text came to.
+#[derive(Debug)]
+pub struct Reading {
+    /// There if no problem is an error.
+    pub set: Option<ForwardSet>,
+    /// Errors, warnings and notes in the order of the file, without those that the spec silences.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a text and says everything that there is to say of it.
+#[must_use]
+pub fn examine(text: &[u8]) -> Reading {
+    let document = match yaml::load(text) {
+        Ok(document) => document,
+        Err(problem) => {
+            return Reading {
+                set: None,
+                problems: vec![problem],
+            };
+        }
+    };
+    let mut problems = document.problems;
+    let written = decode::decode(&document.root, &mut problems);
+    warn::warn(&written, &mut problems);
+    let set = check::check(written, &mut problems);
+    problems.sort_by_key(|problem| problem.span.start);
+    let broken = problems
+        .iter()
+        .any(|problem| problem.severity() == Severity::Error);
+    Reading {
+        set: set.filter(|_| !broken),
+        problems,
+    }
+}
+
 /// Reads a spec.
 ///
 /// # Errors
-/// Every problem of the text, in the order of the file.
+/// Every error of the text, in the order of the file.
 pub fn read(text: &[u8]) -> Result<ForwardSet, Vec<Problem>> {
-    let document = yaml::load(text).map_err(|problem| vec![problem])?;
-    let mut problems = document.problems;
-    let written = decode::decode(&document.root, &mut problems);
-    let set = check::check(written, &mut problems);
-    match set {
-        Some(set) if problems.is_empty() => Ok(set),
-        _ => {
-            problems.sort_by_key(|problem| problem.span.start);
-            Err(problems)
-        }
-    }
+    let Reading { set, mut problems } = examine(text);
+    set.ok_or_else(|| {
+        problems.retain(|problem| problem.severity() == Severity::Error);
+        problems
+    })
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use super::code::Severity;
 use super::problem::{Problem, Span};
 
 /// More than this nobody reads; the rest is counted.
@@ -39,10 +40,15 @@ pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer)
     let text = String::from_utf8_lossy(text);
     let mut out = String::new();
     for problem in problems.iter().take(MOST_SHOWN) {
-        let code = problem.kind.code();
-        let title = problem.kind.to_string();
-        let hint = problem.kind.hint();
-        let title = Level::ERROR.primary_title(title.as_str()).id(code);
+        let code = problem.kind.code().as_str();
+        let title = problem.message();
+        let hint = problem.hint();
+        let level = match problem.severity() {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
+        };
+        let title = level.primary_title(title.as_str()).id(code);
         let hint = Level::HELP.with_name("hint").message(hint.as_str());
         let group = place(Group::with_title(title), file, &text, problem).element(hint);
         out.push_str(&renderer.render(&[group]));

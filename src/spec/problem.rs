@@ -1,11 +1,13 @@
-//! Everything that can be wrong with a spec: where, what, and the edit that mends it.
+//! Everything that can be said of a spec: where it stands and what it is. The edit that mends it is
+//! in `hint.rs`.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::net::{InterfaceError, PortError};
+use super::code::{Code, Severity};
+use crate::net::{InterfaceError, Port, PortError, PortRange, Protocol};
 
 /// Bytes of the spec's text.
 pub type Span = Range<usize>;
@@ -22,6 +24,23 @@ impl Problem {
     #[must_use]
     pub fn new(span: Span, kind: ProblemKind) -> Self {
         Self { span, kind }
+    }
+
+    /// What is wrong, in one line of bounded length, however long the text at fault is.
+    #[must_use]
+    pub fn message(&self) -> String {
+        clipped(self.kind.to_string())
+    }
+
+    /// The edit that mends it, bounded likewise.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        clipped(self.kind.hint())
+    }
+
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.kind.code().severity()
     }
 }
 
@@ -67,6 +86,8 @@ pub enum ProblemKind {
         text: String,
         known: &'static [&'static str],
     },
+    #[error("`{text}` is not a code that can be silenced here")]
+    UnknownCode { text: String },
     #[error("version `{text}` is not known")]
     UnknownVersion { text: String },
     #[error(
@@ -112,157 +133,69 @@ pub enum ProblemKind {
     },
     #[error("this listener takes tcp port 22 away from the firewall's own ssh")]
     TakesSsh,
+    #[error("this range takes {protocol} port {port}, {service}, away from the firewall itself")]
+    TakesLocalService {
+        service: &'static str,
+        protocol: Protocol,
+        port: Port,
+    },
+    #[error("{address} is the firewall's own: the packets would come back to it")]
+    TargetIsFirewall { address: Ipv4Addr, other: Span },
+    #[error("nothing in this spec drops what is not forwarded")]
+    PolicyKept,
+    #[error("{ports} of `{name}` is for one address and goes first: this listener gets the rest")]
+    AddressBesideAll {
+        ports: String,
+        name: String,
+        other: Span,
+    },
+    #[error("this listener takes {count} ports away from the firewall itself")]
+    WideRange { count: u32 },
+    #[error("without a port the load balancer is reached at {ports}, where clients arrived")]
+    PortKept { ports: PortRange },
+    #[error("{address} is this pod's only until it restarts")]
+    PodAddress { address: Ipv4Addr },
 }
 
 impl ProblemKind {
-    /// Every code there is, in the order of the variants.
-    pub const CODES: [&'static str; 27] = [
-        "not-utf8",
-        "control-character",
-        "syntax",
-        "too-many-values",
-        "empty",
-        "several-documents",
-        "alias",
-        "tag",
-        "duplicate-key",
-        "unknown-key",
-        "missing-key",
-        "wrong-type",
-        "unknown-word",
-        "unknown-version",
-        "invalid-name",
-        "duplicate-name",
-        "invalid-interface",
-        "invalid-port",
-        "invalid-snat",
-        "invalid-address",
-        "unusable-address",
-        "pod-without-port",
-        "two-targets",
-        "range-length",
-        "dangerous-target",
-        "overlapping-listen",
-        "takes-ssh",
-    ];
-
-    /// The problem's stable code, by which scripts and `silence:` name it.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            ProblemKind::NotUtf8 => "not-utf8",
-            ProblemKind::ControlCharacter { .. } => "control-character",
-            ProblemKind::Syntax { .. } => "syntax",
-            ProblemKind::TooManyValues => "too-many-values",
-            ProblemKind::Empty => "empty",
-            ProblemKind::SeveralDocuments => "several-documents",
-            ProblemKind::Alias => "alias",
-            ProblemKind::Tag => "tag",
-            ProblemKind::DuplicateKey { .. } => "duplicate-key",
-            ProblemKind::UnknownKey { .. } => "unknown-key",
-            ProblemKind::MissingKey { .. } => "missing-key",
-            ProblemKind::WrongType { .. } => "wrong-type",
-            ProblemKind::UnknownWord { .. } => "unknown-word",
-            ProblemKind::UnknownVersion { .. } => "unknown-version",
-            ProblemKind::InvalidName { .. } => "invalid-name",
-            ProblemKind::DuplicateName { .. } => "duplicate-name",
-            ProblemKind::InvalidInterface(_) => "invalid-interface",
-            ProblemKind::InvalidPort(_) => "invalid-port",
-            ProblemKind::InvalidSnat { .. } => "invalid-snat",
-            ProblemKind::InvalidAddress { .. } => "invalid-address",
-            ProblemKind::UnusableAddress { .. } => "unusable-address",
-            ProblemKind::PodWithoutPort { .. } => "pod-without-port",
-            ProblemKind::TwoTargets { .. } => "two-targets",
-            ProblemKind::RangeLength { .. } => "range-length",
-            ProblemKind::DangerousTarget { .. } => "dangerous-target",
-            ProblemKind::OverlappingListen { .. } => "overlapping-listen",
-            ProblemKind::TakesSsh => "takes-ssh",
-        }
-    }
-
-    /// The edit that mends it.
-    #[must_use]
-    pub fn hint(&self) -> String {
-        match self {
-            ProblemKind::NotUtf8 => "save the file as UTF-8; names and addresses are ASCII".into(),
-            ProblemKind::ControlCharacter { .. } => "remove it".into(),
-            ProblemKind::Syntax { reason } if reason.contains("nesting") => {
-                "a spec is four levels deep".into()
-            }
-            ProblemKind::Syntax { .. } => {
-                "indent with spaces, two a level, and put a space behind each `:` and `-`".into()
-            }
-            ProblemKind::TooManyValues => "split the forwards over several specs".into(),
-            ProblemKind::Empty => "begin with `firewall:` and `forwards:`; the README has an example".into(),
-            ProblemKind::SeveralDocuments => "keep each spec in a file of its own".into(),
-            ProblemKind::Alias => "write the value out".into(),
-            ProblemKind::Tag => "remove the `!…`: the key decides the type".into(),
-            ProblemKind::DuplicateKey { key, .. } => format!("keep one `{key}`"),
-            ProblemKind::UnknownKey { key, known, .. } => did_you_mean(key, known),
-            ProblemKind::MissingKey { key, .. } => format!("add `{key}: {}`", example(key)),
-            ProblemKind::WrongType { key: "spec", .. } => {
-                "begin with `firewall:` and `forwards:`".into()
-            }
-            ProblemKind::WrongType { key: "forward", .. } => {
-                "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
-            }
-            ProblemKind::WrongType { key, .. } => format!("write `{key}: {}`", example(key)),
-            ProblemKind::UnknownWord { text, known } => did_you_mean(text, known),
-            ProblemKind::UnknownVersion { .. } => "write `version: 1`, or leave it out".into(),
-            ProblemKind::InvalidName { text } => match usable_name(text) {
-                Some(name) => format!("call it `{name}`"),
-                None => "call it `web`, for example".into(),
-            },
-            ProblemKind::DuplicateName { .. } => "give each forward a name of its own".into(),
-            ProblemKind::InvalidInterface(_) => {
-                "`ip -brief link` lists the machine's interfaces".into()
-            }
-            ProblemKind::InvalidPort(PortError::LeadingZero(text)) => {
-                format!("write `{}`", text.trim_start_matches('0'))
-            }
-            ProblemKind::InvalidPort(PortError::Backwards { first, last }) => {
-                format!("write `{last}-{first}`")
-            }
-            ProblemKind::InvalidPort(_) => "write a port as `443` and a range as `5000-5010`".into(),
-            ProblemKind::InvalidSnat { text } if text.starts_with(|c: char| c.is_alphabetic()) => {
-                did_you_mean(text, &["masquerade"])
-            }
-            ProblemKind::InvalidAddress { text } | ProblemKind::InvalidSnat { text }
-                if has_leading_zero(text) =>
-            {
-                "write it without leading zeros: iptables reads them as octal".into()
-            }
-            ProblemKind::InvalidAddress { .. } | ProblemKind::InvalidSnat { .. } => {
-                "write four numbers from 0 to 255, as in `10.224.0.118`".into()
-            }
-            ProblemKind::UnusableAddress { key: "listen", address, .. }
-                if address.is_unspecified() =>
-            {
-                "to listen on all addresses, write the port alone".into()
-            }
-            ProblemKind::UnusableAddress {
-                key: "snat" | "listen",
-                ..
-            } => {
-                "`ip -brief address` lists the machine's addresses".into()
-            }
-            ProblemKind::PodWithoutPort { address } => {
-                format!("add the container's port: `pod: {address}:80`")
-            }
-            ProblemKind::TwoTargets { .. } => "keep one, and give the other a forward of its own".into(),
-            ProblemKind::RangeLength { listen: 1, .. } => "give the target one port".into(),
-            ProblemKind::RangeLength { listen, .. } => {
-                format!("give the target {listen} ports, or one port for all")
-            }
-            ProblemKind::UnusableAddress { .. } | ProblemKind::DangerousTarget { .. } => {
-                "name the internal load balancer or the pod itself".into()
-            }
-            ProblemKind::OverlappingListen { .. } => {
-                "give one of the two another port, protocol or listen address".into()
-            }
-            ProblemKind::TakesSsh => {
-                "listen on another port, or add `silence: [takes-ssh]` to the forward if ssh stays reachable by other means".into()
-            }
+            ProblemKind::NotUtf8 => Code::NotUtf8,
+            ProblemKind::ControlCharacter { .. } => Code::ControlCharacter,
+            ProblemKind::Syntax { .. } => Code::Syntax,
+            ProblemKind::TooManyValues => Code::TooManyValues,
+            ProblemKind::Empty => Code::Empty,
+            ProblemKind::SeveralDocuments => Code::SeveralDocuments,
+            ProblemKind::Alias => Code::Alias,
+            ProblemKind::Tag => Code::Tag,
+            ProblemKind::DuplicateKey { .. } => Code::DuplicateKey,
+            ProblemKind::UnknownKey { .. } => Code::UnknownKey,
+            ProblemKind::MissingKey { .. } => Code::MissingKey,
+            ProblemKind::WrongType { .. } => Code::WrongType,
+            ProblemKind::UnknownWord { .. } => Code::UnknownWord,
+            ProblemKind::UnknownCode { .. } => Code::UnknownCode,
+            ProblemKind::UnknownVersion { .. } => Code::UnknownVersion,
+            ProblemKind::InvalidName { .. } => Code::InvalidName,
+            ProblemKind::DuplicateName { .. } => Code::DuplicateName,
+            ProblemKind::InvalidInterface(_) => Code::InvalidInterface,
+            ProblemKind::InvalidPort(_) => Code::InvalidPort,
+            ProblemKind::InvalidSnat { .. } => Code::InvalidSnat,
+            ProblemKind::InvalidAddress { .. } => Code::InvalidAddress,
+            ProblemKind::UnusableAddress { .. } => Code::UnusableAddress,
+            ProblemKind::PodWithoutPort { .. } => Code::PodWithoutPort,
+            ProblemKind::TwoTargets { .. } => Code::TwoTargets,
+            ProblemKind::RangeLength { .. } => Code::RangeLength,
+            ProblemKind::DangerousTarget { .. } => Code::DangerousTarget,
+            ProblemKind::OverlappingListen { .. } => Code::OverlappingListen,
+            ProblemKind::TakesSsh => Code::TakesSsh,
+            ProblemKind::TakesLocalService { .. } => Code::TakesLocalService,
+            ProblemKind::TargetIsFirewall { .. } => Code::TargetIsFirewall,
+            ProblemKind::PolicyKept => Code::PolicyKept,
+            ProblemKind::AddressBesideAll { .. } => Code::AddressBesideAll,
+            ProblemKind::WideRange { .. } => Code::WideRange,
+            ProblemKind::PortKept { .. } => Code::PortKept,
+            ProblemKind::PodAddress { .. } => Code::PodAddress,
         }
     }
 
@@ -279,9 +212,26 @@ impl ProblemKind {
             ProblemKind::OverlappingListen { other, .. } => {
                 Some((other.clone(), "the listener that has it"))
             }
+            ProblemKind::TargetIsFirewall { other, .. } => {
+                Some((other.clone(), "said to be the firewall's here"))
+            }
+            ProblemKind::AddressBesideAll { other, .. } => {
+                Some((other.clone(), "the listener that goes first"))
+            }
             _ => None,
         }
     }
+}
+
+/// Nobody reads further.
+const LONGEST: usize = 300;
+
+fn clipped(mut text: String) -> String {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
+    }
+    text
 }
 
 /// Reads an IPv4 address: four decimal numbers without leading zeros.
@@ -291,71 +241,15 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, ProblemKind> {
     })
 }
 
+pub(super) fn one_of(known: &[&str]) -> String {
+    let quoted: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
+}
+
 fn place(key: &str) -> String {
     match key {
         "spec" => "the spec".to_owned(),
         "forward" => "an entry of `forwards`".to_owned(),
         key => format!("`{key}`"),
     }
-}
-
-fn one_of(known: &[&str]) -> String {
-    let quoted: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
-    quoted.join(", ")
-}
-
-/// The nearest known word, or all of them where none is near.
-fn did_you_mean(text: &str, known: &[&'static str]) -> String {
-    match nearest(text, known) {
-        Some(word) => format!("did you mean `{word}`?"),
-        None => format!("known: {}", one_of(known)),
-    }
-}
-
-/// The known word that `text` is a slip for, if it is near enough to one.
-pub(super) fn nearest(text: &str, known: &[&'static str]) -> Option<&'static str> {
-    // A word of a megabyte is nobody's slip, and comparing it would cost its square.
-    known
-        .iter()
-        .filter(|_| text.len() <= 64)
-        .map(|word| (strsim::damerau_levenshtein(text, word), *word))
-        .filter(|(distance, word)| *distance <= word.len().max(text.len()) / 3)
-        .min()
-        .map(|(_, word)| word)
-}
-
-fn example(key: &str) -> &'static str {
-    match key {
-        "version" => "1",
-        "interface" | "ingress" | "egress" => "eth0",
-        "snat" => "10.3.0.4",
-        "forward_policy" => "drop",
-        "name" => "web",
-        "listen" => "49182",
-        "protocol" => "tcp",
-        "target" => "{pod: 10.224.0.118:80}",
-        "pod" => "10.224.0.118:80",
-        "ilb" => "10.224.0.222:49180",
-        "silence" => "[takes-ssh]",
-        "firewall" => "{interface: eth0, snat: 10.3.0.4}",
-        _ => "[]",
-    }
-}
-
-fn usable_name(text: &str) -> Option<String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let name: String = text
-        .chars()
-        .map(|c| if allowed(c) { c } else { '-' })
-        .skip_while(|c| !c.is_ascii_alphanumeric())
-        .take(super::Name::MAX_BYTES)
-        .collect();
-    let name = name.trim_end_matches('-');
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-fn has_leading_zero(address: &str) -> bool {
-    address.split('.').any(|part| {
-        part.len() > 1 && part.starts_with('0') && part.bytes().all(|b| b.is_ascii_digit())
-    })
 }

@@ -55,3 +55,8 @@ fn check_and_render_need_no_root() {
     assert_eq!(as_nobody(&["check", "-"]), "exit 0\n");
     assert!(as_nobody(&["render", "-"]).contains("\n-A FORWARD -j NVACTL-FORWARD\n"));
 }
+
+#[test]
+fn a_diff_without_root_says_how_to_do_without() {
+    insta::assert_snapshot!(as_nobody(&["diff", "-"]));
+}

@@ -65,5 +65,116 @@ forwards:
         ]
     );
     assert!(run.starts_with("exit 2\n"), "{run}");
-    assert!(run.ends_with("error: `<stdin>` has 11 problems\n"), "{run}");
+    assert!(run.ends_with("error: `<stdin>` has 11 errors\n"), "{run}");
+}
+
+const NOISY: &str = "\
+firewall: {interface: eth0, snat: 10.3.0.4, forward_policy: keep}
+forwards:
+  - {name: games, listen: 20000-30000, target: {ilb: 10.224.0.222}}
+  - {name: web, listen: 70000, target: {pod: 10.224.0.118:80}}
+  - {name: web, listen: 20000, target: {pod: 10.224.0.118:80}}
+";
+
+fn check(options: &[&str], spec: &str) -> String {
+    let folder = folder();
+    fs::write(folder.path().join("fw.yaml"), spec).unwrap();
+    said(
+        nvactl(folder.path())
+            .args(["check", "fw.yaml"])
+            .args(options),
+    )
+}
+
+#[test]
+fn warnings_are_shown_and_do_no_harm_until_they_are_denied() {
+    let sound = "\
+firewall: {interface: eth0, snat: 10.3.0.4, forward_policy: keep}
+forwards: [{name: games, listen: 20000-30000, target: {ilb: 10.224.0.222}}]
+";
+    insta::assert_snapshot!(check(&[], sound));
+    for (deny, code) in [
+        (&["--deny", "all"][..], 1),
+        (&["--deny", "wide-range"], 1),
+        (&["--deny", "target-is-firewall"], 0),
+        (
+            &["--deny", "target-is-firewall", "--deny", "policy-kept"],
+            1,
+        ),
+        (&["--deny", "takes-ssh"], 2),
+        (&["--deny", "wide-rnge"], 2),
+    ] {
+        let run = check(deny, sound);
+        assert!(
+            run.starts_with(&format!("exit {code}\n")),
+            "{deny:?}: {run}"
+        );
+    }
+    let quiet = format!("silence: [policy-kept, wide-range]\n{sound}");
+    assert_eq!(check(&["--deny", "all"], &quiet), "exit 0\n");
+    // The other commands show them too.
+    let folder = folder();
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-"])
+            .write_stdin(sound),
+    );
+    assert!(
+        run.starts_with("exit 0\n") && run.contains("warning[wide-range]"),
+        "{run}"
+    );
+}
+
+#[test]
+fn notes_are_shown_on_request() {
+    assert_eq!(check(&[], SOUND), "exit 0\n");
+    insta::assert_snapshot!(check(&["--notes"], SOUND));
+}
+
+#[test]
+fn a_program_gets_json() {
+    insta::assert_snapshot!(check(&["--format", "json", "--notes"], NOISY));
+    insta::assert_snapshot!(check(&["--format", "json"], SOUND));
+}
+
+#[test]
+fn a_workflow_gets_annotations() {
+    insta::assert_snapshot!(check(&["--format", "github"], NOISY));
+    // Nothing of a spec can end the command or begin another.
+    let hostile = "\"a\\n::error::%25,:\": 1\n";
+    let run = check(&["--format", "github"], hostile);
+    let commands: Vec<&str> = run.lines().filter(|line| line.starts_with("::")).collect();
+    assert_eq!(commands.len(), 3, "{run}");
+}
+
+#[test]
+fn every_code_is_listed() {
+    insta::assert_snapshot!(check(&["--list"], SOUND));
+}
+
+#[test]
+fn a_page_is_coloured_only_for_a_terminal() {
+    let folder = folder();
+    let run = said(
+        nvactl(folder.path())
+            .args(["check", "-"])
+            .env_remove("NO_COLOR")
+            .env("CLICOLOR_FORCE", "1")
+            .write_stdin(BROKEN),
+    );
+    assert!(run.contains("\u{1b}["), "{run}");
+    let run = said(
+        nvactl(folder.path())
+            .args(["check", "-"])
+            .env("NO_COLOR", "1")
+            .write_stdin(BROKEN),
+    );
+    assert!(!run.contains('\u{1b}'), "{run}");
+    let run = said(
+        nvactl(folder.path())
+            .args(["check", "-"])
+            .env_remove("NO_COLOR")
+            .write_stdin(BROKEN),
+    );
+    assert!(!run.contains('\u{1b}'), "{run}");
 }

@@ -3,6 +3,8 @@
 
 mod apply;
 mod check;
+mod diff;
+mod explain;
 mod help;
 mod render;
 mod spec_source;

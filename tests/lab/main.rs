@@ -1,5 +1,6 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
+mod diff;
 mod lab;
 mod lifecycle;
 mod namespace;
@@ -77,6 +78,8 @@ on_both_backends! {
     persistence::emptiness_is_not_kept,
     persistence::the_same_rules_do_not_push_out_the_backup,
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
+    diff::it_says_what_apply_would_do,
+    diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,

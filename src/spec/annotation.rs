@@ -1,0 +1,100 @@
+//! Problems for programs: as JSON, and as the workflow commands of GitHub.
+
+use serde::Serialize;
+
+use super::page::Position;
+use super::problem::Problem;
+
+/// One file's problems as `check --format json` prints them. README documents the fields.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    pub file: &'a str,
+    /// Whether the spec is free of errors.
+    pub sound: bool,
+    pub problems: Vec<Annotation>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Annotation {
+    pub code: &'static str,
+    pub severity: &'static str,
+    pub message: String,
+    pub hint: String,
+    /// Lines and columns are counted from 1, columns in characters; the end is behind the last one.
+    pub line: usize,
+    pub column: usize,
+    pub end_line: usize,
+    pub end_column: usize,
+    /// The second place that the problem is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<Other>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Other {
+    pub line: usize,
+    pub column: usize,
+    pub label: &'static str,
+}
+
+impl Annotation {
+    #[must_use]
+    pub fn new(text: &str, problem: &Problem) -> Self {
+        let code = problem.kind.code();
+        let start = Position::of(text, problem.span.start);
+        let end = Position::of(text, problem.span.end);
+        Self {
+            code: code.as_str(),
+            severity: code.severity().as_str(),
+            message: problem.message(),
+            hint: problem.hint(),
+            line: start.line,
+            column: start.column,
+            end_line: end.line,
+            end_column: end.column,
+            other: problem.kind.other_place().map(|(span, label)| {
+                let Position { line, column } = Position::of(text, span.start);
+                Other {
+                    line,
+                    column,
+                    label,
+                }
+            }),
+        }
+    }
+
+    /// The workflow command that shows the problem at its line in a pull request
+    /// (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
+    #[must_use]
+    pub fn as_workflow_command(&self, file: &str) -> String {
+        let level = match self.severity {
+            "note" => "notice",
+            severity => severity,
+        };
+        // The end column counts where the end is on the same line.
+        let end = if self.end_line == self.line && self.end_column > self.column {
+            format!(",endColumn={}", self.end_column - 1)
+        } else {
+            String::new()
+        };
+        format!(
+            "::{level} file={},line={},col={}{end},title={}::{}",
+            escaped_property(file),
+            self.line,
+            self.column,
+            self.code,
+            escaped(&format!("{}\nhint: {}", self.message, self.hint)),
+        )
+    }
+}
+
+/// Whatever could end the command, or begin another one.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
+}
+
+fn escaped_property(text: &str) -> String {
+    escaped(text).replace(':', "%3A").replace(',', "%2C")
+}

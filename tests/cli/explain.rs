@@ -1,0 +1,40 @@
+//! `nvactl explain`.
+
+use std::fs;
+
+use crate::{folder, nvactl, said};
+
+const SPEC: &str = "\
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: masquerade}
+forwards:
+  - {name: games, listen: 6000-6010, protocol: udp, target: {pod: 10.224.0.118:7000-7010}}
+  - {name: web, listen: 10.3.0.4:443, target: {ilb: 10.224.0.222}}
+";
+
+fn explain(options: &[&str]) -> String {
+    let folder = folder();
+    fs::write(folder.path().join("spec.yaml"), SPEC).unwrap();
+    said(
+        nvactl(folder.path())
+            .args(["explain", "spec.yaml"])
+            .args(options),
+    )
+}
+
+#[test]
+fn every_line_of_the_plan_has_a_note_in_the_order_of_a_packet_s_way() {
+    insta::assert_snapshot!(explain(&[]));
+}
+
+#[test]
+fn a_document_gets_a_table_and_a_diagram() {
+    insta::assert_snapshot!(explain(&["--format", "markdown"]));
+}
+
+#[test]
+fn it_is_narrowed_to_a_rule_or_a_forward() {
+    insta::assert_snapshot!(explain(&["--rule", "2"]));
+    insta::assert_snapshot!(explain(&["--forward", "games"]));
+    insta::assert_snapshot!(explain(&["--forward", "game"]));
+    insta::assert_snapshot!(explain(&["--rule", "99"]));
+}

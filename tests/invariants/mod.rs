@@ -1,0 +1,80 @@
+//! What must hold for any text at all, run by the property tests and by the fuzz targets.
+
+use nvactl::compare::compare;
+use nvactl::diff;
+use nvactl::explain::explain;
+use nvactl::parse::parse;
+use nvactl::plan::plan;
+use nvactl::spec::annotation::Annotation;
+use nvactl::spec::{self, Severity, page};
+use nvactl::splice::splice;
+use nvactl::unplan::unplan;
+
+/// A text that may be a spec.
+pub fn of_spec(text: &[u8]) {
+    let spec::Reading { set, problems } = spec::examine(text);
+    let lossy = String::from_utf8_lossy(text);
+    for problem in &problems {
+        let annotation = Annotation::new(&lossy, problem);
+        assert!(annotation.line >= 1 && annotation.column >= 1);
+        assert_eq!(annotation.as_workflow_command("x").lines().count(), 1);
+    }
+    let pages = page::pages("x", text, &problems, &page::renderer(true));
+    assert_eq!(pages.is_empty(), problems.is_empty());
+    let Some(set) = set else {
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.severity() == Severity::Error)
+        );
+        return;
+    };
+    let planned = plan(&set);
+    assert_eq!(
+        parse(&planned.to_string()).expect("nvactl reads what it prints"),
+        planned
+    );
+    let whole = planned.clone().with_builtin_chains();
+    assert_eq!(
+        parse(&whole.to_string()).expect("nvactl reads what it prints"),
+        whole
+    );
+    assert!(diff::changes(&whole, &planned).is_empty());
+    assert!(compare(&whole, &set).same);
+    // What the rules say of the forwards plans the same rules.
+    if let Some(held) = unplan(&whole) {
+        assert_eq!(plan(&held), planned);
+    }
+    let rules: usize = planned
+        .chains()
+        .map(|(_, _, chain)| chain.rules.len())
+        .sum();
+    let policies = planned
+        .chains()
+        .filter(|(_, _, chain)| chain.policy.is_some())
+        .count();
+    assert_eq!(explain(&set).len(), rules + policies);
+}
+
+/// A text that may be iptables-save's.
+pub fn of_rules(text: &str) {
+    let Ok(ruleset) = parse(text) else {
+        return;
+    };
+    let printed = ruleset.to_string();
+    let again = parse(&printed).expect("nvactl reads what it prints");
+    assert_eq!(again.to_string(), printed);
+    let set = spec::read(
+        b"firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listen: 80, target: {pod: 10.0.0.1:80}}]",
+    )
+    .expect("it is sound");
+    let want = plan(&set);
+    assert_eq!(
+        compare(&ruleset, &set).same,
+        diff::changes(&ruleset, &want).is_empty()
+    );
+    if let Ok(spliced) = splice(text, &want) {
+        let left = diff::changes(&parse(&spliced).expect("it stays readable"), &want).report();
+        assert_eq!(left, "");
+    }
+}

@@ -1,0 +1,97 @@
+//! `nvactl diff` against the live rules.
+
+use crate::lab::{Backend, Said};
+use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
+use crate::namespace::Host;
+use crate::nvactl;
+
+fn diff(host: &Host, spec: &str) -> Said {
+    nvactl(host, &["diff", "-"], spec)
+}
+
+pub fn it_says_what_apply_would_do(backend: Backend) {
+    let host = firewall(backend);
+    load(&host, FOREIGN[0].1);
+    let said = diff(&host, SPEC);
+    assert_eq!(said.code, 1, "{said:?}");
+    let added = said
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("+ "))
+        .count();
+    assert_eq!(added, 3, "{said:?}");
+
+    apply(&host, SPEC);
+    let said = diff(&host, SPEC);
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (0, "<stdin>: the same as the live rules\n")
+    );
+
+    let other = SPEC.replace("49182", "49183").replace("games", "play");
+    let said = diff(&host, &other);
+    assert_eq!(said.code, 1, "{said:?}");
+    let lines: Vec<&str> = said
+        .stdout
+        .lines()
+        .map(|line| line.split_at(18).0.trim())
+        .collect();
+    assert_eq!(lines, ["+ play", "- games", "~ web"], "{said:?}");
+    assert!(said.stdout.contains("listen 49182 → 49183"), "{said:?}");
+    apply(&host, &other);
+    assert_eq!(diff(&host, &other).code, 0);
+}
+
+/// What is done to nvactl's rules behind its back, line by line; what is done to others is not seen.
+pub fn drift_is_named(backend: Backend) {
+    let host = firewall(backend);
+    for (spoil, line) in [
+        (
+            "iptables -I NVACTL-FORWARD 2 -s 192.0.2.1 -j ACCEPT",
+            "put in by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
+        ),
+        (
+            "iptables -D NVACTL-FORWARD 1",
+            "taken out by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        ),
+        (
+            "iptables -t nat -D NVACTL-PREROUTING 2",
+            "taken out by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
+        ),
+        (
+            "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING",
+            "taken out by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
+        ),
+        (
+            "iptables -I FORWARD 1 -s 192.0.2.9 -j DROP",
+            "stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.9/32 -j DROP",
+        ),
+        (
+            "iptables -N NVACTL-OLD",
+            "put in by hand, filter: :NVACTL-OLD - [0:0]",
+        ),
+    ] {
+        apply(&host, SPEC);
+        assert_eq!(diff(&host, SPEC).code, 0, "before {spoil}");
+        host.run(spoil);
+        let said = diff(&host, SPEC);
+        assert_eq!(said.code, 1, "{spoil}: {said:?}");
+        let lines: Vec<&str> = said.stdout.lines().collect();
+        assert_eq!(lines.len(), 1, "{spoil}: {said:?}");
+        assert!(
+            lines[0].starts_with("! ") && lines[0].contains(line),
+            "{spoil}: {said:?}"
+        );
+    }
+    apply(&host, SPEC);
+    host.run("iptables -P FORWARD ACCEPT");
+    let said = diff(&host, SPEC);
+    assert_eq!(
+        said.stdout,
+        "~ (firewall)       FORWARD policy ACCEPT → DROP\n"
+    );
+    apply(&host, SPEC);
+    host.run("iptables -A FORWARD -s 192.0.2.1 -j DROP");
+    host.run("iptables -A INPUT -s 192.0.2.1 -j DROP");
+    assert_eq!(diff(&host, SPEC).code, 0);
+}
