@@ -82,3 +82,86 @@ fn the_manifests_and_the_specs_name_the_same_ports() {
     assert_eq!(pod.target.kind, TargetKind::Pod);
     assert_eq!(Value::from(pod.ports_behind().first().number()), container);
 }
+
+/// The workflow's own steps, run by bash as a runner does, in a repository with a pull request.
+#[test]
+fn the_workflow_checks_a_pull_request_and_says_what_it_changes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("examples/github/forwards.yml")).unwrap();
+    let workflow: Value = serde_yaml::from_str(&text).unwrap();
+    let steps = workflow["jobs"]["review"]["steps"].as_sequence().unwrap();
+    let step = |name: &str| -> String {
+        let step = steps.iter().find(|step| step["name"] == name).expect(name);
+        step["run"].as_str().unwrap().to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_nvactl")).parent().unwrap();
+    let bash = |script: &str| {
+        let output = std::process::Command::new("bash")
+            .args(["-e", "-o", "pipefail", "-c", script])
+            .current_dir(folder.path())
+            .env(
+                "PATH",
+                format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()),
+            )
+            .env("RUNNER_TEMP", folder.path().join("temp"))
+            .env("BASE", "origin/main")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    fs::create_dir(folder.path().join("temp")).unwrap();
+    fs::copy(
+        root.join("examples/pod.yaml"),
+        folder.path().join("forward.yaml"),
+    )
+    .unwrap();
+    let (code, _) = bash(
+        "git init -q . && git add forward.yaml && \
+         git -c user.name=n -c user.email=e commit -qm base && git update-ref refs/remotes/origin/main HEAD",
+    );
+    assert_eq!(code, Some(0));
+    let spec = fs::read_to_string(folder.path().join("forward.yaml")).unwrap();
+
+    fs::write(
+        folder.path().join("forward.yaml"),
+        spec.replace("49182", "49183"),
+    )
+    .unwrap();
+    assert_eq!(bash(&step("Check")), (Some(0), String::new()));
+    assert_eq!(bash(&step("Diff")).0, Some(0));
+    let comment = fs::read_to_string(folder.path().join("temp/diff.md")).unwrap();
+    assert!(
+        comment.contains("| `web` | listen 49182 → 49183 |"),
+        "{comment}"
+    );
+
+    fs::write(
+        folder.path().join("forward.yaml"),
+        spec.replace("49182", "70000"),
+    )
+    .unwrap();
+    let (code, annotations) = bash(&step("Check"));
+    assert_eq!(code, Some(2));
+    assert!(
+        annotations.starts_with("::error file=forward.yaml,line=7,col=13"),
+        "{annotations}"
+    );
+    assert_ne!(bash(&step("Diff")).0, Some(0), "an error is no difference");
+}
+
+/// A user's first sight of nvactl's opinion should not be a complaint.
+#[test]
+fn no_example_has_a_warning() {
+    for (name, text) in examples("") {
+        let problems = spec::examine(text.as_bytes()).problems;
+        let graver = problems
+            .iter()
+            .filter(|problem| problem.severity() != spec::Severity::Note);
+        assert_eq!(graver.count(), 0, "{name}");
+    }
+}
