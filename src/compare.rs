@@ -2,7 +2,7 @@
 //!
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -74,9 +74,7 @@ pub enum DriftKind {
 /// Compares `have`, a whole ruleset, with what `want` plans.
 #[must_use]
 pub fn compare(have: &Ruleset, want: &ForwardSet) -> Comparison {
-    let want_rules = plan(want);
-    let differs = !diff::changes(have, &want_rules).is_empty();
-    if !differs {
+    if diff::changes(have, &plan(want)).is_empty() {
         return Comparison {
             same: true,
             ..Comparison::default()
@@ -87,8 +85,8 @@ pub fn compare(have: &Ruleset, want: &ForwardSet) -> Comparison {
         firewall: firewall_changes(have, held.as_ref(), want),
         ..Comparison::default()
     };
-    let broken = comparison.compare_forwards(have, held.as_ref(), want);
-    comparison.drift = drift(have, held.as_ref(), want, &broken);
+    let expected = comparison.compare_forwards(have, held.as_ref(), want);
+    comparison.drift = drift(have, &expected);
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
         && comparison.removed.is_empty()
@@ -97,54 +95,96 @@ pub fn compare(have: &Ruleset, want: &ForwardSet) -> Comparison {
     comparison
 }
 
+/// Compares two specs: as [`compare`] does, and in what only a spec says of the FORWARD policy.
+#[must_use]
+pub fn compare_specs(old: &ForwardSet, new: &ForwardSet) -> Comparison {
+    let mut comparison = compare(&plan(old).with_builtin_chains(), new);
+    let word = |set: &ForwardSet| match set.firewall.forward_policy {
+        ForwardPolicy::Drop => "drop",
+        ForwardPolicy::Keep => "keep",
+    };
+    if let Some(change) = change("forward_policy", word(old), word(new)) {
+        comparison.firewall.retain(|change| change.field != POLICY);
+        comparison.firewall.push(change);
+        comparison.same = false;
+        comparison.reordered = false;
+    }
+    comparison
+}
+
+const POLICY: &str = "FORWARD policy";
+
 impl Comparison {
-    /// Sorts the forwards into what comes, goes and changes. Gives the names of those whose rules
-    /// are not what a forward has: they have drifted, not changed.
+    /// Sorts the forwards into what comes, goes and changes. Gives the forwards that `have` would
+    /// hold if nobody had tampered with its rules.
     fn compare_forwards(
         &mut self,
         have: &Ruleset,
         held: Option<&ForwardSet>,
         want: &ForwardSet,
-    ) -> BTreeSet<String> {
-        let by_name = |set: &ForwardSet| -> BTreeMap<String, Forward> {
-            let forwards = set.forwards.iter().cloned();
-            forwards
-                .map(|forward| (forward.name.to_string(), forward))
-                .collect()
+    ) -> ForwardSet {
+        let have_rules = rules_by_name(have);
+        let firewall = held.map_or(&want.firewall, |held| &held.firewall);
+        let mut expected = ForwardSet {
+            firewall: firewall.clone(),
+            forwards: Vec::new(),
         };
-        // What a spec says is compared as its rules say it: `ilb` or `pod` is not in them.
-        let wanted = by_name(want);
-        let sound = held.map(plan).unwrap_or_default();
-        let (have_rules, sound_rules) = (rules_by_name(have), rules_by_name(&sound));
-        let held = held.map(by_name).unwrap_or_default();
-        let mut broken = BTreeSet::new();
-        for (name, rules) in &have_rules {
-            if sound_rules.get(name) != Some(rules) {
-                broken.insert((*name).to_owned());
-            }
-        }
+        // Changes of the policy are the firewall's.
+        expected.firewall.forward_policy = ForwardPolicy::Keep;
+
+        let planned = |forwards: &[Forward]| {
+            let mut set = expected.clone();
+            set.forwards = forwards.to_vec();
+            plan(&set)
+        };
+        let held_forwards = held.map_or(&[][..], |held| &held.forwards);
+        let (held_plan, want_plan) = (planned(held_forwards), planned(&want.forwards));
+        let (held_rules, want_rules) = (rules_by_name(&held_plan), rules_by_name(&want_plan));
+        // How many of a forward's rules are as they would be if it were this one.
+        let agreement = |name: &str, rules: &BTreeMap<&str, Vec<Place<'_>>>| {
+            let (have, rules) = (have_rules.get(name), rules.get(name));
+            let both = have.zip(rules);
+            both.map_or(0, |(have, rules)| {
+                rules.iter().filter(|rule| have.contains(rule)).count()
+            })
+        };
+        let held_forwards = held_forwards.iter().cloned();
+        let mut old: BTreeMap<String, Forward> = held_forwards
+            .map(|forward| (forward.name.to_string(), forward))
+            .collect();
         for forward in &want.forwards {
             let name = forward.name.as_str();
-            match held.get(name) {
-                _ if broken.contains(name) => {}
+            let tampered =
+                have_rules.contains_key(name) && have_rules.get(name) != held_rules.get(name);
+            let was = old.remove(name);
+            // Rules that somebody has tampered with are those of the spec, or of what was loaded
+            // before it changed: whichever more of them still agree with.
+            let was = match was {
+                _ if tampered && agreement(name, &want_rules) > agreement(name, &held_rules) => {
+                    Some(forward.clone())
+                }
+                was => was,
+            };
+            match was {
+                None if tampered => {}
                 None => self.added.push(ForwardLine::of(forward)),
-                Some(old) => {
-                    let changes = forward_changes(old, forward);
+                Some(was) => {
+                    let changes = forward_changes(&was, forward);
                     if !changes.is_empty() {
                         self.changed.push(ForwardChange {
                             name: name.to_owned(),
                             changes,
                         });
                     }
+                    expected.forwards.push(was);
                 }
             }
         }
-        for (name, forward) in &held {
-            if !wanted.contains_key(name) && !broken.contains(name) {
-                self.removed.push(ForwardLine::of(forward));
-            }
+        for forward in old.into_values() {
+            self.removed.push(ForwardLine::of(&forward));
+            expected.forwards.push(forward);
         }
-        broken
+        expected
     }
 }
 
@@ -208,11 +248,7 @@ fn firewall_changes(
     }
     let (policy, drops) = (have.forward_policy(), want.firewall.forward_policy);
     if policy != Policy::Drop && drops == ForwardPolicy::Drop {
-        changes.extend(change(
-            "FORWARD policy",
-            policy.as_str(),
-            Policy::Drop.as_str(),
-        ));
+        changes.extend(change(POLICY, policy.as_str(), Policy::Drop.as_str()));
     }
     changes
 }
@@ -225,8 +261,11 @@ fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
     })
 }
 
-/// Every rule of nvactl's chains by the forward it names, with its place.
-fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<(TableName, &ChainName, &Rule)>> {
+/// A rule and where it stands.
+type Place<'r> = (TableName, &'r ChainName, &'r Rule);
+
+/// Every rule of nvactl's chains by the forward it names.
+fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<Place<'_>>> {
     let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
@@ -238,88 +277,72 @@ fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<(TableName, &ChainName
     by_name
 }
 
-/// The lines in which `have` differs from what its own sound forwards, and the wanted form of its
-/// broken ones, would plan.
-fn drift(
-    have: &Ruleset,
-    held: Option<&ForwardSet>,
-    want: &ForwardSet,
-    broken: &BTreeSet<String>,
-) -> Vec<Drift> {
+/// The lines in which nvactl's part of `have` differs from the plan of `expected`.
+fn drift(have: &Ruleset, expected: &ForwardSet) -> Vec<Drift> {
     // Nothing of nvactl's is there: that is a first apply, not a drift.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
-    let mut sound = ForwardSet {
-        firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
-        forwards: Vec::new(),
-    };
-    // Changes of the policy are the firewall's, above.
-    sound.firewall.forward_policy = ForwardPolicy::Keep;
-    let is_broken = |forward: &&Forward| broken.contains(forward.name.as_str());
-    let held_sound = held.into_iter().flat_map(|held| &held.forwards);
-    sound
-        .forwards
-        .extend(held_sound.filter(|f| !is_broken(f)).cloned());
-    sound
-        .forwards
-        .extend(want.forwards.iter().filter(is_broken).cloned());
+    let planned = plan(expected);
+    let (have_lines, planned_lines) = (counted_lines(have), counted_lines(&planned));
+    let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines);
+    found.extend(surplus(DriftKind::TakenOut, &planned_lines, &have_lines));
+    found.extend(in_front(have, &planned));
+    found
+}
 
-    let planned = plan(&sound);
-    let lines = |ruleset: &Ruleset| -> BTreeMap<(TableName, String), Option<String>> {
-        let own = diff::own(ruleset);
-        let mut lines = BTreeMap::new();
-        for (table, name, chain) in own.chains() {
-            if name.is_own() {
-                lines.insert((table, Line::Chain(name, None).to_string()), None);
-            }
-            for rule in &chain.rules {
-                let line = Line::Append(name, rule).to_string();
-                lines.insert((table, line), name_of(rule).map(str::to_owned));
-            }
+/// Each line of what nvactl owns, with the forward that it names, and how often it stands there.
+type Lines = BTreeMap<(TableName, String), (Option<String>, usize)>;
+
+fn counted_lines(ruleset: &Ruleset) -> Lines {
+    let own = diff::own(ruleset);
+    let mut lines = Lines::new();
+    for (table, name, chain) in own.chains() {
+        if name.is_own() {
+            lines.insert((table, Line::Chain(name, None).to_string()), (None, 1));
         }
-        lines
-    };
-    let (have_lines, planned_lines) = (lines(have), lines(&planned));
-    let drifted = |what, from: &BTreeMap<_, Option<String>>, than: &BTreeMap<_, _>| {
-        let only = from.iter().filter(|(key, _)| !than.contains_key(*key));
-        let drift = only.map(
-            |((table, line), forward): (&(TableName, String), _)| Drift {
+        for rule in &chain.rules {
+            let forward = name_of(rule).map(str::to_owned);
+            let line = Line::Append(name, rule).to_string();
+            lines.entry((table, line)).or_insert((forward, 0)).1 += 1;
+        }
+    }
+    lines
+}
+
+/// What the first has more of than the second.
+fn surplus(what: DriftKind, lines: &Lines, others: &Lines) -> Vec<Drift> {
+    let mut found = Vec::new();
+    for (key @ (table, line), (forward, times)) in lines {
+        let others = others.get(key).map_or(0, |(_, times)| *times);
+        for _ in others..*times {
+            found.push(Drift {
                 what,
                 table: table.as_str(),
                 line: line.clone(),
                 forward: forward.clone(),
-            },
-        );
-        drift.collect::<Vec<_>>()
-    };
-    let mut found = drifted(DriftKind::PutIn, &have_lines, &planned_lines);
-    found.extend(drifted(DriftKind::TakenOut, &planned_lines, &have_lines));
-    found.extend(misplaced_jumps(have, &planned));
+            });
+        }
+    }
     found
 }
 
-/// Jumps that are there, but not first or more than once: a rule before one takes its packets.
-fn misplaced_jumps(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
+/// Rules before nvactl's jump, which see the packets first.
+fn in_front(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
     let mut found = Vec::new();
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {
-        let Some(jump) = chain.rules.first() else {
-            continue;
-        };
         let rules = have
             .chain(table, name)
             .map_or(&[][..], |chain| &chain.rules);
-        let places = rules.iter().filter(|rule| *rule == jump).count();
-        let in_front = rules.first().filter(|first| places > 0 && *first != jump);
-        let twice = (places > 1).then_some(jump);
-        let drift = |what, rule| Drift {
-            what,
+        let jump = rules
+            .iter()
+            .position(|rule| chain.rules.first() == Some(rule));
+        found.extend(rules[..jump.unwrap_or(0)].iter().map(|rule| Drift {
+            what: DriftKind::InFront,
             table: table.as_str(),
             line: Line::Append(name, rule).to_string(),
             forward: None,
-        };
-        found.extend(in_front.map(|rule| drift(DriftKind::InFront, rule)));
-        found.extend(twice.map(|rule| drift(DriftKind::PutIn, rule)));
+        }));
     }
     found
 }

@@ -77,6 +77,13 @@ pub fn own(ruleset: &Ruleset) -> Ruleset {
     own
 }
 
+/// Whether a plan sets the FORWARD policy, rather than leave it alone.
+#[must_use]
+pub fn sets_policy(plan: &Ruleset) -> bool {
+    plan.chain(TableName::Filter, &ChainName::Forward)
+        .is_some_and(|chain| chain.policy.is_some())
+}
+
 fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
     chain
         .rules

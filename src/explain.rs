@@ -95,10 +95,10 @@ fn note(builtin: &ChainName, forward: &Forward, firewall: &Firewall) -> String {
                 Some(address) => format!("{address}"),
                 None => "any address of the firewall".to_owned(),
             };
-            let kept = if behind == ports {
-                ", the port unchanged"
-            } else {
-                ""
+            let kept = match behind == ports {
+                true if ports.is_single() => ", the port unchanged",
+                true => ", each port unchanged",
+                false => "",
             };
             format!(
                 "{name}: a new {protocol} connection that came in by {ingress} for port {ports} of \

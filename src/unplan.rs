@@ -4,6 +4,7 @@
 //! name.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::net::Interface;
 use crate::plan::{POSTROUTING, PREROUTING};
@@ -23,22 +24,28 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
     let egress = egress_by_name(ruleset);
     let rules = own_rules(ruleset, PREROUTING);
     let forwards: Vec<Forward> = rules.iter().filter_map(forward).collect();
-    let firewall = rules.iter().find_map(|rule| {
+    // What most rules say: one that somebody has tampered with must not speak for the others.
+    let mut votes: BTreeMap<(Interface, Interface, Option<Ipv4Addr>), usize> = BTreeMap::new();
+    for rule in rules {
         let ingress = rule.matches.iter().find_map(|condition| match condition {
             Match::Ingress(interface) => Some(interface.clone()),
             _ => None,
-        })?;
-        let (egress, snat) = egress.get(name_of(rule)?)?.clone();
-        Some(Firewall {
-            ingress,
-            egress,
-            snat,
-            forward_policy: match ruleset.forward_policy() {
-                Policy::Drop => ForwardPolicy::Drop,
-                Policy::Accept => ForwardPolicy::Keep,
-            },
-        })
-    })?;
+        });
+        let egress = name_of(rule).and_then(|name| egress.get(name));
+        if let (Some(ingress), Some((egress, snat))) = (ingress, egress) {
+            *votes.entry((ingress, egress.clone(), *snat)).or_default() += 1;
+        }
+    }
+    let ((ingress, egress, snat), _) = votes.into_iter().max_by_key(|(_, votes)| *votes)?;
+    let firewall = Firewall {
+        ingress,
+        egress,
+        snat: snat.map_or(Snat::Masquerade, Snat::Address),
+        forward_policy: match ruleset.forward_policy() {
+            Policy::Drop => ForwardPolicy::Drop,
+            Policy::Accept => ForwardPolicy::Keep,
+        },
+    };
     Some(ForwardSet { firewall, forwards })
 }
 
@@ -56,7 +63,8 @@ fn own_rules<'r>(ruleset: &'r Ruleset, chain: &str) -> &'r [Rule] {
     chain.map_or(&[], |chain| chain.rules.as_slice())
 }
 
-fn egress_by_name(ruleset: &Ruleset) -> BTreeMap<&str, (Interface, Snat)> {
+/// By forward: where its packets leave, and the address they get; `None` is masquerading.
+fn egress_by_name(ruleset: &Ruleset) -> BTreeMap<&str, (Interface, Option<Ipv4Addr>)> {
     let egress = |rule: &Rule| {
         rule.matches.iter().find_map(|condition| match condition {
             Match::Egress(interface) => Some(interface.clone()),
@@ -64,8 +72,8 @@ fn egress_by_name(ruleset: &Ruleset) -> BTreeMap<&str, (Interface, Snat)> {
         })
     };
     let snat = |rule: &Rule| match rule.target {
-        Some(RuleTarget::Snat(address)) => Some(Snat::Address(address)),
-        Some(RuleTarget::Masquerade) => Some(Snat::Masquerade),
+        Some(RuleTarget::Snat(address)) => Some(Some(address)),
+        Some(RuleTarget::Masquerade) => Some(None),
         _ => None,
     };
     own_rules(ruleset, POSTROUTING)

@@ -86,7 +86,7 @@ fn each_problem_has_a_case_of_its_own() {
         assert_eq!(codes, [code]);
         covered.insert(code);
     }
-    // One whose text would be megabytes long, so `limits` in tests/hostile.rs writes it.
+    // One whose text would be megabytes long, so tests/hostile.rs writes it and compares its page.
     covered.insert(Code::TooManyValues);
     let all: BTreeSet<Code> = Code::ALL.into_iter().collect();
     assert_eq!(covered, all);

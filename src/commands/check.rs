@@ -6,7 +6,7 @@ use super::{Console, Exit, Refusal, show_problems};
 use crate::cli::{Check, CheckFormat, Deny};
 use crate::host::spec_source;
 use crate::spec::annotation::{Annotation, Report};
-use crate::spec::{self, Code, Problem, Severity};
+use crate::spec::{self, Code, Problem, Severity, page};
 
 pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
     if args.list {
@@ -17,11 +17,12 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
     let mut problems = spec::examine(&source.text).problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 
-    let text = String::from_utf8_lossy(&source.text);
+    let text = page::text_of(&source.text);
+    let lines = page::LineIndex::new(&text);
     let annotations = || {
         problems
             .iter()
-            .map(|problem| Annotation::new(&text, problem))
+            .map(|problem| Annotation::new(&lines, problem))
     };
     let errors = problems
         .iter()

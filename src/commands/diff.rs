@@ -8,31 +8,43 @@ use similar::TextDiff;
 
 use super::{Console, Exit, Refusal, load_spec, show_problems};
 use crate::cli::{Against, Diff, DiffFormat};
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare};
+use crate::compare::{
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare, compare_specs,
+};
 use crate::diff;
-use crate::host::{self, file, iptables};
+use crate::host::{self, file, iptables, spec_source};
 use crate::parse;
 use crate::plan::plan;
-use crate::ruleset::Ruleset;
-use crate::spec;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::spec::{self, ForwardSet, page};
 
 pub fn run(args: &Diff, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let (against, have) = match &args.against {
+    let want = plan(&set);
+    let (against, have, comparison) = match &args.against {
         Against::Live => {
             host::require_root("diff")?;
             let live = iptables::read()?;
             if !live.warning.is_empty() {
                 console.warn(&live.warning);
             }
-            ("the live rules".to_owned(), live.ruleset)
+            let comparison = compare(&live.ruleset, &set);
+            ("the live rules".to_owned(), live.ruleset, comparison)
         }
-        Against::File(path) => (path.display().to_string(), read_file(path, console)?),
+        Against::File(path) => {
+            let name = spec_source::printable(path);
+            match read_file(path, &name, console)? {
+                Content::Rules(rules) => {
+                    let comparison = compare(&rules, &set);
+                    (name, rules, comparison)
+                }
+                Content::Spec(old) => (name, plan(&old), compare_specs(&old, &set)),
+            }
+        }
     };
-    let comparison = compare(&have, &set);
     let rules = args
         .rules
-        .then(|| unified(&have, &plan(&set), &against, &source.name));
+        .then(|| unified(&have, &want, &against, &source.name));
     match args.format {
         DiffFormat::Text => {
             console.print(&text(&comparison));
@@ -64,29 +76,48 @@ pub fn run(args: &Diff, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// Another spec's plan, or the rules of iptables-save text: a line that opens a table tells.
-fn read_file(path: &Path, console: &mut Console) -> Result<Ruleset> {
-    let name = path.display().to_string();
-    let bytes = file::read(path)?.with_context(|| format!("there is no file `{name}`"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let first = text
-        .lines()
-        .find(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    if first.is_some_and(|line| line.starts_with('*')) {
-        return parse::parse(&text).with_context(|| format!("cannot read the rules in `{name}`"));
-    }
-    spec::read(&bytes)
-        .map(|set| plan(&set).with_builtin_chains())
-        .map_err(|problems| {
-            show_problems(&name, &bytes, &problems, console);
-            let count = problems.len();
-            Refusal::Spec { file: name, count }.into()
-        })
+enum Content {
+    Rules(Ruleset),
+    Spec(ForwardSet),
 }
 
-/// What nvactl owns in the one and in the other, as a unified diff.
+/// More than the rules of 500,000 forwards.
+const MOST_BYTES: usize = 256 << 20;
+
+/// Another spec, or iptables-save text: that begins with a table, or says nothing at all.
+fn read_file(path: &Path, name: &str, console: &mut Console) -> Result<Content> {
+    let bytes = file::read_limited(path, MOST_BYTES)?;
+    let text = page::text_of(&bytes);
+    let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text.lines().map(str::trim_ascii).find(said);
+    if first.is_none_or(|line| line.starts_with('*')) {
+        let rules = parse::parse(&text);
+        return Ok(Content::Rules(
+            rules.with_context(|| format!("cannot read the rules in `{name}`"))?,
+        ));
+    }
+    let set = spec::read(&bytes).map_err(|problems| {
+        show_problems(name, &bytes, &problems, console);
+        Refusal::Spec {
+            file: name.to_owned(),
+            count: problems.len(),
+        }
+    })?;
+    Ok(Content::Spec(set))
+}
+
+/// What nvactl owns in the one and in the other, as a unified diff. Of the FORWARD policy only if
+/// it is nvactl's to set.
 fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
-    let (have, want) = (diff::own(have).to_string(), diff::own(want).to_string());
+    let sets_policy = diff::sets_policy(want);
+    let own = |ruleset: &Ruleset| {
+        let mut own = diff::own(ruleset);
+        if !sets_policy {
+            own.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+        }
+        own.to_string()
+    };
+    let (have, want) = (own(have), own(want));
     TextDiff::from_lines(&have, &want)
         .unified_diff()
         .context_radius(3)
@@ -144,42 +175,67 @@ fn drifted(drift: &Drift) -> String {
 
 /// Fit for a comment on a pull request.
 fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&str>) -> String {
-    let mut out = format!("### `{spec}` against {against}\n\n");
+    let mut out = format!("### {} against {}\n\n", code(spec), code(against));
     if comparison.same {
         out.push_str("Nothing changes.\n");
         return out;
     }
     out.push_str("| | forward | change |\n|---|---|---|\n");
     let mut row = |sign: &str, name: &str, words: &str| {
-        // A bar would end the cell, a backtick the code.
-        let words = words.replace('|', "\\|").replace('`', "'");
-        let _ = writeln!(out, "| {sign} | `{name}` | {words} |");
+        let _ = writeln!(out, "| {sign} | {} | {words} |", code(name));
     };
     for change in &comparison.firewall {
-        row("🔧", "firewall", &changed(change));
+        row("🔧", "firewall", &code(&changed(change)));
     }
     for forward in &comparison.added {
-        row("➕", &forward.name, &described(forward));
+        row("➕", &forward.name, &code(&described(forward)));
     }
     for forward in &comparison.removed {
-        row("➖", &forward.name, &described(forward));
+        row("➖", &forward.name, &code(&described(forward)));
     }
     for forward in &comparison.changed {
-        let changes: Vec<String> = forward.changes.iter().map(changed).collect();
-        row("✏️", &forward.name, &changes.join("<br>"));
+        let changes = forward.changes.iter().map(|change| code(&changed(change)));
+        row(
+            "✏️",
+            &forward.name,
+            &changes.collect::<Vec<_>>().join("<br>"),
+        );
     }
     for drift in &comparison.drift {
         let name = drift.forward.as_deref().unwrap_or("-");
-        row("⚠️", name, &drifted(drift));
+        row("⚠️", name, &code(&drifted(drift)));
     }
     if comparison.reordered {
         row("🔧", "-", "the same rules in another order");
     }
     if let Some(rules) = rules {
+        // A fence is ended only by one as long: no line of a rule can be that.
+        let fence = "`".repeat(3.max(longest_run(rules, '`') + 1));
         let _ = write!(
             out,
-            "\n<details><summary>Rules</summary>\n\n```diff\n{rules}```\n\n</details>\n"
+            "\n<details><summary>Rules</summary>\n\n{fence}diff\n{rules}{fence}\n\n</details>\n"
         );
     }
     out
+}
+
+/// Text that somebody else may have written, as code in a table's cell: nothing in it can end the
+/// cell, begin a tag or call a person.
+fn code(text: &str) -> String {
+    let mut out = String::from("<code>");
+    for c in text.chars() {
+        match c {
+            '&' | '<' | '>' | '|' | '`' | '\\' | '*' | '_' | '[' | ']' | '@' | '~' => {
+                let _ = write!(out, "&#{};", u32::from(c));
+            }
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out + "</code>"
+}
+
+fn longest_run(text: &str, of: char) -> usize {
+    let runs = text.split(|c| c != of).map(|run| run.chars().count());
+    runs.max().unwrap_or(0)
 }

@@ -29,12 +29,15 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     match args.format {
         ExplainFormat::Text => console.print(&text(&shown)),
         ExplainFormat::Markdown => {
-            let of_one = |forward: &&Forward| {
-                args.forward
-                    .as_ref()
-                    .is_none_or(|name| forward.name.as_str() == name)
+            let of_shown = |forward: &&Forward| {
+                let narrowed = args.rule.is_some() || args.forward.is_some();
+                let name = Some(forward.name.as_str());
+                !narrowed
+                    || shown
+                        .iter()
+                        .any(|(step, _)| step.forward.as_deref() == name)
             };
-            let forwards = set.forwards.iter().filter(of_one);
+            let forwards = set.forwards.iter().filter(of_shown);
             console.print(&markdown(&shown, &mermaid(&set.firewall, forwards)));
         }
     }

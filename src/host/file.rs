@@ -13,6 +13,8 @@ pub enum FileError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write `{}`", .path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("`{}` is larger than {} MiB", .path.display(), .most >> 20)]
+    TooLarge { path: PathBuf, most: usize },
     #[error("`{}` is not a regular file, so it cannot be replaced", .path.display())]
     NotAFile { path: PathBuf },
 }
@@ -28,6 +30,25 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The bytes of a file that must be there, unless it has more than `most`.
+///
+/// # Errors
+/// When it cannot be read, or has more.
+pub fn read_limited(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
+    let content = File::open(path).and_then(|file| read_at_most(file, most));
+    match content {
+        Ok((bytes, false)) => Ok(bytes),
+        Ok((_, true)) => Err(FileError::TooLarge {
+            path: path.to_owned(),
+            most,
+        }),
         Err(source) => Err(FileError::Read {
             path: path.to_owned(),
             source,

@@ -111,12 +111,23 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
         (STDIN.to_owned(), content)
     } else {
         let content = File::open(&path).and_then(|file| file::read_at_most(file, MAX_BYTES));
-        (path.display().to_string(), content)
+        (printable(&path), content)
     };
     match content {
         Err(source) => Err(SourceError::Read { name, source }),
         Ok((_, true)) => Err(SourceError::TooLarge { name }),
         Ok((text, false)) => Ok(Source { name, text, found }),
+    }
+}
+
+/// A path as messages name it: no control character of a file's name reaches a terminal or a log.
+#[must_use]
+pub fn printable(path: &Path) -> String {
+    let name = path.display().to_string();
+    if name.contains(char::is_control) {
+        name.escape_debug().to_string()
+    } else {
+        name
     }
 }
 

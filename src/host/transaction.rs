@@ -73,11 +73,7 @@ fn undo(
 ) -> Result<bool, TransactionError> {
     let mut old = diff::own(before);
     // A policy that the change did not set is not nvactl's to set back.
-    let forward = |ruleset: &Ruleset| {
-        let chain = ruleset.chain(TableName::Filter, &ChainName::Forward)?;
-        chain.policy
-    };
-    if forward(want).is_none() {
+    if !diff::sets_policy(want) {
         old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
     }
     let changes: Changes<'_> = diff::changes(after, &old);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::page::Position;
+use super::page::{LineIndex, Position};
 use super::problem::Problem;
 
 /// One file's problems as `check --format json` prints them. README documents the fields.
@@ -39,10 +39,10 @@ pub struct Other {
 
 impl Annotation {
     #[must_use]
-    pub fn new(text: &str, problem: &Problem) -> Self {
+    pub fn new(lines: &LineIndex<'_>, problem: &Problem) -> Self {
         let code = problem.kind.code();
-        let start = Position::of(text, problem.span.start);
-        let end = Position::of(text, problem.span.end);
+        let start = lines.position(problem.span.start);
+        let end = lines.position(problem.span.end);
         Self {
             code: code.as_str(),
             severity: code.severity().as_str(),
@@ -53,7 +53,7 @@ impl Annotation {
             end_line: end.line,
             end_column: end.column,
             other: problem.kind.other_place().map(|(span, label)| {
-                let Position { line, column } = Position::of(text, span.start);
+                let Position { line, column } = lines.position(span.start);
                 Other {
                     line,
                     column,

@@ -223,9 +223,7 @@ fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Targ
             })
         });
     }
-    if fields.misspelled.is_empty() {
-        fields.required("pod", problems)?;
-    }
+    fields.required("pod", problems)?;
     fields.parsed("pod", "`IP:PORT` or `IP:PORT-PORT`", problems, |text| {
         let (address, ports) = read_endpoint(text)?;
         let ports = ports.ok_or(ProblemKind::PodWithoutPort { address })?;
@@ -264,9 +262,15 @@ struct Fields<'n> {
     place: &'static str,
     /// Where the mapping begins: its first key.
     span: Span,
-    entries: Vec<(&'n Key, &'n Node)>,
-    /// Known keys that an unknown one was meant to be: they are not missing as well.
-    misspelled: Vec<&'static str>,
+    entries: Vec<Entry<'n>>,
+}
+
+struct Entry<'n> {
+    /// The known key.
+    name: &'static str,
+    /// As it is written.
+    key: &'n Key,
+    value: &'n Node,
 }
 
 impl<'n> Fields<'n> {
@@ -282,29 +286,40 @@ impl<'n> Fields<'n> {
             wrong_type(node, key, "a mapping of keys to values", problems);
             return None;
         };
-        let mut entries: Vec<(&Key, &Node)> = Vec::with_capacity(known.len());
-        let mut misspelled = Vec::new();
+        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(known.len());
+        let mut misspelled: Vec<Entry<'_>> = Vec::new();
         for (key, value) in written {
             if problems.len() >= MAX_PROBLEMS {
                 break;
             }
-            let kind = if !known.contains(&key.text.as_str()) {
-                misspelled.extend(hint::nearest(&key.text, known));
-                ProblemKind::UnknownKey {
-                    key: key.text.clone(),
-                    place,
-                    known,
+            let name = known.iter().copied().find(|name| *name == key.text);
+            let first = entries.iter().find(|entry| Some(entry.name) == name);
+            let kind = match (name, first) {
+                (Some(name), None) => {
+                    entries.push(Entry { name, key, value });
+                    continue;
                 }
-            } else if let Some((first, _)) = entries.iter().find(|(k, _)| k.text == key.text) {
-                ProblemKind::DuplicateKey {
+                (Some(_), Some(first)) => ProblemKind::DuplicateKey {
                     key: key.text.clone(),
-                    first: first.span.clone(),
+                    first: first.key.span.clone(),
+                },
+                (None, _) => {
+                    let meant = hint::nearest(&key.text, known);
+                    misspelled.extend(meant.map(|name| Entry { name, key, value }));
+                    ProblemKind::UnknownKey {
+                        key: key.text.clone(),
+                        place,
+                        known,
+                    }
                 }
-            } else {
-                entries.push((key, value));
-                continue;
             };
             problems.push(Problem::new(key.span.clone(), kind));
+        }
+        // The value of a misspelled key is read as what it was meant to be: it may be wrong too.
+        for entry in misspelled {
+            if entries.iter().all(|known| known.name != entry.name) {
+                entries.push(entry);
+            }
         }
         let span = match written.first() {
             Some((key, _)) => key.span.clone(),
@@ -314,24 +329,25 @@ impl<'n> Fields<'n> {
             place,
             span,
             entries,
-            misspelled,
         })
     }
 
-    fn key(&self, key: &str) -> Option<&'n Key> {
-        let (key, _) = self.entries.iter().find(|(k, _)| k.text == key)?;
-        Some(key)
+    fn entry(&self, name: &str) -> Option<&Entry<'n>> {
+        self.entries.iter().find(|entry| entry.name == name)
     }
 
-    fn get(&self, key: &str) -> Option<&'n Node> {
-        let (_, node) = self.entries.iter().find(|(k, _)| k.text == key)?;
-        Some(node)
+    fn key(&self, name: &str) -> Option<&'n Key> {
+        self.entry(name).map(|entry| entry.key)
+    }
+
+    fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entry(name).map(|entry| entry.value)
     }
 
     /// The value of a key that must be there.
     fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node> {
         let node = self.get(key);
-        if node.is_none() && !self.misspelled.contains(&key) {
+        if node.is_none() {
             let kind = ProblemKind::MissingKey {
                 key,
                 place: self.place,

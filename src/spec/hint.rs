@@ -16,6 +16,18 @@ impl ProblemKind {
             ProblemKind::Syntax { reason } if reason.contains("nesting") => {
                 "a spec is four levels deep".into()
             }
+            ProblemKind::Syntax { reason } if reason.contains("unclosed quote") => {
+                "close the quote; no value of a spec needs one".into()
+            }
+            ProblemKind::Syntax { reason } if reason.contains("unclosed bracket") => {
+                "close each `{` by `}` and each `[` by `]`".into()
+            }
+            ProblemKind::Syntax { reason } if reason.contains("tab") => {
+                "indent with spaces: YAML allows no tab there".into()
+            }
+            ProblemKind::Syntax { reason } if reason.contains("unexpected character") => {
+                "no value of a spec begins with this character".into()
+            }
             ProblemKind::Syntax { .. } => {
                 "indent with spaces, two a level, and put a space behind each `:` and `-`".into()
             }
@@ -39,7 +51,8 @@ impl ProblemKind {
                 "`takes-ssh` is silenced by the forward that takes it".into()
             }
             ProblemKind::UnknownCode { text } => {
-                let codes = Code::ALL.into_iter().filter(|code| code.can_be_silenced());
+                let known = |code: &Code| code.can_be_silenced() && *code != Code::TakesSsh;
+                let codes = Code::ALL.into_iter().filter(known);
                 did_you_mean(text, &codes.map(Code::as_str).collect::<Vec<_>>())
             }
             ProblemKind::UnknownVersion { .. } => "write `version: 1`, or leave it out".into(),

@@ -1,5 +1,6 @@
 //! Problems as pages: the place, the line, a caret under the value, and the edit that mends it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -21,25 +22,48 @@ pub struct Position {
     pub column: usize,
 }
 
-impl Position {
-    /// The position of the byte `at` in `text`, or of its end if that comes first.
+/// Where each line of a text begins: found once, asked often.
+#[derive(Debug)]
+pub struct LineIndex<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> LineIndex<'t> {
     #[must_use]
-    pub fn of(text: &str, at: usize) -> Self {
-        let before = &text[..text.floor_char_boundary(at.min(text.len()))];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    pub fn new(text: &'t str) -> Self {
+        let behind_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            text,
+            starts: std::iter::once(0).chain(behind_newlines).collect(),
+        }
+    }
+
+    /// The position of the byte `at`, or of the text's end if that comes first.
+    #[must_use]
+    pub fn position(&self, at: usize) -> Position {
+        let at = self.text.floor_char_boundary(at.min(self.text.len()));
+        let line = self.starts.partition_point(|start| *start <= at);
+        Position {
+            line,
+            column: self.text[self.starts[line - 1]..at].chars().count() + 1,
         }
     }
 }
 
-/// All problems of one file, ready to be printed to a terminal; `color` decides on escapes.
+/// A spec's bytes as its problems count them: as text, without a byte order mark.
+#[must_use]
+pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+}
+
+/// All problems of one file, as a renderer makes them.
 #[must_use]
 pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer) -> String {
-    let text = String::from_utf8_lossy(text);
+    let text = text_of(text);
+    let lines = LineIndex::new(&text);
     let mut out = String::new();
-    for problem in problems.iter().take(MOST_SHOWN) {
+    for problem in shown(problems) {
         let code = problem.kind.code().as_str();
         let title = problem.message();
         let hint = problem.hint();
@@ -50,7 +74,7 @@ pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer)
         };
         let title = level.primary_title(title.as_str()).id(code);
         let hint = Level::HELP.with_name("hint").message(hint.as_str());
-        let group = place(Group::with_title(title), file, &text, problem).element(hint);
+        let group = place(Group::with_title(title), file, &lines, problem).element(hint);
         out.push_str(&renderer.render(&[group]));
         out.push_str("\n\n");
     }
@@ -58,6 +82,15 @@ pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer)
         let _ = writeln!(out, "and {} more\n", problems.len() - MOST_SHOWN);
     }
     out
+}
+
+/// The gravest of many, still in the order of the file.
+fn shown(problems: &[Problem]) -> Vec<&Problem> {
+    let mut gravest: Vec<(usize, &Problem)> = problems.iter().enumerate().collect();
+    gravest.sort_by_key(|(n, problem)| (problem.severity(), *n));
+    gravest.truncate(MOST_SHOWN);
+    gravest.sort_by_key(|(n, _)| *n);
+    gravest.into_iter().map(|(_, problem)| problem).collect()
 }
 
 /// Plain or coloured, in ASCII: it must survive a serial console.
@@ -72,8 +105,14 @@ pub fn renderer(color: bool) -> Renderer {
 }
 
 /// Adds the file, line and column, and the lines that the problem is about.
-fn place<'a>(group: Group<'a>, file: &'a str, text: &'a str, problem: &Problem) -> Group<'a> {
-    let position = Position::of(text, problem.span.start);
+fn place<'a>(
+    group: Group<'a>,
+    file: &'a str,
+    lines: &LineIndex<'a>,
+    problem: &Problem,
+) -> Group<'a> {
+    let text = lines.text;
+    let position = lines.position(problem.span.start);
     let other = problem.kind.other_place();
     let spans = std::iter::once(&problem.span).chain(other.as_ref().map(|(span, _)| span));
     let first = spans.clone().map(|span| span.start).min().unwrap_or(0);
@@ -103,7 +142,7 @@ fn place<'a>(group: Group<'a>, file: &'a str, text: &'a str, problem: &Problem) 
     };
     let mut snippet = Snippet::source(window)
         .path(file)
-        .line_start(Position::of(text, start).line)
+        .line_start(lines.position(start).line)
         .annotation(AnnotationKind::Primary.span(within(&problem.span)));
     if let Some((span, label)) = &other {
         snippet = snippet.annotation(AnnotationKind::Context.span(within(span)).label(*label));

@@ -226,7 +226,21 @@ impl ProblemKind {
 /// Nobody reads further.
 const LONGEST: usize = 300;
 
-fn clipped(mut text: String) -> String {
+fn clipped(text: String) -> String {
+    // A line end in a name must not begin a line of the report.
+    let mut text = if text.contains(char::is_control) {
+        text.chars()
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().collect()
+                } else {
+                    vec![c]
+                }
+            })
+            .collect()
+    } else {
+        text
+    };
     if text.len() > LONGEST {
         text.truncate(text.floor_char_boundary(LONGEST));
         text.push('…');

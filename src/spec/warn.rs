@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::code::Code;
 use super::decode::{Placed, WrittenForward, WrittenSpec};
 use super::problem::{Problem, ProblemKind, Span};
-use super::{ForwardPolicy, Listen, MAX_PROBLEMS, Snat, TargetKind, TargetPorts};
+use super::{ForwardPolicy, Listen, Snat, TargetKind, TargetPorts};
 use crate::net::{Port, PortRange, Protocol};
 
 /// From here on a range is more than what one application needs.
@@ -31,9 +31,6 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
     }
     let own = own_addresses(spec);
     for forward in &spec.forwards {
-        if problems.len() >= MAX_PROBLEMS {
-            return;
-        }
         let found = of_listener(forward).chain(of_target(forward, &own));
         problems.extend(found.filter(|problem| {
             let code = problem.kind.code();
@@ -138,33 +135,48 @@ fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
             .filter(|forward| !forward.silence.contains(&Code::AddressBesideAll))
             .filter_map(|forward| Some((forward, forward.protocol?, forward.listen.as_ref()?)))
     };
-    let key = |(_, protocol, listen): &(_, Protocol, &Placed<Listen>)| {
-        (*protocol, listen.value.ports.last())
-    };
-    let mut for_one: Vec<_> = listeners()
-        .filter(|(.., l)| l.value.address.is_some())
-        .collect();
-    for_one.sort_by_key(key);
-    for (_, protocol, listen) in listeners().filter(|(.., l)| l.value.address.is_none()) {
-        let ports = listen.value.ports;
-        // The first that ends where this one begins or later is the first that could meet it.
-        let from = for_one.partition_point(|one| key(one) < (protocol, ports.first()));
-        let Some((one, _, other)) = for_one[from..]
-            .iter()
-            .take_while(|(_, of, _)| *of == protocol)
-            .find(|(.., other)| other.value.ports.overlaps(ports))
-        else {
-            continue;
+    for protocol in Protocol::ALL {
+        let of = |all: bool| {
+            listeners().filter(move |(_, p, listen)| {
+                *p == protocol && listen.value.address.is_none() == all
+            })
         };
-        let name = one
-            .name
-            .as_ref()
-            .map_or("(no name)", |name| name.value.as_str());
-        let kind = ProblemKind::AddressBesideAll {
-            ports: other.value.to_string(),
-            name: name.to_owned(),
-            other: other.span.clone(),
-        };
-        problems.push(Problem::new(listen.span.clone(), kind));
+        let mut for_one: Vec<(&WrittenForward, &Placed<Listen>)> = of(false)
+            .map(|(forward, _, listen)| (forward, listen))
+            .collect();
+        for_one.sort_by_key(|(_, listen)| listen.value.ports.first());
+        // The one that reaches furthest among the first n.
+        let mut furthest: Vec<usize> = Vec::with_capacity(for_one.len());
+        for (n, (_, listen)) in for_one.iter().enumerate() {
+            let before = furthest.last().copied().unwrap_or(n);
+            let last = |n: usize| for_one[n].1.value.ports.last();
+            furthest.push(if listen.value.ports.last() > last(before) {
+                n
+            } else {
+                before
+            });
+        }
+        for (_, _, listen) in of(true) {
+            let ports = listen.value.ports;
+            // Of those that begin in time, the one that ends last meets these ports if any does.
+            let begin = for_one.partition_point(|(_, one)| one.value.ports.first() <= ports.last());
+            let Some(n) = begin.checked_sub(1).map(|n| furthest[n]) else {
+                continue;
+            };
+            let (one, other) = for_one[n];
+            if !other.value.ports.overlaps(ports) {
+                continue;
+            }
+            let name = one
+                .name
+                .as_ref()
+                .map_or("(no name)", |name| name.value.as_str());
+            let kind = ProblemKind::AddressBesideAll {
+                ports: other.value.to_string(),
+                name: name.to_owned(),
+                other: other.span.clone(),
+            };
+            problems.push(Problem::new(listen.span.clone(), kind));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The only file that names the YAML parser, so that it can be exchanged.
 
-use granit_parser::{Event, Parser, ScalarStyle, options};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, options};
 
 use super::MAX_VALUES;
 use super::problem::{Problem, ProblemKind, Span};
@@ -46,19 +46,12 @@ pub struct Document {
 /// What keeps the text from being read to its end: bytes that are not UTF-8, YAML's own syntax,
 /// nothing at all, a second document.
 pub fn load(text: &[u8]) -> Result<Document, Problem> {
-    let text = std::str::from_utf8(text).map_err(|error| {
+    let bytes = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         Problem::new(at..at + 1, ProblemKind::NotUtf8)
     })?;
-    // YAML allows no control character but tab and line ends (YAML 1.2.2, section 5.1), and
-    // parsers differ in what they make of them.
-    if let Some((at, found)) = text
-        .char_indices()
-        .find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}'))
-    {
-        let span = at..at + found.len_utf8();
-        return Err(Problem::new(span, ProblemKind::ControlCharacter { found }));
-    }
+    refuse_control_characters(text)?;
     let mut loader = Loader {
         text,
         stack: Vec::new(),
@@ -67,24 +60,34 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
         values: 0,
         problems: Vec::new(),
     };
+    let options = options! {
+        disallow_directives: true,
+        emit_anchor_events: true,
+        emit_unresolved_aliases: true,
+    };
     // Nesting is bounded by the parser: 255 levels, flow and block each.
-    let options = options! { emit_anchor_events: true, disallow_directives: true };
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|error| {
-            let at = error.marker().byte_offset().unwrap_or(text.len());
-            let reason = error.kind().to_string();
-            Problem::new(at..at + 1, ProblemKind::Syntax { reason })
-        })?;
+        let (event, span) = event.map_err(|error| syntax_problem(text, &error))?;
+        let range = span.byte_range().unwrap_or(0..0);
         loader.values += 1;
         if loader.values > MAX_VALUES {
-            let span = span.byte_range().unwrap_or(0..0);
-            return Err(Problem::new(span, ProblemKind::TooManyValues));
+            return Err(Problem::new(range, ProblemKind::TooManyValues));
         }
         let tag = span.tag_span().and_then(|span| span.byte_range());
         loader
             .problems
             .extend(tag.map(|span| Problem::new(span, ProblemKind::Tag)));
-        loader.take(event, span.byte_range().unwrap_or(0..0))?;
+        if let Event::DocumentStart(..) = event {
+            loader.documents += 1;
+            if loader.documents > 1 {
+                // What is wrong with the first one is worth hearing all the same.
+                loader
+                    .problems
+                    .push(Problem::new(range, ProblemKind::SeveralDocuments));
+                break;
+            }
+        }
+        loader.take(event, range);
     }
     match loader.root {
         Some(root) if !matches!(root.value, Value::Null) => Ok(Document {
@@ -93,6 +96,33 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
         }),
         _ => Err(Problem::new(0..0, ProblemKind::Empty)),
     }
+}
+
+/// YAML allows no control character but tab and line ends (YAML 1.2.2, section 5.1), and parsers
+/// differ in what they make of them. A carriage return alone ends a line to YAML and to no editor.
+fn refuse_control_characters(text: &str) -> Result<(), Problem> {
+    let lone = |at: usize| text.as_bytes().get(at + 1) != Some(&b'\n');
+    let refused = |at: usize, c: char| match c {
+        '\t' | '\n' | '\u{85}' => false,
+        '\r' => lone(at),
+        c => c.is_control(),
+    };
+    match text.char_indices().find(|(at, c)| refused(*at, *c)) {
+        None => Ok(()),
+        Some((at, found)) => Err(Problem::new(
+            at..at + found.len_utf8(),
+            ProblemKind::ControlCharacter { found },
+        )),
+    }
+}
+
+fn syntax_problem(text: &str, error: &ScanError) -> Problem {
+    let at = error.marker().byte_offset().unwrap_or(text.len());
+    let reason = error.kind().to_string();
+    // The parser has stepped over the tab that it complains of.
+    let tab = reason.contains("tab") && text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'\t');
+    let at = if tab { at - 1 } else { at };
+    Problem::new(at..at + 1, ProblemKind::Syntax { reason })
 }
 
 struct Loader<'t> {
@@ -118,21 +148,18 @@ enum Open {
 }
 
 impl Loader<'_> {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+    fn take(&mut self, event: Event<'_>, span: Span) {
         match event {
-            Event::DocumentStart(..) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return Err(Problem::new(span, ProblemKind::SeveralDocuments));
-                }
-            }
             Event::Anchor(..) => self.problems.push(Problem::new(span, ProblemKind::Alias)),
-            Event::Alias(_) => {
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 self.problems
                     .push(Problem::new(span.clone(), ProblemKind::Alias));
                 self.add(span, Value::Broken);
             }
             Event::Scalar(text, style, ..) => {
+                // A block scalar's span runs on over the line ends behind it.
+                let written = self.text.get(span.clone()).unwrap_or_default();
+                let span = span.start..span.start + written.trim_end().len().max(1);
                 let plain = style == ScalarStyle::Plain;
                 let value = match text.as_ref() {
                     "" | "~" | "null" if plain => Value::Null,
@@ -164,7 +191,6 @@ impl Loader<'_> {
             },
             _ => {}
         }
-        Ok(())
     }
 
     /// Puts a finished node where it belongs: into the innermost open collection.

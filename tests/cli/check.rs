@@ -178,3 +178,73 @@ fn a_page_is_coloured_only_for_a_terminal() {
     );
     assert!(!run.contains('\u{1b}'), "{run}");
 }
+
+/// Warnings are counted apart from errors and notes: none is lost in a crowd.
+#[test]
+fn a_warning_is_not_lost_among_many_notes() {
+    let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+    for n in 0..12_000 {
+        spec += &format!(
+            "  - {{name: f{n}, listen: {}, target: {{pod: 10.224.0.1:80}}}}\n",
+            1000 + n
+        );
+    }
+    spec += "  - {name: wide, listen: 20000-30000, target: {pod: 10.224.0.1:80}}\n";
+    let run = check(&["--deny", "wide-range", "--notes"], &spec);
+    assert!(run.starts_with("exit 1\n"), "{}", &run[..200]);
+    assert!(
+        run.contains("warning[wide-range]"),
+        "it is shown before any note"
+    );
+}
+
+/// Where a problem stands is what an editor calls the place.
+#[test]
+fn places_are_those_of_an_editor() {
+    for (spec, place) in [
+        ("firewall:\n\tinterface: eth0\n", "fw.yaml:2:1"),
+        ("\u{feff}firewal: {}\n", "fw.yaml:1:1"),
+        ("forwards: []\nsnat: \"ä\", x: 1\n", "fw.yaml:2:10"),
+        ("forwards: []\r\nfirewal: {}\r\n", "fw.yaml:2:1"),
+        ("forwards: []\rfirewal: {}\r", "fw.yaml:1:13"),
+        ("forwards: *b\n", "fw.yaml:1:11"),
+        ("a: 1\n---\nb: 1\n", "fw.yaml:2:1"),
+    ] {
+        let run = check(&[], spec);
+        assert!(run.contains(&format!("--> {place}\n")), "{spec:?}: {run}");
+    }
+    // A block's caret ends with its text.
+    let run = check(
+        &["--format", "json"],
+        "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: |\n  a\nversion: 1\n",
+    );
+    assert!(run.contains("\"end_line\": 3"), "{run}");
+}
+
+/// A key that is misspelled does not hide what is wrong with its value.
+#[test]
+fn the_value_of_a_misspelled_key_is_read() {
+    let run = check(
+        &[],
+        "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listn: 0x50, target: {pod: 10.0.0.1:80}}]\n---\n",
+    );
+    for code in ["unknown-key", "invalid-port", "several-documents"] {
+        assert!(run.contains(&format!("error[{code}]")), "{run}");
+    }
+    assert!(!run.contains("missing-key"), "{run}");
+}
+
+/// A name with a line end in it could begin a workflow command on the runner's log.
+#[test]
+fn no_line_of_a_report_is_somebody_else_s() {
+    let folder = folder();
+    let name = "a,b:c%\n::error::x.yaml";
+    fs::write(folder.path().join(name), "\"a\\n::error::pwn\": 1\n").unwrap();
+    for format in ["text", "github", "json"] {
+        let run = said(nvactl(folder.path()).args(["check", name, "--format", format]));
+        let foreign = run
+            .lines()
+            .filter(|line| line.trim_start().starts_with("::error::"));
+        assert_eq!(foreign.count(), 0, "{run}");
+    }
+}

@@ -137,11 +137,235 @@ fn what_cannot_be_compared_is_exit_2() {
         ),
         (
             ["diff", "spec.yaml", "--against", "none.v4"],
-            "there is no file `none.v4`",
+            "cannot read `none.v4`: No such file",
         ),
     ] {
         let run = said(nvactl(folder.path()).args(args));
         assert!(run.starts_with("exit 2\n--- stderr\n"), "{run}");
         assert!(run.contains(words), "{run}");
     }
+}
+
+const THREE: &str = "\
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 80, target: {pod: 10.224.0.1:80}}
+  - {name: api, listen: 81, target: {pod: 10.224.0.2:80}}
+  - {name: db, listen: 82, target: {pod: 10.224.0.3:80}}
+";
+
+/// The lines of a diff of `spec` against the rules of THREE after a change to their lines.
+fn after(tamper: impl Fn(&str) -> Vec<String>, spec: &str) -> Vec<String> {
+    let folder = folder();
+    let rules = nvactl(folder.path())
+        .args(["render", "-"])
+        .write_stdin(THREE)
+        .output()
+        .unwrap()
+        .stdout;
+    let rules = String::from_utf8(rules).unwrap();
+    let lines: Vec<String> = rules.lines().flat_map(tamper).collect();
+    fs::write(folder.path().join("rules.v4"), lines.join("\n") + "\n").unwrap();
+    let args = ["diff", "-", "--against", "rules.v4"];
+    let run = nvactl(folder.path())
+        .args(args)
+        .write_stdin(spec)
+        .output()
+        .unwrap();
+    assert_eq!(run.stderr, b"");
+    let lines = String::from_utf8(run.stdout).unwrap();
+    lines.lines().map(str::to_owned).collect()
+}
+
+fn same(line: &str) -> Vec<String> {
+    vec![line.to_owned()]
+}
+
+#[test]
+fn a_rule_that_stands_twice_is_drift() {
+    let twice = |line: &str| {
+        let times = if line.contains("comment web -j DNAT") {
+            2
+        } else {
+            1
+        };
+        vec![line.to_owned(); times]
+    };
+    let lines = after(twice, THREE);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].starts_with("! web              put in by hand, nat: -A NVACTL-PREROUTING"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn one_rule_that_was_tampered_with_says_nothing_of_the_others() {
+    for (tamper, from, to) in [
+        ("comment web -j DNAT", "-i eth0", "-i eth9"),
+        (
+            "comment web -j SNAT",
+            "SNAT --to-source 10.3.0.4",
+            "MASQUERADE",
+        ),
+        ("comment web -j DNAT", "10.224.0.1:80", "10.9.9.9:80"),
+        ("comment web -j ACCEPT", "--dport 80", "--dport 8080"),
+    ] {
+        let replaced = |line: &str| {
+            let line = if line.contains(tamper) {
+                line.replace(from, to)
+            } else {
+                line.to_owned()
+            };
+            vec![line]
+        };
+        let lines = after(replaced, THREE);
+        assert_eq!(lines.len(), 2, "{tamper}: {lines:?}");
+        assert!(
+            lines[0].starts_with("! web              put in by hand"),
+            "{tamper}: {lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("! web              taken out by hand"),
+            "{tamper}: {lines:?}"
+        );
+    }
+}
+
+/// A rule of `db` is gone, and then the spec changes as well.
+#[test]
+fn drift_and_a_change_of_the_spec_are_told_apart() {
+    let without = |line: &str| {
+        if line.contains("comment db -j SNAT") {
+            vec![]
+        } else {
+            same(line)
+        }
+    };
+    let gone = "! db               taken out by hand, nat: -A NVACTL-POSTROUTING -d 10.224.0.3/32";
+    let lines = after(without, THREE);
+    assert!(lines.len() == 1 && lines[0].starts_with(gone), "{lines:?}");
+
+    let dropped = THREE
+        .lines()
+        .filter(|line| !line.contains("db"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let lines = after(without, &dropped);
+    assert_eq!(
+        lines[0], "- db               tcp 82 → 10.224.0.3:80",
+        "{lines:?}"
+    );
+    assert!(lines.len() == 2 && lines[1].starts_with(gone), "{lines:?}");
+
+    let lines = after(without, &THREE.replace("10.224.0.3:80", "10.224.0.9:80"));
+    assert_eq!(
+        lines[0], "~ db               target 10.224.0.3:80 → 10.224.0.9:80",
+        "{lines:?}"
+    );
+    assert!(lines.len() == 2 && lines[1].starts_with(gone), "{lines:?}");
+}
+
+#[test]
+fn every_rule_in_front_of_the_jump_is_named() {
+    let in_front = |line: &str| match line {
+        "-A FORWARD -j NVACTL-FORWARD" => [
+            "-s 192.0.2.1/32 -j DROP",
+            "-s 192.0.2.2/32 -j DROP",
+            "-j NVACTL-FORWARD",
+        ]
+        .map(|rule| format!("-A FORWARD {rule}"))
+        .to_vec(),
+        line => same(line),
+    };
+    let lines = after(in_front, THREE);
+    assert_eq!(
+        lines,
+        [
+            "! (drift)          stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.1/32 -j DROP",
+            "! (drift)          stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.2/32 -j DROP",
+        ]
+    );
+}
+
+#[test]
+fn a_spec_that_stops_dropping_is_a_change() {
+    let folder = folder();
+    let keep = THREE.replace(
+        "10.3.0.4}",
+        "10.3.0.4, forward_policy: keep}\nsilence: [policy-kept]",
+    );
+    for (name, text) in [("drop.yaml", THREE), ("keep.yaml", &keep)] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    for (spec, against, words) in [
+        ("keep.yaml", "drop.yaml", "drop → keep"),
+        ("drop.yaml", "keep.yaml", "keep → drop"),
+    ] {
+        let run = said(nvactl(folder.path()).args(["diff", spec, "--against", against]));
+        assert_eq!(
+            run,
+            format!("exit 1\n--- stdout\n~ (firewall)       forward_policy {words}\n")
+        );
+    }
+    // Of rules it is not: apply would leave the policy alone, and so does the diff.
+    fs::write(
+        folder.path().join("rules.v4"),
+        "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n",
+    )
+    .unwrap();
+    let run =
+        said(nvactl(folder.path()).args(["diff", "keep.yaml", "--against", "rules.v4", "--rules"]));
+    assert!(!run.contains(":FORWARD"), "{run}");
+}
+
+#[test]
+fn rules_without_a_table_are_rules() {
+    for text in [
+        "",
+        "# Generated by iptables-save\n",
+        "\u{feff}\n  *filter\nCOMMIT\n",
+    ] {
+        let folder = folder();
+        fs::write(folder.path().join("rules.v4"), text).unwrap();
+        let args = ["diff", "-", "--against", "rules.v4"];
+        let run = said(nvactl(folder.path()).args(args).write_stdin(SOUND));
+        assert!(run.starts_with("exit 1\n--- stdout\n"), "{text:?}: {run}");
+        assert!(run.contains("\n+ web "), "{text:?}: {run}");
+    }
+    let args = ["diff", "-", "--against", "/dev/zero"];
+    let run = said(nvactl(folder().path()).args(args).write_stdin(SOUND));
+    assert!(run.starts_with("exit 2\n"), "{run}");
+    assert!(run.contains("is larger than 256 MiB"), "{run}");
+}
+
+/// Comments and file names are somebody else's text.
+#[test]
+fn nothing_breaks_out_of_the_markdown() {
+    let folder = folder();
+    let rules = "*filter\n:NVACTL-FORWARD - [0:0]\n-A NVACTL-FORWARD -m comment --comment \"x` | <img src=x> @you \\\\| ```\" -j ACCEPT\nCOMMIT\n";
+    let name = "a`|<b>@c.v4";
+    fs::write(folder.path().join(name), rules).unwrap();
+    let args = [
+        "diff",
+        "-",
+        "--against",
+        name,
+        "--format",
+        "markdown",
+        "--rules",
+    ];
+    let run = said(nvactl(folder.path()).args(args).write_stdin(SOUND));
+    let (table, rules) = run.split_once("<details>").expect("it has rules");
+    assert!(
+        !table.contains(['@', '`']) && !table.contains("<img") && !table.contains("<b>"),
+        "{table}"
+    );
+    for row in table.lines().filter(|line| line.starts_with('|')) {
+        assert_eq!(row.matches('|').count(), 4, "{row}");
+    }
+    assert!(
+        rules.contains("\n````diff\n") && rules.contains("\n````\n"),
+        "{rules}"
+    );
 }

@@ -13,9 +13,10 @@ use nvactl::unplan::unplan;
 /// A text that may be a spec.
 pub fn of_spec(text: &[u8]) {
     let spec::Reading { set, problems } = spec::examine(text);
-    let lossy = String::from_utf8_lossy(text);
+    let lossy = page::text_of(text);
+    let lines = page::LineIndex::new(&lossy);
     for problem in &problems {
-        let annotation = Annotation::new(&lossy, problem);
+        let annotation = Annotation::new(&lines, problem);
         assert!(annotation.line >= 1 && annotation.column >= 1);
         assert_eq!(annotation.as_workflow_command("x").lines().count(), 1);
     }
