@@ -144,7 +144,9 @@ impl Reader {
             words.remove(0);
         }
         match words.as_slice() {
-            [append, chain, rule @ ..] if append.spelled() == "-A" => {
+            [append, chain, rule @ ..]
+                if append.spelled() == "-A" && !chain.spelled().contains(['"', '\\']) =>
+            {
                 let chain = ChainName::from(chain.spelled());
                 Ok(Read::Rule(*table, chain, read_rule(rule, chains)))
             }
