@@ -32,6 +32,10 @@ pub struct Cli {
     #[arg(short, long, global = true)]
     pub verbose: bool,
 
+    /// Where the lock and the history are [default: `$NVACTL_STATE_DIR`, else /var/lib/nvactl].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -95,6 +99,17 @@ Examples:
   sudo nvactl remove --dry-run
   sudo nvactl remove --forward-policy accept")]
     Remove(Remove),
+    /// List the changes made so far, the newest first; rollback takes their numbers.
+    #[command(after_help = "Example:\n  sudo nvactl history")]
+    History,
+    /// Go back to what was loaded before a change.
+    ///
+    /// Without a number, before the last one. It is a change of its own, which can be rolled back.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl rollback --dry-run
+  sudo nvactl rollback 3")]
+    Rollback(Rollback),
     /// Show or set the kernel's IPv4 forwarding.
     #[command(after_help = "\
 Examples:
@@ -205,6 +220,29 @@ pub struct Apply {
     /// Print what would change, change nothing, and exit 1 if anything would.
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Do not try the change in an empty network namespace first.
+    #[arg(long)]
+    pub no_trial: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The number that history shows.
+    #[arg(default_value_t = 1, value_name = "N")]
+    pub number: usize,
+
+    /// Print what would change, change nothing, and exit 1 if anything would.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -286,6 +324,10 @@ pub struct Remove {
     /// Set the FORWARD policy as well.
     #[arg(long, value_name = "POLICY")]
     pub forward_policy: Option<RemovedPolicy>,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -328,4 +370,8 @@ pub struct Persist {
     /// Put only nvactl's rules into the file, and leave its other lines alone.
     #[arg(long)]
     pub own: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
 }

@@ -292,6 +292,16 @@ impl Changes<'_> {
                     line(Line::Chain(name, None));
                 }
             }
+            // The jumps before the rules: the kernel refuses a rule in a chain that a hook leads to
+            // by itself, not by the jump, so that the error is about that rule.
+            for jump in &table.jumps {
+                for rule in &jump.removed {
+                    line(Line::Delete(jump.chain, rule));
+                }
+                for (n, rule) in jump.inserted.iter().enumerate() {
+                    line(Line::Insert(jump.chain, n + 1, rule));
+                }
+            }
             for chain in &table.chains {
                 match chain {
                     ChainChange::Edit { name, edits, .. } if chain.refilled().is_none() => {
@@ -311,14 +321,6 @@ impl Changes<'_> {
                             line(Line::Append(name, rule));
                         }
                     }
-                }
-            }
-            for jump in &table.jumps {
-                for rule in &jump.removed {
-                    line(Line::Delete(jump.chain, rule));
-                }
-                for (n, rule) in jump.inserted.iter().enumerate() {
-                    line(Line::Insert(jump.chain, n + 1, rule));
                 }
             }
             // All emptied before the first goes: rules of one may lead to another.

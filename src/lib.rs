@@ -40,4 +40,5 @@ pub mod spec;
 pub mod splice;
 pub mod sysctl;
 pub mod token;
+pub mod trial;
 pub mod unplan;

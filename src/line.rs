@@ -77,6 +77,12 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+/// Whether a line of a script brings a rule.
+#[must_use]
+pub fn brings_rule(line: &str) -> bool {
+    line.starts_with("-A ") || line.starts_with("-I ")
+}
+
 fn write_rule(
     f: &mut fmt::Formatter<'_>,
     command: &str,

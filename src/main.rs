@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    let code = match commands::run(cli.command, &mut console) {
+    let code = match commands::run(cli, &mut console) {
         Ok(exit) => exit.code(),
         Err(error) => commands::fail(&error, &mut console),
     };

@@ -170,6 +170,13 @@ impl Reader {
     }
 }
 
+/// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
+#[must_use]
+pub fn comment_of(line: &str) -> Option<String> {
+    let mut words = tokens(line).skip_while(|word| word.spelled() != "--comment");
+    words.nth(1).map(|word| word.value().into_owned())
+}
+
 fn read_rule(words: &[Token], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {
         matches: Vec::new(),

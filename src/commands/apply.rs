@@ -1,12 +1,16 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{Console, Exit, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::foreign;
-use crate::host::{self, iptables, lock, sysctl, transaction};
+use crate::host::state::State;
+use crate::host::transaction::Transaction;
+use crate::host::{self, iptables, lock, sysctl};
 use crate::line::Line;
 use crate::plan::plan;
 use crate::ruleset::{Policy, Ruleset};
@@ -17,12 +21,13 @@ const MOST_RIVALS: usize = 20;
 /// How many forwards are named for each.
 const MOST_NAMES: usize = 3;
 
-pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     source.trusted()?;
     host::require_root("apply")?;
     let want = plan(&set);
-    let _lock = lock::take()?;
+    let state = State::open(state_dir)?;
+    let _lock = lock::take(&state, args.lock_timeout)?;
     let live = iptables::read()?;
     let changes = diff::changes(&live.ruleset, &want);
     announce_policy(&changes, console);
@@ -54,7 +59,14 @@ pub fn run(args: &Apply, console: &mut Console) -> Result<Exit> {
         console.say(format_args!("{name}: would change: {counts}"));
         return Ok(Exit::Differs);
     }
-    transaction::commit(&live.ruleset, &want)?;
+    Transaction {
+        state: &state,
+        before: &live.ruleset,
+        want: &want,
+        action: format!("apply {name}"),
+        trial: !args.no_trial,
+    }
+    .commit()?;
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
     console.note("this holds until the next boot; `nvactl persist` keeps it");

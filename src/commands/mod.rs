@@ -7,6 +7,7 @@ mod check;
 mod console;
 mod diff;
 mod explain;
+mod history;
 mod persist;
 mod remove;
 mod render;
@@ -18,9 +19,10 @@ use anyhow::{Context as _, Result};
 pub use console::Console;
 use thiserror::Error;
 
-use crate::cli::Command;
+use crate::cli::{Cli, Command};
 use crate::host::iptables::IptablesError;
 use crate::host::spec_source::{self, Source, SourceError};
+use crate::host::state::State;
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
 use crate::spec::{self, ForwardSet, Problem, Reading, Severity, page};
@@ -84,6 +86,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .and_then(SourceError::hint)
             })
             .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<TransactionError>()
+                    .and_then(TransactionError::hint)
+            })
             .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
     })
 }
@@ -92,20 +99,36 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 ///
 /// # Errors
 /// Whatever kept it from being done; [`fail`] prints it.
-pub fn run(command: Command, console: &mut Console) -> Result<Exit> {
+pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
+    let Cli {
+        state_dir, command, ..
+    } = cli;
+    let state_dir = state_dir.as_deref();
     let reports = matches!(
         command,
-        Command::Check(_) | Command::Render(_) | Command::Diff(_) | Command::Explain(_)
+        Command::Check(_)
+            | Command::Render(_)
+            | Command::Diff(_)
+            | Command::Explain(_)
+            | Command::History
     );
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
-        Command::Apply(args) => apply::run(&args, console),
+        Command::Apply(args) => apply::run(&args, state_dir, console),
         Command::Diff(args) => diff::run(&args, console),
         Command::Explain(args) => explain::run(&args, console),
-        Command::Remove(args) => remove::run(&args, console),
+        Command::Remove(args) => remove::run(&args, state_dir, console),
+        Command::History => {
+            host::require_root("history")?;
+            history::list(&State::open(state_dir)?, console)
+        }
+        Command::Rollback(args) => {
+            host::require_root("rollback")?;
+            history::rollback(&args, &State::open(state_dir)?, console)
+        }
         Command::Sysctl { action } => sysctl::run(&action, console),
-        Command::Persist(args) => persist::run(&args, console),
+        Command::Persist(args) => persist::run(&args, state_dir, console),
     }?;
     match console.finish() {
         Err(error) if reports => Err(error).context("cannot write to standard output"),
@@ -141,6 +164,8 @@ pub enum Refusal {
     },
     #[error("the plan has {count} lines, numbered from 1")]
     NoSuchRule { count: usize },
+    #[error("{} kept: no change has that number", counted(*.count, "state"))]
+    NoSuchState { count: usize },
     #[error("no rules are loaded, and a file without any would let everything through at boot")]
     NothingToKeep,
 }
@@ -149,6 +174,7 @@ impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
+            Refusal::NoSuchState { .. } => Some("sudo nvactl history".to_owned()),
             Refusal::ForeignRules { .. } => Some(
                 "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
             ),

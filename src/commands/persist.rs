@@ -10,19 +10,21 @@ use crate::diff;
 use crate::foreign;
 use crate::host::iptables::{self, Live};
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
+use crate::host::state::State;
 use crate::host::{self, file, lock};
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Policy, TableName};
 use crate::splice;
 
-pub fn run(args: &Persist, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Persist, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
     let checked = match &args.spec {
         Some(path) => Some(load_spec(Some(path), console)?),
         None => None,
     };
     host::require_root("persist")?;
-    let _lock = lock::take()?;
+    let state = State::open(state_dir)?;
+    let _lock = lock::take(&state, args.lock_timeout)?;
     let live = iptables::read()?;
     if !live.warning.is_empty() {
         console.warn(&live.warning);

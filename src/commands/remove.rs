@@ -1,5 +1,7 @@
 //! `nvactl remove`: takes out what nvactl owns.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{Console, Exit, Refusal, counted};
@@ -7,14 +9,17 @@ use crate::cli::Remove;
 use crate::diff;
 use crate::foreign;
 use crate::host::persistence::RULES_FILE;
-use crate::host::{self, file, iptables, lock, transaction};
+use crate::host::state::State;
+use crate::host::transaction::Transaction;
+use crate::host::{self, file, iptables, lock};
 use crate::line::Line;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
-pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Remove, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;
-    let _lock = lock::take()?;
+    let state = State::open(state_dir)?;
+    let _lock = lock::take(&state, args.lock_timeout)?;
     let live = iptables::read()?;
     if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
         return Err(Refusal::StillReferenced {
@@ -33,7 +38,14 @@ pub fn run(args: &Remove, console: &mut Console) -> Result<Exit> {
     } else if args.dry_run {
         console.print(&changes.report());
     } else {
-        transaction::commit(&live.ruleset, &want)?;
+        Transaction {
+            state: &state,
+            before: &live.ruleset,
+            want: &want,
+            action: "remove".to_owned(),
+            trial: false,
+        }
+        .commit()?;
         let (_, removed) = changes.rule_counts();
         console.say(format_args!("removed {}", counted(removed, "rule")));
     }

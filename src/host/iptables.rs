@@ -125,6 +125,41 @@ pub fn load(script: &str) -> Result<(), IptablesError> {
     run("iptables-restore", &args, script.as_bytes()).map(drop)
 }
 
+/// Why a trial did not succeed.
+#[derive(Debug, Error)]
+pub enum TrialError {
+    /// No namespace can be made here; that says nothing of the rules.
+    #[error("no network namespace can be made: {0}")]
+    Impossible(String),
+    #[error(transparent)]
+    Refused(IptablesError),
+}
+
+/// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
+/// only the kernel refuses (measured).
+///
+/// # Errors
+/// When it does not load, or there can be no trial.
+pub fn try_out(text: &str) -> Result<(), TrialError> {
+    let restore = ["iptables-restore", "--noflush", "-w", LOCK_WAIT];
+    let args = [&["--net", "--"][..], &restore].concat();
+    let output = match child::run("unshare", &args, text.as_bytes(), LIMIT) {
+        Ok(output) => output,
+        Err(error) => return Err(TrialError::Impossible(error.to_string())),
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    if output.stderr.starts_with("unshare:") {
+        return Err(TrialError::Impossible(output.stderr));
+    }
+    Err(TrialError::Refused(IptablesError::Failed {
+        program: restore.join(" "),
+        code: output.status.code(),
+        words: output.stderr,
+    }))
+}
+
 /// Has iptables-restore read a whole file's text, without loading it.
 ///
 /// # Errors

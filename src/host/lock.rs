@@ -1,18 +1,15 @@
 //! One nvactl at a time: two that read, change and read back at once would each undo the other.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-const FOLDER: &str = "/var/lib/nvactl";
-
-/// Longer than iptables-restore takes for ten thousand forwards.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::state::State;
 
 /// Held until it is dropped, or the process ends in whatever way.
 #[derive(Debug)]
@@ -24,25 +21,22 @@ pub struct Lock {
 pub enum LockError {
     #[error("cannot lock `{}`", .path.display())]
     Failed { path: PathBuf, source: io::Error },
-    #[error("another nvactl ({holder}) is changing the rules, and was not done within {} seconds", PATIENCE.as_secs())]
-    Held { holder: String },
+    #[error(
+        "another nvactl ({holder}) is changing the rules, and was not done within {seconds} seconds"
+    )]
+    Held { holder: String, seconds: u64 },
 }
 
-/// Takes nvactl's own lock, waiting for whoever holds it.
+/// Takes nvactl's own lock, waiting so many seconds for whoever holds it.
 ///
 /// # Errors
-/// When it is held too long, or its file cannot be made.
-pub fn take() -> Result<Lock, LockError> {
-    let path = Path::new(FOLDER).join("lock");
+/// When it is held longer, or its file cannot be made.
+pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
+    let path = state.lock_file();
     let failed = |source| LockError::Failed {
         path: path.clone(),
         source,
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(FOLDER)
-        .map_err(failed)?;
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -50,7 +44,7 @@ pub fn take() -> Result<Lock, LockError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match file.try_lock() {
             Ok(()) => break,
@@ -62,13 +56,19 @@ pub fn take() -> Result<Lock, LockError> {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
                 return Err(LockError::Held {
                     holder: holder.trim().to_owned(),
+                    seconds,
                 });
             }
         }
     }
     // For whoever waits in vain; the lock holds without it.
+    let words = std::env::args_os().skip(1);
+    let words: Vec<String> = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let command = format!("nvactl {}", words.join(" "));
     let _ = file
         .set_len(0)
-        .and_then(|()| writeln!(file, "process {}", std::process::id()));
+        .and_then(|()| writeln!(file, "process {}, {command}", std::process::id()));
     Ok(Lock { _file: file })
 }

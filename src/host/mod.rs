@@ -6,7 +6,9 @@ pub mod file;
 pub mod iptables;
 pub mod lock;
 pub mod persistence;
+pub mod signals;
 pub mod spec_source;
+pub mod state;
 pub mod sysctl;
 pub mod transaction;
 

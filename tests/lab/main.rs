@@ -8,6 +8,7 @@ mod persistence;
 mod scenarios;
 mod sysctl;
 mod traffic;
+mod transaction;
 mod walk;
 
 use lab::Said;
@@ -60,7 +61,7 @@ on_both_backends! {
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
     lifecycle::what_did_not_take_is_undone,
-    lifecycle::what_cannot_be_undone_is_exit_3,
+    lifecycle::what_cannot_be_read_back_is_exit_3,
     lifecycle::a_table_that_iptables_cannot_show_is_not_taken_for_empty,
     lifecycle::a_report_that_nobody_reads_is_no_reason_to_stop,
     lifecycle::applies_at_once_take_turns,
@@ -78,6 +79,16 @@ on_both_backends! {
     persistence::emptiness_is_not_kept,
     persistence::the_same_rules_do_not_push_out_the_backup,
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
+    transaction::a_rule_that_the_kernel_refuses_is_named_with_its_forward,
+    transaction::what_is_there_already_is_not_tried,
+    transaction::each_change_can_be_rolled_back,
+    transaction::rolling_back_leaves_a_policy_alone_that_nvactl_never_set,
+    transaction::the_last_twenty_states_are_kept,
+    transaction::what_another_namespace_remembers_is_not_acted_on,
+    transaction::without_a_place_for_history_nothing_is_changed,
+    transaction::whoever_holds_the_lock_is_named,
+    transaction::a_signal_ends_it_in_one_of_the_two_states,
+    transaction::a_failed_undo_leaves_the_script_that_mends_it,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,

@@ -8,6 +8,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -109,9 +110,17 @@ impl Host {
             .spawn()
             .expect("it starts");
         let mut pipe = child.stdin.take().expect("it is piped");
-        pipe.write_all(stdin.as_bytes()).expect("it reads");
+        // A command that has no use for its standard input may have ended before it was written.
+        let written = pipe.write_all(stdin.as_bytes());
+        let unread = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        assert!(written.as_ref().err().is_none_or(unread), "{written:?}");
         drop(pipe);
         child.wait_with_output().expect("it ends")
+    }
+
+    /// Whether there is a file on this host.
+    pub fn exists(&self, path: &str) -> bool {
+        std::path::Path::new(&format!("/proc/{}/root{path}", self.pid())).exists()
     }
 
     /// Runs `work` on a thread that is on this host, so that the sockets it makes are.
@@ -131,6 +140,15 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+    }
+}
+
+/// Waits until a condition holds, ten seconds at most.
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

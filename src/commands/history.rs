@@ -1,0 +1,82 @@
+//! `nvactl history` and `nvactl rollback`: the states before each change, and the way back to one.
+
+use anyhow::{Context as _, Result};
+
+use super::{Console, Exit, Refusal, counted};
+use crate::cli::Rollback;
+use crate::diff;
+use crate::host::state::{Before, State};
+use crate::host::transaction::Transaction;
+use crate::host::{self, iptables, lock};
+use crate::parse;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+
+pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
+    let states = state.remembered()?;
+    if states.is_empty() {
+        console.say("nothing has been changed yet");
+    }
+    for (n, before) in states.iter().enumerate() {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(before.time);
+        console.say(format_args!(
+            "{:>3}  {}  before: {}",
+            n + 1,
+            humantime::format_rfc3339_seconds(time),
+            before.action
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+pub fn rollback(args: &Rollback, state: &State, console: &mut Console) -> Result<Exit> {
+    host::require_root("rollback")?;
+    let _lock = lock::take(state, args.lock_timeout)?;
+    let states = state.remembered()?;
+    let number = args.number;
+    if number == 0 || number > states.len() {
+        return Err(Refusal::NoSuchState {
+            count: states.len(),
+        }
+        .into());
+    }
+    let want = state_to_restore(&states[..number])?;
+    let live = iptables::read()?;
+    let changes = diff::changes(&live.ruleset, &want);
+    let before = &states[number - 1].action;
+    if changes.is_empty() {
+        console.say(format_args!(
+            "no changes: what is loaded is what was loaded before {before}"
+        ));
+        return Ok(Exit::Done);
+    }
+    if args.dry_run {
+        console.print(&changes.report());
+        return Ok(Exit::Differs);
+    }
+    Transaction {
+        state,
+        before: &live.ruleset,
+        want: &want,
+        action: format!("rollback {number}"),
+        trial: true,
+    }
+    .commit()?;
+    let (added, removed) = changes.rule_counts();
+    console.say(format_args!(
+        "back to what was loaded before {before}: {} added, {} removed",
+        counted(added, "rule"),
+        counted(removed, "rule")
+    ));
+    Ok(Exit::Done)
+}
+
+/// The rules of the oldest of these states, newest first. The FORWARD policy only if a change since
+/// has set it.
+fn state_to_restore(states: &[Before]) -> Result<Ruleset> {
+    let oldest = states.last().context("there is a state")?;
+    let mut want = parse::parse(&oldest.rules).context("the state that was kept is damaged")?;
+    if states.iter().all(|state| !state.sets_policy) {
+        want.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+    }
+    Ok(want)
+}

@@ -1,0 +1,215 @@
+//! What nvactl remembers: one folder with the lock, the states before each change, and the change
+//! that waits for its confirmation.
+//!
+//! What was recorded in one network namespace says nothing of another, and is not acted on there.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::file::{self, FileError};
+
+/// How many states before a change are kept.
+pub const KEPT: usize = 20;
+
+/// The folder, which only root may enter.
+#[derive(Debug, Clone)]
+pub struct State {
+    folder: PathBuf,
+}
+
+#[derive(Debug, Error)]
+pub enum StateError {
+    #[error("cannot make the folder `{}`", .path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("cannot read the folder `{}`", .path.display())]
+    List { path: PathBuf, source: io::Error },
+    #[error("cannot remove `{}`", .path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("`{}` is damaged", .path.display())]
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("the network namespace of this process cannot be told")]
+    Namespace(#[source] io::Error),
+}
+
+/// What nvactl owned before a change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Before {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// As `/proc/self/ns/net` names it.
+    pub namespace: String,
+    /// What was about to be done: `apply forward.yaml`.
+    pub action: String,
+    /// nvactl's part of the rules, the FORWARD policy included, as iptables-restore text.
+    pub rules: String,
+    /// Whether the change was to set the FORWARD policy: if not, it is not to be set back.
+    pub sets_policy: bool,
+}
+
+impl Before {
+    /// # Errors
+    /// When the kernel does not tell the network namespace.
+    pub fn now(action: String, rules: String, sets_policy: bool) -> Result<Self, StateError> {
+        Ok(Self {
+            time: seconds_now(),
+            namespace: namespace()?,
+            action,
+            rules,
+            sets_policy,
+        })
+    }
+}
+
+/// Seconds since 1970; 0 on a machine whose clock stands before.
+#[must_use]
+pub fn seconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn namespace() -> Result<String, StateError> {
+    fs::read_link("/proc/self/ns/net")
+        .map(|link| link.to_string_lossy().into_owned())
+        .map_err(StateError::Namespace)
+}
+
+impl State {
+    /// The folder named, else `$NVACTL_STATE_DIR`, else `/var/lib/nvactl`; made with mode 0700 where
+    /// there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(named: Option<&Path>) -> Result<Self, StateError> {
+        let from_environment = || std::env::var_os("NVACTL_STATE_DIR").map(PathBuf::from);
+        let folder = named
+            .map(Path::to_owned)
+            .or_else(|| from_environment().filter(|path| !path.as_os_str().is_empty()))
+            .unwrap_or_else(|| PathBuf::from("/var/lib/nvactl"));
+        make_folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    /// Where the script goes that mends by hand what nvactl could not.
+    #[must_use]
+    pub fn undo_script(&self) -> PathBuf {
+        self.folder.join("undo.rules")
+    }
+
+    fn history(&self) -> PathBuf {
+        self.folder.join("history")
+    }
+
+    /// Keeps a state, and forgets the oldest beyond [`KEPT`].
+    ///
+    /// # Errors
+    /// When it cannot be written: then the change must not be made.
+    pub fn remember(&self, before: &Before) -> Result<(), StateError> {
+        make_folder(&self.history())?;
+        let numbers = self.numbers()?;
+        let next = numbers.last().map_or(1, |last| last + 1);
+        write_json(&self.entry(next), before)?;
+        let surplus = (numbers.len() + 1).saturating_sub(KEPT);
+        for number in &numbers[..surplus.min(numbers.len())] {
+            remove(&self.entry(*number))?;
+        }
+        Ok(())
+    }
+
+    /// The states kept in this network namespace, the newest first.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn remembered(&self) -> Result<Vec<Before>, StateError> {
+        let here = namespace()?;
+        let mut states = Vec::new();
+        for number in self.numbers()?.into_iter().rev() {
+            let before: Option<Before> = read_json(&self.entry(number))?;
+            states.extend(before.filter(|before| before.namespace == here));
+        }
+        Ok(states)
+    }
+
+    fn entry(&self, number: u64) -> PathBuf {
+        self.history().join(format!("{number:08}.json"))
+    }
+
+    /// The numbers of the states kept, in rising order.
+    fn numbers(&self) -> Result<Vec<u64>, StateError> {
+        let folder = self.history();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => {
+                return Err(StateError::List {
+                    path: folder,
+                    source,
+                });
+            }
+        };
+        let mut numbers: Vec<u64> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                name.to_str()?.strip_suffix(".json")?.parse().ok()
+            })
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StateError::Make {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    let text = serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(file::replace(path, &text, 0o600)?)
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {
+    let Some(bytes) = file::read(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| StateError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn remove(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Remove {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

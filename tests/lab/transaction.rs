@@ -1,0 +1,320 @@
+//! A change is made whole or not at all, and what was there before can be had back.
+
+use std::process::Stdio;
+
+use crate::lab::{Backend, Said, save};
+use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::namespace::{Host, wait_for};
+use crate::nvactl;
+
+/// `-j DNAT` in POSTROUTING: `--test` lets it pass, and the kernel refuses it.
+const REFUSED_BY_THE_KERNEL: &str = "sed '/49183 .*comment web -j SNAT/s/-j SNAT --to-source/-j DNAT --to-destination/' | real \"$@\"";
+
+pub fn a_rule_that_the_kernel_refuses_is_named_with_its_forward(backend: Backend) {
+    let host = firewall(backend);
+    let changed = SPEC.replace("49182", "49183").replace("games", "play");
+    for before in [None, Some(SPEC)] {
+        if let Some(spec) = before {
+            apply(&host, spec);
+        }
+        let saved = save(&host);
+        fake(&host, "iptables-restore", REFUSED_BY_THE_KERNEL);
+        for args in [&["apply", "-"][..], &["apply", "-", "--no-trial"]] {
+            let said = nvactl(&host, args, &changed);
+            assert_eq!(said.code, 2, "{said:?}");
+            let tried = args.len() == 2;
+            assert_eq!(
+                said.stderr.contains("the kernel refuses"),
+                tried,
+                "{said:?}"
+            );
+            // Without a trial, legacy does not say which rule it was.
+            if tried || backend == Backend::Nft {
+                assert!(
+                    said.stderr.contains("a rule of the forward `web`"),
+                    "{said:?}"
+                );
+                assert!(said.stderr.contains("--dport 80 -m conntrack"), "{said:?}");
+            }
+            assert!(
+                said.stderr
+                    .contains("`iptables-restore --noflush -w 10` failed: "),
+                "{said:?}"
+            );
+            assert_eq!(rules(&save(&host)), rules(&saved));
+        }
+        unfake(&host, "iptables-restore");
+    }
+    apply(&host, &changed);
+}
+
+/// Without the tables that are listed once somebody has looked into them.
+fn rules(saved: &str) -> Vec<&str> {
+    let unused = |line: &&str| {
+        !(line.starts_with('*') || line.ends_with("ACCEPT [0:0]") || *line == "COMMIT")
+    };
+    saved.lines().filter(unused).collect()
+}
+
+/// A line of others that does not load in the trial is no reason to refuse the change.
+pub fn what_is_there_already_is_not_tried(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    host.run("iptables -N MINE");
+    host.run("iptables -I NVACTL-FORWARD 1 -j MINE");
+    let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!save(&host).contains("-j MINE"), "drift is mended");
+}
+
+pub fn each_change_can_be_rolled_back(backend: Backend) {
+    let host = firewall(backend);
+    let empty = save(&host);
+    let states: Vec<String> = ["49182", "49183", "49184"]
+        .map(|port| {
+            apply(&host, &SPEC.replace("49182", port));
+            save(&host)
+        })
+        .to_vec();
+    // Nothing to do is nothing to remember.
+    apply(&host, &SPEC.replace("49182", "49184"));
+    let history = |host: &Host| nvactl(host, &["history"], "").stdout;
+    let lines: Vec<String> = history(&host)
+        .lines()
+        .map(|line| line[27..].to_owned())
+        .collect();
+    assert_eq!(lines, ["before: apply <stdin>"; 3]);
+
+    let said = nvactl(&host, &["rollback", "--dry-run"], "");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(save(&host), states[2]);
+    let rollback = |n: &str| {
+        let said = nvactl(&host, &["rollback", n], "");
+        assert_eq!(said.code, 0, "{said:?}");
+    };
+    rollback("1");
+    assert_eq!(save(&host), states[1]);
+    // The way back is a change, which can be taken back.
+    assert!(
+        history(&host)
+            .lines()
+            .next()
+            .is_some_and(|line| line.ends_with("before: rollback 1"))
+    );
+    rollback("1");
+    assert_eq!(save(&host), states[2]);
+    rollback("4");
+    assert_eq!(save(&host), states[0]);
+    // Before the first one there was nothing of nvactl's, and FORWARD accepted.
+    rollback("6");
+    assert_eq!(rules(&save(&host)), rules(&empty));
+    for n in ["0", "99"] {
+        let said = nvactl(&host, &["rollback", n], "");
+        assert_eq!(said.code, 2, "{said:?}");
+    }
+    assert_eq!(host.run("stat -c %a /var/lib/nvactl"), "700\n");
+}
+
+/// A policy that no change has set is not set back.
+pub fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend) {
+    let host = firewall(backend);
+    let keep = SPEC.replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}");
+    apply(&host, &keep);
+    apply(&host, &keep.replace("49182", "49183"));
+    host.run("iptables -P FORWARD DROP");
+    assert_eq!(nvactl(&host, &["rollback", "2"], "").code, 0);
+    let saved = save(&host);
+    assert!(
+        saved.contains(":FORWARD DROP") && !saved.contains("NVACTL"),
+        "{saved}"
+    );
+}
+
+pub fn the_last_twenty_states_are_kept(backend: Backend) {
+    let host = firewall(backend);
+    for n in 0..23 {
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial"],
+            &SPEC.replace("49182", &format!("{}", 50000 + n)),
+        );
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    assert_eq!(nvactl(&host, &["history"], "").stdout.lines().count(), 20);
+    assert_eq!(host.run("ls /var/lib/nvactl/history").lines().count(), 20);
+}
+
+pub fn what_another_namespace_remembers_is_not_acted_on(backend: Backend) {
+    let (host, other) = (firewall(backend), firewall(backend));
+    for host in [&host, &other] {
+        host.shell("mkdir -p /var/lib/nvactl");
+    }
+    apply(&host, SPEC);
+    let kept = host.run("cat /var/lib/nvactl/history/00000001.json");
+    other.shell("mkdir -p /var/lib/nvactl/history");
+    let copied = other.feed(
+        "sh",
+        &["-c", "cat > /var/lib/nvactl/history/00000001.json"],
+        &kept,
+    );
+    assert!(copied.status.success());
+    assert_eq!(
+        nvactl(&other, &["history"], "").stdout,
+        "nothing has been changed yet\n"
+    );
+    assert_eq!(nvactl(&other, &["rollback"], "").code, 2);
+}
+
+/// The state before must be on disk before the change is made.
+pub fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    let changed = SPEC.replace("49182", "49183");
+    for (make, words) in [
+        (
+            "mount -t tmpfs -o size=8k tmpfs /var/lib/nvactl; head -c 100000 /dev/zero > /var/lib/nvactl/x || true",
+            "No space left",
+        ),
+        (
+            "mount -o remount,ro /var/lib/nvactl",
+            "Read-only file system",
+        ),
+    ] {
+        host.shell(make);
+        let said = nvactl(&host, &["apply", "-"], &changed);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains(words), "{said:?}");
+        assert_eq!(save(&host), before);
+    }
+    // Another folder will do.
+    let said = nvactl(
+        &host,
+        &["--state-dir", "/run/state", "apply", "-"],
+        &changed,
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+pub fn whoever_holds_the_lock_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    fake(
+        &host,
+        "iptables-restore",
+        "touch /run/loading; while [ ! -e /run/go ]; do sleep 0.05; done; real \"$@\"",
+    );
+    let mut first = host
+        .command(env!("CARGO_BIN_EXE_nvactl"))
+        .args(["remove"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_for("the first is loading", || host.exists("/run/loading"));
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--lock-timeout", "1"],
+        &SPEC.replace("49182", "49183"),
+    );
+    assert_eq!(said.code, 2, "{said:?}");
+    let holder = format!("another nvactl (process {}, nvactl remove)", first.id());
+    assert!(said.stderr.contains(&holder), "{said:?}");
+    assert_eq!(save(&host), before);
+    host.run("touch /run/go");
+    assert!(first.wait().expect("it ends").success());
+    assert!(!save(&host).contains("NVACTL"));
+}
+
+/// A signal in the middle: the change is carried through.
+pub fn a_signal_ends_it_in_one_of_the_two_states(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    for signal in ["INT", "TERM", "HUP"] {
+        let port = format!(
+            "{}",
+            50000 + signal.len() * 100 + usize::from(signal.as_bytes()[0])
+        );
+        host.shell("rm -f /run/loading /run/go");
+        fake(
+            &host,
+            "iptables-restore",
+            "touch /run/loading; while [ ! -e /run/go ]; do sleep 0.05; done; real \"$@\"",
+        );
+        host.feed(
+            "sh",
+            &["-c", "cat > /run/spec.yaml"],
+            &SPEC.replace("49182", &port),
+        );
+        let run = host
+            .command(env!("CARGO_BIN_EXE_nvactl"))
+            .args(["apply", "/run/spec.yaml", "--no-trial"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        wait_for("it is loading", || host.exists("/run/loading"));
+        host.run(&format!("kill -{signal} {}", run.id()));
+        host.run("touch /run/go");
+        let said = Said::from(run.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, 0, "{signal}: {said:?}");
+        unfake(&host, "iptables-restore");
+        assert!(save(&host).contains(&format!("--dport {port}")), "{signal}");
+        assert_eq!(
+            nvactl(&host, &["apply", "--dry-run", "/run/spec.yaml"], "").code,
+            0,
+            "{signal}"
+        );
+    }
+}
+
+/// What is loaded now and how to mend it, when even undoing fails.
+pub fn a_failed_undo_leaves_the_script_that_mends_it(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    // Every table but the last is loaded, and then it says that it failed: twice.
+    fake(
+        &host,
+        "iptables-restore",
+        "sed '/^COMMIT/q' > /run/script; real \"$@\" < /run/script; echo refused >&2; exit 1",
+    );
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial"],
+        &SPEC.replace("10.224.0.118:80", "10.224.0.119:80"),
+    );
+    unfake(&host, "iptables-restore");
+    // The first table of the undo was loaded as well, so this one ends well.
+    assert_eq!((said.code, save(&host) == before), (2, true), "{said:?}");
+
+    fake(
+        &host,
+        "iptables-restore",
+        "if mkdir /run/first 2>/dev/null; then sed '/^COMMIT/q' > /run/script; real \"$@\" < /run/script; fi; echo refused >&2; exit 1",
+    );
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial"],
+        &SPEC.replace("10.224.0.118:80", "10.224.0.119:80"),
+    );
+    unfake(&host, "iptables-restore");
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_ne!(save(&host), before, "it is the truth");
+    assert!(
+        said.stderr
+            .contains("- -A NVACTL-FORWARD -d 10.224.0.119/32"),
+        "{said:?}"
+    );
+    let hint = said
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: to bring the old rules back by hand: sudo "));
+    let (command, _) = hint
+        .expect("there is a command")
+        .split_once("; to look")
+        .expect("and another");
+    host.shell(command);
+    assert_eq!(save(&host), before);
+}
