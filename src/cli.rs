@@ -99,6 +99,16 @@ Examples:
   sudo nvactl remove --dry-run
   sudo nvactl remove --forward-policy accept")]
     Remove(Remove),
+    /// Keep a change that was applied with --confirm, or undo it at once.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl apply forward.yaml --confirm 60
+  sudo nvactl confirm
+  sudo nvactl confirm --status")]
+    Confirm(Confirm),
+    /// Undo a change when its time is up.
+    #[command(hide = true)]
+    Watchdog { id: String },
     /// List the changes made so far, the newest first; rollback takes their numbers.
     #[command(after_help = "Example:\n  sudo nvactl history")]
     History,
@@ -221,9 +231,30 @@ pub struct Apply {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Undo the change after so many seconds unless `nvactl confirm` comes, from any session.
+    ///
+    /// At a terminal it also asks. A watchdog undoes it, whatever becomes of the terminal.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub confirm: Option<u64>,
+
     /// Do not try the change in an empty network namespace first.
     #[arg(long)]
     pub no_trial: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Undo the change at once.
+    #[arg(long, conflicts_with = "status")]
+    pub cancel: bool,
+
+    /// Say whether a change waits, and how long.
+    #[arg(long)]
+    pub status: bool,
 
     /// How long to wait for another nvactl that is changing the rules.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, counted, load_spec};
+use super::{Console, Exit, confirm, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::foreign;
-use crate::host::state::State;
-use crate::host::transaction::Transaction;
+use crate::host::pending::{self, Pending};
+use crate::host::state::{State, seconds_now};
+use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, iptables, lock, sysctl};
 use crate::line::Line;
 use crate::plan::plan;
@@ -27,7 +28,8 @@ pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Res
     host::require_root("apply")?;
     let want = plan(&set);
     let state = State::open(state_dir)?;
-    let _lock = lock::take(&state, args.lock_timeout)?;
+    let lock = lock::take(&state, args.lock_timeout)?;
+    confirm::refuse_while_pending(&state)?;
     let live = iptables::read()?;
     let changes = diff::changes(&live.ruleset, &want);
     announce_policy(&changes, console);
@@ -59,18 +61,48 @@ pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Res
         console.say(format_args!("{name}: would change: {counts}"));
         return Ok(Exit::Differs);
     }
-    Transaction {
+    let transaction = Transaction {
         state: &state,
         before: &live.ruleset,
         want: &want,
         action: format!("apply {name}"),
         trial: !args.no_trial,
-    }
-    .commit()?;
+    };
+    let pending = match args.confirm {
+        Some(seconds) => Some(commit_guarded(&transaction, seconds)?),
+        None => {
+            transaction.commit()?;
+            None
+        }
+    };
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
-    console.note("this holds until the next boot; `nvactl persist` keeps it");
-    Ok(Exit::Done)
+    let Some(pending) = pending else {
+        console.note("this holds until the next boot; `nvactl persist` keeps it");
+        return Ok(Exit::Done);
+    };
+    // Whoever confirms needs the lock.
+    drop(lock);
+    confirm::ask(&state, &pending, console)
+}
+
+/// Makes a change that a watchdog undoes unless it is confirmed.
+fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending> {
+    let state = transaction.state;
+    let mut pending = Pending::new(transaction.remembered()?, seconds)?;
+    pending::guard(state, &pending, seconds)?;
+    if let Err(error) = transaction.commit() {
+        // What was to be undone never came, or has been undone already; but if nobody knows what
+        // is loaded, the watchdog may still mend it.
+        if !matches!(error, TransactionError::Uncertain { .. }) {
+            state.clear_pending()?;
+        }
+        return Err(error.into());
+    }
+    // The time runs from here: loading may have taken some of it.
+    pending.deadline = seconds_now() + seconds;
+    state.set_pending(&pending)?;
+    Ok(pending)
 }
 
 /// The one change that can cut off what nvactl does not know of: it comes first.

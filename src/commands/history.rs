@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Refusal, counted};
+use super::{Console, Exit, Refusal, confirm, counted};
 use crate::cli::Rollback;
 use crate::diff;
 use crate::host::state::{Before, State};
@@ -31,6 +31,7 @@ pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
 pub fn rollback(args: &Rollback, state: &State, console: &mut Console) -> Result<Exit> {
     host::require_root("rollback")?;
     let _lock = lock::take(state, args.lock_timeout)?;
+    confirm::refuse_while_pending(state)?;
     let states = state.remembered()?;
     let number = args.number;
     if number == 0 || number > states.len() {

@@ -4,6 +4,7 @@
 
 mod apply;
 mod check;
+mod confirm;
 mod console;
 mod diff;
 mod explain;
@@ -116,9 +117,11 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
         Command::Apply(args) => apply::run(&args, state_dir, console),
-        Command::Diff(args) => diff::run(&args, console),
+        Command::Diff(args) => diff::run(&args, state_dir, console),
         Command::Explain(args) => explain::run(&args, console),
         Command::Remove(args) => remove::run(&args, state_dir, console),
+        Command::Confirm(args) => confirm::run(&args, &State::open(state_dir)?, console),
+        Command::Watchdog { id } => confirm::watchdog(&State::open(state_dir)?, &id),
         Command::History => {
             host::require_root("history")?;
             history::list(&State::open(state_dir)?, console)
@@ -166,6 +169,12 @@ pub enum Refusal {
     NoSuchRule { count: usize },
     #[error("{} kept: no change has that number", counted(*.count, "state"))]
     NoSuchState { count: usize },
+    #[error(
+        "nothing is waiting for a confirmation: it has been given, or came too late and the change is undone"
+    )]
+    NothingPending,
+    #[error("{told}")]
+    Pending { told: String },
     #[error("no rules are loaded, and a file without any would let everything through at boot")]
     NothingToKeep,
 }
@@ -174,7 +183,10 @@ impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
-            Refusal::NoSuchState { .. } => Some("sudo nvactl history".to_owned()),
+            Refusal::Pending { .. } => Some("sudo nvactl confirm".to_owned()),
+            Refusal::NothingPending | Refusal::NoSuchState { .. } => {
+                Some("sudo nvactl history".to_owned())
+            }
             Refusal::ForeignRules { .. } => Some(
                 "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
             ),

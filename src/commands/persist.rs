@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, load_spec};
+use super::{Console, Exit, Refusal, confirm, load_spec};
 use crate::cli::Persist;
 use crate::diff;
 use crate::foreign;
@@ -25,6 +25,7 @@ pub fn run(args: &Persist, state_dir: Option<&Path>, console: &mut Console) -> R
     host::require_root("persist")?;
     let state = State::open(state_dir)?;
     let _lock = lock::take(&state, args.lock_timeout)?;
+    confirm::refuse_while_pending(&state)?;
     let live = iptables::read()?;
     if !live.warning.is_empty() {
         console.warn(&live.warning);

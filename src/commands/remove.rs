@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, counted};
+use super::{Console, Exit, Refusal, confirm, counted};
 use crate::cli::Remove;
 use crate::diff;
 use crate::foreign;
@@ -20,6 +20,7 @@ pub fn run(args: &Remove, state_dir: Option<&Path>, console: &mut Console) -> Re
     host::require_root("remove")?;
     let state = State::open(state_dir)?;
     let _lock = lock::take(&state, args.lock_timeout)?;
+    confirm::refuse_while_pending(&state)?;
     let live = iptables::read()?;
     if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
         return Err(Refusal::StillReferenced {

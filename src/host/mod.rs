@@ -5,6 +5,7 @@ pub mod child;
 pub mod file;
 pub mod iptables;
 pub mod lock;
+pub mod pending;
 pub mod persistence;
 pub mod signals;
 pub mod spec_source;

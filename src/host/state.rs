@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use super::pending::Pending;
 
 /// How many states before a change are kept.
 pub const KEPT: usize = 20;
@@ -69,6 +70,14 @@ impl Before {
             sets_policy,
         })
     }
+
+    /// Whether it was recorded in this network namespace.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which this is.
+    pub fn is_here(&self) -> Result<bool, StateError> {
+        Ok(self.namespace == namespace()?)
+    }
 }
 
 /// Seconds since 1970; 0 on a machine whose clock stands before.
@@ -97,12 +106,46 @@ impl State {
             .or_else(|| from_environment().filter(|path| !path.as_os_str().is_empty()))
             .unwrap_or_else(|| PathBuf::from("/var/lib/nvactl"));
         make_folder(&folder)?;
+        // The watchdog, which is told of it, starts in another folder.
+        let folder = fs::canonicalize(&folder).map_err(|source| StateError::List {
+            path: folder,
+            source,
+        })?;
         Ok(Self { folder })
     }
 
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.folder.join("lock")
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn pending_file(&self) -> PathBuf {
+        self.folder.join("pending.json")
+    }
+
+    /// The change that was recorded as waiting for a confirmation, wherever and whenever.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pending(&self) -> Result<Option<Pending>, StateError> {
+        read_json(&self.pending_file())
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_pending(&self, pending: &Pending) -> Result<(), StateError> {
+        write_json(&self.pending_file(), pending)
+    }
+
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_pending(&self) -> Result<(), StateError> {
+        remove(&self.pending_file())
     }
 
     /// Where the script goes that mends by hand what nvactl could not.

@@ -111,10 +111,7 @@ impl Transaction<'_> {
         if self.trial {
             self.try_out(&script)?;
         }
-        let sets_policy = diff::sets_policy(self.want);
-        let rules = diff::own(self.before).to_string();
-        let before = Before::now(self.action.clone(), rules, sets_policy)?;
-        self.state.remember(&before)?;
+        self.state.remember(&self.remembered()?)?;
         if held.came() {
             return Err(TransactionError::Interrupted);
         }
@@ -131,6 +128,15 @@ impl Transaction<'_> {
                 Err(self.uncertain(cause, unread.to_string(), loaded, self.want))
             }
         }
+    }
+
+    /// What will be known of the state before the change.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the network namespace.
+    pub fn remembered(&self) -> Result<Before, StateError> {
+        let rules = diff::own(self.before).to_string();
+        Before::now(self.action.clone(), rules, diff::sets_policy(self.want))
     }
 
     /// Loads the change where it can do no harm. That this is not possible is no reason to refuse,

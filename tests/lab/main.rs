@@ -1,5 +1,6 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
+mod confirm;
 mod diff;
 mod lab;
 mod lifecycle;
@@ -89,6 +90,15 @@ on_both_backends! {
     transaction::whoever_holds_the_lock_is_named,
     transaction::a_signal_ends_it_in_one_of_the_two_states,
     transaction::a_failed_undo_leaves_the_script_that_mends_it,
+    confirm::without_an_answer_the_old_rules_come_back,
+    confirm::an_answer_from_any_session_keeps_the_change,
+    confirm::it_can_be_cancelled_at_once,
+    confirm::nothing_else_is_changed_while_it_waits,
+    confirm::a_change_that_fails_leaves_nothing_to_confirm,
+    confirm::the_watchdog_outlives_the_one_who_applies,
+    confirm::the_watchdog_outlives_the_terminal,
+    confirm::at_a_terminal_it_asks,
+    confirm::systemd_is_the_watchdog_where_it_runs,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,

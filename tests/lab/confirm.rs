@@ -1,0 +1,303 @@
+//! `apply --confirm`: what is loaded when nobody answers, whoever dies in between.
+
+use std::process::{Child, Stdio};
+
+use crate::lab::{Backend, Said, save};
+use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::namespace::{Host, wait_for};
+use crate::nvactl;
+
+const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
+
+fn changed() -> String {
+    SPEC.replace("49182", "49183").replace("games", "play")
+}
+
+/// Applies the changed spec for so many seconds.
+fn apply_for(host: &Host, seconds: &str) -> Said {
+    let said = nvactl(host, &["apply", "-", "--confirm", seconds], &changed());
+    assert_eq!(said.code, 0, "{said:?}");
+    said
+}
+
+fn comes_back(host: &Host, before: &str) {
+    wait_for("the old rules are back", || save(host) == before);
+    wait_for("the watchdog is done", || {
+        !host.exists("/var/lib/nvactl/pending.json")
+    });
+}
+
+pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
+    let host = firewall(backend);
+    let empty = save(&host);
+    for spec in [None, Some(SPEC)] {
+        if let Some(spec) = spec {
+            apply(&host, spec);
+        }
+        let before = save(&host);
+        let said = apply_for(&host, "1");
+        assert!(
+            said.stdout
+                .contains("undone in 1 s unless `nvactl confirm` comes"),
+            "{said:?}"
+        );
+        wait_for("the old rules are back", || {
+            let now = save(&host);
+            // What was never in use is listed afterwards, empty.
+            now == before
+                || (spec.is_none() && !now.contains("NVACTL") && now.contains(":FORWARD ACCEPT"))
+        });
+        wait_for("the watchdog is done", || {
+            !host.exists("/var/lib/nvactl/pending.json")
+        });
+    }
+    assert!(!empty.contains("NVACTL"));
+    let said = nvactl(&host, &["confirm"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("came too late"), "{said:?}");
+}
+
+pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply_for(&host, "2");
+    let after = save(&host);
+    let said = nvactl(&host, &["confirm", "--status"], "");
+    assert!(
+        said.stdout
+            .starts_with("apply <stdin> waits for its confirmation"),
+        "{said:?}"
+    );
+    let said = nvactl(&host, &["confirm"], "");
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (0, "confirmed: apply <stdin> stays\n")
+    );
+    // The watchdog sees it, and its time passes.
+    let state = "/var/lib/nvactl";
+    wait_for("no watchdog is left", || {
+        !host
+            .shell("ps -eo args")
+            .contains(&format!("--state-dir {state} watchdog"))
+    });
+    assert_eq!(save(&host), after);
+    let said = nvactl(&host, &["confirm", "--status"], "");
+    assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
+}
+
+pub fn it_can_be_cancelled_at_once(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    apply_for(&host, "600");
+    let said = nvactl(&host, &["confirm", "--cancel"], "");
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (0, "undone: apply <stdin>\n")
+    );
+    assert_eq!(save(&host), before);
+    let said = nvactl(&host, &["history"], "");
+    assert!(
+        said.stdout
+            .lines()
+            .next()
+            .is_some_and(|line| line.ends_with("before: undo apply <stdin>")),
+        "{said:?}"
+    );
+}
+
+/// Who comes in between is told, and changes nothing.
+pub fn nothing_else_is_changed_while_it_waits(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply_for(&host, "600");
+    let waiting = save(&host);
+    for args in [
+        &["apply", "-"][..],
+        &["remove"],
+        &["rollback"],
+        &["persist"],
+        &["persist", "-"],
+    ] {
+        let said = nvactl(&host, args, SPEC);
+        assert_eq!(said.code, 2, "{args:?}: {said:?}");
+        assert!(
+            said.stderr.contains("waits for its confirmation"),
+            "{args:?}: {said:?}"
+        );
+    }
+    assert_eq!(save(&host), waiting);
+    assert!(
+        !host.exists("/etc/iptables/rules.v4"),
+        "a reboot comes back with the old rules"
+    );
+    let said = nvactl(&host, &["diff", "-"], &changed());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("waits for its confirmation"),
+        "{said:?}"
+    );
+    assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+}
+
+/// What is refused is not waited for.
+pub fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    fake(&host, "iptables-restore", "exit 1");
+    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &changed());
+    assert_eq!(said.code, 2, "{said:?}");
+    unfake(&host, "iptables-restore");
+    assert_eq!(save(&host), before);
+    let said = nvactl(&host, &["confirm", "--status"], "");
+    assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
+    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], SPEC);
+    assert_eq!(said.stdout, "<stdin>: no changes\n");
+    assert!(!host.exists("/var/lib/nvactl/pending.json"));
+}
+
+/// Starts nvactl and leaves it running.
+fn start(host: &Host, program: &str, args: &[&str]) -> Child {
+    host.command(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts")
+}
+
+fn write_changed(host: &Host) {
+    let written = host.feed("sh", &["-c", "cat > /run/spec.yaml"], &changed());
+    assert!(written.status.success());
+}
+
+/// The applying process is killed while the rules are being loaded.
+pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    write_changed(&host);
+    fake(
+        &host,
+        "iptables-restore",
+        "real \"$@\"; touch /run/loaded; sleep 1",
+    );
+    let args = ["apply", "/run/spec.yaml", "--confirm", "2", "--no-trial"];
+    let mut run = start(&host, NVACTL, &args);
+    wait_for("the rules are loaded", || host.exists("/run/loaded"));
+    assert_ne!(save(&host), before);
+    run.kill().expect("it can be killed");
+    run.wait().expect("it ends");
+    comes_back(&host, &before);
+}
+
+/// A real terminal is hung up, as a closed ssh connection does it.
+pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    write_changed(&host);
+    let command = format!("{NVACTL} apply /run/spec.yaml --confirm 3");
+    let mut terminal = start(
+        &host,
+        "script",
+        &[
+            "--quiet",
+            "--flush",
+            "--command",
+            &command,
+            "/run/typescript",
+        ],
+    );
+    wait_for("it asks", || {
+        let shown = host.shell("cat /run/typescript 2>/dev/null || true");
+        shown.contains("keep it? [y/N]")
+    });
+    assert_ne!(save(&host), before);
+    // The end of the program that has the other side of the terminal is a hang-up.
+    terminal.kill().expect("it can be killed");
+    terminal.wait().expect("it ends");
+    comes_back(&host, &before);
+}
+
+/// At a terminal the answer is typed.
+pub fn at_a_terminal_it_asks(backend: Backend) {
+    for (answer, kept) in [("y\n", true), ("n\n", false)] {
+        let host = firewall(backend);
+        apply(&host, SPEC);
+        let before = save(&host);
+        write_changed(&host);
+        let command = format!("{NVACTL} apply /run/spec.yaml --confirm 600");
+        let said = host.feed(
+            "sh",
+            &[
+                "-c",
+                &format!(
+                    "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done; printf '{answer}'; sleep 1) | \
+                     script --quiet --return --flush --command '{command}' /run/typescript"
+                ),
+            ],
+            "",
+        );
+        assert_eq!(said.status.code(), Some(i32::from(!kept)), "{said:?}");
+        assert_eq!(save(&host) != before, kept, "{answer:?}: {said:?}");
+        assert!(!host.exists("/var/lib/nvactl/pending.json"));
+    }
+}
+
+/// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
+pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    write_changed(&host);
+    host.shell(
+        "mkdir -p /run/systemd/system
+         printf '#!/bin/sh\\nprintf \"%%s\\\\n\" \"$@\" > /run/asked\\n' > /run/bin/systemd-run
+         chmod +x /run/bin/systemd-run",
+    );
+    // Process 1 of this namespace is the shell, in the same network and mounts.
+    let pid1 = |command: &str| {
+        let args = ["--pid", "--fork", "--mount-proc", "sh", "-c", command];
+        host.feed("unshare", &args, "")
+    };
+    let said = pid1(&format!("{NVACTL} apply /run/spec.yaml --confirm 1; true"));
+    assert!(said.status.success(), "{said:?}");
+    assert_ne!(save(&host), before, "{said:?}");
+    let asked = host.run("cat /run/asked");
+    let words: Vec<&str> = asked.lines().collect();
+    let unit = words
+        .iter()
+        .find_map(|word| word.strip_prefix("--unit=nvactl-confirm-"));
+    assert!(words.contains(&"--on-active=1"), "{words:?}");
+    assert_eq!(
+        words[words.len() - 4..],
+        [
+            "--state-dir",
+            "/var/lib/nvactl",
+            "watchdog",
+            unit.expect("it has a name")
+        ]
+    );
+    // The timer fires.
+    let start = words
+        .iter()
+        .position(|word| *word == "--")
+        .expect("a command follows")
+        + 1;
+    let said = pid1(&words[start..].join(" "));
+    assert!(said.status.success(), "{said:?}");
+    comes_back(&host, &before);
+
+    // A systemd that refuses is no watchdog: then there is no change.
+    host.shell("printf '#!/bin/sh\\necho no >&2; exit 1\\n' > /run/bin/systemd-run");
+    let said = pid1(&format!(
+        "{NVACTL} apply /run/spec.yaml --confirm 1; echo $?"
+    ));
+    let shown = String::from_utf8_lossy(&said.stdout);
+    assert!(shown.ends_with("2\n"), "{said:?}");
+    assert_eq!(save(&host), before);
+}
