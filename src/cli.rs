@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::backend::Backend;
 use crate::spec::{Code, CodeError, Severity};
 
 /// Port forwarding for a Linux VM that stands as a firewall in front of a private network.
@@ -35,6 +36,10 @@ pub struct Cli {
     /// Where the lock and the history are [default: `$NVACTL_STATE_DIR`, else /var/lib/nvactl].
     #[arg(long, global = true, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+
+    /// Which iptables to call: nft, legacy, or auto for what the plain names on PATH are.
+    #[arg(long, global = true, default_value = "auto", value_name = "BACKEND")]
+    pub backend: Backend,
 
     #[command(subcommand)]
     pub command: Command,

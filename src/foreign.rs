@@ -300,6 +300,15 @@ fn is_about_ports(words: &[Token]) -> bool {
     }
 }
 
+/// How many rules a ruleset holds, nvactl's and others'.
+#[must_use]
+pub fn rule_count(ruleset: &Ruleset) -> usize {
+    ruleset
+        .chains()
+        .map(|(_, _, chain)| chain.rules.len())
+        .sum()
+}
+
 /// Programs that write their rules anew at each start, by how their chains are named.
 const GENERATORS: [(&str, &str); 8] = [
     ("DOCKER", "Docker"),

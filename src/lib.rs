@@ -23,6 +23,7 @@
 //! - iptables syntax is printed by `rule.rs` and `line.rs` and read by `parse.rs`, nowhere else.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
+pub mod backend;
 pub mod cli;
 pub mod commands;
 pub mod compare;

@@ -1,17 +1,16 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
-use std::path::Path;
-
 use anyhow::Result;
 
-use super::{Console, Exit, confirm, counted, load_spec};
+use super::{Console, Exit, Host, confirm, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::foreign;
 use crate::host::pending::{self, Pending};
-use crate::host::state::{State, seconds_now};
+use crate::host::state::seconds_now;
+use crate::host::survey::survey;
 use crate::host::transaction::{Transaction, TransactionError};
-use crate::host::{self, iptables, lock, sysctl};
+use crate::host::{self, lock, sysctl};
 use crate::line::Line;
 use crate::plan::plan;
 use crate::ruleset::{Policy, Ruleset};
@@ -22,19 +21,21 @@ const MOST_RIVALS: usize = 20;
 /// How many forwards are named for each.
 const MOST_NAMES: usize = 3;
 
-pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     source.trusted()?;
     host::require_root("apply")?;
     let want = plan(&set);
-    let state = State::open(state_dir)?;
+    let state = on.state()?;
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
-    let live = iptables::read()?;
+    let iptables = on.iptables(args.lock_timeout);
+    let live = iptables.read()?;
+    let surroundings = survey(&iptables)?;
     let changes = diff::changes(&live.ruleset, &want);
     announce_policy(&changes, console);
-    if !live.warning.is_empty() {
-        console.warn(&live.warning);
+    for warning in surroundings {
+        console.warn(warning);
     }
     if let Some((_, chain, rule)) = foreign::reference(&live.ruleset) {
         console.warn(format_args!(
@@ -63,6 +64,7 @@ pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Res
     }
     let transaction = Transaction {
         state: &state,
+        iptables: &iptables,
         before: &live.ruleset,
         want: &want,
         action: format!("apply {name}"),
@@ -89,7 +91,11 @@ pub fn run(args: &Apply, state_dir: Option<&Path>, console: &mut Console) -> Res
 /// Makes a change that a watchdog undoes unless it is confirmed.
 fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending> {
     let state = transaction.state;
-    let mut pending = Pending::new(transaction.remembered()?, seconds)?;
+    let mut pending = Pending::new(
+        transaction.remembered()?,
+        transaction.iptables.backend,
+        seconds,
+    )?;
     pending::guard(state, &pending, seconds)?;
     if let Err(error) = transaction.commit() {
         // What was to be undone never came, or has been undone already; but if nobody knows what

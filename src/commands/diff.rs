@@ -6,30 +6,26 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use similar::TextDiff;
 
-use super::{Console, Exit, Refusal, confirm, load_spec, show_problems};
+use super::{Console, Exit, Host, READ_WAIT, Refusal, confirm, load_spec, show_problems};
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::compare::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare, compare_specs,
 };
 use crate::diff;
-use crate::host::state::State;
-use crate::host::{self, file, iptables, pending, spec_source};
+use crate::host::{self, file, pending, spec_source};
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{self, ForwardSet, page};
 
-pub fn run(args: &Diff, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     let want = plan(&set);
     let (against, have, comparison) = match &args.against {
         Against::Live => {
             host::require_root("diff")?;
-            let live = iptables::read()?;
-            if !live.warning.is_empty() {
-                console.warn(&live.warning);
-            }
-            if let Some(pending) = pending::pending(&State::open(state_dir)?)? {
+            let live = on.iptables(READ_WAIT).read()?;
+            if let Some(pending) = pending::pending(&on.state()?)? {
                 console.note(confirm::told(&pending));
             }
             let comparison = compare(&live.ruleset, &set);

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Refusal, confirm, counted};
+use super::{Console, Exit, Host, Refusal, confirm, counted};
 use crate::cli::Rollback;
 use crate::diff;
 use crate::host::state::{Before, State};
 use crate::host::transaction::Transaction;
-use crate::host::{self, iptables, lock};
+use crate::host::{self, lock};
 use crate::parse;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
@@ -28,8 +28,10 @@ pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub fn rollback(args: &Rollback, state: &State, console: &mut Console) -> Result<Exit> {
+pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("rollback")?;
+    let state = &on.state()?;
+    let iptables = on.iptables(args.lock_timeout);
     let _lock = lock::take(state, args.lock_timeout)?;
     confirm::refuse_while_pending(state)?;
     let states = state.remembered()?;
@@ -41,7 +43,7 @@ pub fn rollback(args: &Rollback, state: &State, console: &mut Console) -> Result
         .into());
     }
     let want = state_to_restore(&states[..number])?;
-    let live = iptables::read()?;
+    let live = iptables.read()?;
     let changes = diff::changes(&live.ruleset, &want);
     let before = &states[number - 1].action;
     if changes.is_empty() {
@@ -56,6 +58,7 @@ pub fn rollback(args: &Rollback, state: &State, console: &mut Console) -> Result
     }
     Transaction {
         state,
+        iptables: &iptables,
         before: &live.ruleset,
         want: &want,
         action: format!("rollback {number}"),

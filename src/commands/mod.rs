@@ -20,10 +20,13 @@ use anyhow::{Context as _, Result};
 pub use console::Console;
 use thiserror::Error;
 
+use crate::backend::Backend;
 use crate::cli::{Cli, Command};
-use crate::host::iptables::IptablesError;
+use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::state::State;
+use crate::host::state::StateError;
+use crate::host::survey::SurveyError;
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
 use crate::spec::{self, ForwardSet, Problem, Reading, Severity, page};
@@ -87,6 +90,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .and_then(SourceError::hint)
             })
             .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
+            .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
             .or_else(|| {
                 cause
                     .downcast_ref::<TransactionError>()
@@ -96,15 +100,44 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
+/// What the options for all commands say about the host.
+#[derive(Debug, Clone, Copy)]
+struct Host<'a> {
+    state_dir: Option<&'a Path>,
+    backend: Backend,
+}
+
+impl Host<'_> {
+    fn state(&self) -> Result<State, StateError> {
+        State::open(self.state_dir)
+    }
+
+    fn iptables(&self, lock_wait: u64) -> Iptables {
+        Iptables {
+            backend: self.backend,
+            lock_wait,
+        }
+    }
+}
+
+/// How long commands that only read wait for the xtables lock, in seconds.
+const READ_WAIT: u64 = 10;
+
 /// Runs one command.
 ///
 /// # Errors
 /// Whatever kept it from being done; [`fail`] prints it.
 pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
     let Cli {
-        state_dir, command, ..
+        state_dir,
+        backend,
+        command,
+        ..
     } = cli;
-    let state_dir = state_dir.as_deref();
+    let host = Host {
+        state_dir: state_dir.as_deref(),
+        backend,
+    };
     let reports = matches!(
         command,
         Command::Check(_)
@@ -116,22 +149,22 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
-        Command::Apply(args) => apply::run(&args, state_dir, console),
-        Command::Diff(args) => diff::run(&args, state_dir, console),
+        Command::Apply(args) => apply::run(&args, host, console),
+        Command::Diff(args) => diff::run(&args, host, console),
         Command::Explain(args) => explain::run(&args, console),
-        Command::Remove(args) => remove::run(&args, state_dir, console),
-        Command::Confirm(args) => confirm::run(&args, &State::open(state_dir)?, console),
-        Command::Watchdog { id } => confirm::watchdog(&State::open(state_dir)?, &id),
+        Command::Remove(args) => remove::run(&args, host, console),
+        Command::Confirm(args) => confirm::run(&args, &host.state()?, console),
+        Command::Watchdog { id } => confirm::watchdog(&host.state()?, &id),
         Command::History => {
             host::require_root("history")?;
-            history::list(&State::open(state_dir)?, console)
+            history::list(&host.state()?, console)
         }
         Command::Rollback(args) => {
             host::require_root("rollback")?;
-            history::rollback(&args, &State::open(state_dir)?, console)
+            history::rollback(&args, host, console)
         }
-        Command::Sysctl { action } => sysctl::run(&action, console),
-        Command::Persist(args) => persist::run(&args, state_dir, console),
+        Command::Sysctl { action } => sysctl::run(&action, host, console),
+        Command::Persist(args) => persist::run(&args, host, console),
     }?;
     match console.finish() {
         Err(error) if reports => Err(error).context("cannot write to standard output"),

@@ -4,32 +4,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, confirm, load_spec};
+use super::{Console, Exit, Host, Refusal, confirm, load_spec};
 use crate::cli::Persist;
 use crate::diff;
 use crate::foreign;
-use crate::host::iptables::{self, Live};
+use crate::host::iptables::Live;
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
-use crate::host::state::State;
 use crate::host::{self, file, lock};
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Policy, TableName};
 use crate::splice;
 
-pub fn run(args: &Persist, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let checked = match &args.spec {
         Some(path) => Some(load_spec(Some(path), console)?),
         None => None,
     };
     host::require_root("persist")?;
-    let state = State::open(state_dir)?;
+    let state = on.state()?;
     let _lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
-    let live = iptables::read()?;
-    if !live.warning.is_empty() {
-        console.warn(&live.warning);
-    }
+    let live = on.iptables(args.lock_timeout).read()?;
     if let Some((source, set)) = checked {
         let want = plan(&set);
         let changes = diff::changes(&live.ruleset, &want);
@@ -59,7 +55,7 @@ pub fn run(args: &Persist, state_dir: Option<&Path>, console: &mut Console) -> R
         warn_of_generated(&live, console);
         live.text.clone()
     };
-    iptables::test(&new)?;
+    on.iptables(args.lock_timeout).test(&new)?;
     if args.output.is_none() {
         // A machine without iptables-persistent has no such folder yet.
         file::make_folder_of(&path)?;

@@ -1,27 +1,25 @@
 //! `nvactl remove`: takes out what nvactl owns.
 
-use std::path::Path;
-
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, confirm, counted};
+use super::{Console, Exit, Host, Refusal, confirm, counted};
 use crate::cli::Remove;
 use crate::diff;
 use crate::foreign;
 use crate::host::persistence::RULES_FILE;
-use crate::host::state::State;
 use crate::host::transaction::Transaction;
-use crate::host::{self, file, iptables, lock};
+use crate::host::{self, file, lock};
 use crate::line::Line;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
-pub fn run(args: &Remove, state_dir: Option<&Path>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;
-    let state = State::open(state_dir)?;
+    let state = on.state()?;
     let _lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
-    let live = iptables::read()?;
+    let iptables = on.iptables(args.lock_timeout);
+    let live = iptables.read()?;
     if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
         return Err(Refusal::StillReferenced {
             line: Line::Append(chain, rule).to_string(),
@@ -41,6 +39,7 @@ pub fn run(args: &Remove, state_dir: Option<&Path>, console: &mut Console) -> Re
     } else {
         Transaction {
             state: &state,
+            iptables: &iptables,
             before: &live.ruleset,
             want: &want,
             action: "remove".to_owned(),

@@ -4,18 +4,18 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit};
+use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Sysctl;
 use crate::foreign;
-use crate::host::{self, iptables, sysctl};
+use crate::host::{self, sysctl};
 use crate::sysctl::Assignment;
 
-pub fn run(action: &Sysctl, console: &mut Console) -> Result<Exit> {
+pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {
         Sysctl::Status => status(console)?,
         Sysctl::Enable(args) => {
             host::require_root("sysctl enable")?;
-            warn_if_open(console);
+            warn_if_open(on, console);
             set(true, args.persist, console)?;
         }
         Sysctl::Disable(args) => {
@@ -105,8 +105,8 @@ fn warn_of_boot(on: bool, console: &mut Console) {
 
 /// A machine that forwards and whose FORWARD chain lets everything through is a router for anybody
 /// who can reach it.
-fn warn_if_open(console: &mut Console) {
-    match iptables::read() {
+fn warn_if_open(on: Host<'_>, console: &mut Console) {
+    match on.iptables(READ_WAIT).read() {
         Ok(live) if foreign::forwards_everything(&live.ruleset) => console.warn(
             "FORWARD lets everything through: this machine now routes for anybody who can reach it; \
              `nvactl apply` closes it but for the spec's forwards",

@@ -1,18 +1,24 @@
 //! The kernel's IPv4 rules, read by iptables-save and written by iptables-restore.
 //!
-//! The plain names on PATH decide on the backend, as they do for the user's own commands.
+//! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
 use super::child::{self, ChildError, Output};
+use crate::backend::Backend;
 use crate::parse::{self, ParseError};
 use crate::ruleset::Ruleset;
 
-/// How long to wait for another program that holds the xtables lock, in seconds. Without `-w`
-/// iptables 1.8.9 legacy waits for ever (measured).
-const LOCK_WAIT: &str = "10";
+/// The iptables programs, and how long they wait for another that holds the xtables lock. Without
+/// `-w` iptables 1.8.9 legacy waits for ever (measured).
+#[derive(Debug, Clone, Copy)]
+pub struct Iptables {
+    pub backend: Backend,
+    /// In seconds.
+    pub lock_wait: u64,
+}
 
 /// 100,000 forwards load in a minute or two where one chain holds them.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -73,56 +79,6 @@ pub struct Live {
     /// As iptables-save printed them; a comment may hold any bytes.
     pub text: Vec<u8>,
     pub ruleset: Ruleset,
-    /// What it said beside, in words for the user; empty if nothing.
-    pub warning: String,
-}
-
-/// Reads the live rules of every table.
-///
-/// # Errors
-/// Without iptables, without the right to read them, or when its output makes no sense.
-pub fn read() -> Result<Live, IptablesError> {
-    let output = run("iptables-save", &[], b"")?;
-    if let Some(table) = incompatible(&output.stdout) {
-        return Err(IptablesError::Incompatible(table));
-    }
-    Ok(Live {
-        ruleset: parse::parse(&String::from_utf8_lossy(&output.stdout))?,
-        text: output.stdout,
-        warning: explained(&output.stderr),
-    })
-}
-
-/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
-/// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
-fn incompatible(saved: &[u8]) -> Option<String> {
-    let saved = String::from_utf8_lossy(saved);
-    let line = saved
-        .lines()
-        .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;
-    let (table, _) = line.strip_prefix("# Table `")?.split_once('\'')?;
-    Some(table.to_owned())
-}
-
-/// iptables-nft says only that legacy tables are there, empty ones included.
-fn explained(stderr: &str) -> String {
-    if stderr.contains("iptables-legacy tables present") {
-        "there are legacy tables beside those of nft: rules in them filter as well, and nvactl \
-         neither sees nor keeps them; to look: iptables-legacy-save"
-            .to_owned()
-    } else {
-        stderr.to_owned()
-    }
-}
-
-/// Loads a script beside what is there; only what it names changes. Atomic for each table, not
-/// across tables (iptables-restore(8); measured).
-///
-/// # Errors
-/// When iptables-restore refuses it; tables that it had committed before stay changed.
-pub fn load(script: &str) -> Result<(), IptablesError> {
-    let args = ["--noflush", "-w", LOCK_WAIT];
-    run("iptables-restore", &args, script.as_bytes()).map(drop)
 }
 
 /// Why a trial did not succeed.
@@ -135,48 +91,101 @@ pub enum TrialError {
     Refused(IptablesError),
 }
 
-/// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
-/// only the kernel refuses (measured).
-///
-/// # Errors
-/// When it does not load, or there can be no trial.
-pub fn try_out(text: &str) -> Result<(), TrialError> {
-    let restore = ["iptables-restore", "--noflush", "-w", LOCK_WAIT];
-    let args = [&["--net", "--"][..], &restore].concat();
-    let output = match child::run("unshare", &args, text.as_bytes(), LIMIT) {
-        Ok(output) => output,
-        Err(error) => return Err(TrialError::Impossible(error.to_string())),
-    };
-    if output.status.success() {
-        return Ok(());
+impl Iptables {
+    /// Reads the live rules of every table.
+    ///
+    /// # Errors
+    /// Without iptables, without the right to read them, or when its output makes no sense.
+    pub fn read(&self) -> Result<Live, IptablesError> {
+        let output = self.run("iptables-save", &[], b"")?;
+        if let Some(table) = incompatible(&output.stdout) {
+            return Err(IptablesError::Incompatible(table));
+        }
+        Ok(Live {
+            ruleset: parse::parse(&String::from_utf8_lossy(&output.stdout))?,
+            text: output.stdout,
+        })
     }
-    if output.stderr.starts_with("unshare:") {
-        return Err(TrialError::Impossible(output.stderr));
+
+    /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
+    /// across tables (iptables-restore(8); measured).
+    ///
+    /// # Errors
+    /// When iptables-restore refuses it; tables that it had committed before stay changed.
+    pub fn load(&self, script: &str) -> Result<(), IptablesError> {
+        self.restore("--noflush", script.as_bytes())
     }
-    Err(TrialError::Refused(IptablesError::Failed {
-        program: restore.join(" "),
-        code: output.status.code(),
-        words: output.stderr,
-    }))
+
+    /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
+    /// only the kernel refuses (measured).
+    ///
+    /// # Errors
+    /// When it does not load, or there can be no trial.
+    pub fn try_out(&self, text: &str) -> Result<(), TrialError> {
+        let restore = self.backend.program("iptables-restore");
+        let wait = self.lock_wait.to_string();
+        // A lock of its own: nobody else's rules are touched.
+        let args = [
+            "--net",
+            "--",
+            "env",
+            "XTABLES_LOCKFILE=/dev/null",
+            &restore,
+            "--noflush",
+            "-w",
+            &wait,
+        ];
+        let output = match child::run("unshare", &args, text.as_bytes(), LIMIT) {
+            Ok(output) => output,
+            Err(error) => return Err(TrialError::Impossible(error.to_string())),
+        };
+        if output.status.success() {
+            return Ok(());
+        }
+        if output.stderr.starts_with("unshare:") {
+            return Err(TrialError::Impossible(output.stderr));
+        }
+        Err(TrialError::Refused(IptablesError::Failed {
+            program: args[4..].join(" "),
+            code: output.status.code(),
+            words: output.stderr,
+        }))
+    }
+
+    /// Has iptables-restore read a whole file's text, without loading it.
+    ///
+    /// # Errors
+    /// When it would not load.
+    pub fn test(&self, text: &[u8]) -> Result<(), IptablesError> {
+        self.restore("--test", text)
+    }
+
+    fn restore(&self, how: &str, text: &[u8]) -> Result<(), IptablesError> {
+        let args = [how, "-w", &self.lock_wait.to_string()];
+        self.run("iptables-restore", &args, text).map(drop)
+    }
+
+    fn run(&self, plain: &str, args: &[&str], stdin: &[u8]) -> Result<Output, IptablesError> {
+        let program = self.backend.program(plain);
+        let output = child::run(&program, args, stdin, LIMIT)?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(IptablesError::Failed {
+            program: [&[program.as_str()], args].concat().join(" "),
+            code: output.status.code(),
+            words: output.stderr,
+        })
+    }
 }
 
-/// Has iptables-restore read a whole file's text, without loading it.
-///
-/// # Errors
-/// When it would not load.
-pub fn test(text: &[u8]) -> Result<(), IptablesError> {
-    let args = ["--test", "-w", LOCK_WAIT];
-    run("iptables-restore", &args, text).map(drop)
-}
-
-fn run(program: &str, args: &[&str], stdin: &[u8]) -> Result<Output, IptablesError> {
-    let output = child::run(program, args, stdin, LIMIT)?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    Err(IptablesError::Failed {
-        program: [&[program], args].concat().join(" "),
-        code: output.status.code(),
-        words: output.stderr,
-    })
+/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
+/// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
+fn incompatible(saved: &[u8]) -> Option<String> {
+    let saved = String::from_utf8_lossy(saved);
+    let line = saved
+        .lines()
+        .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;
+    let (table, _) = line.strip_prefix("# Table `")?.split_once('\'')?;
+    Some(table.to_owned())
 }

@@ -10,6 +10,7 @@ pub mod persistence;
 pub mod signals;
 pub mod spec_source;
 pub mod state;
+pub mod survey;
 pub mod sysctl;
 pub mod transaction;
 

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::child::{self, ChildError};
-use super::iptables::{self, IptablesError};
+use super::iptables::{Iptables, IptablesError};
 use super::lock::{self, LockError};
 use super::state::{Before, State, StateError, seconds_now};
 use super::transaction::{Transaction, TransactionError};
+use crate::backend::Backend;
 use crate::parse::{self, ParseError};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
@@ -38,6 +39,8 @@ pub struct Pending {
     pub deadline: u64,
     /// A reboot ends the waiting: it has brought back what is kept on disk.
     pub boot: String,
+    /// By which it was loaded, and will be undone.
+    pub backend: Backend,
     /// What is loaded again when the confirmation does not come.
     pub before: Before,
 }
@@ -65,11 +68,12 @@ pub enum PendingError {
 impl Pending {
     /// # Errors
     /// When the kernel does not tell which boot this is.
-    pub fn new(before: Before, seconds: u64) -> Result<Self, StateError> {
+    pub fn new(before: Before, backend: Backend, seconds: u64) -> Result<Self, StateError> {
         Ok(Self {
             id: format!("{}-{}", std::process::id(), seconds_now()),
             deadline: seconds_now() + seconds,
             boot: boot()?,
+            backend,
             before,
         })
     }
@@ -239,10 +243,15 @@ pub fn undo(state: &State, id: &str) -> Result<bool, PendingError> {
     let Some(pending) = pending(state)?.filter(|pending| pending.id == id) else {
         return Ok(false);
     };
-    let (want, live) = (pending.rules()?, iptables::read()?);
+    let iptables = Iptables {
+        backend: pending.backend,
+        lock_wait: LOCK_TIMEOUT,
+    };
+    let (want, live) = (pending.rules()?, iptables.read()?);
     if !crate::diff::changes(&live.ruleset, &want).is_empty() {
         Transaction {
             state,
+            iptables: &iptables,
             before: &live.ruleset,
             want: &want,
             action: format!("undo {}", pending.before.action),

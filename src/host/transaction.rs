@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::file::{self, FileError};
-use super::iptables::{self, IptablesError, TrialError};
+use super::iptables::{Iptables, IptablesError, TrialError};
 use super::signals::Held;
 use super::state::{Before, State, StateError};
 use crate::diff;
@@ -89,6 +89,7 @@ fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
 #[derive(Debug)]
 pub struct Transaction<'a> {
     pub state: &'a State,
+    pub iptables: &'a Iptables,
     /// The live rules.
     pub before: &'a Ruleset,
     /// What nvactl is to own.
@@ -115,8 +116,8 @@ impl Transaction<'_> {
         if held.came() {
             return Err(TransactionError::Interrupted);
         }
-        let loaded = iptables::load(&script);
-        match (loaded, iptables::read()) {
+        let loaded = self.iptables.load(&script);
+        match (loaded, self.iptables.read()) {
             (Ok(()), Ok(live)) => self.verify(&live.ruleset),
             (Err(source), Ok(live)) => Err(self.refused(&script, &live.ruleset, source)),
             (loaded, Err(unread)) => {
@@ -143,7 +144,7 @@ impl Transaction<'_> {
     /// nor that a rule which is there already does not load.
     fn try_out(&self, script: &str) -> Result<(), TransactionError> {
         let trial = Trial::new(self.before, script.to_owned());
-        let source = match iptables::try_out(&trial.text()) {
+        let source = match self.iptables.try_out(&trial.text()) {
             Ok(()) => return Ok(()),
             Err(TrialError::Impossible(reason)) => {
                 debug!(reason, "no trial");
@@ -151,12 +152,12 @@ impl Transaction<'_> {
             }
             Err(TrialError::Refused(source)) => source,
         };
-        if iptables::try_out(&trial.base).is_err() {
+        if self.iptables.try_out(&trial.base).is_err() {
             debug!(%source, "the trial says nothing: what is loaded does not load there");
             return Ok(());
         }
         let rule = named_rule(&source, |line| trial.line_of_script(line), script)
-            .or_else(|| first_refused(&trial));
+            .or_else(|| first_refused(self.iptables, &trial));
         Err(TransactionError::Rejected {
             forward: rule.as_deref().and_then(parse::comment_of),
             rule,
@@ -213,8 +214,8 @@ impl Transaction<'_> {
         if changes.is_empty() {
             return Ok(false);
         }
-        let undone = iptables::load(&changes.script());
-        let now = iptables::read();
+        let undone = self.iptables.load(&changes.script());
+        let now = self.iptables.read();
         let (failed, loaded) = match (&undone, &now) {
             (_, Ok(live)) => {
                 let left = diff::changes(&live.ruleset, &old).report();
@@ -273,11 +274,11 @@ fn named_rule(
 
 /// The first rule without which the change would load: legacy names only COMMIT for what the
 /// kernel refuses, so halves of the change are tried.
-fn first_refused(whole: &Trial) -> Option<String> {
+fn first_refused(iptables: &Iptables, whole: &Trial) -> Option<String> {
     let (mut good, mut bad) = (0, whole.rules());
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        match iptables::try_out(&whole.with_rules(middle).text()) {
+        match iptables.try_out(&whole.with_rules(middle).text()) {
             Ok(()) => good = middle,
             Err(TrialError::Refused(_)) => bad = middle,
             Err(TrialError::Impossible(_)) => return None,

@@ -7,6 +7,7 @@ mod lifecycle;
 mod namespace;
 mod persistence;
 mod scenarios;
+mod survey;
 mod sysctl;
 mod traffic;
 mod transaction;
@@ -99,6 +100,11 @@ on_both_backends! {
     confirm::the_watchdog_outlives_the_terminal,
     confirm::at_a_terminal_it_asks,
     confirm::systemd_is_the_watchdog_where_it_runs,
+    survey::rules_in_the_other_backend_are_told,
+    survey::nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse,
+    survey::an_iptables_that_does_not_say_what_it_is_is_not_guessed,
+    survey::a_native_chain_that_drops_is_told,
+    survey::programs_that_manage_the_machine_are_told,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,

@@ -38,7 +38,7 @@ pub fn a_rule_that_the_kernel_refuses_is_named_with_its_forward(backend: Backend
             }
             assert!(
                 said.stderr
-                    .contains("`iptables-restore --noflush -w 10` failed: "),
+                    .contains("`iptables-restore --noflush -w 30` failed: "),
                 "{said:?}"
             );
             assert_eq!(rules(&save(&host)), rules(&saved));

@@ -1,0 +1,109 @@
+//! The two kernel interfaces that iptables can stand on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Which iptables programs are called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The plain names on PATH, as the user's own commands.
+    #[default]
+    Auto,
+    Nft,
+    Legacy,
+}
+
+impl Backend {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Backend::Auto => "auto",
+            Backend::Nft => "nft",
+            Backend::Legacy => "legacy",
+        }
+    }
+
+    /// The name of one of the programs: `iptables`, `iptables-save` or `iptables-restore`.
+    #[must_use]
+    pub fn program(self, plain: &str) -> String {
+        match self {
+            Backend::Auto => plain.to_owned(),
+            Backend::Nft | Backend::Legacy => {
+                plain.replacen("iptables", &format!("iptables-{self}"), 1)
+            }
+        }
+    }
+
+    /// The backend that `iptables --version` names: `iptables v1.8.9 (nf_tables)`, `(legacy)`, and no
+    /// word at all before 1.8, which is legacy. `None` for what no iptables says.
+    #[must_use]
+    pub fn of_version(version: &str) -> Option<Self> {
+        let version = version.trim();
+        match version.split_once('(') {
+            Some((_, "nf_tables)")) => Some(Backend::Nft),
+            Some((_, "legacy)")) => Some(Backend::Legacy),
+            None if version.starts_with("iptables v1.") => Some(Backend::Legacy),
+            _ => None,
+        }
+    }
+
+    /// The one beside it.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Backend::Legacy => Backend::Nft,
+            Backend::Nft | Backend::Auto => Backend::Legacy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not one of `nft`, `legacy`, `auto`")]
+pub struct BackendError(String);
+
+impl FromStr for Backend {
+    type Err = BackendError;
+
+    fn from_str(text: &str) -> Result<Self, BackendError> {
+        [Backend::Auto, Backend::Nft, Backend::Legacy]
+            .into_iter()
+            .find(|backend| backend.as_str() == text)
+            .ok_or_else(|| BackendError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_tells_the_backend_or_nothing_does() {
+        for (version, backend) in [
+            ("iptables v1.8.9 (nf_tables)\n", Some(Backend::Nft)),
+            ("iptables v1.8.9 (legacy)\n", Some(Backend::Legacy)),
+            ("iptables v1.6.1\n", Some(Backend::Legacy)),
+            ("iptables v1.9 (bpf)\n", None),
+            ("busybox\n", None),
+            ("", None),
+        ] {
+            assert_eq!(Backend::of_version(version), backend, "{version}");
+        }
+    }
+
+    #[test]
+    fn programs_are_named_by_backend() {
+        assert_eq!(Backend::Auto.program("iptables-save"), "iptables-save");
+        assert_eq!(Backend::Nft.program("iptables-save"), "iptables-nft-save");
+        assert_eq!(Backend::Legacy.program("iptables"), "iptables-legacy");
+    }
+}

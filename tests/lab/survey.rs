@@ -1,0 +1,150 @@
+//! What else filters on the machine: named before a change, or a reason to refuse it.
+
+use crate::lab::{Backend, save};
+use crate::lifecycle::{SPEC, apply, fake, firewall};
+use crate::nvactl;
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Backend::Nft => "nft",
+            Backend::Legacy => "legacy",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Backend::Nft => Backend::Legacy,
+            Backend::Legacy => Backend::Nft,
+        }
+    }
+}
+
+pub fn rules_in_the_other_backend_are_told(backend: Backend) {
+    let host = firewall(backend);
+    let other = backend.other().name();
+    let said = apply(&host, SPEC);
+    assert!(!said.stderr.contains("holds rules too"), "{said:?}");
+    host.run(&format!("iptables-{other} -A FORWARD -s 192.0.2.1 -j DROP"));
+    let said = apply(&host, SPEC);
+    let words = format!("iptables-{other} holds rules too (1)");
+    assert!(said.stderr.contains(&words), "{said:?}");
+    // The one change that may cut off others still comes first.
+    assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+    host.run("iptables -P FORWARD ACCEPT");
+    let said = apply(&host, SPEC);
+    assert!(
+        said.stdout
+            .starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+        "{said:?}"
+    );
+}
+
+/// With its own rules in one and the plain names in the other, nvactl would have to guess.
+pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backend) {
+    let host = firewall(backend);
+    let other = backend.other().name();
+    let said = nvactl(&host, &["--backend", other, "apply", "-"], SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        host.run(&format!("iptables-{other}-save"))
+            .contains("NVACTL-FORWARD")
+    );
+    let before = save(&host);
+    assert!(
+        !before.contains("NVACTL"),
+        "the other backend was asked for"
+    );
+
+    let said = nvactl(&host, &["apply", "-"], SPEC);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("can only be guessed"), "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("--backend {other}")),
+        "{said:?}"
+    );
+    assert_eq!(save(&host), before);
+    for args in [
+        &["apply", "-", "--dry-run"][..],
+        &["diff", "-"],
+        &["persist", "-"],
+    ] {
+        let said = nvactl(&host, &[&["--backend", other], args].concat(), SPEC);
+        assert_eq!(said.code, 0, "{args:?}: {said:?}");
+    }
+    // The confirmation that does not come undoes it where it was made.
+    let said = nvactl(
+        &host,
+        &["--backend", other, "apply", "-", "--confirm", "600"],
+        &SPEC.replace("49182", "49183"),
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    assert!(
+        host.run(&format!("iptables-{other}-save"))
+            .contains("--dport 49182")
+    );
+    assert_eq!(nvactl(&host, &["--backend", other, "remove"], "").code, 0);
+    assert!(
+        !host
+            .run(&format!("iptables-{other}-save"))
+            .contains("NVACTL")
+    );
+}
+
+pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
+    let host = firewall(backend);
+    fake(&host, "iptables", "echo 'iptables v1.9 (bpf)'");
+    let said = nvactl(&host, &["apply", "-"], SPEC);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("it calls itself `iptables v1.9 (bpf)`"),
+        "{said:?}"
+    );
+    let said = nvactl(&host, &["--backend", backend.name(), "apply", "-"], SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// iptables does not show nft's own chains, and a drop in any of them is final.
+pub fn a_native_chain_that_drops_is_told(backend: Backend) {
+    let host = firewall(backend);
+    host.run("nft add table inet mine");
+    host.run("nft add chain inet mine passing { type filter hook forward priority 10 ; policy accept ; }");
+    host.run(
+        "nft add chain inet mine arriving { type filter hook input priority 10 ; policy drop ; }",
+    );
+    let said = apply(&host, SPEC);
+    assert!(!said.stderr.contains("the nft chain"), "{said:?}");
+    host.run("nft add rule inet mine passing ip saddr 192.0.2.1 drop");
+    let said = apply(&host, SPEC);
+    assert!(
+        said.stderr.contains("the nft chain inet mine passing"),
+        "{said:?}"
+    );
+    host.run("nft flush chain inet mine passing");
+    host.run("nft add table ip strict");
+    host.run(
+        "nft add chain ip strict FORWARD { type filter hook forward priority 20 ; policy drop ; }",
+    );
+    let said = apply(&host, SPEC);
+    assert!(
+        said.stderr.contains("the nft chain ip strict FORWARD"),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("inet mine"), "{said:?}");
+}
+
+pub fn programs_that_manage_the_machine_are_told(backend: Backend) {
+    let host = firewall(backend);
+    host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");
+    let said = apply(&host, SPEC);
+    assert!(!said.stderr.contains("manages this machine"), "{said:?}");
+    host.shell("echo ENABLED=yes > /etc/ufw/ufw.conf; mkdir /run/firewalld");
+    let said = apply(&host, SPEC);
+    assert!(said.stderr.contains("ufw manages this machine"), "{said:?}");
+    assert!(
+        said.stderr.contains("firewalld manages this machine"),
+        "{said:?}"
+    );
+}
