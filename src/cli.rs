@@ -242,6 +242,10 @@ pub struct Apply {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub confirm: Option<u64>,
 
+    /// End the connections that still lead to where no forward leads any more.
+    #[arg(long)]
+    pub flush_stale: bool,
+
     /// Do not try the change in an empty network namespace first.
     #[arg(long)]
     pub no_trial: bool,

@@ -29,6 +29,7 @@ pub mod commands;
 pub mod compare;
 pub mod diff;
 pub mod explain;
+pub mod flow;
 pub mod foreign;
 pub mod host;
 pub mod line;

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, confirm, counted, load_spec};
+use super::{Console, Exit, Host, confirm, connections, counted, load_spec};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
+use crate::flow::{Flow, stale};
 use crate::foreign;
 use crate::host::pending::{self, Pending};
 use crate::host::state::seconds_now;
@@ -44,12 +45,25 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ));
     }
     warn_of_rivals(&live.ruleset, &set, console);
+    let flows = connections::read(args.flush_stale)?;
+    if changes.forward_policy().is_some() {
+        connections::warn_of_cut(&flows, &live.ruleset, &set, console);
+    }
+    let once = connections::once_led(&state, &live.ruleset)?;
+    let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
     warn_of_sysctl(&set, console)?;
 
     let name = &source.name;
+    if args.dry_run {
+        connections::announce(&outdated, args.flush_stale, console);
+    }
     if changes.is_empty() {
         console.say(format_args!("{name}: no changes"));
-        return Ok(Exit::Done);
+        let would = args.dry_run && args.flush_stale && !outdated.is_empty();
+        if !args.dry_run {
+            connections::flush(&outdated, args.flush_stale, console)?;
+        }
+        return Ok(if would { Exit::Differs } else { Exit::Done });
     }
     let (added, removed) = changes.rule_counts();
     let counts = format!(
@@ -79,6 +93,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
+    connections::flush(&outdated, args.flush_stale, console)?;
     let Some(pending) = pending else {
         console.note("this holds until the next boot; `nvactl persist` keeps it");
         return Ok(Exit::Done);

@@ -5,6 +5,7 @@
 mod apply;
 mod check;
 mod confirm;
+mod connections;
 mod console;
 mod diff;
 mod explain;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::cli::{Cli, Command};
+use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::state::State;
@@ -90,6 +92,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .and_then(SourceError::hint)
             })
             .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<ConntrackError>()
+                    .and_then(ConntrackError::hint)
+            })
             .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
             .or_else(|| {
                 cause

@@ -2,11 +2,13 @@
 //! environment or the kernel's settings. Everything it learns it hands to the core as values.
 
 pub mod child;
+pub mod conntrack;
 pub mod file;
 pub mod iptables;
 pub mod lock;
 pub mod pending;
 pub mod persistence;
+pub mod progress;
 pub mod signals;
 pub mod spec_source;
 pub mod state;

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::file::{self, FileError};
 use super::iptables::{Iptables, IptablesError, TrialError};
+use super::progress::Progress;
 use super::signals::Held;
 use super::state::{Before, State, StateError};
 use crate::diff;
@@ -109,14 +110,18 @@ impl Transaction<'_> {
     pub fn commit(&self) -> Result<(), TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let script = diff::changes(self.before, self.want).script();
+        let progress = Progress::new();
         if self.trial {
+            progress.step("trying…");
             self.try_out(&script)?;
         }
         self.state.remember(&self.remembered()?)?;
         if held.came() {
             return Err(TransactionError::Interrupted);
         }
+        progress.step("loading…");
         let loaded = self.iptables.load(&script);
+        progress.step("verifying…");
         match (loaded, self.iptables.read()) {
             (Ok(()), Ok(live)) => self.verify(&live.ruleset),
             (Err(source), Ok(live)) => Err(self.refused(&script, &live.ruleset, source)),

@@ -2,6 +2,7 @@
 
 mod confirm;
 mod diff;
+mod flows;
 mod lab;
 mod lifecycle;
 mod namespace;
@@ -105,6 +106,9 @@ on_both_backends! {
     survey::an_iptables_that_does_not_say_what_it_is_is_not_guessed,
     survey::a_native_chain_that_drops_is_told,
     survey::programs_that_manage_the_machine_are_told,
+    flows::stale_connections_are_ended_and_no_others,
+    flows::connections_that_would_be_cut_off_are_told,
+    flows::without_conntrack_only_flushing_is_refused,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,

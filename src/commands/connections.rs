@@ -1,0 +1,116 @@
+//! What an apply says of the connections that are alive, and which of them it ends.
+
+use anyhow::Result;
+
+use super::{Console, counted};
+use crate::flow::Flow;
+use crate::host::conntrack;
+use crate::host::state::State;
+use crate::parse;
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::spec::ForwardSet;
+use crate::unplan::unplan;
+
+/// The connections of the machine. Without the program for it nothing is said of them, unless some
+/// are to be deleted.
+pub fn read(needed: bool) -> Result<Vec<Flow>> {
+    match conntrack::flows() {
+        Err(error) if needed => Err(error.into()),
+        flows => Ok(flows.unwrap_or_default()),
+    }
+}
+
+/// How many connections are shown one by one.
+const MOST_FLOWS: usize = 3;
+
+/// Connections go on when FORWARD begins to drop, and are missed only when they are made again.
+pub fn warn_of_cut(flows: &[Flow], live: &Ruleset, set: &ForwardSet, console: &mut Console) {
+    let own = conntrack::own_addresses();
+    let forwarded = |flow: &&Flow| !own.contains(&flow.source) && !own.contains(&flow.reply_source);
+    let mut closed = live.clone();
+    closed
+        .chain_mut(TableName::Filter, ChainName::Forward)
+        .policy = Some(Policy::Drop);
+    let cut: Vec<&Flow> = flows
+        .iter()
+        .filter(forwarded)
+        .filter(|flow| !flow.is_led_by(set) && !flow.could_pass(&closed))
+        .collect();
+    if !cut.is_empty() {
+        console.warn(format_args!(
+            "{} that {} forwarded now will not be accepted again once it ends: {}",
+            counted(cut.len(), "connection"),
+            if cut.len() == 1 { "is" } else { "are" },
+            described(&cut)
+        ));
+    }
+}
+
+fn described(flows: &[&Flow]) -> String {
+    let shown = flows.iter().take(MOST_FLOWS).map(|flow| {
+        let Flow {
+            protocol,
+            source,
+            destination,
+            destination_port,
+            reply_source,
+            reply_port,
+        } = flow;
+        let translated = if destination == reply_source {
+            String::new()
+        } else {
+            format!(" → {reply_source}:{reply_port}")
+        };
+        format!("{protocol} {source} → {destination}:{destination_port}{translated}")
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match flows.len().saturating_sub(MOST_FLOWS) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The forwards of the live rules and of the states before: what may have led a connection.
+pub fn once_led(state: &State, live: &Ruleset) -> Result<Vec<ForwardSet>> {
+    let mut once: Vec<ForwardSet> = unplan(live).into_iter().collect();
+    for before in state.remembered()? {
+        // A state that cannot be read has led nothing that can be told.
+        once.extend(parse::parse(&before.rules).ok().as_ref().and_then(unplan));
+    }
+    Ok(once)
+}
+
+pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
+    if !stale.is_empty() {
+        let would = if flush {
+            "would be deleted"
+        } else {
+            "would stay; to delete them: --flush-stale"
+        };
+        console.say(format_args!(
+            "{} to where no forward leads any more {would}: {}",
+            counted(stale.len(), "connection"),
+            described(stale)
+        ));
+    }
+}
+
+/// Connections stay on their old target for as long as the kernel remembers them.
+pub fn flush(stale: &[&Flow], flush: bool, console: &mut Console) -> Result<()> {
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let (count, shown) = (counted(stale.len(), "connection"), described(stale));
+    if flush {
+        conntrack::delete(stale.iter().copied())?;
+        console.say(format_args!(
+            "deleted {count} to where no forward leads any more: {shown}"
+        ));
+    } else {
+        console.note(format_args!(
+            "{count} to where no forward leads any more will stay until idle: {shown}; \
+             to end them: nvactl apply --flush-stale"
+        ));
+    }
+    Ok(())
+}

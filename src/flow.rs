@@ -1,0 +1,288 @@
+//! Connections that the kernel tracks, and where a spec's forwards would send them now.
+
+use std::net::Ipv4Addr;
+
+use crate::net::{Port, Protocol};
+use crate::rule::{CtState, Match, Target as RuleTarget};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::spec::{Forward, ForwardSet, TargetPorts};
+
+/// One tracked connection, as its first packet was sent and as its replies are expected.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    pub protocol: Protocol,
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+    pub destination_port: Port,
+    /// Who answers: the destination, unless that was translated.
+    pub reply_source: Ipv4Addr,
+    pub reply_port: Port,
+}
+
+impl Flow {
+    /// Reads a line of `conntrack -L` (conntrack(8)): the words of the first direction, then the
+    /// same words of the other. `None` for protocols without ports.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let protocol = words.next()?.parse().ok()?;
+        let values: Vec<(&str, &str)> = words.filter_map(|word| word.split_once('=')).collect();
+        let nth = |key: &str, n| {
+            let mut values = values.iter().filter(|(of, _)| *of == key);
+            values.nth(n).map(|(_, value)| *value)
+        };
+        Some(Self {
+            protocol,
+            source: nth("src", 0)?.parse().ok()?,
+            destination: nth("dst", 0)?.parse().ok()?,
+            destination_port: nth("dport", 0)?.parse().ok()?,
+            reply_source: nth("src", 1)?.parse().ok()?,
+            reply_port: nth("sport", 1)?.parse().ok()?,
+        })
+    }
+
+    /// Whether a forward of the set leads this connection where it goes.
+    #[must_use]
+    pub fn is_led_by(&self, set: &ForwardSet) -> bool {
+        let taker = |with_address: bool| {
+            set.forwards.iter().find(|forward| {
+                forward.listen.address.is_some() == with_address && self.is_sent_to(forward)
+            })
+        };
+        let forward = taker(true).or_else(|| taker(false));
+        forward.is_some_and(|forward| {
+            forward.target.address == self.reply_source
+                && self.port_behind(forward) == self.reply_port
+        })
+    }
+
+    fn is_sent_to(&self, forward: &Forward) -> bool {
+        let listen = forward.listen;
+        forward.protocol == self.protocol
+            && listen.ports.contains(self.destination_port)
+            && listen
+                .address
+                .is_none_or(|address| address == self.destination)
+    }
+
+    /// The port that the forward makes of this connection's.
+    fn port_behind(&self, forward: &Forward) -> Port {
+        let at = self.destination_port;
+        match forward.target.ports {
+            TargetPorts::Kept => at,
+            TargetPorts::Range(one) if one.is_single() => one.first(),
+            TargetPorts::Range(range) => {
+                let offset = at.number() - forward.listen.ports.first().number();
+                Port::new(range.first().number() + offset).unwrap_or(at)
+            }
+        }
+    }
+
+    /// Whether its next first packet could pass the FORWARD chain. A condition that is not
+    /// interpreted may hold for an ACCEPT, and is taken not to for a DROP.
+    #[must_use]
+    pub fn could_pass(&self, ruleset: &Ruleset) -> bool {
+        self.walk(ruleset, &ChainName::Forward, 16)
+            .unwrap_or(ruleset.forward_policy() == Policy::Accept)
+    }
+
+    fn walk(&self, ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
+        let chain = ruleset.chain(TableName::Filter, name)?;
+        for rule in &chain.rules {
+            let holds = rule.matches.iter().map(|condition| self.holds(condition));
+            let (mut certain, mut possible) = (true, true);
+            for held in holds {
+                certain &= held == Some(true);
+                possible &= held != Some(false);
+            }
+            match &rule.target {
+                Some(RuleTarget::Accept) if possible => return Some(true),
+                Some(RuleTarget::Return) if certain => return None,
+                Some(RuleTarget::Jump(next) | RuleTarget::Goto(next)) if possible && depth > 0 => {
+                    match self.walk(ruleset, next, depth - 1) {
+                        Some(true) => return Some(true),
+                        Some(false) if certain => return Some(false),
+                        _ => {}
+                    }
+                }
+                Some(target) if certain && matches!(target.name(), "DROP" | "REJECT") => {
+                    return Some(false);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// `None` where it cannot be told.
+    fn holds(&self, condition: &Match) -> Option<bool> {
+        let to = self.reply_port;
+        Some(match condition {
+            Match::Protocol(protocol) => *protocol == self.protocol,
+            Match::Source(net) => net.contains(&self.source),
+            Match::Destination(net) => net.contains(&self.reply_source),
+            Match::Tcp { destination, .. } => {
+                self.protocol == Protocol::Tcp && destination.is_none_or(|ports| ports.contains(to))
+            }
+            Match::Udp { destination, .. } => {
+                self.protocol == Protocol::Udp && destination.is_none_or(|ports| ports.contains(to))
+            }
+            Match::DestinationPorts(ranges) => ranges.iter().any(|ports| ports.contains(to)),
+            Match::Conntrack(conntrack) => {
+                let translated = self.destination != self.reply_source;
+                let states = &conntrack.states;
+                let state = states.is_empty()
+                    || states.contains(&CtState::New)
+                    || (translated && states.contains(&CtState::Dnat));
+                state
+                    && conntrack
+                        .original_destination
+                        .is_none_or(|ip| ip == self.destination)
+                    && conntrack
+                        .original_destination_port
+                        .is_none_or(|ports| ports.contains(self.destination_port))
+            }
+            Match::Comment(_) => true,
+            Match::Ingress(_) | Match::Egress(_) | Match::DestinationIsLocal | Match::Other(_) => {
+                return None;
+            }
+        })
+    }
+}
+
+/// Connections that a set of forwards led once and the present one does not lead there any more.
+pub fn stale<'f>(
+    flows: &'f [Flow],
+    once: &'f [ForwardSet],
+    now: &'f ForwardSet,
+) -> impl Iterator<Item = &'f Flow> {
+    flows
+        .iter()
+        .filter(|flow| flow.destination != flow.reply_source)
+        .filter(|flow| !flow.is_led_by(now) && once.iter().any(|set| flow.is_led_by(set)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use crate::spec;
+
+    const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
+
+    fn set(forwards: &str) -> ForwardSet {
+        let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");
+        spec::read(text.as_bytes()).expect("it is sound")
+    }
+
+    #[test]
+    fn lines_of_conntrack_are_read_in_both_directions() {
+        let flow = Flow::parse(WEB).expect("it is a flow");
+        assert_eq!(flow.source.to_string(), "198.51.100.10");
+        assert_eq!(
+            (flow.destination.to_string(), flow.destination_port.number()),
+            ("10.3.0.4".into(), 49182)
+        );
+        assert_eq!(
+            (flow.reply_source.to_string(), flow.reply_port.number()),
+            ("10.224.0.118".into(), 80)
+        );
+        let unreplied = "udp      17 25 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 mark=0 use=1";
+        assert!(Flow::parse(unreplied).is_some());
+        for other in [
+            "icmp 1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=1 src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=1",
+            "",
+            "tcp 6 1",
+        ] {
+            assert_eq!(Flow::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_flow_is_stale_when_its_forward_leads_elsewhere_now() {
+        let flows = [Flow::parse(WEB).expect("it is a flow")];
+        let old = [set(
+            "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
+        )];
+        for (now, is_stale) in [
+            (
+                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
+                false,
+            ),
+            (
+                "{name: other, listen: 49182, target: {pod: 10.224.0.118:80}}",
+                false,
+            ),
+            (
+                "{name: range, listen: 49180-49190, target: {pod: 10.224.0.118:78-88}}",
+                false,
+            ),
+            (
+                "{name: web, listen: 49182, target: {pod: 10.224.0.119:80}}",
+                true,
+            ),
+            (
+                "{name: web, listen: 49182, target: {pod: 10.224.0.118:81}}",
+                true,
+            ),
+            (
+                "{name: web, listen: 49183, target: {pod: 10.224.0.118:80}}",
+                true,
+            ),
+            (
+                "{name: web, listen: 49182, protocol: udp, target: {pod: 10.224.0.118:80}}",
+                true,
+            ),
+            (
+                "{name: all, listen: 49182, target: {pod: 10.224.0.118:80}}, {name: one, listen: 10.3.0.4:49182, target: {pod: 10.0.0.1:80}}",
+                true,
+            ),
+            ("", true),
+        ] {
+            assert_eq!(
+                stale(&flows, &old, &set(now)).count(),
+                usize::from(is_stale),
+                "{now}"
+            );
+        }
+        // Somebody else's translation is not nvactl's to judge.
+        assert_eq!(stale(&flows, &[set("")], &set("")).count(), 0);
+    }
+
+    #[test]
+    fn what_could_pass_is_not_counted_as_cut_off() {
+        let flow = Flow::parse("tcp 6 9 ESTABLISHED src=10.1.0.5 dst=10.2.0.7 sport=5000 dport=443 src=10.2.0.7 dst=10.1.0.5 sport=443 dport=5000").expect("it is a flow");
+        for (rules, passes) in [
+            ("", false),
+            (
+                "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n",
+                false,
+            ),
+            ("-A FORWARD -p tcp -m tcp --dport 443 -j ACCEPT\n", true),
+            ("-A FORWARD -s 10.1.0.0/16 -j ACCEPT\n", true),
+            ("-A FORWARD -s 10.9.0.0/16 -j ACCEPT\n", false),
+            (
+                "-A FORWARD -s 10.1.0.5/32 -j DROP\n-A FORWARD -j ACCEPT\n",
+                false,
+            ),
+            (
+                "-A FORWARD -m set --match-set x src -j DROP\n-A FORWARD -j ACCEPT\n",
+                true,
+            ),
+            ("-A FORWARD -m set --match-set x src -j ACCEPT\n", true),
+            ("-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n", false),
+            (
+                ":MY - [0:0]\n-A FORWARD -p tcp -j MY\n-A MY -d 10.2.0.7/32 -j ACCEPT\n",
+                true,
+            ),
+            (
+                ":MY - [0:0]\n-A FORWARD -p tcp -j MY\n-A MY -j RETURN\n-A MY -j ACCEPT\n",
+                false,
+            ),
+        ] {
+            let ruleset = parse(&format!("*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n"))
+                .expect("it is readable");
+            assert_eq!(flow.could_pass(&ruleset), passes, "{rules}");
+        }
+    }
+}

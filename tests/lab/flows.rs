@@ -1,0 +1,150 @@
+//! Connections that are alive when the rules change.
+
+use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
+
+use crate::lab::{Backend, CLIENT, FIREWALL, Lab, OTHER, POD};
+use crate::nvactl;
+use crate::traffic::{serve_tcp, serve_udp};
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
+  - {name: log, listen: 514, protocol: udp, target: {pod: 10.224.0.118:5140}}
+";
+
+/// A client that keeps its port, so that its packets stay one connection.
+fn steady(lab: &Lab, port: u16) -> UdpSocket {
+    let to = format!("{FIREWALL}:{port}");
+    lab.client.enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+        socket.connect(to).expect("there is a way");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("it is no zero");
+        socket
+    })
+}
+
+fn answer(socket: &UdpSocket) -> String {
+    let mut buffer = [0; 64];
+    socket.send(b"?").expect("it is sent");
+    let length = socket.recv(&mut buffer).expect("it is answered");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// A steady sender stays on the old target until its entry is deleted; others are left alone.
+pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_udp(&lab.pod, "pod", 5353);
+    serve_udp(&lab.pod, "pod-log", 5140);
+    serve_udp(&lab.other, "other", 5353);
+    lab.apply(SPEC);
+    let (dns, log) = (steady(&lab, 53), steady(&lab, 514));
+    assert_eq!(answer(&dns), "pod 10.3.0.4");
+    assert_eq!(answer(&log), "pod-log 10.3.0.4");
+
+    let moved = SPEC.replace("10.224.0.118:5353", "10.224.0.99:5353");
+    let said = lab.nvactl_with(&["apply", "-"], &moved);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("1 connection to where no forward leads any more will stay"),
+        "{said:?}"
+    );
+    assert_eq!(answer(&dns), "pod 10.3.0.4", "the kernel remembers it");
+
+    // Later, with nothing else to change, it is shown and ended all the same.
+    let said = lab.nvactl_with(&["apply", "-", "--flush-stale", "--dry-run"], &moved);
+    assert_eq!(said.code, 1, "{said:?}");
+    let shown = format!("udp {CLIENT} → {FIREWALL}:53 → {POD}:5353");
+    assert!(
+        said.stdout
+            .contains("1 connection to where no forward leads any more would be deleted"),
+        "{said:?}"
+    );
+    assert!(said.stdout.contains(&shown), "{said:?}");
+    assert_eq!(answer(&dns), "pod 10.3.0.4", "a dry run deletes nothing");
+    let before = entries(&lab, "514");
+    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
+    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    assert_eq!(answer(&dns), "other 10.3.0.4");
+    assert_eq!(
+        entries(&lab, "514"),
+        before,
+        "the entry beside it was touched"
+    );
+    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
+    assert_eq!(
+        (said.code, said.stdout.as_str(), said.stderr.as_str()),
+        (0, "<stdin>: no changes\n", "")
+    );
+
+    // A forward that went.
+    let gone: String = moved
+        .lines()
+        .filter(|line| !line.contains("dns"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &gone);
+    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    assert_eq!(entries(&lab, "53"), "");
+    assert_ne!(entries(&lab, "514"), "");
+}
+
+/// The connections sent to a port, without what changes by itself.
+fn entries(lab: &Lab, port: &str) -> String {
+    let listed = lab.firewall.shell(&format!(
+        "conntrack -L -p udp --orig-port-dst {port} 2>/dev/null || true"
+    ));
+    let ports = listed.lines().map(|line| {
+        let words = line
+            .split_ascii_whitespace()
+            .filter(|word| word.contains("port=") || word.contains("src="));
+        words.collect::<Vec<_>>().join(" ")
+    });
+    ports.collect::<Vec<_>>().join("\n")
+}
+
+/// What will be missed once FORWARD drops, as long as it is alive to be counted.
+pub fn connections_that_would_be_cut_off_are_told(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.other, "other", 8080);
+    lab.route_through_firewall(OTHER);
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    // The table is kept once something asks for it.
+    lab.firewall
+        .run("iptables -A FORWARD -m conntrack --ctstate INVALID -j LOG");
+    let held = lab
+        .client
+        .enter(|| TcpStream::connect((OTHER, 8080)).expect("there is a way"));
+    let said = lab.nvactl_with(&["apply", "-", "--dry-run"], SPEC);
+    let words = format!(
+        "1 connection that is forwarded now will not be accepted again once it ends: tcp {CLIENT} → {OTHER}:8080"
+    );
+    assert!(said.stderr.contains(&words), "{said:?}");
+
+    lab.firewall
+        .run("iptables -A FORWARD -d 10.224.0.99 -p tcp --dport 8080 -j ACCEPT");
+    let said = lab.nvactl_with(&["apply", "-", "--dry-run"], SPEC);
+    assert!(
+        !said.stderr.contains("will not be accepted again"),
+        "{said:?}"
+    );
+    drop(held);
+}
+
+pub fn without_conntrack_only_flushing_is_refused(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.firewall.shell(
+        "printf '#!/bin/sh\\nexit 127\\n' > /run/bin/conntrack; chmod +x /run/bin/conntrack",
+    );
+    let said = nvactl(&lab.firewall, &["apply", "-", "--flush-stale"], SPEC);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        !lab.firewall.run("iptables-save").contains("NVACTL"),
+        "it was refused before the change"
+    );
+    assert_eq!(nvactl(&lab.firewall, &["apply", "-"], SPEC).code, 0);
+}
