@@ -8,8 +8,7 @@ use crate::diff::{self, Changes};
 use crate::flow::{Flow, stale};
 use crate::foreign;
 use crate::host::pending::{self, Pending};
-use crate::host::state::seconds_now;
-use crate::host::survey::survey;
+use crate::host::survey::{resolved, survey};
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl};
 use crate::line::Line;
@@ -78,6 +77,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     let transaction = Transaction {
         state: &state,
+        lock: &lock,
         iptables: &iptables,
         before: &live.ruleset,
         want: &want,
@@ -93,11 +93,17 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
-    connections::flush(&outdated, args.flush_stale, console)?;
     let Some(pending) = pending else {
+        // Some may have been made while the rules were being loaded.
+        let flows = connections::read(args.flush_stale)?;
+        let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
+        connections::flush(&outdated, args.flush_stale, console)?;
         console.note("this holds until the next boot; `nvactl persist` keeps it");
         return Ok(Exit::Done);
     };
+    if args.flush_stale {
+        console.note("connections are ended when the change is kept: then once more, nvactl apply --flush-stale");
+    }
     // Whoever confirms needs the lock.
     drop(lock);
     confirm::ask(&state, &pending, console)
@@ -108,7 +114,7 @@ fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending
     let state = transaction.state;
     let mut pending = Pending::new(
         transaction.remembered()?,
-        transaction.iptables.backend,
+        resolved(transaction.iptables),
         seconds,
     )?;
     pending::guard(state, &pending, seconds)?;
@@ -121,7 +127,7 @@ fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending
         return Err(error.into());
     }
     // The time runs from here: loading may have taken some of it.
-    pending.deadline = seconds_now() + seconds;
+    pending.deadline = pending::uptime() + seconds;
     state.set_pending(&pending)?;
     Ok(pending)
 }

@@ -36,6 +36,13 @@ pub fn run(args: &Confirm, state: &State, console: &mut Console) -> Result<Exit>
 
 /// A change that waits, in a line.
 pub fn told(pending: &Pending) -> String {
+    if pending.left() == 0 {
+        return format!(
+            "{} was not confirmed in time and has not been undone: its watchdog does not answer; \
+             `nvactl confirm --cancel` undoes it",
+            pending.before.action
+        );
+    }
     format!(
         "{} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
          `nvactl confirm --cancel` undoes it at once",
@@ -69,7 +76,7 @@ fn keep(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -
 }
 
 fn cancel(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
-    if !pending::undo(state, &pending.id)? {
+    if !pending::undo(state, pending)? {
         return Err(Refusal::NothingPending.into());
     }
     pending::end_timer(&pending.id);

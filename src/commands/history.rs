@@ -6,6 +6,7 @@ use super::{Console, Exit, Host, Refusal, confirm, counted};
 use crate::cli::Rollback;
 use crate::diff;
 use crate::host::state::{Before, State};
+use crate::host::survey::survey;
 use crate::host::transaction::Transaction;
 use crate::host::{self, lock};
 use crate::parse;
@@ -32,7 +33,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     host::require_root("rollback")?;
     let state = &on.state()?;
     let iptables = on.iptables(args.lock_timeout);
-    let _lock = lock::take(state, args.lock_timeout)?;
+    let lock = lock::take(state, args.lock_timeout)?;
     confirm::refuse_while_pending(state)?;
     let states = state.remembered()?;
     let number = args.number;
@@ -44,6 +45,9 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     }
     let want = state_to_restore(&states[..number])?;
     let live = iptables.read()?;
+    for warning in survey(&iptables)? {
+        console.warn(warning);
+    }
     let changes = diff::changes(&live.ruleset, &want);
     let before = &states[number - 1].action;
     if changes.is_empty() {
@@ -58,6 +62,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     }
     Transaction {
         state,
+        lock: &lock,
         iptables: &iptables,
         before: &live.ruleset,
         want: &want,

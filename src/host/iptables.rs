@@ -16,7 +16,7 @@ use crate::ruleset::Ruleset;
 #[derive(Debug, Clone, Copy)]
 pub struct Iptables {
     pub backend: Backend,
-    /// In seconds.
+    /// In seconds; at least one, since legacy takes 0 for ever.
     pub lock_wait: u64,
 }
 
@@ -123,7 +123,7 @@ impl Iptables {
     /// When it does not load, or there can be no trial.
     pub fn try_out(&self, text: &str) -> Result<(), TrialError> {
         let restore = self.backend.program("iptables-restore");
-        let wait = self.lock_wait.to_string();
+        let wait = self.lock_wait.max(1).to_string();
         // A lock of its own: nobody else's rules are touched.
         let args = [
             "--net",
@@ -161,7 +161,7 @@ impl Iptables {
     }
 
     fn restore(&self, how: &str, text: &[u8]) -> Result<(), IptablesError> {
-        let args = [how, "-w", &self.lock_wait.to_string()];
+        let args = [how, "-w", &self.lock_wait.max(1).to_string()];
         self.run("iptables-restore", &args, text).map(drop)
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::FdFlags;
 use thiserror::Error;
 
 use super::state::State;
@@ -14,7 +15,19 @@ use super::state::State;
 /// Held until it is dropped, or the process ends in whatever way.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Runs `work` so that the programs it starts hold the lock too: if nvactl is killed, nobody
+    /// else changes the rules before they have ended.
+    pub fn shared_with_children<T>(&self, work: impl FnOnce() -> T) -> T {
+        // Should the kernel refuse, the lock is nvactl's alone, as it is the rest of the time.
+        let _ = rustix::io::fcntl_setfd(&self.file, FdFlags::empty());
+        let done = work();
+        let _ = rustix::io::fcntl_setfd(&self.file, FdFlags::CLOEXEC);
+        done
+    }
 }
 
 #[derive(Debug, Error)]
@@ -43,6 +56,8 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
         .write(true)
         .mode(0o600)
         .open(&path)
+        // A folder that has become read-only must not keep a change from being undone.
+        .or_else(|error| File::open(&path).map_err(|_| error))
         .map_err(failed)?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
@@ -70,5 +85,5 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
     let _ = file
         .set_len(0)
         .and_then(|()| writeln!(file, "process {}, {command}", std::process::id()));
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }

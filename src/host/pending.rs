@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::debug;
 
 use super::child::{self, ChildError};
 use super::iptables::{Iptables, IptablesError};
@@ -35,7 +36,7 @@ const LOCK_TIMEOUT: u64 = 60;
 pub struct Pending {
     /// Tells this change from the next one, whose watchdog is another.
     pub id: String,
-    /// When it is undone, in seconds since 1970.
+    /// When it is undone, in seconds since the boot: no clock that is set can move it.
     pub deadline: u64,
     /// A reboot ends the waiting: it has brought back what is kept on disk.
     pub boot: String,
@@ -71,7 +72,7 @@ impl Pending {
     pub fn new(before: Before, backend: Backend, seconds: u64) -> Result<Self, StateError> {
         Ok(Self {
             id: format!("{}-{}", std::process::id(), seconds_now()),
-            deadline: seconds_now() + seconds,
+            deadline: uptime() + seconds,
             boot: boot()?,
             backend,
             before,
@@ -81,7 +82,7 @@ impl Pending {
     /// How many seconds are left.
     #[must_use]
     pub fn left(&self) -> u64 {
-        self.deadline.saturating_sub(seconds_now())
+        self.deadline.saturating_sub(uptime())
     }
 
     /// The rules that were there before the change, as far as they are nvactl's to set back.
@@ -94,6 +95,13 @@ impl Pending {
         }
         Ok(rules)
     }
+}
+
+/// Seconds since the boot, those in suspension included.
+#[must_use]
+pub fn uptime() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec.unsigned_abs()
 }
 
 fn boot() -> Result<String, StateError> {
@@ -208,23 +216,25 @@ pub fn watch(state: &State, id: &str) -> Result<(), PendingError> {
     let _ = stdout
         .write_all(READY.as_bytes())
         .and_then(|()| stdout.flush());
-    let due = || -> Result<bool, StateError> {
-        let waiting = pending(state)?.filter(|pending| pending.id == id);
-        Ok(waiting.is_some_and(|pending| pending.left() == 0))
+    let Some(mut known) = pending(state)?.filter(|pending| pending.id == id) else {
+        return Ok(());
     };
     let mut tries = 0;
     loop {
         match pending(state) {
-            Ok(Some(pending)) if pending.id == id => {}
+            Ok(Some(now)) if now.id == id => known = now,
             Ok(_) => return Ok(()),
-            // Half a second later it may be readable.
-            Err(_) => {}
+            // What was known of it is enough to undo it.
+            Err(error) => debug!(%error, "the record of the change cannot be read"),
         }
-        if due().unwrap_or(false) {
-            match undo(state, id) {
-                Ok(_) => return Ok(()),
+        if known.left() == 0 {
+            match undo_if(state, &known, |now| now.left() == 0) {
+                Ok(true) => return Ok(()),
+                // Confirmed, or given more time, while the lock was waited for.
+                Ok(false) => {}
                 Err(error) if tries >= TRIES => return Err(error),
-                Err(_) => {
+                Err(error) => {
+                    debug!(%error, "not undone yet");
                     tries += 1;
                     thread::sleep(Duration::from_secs(1));
                 }
@@ -238,11 +248,26 @@ pub fn watch(state: &State, id: &str) -> Result<(), PendingError> {
 ///
 /// # Errors
 /// When it cannot be undone: it waits on.
-pub fn undo(state: &State, id: &str) -> Result<bool, PendingError> {
-    let _lock = lock::take(state, LOCK_TIMEOUT)?;
-    let Some(pending) = pending(state)?.filter(|pending| pending.id == id) else {
-        return Ok(false);
+pub fn undo(state: &State, known: &Pending) -> Result<bool, PendingError> {
+    undo_if(state, known, |_| true)
+}
+
+/// The same only if `still` holds of the record under the lock. A record that cannot be read is
+/// taken to say what was known.
+fn undo_if(
+    state: &State,
+    known: &Pending,
+    still: impl Fn(&Pending) -> bool,
+) -> Result<bool, PendingError> {
+    let lock = lock::take(state, LOCK_TIMEOUT)?;
+    let pending = match pending(state) {
+        Ok(Some(now)) if now.id == known.id => now,
+        Ok(_) => return Ok(false),
+        Err(_) => known.clone(),
     };
+    if !still(&pending) {
+        return Ok(false);
+    }
     let iptables = Iptables {
         backend: pending.backend,
         lock_wait: LOCK_TIMEOUT,
@@ -251,13 +276,14 @@ pub fn undo(state: &State, id: &str) -> Result<bool, PendingError> {
     if !crate::diff::changes(&live.ruleset, &want).is_empty() {
         Transaction {
             state,
+            lock: &lock,
             iptables: &iptables,
             before: &live.ruleset,
             want: &want,
             action: format!("undo {}", pending.before.action),
             trial: false,
         }
-        .commit()?;
+        .commit_regardless()?;
     }
     state.clear_pending()?;
     Ok(true)

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::warn;
 
 use super::file::{self, FileError};
 use super::pending::Pending;
@@ -22,6 +23,8 @@ pub const KEPT: usize = 20;
 #[derive(Debug, Clone)]
 pub struct State {
     folder: PathBuf,
+    /// This network namespace, as the kernel numbers it: what is recorded is recorded for it alone.
+    namespace: String,
 }
 
 #[derive(Debug, Error)]
@@ -111,7 +114,9 @@ impl State {
             path: folder,
             source,
         })?;
-        Ok(Self { folder })
+        let digits = |c: char| c.is_ascii_digit();
+        let namespace = namespace()?.chars().filter(|c| digits(*c)).collect();
+        Ok(Self { folder, namespace })
     }
 
     #[must_use]
@@ -125,7 +130,7 @@ impl State {
     }
 
     fn pending_file(&self) -> PathBuf {
-        self.folder.join("pending.json")
+        self.folder.join(format!("pending-{}.json", self.namespace))
     }
 
     /// The change that was recorded as waiting for a confirmation, wherever and whenever.
@@ -155,7 +160,7 @@ impl State {
     }
 
     fn history(&self) -> PathBuf {
-        self.folder.join("history")
+        self.folder.join("history").join(&self.namespace)
     }
 
     /// Keeps a state, and forgets the oldest beyond [`KEPT`].
@@ -182,8 +187,11 @@ impl State {
         let here = namespace()?;
         let mut states = Vec::new();
         for number in self.numbers()?.into_iter().rev() {
-            let before: Option<Before> = read_json(&self.entry(number))?;
-            states.extend(before.filter(|before| before.namespace == here));
+            match read_json::<Before>(&self.entry(number)) {
+                Ok(before) => states.extend(before.filter(|before| before.namespace == here)),
+                Err(error @ StateError::Damaged { .. }) => warn!("{error}: passed over"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(states)
     }

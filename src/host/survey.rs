@@ -78,6 +78,21 @@ pub fn survey(iptables: &Iptables) -> Result<Vec<String>, SurveyError> {
     Ok(warnings)
 }
 
+/// The backend that the plain names stand on, if it can be called by its own name: who undoes a
+/// change later may have another PATH.
+#[must_use]
+pub fn resolved(iptables: &Iptables) -> Backend {
+    let Ok(backend) = find(iptables) else {
+        return iptables.backend;
+    };
+    let named = child::run(&backend.program("iptables"), &["--version"], b"", LIMIT);
+    if named.is_ok_and(|output| output.status.success()) {
+        backend
+    } else {
+        iptables.backend
+    }
+}
+
 fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
     let version = child::run(
         &iptables.backend.program("iptables"),

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::file::{self, FileError};
 use super::iptables::{Iptables, IptablesError, TrialError};
+use super::lock::Lock;
 use super::progress::Progress;
 use super::signals::Held;
 use super::state::{Before, State, StateError};
@@ -52,7 +53,9 @@ pub enum TransactionError {
         undo: String,
         /// What is loaded now, as far as it is known.
         loaded: String,
-        /// The script that brings the old rules back, if it could be written.
+        /// The program that loads a script, and the one that brings the old rules back if it could
+        /// be written.
+        restore: String,
         script: Option<PathBuf>,
     },
 }
@@ -64,11 +67,13 @@ impl TransactionError {
         match self {
             TransactionError::Uncertain {
                 script: Some(script),
+                restore,
                 ..
             } => Some(format!(
-                "to bring the old rules back by hand: sudo iptables-restore --noflush -w 10 < {}; \
-                 to look: sudo iptables-save",
-                shell_word(&script.to_string_lossy())
+                "to bring the old rules back by hand: sudo {restore} --noflush -w 10 < {}; \
+                 to look: sudo {}",
+                shell_word(&script.to_string_lossy()),
+                restore.replace("restore", "save")
             )),
             TransactionError::Uncertain { .. } => {
                 Some("to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned())
@@ -90,6 +95,7 @@ fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
 #[derive(Debug)]
 pub struct Transaction<'a> {
     pub state: &'a State,
+    pub lock: &'a Lock,
     pub iptables: &'a Iptables,
     /// The live rules.
     pub before: &'a Ruleset,
@@ -109,8 +115,8 @@ impl Transaction<'_> {
     /// for [`TransactionError::Uncertain`].
     pub fn commit(&self) -> Result<(), TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
-        let script = diff::changes(self.before, self.want).script();
         let progress = Progress::new();
+        let script = diff::changes(self.before, self.want).script();
         if self.trial {
             progress.step("trying…");
             self.try_out(&script)?;
@@ -119,12 +125,36 @@ impl Transaction<'_> {
         if held.came() {
             return Err(TransactionError::Interrupted);
         }
+        self.load(&script, &progress)
+    }
+
+    /// The same without a trial, and even if the state before cannot be kept: for undoing what is
+    /// remembered already.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_regardless(&self) -> Result<(), TransactionError> {
+        let _held = Held::hold().map_err(TransactionError::Signals)?;
+        let script = diff::changes(self.before, self.want).script();
+        self.load(&script, &Progress::new())?;
+        let remembered = self
+            .remembered()
+            .and_then(|before| self.state.remember(&before));
+        if let Err(error) = remembered {
+            debug!(%error, "what was undone is not kept");
+        }
+        Ok(())
+    }
+
+    fn load(&self, script: &str, progress: &Progress) -> Result<(), TransactionError> {
         progress.step("loading…");
-        let loaded = self.iptables.load(&script);
+        let loaded = self
+            .lock
+            .shared_with_children(|| self.iptables.load(script));
         progress.step("verifying…");
         match (loaded, self.iptables.read()) {
             (Ok(()), Ok(live)) => self.verify(&live.ruleset),
-            (Err(source), Ok(live)) => Err(self.refused(&script, &live.ruleset, source)),
+            (Err(source), Ok(live)) => Err(self.refused(script, &live.ruleset, source)),
             (loaded, Err(unread)) => {
                 let cause = loaded.err().map_or_else(
                     || "they were loaded but cannot be read back".to_owned(),
@@ -219,7 +249,10 @@ impl Transaction<'_> {
         if changes.is_empty() {
             return Ok(false);
         }
-        let undone = self.iptables.load(&changes.script());
+        let script = changes.script();
+        let undone = self
+            .lock
+            .shared_with_children(|| self.iptables.load(&script));
         let now = self.iptables.read();
         let (failed, loaded) = match (&undone, &now) {
             (_, Ok(live)) => {
@@ -259,6 +292,7 @@ impl Transaction<'_> {
             cause,
             undo,
             loaded,
+            restore: self.iptables.backend.program("iptables-restore"),
             script: written.is_ok().then_some(path),
         }
     }

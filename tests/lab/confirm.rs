@@ -1,5 +1,6 @@
 //! `apply --confirm`: what is loaded when nobody answers, whoever dies in between.
 
+use std::fs;
 use std::process::{Child, Stdio};
 
 use crate::lab::{Backend, Said, save};
@@ -20,11 +21,35 @@ fn apply_for(host: &Host, seconds: &str) -> Said {
     said
 }
 
+/// Whether a watchdog runs on this host: processes are seen from all hosts of the lab.
+fn has_watchdog(host: &Host) -> bool {
+    !watchdogs(host).is_empty()
+}
+
+fn watchdogs(host: &Host) -> Vec<String> {
+    let net = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let here = net(&host.pid());
+    let processes = fs::read_dir("/proc").expect("it can be listed").flatten();
+    let names = processes.map(|process| process.file_name().to_string_lossy().into_owned());
+    names
+        .filter(|process| net(process).is_some() && net(process) == here)
+        .filter(|process| {
+            let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            words
+                .split(|byte| *byte == 0)
+                .any(|word| word == b"watchdog")
+        })
+        .collect()
+}
+
+/// Whether a change is recorded as waiting.
+fn waits(host: &Host) -> bool {
+    host.shell("ls /var/lib/nvactl").contains("pending-")
+}
+
 fn comes_back(host: &Host, before: &str) {
     wait_for("the old rules are back", || save(host) == before);
-    wait_for("the watchdog is done", || {
-        !host.exists("/var/lib/nvactl/pending.json")
-    });
+    wait_for("the watchdog is done", || !waits(host));
 }
 
 pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
@@ -47,9 +72,7 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
             now == before
                 || (spec.is_none() && !now.contains("NVACTL") && now.contains(":FORWARD ACCEPT"))
         });
-        wait_for("the watchdog is done", || {
-            !host.exists("/var/lib/nvactl/pending.json")
-        });
+        wait_for("the watchdog is done", || !waits(&host));
     }
     assert!(!empty.contains("NVACTL"));
     let said = nvactl(&host, &["confirm"], "");
@@ -74,12 +97,7 @@ pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
         (0, "confirmed: apply <stdin> stays\n")
     );
     // The watchdog sees it, and its time passes.
-    let state = "/var/lib/nvactl";
-    wait_for("no watchdog is left", || {
-        !host
-            .shell("ps -eo args")
-            .contains(&format!("--state-dir {state} watchdog"))
-    });
+    wait_for("no watchdog is left", || !has_watchdog(&host));
     assert_eq!(save(&host), after);
     let said = nvactl(&host, &["confirm", "--status"], "");
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
@@ -155,7 +173,7 @@ pub fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
     let said = nvactl(&host, &["apply", "-", "--confirm", "600"], SPEC);
     assert_eq!(said.stdout, "<stdin>: no changes\n");
-    assert!(!host.exists("/var/lib/nvactl/pending.json"));
+    assert!(!waits(&host));
 }
 
 /// Starts nvactl and leaves it running.
@@ -244,7 +262,7 @@ pub fn at_a_terminal_it_asks(backend: Backend) {
         );
         assert_eq!(said.status.code(), Some(i32::from(!kept)), "{said:?}");
         assert_eq!(save(&host) != before, kept, "{answer:?}: {said:?}");
-        assert!(!host.exists("/var/lib/nvactl/pending.json"));
+        assert!(!waits(&host));
     }
 }
 
@@ -299,5 +317,103 @@ pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
     ));
     let shown = String::from_utf8_lossy(&said.stdout);
     assert!(shown.ends_with("2\n"), "{said:?}");
+    assert_eq!(save(&host), before);
+}
+
+/// Nothing that becomes of the state folder keeps the change from being undone.
+pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    for spoil in [
+        "for file in /var/lib/nvactl/pending-*; do : > $file; done",
+        "mount -o remount,ro /var/lib",
+    ] {
+        let said = apply_for(&host, "2");
+        assert!(said.stdout.contains("undone in 2 s"), "{said:?}");
+        host.shell(spoil);
+        wait_for("the old rules are back", || save(&host) == before);
+        host.shell("mount -o remount,rw /var/lib; rm -f /var/lib/nvactl/pending-*");
+        wait_for("no watchdog is left", || !has_watchdog(&host));
+    }
+}
+
+/// The time runs from when the change is loaded, however long that took.
+pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    fake(&host, "iptables-restore", "sleep 2; real \"$@\"");
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "1"],
+        &changed(),
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    unfake(&host, "iptables-restore");
+    let said = nvactl(&host, &["confirm"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// What was loaded by one backend is undone there, whoever comes from wherever.
+pub fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    apply_for(&host, "600");
+    // For the one who cancels, the plain names are the other backend.
+    let other = match backend {
+        Backend::Nft => "/usr/sbin/xtables-legacy-multi",
+        Backend::Legacy => "/usr/sbin/xtables-nft-multi",
+    };
+    let names = ["iptables", "iptables-save", "iptables-restore"];
+    for name in names {
+        host.run(&format!("mv /run/bin/{name} /run/bin/{name}.was"));
+        host.run(&format!("ln -s {other} /run/bin/{name}"));
+    }
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    assert!(
+        !save(&host).contains("NVACTL"),
+        "the other backend was written to"
+    );
+    for name in names {
+        host.run(&format!("mv /run/bin/{name}.was /run/bin/{name}"));
+    }
+    assert_eq!(save(&host), before);
+}
+
+/// A load that outlives the one who started it holds the lock, so that nobody undoes too early.
+pub fn an_orphaned_load_is_waited_for(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    write_changed(&host);
+    fake(
+        &host,
+        "iptables-restore",
+        "touch /run/loading; sleep 3; real \"$@\"; touch /run/loaded",
+    );
+    let args = ["apply", "/run/spec.yaml", "--confirm", "1", "--no-trial"];
+    let mut run = start(&host, NVACTL, &args);
+    wait_for("it is loading", || host.exists("/run/loading"));
+    run.kill().expect("it can be killed");
+    run.wait().expect("it ends");
+    wait_for("the orphan has loaded", || host.exists("/run/loaded"));
+    comes_back(&host, &before);
+}
+
+/// One whose watchdog was killed is told of, and can still be undone.
+pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    apply_for(&host, "1");
+    host.run(&format!("kill -KILL {}", watchdogs(&host).join(" ")));
+    wait_for("its time is up", || {
+        nvactl(&host, &["confirm", "--status"], "")
+            .stdout
+            .contains("its watchdog does not answer")
+    });
+    assert_eq!(nvactl(&host, &["apply", "-"], SPEC).code, 2);
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
 }

@@ -505,7 +505,7 @@ pub fn applies_at_once_take_turns(backend: Backend) {
             save(&host)
         })
         .collect();
-    for _ in 0..5 {
+    for _ in 0..25 {
         std::thread::scope(|scope| {
             for spec in &specs {
                 scope.spawn(|| apply(&host, spec));

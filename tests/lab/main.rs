@@ -2,6 +2,7 @@
 
 mod confirm;
 mod diff;
+mod faults;
 mod flows;
 mod lab;
 mod lifecycle;
@@ -109,6 +110,16 @@ on_both_backends! {
     flows::stale_connections_are_ended_and_no_others,
     flows::connections_that_would_be_cut_off_are_told,
     flows::without_conntrack_only_flushing_is_refused,
+    faults::a_killed_load_leaves_the_old_rules,
+    faults::after_a_killed_nvactl_the_next_one_converges,
+    faults::whoever_holds_the_xtables_lock_is_waited_for_and_told,
+    faults::no_packet_is_lost_or_let_through_while_rules_change,
+    confirm::the_watchdog_does_not_need_a_sound_folder,
+    confirm::a_slow_load_takes_nothing_from_the_time_to_answer,
+    confirm::it_is_undone_by_the_backend_that_loaded_it,
+    confirm::an_orphaned_load_is_waited_for,
+    confirm::a_change_without_its_watchdog_is_told_of,
+    transaction::a_damaged_state_does_not_hide_the_others,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
     walk::both_scenarios_as_readme_has_them,

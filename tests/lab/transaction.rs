@@ -141,28 +141,39 @@ pub fn the_last_twenty_states_are_kept(backend: Backend) {
         assert_eq!(said.code, 0, "{said:?}");
     }
     assert_eq!(nvactl(&host, &["history"], "").stdout.lines().count(), 20);
-    assert_eq!(host.run("ls /var/lib/nvactl/history").lines().count(), 20);
+    assert_eq!(
+        host.shell("ls /var/lib/nvactl/history/*").lines().count(),
+        20
+    );
 }
 
 pub fn what_another_namespace_remembers_is_not_acted_on(backend: Backend) {
     let (host, other) = (firewall(backend), firewall(backend));
-    for host in [&host, &other] {
-        host.shell("mkdir -p /var/lib/nvactl");
-    }
     apply(&host, SPEC);
-    let kept = host.run("cat /var/lib/nvactl/history/00000001.json");
-    other.shell("mkdir -p /var/lib/nvactl/history");
-    let copied = other.feed(
-        "sh",
-        &["-c", "cat > /var/lib/nvactl/history/00000001.json"],
-        &kept,
-    );
-    assert!(copied.status.success());
+    // The other one's folder is this one's, as where two namespaces share a machine's disk.
+    other.shell(&format!(
+        "mkdir -p /var/lib/nvactl; cp -a /proc/{}/root/var/lib/nvactl/. /var/lib/nvactl",
+        host.pid()
+    ));
     assert_eq!(
         nvactl(&other, &["history"], "").stdout,
         "nothing has been changed yet\n"
     );
     assert_eq!(nvactl(&other, &["rollback"], "").code, 2);
+}
+
+pub fn a_damaged_state_does_not_hide_the_others(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply(&host, &SPEC.replace("49182", "49183"));
+    host.shell(
+        "for file in /var/lib/nvactl/history/*/00000001.json; do echo garbage > $file; done",
+    );
+    let said = nvactl(&host, &["history"], "");
+    assert_eq!((said.code, said.stdout.lines().count()), (0, 1), "{said:?}");
+    assert!(said.stderr.contains("is damaged: passed over"), "{said:?}");
+    assert_eq!(nvactl(&host, &["rollback"], "").code, 0);
+    assert!(save(&host).contains("49182"));
 }
 
 /// The state before must be on disk before the change is made.
