@@ -11,8 +11,10 @@
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
 //! [`net`] has the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
-//! [`foreign`] what other hands have put there, [`splice`] a rules file shared with them, [`host`]
-//! the edge, [`commands`] and [`cli`] the program.
+//! [`foreign`] and [`rival`] what other hands have put there, [`splice`] a rules file shared with them,
+//! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`flow`]
+//! the connections that are alive, [`trial`] a change to be tried, [`host`] the edge, [`commands`] and
+//! [`cli`] the program.
 //!
 //! # What does not occur
 //!
@@ -36,6 +38,7 @@ pub mod line;
 pub mod net;
 pub mod parse;
 pub mod plan;
+pub mod rival;
 pub mod rule;
 pub mod ruleset;
 pub mod spec;

@@ -13,6 +13,7 @@ use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl};
 use crate::line::Line;
 use crate::plan::plan;
+use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
 
@@ -140,7 +141,7 @@ fn announce_policy(changes: &Changes<'_>, console: &mut Console) {
 }
 
 fn warn_of_rivals(live: &Ruleset, set: &ForwardSet, console: &mut Console) {
-    let rivals = foreign::rivals(live, set);
+    let rivals = rival::rivals(live, set);
     for rival in rivals.iter().take(MOST_RIVALS) {
         let names: Vec<&str> = rival.forwards.iter().map(|name| name.as_str()).collect();
         let shown = names[..names.len().min(MOST_NAMES)].join(", ");

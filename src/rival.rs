@@ -1,0 +1,388 @@
+//! Foreign rules that do what a forward does: typed by hand from a guide, or written by another
+//! program. They are nvactl's to name, never to remove.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::foreign::DEEPEST;
+use crate::line::Line;
+use crate::net::{Interface, PortRange, Protocol};
+use crate::rule::{CtState, Match, Rule, Target};
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::spec::{Firewall, Forward, ForwardSet, Name, Snat};
+use crate::token::Token;
+
+/// A foreign rule that does what a forward of the spec does.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rival<'r> {
+    pub table: TableName,
+    pub chain: &'r ChainName,
+    pub rule: &'r Rule,
+    /// The forwards it concerns, in the order of the spec.
+    pub forwards: Vec<&'r Name>,
+}
+
+impl Rival<'_> {
+    /// The rule as iptables-save prints it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        Line::Append(self.chain, self.rule).to_string()
+    }
+
+    /// The command that takes it out.
+    #[must_use]
+    pub fn removal(&self) -> String {
+        Line::Delete(self.chain, self.rule).as_command(self.table)
+    }
+}
+
+/// Foreign rules that already forward what the spec forwards, as a person types them by hand or
+/// another program writes them: the translation of a listen port, and the ACCEPT and SNAT that go
+/// with it. They are nvactl's to name, never to remove.
+///
+/// The walk follows jumps, and a rule asks what the rules that led to it asked. Conditions that
+/// nvactl does not interpret are taken to hold: a rule for some clients only is a rival all the same.
+#[must_use]
+pub fn rivals<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Rival<'r>> {
+    let mut search = Search {
+        have,
+        set,
+        steps: MOST_STEPS,
+        found: Vec::new(),
+    };
+    for (table, chain) in [
+        (TableName::Nat, ChainName::Prerouting),
+        (TableName::Filter, ChainName::Forward),
+        (TableName::Nat, ChainName::Postrouting),
+    ] {
+        if let Some((chain, _)) = have
+            .tables
+            .get(&table)
+            .and_then(|t| t.get_key_value(&chain))
+        {
+            search.walk(table, chain, &Asked::default(), DEEPEST);
+        }
+    }
+    search.found
+}
+
+/// Chains that many others lead to are walked once for each: this bounds what that can cost.
+const MOST_STEPS: usize = 200_000;
+
+struct Search<'r> {
+    have: &'r Ruleset,
+    set: &'r ForwardSet,
+    steps: usize,
+    found: Vec<Rival<'r>>,
+}
+
+impl<'r> Search<'r> {
+    fn walk(&mut self, table: TableName, chain: &'r ChainName, asked: &Asked, depth: usize) {
+        let Some(body) = self.have.chain(table, chain) else {
+            return;
+        };
+        for rule in &body.rules {
+            if self.steps == 0 {
+                return;
+            }
+            self.steps -= 1;
+            let Some(asked) = asked.and(rule) else {
+                continue;
+            };
+            match &rule.target {
+                Some(Target::Jump(next) | Target::Goto(next)) if !next.is_own() && depth > 0 => {
+                    self.walk(table, next, &asked, depth - 1);
+                }
+                Some(target) => self.judge(table, chain, rule, target, &asked),
+                None => {}
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        table: TableName,
+        chain: &'r ChainName,
+        rule: &'r Rule,
+        target: &Target,
+        asked: &Asked,
+    ) {
+        let firewall = &self.set.firewall;
+        let concerns = |forward: &&Forward| match (table, target.name()) {
+            (TableName::Nat, "DNAT" | "REDIRECT") => asked.takes(forward, firewall),
+            (TableName::Nat, "SNAT" | "MASQUERADE") | (TableName::Filter, "ACCEPT") => {
+                asked.lets_through(forward, firewall)
+            }
+            _ => false,
+        };
+        let forwards: Vec<&Name> = self
+            .set
+            .forwards
+            .iter()
+            .filter(concerns)
+            .map(|forward| &forward.name)
+            .collect();
+        if !forwards.is_empty() {
+            self.found.push(Rival {
+                table,
+                chain,
+                rule,
+                forwards,
+            });
+        }
+    }
+}
+
+/// What a rule, and those that led to it, ask of a packet, as far as forwards can be told apart by
+/// it.
+#[derive(Debug, Clone, Default)]
+struct Asked {
+    protocol: Option<Protocol>,
+    ports: Option<Vec<PortRange>>,
+    destinations: Vec<Ipv4Net>,
+    ingress: Option<Interface>,
+    egress: Option<Interface>,
+}
+
+impl Asked {
+    /// What is asked by now if `rule` matches. `None` for what is not a forward's first packet.
+    fn and(&self, rule: &Rule) -> Option<Self> {
+        let mut asked = self.clone();
+        for condition in &rule.matches {
+            match condition {
+                Match::Protocol(protocol) => asked.protocol = Some(*protocol),
+                Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+                    asked.ports = destination.map(|range| vec![range]).or(asked.ports);
+                }
+                Match::DestinationPorts(ranges) => asked.ports = Some(ranges.clone()),
+                Match::Destination(net) => asked.destinations.push(*net),
+                Match::Ingress(interface) => asked.ingress = Some(interface.clone()),
+                Match::Egress(interface) => asked.egress = Some(interface.clone()),
+                // Another protocol than nvactl's, or ports in a form that it does not read.
+                Match::Other(words) if is_about_ports(words) => return None,
+                // Somebody else's translated connections: Docker's, for one.
+                Match::Conntrack(conntrack) if conntrack.states == [CtState::Dnat] => return None,
+                _ => {}
+            }
+        }
+        Some(asked)
+    }
+
+    /// Whether it takes packets that are sent to the forward's listener. A rule that asks for no
+    /// port takes all of them.
+    fn takes(&self, forward: &Forward, firewall: &Firewall) -> bool {
+        let ports = self.ports.as_deref().unwrap_or(&[PortRange::ALL]);
+        self.protocol.is_none_or(|asked| asked == forward.protocol)
+            && ports
+                .iter()
+                .any(|range| range.overlaps(forward.listen.ports))
+            && self
+                .ingress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.ingress)
+            && self.could_be_sent_to(forward.listen.address, firewall)
+    }
+
+    /// Without a listen address any of the machine's will do. Not all of those are known here, but
+    /// on a machine with one interface the SNAT address is the one.
+    fn could_be_sent_to(&self, listen: Option<Ipv4Addr>, firewall: &Firewall) -> bool {
+        let known = match (listen, firewall.snat) {
+            (Some(address), _) => Some(address),
+            (None, Snat::Address(address)) if firewall.ingress == firewall.egress => Some(address),
+            _ => None,
+        };
+        known.is_none_or(|address| self.reaches(address))
+    }
+
+    /// Whether it lets the forward's packets on, or hides where they come from: by the target's
+    /// port, or by the listener's, as guides have it for a load balancer. A rule that asks for no
+    /// port is about more than forwards.
+    fn lets_through(&self, forward: &Forward, firewall: &Firewall) -> bool {
+        let asks = |ports| {
+            let asked = self.ports.iter().flatten();
+            asked.copied().any(|range: PortRange| range.overlaps(ports))
+        };
+        self.protocol.is_none_or(|asked| asked == forward.protocol)
+            && (asks(forward.ports_behind()) || asks(forward.listen.ports))
+            && self.reaches(forward.target.address)
+            && self
+                .ingress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.ingress)
+            && self
+                .egress
+                .as_ref()
+                .is_none_or(|asked| *asked == firewall.egress)
+    }
+
+    fn reaches(&self, address: Ipv4Addr) -> bool {
+        self.destinations.iter().all(|net| net.contains(&address))
+    }
+}
+
+fn is_about_ports(words: &[Token]) -> bool {
+    let mut spelled = words.iter().map(Token::spelled).filter(|word| *word != "!");
+    match (spelled.next(), spelled.next()) {
+        (Some("-p"), _) => true,
+        (Some("-m"), Some(module)) => matches!(module, "tcp" | "udp" | "sctp" | "multiport"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use crate::spec;
+
+    fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
+        let lines = lines.join("\n");
+        parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
+    }
+
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
+    #[test]
+    fn rivals_are_the_rules_that_take_the_same_packets_and_no_others() {
+        let set = spec::read(
+            b"firewall: {interface: eth0, snat: 10.3.0.4}
+forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
+        )
+        .expect("it is sound");
+        for (table, lines, rivals) in [
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i eth0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ][..],
+                1,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp --dport 49000:50000 -j REDIRECT --to-ports 1"],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport --dports 80,49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -d 10.3.0.4/32 -j DNAT --to-destination 10.0.0.9"],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 -j MY",
+                    "-A MY -p tcp -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &["-A POSTROUTING -d 10.224.0.118/32 -p tcp -m tcp --dport 80 -j MASQUERADE"],
+                1,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"],
+                1,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 49182 -j ACCEPT"],
+                1,
+            ),
+            // Another port, protocol, interface, host; somebody's whole network; nvactl's own.
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp --dport 49183 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p udp -m udp --dport 49182 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p icmp -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p sctp -m sctp --dport 5 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING -p tcp -m tcp ! --dport 49182 -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i wg0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -d 10.96.0.1/32 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A PREROUTING -p tcp -m tcp --dport 443 -j MY",
+                    "-A MY -p tcp -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":MY - [0:0]",
+                    "-A MY -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            ("nat", &["-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE"], 0),
+            (
+                "nat",
+                &["-A POSTROUTING -d 10.224.0.119/32 -p tcp -m tcp --dport 80 -j MASQUERADE"],
+                0,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"],
+                0,
+            ),
+            (
+                "filter",
+                &["-A FORWARD -p tcp -m tcp --dport 80 -j DROP"],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    ":NVACTL-PREROUTING - [0:0]",
+                    "-A PREROUTING -j NVACTL-PREROUTING",
+                    "-A NVACTL-PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+        ] {
+            let have = ruleset(table, lines);
+            assert_eq!(super::rivals(&have, &set).len(), rivals, "{lines:?}");
+        }
+    }
+}
