@@ -124,6 +124,7 @@ fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending
         // is loaded, the watchdog may still mend it.
         if !matches!(error, TransactionError::Uncertain { .. }) {
             state.clear_pending()?;
+            pending::end_timer(&pending.id);
         }
         return Err(error.into());
     }
