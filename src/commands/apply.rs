@@ -86,7 +86,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         trial: !args.no_trial,
     };
     let pending = match args.confirm {
-        Some(seconds) => Some(commit_guarded(&transaction, seconds)?),
+        Some(seconds) => Some(commit_guarded(&transaction, seconds, args, console)?),
         None => {
             transaction.commit()?;
             None
@@ -102,21 +102,24 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.note("this holds until the next boot; `nvactl persist` keeps it");
         return Ok(Exit::Done);
     };
-    if args.flush_stale {
-        console.note("connections are ended when the change is kept: then once more, nvactl apply --flush-stale");
-    }
     // Whoever confirms needs the lock.
     drop(lock);
     confirm::ask(&state, &pending, console)
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.
-fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending> {
+fn commit_guarded(
+    transaction: &Transaction<'_>,
+    seconds: u64,
+    args: &Apply,
+    console: &mut Console,
+) -> Result<Pending> {
     let state = transaction.state;
-    let mut pending = Pending::new(
+    let pending = Pending::new(
         transaction.remembered()?,
         resolved(transaction.iptables),
         seconds,
+        args.flush_stale,
     )?;
     pending::guard(state, &pending, seconds)?;
     if let Err(error) = transaction.commit() {
@@ -129,9 +132,20 @@ fn commit_guarded(transaction: &Transaction<'_>, seconds: u64) -> Result<Pending
         return Err(error.into());
     }
     // The time runs from here: loading may have taken some of it.
-    pending.deadline = pending::uptime() + seconds;
-    state.set_pending(&pending)?;
-    Ok(pending)
+    let anew = Pending {
+        deadline: pending::uptime() + seconds,
+        ..pending.clone()
+    };
+    match state.set_pending(&anew) {
+        Ok(()) => Ok(anew),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            console.warn(format_args!(
+                "the time to answer has run since before the change: {error:#}"
+            ));
+            Ok(pending)
+        }
+    }
 }
 
 /// The one change that can cut off what nvactl does not know of: it comes first.

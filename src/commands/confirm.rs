@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal};
+use super::{Console, Exit, Refusal, connections};
 use crate::cli::Confirm;
 use crate::host::file;
 use crate::host::pending::{self, Pending};
@@ -51,9 +51,9 @@ pub fn told(pending: &Pending) -> String {
     )
 }
 
-/// A further change would leave nobody knowing what to undo.
+/// A further change would leave nobody knowing what to undo. To be asked under the lock.
 pub fn refuse_while_pending(state: &State) -> Result<()> {
-    match pending::pending(state)? {
+    match pending::pending_in_earnest(state)? {
         Some(pending) => Err(Refusal::Pending {
             told: told(&pending),
         }
@@ -72,6 +72,7 @@ fn keep(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -
     state.clear_pending()?;
     pending::end_timer(&pending.id);
     console.say(format_args!("confirmed: {} stays", pending.before.action));
+    connections::end_stale(state, pending, console)?;
     Ok(Exit::Done)
 }
 

@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use super::{Console, counted};
-use crate::flow::Flow;
+use crate::flow::{Flow, stale};
 use crate::host::conntrack;
+use crate::host::pending::Pending;
 use crate::host::state::State;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
@@ -93,6 +94,22 @@ pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
             described(stale)
         ));
     }
+}
+
+/// After a change was confirmed: those that lead to where the rules that stay lead no more.
+pub fn end_stale(state: &State, kept: &Pending, console: &mut Console) -> Result<()> {
+    let flows = read(kept.flush_stale)?;
+    let live = kept.iptables().read()?.ruleset;
+    let once = once_led(state, &live)?;
+    let nothing = |set: &ForwardSet| ForwardSet {
+        forwards: Vec::new(),
+        ..set.clone()
+    };
+    let Some(now) = unplan(&live).or_else(|| once.first().map(nothing)) else {
+        return Ok(());
+    };
+    let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();
+    flush(&outdated, kept.flush_stale, console)
 }
 
 /// Connections stay on their old target for as long as the kernel remembers them.

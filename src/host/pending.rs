@@ -21,6 +21,7 @@ use super::lock::{self, LockError};
 use super::state::{Before, State, StateError, seconds_now};
 use super::transaction::{Transaction, TransactionError};
 use crate::backend::Backend;
+use crate::diff;
 use crate::parse::{self, ParseError};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
@@ -42,6 +43,8 @@ pub struct Pending {
     pub boot: String,
     /// By which it was loaded, and will be undone.
     pub backend: Backend,
+    /// Whether connections to old targets are to be ended once it is kept.
+    pub flush_stale: bool,
     /// What is loaded again when the confirmation does not come.
     pub before: Before,
 }
@@ -69,12 +72,18 @@ pub enum PendingError {
 impl Pending {
     /// # Errors
     /// When the kernel does not tell which boot this is.
-    pub fn new(before: Before, backend: Backend, seconds: u64) -> Result<Self, StateError> {
+    pub fn new(
+        before: Before,
+        backend: Backend,
+        seconds: u64,
+        flush_stale: bool,
+    ) -> Result<Self, StateError> {
         Ok(Self {
             id: format!("{}-{}", std::process::id(), seconds_now()),
             deadline: uptime() + seconds,
             boot: boot()?,
             backend,
+            flush_stale,
             before,
         })
     }
@@ -83,6 +92,15 @@ impl Pending {
     #[must_use]
     pub fn left(&self) -> u64 {
         self.deadline.saturating_sub(uptime())
+    }
+
+    /// The iptables that loaded it.
+    #[must_use]
+    pub fn iptables(&self) -> Iptables {
+        Iptables {
+            backend: self.backend,
+            lock_wait: LOCK_TIMEOUT,
+        }
     }
 
     /// The rules that were there before the change, as far as they are nvactl's to set back.
@@ -120,6 +138,25 @@ pub fn pending(state: &State) -> Result<Option<Pending>, StateError> {
     };
     let here = pending.before.is_here()? && pending.boot == boot()?;
     Ok(here.then_some(pending))
+}
+
+/// The same, to be asked under the lock: what was recorded but never made, since the one who was
+/// to make it was killed before, waits for nothing, and its record goes.
+///
+/// # Errors
+/// When what is recorded or what is loaded cannot be read.
+pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, PendingError> {
+    let Some(pending) = pending(state)? else {
+        return Ok(None);
+    };
+    let live = pending.iptables().read()?.ruleset;
+    let made = |before| !diff::changes(&live, &before).is_empty();
+    if pending.rules().is_ok_and(|before| !made(before)) {
+        state.clear_pending()?;
+        end_timer(&pending.id);
+        return Ok(None);
+    }
+    Ok(Some(pending))
 }
 
 /// Records the change and starts its watchdog; returns when that is on its guard.
@@ -268,12 +305,9 @@ fn undo_if(
     if !still(&pending) {
         return Ok(false);
     }
-    let iptables = Iptables {
-        backend: pending.backend,
-        lock_wait: LOCK_TIMEOUT,
-    };
+    let iptables = pending.iptables();
     let (want, live) = (pending.rules()?, iptables.read()?);
-    if !crate::diff::changes(&live.ruleset, &want).is_empty() {
+    if !diff::changes(&live.ruleset, &want).is_empty() {
         Transaction {
             state,
             lock: &lock,

@@ -45,6 +45,8 @@ pub enum TransactionError {
     },
     #[error("the rules were loaded, but read back they differ, so they were undone:\n{difference}")]
     NotAsWanted { difference: String },
+    #[error("the rules were loaded, but cannot be read back, so they were undone")]
+    Unread(#[source] IptablesError),
     #[error(
         "the rules are neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
     )]
@@ -152,15 +154,19 @@ impl Transaction<'_> {
             .lock
             .shared_with_children(|| self.iptables.load(script));
         progress.step("verifying…");
-        match (loaded, self.iptables.read()) {
+        // Nothing was wrong with reading a moment ago: it may go the second time.
+        let live = self.iptables.read().or_else(|_| self.iptables.read());
+        match (loaded, live) {
             (Ok(()), Ok(live)) => self.verify(&live.ruleset),
             (Err(source), Ok(live)) => Err(self.refused(script, &live.ruleset, source)),
-            (loaded, Err(unread)) => {
-                let cause = loaded.err().map_or_else(
-                    || "they were loaded but cannot be read back".to_owned(),
-                    |error| error.to_string(),
-                );
+            (Ok(()), Err(unread)) => {
+                let cause = "they were loaded but cannot be read back";
+                self.undo(self.want, cause)?;
+                Err(TransactionError::Unread(unread))
+            }
+            (Err(source), Err(unread)) => {
                 let loaded = "what is loaded now is not known".to_owned();
+                let cause = source.to_string();
                 Err(self.uncertain(cause, unread.to_string(), loaded, self.want))
             }
         }
@@ -268,7 +274,11 @@ impl Transaction<'_> {
                     format!("to be as before, these lines would have to come and go:\n{left}"),
                 )
             }
-            (_, Err(error)) => (
+            (Ok(()), Err(error)) => (
+                format!("it was loaded, but that cannot be read back: {error}"),
+                "what is loaded now is not known".to_owned(),
+            ),
+            (Err(error), Err(_)) => (
                 error.to_string(),
                 "what is loaded now is not known".to_owned(),
             ),

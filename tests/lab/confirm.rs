@@ -22,7 +22,7 @@ fn apply_for(host: &Host, seconds: &str) -> Said {
 }
 
 /// Whether a watchdog runs on this host: processes are seen from all hosts of the lab.
-fn has_watchdog(host: &Host) -> bool {
+pub fn has_watchdog(host: &Host) -> bool {
     !watchdogs(host).is_empty()
 }
 
@@ -416,4 +416,33 @@ pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     assert_eq!(nvactl(&host, &["apply", "-"], SPEC).code, 2);
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
+}
+
+/// Killed between the record and the change: whoever comes next finds nothing to wait for.
+pub fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply_for(&host, "600");
+    host.run(&format!("kill -KILL {}", watchdogs(&host).join(" ")));
+    let record = host.shell("cat /var/lib/nvactl/pending-*");
+    // It is made, and waits.
+    assert_eq!(nvactl(&host, &["apply", "-"], SPEC).code, 2);
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    let name = format!("pending-{}.json", {
+        let link = fs::read_link(format!("/proc/{}/ns/net", host.pid())).expect("it is a link");
+        let digits = |c: &char| c.is_ascii_digit();
+        link.to_string_lossy()
+            .chars()
+            .filter(digits)
+            .collect::<String>()
+    });
+    let written = host.feed(
+        "sh",
+        &["-c", &format!("cat > /var/lib/nvactl/{name}")],
+        &record,
+    );
+    assert!(written.status.success() && waits(&host));
+    let said = nvactl(&host, &["apply", "-"], SPEC);
+    assert_eq!(said.stdout, "<stdin>: no changes\n", "{said:?}");
+    assert!(!waits(&host));
 }

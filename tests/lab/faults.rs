@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::confirm::has_watchdog;
 use crate::lab::{Backend, FIREWALL, Lab, save};
 use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
@@ -17,10 +18,10 @@ const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 /// How many moments of a load are tried.
 const POINTS: u32 = 20;
 
-/// 10,000 forwards, none of which is in SPEC.
-fn many() -> String {
+/// Many forwards, none of which is in SPEC.
+fn many(count: u32) -> String {
     let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
-    for n in 0..10_000 {
+    for n in 0..count {
         let (port, third, fourth) = (10_000 + n, n / 250, n % 250 + 1);
         let _ = writeln!(
             spec,
@@ -30,8 +31,8 @@ fn many() -> String {
     spec
 }
 
-fn write_many(host: &Host) {
-    let written = host.feed("sh", &["-c", "cat > /run/many.yaml"], &many());
+fn write_many(host: &Host, count: u32) {
+    let written = host.feed("sh", &["-c", "cat > /run/many.yaml"], &many(count));
     assert!(written.status.success());
 }
 
@@ -61,7 +62,7 @@ pub fn a_killed_load_leaves_the_old_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_many(&host);
+    write_many(&host, 10_000);
     let time = load_time(&host);
     let mut undone = 0;
     for point in 0..POINTS {
@@ -102,40 +103,67 @@ pub fn a_killed_load_leaves_the_old_rules(backend: Backend) {
     );
 }
 
+/// How long such a run takes from its begin to its end; the rules are SPEC's again.
+fn run_time(host: &Host, args: &[&str]) -> Duration {
+    let begin = Instant::now();
+    let said = nvactl(host, args, "");
+    let time = begin.elapsed();
+    assert_eq!(said.code, 0, "{said:?}");
+    time
+}
+
+/// Runs nvactl and kills it in the middle: what it had started runs on.
+fn kill_after(host: &Host, time: Duration, args: &[&str]) {
+    let mut run = host
+        .command(NVACTL)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(time);
+    run.kill().expect("it can be killed");
+    run.wait().expect("it ends");
+}
+
 /// nvactl is killed in the middle: the next apply converges, whatever is loaded.
 pub fn after_a_killed_nvactl_the_next_one_converges(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_many(&host);
-    let time = load_time(&host);
+    write_many(&host, 3_000);
+    let args = ["apply", "/run/many.yaml", "--no-trial"];
+    let time = run_time(&host, &args);
+    apply(&host, SPEC);
     for point in 0..POINTS {
-        host.shell("rm -f /run/loading");
-        fake(
-            &host,
-            "iptables-restore",
-            "touch /run/loading; exec /run/real/iptables-restore \"$@\"",
-        );
-        let mut run = host
-            .command(NVACTL)
-            .args(["apply", "/run/many.yaml", "--no-trial"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        wait_for("it is loading", || host.exists("/run/loading"));
-        std::thread::sleep(time.mul_f64(f64::from(point) / f64::from(POINTS)));
-        run.kill().expect("it can be killed");
-        run.wait().expect("it ends");
-        // What it had started runs on, and must not be overtaken.
-        wait_for("no load is left", || {
-            !host
-                .shell("ps -eo args")
-                .contains("iptables-restore --noflush")
-        });
-        unfake(&host, "iptables-restore");
+        kill_after(&host, time * point / POINTS, &args);
         apply(&host, SPEC);
         assert_eq!(save(&host), before, "point {point}");
+    }
+}
+
+/// The same with a watchdog: nobody has to come.
+pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    write_many(&host, 3_000);
+    let args = ["apply", "/run/many.yaml", "--no-trial", "--confirm", "1"];
+    let time = run_time(&host, &args);
+    let restored = || {
+        wait_for("the watchdog is done", || !has_watchdog(&host));
+        save(&host) == before
+    };
+    assert!(restored(), "without a kill");
+    for point in 0..POINTS {
+        kill_after(&host, time * point / POINTS, &args);
+        assert!(restored(), "point {point}");
+        let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
+        assert_eq!(
+            (said.code, said.stdout.as_str()),
+            (0, "<stdin>: no changes\n")
+        );
     }
 }
 

@@ -93,6 +93,35 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     assert_ne!(entries(&lab, "514"), "");
 }
 
+/// A change on trial ends nothing; once it is kept, its `--flush-stale` holds.
+pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_udp(&lab.pod, "pod", 5353);
+    serve_udp(&lab.other, "other", 5353);
+    lab.apply(SPEC);
+    let dns = steady(&lab, 53);
+    assert_eq!(answer(&dns), "pod 10.3.0.4");
+    let moved = SPEC.replace("10.224.0.118:5353", "10.224.0.99:5353");
+    let back = SPEC;
+    for (spec, flush, end) in [(moved.as_str(), true, "other"), (back, false, "other")] {
+        let before = answer(&dns);
+        let args = ["apply", "-", "--confirm", "600", "--flush-stale"];
+        let said = lab.nvactl_with(&args[..4 + usize::from(flush)], spec);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(answer(&dns), before, "it is not kept yet");
+        let said = lab.nvactl(&["confirm"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let told = if flush {
+            said.stdout.contains("deleted 1 connection")
+        } else {
+            said.stderr
+                .contains("1 connection to where no forward leads any more will stay")
+        };
+        assert!(told, "{said:?}");
+        assert_eq!(answer(&dns), format!("{end} 10.3.0.4"));
+    }
+}
+
 /// The connections sent to a port, without what changes by itself.
 fn entries(lab: &Lab, port: &str) -> String {
     let listed = lab.firewall.shell(&format!(

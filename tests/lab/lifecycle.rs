@@ -434,19 +434,36 @@ pub fn what_did_not_take_is_undone(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-pub fn what_cannot_be_read_back_is_exit_3(backend: Backend) {
+/// Loaded, but nobody can say so for a while, or for good: then it is undone.
+pub fn what_cannot_be_read_back_is_undone(backend: Backend) {
     let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
     let changed = SPEC.replace("49182", "49183");
-    apply(&host, &changed);
-    // Loaded, but nobody can say so.
-    fake(
-        &host,
-        "iptables-save",
-        "mkdir /run/first 2>/dev/null && real || exit 1",
-    );
-    let said = nvactl(&host, &["apply", "-"], SPEC);
-    assert_eq!(said.code, 3, "{said:?}");
-    assert!(said.stderr.contains("cannot be read back"), "{said:?}");
+    // The first look is the one before the change.
+    for (sound, code, words) in [
+        ("1|2|3|4", 0, ""),
+        ("1|3|4", 0, ""),
+        ("1|4", 2, "they were undone"),
+        ("1", 3, "that cannot be read back"),
+    ] {
+        fake(
+            &host,
+            "iptables-save",
+            &format!(
+                "echo >> /run/looks; case $(wc -l < /run/looks) in {sound}) real;; *) exit 1;; esac"
+            ),
+        );
+        let said = nvactl(&host, &["apply", "-"], &changed);
+        unfake(&host, "iptables-save");
+        host.run("rm /run/looks");
+        assert_eq!(said.code, code, "{sound}: {said:?}");
+        assert!(said.stderr.contains(words), "{sound}: {said:?}");
+        if code == 0 {
+            apply(&host, SPEC);
+        }
+        assert_eq!(save(&host), before, "{sound}");
+    }
 }
 
 /// iptables-nft leaves out a table that it cannot print, says so in a comment, and ends with 0.
@@ -580,4 +597,21 @@ pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
     ] {
         assert!(programs.any(|run| run.contains(step)), "{step}: {runs:?}");
     }
+}
+
+/// Each step has its line on a terminal, which goes again; a pipe gets none of it.
+pub fn long_work_is_told_at_a_terminal_only(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(&format!("cat > /run/spec.yaml <<'END'{SPEC}END"));
+    let apply = format!("{} apply /run/spec.yaml", env!("CARGO_BIN_EXE_nvactl"));
+    let shown = host.shell(&format!(
+        "script --quiet --return --command '{apply}' /dev/null < /dev/null"
+    ));
+    let steps = ["trying…", "loading…", "verifying…", ""].map(|step| format!("\r\u{1b}[K{step}"));
+    assert!(shown.contains(&steps.concat()), "{shown:?}");
+    let piped = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
+    assert!(
+        !piped.stderr.contains(['\r', '\u{1b}', '…']) && !piped.stdout.contains(['\r', '…']),
+        "{piped:?}"
+    );
 }

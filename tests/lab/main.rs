@@ -1,5 +1,6 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
+mod blackhole;
 mod confirm;
 mod diff;
 mod faults;
@@ -65,7 +66,7 @@ on_both_backends! {
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
     lifecycle::what_did_not_take_is_undone,
-    lifecycle::what_cannot_be_read_back_is_exit_3,
+    lifecycle::what_cannot_be_read_back_is_undone,
     lifecycle::a_table_that_iptables_cannot_show_is_not_taken_for_empty,
     lifecycle::a_report_that_nobody_reads_is_no_reason_to_stop,
     lifecycle::applies_at_once_take_turns,
@@ -101,6 +102,8 @@ on_both_backends! {
     confirm::the_watchdog_outlives_the_one_who_applies,
     confirm::the_watchdog_outlives_the_terminal,
     confirm::at_a_terminal_it_asks,
+    confirm::a_change_that_was_never_made_is_not_waited_for,
+    lifecycle::long_work_is_told_at_a_terminal_only,
     confirm::systemd_is_the_watchdog_where_it_runs,
     survey::rules_in_the_other_backend_are_told,
     survey::nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse,
@@ -108,10 +111,13 @@ on_both_backends! {
     survey::a_native_chain_that_drops_is_told,
     survey::programs_that_manage_the_machine_are_told,
     flows::stale_connections_are_ended_and_no_others,
+    flows::a_confirmed_change_ends_stale_connections,
     flows::connections_that_would_be_cut_off_are_told,
     flows::without_conntrack_only_flushing_is_refused,
     faults::a_killed_load_leaves_the_old_rules,
     faults::after_a_killed_nvactl_the_next_one_converges,
+    faults::the_watchdog_outlives_a_nvactl_killed_at_any_point,
+    blackhole::a_session_that_went_dark_is_undone,
     faults::whoever_holds_the_xtables_lock_is_waited_for_and_told,
     faults::no_packet_is_lost_or_let_through_while_rules_change,
     confirm::the_watchdog_does_not_need_a_sound_folder,
