@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use crate::listeners::Listeners;
 use crate::net::{Port, Protocol};
-use crate::rule::{CtState, Match, Target as RuleTarget};
+use crate::packet::Packet;
+use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet, TargetPorts};
+use crate::walk::{Decider, walk};
 
 /// One tracked connection, as its first packet was sent and as its replies are expected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +20,8 @@ pub struct Flow {
     /// Who answers: the destination, unless that was translated.
     pub reply_source: Ipv4Addr,
     pub reply_port: Port,
+    /// Whether a reply has come.
+    pub replied: bool,
 }
 
 impl Flow {
@@ -38,31 +43,17 @@ impl Flow {
             destination_port: nth("dport", 0)?.parse().ok()?,
             reply_source: nth("src", 1)?.parse().ok()?,
             reply_port: nth("sport", 1)?.parse().ok()?,
+            replied: !line.contains("[UNREPLIED]"),
         })
     }
 
-    /// Whether a forward of the set leads this connection where it goes.
+    /// The forward that leads this connection where it goes.
     #[must_use]
-    pub fn is_led_by(&self, set: &ForwardSet) -> bool {
-        let taker = |with_address: bool| {
-            set.forwards.iter().find(|forward| {
-                forward.listen.address.is_some() == with_address && self.is_sent_to(forward)
-            })
-        };
-        let forward = taker(true).or_else(|| taker(false));
-        forward.is_some_and(|forward| {
-            forward.target.address == self.reply_source
-                && self.port_behind(forward) == self.reply_port
-        })
-    }
-
-    fn is_sent_to(&self, forward: &Forward) -> bool {
-        let listen = forward.listen;
-        forward.protocol == self.protocol
-            && listen.ports.contains(self.destination_port)
-            && listen
-                .address
-                .is_none_or(|address| address == self.destination)
+    pub fn leader<'s>(&self, listeners: &Listeners<'s>) -> Option<&'s Forward> {
+        let forward = listeners.taker(self.protocol, self.destination, self.destination_port)?;
+        let leads = forward.target.address == self.reply_source
+            && self.port_behind(forward) == self.reply_port;
+        leads.then_some(forward)
     }
 
     /// The port that the forward makes of this connection's.
@@ -82,71 +73,29 @@ impl Flow {
     /// interpreted may hold for an ACCEPT, and is taken not to for a DROP.
     #[must_use]
     pub fn could_pass(&self, ruleset: &Ruleset) -> bool {
-        self.walk(ruleset, &ChainName::Forward, 16)
-            .unwrap_or(ruleset.forward_policy() == Policy::Accept)
-    }
-
-    fn walk(&self, ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
-        let chain = ruleset.chain(TableName::Filter, name)?;
-        for rule in &chain.rules {
-            let holds = rule.matches.iter().map(|condition| self.holds(condition));
-            let (mut certain, mut possible) = (true, true);
-            for held in holds {
-                certain &= held == Some(true);
-                possible &= held != Some(false);
-            }
-            match &rule.target {
-                Some(RuleTarget::Accept) if possible => return Some(true),
-                Some(RuleTarget::Return) if certain => return None,
-                Some(RuleTarget::Jump(next) | RuleTarget::Goto(next)) if possible && depth > 0 => {
-                    match self.walk(ruleset, next, depth - 1) {
-                        Some(true) => return Some(true),
-                        Some(false) if certain => return Some(false),
-                        _ => {}
-                    }
-                }
-                Some(target) if certain && matches!(target.name(), "DROP" | "REJECT") => {
-                    return Some(false);
-                }
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// `None` where it cannot be told.
-    fn holds(&self, condition: &Match) -> Option<bool> {
-        let to = self.reply_port;
-        Some(match condition {
-            Match::Protocol(protocol) => *protocol == self.protocol,
-            Match::Source(net) => net.contains(&self.source),
-            Match::Destination(net) => net.contains(&self.reply_source),
-            Match::Tcp { destination, .. } => {
-                self.protocol == Protocol::Tcp && destination.is_none_or(|ports| ports.contains(to))
-            }
-            Match::Udp { destination, .. } => {
-                self.protocol == Protocol::Udp && destination.is_none_or(|ports| ports.contains(to))
-            }
-            Match::DestinationPorts(ranges) => ranges.iter().any(|ports| ports.contains(to)),
-            Match::Conntrack(conntrack) => {
-                let translated = self.destination != self.reply_source;
-                let states = &conntrack.states;
-                let state = states.is_empty()
-                    || states.contains(&CtState::New)
-                    || (translated && states.contains(&CtState::Dnat));
-                state
-                    && conntrack
-                        .original_destination
-                        .is_none_or(|ip| ip == self.destination)
-                    && conntrack
-                        .original_destination_port
-                        .is_none_or(|ports| ports.contains(self.destination_port))
-            }
-            Match::Comment(_) => true,
-            Match::Ingress(_) | Match::Egress(_) | Match::DestinationIsLocal | Match::Other(_) => {
-                return None;
-            }
-        })
+        let (now, then) = ([self.reply_source], [self.destination]);
+        let translated = self.destination != self.reply_source;
+        let packet = Packet {
+            protocol: self.protocol,
+            source: Some(self.source),
+            destinations: &now,
+            ports: self.reply_port.into(),
+            ingress: None,
+            egress: None,
+            local: Some(false),
+            translated_from: translated.then(|| (then.as_slice(), self.destination_port.into())),
+        };
+        let nowhere = ChainName::from("");
+        let walked = walk(
+            ruleset,
+            TableName::Filter,
+            &ChainName::Forward,
+            &packet,
+            &nowhere,
+        );
+        let accepted = |decider: &Decider<'_>| decider.rule.target == Some(RuleTarget::Accept);
+        walked.deciders.iter().any(accepted)
+            || (walked.ends && ruleset.forward_policy() == Policy::Accept)
     }
 }
 
@@ -156,10 +105,14 @@ pub fn stale<'f>(
     once: &'f [ForwardSet],
     now: &'f ForwardSet,
 ) -> impl Iterator<Item = &'f Flow> {
+    let once: Vec<Listeners<'_>> = once.iter().map(Listeners::new).collect();
+    let now = Listeners::new(now);
     flows
         .iter()
         .filter(|flow| flow.destination != flow.reply_source)
-        .filter(|flow| !flow.is_led_by(now) && once.iter().any(|set| flow.is_led_by(set)))
+        .filter(move |flow| {
+            flow.leader(&now).is_none() && once.iter().any(|set| flow.leader(set).is_some())
+        })
 }
 
 #[cfg(test)]
@@ -188,7 +141,7 @@ mod tests {
             ("10.224.0.118".into(), 80)
         );
         let unreplied = "udp      17 25 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 mark=0 use=1";
-        assert!(Flow::parse(unreplied).is_some());
+        assert!(Flow::parse(unreplied).is_some_and(|flow| !flow.replied) && flow.replied);
         for other in [
             "icmp 1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=1 src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=1",
             "",

@@ -97,6 +97,14 @@ const GENERATORS: [(&str, &str); 8] = [
     ("ufw-", "ufw"),
 ];
 
+/// The program that writes a chain, by how it is named.
+#[must_use]
+pub fn program_of(chain: &ChainName) -> Option<&'static str> {
+    let mut generators = GENERATORS.iter();
+    let (_, program) = generators.find(|(prefix, _)| chain.as_str().starts_with(prefix))?;
+    Some(program)
+}
+
 /// Programs whose rules are loaded and that make them anew at each start, each with one chain of
 /// theirs.
 #[must_use]

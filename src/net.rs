@@ -73,6 +73,8 @@ impl fmt::Display for Interface {
 pub struct Port(u16);
 
 impl Port {
+    pub const MIN: Port = Port(1);
+
     pub const SSH: Port = Port(22);
 
     /// `None` for 0, which is no port that can be used.
@@ -135,7 +137,7 @@ pub struct PortRange {
 
 impl PortRange {
     pub const ALL: PortRange = PortRange {
-        first: Port(1),
+        first: Port::MIN,
         last: Port(u16::MAX),
     };
 

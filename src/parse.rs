@@ -302,6 +302,16 @@ fn read_match(words: &[Token]) -> Option<Match> {
     })
 }
 
+/// The condition that these words negate, if they are `! -X VALUE` and it is one that nvactl
+/// interprets.
+#[must_use]
+pub fn negated(words: &[Token]) -> Option<Match> {
+    match words {
+        [not, rest @ ..] if not.spelled() == "!" => read_match(rest),
+        _ => None,
+    }
+}
+
 /// The source ports, the destination ports, and whether only a SYN matches.
 fn read_ports(options: &[&str]) -> Option<(Option<PortRange>, Option<PortRange>, bool)> {
     let (mut source, mut destination, mut syn) = (None, None, None);

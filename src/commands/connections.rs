@@ -7,6 +7,7 @@ use crate::flow::{Flow, stale};
 use crate::host::conntrack;
 use crate::host::pending::Pending;
 use crate::host::state::State;
+use crate::listeners::Listeners;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
@@ -32,10 +33,11 @@ pub fn warn_of_cut(flows: &[Flow], live: &Ruleset, set: &ForwardSet, console: &m
     closed
         .chain_mut(TableName::Filter, ChainName::Forward)
         .policy = Some(Policy::Drop);
+    let listeners = Listeners::new(set);
     let cut: Vec<&Flow> = flows
         .iter()
         .filter(forwarded)
-        .filter(|flow| !flow.is_led_by(set) && !flow.could_pass(&closed))
+        .filter(|flow| flow.leader(&listeners).is_none() && !flow.could_pass(&closed))
         .collect();
     if !cut.is_empty() {
         console.warn(format_args!(
@@ -56,6 +58,7 @@ fn described(flows: &[&Flow]) -> String {
             destination_port,
             reply_source,
             reply_port,
+            ..
         } = flow;
         let translated = if destination == reply_source {
             String::new()

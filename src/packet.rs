@@ -1,0 +1,215 @@
+//! The first packet of a connection, as far as it is known, and what a rule's conditions say of it.
+//!
+//! Every answer is one of three: it holds for all such packets, for none, or it cannot be told.
+
+use std::net::Ipv4Addr;
+
+use crate::net::{Interface, PortRange, Protocol};
+use crate::parse;
+use crate::rule::{Conntrack, CtState, Match, Rule};
+
+/// What is known of a packet, or of many that are alike, where it meets a rule.
+#[derive(Debug, Clone)]
+pub struct Packet<'p> {
+    pub protocol: Protocol,
+    pub source: Option<Ipv4Addr>,
+    /// What it carries now; one of these. Empty: not known.
+    pub destinations: &'p [Ipv4Addr],
+    pub ports: PortRange,
+    pub ingress: Option<&'p Interface>,
+    pub egress: Option<&'p Interface>,
+    /// Whether the destination is the machine's own.
+    pub local: Option<bool>,
+    /// Where it was sent before DNAT, if that has been done.
+    pub translated_from: Option<(&'p [Ipv4Addr], PortRange)>,
+}
+
+impl Packet<'_> {
+    /// Whether all conditions of a rule hold.
+    #[must_use]
+    pub fn meets(&self, rule: &Rule) -> Option<bool> {
+        all(rule.matches.iter().map(|condition| self.holds(condition)))
+    }
+
+    /// Whether a condition holds.
+    #[must_use]
+    pub fn holds(&self, condition: &Match) -> Option<bool> {
+        match condition {
+            Match::Protocol(protocol) => Some(*protocol == self.protocol),
+            Match::Source(net) => self.source.map(|source| net.contains(&source)),
+            Match::Destination(net) => among(self.destinations, |address| net.contains(address)),
+            Match::Ingress(interface) => self.ingress.map(|ingress| ingress == interface),
+            Match::Egress(interface) => self.egress.map(|egress| egress == interface),
+            Match::Tcp {
+                source,
+                destination,
+                ..
+            } => self.carries(Protocol::Tcp, source.as_ref(), destination.as_ref()),
+            Match::Udp {
+                source,
+                destination,
+            } => self.carries(Protocol::Udp, source.as_ref(), destination.as_ref()),
+            Match::DestinationPorts(ranges) => {
+                let each = ranges.iter().map(|range| covers(*range, self.ports));
+                any(each)
+            }
+            Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
+            Match::DestinationIsLocal => self.local,
+            Match::Comment(_) => Some(true),
+            Match::Other(words) => {
+                let condition = parse::negated(words)?;
+                self.holds(&condition).map(|holds| !holds)
+            }
+        }
+    }
+
+    fn carries(
+        &self,
+        protocol: Protocol,
+        source: Option<&PortRange>,
+        destination: Option<&PortRange>,
+    ) -> Option<bool> {
+        all([
+            Some(protocol == self.protocol),
+            // A client's port may be any.
+            source.map_or(Some(true), |_| None),
+            destination.map_or(Some(true), |range| covers(*range, self.ports)),
+        ]
+        .into_iter())
+    }
+
+    /// A first packet is NEW, and translated or not.
+    fn is_tracked_as(&self, asked: &Conntrack) -> Option<bool> {
+        let (destinations, ports) = self
+            .translated_from
+            .unwrap_or((self.destinations, self.ports));
+        let states = &asked.states;
+        let state = states.is_empty()
+            || states.contains(&CtState::New)
+            || (self.translated_from.is_some() && states.contains(&CtState::Dnat));
+        let address = asked.original_destination;
+        let range = asked.original_destination_port;
+        all([
+            Some(state),
+            address.map_or(Some(true), |asked| among(destinations, |ip| *ip == asked)),
+            range.map_or(Some(true), |range| covers(range, ports)),
+        ]
+        .into_iter())
+    }
+}
+
+fn among(addresses: &[Ipv4Addr], is_meant: impl Fn(&Ipv4Addr) -> bool) -> Option<bool> {
+    let meant = addresses.iter().filter(|address| is_meant(address)).count();
+    match meant {
+        _ if addresses.is_empty() => None,
+        0 => Some(false),
+        all if all == addresses.len() => Some(true),
+        _ => None,
+    }
+}
+
+fn covers(asked: PortRange, ports: PortRange) -> Option<bool> {
+    match (
+        asked.contains(ports.first()) && asked.contains(ports.last()),
+        asked.overlaps(ports),
+    ) {
+        (true, _) => Some(true),
+        (_, false) => Some(false),
+        _ => None,
+    }
+}
+
+fn all(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut known = Some(true);
+    for one in each {
+        match one {
+            Some(false) => return Some(false),
+            None => known = None,
+            Some(true) => {}
+        }
+    }
+    known
+}
+
+fn any(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    all(each.map(|one| one.map(|holds| !holds))).map(|none| !none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use crate::ruleset::{ChainName, TableName};
+
+    #[test]
+    fn a_condition_holds_for_all_for_none_or_cannot_be_told() {
+        let interface: Interface = "eth0".parse().expect("it is a name");
+        let own = ["10.3.0.4", "10.3.0.5"].map(|text| text.parse().expect("an address"));
+        let packet = Packet {
+            protocol: Protocol::Tcp,
+            source: None,
+            destinations: &own,
+            ports: "8000-8010".parse().expect("a range"),
+            ingress: Some(&interface),
+            egress: None,
+            local: Some(true),
+            translated_from: None,
+        };
+        for (words, answer) in [
+            ("", Some(true)),
+            ("-p tcp", Some(true)),
+            ("-p udp", Some(false)),
+            ("! -p udp", Some(true)),
+            ("-p icmp", None),
+            ("-i eth0", Some(true)),
+            ("-i eth1", Some(false)),
+            ("! -i eth0", Some(false)),
+            ("! -i docker0", Some(true)),
+            ("-o eth0", None),
+            ("-d 10.3.0.0/24", Some(true)),
+            ("-d 10.3.0.4/32", None),
+            ("! -d 127.0.0.0/8", Some(true)),
+            ("-d 10.9.0.0/16", Some(false)),
+            ("-s 198.51.100.0/24", None),
+            ("-p tcp -m tcp --dport 8000:8010", Some(true)),
+            ("-p tcp -m tcp --dport 8010:9000", None),
+            ("-p tcp -m tcp --dport 443", Some(false)),
+            ("-p tcp -m tcp --sport 443", None),
+            ("-p tcp -m multiport --dports 1,8000:9000", Some(true)),
+            ("-p tcp -m multiport --dports 1,8000:8005", None),
+            ("-p tcp -m multiport --dports 1,2", Some(false)),
+            ("-m conntrack --ctstate NEW", Some(true)),
+            ("-m conntrack --ctstate RELATED,ESTABLISHED", Some(false)),
+            ("-m conntrack --ctstate DNAT", Some(false)),
+            ("-m conntrack --ctorigdstport 8000:8010", Some(true)),
+            ("-m addrtype --dst-type LOCAL", Some(true)),
+            ("-m mark --mark 0x1", None),
+            ("-m mark --mark 0x1 -p udp", Some(false)),
+        ] {
+            let line = format!("-A INPUT {words} -j DROP").replace("  ", " ");
+            let text = format!("*filter\n{line}\nCOMMIT\n");
+            let ruleset = parse(&text).expect("it is readable");
+            let chain = ruleset.chain(TableName::Filter, &ChainName::Input);
+            let rule = &chain.expect("it has a rule").rules[0];
+            assert_eq!(packet.meets(rule), answer, "{words}");
+        }
+        let target = ["10.224.0.118".parse().expect("an address")];
+        let translated = Packet {
+            destinations: &target,
+            translated_from: Some((&own, packet.ports)),
+            local: Some(false),
+            ..packet
+        };
+        for (states, answer) in [
+            ("DNAT", true),
+            ("NEW", true),
+            ("RELATED,ESTABLISHED", false),
+        ] {
+            let line = format!("-A FORWARD -m conntrack --ctstate {states} -j DROP");
+            let ruleset = parse(&format!("*filter\n{line}\nCOMMIT\n")).expect("it is readable");
+            let chain = ruleset.chain(TableName::Filter, &ChainName::Forward);
+            let rule = &chain.expect("it has a rule").rules[0];
+            assert_eq!(translated.meets(rule), Some(answer), "{states}");
+        }
+    }
+}
