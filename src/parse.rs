@@ -10,6 +10,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use thiserror::Error;
 
+use crate::counters::{Count, Counters};
 use crate::net::{Port, PortRange};
 use crate::rule::{Conntrack, CtState, DnatPorts, Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
@@ -61,6 +62,31 @@ pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
     }
     reader.finish()?;
     Ok(ruleset)
+}
+
+/// Reads what `iptables-save -c` prints: the rules, and how often each has matched.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
+    let mut counters = Counters::default();
+    let mut reader = Reader::default();
+    for line in text.lines() {
+        if let Read::Rule(table, name, _) = reader.read(line)? {
+            counters.push(table, name, count_of(line).unwrap_or_default());
+        }
+    }
+    Ok((parse(text)?, counters))
+}
+
+/// `[packets:bytes]`, with which a line of `iptables-save -c` begins.
+fn count_of(line: &str) -> Option<Count> {
+    let (count, _) = line.trim_ascii().strip_prefix('[')?.split_once(']')?;
+    let (packets, bytes) = count.split_once(':')?;
+    Some(Count {
+        packets: packets.parse().ok()?,
+        bytes: bytes.parse().ok()?,
+    })
 }
 
 /// What one line says.

@@ -7,10 +7,10 @@ use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::flow::{Flow, stale};
 use crate::foreign;
-use crate::host::pending::{self, Pending};
+use crate::host::pending::{self, Decision, Pending};
 use crate::host::survey::{resolved, survey};
 use crate::host::transaction::{Transaction, TransactionError};
-use crate::host::{self, lock, sysctl};
+use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
 use crate::plan::plan;
 use crate::rival;
@@ -60,10 +60,11 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if changes.is_empty() {
         console.say(format_args!("{name}: no changes"));
         let would = args.dry_run && args.flush_stale && !outdated.is_empty();
-        if !args.dry_run {
-            connections::flush(&outdated, args.flush_stale, console)?;
-        }
-        return Ok(if would { Exit::Differs } else { Exit::Done });
+        return Ok(match args.dry_run {
+            true if would => Exit::Differs,
+            true => Exit::Done,
+            false => connections::flush(&outdated, args.flush_stale, console),
+        });
     }
     let (added, removed) = changes.rule_counts();
     let counts = format!(
@@ -92,18 +93,18 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             None
         }
     };
+    // Whoever confirms needs the lock, and a terminal that takes no words must not keep it.
+    drop(lock);
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
     let Some(pending) = pending else {
         // Some may have been made while the rules were being loaded.
         let flows = connections::read(args.flush_stale)?;
         let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
-        connections::flush(&outdated, args.flush_stale, console)?;
+        let exit = connections::flush(&outdated, args.flush_stale, console);
         console.note("this holds until the next boot; `nvactl persist` keeps it");
-        return Ok(Exit::Done);
+        return Ok(exit);
     };
-    // Whoever confirms needs the lock.
-    drop(lock);
     confirm::ask(&state, &pending, console)
 }
 
@@ -115,25 +116,26 @@ fn commit_guarded(
     console: &mut Console,
 ) -> Result<Pending> {
     let state = transaction.state;
-    let pending = Pending::new(
+    let mut pending = Pending::new(
         transaction.remembered()?,
+        transaction.want,
         resolved(transaction.iptables),
         seconds,
-        args.flush_stale,
     )?;
-    pending::guard(state, &pending, seconds)?;
+    pending.flush_stale = args.flush_stale;
+    watchdog::guard(state, &pending, seconds)?;
     if let Err(error) = transaction.commit() {
         // What was to be undone never came, or has been undone already; but if nobody knows what
         // is loaded, the watchdog may still mend it.
         if !matches!(error, TransactionError::Uncertain { .. }) {
-            state.clear_pending()?;
-            pending::end_timer(&pending.id);
+            pending::settle(state, &pending, Decision::NotMade)?;
         }
         return Err(error.into());
     }
     // The time runs from here: loading may have taken some of it.
     let anew = Pending {
         deadline: pending::uptime() + seconds,
+        made: true,
         ..pending.clone()
     };
     match state.set_pending(&anew) {
@@ -141,7 +143,7 @@ fn commit_guarded(
         Err(error) => {
             let error = anyhow::Error::from(error);
             console.warn(format_args!(
-                "the time to answer has run since before the change: {error:#}"
+                "that the change is made cannot be recorded, so it cannot be confirmed: {error:#}"
             ));
             Ok(pending)
         }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, connections};
+use super::{Console, Exit, Host, Refusal, connections};
 use crate::cli::Confirm;
-use crate::host::file;
-use crate::host::pending::{self, Pending};
+use crate::host::pending::{self, Decision, Pending};
 use crate::host::state::State;
-use crate::host::{self, lock};
+use crate::host::{self, lock, watchdog};
 
-pub fn run(args: &Confirm, state: &State, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("confirm")?;
+    let state = &on.state()?;
     let waiting = pending::pending(state)?;
     if args.status {
         match waiting {
@@ -28,7 +28,7 @@ pub fn run(args: &Confirm, state: &State, console: &mut Console) -> Result<Exit>
         return Err(Refusal::NothingPending.into());
     };
     if args.cancel {
-        cancel(state, &pending, console)
+        cancel(state, &pending, args.lock_timeout, console)
     } else {
         keep(state, &pending, args.lock_timeout, console)
     }
@@ -36,26 +36,35 @@ pub fn run(args: &Confirm, state: &State, console: &mut Console) -> Result<Exit>
 
 /// A change that waits, in a line.
 pub fn told(pending: &Pending) -> String {
+    let action = &pending.before.action;
     if pending.left() == 0 {
         return format!(
-            "{} was not confirmed in time and has not been undone: its watchdog does not answer; \
-             `nvactl confirm --cancel` undoes it",
-            pending.before.action
+            "{action} was not confirmed in time and is not undone yet; \
+             `nvactl confirm --cancel` undoes it now"
         );
     }
     format!(
-        "{} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
+        "{action} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
          `nvactl confirm --cancel` undoes it at once",
-        pending.before.action,
         pending.left()
     )
 }
 
 /// A further change would leave nobody knowing what to undo. To be asked under the lock.
 pub fn refuse_while_pending(state: &State) -> Result<()> {
-    match pending::pending_in_earnest(state)? {
+    refuse(pending::pending_in_earnest(state)?)
+}
+
+/// What is changed beside the rules would not be undone with them.
+pub fn refuse_beside_a_change(state: &State) -> Result<()> {
+    refuse(pending::pending(state)?)
+}
+
+fn refuse(waiting: Option<Pending>) -> Result<()> {
+    match waiting {
         Some(pending) => Err(Refusal::Pending {
             told: told(&pending),
+            overdue: pending.left() == 0,
         }
         .into()),
         None => Ok(()),
@@ -63,26 +72,25 @@ pub fn refuse_while_pending(state: &State) -> Result<()> {
 }
 
 fn keep(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -> Result<Exit> {
-    let _lock = lock::take(state, timeout)?;
+    let lock = lock::take(state, timeout)?;
     // The watchdog may have been faster to the lock.
-    let still = pending::pending(state)?.is_some_and(|now| now.id == pending.id);
-    if !still {
-        return Err(Refusal::NothingPending.into());
+    let now = pending::pending(state)?.filter(|now| now.id == pending.id);
+    match now {
+        None => return Err(Refusal::NothingPending.into()),
+        Some(now) if !now.made => return Err(Refusal::NotMade.into()),
+        Some(_) => pending::settle(state, pending, Decision::Confirmed)?,
     }
-    state.clear_pending()?;
-    pending::end_timer(&pending.id);
+    drop(lock);
     console.say(format_args!("confirmed: {} stays", pending.before.action));
-    connections::end_stale(state, pending, console)?;
-    Ok(Exit::Done)
+    connections::end_stale(state, pending, console)
 }
 
-fn cancel(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
-    if !pending::undo(state, pending)? {
+fn cancel(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -> Result<Exit> {
+    if !watchdog::undo(state, pending, timeout)? {
         return Err(Refusal::NothingPending.into());
     }
-    pending::end_timer(&pending.id);
     console.say(format_args!("undone: {}", pending.before.action));
-    Ok(Exit::Done)
+    connections::end_stale(state, pending, console)
 }
 
 /// Asks at a terminal whether to keep the change, while the time runs; elsewhere tells how to.
@@ -91,6 +99,8 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         console.say(told(pending));
         return Ok(Exit::Done);
     }
+    // What was typed before the question is no answer to it.
+    let _ = rustix::termios::tcflush(io::stdin(), rustix::termios::QueueSelector::IFlush);
     let (send, answers) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
@@ -104,19 +114,23 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         }
     });
     loop {
-        let waiting = pending::pending(state)?.filter(|now| now.id == pending.id);
-        let Some(now) = waiting else {
+        if let Some(decision) = state.decision(&pending.id) {
             console.tell("\n");
-            console.say("it has been decided elsewhere: see `nvactl history`");
-            return Ok(Exit::Differs);
-        };
-        console.tell(format_args!("\rkeep it? [y/N] {:>4} s ", now.left()));
+            let (words, exit) = match decision {
+                Decision::Confirmed => ("confirmed from elsewhere: it stays", Exit::Done),
+                Decision::Cancelled => ("cancelled from elsewhere: it is undone", Exit::Differs),
+                _ => ("nobody confirmed it in time: it is undone", Exit::Differs),
+            };
+            console.say(words);
+            return Ok(exit);
+        }
+        console.tell(format_args!("\rkeep it? [y/N] {:>4} s ", pending.left()));
         match answers.recv_timeout(Duration::from_secs(1)) {
-            Ok(answer) if matches!(answer.trim(), "y" | "yes") => {
+            Ok(answer) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => {
                 return keep(state, pending, LOCK_TIMEOUT, console);
             }
             Ok(_) => {
-                cancel(state, pending, console)?;
+                cancel(state, pending, LOCK_TIMEOUT, console)?;
                 return Ok(Exit::Differs);
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -128,12 +142,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
 const LOCK_TIMEOUT: u64 = 30;
 
 /// The process that undoes a change if nobody confirms it.
-pub fn watchdog(state: &State, id: &str) -> Result<Exit> {
-    if let Err(error) = pending::watch(state, id) {
-        let error = anyhow::Error::from(error);
-        let words = format!("the change {id} could not be undone: {error:#}\n");
-        file::replace(&pending::log_file(state), words.as_bytes(), 0o600)?;
-        return Err(error);
-    }
+pub fn watch(state: &State, id: &str) -> Result<Exit> {
+    watchdog::watch(state, id)?;
     Ok(Exit::Done)
 }

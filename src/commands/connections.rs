@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Console, counted};
+use super::{Console, Exit, counted};
 use crate::flow::{Flow, stale};
 use crate::host::conntrack;
 use crate::host::pending::Pending;
@@ -99,38 +99,51 @@ pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
     }
 }
 
-/// After a change was confirmed: those that lead to where the rules that stay lead no more.
-pub fn end_stale(state: &State, kept: &Pending, console: &mut Console) -> Result<()> {
-    let flows = read(kept.flush_stale)?;
-    let live = kept.iptables().read()?.ruleset;
-    let once = once_led(state, &live)?;
+/// Once a change has been decided on: those that lead to where the rules that stay lead no more.
+pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Result<Exit> {
+    let flows = read(decided.flush_stale)?;
+    let live = decided.iptables().read()?.ruleset;
+    let mut once = once_led(state, &live)?;
+    once.extend(parse::parse(&decided.want).ok().as_ref().and_then(unplan));
     let nothing = |set: &ForwardSet| ForwardSet {
         forwards: Vec::new(),
         ..set.clone()
     };
     let Some(now) = unplan(&live).or_else(|| once.first().map(nothing)) else {
-        return Ok(());
+        return Ok(Exit::Done);
     };
     let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();
-    flush(&outdated, kept.flush_stale, console)
+    Ok(flush(&outdated, decided.flush_stale, console))
 }
 
 /// Connections stay on their old target for as long as the kernel remembers them.
-pub fn flush(stale: &[&Flow], flush: bool, console: &mut Console) -> Result<()> {
+///
+/// The rules are loaded by then, so a failure is no reason to say that nothing has changed.
+pub fn flush(stale: &[&Flow], flush: bool, console: &mut Console) -> Exit {
     if stale.is_empty() {
-        return Ok(());
+        return Exit::Done;
     }
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
-    if flush {
-        conntrack::delete(stale.iter().copied())?;
-        console.say(format_args!(
-            "deleted {count} to where no forward leads any more: {shown}"
-        ));
-    } else {
+    if !flush {
         console.note(format_args!(
             "{count} to where no forward leads any more will stay until idle: {shown}; \
              to end them: nvactl apply --flush-stale"
         ));
+        return Exit::Done;
     }
-    Ok(())
+    match conntrack::delete(stale.iter().copied()) {
+        Ok(()) => {
+            console.say(format_args!(
+                "deleted {count} to where no forward leads any more: {shown}"
+            ));
+            Exit::Done
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            console.warn(format_args!(
+                "the rules are as they should be, but {count} could not be ended: {error:#}"
+            ));
+            Exit::Uncertain
+        }
+    }
 }

@@ -41,6 +41,8 @@ pub enum Exit {
     Done,
     /// Something differs, or would change.
     Differs,
+    /// The rules are as they should be, but something else is not.
+    Uncertain,
 }
 
 impl Exit {
@@ -49,6 +51,7 @@ impl Exit {
         match self {
             Exit::Done => 0,
             Exit::Differs => 1,
+            Exit::Uncertain => UNCERTAIN,
         }
     }
 }
@@ -160,8 +163,8 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Diff(args) => diff::run(&args, host, console),
         Command::Explain(args) => explain::run(&args, console),
         Command::Remove(args) => remove::run(&args, host, console),
-        Command::Confirm(args) => confirm::run(&args, &host.state()?, console),
-        Command::Watchdog { id } => confirm::watchdog(&host.state()?, &id),
+        Command::Confirm(args) => confirm::run(&args, host, console),
+        Command::Watchdog { id } => confirm::watch(&host.state()?, &id),
         Command::History => {
             host::require_root("history")?;
             history::list(&host.state()?, console)
@@ -213,8 +216,10 @@ pub enum Refusal {
         "nothing is waiting for a confirmation: it has been given, or came too late and the change is undone"
     )]
     NothingPending,
+    #[error("what waits for a confirmation has not been made whole, so it cannot be kept")]
+    NotMade,
     #[error("{told}")]
-    Pending { told: String },
+    Pending { told: String, overdue: bool },
     #[error("no rules are loaded, and a file without any would let everything through at boot")]
     NothingToKeep,
 }
@@ -223,7 +228,10 @@ impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
-            Refusal::Pending { .. } => Some("sudo nvactl confirm".to_owned()),
+            Refusal::Pending { overdue: false, .. } => Some("sudo nvactl confirm".to_owned()),
+            Refusal::NotMade | Refusal::Pending { .. } => {
+                Some("sudo nvactl confirm --cancel".to_owned())
+            }
             Refusal::NothingPending | Refusal::NoSuchState { .. } => {
                 Some("sudo nvactl history".to_owned())
             }

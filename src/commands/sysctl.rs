@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT};
+use super::{Console, Exit, Host, READ_WAIT, confirm};
 use crate::cli::Sysctl;
 use crate::foreign;
 use crate::host::{self, sysctl};
@@ -15,11 +15,13 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Sysctl::Status => status(console)?,
         Sysctl::Enable(args) => {
             host::require_root("sysctl enable")?;
+            confirm::refuse_beside_a_change(&on.state()?)?;
             warn_if_open(on, console);
             set(true, args.persist, console)?;
         }
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
+            confirm::refuse_beside_a_change(&on.state()?)?;
             set(false, args.persist, console)?;
         }
     }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::child::{self, ChildError, Output};
 use crate::backend::Backend;
+use crate::counters::Counters;
 use crate::parse::{self, ParseError};
 use crate::ruleset::Ruleset;
 
@@ -105,6 +106,19 @@ impl Iptables {
             ruleset: parse::parse(&String::from_utf8_lossy(&output.stdout))?,
             text: output.stdout,
         })
+    }
+
+    /// Reads the live rules with their counters.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn read_counted(&self) -> Result<(Ruleset, Counters), IptablesError> {
+        let output = self.run("iptables-save", &["-c"], b"")?;
+        if let Some(table) = incompatible(&output.stdout) {
+            return Err(IptablesError::Incompatible(table));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(parse::parse_counted(&text)?)
     }
 
     /// Loads a script beside what is there; only what it names changes. Atomic for each table, not

@@ -50,6 +50,8 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
         path: path.clone(),
         source,
     };
+    // Gone under a change that must be undone, for one; opening tells whether it matters.
+    let _ = state.make();
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)

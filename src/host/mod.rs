@@ -6,8 +6,10 @@ pub mod conntrack;
 pub mod file;
 pub mod iptables;
 pub mod lock;
+pub mod network;
 pub mod pending;
 pub mod persistence;
+pub mod process;
 pub mod progress;
 pub mod signals;
 pub mod spec_source;
@@ -15,6 +17,7 @@ pub mod state;
 pub mod survey;
 pub mod sysctl;
 pub mod transaction;
+pub mod watchdog;
 
 use thiserror::Error;
 

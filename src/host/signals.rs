@@ -4,10 +4,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTOU};
 use signal_hook::flag;
 
-/// While one lives, SIGINT, SIGTERM and SIGHUP only leave a mark: a change to the rules ends in the
+/// While one lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT only leave a mark: a change to the rules ends in the
 /// old state or in the new one, whatever happens to the terminal. Afterwards they end nvactl again.
 #[derive(Debug)]
 pub struct Held {
@@ -32,9 +32,13 @@ impl Held {
             Some(marks) => marks,
             None => {
                 let (came, open) = (Arc::default(), Arc::default());
-                for signal in [SIGINT, SIGTERM, SIGHUP] {
+                for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
                     flag::register_conditional_default(signal, Arc::clone(&open))?;
                     flag::register(signal, Arc::clone(&came))?;
+                }
+                // A Ctrl-Z would stop it with the lock in its hand; these only wait.
+                for signal in [SIGTSTP, SIGTTOU] {
+                    flag::register_conditional_default(signal, Arc::clone(&open))?;
                 }
                 MARKS.get_or_init(|| Marks { came, open })
             }

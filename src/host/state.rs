@@ -14,7 +14,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::file::{self, FileError};
-use super::pending::Pending;
+use super::pending::{Decision, Pending};
 
 /// How many states before a change are kept.
 pub const KEPT: usize = 20;
@@ -119,6 +119,14 @@ impl State {
         Ok(Self { folder, namespace })
     }
 
+    /// Makes the folder anew, should it have gone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(&self) -> Result<(), StateError> {
+        make_folder(&self.folder)
+    }
+
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.folder.join("lock")
@@ -153,6 +161,31 @@ impl State {
         remove(&self.pending_file())
     }
 
+    fn decision_file(&self) -> PathBuf {
+        self.folder
+            .join(format!("decision-{}.json", self.namespace))
+    }
+
+    /// What has been decided on the change of this name; of the last one only it is kept.
+    #[must_use]
+    pub fn decision(&self, id: &str) -> Option<Decision> {
+        let decided: Option<(String, Decision)> = read_json(&self.decision_file()).ok()?;
+        decided.and_then(|(of, decision)| (of == id).then_some(decision))
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_decision(&self, id: &str, decision: Decision) -> Result<(), StateError> {
+        make_folder(&self.folder)?;
+        write_json(&self.decision_file(), &(id, decision))
+    }
+
+    /// Where the watchdog's last words go.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("watchdog.log")
+    }
+
     /// Where the script goes that mends by hand what nvactl could not.
     #[must_use]
     pub fn undo_script(&self) -> PathBuf {
@@ -177,6 +210,20 @@ impl State {
             remove(&self.entry(*number))?;
         }
         Ok(())
+    }
+
+    /// Forgets the newest state if it is this one, whose change came to nothing. Should that fail,
+    /// there is a state too many.
+    pub fn forget(&self, before: &Before) {
+        let newest = self.numbers().unwrap_or_default().into_iter().next_back();
+        let path = newest.map(|number| self.entry(number));
+        let kept = path
+            .as_ref()
+            .and_then(|path| read_json::<Before>(path).ok()?);
+        let same = |kept: &Before| kept.action == before.action && kept.rules == before.rules;
+        if let (Some(path), true) = (path, kept.as_ref().is_some_and(same)) {
+            let _ = remove(&path);
+        }
     }
 
     /// The states kept in this network namespace, the newest first.

@@ -123,29 +123,29 @@ impl Transaction<'_> {
             progress.step("trying…");
             self.try_out(&script)?;
         }
-        self.state.remember(&self.remembered()?)?;
-        if held.came() {
-            return Err(TransactionError::Interrupted);
+        let remembered = self.remembered()?;
+        self.state.remember(&remembered)?;
+        let done = if held.came() {
+            Err(TransactionError::Interrupted)
+        } else {
+            self.load(&script, &progress)
+        };
+        // What came to nothing is nothing to go back behind.
+        if !matches!(done, Ok(()) | Err(TransactionError::Uncertain { .. })) {
+            self.state.forget(&remembered);
         }
-        self.load(&script, &progress)
+        done
     }
 
-    /// The same without a trial, and even if the state before cannot be kept: for undoing what is
-    /// remembered already.
+    /// The same without a trial, and without keeping the state before: for undoing a change whose
+    /// own state before is kept.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn commit_regardless(&self) -> Result<(), TransactionError> {
+    pub fn commit_unremembered(&self) -> Result<(), TransactionError> {
         let _held = Held::hold().map_err(TransactionError::Signals)?;
         let script = diff::changes(self.before, self.want).script();
-        self.load(&script, &Progress::new())?;
-        let remembered = self
-            .remembered()
-            .and_then(|before| self.state.remember(&before));
-        if let Err(error) = remembered {
-            debug!(%error, "what was undone is not kept");
-        }
-        Ok(())
+        self.load(&script, &Progress::new())
     }
 
     fn load(&self, script: &str, progress: &Progress) -> Result<(), TransactionError> {

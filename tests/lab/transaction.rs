@@ -130,6 +130,18 @@ pub fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend
     );
 }
 
+/// What was refused is nothing to go back behind.
+pub fn a_change_that_failed_is_not_remembered(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    fake(&host, "iptables-restore", "exit 1");
+    let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
+    assert_eq!(said.code, 2, "{said:?}");
+    unfake(&host, "iptables-restore");
+    assert_eq!(nvactl(&host, &["rollback"], "").code, 0);
+    assert!(!save(&host).contains("NVACTL"));
+}
+
 pub fn the_last_twenty_states_are_kept(backend: Backend) {
     let host = firewall(backend);
     for n in 0..23 {

@@ -1,0 +1,56 @@
+//! How often rules have matched, beside the rules themselves: two rulesets are the same whatever
+//! their counters.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{FORWARD, PREROUTING};
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::unplan::name_of;
+
+/// Packets, and their bytes with all headers of the IP layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The counts of a ruleset's rules, by chain and in the order of its rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters(BTreeMap<(TableName, ChainName), Vec<Count>>);
+
+impl Counters {
+    /// Adds the count of the next rule of a chain.
+    pub fn push(&mut self, table: TableName, chain: ChainName, count: Count) {
+        self.0.entry((table, chain)).or_default().push(count);
+    }
+
+    fn of(&self, table: TableName, chain: &str) -> &[Count] {
+        let counts = self.0.get(&(table, ChainName::from(chain)));
+        counts.map_or(&[], Vec::as_slice)
+    }
+
+    /// The first packets that each forward's DNAT rule has translated, since that rule was loaded:
+    /// the nat table sees no other packets of a connection.
+    #[must_use]
+    pub fn new_connections<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<&'r str, Count> {
+        let chain = ruleset.chain(TableName::Nat, &ChainName::from(PREROUTING));
+        let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
+        let counts = self.of(TableName::Nat, PREROUTING);
+        let mut by_name: BTreeMap<&str, Count> = BTreeMap::new();
+        for (rule, count) in rules.iter().zip(counts) {
+            if let Some(name) = name_of(rule) {
+                let sum = by_name.entry(name).or_default();
+                sum.packets += count.packets;
+                sum.bytes += count.bytes;
+            }
+        }
+        by_name
+    }
+
+    /// What went through the rule for known connections, of all forwards together.
+    #[must_use]
+    pub fn established(&self) -> Count {
+        let first = self.of(TableName::Filter, FORWARD).first();
+        first.copied().unwrap_or_default()
+    }
+}

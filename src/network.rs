@@ -1,0 +1,70 @@
+//! What the machine has for a network, as far as forwards need it.
+
+use std::net::Ipv4Addr;
+
+use crate::net::Interface;
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    /// Whether it is switched on and has a carrier.
+    pub up: bool,
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// Where the kernel would send a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub interface: String,
+    /// The next router; none on the machine's own network.
+    pub gateway: Option<Ipv4Addr>,
+    /// What is known of the next hop's hardware address: `REACHABLE`, `STALE`, `FAILED`, …
+    /// (ip-neighbour(8)).
+    pub neighbour: Option<String>,
+}
+
+/// How strictly an interface asks that replies would leave by it too (`rp_filter` in
+/// Documentation/networking/ip-sysctl.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReversePath {
+    Off,
+    Strict,
+    Loose,
+}
+
+impl ReversePath {
+    /// The value in force is the higher of the interface's and of `all`'s.
+    #[must_use]
+    pub fn of(all: u8, own: u8) -> Self {
+        match all.max(own) {
+            0 => ReversePath::Off,
+            1 => ReversePath::Strict,
+            _ => ReversePath::Loose,
+        }
+    }
+}
+
+/// The interfaces of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links(pub Vec<Link>);
+
+impl Links {
+    #[must_use]
+    pub fn get(&self, name: &Interface) -> Option<&Link> {
+        self.0.iter().find(|link| link.name == name.as_str())
+    }
+
+    /// The addresses of one interface; none if it does not exist.
+    #[must_use]
+    pub fn addresses(&self, name: &Interface) -> &[Ipv4Addr] {
+        self.get(name).map_or(&[], |link| &link.addresses)
+    }
+
+    /// The interface that has an address.
+    #[must_use]
+    pub fn owner(&self, address: Ipv4Addr) -> Option<&Link> {
+        let has = |link: &&Link| link.addresses.contains(&address);
+        self.0.iter().find(has)
+    }
+}
