@@ -1,5 +1,6 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::backend::Backend;
+use crate::probe::Expect;
 use crate::spec::{Code, CodeError, Severity};
 
 /// Port forwarding for a Linux VM that stands as a firewall in front of a private network.
@@ -125,6 +127,40 @@ Examples:
   sudo nvactl rollback --dry-run
   sudo nvactl rollback 3")]
     Rollback(Rollback),
+    /// Say how each forward stands: its rules, what stands in their way, and what came through.
+    ///
+    /// NEW counts connections and BYTES their first packets, by the rules' own counters, since the
+    /// forward's rules were loaded. LIVE counts the connections that the kernel tracks now.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl status forward.yaml
+  sudo nvactl status --check
+  sudo nvactl status --format prometheus > /var/lib/node_exporter/nvactl.prom
+
+Exit codes: 0 told; 1 with --check, it is not in sync; 2 an error.")]
+    Status(Status),
+    /// Find out why a forward does not work: walk its way and name the first hop that fails.
+    ///
+    /// Connects to the targets, and changes nothing.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl doctor forward.yaml
+  sudo nvactl doctor --forward web
+  sudo nvactl doctor --format json
+
+Exit codes: 0 nothing failed; 1 something did; 2 an error.")]
+    Doctor(Doctor),
+    /// Connect to every target, or through the firewall to every listen port.
+    ///
+    /// On the firewall, to the targets, from the SNAT address. With --via, from anywhere. Of a udp
+    /// port that does not answer nothing is known, unless somebody refuses.
+    #[command(after_help = "\
+Examples:
+  nvactl probe forward.yaml
+  nvactl probe forward.yaml --via 203.0.113.7 --expect 'http 200' --count 3
+
+Exit codes: 0 nothing speaks against any; 1 some are refused, silent or not as expected; 2 an error.")]
+    Probe(Probe),
     /// Show or set the kernel's IPv4 forwarding.
     #[command(after_help = "\
 Examples:
@@ -353,6 +389,103 @@ pub enum ExplainFormat {
     Text,
     /// A table, and a Mermaid diagram of who talks to whom.
     Markdown,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Exit 1 unless the live rules are what the spec says and nothing takes their packets.
+    #[arg(long)]
+    pub check: bool,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: StatusFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// A row for each forward.
+    Text,
+    /// One JSON object.
+    Json,
+    /// For the textfile collector of `node_exporter`.
+    Prometheus,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Only this forward's way.
+    #[arg(long, value_name = "NAME")]
+    pub forward: Option<String>,
+
+    /// How long a target may take to answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    pub timeout: f64,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: DoctorFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// A line for each hop, and the first that fails.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Probe {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Connect to every listen port at this address or name, instead of to the targets.
+    #[arg(long, value_name = "ADDRESS")]
+    pub via: Option<String>,
+
+    /// What must come back: tcp for a connection, http for an answer below 400, 'http 200' for one
+    /// of this status. Of no meaning for udp.
+    #[arg(long, value_name = "WHAT", default_value = "tcp")]
+    pub expect: Expect,
+
+    /// How long each try may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub timeout: f64,
+
+    /// How often each port is tried.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub count: NonZeroU32,
+
+    /// How many ports are tried at once.
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub jobs: NonZeroUsize,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ProbeFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProbeFormat {
+    /// A line for each forward, or more where its ports differ.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A time in seconds that a try may take.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds from 0.001 to 3600".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -262,10 +262,11 @@ fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
 }
 
 /// A rule and where it stands.
-type Place<'r> = (TableName, &'r ChainName, &'r Rule);
+pub type Place<'r> = (TableName, &'r ChainName, &'r Rule);
 
 /// Every rule of nvactl's chains by the forward it names.
-fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<Place<'_>>> {
+#[must_use]
+pub fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<Place<'_>>> {
     let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::net::{Port, PortRange, Protocol};
-use crate::packet::Packet;
+use crate::packet::{Packet, all};
 
 /// A chain at the forward hook, as `nft -j` lists it (libnftables-json(5)).
 #[derive(Debug, Clone, PartialEq)]
@@ -51,14 +51,9 @@ impl NativeChain {
         for rule in &self.rules {
             let (conditions, verdicts): (Vec<&Value>, Vec<&Value>) =
                 rule.iter().partition(|one| one.get("match").is_some());
-            let holds = conditions
+            let holds = all(conditions
                 .iter()
-                .map(|one| condition(&one["match"], packet));
-            let holds = holds.fold(Some(true), |all, one| match (all, one) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            });
+                .map(|one| condition(&one["match"], packet)));
             match (holds, verdicts.into_iter().find_map(verdict)) {
                 (Some(false), _) | (_, None) => {}
                 (Some(true), Some(Verdict::Accept)) if !maybe => return Fate::Passes,

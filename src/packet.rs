@@ -119,7 +119,8 @@ fn covers(asked: PortRange, ports: PortRange) -> Option<bool> {
     }
 }
 
-fn all(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+/// Whether all hold: for certain not as soon as one does not.
+pub(crate) fn all(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     let mut known = Some(true);
     for one in each {
         match one {

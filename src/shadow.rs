@@ -32,6 +32,12 @@ impl Shadow<'_> {
         }
     }
 
+    /// Whether it is the policy of FORWARD, which decides where nvactl's own jump is missing.
+    #[must_use]
+    pub fn is_forward_policy(&self) -> bool {
+        self.rule.is_none() && self.table == TableName::Filter
+    }
+
     /// The command that takes it out of the way.
     #[must_use]
     pub fn removal(&self) -> String {

@@ -68,7 +68,7 @@ enum Way {
     Back,
 }
 
-impl<'r> Walk<'r, '_> {
+impl Walk<'_, '_> {
     /// `certain`: whether every packet that was not decided on comes to this chain.
     fn follow(&mut self, name: &ChainName, certain: bool, depth: usize) -> Way {
         let table = self.ruleset.tables.get(&self.table);

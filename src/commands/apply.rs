@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, confirm, connections, counted, load_spec};
+use super::{Console, Exit, Host, confirm, connections, counted, load_spec, names};
 use crate::cli::Apply;
 use crate::diff::{self, Changes};
 use crate::flow::{Flow, stale};
@@ -19,8 +19,6 @@ use crate::spec::ForwardSet;
 
 /// How many foreign rules are named one by one.
 const MOST_RIVALS: usize = 20;
-/// How many forwards are named for each.
-const MOST_NAMES: usize = 3;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -160,14 +158,9 @@ fn announce_policy(changes: &Changes<'_>, console: &mut Console) {
 fn warn_of_rivals(live: &Ruleset, set: &ForwardSet, console: &mut Console) {
     let rivals = rival::rivals(live, set);
     for rival in rivals.iter().take(MOST_RIVALS) {
-        let names: Vec<&str> = rival.forwards.iter().map(|name| name.as_str()).collect();
-        let shown = names[..names.len().min(MOST_NAMES)].join(", ");
-        let more = match names.len().saturating_sub(MOST_NAMES) {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
         console.warn(format_args!(
-            "a rule that is not nvactl's forwards for {shown}{more} too: {}\n  to remove it: {}",
+            "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
+            names(rival.forwards.iter().map(|name| name.as_str())),
             rival.line(),
             rival.removal()
         ));

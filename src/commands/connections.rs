@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::{Console, Exit, counted};
 use crate::flow::{Flow, stale};
-use crate::host::conntrack;
 use crate::host::pending::Pending;
 use crate::host::state::State;
+use crate::host::{conntrack, network};
 use crate::listeners::Listeners;
 use crate::parse;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
@@ -27,8 +27,9 @@ const MOST_FLOWS: usize = 3;
 
 /// Connections go on when FORWARD begins to drop, and are missed only when they are made again.
 pub fn warn_of_cut(flows: &[Flow], live: &Ruleset, set: &ForwardSet, console: &mut Console) {
-    let own = conntrack::own_addresses();
-    let forwarded = |flow: &&Flow| !own.contains(&flow.source) && !own.contains(&flow.reply_source);
+    let own = network::links();
+    let is_own = |address| own.owner(address).is_some();
+    let forwarded = |flow: &&Flow| !is_own(flow.source) && !is_own(flow.reply_source);
     let mut closed = live.clone();
     closed
         .chain_mut(TableName::Filter, ChainName::Forward)

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, load_spec};
+use super::{Console, Exit, Refusal, find_forward, load_spec};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
-use crate::spec::{Forward, ForwardSet};
+use crate::spec::Forward;
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -17,7 +17,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let shown: Vec<(&Step, usize)> = match (args.rule, &args.forward) {
         (Some(rule), _) => numbered.filter(|(_, n)| *n == rule).collect(),
         (None, Some(name)) => {
-            find(&set, name, &source.name)?;
+            find_forward(&set, name, &source.name)?;
             let of = |step: &Step| step.forward.as_ref() == Some(name);
             numbered.filter(|(step, _)| of(step)).collect()
         }
@@ -42,26 +42,6 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
-}
-
-fn find<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<&'s Forward> {
-    let found = set
-        .forwards
-        .iter()
-        .find(|forward| forward.name.as_str() == name);
-    found.ok_or_else(|| {
-        let names: Vec<&str> = set
-            .forwards
-            .iter()
-            .map(|forward| forward.name.as_str())
-            .collect();
-        let refusal = Refusal::NoSuchForward {
-            file: file.to_owned(),
-            name: name.to_owned(),
-            near: crate::spec::nearest(name, &names).map(str::to_owned),
-        };
-        refusal.into()
-    })
 }
 
 fn text(steps: &[(&Step, usize)]) -> String {

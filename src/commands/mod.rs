@@ -8,17 +8,22 @@ mod confirm;
 mod connections;
 mod console;
 mod diff;
+mod doctor;
 mod explain;
 mod history;
 mod persist;
+mod probe;
 mod remove;
 mod render;
+mod status;
 mod sysctl;
+mod table;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 pub use console::Console;
+use table::table;
 use thiserror::Error;
 
 use crate::backend::Backend;
@@ -31,7 +36,7 @@ use crate::host::state::StateError;
 use crate::host::survey::SurveyError;
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
-use crate::spec::{self, ForwardSet, Problem, Reading, Severity, page};
+use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
 
 /// How a command ended when it did not fail.
@@ -155,6 +160,9 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
             | Command::Diff(_)
             | Command::Explain(_)
             | Command::History
+            | Command::Status(_)
+            | Command::Probe(_)
+            | Command::Doctor(_)
     );
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
@@ -174,6 +182,9 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
             history::rollback(&args, host, console)
         }
         Command::Sysctl { action } => sysctl::run(&action, host, console),
+        Command::Status(args) => status::run(&args, host, console),
+        Command::Doctor(args) => doctor::run(&args, host, console),
+        Command::Probe(args) => probe::run(&args, console),
         Command::Persist(args) => persist::run(&args, host, console),
     }?;
     match console.finish() {
@@ -280,6 +291,40 @@ fn show_problems(file: &str, text: &[u8], problems: &[Problem], console: &mut Co
     // Escapes are for the stream to keep or strip.
     let renderer = page::renderer(true);
     console.tell(page::pages(file, text, problems, &renderer));
+}
+
+/// The forward of a name, or a refusal with the nearest one.
+fn find_forward<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<&'s Forward> {
+    let found = set
+        .forwards
+        .iter()
+        .find(|forward| forward.name.as_str() == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = set
+            .forwards
+            .iter()
+            .map(|forward| forward.name.as_str())
+            .collect();
+        let refusal = Refusal::NoSuchForward {
+            file: file.to_owned(),
+            name: name.to_owned(),
+            near: spec::nearest(name, &names).map(str::to_owned),
+        };
+        refusal.into()
+    })
+}
+
+/// How many forwards are named for each.
+const MOST_NAMES: usize = 3;
+
+/// Some names, and how many more there are.
+fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// `1 rule`, `2 rules`.

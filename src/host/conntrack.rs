@@ -1,10 +1,8 @@
 //! The kernel's table of connections, by the `conntrack` program.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde_json::Value;
 use thiserror::Error;
 
 use super::child::{self, ChildError};
@@ -90,18 +88,4 @@ fn run(args: &[&str]) -> Result<String, ConntrackError> {
             words: output.stderr,
         }),
     }
-}
-
-/// The machine's own IPv4 addresses; none where they cannot be told.
-#[must_use]
-pub fn own_addresses() -> BTreeSet<Ipv4Addr> {
-    let Ok(output) = child::run("ip", &["-json", "-4", "address"], b"", LIMIT) else {
-        return BTreeSet::new();
-    };
-    let links: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let links = links.as_array().into_iter().flatten();
-    let addresses = links.flat_map(|link| link["addr_info"].as_array().into_iter().flatten());
-    addresses
-        .filter_map(|address| address["local"].as_str()?.parse().ok())
-        .collect()
 }

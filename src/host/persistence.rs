@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::file;
+use crate::diff;
+use crate::parse;
+use crate::ruleset::Ruleset;
+use crate::status::RulesFile;
+
 pub const RULES_FILE: &str = "/etc/iptables/rules.v4";
 
 /// The plugin of netfilter-persistent that loads [`RULES_FILE`].
@@ -16,6 +22,21 @@ pub enum AtBoot {
     NotInstalled,
     /// It is installed, but no systemd target wants the service, or it is masked.
     NotEnabled,
+}
+
+/// How nvactl's rules in [`RULES_FILE`] compare with those that run.
+#[must_use]
+pub fn compared(live: &Ruleset) -> RulesFile {
+    let text = match file::read(Path::new(RULES_FILE)) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return RulesFile::Missing,
+        Err(_) => return RulesFile::Unreadable,
+    };
+    match parse::parse(&String::from_utf8_lossy(&text)) {
+        Ok(kept) if diff::changes(&kept, &diff::own(live)).is_empty() => RulesFile::Same,
+        Ok(_) => RulesFile::Different,
+        Err(_) => RulesFile::Unreadable,
+    }
 }
 
 /// Looks whether iptables-persistent will load the rules file at boot.

@@ -11,7 +11,8 @@ use super::child;
 use super::iptables::Iptables;
 use crate::backend::Backend;
 use crate::foreign;
-use crate::ruleset::ChainName;
+use crate::native::NativeChain;
+use crate::ruleset::{ChainName, Ruleset};
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -51,29 +52,29 @@ pub fn survey(iptables: &Iptables) -> Result<Vec<String>, SurveyError> {
         named => named,
     };
     let mut warnings = Vec::new();
-    let other = Iptables {
-        backend: backend.other(),
-        ..*iptables
-    };
-    // Where the other one is not installed, its rules could not have been made by it.
-    if let Ok(live) = other.read() {
-        let own = live.ruleset.chains().any(|(_, name, _)| name.is_own());
-        if own && iptables.backend == Backend::Auto {
-            return Err(SurveyError::InTheOther {
-                backend,
-                other: other.backend,
-            });
+    if let Some((other, live)) = beside(iptables, backend) {
+        if holds_own(&live) && iptables.backend == Backend::Auto {
+            return Err(SurveyError::InTheOther { backend, other });
         }
-        let rules = foreign::rule_count(&live.ruleset);
+        let rules = foreign::rule_count(&live);
         if rules > 0 {
             warnings.push(format!(
-                "iptables-{} holds rules too ({rules}), which filter beside those of iptables-{backend}; \
-                 to look: iptables-{}-save",
-                other.backend, other.backend
+                "iptables-{other} holds rules too ({rules}), which filter beside those of iptables-{backend}; \
+                 to look: iptables-{other}-save"
             ));
         }
     }
-    warnings.extend(native_forward_drops());
+    let drops = native_chains()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(NativeChain::drops);
+    warnings.extend(drops.map(|chain| {
+        let chain = chain.named();
+        format!(
+            "the nft chain {chain} sees forwarded packets and drops some of \
+             them, whatever iptables accepts; to look: nft list chain {chain}"
+        )
+    }));
     warnings.extend(managers());
     Ok(warnings)
 }
@@ -93,7 +94,27 @@ pub fn resolved(iptables: &Iptables) -> Backend {
     }
 }
 
-fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
+/// The rules of the other backend. Where it is not installed, none could have been made by it.
+#[must_use]
+pub fn beside(iptables: &Iptables, backend: Backend) -> Option<(Backend, Ruleset)> {
+    let other = Iptables {
+        backend: backend.other(),
+        ..*iptables
+    };
+    Some((other.backend, other.read().ok()?.ruleset))
+}
+
+/// Whether a ruleset has chains of nvactl's.
+#[must_use]
+pub fn holds_own(ruleset: &Ruleset) -> bool {
+    ruleset.chains().any(|(_, name, _)| name.is_own())
+}
+
+/// The backend that is called: the one named, or the one that the plain names stand on.
+///
+/// # Errors
+/// When those do not say what they are.
+pub fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
     let version = child::run(
         &iptables.backend.program("iptables"),
         &["--version"],
@@ -105,29 +126,33 @@ fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
     Backend::of_version(&version).ok_or(SurveyError::Unknown { version })
 }
 
-/// Base chains of nft's own that see forwarded packets and drop some: iptables does not show them,
-/// and a drop in any of them is final.
-fn native_forward_drops() -> Vec<String> {
-    let hooks = nft(&["list", "chains"]);
-    let chains = hooks.iter().filter_map(|entry| entry.get("chain"));
+/// The base chains of nft's own that see forwarded packets; `None` where nft is not installed or has
+/// no rights.
+#[must_use]
+pub fn native_chains() -> Option<Vec<NativeChain>> {
+    let listed = nft(&["list", "chains"])?;
+    let chains = listed.iter().filter_map(|entry| entry.get("chain"));
     let forward = chains.filter(|chain| chain["hook"] == "forward" && !of_iptables(chain));
-    forward
-        .filter_map(|chain| {
-            let word = |key: &str| chain[key].as_str().unwrap_or_default();
-            let (family, table, name) = (word("family"), word("table"), word("name"));
-            let drops = word("policy") == "drop"
-                || nft(&["list", "chain", family, table, name]).iter().any(|entry| {
-                    let words = entry["rule"]["expr"].to_string();
-                    words.contains("\"drop\"") || words.contains("\"reject\"")
-                });
-            drops.then(|| {
-                format!(
-                    "the nft chain {family} {table} {name} sees forwarded packets and drops some of \
-                     them, whatever iptables accepts; to look: nft list chain {family} {table} {name}"
-                )
-            })
-        })
-        .collect()
+    let word = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
+    let native = forward.map(|chain| {
+        let (family, table, name) = (
+            word(chain, "family"),
+            word(chain, "table"),
+            word(chain, "name"),
+        );
+        let entries = nft(&["list", "chain", &family, &table, &name]).unwrap_or_default();
+        let rules = entries
+            .iter()
+            .filter_map(|entry| entry["rule"]["expr"].as_array());
+        NativeChain {
+            drops_by_policy: word(chain, "policy") == "drop",
+            rules: rules.cloned().collect(),
+            family,
+            table,
+            name,
+        }
+    });
+    Some(native.collect())
 }
 
 /// Whether a chain is one that iptables-nft has made for a built-in one of its own.
@@ -139,18 +164,17 @@ fn of_iptables(chain: &Value) -> bool {
         && table.parse::<crate::ruleset::TableName>().is_ok()
 }
 
-/// What `nft -j` lists; nothing where nft is not installed or has no rights.
-fn nft(words: &[&str]) -> Vec<Value> {
+/// What `nft -j` lists.
+fn nft(words: &[&str]) -> Option<Vec<Value>> {
     let args = [&["-j"], words].concat();
-    let Ok(output) = child::run("nft", &args, b"", LIMIT) else {
-        return Vec::new();
-    };
-    let listed: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    listed["nftables"].as_array().cloned().unwrap_or_default()
+    let output = child::run("nft", &args, b"", LIMIT).ok()?;
+    let listed: Value = serde_json::from_slice(&output.stdout).ok()?;
+    listed["nftables"].as_array().cloned()
 }
 
 /// Programs that take the whole machine's rules for their own.
-fn managers() -> Vec<String> {
+#[must_use]
+pub fn managers() -> Vec<String> {
     let mut found = Vec::new();
     let ufw = fs::read_to_string("/etc/ufw/ufw.conf").unwrap_or_default();
     if ufw.lines().any(|line| line.trim() == "ENABLED=yes") {

@@ -1,0 +1,195 @@
+//! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, load_spec};
+use crate::cli::{Doctor as Args, DoctorFormat};
+use crate::doctor::{self, Boot, Case, Check, Facts, Status};
+use crate::host::persistence::{self, AtBoot, RULES_FILE};
+use crate::host::probe::{Probing, probe};
+use crate::host::{self, conntrack, network, pending, survey, sysctl};
+use crate::probe::{Endpoint, Expect, targets};
+use crate::ruleset::Ruleset;
+use crate::spec::{Forward, ForwardSet, Snat};
+
+/// How many targets are tried at once.
+const JOBS: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
+/// An address of the Internet that nobody has (RFC 5737): the way to it is the way to clients.
+const SOMEBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// How many checks of one kind are shown one by one.
+const MOST_SHOWN: usize = 10;
+
+pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let asked: Vec<&Forward> = match &args.forward {
+        None => set.forwards.iter().collect(),
+        Some(name) => vec![find_forward(&set, name, &source.name)?],
+    };
+    host::require_root("doctor")?;
+    let iptables = on.iptables(READ_WAIT);
+    let (live, counters) = iptables.read_counted()?;
+    let backend = survey::find(&iptables)?;
+    let firewall = &set.firewall;
+    let links = network::links();
+    let flows = conntrack::flows().ok();
+    let state = on.state()?;
+
+    let endpoints: Vec<Endpoint<'_>> = targets(&set)
+        .into_iter()
+        .filter(|endpoint| asked.iter().any(|one| std::ptr::eq(*one, endpoint.forward)))
+        .collect();
+    let from = match firewall.snat {
+        Snat::Address(address) if links.owner(address).is_some() => Some(address),
+        _ => None,
+    };
+    let how = Probing {
+        jobs: JOBS.get(),
+        timeout: Duration::from_secs_f64(args.timeout),
+        count: 1,
+        expect: Expect::Tcp,
+    };
+    let to = |endpoint: &Endpoint<'_>| IpAddr::from(endpoint.forward.target.address);
+    let probed = probe(&endpoints, to, from, how);
+    // Asked after the targets were tried, so that the neighbours have been looked for.
+    let mut routes = std::collections::BTreeMap::new();
+    for forward in &asked {
+        let address = forward.target.address;
+        routes
+            .entry(address)
+            .or_insert_with(|| network::route(address));
+    }
+    let mut sides = vec![&firewall.ingress, &firewall.egress];
+    sides.dedup();
+    let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
+    let reverse_path = |side| Some((side, network::reverse_path(side)?));
+    let facts = Facts {
+        backend,
+        live: &live,
+        counters: &counters,
+        other: survey::beside(&iptables, backend),
+        native: survey::native_chains(),
+        ip_forward: sysctl::ip_forward()?,
+        forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
+        reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
+        way_back: (SOMEBODY, network::route(SOMEBODY)),
+        tracked: network::tracked(),
+        once: connections::once_led(&state, &live)?,
+        flows,
+        links,
+        routes,
+        probed: &probed,
+        pending: pending::pending(&state)?.as_ref().map(confirm::told),
+        boot: boot(&live),
+    };
+    let case = Case {
+        facts: &facts,
+        set: &set,
+        asked,
+    };
+    let checks = doctor::examine(&case);
+    match args.format {
+        DoctorFormat::Text => console.print(&text(&checks, &set)),
+        DoctorFormat::Json => {
+            console.say(serde_json::to_string_pretty(&json!({ "checks": checks }))?);
+        }
+    }
+    let failed = checks.iter().any(|check| check.status == Status::Fail);
+    Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+fn boot(live: &Ruleset) -> Boot {
+    let sysctl = sysctl::at_boot();
+    let winner = sysctl.winner();
+    Boot {
+        rules_file: RULES_FILE,
+        rules: persistence::compared(live),
+        not_loaded: match persistence::at_boot() {
+            AtBoot::Loaded => None,
+            AtBoot::NotInstalled => Some((
+                "iptables-persistent is not installed",
+                "sudo apt-get install iptables-persistent",
+            )),
+            AtBoot::NotEnabled => Some((
+                "netfilter-persistent is not enabled",
+                "sudo systemctl enable netfilter-persistent",
+            )),
+        },
+        ip_forward: winner.map(|winner| {
+            let by = format!("{}:{}", winner.file.display(), winner.line);
+            (winner.on, by)
+        }),
+        managers: survey::managers(),
+    }
+}
+
+/// A line for each hop: what is the same for many forwards is said once.
+fn text(checks: &[Check], set: &ForwardSet) -> String {
+    let mut out = String::new();
+    for hop in checks.chunk_by(|a, b| a.code == b.code) {
+        let (good, rest): (Vec<&Check>, Vec<&Check>) =
+            hop.iter().partition(|check| check.status == Status::Ok);
+        // All that is well at one hop is one line, unless it is said of the machine.
+        match good.as_slice() {
+            [] => {}
+            many if many.len() > 2 && many.iter().all(|check| check.forward.is_some()) => {
+                line(&mut out, many[0], &format!("{} forwards", many.len()));
+            }
+            few => {
+                for check in few {
+                    line(&mut out, check, &said(check));
+                }
+            }
+        }
+        for check in rest.iter().take(MOST_SHOWN) {
+            line(&mut out, check, &said(check));
+            if let Some(fix) = &check.fix {
+                let _ = writeln!(out, "{:<28} mend: {fix}", "");
+            }
+        }
+        if rest.len() > MOST_SHOWN {
+            let more = rest.len() - MOST_SHOWN;
+            let _ = writeln!(out, "{:<28} and {more} more of this kind", "");
+        }
+    }
+    let last = match doctor::first(checks) {
+        None => {
+            let forwards = super::counted(set.forwards.len(), "forward");
+            format!("nothing is wrong with {forwards}\n")
+        }
+        Some(check) if check.status == Status::Fail => {
+            format!(
+                "the first hop that fails: {}: {}\n",
+                check.code.code(),
+                said(check)
+            )
+        }
+        Some(check) => format!(
+            "nothing fails; look at {} first: {}\n",
+            check.code.code(),
+            said(check)
+        ),
+    };
+    out + "\n" + &last
+}
+
+fn line(out: &mut String, check: &Check, words: &str) {
+    let _ = writeln!(
+        out,
+        "{:<7} {:<20} {words}",
+        check.status.word(),
+        check.code.code()
+    );
+}
+
+fn said(check: &Check) -> String {
+    match &check.forward {
+        Some(forward) => format!("{forward}: {}", check.reason),
+        None => check.reason.clone(),
+    }
+}

@@ -1,0 +1,122 @@
+//! `nvactl probe`: connects to every target, or through the firewall to every listener.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::{Console, Exit, counted, load_spec, table};
+use crate::cli::{Probe, ProbeFormat};
+use crate::host::network;
+use crate::host::probe::{self as edge, Probing};
+use crate::probe::{Latency, Outcome, Probed, grouped, listeners, targets};
+use crate::spec::Snat;
+
+pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
+    let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let how = Probing {
+        jobs: args.jobs.get(),
+        timeout: Duration::from_secs_f64(args.timeout),
+        count: args.count.get(),
+        expect: args.expect,
+    };
+    let probed = match &args.via {
+        Some(name) => {
+            let address = edge::resolve(name)
+                .with_context(|| format!("cannot tell the address of `{name}`"))?;
+            edge::probe(&listeners(&set), |_| address, None, how)
+        }
+        None => {
+            // As the targets will see it, where this machine is the one that the spec means.
+            let from = match set.firewall.snat {
+                Snat::Address(address) if network::links().owner(address).is_some() => {
+                    Some(address)
+                }
+                _ => None,
+            };
+            let to = |endpoint: &crate::probe::Endpoint<'_>| {
+                IpAddr::from(endpoint.forward.target.address)
+            };
+            edge::probe(&targets(&set), to, from, how)
+        }
+    };
+    let bad = probed.iter().filter(|probed| !probed.is_good()).count();
+    match args.format {
+        ProbeFormat::Text => {
+            console.print(&text(&probed, args.via.as_deref()));
+            let good = probed.len() - bad;
+            let tried = counted(probed.len(), "port");
+            console.say(match bad {
+                0 => format!("{tried} tried, nothing speaks against any"),
+                bad => format!("{tried} tried: {good} good, {bad} not"),
+            });
+        }
+        ProbeFormat::Json => {
+            let list: Vec<_> = probed.iter().map(|one| object(one, args)).collect();
+            console.say(serde_json::to_string_pretty(&json!({ "probes": list }))?);
+        }
+    }
+    Ok(if bad == 0 { Exit::Done } else { Exit::Differs })
+}
+
+fn address(probed: &Probed<'_>, via: Option<&str>) -> String {
+    let target = probed.endpoint.forward.target.address;
+    via.map_or_else(|| target.to_string(), str::to_owned)
+}
+
+fn text(probed: &[Probed<'_>], via: Option<&str>) -> String {
+    let rows = grouped(probed).into_iter().map(|group| {
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        let forward = first.endpoint.forward;
+        let mut ports = first.endpoint.port.to_string();
+        if group.len() > 1 {
+            ports = format!("{ports}-{}", last.endpoint.port);
+        }
+        let missed: usize = group.iter().map(lost).sum();
+        let tries: usize = group.iter().map(|one| one.tries.len()).sum();
+        let mut outcome = first.outcome().map(Outcome::to_string).unwrap_or_default();
+        if missed > 0 && missed < tries {
+            outcome = format!("{outcome}, {missed} of {tries} tries");
+        }
+        vec![
+            forward.name.to_string(),
+            format!("{} {}:{ports}", forward.protocol, address(first, via)),
+            outcome,
+            spread(group),
+        ]
+    });
+    table(&["FORWARD", "ENDPOINT", "RESULT", "LATENCY"], rows)
+}
+
+fn lost(probed: &Probed<'_>) -> usize {
+    let bad = probed.tries.iter().filter(|outcome| !outcome.is_good());
+    bad.count()
+}
+
+fn spread(group: &[Probed<'_>]) -> String {
+    let latencies: Vec<Latency> = group.iter().filter_map(Probed::latency).collect();
+    let min = latencies.iter().map(|one| one.min).reduce(f64::min);
+    let max = latencies.iter().map(|one| one.max).reduce(f64::max);
+    match min.zip(max) {
+        None => "-".to_owned(),
+        Some((min, max)) if format!("{min:.1}") == format!("{max:.1}") => format!("{min:.1} ms"),
+        Some((min, max)) => format!("{min:.1}-{max:.1} ms"),
+    }
+}
+
+fn object(probed: &Probed<'_>, args: &Probe) -> serde_json::Value {
+    let forward = probed.endpoint.forward;
+    let outcome = probed.outcome();
+    json!({
+        "forward": forward.name.as_str(),
+        "protocol": forward.protocol.as_str(),
+        "address": address(probed, args.via.as_deref()),
+        "port": probed.endpoint.port.number(),
+        "result": outcome.map(Outcome::word),
+        "reason": outcome.map(Outcome::to_string),
+        "tries": probed.tries.len(),
+        "lost": lost(probed),
+        "latency_ms": probed.latency(),
+    })
+}

@@ -1,0 +1,175 @@
+//! `nvactl status`: how each forward stands, and the machine around it.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::{Console, Exit, Host, READ_WAIT, confirm, load_spec, names, table};
+use crate::cli::{Status as Args, StatusFormat};
+use crate::compare::DriftKind;
+use crate::host::iptables::Iptables;
+use crate::host::persistence::{self, RULES_FILE};
+use crate::host::survey;
+use crate::host::{self, conntrack, network, pending, sysctl};
+use crate::ruleset::Ruleset;
+use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
+
+pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+    let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    host::require_root("status")?;
+    let iptables = on.iptables(READ_WAIT);
+    let (ruleset, counters) = iptables.read_counted()?;
+    let flows = match conntrack::flows() {
+        Ok(flows) => flows,
+        Err(error) => {
+            console.warn(format_args!("connections are not counted: {error}"));
+            Vec::new()
+        }
+    };
+    let links = network::links();
+    let live = Live {
+        ruleset: &ruleset,
+        counters: &counters,
+        flows: &flows,
+        own: links.addresses(&set.firewall.ingress),
+    };
+    let (rows, in_the_way) = rows(&live, &set);
+    let (in_sync, drift) = drift(&ruleset, &set, &rows);
+    let status = Status {
+        in_sync,
+        backend: backend(&iptables),
+        forward_policy: ruleset.forward_policy().as_str(),
+        ip_forward: sysctl::ip_forward()?,
+        at_boot: at_boot(&ruleset),
+        pending: pending::pending(&on.state()?)?.as_ref().map(confirm::told),
+        conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
+        established: counters.established(),
+        forwards: rows,
+        drift,
+        in_the_way,
+    };
+    match args.format {
+        StatusFormat::Text => console.print(&text(&status)),
+        StatusFormat::Json => console.say(serde_json::to_string_pretty(&status)?),
+        StatusFormat::Prometheus => console.print(&status.prometheus()),
+    }
+    Ok(if args.check && !in_sync {
+        Exit::Differs
+    } else {
+        Exit::Done
+    })
+}
+
+fn backend(iptables: &Iptables) -> String {
+    let found = survey::find(iptables).unwrap_or(iptables.backend);
+    found.to_string()
+}
+
+fn at_boot(live: &Ruleset) -> AtBoot {
+    let boot = sysctl::at_boot();
+    let winner = boot.winner();
+    AtBoot {
+        rules: persistence::compared(live),
+        loaded: match persistence::at_boot() {
+            persistence::AtBoot::Loaded => "by iptables-persistent",
+            persistence::AtBoot::NotInstalled => "no: iptables-persistent is not installed",
+            persistence::AtBoot::NotEnabled => "no: netfilter-persistent is not enabled",
+        },
+        ip_forward: winner.map(|winner| winner.on),
+        ip_forward_by: winner.map(|winner| format!("{}:{}", winner.file.display(), winner.line)),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, words: String| {
+        let _ = writeln!(out, "{name:<12}{words}");
+    };
+    line("backend", status.backend.clone());
+    line("FORWARD", format!("policy {}", status.forward_policy));
+    let boot = &status.at_boot;
+    let later = match (boot.ip_forward, &boot.ip_forward_by) {
+        (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
+        _ => "at boot 0: no file sets it".to_owned(),
+    };
+    line(
+        "ip_forward",
+        format!("{}; {later}", u8::from(status.ip_forward)),
+    );
+    let rules = match boot.rules {
+        RulesFile::Same => "the same rules as those that run",
+        RulesFile::Different => "other rules than those that run",
+        RulesFile::Missing => "not there",
+        RulesFile::Unreadable => "cannot be read",
+    };
+    line(
+        "at boot",
+        format!("{RULES_FILE}: {rules}; loaded {}", boot.loaded),
+    );
+    if let Some(tracked) = status.conntrack {
+        let Tracked { entries, limit } = tracked;
+        line("conntrack", format!("{entries} of {limit} entries"));
+    }
+    let through = status.established;
+    line(
+        "established",
+        format!("{} packets, {} bytes", through.packets, through.bytes),
+    );
+    if let Some(pending) = &status.pending {
+        line("pending", pending.clone());
+    }
+    out.push('\n');
+    let header = [
+        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "LIVE",
+    ];
+    out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if !status.drift.is_empty() {
+        out.push_str("\nin nvactl's own chains:\n");
+    }
+    for drift in &status.drift {
+        let what = match drift.what {
+            DriftKind::TakenOut => "taken out",
+            _ => "put in",
+        };
+        let _ = writeln!(out, "  {what}, {}: {}", drift.table, drift.line);
+    }
+    if !status.in_the_way.is_empty() {
+        out.push_str("\nin front of nvactl's rules:\n");
+    }
+    for rule in &status.in_the_way {
+        out.push_str(&in_the_way(rule));
+    }
+    out
+}
+
+fn in_the_way(rule: &InTheWay) -> String {
+    let whose = rule.program.map(|program| format!(" ({program}'s)"));
+    let all = if rule.certain { "all" } else { "perhaps some" };
+    format!(
+        "  {}: {}{}\n    {} {all} packets of {}; to remove it: {}\n",
+        rule.table,
+        rule.line,
+        whose.unwrap_or_default(),
+        rule.does,
+        names(rule.forwards.iter().map(String::as_str)),
+        rule.removal
+    )
+}
+
+fn row(row: &Row) -> Vec<String> {
+    let state = match (row.state, &row.shadowed_by) {
+        (State::InSync, _) => "in sync".to_owned(),
+        (State::Shadowed, Some(by)) => format!("shadowed by {by}"),
+        (State::Surplus, _) => "not in the spec".to_owned(),
+        (state, _) => state.word().to_owned(),
+    };
+    vec![
+        row.name.clone(),
+        format!("{} {}", row.protocol, row.listen),
+        row.target.clone(),
+        state,
+        row.new.packets.to_string(),
+        row.new.bytes.to_string(),
+        row.connections.to_string(),
+    ]
+}

@@ -1,0 +1,202 @@
+//! Why a forward does not work: its way from hop to hop, and at each what is known of it.
+//!
+//! [`examine`] is a function of [`Facts`], which the edge gathers without changing anything. The
+//! checks come in the order of a packet's way; the first that fails is the one to mend.
+
+mod azure;
+mod boot;
+mod facts;
+mod machine;
+mod rules;
+mod target;
+
+use serde::Serialize;
+
+pub use facts::{Boot, Facts};
+
+use crate::spec::{Forward, ForwardSet};
+
+/// One check of one hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub code: Hop,
+    pub status: Status,
+    /// The forward that it is about; none where it concerns all of them.
+    pub forward: Option<String>,
+    /// What was found.
+    pub reason: String,
+    /// The command or edit that mends it.
+    pub fix: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Ok,
+    /// It works now, but may not for all or for ever.
+    Warn,
+    Fail,
+    /// It cannot be told from here.
+    Unknown,
+}
+
+impl Status {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::Fail => "fail",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// The hops, in the order of a packet's way; then what concerns later times, then what this
+/// machine cannot see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hop {
+    Backend,
+    Interface,
+    ListenAddress,
+    IpForward,
+    InterfaceForwarding,
+    RpFilter,
+    ConntrackTable,
+    Jump,
+    DnatRule,
+    ForeignRule,
+    OtherBackend,
+    NativeNft,
+    ForwardRule,
+    SnatRule,
+    OwnChains,
+    SnatAddress,
+    Route,
+    Neighbour,
+    Target,
+    Reply,
+    StaleConnection,
+    RivalRule,
+    Pending,
+    Persistence,
+    BootOrder,
+    SysctlAtBoot,
+    AzureNsg,
+    AzureRoute,
+    AzureNic,
+    AzurePeering,
+}
+
+impl Hop {
+    /// Its code in reports, which stays.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Hop::Backend => "backend",
+            Hop::Interface => "interface",
+            Hop::ListenAddress => "listen-address",
+            Hop::IpForward => "ip-forward",
+            Hop::InterfaceForwarding => "interface-forwarding",
+            Hop::RpFilter => "rp-filter",
+            Hop::ConntrackTable => "conntrack-table",
+            Hop::Jump => "jump",
+            Hop::DnatRule => "dnat-rule",
+            Hop::ForeignRule => "foreign-rule",
+            Hop::OtherBackend => "other-backend",
+            Hop::NativeNft => "native-nft",
+            Hop::ForwardRule => "forward-rule",
+            Hop::SnatRule => "snat-rule",
+            Hop::OwnChains => "own-chains",
+            Hop::SnatAddress => "snat-address",
+            Hop::Route => "route",
+            Hop::Neighbour => "neighbour",
+            Hop::Target => "target",
+            Hop::Reply => "reply",
+            Hop::StaleConnection => "stale-connection",
+            Hop::RivalRule => "rival-rule",
+            Hop::Pending => "pending",
+            Hop::Persistence => "persistence",
+            Hop::BootOrder => "boot-order",
+            Hop::SysctlAtBoot => "sysctl-at-boot",
+            Hop::AzureNsg => "azure-nsg",
+            Hop::AzureRoute => "azure-route",
+            Hop::AzureNic => "azure-nic",
+            Hop::AzurePeering => "azure-peering",
+        }
+    }
+
+    fn ok(self, reason: impl Into<String>) -> Check {
+        self.found(Status::Ok, reason)
+    }
+
+    fn warn(self, reason: impl Into<String>) -> Check {
+        self.found(Status::Warn, reason)
+    }
+
+    fn fail(self, reason: impl Into<String>) -> Check {
+        self.found(Status::Fail, reason)
+    }
+
+    fn unknown(self, reason: impl Into<String>) -> Check {
+        self.found(Status::Unknown, reason)
+    }
+
+    fn found(self, status: Status, reason: impl Into<String>) -> Check {
+        Check {
+            code: self,
+            status,
+            forward: None,
+            reason: reason.into(),
+            fix: None,
+        }
+    }
+}
+
+impl Check {
+    fn of(self, forward: &Forward) -> Self {
+        Self {
+            forward: Some(forward.name.to_string()),
+            ..self
+        }
+    }
+
+    fn fix(self, fix: impl Into<String>) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            ..self
+        }
+    }
+}
+
+/// What is asked about: the forwards of `asked`, which are some of those of `set`.
+#[derive(Debug)]
+pub struct Case<'c> {
+    pub facts: &'c Facts<'c>,
+    /// The whole spec.
+    pub set: &'c ForwardSet,
+    /// Whose way is walked.
+    pub asked: Vec<&'c Forward>,
+}
+
+/// Every check, in the order of the hops and, at one hop, of the spec.
+#[must_use]
+pub fn examine(case: &Case<'_>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    machine::check(case, &mut checks);
+    rules::check(case, &mut checks);
+    target::check(case, &mut checks);
+    boot::check(case, &mut checks);
+    azure::check(case, &mut checks);
+    checks.sort_by_key(|check| check.code);
+    checks
+}
+
+/// The check to look at first: one that failed, else a warning, else what cannot be told.
+#[must_use]
+pub fn first(checks: &[Check]) -> Option<&Check> {
+    [Status::Fail, Status::Warn, Status::Unknown]
+        .into_iter()
+        .find_map(|status| checks.iter().find(|check| check.status == status))
+}

@@ -1,0 +1,183 @@
+//! Connecting to many endpoints at once.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol as Transport, Socket, Type};
+
+use super::progress::Progress;
+use crate::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
+
+/// How endpoints are tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Probing {
+    /// How many at once, at least one.
+    pub jobs: usize,
+    /// How long each try may take.
+    pub timeout: Duration,
+    /// How often each is tried.
+    pub count: u32,
+    pub expect: Expect,
+}
+
+/// The address behind a name, IPv4 before IPv6.
+///
+/// # Errors
+/// When the name cannot be resolved.
+pub fn resolve(name: &str) -> io::Result<IpAddr> {
+    let found: Vec<SocketAddr> = (name, 0).to_socket_addrs()?.collect();
+    let best = found.iter().find(|address| address.is_ipv4());
+    let address = best.or(found.first());
+    address
+        .map(SocketAddr::ip)
+        .ok_or_else(|| io::Error::other("no address"))
+}
+
+/// Tries all endpoints, each at the address that `to` gives, from `from` if that is given; in the
+/// order of the endpoints.
+#[must_use]
+pub fn probe<'s>(
+    endpoints: &[Endpoint<'s>],
+    to: impl Fn(&Endpoint<'s>) -> IpAddr + Sync,
+    from: Option<Ipv4Addr>,
+    how: Probing,
+) -> Vec<Probed<'s>> {
+    let progress = Progress::new();
+    let next = AtomicUsize::new(0);
+    let (send, results) = mpsc::channel();
+    let mut tried: Vec<Option<Probed<'s>>> = Vec::new();
+    tried.resize_with(endpoints.len(), || None);
+    thread::scope(|scope| {
+        for _ in 0..how.jobs.clamp(1, endpoints.len().max(1)) {
+            let (send, next, to) = (send.clone(), &next, &to);
+            let work = move || {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(endpoint) = endpoints.get(n) else {
+                        return;
+                    };
+                    let address = SocketAddr::new(to(endpoint), endpoint.port.number());
+                    let once = |_| {
+                        if is_tcp(endpoint) {
+                            by_tcp(address, from, how)
+                        } else {
+                            by_udp(address, from, how.timeout)
+                        }
+                    };
+                    let outcomes = (0..how.count.max(1)).map(once).collect();
+                    // Nobody listens any more only if the whole run is being torn down.
+                    let _ = send.send((
+                        n,
+                        Probed {
+                            endpoint: *endpoint,
+                            tries: outcomes,
+                        },
+                    ));
+                }
+            };
+            let worker = thread::Builder::new().stack_size(128 << 10);
+            // With one worker at least everything is tried, if more slowly.
+            if worker.spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        drop(send);
+        let total = endpoints.len();
+        for (done, (n, probed)) in results.into_iter().enumerate() {
+            tried[n] = Some(probed);
+            progress.step(&bar(done + 1, total));
+        }
+    });
+    tried.into_iter().flatten().collect()
+}
+
+/// How far it is, as 20 places and in numbers.
+fn bar(done: usize, total: usize) -> String {
+    let full = done * 20 / total.max(1);
+    format!("[{:<20}] {done} of {total}", "#".repeat(full))
+}
+
+fn by_tcp(to: SocketAddr, from: Option<Ipv4Addr>, how: Probing) -> Outcome {
+    let begin = Instant::now();
+    let socket = match socket(to, from, Type::STREAM, Transport::TCP) {
+        Ok(socket) => socket,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    if let Err(error) = socket.connect_timeout(&to.into(), how.timeout) {
+        return failure(&error);
+    }
+    let connected = begin.elapsed();
+    match how.expect {
+        Expect::Tcp => Outcome::Open(connected),
+        Expect::Http(status) => match ask(socket, to, how.timeout.saturating_sub(connected)) {
+            Ok(got) if status.map_or(got < 400, |status| status == got) => {
+                Outcome::Open(begin.elapsed())
+            }
+            Ok(got) => Outcome::Unexpected(format!("HTTP status {got}")),
+            Err(error) => Outcome::Unexpected(format!("connected, but no HTTP answer: {error}")),
+        },
+    }
+}
+
+/// The status of an answer to `GET /`.
+fn ask(socket: Socket, to: SocketAddr, timeout: Duration) -> io::Result<u16> {
+    let timeout = timeout.max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    let mut stream = std::net::TcpStream::from(socket);
+    let request = format!("GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    // A status line is short; what sends more is not a web server.
+    BufReader::new(io::Read::take(stream, 1024)).read_line(&mut line)?;
+    let mut words = line.split_ascii_whitespace();
+    let version = words.next().filter(|word| word.starts_with("HTTP/"));
+    let status = version.and_then(|_| words.next()?.parse().ok());
+    status.ok_or_else(|| io::Error::other("it speaks something else"))
+}
+
+/// A datagram, and whether it was answered or refused by then.
+fn by_udp(to: SocketAddr, from: Option<Ipv4Addr>, timeout: Duration) -> Outcome {
+    let begin = Instant::now();
+    let tried = socket(to, from, Type::DGRAM, Transport::UDP).and_then(|socket| {
+        socket.connect(&to.into())?;
+        socket.set_read_timeout(Some(timeout))?;
+        Ok(std::net::UdpSocket::from(socket))
+    });
+    let socket = match tried {
+        Ok(socket) => socket,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    let answered = socket.send(b"\n").and_then(|_| socket.recv(&mut [0; 1]));
+    match answered.map_err(|error| failure(&error)) {
+        Ok(_) => Outcome::Open(begin.elapsed()),
+        Err(Outcome::TimedOut) => Outcome::Unanswered,
+        Err(outcome) => outcome,
+    }
+}
+
+fn socket(
+    to: SocketAddr,
+    from: Option<Ipv4Addr>,
+    kind: Type,
+    transport: Transport,
+) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), kind, Some(transport))?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+    }
+    Ok(socket)
+}
+
+fn failure(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Outcome::Refused,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Outcome::Unreachable,
+        _ => Outcome::Failed(error.to_string()),
+    }
+}

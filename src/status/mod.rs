@@ -1,0 +1,223 @@
+//! How each forward stands: whether its rules are loaded as the spec has them, what could take its
+//! packets, and what came through.
+
+mod prometheus;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::compare::{Drift, DriftKind, compare, rules_by_name};
+use crate::counters::{Count, Counters};
+use crate::flow::Flow;
+use crate::listeners::Listeners;
+use crate::plan::plan;
+use crate::ruleset::Ruleset;
+use crate::shadow::{Shadow, shadows};
+use crate::spec::ForwardSet;
+
+/// All that `nvactl status` tells; README documents the fields.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether the live rules are what the spec says, and nothing takes the packets of a forward.
+    pub in_sync: bool,
+    pub backend: String,
+    pub forward_policy: &'static str,
+    pub ip_forward: bool,
+    pub at_boot: AtBoot,
+    /// A change that waits for its confirmation, in words.
+    pub pending: Option<String>,
+    pub conntrack: Option<Tracked>,
+    /// What went through the rule for known connections, of all forwards together.
+    pub established: Count,
+    pub forwards: Vec<Row>,
+    pub drift: Vec<Drift>,
+    pub in_the_way: Vec<InTheWay>,
+}
+
+/// What the next boot will bring.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct AtBoot {
+    pub rules: RulesFile,
+    /// Whether, and by what, the rules file is loaded.
+    pub loaded: &'static str,
+    /// The value that the sysctl files set; none sets it where there is none.
+    pub ip_forward: Option<bool>,
+    /// The line that decides, as `file:line`.
+    pub ip_forward_by: Option<String>,
+}
+
+/// How nvactl's rules in the file for the boot compare with those that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RulesFile {
+    Same,
+    Different,
+    Missing,
+    /// It is no iptables-save text, or may not be read.
+    Unreadable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Tracked {
+    pub entries: u64,
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    InSync,
+    Missing,
+    Drifted,
+    Shadowed,
+    /// It is loaded, but the spec does not have it.
+    Surplus,
+}
+
+impl State {
+    pub const ALL: [State; 5] = [
+        State::InSync,
+        State::Missing,
+        State::Drifted,
+        State::Shadowed,
+        State::Surplus,
+    ];
+
+    /// As reports for programs name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            State::InSync => "in_sync",
+            State::Missing => "missing",
+            State::Drifted => "drifted",
+            State::Shadowed => "shadowed",
+            State::Surplus => "surplus",
+        }
+    }
+}
+
+/// One forward.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub protocol: &'static str,
+    pub listen: String,
+    pub target: String,
+    pub state: State,
+    /// The foreign rule that takes its packets.
+    pub shadowed_by: Option<String>,
+    /// First packets of connections, since the forward's rules were loaded.
+    pub new: Count,
+    /// Connections that the kernel tracks now.
+    pub connections: usize,
+}
+
+/// A foreign rule that takes packets of forwards, or may.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct InTheWay {
+    pub table: &'static str,
+    pub line: String,
+    pub does: &'static str,
+    /// Whether it takes every packet of these forwards.
+    pub certain: bool,
+    pub program: Option<&'static str>,
+    pub removal: String,
+    pub forwards: Vec<String>,
+}
+
+/// What is live.
+#[derive(Debug)]
+pub struct Live<'l> {
+    pub ruleset: &'l Ruleset,
+    pub counters: &'l Counters,
+    pub flows: &'l [Flow],
+    /// The addresses of the interface where clients come in.
+    pub own: &'l [Ipv4Addr],
+}
+
+/// A row for each forward of the spec, then one for each that is loaded without being in it; and
+/// the rules that stand in their way.
+#[must_use]
+pub fn rows(live: &Live<'_>, set: &ForwardSet) -> (Vec<Row>, Vec<InTheWay>) {
+    let planned = plan(set);
+    let (want, have) = (rules_by_name(&planned), rules_by_name(live.ruleset));
+    let new = live.counters.new_connections(live.ruleset);
+    let count = |name: &str| new.get(name).copied().unwrap_or_default();
+    let listeners = Listeners::new(set);
+    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    for forward in live.flows.iter().filter_map(|flow| flow.leader(&listeners)) {
+        *connections.entry(forward.name.as_str()).or_default() += 1;
+    }
+    let (mut rows, mut in_the_way) = (Vec::new(), Vec::new());
+    for forward in &set.forwards {
+        let name = forward.name.as_str();
+        let shadows = shadows(live.ruleset, forward, &set.firewall, live.own);
+        let certain = shadows.iter().find(|shadow| shadow.certain);
+        let state = match (have.get(name), want.get(name)) {
+            (None, _) => State::Missing,
+            (have, want) if have != want => State::Drifted,
+            _ if certain.is_some() => State::Shadowed,
+            _ => State::InSync,
+        };
+        rows.push(Row {
+            name: name.to_owned(),
+            protocol: forward.protocol.as_str(),
+            listen: forward.listen.to_string(),
+            target: format!("{}:{}", forward.target.address, forward.ports_behind()),
+            state,
+            shadowed_by: certain.map(Shadow::line),
+            new: count(name),
+            connections: connections.get(name).copied().unwrap_or_default(),
+        });
+        for shadow in &shadows {
+            add(&mut in_the_way, shadow, name);
+        }
+    }
+    for removed in compare(live.ruleset, set).removed {
+        rows.push(Row {
+            state: State::Surplus,
+            shadowed_by: None,
+            new: count(&removed.name),
+            connections: 0,
+            name: removed.name,
+            protocol: removed.protocol,
+            listen: removed.listen,
+            target: removed.target,
+        });
+    }
+    (rows, in_the_way)
+}
+
+fn add(in_the_way: &mut Vec<InTheWay>, shadow: &Shadow<'_>, forward: &str) {
+    let (table, line) = (shadow.table.as_str(), shadow.line());
+    let known = in_the_way.iter_mut().find(|known| {
+        known.line == line && known.table == table && known.certain == shadow.certain
+    });
+    match known {
+        Some(known) => known.forwards.push(forward.to_owned()),
+        None => in_the_way.push(InTheWay {
+            table,
+            line,
+            does: shadow.does(),
+            certain: shadow.certain,
+            program: shadow.program(),
+            removal: shadow.removal(),
+            forwards: vec![forward.to_owned()],
+        }),
+    }
+}
+
+/// Whether all rows are in sync and the FORWARD policy is the one wanted; and the lines of nvactl's
+/// that somebody has put in or taken out.
+#[must_use]
+pub fn drift(have: &Ruleset, set: &ForwardSet, rows: &[Row]) -> (bool, Vec<Drift>) {
+    let comparison = compare(have, set);
+    let rows = rows.iter().all(|row| row.state == State::InSync);
+    let mut drift = comparison.drift;
+    // What only stands in front is told of where it takes packets.
+    drift.retain(|drift| drift.what != DriftKind::InFront);
+    let moved = comparison.firewall.is_empty() && !comparison.reordered;
+    (rows && drift.is_empty() && moved, drift)
+}

@@ -1,0 +1,189 @@
+//! The status as metrics: the Prometheus text format 0.0.4, as the textfile collector of
+//! `node_exporter` reads it. The names stay.
+
+use std::fmt::Write as _;
+
+use super::{Row, RulesFile, State, Status};
+use crate::ruleset::Policy;
+
+/// A metric of the whole machine.
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: Option<u64>,
+}
+
+/// A metric of each forward.
+struct PerForward {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&Row) -> u64,
+}
+
+const PER_FORWARD: [PerForward; 3] = [
+    PerForward {
+        name: "nvactl_forward_new_connections_total",
+        kind: "counter",
+        help: "Connections that a forward has translated since its rules were loaded.",
+        value: |row| row.new.packets,
+    },
+    PerForward {
+        name: "nvactl_forward_new_connections_bytes_total",
+        kind: "counter",
+        help: "Bytes of the first packets of those connections.",
+        value: |row| row.new.bytes,
+    },
+    PerForward {
+        name: "nvactl_forward_connections",
+        kind: "gauge",
+        help: "Connections of a forward that the kernel tracks now.",
+        value: |row| number(row.connections),
+    },
+];
+
+impl Status {
+    /// All metrics, each with its HELP and TYPE line.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut out = String::new();
+        for metric in self.machine() {
+            let Metric {
+                name,
+                kind,
+                help,
+                value,
+            } = metric;
+            if let Some(value) = value {
+                let _ = writeln!(
+                    out,
+                    "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+                );
+            }
+        }
+        let name = "nvactl_forward_state";
+        let help = "How a forward stands: 1 for the state it is in.";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for row in &self.forwards {
+            for state in State::ALL {
+                let (forward, word, is) = (&row.name, state.word(), row.state == state);
+                let value = u64::from(is);
+                let _ = writeln!(
+                    out,
+                    "{name}{{forward=\"{forward}\",state=\"{word}\"}} {value}"
+                );
+            }
+        }
+        for metric in PER_FORWARD {
+            let PerForward {
+                name,
+                kind,
+                help,
+                value,
+            } = metric;
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for row in &self.forwards {
+                let _ = writeln!(out, "{name}{{{}}} {}", labels(row), value(row));
+            }
+        }
+        out
+    }
+
+    fn machine(&self) -> Vec<Metric> {
+        let metric = |name, kind, help, value| Metric {
+            name,
+            kind,
+            help,
+            value: Some(value),
+        };
+        let gauge = |name, help, value: u64| metric(name, "gauge", help, value);
+        let counter = |name, help, value: u64| metric(name, "counter", help, value);
+        let switch = |name, help, on: bool| metric(name, "gauge", help, u64::from(on));
+        let tracked = self.conntrack;
+        vec![
+            switch(
+                "nvactl_in_sync",
+                "Whether the live rules are what the spec says.",
+                self.in_sync,
+            ),
+            switch(
+                "nvactl_ip_forward",
+                "Whether the kernel forwards IPv4.",
+                self.ip_forward,
+            ),
+            switch(
+                "nvactl_forward_policy_drop",
+                "Whether the FORWARD policy is DROP.",
+                self.forward_policy == Policy::Drop.as_str(),
+            ),
+            switch(
+                "nvactl_confirmation_pending",
+                "Whether a change waits for its confirmation.",
+                self.pending.is_some(),
+            ),
+            switch(
+                "nvactl_boot_rules_same",
+                "Whether the rules file for the boot holds the rules that run.",
+                self.at_boot.rules == RulesFile::Same,
+            ),
+            switch(
+                "nvactl_boot_ip_forward",
+                "Whether the sysctl files turn forwarding on at boot.",
+                self.at_boot.ip_forward == Some(true),
+            ),
+            Metric {
+                value: tracked.map(|tracked| tracked.entries),
+                ..gauge(
+                    "nvactl_conntrack_entries",
+                    "Connections that the kernel tracks.",
+                    0,
+                )
+            },
+            Metric {
+                value: tracked.map(|tracked| tracked.limit),
+                ..gauge(
+                    "nvactl_conntrack_limit",
+                    "Connections that the kernel can track.",
+                    0,
+                )
+            },
+            counter(
+                "nvactl_established_packets_total",
+                "Packets of known connections, of all forwards together.",
+                self.established.packets,
+            ),
+            counter(
+                "nvactl_established_bytes_total",
+                "Bytes of known connections, of all forwards together.",
+                self.established.bytes,
+            ),
+            gauge(
+                "nvactl_drifted_lines",
+                "Lines of nvactl's that somebody has put in or taken out.",
+                number(self.drift.len()),
+            ),
+            gauge(
+                "nvactl_foreign_rules_in_the_way",
+                "Foreign rules that take packets of forwards, or may.",
+                number(self.in_the_way.len()),
+            ),
+        ]
+    }
+}
+
+/// No value needs an escape: names and addresses have no such bytes.
+fn labels(row: &Row) -> String {
+    let Row {
+        name,
+        protocol,
+        listen,
+        target,
+        ..
+    } = row;
+    format!("forward=\"{name}\",protocol=\"{protocol}\",listen=\"{listen}\",target=\"{target}\"")
+}
+
+fn number(n: usize) -> u64 {
+    n as u64
+}
