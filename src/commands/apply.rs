@@ -47,7 +47,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if changes.forward_policy().is_some() {
         connections::warn_of_cut(&flows, &live.ruleset, &set, console);
     }
-    let once = connections::once_led(&state, &live.ruleset)?;
+    let once = connections::once_led(Some(&state), &live.ruleset)?;
     let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
     warn_of_sysctl(&set, console)?;
 

@@ -50,6 +50,12 @@ pub fn told(pending: &Pending) -> String {
     )
 }
 
+/// The change that waits here, in a line; nothing is known of any where there is no state folder.
+pub fn told_of(state: Option<&State>) -> Result<Option<String>> {
+    let pending = state.map_or(Ok(None), pending::pending)?;
+    Ok(pending.as_ref().map(told))
+}
+
 /// A further change would leave nobody knowing what to undo. To be asked under the lock.
 pub fn refuse_while_pending(state: &State) -> Result<()> {
     refuse(pending::pending_in_earnest(state)?)

@@ -76,9 +76,10 @@ fn described(flows: &[&Flow]) -> String {
 }
 
 /// The forwards of the live rules and of the states before: what may have led a connection.
-pub fn once_led(state: &State, live: &Ruleset) -> Result<Vec<ForwardSet>> {
+pub fn once_led(state: Option<&State>, live: &Ruleset) -> Result<Vec<ForwardSet>> {
     let mut once: Vec<ForwardSet> = unplan(live).into_iter().collect();
-    for before in state.remembered()? {
+    let remembered = state.map_or(Ok(Vec::new()), State::remembered)?;
+    for before in remembered {
         // A state that cannot be read has led nothing that can be told.
         once.extend(parse::parse(&before.rules).ok().as_ref().and_then(unplan));
     }
@@ -104,7 +105,7 @@ pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
 pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Result<Exit> {
     let flows = read(decided.flush_stale)?;
     let live = decided.iptables().read()?.ruleset;
-    let mut once = once_led(state, &live)?;
+    let mut once = once_led(Some(state), &live)?;
     once.extend(parse::parse(&decided.want).ok().as_ref().and_then(unplan));
     let nothing = |set: &ForwardSet| ForwardSet {
         forwards: Vec::new(),

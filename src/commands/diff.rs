@@ -12,7 +12,7 @@ use crate::compare::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare, compare_specs,
 };
 use crate::diff;
-use crate::host::{self, file, pending, spec_source};
+use crate::host::{self, file, spec_source};
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -25,8 +25,8 @@ pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Against::Live => {
             host::require_root("diff")?;
             let live = on.iptables(READ_WAIT).read()?;
-            if let Some(pending) = pending::pending(&on.state()?)? {
-                console.note(confirm::told(&pending));
+            if let Some(told) = confirm::told_of(on.known_state()?.as_ref())? {
+                console.note(told);
             }
             let comparison = compare(&live.ruleset, &set);
             ("the live rules".to_owned(), live.ruleset, comparison)

@@ -1,19 +1,19 @@
 //! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
 
 use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, load_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::doctor::{self, Boot, Case, Check, Facts, Status};
+use crate::doctor::{self, Boot, Case, Check, Facts, Report, Status};
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
 use crate::host::probe::{Probing, probe};
-use crate::host::{self, conntrack, network, pending, survey, sysctl};
+use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -38,7 +38,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let firewall = &set.firewall;
     let links = network::links();
     let flows = conntrack::flows().ok();
-    let state = on.state()?;
+    let state = on.known_state()?;
 
     let endpoints: Vec<Endpoint<'_>> = targets(&set)
         .into_iter()
@@ -57,13 +57,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let to = |endpoint: &Endpoint<'_>| IpAddr::from(endpoint.forward.target.address);
     let probed = probe(&endpoints, to, from, how);
     // Asked after the targets were tried, so that the neighbours have been looked for.
-    let mut routes = std::collections::BTreeMap::new();
-    for forward in &asked {
-        let address = forward.target.address;
-        routes
-            .entry(address)
-            .or_insert_with(|| network::route(address));
-    }
+    let mut addresses: BTreeSet<Ipv4Addr> = asked.iter().map(|one| one.target.address).collect();
+    addresses.insert(SOMEBODY);
+    let mut routes = network::routes(&addresses);
+    let way_back = routes.remove(&SOMEBODY);
     let mut sides = vec![&firewall.ingress, &firewall.egress];
     sides.dedup();
     let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
@@ -77,14 +74,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ip_forward: sysctl::ip_forward()?,
         forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
         reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
-        way_back: (SOMEBODY, network::route(SOMEBODY)),
+        way_back: (SOMEBODY, way_back.unwrap_or(Err("not asked".to_owned()))),
         tracked: network::tracked(),
-        once: connections::once_led(&state, &live)?,
+        once: connections::once_led(state.as_ref(), &live)?,
         flows,
         links,
         routes,
         probed: &probed,
-        pending: pending::pending(&state)?.as_ref().map(confirm::told),
+        pending: confirm::told_of(state.as_ref())?,
         boot: boot(&live),
     };
     let case = Case {
@@ -92,14 +89,17 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         set: &set,
         asked,
     };
-    let checks = doctor::examine(&case);
+    let report = Report {
+        checks: doctor::examine(&case),
+    };
     match args.format {
-        DoctorFormat::Text => console.print(&text(&checks, &set)),
-        DoctorFormat::Json => {
-            console.say(serde_json::to_string_pretty(&json!({ "checks": checks }))?);
-        }
+        DoctorFormat::Text => console.print(&text(&report.checks, &set)),
+        DoctorFormat::Json => console.say(serde_json::to_string_pretty(&report)?),
     }
-    let failed = checks.iter().any(|check| check.status == Status::Fail);
+    let failed = report
+        .checks
+        .iter()
+        .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
 }
 

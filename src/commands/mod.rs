@@ -127,6 +127,11 @@ impl Host<'_> {
         State::open(self.state_dir)
     }
 
+    /// The state, for a command that only looks: it makes no folder.
+    fn known_state(&self) -> Result<Option<State>, StateError> {
+        State::look(self.state_dir)
+    }
+
     fn iptables(&self, lock_wait: u64) -> Iptables {
         Iptables {
             backend: self.backend,

@@ -10,7 +10,7 @@ use crate::compare::DriftKind;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, RULES_FILE};
 use crate::host::survey;
-use crate::host::{self, conntrack, network, pending, sysctl};
+use crate::host::{self, conntrack, network, sysctl};
 use crate::ruleset::Ruleset;
 use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
 
@@ -41,7 +41,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         forward_policy: ruleset.forward_policy().as_str(),
         ip_forward: sysctl::ip_forward()?,
         at_boot: at_boot(&ruleset),
-        pending: pending::pending(&on.state()?)?.as_ref().map(confirm::told),
+        pending: confirm::told_of(on.known_state()?.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
         established: counters.established(),
         forwards: rows,
@@ -71,9 +71,13 @@ fn at_boot(live: &Ruleset) -> AtBoot {
     AtBoot {
         rules: persistence::compared(live),
         loaded: match persistence::at_boot() {
-            persistence::AtBoot::Loaded => "by iptables-persistent",
-            persistence::AtBoot::NotInstalled => "no: iptables-persistent is not installed",
-            persistence::AtBoot::NotEnabled => "no: netfilter-persistent is not enabled",
+            persistence::AtBoot::Loaded => "iptables-persistent loads it",
+            persistence::AtBoot::NotInstalled => {
+                "nothing loads it: iptables-persistent is not installed"
+            }
+            persistence::AtBoot::NotEnabled => {
+                "nothing loads it: netfilter-persistent is not enabled"
+            }
         },
         ip_forward: winner.map(|winner| winner.on),
         ip_forward_by: winner.map(|winner| format!("{}:{}", winner.file.display(), winner.line)),
@@ -97,15 +101,12 @@ fn text(status: &Status) -> String {
         format!("{}; {later}", u8::from(status.ip_forward)),
     );
     let rules = match boot.rules {
-        RulesFile::Same => "the same rules as those that run",
-        RulesFile::Different => "other rules than those that run",
-        RulesFile::Missing => "not there",
+        RulesFile::Same => "holds what runs",
+        RulesFile::Different => "holds other rules than those that run",
+        RulesFile::Missing => "is not there",
         RulesFile::Unreadable => "cannot be read",
     };
-    line(
-        "at boot",
-        format!("{RULES_FILE}: {rules}; loaded {}", boot.loaded),
-    );
+    line("at boot", format!("{RULES_FILE} {rules}; {}", boot.loaded));
     if let Some(tracked) = status.conntrack {
         let Tracked { entries, limit } = tracked;
         line("conntrack", format!("{entries} of {limit} entries"));

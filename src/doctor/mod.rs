@@ -16,6 +16,12 @@ pub use facts::{Boot, Facts};
 
 use crate::spec::{Forward, ForwardSet};
 
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub checks: Vec<Check>,
+}
+
 /// One check of one hop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{Case, Check, Hop};
-use crate::compare::{DriftKind, compare};
+use crate::compare::{DriftKind, compare, rules_by_name};
 use crate::foreign;
 use crate::line::Line;
 use crate::native::Fate;
@@ -14,7 +14,6 @@ use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::shadow::{Shadow, shadows};
 use crate::spec::Forward;
-use crate::unplan::name_of;
 
 const APPLY: &str = "sudo nvactl apply";
 
@@ -79,19 +78,17 @@ fn without(chain: &ChainName) -> &'static str {
 /// The three rules of each forward.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let new = case.facts.counters.new_connections(case.facts.live);
+    let (want, have) = (rules_by_name(planned), rules_by_name(case.facts.live));
     for forward in &case.asked {
         let name = forward.name.as_str();
-        for (table, chain, body) in planned.chains().filter(|(_, name, _)| name.is_own()) {
-            let Some(rule) = body.rules.iter().find(|rule| name_of(rule) == Some(name)) else {
-                continue;
-            };
+        for place in want.get(name).into_iter().flatten() {
+            let (table, chain, rule) = *place;
             let hop = match (table, &rule.target) {
                 (TableName::Filter, _) => Hop::ForwardRule,
                 (_, Some(Target::Dnat { .. })) => Hop::DnatRule,
                 _ => Hop::SnatRule,
             };
-            let live = case.facts.live.chain(table, chain);
-            let loaded = live.is_some_and(|chain| chain.rules.contains(rule));
+            let loaded = have.get(name).is_some_and(|places| places.contains(place));
             let check = match (loaded, hop) {
                 (true, Hop::DnatRule) => {
                     let count = new.get(name).copied().unwrap_or_default().packets;

@@ -1,21 +1,20 @@
 //! Behind the rules: the SNAT address, the way to the target, and whether it answers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::{Case, Check, Hop};
 use crate::flow::{Flow, stale};
 use crate::listeners::Listeners;
 use crate::net::Protocol;
-use crate::probe::Outcome;
+use crate::probe::{Outcome, Probed};
 use crate::spec::{Forward, Snat};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(snat_address(case));
-    let mut addresses: Vec<Ipv4Addr> = Vec::new();
+    let mut seen: BTreeSet<Ipv4Addr> = BTreeSet::new();
     for forward in &case.asked {
-        let address = forward.target.address;
-        if !addresses.contains(&address) {
-            addresses.push(address);
+        if seen.insert(forward.target.address) {
             way(case, forward, checks);
         }
     }
@@ -103,13 +102,13 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
 }
 
 fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
-    for forward in &case.asked {
-        let of_it = case
-            .facts
-            .probed
+    // They stand in the order of the spec, all of a forward's together.
+    let of_one =
+        |a: &Probed<'_>, b: &Probed<'_>| std::ptr::eq(a.endpoint.forward, b.endpoint.forward);
+    for probed in case.facts.probed.chunk_by(of_one) {
+        let forward = probed[0].endpoint.forward;
+        let tried: Vec<_> = probed
             .iter()
-            .filter(|probed| std::ptr::eq(probed.endpoint.forward, *forward));
-        let tried: Vec<_> = of_it
             .filter_map(|probed| Some((probed.endpoint.port, probed.outcome()?)))
             .collect();
         let bad = tried.iter().find(|(_, outcome)| !outcome.is_good());
@@ -175,14 +174,18 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     let listeners = Listeners::new(case.set);
+    let mut led: BTreeMap<&str, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
+    for flow in flows {
+        if let Some(leader) = flow.leader(&listeners) {
+            let (replied, silent) = led.entry(leader.name.as_str()).or_default();
+            if flow.replied { replied } else { silent }.push(flow);
+        }
+    }
     for forward in &case.asked {
-        let led = flows.iter().filter(|flow| {
-            let leader = flow.leader(&listeners);
-            leader.is_some_and(|leader| leader.name == forward.name)
-        });
-        let (replied, silent): (Vec<&Flow>, Vec<&Flow>) = led.partition(|flow| flow.replied);
+        let Some((replied, silent)) = led.get(forward.name.as_str()) else {
+            continue;
+        };
         let check = match (replied.len(), silent.first(), forward.protocol) {
-            (0, None, _) => continue,
             (0, Some(flow), Protocol::Tcp) => Hop::Reply
                 .fail(format!(
                     "none of {} connections was answered, such as {}'s",

@@ -1,5 +1,6 @@
 //! The machine's interfaces, routes and neighbours, by iproute2's `ip -json`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -36,34 +37,53 @@ fn link(value: &Value) -> Option<Link> {
     })
 }
 
-/// Where a packet of the machine's own would go, and what is known of the next hop there.
-///
-/// # Errors
-/// In iproute2's words when there is no way.
-pub fn route(to: Ipv4Addr) -> Result<Route, String> {
-    let found = ip(&["-4", "route", "get", &to.to_string()])?;
-    let interface = found[0]["dev"].as_str().unwrap_or_default().to_owned();
-    let gateway = found[0]["gateway"].as_str();
-    let gateway = gateway.and_then(|gateway| gateway.parse().ok());
-    let hop: Ipv4Addr = gateway.unwrap_or(to);
-    let listed = ip(&[
-        "-4",
-        "neigh",
-        "show",
-        "to",
-        &hop.to_string(),
-        "dev",
-        &interface,
-    ]);
-    let state = listed.ok().and_then(|neighbours| {
-        let state = neighbours[0]["state"][0].as_str()?;
-        Some(state.to_owned())
+/// Where packets of the machine's own would go, and what is known of the next hop there; in
+/// iproute2's words why there is no way.
+#[must_use]
+pub fn routes(to: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Result<Route, String>> {
+    let asked: String = to.iter().map(|to| format!("route get {to}\n")).collect();
+    // Without -force the first that has no way would be the last to be asked.
+    let args = ["-json", "-4", "-force", "-batch", "-"];
+    let (answers, words) = match child::run("ip", &args, asked.as_bytes(), LIMIT) {
+        Ok(output) => (output.stdout, output.stderr),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    let listed = ip(&["-4", "neigh"]).unwrap_or_default();
+    let neighbours: BTreeMap<(Ipv4Addr, &str), &str> = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| {
+            let address = one["dst"].as_str()?.parse().ok()?;
+            Some(((address, one["dev"].as_str()?), one["state"][0].as_str()?))
+        })
+        .collect();
+    // One list for each that has a way, one behind the other.
+    let answers = serde_json::Deserializer::from_slice(&answers).into_iter::<Value>();
+    let mut found: BTreeMap<Ipv4Addr, Route> = BTreeMap::new();
+    for answer in answers.map_while(Result::ok) {
+        let answer = &answer[0];
+        let address = |key: &str| answer[key].as_str()?.parse::<Ipv4Addr>().ok();
+        let (Some(to), Some(interface)) = (address("dst"), answer["dev"].as_str()) else {
+            continue;
+        };
+        let gateway = address("gateway");
+        let state = neighbours.get(&(gateway.unwrap_or(to), interface));
+        found.insert(
+            to,
+            Route {
+                interface: interface.to_owned(),
+                gateway,
+                neighbour: state.map(|&state| state.to_owned()),
+            },
+        );
+    }
+    let why = words.lines().next().unwrap_or("no route").to_owned();
+    let each = to.iter().map(|to| {
+        let route = found.remove(to).ok_or_else(|| why.clone());
+        (*to, route)
     });
-    Ok(Route {
-        interface,
-        gateway,
-        neighbour: state,
-    })
+    each.collect()
 }
 
 /// How strictly an interface asks for the way back; `None` if it does not exist.

@@ -103,12 +103,21 @@ impl State {
     /// # Errors
     /// When it cannot be made.
     pub fn open(named: Option<&Path>) -> Result<Self, StateError> {
-        let from_environment = || std::env::var_os("NVACTL_STATE_DIR").map(PathBuf::from);
-        let folder = named
-            .map(Path::to_owned)
-            .or_else(|| from_environment().filter(|path| !path.as_os_str().is_empty()))
-            .unwrap_or_else(|| PathBuf::from("/var/lib/nvactl"));
+        let folder = place(named);
         make_folder(&folder)?;
+        Self::at(folder)
+    }
+
+    /// The same folder if it is there, for those who only look.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn look(named: Option<&Path>) -> Result<Option<Self>, StateError> {
+        let folder = place(named);
+        folder.is_dir().then(|| Self::at(folder)).transpose()
+    }
+
+    fn at(folder: PathBuf) -> Result<Self, StateError> {
         // The watchdog, which is told of it, starts in another folder.
         let folder = fs::canonicalize(&folder).map_err(|source| StateError::List {
             path: folder,
@@ -269,6 +278,14 @@ impl State {
         numbers.sort_unstable();
         Ok(numbers)
     }
+}
+
+fn place(named: Option<&Path>) -> PathBuf {
+    let from_environment = || std::env::var_os("NVACTL_STATE_DIR").map(PathBuf::from);
+    named
+        .map(Path::to_owned)
+        .or_else(|| from_environment().filter(|path| !path.as_os_str().is_empty()))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/nvactl"))
 }
 
 fn make_folder(path: &Path) -> Result<(), StateError> {

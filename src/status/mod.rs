@@ -40,7 +40,7 @@ pub struct Status {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct AtBoot {
     pub rules: RulesFile,
-    /// Whether, and by what, the rules file is loaded.
+    /// Whether, and by what, the rules file is loaded, in words.
     pub loaded: &'static str,
     /// The value that the sysctl files set; none sets it where there is none.
     pub ip_forward: Option<bool>,

@@ -187,3 +187,105 @@ fn labels(row: &Row) -> String {
 fn number(n: usize) -> u64 {
     n as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::counters::Count;
+    use crate::status::{AtBoot, Tracked};
+
+    fn row(name: &str, state: State) -> Row {
+        Row {
+            name: name.to_owned(),
+            protocol: "tcp",
+            listen: "10.3.0.4:80".to_owned(),
+            target: "10.224.0.118:80".to_owned(),
+            state,
+            shadowed_by: None,
+            new: Count {
+                packets: 7,
+                bytes: 420,
+            },
+            connections: 3,
+        }
+    }
+
+    /// What `promtool check metrics` asks: the format, and the names that the Prometheus project
+    /// recommends.
+    #[test]
+    fn the_text_is_what_prometheus_asks_for() {
+        let status = Status {
+            in_sync: true,
+            backend: "nft".to_owned(),
+            forward_policy: "DROP",
+            ip_forward: true,
+            at_boot: AtBoot {
+                rules: RulesFile::Same,
+                loaded: "by iptables-persistent",
+                ip_forward: None,
+                ip_forward_by: None,
+            },
+            pending: None,
+            conntrack: Some(Tracked {
+                entries: 1,
+                limit: 2,
+            }),
+            established: Count::default(),
+            forwards: vec![row("web", State::InSync), row("dns.v2", State::Shadowed)],
+            drift: Vec::new(),
+            in_the_way: Vec::new(),
+        };
+        let text = status.prometheus();
+        let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut lines = text.lines();
+        let (mut current, mut samples) = ("", Vec::new());
+        while let Some(line) = lines.next() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, words) = help.split_once(' ').expect("it says what it is");
+                assert!(words.ends_with('.'), "{line}");
+                let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE "));
+                let (of, kind) = kind
+                    .and_then(|kind| kind.split_once(' '))
+                    .expect("TYPE follows");
+                assert_eq!(of, name);
+                assert!(kinds.insert(name, kind).is_none(), "{name} twice");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+                let parts: Vec<&str> = name.split('_').collect();
+                assert_eq!(parts[0], "nvactl");
+                for part in parts {
+                    assert!(
+                        part.bytes()
+                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
+                        "{name}"
+                    );
+                    let wrong = [
+                        "counter", "gauge", "count", "sum", "bucket", "kb", "ms", "info",
+                    ];
+                    assert!(!wrong.contains(&part), "{name}");
+                }
+                current = name;
+                continue;
+            }
+            let (sample, value) = line.rsplit_once(' ').expect("a value follows");
+            value.parse::<u64>().expect("it is a number");
+            assert_eq!(
+                sample.split('{').next(),
+                Some(current),
+                "samples stand together"
+            );
+            assert!(!samples.contains(&sample), "{sample} twice");
+            samples.push(sample);
+        }
+        assert_eq!(kinds.len(), 16);
+        for line in [
+            "nvactl_forward_state{forward=\"dns.v2\",state=\"shadowed\"} 1",
+            "nvactl_forward_state{forward=\"dns.v2\",state=\"in_sync\"} 0",
+            "nvactl_boot_ip_forward 0",
+            "nvactl_conntrack_limit 2",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}");
+        }
+    }
+}

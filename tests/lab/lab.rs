@@ -51,7 +51,7 @@ pub struct Lab {
     pub ilb: Host,
     pub pod: Host,
     pub other: Host,
-    vnet: Host,
+    pub vnet: Host,
 }
 
 impl Lab {

@@ -3,13 +3,16 @@
 mod blackhole;
 mod confirm;
 mod diff;
+mod doctor;
 mod faults;
 mod flows;
 mod lab;
 mod lifecycle;
 mod namespace;
 mod persistence;
+mod probe;
 mod scenarios;
+mod status;
 mod survey;
 mod sysctl;
 mod traffic;
@@ -133,6 +136,16 @@ on_both_backends! {
     transaction::a_damaged_state_does_not_hide_the_others,
     diff::it_says_what_apply_would_do,
     diff::drift_is_named,
+    status::counters_and_connections_agree_with_what_was_sent,
+    status::each_state_is_told_by_forward,
+    status::looking_leaves_no_trace,
+    status::what_the_next_boot_brings_is_told,
+    probe::each_port_comes_to_what_it_is,
+    probe::what_is_expected_is_asked_for,
+    probe::many_silent_ports_are_tried_at_once,
+    doctor::each_fault_is_named_first,
+    doctor::in_a_sound_lab_nothing_is_named,
+    doctor::a_forward_that_nobody_has_reached_is_a_question_for_azure,
     walk::both_scenarios_as_readme_has_them,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,

@@ -5,14 +5,14 @@ use crate::lifecycle::{SPEC, apply, fake, firewall};
 use crate::nvactl;
 
 impl Backend {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Backend::Nft => "nft",
             Backend::Legacy => "legacy",
         }
     }
 
-    fn other(self) -> Self {
+    pub fn other(self) -> Self {
         match self {
             Backend::Nft => Backend::Legacy,
             Backend::Legacy => Backend::Nft,

@@ -1,0 +1,221 @@
+//! Broken labs, one fault each: what `nvactl doctor` names first.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{Backend, FIREWALL, Lab, Said};
+use crate::lifecycle::FOREIGN;
+use crate::traffic::{answer, serve_tcp, serve_udp};
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
+";
+
+fn two_nics() -> String {
+    SPEC.replace("eth0", "{ingress: eth0, egress: eth1}")
+        .replace("10.3.0.4", "10.4.0.4")
+}
+
+/// What is broken, how, and what the doctor says of it: the hop, its status, and words of its reason.
+struct Case {
+    fault: &'static str,
+    /// Breaks a sound lab, and gives the spec that the doctor is asked with.
+    make: fn(&Lab, Backend) -> String,
+    says: (&'static str, &'static str, &'static str),
+}
+
+fn on_firewall(lab: &Lab, script: &str) -> String {
+    lab.firewall.shell(script);
+    SPEC.to_owned()
+}
+
+fn applied(lab: &Lab, spec: String) -> String {
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = lab.nvactl(&["persist"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    spec
+}
+
+/// A line a case.
+#[rustfmt::skip]
+const CASES: [Case; 24] = [
+    Case { fault: "ip_forward 0", says: ("ip-forward", "fail", "forwards nothing"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward") },
+    Case { fault: "eth0.forwarding 0", says: ("interface-forwarding", "fail", "come in by eth0"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding") },
+    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "the port that they had before DNAT"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
+    Case { fault: "SNAT rule gone", says: ("snat-rule", "fail", "answers past this machine"), make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1") },
+    Case { fault: "SNAT address not on the machine", says: ("snat-address", "fail", "10.3.0.9 is no address"), make: |lab, _| applied(lab, SPEC.replace("10.3.0.4", "10.3.0.9")) },
+    Case { fault: "no return route and no SNAT", says: ("jump", "fail", "targets see the client's own address"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
+    Case { fault: "target down", says: ("target", "fail", "unreachable"), make: |lab, _| { lab.pod.run("ip address flush dev eth0"); lab.vnet.run("ip neigh flush all"); SPEC.to_owned() } },
+    Case { fault: "target port closed", says: ("target", "fail", "10.224.0.118:81 refuses"), make: |lab, _| applied(lab, SPEC.replace(":80", ":81")) },
+    Case { fault: "target drops silently", says: ("target", "fail", "does not answer"), make: |lab, _| { lab.pod.run("iptables -A INPUT -p tcp --dport 80 -j DROP"); SPEC.to_owned() } },
+    Case { fault: "wrong interface name", says: ("interface", "fail", "no interface eth9; it has lo, eth0"), make: |lab, _| applied(lab, SPEC.replace("eth0", "eth9")) },
+    Case { fault: "a foreign DROP before the jump", says: ("foreign-rule", "fail", "-A FORWARD -p tcp -m tcp --dport 80 -j DROP"), make: |lab, _| on_firewall(lab, "iptables -I FORWARD -p tcp --dport 80 -j DROP") },
+    Case { fault: "a native nft forward drop", says: ("native-nft", "fail", "inet mine blocks"), make: |lab, _| on_firewall(lab, "nft add table inet mine; nft 'add chain inet mine blocks { type filter hook forward priority 0; policy accept; }'; nft add rule inet mine blocks tcp dport 80 drop") },
+    Case { fault: "a native nft policy", says: ("native-nft", "fail", "inet mine blocks"), make: |lab, _| on_firewall(lab, "nft add table inet mine; nft 'add chain inet mine blocks { type filter hook forward priority 10; policy drop; }'; nft add rule inet mine blocks ct state established,related accept") },
+    Case { fault: "rules in the other backend", says: ("other-backend", "fail", "--dport 80 -j DROP"), make: |lab, backend| on_firewall(lab, &format!("iptables-{} -A FORWARD -p tcp --dport 80 -j DROP", backend.other().name())) },
+    Case { fault: "nvactl's rules in the other backend", says: ("backend", "fail", "nvactl's rules are loaded by iptables-"), make: |lab, backend| { lab.nvactl(&["remove"]); let said = lab.nvactl_with(&["--backend", backend.other().name(), "apply", "-"], SPEC); assert_eq!(said.code, 0, "{said:?}"); SPEC.to_owned() } },
+    Case { fault: "Docker's policy, in the other backend", says: ("other-backend", "fail", ":FORWARD DROP"), make: |lab, backend| { let text = FOREIGN[0].1; let loaded = lab.firewall.feed(&format!("iptables-{}-restore", backend.other().name()), &[], text); assert!(loaded.status.success(), "{loaded:?}"); SPEC.to_owned() } },
+    Case { fault: "Docker's chains, made anew before the jump", says: ("foreign-rule", "fail", "Docker's rule in filter, `-A DOCKER-USER -i eth0 -j DROP`"), make: |lab, _| { let loaded = lab.firewall.feed("iptables-restore", &["--noflush"], FOREIGN[0].1); assert!(loaded.status.success(), "{loaded:?}"); on_firewall(lab, "iptables -I DOCKER-USER -i eth0 -j DROP; iptables -I FORWARD -j DOCKER-USER") } },
+    Case { fault: "strict rp_filter with two NICs", says: ("rp-filter", "fail", "leaves by eth1"), make: |lab, _| { on_firewall(lab, "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter; ip route replace default via 10.4.0.1"); two_nics() } },
+    Case { fault: "listen port taken by another DNAT", says: ("foreign-rule", "fail", "sends elsewhere"), make: |lab, _| on_firewall(lab, "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.99:80") },
+    Case { fault: "stale udp entry", says: ("stale-connection", "fail", "10.3.0.4:53 → 10.224.0.118:5353"), make: |lab, _| { serve_udp(&lab.other, "other", 5353); send_steadily(lab, 53); applied(lab, SPEC.replace("118:5353", "99:5353")) } },
+    Case { fault: "the article's hand-typed rules", says: ("rival-rule", "warn", "as typed by hand"), make: |lab, _| on_firewall(lab, "
+        iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j ACCEPT
+        iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+        iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.118:80
+        iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 80 -d 10.224.0.118 -j SNAT --to-source 10.3.0.4") },
+    Case { fault: "rules.v4 older than what runs", says: ("persistence", "warn", "the next boot brings other rules"), make: |lab, _| on_firewall(lab, "sed -i 's/49182/49183/' /etc/iptables/rules.v4") },
+    Case { fault: "sysctl.conf undoing the drop-in", says: ("sysctl-at-boot", "warn", "/etc/sysctl.conf:1 turns forwarding off"), make: |lab, _| on_firewall(lab, "echo net.ipv4.ip_forward=0 > /etc/sysctl.conf") },
+    // The limit is the whole machine's, so only what nvactl reads of it is changed.
+    Case { fault: "a full conntrack table", says: ("conntrack-table", "fail", "no room for new ones"), make: |lab, _| on_firewall(lab, "echo 1 > /run/max; mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max") },
+];
+
+/// A client that keeps its port, so that its entry stays alive.
+fn send_steadily(lab: &Lab, port: u16) {
+    let to = format!("{FIREWALL}:{port}");
+    lab.client.enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+        let patience = Some(Duration::from_secs(2));
+        socket.set_read_timeout(patience).expect("it is no zero");
+        socket.send_to(b"?", &to).expect("it is sent");
+        socket.recv(&mut [0; 64]).expect("it is answered");
+    });
+}
+
+/// A lab in which all is well, now and at the next boot, and both forwards have been used.
+fn sound(backend: Backend, case: Option<&Case>) -> Lab {
+    let two = case.is_some_and(|case| case.says.0 == "rp-filter");
+    let (lab, spec) = if two {
+        (Lab::two_nics(backend), two_nics())
+    } else {
+        (Lab::one_nic(backend), SPEC.to_owned())
+    };
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_udp(&lab.pod, "pod", 5353);
+    lab.firewall.shell(
+        "mkdir -p /run/share/netfilter-persistent/plugins.d /etc/systemd/system/multi-user.target.wants
+         touch /run/share/netfilter-persistent/plugins.d/15-ip4tables
+         mount --bind /run/share /usr/share
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/netfilter-persistent.service",
+    );
+    lab.apply(&spec);
+    for args in [&["sysctl", "enable", "--persist"][..], &["persist"]] {
+        let said = lab.nvactl(args);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    let snat = if two { "10.4.0.4" } else { FIREWALL };
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", snat));
+    assert_eq!(lab.udp(FIREWALL, 53), answer("pod", snat));
+    lab
+}
+
+fn ask(lab: &Lab, spec: &str, more: &[&str]) -> Said {
+    lab.nvactl_with(&[&["doctor", "-"], more].concat(), spec)
+}
+
+/// The checks that did not come out well.
+fn findings(said: &Said) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list").clone();
+    let bad = checks.into_iter().filter(|check| check["status"] != "ok");
+    bad.collect()
+}
+
+pub fn each_fault_is_named_first(backend: Backend) {
+    for case in &CASES {
+        let lab = sound(backend, Some(case));
+        let spec = (case.make)(&lab, backend);
+        let before = lab.firewall.run("iptables-save");
+        let said = ask(&lab, &spec, &["--format", "json"]);
+        let found = findings(&said);
+        let (code, status, words) = case.says;
+        let first = found
+            .first()
+            .unwrap_or_else(|| panic!("{}: nothing: {said:?}", case.fault));
+        let reason = first["reason"].as_str().unwrap_or_default();
+        assert_eq!(
+            (first["code"].as_str(), first["status"].as_str()),
+            (Some(code), Some(status)),
+            "{}: {found:#?}",
+            case.fault
+        );
+        assert!(reason.contains(words), "{}: {reason}", case.fault);
+        assert!(first["fix"].is_string(), "{}: {first}", case.fault);
+        assert_eq!(said.code, i32::from(status == "fail"), "{}", case.fault);
+        // What is meant for Azure is said only where nothing here explains it.
+        let azure = found.iter().any(|check| {
+            let code = check["code"].as_str().unwrap_or_default();
+            code.starts_with("azure-")
+        });
+        let silent = words == "does not answer" || words == "unreachable";
+        assert_eq!(azure, silent, "{}: {found:#?}", case.fault);
+        // The text names the same.
+        if status == "fail" {
+            let said = ask(&lab, &spec, &[]);
+            let last = said.stdout.lines().next_back().unwrap_or_default();
+            assert!(
+                last.starts_with(&format!("the first hop that fails: {code}: ")),
+                "{}: {}",
+                case.fault,
+                said.stdout
+            );
+        }
+        let rules = |saved: &str| -> Vec<String> {
+            let rules = saved.lines().filter(|line| line.starts_with('-'));
+            rules.map(str::to_owned).collect()
+        };
+        assert_eq!(
+            rules(&lab.firewall.run("iptables-save")),
+            rules(&before),
+            "{}: something was changed",
+            case.fault
+        );
+    }
+}
+
+pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {
+    let lab = sound(backend, None);
+    let said = ask(&lab, SPEC, &["--format", "json"]);
+    assert_eq!(findings(&said), Vec::<Value>::new());
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    let said = ask(&lab, SPEC, &[]);
+    assert!(
+        said.stdout
+            .ends_with("\n\nnothing is wrong with 2 forwards\n"),
+        "{said:?}"
+    );
+
+    // Two NICs whose ways are not the same, without the strict filter.
+    let rp_filter = CASES.iter().find(|case| case.says.0 == "rp-filter");
+    let lab = sound(backend, rp_filter);
+    lab.firewall.run("ip route replace default via 10.4.0.1");
+    let said = ask(&lab, &two_nics(), &["--format", "json"]);
+    assert_eq!(findings(&said), Vec::<Value>::new());
+}
+
+/// Nothing has come to it yet: then the fault may lie where this machine cannot see.
+pub fn a_forward_that_nobody_has_reached_is_a_question_for_azure(backend: Backend) {
+    let lab = sound(backend, None);
+    let spec = format!("{SPEC}  - {{name: new, listen: 8080, target: {{pod: 10.224.0.118:80}}}}\n");
+    let spec = applied(&lab, spec);
+    let said = ask(&lab, &spec, &["--format", "json"]);
+    let found = findings(&said);
+    assert_eq!(said.code, 0, "{found:#?}");
+    assert_eq!(found[0]["code"], "azure-nsg");
+    assert!(
+        found
+            .iter()
+            .all(|check| check["status"] == "unknown" && check["forward"] == "new")
+    );
+    let said = ask(&lab, &spec, &["--format", "json", "--forward", "web"]);
+    assert_eq!(findings(&said), Vec::<Value>::new());
+    let said = ask(&lab, &spec, &["--forward", "wbe"]);
+    assert_eq!(said.code, 2);
+    assert!(said.stderr.contains("did you mean `web`?"), "{said:?}");
+}

@@ -1,0 +1,234 @@
+//! `nvactl status` against what was really sent and done.
+
+use std::net::UdpSocket;
+
+use serde_json::Value;
+
+use crate::lab::{Backend, FIREWALL, Lab, Said, save};
+use crate::lifecycle::{apply, firewall};
+use crate::namespace::Host;
+use crate::nvactl;
+use crate::traffic::{answer, serve_tcp, serve_udp};
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
+  - {name: idle, listen: 8080-8090, target: {pod: 10.224.0.118:8080-8090}}
+";
+
+fn ask(host: &Host, spec: &str, more: &[&str]) -> Said {
+    nvactl(host, &[&["status", "-"], more].concat(), spec)
+}
+
+fn report(host: &Host, spec: &str) -> Value {
+    let said = ask(host, spec, &["--format", "json"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    serde_json::from_str(&said.stdout).expect("it is JSON")
+}
+
+fn row<'v>(report: &'v Value, name: &str) -> &'v Value {
+    let rows = report["forwards"].as_array().expect("a list");
+    let mut rows = rows.iter().filter(|row| row["name"] == name);
+    rows.next()
+        .unwrap_or_else(|| panic!("no {name}: {report:#}"))
+}
+
+pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_udp(&lab.pod, "pod", 5353);
+    lab.apply(SPEC);
+    for _ in 0..7 {
+        assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    }
+    // One sender of many datagrams is one connection.
+    lab.client.enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+        socket.connect((FIREWALL, 53)).expect("there is a way");
+        for _ in 0..5 {
+            socket.send(b"12345678").expect("it is sent");
+            socket.recv(&mut [0; 64]).expect("it is answered");
+        }
+    });
+    let told = report(&lab.firewall, SPEC);
+    let web = row(&told, "web");
+    assert_eq!(
+        (&web["new"]["packets"], &web["connections"]),
+        (&7.into(), &7.into())
+    );
+    // A first packet of TCP is a header of IP and one with options, 60 bytes on Linux.
+    assert_eq!(web["new"]["bytes"], 7 * 60);
+    let dns = row(&told, "dns");
+    assert_eq!(
+        (&dns["new"]["packets"], &dns["connections"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(dns["new"]["bytes"], 20 + 8 + 8);
+    let idle = row(&told, "idle");
+    assert_eq!(
+        (&idle["new"]["packets"], &idle["connections"]),
+        (&0.into(), &0.into())
+    );
+    assert!(
+        told["established"]["packets"].as_u64() > Some(7 * 3),
+        "{told:#}"
+    );
+    assert_eq!(told["in_sync"], true);
+
+    // A change beside it keeps them, and node_exporter gets the same.
+    lab.apply(&SPEC.replace("8080-8090", "8180-8190"));
+    let spec = SPEC.replace("8080-8090", "8180-8190");
+    let metrics = ask(&lab.firewall, &spec, &["--format", "prometheus"]).stdout;
+    let labels = r#"{forward="web",protocol="tcp",listen="49182",target="10.224.0.118:80"}"#;
+    for (name, value) in [
+        ("nvactl_forward_new_connections_total", 7),
+        ("nvactl_forward_new_connections_bytes_total", 420),
+        ("nvactl_forward_connections", 7),
+    ] {
+        let line = format!("{name}{labels} {value}");
+        assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
+    }
+    let text = ask(&lab.firewall, &spec, &[]).stdout;
+    let web = text.lines().find(|line| line.starts_with("web "));
+    let words: Vec<&str> = web.expect("it has a row").split_whitespace().collect();
+    assert_eq!(
+        words[1..],
+        [
+            "tcp",
+            "49182",
+            "10.224.0.118:80",
+            "in",
+            "sync",
+            "7",
+            "420",
+            "7"
+        ]
+    );
+}
+
+pub fn each_state_is_told_by_forward(backend: Backend) {
+    let host = firewall(backend);
+    let spec = SPEC;
+    let check = |code: i32| {
+        let said = ask(&host, spec, &["--check"]);
+        assert_eq!(said.code, code, "{said:?}");
+        assert_eq!(
+            ask(&host, spec, &[]).code,
+            0,
+            "without --check it only tells"
+        );
+    };
+    let told = report(&host, spec);
+    assert_eq!(row(&told, "web")["state"], "missing");
+    check(1);
+    apply(&host, spec);
+    check(0);
+
+    host.run(
+        "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to-destination 10.9.9.9",
+    );
+    host.run("iptables -I FORWARD -s 192.0.2.0/24 -j DROP");
+    let told = report(&host, spec);
+    assert_eq!(row(&told, "web")["state"], "shadowed");
+    assert!(
+        row(&told, "web")["shadowed_by"]
+            .as_str()
+            .is_some_and(|rule| rule.contains("10.9.9.9"))
+    );
+    // What may take some is shown, and is no fault.
+    assert_eq!(row(&told, "dns")["state"], "in_sync");
+    let in_the_way = told["in_the_way"].as_array().expect("a list");
+    assert_eq!(in_the_way.len(), 2, "{told:#}");
+    for rule in in_the_way {
+        let certain = rule["certain"].as_bool().expect("it is told");
+        let forwards = rule["forwards"].as_array().expect("a list").len();
+        assert_eq!(forwards, if certain { 1 } else { 3 }, "{rule}");
+        host.run(rule["removal"].as_str().expect("it has a command"));
+    }
+    check(0);
+
+    host.run("iptables -I NVACTL-FORWARD 1 -s 192.0.2.1 -j DROP");
+    host.run("iptables -t nat -D NVACTL-POSTROUTING 1");
+    let told = report(&host, spec);
+    let states =
+        ["web", "dns", "idle"].map(|name| row(&told, name)["state"].as_str().expect("it is told"));
+    assert_eq!(states, ["drifted", "in_sync", "in_sync"], "{told:#}");
+    let drift = told["drift"].as_array().expect("a list");
+    let kinds: Vec<&str> = drift
+        .iter()
+        .filter_map(|line| line["what"].as_str())
+        .collect();
+    assert_eq!(kinds, ["put_in", "taken_out"], "{told:#}");
+    let text = ask(&host, spec, &[]).stdout;
+    assert!(
+        text.contains("put in, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
+        "{text}"
+    );
+    check(1);
+
+    apply(&host, spec);
+    host.run("iptables -P FORWARD ACCEPT");
+    check(1);
+    let more = format!("{spec}  - {{name: extra, listen: 99, target: {{pod: 10.224.0.118:99}}}}\n");
+    apply(&host, &more);
+    let told = report(&host, spec);
+    assert_eq!(row(&told, "extra")["state"], "surplus");
+    check(1);
+}
+
+pub fn what_the_next_boot_brings_is_told(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    let told = report(&host, SPEC);
+    assert_eq!(
+        (&told["backend"], &told["forward_policy"]),
+        (&backend.name().into(), &"DROP".into())
+    );
+    assert_eq!(
+        (&told["at_boot"]["rules"], &told["at_boot"]["ip_forward"]),
+        (&"missing".into(), &Value::Null)
+    );
+    for args in [&["sysctl", "enable", "--persist"][..], &["persist"]] {
+        assert_eq!(nvactl(&host, args, "").code, 0);
+    }
+    let told = report(&host, SPEC);
+    assert_eq!(
+        (&told["at_boot"]["rules"], &told["at_boot"]["ip_forward"]),
+        (&"same".into(), &true.into())
+    );
+    let changed = SPEC.replace("49182", "49183");
+    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &changed);
+    assert_eq!(said.code, 0, "{said:?}");
+    let text = ask(&host, &changed, &[]).stdout;
+    for words in [
+        "/etc/iptables/rules.v4 holds other rules than those that run",
+        "waits for its confirmation",
+        "ip_forward  1; at boot 1, by /etc/sysctl.d/99-nvactl.conf:2",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    assert_eq!(save(&host), before);
+    host.shell("echo nonsense > /etc/iptables/rules.v4");
+    assert_eq!(report(&host, SPEC)["at_boot"]["rules"], "unreadable");
+}
+
+/// They look, and leave nothing: no folder, no table of connections, no chain.
+pub fn looking_leaves_no_trace(backend: Backend) {
+    let host = firewall(backend);
+    let before = host.run("iptables-save");
+    for args in [
+        &["status", "-"][..],
+        &["doctor", "-", "--timeout", "0.1"],
+        &["diff", "-"],
+    ] {
+        let said = nvactl(&host, args, SPEC);
+        assert!(said.code < 2, "{said:?}");
+    }
+    assert!(!host.exists("/var/lib/nvactl"));
+    assert_eq!(host.run("iptables-save"), before);
+    assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
+}
