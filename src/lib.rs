@@ -12,9 +12,11 @@
 //! [`net`] has the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
 //! [`foreign`] and [`rival`] what other hands have put there, [`splice`] a rules file shared with them,
-//! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`flow`]
-//! the connections that are alive, [`trial`] a change to be tried, [`host`] the edge, [`commands`] and
-//! [`cli`] the program.
+//! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
+//! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
+//! forward's way, [`flow`] and [`listeners`] the connections that are alive, [`counters`], [`status`],
+//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`host`] the edge,
+//! [`commands`] and [`cli`] the program.
 //!
 //! # What does not occur
 //!

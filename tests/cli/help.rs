@@ -11,6 +11,14 @@ fn every_subcommand_s_help_has_an_example() {
         "remove",
         "sysctl",
         "persist",
+        "diff",
+        "explain",
+        "confirm",
+        "history",
+        "rollback",
+        "status",
+        "doctor",
+        "probe",
         "sysctl status",
         "sysctl enable",
         "sysctl disable",
@@ -37,6 +45,10 @@ fn a_command_line_that_makes_no_sense_is_exit_2() {
     for args in [
         &["aply"][..],
         &["render", "--force", "x"],
+        &["probe", "--timeout", "0"],
+        &["probe", "--jobs", "0"],
+        &["probe", "--expect", "https"],
+        &["doctor", "--timeout", "nan"],
         &["remove", "--forward-policy", "drop"],
     ] {
         let run = said(nvactl(folder().path()).args(args));

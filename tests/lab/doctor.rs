@@ -9,6 +9,8 @@ use crate::lab::{Backend, FIREWALL, Lab, Said};
 use crate::lifecycle::FOREIGN;
 use crate::traffic::{answer, serve_tcp, serve_udp};
 
+const README: &str = include_str!("../../README.md");
+
 const SPEC: &str = "
 firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
@@ -148,6 +150,10 @@ pub fn each_fault_is_named_first(backend: Backend) {
         assert!(reason.contains(words), "{}: {reason}", case.fault);
         assert!(first["fix"].is_string(), "{}: {first}", case.fault);
         assert_eq!(said.code, i32::from(status == "fail"), "{}", case.fault);
+        for check in &found {
+            let code = check["code"].as_str().expect("it has a code");
+            assert!(README.contains(&format!("`{code}`")), "{code}");
+        }
         // What is meant for Azure is said only where nothing here explains it.
         let azure = found.iter().any(|check| {
             let code = check["code"].as_str().unwrap_or_default();
@@ -184,6 +190,14 @@ pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {
     let said = ask(&lab, SPEC, &["--format", "json"]);
     assert_eq!(findings(&said), Vec::<Value>::new());
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    // README has a line for each.
+    let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list");
+    assert!(checks.len() > 20, "{report:#}");
+    for check in checks {
+        let code = check["code"].as_str().expect("it has a code");
+        assert!(README.contains(&format!("`{code}`")), "{code}");
+    }
     let said = ask(&lab, SPEC, &[]);
     assert!(
         said.stdout

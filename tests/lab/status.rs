@@ -90,6 +90,14 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
         let line = format!("{name}{labels} {value}");
         assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
     }
+    let names = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "));
+    for name in names.filter_map(|line| line.split(' ').next()) {
+        let readme = include_str!("../../README.md");
+        let told = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(told.iter().any(|words| readme.contains(words)), "{name}");
+    }
     let text = ask(&lab.firewall, &spec, &[]).stdout;
     let web = text.lines().find(|line| line.starts_with("web "));
     let words: Vec<&str> = web.expect("it has a row").split_whitespace().collect();
