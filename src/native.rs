@@ -49,12 +49,9 @@ impl NativeChain {
         }
         let mut maybe = false;
         for rule in &self.rules {
-            let (conditions, verdicts): (Vec<&Value>, Vec<&Value>) =
-                rule.iter().partition(|one| one.get("match").is_some());
-            let holds = all(conditions
-                .iter()
-                .map(|one| condition(&one["match"], packet)));
-            match (holds, verdicts.into_iter().find_map(verdict)) {
+            let holds = all(rule.iter().map(|one| asks(one, packet)));
+            let verdict = rule.iter().find_map(verdict_on);
+            match (holds, verdict) {
                 (Some(false), _) | (_, None) => {}
                 (Some(true), Some(Verdict::Accept)) if !maybe => return Fate::Passes,
                 (Some(true), Some(Verdict::Drop)) if !maybe => return Fate::Dropped,
@@ -90,6 +87,32 @@ fn verdict(expression: &Value) -> Option<Verdict> {
         "jump" | "goto" | "vmap" | "queue" | "return" => Some(Verdict::Elsewhere),
         _ => None,
     }
+}
+
+/// The same, where a map decides by the state: a first packet is new.
+fn verdict_on(expression: &Value) -> Option<Verdict> {
+    let Some(map) = expression.get("vmap") else {
+        return verdict(expression);
+    };
+    match map["key"]["ct"]["key"].as_str() {
+        Some("state") => {
+            let mut pairs = members(&map["data"]);
+            let new = pairs.find(|pair| pair[0] == "new")?;
+            verdict_on(&new[1])
+        }
+        _ => Some(Verdict::Elsewhere),
+    }
+}
+
+/// What an expression asks of a packet: nothing, for what only counts or changes it. Whether a limit
+/// lets it through cannot be told, nor what is not known here.
+fn asks(expression: &Value, packet: &Packet<'_>) -> Option<bool> {
+    const PASSING: [&str; 6] = ["counter", "log", "mangle", "notrack", "flow", "tcp option"];
+    if let Some(asked) = expression.get("match") {
+        return condition(asked, packet);
+    }
+    let passing = PASSING.iter().any(|name| expression.get(name).is_some());
+    (passing || verdict(expression).is_some()).then_some(true)
 }
 
 fn is_jump(expression: &Value) -> bool {
@@ -203,6 +226,10 @@ mod tests {
         let near = json!({"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": {"prefix": {"addr": "10.224.0.0", "len": 16}}}});
         let (accept, drop) = (json!({"accept": null}), json!({"drop": null}));
         let jump = json!({"jump": {"target": "x"}});
+        let limit = json!({"limit": {"rate": 10, "per": "second"}});
+        let known = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["invalid", {"drop": null}]]}}});
+        let new = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["new", {"drop": null}]]}}});
+        let counter = json!({"counter": {"packets": 0, "bytes": 0}});
         for (policy, rules, fate) in [
             (true, vec![], Fate::Dropped),
             (false, vec![], Fate::Passes),
@@ -234,8 +261,17 @@ mod tests {
             ),
             (true, vec![vec![state, accept.clone()]], Fate::Dropped),
             (true, vec![vec![status, accept.clone()]], Fate::Passes),
-            (true, vec![vec![mark, accept]], Fate::MayBeDropped),
+            (true, vec![vec![mark, accept.clone()]], Fate::MayBeDropped),
             (false, vec![vec![jump]], Fate::MayBeDropped),
+            (true, vec![vec![limit, accept.clone()]], Fate::MayBeDropped),
+            (false, vec![vec![known.clone()]], Fate::Passes),
+            (
+                true,
+                vec![vec![known], vec![counter.clone(), accept]],
+                Fate::Passes,
+            ),
+            (false, vec![vec![new]], Fate::Dropped),
+            (false, vec![vec![counter]], Fate::Passes),
         ] {
             let chain = NativeChain {
                 family: "inet".into(),

@@ -150,7 +150,7 @@ pub fn shadows<'r>(
         let walked = walk(ruleset, table, &chain, packet, &until);
         let takers = walked.deciders.iter().filter(|decider| {
             let target = decider.rule.target.as_ref();
-            target.is_some_and(|target| takes(table, target))
+            target.is_some_and(|target| takes(table, target, decider.certain))
         });
         found.extend(takers.map(|decider| Shadow {
             table,
@@ -174,11 +174,13 @@ pub fn shadows<'r>(
     found
 }
 
-/// Whether a decision by this target is one against the forward.
-fn takes(table: TableName, target: &Target) -> bool {
-    match table {
-        TableName::Nat => true,
-        _ => *target != Target::Accept,
+/// Whether a decision by this target is one against the forward. Another's SNAT for some packets
+/// only, as Docker's for its containers, leaves them their way back.
+fn takes(table: TableName, target: &Target, certain: bool) -> bool {
+    match (table, target.name()) {
+        (TableName::Nat, "SNAT" | "MASQUERADE") => certain,
+        (TableName::Nat, _) => true,
+        (_, name) => name != "ACCEPT",
     }
 }
 
@@ -255,6 +257,11 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 "nat",
                 "-A POSTROUTING -d 10.0.0.0/8 -j ACCEPT",
                 Some(("exempts from translation", true)),
+            ),
+            (
+                "nat",
+                "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+                None,
             ),
             ("nat", "-A POSTROUTING ! -d 10.0.0.0/8 -j MASQUERADE", None),
             (

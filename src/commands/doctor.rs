@@ -11,9 +11,11 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, load_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Facts, Report, Status};
+use crate::flow::Flow;
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, network, survey, sysctl};
+use crate::listeners::Listeners;
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -58,9 +60,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let probed = probe(&endpoints, to, from, how);
     // Asked after the targets were tried, so that the neighbours have been looked for.
     let mut addresses: BTreeSet<Ipv4Addr> = asked.iter().map(|one| one.target.address).collect();
-    addresses.insert(SOMEBODY);
-    let mut routes = network::routes(&addresses);
-    let way_back = routes.remove(&SOMEBODY);
+    let client = client(flows.as_deref(), &set);
+    addresses.insert(client);
+    let routes = network::routes(&addresses);
+    let way_back = routes.get(&client).cloned();
     let mut sides = vec![&firewall.ingress, &firewall.egress];
     sides.dedup();
     let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
@@ -74,7 +77,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ip_forward: sysctl::ip_forward()?,
         forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
         reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
-        way_back: (SOMEBODY, way_back.unwrap_or(Err("not asked".to_owned()))),
+        way_back: (client, way_back.unwrap_or(Err("not asked".to_owned()))),
         tracked: network::tracked(),
         once: connections::once_led(state.as_ref(), &live)?,
         flows,
@@ -101,6 +104,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         .iter()
         .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+/// One who is connected now, else somebody of the Internet.
+fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Ipv4Addr {
+    let listeners = Listeners::new(set);
+    let mut flows = flows.unwrap_or_default().iter();
+    let led = flows.find(|flow| flow.leader(&listeners).is_some());
+    led.map_or(SOMEBODY, |flow| flow.source)
 }
 
 fn boot(live: &Ruleset) -> Boot {

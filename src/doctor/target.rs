@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::{Case, Check, Hop};
+use super::{Case, Check, Hop, Status};
 use crate::flow::{Flow, stale};
 use crate::listeners::Listeners;
 use crate::net::Protocol;
@@ -111,20 +111,23 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
             .iter()
             .filter_map(|probed| Some((probed.endpoint.port, probed.outcome()?)))
             .collect();
-        let bad = tried.iter().find(|(_, outcome)| !outcome.is_good());
-        let Some((port, outcome)) = bad.or(tried.first()) else {
+        let (good, bad): (Vec<_>, Vec<_>) =
+            tried.iter().partition(|(_, outcome)| outcome.is_good());
+        let Some((port, outcome)) = bad.first().or(good.first()) else {
             continue;
         };
         let to = format!("{}:{port}", forward.target.address);
-        let bad_ports = tried
-            .iter()
-            .filter(|(_, outcome)| !outcome.is_good())
-            .count();
-        let more = match bad_ports.saturating_sub(1) {
+        let more = match bad.len().saturating_sub(1) {
             0 => String::new(),
             more => format!(" (and {more} more of its ports)"),
         };
-        checks.push(judged(forward, &to, outcome, &more).of(forward));
+        let mut check = judged(forward, &to, outcome, &more);
+        // Of a range, not every port need be in use.
+        if check.status == Status::Fail && !good.is_empty() {
+            check.status = Status::Warn;
+            check.reason = format!("{}; {} of its ports answer", check.reason, good.len());
+        }
+        checks.push(check.of(forward));
     }
 }
 
