@@ -342,6 +342,56 @@ impl Changes<'_> {
     }
 }
 
+/// A script that brings nvactl's rules to those of `to` from whatever `from` may have left of its
+/// own: it names no rule that might not be there, so it loads any number of times. Chains that
+/// are not in `to` are left, empty, where foreign rules may lead to them.
+#[must_use]
+pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
+    let mut chains = own(from);
+    for (table, name, chain) in to.chains() {
+        let mine = chains.chain_mut(table, name.clone());
+        mine.policy = chain.policy;
+        mine.rules.clone_from(&chain.rules);
+    }
+    let mut out = String::new();
+    for (table, names) in &chains.tables {
+        let _ = writeln!(out, "{}", Line::Table(*table));
+        for (name, chain) in names {
+            match chain.policy {
+                Some(policy) if name.is_builtin() && sets_policy(to) => {
+                    let _ = writeln!(out, "{}", Line::Chain(name, Some(policy)));
+                }
+                None if name.is_own() => {
+                    let _ = writeln!(out, "{}", Line::Chain(name, None));
+                }
+                _ => {}
+            }
+        }
+        for name in names.keys().filter(|name| name.is_own()) {
+            let rules = to.chain(*table, name).map_or(&[][..], |chain| &chain.rules);
+            for rule in rules {
+                let _ = writeln!(out, "{}", Line::Append(name, rule));
+            }
+        }
+        let _ = writeln!(out, "{}", Line::Commit);
+    }
+    out
+}
+
+/// Whether two rulesets hold the same of nvactl's, wherever its jumps stand among others; the
+/// FORWARD policy only if `with_policy` sets it.
+#[must_use]
+pub fn holds_the_same(one: &Ruleset, other: &Ruleset, with_policy: bool) -> bool {
+    let mine = |ruleset: &Ruleset| {
+        let mut mine = own(ruleset);
+        if !with_policy {
+            mine.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+        }
+        mine
+    };
+    mine(one) == mine(other)
+}
+
 impl<'r> ChainChange<'r> {
     fn name(&self) -> &'r ChainName {
         match self {

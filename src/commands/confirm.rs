@@ -80,7 +80,7 @@ fn refuse(waiting: Option<Pending>) -> Result<()> {
 fn keep(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -> Result<Exit> {
     let lock = lock::take(state, timeout)?;
     // The watchdog may have been faster to the lock.
-    let now = pending::pending(state)?.filter(|now| now.id == pending.id);
+    let now = pending::pending_in_earnest(state)?.filter(|now| now.id == pending.id);
     match now {
         None => return Err(Refusal::NothingPending.into()),
         Some(now) if !now.made => return Err(Refusal::NotMade.into()),
@@ -96,7 +96,7 @@ fn cancel(state: &State, pending: &Pending, timeout: u64, console: &mut Console)
         return Err(Refusal::NothingPending.into());
     }
     console.say(format_args!("undone: {}", pending.before.action));
-    connections::end_stale(state, pending, console)
+    Ok(Exit::Done)
 }
 
 /// Asks at a terminal whether to keep the change, while the time runs; elsewhere tells how to.
@@ -130,6 +130,11 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
             console.say(words);
             return Ok(exit);
         }
+        if pending.overdue() > PATIENCE {
+            console.tell("\n");
+            console.say("its time is up, and nobody says that it is undone: see `nvactl status`");
+            return Ok(Exit::Uncertain);
+        }
         console.tell(format_args!("\rkeep it? [y/N] {:>4} s ", pending.left()));
         match answers.recv_timeout(Duration::from_secs(1)) {
             Ok(answer) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => {
@@ -146,6 +151,8 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
 }
 
 const LOCK_TIMEOUT: u64 = 30;
+/// How many seconds after its time is up a change may take to be undone: 10,000 forwards take some.
+const PATIENCE: u64 = 90;
 
 /// The process that undoes a change if nobody confirms it.
 pub fn watch(state: &State, id: &str) -> Result<Exit> {

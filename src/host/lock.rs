@@ -40,6 +40,21 @@ pub enum LockError {
     Held { holder: String, seconds: u64 },
 }
 
+impl LockError {
+    /// The process that holds it, if that is what is wrong.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        let LockError::Held { holder, .. } = self else {
+            return None;
+        };
+        let (id, _) = holder.strip_prefix(HOLDER)?.split_once(',')?;
+        id.parse().ok()
+    }
+}
+
+/// How the lock's file begins.
+const HOLDER: &str = "process ";
+
 /// Takes nvactl's own lock, waiting so many seconds for whoever holds it.
 ///
 /// # Errors
@@ -86,6 +101,6 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
     let command = format!("nvactl {}", words.join(" "));
     let _ = file
         .set_len(0)
-        .and_then(|()| writeln!(file, "process {}, {command}", std::process::id()));
+        .and_then(|()| writeln!(file, "{HOLDER}{}, {command}", std::process::id()));
     Ok(Lock { file })
 }

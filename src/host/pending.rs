@@ -7,7 +7,6 @@ use thiserror::Error;
 
 use super::iptables::{Iptables, IptablesError};
 use super::lock::LockError;
-use super::process::Process;
 use super::state::{Before, State, StateError, seconds_now};
 use super::transaction::TransactionError;
 use super::watchdog;
@@ -32,8 +31,6 @@ pub struct Pending {
     pub backend: Backend,
     /// Whether connections to old targets are to be ended once it is kept.
     pub flush_stale: bool,
-    /// Who makes it.
-    pub applier: Process,
     /// Whether it has been made, whole: before that there is nothing to confirm.
     pub made: bool,
     /// What is loaded again when the confirmation does not come.
@@ -85,7 +82,6 @@ impl Pending {
             boot: boot()?,
             backend,
             flush_stale: false,
-            applier: Process::own(),
             made: false,
             before,
             want: want.to_string(),
@@ -96,6 +92,12 @@ impl Pending {
     #[must_use]
     pub fn left(&self) -> u64 {
         self.deadline.saturating_sub(uptime())
+    }
+
+    /// How many seconds ago its time was up.
+    #[must_use]
+    pub fn overdue(&self) -> u64 {
+        uptime().saturating_sub(self.deadline)
     }
 
     /// The iptables that loaded it.
@@ -157,8 +159,9 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, PendingError
         return Ok(None);
     };
     let live = pending.iptables().read()?.ruleset;
-    let made = |before| !diff::changes(&live, &before).is_empty();
-    if pending.rules().is_ok_and(|before| !made(before)) {
+    let policy = pending.before.sets_policy;
+    let unmade = |before: Ruleset| diff::holds_the_same(&live, &before, policy);
+    if pending.rules().is_ok_and(unmade) {
         settle(state, &pending, Decision::NotMade)?;
         return Ok(None);
     }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -175,11 +175,32 @@ impl State {
             .join(format!("decision-{}.json", self.namespace))
     }
 
-    /// What has been decided on the change of this name; of the last one only it is kept.
+    /// What was decided last, and on which change. There is nothing while the first waits.
+    #[must_use]
+    pub fn last_decision(&self) -> Option<(String, Decision)> {
+        read_json(&self.decision_file()).ok()?
+    }
+
+    /// What has been decided on the change of this name, if it was the last.
     #[must_use]
     pub fn decision(&self, id: &str) -> Option<Decision> {
-        let decided: Option<(String, Decision)> = read_json(&self.decision_file()).ok()?;
-        decided.and_then(|(of, decision)| (of == id).then_some(decision))
+        let (of, decision) = self.last_decision()?;
+        (of == id).then_some(decision)
+    }
+
+    /// Begins a change on which nothing has been decided.
+    ///
+    /// # Errors
+    /// When the decision before cannot be forgotten.
+    pub fn forget_decision(&self) -> Result<(), StateError> {
+        remove(&self.decision_file())
+    }
+
+    /// Tells one version of the record of what waits from the next, without reading it.
+    #[must_use]
+    pub fn pending_version(&self) -> Option<(u64, SystemTime)> {
+        let metadata = fs::metadata(self.pending_file()).ok()?;
+        Some((metadata.ino(), metadata.modified().ok()?))
     }
 
     /// # Errors

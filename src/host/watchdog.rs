@@ -15,13 +15,18 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::child::{self, ChildError};
+use super::conntrack;
 use super::file;
-use super::lock::{self, LockError};
+use super::lock::{self, Lock, LockError};
 use super::pending::{Decision, LOCK_TIMEOUT, Pending, PendingError, pending, settle};
+use super::process;
 use super::state::{State, StateError};
 use super::transaction::Transaction;
 use crate::diff;
+use crate::flow::stale;
 use crate::parse;
+use crate::spec::ForwardSet;
+use crate::unplan::unplan;
 
 /// How often the watchdog looks whether the confirmation has come.
 const TICK: Duration = Duration::from_millis(100);
@@ -40,17 +45,22 @@ pub enum GuardError {
     SystemdRefused(String),
 }
 
-/// Records the change and starts its watchdog; returns when that is on its guard, or its timer runs.
+/// Records the change and starts its watchdog; returns when that is on its guard: a detached process,
+/// and where systemd runs a timer of its own as well.
 ///
 /// # Errors
 /// When it does not get that far: then the change must not be made.
 pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), GuardError> {
+    state.forget_decision()?;
     state.set_pending(pending)?;
-    let started = if runs_under_systemd() {
-        start_by_systemd(state, &pending.id, seconds)
-    } else {
-        start_detached(state, &pending.id).map_err(GuardError::Watchdog)
-    };
+    // The process knows what to undo whatever becomes of the folder; the timer comes even if the
+    // process is ended with its session. Whoever is first leaves nothing to the other.
+    let started = start_detached(state, &pending.id)
+        .map_err(GuardError::Watchdog)
+        .and_then(|()| match runs_under_systemd() {
+            true => start_by_systemd(state, &pending.id, seconds),
+            false => Ok(()),
+        });
     if started.is_err() {
         settle(state, pending, Decision::NotMade)?;
     }
@@ -74,11 +84,17 @@ fn start_by_systemd(state: &State, id: &str, seconds: u64) -> Result<(), GuardEr
         format!("--on-active={seconds}"),
     );
     let (program, folder) = (program.to_string_lossy(), state.folder().to_string_lossy());
+    let path = format!(
+        "--setenv=PATH={}",
+        std::env::var("PATH").unwrap_or_default()
+    );
     let args = [
         "--collect",
         &unit,
         &after,
         "--timer-property=AccuracySec=100ms",
+        // iptables is where the user's own PATH has it.
+        &path,
         "--",
         &program,
         "--state-dir",
@@ -139,15 +155,22 @@ pub fn watch(state: &State, id: &str) -> Result<(), PendingError> {
         .write_all(READY.as_bytes())
         .and_then(|()| stdout.flush());
     let mut pause = TICK;
+    let mut version = None;
     loop {
-        if state.decision(id).is_some() {
+        // Decided, or so long ago that another change has been since.
+        if state.last_decision().is_some() {
             return Ok(());
         }
-        // A record that is gone or damaged has not been decided on: what was known is enough.
-        if let Ok(Some(now)) = pending(state)
-            && now.id == id
-        {
-            known = now;
+        let now = state.pending_version();
+        if now != version {
+            version = now;
+            match pending(state) {
+                Ok(Some(now)) if now.id == id => known = now,
+                Ok(Some(_)) => return Ok(()),
+                // A record that is gone or damaged has not been decided on: what was known is
+                // enough.
+                _ => {}
+            }
         }
         if known.left() == 0 {
             let due = |now: &Pending| now.left() == 0;
@@ -186,9 +209,11 @@ fn undo_if(
     still: impl Fn(&Pending) -> bool,
 ) -> Result<bool, PendingError> {
     let lock = match lock::take(state, lock_timeout.min(1)) {
-        Err(LockError::Held { .. }) => {
+        Err(error @ LockError::Held { .. }) => {
             // One that was stopped while it held the lock would hold it for ever.
-            known.applier.end_if_stopped();
+            if let Some(holder) = error.holder() {
+                process::end_if_stopped(holder);
+            }
             lock::take(state, lock_timeout)?
         }
         taken => taken?,
@@ -203,33 +228,62 @@ fn undo_if(
     if !still(&pending) {
         return Ok(false);
     }
-    let (iptables, want) = (pending.iptables(), pending.rules()?);
-    match iptables.read() {
-        Ok(live) if diff::changes(&live.ruleset, &want).is_empty() => {}
-        Ok(live) => Transaction {
-            state,
-            lock: &lock,
-            iptables: &iptables,
-            before: &live.ruleset,
-            want: &want,
-            action: format!("undo {}", pending.before.action),
-            trial: false,
-        }
-        .commit_unremembered()?,
-        Err(error) => {
-            // Somebody has put in what iptables cannot show. What the change made is known.
-            debug!(%error, "undone without a look");
-            let made = parse::parse(&pending.want)?;
-            let script = diff::changes(&made, &want).script();
-            lock.shared_with_children(|| iptables.load(&script))?;
-        }
-    }
+    restore(state, &lock, &pending)?;
+    end_connections(&pending);
     state.forget(&pending.before);
     // It is undone, whether that can be written or not.
     if let Err(error) = settle(state, &pending, decision) {
         debug!(%error, "the decision is not recorded");
     }
     Ok(true)
+}
+
+/// Loads what was there before the change.
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingError> {
+    let (iptables, want) = (pending.iptables(), pending.rules()?);
+    let undone = match iptables.read() {
+        Ok(live) if diff::changes(&live.ruleset, &want).is_empty() => Ok(()),
+        Ok(live) => Transaction {
+            state,
+            lock,
+            iptables: &iptables,
+            before: &live.ruleset,
+            want: &want,
+            action: format!("undo {}", pending.before.action),
+            trial: false,
+        }
+        .commit_unremembered()
+        .map_err(PendingError::from),
+        Err(error) => Err(error.into()),
+    };
+    let Err(error) = undone else {
+        return Ok(());
+    };
+    // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
+    // What the change made is known, and can be emptied all the same.
+    debug!(%error, "undone without a look");
+    let script = diff::refill(&parse::parse(&pending.want)?, &want);
+    lock.shared_with_children(|| iptables.load(&script))
+        .map_err(|_| error)
+}
+
+/// Ends the connections that only the undone change led anywhere: one who comes in through this
+/// machine by a port that the change took would stay cut off for as long as it keeps sending.
+fn end_connections(pending: &Pending) {
+    let forwards = |text: &str| parse::parse(text).ok().as_ref().and_then(unplan);
+    let Some(undone) = forwards(&pending.want) else {
+        return;
+    };
+    let now = forwards(&pending.before.rules).unwrap_or_else(|| ForwardSet {
+        forwards: Vec::new(),
+        ..undone.clone()
+    });
+    // Without the program for it nothing is known of them.
+    let flows = conntrack::flows().unwrap_or_default();
+    let once = [undone];
+    if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
+        debug!(%error, "connections of what was undone go on");
+    }
 }
 
 /// Ends a systemd timer that has nothing to do any more; the watchdog itself sees that by itself.

@@ -362,10 +362,12 @@ pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
         assert!(said.stdout.contains("undone in 2 s"), "{said:?}");
         host.shell(spoil);
         wait_for("the old rules are back", || save(&host) == before);
+        wait_for("no watchdog is left", || !has_watchdog(&host));
+        let said = nvactl(&host, &["confirm"], "");
+        assert_eq!(said.code, 2, "what is undone cannot be kept: {said:?}");
         host.shell("mount -o remount,rw /var/lib; rm -f /var/lib/nvactl/pending-*");
         // Over-mounted, it is the one below that holds the record.
         host.shell("umount /var/lib; mount -t tmpfs tmpfs /var/lib");
-        wait_for("no watchdog is left", || !has_watchdog(&host));
     }
 }
 
@@ -577,4 +579,42 @@ pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
         assert!(shown.contains(words), "{shown}");
         assert_eq!(said.status.code(), Some(code), "{shown}");
     }
+}
+
+/// Somebody leads a packet to a chain that should go: it is emptied all the same.
+pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
+    let host = firewall(backend);
+    let said = nvactl(&host, &["apply", "-", "--confirm", "1"], SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+    host.run("iptables -A INPUT -s 192.0.2.1 -j NVACTL-FORWARD");
+    wait_for("the watchdog is done", || !waits(&host));
+    let saved = save(&host);
+    assert!(saved.contains(":FORWARD ACCEPT"), "{saved}");
+    assert!(!saved.contains("-A NVACTL"), "{saved}");
+    assert!(
+        saved.contains("-A INPUT -s 192.0.2.1/32 -j NVACTL-FORWARD"),
+        "{saved}"
+    );
+}
+
+/// A change whose watchdog slept through its end is none of a later one's.
+pub fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply_for(&host, "1");
+    let old = watchdogs(&host).join(" ");
+    host.run(&format!("kill -STOP {old}"));
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    let later = SPEC.replace("49182", "49199");
+    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
+    assert_eq!(said.code, 0, "{said:?}");
+    let after = save(&host);
+    host.run("sleep 1");
+    host.run(&format!("kill -CONT {old}"));
+    wait_for("the old one is gone", || {
+        watchdogs(&host).join(" ") != old && watchdogs(&host).len() == 1
+    });
+    assert_eq!(save(&host), after);
+    assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
+    assert_eq!(save(&host), after);
 }

@@ -122,6 +122,25 @@ pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     }
 }
 
+/// One who came in through the machine itself by a port that the change took gets it back.
+pub fn what_came_by_an_undone_change_is_ended(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_udp(&lab.pod, "pod", 5353);
+    serve_udp(&lab.firewall, "firewall", 53);
+    let without: String = SPEC
+        .lines()
+        .filter(|line| !line.contains("dns"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    lab.apply(&without);
+    let said = lab.nvactl_with(&["apply", "-", "--confirm", "600"], SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+    let dns = steady(&lab, 53);
+    assert_eq!(answer(&dns), "pod 10.3.0.4");
+    assert_eq!(lab.nvactl(&["confirm", "--cancel"]).code, 0);
+    assert_eq!(answer(&dns), format!("firewall {CLIENT}"));
+}
+
 /// The connections sent to a port, without what changes by itself.
 fn entries(lab: &Lab, port: &str) -> String {
     let listed = lab.firewall.shell(&format!(
