@@ -62,6 +62,14 @@ pub struct Drift {
     pub forward: Option<String>,
 }
 
+impl Drift {
+    /// Whether it is a rule, and not a chain or a jump.
+    #[must_use]
+    pub fn is_rule(&self) -> bool {
+        self.line.starts_with("-A NVACTL-")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
@@ -87,11 +95,13 @@ pub fn compare(have: &Ruleset, want: &ForwardSet) -> Comparison {
     };
     let expected = comparison.compare_forwards(have, held.as_ref(), want);
     comparison.drift = drift(have, &expected);
+    let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
         && comparison.removed.is_empty()
         && comparison.changed.is_empty()
-        && comparison.drift.is_empty();
+        && comparison.drift.iter().all(in_front)
+        && !diff::holds_the_same(have, &plan(want), false);
     comparison
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::listeners::Listeners;
 use crate::net::{Port, Protocol};
-use crate::packet::Packet;
+use crate::packet::{Packet, Tracked};
 use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet, TargetPorts};
@@ -22,7 +22,13 @@ pub struct Flow {
     pub reply_port: Port,
     /// Whether a reply has come.
     pub replied: bool,
+    /// Whether both sides, or one, have ended it already.
+    pub closing: bool,
 }
+
+/// The states of a TCP connection that is at its end (`tcp_conntrack_names` in
+/// `nf_conntrack_proto_tcp.c`).
+const CLOSING: [&str; 5] = ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"];
 
 impl Flow {
     /// Reads a line of `conntrack -L` (conntrack(8)): the words of the first direction, then the
@@ -44,14 +50,19 @@ impl Flow {
             reply_source: nth("src", 1)?.parse().ok()?,
             reply_port: nth("sport", 1)?.parse().ok()?,
             replied: !line.contains("[UNREPLIED]"),
+            closing: line
+                .split_ascii_whitespace()
+                .nth(3)
+                .is_some_and(|state| CLOSING.contains(&state)),
         })
     }
 
-    /// The forward that leads this connection where it goes.
+    /// The forward that leads this connection where it goes, if it was translated at all.
     #[must_use]
     pub fn leader<'s>(&self, listeners: &Listeners<'s>) -> Option<&'s Forward> {
         let forward = listeners.taker(self.protocol, self.destination, self.destination_port)?;
-        let leads = forward.target.address == self.reply_source
+        let leads = self.destination != self.reply_source
+            && forward.target.address == self.reply_source
             && self.port_behind(forward) == self.reply_port;
         leads.then_some(forward)
     }
@@ -80,10 +91,12 @@ impl Flow {
             source: Some(self.source),
             destinations: &now,
             ports: self.reply_port.into(),
+            source_ports: None,
             ingress: None,
             egress: None,
             local: Some(false),
             translated_from: translated.then(|| (then.as_slice(), self.destination_port.into())),
+            tracked: Tracked::New,
         };
         let nowhere = ChainName::from("");
         let walked = walk(

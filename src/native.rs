@@ -1,24 +1,57 @@
 //! Base chains of nft's own that see forwarded packets: iptables does not show them, and a drop in
 //! any of them is final.
 
+use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use crate::net::{Port, PortRange, Protocol};
-use crate::packet::{Packet, all};
+use crate::net::{Interface, Port, PortRange, Protocol};
+use crate::packet::{Packet, Tracked, all, any};
+use crate::rule::Match;
 
-/// A chain at the forward hook, as `nft -j` lists it (libnftables-json(5)).
+/// A base chain that forwarded packets come through, as `nft -j` lists it (libnftables-json(5)).
 #[derive(Debug, Clone, PartialEq)]
 pub struct NativeChain {
     pub family: String,
     pub table: String,
     pub name: String,
+    pub hook: Hook,
     pub drops_by_policy: bool,
+    /// Whether any chain of its table drops: a jump may lead there.
+    pub table_drops: bool,
     /// The expressions of each rule.
     pub rules: Vec<Vec<Value>>,
 }
 
-/// What a chain does to a packet.
+/// Where a chain sees packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Before they are translated; `ingress` is one such.
+    Prerouting,
+    Forward,
+    Postrouting,
+}
+
+impl Hook {
+    /// As `nft -j` names it.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "ingress" | "prerouting" => Some(Hook::Prerouting),
+            "forward" => Some(Hook::Forward),
+            "postrouting" => Some(Hook::Postrouting),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a rule drops something.
+#[must_use]
+pub fn rule_drops(rule: &[Value]) -> bool {
+    rule.iter().any(|one| verdict(one) == Some(Verdict::Drop))
+}
+
+/// What a chain does to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Passes,
     /// As far as it can be told, it may be dropped.
@@ -36,37 +69,35 @@ impl NativeChain {
     /// Whether it drops anything at all.
     #[must_use]
     pub fn drops(&self) -> bool {
-        let drop = |rule: &Vec<Value>| rule.iter().any(|one| verdict(one) == Some(Verdict::Drop));
-        self.drops_by_policy || self.rules.iter().any(drop)
+        self.drops_by_policy || self.rules.iter().any(|rule| rule_drops(rule))
     }
 
     /// What becomes of a forward's first packet. Conditions that are not read here may hold or not,
     /// and a jump may lead to a drop.
     #[must_use]
     pub fn fate(&self, packet: &Packet<'_>) -> Fate {
-        if self.family == "ip6" {
-            return Fate::Passes;
-        }
-        let mut maybe = false;
+        let (mut may_drop, mut may_accept) = (false, false);
         for rule in &self.rules {
             let holds = all(rule.iter().map(|one| asks(one, packet)));
-            let verdict = rule.iter().find_map(verdict_on);
+            let verdict = rule.iter().find_map(|one| verdict_on(one, packet));
             match (holds, verdict) {
                 (Some(false), _) | (_, None) => {}
-                (Some(true), Some(Verdict::Accept)) if !maybe => return Fate::Passes,
-                (Some(true), Some(Verdict::Drop)) if !maybe => return Fate::Dropped,
+                (Some(true), Some(Verdict::Accept)) if !may_drop => return Fate::Passes,
                 (Some(true), Some(Verdict::Accept)) => return Fate::MayBeDropped,
-                // What may have been accepted before is not dropped for certain.
-                _ => maybe = true,
+                (Some(true), Some(Verdict::Drop)) if !may_accept => return Fate::Dropped,
+                (_, Some(Verdict::Drop)) => may_drop = true,
+                (_, Some(Verdict::Accept)) => may_accept = true,
+                // Where a jump leads is not looked into, but whether anything is dropped there.
+                (_, Some(Verdict::Elsewhere)) => {
+                    may_drop |= self.table_drops;
+                    may_accept = true;
+                }
             }
         }
-        match (self.drops_by_policy, maybe) {
-            (true, false) => Fate::Dropped,
-            (true, true) => Fate::MayBeDropped,
-            (false, true) if self.drops() => Fate::MayBeDropped,
-            // Jumps lead to chains that are not looked into.
-            (false, true) if self.rules.iter().flatten().any(is_jump) => Fate::MayBeDropped,
-            (false, _) => Fate::Passes,
+        match (self.drops_by_policy, may_drop, may_accept) {
+            (true, _, false) => Fate::Dropped,
+            (false, false, _) => Fate::Passes,
+            _ => Fate::MayBeDropped,
         }
     }
 }
@@ -89,16 +120,16 @@ fn verdict(expression: &Value) -> Option<Verdict> {
     }
 }
 
-/// The same, where a map decides by the state: a first packet is new.
-fn verdict_on(expression: &Value) -> Option<Verdict> {
+/// The same, where a map decides by the state.
+fn verdict_on(expression: &Value, packet: &Packet<'_>) -> Option<Verdict> {
     let Some(map) = expression.get("vmap") else {
         return verdict(expression);
     };
     match map["key"]["ct"]["key"].as_str() {
         Some("state") => {
             let mut pairs = members(&map["data"]);
-            let new = pairs.find(|pair| pair[0] == "new")?;
-            verdict_on(&new[1])
+            let own = pairs.find(|pair| pair[0] == state(packet))?;
+            verdict(&own[1])
         }
         _ => Some(Verdict::Elsewhere),
     }
@@ -115,65 +146,90 @@ fn asks(expression: &Value, packet: &Packet<'_>) -> Option<bool> {
     (passing || verdict(expression).is_some()).then_some(true)
 }
 
-fn is_jump(expression: &Value) -> bool {
-    ["jump", "goto", "vmap"]
-        .iter()
-        .any(|name| expression.get(name).is_some())
+fn state(packet: &Packet<'_>) -> &'static str {
+    match packet.tracked {
+        Tracked::NotYet => "untracked",
+        Tracked::New => "new",
+        Tracked::Established => "established",
+    }
 }
 
 fn condition(asked: &Value, packet: &Packet<'_>) -> Option<bool> {
     let (left, right) = (&asked["left"], &asked["right"]);
-    let holds = if let Some(payload) = left.get("payload") {
-        let words = (payload["protocol"].as_str()?, payload["field"].as_str()?);
-        match words {
-            ("tcp", "dport") => of_protocol(packet, Protocol::Tcp, right),
-            ("udp", "dport") => of_protocol(packet, Protocol::Udp, right),
-            ("th", "dport") => ports(right, packet),
-            ("ip", "protocol") => Some(right == packet.protocol.as_str()),
-            ("ip", "daddr") => address(right, packet),
-            _ => None,
-        }
-    } else if let Some(meta) = left.get("meta") {
-        let is = |name: Option<&crate::net::Interface>| {
-            let (name, asked) = (name?, right.as_str()?);
-            (!asked.contains('*')).then(|| name.as_str() == asked)
-        };
-        match meta["key"].as_str()? {
-            "iifname" | "iif" => is(packet.ingress),
-            "oifname" | "oif" => is(packet.egress),
-            "l4proto" => Some(right == packet.protocol.as_str()),
-            "nfproto" => Some(right == "ipv4"),
-            _ => None,
-        }
-    } else if let Some(ct) = left.get("ct") {
-        let asks = |word: &str| *right == word || members(right).any(|one| one == word);
-        match ct["key"].as_str()? {
-            "state" => Some(asks("new")),
-            "status" => (asks("dnat") && packet.translated_from.is_some()).then_some(true),
-            _ => None,
-        }
-    } else {
-        None
+    let negated = match asked["op"].as_str()? {
+        "==" | "in" => false,
+        "!=" => true,
+        _ => return None,
     };
-    match asked["op"].as_str()? {
-        "==" | "in" => holds,
-        "!=" => holds.map(|holds| !holds),
-        _ => None,
+    let answer = |holds: Option<bool>| holds.map(|holds| holds != negated);
+    if let Some(payload) = left.get("payload") {
+        let words = (payload["protocol"].as_str()?, payload["field"].as_str()?);
+        // Another protocol's field is not there: the rule does not match, negated or not.
+        let of = |protocol| {
+            if packet.protocol == protocol {
+                answer(ports(right, packet))
+            } else {
+                Some(false)
+            }
+        };
+        return match words {
+            ("tcp", "dport") => of(Protocol::Tcp),
+            ("udp", "dport") => of(Protocol::Udp),
+            ("th", "dport") => answer(ports(right, packet)),
+            ("ip", "protocol") => answer(is(right, packet.protocol.as_str())),
+            ("ip", "daddr") => answer(addresses(right, |net| {
+                packet.holds(&Match::Destination(net))
+            })),
+            ("ip", "saddr") => answer(addresses(right, |net| packet.holds(&Match::Source(net)))),
+            ("ip6" | "icmp" | "icmpv6", _) => Some(false),
+            _ => None,
+        };
     }
+    if let Some(meta) = left.get("meta") {
+        let name = |interface: Option<&Interface>| is(right, interface?.as_str());
+        return answer(match meta["key"].as_str()? {
+            "iifname" | "iif" => name(packet.ingress),
+            "oifname" | "oif" => name(packet.egress),
+            "l4proto" => is(right, packet.protocol.as_str()),
+            "nfproto" => is(right, "ipv4"),
+            _ => None,
+        });
+    }
+    let ct = left.get("ct")?;
+    let asks = |word: &str| *right == word || members(right).any(|one| one == word);
+    answer(match ct["key"].as_str()? {
+        "state" => Some(asks(state(packet))),
+        "status" => (asks("dnat") && packet.translated_from.is_some()).then_some(true),
+        _ => None,
+    })
 }
 
-fn of_protocol(packet: &Packet<'_>, protocol: Protocol, right: &Value) -> Option<bool> {
-    if packet.protocol == protocol {
-        ports(right, packet)
-    } else {
-        Some(false)
+/// Whether a value is this word, or a set that has it. A named set, or a pattern, cannot be told.
+fn is(right: &Value, word: &str) -> Option<bool> {
+    if right.get("set").is_some() {
+        return any(members(right).map(|one| is(one, word)));
     }
+    let text = right.as_str()?;
+    let plain = !text.starts_with('@') && !text.contains('*');
+    plain.then(|| text == word)
 }
 
 /// The members of a set, or of a list of flags.
 fn members(right: &Value) -> impl Iterator<Item = &Value> {
     let set = right.get("set").unwrap_or(right);
     set.as_array().into_iter().flatten()
+}
+
+/// Whether an address is a net's, or one of a set of nets.
+fn addresses(right: &Value, within: impl Fn(Ipv4Net) -> Option<bool> + Copy) -> Option<bool> {
+    if right.get("set").is_some() {
+        return any(members(right).map(|one| addresses(one, within)));
+    }
+    let net = match right.get("prefix") {
+        Some(prefix) => format!("{}/{}", prefix["addr"].as_str()?, prefix["len"]),
+        None => format!("{}/32", right.as_str()?),
+    };
+    within(net.parse().ok()?)
 }
 
 fn ports(right: &Value, packet: &Packet<'_>) -> Option<bool> {
@@ -186,23 +242,15 @@ fn ports(right: &Value, packet: &Packet<'_>) -> Option<bool> {
         Some(_) => members(right).map(range).collect::<Option<Vec<_>>>()?,
         None => vec![range(right)?],
     };
-    packet.holds(&crate::rule::Match::DestinationPorts(ranges))
-}
-
-fn address(right: &Value, packet: &Packet<'_>) -> Option<bool> {
-    let net = match right.get("prefix") {
-        Some(prefix) => format!("{}/{}", prefix["addr"].as_str()?, prefix["len"]),
-        None => format!("{}/32", right.as_str()?),
-    };
-    packet.holds(&crate::rule::Match::Destination(net.parse().ok()?))
+    packet.holds(&Match::DestinationPorts(ranges))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Interface;
     use serde_json::json;
 
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
     #[test]
     fn a_forward_s_packet_is_followed_as_far_as_the_chain_is_understood() {
         let (eth0, to): (Interface, _) = ("eth0".parse().expect("a name"), "10.224.0.118");
@@ -212,10 +260,12 @@ mod tests {
             source: None,
             destinations: &to,
             ports: "80".parse().expect("a port"),
+            source_ports: None,
             ingress: Some(&eth0),
             egress: Some(&eth0),
             local: Some(false),
             translated_from: Some((&listen, "49182".parse().expect("a port"))),
+            tracked: Tracked::New,
         };
         let port = |right: Value| json!({"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": right}});
         let status =
@@ -229,6 +279,9 @@ mod tests {
         let limit = json!({"limit": {"rate": 10, "per": "second"}});
         let known = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["invalid", {"drop": null}]]}}});
         let new = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["new", {"drop": null}]]}}});
+        let within = |right: Value| json!({"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": right}});
+        let protocol = |right: Value, op: &str| json!({"match": {"op": op, "left": {"meta": {"key": "l4proto"}}, "right": right}});
+        let udp = json!({"match": {"op": "!=", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 53}});
         let counter = json!({"counter": {"packets": 0, "bytes": 0}});
         for (policy, rules, fate) in [
             (true, vec![], Fate::Dropped),
@@ -260,9 +313,40 @@ mod tests {
                 Fate::MayBeDropped,
             ),
             (true, vec![vec![state, accept.clone()]], Fate::Dropped),
-            (true, vec![vec![status, accept.clone()]], Fate::Passes),
+            (
+                true,
+                vec![vec![status.clone(), accept.clone()]],
+                Fate::Passes,
+            ),
             (true, vec![vec![mark, accept.clone()]], Fate::MayBeDropped),
             (false, vec![vec![jump]], Fate::MayBeDropped),
+            (
+                true,
+                vec![
+                    vec![within(json!("198.51.100.0")), accept.clone()],
+                    vec![status.clone(), accept.clone()],
+                ],
+                Fate::Passes,
+            ),
+            (
+                false,
+                vec![vec![
+                    protocol(json!({"set": ["tcp", "udp"]}), "=="),
+                    drop.clone(),
+                ]],
+                Fate::Dropped,
+            ),
+            (
+                false,
+                vec![vec![protocol(json!("@these"), "=="), drop.clone()]],
+                Fate::MayBeDropped,
+            ),
+            (
+                false,
+                vec![vec![protocol(json!("tcp"), "!="), drop.clone()]],
+                Fate::Passes,
+            ),
+            (false, vec![vec![udp, drop.clone()]], Fate::Passes),
             (true, vec![vec![limit, accept.clone()]], Fate::MayBeDropped),
             (false, vec![vec![known.clone()]], Fate::Passes),
             (
@@ -277,6 +361,8 @@ mod tests {
                 family: "inet".into(),
                 table: "t".into(),
                 name: "c".into(),
+                hook: Hook::Forward,
+                table_drops: true,
                 drops_by_policy: policy,
                 rules: rules.clone(),
             };

@@ -45,7 +45,15 @@ impl ReversePath {
     }
 }
 
-/// The interfaces of a machine.
+/// A question to the kernel's routing: where would this packet go?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Packet<'n> {
+    pub to: Ipv4Addr,
+    /// One that comes in, from this address and by this interface; else the machine's own.
+    pub came: Option<(Ipv4Addr, &'n Interface)>,
+}
+
+/// The interfaces of a machine; none where they cannot be listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links(pub Vec<Link>);
 

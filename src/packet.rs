@@ -1,4 +1,4 @@
-//! The first packet of a connection, as far as it is known, and what a rule's conditions say of it.
+//! A packet, as far as it is known, and what a rule's conditions say of it.
 //!
 //! Every answer is one of three: it holds for all such packets, for none, or it cannot be told.
 
@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use crate::net::{Interface, PortRange, Protocol};
 use crate::parse;
 use crate::rule::{Conntrack, CtState, Match, Rule};
+use crate::token::Token;
 
 /// What is known of a packet, or of many that are alike, where it meets a rule.
 #[derive(Debug, Clone)]
@@ -15,16 +16,42 @@ pub struct Packet<'p> {
     pub source: Option<Ipv4Addr>,
     /// What it carries now; one of these. Empty: not known.
     pub destinations: &'p [Ipv4Addr],
+    /// The destination port; one of these.
     pub ports: PortRange,
+    /// The source port, if it is known to be one of these.
+    pub source_ports: Option<PortRange>,
     pub ingress: Option<&'p Interface>,
     pub egress: Option<&'p Interface>,
     /// Whether the destination is the machine's own.
     pub local: Option<bool>,
-    /// Where it was sent before DNAT, if that has been done.
+    /// Where the connection's first packet was sent before DNAT, if that has been done.
     pub translated_from: Option<(&'p [Ipv4Addr], PortRange)>,
+    pub tracked: Tracked,
+}
+
+/// What connection tracking says of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracked {
+    /// The table raw comes before it: there every packet is INVALID and none is NEW (measured, nft
+    /// and legacy).
+    NotYet,
+    /// The first of its connection.
+    New,
+    /// A reply, or what follows.
+    Established,
 }
 
 impl Packet<'_> {
+    /// The same before connection tracking has seen it.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self {
+            translated_from: None,
+            tracked: Tracked::NotYet,
+            ..self.clone()
+        }
+    }
+
     /// Whether all conditions of a rule hold.
     #[must_use]
     pub fn meets(&self, rule: &Rule) -> Option<bool> {
@@ -56,10 +83,7 @@ impl Packet<'_> {
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
             Match::DestinationIsLocal => self.local,
             Match::Comment(_) => Some(true),
-            Match::Other(words) => {
-                let condition = parse::negated(words)?;
-                self.holds(&condition).map(|holds| !holds)
-            }
+            Match::Other(words) => other(self, words),
         }
     }
 
@@ -71,30 +95,55 @@ impl Packet<'_> {
     ) -> Option<bool> {
         all([
             Some(protocol == self.protocol),
-            // A client's port may be any.
-            source.map_or(Some(true), |_| None),
+            source.map_or(Some(true), |range| covers(*range, self.source_ports?)),
             destination.map_or(Some(true), |range| covers(*range, self.ports)),
         ]
         .into_iter())
     }
 
-    /// A first packet is NEW, and translated or not.
+    /// NEW or the like, and at the same time translated or not.
     fn is_tracked_as(&self, asked: &Conntrack) -> Option<bool> {
         let (destinations, ports) = self
             .translated_from
             .unwrap_or((self.destinations, self.ports));
-        let states = &asked.states;
-        let state = states.is_empty()
-            || states.contains(&CtState::New)
-            || (self.translated_from.is_some() && states.contains(&CtState::Dnat));
         let address = asked.original_destination;
         let range = asked.original_destination_port;
         all([
-            Some(state),
+            Some(asked.states.is_empty() || self.is_in(&asked.states)),
             address.map_or(Some(true), |asked| among(destinations, |ip| *ip == asked)),
             range.map_or(Some(true), |range| covers(range, ports)),
         ]
         .into_iter())
+    }
+
+    /// Whether it is in one of these states.
+    pub(crate) fn is_in(&self, states: &[CtState]) -> bool {
+        let own = match self.tracked {
+            Tracked::NotYet => CtState::Invalid,
+            Tracked::New => CtState::New,
+            Tracked::Established => CtState::Established,
+        };
+        let translated = self.translated_from.is_some() && states.contains(&CtState::Dnat);
+        states.contains(&own) || translated
+    }
+}
+
+/// What is asked in words that nvactl does not plan, as far as it is about these packets.
+fn other(packet: &Packet<'_>, words: &[Token]) -> Option<bool> {
+    if let Some(condition) = parse::negated(words) {
+        return packet.holds(&condition).map(|holds| !holds);
+    }
+    let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
+    match spelled.as_slice() {
+        // Of tcp and udp the model has matches.
+        ["-p", "all"] => Some(true),
+        ["-p", _] => Some(false),
+        ["-m", "state", "--state", states] => {
+            let state = |word: &str| CtState::ALL.iter().find(|(_, name)| *name == word);
+            let states = states.split(',').map(|word| Some(state(word)?.0));
+            Some(packet.is_in(&states.collect::<Option<Vec<_>>>()?))
+        }
+        _ => None,
     }
 }
 
@@ -132,7 +181,8 @@ pub(crate) fn all(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     known
 }
 
-fn any(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+/// Whether one holds.
+pub(crate) fn any(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     all(each.map(|one| one.map(|holds| !holds))).map(|none| !none)
 }
 
@@ -151,17 +201,22 @@ mod tests {
             source: None,
             destinations: &own,
             ports: "8000-8010".parse().expect("a range"),
+            source_ports: None,
             ingress: Some(&interface),
             egress: None,
             local: Some(true),
             translated_from: None,
+            tracked: Tracked::New,
         };
         for (words, answer) in [
             ("", Some(true)),
             ("-p tcp", Some(true)),
             ("-p udp", Some(false)),
             ("! -p udp", Some(true)),
-            ("-p icmp", None),
+            ("-p icmp", Some(false)),
+            ("! -p icmp", None),
+            ("-m state --state RELATED,ESTABLISHED", Some(false)),
+            ("-m state --state INVALID,NEW", Some(true)),
             ("-i eth0", Some(true)),
             ("-i eth1", Some(false)),
             ("! -i eth0", Some(false)),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::net::{Port, Protocol};
-use crate::spec::{Forward, ForwardSet, TargetPorts};
+use crate::spec::{Forward, TargetPorts};
 
 /// One port to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl fmt::Display for Outcome {
             Outcome::Unanswered => f.write_str("no answer, nor a refusal"),
             Outcome::Refused => f.write_str("refused"),
             Outcome::TimedOut => f.write_str("timed out"),
-            Outcome::Unreachable => f.write_str("unreachable, says a router"),
+            Outcome::Unreachable => f.write_str("unreachable"),
             Outcome::Unexpected(what) => f.write_str(what),
             Outcome::Failed(why) => write!(f, "not tried: {why}"),
         }
@@ -103,8 +103,8 @@ impl fmt::Display for Outcome {
 
 /// The targets' own ports, as the firewall reaches them: each that packets may carry there.
 #[must_use]
-pub fn targets(set: &ForwardSet) -> Vec<Endpoint<'_>> {
-    endpoints(set, |forward| match forward.target.ports {
+pub fn targets(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
+    endpoints(forwards, |forward| match forward.target.ports {
         TargetPorts::Kept => forward.listen.ports,
         TargetPorts::Range(ports) => ports,
     })
@@ -112,16 +112,16 @@ pub fn targets(set: &ForwardSet) -> Vec<Endpoint<'_>> {
 
 /// The listeners' ports, as clients reach them.
 #[must_use]
-pub fn listeners(set: &ForwardSet) -> Vec<Endpoint<'_>> {
-    endpoints(set, |forward| forward.listen.ports)
+pub fn listeners(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
+    endpoints(forwards, |forward| forward.listen.ports)
 }
 
 fn endpoints(
-    set: &ForwardSet,
+    forwards: &[Forward],
     ports: impl Fn(&Forward) -> crate::net::PortRange,
 ) -> Vec<Endpoint<'_>> {
     let mut endpoints = Vec::new();
-    for forward in &set.forwards {
+    for forward in forwards {
         let range = ports(forward);
         let numbers = range.first().number()..=range.last().number();
         let ports = numbers.filter_map(Port::new);
@@ -225,13 +225,13 @@ forwards:
             let numbers = endpoints.iter().map(|endpoint| endpoint.port.number());
             numbers.collect()
         };
-        let tried = listeners(&set);
+        let tried = listeners(&set.forwards);
         assert_eq!(
             ports(&tried),
             [6000, 6001, 6002, 6003, 6004, 6005, 6006, 6007]
         );
         assert_eq!(
-            ports(&targets(&set)),
+            ports(&targets(&set.forwards)),
             [7000, 7001, 7002, 7003, 7004, 80, 6007]
         );
 

@@ -4,12 +4,14 @@ use std::net::Ipv4Addr;
 
 use crate::foreign;
 use crate::line::Line;
-use crate::packet::Packet;
+use crate::net::PortRange;
+use crate::packet::{Packet, Tracked};
 use crate::plan::{FORWARD, POSTROUTING, PREROUTING};
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Firewall, Forward};
-use crate::walk::{is_notrack, walk};
+use crate::spec::{Firewall, Forward, Snat};
+use crate::unplan::name_of;
+use crate::walk::{Decider, is_notrack, walk};
 
 /// A rule, or a policy, in a packet's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Shadow<'r> {
     pub rule: Option<&'r Rule>,
     /// Whether it takes every packet of the forward, or only may take some.
     pub certain: bool,
+    /// Whether it is about what targets answer.
+    pub reply: bool,
 }
 
 impl Shadow<'_> {
@@ -38,6 +42,13 @@ impl Shadow<'_> {
         self.rule.is_none() && self.table == TableName::Filter
     }
 
+    /// Whether it only comes first because nvactl's jump does not: applying puts that right, and
+    /// leaves the rule to those who made it.
+    #[must_use]
+    pub fn ends_with_the_jump_first(&self) -> bool {
+        matches!(self.table, TableName::Filter | TableName::Nat)
+    }
+
     /// The command that takes it out of the way.
     #[must_use]
     pub fn removal(&self) -> String {
@@ -54,134 +65,273 @@ impl Shadow<'_> {
         foreign::program_of(self.chain)
     }
 
-    /// What it does to the packet, as a verb.
+    /// What it does, as a verb with its object.
     #[must_use]
     pub fn does(&self) -> &'static str {
-        let Some(target) = self.rule.and_then(|rule| rule.target.as_ref()) else {
-            return "drops";
-        };
-        match (self.table, target) {
-            (_, target) if is_notrack(target) => "takes out of connection tracking",
-            (TableName::Nat, Target::Accept) => "exempts from translation",
-            (TableName::Nat, Target::Snat(_) | Target::Masquerade) => "gives another source to",
-            (TableName::Nat, _) => "sends elsewhere",
-            (_, target) if matches!(target.name(), "DROP" | "REJECT") => "drops",
-            _ => "takes",
+        let target = self.rule.and_then(|rule| rule.target.as_ref());
+        let name = target.map_or("DROP", Target::name);
+        match (self.table, name, self.reply) {
+            _ if target.is_some_and(is_notrack) => "takes out of connection tracking its packets",
+            (TableName::Nat, "ACCEPT" | "RETURN", _) => "exempts from translation its packets",
+            (TableName::Nat, "SNAT" | "MASQUERADE", _) => "gives another source to its packets",
+            (TableName::Nat, ..) => "sends elsewhere its packets",
+            (_, "DROP" | "REJECT" | "RETURN", true) => "drops the replies to its packets",
+            (_, "DROP" | "REJECT" | "RETURN", false) => "drops its packets",
+            _ => "takes its packets",
         }
     }
 }
 
-/// What stands in a forward's way, in the order of a packet's way: in front of nvactl's jumps, and
-/// in the tables where nvactl has none. `own` are the machine's addresses where clients come in, as
-/// far as they are known.
+/// A forward on the machine it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'s> {
+    pub forward: &'s Forward,
+    pub firewall: &'s Firewall,
+    /// The machine's addresses where clients come in, as far as they are known.
+    pub own: &'s [Ipv4Addr],
+}
+
+/// The packets of one of a forward's connections, at each hook that they meet.
+#[derive(Debug)]
+pub struct Packets<'s> {
+    /// The first, before it is translated.
+    pub arriving: Packet<'s>,
+    /// The same on its way to the target.
+    pub passing: Packet<'s>,
+    /// The same, about to leave.
+    pub leaving: Packet<'s>,
+    /// What the target answers.
+    pub answer: Packet<'s>,
+    /// The same on its way to the client.
+    pub returning: Packet<'s>,
+}
+
+impl Situation<'_> {
+    /// Gives the packets to `work`: they borrow from addresses that live as long.
+    pub fn with_packets<T>(&self, work: impl FnOnce(&Packets<'_>) -> T) -> T {
+        let Situation {
+            forward,
+            firewall,
+            own,
+        } = self;
+        let one = forward.listen.address.map(|address| [address]);
+        let listen = one.as_ref().map_or(*own, |one| one.as_slice());
+        let (target, behind) = ([forward.target.address], forward.ports_behind());
+        let snat = match firewall.snat {
+            Snat::Address(address) => vec![address],
+            Snat::Masquerade => Vec::new(),
+        };
+        let arriving = Packet {
+            protocol: forward.protocol,
+            source: None,
+            destinations: listen,
+            ports: forward.listen.ports,
+            source_ports: None,
+            ingress: Some(&firewall.ingress),
+            egress: None,
+            local: Some(true),
+            translated_from: None,
+            tracked: Tracked::New,
+        };
+        let passing = Packet {
+            destinations: &target,
+            ports: behind,
+            egress: Some(&firewall.egress),
+            local: Some(false),
+            translated_from: Some((listen, forward.listen.ports)),
+            ..arriving.clone()
+        };
+        let leaving = Packet {
+            ingress: None,
+            ..passing.clone()
+        };
+        let answer = Packet {
+            source: Some(forward.target.address),
+            destinations: &snat,
+            ports: PortRange::ALL,
+            source_ports: Some(behind),
+            ingress: Some(&firewall.egress),
+            egress: None,
+            local: Some(true),
+            tracked: Tracked::Established,
+            ..passing.clone()
+        };
+        let returning = Packet {
+            destinations: &[],
+            egress: Some(&firewall.ingress),
+            local: Some(false),
+            ..answer.clone()
+        };
+        work(&Packets {
+            arriving,
+            passing,
+            leaving,
+            answer,
+            returning,
+        })
+    }
+}
+
+/// What stands in a forward's way, in the order of a packet's way and of its answer's: in front of
+/// nvactl's jumps, and in the tables where nvactl has none.
 #[must_use]
-pub fn shadows<'r>(
-    ruleset: &'r Ruleset,
-    forward: &Forward,
-    firewall: &Firewall,
-    own: &[Ipv4Addr],
-) -> Vec<Shadow<'r>> {
-    let one = forward.listen.address.map(|address| [address]);
-    let listen = one.as_ref().map_or(own, |one| one.as_slice());
-    let target = [forward.target.address];
-    let arriving = Packet {
-        protocol: forward.protocol,
-        source: None,
-        destinations: listen,
-        ports: forward.listen.ports,
-        ingress: Some(&firewall.ingress),
-        egress: None,
-        local: Some(true),
-        translated_from: None,
-    };
-    let passing = Packet {
-        destinations: &target,
-        ports: forward.ports_behind(),
-        egress: Some(&firewall.egress),
-        local: Some(false),
-        translated_from: Some((listen, forward.listen.ports)),
-        ..arriving.clone()
-    };
-    let leaving = Packet {
+pub fn shadows<'r>(ruleset: &'r Ruleset, situation: &Situation<'_>) -> Vec<Shadow<'r>> {
+    situation.with_packets(|packets| found(ruleset, situation.firewall, packets))
+}
+
+fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -> Vec<Shadow<'r>> {
+    use ChainName::{Forward, Postrouting, Prerouting};
+    use TableName::{Filter, Mangle, Nat, Raw, Security};
+    let Packets {
+        arriving,
+        passing,
+        leaving,
+        answer,
+        returning,
+    } = packets;
+    let (first, first_answer) = (arriving.untracked(), answer.untracked());
+    let home = Packet {
         ingress: None,
-        ..passing.clone()
+        ..returning.clone()
     };
-    let own = |name| ChainName::from(name);
-    let nowhere = || own("");
     // The order of the hooks, and of the tables at each (nf_ip_hook_priorities in
-    // linux/netfilter_ipv4.h).
+    // linux/netfilter_ipv4.h). Answers do not come to nat.
     let hooks = [
-        (TableName::Raw, ChainName::Prerouting, nowhere(), &arriving),
-        (
-            TableName::Mangle,
-            ChainName::Prerouting,
-            nowhere(),
-            &arriving,
-        ),
-        (
-            TableName::Nat,
-            ChainName::Prerouting,
-            own(PREROUTING),
-            &arriving,
-        ),
-        (TableName::Mangle, ChainName::Forward, nowhere(), &passing),
-        (
-            TableName::Filter,
-            ChainName::Forward,
-            own(FORWARD),
-            &passing,
-        ),
-        (TableName::Security, ChainName::Forward, nowhere(), &passing),
-        (
-            TableName::Mangle,
-            ChainName::Postrouting,
-            nowhere(),
-            &leaving,
-        ),
-        (
-            TableName::Nat,
-            ChainName::Postrouting,
-            own(POSTROUTING),
-            &leaving,
-        ),
+        (Raw, Prerouting, "", &first, false),
+        (Mangle, Prerouting, "", arriving, false),
+        (Nat, Prerouting, PREROUTING, arriving, false),
+        (Mangle, Forward, "", passing, false),
+        (Filter, Forward, FORWARD, passing, false),
+        (Security, Forward, "", passing, false),
+        (Mangle, Postrouting, "", leaving, false),
+        (Nat, Postrouting, POSTROUTING, leaving, false),
+        (Raw, Prerouting, "", &first_answer, true),
+        (Mangle, Prerouting, "", answer, true),
+        (Mangle, Forward, "", returning, true),
+        (Filter, Forward, FORWARD, returning, true),
+        (Security, Forward, "", returning, true),
+        (Mangle, Postrouting, "", &home, true),
     ];
-    let mut found = Vec::new();
-    for (table, chain, until, packet) in hooks {
-        let walked = walk(ruleset, table, &chain, packet, &until);
-        let takers = walked.deciders.iter().filter(|decider| {
-            let target = decider.rule.target.as_ref();
-            target.is_some_and(|target| takes(table, target, decider.certain))
-        });
-        found.extend(takers.map(|decider| Shadow {
-            table,
-            chain: decider.chain,
-            rule: Some(decider.rule),
-            certain: decider.certain,
-        }));
-        let tables = ruleset.tables.get(&table);
-        let Some((chain, body)) = tables.and_then(|table| table.get_key_value(&chain)) else {
+    let mut found: Vec<Shadow<'r>> = Vec::new();
+    for (table, chain, until, packet, reply) in hooks {
+        let Some((chain, body)) = ruleset
+            .tables
+            .get(&table)
+            .and_then(|table| table.get_key_value(&chain))
+        else {
             continue;
         };
-        if walked.ends && body.policy == Some(Policy::Drop) {
-            found.push(Shadow {
+        let drops = body.policy == Some(Policy::Drop);
+        let walked = walk(ruleset, table, chain, packet, &ChainName::from(until));
+        for decider in &walked.deciders {
+            let target = decider.rule.target.as_ref();
+            let Some(certain) = target.and_then(|target| takes(table, target, drops, firewall))
+            else {
+                continue;
+            };
+            let shadow = Shadow {
+                table,
+                chain: decider.chain,
+                rule: Some(decider.rule),
+                certain: certain && decider.certain,
+                reply,
+            };
+            // Another's SNAT for some packets only, as Docker's for its containers, leaves them
+            // their way back.
+            // A client's port may be any, so nearly every rule may take some answers.
+            if shadow.certain || !(reply || is_snat(&shadow)) {
+                add(&mut found, shadow);
+            }
+        }
+        if walked.ends && drops {
+            let accepts = |decider: &Decider<'_>| decider.rule.target == Some(Target::Accept);
+            let policy = Shadow {
                 table,
                 chain,
                 rule: None,
-                certain: walked.deciders.is_empty(),
-            });
+                certain: !walked.deciders.iter().any(accepts),
+                reply,
+            };
+            if policy.certain || !reply {
+                add(&mut found, policy);
+            }
         }
     }
     found
 }
 
-/// Whether a decision by this target is one against the forward. Another's SNAT for some packets
-/// only, as Docker's for its containers, leaves them their way back.
-fn takes(table: TableName, target: &Target, certain: bool) -> bool {
-    match (table, target.name()) {
-        (TableName::Nat, "SNAT" | "MASQUERADE") => certain,
-        (TableName::Nat, _) => true,
-        (_, name) => name != "ACCEPT",
+/// Each rule once: by what it does for certain, if it does anything.
+fn add<'r>(found: &mut Vec<Shadow<'r>>, new: Shadow<'r>) {
+    let same = |one: &&mut Shadow<'r>| {
+        one.table == new.table
+            && one.chain == new.chain
+            && one.rule.map(std::ptr::from_ref) == new.rule.map(std::ptr::from_ref)
+    };
+    match found.iter_mut().find(same) {
+        Some(known) if known.certain || !new.certain => {}
+        Some(known) => *known = new,
+        None => found.push(new),
     }
+}
+
+fn is_snat(shadow: &Shadow<'_>) -> bool {
+    let target = shadow.rule.and_then(|rule| rule.target.as_ref());
+    matches!(target, Some(Target::Snat(_) | Target::Masquerade))
+}
+
+/// Whether a decision by this target is one against the forward, and whether surely. `drops` is the
+/// chain's policy, which a RETURN leads to.
+fn takes(table: TableName, target: &Target, drops: bool, firewall: &Firewall) -> Option<bool> {
+    match (table, target) {
+        (TableName::Nat, Target::Snat(address)) => {
+            (firewall.snat != Snat::Address(*address)).then_some(true)
+        }
+        // As a rule it gives the same address.
+        (TableName::Nat, Target::Masquerade) => None,
+        (TableName::Nat, _) => Some(true),
+        (_, Target::Accept) => None,
+        (_, Target::Return) => drops.then_some(true),
+        _ => Some(true),
+    }
+}
+
+/// What takes a forward's packets in nvactl's own chains before its rules do: lines that somebody
+/// has put in. `planned` is what should be there.
+#[must_use]
+pub fn inside<'r>(
+    ruleset: &'r Ruleset,
+    planned: &Ruleset,
+    situation: &Situation<'_>,
+) -> Vec<Shadow<'r>> {
+    let name = situation.forward.name.as_str();
+    situation.with_packets(|packets| {
+        let mut found = Vec::new();
+        for (table, own, packet, reply) in [
+            (TableName::Nat, PREROUTING, &packets.arriving, false),
+            (TableName::Filter, FORWARD, &packets.passing, false),
+            (TableName::Nat, POSTROUTING, &packets.leaving, false),
+            (TableName::Filter, FORWARD, &packets.returning, true),
+        ] {
+            let chain = ChainName::from(own);
+            let plan = planned
+                .chain(table, &chain)
+                .map_or(&[][..], |chain| &chain.rules);
+            let walked = walk(ruleset, table, &chain, packet, &ChainName::from(""));
+            let others = walked
+                .deciders
+                .iter()
+                .take_while(|decider| name_of(decider.rule) != Some(name))
+                .filter(|decider| !plan.contains(decider.rule));
+            found.extend(others.map(|decider| Shadow {
+                table,
+                chain: decider.chain,
+                rule: Some(decider.rule),
+                certain: decider.certain,
+                reply,
+            }));
+        }
+        found
+    })
 }
 
 #[cfg(test)]
@@ -191,6 +341,7 @@ mod tests {
     use crate::plan::plan;
     use crate::spec;
 
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
     #[test]
     fn what_could_take_a_forward_s_packets_is_named_and_nothing_else() {
         let set = spec::read(
@@ -205,17 +356,17 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             (
                 "filter",
                 "-A FORWARD -p tcp -m tcp --dport 80 -j DROP",
-                Some(("drops", true)),
+                Some(("drops its packets", true)),
             ),
             (
                 "filter",
                 "-A FORWARD -s 192.0.2.0/24 -j REJECT",
-                Some(("drops", false)),
+                Some(("drops its packets", false)),
             ),
             (
                 "filter",
                 "-A FORWARD -d 10.224.0.0/16 -o eth0 -j DROP",
-                Some(("drops", true)),
+                Some(("drops its packets", true)),
             ),
             (
                 "filter",
@@ -236,7 +387,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             (
                 "nat",
                 "-A PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
-                Some(("sends elsewhere", true)),
+                Some(("sends elsewhere its packets", true)),
             ),
             (
                 "nat",
@@ -251,12 +402,12 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             (
                 "nat",
                 "-A PREROUTING -i eth0 -j ACCEPT",
-                Some(("exempts from translation", true)),
+                Some(("exempts from translation its packets", true)),
             ),
             (
                 "nat",
                 "-A POSTROUTING -d 10.0.0.0/8 -j ACCEPT",
-                Some(("exempts from translation", true)),
+                Some(("exempts from translation its packets", true)),
             ),
             (
                 "nat",
@@ -264,15 +415,64 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 None,
             ),
             ("nat", "-A POSTROUTING ! -d 10.0.0.0/8 -j MASQUERADE", None),
+            ("nat", "-A POSTROUTING -o eth0 -j MASQUERADE", None),
             (
                 "nat",
-                "-A POSTROUTING -o eth0 -j MASQUERADE",
-                Some(("gives another source to", true)),
+                "-A POSTROUTING -o eth0 -j SNAT --to-source 10.3.0.4",
+                None,
+            ),
+            (
+                "nat",
+                "-A POSTROUTING -o eth0 -j SNAT --to-source 10.3.0.9",
+                Some(("gives another source to its packets", true)),
+            ),
+            (
+                "nat",
+                "-A PREROUTING -p tcp -m tcp --dport 49182 -j RETURN",
+                Some(("exempts from translation its packets", true)),
+            ),
+            ("filter", "-A FORWARD -p tcp -j RETURN", None),
+            (
+                "filter",
+                ":FORWARD DROP [0:0]
+-A FORWARD -p tcp -j RETURN",
+                Some(("drops its packets", true)),
+            ),
+            (
+                "filter",
+                "-A FORWARD -m conntrack --ctstate ESTABLISHED -j DROP",
+                Some(("drops the replies to its packets", true)),
+            ),
+            (
+                "filter",
+                "-A FORWARD -s 10.224.0.118/32 -j DROP",
+                Some(("drops the replies to its packets", true)),
+            ),
+            ("filter", "-A FORWARD -p icmp -j DROP", None),
+            (
+                "mangle",
+                "-A FORWARD -p tcp -m tcp --sport 80 -j DROP",
+                Some(("drops the replies to its packets", true)),
+            ),
+            (
+                "mangle",
+                "-A FORWARD -p tcp -m tcp --sport 443 -j DROP",
+                Some(("drops its packets", false)),
+            ),
+            (
+                "raw",
+                "-A PREROUTING -p tcp -m tcp --sport 80 -j CT --notrack",
+                Some(("takes out of connection tracking its packets", true)),
+            ),
+            (
+                "raw",
+                "-A PREROUTING -m conntrack --ctstate NEW -j DROP",
+                None,
             ),
             (
                 "raw",
                 "-A PREROUTING -p tcp -j CT --notrack",
-                Some(("takes out of connection tracking", true)),
+                Some(("takes out of connection tracking its packets", true)),
             ),
             ("raw", "-A PREROUTING -p tcp -j CT --helper ftp", None),
             (
@@ -280,7 +480,11 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 "-A PREROUTING -p tcp -j MARK --set-xmark 0x1/0xffffffff",
                 None,
             ),
-            ("mangle", ":FORWARD DROP [0:0]", Some(("drops", true))),
+            (
+                "mangle",
+                ":FORWARD DROP [0:0]",
+                Some(("drops its packets", true)),
+            ),
         ] {
             let mut have = parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable");
             for (table, name, chain) in plan(&set).chains() {
@@ -288,7 +492,12 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                     .rules
                     .extend(chain.rules.clone());
             }
-            let shadows = shadows(&have, &set.forwards[0], &set.firewall, &own);
+            let situation = Situation {
+                forward: &set.forwards[0],
+                firewall: &set.firewall,
+                own: &own,
+            };
+            let shadows = shadows(&have, &situation);
             let said = shadows
                 .first()
                 .map(|shadow| (shadow.does(), shadow.certain));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::net::Interface;
+
 /// One line that sets IPv4 forwarding for all interfaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
@@ -10,6 +12,8 @@ pub struct Assignment {
     pub line: usize,
     /// As it is written there.
     pub key: String,
+    /// The one interface that it is about; none where it is about all.
+    pub interface: Option<String>,
     pub on: bool,
 }
 
@@ -25,15 +29,26 @@ pub struct AtBoot {
 }
 
 impl AtBoot {
-    /// All lines, in the order in which `sysctl --system` reads them.
+    /// All lines about all interfaces, in the order in which `sysctl --system` reads them.
     pub fn all(&self) -> impl Iterator<Item = &Assignment> {
-        self.drop_ins.iter().chain(&self.last)
+        let lines = self.drop_ins.iter().chain(&self.last);
+        lines.filter(|line| line.interface.is_none())
+    }
+
+    /// The line that decides for one interface: the last about it, or about all of them.
+    #[must_use]
+    pub fn winner_for(&self, interface: &Interface) -> Option<&Assignment> {
+        let of = |line: &&Assignment| {
+            let named = line.interface.as_deref();
+            named.is_none_or(|name| name == interface.as_str())
+        };
+        self.drop_ins.iter().chain(&self.last).rfind(of)
     }
 
     /// The line that is read last, and so decides.
     #[must_use]
     pub fn winner(&self) -> Option<&Assignment> {
-        self.last.last().or(self.drop_ins.last())
+        self.all().last()
     }
 
     /// The line that decides where only drop-ins are read, as systemd-sysctl does, if that leads to
@@ -41,7 +56,9 @@ impl AtBoot {
     #[must_use]
     pub fn other_winner(&self) -> Option<&Assignment> {
         let winner = self.winner()?;
-        self.drop_ins.last().filter(|other| other.on != winner.on)
+        let of_all = |line: &&Assignment| line.interface.is_none();
+        let other = self.drop_ins.iter().rfind(of_all);
+        other.filter(|other| other.on != winner.on)
     }
 }
 
@@ -57,18 +74,24 @@ pub fn assignments(file: &Path, text: &str) -> Vec<Assignment> {
             // A leading `-` says that a failure to set it does not matter.
             let key = key.trim().trim_start_matches('-').trim();
             let name = key.replace('/', ".");
-            let concerns = matches!(
-                name.as_str(),
-                "net.ipv4.ip_forward"
-                    | "net.ipv4.conf.all.forwarding"
-                    | "net.ipv4.conf.*.forwarding"
-            );
+            let one = name
+                .strip_prefix("net.ipv4.conf.")
+                .and_then(|name| name.strip_suffix(".forwarding"))
+                .filter(|name| !matches!(*name, "all" | "*" | "default"));
+            let concerns = one.is_some()
+                || matches!(
+                    name.as_str(),
+                    "net.ipv4.ip_forward"
+                        | "net.ipv4.conf.all.forwarding"
+                        | "net.ipv4.conf.*.forwarding"
+                );
             let number = value.split_ascii_whitespace().next()?;
             let number: i64 = number.parse().ok()?;
             concerns.then(|| Assignment {
                 file: file.to_owned(),
                 line: n + 1,
                 key: key.to_owned(),
+                interface: one.map(str::to_owned),
                 on: number != 0,
             })
         })
@@ -97,6 +120,25 @@ net.ipv6.conf.all.forwarding = 1
             .map(|assignment| (assignment.line, assignment.on))
             .collect();
         assert_eq!(found, [(3, true), (4, false), (5, true), (7, false)]);
+    }
+
+    #[test]
+    fn a_line_about_one_interface_decides_for_that_one() {
+        let text = "\
+net.ipv4.ip_forward=1
+net.ipv4.conf.eth0.forwarding=0
+net/ipv4/conf/eth1.5/forwarding=0
+net.ipv4.conf.default.forwarding=0
+";
+        let boot = AtBoot {
+            drop_ins: assignments(Path::new("x.conf"), text),
+            ..AtBoot::default()
+        };
+        assert_eq!(boot.winner().map(|line| line.line), Some(1));
+        for (name, line) in [("eth0", 2), ("eth1.5", 3), ("eth2", 1)] {
+            let name = name.parse().expect("it is a name");
+            assert_eq!(boot.winner_for(&name).map(|line| line.line), Some(line));
+        }
     }
 
     #[test]

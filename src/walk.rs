@@ -7,6 +7,7 @@ use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::token::Token;
 
 /// A rule that may end the walk.
+/// In a built-in chain RETURN is one: what it takes does not come to the rules behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decider<'r> {
     pub chain: &'r ChainName,
@@ -43,9 +44,12 @@ pub fn walk<'r>(
         deciders: Vec::new(),
     };
     let ends = matches!(walk.follow(chain, true, DEEPEST), Way::Back);
+    // What has returned from a built-in chain is past the jump, and meets the policy.
+    let returns = |decider: &Decider<'_>| decider.rule.target == Some(Target::Return);
+    let returned = walk.deciders.iter().any(returns);
     Walked {
         deciders: walk.deciders,
-        ends,
+        ends: ends || returned,
     }
 }
 
@@ -91,6 +95,14 @@ impl Walk<'_, '_> {
                 meets => meets == Some(true),
             };
             let decided = match target {
+                Target::Return if depth == DEEPEST => {
+                    self.deciders.push(Decider {
+                        chain: name,
+                        rule,
+                        certain: certain && all && !left,
+                    });
+                    all
+                }
                 Target::Return if all => return Way::Back,
                 Target::Return => {
                     left = true;
@@ -186,6 +198,7 @@ pub fn is_notrack(target: &Target) -> bool {
 mod tests {
     use super::*;
     use crate::net::Protocol;
+    use crate::packet::Tracked;
     use crate::parse::parse;
 
     #[test]
@@ -196,10 +209,12 @@ mod tests {
             source: None,
             destinations: &to,
             ports: "80".parse().expect("a port"),
+            source_ports: None,
             ingress: None,
             egress: None,
             local: Some(false),
             translated_from: None,
+            tracked: Tracked::New,
         };
         let own = ChainName::from("NVACTL-FORWARD");
         // Each decider by its target, with `?` for one that is not certain, and `.` for the end.
@@ -240,6 +255,14 @@ mod tests {
                 "DROP? .",
             ),
             (":A - [0:0]\n-A FORWARD -j A\n-A A -j A\n", "."),
+            (
+                "-A FORWARD -p tcp -j RETURN\n-A FORWARD -j DROP\n",
+                "RETURN .",
+            ),
+            (
+                "-A FORWARD -i eth0 -j RETURN\n-A FORWARD -j DROP\n",
+                "RETURN? DROP .",
+            ),
         ] {
             let text = format!("*filter\n:NVACTL-FORWARD - [0:0]\n{rules}COMMIT\n");
             let ruleset = parse(&text).expect("it is readable");

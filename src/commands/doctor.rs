@@ -1,6 +1,5 @@
 //! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
@@ -10,12 +9,13 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, load_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::doctor::{self, Boot, Case, Check, Facts, Report, Status};
+use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
+use crate::net::Interface;
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -42,10 +42,11 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let flows = conntrack::flows().ok();
     let state = on.known_state()?;
 
-    let endpoints: Vec<Endpoint<'_>> = targets(&set)
-        .into_iter()
-        .filter(|endpoint| asked.iter().any(|one| std::ptr::eq(*one, endpoint.forward)))
-        .collect();
+    let endpoints: Vec<Endpoint<'_>> = match asked.as_slice() {
+        [one] => targets(std::slice::from_ref(*one)),
+        _ => targets(&set.forwards),
+    };
+    let endpoints = some_of_each(&endpoints);
     let from = match firewall.snat {
         Snat::Address(address) if links.owner(address).is_some() => Some(address),
         _ => None,
@@ -59,25 +60,25 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let to = |endpoint: &Endpoint<'_>| IpAddr::from(endpoint.forward.target.address);
     let probed = probe(&endpoints, to, from, how);
     // Asked after the targets were tried, so that the neighbours have been looked for.
-    let mut addresses: BTreeSet<Ipv4Addr> = asked.iter().map(|one| one.target.address).collect();
     let client = client(flows.as_deref(), &set);
-    addresses.insert(client);
-    let routes = network::routes(&addresses);
-    let way_back = routes.get(&client).cloned();
+    let own = links.addresses(&firewall.ingress).first().copied();
+    let routes = network::routes(&questions(&set, &asked, client, own));
     let mut sides = vec![&firewall.ingress, &firewall.egress];
     sides.dedup();
     let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
     let reverse_path = |side| Some((side, network::reverse_path(side)?));
+    let other = survey::beside(&iptables, backend)
+        .map(|(other, rules)| (other, rules.map_err(|error| error.to_string())));
     let facts = Facts {
         backend,
         live: &live,
         counters: &counters,
-        other: survey::beside(&iptables, backend),
+        other,
         native: survey::native_chains(),
         ip_forward: sysctl::ip_forward()?,
         forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
         reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
-        way_back: (client, way_back.unwrap_or(Err("not asked".to_owned()))),
+        client,
         tracked: network::tracked(),
         once: connections::once_led(state.as_ref(), &live)?,
         flows,
@@ -85,18 +86,20 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         routes,
         probed: &probed,
         pending: confirm::told_of(state.as_ref())?,
-        boot: boot(&live),
+        boot: boot(&live, &sides),
     };
     let case = Case {
         facts: &facts,
         set: &set,
         asked,
+        apply: on.command("apply", &source),
+        iptables: iptables.backend.program("iptables"),
     };
     let report = Report {
         checks: doctor::examine(&case),
     };
     match args.format {
-        DoctorFormat::Text => console.print(&text(&report.checks, &set)),
+        DoctorFormat::Text => console.print(&text(&report.checks, case.asked.len())),
         DoctorFormat::Json => console.say(serde_json::to_string_pretty(&report)?),
     }
     let failed = report
@@ -106,17 +109,36 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     Ok(if failed { Exit::Differs } else { Exit::Done })
 }
 
+/// Of a long range so many ports are tried: the first, the last, and some between.
+const MOST_PORTS: usize = 64;
+
+fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
+    let of_one = |a: &Endpoint<'s>, b: &Endpoint<'s>| std::ptr::eq(a.forward, b.forward);
+    let mut some = Vec::new();
+    for all in endpoints.chunk_by(of_one) {
+        let steps = all.len().min(MOST_PORTS);
+        let last = all.len() - 1;
+        some.extend((0..steps).map(|n| all[n * last / (steps - 1).max(1)]));
+    }
+    some
+}
+
 /// One who is connected now, else somebody of the Internet.
-fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Ipv4Addr {
+fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
     let listeners = Listeners::new(set);
     let mut flows = flows.unwrap_or_default().iter();
     let led = flows.find(|flow| flow.leader(&listeners).is_some());
-    led.map_or(SOMEBODY, |flow| flow.source)
+    Client {
+        address: led.map_or(SOMEBODY, |flow| flow.source),
+        real: led.is_some(),
+    }
 }
 
-fn boot(live: &Ruleset) -> Boot {
+fn boot(live: &Ruleset, sides: &[&Interface]) -> Boot {
     let sysctl = sysctl::at_boot();
-    let winner = sysctl.winner();
+    let deciding = sides.iter().filter_map(|side| sysctl.winner_for(side));
+    // One that turns it off, if there is one.
+    let winner = deciding.min_by_key(|winner| winner.on);
     Boot {
         rules_file: RULES_FILE,
         rules: persistence::compared(live),
@@ -140,7 +162,7 @@ fn boot(live: &Ruleset) -> Boot {
 }
 
 /// A line for each hop: what is the same for many forwards is said once.
-fn text(checks: &[Check], set: &ForwardSet) -> String {
+fn text(checks: &[Check], asked: usize) -> String {
     let mut out = String::new();
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
         let (good, rest): (Vec<&Check>, Vec<&Check>) =
@@ -170,7 +192,7 @@ fn text(checks: &[Check], set: &ForwardSet) -> String {
     }
     let last = match doctor::first(checks) {
         None => {
-            let forwards = super::counted(set.forwards.len(), "forward");
+            let forwards = super::counted(asked, "forward");
             format!("nothing is wrong with {forwards}\n")
         }
         Some(check) if check.status == Status::Fail => {

@@ -132,6 +132,19 @@ impl Host<'_> {
         State::look(self.state_dir)
     }
 
+    /// The command line that does something with the same spec, by the same backend.
+    fn command(&self, what: &str, source: &Source) -> String {
+        let mut command = format!("sudo nvactl {what} {}", shell_word(source.argument()));
+        if self.backend != Backend::Auto {
+            command.push_str(&format!(" --backend {}", self.backend));
+        }
+        if let Some(folder) = self.state_dir {
+            let folder = shell_word(&folder.to_string_lossy());
+            command.push_str(&format!(" --state-dir {folder}"));
+        }
+        command
+    }
+
     fn iptables(&self, lock_wait: u64) -> Iptables {
         Iptables {
             backend: self.backend,

@@ -25,20 +25,31 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         Some(name) => {
             let address = edge::resolve(name)
                 .with_context(|| format!("cannot tell the address of `{name}`"))?;
-            edge::probe(&listeners(&set), |_| address, None, how)
+            if matches!(address, IpAddr::V4(own) if network::links().owner(own).is_some()) {
+                console.note(format_args!(
+                    "{name} is this machine's own: what it sends to itself meets no forward; \
+                     ask from another machine"
+                ));
+            }
+            edge::probe(&listeners(&set.forwards), |_| address, None, how)
         }
         None => {
-            // As the targets will see it, where this machine is the one that the spec means.
-            let from = match set.firewall.snat {
-                Snat::Address(address) if network::links().owner(address).is_some() => {
-                    Some(address)
-                }
-                _ => None,
+            let snat = match set.firewall.snat {
+                Snat::Address(address) => Some(address),
+                Snat::Masquerade => None,
             };
+            // As the targets will see it, where this machine is the one that the spec means.
+            let from = snat.filter(|address| network::links().owner(*address).is_some());
+            if let (Some(address), None) = (snat, from) {
+                console.note(format_args!(
+                    "{address} is no address of this machine, so another is used: \
+                     what its targets answer to the firewall is not known"
+                ));
+            }
             let to = |endpoint: &crate::probe::Endpoint<'_>| {
                 IpAddr::from(endpoint.forward.target.address)
             };
-            edge::probe(&targets(&set), to, from, how)
+            edge::probe(&targets(&set.forwards), to, from, how)
         }
     };
     let bad = probed.iter().filter(|probed| !probed.is_good()).count();

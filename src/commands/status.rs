@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, confirm, load_spec, names, table};
 use crate::cli::{Status as Args, StatusFormat};
-use crate::compare::DriftKind;
+use crate::compare::{DriftKind, FieldChange};
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, RULES_FILE};
 use crate::host::survey;
@@ -15,26 +15,29 @@ use crate::ruleset::Ruleset;
 use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
-    let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
     let (ruleset, counters) = iptables.read_counted()?;
     let flows = match conntrack::flows() {
-        Ok(flows) => flows,
+        Ok(flows) => Some(flows),
         Err(error) => {
             console.warn(format_args!("connections are not counted: {error}"));
-            Vec::new()
+            None
         }
     };
+    for warning in survey::survey(&iptables)? {
+        console.warn(warning);
+    }
     let links = network::links();
     let live = Live {
         ruleset: &ruleset,
         counters: &counters,
-        flows: &flows,
+        flows: flows.as_deref(),
         own: links.addresses(&set.firewall.ingress),
     };
     let (rows, in_the_way) = rows(&live, &set);
-    let (in_sync, drift) = drift(&ruleset, &set, &rows);
+    let (in_sync, firewall, drift) = drift(&ruleset, &set, &rows);
     let status = Status {
         in_sync,
         backend: backend(&iptables),
@@ -45,11 +48,12 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
         established: counters.established(),
         forwards: rows,
+        firewall,
         drift,
         in_the_way,
     };
     match args.format {
-        StatusFormat::Text => console.print(&text(&status)),
+        StatusFormat::Text => console.print(&text(&status, &on.command("apply", &source))),
         StatusFormat::Json => console.say(serde_json::to_string_pretty(&status)?),
         StatusFormat::Prometheus => console.print(&status.prometheus()),
     }
@@ -84,7 +88,7 @@ fn at_boot(live: &Ruleset) -> AtBoot {
     }
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, apply: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
@@ -124,6 +128,13 @@ fn text(status: &Status) -> String {
         "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if !status.firewall.is_empty() {
+        out.push_str("\nnot as the spec has it:\n");
+    }
+    for change in &status.firewall {
+        let FieldChange { field, from, to } = change;
+        let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
+    }
     if !status.drift.is_empty() {
         out.push_str("\nin nvactl's own chains:\n");
     }
@@ -138,22 +149,26 @@ fn text(status: &Status) -> String {
         out.push_str("\nin front of nvactl's rules:\n");
     }
     for rule in &status.in_the_way {
-        out.push_str(&in_the_way(rule));
+        out.push_str(&in_the_way(rule, apply));
     }
     out
 }
 
-fn in_the_way(rule: &InTheWay) -> String {
+fn in_the_way(rule: &InTheWay, apply: &str) -> String {
     let whose = rule.program.map(|program| format!(" ({program}'s)"));
-    let all = if rule.certain { "all" } else { "perhaps some" };
+    let all = if rule.certain { "" } else { "perhaps " };
+    let mend = if rule.jump_first {
+        format!("{apply}, which puts nvactl's jump first again")
+    } else {
+        format!("to remove it: sudo {}", rule.removal)
+    };
     format!(
-        "  {}: {}{}\n    {} {all} packets of {}; to remove it: {}\n",
+        "  {}: {}{}\n    {all}{}, for {}; {mend}\n",
         rule.table,
         rule.line,
         whose.unwrap_or_default(),
         rule.does,
         names(rule.forwards.iter().map(String::as_str)),
-        rule.removal
     )
 }
 
@@ -171,6 +186,7 @@ fn row(row: &Row) -> Vec<String> {
         state,
         row.new.packets.to_string(),
         row.new.bytes.to_string(),
-        row.connections.to_string(),
+        row.connections
+            .map_or("-".to_owned(), |count| count.to_string()),
     ]
 }

@@ -5,17 +5,15 @@ use super::{Case, Check, Hop, Status};
 /// Listed only where nothing on the machine explains why a forward does not work: a target that
 /// does not answer, or a forward to which nothing has come.
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let failed = |check: &Check| check.status == Status::Fail;
-    let local = |check: &&Check| failed(check) && !matches!(check.code, Hop::Target | Hop::Reply);
-    if checks.iter().any(|check| local(&check)) {
+    let failed = |check: &&Check| check.status == Status::Fail;
+    // One that refuses has been reached.
+    let is_silent = |check: &&Check| {
+        matches!(check.code, Hop::Target | Hop::Reply) && !check.reason.contains("refuses")
+    };
+    if checks.iter().filter(failed).any(|check| !is_silent(&check)) {
         return;
     }
-    let silent = checks.iter().find(|check| {
-        matches!(check.code, Hop::Target | Hop::Reply)
-            && failed(check)
-            // One that refuses has been reached.
-            && !check.reason.contains("refuses")
-    });
+    let silent = checks.iter().filter(failed).find(is_silent);
     let new = case.facts.counters.new_connections(case.facts.live);
     let unused = case.asked.iter().find(|forward| {
         new.get(forward.name.as_str())

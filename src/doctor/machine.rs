@@ -1,8 +1,9 @@
 //! The machine itself: interfaces, addresses, switches, the table of connections.
 
-use super::{Case, Check, Hop};
+use super::facts::{arriving, returning};
+use super::{Case, Check, Hop, Status};
 use crate::net::Interface;
-use crate::network::ReversePath;
+use crate::network::{ReversePath, Route};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
@@ -27,6 +28,11 @@ fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
 
 fn exists(case: &Case<'_>, name: &Interface) -> Check {
     let links = &case.facts.links;
+    if links.0.is_empty() {
+        return Hop::Interface
+            .unknown("the machine's interfaces cannot be listed")
+            .fix("sudo apt-get install iproute2");
+    }
     let Some(link) = links.get(name) else {
         let there: Vec<&str> = links.0.iter().map(|link| link.name.as_str()).collect();
         let fix = "write its name into the spec's `firewall`, then sudo nvactl apply";
@@ -57,6 +63,9 @@ fn listen_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
             continue;
         };
         let check = match case.facts.links.owner(address) {
+            None if case.facts.links.0.is_empty() => {
+                Hop::ListenAddress.unknown("the machine's addresses cannot be listed")
+            }
             Some(link) => Hop::ListenAddress.ok(format!("{address} is {}'s", link.name)),
             None => Hop::ListenAddress
                 .warn(format!(
@@ -73,9 +82,16 @@ fn ip_forward(case: &Case<'_>) -> Check {
     if case.facts.ip_forward {
         return Hop::IpForward.ok("net.ipv4.ip_forward is 1");
     }
+    // The rules before the switch, or the machine routes for everybody for a while.
+    let enable = "sudo nvactl sysctl enable --persist";
+    let rules = case.facts.live.chains().any(|(_, name, _)| name.is_own());
     Hop::IpForward
         .fail("net.ipv4.ip_forward is 0: the kernel forwards nothing")
-        .fix("sudo nvactl sysctl enable --persist")
+        .fix(if rules {
+            enable.to_owned()
+        } else {
+            format!("{} && {enable}", case.apply)
+        })
 }
 
 /// The common switch sets all of them, so they tell nothing while that is off.
@@ -97,38 +113,63 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
     })
 }
 
-/// Where two interfaces are used: packets come in by the one and, were they answered directly,
-/// would leave by the other.
+/// What the kernel itself says of a client's packet that comes in, and of the answer's way out.
 fn reverse_path(case: &Case<'_>) -> Check {
-    let ingress = &case.set.firewall.ingress;
-    let (client, way) = &case.facts.way_back;
-    let strict = case.facts.reverse_path.get(ingress) == Some(&ReversePath::Strict);
-    match way {
-        Ok(route) if strict && route.interface != ingress.as_str() => {
-            // sysctl(8) takes a dot in a name as a slash.
-            let name = ingress.as_str().replace('.', "/");
-            let out = &route.interface;
-            Hop::RpFilter
-                .fail(format!(
-                    "rp_filter is strict on {ingress}, and the way back to clients such as {client} \
-                     leaves by {out}: the kernel drops what they send"
-                ))
-                .fix(format!(
-                    "sudo sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2, \
-                     or route clients back by {ingress}"
-                ))
+    let (facts, firewall) = (case.facts, &case.set.firewall);
+    let (ingress, client) = (&firewall.ingress, facts.client.address);
+    let own = facts.links.addresses(ingress).first();
+    let arrival = own.and_then(|own| facts.routes.get(&arriving(*own, facts.client, ingress)));
+    let back = case.asked.first().and_then(|forward| {
+        let target = forward.target.address;
+        facts
+            .routes
+            .get(&returning(target, facts.client, &firewall.egress))
+    });
+    // sysctl(8) takes a dot in a name as a slash.
+    let name = ingress.as_str().replace('.', "/");
+    let strict = facts.reverse_path.get(ingress) == Some(&ReversePath::Strict);
+    match (arrival, back) {
+        (Some(Err(_)), _) if strict => {
+            // Nobody may be where the invented client is.
+            let status = if facts.client.real || strays(back, ingress.as_str()) {
+                Status::Fail
+            } else {
+                Status::Warn
+            };
+            let reason = format!(
+                "rp_filter is strict on {ingress}, and the way back to clients such as {client} is \
+                 another: the kernel drops what they send"
+            );
+            Hop::RpFilter.found(status, reason).fix(format!(
+                "sudo sysctl -w net.ipv4.conf.{name}.rp_filter=2, or route clients back by {ingress}"
+            ))
         }
-        Ok(route) => Hop::RpFilter.ok(format!(
+        (_, Some(Ok(route))) if route.interface != ingress.as_str() => Hop::RpFilter
+            .warn(format!(
+                "clients such as {client} come in by {ingress}, while replies to them leave by {}: \
+                 the network may drop those",
+                route.interface
+            ))
+            .fix(format!(
+                "sudo ip route replace default via ROUTER dev {ingress}"
+            )),
+        (_, Some(Ok(route))) => Hop::RpFilter.ok(format!(
             "replies to clients such as {client} leave by {}",
             route.interface
         )),
         // Clients may all be of networks that have a way of their own.
-        Err(words) => Hop::RpFilter
+        (_, Some(Err(words))) if facts.ip_forward => Hop::RpFilter
             .warn(format!(
                 "there is no way back to clients such as {client}: {words}"
             ))
-            .fix("sudo ip route add default via ROUTER"),
+            .fix("if clients come from there: sudo ip route add default via ROUTER"),
+        _ => Hop::RpFilter.ok("nothing is known against clients coming in"),
     }
+}
+
+/// Whether answers leave by another interface than clients come in by.
+fn strays(back: Option<&Result<Route, String>>, ingress: &str) -> bool {
+    matches!(back, Some(Ok(route)) if route.interface != ingress)
 }
 
 fn table(case: &Case<'_>) -> Check {
@@ -141,10 +182,10 @@ fn table(case: &Case<'_>) -> Check {
         "sudo sysctl -w net.netfilter.nf_conntrack_max={}",
         limit.max(1) * 2
     );
-    // From 95 in a hundred on, the kernel ends connections early to make room, or drops new ones.
+    // When it is full, the kernel ends connections that nobody has answered, or drops new ones.
     match entries.saturating_mul(100) / limit.max(1) {
-        0..80 => Hop::ConntrackTable.ok(words),
-        80..95 => Hop::ConntrackTable
+        0..90 => Hop::ConntrackTable.ok(words),
+        90..100 => Hop::ConntrackTable
             .warn(format!("{words}: soon there is no room for new ones"))
             .fix(fix),
         _ => Hop::ConntrackTable

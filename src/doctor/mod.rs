@@ -12,7 +12,7 @@ mod target;
 
 use serde::Serialize;
 
-pub use facts::{Boot, Facts};
+pub use facts::{Boot, Client, Facts, questions};
 
 use crate::spec::{Forward, ForwardSet};
 
@@ -184,6 +184,10 @@ pub struct Case<'c> {
     pub set: &'c ForwardSet,
     /// Whose way is walked.
     pub asked: Vec<&'c Forward>,
+    /// The command that applies this spec, here and by this backend.
+    pub apply: String,
+    /// The iptables that is called.
+    pub iptables: String,
 }
 
 /// Every check, in the order of the hops and, at one hop, of the spec.

@@ -1,21 +1,19 @@
 //! The rules: nvactl's own, and those of others in their way.
 
-use std::net::Ipv4Addr;
-
 use super::{Case, Check, Hop};
+use crate::backend::Backend;
 use crate::compare::{DriftKind, compare, rules_by_name};
 use crate::foreign;
 use crate::line::Line;
-use crate::native::Fate;
-use crate::packet::Packet;
+use crate::native::{Fate, Hook, NativeChain};
+use crate::net::Protocol;
 use crate::plan::plan;
 use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::shadow::{Shadow, shadows};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::shadow::{Shadow, Situation, inside, shadows};
 use crate::spec::Forward;
-
-const APPLY: &str = "sudo nvactl apply";
+use crate::unplan::name_of;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(backend(case));
@@ -25,7 +23,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     foreign_rules(case, checks);
     other_backend(case, checks);
     native(case, checks);
-    checks.push(own_chains(case));
+    own_chains(case, &planned, checks);
     rival_rules(case, checks);
 }
 
@@ -33,14 +31,14 @@ fn backend(case: &Case<'_>) -> Check {
     let facts = case.facts;
     let own = |ruleset: &Ruleset| ruleset.chains().any(|(_, name, _)| name.is_own());
     match &facts.other {
-        Some((other, rules)) if own(rules) => Hop::Backend
+        Some((other, Ok(rules))) if own(rules) => Hop::Backend
             .fail(format!(
                 "nvactl's rules are loaded by iptables-{other}, while `iptables` is {} here",
                 facts.backend
             ))
             .fix(format!(
-                "sudo nvactl doctor --backend {other}, or sudo nvactl remove --backend {other} \
-                 and then {APPLY}"
+                "sudo nvactl remove --backend {other}, then {}; or go on there by --backend {other}",
+                case.apply
             )),
         _ => Hop::Backend.ok(format!("`iptables` is {}", facts.backend)),
     }
@@ -61,7 +59,7 @@ fn jumps(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
                 }
                 None => Hop::Jump
                     .fail(format!("{table}: {words} is missing: {}", without(name)))
-                    .fix(APPLY),
+                    .fix(case.apply.as_str()),
             });
         }
     }
@@ -99,7 +97,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
                 (true, _) => hop.ok("it is loaded"),
                 (false, _) => hop
                     .fail(missing(case, forward, chain, rule, hop))
-                    .fix(APPLY),
+                    .fix(case.apply.as_str()),
             };
             checks.push(check.of(forward));
         }
@@ -114,7 +112,7 @@ fn missing(case: &Case<'_>, forward: &Forward, chain: &ChainName, rule: &Rule, h
         _ => "the target sees the client's own address, and answers past this machine",
     };
     let mistaken = match hop {
-        Hop::ForwardRule => accepts_the_listen_port(case.facts.live, forward),
+        Hop::ForwardRule => accepts_the_listen_port(case, forward),
         _ => None,
     };
     match mistaken {
@@ -126,51 +124,85 @@ fn missing(case: &Case<'_>, forward: &Forward, chain: &ChainName, rule: &Rule, h
 }
 
 /// A rule that accepts what carries the listen port, which nothing does behind PREROUTING.
-fn accepts_the_listen_port(live: &Ruleset, forward: &Forward) -> Option<String> {
+fn accepts_the_listen_port(case: &Case<'_>, forward: &Forward) -> Option<String> {
     if forward.ports_behind() == forward.listen.ports {
         return None;
     }
     let asks = |rule: &Rule| {
         rule.matches.iter().any(|condition| match condition {
-            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                *destination == Some(forward.listen.ports)
+            Match::Tcp { destination, .. } => {
+                forward.protocol == Protocol::Tcp && *destination == Some(forward.listen.ports)
+            }
+            Match::Udp { destination, .. } => {
+                forward.protocol == Protocol::Udp && *destination == Some(forward.listen.ports)
             }
             _ => false,
         })
     };
-    let mut rules = live
+    // Another forward's own target port may be this one's listen port.
+    let others = |rule: &Rule| {
+        let name = name_of(rule);
+        let mut names = case
+            .set
+            .forwards
+            .iter()
+            .map(|forward| forward.name.as_str());
+        name.is_some_and(|name| name != forward.name.as_str() && names.any(|one| one == name))
+    };
+    let mut rules = case
+        .facts
+        .live
         .chains()
         .filter(|(table, name, _)| {
             *table == TableName::Filter && (name.is_own() || **name == ChainName::Forward)
         })
         .flat_map(|(_, name, chain)| chain.rules.iter().map(move |rule| (name, rule)));
-    let (name, rule) = rules.find(|(_, rule)| rule.target == Some(Target::Accept) && asks(rule))?;
+    let (name, rule) = rules
+        .find(|(_, rule)| rule.target == Some(Target::Accept) && asks(rule) && !others(rule))?;
     Some(Line::Append(name, rule).to_string())
 }
 
-fn own_addresses<'c>(case: &'c Case<'_>) -> &'c [Ipv4Addr] {
-    case.facts.links.addresses(&case.set.firewall.ingress)
+fn situation<'c>(case: &'c Case<'_>, forward: &'c Forward) -> Situation<'c> {
+    let firewall = &case.set.firewall;
+    Situation {
+        forward,
+        firewall,
+        own: case.facts.links.addresses(&firewall.ingress),
+    }
 }
 
 fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     for forward in &case.asked {
         // Where nvactl's jump is missing, the policy is no foreign rule but what that leads to.
-        let found = shadows(
-            case.facts.live,
-            forward,
-            &case.set.firewall,
-            own_addresses(case),
-        );
+        let found = shadows(case.facts.live, &situation(case, forward));
         let found: Vec<&Shadow<'_>> = found
             .iter()
             .filter(|shadow| !shadow.is_forward_policy())
             .collect();
         let check = match worst(&found) {
             None => Hop::ForeignRule.ok("no foreign rule stands in its way"),
-            Some(shadow) => in_the_way(Hop::ForeignRule, shadow, "").fix(shadow.removal()),
+            Some(shadow) => in_the_way(Hop::ForeignRule, shadow, "").fix(mend(case, shadow)),
         };
         checks.push(check.of(forward));
     }
+}
+
+/// Where nvactl has a jump, putting it first is enough, and leaves others their rules.
+fn mend(case: &Case<'_>, shadow: &Shadow<'_>) -> String {
+    if shadow.ends_with_the_jump_first() {
+        format!("{}, which puts nvactl's jump first again", case.apply)
+    } else if shadow.certain {
+        removal(shadow, &case.iptables)
+    } else {
+        format!("if it is not meant: {}", removal(shadow, &case.iptables))
+    }
+}
+
+fn removal(shadow: &Shadow<'_>, iptables: &str) -> String {
+    format!(
+        "sudo {}",
+        shadow.removal().replacen("iptables", iptables, 1)
+    )
 }
 
 fn worst<'s, 'r>(shadows: &[&'s Shadow<'r>]) -> Option<&'s Shadow<'r>> {
@@ -182,41 +214,54 @@ fn worst<'s, 'r>(shadows: &[&'s Shadow<'r>]) -> Option<&'s Shadow<'r>> {
 fn in_the_way(hop: Hop, shadow: &Shadow<'_>, whose: &str) -> Check {
     let (table, line, does) = (shadow.table, shadow.line(), shadow.does());
     let program = shadow.program().map(|name| format!("{name}'s "));
-    let program = program.unwrap_or_default();
-    let some = if shadow.certain {
-        ""
-    } else {
-        "may, as far as it can be told: it "
-    };
-    let reason = format!(
-        "{whose}{program}rule in {table}, `{line}`, {some}{does} its packets before nvactl's see them"
+    let rule = format!(
+        "{whose}{}rule in {table}, `{line}`",
+        program.unwrap_or_default()
     );
     if shadow.certain {
-        hop.fail(reason)
+        hop.fail(format!("{rule}, {does}"))
     } else {
-        hop.warn(reason)
+        hop.warn(format!("{rule}, may concern some of them: then it {does}"))
     }
 }
 
 fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let Some((other, rules)) = &case.facts.other else {
-        return;
+    let (other, rules) = match &case.facts.other {
+        None => return,
+        Some((other, Err(error))) => {
+            let unknown = format!("the rules of iptables-{other} cannot be read: {error}");
+            let look = match other {
+                Backend::Legacy => "sudo iptables-legacy-save",
+                _ => "sudo nft list ruleset",
+            };
+            checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
+            return;
+        }
+        Some((other, Ok(rules))) => (other, rules),
     };
-    if foreign::rule_count(rules) == 0 && rules.forward_policy() == crate::ruleset::Policy::Accept {
+    if foreign::rule_count(rules) == 0 && rules.forward_policy() == Policy::Accept {
         checks.push(Hop::OtherBackend.ok(format!("iptables-{other} holds no rules")));
         return;
     }
     for forward in &case.asked {
-        let found = shadows(rules, forward, &case.set.firewall, own_addresses(case));
+        let mut found = shadows(rules, &situation(case, forward));
+        // Each backend translates for itself: one that leaves a packet alone leaves it to the
+        // other (measured), and which of two translations comes first cannot be told.
+        found.retain(|shadow| {
+            let exempts = matches!(
+                shadow.rule.and_then(|rule| rule.target.as_ref()),
+                Some(Target::Accept | Target::Return)
+            );
+            shadow.table != TableName::Nat || !exempts
+        });
+        for shadow in &mut found {
+            shadow.certain &= shadow.table != TableName::Nat;
+        }
         let found: Vec<&Shadow<'_>> = found.iter().collect();
         let check = match worst(&found) {
             None => Hop::OtherBackend.ok(format!("iptables-{other} lets its packets through")),
-            Some(shadow) => {
-                let fix = shadow
-                    .removal()
-                    .replacen("iptables", &format!("iptables-{other}"), 1);
-                in_the_way(Hop::OtherBackend, shadow, &format!("iptables-{other}: ")).fix(fix)
-            }
+            Some(shadow) => in_the_way(Hop::OtherBackend, shadow, &format!("iptables-{other}: "))
+                .fix(removal(shadow, &format!("iptables-{other}"))),
         };
         checks.push(check.of(forward));
     }
@@ -228,40 +273,38 @@ fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
         checks.push(unknown.fix("sudo apt-get install nftables"));
         return;
     };
-    let firewall = &case.set.firewall;
     for forward in &case.asked {
-        let to = [forward.target.address];
-        let listen = forward.listen.address.map(|address| [address]);
-        let listen = listen
-            .as_ref()
-            .map_or(own_addresses(case), |one| one.as_slice());
-        let packet = Packet {
-            protocol: forward.protocol,
-            source: None,
-            destinations: &to,
-            ports: forward.ports_behind(),
-            ingress: Some(&firewall.ingress),
-            egress: Some(&firewall.egress),
-            local: Some(false),
-            translated_from: Some((listen, forward.listen.ports)),
-        };
-        let fates = chains.iter().map(|chain| (chain, chain.fate(&packet)));
-        let mut fates: Vec<_> = fates.filter(|(_, fate)| *fate != Fate::Passes).collect();
-        fates.sort_by_key(|(_, fate)| *fate != Fate::Dropped);
-        let check = match fates.first() {
-            None => Hop::NativeNft.ok("no nft chain beside iptables drops its packets"),
-            Some((chain, fate)) => {
+        let worst = situation(case, forward).with_packets(|packets| {
+            let fate = |chain: &NativeChain| {
+                let seen = match chain.hook {
+                    Hook::Prerouting => [&packets.arriving, &packets.answer],
+                    Hook::Forward => [&packets.passing, &packets.returning],
+                    Hook::Postrouting => [&packets.leaving, &packets.returning],
+                };
+                let fates = seen.map(|packet| chain.fate(packet));
+                fates.into_iter().max()
+            };
+            let fates = chains
+                .iter()
+                .filter_map(|chain| Some((fate(chain)?, chain)));
+            fates.max_by_key(|(fate, _)| *fate)
+        });
+        let check = match worst {
+            None | Some((Fate::Passes, _)) => {
+                Hop::NativeNft.ok("no nft chain beside iptables drops its packets")
+            }
+            Some((fate, chain)) => {
                 let named = chain.named();
                 let check = match fate {
                     Fate::Dropped => Hop::NativeNft.fail(format!(
-                        "the nft chain {named} drops its packets, whatever iptables accepts"
+                        "the nft chain {named} drops its packets, or the replies, whatever iptables accepts"
                     )),
                     _ => Hop::NativeNft.warn(format!(
-                        "the nft chain {named} may drop its packets, whatever iptables accepts"
+                        "the nft chain {named} may drop its packets, or the replies, whatever iptables accepts"
                     )),
                 };
                 check.fix(format!(
-                    "sudo nft list chain {named}, and accept them there"
+                    "accept them there; to look: sudo nft list chain {named}"
                 ))
             }
         };
@@ -269,37 +312,81 @@ fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
 }
 
-fn own_chains(case: &Case<'_>) -> Check {
+/// What somebody has done to nvactl's own chains.
+fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let comparison = compare(case.facts.live, case.set);
-    let put_in = |kind: &DriftKind| matches!(kind, DriftKind::PutIn);
-    match comparison.drift.iter().find(|drift| put_in(&drift.what)) {
-        Some(drift) => Hop::OwnChains
+    let of = |kind: DriftKind| {
+        let drift = comparison.drift.iter();
+        drift.filter(move |drift| drift.what == kind)
+    };
+    let apply = case.apply.as_str();
+    let before = checks.len();
+    // The forwards' own rules have hops of their own.
+    let nameless = of(DriftKind::TakenOut).find(|drift| drift.forward.is_none() && drift.is_rule());
+    if let Some(drift) = nameless {
+        let gone = format!("`{}` is not loaded: replies are not accepted", drift.line);
+        checks.push(Hop::OwnChains.fail(gone).fix(apply));
+    }
+    if of(DriftKind::PutIn).next().is_some() {
+        for forward in &case.asked {
+            let found = inside(case.facts.live, planned, &situation(case, forward));
+            if let Some(shadow) = worst(&found.iter().collect::<Vec<_>>()) {
+                let check = in_the_way(Hop::OwnChains, shadow, "in nvactl's own chain, a ");
+                checks.push(check.fix(apply).of(forward));
+            }
+        }
+    }
+    if checks.len() > before {
+        return;
+    }
+    let surplus = comparison.removed.first();
+    let policy = comparison
+        .firewall
+        .iter()
+        .find(|change| change.field == "FORWARD policy");
+    checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
+        (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
                 "somebody has put a line into nvactl's own part of {}: {}",
                 drift.table, drift.line
             ))
-            .fix(APPLY),
-        None if comparison.reordered => Hop::OwnChains
+            .fix(apply),
+        (None, Some(surplus), _) => Hop::OwnChains
+            .warn(format!(
+                "the forward `{}` is loaded, and not in the spec",
+                surplus.name
+            ))
+            .fix(apply),
+        (None, None, Some(policy)) => Hop::OwnChains
+            .warn(format!(
+                "the FORWARD policy is {}, while the spec asks for {}: what no rule drops is forwarded",
+                policy.from, policy.to
+            ))
+            .fix(apply),
+        _ if comparison.reordered => Hop::OwnChains
             .warn("nvactl's rules stand in another order than the spec's")
-            .fix(APPLY),
-        None => Hop::OwnChains.ok("nothing has been put into nvactl's chains"),
-    }
+            .fix(apply),
+        _ => Hop::OwnChains.ok("nothing has been put into nvactl's chains, or taken out"),
+    });
 }
 
 /// Behind nvactl's they take nothing from it, but open what it does not mean to.
 fn rival_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let found = rivals(case.facts.live, case.set);
+    let mut found = rivals(case.facts.live, case.set);
+    // A program's own are its own affair: only what stands before the jump matters.
+    found.retain(|rival| foreign::program_of(rival.chain).is_none());
     if found.is_empty() {
         checks.push(Hop::RivalRule.ok("no other rule forwards the same ports"));
     }
     for rival in found {
         let name = rival.forwards.first().map(ToString::to_string);
+        let removal = rival.removal().replacen("iptables", &case.iptables, 1);
         let check = Hop::RivalRule
             .warn(format!(
                 "a rule that is not nvactl's forwards for it too, as typed by hand: {}",
                 rival.line()
             ))
-            .fix(format!("sudo {}", rival.removal()));
+            .fix(format!("sudo {removal}"));
         checks.push(Check {
             forward: name,
             ..check

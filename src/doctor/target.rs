@@ -3,12 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::facts::arriving;
 use super::{Case, Check, Hop, Status};
 use crate::flow::{Flow, stale};
+use crate::line::Line;
 use crate::listeners::Listeners;
-use crate::net::Protocol;
+use crate::net::{PortRange, Protocol};
+use crate::network::Packet;
+use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
+use crate::rule::Target as RuleTarget;
+use crate::ruleset::{ChainName, Policy, TableName};
 use crate::spec::{Forward, Snat};
+use crate::walk::walk;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(snat_address(case));
@@ -29,35 +36,56 @@ fn snat_address(case: &Case<'_>) -> Check {
     let Snat::Address(address) = firewall.snat else {
         return Hop::SnatAddress.ok(format!("masquerading as what {egress} has"));
     };
+    let fix = || {
+        format!(
+            "correct `snat` in the spec (`masquerade` takes what {egress} has), then {}",
+            case.apply
+        )
+    };
     match case.facts.links.owner(address) {
+        _ if case.facts.links.0.is_empty() => {
+            Hop::SnatAddress.unknown("the machine's addresses cannot be listed")
+        }
         Some(link) if link.name == egress.as_str() => {
             Hop::SnatAddress.ok(format!("{address} is {egress}'s"))
         }
-        Some(link) => Hop::SnatAddress.warn(format!(
-            "{address} is {}'s, while targets are reached by {egress}: the network may not bring \
-             replies back to it",
-            link.name
-        )),
+        Some(link) => Hop::SnatAddress
+            .fail(format!(
+                "{address} is {}'s, while targets are reached by {egress}: replies to it go elsewhere",
+                link.name
+            ))
+            .fix(fix()),
         None => Hop::SnatAddress
             .fail(format!(
                 "{address} is no address of this machine: replies to it do not come back"
             ))
-            .fix(format!(
-                "correct `snat` in the spec (`masquerade` takes what {egress} has), then sudo nvactl apply"
-            )),
+            .fix(fix()),
     }
 }
 
+/// As the kernel routes a client's packet; or the machine's own, where it answers nothing for those.
 fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
-    let (to, egress) = (forward.target.address, &case.set.firewall.egress);
-    let Some(route) = case.facts.routes.get(&to) else {
-        return;
+    let (facts, firewall) = (case.facts, &case.set.firewall);
+    let (to, egress) = (forward.target.address, &firewall.egress);
+    let client = Packet {
+        to,
+        came: Some((facts.client.address, &firewall.ingress)),
     };
-    let route = match route {
-        Ok(route) => route,
-        Err(words) => {
+    let own = Packet { to, came: None };
+    let answers = [client, own].map(|packet| facts.routes.get(&packet));
+    // Without forwarding, or for one whom rp_filter keeps out, it says no for that reason.
+    let own_address = facts.links.addresses(&firewall.ingress).first();
+    let arrives = own_address.is_some_and(|address| {
+        let packet = arriving(*address, facts.client, &firewall.ingress);
+        matches!(facts.routes.get(&packet), Some(Ok(_)))
+    });
+    let of_client = answers[0].filter(|_| arrives && facts.ip_forward);
+    let route = match of_client.or(answers[1]) {
+        None => return,
+        Some(Ok(route)) => route,
+        Some(Err(words)) => {
             let fail = Hop::Route.fail(format!("there is no way to {to}: {words}"));
-            let fix = format!("sudo ip route add {to}/32 via ROUTER dev {egress}");
+            let fix = format!("sudo ip route replace {to}/32 via ROUTER dev {egress}");
             checks.push(fail.fix(fix).of(forward));
             return;
         }
@@ -69,7 +97,7 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
              nvactl's rules ask for that"
         );
         let fix = format!(
-            "correct `egress` in the spec, or sudo ip route add {to}/32 via ROUTER dev {egress}"
+            "correct `egress` in the spec, or sudo ip route replace {to}/32 via ROUTER dev {egress}"
         );
         checks.push(Hop::Route.fail(reason).fix(fix).of(forward));
         return;
@@ -88,9 +116,10 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
             .fail(format!(
                 "{hop} does not answer on {out}: nobody there has that address"
             ))
-            .fix(format!(
-                "sudo ip neigh show dev {out}; is {hop} the right router, and up?"
-            ))
+            .fix(match route.gateway {
+                Some(_) => format!("is {hop} the right router, and up? sudo ip route get {to}"),
+                None => format!("is {hop} up, and on the network of {out}? sudo ip route get {to}"),
+            })
             .of(forward),
         Some(state) => Hop::Neighbour
             .ok(format!("{hop} is known on {out} ({state})"))
@@ -122,6 +151,14 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
             more => format!(" (and {more} more of its ports)"),
         };
         let mut check = judged(forward, &to, outcome, &more);
+        if check.status == Status::Fail
+            && let Some(words) = kept_in(case, forward)
+        {
+            // It says nothing of the target, nor of those that are forwarded.
+            check = Hop::Target
+                .unknown(format!("{to} cannot be tried from here: {words}"))
+                .fix("from a client: nvactl probe --via ADDRESS");
+        }
         // Of a range, not every port need be in use.
         if check.status == Status::Fail && !good.is_empty() {
             check.status = Status::Warn;
@@ -129,6 +166,64 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
         }
         checks.push(check.of(forward));
     }
+}
+
+/// What keeps the machine's own connection to a target, or the answer, from going through: the
+/// chains OUTPUT and INPUT, which forwarded packets never meet.
+fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
+    let firewall = &case.set.firewall;
+    let (target, snat) = (
+        [forward.target.address],
+        match firewall.snat {
+            Snat::Address(address) => vec![address],
+            Snat::Masquerade => Vec::new(),
+        },
+    );
+    let out = crate::packet::Packet {
+        protocol: forward.protocol,
+        source: snat.first().copied(),
+        destinations: &target,
+        ports: forward.ports_behind(),
+        source_ports: None,
+        ingress: None,
+        egress: Some(&firewall.egress),
+        local: Some(false),
+        translated_from: None,
+        tracked: Tracked::New,
+    };
+    let back = crate::packet::Packet {
+        source: Some(forward.target.address),
+        destinations: &snat,
+        ports: PortRange::ALL,
+        source_ports: Some(forward.ports_behind()),
+        ingress: Some(&firewall.egress),
+        egress: None,
+        local: Some(true),
+        tracked: Tracked::Established,
+        ..out.clone()
+    };
+    let live = case.facts.live;
+    let nowhere = ChainName::from("");
+    [
+        (TableName::Mangle, ChainName::Output, &out),
+        (TableName::Filter, ChainName::Output, &out),
+        (TableName::Mangle, ChainName::Input, &back),
+        (TableName::Filter, ChainName::Input, &back),
+    ]
+    .into_iter()
+    .find_map(|(table, chain, packet)| {
+        let walked = walk(live, table, &chain, packet, &nowhere);
+        let decider = walked.deciders.iter().find(|decider| decider.certain);
+        let policy = live.chain(table, &chain)?.policy;
+        match decider {
+            Some(decider) if decider.rule.target == Some(RuleTarget::Accept) => None,
+            Some(decider) => Some(format!("`{}`", Line::Append(decider.chain, decider.rule))),
+            None if walked.ends && policy == Some(Policy::Drop) => {
+                Some(format!("the policy of {chain} in {table} is DROP"))
+            }
+            None => None,
+        }
+    })
 }
 
 fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
@@ -159,12 +254,13 @@ fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
             )),
         Outcome::Unreachable => Hop::Target
             .fail(format!(
-                "{to} is unreachable, says a router on the way{more}: the target is down, or its \
-                 address is wrong"
+                "{to} is unreachable{more}: the target is down, or its address is wrong"
             ))
             .fix("kubectl get pods -o wide; kubectl get service: is the target's address right?"),
         Outcome::Unexpected(words) | Outcome::Failed(words) => {
-            Hop::Target.unknown(format!("{to} could not be tried{more}: {words}"))
+            let unknown = format!("{to} could not be tried{more}: {words}");
+            let fix = "from a client: nvactl probe --via ADDRESS";
+            Hop::Target.unknown(unknown).fix(fix)
         }
     }
 }
@@ -190,11 +286,14 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         };
         let check = match (replied.len(), silent.first(), forward.protocol) {
             (0, Some(flow), Protocol::Tcp) => Hop::Reply
-                .fail(format!(
-                    "none of {} connections was answered, such as {}'s",
-                    silent.len(),
-                    flow.source
-                ))
+                .found(
+                    unanswered(case, forward),
+                    format!(
+                        "none of {} connections was answered, such as {}'s",
+                        silent.len(),
+                        flow.source
+                    ),
+                )
                 .fix("on the target: its route back to this machine, and its own firewall"),
             // Some protocols send and hear nothing.
             (0, Some(_), Protocol::Udp) => Hop::Reply.ok(format!(
@@ -207,33 +306,79 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
 }
 
+/// A target that answers from here may only just have been mended.
+fn unanswered(case: &Case<'_>, forward: &Forward) -> Status {
+    let mut probed = case.facts.probed.iter();
+    let good =
+        |probed: &Probed<'_>| std::ptr::eq(probed.endpoint.forward, forward) && probed.is_good();
+    if probed.any(good) {
+        Status::Warn
+    } else {
+        Status::Fail
+    }
+}
+
 fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     let Some(flows) = &case.facts.flows else {
         return;
     };
-    let mut found: Vec<&Flow> = stale(flows, &case.facts.once, case.set).collect();
-    if case.asked.len() < case.set.forwards.len() {
-        found.retain(|flow| {
-            let listens = |forward: &&&Forward| {
-                forward.protocol == flow.protocol
-                    && forward.listen.ports.contains(flow.destination_port)
-            };
-            case.asked.iter().any(|forward| listens(&forward))
-        });
-    }
-    checks.push(match found.first() {
-        None => Hop::StaleConnection.ok("no connection follows an older rule"),
-        Some(flow) => Hop::StaleConnection
-            .fail(format!(
-                "{} connections still go where no forward leads any more, such as {} {} → {}:{} → {}:{}",
-                found.len(),
-                flow.protocol,
-                flow.source,
-                flow.destination,
-                flow.destination_port,
-                flow.reply_source,
-                flow.reply_port
-            ))
-            .fix("sudo nvactl apply --flush-stale"),
+    let listeners = Listeners::new(case.set);
+    let asked: BTreeSet<&str> = case
+        .asked
+        .iter()
+        .map(|forward| forward.name.as_str())
+        .collect();
+    let taker =
+        |flow: &Flow| listeners.taker(flow.protocol, flow.destination, flow.destination_port);
+    let is_asked = |flow: &&Flow| match taker(flow) {
+        Some(forward) => asked.contains(forward.name.as_str()),
+        // Where no forward listens any more, it concerns none.
+        None => asked.len() == case.set.forwards.len(),
+    };
+    let old = stale(flows, &case.facts.once, case.set);
+    let old = old.filter(|flow| !flow.closing).filter(is_asked);
+    // What came to the machine itself before the forward was there, and goes on.
+    let own = flows.iter().filter(|flow| {
+        flow.destination == flow.reply_source
+            && !flow.closing
+            && case.facts.links.owner(flow.destination).is_some()
+            && taker(flow).is_some()
     });
+    let found: Vec<&Flow> = old.chain(own.filter(is_asked)).collect();
+    // An old connection of TCP ends by itself; a sender of UDP begins no new one.
+    let steady = found.iter().find(|flow| flow.protocol == Protocol::Udp);
+    let Some(flow) = steady.or(found.first()) else {
+        checks.push(Hop::StaleConnection.ok("no connection follows an older rule"));
+        return;
+    };
+    let status = if steady.is_some() {
+        Status::Fail
+    } else {
+        Status::Warn
+    };
+    let translated = flow.destination != flow.reply_source;
+    let reason = format!(
+        "{} still {} as before the rules that are loaded now, such as {} {} → {}:{} → {}:{}",
+        if found.len() == 1 {
+            "1 connection".to_owned()
+        } else {
+            format!("{} connections", found.len())
+        },
+        if found.len() == 1 { "goes" } else { "go" },
+        flow.protocol,
+        flow.source,
+        flow.destination,
+        flow.destination_port,
+        flow.reply_source,
+        flow.reply_port
+    );
+    let fix = if translated {
+        format!("{} --flush-stale", case.apply)
+    } else {
+        format!(
+            "sudo conntrack -D -p {} --orig-dst {} --orig-port-dst {}",
+            flow.protocol, flow.destination, flow.destination_port
+        )
+    };
+    checks.push(Hop::StaleConnection.found(status, reason).fix(fix));
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::child;
 use crate::net::Interface;
-use crate::network::{Link, Links, ReversePath, Route};
+use crate::network::{Link, Links, Packet, ReversePath, Route};
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -17,7 +17,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The machine's interfaces; none where `ip` is not installed.
 #[must_use]
 pub fn links() -> Links {
-    let listed = ip(&["-4", "address"]).unwrap_or_default();
+    // Not `-4`, which leaves out those without an IPv4 address.
+    let listed = ip(&["address"]).unwrap_or_default();
     let links = listed.as_array().into_iter().flatten();
     Links(links.filter_map(link).collect())
 }
@@ -28,6 +29,7 @@ fn link(value: &Value) -> Option<Link> {
         flags.any(|one| one == flag)
     };
     let addresses = value["addr_info"].as_array().into_iter().flatten();
+    let addresses = addresses.filter(|address| address["family"] == "inet");
     Some(Link {
         name: value["ifname"].as_str()?.to_owned(),
         up: has("UP") && has("LOWER_UP"),
@@ -37,17 +39,11 @@ fn link(value: &Value) -> Option<Link> {
     })
 }
 
-/// Where packets of the machine's own would go, and what is known of the next hop there; in
-/// iproute2's words why there is no way.
+/// Where packets would go, and what is known of the next hop there; in iproute2's words why there is
+/// no way. The kernel answers for those that come in as it would treat them, policy rules and
+/// `rp_filter` included.
 #[must_use]
-pub fn routes(to: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Result<Route, String>> {
-    let asked: String = to.iter().map(|to| format!("route get {to}\n")).collect();
-    // Without -force the first that has no way would be the last to be asked.
-    let args = ["-json", "-4", "-force", "-batch", "-"];
-    let (answers, words) = match child::run("ip", &args, asked.as_bytes(), LIMIT) {
-        Ok(output) => (output.stdout, output.stderr),
-        Err(error) => (Vec::new(), error.to_string()),
-    };
+pub fn routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<Route, String>> {
     let listed = ip(&["-4", "neigh"]).unwrap_or_default();
     let neighbours: BTreeMap<(Ipv4Addr, &str), &str> = listed
         .as_array()
@@ -58,32 +54,64 @@ pub fn routes(to: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Result<Route, Strin
             Some(((address, one["dev"].as_str()?), one["state"][0].as_str()?))
         })
         .collect();
+    let questions: String = asked.iter().map(question).collect();
+    // Without -force the first that has no way would be the last to be asked.
+    let args = ["-json", "-4", "-force", "-batch", "-"];
+    let (answers, words) = match child::run("ip", &args, questions.as_bytes(), LIMIT) {
+        Ok(output) => (output.stdout, output.stderr),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    // `Command failed -:N` names the lines without an answer, each behind the kernel's words.
+    let mut refused: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut last = words.lines().next().unwrap_or("no answer");
+    for line in words.lines() {
+        match line.strip_prefix("Command failed -:") {
+            Some(number) => {
+                refused.extend(
+                    number
+                        .trim()
+                        .parse()
+                        .ok()
+                        .map(|number: usize| (number, last)),
+                );
+            }
+            None => last = line,
+        }
+    }
     // One list for each that has a way, one behind the other.
     let answers = serde_json::Deserializer::from_slice(&answers).into_iter::<Value>();
-    let mut found: BTreeMap<Ipv4Addr, Route> = BTreeMap::new();
-    for answer in answers.map_while(Result::ok) {
-        let answer = &answer[0];
-        let address = |key: &str| answer[key].as_str()?.parse::<Ipv4Addr>().ok();
-        let (Some(to), Some(interface)) = (address("dst"), answer["dev"].as_str()) else {
-            continue;
-        };
-        let gateway = address("gateway");
-        let state = neighbours.get(&(gateway.unwrap_or(to), interface));
-        found.insert(
-            to,
-            Route {
-                interface: interface.to_owned(),
-                gateway,
-                neighbour: state.map(|&state| state.to_owned()),
+    let mut answers = answers.map_while(Result::ok);
+    let mut found = BTreeMap::new();
+    for (n, packet) in asked.iter().enumerate() {
+        let answer = match refused.get(&(n + 1)) {
+            Some(words) => Err((*words).to_owned()),
+            None => match answers.next() {
+                Some(answer) => Ok(route(&answer[0], packet.to, &neighbours)),
+                None => Err(last.to_owned()),
             },
-        );
+        };
+        found.insert(*packet, answer);
     }
-    let why = words.lines().next().unwrap_or("no route").to_owned();
-    let each = to.iter().map(|to| {
-        let route = found.remove(to).ok_or_else(|| why.clone());
-        (*to, route)
-    });
-    each.collect()
+    found
+}
+
+fn question(packet: &Packet<'_>) -> String {
+    match packet.came {
+        Some((from, by)) => format!("route get {} from {from} iif {by}\n", packet.to),
+        None => format!("route get {}\n", packet.to),
+    }
+}
+
+fn route(answer: &Value, to: Ipv4Addr, neighbours: &BTreeMap<(Ipv4Addr, &str), &str>) -> Route {
+    let interface = answer["dev"].as_str().unwrap_or_default();
+    let gateway = answer["gateway"].as_str();
+    let gateway: Option<Ipv4Addr> = gateway.and_then(|gateway| gateway.parse().ok());
+    let state = neighbours.get(&(gateway.unwrap_or(to), interface));
+    Route {
+        interface: interface.to_owned(),
+        gateway,
+        neighbour: state.map(|&state| state.to_owned()),
+    }
 }
 
 /// How strictly an interface asks for the way back; `None` if it does not exist.

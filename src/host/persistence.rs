@@ -33,7 +33,7 @@ pub fn compared(live: &Ruleset) -> RulesFile {
         Err(_) => return RulesFile::Unreadable,
     };
     match parse::parse(&String::from_utf8_lossy(&text)) {
-        Ok(kept) if diff::changes(&kept, &diff::own(live)).is_empty() => RulesFile::Same,
+        Ok(kept) if diff::holds_the_same(&kept, live, true) => RulesFile::Same,
         Ok(_) => RulesFile::Different,
         Err(_) => RulesFile::Unreadable,
     }

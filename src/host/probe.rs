@@ -1,6 +1,6 @@
 //! Connecting to many endpoints at once.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -113,27 +113,39 @@ fn by_tcp(to: SocketAddr, from: Option<Ipv4Addr>, how: Probing) -> Outcome {
     let connected = begin.elapsed();
     match how.expect {
         Expect::Tcp => Outcome::Open(connected),
-        Expect::Http(status) => match ask(socket, to, how.timeout.saturating_sub(connected)) {
+        Expect::Http(status) => match ask(socket, to, begin + how.timeout) {
             Ok(got) if status.map_or(got < 400, |status| status == got) => {
                 Outcome::Open(begin.elapsed())
             }
             Ok(got) => Outcome::Unexpected(format!("HTTP status {got}")),
-            Err(error) => Outcome::Unexpected(format!("connected, but no HTTP answer: {error}")),
+            Err(error) => match failure(&error) {
+                Outcome::TimedOut => Outcome::TimedOut,
+                _ => Outcome::Unexpected(format!("connected, but no HTTP answer: {error}")),
+            },
         },
     }
 }
 
-/// The status of an answer to `GET /`.
-fn ask(socket: Socket, to: SocketAddr, timeout: Duration) -> io::Result<u16> {
-    let timeout = timeout.max(Duration::from_millis(1));
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
+/// The status of an answer to `GET /`, if it comes in time.
+fn ask(socket: Socket, to: SocketAddr, deadline: Instant) -> io::Result<u16> {
     let mut stream = std::net::TcpStream::from(socket);
     let request = format!("GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut line = String::new();
+    let mut line = Vec::new();
     // A status line is short; what sends more is not a web server.
-    BufReader::new(io::Read::take(stream, 1024)).read_line(&mut line)?;
+    while !line.contains(&b'\n') && line.len() < 1024 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut some = [0; 256];
+        match stream.read(&mut some)? {
+            0 => break,
+            count => line.extend_from_slice(&some[..count]),
+        }
+    }
+    let line = String::from_utf8_lossy(&line);
     let mut words = line.split_ascii_whitespace();
     let version = words.next().filter(|word| word.starts_with("HTTP/"));
     let status = version.and_then(|_| words.next()?.parse().ok());

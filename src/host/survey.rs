@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::child;
-use super::iptables::Iptables;
+use super::child::{self, ChildError};
+use super::iptables::{Iptables, IptablesError};
 use crate::backend::Backend;
 use crate::foreign;
-use crate::native::NativeChain;
+use crate::native::{Hook, NativeChain, rule_drops};
 use crate::ruleset::{ChainName, Ruleset};
 
 /// Each of these questions is answered in milliseconds.
@@ -52,7 +52,7 @@ pub fn survey(iptables: &Iptables) -> Result<Vec<String>, SurveyError> {
         named => named,
     };
     let mut warnings = Vec::new();
-    if let Some((other, live)) = beside(iptables, backend) {
+    if let Some((other, Ok(live))) = beside(iptables, backend) {
         if holds_own(&live) && iptables.backend == Backend::Auto {
             return Err(SurveyError::InTheOther { backend, other });
         }
@@ -67,7 +67,7 @@ pub fn survey(iptables: &Iptables) -> Result<Vec<String>, SurveyError> {
     let drops = native_chains()
         .unwrap_or_default()
         .into_iter()
-        .filter(NativeChain::drops);
+        .filter(|chain| chain.hook == Hook::Forward && chain.drops());
     warnings.extend(drops.map(|chain| {
         let chain = chain.named();
         format!(
@@ -94,14 +94,21 @@ pub fn resolved(iptables: &Iptables) -> Backend {
     }
 }
 
-/// The rules of the other backend. Where it is not installed, none could have been made by it.
+/// The rules of the other backend, or why they cannot be read. Where it is not installed, none could
+/// have been made by it.
 #[must_use]
-pub fn beside(iptables: &Iptables, backend: Backend) -> Option<(Backend, Ruleset)> {
+pub fn beside(
+    iptables: &Iptables,
+    backend: Backend,
+) -> Option<(Backend, Result<Ruleset, IptablesError>)> {
     let other = Iptables {
         backend: backend.other(),
         ..*iptables
     };
-    Some((other.backend, other.read().ok()?.ruleset))
+    match other.read() {
+        Err(IptablesError::Child(ChildError::NotFound(_))) => None,
+        read => Some((other.backend, read.map(|live| live.ruleset))),
+    }
 }
 
 /// Whether a ruleset has chains of nvactl's.
@@ -126,31 +133,41 @@ pub fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
     Backend::of_version(&version).ok_or(SurveyError::Unknown { version })
 }
 
-/// The base chains of nft's own that see forwarded packets; `None` where nft is not installed or has
-/// no rights.
+/// The base chains of nft's own that IPv4 packets come through on their way to somebody else;
+/// `None` where nft is not installed or has no rights.
 #[must_use]
 pub fn native_chains() -> Option<Vec<NativeChain>> {
     let listed = nft(&["list", "chains"])?;
     let chains = listed.iter().filter_map(|entry| entry.get("chain"));
-    let forward = chains.filter(|chain| chain["hook"] == "forward" && !of_iptables(chain));
     let word = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
-    let native = forward.map(|chain| {
+    let native = chains.filter_map(|chain| {
         let (family, table, name) = (
             word(chain, "family"),
             word(chain, "table"),
             word(chain, "name"),
         );
-        let entries = nft(&["list", "chain", &family, &table, &name]).unwrap_or_default();
-        let rules = entries
-            .iter()
-            .filter_map(|entry| entry["rule"]["expr"].as_array());
-        NativeChain {
+        let hook = Hook::of(chain["hook"].as_str()?)?;
+        let of_ipv4 = matches!(family.as_str(), "ip" | "inet" | "netdev");
+        if !of_ipv4 || of_iptables(chain) {
+            return None;
+        }
+        let entries = nft(&["list", "table", &family, &table]).unwrap_or_default();
+        let rules = || {
+            let rules = entries.iter().filter_map(|entry| entry.get("rule"));
+            rules.filter_map(|rule| Some((&rule["chain"], rule["expr"].as_array()?)))
+        };
+        Some(NativeChain {
+            hook,
             drops_by_policy: word(chain, "policy") == "drop",
-            rules: rules.cloned().collect(),
+            table_drops: rules().any(|(_, rule)| rule_drops(rule)),
+            rules: rules()
+                .filter(|(of, _)| **of == name.as_str())
+                .map(|(_, rule)| rule.clone())
+                .collect(),
             family,
             table,
             name,
-        }
+        })
     });
     Some(native.collect())
 }

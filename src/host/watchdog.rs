@@ -57,9 +57,12 @@ pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Guard
     // process is ended with its session. Whoever is first leaves nothing to the other.
     let started = start_detached(state, &pending.id)
         .map_err(GuardError::Watchdog)
-        .and_then(|()| match runs_under_systemd() {
-            true => start_by_systemd(state, &pending.id, seconds),
-            false => Ok(()),
+        .and_then(|()| {
+            if runs_under_systemd() {
+                start_by_systemd(state, &pending.id, seconds)
+            } else {
+                Ok(())
+            }
         });
     if started.is_err() {
         settle(state, pending, Decision::NotMade)?;

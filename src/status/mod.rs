@@ -8,13 +8,14 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use crate::compare::{Drift, DriftKind, compare, rules_by_name};
+use crate::compare::{Drift, DriftKind, FieldChange, compare, rules_by_name};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::plan::plan;
-use crate::ruleset::Ruleset;
-use crate::shadow::{Shadow, shadows};
+use crate::rule::Rule;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::shadow::{Shadow, Situation, inside, shadows};
 use crate::spec::ForwardSet;
 
 /// All that `nvactl status` tells; README documents the fields.
@@ -32,6 +33,8 @@ pub struct Status {
     /// What went through the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
+    /// What is loaded for all forwards and is not as the spec has it: the FORWARD policy, for one.
+    pub firewall: Vec<FieldChange>,
     pub drift: Vec<Drift>,
     pub in_the_way: Vec<InTheWay>,
 }
@@ -110,8 +113,8 @@ pub struct Row {
     pub shadowed_by: Option<String>,
     /// First packets of connections, since the forward's rules were loaded.
     pub new: Count,
-    /// Connections that the kernel tracks now.
-    pub connections: usize,
+    /// Connections that the kernel tracks now, if that is known.
+    pub connections: Option<usize>,
 }
 
 /// A foreign rule that takes packets of forwards, or may.
@@ -123,6 +126,8 @@ pub struct InTheWay {
     /// Whether it takes every packet of these forwards.
     pub certain: bool,
     pub program: Option<&'static str>,
+    /// Whether applying again is enough, which puts nvactl's jump before it.
+    pub jump_first: bool,
     pub removal: String,
     pub forwards: Vec<String>,
 }
@@ -132,7 +137,8 @@ pub struct InTheWay {
 pub struct Live<'l> {
     pub ruleset: &'l Ruleset,
     pub counters: &'l Counters,
-    pub flows: &'l [Flow],
+    /// `None` where they cannot be listed.
+    pub flows: Option<&'l [Flow]>,
     /// The addresses of the interface where clients come in.
     pub own: &'l [Ipv4Addr],
 }
@@ -142,22 +148,43 @@ pub struct Live<'l> {
 #[must_use]
 pub fn rows(live: &Live<'_>, set: &ForwardSet) -> (Vec<Row>, Vec<InTheWay>) {
     let planned = plan(set);
+    let comparison = compare(live.ruleset, set);
     let (want, have) = (rules_by_name(&planned), rules_by_name(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
     let count = |name: &str| new.get(name).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
     let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
-    for forward in live.flows.iter().filter_map(|flow| flow.leader(&listeners)) {
-        *connections.entry(forward.name.as_str()).or_default() += 1;
+    for flow in live.flows.unwrap_or_default() {
+        if let Some(forward) = flow.leader(&listeners) {
+            *connections.entry(forward.name.as_str()).or_default() += 1;
+        }
     }
-    let (mut rows, mut in_the_way) = (Vec::new(), Vec::new());
+    let tampered = comparison
+        .drift
+        .iter()
+        .any(|drift| drift.what == DriftKind::PutIn);
+    // What lets the replies of all forwards pass, for one.
+    let common_rule_gone = comparison.drift.iter().any(|drift| {
+        drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_rule()
+    });
+    let (mut rows, mut in_the_way) = (Vec::new(), Found::default());
     for forward in &set.forwards {
         let name = forward.name.as_str();
-        let shadows = shadows(live.ruleset, forward, &set.firewall, live.own);
+        let situation = Situation {
+            forward,
+            firewall: &set.firewall,
+            own: live.own,
+        };
+        let mut shadows = shadows(live.ruleset, &situation);
+        // Where nvactl's own jump is missing, the policy is no foreign rule.
+        shadows.retain(|shadow| !shadow.is_forward_policy());
+        if tampered {
+            shadows.extend(inside(live.ruleset, &planned, &situation));
+        }
         let certain = shadows.iter().find(|shadow| shadow.certain);
         let state = match (have.get(name), want.get(name)) {
             (None, _) => State::Missing,
-            (have, want) if have != want => State::Drifted,
+            (have, want) if have != want || common_rule_gone => State::Drifted,
             _ if certain.is_some() => State::Shadowed,
             _ => State::InSync,
         };
@@ -169,55 +196,87 @@ pub fn rows(live: &Live<'_>, set: &ForwardSet) -> (Vec<Row>, Vec<InTheWay>) {
             state,
             shadowed_by: certain.map(Shadow::line),
             new: count(name),
-            connections: connections.get(name).copied().unwrap_or_default(),
+            connections: live
+                .flows
+                .map(|_| connections.get(name).copied().unwrap_or_default()),
         });
         for shadow in &shadows {
-            add(&mut in_the_way, shadow, name);
+            in_the_way.add(shadow, name);
         }
     }
-    for removed in compare(live.ruleset, set).removed {
+    for removed in comparison.removed {
         rows.push(Row {
             state: State::Surplus,
             shadowed_by: None,
             new: count(&removed.name),
-            connections: 0,
+            connections: None,
             name: removed.name,
             protocol: removed.protocol,
             listen: removed.listen,
             target: removed.target,
         });
     }
-    (rows, in_the_way)
+    (rows, in_the_way.rules)
 }
 
-fn add(in_the_way: &mut Vec<InTheWay>, shadow: &Shadow<'_>, forward: &str) {
-    let (table, line) = (shadow.table.as_str(), shadow.line());
-    let known = in_the_way.iter_mut().find(|known| {
-        known.line == line && known.table == table && known.certain == shadow.certain
-    });
-    match known {
-        Some(known) => known.forwards.push(forward.to_owned()),
-        None => in_the_way.push(InTheWay {
-            table,
-            line,
-            does: shadow.does(),
-            certain: shadow.certain,
-            program: shadow.program(),
-            removal: shadow.removal(),
-            forwards: vec![forward.to_owned()],
-        }),
+/// The foreign rules found so far, each once.
+#[derive(Default)]
+struct Found<'r> {
+    rules: Vec<InTheWay>,
+    /// Where a rule, or a chain's policy, stands among them.
+    places: BTreeMap<(TableName, &'r ChainName, Option<*const Rule>), usize>,
+}
+
+impl<'r> Found<'r> {
+    fn add(&mut self, shadow: &Shadow<'r>, forward: &str) {
+        let key = (
+            shadow.table,
+            shadow.chain,
+            shadow.rule.map(std::ptr::from_ref),
+        );
+        let place = *self.places.entry(key).or_insert(self.rules.len());
+        if place == self.rules.len() {
+            self.rules.push(InTheWay {
+                table: shadow.table.as_str(),
+                line: shadow.line(),
+                does: shadow.does(),
+                certain: shadow.certain,
+                program: shadow.program(),
+                jump_first: shadow.ends_with_the_jump_first(),
+                removal: shadow.removal(),
+                forwards: Vec::new(),
+            });
+        }
+        let rule = &mut self.rules[place];
+        rule.certain &= shadow.certain;
+        rule.forwards.push(forward.to_owned());
     }
 }
 
-/// Whether all rows are in sync and the FORWARD policy is the one wanted; and the lines of nvactl's
-/// that somebody has put in or taken out.
+/// Whether all is as the spec has it; what of it is not, for all forwards together; and the lines
+/// of nvactl's that somebody has put in or taken out.
 #[must_use]
-pub fn drift(have: &Ruleset, set: &ForwardSet, rows: &[Row]) -> (bool, Vec<Drift>) {
+pub fn drift(
+    have: &Ruleset,
+    set: &ForwardSet,
+    rows: &[Row],
+) -> (bool, Vec<FieldChange>, Vec<Drift>) {
     let comparison = compare(have, set);
     let rows = rows.iter().all(|row| row.state == State::InSync);
     let mut drift = comparison.drift;
     // What only stands in front is told of where it takes packets.
     drift.retain(|drift| drift.what != DriftKind::InFront);
-    let moved = comparison.firewall.is_empty() && !comparison.reordered;
-    (rows && drift.is_empty() && moved, drift)
+    let mut firewall = comparison.firewall;
+    if comparison.reordered {
+        firewall.push(FieldChange {
+            field: "order",
+            from: "another".to_owned(),
+            to: "the spec's".to_owned(),
+        });
+    }
+    (
+        rows && drift.is_empty() && firewall.is_empty(),
+        firewall,
+        drift,
+    )
 }

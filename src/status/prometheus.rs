@@ -19,7 +19,7 @@ struct PerForward {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    value: fn(&Row) -> u64,
+    value: fn(&Row) -> Option<u64>,
 }
 
 const PER_FORWARD: [PerForward; 3] = [
@@ -27,19 +27,19 @@ const PER_FORWARD: [PerForward; 3] = [
         name: "nvactl_forward_new_connections_total",
         kind: "counter",
         help: "Connections that a forward has translated since its rules were loaded.",
-        value: |row| row.new.packets,
+        value: |row| Some(row.new.packets),
     },
     PerForward {
         name: "nvactl_forward_new_connections_bytes_total",
         kind: "counter",
         help: "Bytes of the first packets of those connections.",
-        value: |row| row.new.bytes,
+        value: |row| Some(row.new.bytes),
     },
     PerForward {
         name: "nvactl_forward_connections",
         kind: "gauge",
         help: "Connections of a forward that the kernel tracks now.",
-        value: |row| number(row.connections),
+        value: |row| row.connections.map(number),
     },
 ];
 
@@ -82,9 +82,16 @@ impl Status {
                 help,
                 value,
             } = metric;
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for row in &self.forwards {
-                let _ = writeln!(out, "{name}{{{}}} {}", labels(row), value(row));
+            let rows = self.forwards.iter();
+            let mut samples = rows
+                .filter_map(|row| Some((labels(row), value(row)?)))
+                .peekable();
+            // Where it is not known for any, there is no such metric.
+            if samples.peek().is_some() {
+                let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            }
+            for (labels, value) in samples {
+                let _ = writeln!(out, "{name}{{{labels}}} {value}");
             }
         }
         out
@@ -208,7 +215,7 @@ mod tests {
                 packets: 7,
                 bytes: 420,
             },
-            connections: 3,
+            connections: Some(3),
         }
     }
 
@@ -233,6 +240,7 @@ mod tests {
                 limit: 2,
             }),
             established: Count::default(),
+            firewall: Vec::new(),
             forwards: vec![row("web", State::InSync), row("dns.v2", State::Shadowed)],
             drift: Vec::new(),
             in_the_way: Vec::new(),
