@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::net::{Interface, Port, PortRange, Protocol};
-use crate::packet::{Packet, Tracked, all, any};
+use crate::packet::{Packet, Tracked, all, any, covers};
 use crate::rule::Match;
 
 /// A base chain that forwarded packets come through, as `nft -j` lists it (libnftables-json(5)).
@@ -27,18 +27,31 @@ pub struct NativeChain {
 pub enum Hook {
     /// Before they are translated; `ingress` is one such.
     Prerouting,
+    /// At prerouting too, but behind nat.
+    Translated,
     Forward,
     Postrouting,
+    /// Only what is for the machine itself.
+    Input,
+    /// Only what the machine itself sends.
+    Output,
 }
 
+/// Where iptables translates destinations (`NF_IP_PRI_NAT_DST` in `linux/netfilter_ipv4.h`).
+const NAT_DST: i64 = -100;
+
 impl Hook {
-    /// As `nft -j` names it.
+    /// As `nft -j` names it, and the chain's priority.
     #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
+    pub fn of(name: &str, priority: i64) -> Option<Self> {
         match name {
-            "ingress" | "prerouting" => Some(Hook::Prerouting),
+            "ingress" => Some(Hook::Prerouting),
+            "prerouting" if priority <= NAT_DST => Some(Hook::Prerouting),
+            "prerouting" => Some(Hook::Translated),
             "forward" => Some(Hook::Forward),
             "postrouting" => Some(Hook::Postrouting),
+            "input" => Some(Hook::Input),
+            "output" => Some(Hook::Output),
             _ => None,
         }
     }
@@ -176,12 +189,15 @@ fn condition(asked: &Value, packet: &Packet<'_>) -> Option<bool> {
             ("tcp", "dport") => of(Protocol::Tcp),
             ("udp", "dport") => of(Protocol::Udp),
             ("th", "dport") => answer(ports(right, packet)),
+            ("tcp", "sport") if packet.protocol == Protocol::Tcp => answer(sources(right, packet)),
+            ("udp", "sport") if packet.protocol == Protocol::Udp => answer(sources(right, packet)),
             ("ip", "protocol") => answer(is(right, packet.protocol.as_str())),
             ("ip", "daddr") => answer(addresses(right, |net| {
                 packet.holds(&Match::Destination(net))
             })),
             ("ip", "saddr") => answer(addresses(right, |net| packet.holds(&Match::Source(net)))),
-            ("ip6" | "icmp" | "icmpv6", _) => Some(false),
+            // Of another protocol.
+            ("tcp" | "udp", "sport") | ("ip6" | "icmp" | "icmpv6", _) => Some(false),
             _ => None,
         };
     }
@@ -232,17 +248,26 @@ fn addresses(right: &Value, within: impl Fn(Ipv4Net) -> Option<bool> + Copy) -> 
     within(net.parse().ok()?)
 }
 
-fn ports(right: &Value, packet: &Packet<'_>) -> Option<bool> {
+/// The ports that a value names; `None` where it is no number, range or set of those.
+fn ranges(right: &Value) -> Option<Vec<PortRange>> {
     let port = |value: &Value| Port::new(u16::try_from(value.as_u64()?).ok()?);
     let range = |value: &Value| match value.get("range") {
         Some(range) => PortRange::new(port(&range[0])?, port(&range[1])?).ok(),
         None => port(value).map(PortRange::from),
     };
-    let ranges = match right.get("set") {
-        Some(_) => members(right).map(range).collect::<Option<Vec<_>>>()?,
-        None => vec![range(right)?],
-    };
-    packet.holds(&Match::DestinationPorts(ranges))
+    match right.get("set") {
+        Some(_) => members(right).map(range).collect(),
+        None => Some(vec![range(right)?]),
+    }
+}
+
+fn ports(right: &Value, packet: &Packet<'_>) -> Option<bool> {
+    packet.holds(&Match::DestinationPorts(ranges(right)?))
+}
+
+fn sources(right: &Value, packet: &Packet<'_>) -> Option<bool> {
+    let own = packet.source_ports?;
+    any(ranges(right)?.into_iter().map(|asked| covers(asked, own)))
 }
 
 #[cfg(test)]

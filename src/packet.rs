@@ -157,7 +157,8 @@ fn among(addresses: &[Ipv4Addr], is_meant: impl Fn(&Ipv4Addr) -> bool) -> Option
     }
 }
 
-fn covers(asked: PortRange, ports: PortRange) -> Option<bool> {
+/// Whether a range holds all of these ports.
+pub(crate) fn covers(asked: PortRange, ports: PortRange) -> Option<bool> {
     match (
         asked.contains(ports.first()) && asked.contains(ports.last()),
         asked.overlaps(ports),

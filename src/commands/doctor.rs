@@ -93,6 +93,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         set: &set,
         asked,
         apply: on.command("apply", &source),
+        persist: on.command("persist", &source),
         iptables: iptables.backend.program("iptables"),
     };
     let report = Report {

@@ -162,8 +162,13 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
     } else {
         format!("to remove it: sudo {}", rule.removal)
     };
+    let meant = if rule.certain {
+        ""
+    } else {
+        "if it is not meant: "
+    };
     format!(
-        "  {}: {}{}\n    {all}{}, for {}; {mend}\n",
+        "  {}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
         rule.table,
         rule.line,
         whose.unwrap_or_default(),

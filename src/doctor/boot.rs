@@ -27,7 +27,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
 }
 
 fn persistence(case: &Case<'_>) -> Check {
-    let (boot, fix) = (&case.facts.boot, "sudo nvactl persist");
+    let (boot, fix) = (&case.facts.boot, case.persist.as_str());
     let file = boot.rules_file;
     match (boot.rules, boot.not_loaded) {
         (RulesFile::Missing, _) => Hop::Persistence

@@ -186,6 +186,8 @@ pub struct Case<'c> {
     pub asked: Vec<&'c Forward>,
     /// The command that applies this spec, here and by this backend.
     pub apply: String,
+    /// The command that keeps what is loaded.
+    pub persist: String,
     /// The iptables that is called.
     pub iptables: String,
 }

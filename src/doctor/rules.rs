@@ -7,6 +7,7 @@ use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
 use crate::net::Protocol;
+use crate::packet::Packet;
 use crate::plan::plan;
 use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
@@ -187,14 +188,18 @@ fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
 }
 
-/// Where nvactl has a jump, putting it first is enough, and leaves others their rules.
+/// Where nvactl has a jump, putting it first is enough, and leaves others their rules. What concerns
+/// some only may well be meant, as a list of clients that are kept out.
 fn mend(case: &Case<'_>, shadow: &Shadow<'_>) -> String {
-    if shadow.ends_with_the_jump_first() {
+    let mend = if shadow.ends_with_the_jump_first() {
         format!("{}, which puts nvactl's jump first again", case.apply)
-    } else if shadow.certain {
-        removal(shadow, &case.iptables)
     } else {
-        format!("if it is not meant: {}", removal(shadow, &case.iptables))
+        removal(shadow, &case.iptables)
+    };
+    if shadow.certain {
+        mend
+    } else {
+        format!("if it is not meant: {mend}")
     }
 }
 
@@ -275,18 +280,25 @@ fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
     };
     for forward in &case.asked {
         let worst = situation(case, forward).with_packets(|packets| {
-            let fate = |chain: &NativeChain| {
-                let seen = match chain.hook {
-                    Hook::Prerouting => [&packets.arriving, &packets.answer],
-                    Hook::Forward => [&packets.passing, &packets.returning],
-                    Hook::Postrouting => [&packets.leaving, &packets.returning],
-                };
-                let fates = seen.map(|packet| chain.fate(packet));
-                fates.into_iter().max()
+            let translated = Packet {
+                egress: None,
+                ..packets.passing.clone()
             };
-            let fates = chains
-                .iter()
-                .filter_map(|chain| Some((fate(chain)?, chain)));
+            let fate = |chain: &NativeChain| {
+                let (first, reply) = match chain.hook {
+                    Hook::Prerouting => (&packets.arriving, &packets.answer),
+                    Hook::Translated => (&translated, &packets.answer),
+                    Hook::Forward => (&packets.passing, &packets.returning),
+                    Hook::Postrouting => (&packets.leaving, &packets.returning),
+                    Hook::Input | Hook::Output => return Fate::Passes,
+                };
+                // A client's port may be any, so nearly every rule may drop some answers.
+                match (chain.fate(first), chain.fate(reply)) {
+                    (_, Fate::Dropped) => Fate::Dropped,
+                    (first, _) => first,
+                }
+            };
+            let fates = chains.iter().map(|chain| (fate(chain), chain));
             fates.max_by_key(|(fate, _)| *fate)
         });
         let check = match worst {

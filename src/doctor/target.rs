@@ -8,6 +8,7 @@ use super::{Case, Check, Hop, Status};
 use crate::flow::{Flow, stale};
 use crate::line::Line;
 use crate::listeners::Listeners;
+use crate::native::{Fate, Hook};
 use crate::net::{PortRange, Protocol};
 use crate::network::Packet;
 use crate::packet::Tracked;
@@ -202,16 +203,24 @@ fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
         tracked: Tracked::Established,
         ..out.clone()
     };
+    let chains = case.facts.native.iter().flatten();
+    let native = chains.filter(|chain| match chain.hook {
+        Hook::Output => chain.fate(&out) == Fate::Dropped,
+        Hook::Input => chain.fate(&back) == Fate::Dropped,
+        _ => false,
+    });
+    let native = native
+        .map(|chain| format!("the nft chain {}", chain.named()))
+        .next();
     let live = case.facts.live;
     let nowhere = ChainName::from("");
-    [
+    let hooks = [
         (TableName::Mangle, ChainName::Output, &out),
         (TableName::Filter, ChainName::Output, &out),
         (TableName::Mangle, ChainName::Input, &back),
         (TableName::Filter, ChainName::Input, &back),
-    ]
-    .into_iter()
-    .find_map(|(table, chain, packet)| {
+    ];
+    let iptables = hooks.into_iter().find_map(|(table, chain, packet)| {
         let walked = walk(live, table, &chain, packet, &nowhere);
         let decider = walked.deciders.iter().find(|decider| decider.certain);
         let policy = live.chain(table, &chain)?.policy;
@@ -223,7 +232,8 @@ fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
             }
             None => None,
         }
-    })
+    });
+    iptables.or(native)
 }
 
 fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
@@ -376,7 +386,7 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         format!("{} --flush-stale", case.apply)
     } else {
         format!(
-            "sudo conntrack -D -p {} --orig-dst {} --orig-port-dst {}",
+            "sudo conntrack --delete -p {} --orig-dst {} --orig-port-dst {}",
             flow.protocol, flow.destination, flow.destination_port
         )
     };

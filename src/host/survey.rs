@@ -133,8 +133,7 @@ pub fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
     Backend::of_version(&version).ok_or(SurveyError::Unknown { version })
 }
 
-/// The base chains of nft's own that IPv4 packets come through on their way to somebody else;
-/// `None` where nft is not installed or has no rights.
+/// The base chains of nft's own that IPv4 packets come through; `None` where nft is not installed or has no rights.
 #[must_use]
 pub fn native_chains() -> Option<Vec<NativeChain>> {
     let listed = nft(&["list", "chains"])?;
@@ -146,7 +145,8 @@ pub fn native_chains() -> Option<Vec<NativeChain>> {
             word(chain, "table"),
             word(chain, "name"),
         );
-        let hook = Hook::of(chain["hook"].as_str()?)?;
+        let priority = chain["prio"].as_i64().unwrap_or_default();
+        let hook = Hook::of(chain["hook"].as_str()?, priority)?;
         let of_ipv4 = matches!(family.as_str(), "ip" | "inet" | "netdev");
         if !of_ipv4 || of_iptables(chain) {
             return None;
