@@ -63,10 +63,12 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Whether it is a rule, and not a chain or a jump.
+    /// Whether it is a rule of nvactl's own chains, and not a chain or a jump.
     #[must_use]
     pub fn is_rule(&self) -> bool {
-        self.line.starts_with("-A NVACTL-")
+        let mut words = self.line.split_ascii_whitespace().skip(1);
+        let chain = words.next().map(ChainName::from);
+        chain.is_some_and(|chain| chain.is_own()) && !self.line.starts_with(':')
     }
 }
 
