@@ -157,12 +157,18 @@ fn reverse_path(case: &Case<'_>) -> Check {
             "replies to clients such as {client} leave by {}",
             route.interface
         )),
-        // Clients may all be of networks that have a way of their own.
-        (_, Some(Err(words))) if facts.ip_forward => Hop::RpFilter
-            .warn(format!(
-                "there is no way back to clients such as {client}: {words}"
-            ))
-            .fix("if clients come from there: sudo ip route add default via ROUTER"),
+        // Where nobody is connected, all clients may be of networks that have a way of their own.
+        (_, Some(Err(words))) if facts.ip_forward => {
+            let status = if facts.client.real {
+                Status::Fail
+            } else {
+                Status::Warn
+            };
+            let reason = format!("there is no way back to clients such as {client}: {words}");
+            Hop::RpFilter
+                .found(status, reason)
+                .fix("if clients come from there: sudo ip route add default via ROUTER")
+        }
         _ => Hop::RpFilter.ok("nothing is known against clients coming in"),
     }
 }

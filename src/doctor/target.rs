@@ -10,7 +10,7 @@ use crate::line::Line;
 use crate::listeners::Listeners;
 use crate::native::{Fate, Hook};
 use crate::net::{PortRange, Protocol};
-use crate::network::Packet;
+use crate::network::{self, Packet};
 use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
 use crate::rule::Target as RuleTarget;
@@ -49,6 +49,10 @@ fn snat_address(case: &Case<'_>) -> Check {
         }
         Some(link) if link.name == egress.as_str() => {
             Hop::SnatAddress.ok(format!("{address} is {egress}'s"))
+        }
+        // The network may well route such an address here.
+        Some(link) if link.name == "lo" => {
+            Hop::SnatAddress.warn(format!("{address} is lo's: is it routed to this machine?"))
         }
         Some(link) => Hop::SnatAddress
             .fail(format!(
@@ -173,6 +177,17 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
 /// chains OUTPUT and INPUT, which forwarded packets never meet.
 fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
     let firewall = &case.set.firewall;
+    let own = network::Packet {
+        to: forward.target.address,
+        came: None,
+    };
+    let elsewhere = match case.facts.routes.get(&own) {
+        Some(Ok(route)) => route.interface != firewall.egress.as_str(),
+        _ => true,
+    };
+    if elsewhere {
+        return Some("the machine's own packets go another way than those of clients".to_owned());
+    }
     let (target, snat) = (
         [forward.target.address],
         match firewall.snat {

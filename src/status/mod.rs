@@ -249,7 +249,10 @@ impl<'r> Found<'r> {
         }
         let rule = &mut self.rules[place];
         rule.certain &= shadow.certain;
-        rule.forwards.push(forward.to_owned());
+        // Its first packets and its replies may be taken by the same one.
+        if rule.forwards.last().is_none_or(|last| last != forward) {
+            rule.forwards.push(forward.to_owned());
+        }
     }
 }
 
