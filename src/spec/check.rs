@@ -32,7 +32,11 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         check_target(forward, problems);
     }
     check_names(&written.forwards, problems);
-    check_overlaps(&written.forwards, problems);
+    let enabled = written
+        .forwards
+        .iter()
+        .filter(|forward| forward.enabled != Some(false));
+    check_overlaps(enabled, problems);
 
     Some(ForwardSet {
         firewall: Firewall {
@@ -44,7 +48,10 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         forwards: written
             .forwards
             .into_iter()
+            // One that is switched off is checked like the others, but for what it would take.
+            .filter(|forward| forward.enabled != Some(false))
             .map(|forward| {
+                forward.enabled?;
                 Some(Forward {
                     name: forward.name?.value,
                     listen: forward.listen?.value,
@@ -148,9 +155,11 @@ fn check_names(forwards: &[WrittenForward], problems: &mut Vec<Problem>) {
 
 /// Listeners of one protocol and address must not share a port. A listener for one address beside
 /// one for all is no conflict: the plan puts it first.
-fn check_overlaps(forwards: &[WrittenForward], problems: &mut Vec<Problem>) {
+fn check_overlaps<'w>(
+    forwards: impl Iterator<Item = &'w WrittenForward>,
+    problems: &mut Vec<Problem>,
+) {
     let mut listeners: Vec<(&WrittenForward, Protocol, &Placed<Listen>)> = forwards
-        .iter()
         .filter_map(|f| Some((f, f.protocol?, f.listen.as_ref()?)))
         .collect();
     listeners.sort_by_key(|(_, protocol, listen)| {

@@ -6,18 +6,12 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use super::code::Code;
-use super::hint;
+pub use super::fields::Placed;
+use super::fields::{Fields, parsed, sequence};
 use super::problem::{self, Problem, ProblemKind, Span};
-use super::yaml::{Key, Node, Value};
+use super::yaml::{Node, Value};
 use super::{ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snat, Target, TargetKind, TargetPorts};
 use crate::net::{Interface, PortRange, Protocol};
-
-/// A value and where it was written.
-#[derive(Debug, Clone)]
-pub struct Placed<T> {
-    pub value: T,
-    pub span: Span,
-}
 
 /// A spec as written. `None` where the value is missing or could not be read, which is reported.
 #[derive(Debug, Default)]
@@ -39,13 +33,22 @@ pub struct WrittenForward {
     pub listen: Option<Placed<Listen>>,
     pub protocol: Option<Protocol>,
     pub target: Option<Placed<Target>>,
+    /// Whether it is part of the plan.
+    pub enabled: Option<bool>,
     /// The codes that this forward keeps quiet.
     pub silence: Vec<Code>,
 }
 
+/// What forwards share that do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+struct Defaults {
+    /// `None` if it could not be read, which is reported once.
+    protocol: Option<Protocol>,
+}
+
 pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
-    let known = &["version", "firewall", "forwards", "silence"];
+    let known = &["version", "firewall", "defaults", "forwards", "silence"];
     let Some(fields) = Fields::of(root, "spec", "the spec", known, problems) else {
         return spec;
     };
@@ -63,6 +66,7 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
     if let Some(firewall) = fields.required("firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
     }
+    let defaults = decode_defaults(fields.get("defaults"), problems);
     if let Some(forwards) = fields.required("forwards", problems)
         && let Some(items) = sequence(forwards, "forwards", problems)
     {
@@ -70,7 +74,7 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
             if problems.len() >= MAX_PROBLEMS {
                 break;
             }
-            spec.forwards.push(decode_forward(item, problems));
+            spec.forwards.push(decode_forward(item, defaults, problems));
         }
     }
     spec
@@ -137,8 +141,36 @@ fn decode_interfaces(
     (side("ingress"), side("egress"))
 }
 
-fn decode_forward(node: &Node, problems: &mut Vec<Problem>) -> WrittenForward {
-    let known = &["name", "listen", "protocol", "target", "silence"];
+fn decode_defaults(node: Option<&Node>, problems: &mut Vec<Problem>) -> Defaults {
+    let fields =
+        node.and_then(|node| Fields::of(node, "defaults", "`defaults`", &["protocol"], problems));
+    Defaults {
+        protocol: match fields {
+            Some(fields) => decode_protocol(&fields, Some(Protocol::Tcp), problems),
+            None => Some(Protocol::Tcp),
+        },
+    }
+}
+
+/// The protocol, or `otherwise` where none is written.
+fn decode_protocol(
+    fields: &Fields<'_>,
+    otherwise: Option<Protocol>,
+    problems: &mut Vec<Problem>,
+) -> Option<Protocol> {
+    fields.get("protocol").map_or(otherwise, |_| {
+        let protocol = fields.parsed("protocol", "`tcp` or `udp`", problems, |text| {
+            text.parse().map_err(|_| ProblemKind::UnknownWord {
+                text: text.to_owned(),
+                known: &["tcp", "udp"],
+            })
+        });
+        protocol.map(|protocol: Placed<Protocol>| protocol.value)
+    })
+}
+
+fn decode_forward(node: &Node, defaults: Defaults, problems: &mut Vec<Problem>) -> WrittenForward {
+    let known = &["name", "enabled", "listen", "protocol", "target", "silence"];
     let mut forward = WrittenForward::default();
     let Some(fields) = Fields::of(node, "forward", "this forward", known, problems) else {
         return forward;
@@ -150,16 +182,13 @@ fn decode_forward(node: &Node, problems: &mut Vec<Problem>) -> WrittenForward {
         let expected = "a port, a range of ports, or either behind `IP:`";
         forward.listen = fields.parsed("listen", expected, problems, Listen::from_str);
     }
-    let protocol = fields.parsed("protocol", "`tcp` or `udp`", problems, |text| {
-        text.parse().map_err(|_| ProblemKind::UnknownWord {
-            text: text.to_owned(),
-            known: &["tcp", "udp"],
-        })
+    forward.protocol = decode_protocol(&fields, defaults.protocol, problems);
+    forward.enabled = fields.get("enabled").map_or(Some(true), |_| {
+        let enabled = fields.parsed("enabled", "`true` or `false`", problems, |text| {
+            word(text, &["true", "false"]).map(|word| word == "true")
+        });
+        enabled.map(|enabled| enabled.value)
     });
-    forward.protocol = match fields.get("protocol") {
-        Some(_) => protocol.map(|protocol: Placed<Protocol>| protocol.value),
-        None => Some(Protocol::Tcp),
-    };
     if let Some(node) = fields.required("target", problems) {
         forward.target = decode_target(node, problems);
     }
@@ -255,189 +284,4 @@ fn word(text: &str, known: &'static [&'static str]) -> Result<&'static str, Prob
             text: text.to_owned(),
             known,
         })
-}
-
-/// The entries of a mapping whose keys are known.
-struct Fields<'n> {
-    place: &'static str,
-    /// Where the mapping begins: its first key.
-    span: Span,
-    entries: Vec<Entry<'n>>,
-}
-
-struct Entry<'n> {
-    /// The known key.
-    name: &'static str,
-    /// As it is written.
-    key: &'n Key,
-    value: &'n Node,
-}
-
-impl<'n> Fields<'n> {
-    /// The entries of `node`, or `None` when it is no mapping. `key` is what it stands under.
-    fn of(
-        node: &'n Node,
-        key: &'static str,
-        place: &'static str,
-        known: &'static [&'static str],
-        problems: &mut Vec<Problem>,
-    ) -> Option<Self> {
-        let Value::Mapping(written) = &node.value else {
-            wrong_type(node, key, "a mapping of keys to values", problems);
-            return None;
-        };
-        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(known.len());
-        let mut misspelled: Vec<Entry<'_>> = Vec::new();
-        for (key, value) in written {
-            if problems.len() >= MAX_PROBLEMS {
-                break;
-            }
-            let name = known.iter().copied().find(|name| *name == key.text);
-            let first = entries.iter().find(|entry| Some(entry.name) == name);
-            let kind = match (name, first) {
-                (Some(name), None) => {
-                    entries.push(Entry { name, key, value });
-                    continue;
-                }
-                (Some(_), Some(first)) => ProblemKind::DuplicateKey {
-                    key: key.text.clone(),
-                    first: first.key.span.clone(),
-                },
-                (None, _) => {
-                    let meant = hint::nearest(&key.text, known);
-                    misspelled.extend(meant.map(|name| Entry { name, key, value }));
-                    ProblemKind::UnknownKey {
-                        key: key.text.clone(),
-                        place,
-                        known,
-                    }
-                }
-            };
-            problems.push(Problem::new(key.span.clone(), kind));
-        }
-        // The value of a misspelled key is read as what it was meant to be: it may be wrong too.
-        for entry in misspelled {
-            if entries.iter().all(|known| known.name != entry.name) {
-                entries.push(entry);
-            }
-        }
-        let span = match written.first() {
-            Some((key, _)) => key.span.clone(),
-            None => node.span.clone(),
-        };
-        Some(Self {
-            place,
-            span,
-            entries,
-        })
-    }
-
-    fn entry(&self, name: &str) -> Option<&Entry<'n>> {
-        self.entries.iter().find(|entry| entry.name == name)
-    }
-
-    fn key(&self, name: &str) -> Option<&'n Key> {
-        self.entry(name).map(|entry| entry.key)
-    }
-
-    fn get(&self, name: &str) -> Option<&'n Node> {
-        self.entry(name).map(|entry| entry.value)
-    }
-
-    /// The value of a key that must be there.
-    fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node> {
-        let node = self.get(key);
-        if node.is_none() {
-            let kind = ProblemKind::MissingKey {
-                key,
-                place: self.place,
-            };
-            problems.push(Problem::new(self.span.clone(), kind));
-        }
-        node
-    }
-
-    fn scalar(
-        &self,
-        key: &'static str,
-        expected: &'static str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Placed<&'n str>> {
-        scalar(self.get(key)?, key, expected, problems)
-    }
-
-    fn parsed<T>(
-        &self,
-        key: &'static str,
-        expected: &'static str,
-        problems: &mut Vec<Problem>,
-        read: impl FnOnce(&str) -> Result<T, ProblemKind>,
-    ) -> Option<Placed<T>> {
-        parsed(self.get(key)?, key, expected, problems, read)
-    }
-}
-
-fn parsed<T>(
-    node: &Node,
-    key: &'static str,
-    expected: &'static str,
-    problems: &mut Vec<Problem>,
-    read: impl FnOnce(&str) -> Result<T, ProblemKind>,
-) -> Option<Placed<T>> {
-    let Placed { value: text, span } = scalar(node, key, expected, problems)?;
-    match read(text) {
-        Ok(value) => Some(Placed { value, span }),
-        Err(kind) => {
-            problems.push(Problem::new(span, kind));
-            None
-        }
-    }
-}
-
-fn scalar<'n>(
-    node: &'n Node,
-    key: &'static str,
-    expected: &'static str,
-    problems: &mut Vec<Problem>,
-) -> Option<Placed<&'n str>> {
-    match &node.value {
-        Value::Scalar(text) => Some(Placed {
-            value: text,
-            span: node.span.clone(),
-        }),
-        _ => {
-            wrong_type(node, key, expected, problems);
-            None
-        }
-    }
-}
-
-fn sequence<'n>(
-    node: &'n Node,
-    key: &'static str,
-    problems: &mut Vec<Problem>,
-) -> Option<&'n [Node]> {
-    match &node.value {
-        Value::Sequence(items) => Some(items),
-        _ => {
-            wrong_type(node, key, "a list", problems);
-            None
-        }
-    }
-}
-
-fn wrong_type(node: &Node, key: &'static str, expected: &'static str, problems: &mut Vec<Problem>) {
-    let found = match &node.value {
-        Value::Null => "nothing",
-        Value::Scalar(_) => "a single value",
-        Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "a mapping",
-        Value::Broken => return,
-    };
-    let kind = ProblemKind::WrongType {
-        key,
-        expected,
-        found,
-    };
-    problems.push(Problem::new(node.span.clone(), kind));
 }

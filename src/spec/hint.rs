@@ -165,6 +165,8 @@ fn example(key: &str) -> &'static str {
         "target" => "{pod: 10.224.0.118:80}",
         "pod" => "10.224.0.118:80",
         "ilb" => "10.224.0.222:49180",
+        "enabled" => "false",
+        "defaults" => "{protocol: udp}",
         "silence" => "[takes-ssh]",
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
         _ => "[]",

@@ -7,6 +7,7 @@ pub mod annotation;
 mod check;
 mod code;
 mod decode;
+mod fields;
 mod hint;
 pub mod page;
 mod problem;

@@ -30,7 +30,7 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(span.clone(), ProblemKind::PolicyKept));
     }
     let own = own_addresses(spec);
-    for forward in &spec.forwards {
+    for forward in enabled(spec) {
         let found = of_listener(forward).chain(of_target(forward, &own));
         problems.extend(found.filter(|problem| {
             let code = problem.kind.code();
@@ -40,6 +40,12 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
     if !quiet(Code::AddressBesideAll) {
         beside_all(spec, problems);
     }
+}
+
+/// The forwards that become part of the plan.
+fn enabled(spec: &WrittenSpec) -> impl Iterator<Item = &WrittenForward> {
+    let forwards = spec.forwards.iter();
+    forwards.filter(|forward| forward.enabled != Some(false))
 }
 
 fn of_listener(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
@@ -117,7 +123,7 @@ fn own_addresses(spec: &WrittenSpec) -> Vec<(Ipv4Addr, Span)> {
         Snat::Address(address) => Some((address, snat.span.clone())),
         Snat::Masquerade => None,
     });
-    let listeners = spec.forwards.iter().filter_map(|forward| {
+    let listeners = enabled(spec).filter_map(|forward| {
         let listen = forward.listen.as_ref()?;
         Some((listen.value.address?, listen.span.clone()))
     });
@@ -130,8 +136,7 @@ fn own_addresses(spec: &WrittenSpec) -> Vec<(Ipv4Addr, Span)> {
 /// Listeners for all addresses that lose some ports, on one address, to a listener for that one.
 fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
     let listeners = || {
-        spec.forwards
-            .iter()
+        enabled(spec)
             .filter(|forward| !forward.silence.contains(&Code::AddressBesideAll))
             .filter_map(|forward| Some((forward, forward.protocol?, forward.listen.as_ref()?)))
     };

@@ -10,7 +10,16 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
     pub firewall: Firewall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<Defaults>,
     pub forwards: Vec<Forward>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +42,8 @@ pub enum Interface {
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
     pub listen: Port,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
@@ -72,8 +83,15 @@ pub fn normal(mut spec: Spec) -> Spec {
             egress: name,
         };
     }
+    let defaults = spec.defaults.take();
+    let protocol = defaults.and_then(|defaults| defaults.protocol);
+    spec.forwards
+        .retain(|forward| forward.enabled != Some(false));
     for forward in &mut spec.forwards {
-        forward.protocol.get_or_insert(Protocol::Tcp);
+        forward.enabled = None;
+        forward
+            .protocol
+            .get_or_insert(protocol.unwrap_or(Protocol::Tcp));
         if let Port::Number(number) = forward.listen {
             forward.listen = Port::Text(number.to_string());
         }
@@ -111,6 +129,7 @@ pub fn of(set: &ForwardSet) -> Spec {
                 spec::ForwardPolicy::Keep => "keep".into(),
             }),
         },
+        defaults: None,
         forwards: set.forwards.iter().map(forward).collect(),
     }
 }
@@ -119,6 +138,7 @@ fn forward(forward: &spec::Forward) -> Forward {
     let target = Some(forward.target.to_string());
     Forward {
         name: forward.name.to_string(),
+        enabled: None,
         listen: Port::Text(forward.listen.to_string()),
         protocol: Some(match forward.protocol {
             nvactl::net::Protocol::Tcp => Protocol::Tcp,
