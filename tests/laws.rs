@@ -12,7 +12,7 @@ use nvactl::plan::plan;
 use nvactl::ruleset::Ruleset;
 use nvactl::spec::{self, ForwardSet};
 use nvactl::splice::splice;
-use oracle::{Firewall, Forward, Interface, Port, Protocol, Spec, Target};
+use oracle::{Defaults, Firewall, Forward, Interface, Port, Protocol, Spec, Target};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -22,14 +22,14 @@ fn forward(n: u16) -> impl Strategy<Value = Forward> {
     let base = 1000 + n * 10;
     (
         "[A-Za-z0-9][A-Za-z0-9_.-]{0,20}",
-        option::of(any::<bool>()),
+        (option::of(any::<bool>()), option::of(any::<bool>())),
         (0..5u16, 0..5u16, 0..4u8, any::<bool>()),
         (1..=250u8, 1..=250u8),
         0..4u8,
         1..=60000u16,
     )
         .prop_map(
-            move |(name, protocol, (first, more, address, quoted), host, kind, to)| {
+            move |(name, (protocol, enabled), (first, more, address, quoted), host, kind, to)| {
                 let ports = if more == 0 {
                     (base + first).to_string()
                 } else {
@@ -62,8 +62,9 @@ fn forward(n: u16) -> impl Strategy<Value = Forward> {
                 Forward {
                     // Unique, whatever was generated.
                     name: format!("{name}-{n}"),
+                    enabled,
                     listen,
-                    protocol: protocol.map(|udp| if udp { Protocol::Udp } else { Protocol::Tcp }),
+                    protocol: protocol.map(self::protocol),
                     target,
                 }
             },
@@ -80,6 +81,7 @@ prop_compose! {
         masquerade in any::<bool>(),
         policy in option::of(prop_oneof![Just("drop"), Just("keep")]),
         version in option::of(Just(1)),
+        defaults in option::of(option::of(any::<bool>())),
     ) -> Spec {
         let interface = if two {
             Interface::Two { ingress: "eth0".into(), egress: "ens5.100".into() }
@@ -93,9 +95,14 @@ prop_compose! {
                 snat: if masquerade { "masquerade".into() } else { "10.3.0.4".into() },
                 forward_policy: policy.map(str::to_owned),
             },
+            defaults: defaults.map(|udp| Defaults { protocol: udp.map(protocol) }),
             forwards,
         }
     }
+}
+
+fn protocol(udp: bool) -> Protocol {
+    if udp { Protocol::Udp } else { Protocol::Tcp }
 }
 
 /// Two specs as an editor leaves them: forwards gone, come, moved and changed, most as they were.

@@ -21,6 +21,10 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         count: args.count.get(),
         expect: args.expect,
     };
+    let endpoints = match &args.via {
+        Some(_) => listeners(&set.forwards),
+        None => targets(&set.forwards),
+    };
     let probed = match &args.via {
         Some(name) => {
             let address = edge::resolve(name)
@@ -31,7 +35,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
                      ask from another machine"
                 ));
             }
-            edge::probe(&listeners(&set.forwards), |_| address, None, how)
+            edge::probe(&endpoints, |_| address, None, how)
         }
         None => {
             let snat = match set.firewall.snat {
@@ -49,7 +53,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let to = |endpoint: &crate::probe::Endpoint<'_>| {
                 IpAddr::from(endpoint.forward.target.address)
             };
-            edge::probe(&targets(&set.forwards), to, from, how)
+            edge::probe(&endpoints, to, from, how)
         }
     };
     let bad = probed.iter().filter(|probed| !probed.is_good()).count();
@@ -68,7 +72,18 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             console.say(serde_json::to_string_pretty(&json!({ "probes": list }))?);
         }
     }
-    Ok(if bad == 0 { Exit::Done } else { Exit::Differs })
+    let untried = endpoints.len() - probed.len();
+    if untried > 0 {
+        console.warn(format_args!(
+            "interrupted: {} not tried",
+            counted(untried, "port")
+        ));
+    }
+    Ok(if bad == 0 && untried == 0 {
+        Exit::Done
+    } else {
+        Exit::Differs
+    })
 }
 
 fn address(probed: &Probed<'_>, via: Option<&str>) -> String {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 use super::progress::Progress;
+use super::signals::Held;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
 
 /// How endpoints are tried.
@@ -38,7 +39,7 @@ pub fn resolve(name: &str) -> io::Result<IpAddr> {
 }
 
 /// Tries all endpoints, each at the address that `to` gives, from `from` if that is given; in the
-/// order of the endpoints.
+/// order of the endpoints. After a Ctrl-C no further ones: what is known by then is worth having.
 #[must_use]
 pub fn probe<'s>(
     endpoints: &[Endpoint<'s>],
@@ -47,17 +48,19 @@ pub fn probe<'s>(
     how: Probing,
 ) -> Vec<Probed<'s>> {
     let progress = Progress::new();
+    let held = Held::hold().ok();
+    let interrupted = || held.as_ref().is_some_and(Held::came);
     let next = AtomicUsize::new(0);
     let (send, results) = mpsc::channel();
     let mut tried: Vec<Option<Probed<'s>>> = Vec::new();
     tried.resize_with(endpoints.len(), || None);
     thread::scope(|scope| {
         for _ in 0..how.jobs.clamp(1, endpoints.len().max(1)) {
-            let (send, next, to) = (send.clone(), &next, &to);
+            let (send, next, to, interrupted) = (send.clone(), &next, &to, &interrupted);
             let work = move || {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(endpoint) = endpoints.get(n) else {
+                    let Some(endpoint) = endpoints.get(n).filter(|_| !interrupted()) else {
                         return;
                     };
                     let address = SocketAddr::new(to(endpoint), endpoint.port.number());

@@ -203,6 +203,21 @@ forwards: [{name: many, listen: 20000-20999, target: {pod: 10.224.0.118:20000-20
         "{said:?}"
     );
     assert!(took * 20 < 1000, "1,000 seconds of waiting took {took}");
+    // Interrupted, it tells what it knows by then.
+    lab.firewall
+        .shell(&format!("cat > /run/spec.yaml <<'END'{spec}END"));
+    let command = format!(
+        "{} probe /run/spec.yaml --timeout 1 --jobs 8",
+        env!("CARGO_BIN_EXE_nvactl")
+    );
+    let shown = lab.firewall.shell(&format!(
+        "{command} > /run/told 2>&1 & sleep 2.5; kill -INT $!; code=0; wait $! || code=$?; echo $code; cat /run/told"
+    ));
+    assert!(shown.starts_with("1\n"), "{shown}");
+    assert!(
+        shown.contains("timed out") && shown.contains("ports not tried"),
+        "{shown}"
+    );
     // The bound holds: two at a time, eight of half a second each.
     let few = spec.replace("20999", "20007");
     let begin = Instant::now();
