@@ -178,7 +178,7 @@ pub fn each_fault_is_named_first(backend: Backend) {
         assert_eq!(azure, silent, "{}: {found:#?}", case.fault);
         // The text names the same.
         if status == "fail" {
-            let said = ask(&lab, &spec, &[]);
+            let said = ask(&lab, &spec, &["--timeout", "1"]);
             let last = said.stdout.lines().next_back().unwrap_or_default();
             assert!(
                 last.starts_with(&format!("the first hop that fails: {code}: ")),
