@@ -124,7 +124,8 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet) -> Comparison {
     comparison
 }
 
-const POLICY: &str = "FORWARD policy";
+/// How a change of the FORWARD policy is named.
+pub const POLICY: &str = "FORWARD policy";
 
 impl Comparison {
     /// Sorts the forwards into what comes, goes and changes. Gives the forwards that `have` would

@@ -98,13 +98,12 @@ impl Flow {
             translated_from: translated.then(|| (then.as_slice(), self.destination_port.into())),
             tracked: Tracked::New,
         };
-        let nowhere = ChainName::from("");
         let walked = walk(
             ruleset,
             TableName::Filter,
             &ChainName::Forward,
             &packet,
-            &nowhere,
+            None,
         );
         let accepted = |decider: &Decider<'_>| decider.rule.target == Some(RuleTarget::Accept);
         walked.deciders.iter().any(accepted)

@@ -46,6 +46,26 @@ pub enum ParseProblem {
 /// # Errors
 /// [`ParseError`] for the first line that iptables-save cannot have printed.
 pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
+    parse_each(text, |_, _, _| {})
+}
+
+/// Reads what `iptables-save -c` prints: the rules, and how often each has matched.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
+    let mut counters = Counters::default();
+    let ruleset = parse_each(text, |line, table, chain| {
+        counters.push(table, chain.clone(), count_of(line).unwrap_or_default());
+    })?;
+    Ok((ruleset, counters))
+}
+
+/// The same, showing each line that brings a rule, and where to.
+fn parse_each(
+    text: &str,
+    mut of_rule: impl FnMut(&str, TableName, &ChainName),
+) -> Result<Ruleset, ParseError> {
     let mut ruleset = Ruleset::default();
     let mut reader = Reader::default();
     for line in text.lines() {
@@ -57,26 +77,14 @@ pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
             Read::Chain(table, name, policy) => {
                 ruleset.chain_mut(table, name).policy = policy;
             }
-            Read::Rule(table, name, rule) => ruleset.chain_mut(table, name).rules.push(rule),
+            Read::Rule(table, name, rule) => {
+                of_rule(line, table, &name);
+                ruleset.chain_mut(table, name).rules.push(rule);
+            }
         }
     }
     reader.finish()?;
     Ok(ruleset)
-}
-
-/// Reads what `iptables-save -c` prints: the rules, and how often each has matched.
-///
-/// # Errors
-/// As [`parse`].
-pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
-    let mut counters = Counters::default();
-    let mut reader = Reader::default();
-    for line in text.lines() {
-        if let Read::Rule(table, name, _) = reader.read(line)? {
-            counters.push(table, name, count_of(line).unwrap_or_default());
-        }
-    }
-    Ok((parse(text)?, counters))
 }
 
 /// `[packets:bytes]`, with which a line of `iptables-save -c` begins.

@@ -197,20 +197,20 @@ fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -
     // The order of the hooks, and of the tables at each (nf_ip_hook_priorities in
     // linux/netfilter_ipv4.h). Answers do not come to nat.
     let hooks = [
-        (Raw, Prerouting, "", &first, false),
-        (Mangle, Prerouting, "", arriving, false),
-        (Nat, Prerouting, PREROUTING, arriving, false),
-        (Mangle, Forward, "", passing, false),
-        (Filter, Forward, FORWARD, passing, false),
-        (Security, Forward, "", passing, false),
-        (Mangle, Postrouting, "", leaving, false),
-        (Nat, Postrouting, POSTROUTING, leaving, false),
-        (Raw, Prerouting, "", &first_answer, true),
-        (Mangle, Prerouting, "", answer, true),
-        (Mangle, Forward, "", returning, true),
-        (Filter, Forward, FORWARD, returning, true),
-        (Security, Forward, "", returning, true),
-        (Mangle, Postrouting, "", &home, true),
+        (Raw, Prerouting, None, &first, false),
+        (Mangle, Prerouting, None, arriving, false),
+        (Nat, Prerouting, Some(PREROUTING), arriving, false),
+        (Mangle, Forward, None, passing, false),
+        (Filter, Forward, Some(FORWARD), passing, false),
+        (Security, Forward, None, passing, false),
+        (Mangle, Postrouting, None, leaving, false),
+        (Nat, Postrouting, Some(POSTROUTING), leaving, false),
+        (Raw, Prerouting, None, &first_answer, true),
+        (Mangle, Prerouting, None, answer, true),
+        (Mangle, Forward, None, returning, true),
+        (Filter, Forward, Some(FORWARD), returning, true),
+        (Security, Forward, None, returning, true),
+        (Mangle, Postrouting, None, &home, true),
     ];
     let mut found: Vec<Shadow<'r>> = Vec::new();
     for (table, chain, until, packet, reply) in hooks {
@@ -222,7 +222,8 @@ fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -
             continue;
         };
         let drops = body.policy == Some(Policy::Drop);
-        let walked = walk(ruleset, table, chain, packet, &ChainName::from(until));
+        let until = until.map(ChainName::from);
+        let walked = walk(ruleset, table, chain, packet, until.as_ref());
         for decider in &walked.deciders {
             let target = decider.rule.target.as_ref();
             let Some(certain) = target.and_then(|target| takes(table, target, drops, firewall))
@@ -316,7 +317,7 @@ pub fn inside<'r>(
             let plan = planned
                 .chain(table, &chain)
                 .map_or(&[][..], |chain| &chain.rules);
-            let walked = walk(ruleset, table, &chain, packet, &ChainName::from(""));
+            let walked = walk(ruleset, table, &chain, packet, None);
             let others = walked
                 .deciders
                 .iter()

@@ -25,15 +25,15 @@ pub struct Walked<'r> {
     pub ends: bool,
 }
 
-/// Follows a packet through a built-in chain, up to the jump to `until` if the chain has it: what
-/// stands behind that sees only what comes back.
+/// Follows a packet through a built-in chain, up to the jump to `until` if that is given and the
+/// chain has it: what stands behind sees only what comes back.
 #[must_use]
 pub fn walk<'r>(
     ruleset: &'r Ruleset,
     table: TableName,
     chain: &ChainName,
     packet: &Packet<'_>,
-    until: &ChainName,
+    until: Option<&ChainName>,
 ) -> Walked<'r> {
     let mut walk = Walk {
         ruleset,
@@ -60,7 +60,7 @@ struct Walk<'r, 'p> {
     ruleset: &'r Ruleset,
     table: TableName,
     packet: &'p Packet<'p>,
-    until: &'p ChainName,
+    until: Option<&'p ChainName>,
     steps: usize,
     deciders: Vec<Decider<'r>>,
 }
@@ -82,7 +82,7 @@ impl Walk<'_, '_> {
         // Whether some may have left the chain without a decision.
         let mut left = false;
         for rule in &body.rules {
-            if rule.leads_to() == Some(self.until) {
+            if self.until.is_some() && rule.leads_to() == self.until {
                 return if left { Way::Back } else { Way::Decided };
             }
             self.steps = self.steps.saturating_sub(1);
@@ -271,7 +271,7 @@ mod tests {
                 TableName::Filter,
                 &ChainName::Forward,
                 &packet,
-                &own,
+                Some(&own),
             );
             let deciders = walked.deciders.iter().map(|decider| {
                 let target = decider.rule.target.as_ref().map_or("", Target::name);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,7 +20,7 @@ use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
 
 /// How many targets are tried at once.
-const JOBS: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
+const JOBS: usize = 256;
 /// An address of the Internet that nobody has (RFC 5737): the way to it is the way to clients.
 const SOMEBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// How many checks of one kind are shown one by one.
@@ -52,7 +51,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         _ => None,
     };
     let how = Probing {
-        jobs: JOBS.get(),
+        jobs: JOBS,
         timeout: Duration::from_secs_f64(args.timeout),
         count: 1,
         expect: Expect::Tcp,

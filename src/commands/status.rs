@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, confirm, load_spec, names, table};
 use crate::cli::{Status as Args, StatusFormat};
-use crate::compare::{DriftKind, FieldChange};
+use crate::compare::{DriftKind, FieldChange, compare};
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, RULES_FILE};
 use crate::host::survey;
@@ -36,8 +36,9 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         flows: flows.as_deref(),
         own: links.addresses(&set.firewall.ingress),
     };
-    let (rows, in_the_way) = rows(&live, &set);
-    let (in_sync, firewall, drift) = drift(&ruleset, &set, &rows);
+    let comparison = compare(&ruleset, &set);
+    let (rows, in_the_way) = rows(&live, &set, &comparison);
+    let (in_sync, firewall, drift) = drift(comparison, &rows);
     let status = Status {
         in_sync,
         backend: backend(&iptables),

@@ -2,7 +2,7 @@
 
 use super::{Case, Check, Hop};
 use crate::backend::Backend;
-use crate::compare::{DriftKind, compare, rules_by_name};
+use crate::compare::{DriftKind, POLICY, compare, rules_by_name};
 use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
@@ -355,7 +355,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let policy = comparison
         .firewall
         .iter()
-        .find(|change| change.field == "FORWARD policy");
+        .find(|change| change.field == POLICY);
     checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(

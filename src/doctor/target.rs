@@ -228,7 +228,6 @@ fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
         .map(|chain| format!("the nft chain {}", chain.named()))
         .next();
     let live = case.facts.live;
-    let nowhere = ChainName::from("");
     let hooks = [
         (TableName::Mangle, ChainName::Output, &out),
         (TableName::Filter, ChainName::Output, &out),
@@ -236,7 +235,7 @@ fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
         (TableName::Filter, ChainName::Input, &back),
     ];
     let iptables = hooks.into_iter().find_map(|(table, chain, packet)| {
-        let walked = walk(live, table, &chain, packet, &nowhere);
+        let walked = walk(live, table, &chain, packet, None);
         let decider = walked.deciders.iter().find(|decider| decider.certain);
         let policy = live.chain(table, &chain)?.policy;
         match decider {

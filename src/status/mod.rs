@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use crate::compare::{Drift, DriftKind, FieldChange, compare, rules_by_name};
+use crate::compare::{Comparison, Drift, DriftKind, FieldChange, rules_by_name};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
@@ -144,11 +144,14 @@ pub struct Live<'l> {
 }
 
 /// A row for each forward of the spec, then one for each that is loaded without being in it; and
-/// the rules that stand in their way.
+/// the rules that stand in their way. `comparison` is of what is live with the spec.
 #[must_use]
-pub fn rows(live: &Live<'_>, set: &ForwardSet) -> (Vec<Row>, Vec<InTheWay>) {
+pub fn rows(
+    live: &Live<'_>,
+    set: &ForwardSet,
+    comparison: &Comparison,
+) -> (Vec<Row>, Vec<InTheWay>) {
     let planned = plan(set);
-    let comparison = compare(live.ruleset, set);
     let (want, have) = (rules_by_name(&planned), rules_by_name(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
     let count = |name: &str| new.get(name).copied().unwrap_or_default();
@@ -204,16 +207,16 @@ pub fn rows(live: &Live<'_>, set: &ForwardSet) -> (Vec<Row>, Vec<InTheWay>) {
             in_the_way.add(shadow, name);
         }
     }
-    for removed in comparison.removed {
+    for removed in &comparison.removed {
         rows.push(Row {
             state: State::Surplus,
             shadowed_by: None,
             new: count(&removed.name),
             connections: None,
-            name: removed.name,
+            name: removed.name.clone(),
             protocol: removed.protocol,
-            listen: removed.listen,
-            target: removed.target,
+            listen: removed.listen.clone(),
+            target: removed.target.clone(),
         });
     }
     (rows, in_the_way.rules)
@@ -259,12 +262,7 @@ impl<'r> Found<'r> {
 /// Whether all is as the spec has it; what of it is not, for all forwards together; and the lines
 /// of nvactl's that somebody has put in or taken out.
 #[must_use]
-pub fn drift(
-    have: &Ruleset,
-    set: &ForwardSet,
-    rows: &[Row],
-) -> (bool, Vec<FieldChange>, Vec<Drift>) {
-    let comparison = compare(have, set);
+pub fn drift(comparison: Comparison, rows: &[Row]) -> (bool, Vec<FieldChange>, Vec<Drift>) {
     let rows = rows.iter().all(|row| row.state == State::InSync);
     let mut drift = comparison.drift;
     // What only stands in front is told of where it takes packets.
