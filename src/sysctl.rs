@@ -51,6 +51,17 @@ impl AtBoot {
         self.all().last()
     }
 
+    /// The line that decides for these interfaces: one that leaves any of them off, if there is one.
+    #[must_use]
+    pub fn decider<'i>(
+        &self,
+        interfaces: impl IntoIterator<Item = &'i Interface>,
+    ) -> Option<&Assignment> {
+        let each = interfaces.into_iter();
+        let winners = each.filter_map(|interface| self.winner_for(interface));
+        winners.min_by_key(|winner| winner.on)
+    }
+
     /// The line that decides where only drop-ins are read, as systemd-sysctl does, if that leads to
     /// another value.
     #[must_use]
@@ -139,6 +150,9 @@ net.ipv4.conf.default.forwarding=0
             let name = name.parse().expect("it is a name");
             assert_eq!(boot.winner_for(&name).map(|line| line.line), Some(line));
         }
+        let names = ["eth2", "eth0"].map(|name| name.parse().expect("it is a name"));
+        assert_eq!(boot.decider(&names).map(|line| line.line), Some(2));
+        assert_eq!(boot.decider(&names[..1]).map(|line| line.line), Some(1));
     }
 
     #[test]

@@ -136,9 +136,7 @@ fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
 
 fn boot(live: &Ruleset, sides: &[&Interface]) -> Boot {
     let sysctl = sysctl::at_boot();
-    let deciding = sides.iter().filter_map(|side| sysctl.winner_for(side));
-    // One that turns it off, if there is one.
-    let winner = deciding.min_by_key(|winner| winner.on);
+    let winner = sysctl.decider(sides.iter().copied());
     Boot {
         rules_file: RULES_FILE,
         rules: persistence::compared(live),

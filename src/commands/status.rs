@@ -12,6 +12,7 @@ use crate::host::persistence::{self, RULES_FILE};
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::ruleset::Ruleset;
+use crate::spec::Firewall;
 use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -44,7 +45,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         backend: backend(&iptables),
         forward_policy: ruleset.forward_policy().as_str(),
         ip_forward: sysctl::ip_forward()?,
-        at_boot: at_boot(&ruleset),
+        at_boot: at_boot(&ruleset, &set.firewall),
         pending: confirm::told_of(on.known_state()?.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
         established: counters.established(),
@@ -70,9 +71,9 @@ fn backend(iptables: &Iptables) -> String {
     found.to_string()
 }
 
-fn at_boot(live: &Ruleset) -> AtBoot {
+fn at_boot(live: &Ruleset, firewall: &Firewall) -> AtBoot {
     let boot = sysctl::at_boot();
-    let winner = boot.winner();
+    let winner = boot.decider([&firewall.ingress, &firewall.egress]);
     AtBoot {
         rules: persistence::compared(live),
         loaded: match persistence::at_boot() {

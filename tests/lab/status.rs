@@ -222,6 +222,13 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     assert_eq!(save(&host), before);
     host.shell("echo nonsense > /etc/iptables/rules.v4");
     assert_eq!(report(&host, SPEC)["at_boot"]["rules"], "unreadable");
+    // A line about the interface alone, read behind.
+    host.shell("echo net.ipv4.conf.eth0.forwarding=0 > /etc/sysctl.d/99-zz.conf");
+    let at_boot = &report(&host, SPEC)["at_boot"];
+    assert_eq!(
+        (&at_boot["ip_forward"], &at_boot["ip_forward_by"]),
+        (&false.into(), &"/etc/sysctl.d/99-zz.conf:1".into())
+    );
 }
 
 /// They look, and leave nothing: no folder, no table of connections, no chain.
