@@ -1,7 +1,7 @@
 //! `apply --confirm`: what is loaded when nobody answers, whoever dies in between.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use crate::lab::{Backend, Said, save};
 use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
@@ -192,6 +192,35 @@ fn write_changed(host: &Host) {
     assert!(written.status.success());
 }
 
+/// Applies the changed spec by an iptables-restore that does `script`, and kills nvactl as soon as
+/// there is a file.
+fn apply_and_kill(host: &Host, seconds: &str, script: &str, file: &str) {
+    write_changed(host);
+    fake(host, "iptables-restore", script);
+    let args = [
+        "apply",
+        "/run/spec.yaml",
+        "--confirm",
+        seconds,
+        "--no-trial",
+    ];
+    let mut run = start(host, NVACTL, &args);
+    wait_for("it has come so far", || host.exists(file));
+    run.kill().expect("it can be killed");
+    run.wait().expect("it ends");
+}
+
+/// Applies the changed spec at a terminal, and does `script` once it asks; what that prints is typed.
+fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
+    write_changed(host);
+    let command = format!("{NVACTL} apply /run/spec.yaml --confirm {seconds}");
+    let line = format!(
+        "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done; {script}) | \
+         script --quiet --return --flush --command '{command}' /run/typescript"
+    );
+    host.feed("sh", &["-c", &line], "")
+}
+
 /// The applying process is killed while the rules are being loaded.
 pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
     let host = firewall(backend);
@@ -252,19 +281,7 @@ pub fn at_a_terminal_it_asks(backend: Backend) {
         let host = firewall(backend);
         apply(&host, SPEC);
         let before = save(&host);
-        write_changed(&host);
-        let command = format!("{NVACTL} apply /run/spec.yaml --confirm 600");
-        let said = host.feed(
-            "sh",
-            &[
-                "-c",
-                &format!(
-                    "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done; printf '{answer}'; sleep 1) | \
-                     script --quiet --return --flush --command '{command}' /run/typescript"
-                ),
-            ],
-            "",
-        );
+        let said = apply_at_a_terminal(&host, "600", &format!("printf '{answer}'; sleep 1"));
         assert_eq!(said.status.code(), Some(i32::from(!kept)), "{said:?}");
         assert_eq!(save(&host) != before, kept, "{answer:?}: {said:?}");
         assert!(!waits(&host));
@@ -419,17 +436,8 @@ pub fn an_orphaned_load_is_waited_for(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_changed(&host);
-    fake(
-        &host,
-        "iptables-restore",
-        "touch /run/loading; sleep 3; real \"$@\"; touch /run/loaded",
-    );
-    let args = ["apply", "/run/spec.yaml", "--confirm", "1", "--no-trial"];
-    let mut run = start(&host, NVACTL, &args);
-    wait_for("it is loading", || host.exists("/run/loading"));
-    run.kill().expect("it can be killed");
-    run.wait().expect("it ends");
+    let slowly = "touch /run/loading; sleep 3; real \"$@\"; touch /run/loaded";
+    apply_and_kill(&host, "1", slowly, "/run/loading");
     wait_for("the orphan has loaded", || host.exists("/run/loaded"));
     comes_back(&host, &before);
 }
@@ -533,17 +541,8 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_changed(&host);
-    fake(
-        &host,
-        "iptables-restore",
-        "real \"$@\"; touch /run/loaded; sleep 1",
-    );
-    let args = ["apply", "/run/spec.yaml", "--confirm", "600", "--no-trial"];
-    let mut run = start(&host, NVACTL, &args);
-    wait_for("the rules are loaded", || host.exists("/run/loaded"));
-    run.kill().expect("it can be killed");
-    run.wait().expect("it ends");
+    let slowly = "real \"$@\"; touch /run/loaded; sleep 1";
+    apply_and_kill(&host, "600", slowly, "/run/loaded");
     unfake(&host, "iptables-restore");
     let said = nvactl(&host, &["confirm"], "");
     assert_eq!(said.code, 2, "{said:?}");
@@ -560,21 +559,9 @@ pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
         ("600", "confirm --cancel", "cancelled from elsewhere", 1),
     ] {
         let host = firewall(backend);
-        write_changed(&host);
-        let command = format!("{NVACTL} apply /run/spec.yaml --confirm {seconds}");
         let decide = decide.replace("confirm", &format!("{NVACTL} confirm"));
-        let said = host.feed(
-            "sh",
-            &[
-                "-c",
-                &format!(
-                    "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done
-                      {decide} > /dev/null; sleep 4) | \
-                     script --quiet --return --flush --command '{command}' /run/typescript"
-                ),
-            ],
-            "",
-        );
+        let decide = format!("{decide} > /dev/null; sleep 4");
+        let said = apply_at_a_terminal(&host, seconds, &decide);
         let shown = String::from_utf8_lossy(&said.stdout);
         assert!(shown.contains(words), "{shown}");
         assert_eq!(said.status.code(), Some(code), "{shown}");
