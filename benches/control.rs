@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use divan::{Bencher, black_box};
 use nvactl::diff;
+use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
 use nvactl::spec;
@@ -32,7 +33,7 @@ fn text(forwards: usize) -> String {
 
 fn whole(text: &str) -> String {
     let set = spec::read(text.as_bytes()).expect("it is sound");
-    plan(&set).with_builtin_chains().to_string()
+    plan(&set, Family::V4).with_builtin_chains().to_string()
 }
 
 /// All that `nvactl render` does.
@@ -67,6 +68,9 @@ fn diff_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
     let middle = format!("listen: {}\n", 10_000 + forwards / 2);
     let have = parse(&whole(&text)).expect("it is readable");
     let other = text.replacen(&middle, "listen: 9999\n", 1);
-    let want = plan(&spec::read(other.as_bytes()).expect("it is sound"));
+    let want = plan(
+        &spec::read(other.as_bytes()).expect("it is sound"),
+        Family::V4,
+    );
     bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script());
 }

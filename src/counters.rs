@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::plan::{FORWARD, PREROUTING};
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::unplan::name_of;
+use crate::unplan::{Key, key_of};
 
 /// Packets, and their bytes with all headers of the IP layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -32,19 +32,19 @@ impl Counters {
     /// The first packets that each forward's DNAT rule has translated, since that rule was loaded:
     /// the nat table sees no other packets of a connection.
     #[must_use]
-    pub fn new_connections<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<&'r str, Count> {
+    pub fn new_connections<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
         let chain = ruleset.chain(TableName::Nat, &ChainName::from(PREROUTING));
         let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
         let counts = self.of(TableName::Nat, PREROUTING);
-        let mut by_name: BTreeMap<&str, Count> = BTreeMap::new();
+        let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
         for (rule, count) in rules.iter().zip(counts) {
-            if let Some(name) = name_of(rule) {
-                let sum = by_name.entry(name).or_default();
+            if let Some(key) = key_of(rule) {
+                let sum = by_key.entry(key).or_default();
                 sum.packets += count.packets;
                 sum.bytes += count.bytes;
             }
         }
-        by_name
+        by_key
     }
 
     /// What went through the rule for known connections, of all forwards together.

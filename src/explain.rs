@@ -1,10 +1,14 @@
 //! The plan in plain words, in the order of a packet's way.
 
+use std::collections::BTreeMap;
+
 use crate::line::Line;
-use crate::plan::{FORWARD, POSTROUTING, PREROUTING, plan};
-use crate::ruleset::{ChainName, TableName};
+use crate::net::{Family, Host};
+use crate::plan::{ALLOW, DENY, FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
+use crate::rule::{DnatPorts, Match, Rule, Target};
+use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Firewall, Forward, ForwardSet, Snat};
-use crate::unplan::name_of;
+use crate::unplan::{Key, key_of};
 
 /// One line of the plan, and what it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,33 +21,35 @@ pub struct Step {
     pub forward: Option<String>,
 }
 
-/// Explains every line of a spec's plan.
+/// Explains every line of a spec's plan for one family.
 #[must_use]
-pub fn explain(set: &ForwardSet) -> Vec<Step> {
-    let planned = plan(set);
-    let mut forwards = std::collections::BTreeMap::new();
-    for forward in &set.forwards {
-        forwards.insert(forward.name.as_str(), forward);
-    }
+pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
+    let planned = plan(set, family);
+    let forwards = set.forwards.iter();
+    let forwards: BTreeMap<Key<'_>, &Forward> = forwards
+        .map(|forward| ((forward.name.as_str(), forward.protocol), forward))
+        .collect();
     let mut steps = Vec::new();
     for (table, builtin, own) in [
         (TableName::Nat, ChainName::Prerouting, PREROUTING),
+        (TableName::Nat, ChainName::Output, OUTPUT),
         (TableName::Filter, ChainName::Forward, FORWARD),
         (TableName::Nat, ChainName::Postrouting, POSTROUTING),
     ] {
         let own = ChainName::from(own);
-        for name in [&builtin, &own] {
+        for name in [&builtin, &own].into_iter().chain(beside(&planned, table)) {
             let rules = planned
                 .chain(table, name)
                 .map_or(&[][..], |chain| &chain.rules);
             for rule in rules {
-                let forward = name_of(rule).and_then(|name| forwards.get(name));
+                let forward = key_of(rule).and_then(|key| forwards.get(&key));
                 let note = match forward {
                     None if name.is_builtin() => jump(&builtin).to_owned(),
+                    None if *name != own => of_chain(name, rule),
                     None => "packets of known connections pass at once, replies included, \
                              whoever accepted the connection"
                         .to_owned(),
-                    Some(forward) => note(&builtin, forward, &set.firewall),
+                    Some(forward) => note(&builtin, rule, forward),
                 };
                 steps.push(Step {
                     table,
@@ -69,69 +75,192 @@ pub fn explain(set: &ForwardSet) -> Vec<Step> {
     steps
 }
 
+/// The chains of lists and logs, which the ones of the hooks lead to.
+fn beside(planned: &Ruleset, table: TableName) -> impl Iterator<Item = &ChainName> {
+    let chains = planned.tables.get(&table).into_iter().flatten();
+    let names = chains.map(|(name, _)| name).filter(|name| name.is_own());
+    names.filter(|name| ![FORWARD, PREROUTING, POSTROUTING, OUTPUT].contains(&name.as_str()))
+}
+
 fn jump(builtin: &ChainName) -> &'static str {
     match builtin {
         ChainName::Prerouting => {
             "a packet has come in: before anybody else's rules, nvactl's see whether it is for a forward"
+        }
+        ChainName::Output => {
+            "the firewall itself sends a packet: nvactl's rules see whether it is for a forward"
         }
         ChainName::Forward => "a packet is about to be forwarded: nvactl's rules see it first",
         _ => "a packet is about to leave: nvactl's rules see whether its source must be rewritten",
     }
 }
 
-fn note(builtin: &ChainName, forward: &Forward, firewall: &Firewall) -> String {
-    let (ingress, egress) = (&firewall.ingress, &firewall.egress);
+/// A rule of a chain that forwards share.
+fn of_chain(chain: &ChainName, rule: &Rule) -> String {
+    let source = rule.matches.iter().find_map(|condition| match condition {
+        Match::Source(net) => Some(*net),
+        _ => None,
+    });
+    let from = source.map_or("everybody else".to_owned(), |net| net.to_string());
+    match (&rule.target, chain.as_str()) {
+        (Some(Target::Log { prefix, .. }), _) => {
+            format!("a line in the kernel's log that begins with `{prefix}`, but not too many")
+        }
+        (Some(Target::Goto(next)), _) if next.as_str().starts_with(ALLOW) => {
+            format!("{from}: who of these is allowed stands in a list of its own")
+        }
+        (Some(Target::Goto(next)), _) if next.as_str().starts_with(DENY) => {
+            format!("{from}: who of these is denied stands in a list of its own")
+        }
+        (Some(Target::Return), _) => format!("{from} is allowed: back to the forward"),
+        (_, name) if name.starts_with(ALLOW) || name.starts_with(DENY) => {
+            format!("{from} is refused")
+        }
+        (Some(Target::Accept), _) => "it passes".to_owned(),
+        _ => "it is refused".to_owned(),
+    }
+}
+
+fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     let Forward {
         name,
         listen,
         protocol,
-        target,
+        egress,
+        ..
     } = forward;
-    let behind = forward.ports_behind();
     let ports = listen.ports;
-    match builtin {
-        ChainName::Prerouting => {
+    let ingress = rule.matches.iter().find_map(|condition| match condition {
+        Match::Ingress(interface) => Some(interface),
+        _ => None,
+    });
+    let by = ingress.map_or(String::new(), |ingress| {
+        format!(" that came in by {ingress}")
+    });
+    match (builtin, &rule.target) {
+        (_, Some(Target::Dnat { address, ports: to })) => {
             let place = match listen.address {
                 Some(address) => format!("{address}"),
                 None => "any address of the firewall".to_owned(),
             };
-            let kept = match behind == ports {
-                true if ports.is_single() => ", the port unchanged",
-                true => ", each port unchanged",
-                false => "",
+            let own = match builtin {
+                ChainName::Output => " of the firewall's own",
+                _ => "",
+            };
+            let (behind, kept) = match to {
+                DnatPorts::One(port) => (port.to_string(), ""),
+                DnatPorts::Shifted { to, .. } => (to.to_string(), ""),
+                DnatPorts::Kept if ports.is_single() => (ports.to_string(), ", the port unchanged"),
+                DnatPorts::Kept => (ports.to_string(), ", each port unchanged"),
+            };
+            let shared = match shared(rule) {
+                Some(words) => format!(", {words}"),
+                None => String::new(),
             };
             format!(
-                "{name}: a new {protocol} connection that came in by {ingress} for port {ports} of \
-                 {place} is sent on to {}:{behind}{kept}",
-                target.address
+                "{name}: a new {protocol} connection{own}{by} for port {ports} of {place} is sent on \
+                 to {}:{behind}{kept}{shared}",
+                Host(*address)
             )
         }
-        ChainName::Forward => format!(
-            "{name}: a new {protocol} connection from {ingress} to {}:{behind} by {egress} passes, if \
-             it was translated and had been sent to port {ports}",
-            target.address
-        ),
+        (ChainName::Forward, Some(target)) => match refusal(rule, target) {
+            Some(words) => format!("{name}: {words}"),
+            None => format!(
+                "{name}: a new {protocol} connection from {} to {} by {egress} passes, if it was \
+                 translated and had been sent to port {ports}",
+                ingress.map_or("anywhere", |ingress| ingress.as_str()),
+                destination(rule, forward)
+            ),
+        },
         _ => {
-            let source = match firewall.snat {
-                Snat::Address(address) => address.to_string(),
-                Snat::Masquerade => format!("{egress}'s address"),
+            let source = match forward.snat {
+                Snat::Addresses(range) => range.to_string(),
+                Snat::Masquerade | Snat::Client => format!("{egress}'s address"),
             };
+            let to = destination(rule, forward);
+            let target = to
+                .rsplit_once(':')
+                .map_or(to.as_str(), |(address, _)| address);
             format!(
-                "{name}: it leaves by {egress} with {source} as its source, so that {} answers the \
-                 firewall",
-                target.address
+                "{name}: it leaves by {egress} with {source} as its source, so that {target} answers \
+                 the firewall"
             )
         }
     }
 }
 
+/// Which of the connections a rule takes, if it shares them with others.
+fn shared(rule: &Rule) -> Option<String> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Probability(share) => {
+            Some(format!("as are {share} of those that come to this rule"))
+        }
+        Match::Cluster(cluster) => Some(format!(
+            "as are all of the same client, and of one in {} clients",
+            cluster.total
+        )),
+        _ => None,
+    })
+}
+
+/// What a rule of the filter table keeps out, if it is not there to accept.
+fn refusal(rule: &Rule, target: &Target) -> Option<String> {
+    if let Target::Jump(chain) = target {
+        return Some(match chain.as_str().starts_with(DENY) {
+            true => "who is denied is turned away".to_owned(),
+            false => "who is not allowed is turned away".to_owned(),
+        });
+    }
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::HashLimit(limit) => Some(format!(
+            "more than {} new connections a second{}, {} at once, are turned away",
+            limit.per_second.times(),
+            of_each(limit.each_source),
+            limit.burst
+        )),
+        Match::ConnLimit(limit) => Some(format!(
+            "more than {} connections at a time{} are turned away",
+            limit.most,
+            of_each(limit.mask > 0)
+        )),
+        _ => None,
+    })
+}
+
+fn of_each(client: bool) -> &'static str {
+    if client { " of one client" } else { "" }
+}
+
+/// Where the packets that a rule is about are going, with their ports.
+fn destination(rule: &Rule, forward: &Forward) -> String {
+    let asked = rule.matches.iter().find_map(|condition| match condition {
+        Match::Destination(net) => Some(net.addr()),
+        _ => None,
+    });
+    let ports = rule.matches.iter().find_map(|condition| match condition {
+        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => *destination,
+        _ => None,
+    });
+    let mut destinations = forward.target.destinations.iter();
+    let to =
+        destinations.find(|to| asked == Some(to.address) && ports == Some(forward.ports_at(to)));
+    to.map_or_else(|| forward.reaches(), |to| forward.reached(to))
+}
+
 /// Who talks to whom, as a Mermaid flowchart.
 #[must_use]
 pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forward>) -> String {
-    let source = match firewall.snat {
-        Snat::Address(address) => address.to_string(),
+    let words = |snat: Snat| match snat {
+        Snat::Addresses(range) => range.to_string(),
         Snat::Masquerade => format!("address of {}", firewall.egress),
+        Snat::Client => "the client's address".to_owned(),
     };
+    let snats = Family::ALL
+        .into_iter()
+        .filter_map(|family| firewall.snat.of(family));
+    let mut source: Vec<String> = snats.map(words).collect();
+    source.dedup();
+    let source = source.join("<br>");
     let mut out =
         format!("flowchart LR\n  client([client])\n  firewall[\"firewall<br>{source}\"]\n");
     for (n, forward) in forwards.enumerate() {
@@ -140,15 +269,20 @@ pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forwa
             crate::spec::TargetKind::Pod => "pod",
         };
         out.push_str(&format!(
-            "  client -->|\"{} {}\"| listen{n}[\"{}\"]\n  listen{n} --> firewall\n  \
-             firewall -->|\"{}\"| target{n}[\"{kind}<br>{}:{}\"]\n",
-            forward.protocol,
-            forward.listen,
-            forward.name,
-            forward.name,
-            forward.target.address,
-            forward.ports_behind(),
+            "  client -->|\"{} {}\"| listen{n}[\"{}\"]\n  listen{n} --> firewall\n",
+            forward.protocol, forward.listen, forward.name,
         ));
+        for (m, to) in forward.target.destinations.iter().enumerate() {
+            let place = match m {
+                0 => format!("target{n}"),
+                m => format!("target{n}x{m}"),
+            };
+            out.push_str(&format!(
+                "  firewall -->|\"{}\"| {place}[\"{kind}<br>{}\"]\n",
+                forward.name,
+                forward.reached(to),
+            ));
+        }
     }
     out
 }

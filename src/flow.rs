@@ -1,24 +1,24 @@
 //! Connections that the kernel tracks, and where a spec's forwards would send them now.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::listeners::Listeners;
 use crate::net::{Port, Protocol};
 use crate::packet::{Packet, Tracked};
 use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Forward, ForwardSet, TargetPorts};
+use crate::spec::{Destination, Forward, ForwardSet, TargetPorts};
 use crate::walk::{Decider, walk};
 
 /// One tracked connection, as its first packet was sent and as its replies are expected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     pub protocol: Protocol,
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+    pub source: IpAddr,
+    pub destination: IpAddr,
     pub destination_port: Port,
     /// Who answers: the destination, unless that was translated.
-    pub reply_source: Ipv4Addr,
+    pub reply_source: IpAddr,
     pub reply_port: Port,
     /// Whether a reply has come.
     pub replied: bool,
@@ -61,23 +61,25 @@ impl Flow {
     #[must_use]
     pub fn leader<'s>(&self, listeners: &Listeners<'s>) -> Option<&'s Forward> {
         let forward = listeners.taker(self.protocol, self.destination, self.destination_port)?;
+        let mut destinations = forward.target.destinations.iter();
         let leads = self.destination != self.reply_source
-            && forward.target.address == self.reply_source
-            && self.port_behind(forward) == self.reply_port;
+            && forward.sources.admits(self.source)
+            && destinations.any(|to| self.goes_to(forward, to));
         leads.then_some(forward)
     }
 
-    /// The port that the forward makes of this connection's.
-    fn port_behind(&self, forward: &Forward) -> Port {
+    /// Whether it goes where the forward would send it.
+    fn goes_to(&self, forward: &Forward, to: &Destination) -> bool {
         let at = self.destination_port;
-        match forward.target.ports {
+        let port = match to.ports {
             TargetPorts::Kept => at,
             TargetPorts::Range(one) if one.is_single() => one.first(),
             TargetPorts::Range(range) => {
                 let offset = at.number() - forward.listen.ports.first().number();
                 Port::new(range.first().number() + offset).unwrap_or(at)
             }
-        }
+        };
+        (to.address, port) == (self.reply_source, self.reply_port)
     }
 
     /// Whether its next first packet could pass the FORWARD chain. A condition that is not
@@ -200,6 +202,14 @@ mod tests {
             ),
             (
                 "{name: all, listen: 49182, target: {pod: 10.224.0.118:80}}, {name: one, listen: 10.3.0.4:49182, target: {pod: 10.0.0.1:80}}",
+                true,
+            ),
+            (
+                "{name: web, listen: 49182, target: {pod: [10.224.0.9:80, 10.224.0.118:80]}}",
+                false,
+            ),
+            (
+                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}, deny_from: [198.51.100.0/24]}",
                 true,
             ),
             ("", true),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
-//! [`net`] has the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
+//! [`net`] and [`limit`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
 //! [`foreign`] and [`rival`] what other hands have put there, [`splice`] a rules file shared with them,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
@@ -24,7 +24,7 @@
 //! - No shell is started, ever.
 //! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
 //!   bytes.
-//! - iptables syntax is printed by `rule.rs` and `line.rs` and read by `parse.rs`, nowhere else.
+//! - iptables syntax is printed by `rule.rs` and `line.rs` and read by `parse/`, nowhere else.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
 pub mod backend;
@@ -38,6 +38,7 @@ pub mod explain;
 pub mod flow;
 pub mod foreign;
 pub mod host;
+pub mod limit;
 pub mod line;
 pub mod listeners;
 pub mod native;

@@ -1,16 +1,16 @@
 //! Which forward of a set takes a packet, found without a look at all of them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::net::{Port, Protocol};
+use crate::net::{Family, Port, Protocol};
 use crate::spec::{Forward, ForwardSet};
 
-/// The listeners of a set by what they ask for. Those of one protocol and address are apart, so the
+/// The listeners of a set by what they ask for. Those of one family, protocol and address are apart, so the
 /// one that begins last before a port is the only one that can hold it.
 #[derive(Debug)]
 pub struct Listeners<'s> {
-    by_begin: BTreeMap<(Protocol, Option<Ipv4Addr>, Port), &'s Forward>,
+    by_begin: BTreeMap<(Family, Protocol, Option<IpAddr>, Port), &'s Forward>,
 }
 
 impl<'s> Listeners<'s> {
@@ -18,7 +18,8 @@ impl<'s> Listeners<'s> {
     pub fn new(set: &'s ForwardSet) -> Self {
         let begin = |forward: &Forward| {
             let listen = forward.listen;
-            (forward.protocol, listen.address, listen.ports.first())
+            let begin = listen.ports.first();
+            (forward.family(), forward.protocol, listen.address, begin)
         };
         Self {
             by_begin: set.forwards.iter().map(|f| (begin(f), f)).collect(),
@@ -28,9 +29,10 @@ impl<'s> Listeners<'s> {
     /// The forward that takes what is sent to an address of the machine: one for this address
     /// before one for all.
     #[must_use]
-    pub fn taker(&self, protocol: Protocol, address: Ipv4Addr, port: Port) -> Option<&'s Forward> {
+    pub fn taker(&self, protocol: Protocol, address: IpAddr, port: Port) -> Option<&'s Forward> {
+        let family = Family::of(address);
         [Some(address), None].into_iter().find_map(|address| {
-            let key = |port| (protocol, address, port);
+            let key = |port| (family, protocol, address, port);
             let mut before = self.by_begin.range(key(Port::MIN)..=key(port));
             let (_, forward) = before.next_back()?;
             forward.listen.ports.contains(port).then_some(*forward)

@@ -1,7 +1,7 @@
 //! Base chains of nft's own that see forwarded packets: iptables does not show them, and a drop in
 //! any of them is final.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::net::{Interface, Port, PortRange, Protocol};
@@ -237,7 +237,7 @@ fn members(right: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Whether an address is a net's, or one of a set of nets.
-fn addresses(right: &Value, within: impl Fn(Ipv4Net) -> Option<bool> + Copy) -> Option<bool> {
+fn addresses(right: &Value, within: impl Fn(IpNet) -> Option<bool> + Copy) -> Option<bool> {
     if right.get("set").is_some() {
         return any(members(right).map(|one| addresses(one, within)));
     }

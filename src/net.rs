@@ -1,12 +1,14 @@
 //! The words of a packet filter that are not rules: interface names, ports and
-//! port ranges, protocols, and the kinds of IPv4 address that matter to a forward.
+//! port ranges, protocols, address families and ranges, and the kinds of address that matter to a
+//! forward.
 //!
 //! Every type here is read by `FromStr` and printed by `Display`, and the two are inverses.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 /// The name of a network interface: 1 to 15 of `[A-Za-z0-9_.-]` (IFNAMSIZ is 16 with the NUL).
@@ -255,25 +257,188 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// An address family. Each has tables of its own, and programs of its own that load them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// As a spec and the command line spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Family::V4 => "v4",
+            Family::V6 => "v6",
+        }
+    }
+
+    /// The machine's own addresses that never leave it.
+    #[must_use]
+    pub fn loopback(self) -> IpNet {
+        match self {
+            Family::V4 => IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+            Family::V6 => IpNet::new_assert(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        }
+    }
+
+    /// How many bits an address has.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// One or more consecutive addresses of one family, both ends included; written `10.3.0.4` or
+/// `10.3.0.4-10.3.0.7`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddressRange {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+impl AddressRange {
+    /// `None` when the range runs backwards, or from one family to the other.
+    #[must_use]
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let sound = first <= last && Family::of(first) == Family::of(last);
+        sound.then_some(Self { first, last })
+    }
+
+    #[must_use]
+    pub fn first(self) -> IpAddr {
+        self.first
+    }
+
+    #[must_use]
+    pub fn last(self) -> IpAddr {
+        self.last
+    }
+
+    #[must_use]
+    pub fn family(self) -> Family {
+        Family::of(self.first)
+    }
+
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        Family::of(address) == self.family() && self.first <= address && address <= self.last
+    }
+
+    /// The address, if it is only one.
+    #[must_use]
+    pub fn single(self) -> Option<IpAddr> {
+        (self.first == self.last).then_some(self.first)
+    }
+}
+
+impl From<IpAddr> for AddressRange {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            first: address,
+            last: address,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is neither an address nor a range of addresses")]
+pub struct AddressRangeError(String);
+
+impl FromStr for AddressRange {
+    type Err = AddressRangeError;
+
+    fn from_str(text: &str) -> Result<Self, AddressRangeError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) => Self::new(first, last),
+            _ => None,
+        };
+        range.ok_or_else(|| AddressRangeError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.single() {
+            Some(address) => write!(f, "{address}"),
+            None => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+/// An address in front of a port: IPv6 in brackets (RFC 3986, 3.2.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Host(pub IpAddr);
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "[{address}]"),
+        }
+    }
+}
+
 /// Azure's virtual public address: the platform's DNS, DHCP, health probes and host agent
 /// (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>).
-pub const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+pub const AZURE_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
+
+/// From where Azure's load balancer probes a backend over IPv6
+/// (<https://learn.microsoft.com/azure/load-balancer/load-balancer-custom-probe-overview>).
+pub const AZURE_PROBE_V6: IpAddr =
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x1234, 0x5678, 0x9abc));
 
 /// Why an address cannot be one host's on a network, if it cannot.
 ///
 /// RFC 6890 names the blocks; the kernel treats sources in them as martian.
 #[must_use]
-pub fn not_a_host(address: Ipv4Addr) -> Option<&'static str> {
-    if address.octets()[0] == 0 {
-        Some("addresses in 0.0.0.0/8 name no host")
-    } else if address.is_loopback() {
-        Some("addresses in 127.0.0.0/8 never leave the machine")
-    } else if address.is_multicast() {
-        Some("addresses in 224.0.0.0/4 are multicast groups")
-    } else if address.octets()[0] >= 240 {
-        Some("addresses in 240.0.0.0/4 are reserved or broadcast")
-    } else {
-        None
+pub fn not_a_host(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(address) if address.octets()[0] == 0 => {
+            Some("addresses in 0.0.0.0/8 name no host")
+        }
+        IpAddr::V4(address) if address.is_loopback() => {
+            Some("addresses in 127.0.0.0/8 never leave the machine")
+        }
+        IpAddr::V4(address) if address.is_multicast() => {
+            Some("addresses in 224.0.0.0/4 are multicast groups")
+        }
+        IpAddr::V4(address) if address.octets()[0] >= 240 => {
+            Some("addresses in 240.0.0.0/4 are reserved or broadcast")
+        }
+        IpAddr::V6(address) if address.is_unspecified() => Some("`::` names no host"),
+        IpAddr::V6(address) if address.is_loopback() => Some("`::1` never leaves the machine"),
+        IpAddr::V6(address) if address.is_multicast() => {
+            Some("addresses in ff00::/8 are multicast groups")
+        }
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+            Some("addresses in ::ffff:0:0/96 are IPv4 in disguise, which no network carries")
+        }
+        _ => None,
     }
 }
 
@@ -363,12 +528,37 @@ mod tests {
             ("224.0.0.1", false),
             ("240.0.0.1", false),
             ("255.255.255.255", false),
+            ("fd00::10", true),
+            ("2001:db8::1", true),
+            ("::", false),
+            ("::1", false),
+            ("ff02::1", false),
+            ("::ffff:10.3.0.4", false),
         ] {
             assert_eq!(
                 not_a_host(address.parse().unwrap()).is_none(),
                 usable,
                 "{address}"
             );
+        }
+    }
+
+    #[test]
+    fn ranges_of_addresses_are_of_one_family_and_run_forwards() {
+        for text in ["10.3.0.4", "10.3.0.4-10.3.0.7", "fd00::1-fd00::9"] {
+            let range: AddressRange = text.parse().expect("it is a range");
+            assert_eq!(range.to_string(), text);
+        }
+        let one: AddressRange = "10.3.0.4-10.3.0.4".parse().expect("it is a range");
+        assert_eq!(one.to_string(), "10.3.0.4");
+        for text in [
+            "10.3.0.7-10.3.0.4",
+            "10.3.0.4-fd00::1",
+            "10.3.0.4-",
+            "eth0",
+            "",
+        ] {
+            assert!(text.parse::<AddressRange>().is_err(), "{text}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the machine has for a network, as far as forwards need it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::net::Interface;
 
@@ -10,7 +10,7 @@ pub struct Link {
     pub name: String,
     /// Whether it is switched on and has a carrier.
     pub up: bool,
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Where the kernel would send a packet.
@@ -18,7 +18,7 @@ pub struct Link {
 pub struct Route {
     pub interface: String,
     /// The next router; none on the machine's own network.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// What is known of the next hop's hardware address: `REACHABLE`, `STALE`, `FAILED`, …
     /// (ip-neighbour(8)).
     pub neighbour: Option<String>,
@@ -48,9 +48,9 @@ impl ReversePath {
 /// A question to the kernel's routing: where would this packet go?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Packet<'n> {
-    pub to: Ipv4Addr,
+    pub to: IpAddr,
     /// One that comes in, from this address and by this interface; else the machine's own.
-    pub came: Option<(Ipv4Addr, &'n Interface)>,
+    pub came: Option<(IpAddr, &'n Interface)>,
 }
 
 /// The interfaces of a machine; none where they cannot be listed.
@@ -65,13 +65,13 @@ impl Links {
 
     /// The addresses of one interface; none if it does not exist.
     #[must_use]
-    pub fn addresses(&self, name: &Interface) -> &[Ipv4Addr] {
+    pub fn addresses(&self, name: &Interface) -> &[IpAddr] {
         self.get(name).map_or(&[], |link| &link.addresses)
     }
 
     /// The interface that has an address.
     #[must_use]
-    pub fn owner(&self, address: Ipv4Addr) -> Option<&Link> {
+    pub fn owner(&self, address: IpAddr) -> Option<&Link> {
         let has = |link: &&Link| link.addresses.contains(&address);
         self.0.iter().find(has)
     }

@@ -2,7 +2,7 @@
 //!
 //! Every answer is one of three: it holds for all such packets, for none, or it cannot be told.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::net::{Interface, PortRange, Protocol};
 use crate::parse;
@@ -13,9 +13,9 @@ use crate::token::Token;
 #[derive(Debug, Clone)]
 pub struct Packet<'p> {
     pub protocol: Protocol,
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// What it carries now; one of these. Empty: not known.
-    pub destinations: &'p [Ipv4Addr],
+    pub destinations: &'p [IpAddr],
     /// The destination port; one of these.
     pub ports: PortRange,
     /// The source port, if it is known to be one of these.
@@ -25,7 +25,7 @@ pub struct Packet<'p> {
     /// Whether the destination is the machine's own.
     pub local: Option<bool>,
     /// Where the connection's first packet was sent before DNAT, if that has been done.
-    pub translated_from: Option<(&'p [Ipv4Addr], PortRange)>,
+    pub translated_from: Option<(&'p [IpAddr], PortRange)>,
     pub tracked: Tracked,
 }
 
@@ -65,6 +65,9 @@ impl Packet<'_> {
             Match::Protocol(protocol) => Some(*protocol == self.protocol),
             Match::Source(net) => self.source.map(|source| net.contains(&source)),
             Match::Destination(net) => among(self.destinations, |address| net.contains(address)),
+            Match::NotDestination(net) => {
+                among(self.destinations, |address| !net.contains(address))
+            }
             Match::Ingress(interface) => self.ingress.map(|ingress| ingress == interface),
             Match::Egress(interface) => self.egress.map(|egress| egress == interface),
             Match::Tcp {
@@ -82,6 +85,12 @@ impl Packet<'_> {
             }
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
             Match::DestinationIsLocal => self.local,
+            // Chance, and what came before, decide.
+            Match::Probability(_)
+            | Match::Cluster(_)
+            | Match::HashLimit(_)
+            | Match::ConnLimit(_)
+            | Match::Limit(_) => None,
             Match::Comment(_) => Some(true),
             Match::Other(words) => other(self, words),
         }
@@ -147,7 +156,7 @@ fn other(packet: &Packet<'_>, words: &[Token]) -> Option<bool> {
     }
 }
 
-fn among(addresses: &[Ipv4Addr], is_meant: impl Fn(&Ipv4Addr) -> bool) -> Option<bool> {
+fn among(addresses: &[IpAddr], is_meant: impl Fn(&IpAddr) -> bool) -> Option<bool> {
     let meant = addresses.iter().filter(|address| is_meant(address)).count();
     match meant {
         _ if addresses.is_empty() => None,

@@ -7,13 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::net::{Port, Protocol};
-use crate::spec::{Forward, TargetPorts};
+use crate::net::{Port, PortRange, Protocol};
+use crate::spec::{Destination, Forward};
 
 /// One port to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint<'s> {
     pub forward: &'s Forward,
+    /// The target that has it; none where it is the listener's own.
+    pub to: Option<&'s Destination>,
     pub port: Port,
 }
 
@@ -104,28 +106,28 @@ impl fmt::Display for Outcome {
 /// The targets' own ports, as the firewall reaches them: each that packets may carry there.
 #[must_use]
 pub fn targets(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
-    endpoints(forwards, |forward| match forward.target.ports {
-        TargetPorts::Kept => forward.listen.ports,
-        TargetPorts::Range(ports) => ports,
-    })
+    let each = forwards.iter().flat_map(|forward| {
+        let destinations = forward.target.destinations.iter();
+        destinations.map(move |to| (forward, Some(to), forward.ports_at(to)))
+    });
+    endpoints(each)
 }
 
 /// The listeners' ports, as clients reach them.
 #[must_use]
 pub fn listeners(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
-    endpoints(forwards, |forward| forward.listen.ports)
+    let listen = |forward: &Forward| forward.listen.ports;
+    endpoints(forwards.iter().map(|one| (one, None, listen(one))))
 }
 
-fn endpoints(
-    forwards: &[Forward],
-    ports: impl Fn(&Forward) -> crate::net::PortRange,
-) -> Vec<Endpoint<'_>> {
+fn endpoints<'s>(
+    each: impl Iterator<Item = (&'s Forward, Option<&'s Destination>, PortRange)>,
+) -> Vec<Endpoint<'s>> {
     let mut endpoints = Vec::new();
-    for forward in forwards {
-        let range = ports(forward);
+    for (forward, to, range) in each {
         let numbers = range.first().number()..=range.last().number();
         let ports = numbers.filter_map(Port::new);
-        endpoints.extend(ports.map(|port| Endpoint { forward, port }));
+        endpoints.extend(ports.map(|port| Endpoint { forward, to, port }));
     }
     endpoints
 }
@@ -194,8 +196,8 @@ pub fn grouped<'p, 's>(probed: &'p [Probed<'s>]) -> Vec<&'p [Probed<'s>]> {
                 other => other,
             }
         };
-        let (one, two) = (a.endpoint.forward, b.endpoint.forward);
-        std::ptr::eq(one, two) && kind(a) == kind(b)
+        let (one, two) = (a.endpoint, b.endpoint);
+        std::ptr::eq(one.forward, two.forward) && one.to == two.to && kind(a) == kind(b)
     };
     probed.chunk_by(alike).collect()
 }

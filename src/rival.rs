@@ -1,16 +1,16 @@
 //! Foreign rules that do what a forward does: typed by hand from a guide, or written by another
 //! program. They are nvactl's to name, never to remove.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::foreign::DEEPEST;
 use crate::line::Line;
 use crate::net::{Interface, PortRange, Protocol};
 use crate::rule::{CtState, Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::spec::{Firewall, Forward, ForwardSet, Name, Snat};
+use crate::spec::{Forward, ForwardSet, Name, Snat};
 use crate::token::Token;
 
 /// A foreign rule that does what a forward of the spec does.
@@ -108,11 +108,10 @@ impl<'r> Search<'r> {
         target: &Target,
         asked: &Asked,
     ) {
-        let firewall = &self.set.firewall;
         let concerns = |forward: &&Forward| match (table, target.name()) {
-            (TableName::Nat, "DNAT" | "REDIRECT") => asked.takes(forward, firewall),
+            (TableName::Nat, "DNAT" | "REDIRECT") => asked.takes(forward),
             (TableName::Nat, "SNAT" | "MASQUERADE") | (TableName::Filter, "ACCEPT") => {
-                asked.lets_through(forward, firewall)
+                asked.lets_through(forward)
             }
             _ => false,
         };
@@ -140,7 +139,7 @@ impl<'r> Search<'r> {
 struct Asked {
     protocol: Option<Protocol>,
     ports: Option<Vec<PortRange>>,
-    destinations: Vec<Ipv4Net>,
+    destinations: Vec<IpNet>,
     ingress: Option<Interface>,
     egress: Option<Interface>,
 }
@@ -171,25 +170,28 @@ impl Asked {
 
     /// Whether it takes packets that are sent to the forward's listener. A rule that asks for no
     /// port takes all of them.
-    fn takes(&self, forward: &Forward, firewall: &Firewall) -> bool {
+    fn takes(&self, forward: &Forward) -> bool {
         let ports = self.ports.as_deref().unwrap_or(&[PortRange::ALL]);
         self.protocol.is_none_or(|asked| asked == forward.protocol)
             && ports
                 .iter()
                 .any(|range| range.overlaps(forward.listen.ports))
-            && self
-                .ingress
-                .as_ref()
-                .is_none_or(|asked| *asked == firewall.ingress)
-            && self.could_be_sent_to(forward.listen.address, firewall)
+            && self.comes_in_by(forward)
+            && self.could_be_sent_to(forward)
+    }
+
+    fn comes_in_by(&self, forward: &Forward) -> bool {
+        let asked = self.ingress.as_ref();
+        asked.is_none_or(|asked| forward.entrances().any(|ingress| ingress == asked))
     }
 
     /// Without a listen address any of the machine's will do. Not all of those are known here, but
     /// on a machine with one interface the SNAT address is the one.
-    fn could_be_sent_to(&self, listen: Option<Ipv4Addr>, firewall: &Firewall) -> bool {
-        let known = match (listen, firewall.snat) {
+    fn could_be_sent_to(&self, forward: &Forward) -> bool {
+        let one_nic = forward.ingress.iter().all(|one| *one == forward.egress);
+        let known = match (forward.listen.address, forward.snat) {
             (Some(address), _) => Some(address),
-            (None, Snat::Address(address)) if firewall.ingress == firewall.egress => Some(address),
+            (None, Snat::Addresses(range)) if one_nic => range.single(),
             _ => None,
         };
         known.is_none_or(|address| self.reaches(address))
@@ -198,25 +200,25 @@ impl Asked {
     /// Whether it lets the forward's packets on, or hides where they come from: by the target's
     /// port, or by the listener's, as guides have it for a load balancer. A rule that asks for no
     /// port is about more than forwards.
-    fn lets_through(&self, forward: &Forward, firewall: &Firewall) -> bool {
+    fn lets_through(&self, forward: &Forward) -> bool {
         let asks = |ports| {
             let asked = self.ports.iter().flatten();
             asked.copied().any(|range: PortRange| range.overlaps(ports))
         };
+        let mut destinations = forward.target.destinations.iter();
+        let one_of = destinations.any(|to| {
+            (asks(forward.ports_at(to)) || asks(forward.listen.ports)) && self.reaches(to.address)
+        });
         self.protocol.is_none_or(|asked| asked == forward.protocol)
-            && (asks(forward.ports_behind()) || asks(forward.listen.ports))
-            && self.reaches(forward.target.address)
-            && self
-                .ingress
-                .as_ref()
-                .is_none_or(|asked| *asked == firewall.ingress)
+            && one_of
+            && self.comes_in_by(forward)
             && self
                 .egress
                 .as_ref()
-                .is_none_or(|asked| *asked == firewall.egress)
+                .is_none_or(|asked| *asked == forward.egress)
     }
 
-    fn reaches(&self, address: Ipv4Addr) -> bool {
+    fn reaches(&self, address: IpAddr) -> bool {
         self.destinations.iter().all(|net| net.contains(&address))
     }
 }

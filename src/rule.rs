@@ -6,11 +6,12 @@
 //! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::net::{Interface, Port, PortRange, Protocol};
+use crate::limit::{ConnLimit, HashLimit, Limit};
+use crate::net::{AddressRange, Host, Interface, Port, PortRange, Protocol};
 use crate::ruleset::ChainName;
 use crate::token::Token;
 
@@ -51,9 +52,11 @@ impl Rule {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Match {
     /// `-s`
-    Source(Ipv4Net),
+    Source(IpNet),
     /// `-d`
-    Destination(Ipv4Net),
+    Destination(IpNet),
+    /// `! -d`
+    NotDestination(IpNet),
     /// `-i`
     Ingress(Interface),
     /// `-o`
@@ -78,6 +81,16 @@ pub enum Match {
     Conntrack(Conntrack),
     /// `-m addrtype --dst-type LOCAL`: the destination is an address of this machine.
     DestinationIsLocal,
+    /// `-m statistic --mode random`: each packet by itself, so often.
+    Probability(Probability),
+    /// `-m cluster`
+    Cluster(Cluster),
+    /// `-m hashlimit --hashlimit-above`
+    HashLimit(HashLimit),
+    /// `-m connlimit --connlimit-above`
+    ConnLimit(ConnLimit),
+    /// `-m limit`
+    Limit(Limit),
     /// `-m comment`; the kernel keeps at most 255 bytes.
     Comment(Box<str>),
     /// What nvactl does not interpret, negations included, word for word.
@@ -94,7 +107,7 @@ pub struct Conntrack {
     /// `--ctstate`, any of these; in the order of [`CtState`]. Empty: not asked.
     pub states: Vec<CtState>,
     /// `--ctorigdst`: where the connection's first packet was sent, before any DNAT.
-    pub original_destination: Option<Ipv4Addr>,
+    pub original_destination: Option<IpAddr>,
     /// `--ctorigdstport`: the port it was sent to, before any DNAT.
     pub original_destination_port: Option<PortRange>,
 }
@@ -111,6 +124,58 @@ impl Conntrack {
             ..Self::default()
         }
     }
+}
+
+/// How likely something is, as the kernel holds it: in parts of 2^31.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Probability(u32);
+
+impl Probability {
+    const ALL: u32 = 1 << 31;
+
+    /// One of `n`; certain for 0 and 1.
+    #[must_use]
+    pub fn one_of(n: u32) -> Self {
+        let n = n.max(1);
+        // Rounded to the nearest, as iptables does (`lround` in extensions/libxt_statistic.c).
+        Self((Self::ALL + n / 2) / n)
+    }
+
+    /// What iptables reads of a decimal number from 0 to 1.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let share: f64 = text.parse().ok()?;
+        let parts = (share * f64::from(Self::ALL)).round();
+        let known = (0.0..=f64::from(Self::ALL)).contains(&parts);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is a whole number from 0 to 2^31"
+        )]
+        known.then_some(Self(parts as u32))
+    }
+}
+
+impl fmt::Display for Probability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.11}", f64::from(self.0) / f64::from(Self::ALL))
+    }
+}
+
+/// A share of all clients, each falling into the same one every time: the kernel hashes the
+/// connection's source address (net/netfilter/xt_cluster.c), so nothing has to be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cluster {
+    /// How many shares there are, at most [`Cluster::MOST`].
+    pub total: u32,
+    /// Which of them this is, counted from 0.
+    pub node: u32,
+    pub seed: u32,
+}
+
+impl Cluster {
+    /// `XT_CLUSTER_NODES_MAX` in `linux/netfilter/xt_cluster.h`.
+    pub const MOST: u32 = 32;
 }
 
 /// In the order in which iptables-save lists them.
@@ -152,11 +217,20 @@ pub enum Target {
     /// `-g` to a chain of the table; the walk does not come back here.
     Goto(ChainName),
     Dnat {
-        address: Ipv4Addr,
+        address: IpAddr,
         ports: DnatPorts,
     },
-    Snat(Ipv4Addr),
+    Snat(AddressRange),
     Masquerade,
+    /// Writes a line to the kernel's log; the walk goes on.
+    Log {
+        /// At most 29 bytes; more are cut (measured).
+        prefix: Box<str>,
+        /// As in syslog(2): 0 is an emergency, 7 for debugging.
+        level: u8,
+    },
+    /// Drops the packet and says so to its sender.
+    Reject(RejectWith),
     /// What nvactl does not interpret: the target's name, then its options, word for word.
     Other(Vec<Token>),
 }
@@ -173,10 +247,33 @@ impl Target {
             Target::Dnat { .. } => "DNAT",
             Target::Snat(_) => "SNAT",
             Target::Masquerade => "MASQUERADE",
+            Target::Log { .. } => "LOG",
+            Target::Reject(_) => "REJECT",
             Target::Other(words) => words.first().map_or("", Token::spelled),
         }
     }
 }
+
+/// What the sender of a refused packet is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RejectWith {
+    TcpReset,
+    /// IPv4's word for it.
+    IcmpPortUnreachable,
+    /// IPv6's.
+    Icmp6PortUnreachable,
+}
+
+impl RejectWith {
+    pub(crate) const ALL: [(RejectWith, &'static str); 3] = [
+        (RejectWith::TcpReset, "tcp-reset"),
+        (RejectWith::IcmpPortUnreachable, "icmp-port-unreachable"),
+        (RejectWith::Icmp6PortUnreachable, "icmp6-port-unreachable"),
+    ];
+}
+
+/// The level that iptables-save leaves out.
+pub(crate) const DEFAULT_LEVEL: u8 = 4;
 
 /// What DNAT does to the destination port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -209,6 +306,7 @@ impl fmt::Display for Match {
         match self {
             Match::Source(net) => write!(f, "-s {net}"),
             Match::Destination(net) => write!(f, "-d {net}"),
+            Match::NotDestination(net) => write!(f, "! -d {net}"),
             Match::Ingress(interface) => write!(f, "-i {interface}"),
             Match::Egress(interface) => write!(f, "-o {interface}"),
             Match::Protocol(protocol) => write!(f, "-p {protocol}"),
@@ -240,6 +338,17 @@ impl fmt::Display for Match {
             }
             Match::Conntrack(conntrack) => write!(f, "-m conntrack{conntrack}"),
             Match::DestinationIsLocal => f.write_str("-m addrtype --dst-type LOCAL"),
+            Match::Probability(share) => {
+                write!(f, "-m statistic --mode random --probability {share}")
+            }
+            Match::Cluster(Cluster { total, node, seed }) => write!(
+                f,
+                "-m cluster --cluster-local-nodemask {:#010x} --cluster-total-nodes {total} --cluster-hash-seed {seed:#010x}",
+                1_u32 << node
+            ),
+            Match::HashLimit(limit) => write!(f, "-m hashlimit {limit}"),
+            Match::ConnLimit(limit) => write!(f, "-m connlimit {limit}"),
+            Match::Limit(limit) => write!(f, "-m limit {limit}"),
             Match::Comment(text) => write!(f, "-m comment --comment {}", Token::quoting(text)),
             Match::Other(words) => write_words(f, words),
         }
@@ -267,9 +376,24 @@ impl fmt::Display for Target {
         match self {
             Target::Goto(chain) => write!(f, "-g {chain}"),
             Target::Dnat { address, ports } => {
-                write!(f, "-j DNAT --to-destination {address}{ports}")
+                f.write_str("-j DNAT --to-destination ")?;
+                match ports {
+                    DnatPorts::Kept => write!(f, "{address}"),
+                    ports => write!(f, "{}{ports}", Host(*address)),
+                }
             }
-            Target::Snat(address) => write!(f, "-j SNAT --to-source {address}"),
+            Target::Snat(addresses) => write!(f, "-j SNAT --to-source {addresses}"),
+            Target::Log { prefix, level } => {
+                write!(f, "-j LOG --log-prefix {}", Token::quoting(prefix))?;
+                match *level {
+                    DEFAULT_LEVEL => Ok(()),
+                    level => write!(f, " --log-level {level}"),
+                }
+            }
+            Target::Reject(with) => {
+                let (_, word) = RejectWith::ALL[*with as usize];
+                write!(f, "-j REJECT --reject-with {word}")
+            }
             Target::Other(words) => {
                 f.write_str("-j ")?;
                 write_words(f, words)

@@ -1,15 +1,16 @@
 //! Rules that are not nvactl's and that could take a forward's packets before nvactl's own see them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::foreign;
 use crate::line::Line;
-use crate::net::PortRange;
+use crate::net::{Family, Interface, PortRange};
+use crate::network::Links;
 use crate::packet::{Packet, Tracked};
 use crate::plan::{FORWARD, POSTROUTING, PREROUTING};
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Firewall, Forward, Snat};
+use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::name_of;
 use crate::walk::{Decider, is_notrack, walk};
 
@@ -27,6 +28,13 @@ pub struct Shadow<'r> {
 }
 
 impl Shadow<'_> {
+    /// Whether it is the same rule or policy.
+    fn is(&self, other: &Self) -> bool {
+        self.table == other.table
+            && self.chain == other.chain
+            && self.rule.map(std::ptr::from_ref) == other.rule.map(std::ptr::from_ref)
+    }
+
     /// As iptables-save prints it.
     #[must_use]
     pub fn line(&self) -> String {
@@ -82,13 +90,32 @@ impl Shadow<'_> {
     }
 }
 
-/// A forward on the machine it is for.
+/// One of a forward's ways, on the machine it is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'s> {
     pub forward: &'s Forward,
-    pub firewall: &'s Firewall,
+    /// Where the client comes in.
+    pub ingress: &'s Interface,
+    pub to: &'s Destination,
     /// The machine's addresses where clients come in, as far as they are known.
-    pub own: &'s [Ipv4Addr],
+    pub own: &'s [IpAddr],
+}
+
+/// Every way that a forward's connections may take.
+pub fn ways<'s>(
+    forward: &'s Forward,
+    links: &'s Links,
+) -> impl Iterator<Item = Situation<'s>> + Clone {
+    forward.ingress.iter().flat_map(move |ingress| {
+        let own = links.addresses(ingress);
+        let each = forward.target.destinations.iter();
+        each.map(move |to| Situation {
+            forward,
+            ingress,
+            to,
+            own,
+        })
+    })
 }
 
 /// The packets of one of a forward's connections, at each hook that they meet.
@@ -111,15 +138,18 @@ impl Situation<'_> {
     pub fn with_packets<T>(&self, work: impl FnOnce(&Packets<'_>) -> T) -> T {
         let Situation {
             forward,
-            firewall,
+            ingress,
+            to,
             own,
-        } = self;
+        } = *self;
         let one = forward.listen.address.map(|address| [address]);
-        let listen = one.as_ref().map_or(*own, |one| one.as_slice());
-        let (target, behind) = ([forward.target.address], forward.ports_behind());
-        let snat = match firewall.snat {
-            Snat::Address(address) => vec![address],
-            Snat::Masquerade => Vec::new(),
+        let family = |address: &&IpAddr| Family::of(**address) == forward.family();
+        let own: Vec<IpAddr> = own.iter().filter(family).copied().collect();
+        let listen = one.as_ref().map_or(own.as_slice(), |one| one.as_slice());
+        let (target, behind) = ([to.address], forward.ports_at(to));
+        let snat: Vec<IpAddr> = match forward.snat {
+            Snat::Addresses(range) => range.single().into_iter().collect(),
+            Snat::Masquerade | Snat::Client => Vec::new(),
         };
         let arriving = Packet {
             protocol: forward.protocol,
@@ -127,7 +157,7 @@ impl Situation<'_> {
             destinations: listen,
             ports: forward.listen.ports,
             source_ports: None,
-            ingress: Some(&firewall.ingress),
+            ingress: Some(ingress),
             egress: None,
             local: Some(true),
             translated_from: None,
@@ -136,7 +166,7 @@ impl Situation<'_> {
         let passing = Packet {
             destinations: &target,
             ports: behind,
-            egress: Some(&firewall.egress),
+            egress: Some(&forward.egress),
             local: Some(false),
             translated_from: Some((listen, forward.listen.ports)),
             ..arriving.clone()
@@ -146,19 +176,20 @@ impl Situation<'_> {
             ..passing.clone()
         };
         let answer = Packet {
-            source: Some(forward.target.address),
+            source: Some(to.address),
             destinations: &snat,
             ports: PortRange::ALL,
             source_ports: Some(behind),
-            ingress: Some(&firewall.egress),
+            ingress: Some(&forward.egress),
             egress: None,
-            local: Some(true),
+            // A client that keeps its address is answered itself.
+            local: Some(forward.snat != Snat::Client),
             tracked: Tracked::Established,
             ..passing.clone()
         };
         let returning = Packet {
             destinations: &[],
-            egress: Some(&firewall.ingress),
+            egress: Some(ingress),
             local: Some(false),
             ..answer.clone()
         };
@@ -173,13 +204,36 @@ impl Situation<'_> {
 }
 
 /// What stands in a forward's way, in the order of a packet's way and of its answer's: in front of
-/// nvactl's jumps, and in the tables where nvactl has none.
+/// nvactl's jumps, and in the tables where nvactl has none. Certain is what stands in all its ways.
 #[must_use]
-pub fn shadows<'r>(ruleset: &'r Ruleset, situation: &Situation<'_>) -> Vec<Shadow<'r>> {
-    situation.with_packets(|packets| found(ruleset, situation.firewall, packets))
+pub fn shadows<'r>(ruleset: &'r Ruleset, forward: &Forward, links: &Links) -> Vec<Shadow<'r>> {
+    let each = ways(forward, links)
+        .map(|situation| situation.with_packets(|packets| found(ruleset, forward, packets)));
+    in_all(each.collect())
 }
 
-fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -> Vec<Shadow<'r>> {
+/// What is found in any of several ways; certain only if it is so in each.
+fn in_all(each: Vec<Vec<Shadow<'_>>>) -> Vec<Shadow<'_>> {
+    let ways = each.len();
+    let mut all: Vec<Shadow<'_>> = Vec::new();
+    let mut times: Vec<usize> = Vec::new();
+    for shadow in each.into_iter().flatten() {
+        let certain = usize::from(shadow.certain);
+        match all.iter().position(|known| known.is(&shadow)) {
+            Some(n) => times[n] += certain,
+            None => {
+                all.push(shadow);
+                times.push(certain);
+            }
+        }
+    }
+    for (shadow, times) in all.iter_mut().zip(times) {
+        shadow.certain = times >= ways;
+    }
+    all
+}
+
+fn found<'r>(ruleset: &'r Ruleset, forward: &Forward, packets: &Packets<'_>) -> Vec<Shadow<'r>> {
     use ChainName::{Forward, Postrouting, Prerouting};
     use TableName::{Filter, Mangle, Nat, Raw, Security};
     let Packets {
@@ -226,7 +280,7 @@ fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -
         let walked = walk(ruleset, table, chain, packet, until.as_ref());
         for decider in &walked.deciders {
             let target = decider.rule.target.as_ref();
-            let Some(certain) = target.and_then(|target| takes(table, target, drops, firewall))
+            let Some(certain) = target.and_then(|target| takes(table, target, drops, forward.snat))
             else {
                 continue;
             };
@@ -263,12 +317,7 @@ fn found<'r>(ruleset: &'r Ruleset, firewall: &Firewall, packets: &Packets<'_>) -
 
 /// Each rule once: by what it does for certain, if it does anything.
 fn add<'r>(found: &mut Vec<Shadow<'r>>, new: Shadow<'r>) {
-    let same = |one: &&mut Shadow<'r>| {
-        one.table == new.table
-            && one.chain == new.chain
-            && one.rule.map(std::ptr::from_ref) == new.rule.map(std::ptr::from_ref)
-    };
-    match found.iter_mut().find(same) {
+    match found.iter_mut().find(|one| one.is(&new)) {
         Some(known) if known.certain || !new.certain => {}
         Some(known) => *known = new,
         None => found.push(new),
@@ -282,11 +331,9 @@ fn is_snat(shadow: &Shadow<'_>) -> bool {
 
 /// Whether a decision by this target is one against the forward, and whether surely. `drops` is the
 /// chain's policy, which a RETURN leads to.
-fn takes(table: TableName, target: &Target, drops: bool, firewall: &Firewall) -> Option<bool> {
+fn takes(table: TableName, target: &Target, drops: bool, snat: Snat) -> Option<bool> {
     match (table, target) {
-        (TableName::Nat, Target::Snat(address)) => {
-            (firewall.snat != Snat::Address(*address)).then_some(true)
-        }
+        (TableName::Nat, Target::Snat(range)) => (snat != Snat::Addresses(*range)).then_some(true),
         // As a rule it gives the same address.
         (TableName::Nat, Target::Masquerade) => None,
         (TableName::Nat, _) => Some(true),
@@ -302,42 +349,54 @@ fn takes(table: TableName, target: &Target, drops: bool, firewall: &Firewall) ->
 pub fn inside<'r>(
     ruleset: &'r Ruleset,
     planned: &Ruleset,
-    situation: &Situation<'_>,
+    forward: &Forward,
+    links: &Links,
 ) -> Vec<Shadow<'r>> {
-    let name = situation.forward.name.as_str();
-    situation.with_packets(|packets| {
-        let mut found = Vec::new();
-        for (table, own, packet, reply) in [
-            (TableName::Nat, PREROUTING, &packets.arriving, false),
-            (TableName::Filter, FORWARD, &packets.passing, false),
-            (TableName::Nat, POSTROUTING, &packets.leaving, false),
-            (TableName::Filter, FORWARD, &packets.returning, true),
-        ] {
-            let chain = ChainName::from(own);
-            let plan = planned
-                .chain(table, &chain)
-                .map_or(&[][..], |chain| &chain.rules);
-            let walked = walk(ruleset, table, &chain, packet, None);
-            let others = walked
-                .deciders
-                .iter()
-                .take_while(|decider| name_of(decider.rule) != Some(name))
-                .filter(|decider| !plan.contains(decider.rule));
-            found.extend(others.map(|decider| Shadow {
-                table,
-                chain: decider.chain,
-                rule: Some(decider.rule),
-                certain: decider.certain,
-                reply,
-            }));
-        }
-        found
-    })
+    let each = ways(forward, links).map(|situation| {
+        situation.with_packets(|packets| put_in(ruleset, planned, forward, packets))
+    });
+    in_all(each.collect())
+}
+
+fn put_in<'r>(
+    ruleset: &'r Ruleset,
+    planned: &Ruleset,
+    forward: &Forward,
+    packets: &Packets<'_>,
+) -> Vec<Shadow<'r>> {
+    let name = forward.name.as_str();
+    let is_planned = |table, decider: &Decider<'_>| {
+        let chain = planned.chain(table, decider.chain);
+        chain.is_some_and(|chain| chain.rules.contains(decider.rule))
+    };
+    let mut found = Vec::new();
+    for (table, own, packet, reply) in [
+        (TableName::Nat, PREROUTING, &packets.arriving, false),
+        (TableName::Filter, FORWARD, &packets.passing, false),
+        (TableName::Nat, POSTROUTING, &packets.leaving, false),
+        (TableName::Filter, FORWARD, &packets.returning, true),
+    ] {
+        let walked = walk(ruleset, table, &ChainName::from(own), packet, None);
+        let others = walked
+            .deciders
+            .iter()
+            .take_while(|decider| name_of(decider.rule) != Some(name))
+            .filter(|decider| !is_planned(table, decider));
+        found.extend(others.map(|decider| Shadow {
+            table,
+            chain: decider.chain,
+            rule: Some(decider.rule),
+            certain: decider.certain,
+            reply,
+        }));
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Link;
     use crate::parse::parse;
     use crate::plan::plan;
     use crate::spec;
@@ -350,7 +409,11 @@ mod tests {
 forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
         )
         .expect("it is sound");
-        let own = ["10.3.0.4".parse().expect("an address")];
+        let links = Links(vec![Link {
+            name: "eth0".to_owned(),
+            up: true,
+            addresses: vec!["10.3.0.4".parse().expect("an address")],
+        }]);
         // `line` as iptables prints it, put in front of what nvactl plans; what it does, and
         // whether to all packets.
         for (table, lines, found) in [
@@ -488,17 +551,12 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             ),
         ] {
             let mut have = parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable");
-            for (table, name, chain) in plan(&set).chains() {
+            for (table, name, chain) in plan(&set, Family::V4).chains() {
                 have.chain_mut(table, name.clone())
                     .rules
                     .extend(chain.rules.clone());
             }
-            let situation = Situation {
-                forward: &set.forwards[0],
-                firewall: &set.firewall,
-                own: &own,
-            };
-            let shadows = shadows(&have, &situation);
+            let shadows = shadows(&have, &set.forwards[0], &links);
             let said = shadows
                 .first()
                 .map(|shadow| (shadow.does(), shadow.certain));

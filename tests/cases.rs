@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
 use nvactl::spec::{self, Code, Reading, Severity, page};
@@ -59,10 +60,15 @@ fn each_case_comes_out_as_it_is_written_down() {
         problems.retain(|problem| notes || problem.severity() != Severity::Note);
         let pages = page::pages("spec.yaml", &text, &problems, &page::renderer(false));
         compare(&case, "problems.txt", &pages);
-        let rules = set.map(|set| plan(&set).with_builtin_chains().to_string());
-        compare(&case, "rules.v4", rules.as_deref().unwrap_or_default());
-        if let Some(rules) = rules {
-            assert_eq!(parse(&rules).expect("it is readable").to_string(), rules);
+        for (family, name) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
+            let planned = set
+                .as_ref()
+                .filter(|set| set.has(family) || family == Family::V4);
+            let rules = planned.map(|set| plan(set, family).with_builtin_chains().to_string());
+            compare(&case, name, rules.as_deref().unwrap_or_default());
+            if let Some(rules) = rules {
+                assert_eq!(parse(&rules).expect("it is readable").to_string(), rules);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use nvactl::net::Family;
 use nvactl::plan::plan;
 use nvactl::spec::{self, ForwardSet, TargetKind};
 use serde_yaml::Value;
@@ -40,7 +41,7 @@ fn every_spec_is_sound_and_plans_three_rules_a_forward() {
     for (name, text) in examples("") {
         let set =
             spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
-        let rules: usize = plan(&set)
+        let rules: usize = plan(&set, Family::V4)
             .chains()
             .map(|(_, _, chain)| chain.rules.len())
             .sum();
@@ -70,17 +71,20 @@ fn the_manifests_and_the_specs_name_the_same_ports() {
     let ilb = &example("ilb.yaml").forwards[0];
     assert_eq!(ilb.target.kind, TargetKind::Ilb);
     assert_eq!(
-        Value::from(ilb.ports_behind().first().number()),
+        Value::from(ilb.ports_at(&ilb.target.destinations[0]).first().number()),
         port["port"]
     );
     let annotation = "service.beta.kubernetes.io/azure-load-balancer-ipv4";
     assert_eq!(
         service["metadata"]["annotations"][annotation].as_str(),
-        Some(ilb.target.address.to_string().as_str())
+        Some(ilb.target.destinations[0].address.to_string().as_str())
     );
     let pod = &example("pod.yaml").forwards[0];
     assert_eq!(pod.target.kind, TargetKind::Pod);
-    assert_eq!(Value::from(pod.ports_behind().first().number()), container);
+    assert_eq!(
+        Value::from(pod.ports_at(&pod.target.destinations[0]).first().number()),
+        container
+    );
 }
 
 /// The workflow's own steps, run by bash as a runner does, in a repository with a pull request.

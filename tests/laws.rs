@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use nvactl::diff;
+use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
 use nvactl::ruleset::Ruleset;
@@ -169,13 +170,13 @@ proptest! {
 
     #[test]
     fn what_is_printed_reads_back_the_same(spec in any_spec()) {
-        let rules = plan(&read(&spec)).with_builtin_chains();
+        let rules = plan(&read(&spec), Family::V4).with_builtin_chains();
         prop_assert_eq!(parse(&rules.to_string()).expect("it is readable"), rules);
     }
 
     #[test]
     fn nothing_separates_a_ruleset_from_itself(spec in any_spec()) {
-        let want = plan(&read(&spec));
+        let want = plan(&read(&spec), Family::V4);
         prop_assert!(diff::changes(&want, &want).is_empty());
         prop_assert_eq!(diff::changes(&want, &want).script(), "");
     }
@@ -184,7 +185,7 @@ proptest! {
     #[test]
     fn the_script_leads_to_what_is_wanted((before, after) in two_specs()) {
         let mut host = Restore::new(&foreign());
-        let (before, after) = (plan(&read(&before)), plan(&read(&after)));
+        let (before, after) = (plan(&read(&before), Family::V4), plan(&read(&after), Family::V4));
         for want in [&before, &after, &Ruleset::default()] {
             let have = host.ruleset();
             host.load(&diff::changes(&have, want).script());
@@ -197,7 +198,7 @@ proptest! {
     /// Undoing, too, is a change: back to what nvactl owned before.
     #[test]
     fn the_way_back_ends_where_it_began((before, after) in two_specs()) {
-        let (before, after) = (plan(&read(&before)), plan(&read(&after)));
+        let (before, after) = (plan(&read(&before), Family::V4), plan(&read(&after), Family::V4));
         let mut host = Restore::new(&foreign());
         host.load(&diff::changes(&host.ruleset(), &before).script());
         let start = host.ruleset();
@@ -208,7 +209,7 @@ proptest! {
 
     #[test]
     fn a_spliced_file_holds_both_whatever_it_held_before(before in any_spec(), after in any_spec()) {
-        let own = |spec: &Spec| diff::own(&plan(&read(spec)).with_builtin_chains());
+        let own = |spec: &Spec| diff::own(&plan(&read(spec), Family::V4).with_builtin_chains());
         let once = splice(&foreign().to_string(), &own(&before)).expect("it is readable");
         let twice = splice(&once, &own(&after)).expect("it is readable");
         let direct = splice(&foreign().to_string(), &own(&after)).expect("it is readable");
@@ -228,7 +229,7 @@ proptest! {
     fn any_sound_spec_keeps_the_laws(spec in any_spec()) {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
         invariants::of_spec(text.as_bytes());
-        invariants::of_rules(&plan(&read(&spec)).with_builtin_chains().to_string());
+        invariants::of_rules(&plan(&read(&spec), Family::V4).with_builtin_chains().to_string());
     }
 
     /// A sound spec with a few bytes exchanged is broken in the ways that people break specs.

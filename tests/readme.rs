@@ -13,7 +13,9 @@ fn every_published_line_of_the_table_is_rendered_as_it_says() {
     let rendered = ["ilb.yaml", "pod.yaml"].map(|name| {
         let text = std::fs::read(format!("{root}/examples/{name}")).expect("it is there");
         let set = nvactl::spec::read(&text).expect("it is sound");
-        nvactl::plan::plan(&set).with_builtin_chains().to_string()
+        nvactl::plan::plan(&set, nvactl::net::Family::V4)
+            .with_builtin_chains()
+            .to_string()
     });
     let table = readme
         .split("## From the post to nvactl")

@@ -12,6 +12,7 @@ use crate::host::survey::{resolved, survey};
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
+use crate::net::Family;
 use crate::plan::plan;
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
@@ -24,7 +25,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     source.trusted()?;
     host::require_root("apply")?;
-    let want = plan(&set);
+    let want = plan(&set, Family::V4);
     let state = on.state()?;
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
@@ -179,10 +180,7 @@ fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
         );
         return Ok(());
     }
-    let firewall = &set.firewall;
-    let mut sides = vec![&firewall.ingress, &firewall.egress];
-    sides.dedup();
-    for interface in sides {
+    for interface in set.interfaces() {
         match sysctl::forwards_from(interface) {
             Some(true) => {}
             Some(false) => console.warn(format_args!(

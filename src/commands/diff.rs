@@ -13,6 +13,7 @@ use crate::compare::{
 };
 use crate::diff;
 use crate::host::{self, file, spec_source};
+use crate::net::Family;
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -20,7 +21,7 @@ use crate::spec::{self, ForwardSet, page};
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let want = plan(&set);
+    let want = plan(&set, Family::V4);
     let (against, have, comparison) = match &args.against {
         Against::Live => {
             host::require_root("diff")?;
@@ -28,17 +29,21 @@ pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             if let Some(told) = confirm::told_of(on.known_state()?.as_ref())? {
                 console.note(told);
             }
-            let comparison = compare(&live.ruleset, &set);
+            let comparison = compare(&live.ruleset, &set, Family::V4);
             ("the live rules".to_owned(), live.ruleset, comparison)
         }
         Against::File(path) => {
             let name = spec_source::printable(path);
             match read_file(path, &name, console)? {
                 Content::Rules(rules) => {
-                    let comparison = compare(&rules, &set);
+                    let comparison = compare(&rules, &set, Family::V4);
                     (name, rules, comparison)
                 }
-                Content::Spec(old) => (name, plan(&old), compare_specs(&old, &set)),
+                Content::Spec(old) => (
+                    name,
+                    plan(&old, Family::V4),
+                    compare_specs(&old, &set, Family::V4),
+                ),
             }
         }
     };

@@ -14,7 +14,8 @@ use crate::host::persistence::{self, AtBoot, RULES_FILE};
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
-use crate::net::Interface;
+use crate::net::{Family, Interface};
+use crate::network::Links;
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -22,7 +23,7 @@ use crate::spec::{Forward, ForwardSet, Snat};
 /// How many targets are tried at once.
 const JOBS: usize = 256;
 /// An address of the Internet that nobody has (RFC 5737): the way to it is the way to clients.
-const SOMEBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How many checks of one kind are shown one by one.
 const MOST_SHOWN: usize = 10;
 
@@ -36,7 +37,6 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let iptables = on.iptables(READ_WAIT);
     let (live, counters) = iptables.read_counted()?;
     let backend = survey::find(&iptables)?;
-    let firewall = &set.firewall;
     let links = network::links();
     let flows = conntrack::flows().ok();
     let state = on.known_state()?;
@@ -46,24 +46,23 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         _ => targets(&set.forwards),
     };
     let endpoints = some_of_each(&endpoints);
-    let from = match firewall.snat {
-        Snat::Address(address) if links.owner(address).is_some() => Some(address),
-        _ => None,
-    };
+    let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
     let how = Probing {
         jobs: JOBS,
         timeout: Duration::from_secs_f64(args.timeout),
         count: 1,
         expect: Expect::Tcp,
     };
-    let to = |endpoint: &Endpoint<'_>| IpAddr::from(endpoint.forward.target.address);
+    let to = |endpoint: &Endpoint<'_>| {
+        let to = endpoint.to.or(endpoint.forward.target.destinations.first());
+        to.map_or(SOMEBODY, |to| to.address)
+    };
     let probed = probe(&endpoints, to, from, how);
     // Asked after the targets were tried, so that the neighbours have been looked for.
     let client = client(flows.as_deref(), &set);
-    let own = links.addresses(&firewall.ingress).first().copied();
-    let routes = network::routes(&questions(&set, &asked, client, own));
-    let mut sides = vec![&firewall.ingress, &firewall.egress];
-    sides.dedup();
+    let own = |ingress: &Interface| links.addresses(ingress).first().copied();
+    let routes = network::routes(&questions(&asked, client, own));
+    let sides = set.interfaces();
     let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
     let reverse_path = |side| Some((side, network::reverse_path(side)?));
     let other = survey::beside(&iptables, backend)
@@ -90,6 +89,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let case = Case {
         facts: &facts,
         set: &set,
+        family: Family::V4,
         asked,
         apply: on.command("apply", &source),
         persist: on.command("persist", &source),
@@ -113,7 +113,8 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
 const MOST_PORTS: usize = 64;
 
 fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
-    let of_one = |a: &Endpoint<'s>, b: &Endpoint<'s>| std::ptr::eq(a.forward, b.forward);
+    let of_one =
+        |a: &Endpoint<'s>, b: &Endpoint<'s>| std::ptr::eq(a.forward, b.forward) && a.to == b.to;
     let mut some = Vec::new();
     for all in endpoints.chunk_by(of_one) {
         let steps = all.len().min(MOST_PORTS);
@@ -121,6 +122,14 @@ fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
         some.extend((0..steps).map(|n| all[n * last / (steps - 1).max(1)]));
     }
     some
+}
+
+/// The address that a target sees as its peer, where it is this machine's.
+fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
+    match endpoint.forward.snat {
+        Snat::Addresses(range) => Some(range.first()).filter(|own| links.owner(*own).is_some()),
+        Snat::Masquerade | Snat::Client => None,
+    }
 }
 
 /// One who is connected now, else somebody of the Internet.

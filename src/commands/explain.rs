@@ -7,11 +7,12 @@ use anyhow::Result;
 use super::{Console, Exit, Refusal, find_forward, load_spec};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
+use crate::net::Family;
 use crate::spec::Forward;
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let steps = explain(&set);
+    let steps = explain(&set, Family::V4);
     // Numbers are those of the whole plan, whatever is shown of it.
     let numbered = steps.iter().zip(1..);
     let shown: Vec<(&Step, usize)> = match (args.rule, &args.forward) {

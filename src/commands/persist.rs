@@ -11,6 +11,7 @@ use crate::foreign;
 use crate::host::iptables::Live;
 use crate::host::persistence::{self, AtBoot, RULES_FILE};
 use crate::host::{self, file, lock};
+use crate::net::Family;
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::{ChainName, Policy, TableName};
@@ -27,7 +28,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
     confirm::refuse_while_pending(&state)?;
     let live = on.iptables(args.lock_timeout).read()?;
     if let Some((source, set)) = checked {
-        let want = plan(&set);
+        let want = plan(&set, Family::V4);
         let changes = diff::changes(&live.ruleset, &want);
         if !changes.is_empty() {
             return Err(Refusal::NotInSync {

@@ -1,6 +1,6 @@
 //! `nvactl probe`: connects to every target, or through the firewall to every listener.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +10,8 @@ use super::{Console, Exit, counted, load_spec, table};
 use crate::cli::{Probe, ProbeFormat};
 use crate::host::network;
 use crate::host::probe::{self as edge, Probing};
-use crate::probe::{Latency, Outcome, Probed, grouped, listeners, targets};
+use crate::net::Host;
+use crate::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
 use crate::spec::Snat;
 
 pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
@@ -29,30 +30,31 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         Some(name) => {
             let address = edge::resolve(name)
                 .with_context(|| format!("cannot tell the address of `{name}`"))?;
-            if matches!(address, IpAddr::V4(own) if network::links().owner(own).is_some()) {
+            if network::links().owner(address).is_some() {
                 console.note(format_args!(
                     "{name} is this machine's own: what it sends to itself meets no forward; \
                      ask from another machine"
                 ));
             }
-            edge::probe(&endpoints, |_| address, None, how)
+            edge::probe(&endpoints, |_| address, |_| None, how)
         }
         None => {
-            let snat = match set.firewall.snat {
-                Snat::Address(address) => Some(address),
-                Snat::Masquerade => None,
+            let links = network::links();
+            let snat = |endpoint: &Endpoint<'_>| match endpoint.forward.snat {
+                Snat::Addresses(range) => Some(range.first()),
+                Snat::Masquerade | Snat::Client => None,
             };
-            // As the targets will see it, where this machine is the one that the spec means.
-            let from = snat.filter(|address| network::links().owner(*address).is_some());
-            if let (Some(address), None) = (snat, from) {
+            let is_own = |address: &IpAddr| links.owner(*address).is_some();
+            let mut foreign = endpoints.iter().filter_map(snat);
+            if let Some(address) = foreign.find(|address| !is_own(address)) {
                 console.note(format_args!(
                     "{address} is no address of this machine, so another is used: \
                      what its targets answer to the firewall is not known"
                 ));
             }
-            let to = |endpoint: &crate::probe::Endpoint<'_>| {
-                IpAddr::from(endpoint.forward.target.address)
-            };
+            // As the targets will see it, where this machine is the one that the spec means.
+            let from = |endpoint: &Endpoint<'_>| snat(endpoint).filter(is_own);
+            let to = |endpoint: &Endpoint<'_>| target(endpoint).unwrap_or(UNSPECIFIED);
             edge::probe(&endpoints, to, from, how)
         }
     };
@@ -86,9 +88,16 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     })
 }
 
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// The address of the target that has the endpoint.
+fn target(endpoint: &Endpoint<'_>) -> Option<IpAddr> {
+    endpoint.to.map(|to| to.address)
+}
+
 fn address(probed: &Probed<'_>, via: Option<&str>) -> String {
-    let target = probed.endpoint.forward.target.address;
-    via.map_or_else(|| target.to_string(), str::to_owned)
+    let own = || target(&probed.endpoint).map(|address| Host(address).to_string());
+    via.map_or_else(|| own().unwrap_or_default(), str::to_owned)
 }
 
 fn text(probed: &[Probed<'_>], via: Option<&str>) -> String {

@@ -8,13 +8,14 @@ use super::{Console, Exit, Refusal, load_spec, warn_of_emptied_output};
 use crate::cli::Render;
 use crate::foreign;
 use crate::host::{self, file};
+use crate::net::Family;
 use crate::parse;
 use crate::plan::plan;
 use crate::ruleset::Ruleset;
 
 pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
     let rendered = load_spec(args.spec.spec.as_deref(), console)
-        .map(|(_, set)| plan(&set).with_builtin_chains());
+        .map(|(_, set)| plan(&set, Family::V4).with_builtin_chains());
     let Some(path) = &args.output else {
         if rendered.is_err() {
             warn_of_emptied_output(console);

@@ -11,8 +11,9 @@ use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, RULES_FILE};
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
+use crate::net::Family;
 use crate::ruleset::Ruleset;
-use crate::spec::Firewall;
+use crate::spec::ForwardSet;
 use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -35,17 +36,17 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ruleset: &ruleset,
         counters: &counters,
         flows: flows.as_deref(),
-        own: links.addresses(&set.firewall.ingress),
+        links: &links,
     };
-    let comparison = compare(&ruleset, &set);
-    let (rows, in_the_way) = rows(&live, &set, &comparison);
+    let comparison = compare(&ruleset, &set, Family::V4);
+    let (rows, in_the_way) = rows(&live, &set, Family::V4, &comparison);
     let (in_sync, firewall, drift) = drift(comparison, &rows);
     let status = Status {
         in_sync,
         backend: backend(&iptables),
         forward_policy: ruleset.forward_policy().as_str(),
         ip_forward: sysctl::ip_forward()?,
-        at_boot: at_boot(&ruleset, &set.firewall),
+        at_boot: at_boot(&ruleset, &set),
         pending: confirm::told_of(on.known_state()?.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
         established: counters.established(),
@@ -71,9 +72,9 @@ fn backend(iptables: &Iptables) -> String {
     found.to_string()
 }
 
-fn at_boot(live: &Ruleset, firewall: &Firewall) -> AtBoot {
+fn at_boot(live: &Ruleset, set: &ForwardSet) -> AtBoot {
     let boot = sysctl::at_boot();
-    let winner = boot.decider([&firewall.ingress, &firewall.egress]);
+    let winner = boot.decider(set.interfaces());
     AtBoot {
         rules: persistence::compared(live),
         loaded: match persistence::at_boot() {

@@ -16,7 +16,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let silent = checks.iter().filter(failed).find(is_silent);
     let new = case.facts.counters.new_connections(case.facts.live);
     let unused = case.asked.iter().find(|forward| {
-        new.get(forward.name.as_str())
+        new.get(&(forward.name.as_str(), forward.protocol))
             .is_none_or(|count| count.packets == 0)
     });
     let (forward, why) = match (silent, unused) {

@@ -1,7 +1,7 @@
 //! What the edge has found out, without a judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::backend::Backend;
 use crate::counters::Counters;
@@ -47,42 +47,45 @@ pub struct Facts<'f> {
 /// An example of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether it is connected now, through one of the forwards.
     pub real: bool,
 }
 
 /// What must be asked of the kernel's routing: the way of a client's packets to the machine and to
-/// each target, and of the answers back to it. `own` is the address where clients come in.
+/// each target, and of the answers back to it. `own` are the addresses where clients come in, by
+/// interface.
 #[must_use]
 pub fn questions<'f>(
-    set: &'f ForwardSet,
-    asked: &[&Forward],
+    asked: &[&'f Forward],
     client: Client,
-    own: Option<Ipv4Addr>,
+    own: impl Fn(&Interface) -> Option<IpAddr>,
 ) -> BTreeSet<Packet<'f>> {
-    let firewall = &set.firewall;
-    let (ingress, egress) = (&firewall.ingress, &firewall.egress);
     let mut questions = BTreeSet::new();
-    questions.extend(own.map(|own| arriving(own, client, ingress)));
     for forward in asked {
-        let target = forward.target.address;
-        questions.insert(Packet {
-            to: target,
-            came: None,
-        });
-        questions.insert(Packet {
-            to: target,
-            came: Some((client.address, ingress)),
-        });
-        questions.insert(returning(target, client, egress));
+        for ingress in &forward.ingress {
+            questions.extend(own(ingress).map(|own| arriving(own, client, ingress)));
+            for to in &forward.target.destinations {
+                questions.insert(Packet {
+                    to: to.address,
+                    came: Some((client.address, ingress)),
+                });
+            }
+        }
+        for to in &forward.target.destinations {
+            questions.insert(Packet {
+                to: to.address,
+                came: None,
+            });
+            questions.insert(returning(to.address, client, &forward.egress));
+        }
     }
     questions
 }
 
 /// A client's packet, before it is translated.
 #[must_use]
-pub fn arriving(own: Ipv4Addr, client: Client, ingress: &Interface) -> Packet<'_> {
+pub fn arriving(own: IpAddr, client: Client, ingress: &Interface) -> Packet<'_> {
     Packet {
         to: own,
         came: Some((client.address, ingress)),
@@ -91,7 +94,7 @@ pub fn arriving(own: Ipv4Addr, client: Client, ingress: &Interface) -> Packet<'_
 
 /// What a target answers, on its way to the client.
 #[must_use]
-pub fn returning(target: Ipv4Addr, client: Client, egress: &Interface) -> Packet<'_> {
+pub fn returning(target: IpAddr, client: Client, egress: &Interface) -> Packet<'_> {
     Packet {
         to: client.address,
         came: Some((target, egress)),

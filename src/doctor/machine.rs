@@ -4,6 +4,7 @@ use super::facts::{arriving, returning};
 use super::{Case, Check, Hop, Status};
 use crate::net::Interface;
 use crate::network::{ReversePath, Route};
+use crate::spec::Forward;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
@@ -14,16 +15,13 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
         checks.extend(forwarding(case, interface));
     }
-    checks.push(reverse_path(case));
+    checks.extend(reverse_paths(case));
     checks.push(table(case));
 }
 
 /// The interfaces of the spec, each once.
 fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
-    let firewall = &case.set.firewall;
-    let mut sides = vec![&firewall.ingress, &firewall.egress];
-    sides.dedup();
-    sides
+    case.set.interfaces()
 }
 
 fn exists(case: &Case<'_>, name: &Interface) -> Check {
@@ -114,16 +112,29 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
 }
 
 /// What the kernel itself says of a client's packet that comes in, and of the answer's way out.
-fn reverse_path(case: &Case<'_>) -> Check {
-    let (facts, firewall) = (case.facts, &case.set.firewall);
-    let (ingress, client) = (&firewall.ingress, facts.client.address);
+fn reverse_paths(case: &Case<'_>) -> Vec<Check> {
+    let mut seen: Vec<&Interface> = Vec::new();
+    for forward in &case.asked {
+        for ingress in &forward.ingress {
+            if !seen.contains(&ingress) {
+                seen.push(ingress);
+            }
+        }
+    }
+    let each = seen.into_iter();
+    each.map(|ingress| reverse_path(case, ingress)).collect()
+}
+
+fn reverse_path(case: &Case<'_>, ingress: &Interface) -> Check {
+    let facts = case.facts;
+    let client = facts.client.address;
     let own = facts.links.addresses(ingress).first();
     let arrival = own.and_then(|own| facts.routes.get(&arriving(*own, facts.client, ingress)));
-    let back = case.asked.first().and_then(|forward| {
-        let target = forward.target.address;
-        facts
-            .routes
-            .get(&returning(target, facts.client, &firewall.egress))
+    let comes_in = |forward: &&&Forward| forward.ingress.contains(ingress);
+    let back = case.asked.iter().find(comes_in).and_then(|forward| {
+        let target = forward.target.destinations.first()?.address;
+        let back = returning(target, facts.client, &forward.egress);
+        facts.routes.get(&back)
     });
     // sysctl(8) takes a dot in a name as a slash.
     let name = ingress.as_str().replace('.', "/");

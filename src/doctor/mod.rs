@@ -14,6 +14,7 @@ use serde::Serialize;
 
 pub use facts::{Boot, Client, Facts, questions};
 
+use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};
 
 /// All that was found.
@@ -182,7 +183,9 @@ pub struct Case<'c> {
     pub facts: &'c Facts<'c>,
     /// The whole spec.
     pub set: &'c ForwardSet,
-    /// Whose way is walked.
+    /// The one that is looked at.
+    pub family: Family,
+    /// Whose way is walked; all of this family.
     pub asked: Vec<&'c Forward>,
     /// The command that applies this spec, here and by this backend.
     pub apply: String,

@@ -2,7 +2,7 @@
 
 use super::{Case, Check, Hop};
 use crate::backend::Backend;
-use crate::compare::{DriftKind, POLICY, compare, rules_by_name};
+use crate::compare::{DriftKind, POLICY, compare, rules_by_key};
 use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
@@ -12,13 +12,13 @@ use crate::plan::plan;
 use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::shadow::{Shadow, Situation, inside, shadows};
+use crate::shadow::{Shadow, inside, shadows, ways};
 use crate::spec::Forward;
 use crate::unplan::name_of;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(backend(case));
-    let planned = plan(case.set);
+    let planned = plan(case.set, case.family);
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
     foreign_rules(case, checks);
@@ -77,20 +77,20 @@ fn without(chain: &ChainName) -> &'static str {
 /// The three rules of each forward.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let new = case.facts.counters.new_connections(case.facts.live);
-    let (want, have) = (rules_by_name(planned), rules_by_name(case.facts.live));
+    let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
     for forward in &case.asked {
-        let name = forward.name.as_str();
-        for place in want.get(name).into_iter().flatten() {
+        let key = (forward.name.as_str(), forward.protocol);
+        for place in want.get(&key).into_iter().flatten() {
             let (table, chain, rule) = *place;
             let hop = match (table, &rule.target) {
                 (TableName::Filter, _) => Hop::ForwardRule,
                 (_, Some(Target::Dnat { .. })) => Hop::DnatRule,
                 _ => Hop::SnatRule,
             };
-            let loaded = have.get(name).is_some_and(|places| places.contains(place));
+            let loaded = have.get(&key).is_some_and(|places| places.contains(place));
             let check = match (loaded, hop) {
                 (true, Hop::DnatRule) => {
-                    let count = new.get(name).copied().unwrap_or_default().packets;
+                    let count = new.get(&key).copied().unwrap_or_default().packets;
                     hop.ok(format!(
                         "it has translated {count} connections since it was loaded"
                     ))
@@ -126,7 +126,8 @@ fn missing(case: &Case<'_>, forward: &Forward, chain: &ChainName, rule: &Rule, h
 
 /// A rule that accepts what carries the listen port, which nothing does behind PREROUTING.
 fn accepts_the_listen_port(case: &Case<'_>, forward: &Forward) -> Option<String> {
-    if forward.ports_behind() == forward.listen.ports {
+    let mut destinations = forward.target.destinations.iter();
+    if destinations.any(|to| forward.ports_at(to) == forward.listen.ports) {
         return None;
     }
     let asks = |rule: &Rule| {
@@ -163,19 +164,10 @@ fn accepts_the_listen_port(case: &Case<'_>, forward: &Forward) -> Option<String>
     Some(Line::Append(name, rule).to_string())
 }
 
-fn situation<'c>(case: &'c Case<'_>, forward: &'c Forward) -> Situation<'c> {
-    let firewall = &case.set.firewall;
-    Situation {
-        forward,
-        firewall,
-        own: case.facts.links.addresses(&firewall.ingress),
-    }
-}
-
 fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     for forward in &case.asked {
         // Where nvactl's jump is missing, the policy is no foreign rule but what that leads to.
-        let found = shadows(case.facts.live, &situation(case, forward));
+        let found = shadows(case.facts.live, forward, &case.facts.links);
         let found: Vec<&Shadow<'_>> = found
             .iter()
             .filter(|shadow| !shadow.is_forward_policy())
@@ -249,7 +241,7 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     }
     for forward in &case.asked {
-        let mut found = shadows(rules, &situation(case, forward));
+        let mut found = shadows(rules, forward, &case.facts.links);
         // Each backend translates for itself: one that leaves a packet alone leaves it to the
         // other (measured), and which of two translations comes first cannot be told.
         found.retain(|shadow| {
@@ -279,28 +271,40 @@ fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     for forward in &case.asked {
-        let worst = situation(case, forward).with_packets(|packets| {
-            let translated = Packet {
-                egress: None,
-                ..packets.passing.clone()
-            };
-            let fate = |chain: &NativeChain| {
-                let (first, reply) = match chain.hook {
-                    Hook::Prerouting => (&packets.arriving, &packets.answer),
-                    Hook::Translated => (&translated, &packets.answer),
-                    Hook::Forward => (&packets.passing, &packets.returning),
-                    Hook::Postrouting => (&packets.leaving, &packets.returning),
-                    Hook::Input | Hook::Output => return Fate::Passes,
+        let each = ways(forward, &case.facts.links).map(|situation| {
+            situation.with_packets(|packets| {
+                let translated = Packet {
+                    egress: None,
+                    ..packets.passing.clone()
                 };
-                // A client's port may be any, so nearly every rule may drop some answers.
-                match (chain.fate(first), chain.fate(reply)) {
-                    (_, Fate::Dropped) => Fate::Dropped,
-                    (first, _) => first,
-                }
-            };
-            let fates = chains.iter().map(|chain| (fate(chain), chain));
-            fates.max_by_key(|(fate, _)| *fate)
+                let fate = |chain: &NativeChain| {
+                    let (first, reply) = match chain.hook {
+                        Hook::Prerouting => (&packets.arriving, &packets.answer),
+                        Hook::Translated => (&translated, &packets.answer),
+                        Hook::Forward => (&packets.passing, &packets.returning),
+                        Hook::Postrouting => (&packets.leaving, &packets.returning),
+                        Hook::Input | Hook::Output => return Fate::Passes,
+                    };
+                    // A client's port may be any, so nearly every rule may drop some answers.
+                    match (chain.fate(first), chain.fate(reply)) {
+                        (_, Fate::Dropped) => Fate::Dropped,
+                        (first, _) => first,
+                    }
+                };
+                let fates = chains.iter().map(|chain| (fate(chain), chain));
+                fates.max_by_key(|(fate, _)| *fate)
+            })
         });
+        // What drops some of its packets only is a warning.
+        let each: Vec<_> = each.flatten().collect();
+        let all = each.iter().all(|(fate, _)| *fate == Fate::Dropped);
+        let worst =
+            each.into_iter()
+                .max_by_key(|(fate, _)| *fate)
+                .map(|(fate, chain)| match fate {
+                    Fate::Dropped if !all => (Fate::MayBeDropped, chain),
+                    fate => (fate, chain),
+                });
         let check = match worst {
             None | Some((Fate::Passes, _)) => {
                 Hop::NativeNft.ok("no nft chain beside iptables drops its packets")
@@ -326,7 +330,7 @@ fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
 
 /// What somebody has done to nvactl's own chains.
 fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
-    let comparison = compare(case.facts.live, case.set);
+    let comparison = compare(case.facts.live, case.set, case.family);
     let of = |kind: DriftKind| {
         let drift = comparison.drift.iter();
         drift.filter(move |drift| drift.what == kind)
@@ -341,7 +345,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     }
     if of(DriftKind::PutIn).next().is_some() {
         for forward in &case.asked {
-            let found = inside(case.facts.live, planned, &situation(case, forward));
+            let found = inside(case.facts.live, planned, forward, &case.facts.links);
             if let Some(shadow) = worst(&found.iter().collect::<Vec<_>>()) {
                 let check = in_the_way(Hop::OwnChains, shadow, "in nvactl's own chain, a ");
                 checks.push(check.fix(apply).of(forward));

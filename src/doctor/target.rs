@@ -1,7 +1,7 @@
 //! Behind the rules: the SNAT address, the way to the target, and whether it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::facts::arriving;
 use super::{Case, Check, Hop, Status};
@@ -9,21 +9,25 @@ use crate::flow::{Flow, stale};
 use crate::line::Line;
 use crate::listeners::Listeners;
 use crate::native::{Fate, Hook};
-use crate::net::{PortRange, Protocol};
+use crate::net::{Host, Interface, PortRange, Protocol};
 use crate::network::{self, Packet};
 use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
 use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, TableName};
-use crate::spec::{Forward, Snat};
+use crate::spec::{Destination, Forward, Snat};
 use crate::walk::walk;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
-    checks.push(snat_address(case));
-    let mut seen: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    snat_addresses(case, checks);
+    let mut seen: BTreeSet<(&Interface, IpAddr)> = BTreeSet::new();
     for forward in &case.asked {
-        if seen.insert(forward.target.address) {
-            way(case, forward, checks);
+        for ingress in &forward.ingress {
+            for to in &forward.target.destinations {
+                if seen.insert((ingress, to.address)) {
+                    way(case, forward, ingress, to.address, checks);
+                }
+            }
         }
     }
     targets(case, checks);
@@ -31,12 +35,38 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     stale_connections(case, checks);
 }
 
-fn snat_address(case: &Case<'_>) -> Check {
-    let firewall = &case.set.firewall;
-    let egress = &firewall.egress;
-    let Snat::Address(address) = firewall.snat else {
-        return Hop::SnatAddress.ok(format!("masquerading as what {egress} has"));
-    };
+/// Each source that targets see, once.
+fn snat_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let seen: BTreeSet<(Snat, &Interface)> = case
+        .asked
+        .iter()
+        .map(|forward| (forward.snat, &forward.egress))
+        .collect();
+    for (snat, egress) in seen {
+        match snat {
+            Snat::Masquerade => {
+                let words = format!("masquerading as what {egress} has");
+                checks.push(Hop::SnatAddress.ok(words));
+            }
+            Snat::Client => {
+                let words = "targets see the client's own address: \
+                             their routes to clients must lead back through this machine";
+                checks.push(Hop::SnatAddress.unknown(words).fix(
+                    "on a target: ip route get CLIENT; on Azure: a route table on its subnet with \
+                     this machine as the next hop",
+                ));
+            }
+            Snat::Addresses(range) => {
+                checks.push(snat_address(case, range.first(), egress));
+                if range.single().is_none() {
+                    checks.push(snat_address(case, range.last(), egress));
+                }
+            }
+        }
+    }
+}
+
+fn snat_address(case: &Case<'_>, address: IpAddr, egress: &Interface) -> Check {
     let fix = || {
         format!(
             "correct `snat` in the spec (`masquerade` takes what {egress} has), then {}",
@@ -69,19 +99,24 @@ fn snat_address(case: &Case<'_>) -> Check {
 }
 
 /// As the kernel routes a client's packet; or the machine's own, where it answers nothing for those.
-fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
-    let (facts, firewall) = (case.facts, &case.set.firewall);
-    let (to, egress) = (forward.target.address, &firewall.egress);
+fn way(
+    case: &Case<'_>,
+    forward: &Forward,
+    ingress: &Interface,
+    to: IpAddr,
+    checks: &mut Vec<Check>,
+) {
+    let (facts, egress) = (case.facts, &forward.egress);
     let client = Packet {
         to,
-        came: Some((facts.client.address, &firewall.ingress)),
+        came: Some((facts.client.address, ingress)),
     };
     let own = Packet { to, came: None };
     let answers = [client, own].map(|packet| facts.routes.get(&packet));
     // Without forwarding, or for one whom rp_filter keeps out, it says no for that reason.
-    let own_address = facts.links.addresses(&firewall.ingress).first();
+    let own_address = facts.links.addresses(ingress).first();
     let arrives = own_address.is_some_and(|address| {
-        let packet = arriving(*address, facts.client, &firewall.ingress);
+        let packet = arriving(*address, facts.client, ingress);
         matches!(facts.routes.get(&packet), Some(Ok(_)))
     });
     let of_client = answers[0].filter(|_| arrives && facts.ip_forward);
@@ -90,7 +125,7 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
         Some(Ok(route)) => route,
         Some(Err(words)) => {
             let fail = Hop::Route.fail(format!("there is no way to {to}: {words}"));
-            let fix = format!("sudo ip route replace {to}/32 via ROUTER dev {egress}");
+            let fix = format!("sudo ip route replace {to} via ROUTER dev {egress}");
             checks.push(fail.fix(fix).of(forward));
             return;
         }
@@ -102,7 +137,7 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
              nvactl's rules ask for that"
         );
         let fix = format!(
-            "correct `egress` in the spec, or sudo ip route replace {to}/32 via ROUTER dev {egress}"
+            "correct `egress` in the spec, or sudo ip route replace {to} via ROUTER dev {egress}"
         );
         checks.push(Hop::Route.fail(reason).fix(fix).of(forward));
         return;
@@ -137,10 +172,12 @@ fn way(case: &Case<'_>, forward: &Forward, checks: &mut Vec<Check>) {
 
 fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
     // They stand in the order of the spec, all of a forward's together.
-    let of_one =
-        |a: &Probed<'_>, b: &Probed<'_>| std::ptr::eq(a.endpoint.forward, b.endpoint.forward);
+    let of_one = |a: &Probed<'_>, b: &Probed<'_>| {
+        std::ptr::eq(a.endpoint.forward, b.endpoint.forward) && a.endpoint.to == b.endpoint.to
+    };
     for probed in case.facts.probed.chunk_by(of_one) {
-        let forward = probed[0].endpoint.forward;
+        let (forward, to) = (probed[0].endpoint.forward, probed[0].endpoint.to);
+        let Some(at) = to else { continue };
         let tried: Vec<_> = probed
             .iter()
             .filter_map(|probed| Some((probed.endpoint.port, probed.outcome()?)))
@@ -150,14 +187,14 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
         let Some((port, outcome)) = bad.first().or(good.first()) else {
             continue;
         };
-        let to = format!("{}:{port}", forward.target.address);
+        let to = format!("{}:{port}", Host(at.address));
         let more = match bad.len().saturating_sub(1) {
             0 => String::new(),
             more => format!(" (and {more} more of its ports)"),
         };
         let mut check = judged(forward, &to, outcome, &more);
         if check.status == Status::Fail
-            && let Some(words) = kept_in(case, forward)
+            && let Some(words) = kept_in(case, forward, at)
         {
             // It says nothing of the target, nor of those that are forwarded.
             check = Hop::Target
@@ -175,44 +212,41 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
 
 /// What keeps the machine's own connection to a target, or the answer, from going through: the
 /// chains OUTPUT and INPUT, which forwarded packets never meet.
-fn kept_in(case: &Case<'_>, forward: &Forward) -> Option<String> {
-    let firewall = &case.set.firewall;
+fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<String> {
     let own = network::Packet {
-        to: forward.target.address,
+        to: to.address,
         came: None,
     };
     let elsewhere = match case.facts.routes.get(&own) {
-        Some(Ok(route)) => route.interface != firewall.egress.as_str(),
+        Some(Ok(route)) => route.interface != forward.egress.as_str(),
         _ => true,
     };
     if elsewhere {
         return Some("the machine's own packets go another way than those of clients".to_owned());
     }
-    let (target, snat) = (
-        [forward.target.address],
-        match firewall.snat {
-            Snat::Address(address) => vec![address],
-            Snat::Masquerade => Vec::new(),
-        },
-    );
+    let (target, ports) = ([to.address], forward.ports_at(to));
+    let snat: Vec<IpAddr> = match forward.snat {
+        Snat::Addresses(range) => range.single().into_iter().collect(),
+        Snat::Masquerade | Snat::Client => Vec::new(),
+    };
     let out = crate::packet::Packet {
         protocol: forward.protocol,
         source: snat.first().copied(),
         destinations: &target,
-        ports: forward.ports_behind(),
+        ports,
         source_ports: None,
         ingress: None,
-        egress: Some(&firewall.egress),
+        egress: Some(&forward.egress),
         local: Some(false),
         translated_from: None,
         tracked: Tracked::New,
     };
     let back = crate::packet::Packet {
-        source: Some(forward.target.address),
+        source: Some(to.address),
         destinations: &snat,
         ports: PortRange::ALL,
-        source_ports: Some(forward.ports_behind()),
-        ingress: Some(&firewall.egress),
+        source_ports: Some(ports),
+        ingress: Some(&forward.egress),
         egress: None,
         local: Some(true),
         tracked: Tracked::Established,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -45,7 +45,7 @@ fn link(value: &Value) -> Option<Link> {
 #[must_use]
 pub fn routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<Route, String>> {
     let listed = ip(&["-4", "neigh"]).unwrap_or_default();
-    let neighbours: BTreeMap<(Ipv4Addr, &str), &str> = listed
+    let neighbours: BTreeMap<(IpAddr, &str), &str> = listed
         .as_array()
         .into_iter()
         .flatten()
@@ -102,10 +102,10 @@ fn question(packet: &Packet<'_>) -> String {
     }
 }
 
-fn route(answer: &Value, to: Ipv4Addr, neighbours: &BTreeMap<(Ipv4Addr, &str), &str>) -> Route {
+fn route(answer: &Value, to: IpAddr, neighbours: &BTreeMap<(IpAddr, &str), &str>) -> Route {
     let interface = answer["dev"].as_str().unwrap_or_default();
     let gateway = answer["gateway"].as_str();
-    let gateway: Option<Ipv4Addr> = gateway.and_then(|gateway| gateway.parse().ok());
+    let gateway: Option<IpAddr> = gateway.and_then(|gateway| gateway.parse().ok());
     let state = neighbours.get(&(gateway.unwrap_or(to), interface));
     Route {
         interface: interface.to_owned(),

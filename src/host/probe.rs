@@ -1,7 +1,7 @@
 //! Connecting to many endpoints at once.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -38,13 +38,13 @@ pub fn resolve(name: &str) -> io::Result<IpAddr> {
         .ok_or_else(|| io::Error::other("no address"))
 }
 
-/// Tries all endpoints, each at the address that `to` gives, from `from` if that is given; in the
+/// Tries all endpoints, each at the address that `to` gives, from what `from` gives; in the
 /// order of the endpoints. After a Ctrl-C no further ones: what is known by then is worth having.
 #[must_use]
 pub fn probe<'s>(
     endpoints: &[Endpoint<'s>],
     to: impl Fn(&Endpoint<'s>) -> IpAddr + Sync,
-    from: Option<Ipv4Addr>,
+    from: impl Fn(&Endpoint<'s>) -> Option<IpAddr> + Sync,
     how: Probing,
 ) -> Vec<Probed<'s>> {
     let progress = Progress::new();
@@ -56,7 +56,8 @@ pub fn probe<'s>(
     tried.resize_with(endpoints.len(), || None);
     thread::scope(|scope| {
         for _ in 0..how.jobs.clamp(1, endpoints.len().max(1)) {
-            let (send, next, to, interrupted) = (send.clone(), &next, &to, &interrupted);
+            let (send, next, interrupted) = (send.clone(), &next, &interrupted);
+            let (to, from) = (&to, &from);
             let work = move || {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +65,7 @@ pub fn probe<'s>(
                         return;
                     };
                     let address = SocketAddr::new(to(endpoint), endpoint.port.number());
+                    let from = from(endpoint);
                     let once = |_| {
                         if is_tcp(endpoint) {
                             by_tcp(address, from, how)
@@ -104,7 +106,7 @@ fn bar(done: usize, total: usize) -> String {
     format!("[{:<20}] {done} of {total}", "#".repeat(full))
 }
 
-fn by_tcp(to: SocketAddr, from: Option<Ipv4Addr>, how: Probing) -> Outcome {
+fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> Outcome {
     let begin = Instant::now();
     let socket = match socket(to, from, Type::STREAM, Transport::TCP) {
         Ok(socket) => socket,
@@ -156,7 +158,7 @@ fn ask(socket: Socket, to: SocketAddr, deadline: Instant) -> io::Result<u16> {
 }
 
 /// A datagram, and whether it was answered or refused by then.
-fn by_udp(to: SocketAddr, from: Option<Ipv4Addr>, timeout: Duration) -> Outcome {
+fn by_udp(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> Outcome {
     let begin = Instant::now();
     let tried = socket(to, from, Type::DGRAM, Transport::UDP).and_then(|socket| {
         socket.connect(&to.into())?;
@@ -177,7 +179,7 @@ fn by_udp(to: SocketAddr, from: Option<Ipv4Addr>, timeout: Duration) -> Outcome 
 
 fn socket(
     to: SocketAddr,
-    from: Option<Ipv4Addr>,
+    from: Option<IpAddr>,
     kind: Type,
     transport: Transport,
 ) -> io::Result<Socket> {

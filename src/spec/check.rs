@@ -1,35 +1,30 @@
 //! What the values of a spec must not say together, and what none of them may say alone.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::code::Code;
-use super::decode::{Placed, WrittenForward, WrittenSpec};
+use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, WrittenTarget, listeners};
+use super::options::{ByFamily, Options, WrittenLog};
 use super::problem::{Problem, ProblemKind, Span};
-use super::{Firewall, Forward, ForwardSet, Listen, Name, Snat, TargetPorts};
-use crate::net::{self, Port, Protocol};
+use super::{
+    Balance, Firewall, Forward, ForwardSet, Log, Logged, Name, Nets, Snat, Snats, Sources, Target,
+    TargetPorts,
+};
+use crate::net::{self, Family, Port, Protocol};
+use crate::rule::Cluster;
 
 /// Checks what was read. `None` where something could not be read; sound only if `problems` stays
 /// empty.
 pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<ForwardSet> {
-    if let Some(Placed {
-        value: Snat::Address(address),
-        span,
-    }) = &written.snat
-        && let Some(reason) = net::not_a_host(*address)
-    {
-        problems.push(Problem::new(
-            span.clone(),
-            ProblemKind::UnusableAddress {
-                key: "snat",
-                address: *address,
-                reason,
-            },
-        ));
+    if let Some(snat) = &written.snat {
+        check_snat(snat, problems);
     }
+    let firewall_snat = written.snat.as_ref().map(|snat| snat.value);
     for forward in &written.forwards {
         check_listen(forward, problems);
         check_target(forward, problems);
+        check_options(forward, firewall_snat, problems);
     }
     check_names(&written.forwards, problems);
     let enabled = written
@@ -38,29 +33,168 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         .filter(|forward| forward.enabled != Some(false));
     check_overlaps(enabled, problems);
 
-    Some(ForwardSet {
-        firewall: Firewall {
-            ingress: written.ingress?,
-            egress: written.egress?,
-            snat: written.snat?.value,
-            forward_policy: written.forward_policy?,
-        },
-        forwards: written
-            .forwards
-            .into_iter()
-            // One that is switched off is checked like the others, but for what it would take.
-            .filter(|forward| forward.enabled != Some(false))
-            .map(|forward| {
-                forward.enabled?;
-                Some(Forward {
-                    name: forward.name?.value,
-                    listen: forward.listen?.value,
-                    protocol: forward.protocol?,
-                    target: forward.target?.value,
-                })
-            })
-            .collect::<Option<_>>()?,
+    let interfaces = written.interfaces?;
+    let firewall = Firewall {
+        ingress: interfaces.ingress?,
+        egress: interfaces.egress?,
+        snat: written.snat?.value,
+        forward_policy: written.forward_policy?,
+    };
+    let mut forwards = Vec::with_capacity(written.forwards.len());
+    for forward in written.forwards {
+        // One that is switched off is checked like the others, but for what it would take.
+        if forward.enabled? {
+            forwards.extend(resolved(forward, &firewall)?);
+        }
+    }
+    Some(ForwardSet { firewall, forwards })
+}
+
+/// The forward as it is planned, once for each protocol, with what the firewall says where it says
+/// nothing itself.
+fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterator<Item = Forward>> {
+    let Options {
+        protocols,
+        balance,
+        interfaces,
+        snat,
+        allow,
+        deny,
+        limits,
+        log,
+        hairpin,
+    } = forward.options;
+    let WrittenTarget { kind, destinations } = forward.target?;
+    let several = destinations.len() > 1;
+    let target = Target {
+        kind,
+        destinations: destinations.into_iter().map(|to| to.value).collect(),
+        // One takes all, however they would be shared.
+        balance: balance.filter(|_| several).unwrap_or(Balance::Random),
+    };
+    let name = forward.name?.value;
+    let family = target.family();
+    let interfaces = interfaces.unwrap_or_default();
+    let egress = interfaces.egress.unwrap_or_else(|| firewall.egress.clone());
+    let hairpin = hairpin.is_some_and(|hairpin| hairpin.value);
+    let mut ingress = interfaces
+        .ingress
+        .unwrap_or_else(|| firewall.ingress.clone());
+    if hairpin && ingress.len() > 1 {
+        ingress.retain(|interface| *interface != egress);
+    }
+    let own_snat = snat.and_then(|snat| snat.value.of(family));
+    let (sources, limits) = (
+        sources(allow.as_ref(), deny.as_ref(), family),
+        limits.flatten(),
+    );
+    let refuses = sources != Sources::default() || limits.is_some();
+    let one = Forward {
+        listen: forward.listen?.value,
+        protocol: Protocol::Tcp,
+        target,
+        ingress,
+        egress,
+        snat: own_snat.or(firewall.snat.of(family))?,
+        sources,
+        limits,
+        log: log.flatten().and_then(|log| named(log, &name, refuses)),
+        hairpin,
+        name,
+    };
+    Some(protocols?.into_iter().map(move |protocol| Forward {
+        protocol,
+        ..one.clone()
+    }))
+}
+
+fn sources(
+    allow: Option<&Placed<ByFamily>>,
+    deny: Option<&Placed<ByFamily>>,
+    family: Family,
+) -> Sources {
+    let of_family = |list: &Placed<ByFamily>| list.value.of(family).clone();
+    Sources {
+        // A list of all addresses keeps nobody out.
+        allow: allow.map(of_family).filter(|nets| !nets.are_all()),
+        deny: deny.map_or_else(Nets::default, of_family),
+    }
+}
+
+/// What is logged of a forward that refuses something, or nothing.
+fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
+    let connections = match log.connections {
+        Logged::Refused if !refuses => return None,
+        Logged::All if !refuses => Logged::Accepted,
+        connections => connections,
+    };
+    let name = name.as_str();
+    let own = || name[..name.len().min(Log::LONGEST_PREFIX)].into();
+    Some(Log {
+        prefix: log.prefix.unwrap_or_else(own),
+        level: log.level,
+        per_minute: log.per_minute,
+        connections,
     })
+}
+
+fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
+    for family in Family::ALL {
+        let Some(Snat::Addresses(range)) = snat.value.of(family) else {
+            continue;
+        };
+        for address in [range.first(), range.last()] {
+            if let Some(reason) = net::not_a_host(address) {
+                let kind = ProblemKind::UnusableAddress {
+                    key: "snat",
+                    address,
+                    reason,
+                };
+                problems.push(Problem::new(snat.span.clone(), kind));
+                break;
+            }
+        }
+    }
+}
+
+/// What the forward's own options and its target must not say together.
+fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &mut Vec<Problem>) {
+    let options = &forward.options;
+    if let Some(snat) = &options.snat {
+        check_snat(snat, problems);
+    }
+    let first = forward
+        .target
+        .as_ref()
+        .and_then(|target| target.destinations.first());
+    let Some(first) = first else { return };
+    let family = Family::of(first.value.address);
+    let own = options
+        .snat
+        .as_ref()
+        .and_then(|snat| Some((snat.value.of(family)?, snat.span.clone())));
+    let snat = own
+        .as_ref()
+        .map(|(snat, _)| *snat)
+        .or(firewall.and_then(|snats| snats.of(family)));
+    // Where the firewall has none that can be read, that has been said.
+    if snat.is_none() && (firewall.is_some() || options.snat.is_some()) {
+        let kind = ProblemKind::NoSnat { family };
+        problems.push(Problem::new(first.span.clone(), kind));
+    }
+    if let (Some(Snat::Client), Some(hairpin)) = (snat, &options.hairpin)
+        && hairpin.value
+    {
+        let snat = own.map_or_else(|| first.span.clone(), |(_, span)| span);
+        let kind = ProblemKind::HairpinKeepsClients { snat };
+        problems.push(Problem::new(hairpin.span.clone(), kind));
+    }
+    if let Some(allow) = &options.allow
+        && allow.value.of(family).is_empty()
+    {
+        let kind = ProblemKind::AllowsNobody { family };
+        problems.push(Problem::new(allow.span.clone(), kind));
+    }
 }
 
 fn check_listen(forward: &WrittenForward, problems: &mut Vec<Problem>) {
@@ -81,60 +215,95 @@ fn check_listen(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         };
         problems.push(Problem::new(span.clone(), kind));
     }
-    let takes_ssh = forward.protocol == Some(Protocol::Tcp) && listen.ports.contains(Port::SSH);
+    let protocols = forward.options.protocols.as_deref();
+    let takes_ssh = protocols.is_some_and(|protocols| protocols.contains(&Protocol::Tcp))
+        && listen.ports.contains(Port::SSH);
     if takes_ssh && !forward.silence.contains(&Code::TakesSsh) {
         problems.push(Problem::new(span.clone(), ProblemKind::TakesSsh));
     }
 }
 
 fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
-    let Some(Placed {
-        value: target,
-        span,
-    }) = &forward.target
-    else {
+    let Some(target) = &forward.target else {
         return;
     };
-    let address = target.address;
-    let kind = match (danger(address), net::not_a_host(address)) {
-        (Some(reason), _) => Some(ProblemKind::DangerousTarget { address, reason }),
-        (None, Some(reason)) => Some(ProblemKind::UnusableAddress {
-            key: "target",
-            address,
-            reason,
-        }),
-        (None, None) => None,
-    };
-    problems.extend(kind.map(|kind| Problem::new(span.clone(), kind)));
-
-    if let (TargetPorts::Range(ports), Some(listen)) = (target.ports, &forward.listen)
-        && !ports.is_single()
-        && ports.count() != listen.value.ports.count()
+    let (first, count) = (&target.destinations[0], target.destinations.len());
+    if count > Cluster::MOST as usize {
+        let most = Cluster::MOST;
+        let kind = ProblemKind::TooManyPods { count, most };
+        problems.push(Problem::new(first.span.clone(), kind));
+    }
+    if let Some(listen) = &forward.listen
+        && let Some(address) = listen.value.address
+        && Family::of(address) != Family::of(first.value.address)
     {
-        problems.push(Problem::new(
-            span.clone(),
-            ProblemKind::RangeLength {
+        let kind = ProblemKind::OtherFamily {
+            key: "listen",
+            family: Family::of(address),
+            target: first.span.clone(),
+        };
+        problems.push(Problem::new(listen.span.clone(), kind));
+    }
+    for (n, Placed { value: to, span }) in target.destinations.iter().enumerate() {
+        let address = to.address;
+        let kind = match (danger(address), net::not_a_host(address)) {
+            (Some(reason), _) => Some(ProblemKind::DangerousTarget { address, reason }),
+            (None, Some(reason)) => Some(ProblemKind::UnusableAddress {
+                key: "target",
+                address,
+                reason,
+            }),
+            (None, None) if Family::of(address) != Family::of(first.value.address) => {
+                Some(ProblemKind::OtherFamily {
+                    key: "pod",
+                    family: Family::of(address),
+                    target: first.span.clone(),
+                })
+            }
+            (None, None) if target.destinations[..n].iter().any(|one| one.value == *to) => {
+                let text = to.to_string();
+                Some(ProblemKind::Twice { text })
+            }
+            (None, None) => None,
+        };
+        problems.extend(kind.map(|kind| Problem::new(span.clone(), kind)));
+
+        if let (TargetPorts::Range(ports), Some(listen)) = (to.ports, &forward.listen)
+            && !ports.is_single()
+            && ports.count() != listen.value.ports.count()
+        {
+            let kind = ProblemKind::RangeLength {
                 target: ports.count(),
                 listen: listen.value.ports.count(),
                 listen_span: listen.span.clone(),
-            },
-        ));
+            };
+            problems.push(Problem::new(span.clone(), kind));
+        }
     }
 }
 
 /// Why a target would hand out something of the firewall's own. The source is rewritten to the
 /// VM's address, so the target would take the client for the VM.
-fn danger(address: Ipv4Addr) -> Option<&'static str> {
-    if address == net::AZURE_HOST {
-        Some("it is Azure's host agent, which would take clients for this VM")
-    } else if address.is_link_local() {
-        Some("169.254.0.0/16 holds the metadata service, which gives out this VM's identity")
-    } else if address.is_loopback() {
-        Some("127.0.0.0/8 is the firewall itself")
-    } else if address.is_multicast() {
-        Some("224.0.0.0/4 are multicast groups, not hosts")
-    } else {
-        None
+fn danger(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address == net::AZURE_HOST => {
+            Some("it is Azure's host agent, which would take clients for this VM")
+        }
+        IpAddr::V4(v4) if v4.is_link_local() => {
+            Some("169.254.0.0/16 holds the metadata service, which gives out this VM's identity")
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("fe80::/10 is one wire only, and holds what is the VM's own there")
+        }
+        _ if address.is_loopback() => Some(match Family::of(address) {
+            Family::V4 => "127.0.0.0/8 is the firewall itself",
+            Family::V6 => "`::1` is the firewall itself",
+        }),
+        _ if address.is_multicast() => Some(match Family::of(address) {
+            Family::V4 => "224.0.0.0/4 are multicast groups, not hosts",
+            Family::V6 => "ff00::/8 are multicast groups, not hosts",
+        }),
+        _ => None,
     }
 }
 
@@ -153,30 +322,26 @@ fn check_names(forwards: &[WrittenForward], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Listeners of one protocol and address must not share a port. A listener for one address beside
-/// one for all is no conflict: the plan puts it first.
+/// Listeners of one family, protocol and address must not share a port. A listener for one address
+/// beside one for all is no conflict: the plan puts it first.
 fn check_overlaps<'w>(
     forwards: impl Iterator<Item = &'w WrittenForward>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut listeners: Vec<(&WrittenForward, Protocol, &Placed<Listen>)> = forwards
-        .filter_map(|f| Some((f, f.protocol?, f.listen.as_ref()?)))
-        .collect();
-    listeners.sort_by_key(|(_, protocol, listen)| {
-        (*protocol, listen.value.address, listen.value.ports.first())
-    });
+    let mut listeners: Vec<Listener<'_>> = forwards.flat_map(listeners).collect();
+    listeners.sort_by_key(|one| (one.place(), one.listen.value.ports.first()));
     // Of the listeners seen, the one that reaches furthest: in this order, who overlaps any of
     // them overlaps that one.
-    let mut furthest: Option<(&WrittenForward, Protocol, &Placed<Listen>)> = None;
+    let mut furthest: Option<Listener<'_>> = None;
     for this in listeners {
         let Some(before) = furthest else {
             furthest = Some(this);
             continue;
         };
-        let same_place = before.1 == this.1 && before.2.value.address == this.2.value.address;
-        if same_place && before.2.value.ports.overlaps(this.2.value.ports) {
+        let (had, wanted) = (before.listen.value.ports, this.listen.value.ports);
+        if before.place() == this.place() && had.overlaps(wanted) {
             problems.push(overlap(before, this));
-            if before.2.value.ports.last() >= this.2.value.ports.last() {
+            if had.last() >= wanted.last() {
                 continue;
             }
         }
@@ -185,25 +350,18 @@ fn check_overlaps<'w>(
 }
 
 /// Reported at the listener that stands later in the file.
-fn overlap(
-    a: (&WrittenForward, Protocol, &Placed<Listen>),
-    b: (&WrittenForward, Protocol, &Placed<Listen>),
-) -> Problem {
-    let (first, second) = if a.2.span.start < b.2.span.start {
+fn overlap(a: Listener<'_>, b: Listener<'_>) -> Problem {
+    let (first, second) = if a.listen.span.start < b.listen.span.start {
         (a, b)
     } else {
         (b, a)
     };
-    let name = match &first.0.name {
-        Some(name) => name.value.to_string(),
-        None => "(no name)".to_owned(),
-    };
     Problem::new(
-        second.2.span.clone(),
+        second.listen.span.clone(),
         ProblemKind::OverlappingListen {
-            ports: format!("{}/{}", second.1, second.2.value),
-            name,
-            other: first.2.span.clone(),
+            ports: format!("{}/{}", second.protocol, second.listen.value),
+            name: first.name().to_owned(),
+            other: first.listen.span.clone(),
         },
     )
 }

@@ -2,23 +2,25 @@
 //!
 //! What two values say about each other is `check.rs`'s affair.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::code::Code;
 pub use super::fields::Placed;
 use super::fields::{Fields, parsed, sequence};
-use super::problem::{self, Problem, ProblemKind, Span};
+use super::options::{self, Interfaces, Options, one_of_words};
+use super::problem::{Problem, ProblemKind, Span};
 use super::yaml::{Node, Value};
-use super::{ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snat, Target, TargetKind, TargetPorts};
-use crate::net::{Interface, PortRange, Protocol};
+use super::{
+    Destination, ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snats, TargetKind, TargetPorts,
+};
+use crate::net::{Family, Protocol};
 
 /// A spec as written. `None` where the value is missing or could not be read, which is reported.
 #[derive(Debug, Default)]
 pub struct WrittenSpec {
-    pub ingress: Option<Interface>,
-    pub egress: Option<Interface>,
-    pub snat: Option<Placed<Snat>>,
+    pub interfaces: Option<Interfaces>,
+    pub snat: Option<Placed<Snats>>,
     pub forward_policy: Option<ForwardPolicy>,
     /// Where `forward_policy` was written, if it was.
     pub forward_policy_span: Option<Span>,
@@ -31,19 +33,57 @@ pub struct WrittenSpec {
 pub struct WrittenForward {
     pub name: Option<Placed<Name>>,
     pub listen: Option<Placed<Listen>>,
-    pub protocol: Option<Protocol>,
-    pub target: Option<Placed<Target>>,
+    pub target: Option<WrittenTarget>,
     /// Whether it is part of the plan.
     pub enabled: Option<bool>,
+    /// With what the defaults say where it says nothing itself.
+    pub options: Options,
     /// The codes that this forward keeps quiet.
     pub silence: Vec<Code>,
 }
 
-/// What forwards share that do not say otherwise.
+#[derive(Debug)]
+pub struct WrittenTarget {
+    pub kind: TargetKind,
+    /// At least one.
+    pub destinations: Vec<Placed<Destination>>,
+}
+
+/// One of a forward's listeners: it has one for each protocol.
 #[derive(Debug, Clone, Copy)]
-struct Defaults {
-    /// `None` if it could not be read, which is reported once.
-    protocol: Option<Protocol>,
+pub struct Listener<'w> {
+    pub forward: &'w WrittenForward,
+    pub family: Family,
+    pub protocol: Protocol,
+    pub listen: &'w Placed<Listen>,
+}
+
+/// Those that could be read.
+pub fn listeners(forward: &WrittenForward) -> impl Iterator<Item = Listener<'_>> {
+    let protocols = forward.options.protocols.iter().flatten();
+    let target = forward.target.as_ref();
+    let first = target.and_then(|target| target.destinations.first());
+    forward.listen.iter().flat_map(move |listen| {
+        let address = listen.value.address.or(first.map(|to| to.value.address));
+        protocols.clone().map(move |protocol| Listener {
+            forward,
+            family: address.map_or(Family::V4, Family::of),
+            protocol: *protocol,
+            listen,
+        })
+    })
+}
+
+impl Listener<'_> {
+    /// Listeners of one place must not share a port.
+    pub fn place(&self) -> (Family, Protocol, Option<IpAddr>) {
+        (self.family, self.protocol, self.listen.value.address)
+    }
+
+    pub fn name(&self) -> &str {
+        let name = self.forward.name.as_ref();
+        name.map_or("(no name)", |name| name.value.as_str())
+    }
 }
 
 pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
@@ -66,7 +106,12 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
     if let Some(firewall) = fields.required("firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
     }
-    let defaults = decode_defaults(fields.get("defaults"), problems);
+    let known = options::KEYS;
+    let defaults = fields
+        .get("defaults")
+        .and_then(|node| Fields::of(node, "defaults", "`defaults`", known, problems))
+        .map(|fields| Options::decode(&fields, &Options::default(), problems))
+        .unwrap_or_default();
     if let Some(forwards) = fields.required("forwards", problems)
         && let Some(items) = sequence(forwards, "forwards", problems)
     {
@@ -74,7 +119,8 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
             if problems.len() >= MAX_PROBLEMS {
                 break;
             }
-            spec.forwards.push(decode_forward(item, defaults, problems));
+            spec.forwards
+                .push(decode_forward(item, &defaults, problems));
         }
     }
     spec
@@ -86,27 +132,13 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
         return;
     };
     if let Some(node) = fields.required("interface", problems) {
-        (spec.ingress, spec.egress) = decode_interfaces(node, problems);
+        spec.interfaces = options::interfaces(node, true, problems);
     }
-    if fields.required("snat", problems).is_some() {
-        spec.snat = fields.parsed(
-            "snat",
-            "an IPv4 address or `masquerade`",
-            problems,
-            |text| {
-                Ok(match text {
-                    "masquerade" => Snat::Masquerade,
-                    address => {
-                        Snat::Address(address.parse().map_err(|_| ProblemKind::InvalidSnat {
-                            text: address.to_owned(),
-                        })?)
-                    }
-                })
-            },
-        );
+    if let Some(node) = fields.required("snat", problems) {
+        spec.snat = options::snats(node, problems);
     }
     let policy = fields.parsed("forward_policy", "`drop` or `keep`", problems, |text| {
-        word(text, &["drop", "keep"]).map(|word| match word {
+        one_of_words(text, &["drop", "keep"]).map(|word| match word {
             "keep" => ForwardPolicy::Keep,
             _ => ForwardPolicy::Drop,
         })
@@ -118,59 +150,24 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
     };
 }
 
-/// One interface for both sides, or one for each.
-fn decode_interfaces(
-    node: &Node,
-    problems: &mut Vec<Problem>,
-) -> (Option<Interface>, Option<Interface>) {
-    let expected = "a name, or a mapping of `ingress` and `egress`";
-    let read = |text: &str| text.parse().map_err(ProblemKind::InvalidInterface);
-    if !matches!(node.value, Value::Mapping(_)) {
-        let one = parsed(node, "interface", expected, problems, read).map(|placed| placed.value);
-        return (one.clone(), one);
-    }
-    let known = &["ingress", "egress"];
-    let Some(fields) = Fields::of(node, "interface", "`interface`", known, problems) else {
-        return (None, None);
-    };
-    let mut side = |key| {
-        fields.required(key, problems)?;
-        let placed = fields.parsed(key, "an interface name", problems, read)?;
-        Some(placed.value)
-    };
-    (side("ingress"), side("egress"))
-}
-
-fn decode_defaults(node: Option<&Node>, problems: &mut Vec<Problem>) -> Defaults {
-    let fields =
-        node.and_then(|node| Fields::of(node, "defaults", "`defaults`", &["protocol"], problems));
-    Defaults {
-        protocol: match fields {
-            Some(fields) => decode_protocol(&fields, Some(Protocol::Tcp), problems),
-            None => Some(Protocol::Tcp),
-        },
-    }
-}
-
-/// The protocol, or `otherwise` where none is written.
-fn decode_protocol(
-    fields: &Fields<'_>,
-    otherwise: Option<Protocol>,
-    problems: &mut Vec<Problem>,
-) -> Option<Protocol> {
-    fields.get("protocol").map_or(otherwise, |_| {
-        let protocol = fields.parsed("protocol", "`tcp` or `udp`", problems, |text| {
-            text.parse().map_err(|_| ProblemKind::UnknownWord {
-                text: text.to_owned(),
-                known: &["tcp", "udp"],
-            })
-        });
-        protocol.map(|protocol: Placed<Protocol>| protocol.value)
-    })
-}
-
-fn decode_forward(node: &Node, defaults: Defaults, problems: &mut Vec<Problem>) -> WrittenForward {
-    let known = &["name", "enabled", "listen", "protocol", "target", "silence"];
+fn decode_forward(node: &Node, defaults: &Options, problems: &mut Vec<Problem>) -> WrittenForward {
+    // What every forward has comes first, behind it what `options.rs` reads.
+    let known = &[
+        "name",
+        "enabled",
+        "listen",
+        "target",
+        "silence",
+        "protocol",
+        "balance",
+        "interface",
+        "snat",
+        "allow_from",
+        "deny_from",
+        "limits",
+        "log",
+        "hairpin",
+    ];
     let mut forward = WrittenForward::default();
     let Some(fields) = Fields::of(node, "forward", "this forward", known, problems) else {
         return forward;
@@ -182,10 +179,10 @@ fn decode_forward(node: &Node, defaults: Defaults, problems: &mut Vec<Problem>) 
         let expected = "a port, a range of ports, or either behind `IP:`";
         forward.listen = fields.parsed("listen", expected, problems, Listen::from_str);
     }
-    forward.protocol = decode_protocol(&fields, defaults.protocol, problems);
+    forward.options = Options::decode(&fields, defaults, problems);
     forward.enabled = fields.get("enabled").map_or(Some(true), |_| {
         let enabled = fields.parsed("enabled", "`true` or `false`", problems, |text| {
-            word(text, &["true", "false"]).map(|word| word == "true")
+            one_of_words(text, &["true", "false"]).map(|word| word == "true")
         });
         enabled.map(|enabled| enabled.value)
     });
@@ -226,7 +223,7 @@ fn decode_silence(
     codes
 }
 
-fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Target>> {
+fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenTarget> {
     let known = &["ilb", "pod"];
     let fields = Fields::of(node, "target", "`target`", known, problems)?;
     if let (Some(ilb), Some(pod)) = (fields.key("ilb"), fields.key("pod")) {
@@ -243,45 +240,37 @@ fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Targ
     }
     if fields.get("ilb").is_some() {
         let expected = "`IP`, `IP:PORT` or `IP:PORT-PORT`";
-        return fields.parsed("ilb", expected, problems, |text| {
-            let (address, ports) = read_endpoint(text)?;
-            Ok(Target {
-                kind: TargetKind::Ilb,
-                address,
-                ports: ports.map_or(TargetPorts::Kept, TargetPorts::Range),
-            })
+        let destination = fields.parsed("ilb", expected, problems, Destination::from_str)?;
+        return Some(WrittenTarget {
+            kind: TargetKind::Ilb,
+            destinations: vec![destination],
         });
     }
-    fields.required("pod", problems)?;
-    fields.parsed("pod", "`IP:PORT` or `IP:PORT-PORT`", problems, |text| {
-        let (address, ports) = read_endpoint(text)?;
-        let ports = ports.ok_or(ProblemKind::PodWithoutPort { address })?;
-        Ok(Target {
-            kind: TargetKind::Pod,
-            address,
-            ports: TargetPorts::Range(ports),
+    let pods = fields.required("pod", problems)?;
+    let list = match &pods.value {
+        Value::Sequence(list) => list.as_slice(),
+        _ => std::slice::from_ref(pods),
+    };
+    let expected = "`IP:PORT` or `IP:PORT-PORT`, or a list of those";
+    let each = list.iter().map(|pod| {
+        parsed(pod, "pod", expected, problems, |text| {
+            let pod: Destination = text.parse()?;
+            match pod.ports {
+                TargetPorts::Kept => Err(ProblemKind::PodWithoutPort {
+                    address: pod.address,
+                }),
+                TargetPorts::Range(_) => Ok(pod),
+            }
         })
-    })
-}
-
-/// `IP`, `IP:PORT` or `IP:PORT-PORT`.
-fn read_endpoint(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ProblemKind> {
-    match text.split_once(':') {
-        None => Ok((problem::address(text)?, None)),
-        Some((address, ports)) => {
-            let ports = ports.parse().map_err(ProblemKind::InvalidPort)?;
-            Ok((problem::address(address)?, Some(ports)))
-        }
+    });
+    let destinations: Vec<Option<_>> = each.collect();
+    if destinations.is_empty() {
+        let kind = ProblemKind::EmptyList { key: "pod" };
+        problems.push(Problem::new(pods.span.clone(), kind));
+        return None;
     }
-}
-
-fn word(text: &str, known: &'static [&'static str]) -> Result<&'static str, ProblemKind> {
-    known
-        .iter()
-        .copied()
-        .find(|word| *word == text)
-        .ok_or_else(|| ProblemKind::UnknownWord {
-            text: text.to_owned(),
-            known,
-        })
+    Some(WrittenTarget {
+        kind: TargetKind::Pod,
+        destinations: destinations.into_iter().collect::<Option<_>>()?,
+    })
 }

@@ -72,7 +72,35 @@ impl ProblemKind {
             }
             ProblemKind::InvalidPort(_) => "write a port as `443` and a range as `5000-5010`".into(),
             ProblemKind::InvalidSnat { text } if text.starts_with(|c: char| c.is_alphabetic()) => {
-                did_you_mean(text, &["masquerade"])
+                did_you_mean(text, &["masquerade", "none"])
+            }
+            ProblemKind::NoBrackets { text } => format!("write `[{text}]`"),
+            ProblemKind::InvalidNet { .. } => "write it as `198.51.100.0/24`, or an address alone".into(),
+            ProblemKind::HostBits { net } => {
+                format!("write `{}`, or `{}` for the one address", net.trunc(), net.addr())
+            }
+            ProblemKind::InvalidNumber { .. } => "write it in decimal digits".into(),
+            ProblemKind::RoundedRate { nearest, .. } => format!("write `{nearest}`"),
+            ProblemKind::InvalidPrefix { .. } => "write a short word".into(),
+            ProblemKind::Twice { .. } => "keep one".into(),
+            ProblemKind::EmptyList { key: "pod" } => "to switch the forward off, write `enabled: false`".into(),
+            ProblemKind::EmptyList { key } => format!("write `{key}: {}`", example(key)),
+            ProblemKind::WrongFamily { .. } => "IPv4 goes under `v4`, IPv6 under `v6`".into(),
+            ProblemKind::OtherFamily { .. } => "a forward is of one family: give the other one of its own".into(),
+            ProblemKind::NoSnat { family } => {
+                format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with the machine's own address, or `masquerade`, for {family}")
+            }
+            ProblemKind::AllowsNobody { .. } => {
+                "add one, or write `enabled: false`; `allow_from: [0.0.0.0/0]` is for everybody".into()
+            }
+            ProblemKind::TooManyPods { .. } => "put an internal load balancer in front of them".into(),
+            ProblemKind::HairpinKeepsClients { .. } => "give this forward an address: `snat: 10.3.0.4`".into(),
+            ProblemKind::KeepsProbesOut { address } => {
+                format!("if the load balancer in front of this VM probes this port, add `{address}` to `allow_from`")
+            }
+            ProblemKind::ClientKept => {
+                "their subnet needs a route table whose default route has this VM as its next hop, and this VM's NIC \
+                 IP forwarding (az network nic update --ip-forwarding true); then add `silence: [client-kept]`".into()
             }
             ProblemKind::InvalidAddress { text } | ProblemKind::InvalidSnat { text }
                 if has_leading_zero(text) =>
@@ -80,7 +108,7 @@ impl ProblemKind {
                 "write it without leading zeros: iptables reads them as octal".into()
             }
             ProblemKind::InvalidAddress { .. } | ProblemKind::InvalidSnat { .. } => {
-                "write four numbers from 0 to 255, as in `10.224.0.118`".into()
+                "write four numbers from 0 to 255, as in `10.224.0.118`, or IPv6 as `[fd00::10]`".into()
             }
             ProblemKind::UnusableAddress { key: "listen", address, .. }
                 if address.is_unspecified() =>
@@ -167,6 +195,12 @@ fn example(key: &str) -> &'static str {
         "ilb" => "10.224.0.222:49180",
         "enabled" => "false",
         "defaults" => "{protocol: udp}",
+        "balance" => "client",
+        "hairpin" | "reject" => "true",
+        "log" => "{per_minute: 10}",
+        "limits" => "{new_per_second: 50, max_connections: 1000}",
+        "new_per_second" => "50",
+        "allow_from" | "deny_from" => "[198.51.100.0/24]",
         "silence" => "[takes-ssh]",
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
         _ => "[]",

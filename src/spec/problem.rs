@@ -1,13 +1,14 @@
 //! Everything that can be said of a spec: where it stands and what it is. The edit that mends it is
 //! in `hint.rs`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Range;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::code::{Code, Severity};
-use crate::net::{InterfaceError, Port, PortError, PortRange, Protocol};
+use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 
 /// Bytes of the spec's text.
 pub type Span = Range<usize>;
@@ -100,18 +101,57 @@ pub enum ProblemKind {
     InvalidInterface(InterfaceError),
     #[error(transparent)]
     InvalidPort(PortError),
-    #[error("`{text}` is neither an IPv4 address nor `masquerade`")]
+    #[error("`{text}` is neither an address, nor a range of them, nor `masquerade` or `none`")]
     InvalidSnat { text: String },
-    #[error("`{text}` is not an IPv4 address")]
+    #[error("`{text}` is not an address")]
     InvalidAddress { text: String },
+    #[error("the IPv6 address `{text}` stands without brackets")]
+    NoBrackets { text: String },
+    #[error("`{text}` is not a network")]
+    InvalidNet { text: String },
+    #[error("`{net}` has bits behind its prefix")]
+    HostBits { net: IpNet },
+    #[error("`{text}` is not a number from 1 to {most}")]
+    InvalidNumber { text: String, most: u32 },
+    #[error("the kernel would take {text} a second for {nearest}")]
+    RoundedRate { text: String, nearest: u32 },
+    #[error(
+        "`{text}` cannot stand in front of a line of the log: 1 to {} printable ASCII characters",
+        super::Log::LONGEST_PREFIX
+    )]
+    InvalidPrefix { text: String },
+    #[error("`{text}` stands here a second time")]
+    Twice { text: String },
+    #[error("the list `{key}` is empty")]
+    EmptyList { key: &'static str },
+    #[error("{address} is not an {family} address, as `{key}` must be")]
+    WrongFamily {
+        key: &'static str,
+        address: IpAddr,
+        family: Family,
+    },
+    #[error("`{key}` is {family}, but the target is not")]
+    OtherFamily {
+        key: &'static str,
+        family: Family,
+        target: Span,
+    },
+    #[error("the target is {family}, and there is no `snat` for {family}")]
+    NoSnat { family: Family },
+    #[error("`allow_from` has no {family} network, so it closes this forward to everybody")]
+    AllowsNobody { family: Family },
+    #[error("{count} pods are more than the {most} that can share connections")]
+    TooManyPods { count: usize, most: u32 },
+    #[error("a hairpin needs a `snat`: what is behind the firewall would be answered past it")]
+    HairpinKeepsClients { snat: Span },
     #[error("{address} cannot be a `{key}` address: {reason}")]
     UnusableAddress {
         key: &'static str,
-        address: Ipv4Addr,
+        address: IpAddr,
         reason: &'static str,
     },
     #[error("a pod needs a port: `{address}` has none")]
-    PodWithoutPort { address: Ipv4Addr },
+    PodWithoutPort { address: IpAddr },
     #[error("a target is one of `ilb` and `pod`, this has both")]
     TwoTargets { first: Span },
     #[error("the target has {target} ports, the listener {listen}")]
@@ -122,7 +162,7 @@ pub enum ProblemKind {
     },
     #[error("{address} must not be reachable through a forward: {reason}")]
     DangerousTarget {
-        address: Ipv4Addr,
+        address: IpAddr,
         reason: &'static str,
     },
     #[error("{ports} is taken by the forward `{name}` already")]
@@ -140,7 +180,7 @@ pub enum ProblemKind {
         port: Port,
     },
     #[error("{address} is the firewall's own: the packets would come back to it")]
-    TargetIsFirewall { address: Ipv4Addr, other: Span },
+    TargetIsFirewall { address: IpAddr, other: Span },
     #[error("nothing in this spec drops what is not forwarded")]
     PolicyKept,
     #[error("{ports} of `{name}` is for one address and goes first: this listener gets the rest")]
@@ -154,7 +194,11 @@ pub enum ProblemKind {
     #[error("without a port the load balancer is reached at {ports}, where clients arrived")]
     PortKept { ports: PortRange },
     #[error("{address} is this pod's only until it restarts")]
-    PodAddress { address: Ipv4Addr },
+    PodAddress { address: IpAddr },
+    #[error("{address}, from where Azure's load balancer probes, is kept out")]
+    KeepsProbesOut { address: IpAddr },
+    #[error("targets see the client's own address, and answer it by their own routes")]
+    ClientKept,
 }
 
 impl ProblemKind {
@@ -182,6 +226,21 @@ impl ProblemKind {
             ProblemKind::InvalidPort(_) => Code::InvalidPort,
             ProblemKind::InvalidSnat { .. } => Code::InvalidSnat,
             ProblemKind::InvalidAddress { .. } => Code::InvalidAddress,
+            ProblemKind::NoBrackets { .. } => Code::InvalidAddress,
+            ProblemKind::InvalidNet { .. } | ProblemKind::HostBits { .. } => Code::InvalidNet,
+            ProblemKind::InvalidNumber { .. } | ProblemKind::RoundedRate { .. } => {
+                Code::InvalidNumber
+            }
+            ProblemKind::InvalidPrefix { .. } => Code::InvalidPrefix,
+            ProblemKind::Twice { .. } => Code::Twice,
+            ProblemKind::EmptyList { .. } => Code::EmptyList,
+            ProblemKind::WrongFamily { .. } | ProblemKind::OtherFamily { .. } => {
+                Code::MixedFamilies
+            }
+            ProblemKind::NoSnat { .. } => Code::NoSnat,
+            ProblemKind::AllowsNobody { .. } => Code::AllowsNobody,
+            ProblemKind::TooManyPods { .. } => Code::TooManyPods,
+            ProblemKind::HairpinKeepsClients { .. } => Code::HairpinKeepsClients,
             ProblemKind::UnusableAddress { .. } => Code::UnusableAddress,
             ProblemKind::PodWithoutPort { .. } => Code::PodWithoutPort,
             ProblemKind::TwoTargets { .. } => Code::TwoTargets,
@@ -196,6 +255,8 @@ impl ProblemKind {
             ProblemKind::WideRange { .. } => Code::WideRange,
             ProblemKind::PortKept { .. } => Code::PortKept,
             ProblemKind::PodAddress { .. } => Code::PodAddress,
+            ProblemKind::KeepsProbesOut { .. } => Code::KeepsProbesOut,
+            ProblemKind::ClientKept => Code::ClientKept,
         }
     }
 
@@ -211,6 +272,10 @@ impl ProblemKind {
             }
             ProblemKind::OverlappingListen { other, .. } => {
                 Some((other.clone(), "the listener that has it"))
+            }
+            ProblemKind::OtherFamily { target, .. } => Some((target.clone(), "the target")),
+            ProblemKind::HairpinKeepsClients { snat } => {
+                Some((snat.clone(), "keeps the client's address"))
             }
             ProblemKind::TargetIsFirewall { other, .. } => {
                 Some((other.clone(), "said to be the firewall's here"))
@@ -248,11 +313,21 @@ fn clipped(text: String) -> String {
     text
 }
 
-/// Reads an IPv4 address: four decimal numbers without leading zeros.
-pub(super) fn address(text: &str) -> Result<Ipv4Addr, ProblemKind> {
-    text.parse().map_err(|_| ProblemKind::InvalidAddress {
-        text: text.to_owned(),
-    })
+/// Reads the address of a listener or target: IPv4, or IPv6 in brackets, since a port may follow.
+pub(super) fn host(text: &str) -> Result<IpAddr, ProblemKind> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let text = text.to_owned();
+    match (bracketed, text.parse::<IpAddr>()) {
+        (Some(address), _) => address
+            .parse()
+            .map(IpAddr::V6)
+            .map_err(|_| ProblemKind::InvalidAddress { text }),
+        (None, Ok(address @ IpAddr::V4(_))) => Ok(address),
+        (None, Ok(IpAddr::V6(_))) => Err(ProblemKind::NoBrackets { text }),
+        (None, Err(_)) => Err(ProblemKind::InvalidAddress { text }),
+    }
 }
 
 pub(super) fn one_of(known: &[&str]) -> String {

@@ -4,19 +4,21 @@
 mod prometheus;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, rules_by_name};
+use crate::compare::{Comparison, Drift, DriftKind, FieldChange, rules_by_key};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
+use crate::net::Family;
+use crate::network::Links;
 use crate::plan::plan;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::shadow::{Shadow, Situation, inside, shadows};
+use crate::shadow::{Shadow, inside, shadows};
 use crate::spec::ForwardSet;
+use crate::unplan::Key;
 
 /// All that `nvactl status` tells; README documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
@@ -139,8 +141,8 @@ pub struct Live<'l> {
     pub counters: &'l Counters,
     /// `None` where they cannot be listed.
     pub flows: Option<&'l [Flow]>,
-    /// The addresses of the interface where clients come in.
-    pub own: &'l [Ipv4Addr],
+    /// The interfaces, with the addresses where clients come in.
+    pub links: &'l Links,
 }
 
 /// A row for each forward of the spec, then one for each that is loaded without being in it; and
@@ -149,17 +151,19 @@ pub struct Live<'l> {
 pub fn rows(
     live: &Live<'_>,
     set: &ForwardSet,
+    family: Family,
     comparison: &Comparison,
 ) -> (Vec<Row>, Vec<InTheWay>) {
-    let planned = plan(set);
-    let (want, have) = (rules_by_name(&planned), rules_by_name(live.ruleset));
+    let planned = plan(set, family);
+    let (want, have) = (rules_by_key(&planned), rules_by_key(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
-    let count = |name: &str| new.get(name).copied().unwrap_or_default();
+    let count = |key| new.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
-    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
     for flow in live.flows.unwrap_or_default() {
         if let Some(forward) = flow.leader(&listeners) {
-            *connections.entry(forward.name.as_str()).or_default() += 1;
+            let key = (forward.name.as_str(), forward.protocol);
+            *connections.entry(key).or_default() += 1;
         }
     }
     let tampered = comparison
@@ -171,21 +175,18 @@ pub fn rows(
         drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_rule()
     });
     let (mut rows, mut in_the_way) = (Vec::new(), Found::default());
-    for forward in &set.forwards {
+    let mine = set.forwards.iter();
+    for forward in mine.filter(|forward| forward.family() == family) {
         let name = forward.name.as_str();
-        let situation = Situation {
-            forward,
-            firewall: &set.firewall,
-            own: live.own,
-        };
-        let mut shadows = shadows(live.ruleset, &situation);
+        let key = (name, forward.protocol);
+        let mut shadows = shadows(live.ruleset, forward, live.links);
         // Where nvactl's own jump is missing, the policy is no foreign rule.
         shadows.retain(|shadow| !shadow.is_forward_policy());
         if tampered {
-            shadows.extend(inside(live.ruleset, &planned, &situation));
+            shadows.extend(inside(live.ruleset, &planned, forward, live.links));
         }
         let certain = shadows.iter().find(|shadow| shadow.certain);
-        let state = match (have.get(name), want.get(name)) {
+        let state = match (have.get(&key), want.get(&key)) {
             (None, _) => State::Missing,
             (have, want) if have != want || common_rule_gone => State::Drifted,
             _ if certain.is_some() => State::Shadowed,
@@ -195,13 +196,13 @@ pub fn rows(
             name: name.to_owned(),
             protocol: forward.protocol.as_str(),
             listen: forward.listen.to_string(),
-            target: format!("{}:{}", forward.target.address, forward.ports_behind()),
+            target: forward.reaches(),
             state,
             shadowed_by: certain.map(Shadow::line),
-            new: count(name),
+            new: count(key),
             connections: live
                 .flows
-                .map(|_| connections.get(name).copied().unwrap_or_default()),
+                .map(|_| connections.get(&key).copied().unwrap_or_default()),
         });
         for shadow in &shadows {
             in_the_way.add(shadow, name);
@@ -211,7 +212,7 @@ pub fn rows(
         rows.push(Row {
             state: State::Surplus,
             shadowed_by: None,
-            new: count(&removed.name),
+            new: removed.key().map_or_else(Count::default, count),
             connections: None,
             name: removed.name.clone(),
             protocol: removed.protocol,

@@ -3,10 +3,11 @@
 use nvactl::compare::compare;
 use nvactl::diff;
 use nvactl::explain::explain;
+use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
 use nvactl::spec::annotation::Annotation;
-use nvactl::spec::{self, Severity, page};
+use nvactl::spec::{self, ForwardSet, Severity, page};
 use nvactl::splice::splice;
 use nvactl::unplan::unplan;
 
@@ -30,7 +31,13 @@ pub fn of_spec(text: &[u8]) {
         );
         return;
     };
-    let planned = plan(&set);
+    for family in Family::ALL {
+        of_plan(&set, family);
+    }
+}
+
+fn of_plan(set: &ForwardSet, family: Family) {
+    let planned = plan(set, family);
     assert_eq!(
         parse(&planned.to_string()).expect("nvactl reads what it prints"),
         planned
@@ -41,10 +48,10 @@ pub fn of_spec(text: &[u8]) {
         whole
     );
     assert!(diff::changes(&whole, &planned).is_empty());
-    assert!(compare(&whole, &set).same);
+    assert!(compare(&whole, set, family).same);
     // What the rules say of the forwards plans the same rules.
     if let Some(held) = unplan(&whole) {
-        assert_eq!(plan(&held), planned);
+        assert_eq!(plan(&held, family), planned);
     }
     let rules: usize = planned
         .chains()
@@ -54,7 +61,7 @@ pub fn of_spec(text: &[u8]) {
         .chains()
         .filter(|(_, _, chain)| chain.policy.is_some())
         .count();
-    assert_eq!(explain(&set).len(), rules + policies);
+    assert_eq!(explain(set, family).len(), rules + policies);
 }
 
 /// A text that may be iptables-save's.
@@ -69,9 +76,9 @@ pub fn of_rules(text: &str) {
         b"firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listen: 80, target: {pod: 10.0.0.1:80}}]",
     )
     .expect("it is sound");
-    let want = plan(&set);
+    let want = plan(&set, Family::V4);
     assert_eq!(
-        compare(&ruleset, &set).same,
+        compare(&ruleset, &set, Family::V4).same,
         diff::changes(&ruleset, &want).is_empty()
     );
     if let Ok(spliced) = splice(text, &want) {

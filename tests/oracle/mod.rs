@@ -117,13 +117,14 @@ pub fn of(set: &ForwardSet) -> Spec {
         version: None,
         firewall: Firewall {
             interface: Interface::Two {
-                ingress: firewall.ingress.to_string(),
+                ingress: firewall.ingress[0].to_string(),
                 egress: firewall.egress.to_string(),
             },
-            snat: match firewall.snat {
-                spec::Snat::Address(address) => address.to_string(),
-                spec::Snat::Masquerade => "masquerade".into(),
-            },
+            snat: firewall
+                .snat
+                .v4
+                .map(|snat| snat.to_string())
+                .unwrap_or_default(),
             forward_policy: Some(match firewall.forward_policy {
                 spec::ForwardPolicy::Drop => "drop".into(),
                 spec::ForwardPolicy::Keep => "keep".into(),

@@ -2,17 +2,21 @@
 //!
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
 
+mod fields;
+
 use std::collections::BTreeMap;
 
+use fields::{WAY, fields};
 use serde::Serialize;
 
 use crate::diff;
 use crate::line::Line;
+use crate::net::{Family, Protocol};
 use crate::plan::plan;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, TargetPorts};
-use crate::unplan::{name_of, unplan};
+use crate::spec::{Forward, ForwardPolicy, ForwardSet};
+use crate::unplan::{Key, key_of, name_of, unplan};
 
 /// What leads from one ruleset to another; README documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,7 +32,7 @@ pub struct Comparison {
     pub reordered: bool,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldChange {
     pub field: &'static str,
     pub from: String,
@@ -81,36 +85,38 @@ pub enum DriftKind {
     InFront,
 }
 
-/// Compares `have`, a whole ruleset, with what `want` plans.
+/// Compares `have`, a whole ruleset of one family, with what `want` plans for it.
 #[must_use]
-pub fn compare(have: &Ruleset, want: &ForwardSet) -> Comparison {
-    if diff::changes(have, &plan(want)).is_empty() {
+pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
+    let planned = plan(want, family);
+    if diff::changes(have, &planned).is_empty() {
         return Comparison {
             same: true,
             ..Comparison::default()
         };
     }
+    let want = &want.of(family);
     let held = unplan(have);
     let mut comparison = Comparison {
-        firewall: firewall_changes(have, held.as_ref(), want),
+        firewall: policy_change(have, want).into_iter().collect(),
         ..Comparison::default()
     };
-    let expected = comparison.compare_forwards(have, held.as_ref(), want);
-    comparison.drift = drift(have, &expected);
+    let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
+    comparison.drift = drift(have, &plan(&expected, family));
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
         && comparison.removed.is_empty()
         && comparison.changed.is_empty()
         && comparison.drift.iter().all(in_front)
-        && !diff::holds_the_same(have, &plan(want), false);
+        && !diff::holds_the_same(have, &planned, false);
     comparison
 }
 
 /// Compares two specs: as [`compare`] does, and in what only a spec says of the FORWARD policy.
 #[must_use]
-pub fn compare_specs(old: &ForwardSet, new: &ForwardSet) -> Comparison {
-    let mut comparison = compare(&plan(old).with_builtin_chains(), new);
+pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comparison {
+    let mut comparison = compare(&plan(old, family).with_builtin_chains(), new, family);
     let word = |set: &ForwardSet| match set.firewall.forward_policy {
         ForwardPolicy::Drop => "drop",
         ForwardPolicy::Keep => "keep",
@@ -135,11 +141,11 @@ impl Comparison {
         have: &Ruleset,
         held: Option<&ForwardSet>,
         want: &ForwardSet,
+        family: Family,
     ) -> ForwardSet {
-        let have_rules = rules_by_name(have);
-        let firewall = held.map_or(&want.firewall, |held| &held.firewall);
+        let have_rules = rules_by_key(have);
         let mut expected = ForwardSet {
-            firewall: firewall.clone(),
+            firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
         };
         // Changes of the policy are the firewall's.
@@ -148,52 +154,42 @@ impl Comparison {
         let planned = |forwards: &[Forward]| {
             let mut set = expected.clone();
             set.forwards = forwards.to_vec();
-            plan(&set)
+            plan(&set, family)
         };
         let held_forwards = held.map_or(&[][..], |held| &held.forwards);
         let (held_plan, want_plan) = (planned(held_forwards), planned(&want.forwards));
-        let (held_rules, want_rules) = (rules_by_name(&held_plan), rules_by_name(&want_plan));
-        // How many of a forward's rules are as they would be if it were this one.
-        let agreement = |name: &str, rules: &BTreeMap<&str, Vec<Place<'_>>>| {
-            let (have, rules) = (have_rules.get(name), rules.get(name));
-            let both = have.zip(rules);
-            both.map_or(0, |(have, rules)| {
-                rules.iter().filter(|rule| have.contains(rule)).count()
-            })
-        };
-        let held_forwards = held_forwards.iter().cloned();
-        let mut old: BTreeMap<String, Forward> = held_forwards
-            .map(|forward| (forward.name.to_string(), forward))
-            .collect();
+        let (held_rules, want_rules) = (rules_by_key(&held_plan), rules_by_key(&want_plan));
+        let mut old = Old::new(held_forwards);
+        let mut changed: Vec<(&Forward, Vec<FieldChange>)> = Vec::new();
         for forward in &want.forwards {
-            let name = forward.name.as_str();
-            let tampered =
-                have_rules.contains_key(name) && have_rules.get(name) != held_rules.get(name);
-            let was = old.remove(name);
+            let key = (forward.name.as_str(), forward.protocol);
+            let have = have_rules.get(&key);
+            let tampered = have.is_some() && have != held_rules.get(&key);
+            let was = old.take(forward, want);
             // Rules that somebody has tampered with are those of the spec, or of what was loaded
-            // before it changed: whichever more of them still agree with.
-            let was = match was {
-                _ if tampered && agreement(name, &want_rules) > agreement(name, &held_rules) => {
-                    Some(forward.clone())
-                }
-                was => was,
-            };
-            match was {
-                None if tampered => {}
-                None => self.added.push(ForwardLine::of(forward)),
-                Some(was) => {
-                    let changes = forward_changes(&was, forward);
-                    if !changes.is_empty() {
-                        self.changed.push(ForwardChange {
-                            name: name.to_owned(),
-                            changes,
-                        });
-                    }
+            // before it changed: whichever they are less apart from.
+            let nearer = tampered
+                && distance(have, want_rules.get(&key)) < distance(have, held_rules.get(&key));
+            match (was, nearer) {
+                (_, true) => expected.forwards.push(forward.clone()),
+                (None, false) if tampered => {}
+                (None, false) => self.added.push(ForwardLine::of(forward)),
+                (Some(was), false) => {
+                    changed.push((forward, field_changes(&was, forward)));
                     expected.forwards.push(was);
                 }
             }
         }
-        for forward in old.into_values() {
+        self.firewall.splice(0..0, of_all(&mut changed, want));
+        changed.retain(|(_, changes)| !changes.is_empty());
+        self.changed = changed
+            .into_iter()
+            .map(|(forward, changes)| ForwardChange {
+                name: forward.name.to_string(),
+                changes,
+            })
+            .collect();
+        for forward in old.left() {
             self.removed.push(ForwardLine::of(&forward));
             expected.forwards.push(forward);
         }
@@ -201,69 +197,110 @@ impl Comparison {
     }
 }
 
+/// The forwards of before that have not been met again, by name and protocol.
+struct Old(BTreeMap<(String, Protocol), Forward>);
+
+impl Old {
+    fn new(forwards: &[Forward]) -> Self {
+        let key = |forward: &Forward| (forward.name.to_string(), forward.protocol);
+        Self(forwards.iter().map(|one| (key(one), one.clone())).collect())
+    }
+
+    /// What this forward was: of the same protocol, or else one of its name that changes its
+    /// protocol to this one.
+    fn take(&mut self, forward: &Forward, want: &ForwardSet) -> Option<Forward> {
+        let key = |protocol| (forward.name.to_string(), protocol);
+        if let Some(was) = self.0.remove(&key(forward.protocol)) {
+            return Some(was);
+        }
+        let other = match forward.protocol {
+            Protocol::Tcp => Protocol::Udp,
+            Protocol::Udp => Protocol::Tcp,
+        };
+        self.0.get(&key(other))?;
+        let mut forwards = want.forwards.iter();
+        let stays = forwards.any(|one| one.name == forward.name && one.protocol == other);
+        if stays {
+            None
+        } else {
+            self.0.remove(&key(other))
+        }
+    }
+
+    fn left(self) -> impl Iterator<Item = Forward> {
+        self.0.into_values()
+    }
+}
+
+/// How many rules would have to come and go between the two.
+fn distance(one: Option<&Vec<Place<'_>>>, other: Option<&Vec<Place<'_>>>) -> usize {
+    let (one, other) = (
+        one.map_or(&[][..], Vec::as_slice),
+        other.map_or(&[][..], Vec::as_slice),
+    );
+    let missing = |from: &[Place<'_>], of: &[Place<'_>]| {
+        from.iter().filter(|rule| !of.contains(rule)).count()
+    };
+    missing(one, other) + missing(other, one)
+}
+
+fn field_changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
+    let changes = fields(old).into_iter().zip(fields(new));
+    changes
+        .filter_map(|((name, from), (_, to))| change(name, &from, &to))
+        .collect()
+}
+
+/// Takes out what changes alike for every forward that says nothing of its own: that is a change
+/// of the firewall.
+fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Vec<FieldChange> {
+    let mut found = Vec::new();
+    for field in WAY {
+        let follows = |forward: &Forward| field.usual(forward, want);
+        let change_of = |changes: &[FieldChange]| {
+            let mut changes = changes.iter();
+            changes.find(|change| change.field == field.name()).cloned()
+        };
+        let mut changes = changed
+            .iter()
+            .filter(|(forward, _)| follows(forward))
+            .map(|(_, changes)| change_of(changes));
+        let Some(Some(first)) = changes.next() else {
+            continue;
+        };
+        if changes.all(|change| change.as_ref() == Some(&first)) {
+            for (forward, changes) in changed.iter_mut() {
+                if follows(forward) {
+                    changes.retain(|change| change.field != field.name());
+                }
+            }
+            found.push(first);
+        }
+    }
+    found
+}
+
 impl ForwardLine {
+    /// What tells its rules from others.
+    #[must_use]
+    pub fn key(&self) -> Option<Key<'_>> {
+        Some((self.name.as_str(), self.protocol.parse().ok()?))
+    }
+
     fn of(forward: &Forward) -> Self {
         Self {
             name: forward.name.to_string(),
             listen: forward.listen.to_string(),
             protocol: forward.protocol.as_str(),
-            target: reached(forward),
+            target: forward.reaches(),
         }
     }
 }
 
-/// Where packets go, with the ports even where the spec leaves them to the listener.
-fn reached(forward: &Forward) -> String {
-    format!("{}:{}", forward.target.address, forward.ports_behind())
-}
-
-fn forward_changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
-    let kept = |forward: &Forward| match forward.target.ports {
-        TargetPorts::Kept => forward.ports_behind(),
-        TargetPorts::Range(ports) => ports,
-    };
-    let mut changes = Vec::new();
-    changes.extend(change(
-        "listen",
-        &old.listen.to_string(),
-        &new.listen.to_string(),
-    ));
-    changes.extend(change(
-        "protocol",
-        old.protocol.as_str(),
-        new.protocol.as_str(),
-    ));
-    if old.target.address != new.target.address || kept(old) != kept(new) {
-        changes.extend(change("target", &reached(old), &reached(new)));
-    }
-    changes
-}
-
-fn firewall_changes(
-    have: &Ruleset,
-    held: Option<&ForwardSet>,
-    want: &ForwardSet,
-) -> Vec<FieldChange> {
-    let mut changes = Vec::new();
-    if let Some(ForwardSet { firewall: old, .. }) = held {
-        let new = &want.firewall;
-        let snat = |firewall: &Firewall| match firewall.snat {
-            Snat::Address(address) => address.to_string(),
-            Snat::Masquerade => "masquerade".to_owned(),
-        };
-        changes.extend(change(
-            "ingress",
-            old.ingress.as_str(),
-            new.ingress.as_str(),
-        ));
-        changes.extend(change("egress", old.egress.as_str(), new.egress.as_str()));
-        changes.extend(change("snat", &snat(old), &snat(new)));
-    }
+fn policy_change(have: &Ruleset, want: &ForwardSet) -> Option<FieldChange> {
     let (policy, drops) = (have.forward_policy(), want.firewall.forward_policy);
-    if policy != Policy::Drop && drops == ForwardPolicy::Drop {
-        changes.extend(change(POLICY, policy.as_str(), Policy::Drop.as_str()));
-    }
-    changes
+    let sets = policy != Policy::Drop && drops == ForwardPolicy::Drop;
+    sets.then(|| change(POLICY, policy.as_str(), Policy::Drop.as_str()))?
 }
 
 fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
@@ -279,29 +316,28 @@ pub type Place<'r> = (TableName, &'r ChainName, &'r Rule);
 
 /// Every rule of nvactl's chains by the forward it names.
 #[must_use]
-pub fn rules_by_name(ruleset: &Ruleset) -> BTreeMap<&str, Vec<Place<'_>>> {
-    let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
+    let mut by_key: BTreeMap<Key<'_>, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
-            if let Some(name) = name_of(rule) {
-                by_name.entry(name).or_default().push((table, chain, rule));
+            if let Some(key) = key_of(rule) {
+                by_key.entry(key).or_default().push((table, chain, rule));
             }
         }
     }
-    by_name
+    by_key
 }
 
 /// The lines in which nvactl's part of `have` differs from the plan of `expected`.
-fn drift(have: &Ruleset, expected: &ForwardSet) -> Vec<Drift> {
+fn drift(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
     // Nothing of nvactl's is there: that is a first apply, not a drift.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
-    let planned = plan(expected);
-    let (have_lines, planned_lines) = (counted_lines(have), counted_lines(&planned));
+    let (have_lines, planned_lines) = (counted_lines(have), counted_lines(planned));
     let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines);
     found.extend(surplus(DriftKind::TakenOut, &planned_lines, &have_lines));
-    found.extend(in_front(have, &planned));
+    found.extend(in_front(have, planned));
     found
 }
 

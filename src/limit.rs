@@ -1,0 +1,201 @@
+//! Matches that count: how often a rule may match in a time, and how many connections there are.
+//!
+//! The kernel holds a rate as the time between two packets in whole units, and iptables-save prints
+//! what that comes to. So a rate is kept as the kernel has it, and prints as iptables-save would.
+
+use std::fmt;
+
+/// `-m limit`: matches so often at most, all packets together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Limit {
+    rate: Rate,
+    /// How many may match at once after a rest.
+    burst: u32,
+}
+
+/// The burst of a limit that names none, which iptables-save leaves out.
+const DEFAULT_BURST: u32 = 5;
+
+/// Time between two packets, in 10,000ths of a second (`XT_LIMIT_SCALE` in
+/// linux/netfilter/xt_limit.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Rate(u32);
+
+/// From the longest time to the shortest, each with its length in the units of [`Rate`].
+const TIMES: [(&str, u32); 4] = [
+    ("day", 864_000_000),
+    ("hour", 36_000_000),
+    ("min", 600_000),
+    ("sec", 10_000),
+];
+
+const MINUTE: u32 = TIMES[2].1;
+
+impl Limit {
+    /// The most a minute that the kernel does not round.
+    pub const MOST_A_MINUTE: u32 = 600;
+
+    /// So many a minute, from 1 to [`Limit::MOST_A_MINUTE`]; after a rest at most as many at once,
+    /// and at most five.
+    #[must_use]
+    pub fn a_minute(times: u32) -> Self {
+        let times = times.clamp(1, Self::MOST_A_MINUTE);
+        Self {
+            rate: Rate(MINUTE / times),
+            burst: times.min(DEFAULT_BURST),
+        }
+    }
+
+    #[must_use]
+    pub fn per_minute(self) -> u32 {
+        MINUTE / self.rate.0
+    }
+
+    /// Reads `10/min`, and a burst if one is written.
+    pub(crate) fn read(rate: &str, burst: Option<&str>) -> Option<Self> {
+        let (times, unit) = rate.split_once('/')?;
+        let (_, length) = TIMES.iter().find(|(name, _)| *name == unit)?;
+        let times: u32 = times.parse().ok()?;
+        let between = length.checked_div(times).filter(|between| *between > 0)?;
+        Some(Self {
+            rate: Rate(between),
+            burst: burst.map_or(Some(DEFAULT_BURST), |burst| burst.parse().ok())?,
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    /// In the longest time that says it exactly enough (`print_rate` in
+    /// extensions/libxt_limit.c).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let between = self.0;
+        let ends =
+            |(_, length): &(&str, u32)| between > *length || length / between < length % between;
+        let (name, length) = TIMES[..]
+            .iter()
+            .zip(&TIMES[1..])
+            .find(|(_, next)| ends(next))
+            .map_or(TIMES[TIMES.len() - 1], |(this, _)| *this);
+        write!(f, "{}/{name}", length / between)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--limit {}", self.rate)?;
+        match self.burst {
+            DEFAULT_BURST => Ok(()),
+            burst => write!(f, " --limit-burst {burst}"),
+        }
+    }
+}
+
+/// `-m hashlimit --hashlimit-above`: matches what comes on top of so many a second, of all or of
+/// each source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HashLimit {
+    pub per_second: PerSecond,
+    /// How many may come at once after a rest.
+    pub burst: u32,
+    pub each_source: bool,
+    /// The kernel's table of this name keeps the rate that it was made with for as long as any
+    /// rule uses it (`htable_find_get` in net/netfilter/xt_hashlimit.c): another rate needs another
+    /// name.
+    pub name: Box<str>,
+}
+
+/// A rate that the kernel holds as it is written. It keeps the time between two packets in
+/// millionths of a second, so that 3,000 would become 3,003 (measured).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PerSecond(u32);
+
+impl PerSecond {
+    const SCALE: u32 = 1_000_000;
+    /// More than one machine forwards.
+    pub const MOST: u32 = 10_000;
+
+    /// The rate, or the nearest one above it that the kernel can hold.
+    ///
+    /// # Errors
+    /// That nearest rate.
+    pub fn new(times: u32) -> Result<Self, u32> {
+        let times = times.clamp(1, Self::MOST);
+        match Self::SCALE / (Self::SCALE / times) {
+            held if held == times => Ok(Self(times)),
+            held => Err(held),
+        }
+    }
+
+    #[must_use]
+    pub fn times(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for HashLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--hashlimit-above {}/sec --hashlimit-burst {}",
+            self.per_second.0, self.burst
+        )?;
+        if self.each_source {
+            f.write_str(" --hashlimit-mode srcip")?;
+        }
+        write!(f, " --hashlimit-name {}", self.name)
+    }
+}
+
+/// `-m connlimit --connlimit-above`: matches when there are more connections than this, of all
+/// sources together or of the packet's. Counted are those whose first packet came to this rule
+/// since it was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnLimit {
+    pub most: u32,
+    /// How many bits of the source's address tell sources apart; none of them for all together.
+    pub mask: u8,
+}
+
+impl fmt::Display for ConnLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { most, mask } = self;
+        write!(
+            f,
+            "--connlimit-above {most} --connlimit-mask {mask} --connlimit-saddr"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_prints_as_iptables_save_has_it_and_reads_back() {
+        for (times, printed) in [
+            (1, "--limit 1/min --limit-burst 1"),
+            (7, "--limit 7/min"),
+            (10, "--limit 10/min"),
+            (60, "--limit 1/sec"),
+            (600, "--limit 10/sec"),
+        ] {
+            assert_eq!(Limit::a_minute(times).to_string(), printed);
+        }
+        for times in 1..=Limit::MOST_A_MINUTE {
+            let limit = Limit::a_minute(times);
+            assert_eq!(limit.per_minute(), times);
+            let printed = limit.to_string();
+            let words: Vec<&str> = printed.split(' ').collect();
+            let read = Limit::read(words[1], words.get(3).copied());
+            assert_eq!(read, Some(limit), "{printed}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_the_kernel_would_round_is_refused_with_the_nearest() {
+        assert_eq!(PerSecond::new(50).map(PerSecond::times), Ok(50));
+        assert_eq!(PerSecond::new(3000), Err(3003));
+        assert_eq!(PerSecond::new(3003).map(PerSecond::times), Ok(3003));
+        assert!((1..=1000).all(|times| PerSecond::new(times).is_ok()));
+    }
+}

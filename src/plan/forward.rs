@@ -1,0 +1,236 @@
+//! The rules of one forward.
+
+use ipnet::IpNet;
+
+use super::chains::{Chains, Refusal};
+use crate::limit::{ConnLimit, HashLimit};
+use crate::net::{Interface, PortRange, Protocol};
+use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
+use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
+
+/// Of every forward the same, so that a client has its pod whichever forward it comes by.
+const SEED: u32 = 0x6e76_6163;
+
+/// What is sent on to where, by the interface it came in by.
+pub fn translate(forward: &Forward) -> impl Iterator<Item = Rule> {
+    let entrances = forward.entrances();
+    entrances.flat_map(move |ingress| {
+        let by = move || Match::Ingress(ingress.clone());
+        each_destination(forward).map(move |(n, to)| dnat(forward, [by()], n, to))
+    })
+}
+
+/// The same for what the firewall itself sends. Not to its loopback addresses: what is sent from
+/// there cannot leave.
+pub fn translate_own(forward: &Forward) -> impl Iterator<Item = Rule> {
+    let all = forward.listen.address.is_none();
+    let apart = move || all.then(|| Match::NotDestination(forward.family().loopback()));
+    let each = forward.hairpin.then(|| each_destination(forward));
+    let each = each.into_iter().flatten();
+    each.map(move |(n, to)| dnat(forward, apart(), n, to))
+}
+
+fn each_destination(forward: &Forward) -> impl Iterator<Item = (usize, &Destination)> {
+    forward.target.destinations.iter().enumerate()
+}
+
+fn dnat(
+    forward: &Forward,
+    apart: impl IntoIterator<Item = Match>,
+    n: usize,
+    to: &Destination,
+) -> Rule {
+    let listen = forward.listen;
+    let on_address = listen.address.map(|ip| Match::Destination(IpNet::from(ip)));
+    // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind
+    // the port, which turns nearly every packet away.
+    let on_any = listen
+        .address
+        .is_none()
+        .then_some(Match::DestinationIsLocal);
+    let matches = on_address
+        .into_iter()
+        .chain(apart)
+        .chain(transport(forward.protocol, listen.ports, false))
+        .chain(on_any)
+        .chain(share(forward, n))
+        .chain([comment(forward)]);
+    let ports = match to.ports {
+        TargetPorts::Range(one) if one.is_single() => DnatPorts::One(one.first()),
+        TargetPorts::Range(range) if range != listen.ports => DnatPorts::Shifted {
+            to: range,
+            base: listen.ports.first(),
+        },
+        TargetPorts::Range(_) | TargetPorts::Kept => DnatPorts::Kept,
+    };
+    let address = to.address;
+    Rule::new(matches, Target::Dnat { address, ports })
+}
+
+/// Which connections go to the `n`th destination, of those that none before it took. The last takes
+/// what is left.
+fn share(forward: &Forward, n: usize) -> Option<Match> {
+    let (total, node) = (as_u32(forward.target.destinations.len()), as_u32(n));
+    (node + 1 < total).then(|| match forward.target.balance {
+        Balance::Random => Match::Probability(Probability::one_of(total - node)),
+        Balance::Client => Match::Cluster(Cluster {
+            total,
+            node,
+            seed: SEED,
+        }),
+    })
+}
+
+/// A spec has at most [`Cluster::MOST`] destinations for a forward.
+fn as_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// First whom and what the forward refuses, then what it accepts.
+pub fn admit(forward: &Forward, chains: &mut Chains, rules: &mut Vec<Rule>) {
+    let (sources, log) = (&forward.sources, forward.log.as_ref());
+    let refused = chains.refuse(Refusal::Drop, log);
+    if !sources.deny.is_empty() {
+        let denied = chains.denied(&sources.deny, &refused);
+        rules.push(came(forward, None, [], Target::Jump(denied)));
+    }
+    if let Some(allow) = &sources.allow {
+        let allowed = chains.allowed(allow, &refused);
+        rules.push(came(forward, None, [], Target::Jump(allowed)));
+    }
+    if let Some(limits) = &forward.limits {
+        let refusal = match (limits.reject, forward.protocol, forward.family()) {
+            (false, ..) => Refusal::Drop,
+            (true, Protocol::Tcp, _) => Refusal::Reset,
+            (true, Protocol::Udp, family) => Refusal::Unreachable(family),
+        };
+        let refused = chains.refuse(refusal, log);
+        for limit in limit_matches(forward, limits) {
+            rules.push(came(forward, Some(()), [limit], refused.clone()));
+        }
+    }
+    let accepted = chains.accept(log);
+    for ingress in forward.entrances() {
+        for to in &forward.target.destinations {
+            rules.push(accept_new(forward, ingress, to, accepted.clone()));
+        }
+    }
+}
+
+/// What came by the forward's listener, whatever becomes of it. `syn`: only packets that open a
+/// connection, since a limit counts those.
+fn came(
+    forward: &Forward,
+    syn: Option<()>,
+    limit: impl IntoIterator<Item = Match>,
+    target: Target,
+) -> Rule {
+    let opens = (forward.protocol == Protocol::Tcp && syn.is_some()).then_some(Match::Tcp {
+        source: None,
+        destination: None,
+        syn: true,
+    });
+    let matches = [Match::Protocol(forward.protocol)]
+        .into_iter()
+        .chain(opens)
+        .chain([Match::Conntrack(Conntrack::states([CtState::New]))])
+        .chain([came_by_listener(forward)])
+        .chain(limit)
+        .chain([comment(forward)]);
+    Rule::new(matches, target)
+}
+
+/// What is more than the limits allow.
+fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Match> {
+    let each_source = limits.per == Per::Client;
+    let rate = limits.rate.map(|rate| {
+        let (times, burst) = (rate.new_per_second.times(), rate.burst);
+        let (name, protocol) = (&forward.name, forward.protocol);
+        let per = if each_source { "client" } else { "total" };
+        Match::HashLimit(HashLimit {
+            per_second: rate.new_per_second,
+            burst,
+            each_source,
+            name: format!("{name}-{protocol}-{times}-{burst}-{per}").into(),
+        })
+    });
+    let most = limits.max_connections.map(|most| {
+        Match::ConnLimit(ConnLimit {
+            most,
+            mask: if each_source {
+                forward.family().bits()
+            } else {
+                0
+            },
+        })
+    });
+    rate.into_iter().chain(most)
+}
+
+fn accept_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
+    let way = [
+        Match::Destination(IpNet::from(to.address)),
+        Match::Ingress(ingress.clone()),
+        Match::Egress(forward.egress.clone()),
+    ];
+    let matches = way
+        .into_iter()
+        .chain(transport(forward.protocol, forward.ports_at(to), true))
+        .chain([Match::Conntrack(Conntrack::states([CtState::New]))])
+        .chain([came_by_listener(forward), comment(forward)]);
+    Rule::new(matches, target)
+}
+
+/// With which source it leaves; none where the client keeps its own.
+pub fn hide_client(forward: &Forward) -> impl Iterator<Item = Rule> {
+    let target = match forward.snat {
+        Snat::Addresses(range) => Some(Target::Snat(range)),
+        Snat::Masquerade => Some(Target::Masquerade),
+        Snat::Client => None,
+    };
+    target.into_iter().flat_map(move |target| {
+        let each = forward.target.destinations.iter();
+        each.map(move |to| {
+            let way = [
+                Match::Destination(IpNet::from(to.address)),
+                Match::Egress(forward.egress.clone()),
+            ];
+            let matches = way
+                .into_iter()
+                .chain(transport(forward.protocol, forward.ports_at(to), false))
+                .chain([came_by_listener(forward), comment(forward)]);
+            Rule::new(matches, target.clone())
+        })
+    })
+}
+
+/// `syn` keeps out a TCP packet without a known connection that does not open one: conntrack calls
+/// it NEW too (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
+fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
+    let (source, destination) = (None, Some(ports));
+    let module = match protocol {
+        Protocol::Tcp => Match::Tcp {
+            source,
+            destination,
+            syn,
+        },
+        Protocol::Udp => Match::Udp {
+            source,
+            destination,
+        },
+    };
+    [Match::Protocol(protocol), module]
+}
+
+/// The connection was translated, and its first packet was sent to this forward's listener.
+fn came_by_listener(forward: &Forward) -> Match {
+    Match::Conntrack(Conntrack {
+        states: vec![CtState::Dnat],
+        original_destination: forward.listen.address,
+        original_destination_port: Some(forward.listen.ports),
+    })
+}
+
+fn comment(forward: &Forward) -> Match {
+    Match::Comment(forward.name.as_str().into())
+}

@@ -1,0 +1,134 @@
+//! Whom a forward is for: the clients that may come, and those that may not.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// The clients of a forward. Who is denied stays out even if he is allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// `None`: everybody.
+    pub allow: Option<Nets>,
+    pub deny: Nets,
+}
+
+impl Sources {
+    #[must_use]
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let allowed = self.allow.as_ref();
+        allowed.is_none_or(|nets| nets.contains(address)) && !self.deny.contains(address)
+    }
+}
+
+/// Networks in the order of their addresses, none within another and no two that are one; shared,
+/// since thousands of forwards may have the same ten thousand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nets(Arc<[IpNet]>);
+
+impl Nets {
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "`aggregate` takes nothing but a Vec"
+    )]
+    pub fn new(nets: Vec<IpNet>) -> Self {
+        let mut nets = IpNet::aggregate(&nets);
+        nets.sort_unstable();
+        Self(nets.into())
+    }
+
+    #[must_use]
+    pub fn as_slice(&self) -> &[IpNet] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether they are all addresses that there are.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        self.0.iter().any(|net| net.prefix_len() == 0)
+    }
+
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        // Apart and in order: the last that begins before the address is the only one that can
+        // hold it.
+        let behind = self.0.partition_point(|net| net.network() <= address);
+        behind
+            .checked_sub(1)
+            .is_some_and(|n| self.0[n].contains(&address))
+    }
+}
+
+/// As many as a line of a report bears.
+const MOST_SHOWN: usize = 4;
+
+impl fmt::Display for Nets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().take(MOST_SHOWN).map(ToString::to_string);
+        f.write_str(&shown.collect::<Vec<_>>().join(", "))?;
+        match self.0.len().saturating_sub(MOST_SHOWN) {
+            0 if self.0.is_empty() => f.write_str("none"),
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Nets {
+        let nets: Vec<IpNet> = list
+            .iter()
+            .map(|net| net.parse().expect("it is a net"))
+            .collect();
+        Nets::new(nets)
+    }
+
+    #[test]
+    fn who_is_denied_stays_out_and_who_is_not_allowed_does_too() {
+        let sources = Sources {
+            allow: Some(nets(&["10.0.0.0/8", "198.51.100.0/24", "fd00::/8"])),
+            deny: nets(&["10.9.0.0/16", "198.51.100.7/32"]),
+        };
+        for (address, admitted) in [
+            ("10.1.2.3", true),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("10.9.255.1", false),
+            ("10.10.0.0", true),
+            ("198.51.100.6", true),
+            ("198.51.100.7", false),
+            ("9.255.255.255", false),
+            ("fd00::1", true),
+            ("fe80::1", false),
+            ("::", false),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(sources.admits(address), admitted, "{address}");
+        }
+        let address = "203.0.113.1".parse().expect("an address");
+        assert!(Sources::default().admits(address));
+        let nobody = Sources {
+            allow: Some(Nets::default()),
+            ..Sources::default()
+        };
+        assert!(!nobody.admits(address));
+    }
+
+    #[test]
+    fn lists_that_mean_the_same_are_the_same() {
+        let halves = nets(&["10.128.0.0/9", "10.0.0.0/9", "10.1.0.0/16"]);
+        assert_eq!(halves, nets(&["10.0.0.0/8"]));
+        assert_eq!(halves.to_string(), "10.0.0.0/8");
+        assert!(nets(&["0.0.0.0/1", "128.0.0.0/1"]).are_all());
+    }
+}

@@ -1,0 +1,218 @@
+//! What a forward refuses and logs, read back from its rules.
+
+use std::collections::BTreeMap;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::net::Family;
+use crate::plan::{ALLOW, DENY};
+use crate::rule::{Match, Rule, Target};
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::spec::{Limits, Log, Logged, Nets, Per, Rate, Sources};
+
+/// As far as it has been read.
+#[derive(Default)]
+pub struct Guards {
+    sources: Sources,
+    limits: Option<Limits>,
+    accepted: Option<Line>,
+    refused: Option<Line>,
+}
+
+/// What a chain writes to the log before it decides.
+#[derive(Debug, Clone)]
+struct Line {
+    prefix: Box<str>,
+    level: u8,
+    per_minute: u32,
+}
+
+/// A chain that lists networks.
+#[derive(Clone)]
+struct List {
+    nets: Nets,
+    refused: Option<Line>,
+}
+
+/// The list chains of a ruleset, each read once, however many forwards lead to it.
+pub struct Lists<'r> {
+    ruleset: &'r Ruleset,
+    family: Family,
+    read: BTreeMap<&'r ChainName, List>,
+}
+
+impl<'r> Lists<'r> {
+    /// `family` is the one that the rules are for.
+    pub fn new(ruleset: &'r Ruleset, family: Family) -> Self {
+        Self {
+            ruleset,
+            family,
+            read: BTreeMap::new(),
+        }
+    }
+
+    fn rules(&self, chain: &ChainName) -> &'r [Rule] {
+        let chain = self.ruleset.chain(TableName::Filter, chain);
+        chain.map_or(&[], |chain| chain.rules.as_slice())
+    }
+
+    fn list(&mut self, chain: &'r ChainName) -> List {
+        if let Some(known) = self.read.get(chain) {
+            return known.clone();
+        }
+        let mut nets = Vec::new();
+        let mut refused = None;
+        self.collect(chain, &mut nets, &mut refused, usize::from(u8::MAX));
+        let list = List {
+            nets: Nets::new(nets),
+            refused,
+        };
+        self.read.insert(chain, list.clone());
+        list
+    }
+
+    /// Somebody may have made chains lead in a circle.
+    fn collect(
+        &self,
+        chain: &ChainName,
+        nets: &mut Vec<IpNet>,
+        refused: &mut Option<Line>,
+        depth: usize,
+    ) {
+        let allows = chain.as_str().starts_with(ALLOW);
+        for rule in self.rules(chain) {
+            let source = rule.matches.iter().find_map(|condition| match condition {
+                Match::Source(net) => Some(*net),
+                _ => None,
+            });
+            match &rule.target {
+                Some(Target::Goto(next)) if is_list(next) => {
+                    if depth > 0 {
+                        self.collect(next, nets, refused, depth - 1);
+                    }
+                }
+                Some(Target::Return) if allows => nets.extend(source),
+                Some(target) if !allows || source.is_none() => {
+                    if !allows {
+                        // One that asks for no source denies everybody.
+                        nets.push(source.unwrap_or_else(|| everybody(self.family)));
+                    }
+                    *refused = refused.take().or_else(|| self.line(target));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&self, target: &Target) -> Option<Line> {
+        let Target::Goto(chain) = target else {
+            return None;
+        };
+        let rule = self.rules(chain).first()?;
+        let limit = rule.matches.iter().find_map(|condition| match condition {
+            Match::Limit(limit) => Some(*limit),
+            _ => None,
+        })?;
+        let Some(Target::Log { prefix, level }) = &rule.target else {
+            return None;
+        };
+        let words = prefix.strip_suffix(" accepted ");
+        Some(Line {
+            prefix: words.or(prefix.strip_suffix(" refused "))?.into(),
+            level: *level,
+            per_minute: limit.per_minute(),
+        })
+    }
+
+    /// Whether a packet that goes there is told that it was refused.
+    fn rejects(&self, target: &Target) -> bool {
+        match target {
+            Target::Reject(_) => true,
+            Target::Goto(chain) => {
+                let last = self
+                    .rules(chain)
+                    .last()
+                    .and_then(|rule| rule.target.as_ref());
+                matches!(last, Some(Target::Reject(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn is_list(chain: &ChainName) -> bool {
+    chain.as_str().starts_with(ALLOW) || chain.as_str().starts_with(DENY)
+}
+
+fn everybody(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(Ipv4Net::default()),
+        Family::V6 => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+impl Guards {
+    /// Reads one of the forward's rules in NVACTL-FORWARD.
+    pub fn read<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
+        let Some(target) = &rule.target else { return };
+        if let Target::Jump(chain) = target {
+            let list = lists.list(chain);
+            if chain.as_str().starts_with(DENY) {
+                self.sources.deny = list.nets;
+            } else if chain.as_str().starts_with(ALLOW) {
+                self.sources.allow = Some(list.nets);
+            }
+            self.refused = self.refused.take().or(list.refused);
+            return;
+        }
+        let mut limits = self.limits.unwrap_or(Limits {
+            rate: None,
+            max_connections: None,
+            per: Per::Total,
+            reject: false,
+        });
+        let per = |each_source| if each_source { Per::Client } else { Per::Total };
+        let mut is_limit = false;
+        for condition in &rule.matches {
+            match condition {
+                Match::HashLimit(limit) => {
+                    limits.rate = Some(Rate {
+                        new_per_second: limit.per_second,
+                        burst: limit.burst,
+                    });
+                    limits.per = per(limit.each_source);
+                    is_limit = true;
+                }
+                Match::ConnLimit(limit) => {
+                    limits.max_connections = Some(limit.most);
+                    limits.per = per(limit.mask > 0);
+                    is_limit = true;
+                }
+                _ => {}
+            }
+        }
+        let line = lists.line(target);
+        if is_limit {
+            limits.reject = lists.rejects(target);
+            self.limits = Some(limits);
+            self.refused = self.refused.take().or(line);
+        } else {
+            self.accepted = self.accepted.take().or(line);
+        }
+    }
+
+    pub fn into_parts(self) -> (Sources, Option<Limits>, Option<Log>) {
+        let connections = match (&self.accepted, &self.refused) {
+            (Some(_), Some(_)) => Logged::All,
+            (Some(_), None) => Logged::Accepted,
+            _ => Logged::Refused,
+        };
+        let log = self.accepted.or(self.refused).map(|line| Log {
+            prefix: line.prefix,
+            level: line.level,
+            per_minute: line.per_minute,
+            connections,
+        });
+        (self.sources, self.limits, log)
+    }
+}

@@ -1,0 +1,279 @@
+//! The plan backwards: the forwards that a ruleset holds, read from nvactl's rules in it.
+//!
+//! Only rules that the plan could have are understood; the rest is for `compare.rs` to name.
+
+mod guards;
+
+use std::collections::BTreeMap;
+
+use guards::{Guards, Lists};
+
+use crate::net::{Family, Interface, Protocol};
+use crate::plan::{FORWARD, OUTPUT, POSTROUTING, PREROUTING};
+use crate::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::spec::{
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Listen, Name, Snat, Snats,
+    Target, TargetKind, TargetPorts,
+};
+
+/// What tells a forward's rules from others: the comment, and the protocol, since a forward has
+/// rules for each of its own.
+pub type Key<'r> = (&'r str, Protocol);
+
+/// The forward that a rule belongs to, if it says so.
+#[must_use]
+pub fn key_of(rule: &Rule) -> Option<Key<'_>> {
+    let protocol = rule.matches.iter().find_map(|condition| match condition {
+        Match::Protocol(protocol) => Some(*protocol),
+        _ => None,
+    });
+    Some((name_of(rule)?, protocol?))
+}
+
+/// The name of the forward that a rule belongs to: its comment.
+#[must_use]
+pub fn name_of(rule: &Rule) -> Option<&str> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Comment(text) => Some(text.as_ref()),
+        _ => None,
+    })
+}
+
+/// Reads the forwards out of a ruleset, in the order of its rules. `None` when it holds none: then
+/// nothing in it tells the interfaces or the SNAT address either.
+///
+/// Whether a target was written as `ilb` or `pod` is in no rule: one with a port counts as a pod.
+#[must_use]
+pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
+    let mut found = translated(ruleset);
+    let family = found.family()?;
+    let mut lists = Lists::new(ruleset, family);
+    for rule in own_rules(ruleset, TableName::Filter, FORWARD) {
+        if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
+            seen.egress = seen.egress.take().or_else(|| egress(rule));
+            seen.guards.read(rule, &mut lists);
+        }
+    }
+    for rule in own_rules(ruleset, TableName::Nat, POSTROUTING) {
+        if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
+            seen.egress = seen.egress.take().or_else(|| egress(rule));
+            seen.snat = seen.snat.or(snat(rule));
+        }
+    }
+    for rule in own_rules(ruleset, TableName::Nat, OUTPUT) {
+        if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
+            seen.hairpin = true;
+        }
+    }
+    let usual = found.usual()?;
+    let forwards = found.order.iter().filter_map(|key| {
+        let seen = found.by_key.remove(key)?;
+        seen.into_forward(*key, &usual)
+    });
+    let forwards: Vec<Forward> = forwards.collect();
+    let Usual {
+        ingress,
+        egress,
+        snat,
+    } = usual;
+    let mut snats = Snats::default();
+    match family {
+        Family::V4 => snats.v4 = Some(snat),
+        Family::V6 => snats.v6 = Some(snat),
+    }
+    let firewall = Firewall {
+        ingress,
+        egress,
+        snat: snats,
+        forward_policy: match ruleset.forward_policy() {
+            Policy::Drop => ForwardPolicy::Drop,
+            Policy::Accept => ForwardPolicy::Keep,
+        },
+    };
+    Some(ForwardSet { firewall, forwards })
+}
+
+/// The forwards that something is translated for.
+#[derive(Default)]
+struct Found<'r> {
+    /// In the order of their rules.
+    order: Vec<Key<'r>>,
+    by_key: BTreeMap<Key<'r>, Seen>,
+}
+
+/// What a forward's rules say, as far as they have been read.
+struct Seen {
+    listen: Listen,
+    destinations: Vec<Destination>,
+    balance: Balance,
+    /// At least one.
+    ingress: Vec<Interface>,
+    egress: Option<Interface>,
+    snat: Option<Snat>,
+    guards: Guards,
+    hairpin: bool,
+}
+
+/// What most forwards have: rules that somebody has tampered with must not speak for the others.
+struct Usual {
+    ingress: Vec<Interface>,
+    egress: Interface,
+    snat: Snat,
+}
+
+fn translated(ruleset: &Ruleset) -> Found<'_> {
+    let mut found = Found::default();
+    for rule in own_rules(ruleset, TableName::Nat, PREROUTING) {
+        let (Some(key), Some((listen, to)), Some(ingress)) =
+            (key_of(rule), dnat(rule), ingress(rule))
+        else {
+            continue;
+        };
+        let seen = found.by_key.entry(key).or_insert_with(|| {
+            found.order.push(key);
+            Seen {
+                listen,
+                destinations: Vec::new(),
+                balance: Balance::Random,
+                ingress: Vec::new(),
+                egress: None,
+                snat: None,
+                guards: Guards::default(),
+                hairpin: false,
+            }
+        });
+        if !seen.destinations.contains(&to) {
+            seen.destinations.push(to);
+        }
+        if !seen.ingress.contains(&ingress) {
+            seen.ingress.push(ingress);
+        }
+        let by_client = |condition: &Match| matches!(condition, Match::Cluster(_));
+        if rule.matches.iter().any(by_client) {
+            seen.balance = Balance::Client;
+        }
+    }
+    found
+}
+
+impl Found<'_> {
+    fn family(&self) -> Option<Family> {
+        let seen = self.by_key.get(self.order.first()?)?;
+        let first = seen.destinations.first();
+        first.map(|to| Family::of(to.address))
+    }
+
+    fn usual(&self) -> Option<Usual> {
+        let mut votes: BTreeMap<(&[Interface], &Interface, Option<Snat>), usize> = BTreeMap::new();
+        for seen in self.by_key.values() {
+            if let Some(egress) = &seen.egress {
+                let vote = (seen.clients(), egress, seen.snat);
+                *votes.entry(vote).or_default() += 1;
+            }
+        }
+        // The lowest of equals, on every machine the same.
+        let ((ingress, egress, snat), _) =
+            votes.into_iter().rev().max_by_key(|(_, votes)| *votes)?;
+        Some(Usual {
+            ingress: ingress.to_vec(),
+            egress: egress.clone(),
+            snat: snat.unwrap_or(Snat::Client),
+        })
+    }
+}
+
+impl Seen {
+    /// Where clients come in; what is behind the firewall is the hairpin's affair.
+    fn clients(&self) -> &[Interface] {
+        match self.ingress.split_last() {
+            Some((last, others))
+                if self.hairpin && !others.is_empty() && self.egress.as_ref() == Some(last) =>
+            {
+                others
+            }
+            _ => &self.ingress,
+        }
+    }
+
+    fn into_forward(self, (name, protocol): Key<'_>, usual: &Usual) -> Option<Forward> {
+        let name: Name = name.parse().ok()?;
+        let ingress = self.clients().to_vec();
+        let (sources, limits, log) = self.guards.into_parts();
+        let kept = |to: &Destination| to.ports == TargetPorts::Kept;
+        Some(Forward {
+            listen: self.listen,
+            protocol,
+            target: Target {
+                kind: if self.destinations.iter().all(kept) {
+                    TargetKind::Ilb
+                } else {
+                    TargetKind::Pod
+                },
+                destinations: self.destinations,
+                balance: self.balance,
+            },
+            ingress,
+            egress: self.egress.unwrap_or_else(|| usual.egress.clone()),
+            // Without a rule that says so, a client keeps its address only if most do.
+            snat: self.snat.unwrap_or(usual.snat),
+            sources,
+            limits,
+            log,
+            hairpin: self.hairpin,
+            name,
+        })
+    }
+}
+
+fn own_rules<'r>(ruleset: &'r Ruleset, table: TableName, chain: &str) -> &'r [Rule] {
+    let chain = ruleset.chain(table, &ChainName::from(chain));
+    chain.map_or(&[], |chain| chain.rules.as_slice())
+}
+
+fn ingress(rule: &Rule) -> Option<Interface> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Ingress(interface) => Some(interface.clone()),
+        _ => None,
+    })
+}
+
+fn egress(rule: &Rule) -> Option<Interface> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Egress(interface) => Some(interface.clone()),
+        _ => None,
+    })
+}
+
+fn snat(rule: &Rule) -> Option<Snat> {
+    match rule.target {
+        Some(RuleTarget::Snat(range)) => Some(Snat::Addresses(range)),
+        Some(RuleTarget::Masquerade) => Some(Snat::Masquerade),
+        _ => None,
+    }
+}
+
+/// Where a rule of NVACTL-PREROUTING listens, and where it sends what arrives.
+fn dnat(rule: &Rule) -> Option<(Listen, Destination)> {
+    let (mut ports, mut address) = (None, None);
+    for condition in &rule.matches {
+        match condition {
+            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => ports = *destination,
+            Match::Destination(net) => address = Some(net.addr()),
+            _ => {}
+        }
+    }
+    let listen = Listen {
+        address,
+        ports: ports?,
+    };
+    let Some(RuleTarget::Dnat { address, ports }) = rule.target else {
+        return None;
+    };
+    let ports = match ports {
+        DnatPorts::Kept => TargetPorts::Kept,
+        DnatPorts::One(port) => TargetPorts::Range(port.into()),
+        DnatPorts::Shifted { to, .. } => TargetPorts::Range(to),
+    };
+    Some((listen, Destination { address, ports }))
+}
