@@ -66,7 +66,10 @@ pub fn examine(text: &[u8]) -> Reading {
     problems.sort_by_key(|problem| problem.span.start);
     // What is wrong with a default is wrong with every forward that has it, and said once.
     let mut said = BTreeSet::new();
-    problems.retain(|Problem { span, kind }| said.insert((span.start, span.end, kind.code())));
+    problems.retain(|problem| {
+        let Problem { span, .. } = problem;
+        said.insert((span.start, span.end, problem.message()))
+    });
     let broken = problems
         .iter()
         .any(|problem| problem.severity() == Severity::Error);
