@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nvactl::parse::parse;
 use nvactl::plan::plan;
+use nvactl::spec::places::Places;
 use nvactl::spec::{self, Code, Reading, Severity, page};
 
 fn cases() -> Vec<PathBuf> {
@@ -57,7 +58,8 @@ fn each_case_comes_out_as_it_is_written_down() {
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
         problems.retain(|problem| notes || problem.severity() != Severity::Note);
-        let pages = page::pages("spec.yaml", &text, &problems, &page::renderer(false));
+        let places = Places::new([("spec.yaml", text.as_slice())]);
+        let pages = page::pages(&places, &problems, &page::renderer(false));
         compare(&case, "problems.txt", &pages);
         let rules = set.map(|set| plan(&set).with_builtin_chains().to_string());
         compare(&case, "rules.v4", rules.as_deref().unwrap_or_default());
