@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
+use nvactl::spec::places::Places;
 use nvactl::spec::{self, Code, Reading, Severity, page};
 
 fn cases() -> Vec<PathBuf> {
@@ -58,7 +59,8 @@ fn each_case_comes_out_as_it_is_written_down() {
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
         problems.retain(|problem| notes || problem.severity() != Severity::Note);
-        let pages = page::pages("spec.yaml", &text, &problems, &page::renderer(false));
+        let places = Places::new([("spec.yaml", text.as_slice())]);
+        let pages = page::pages(&places, &problems, &page::renderer(false));
         compare(&case, "problems.txt", &pages);
         for (family, name) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
             let planned = set

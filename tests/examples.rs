@@ -49,6 +49,24 @@ fn every_spec_is_sound_and_plans_three_rules_a_forward() {
     }
 }
 
+#[test]
+fn the_folder_is_one_spec() {
+    let mut files = examples("forward.d");
+    files.sort();
+    let texts: Vec<&[u8]> = files.iter().map(|(_, text)| text.as_bytes()).collect();
+    let reading = spec::examine_all(&texts);
+    assert!(
+        reading
+            .problems
+            .iter()
+            .all(|problem| problem.severity() == spec::Severity::Note)
+    );
+    let set = reading.set.expect("it is sound");
+    let each = [example("ilb.yaml"), example("pod.yaml")];
+    assert!(each.iter().all(|one| one.firewall == set.firewall));
+    assert_eq!(set.forwards, each.map(|one| one.forwards).concat());
+}
+
 /// The post's first scenario listened on one port and exposed another, and nothing translated it.
 #[test]
 fn the_manifests_and_the_specs_name_the_same_ports() {

@@ -33,10 +33,14 @@ impl ProblemKind {
             }
             ProblemKind::TooManyValues => "split the forwards over several specs".into(),
             ProblemKind::Empty => "begin with `firewall:` and `forwards:`; the README has an example".into(),
+            ProblemKind::EmptyInFolder => "write `forwards:` into it, or remove it".into(),
             ProblemKind::SeveralDocuments => "keep each spec in a file of its own".into(),
             ProblemKind::Alias => "write the value out".into(),
             ProblemKind::Tag => "remove the `!…`: the key decides the type".into(),
             ProblemKind::DuplicateKey { key, .. } => format!("keep one `{key}`"),
+            ProblemKind::SecondInFolder { key, .. } => {
+                format!("keep one `{key}`: it holds for every file of the folder")
+            }
             ProblemKind::UnknownKey { key, known, .. } => did_you_mean(key, known),
             ProblemKind::MissingKey { key, .. } => format!("add `{key}: {}`", example(key)),
             ProblemKind::WrongType { key: "spec", .. } => {

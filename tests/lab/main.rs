@@ -60,6 +60,7 @@ on_both_backends! {
     scenarios::the_snat_address_is_the_one_given,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     lifecycle::a_second_apply_writes_nothing,
+    lifecycle::a_folder_is_found_and_applied,
     lifecycle::a_dry_run_says_what_apply_does,
     lifecycle::foreign_rules_stay_in_their_order,
     lifecycle::remove_leaves_what_was_there_before,
