@@ -169,7 +169,7 @@ impl Comparison {
             // Rules that somebody has tampered with are those of the spec, or of what was loaded
             // before it changed: whichever they are less apart from.
             let nearer = tampered
-                && distance(have, want_rules.get(&key)) < distance(have, held_rules.get(&key));
+                && distance(have, want_rules.get(&key)) <= distance(have, held_rules.get(&key));
             match (was, nearer) {
                 (_, true) => expected.forwards.push(forward.clone()),
                 (None, false) if tampered => {}

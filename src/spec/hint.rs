@@ -83,7 +83,11 @@ impl ProblemKind {
             ProblemKind::HostBits { net } => {
                 format!("write `{}`, or `{}` for the one address", net.trunc(), net.addr())
             }
-            ProblemKind::InvalidNumber { .. } => "write it in decimal digits".into(),
+            ProblemKind::InvalidNumber { text, most } => match text.parse::<u64>() {
+                Ok(number) if number > u64::from(*most) => format!("write `{most}` or less"),
+                Ok(0) => "leave the key out where there is no limit".into(),
+                _ => "write it in decimal digits".into(),
+            },
             ProblemKind::RoundedRate { nearest, .. } => format!("write `{nearest}`"),
             ProblemKind::InvalidPrefix { .. } => "write a short word".into(),
             ProblemKind::Twice { .. } => "keep one".into(),
@@ -92,15 +96,20 @@ impl ProblemKind {
             ProblemKind::WrongFamily { .. } => "IPv4 goes under `v4`, IPv6 under `v6`".into(),
             ProblemKind::OtherFamily { .. } => "a forward is of one family: give the other one of its own".into(),
             ProblemKind::NoSnat { family } => {
-                format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with the machine's own address, or `masquerade`, for {family}")
+                format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with this machine's own {family} address, or `masquerade`")
             }
             ProblemKind::AllowsNobody { .. } => {
                 "add one, or write `enabled: false`; `allow_from: [0.0.0.0/0]` is for everybody".into()
             }
             ProblemKind::TooManyPods { .. } => "put an internal load balancer in front of them".into(),
             ProblemKind::HairpinKeepsClients { .. } => "give this forward an address: `snat: 10.3.0.4`".into(),
-            ProblemKind::KeepsProbesOut { address } => {
-                format!("if the load balancer in front of this VM probes this port, add `{address}` to `allow_from`")
+            ProblemKind::KeepsProbesOut { address, allows } => {
+                let edit = if *allows {
+                    format!("add `{address}` to it")
+                } else {
+                    "leave that out of it".to_owned()
+                };
+                format!("if the load balancer in front of this VM probes this port, {edit}")
             }
             ProblemKind::ClientKept => {
                 "their subnet needs a route table whose default route has this VM as its next hop, and this VM's NIC \

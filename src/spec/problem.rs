@@ -200,7 +200,11 @@ pub enum ProblemKind {
     #[error("{address} is this pod's only until it restarts")]
     PodAddress { address: IpAddr },
     #[error("{address}, from where Azure's load balancer probes, is kept out")]
-    KeepsProbesOut { address: IpAddr },
+    KeepsProbesOut {
+        address: IpAddr,
+        /// Whether the list is one of those who may come.
+        allows: bool,
+    },
     #[error("targets see the client's own address, and answer it by their own routes")]
     ClientKept,
 }
