@@ -128,7 +128,7 @@ fn text(status: &Status, apply: &str) -> String {
     }
     out.push('\n');
     let header = [
-        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "LIVE",
+        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if !status.firewall.is_empty() {
@@ -194,6 +194,7 @@ fn row(row: &Row) -> Vec<String> {
         state,
         row.new.packets.to_string(),
         row.new.bytes.to_string(),
+        row.refused.packets.to_string(),
         row.connections
             .map_or("-".to_owned(), |count| count.to_string()),
     ]

@@ -6,7 +6,7 @@ mod fields;
 
 use std::collections::BTreeMap;
 
-use fields::{WAY, fields};
+use fields::{WAY, change, changes};
 use serde::Serialize;
 
 use crate::diff;
@@ -175,7 +175,7 @@ impl Comparison {
                 (None, false) if tampered => {}
                 (None, false) => self.added.push(ForwardLine::of(forward)),
                 (Some(was), false) => {
-                    changed.push((forward, field_changes(&was, forward)));
+                    changed.push((forward, changes(&was, forward)));
                     expected.forwards.push(was);
                 }
             }
@@ -244,13 +244,6 @@ fn distance(one: Option<&Vec<Place<'_>>>, other: Option<&Vec<Place<'_>>>) -> usi
     missing(one, other) + missing(other, one)
 }
 
-fn field_changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
-    let changes = fields(old).into_iter().zip(fields(new));
-    changes
-        .filter_map(|((name, from), (_, to))| change(name, &from, &to))
-        .collect()
-}
-
 /// Takes out what changes alike for every forward that says nothing of its own: that is a change
 /// of the firewall.
 fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Vec<FieldChange> {
@@ -261,14 +254,14 @@ fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Ve
             let mut changes = changes.iter();
             changes.find(|change| change.field == field.name()).cloned()
         };
-        let mut changes = changed
+        let mut alike = changed
             .iter()
             .filter(|(forward, _)| follows(forward))
             .map(|(_, changes)| change_of(changes));
-        let Some(Some(first)) = changes.next() else {
+        let Some(Some(first)) = alike.next() else {
             continue;
         };
-        if changes.all(|change| change.as_ref() == Some(&first)) {
+        if alike.all(|change| change.as_ref() == Some(&first)) {
             for (forward, changes) in changed.iter_mut() {
                 if follows(forward) {
                     changes.retain(|change| change.field != field.name());
@@ -301,14 +294,6 @@ fn policy_change(have: &Ruleset, want: &ForwardSet) -> Option<FieldChange> {
     let (policy, drops) = (have.forward_policy(), want.firewall.forward_policy);
     let sets = policy != Policy::Drop && drops == ForwardPolicy::Drop;
     sets.then(|| change(POLICY, policy.as_str(), Policy::Drop.as_str()))?
-}
-
-fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
-    (from != to).then(|| FieldChange {
-        field,
-        from: from.to_owned(),
-        to: to.to_owned(),
-    })
 }
 
 /// A rule and where it stands.

@@ -22,7 +22,7 @@ struct PerForward {
     value: fn(&Row) -> Option<u64>,
 }
 
-const PER_FORWARD: [PerForward; 3] = [
+const PER_FORWARD: [PerForward; 4] = [
     PerForward {
         name: "nvactl_forward_new_connections_total",
         kind: "counter",
@@ -34,6 +34,12 @@ const PER_FORWARD: [PerForward; 3] = [
         kind: "counter",
         help: "Bytes of the first packets of those connections.",
         value: |row| Some(row.new.bytes),
+    },
+    PerForward {
+        name: "nvactl_forward_refused_total",
+        kind: "counter",
+        help: "First packets that a forward's lists and limits have turned away.",
+        value: |row| Some(row.refused.packets),
     },
     PerForward {
         name: "nvactl_forward_connections",
@@ -67,11 +73,11 @@ impl Status {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
             for state in State::ALL {
-                let (forward, word, is) = (&row.name, state.word(), row.state == state);
-                let value = u64::from(is);
+                let (forward, protocol) = (&row.name, row.protocol);
+                let (word, value) = (state.word(), u64::from(row.state == state));
                 let _ = writeln!(
                     out,
-                    "{name}{{forward=\"{forward}\",state=\"{word}\"}} {value}"
+                    "{name}{{forward=\"{forward}\",protocol=\"{protocol}\",state=\"{word}\"}} {value}"
                 );
             }
         }
@@ -211,6 +217,7 @@ mod tests {
             target: "10.224.0.118:80".to_owned(),
             state,
             shadowed_by: None,
+            refused: Count::default(),
             new: Count {
                 packets: 7,
                 bytes: 420,

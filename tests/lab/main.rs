@@ -4,14 +4,17 @@ mod blackhole;
 mod confirm;
 mod diff;
 mod doctor;
+mod entrances;
 mod faults;
 mod flows;
+mod guards;
 mod lab;
 mod lifecycle;
 mod namespace;
 mod persistence;
 mod probe;
 mod scenarios;
+mod sharing;
 mod status;
 mod survey;
 mod sysctl;
@@ -48,6 +51,18 @@ macro_rules! on_both_backends {
 }
 
 on_both_backends! {
+    sharing::connections_are_shared_evenly,
+    sharing::a_client_keeps_its_pod,
+    guards::only_who_is_allowed_and_not_denied_comes_through,
+    guards::a_list_keeps_out_whatever_the_policy_is,
+    guards::a_list_of_ten_thousand_networks_is_exact,
+    guards::of_a_burst_only_what_the_limit_allows_passes,
+    guards::each_client_has_a_limit_of_its_own,
+    guards::no_more_connections_are_kept_than_allowed,
+    guards::a_flood_writes_no_more_lines_than_the_log_allows,
+    entrances::a_forward_is_open_where_it_says,
+    entrances::a_hairpin_is_reached_from_behind_and_from_the_firewall,
+    entrances::a_floating_ip_is_no_address_of_the_machine,
     scenarios::through_an_ilb,
     scenarios::straight_to_a_pod,
     scenarios::two_nics,
