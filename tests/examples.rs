@@ -37,10 +37,13 @@ fn example(name: &str) -> ForwardSet {
 }
 
 #[test]
-fn every_spec_is_sound_and_plans_three_rules_a_forward() {
+fn every_spec_is_sound_and_plans_three_rules_a_plain_forward() {
     for (name, text) in examples("") {
         let set =
             spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+        if name == "everything.yaml" {
+            continue;
+        }
         let rules: usize = plan(&set, Family::V4)
             .chains()
             .map(|(_, _, chain)| chain.rules.len())

@@ -293,10 +293,10 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 16);
+        assert_eq!(kinds.len(), 17);
         for line in [
-            "nvactl_forward_state{forward=\"dns.v2\",state=\"shadowed\"} 1",
-            "nvactl_forward_state{forward=\"dns.v2\",state=\"in_sync\"} 0",
+            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"shadowed\"} 1",
+            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
         ] {
