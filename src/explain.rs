@@ -173,9 +173,10 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
             ),
         },
         _ => {
-            let source = match forward.snat {
-                Snat::Addresses(range) => range.to_string(),
-                Snat::Masquerade | Snat::Client => format!("{egress}'s address"),
+            let (source, answered) = match forward.snat {
+                Snat::Addresses(range) => (range.to_string(), "the firewall"),
+                Snat::Masquerade => (format!("{egress}'s address"), "the firewall"),
+                Snat::Client => ("the client's own address".to_owned(), "the client"),
             };
             let to = destination(rule, forward);
             let target = to
@@ -183,7 +184,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 .map_or(to.as_str(), |(address, _)| address);
             format!(
                 "{name}: it leaves by {egress} with {source} as its source, so that {target} answers \
-                 the firewall"
+                 {answered}"
             )
         }
     }

@@ -181,26 +181,26 @@ fn accept_new(forward: &Forward, ingress: &Interface, to: &Destination, target: 
     Rule::new(matches, target)
 }
 
-/// With which source it leaves; none where the client keeps its own.
+/// With which source it leaves.
 pub fn hide_client(forward: &Forward) -> impl Iterator<Item = Rule> {
     let target = match forward.snat {
-        Snat::Addresses(range) => Some(Target::Snat(range)),
-        Snat::Masquerade => Some(Target::Masquerade),
-        Snat::Client => None,
+        Snat::Addresses(range) => Target::Snat(range),
+        Snat::Masquerade => Target::Masquerade,
+        // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
+        // machine, hides the client after all.
+        Snat::Client => Target::Accept,
     };
-    target.into_iter().flat_map(move |target| {
-        let each = forward.target.destinations.iter();
-        each.map(move |to| {
-            let way = [
-                Match::Destination(IpNet::from(to.address)),
-                Match::Egress(forward.egress.clone()),
-            ];
-            let matches = way
-                .into_iter()
-                .chain(transport(forward.protocol, forward.ports_at(to), false))
-                .chain([came_by_listener(forward), comment(forward)]);
-            Rule::new(matches, target.clone())
-        })
+    let each = forward.target.destinations.iter();
+    each.map(move |to| {
+        let way = [
+            Match::Destination(IpNet::from(to.address)),
+            Match::Egress(forward.egress.clone()),
+        ];
+        let matches = way
+            .into_iter()
+            .chain(transport(forward.protocol, forward.ports_at(to), false))
+            .chain([came_by_listener(forward), comment(forward)]);
+        Rule::new(matches, target.clone())
     })
 }
 
