@@ -207,9 +207,10 @@ fn shared(rule: &Rule) -> Option<String> {
 /// What a rule of the filter table keeps out, if it is not there to accept.
 fn refusal(rule: &Rule, target: &Target) -> Option<String> {
     if let Target::Jump(chain) = target {
-        return Some(match chain.as_str().starts_with(DENY) {
-            true => "who is denied is turned away".to_owned(),
-            false => "who is not allowed is turned away".to_owned(),
+        return Some(if chain.as_str().starts_with(DENY) {
+            "who is denied is turned away".to_owned()
+        } else {
+            "who is not allowed is turned away".to_owned()
         });
     }
     rule.matches.iter().find_map(|condition| match condition {

@@ -17,7 +17,7 @@ pub struct Limit {
 const DEFAULT_BURST: u32 = 5;
 
 /// Time between two packets, in 10,000ths of a second (`XT_LIMIT_SCALE` in
-/// linux/netfilter/xt_limit.h).
+/// `linux/netfilter/xt_limit.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Rate(u32);
 
@@ -66,7 +66,7 @@ impl Limit {
 
 impl fmt::Display for Rate {
     /// In the longest time that says it exactly enough (`print_rate` in
-    /// extensions/libxt_limit.c).
+    /// `extensions/libxt_limit.c`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let between = self.0;
         let ends =
@@ -99,7 +99,7 @@ pub struct HashLimit {
     pub burst: u32,
     pub each_source: bool,
     /// The kernel's table of this name keeps the rate that it was made with for as long as any
-    /// rule uses it (`htable_find_get` in net/netfilter/xt_hashlimit.c): another rate needs another
+    /// rule uses it (`htable_find_get` in `net/netfilter/xt_hashlimit.c)`: another rate needs another
     /// name.
     pub name: Box<str>,
 }

@@ -251,8 +251,8 @@ fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Ve
     for field in WAY {
         let follows = |forward: &Forward| field.usual(forward, want);
         let change_of = |changes: &[FieldChange]| {
-            let mut changes = changes.iter();
-            changes.find(|change| change.field == field.name()).cloned()
+            let mut each = changes.iter();
+            each.find(|change| change.field == field.name()).cloned()
         };
         let mut alike = changed
             .iter()

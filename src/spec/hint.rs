@@ -49,7 +49,8 @@ impl ProblemKind {
             ProblemKind::WrongType { key: "forward", .. } => {
                 "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
             }
-            ProblemKind::WrongType { key, .. } => format!("write `{key}: {}`", example(key)),
+            ProblemKind::EmptyList { key: "pod" } => "to switch the forward off, write `enabled: false`".into(),
+            ProblemKind::WrongType { key, .. } | ProblemKind::EmptyList { key } => format!("write `{key}: {}`", example(key)),
             ProblemKind::UnknownWord { text, known } => did_you_mean(text, known),
             ProblemKind::UnknownCode { text } if text == "takes-ssh" => {
                 "`takes-ssh` is silenced by the forward that takes it".into()
@@ -91,8 +92,6 @@ impl ProblemKind {
             ProblemKind::RoundedRate { nearest, .. } => format!("write `{nearest}`"),
             ProblemKind::InvalidPrefix { .. } => "write a short word".into(),
             ProblemKind::Twice { .. } => "keep one".into(),
-            ProblemKind::EmptyList { key: "pod" } => "to switch the forward off, write `enabled: false`".into(),
-            ProblemKind::EmptyList { key } => format!("write `{key}: {}`", example(key)),
             ProblemKind::WrongFamily { .. } => "IPv4 goes under `v4`, IPv6 under `v6`".into(),
             ProblemKind::OtherFamily { .. } => "a forward is of one family: give the other one of its own".into(),
             ProblemKind::NoSnat { family } => {

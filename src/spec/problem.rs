@@ -235,8 +235,9 @@ impl ProblemKind {
             ProblemKind::InvalidInterface(_) => Code::InvalidInterface,
             ProblemKind::InvalidPort(_) => Code::InvalidPort,
             ProblemKind::InvalidSnat { .. } => Code::InvalidSnat,
-            ProblemKind::InvalidAddress { .. } => Code::InvalidAddress,
-            ProblemKind::NoBrackets { .. } => Code::InvalidAddress,
+            ProblemKind::InvalidAddress { .. } | ProblemKind::NoBrackets { .. } => {
+                Code::InvalidAddress
+            }
             ProblemKind::InvalidNet { .. } | ProblemKind::HostBits { .. } => Code::InvalidNet,
             ProblemKind::InvalidNumber { .. } | ProblemKind::RoundedRate { .. } => {
                 Code::InvalidNumber

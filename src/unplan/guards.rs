@@ -86,10 +86,8 @@ impl<'r> Lists<'r> {
                 _ => None,
             });
             match &rule.target {
-                Some(Target::Goto(next)) if is_list(next) => {
-                    if depth > 0 {
-                        self.collect(next, nets, refused, depth - 1);
-                    }
+                Some(Target::Goto(next)) if is_list(next) && depth > 0 => {
+                    self.collect(next, nets, refused, depth - 1);
                 }
                 Some(Target::Return) if allows => nets.extend(source),
                 Some(target) if !allows || source.is_none() => {
