@@ -49,7 +49,7 @@ fn listener() -> SocketAddr {
 
 /// Five standard deviations of a fair draw: 3,000 connections, each with one in three.
 pub fn connections_are_shared_evenly(backend: Backend) {
-    const CONNECTIONS: usize = 3000;
+    const CONNECTIONS: u32 = 3000;
     let lab = lab(backend, "random");
     let client: IpAddr = crate::lab::CLIENT.parse().expect("an address");
     let names: Vec<String> = lab
@@ -60,7 +60,7 @@ pub fn connections_are_shared_evenly(backend: Backend) {
         *counts.entry(name).or_default() += 1.0;
     }
     let share = 1.0 / 3.0;
-    let expected = CONNECTIONS as f64 * share;
+    let expected = f64::from(CONNECTIONS) * share;
     let deviation = (expected * (1.0 - share)).sqrt();
     assert_eq!(counts.len(), PODS.len(), "{counts:?}");
     for count in counts.values() {
