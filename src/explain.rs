@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::limit::Whose;
 use crate::line::Line;
 use crate::net::{Family, Host};
 use crate::plan::{ALLOW, DENY, FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
@@ -217,7 +218,7 @@ fn refusal(rule: &Rule, target: &Target) -> Option<String> {
         Match::HashLimit(limit) => Some(format!(
             "more than {} new connections a second{}, {} at once, are turned away",
             limit.per_second.times(),
-            of_each(limit.each_source),
+            of_each(limit.of != Whose::All),
             limit.burst
         )),
         Match::ConnLimit(limit) => Some(format!(

@@ -75,7 +75,7 @@ pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
     let bodies = [
         passing,
         forwards().flat_map(forward::translate).collect(),
-        forwards().flat_map(forward::hide_client).collect(),
+        forwards().flat_map(forward::leave).collect(),
         forwards().flat_map(forward::translate_own).collect(),
     ];
 
