@@ -87,7 +87,7 @@ pub fn switch(family: Family) -> &'static str {
 ///
 /// Of IPv4 `conf.all.forwarding` is the same switch as `ip_forward` under another name, and an
 /// interface has one of its own (net/ipv4/devinet.c). Of IPv6 only the common one decides what is
-/// forwarded (`ip6_forward` in net/ipv6/ip6_output.c); an interface's own says whether the machine is
+/// forwarded (`ip6_forward` in `net/ipv6/ip6_output.c`); an interface's own says whether the machine is
 /// a router to those on it.
 #[must_use]
 pub fn assignments(family: Family, file: &Path, text: &str) -> Vec<Assignment> {

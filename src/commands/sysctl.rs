@@ -149,7 +149,9 @@ fn warn_of_routers(console: &mut Console) {
         console.warn(format_args!(
             "the IPv6 default route by {interface} comes from a router's advertisement, and goes now: \
              a machine that forwards takes none; to have it come back with the next one: \
-             sysctl -w net.ipv6.conf.{name}.accept_ra=2, and the same in a file of /etc/sysctl.d"
+             sysctl -w net.ipv6.conf.{name}.accept_ra=2, and for the next boot the same in a file \
+             beside {}",
+            sysctl::OWN_FILE
         ));
     }
 }
