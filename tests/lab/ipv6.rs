@@ -68,7 +68,7 @@ pub fn both_families_are_forwarded(backend: Backend) {
     // The client itself, where the targets' own way back leads through the firewall.
     lab.apply(&BOTH.replace("\"fd00:3::4\"}", "none}"));
     lab.pod
-        .run("ip -6 route replace 2001:db8:51::10 via fd00:224::1");
+        .run("ip -6 route replace 2001:db8:51::10 via fd00:224::2");
     lab.vnet
         .run("ip -6 rule add iif pod to 2001:db8:51::10 lookup 100");
     assert_eq!(lab.tcp(FIREWALL_V6, 49182), answer("pod", CLIENT_V6));

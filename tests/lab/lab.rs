@@ -84,14 +84,13 @@ impl Lab {
             (&lab.client, "client", "2001:db8:51::1", CLIENT_V6),
             (&lab.firewall, "fw0", "fd00:3::1", FIREWALL_V6),
             (&lab.ilb, "ilb", "fd00:224::1", ILB_V6),
-            (&lab.pod, "pod", "fd00:224::1", POD_V6),
+            (&lab.pod, "pod", "fd00:224::2", POD_V6),
         ] {
-            // Nobody is asked first whether an address is taken, so it can be used at once.
             lab.vnet
-                .run(&format!("ip -6 address add {router}/128 dev {link} nodad"));
+                .run(&format!("ip -6 address add {router}/128 dev {link}"));
             lab.vnet
                 .run(&format!("ip -6 route add {address}/128 dev {link}"));
-            host.run(&format!("ip -6 address add {address}/128 dev eth0 nodad"));
+            host.run(&format!("ip -6 address add {address}/128 dev eth0"));
             host.run(&format!("ip -6 route add {router} dev eth0"));
             host.run(&format!("ip -6 route add default via {router}"));
         }
