@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::net::Family;
+
 /// Which iptables programs are called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,18 +29,20 @@ impl Backend {
         }
     }
 
-    /// The name of one of the programs: `iptables`, `iptables-save` or `iptables-restore`.
+    /// The name that one of the programs `iptables`, `iptables-save` and `iptables-restore` has for
+    /// a family.
     #[must_use]
-    pub fn program(self, plain: &str) -> String {
+    pub fn program(self, family: Family, plain: &str) -> String {
+        let iptables = iptables(family);
         match self {
-            Backend::Auto => plain.to_owned(),
+            Backend::Auto => plain.replacen("iptables", iptables, 1),
             Backend::Nft | Backend::Legacy => {
-                plain.replacen("iptables", &format!("iptables-{self}"), 1)
+                plain.replacen("iptables", &format!("{iptables}-{self}"), 1)
             }
         }
     }
 
-    /// The backend that `iptables --version` names: `iptables v1.8.9 (nf_tables)`, `(legacy)`, and no
+    /// The backend that `--version` names: `iptables v1.8.9 (nf_tables)`, `(legacy)`, and no
     /// word at all before 1.8, which is legacy. `None` for what no iptables says.
     #[must_use]
     pub fn of_version(version: &str) -> Option<Self> {
@@ -46,7 +50,7 @@ impl Backend {
         match version.split_once('(') {
             Some((_, "nf_tables)")) => Some(Backend::Nft),
             Some((_, "legacy)")) => Some(Backend::Legacy),
-            None if version.starts_with("iptables v1.") => Some(Backend::Legacy),
+            None if is_version(version) => Some(Backend::Legacy),
             _ => None,
         }
     }
@@ -59,6 +63,23 @@ impl Backend {
             Backend::Nft | Backend::Auto => Backend::Legacy,
         }
     }
+}
+
+/// The plain name of a family's iptables.
+#[must_use]
+pub fn iptables(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+fn is_version(words: &str) -> bool {
+    let mut names = Family::ALL.into_iter().map(iptables);
+    names.any(|name| {
+        let rest = words.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(" v1."))
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -92,6 +113,8 @@ mod tests {
             ("iptables v1.8.9 (nf_tables)\n", Some(Backend::Nft)),
             ("iptables v1.8.9 (legacy)\n", Some(Backend::Legacy)),
             ("iptables v1.6.1\n", Some(Backend::Legacy)),
+            ("ip6tables v1.8.9 (nf_tables)\n", Some(Backend::Nft)),
+            ("ip6tables v1.6.1\n", Some(Backend::Legacy)),
             ("iptables v1.9 (bpf)\n", None),
             ("busybox\n", None),
             ("", None),
@@ -101,9 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_named_by_backend() {
-        assert_eq!(Backend::Auto.program("iptables-save"), "iptables-save");
-        assert_eq!(Backend::Nft.program("iptables-save"), "iptables-nft-save");
-        assert_eq!(Backend::Legacy.program("iptables"), "iptables-legacy");
+    fn programs_are_named_by_backend_and_family() {
+        for (backend, family, plain, name) in [
+            (Backend::Auto, Family::V4, "iptables-save", "iptables-save"),
+            (
+                Backend::Nft,
+                Family::V4,
+                "iptables-save",
+                "iptables-nft-save",
+            ),
+            (Backend::Legacy, Family::V4, "iptables", "iptables-legacy"),
+            (Backend::Auto, Family::V6, "iptables-save", "ip6tables-save"),
+            (
+                Backend::Nft,
+                Family::V6,
+                "iptables-restore",
+                "ip6tables-nft-restore",
+            ),
+            (Backend::Legacy, Family::V6, "iptables", "ip6tables-legacy"),
+        ] {
+            assert_eq!(backend.program(family, plain), name);
+        }
     }
 }

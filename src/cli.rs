@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::backend::Backend;
+use crate::net::Family;
 use crate::probe::Expect;
 use crate::spec::{Code, CodeError, Severity};
 
@@ -68,7 +69,8 @@ Exit codes: 0 sound; 1 a denied warning; 2 an error.")]
     #[command(after_help = "\
 Examples:
   nvactl render forward.yaml
-  nvactl render forward.yaml -o /etc/iptables/rules.v4")]
+  nvactl render forward.yaml -o /etc/iptables/rules.v4
+  nvactl render forward.yaml --family v6 -o /etc/iptables/rules.v6")]
     Render(Render),
     /// Load the plan into the kernel, beside the rules of others.
     ///
@@ -162,19 +164,21 @@ Examples:
 
 Exit codes: 0 nothing speaks against any; 1 some are refused, silent or not as expected; 2 an error.")]
     Probe(Probe),
-    /// Show or set the kernel's IPv4 forwarding.
+    /// Show or set the kernel's forwarding: IPv4, and IPv6 where nvactl has rules of it.
     #[command(after_help = "\
 Examples:
   nvactl sysctl status
-  sudo nvactl sysctl enable --persist")]
+  sudo nvactl sysctl enable --persist
+  sudo nvactl sysctl enable --ipv6")]
     Sysctl {
         #[command(subcommand)]
         action: Sysctl,
     },
-    /// Write the live IPv4 rules to the file that iptables-persistent loads at boot.
+    /// Write the live rules to the files that iptables-persistent loads at boot.
     ///
-    /// Every table, other programs' rules included. The old file is kept beside it as .bak, and the
-    /// new one replaces it only after iptables-restore has accepted it.
+    /// Every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
+    /// kept beside it as .bak, and the new one replaces it only after iptables-restore has accepted
+    /// it.
     #[command(after_help = "\
 Examples:
   sudo nvactl persist forward.yaml
@@ -255,6 +259,10 @@ pub struct Render {
     #[command(flatten)]
     pub spec: Spec,
 
+    /// Which family's rules: v4 for iptables-restore, v6 for ip6tables-restore [default: v4].
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
+
     /// Write to FILE instead, atomically and with mode 0640.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -330,6 +338,10 @@ pub struct Diff {
     /// What to compare with: `live`, another spec, or a file with iptables-save text.
     #[arg(long, value_name = "live|FILE", default_value = "live")]
     pub against: Against,
+
+    /// Compare only one family [default: what the rules compared with are, else both].
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
 
     /// Show the rules as a unified diff, too.
     #[arg(long)]
@@ -481,6 +493,13 @@ pub enum ProbeFormat {
     Json,
 }
 
+/// A family, as `v4` or `v6`.
+fn family(text: &str) -> Result<Family, String> {
+    let mut all = Family::ALL.into_iter();
+    all.find(|family| family.as_str() == text)
+        .ok_or_else(|| "not one of v4, v6".to_owned())
+}
+
 /// A time in seconds that a try may take.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -514,11 +533,14 @@ pub enum RemovedPolicy {
 pub enum Sysctl {
     /// Show the running value, interfaces that contradict it, and the files that set it at boot.
     #[command(after_help = "Example:\n  nvactl sysctl status")]
-    Status,
-    /// Turn IPv4 forwarding on.
+    Status(Ipv6),
+    /// Turn forwarding on.
+    ///
+    /// With IPv6 forwarding on, the kernel takes no more routes from advertisements of routers, and
+    /// drops those it has, unless `accept_ra` is 2 on their interface.
     #[command(after_help = "Example:\n  sudo nvactl sysctl enable --persist")]
     Enable(SetSysctl),
-    /// Turn IPv4 forwarding off.
+    /// Turn forwarding off.
     #[command(after_help = "Example:\n  sudo nvactl sysctl disable")]
     Disable(SetSysctl),
 }
@@ -528,6 +550,16 @@ pub struct SetSysctl {
     /// Keep it over a reboot, in /etc/sysctl.d/99-nvactl.conf.
     #[arg(long)]
     pub persist: bool,
+
+    #[command(flatten)]
+    pub ipv6: Ipv6,
+}
+
+#[derive(Debug, Args)]
+pub struct Ipv6 {
+    /// IPv6 too, even where no rules of nvactl's are known of.
+    #[arg(long)]
+    pub ipv6: bool,
 }
 
 #[derive(Debug, Args)]
@@ -538,7 +570,12 @@ pub struct Persist {
     /// Left out, nothing is compared.
     pub spec: Option<PathBuf>,
 
-    /// Write to FILE instead of /etc/iptables/rules.v4.
+    /// Keep only this family's rules.
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
+
+    /// Write to FILE instead of /etc/iptables/rules.v4 or rules.v6; takes --family where there are
+    /// rules of both.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::backend::iptables;
+use crate::net::Family;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, TableName};
 use crate::token::{shell_word, tokens};
@@ -44,8 +46,8 @@ impl Line<'_> {
 
     /// The command that does the same by hand, quoted for a POSIX shell.
     #[must_use]
-    pub fn as_command(&self, table: TableName) -> String {
-        let mut command = String::from("iptables");
+    pub fn as_command(&self, family: Family, table: TableName) -> String {
+        let mut command = String::from(iptables(family));
         if table != TableName::Filter {
             command.push_str(" -t ");
             command.push_str(table.as_str());

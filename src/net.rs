@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use serde::Serialize;
 use thiserror::Error;
 
 /// The name of a network interface: 1 to 15 of `[A-Za-z0-9_.-]` (IFNAMSIZ is 16 with the NUL).
@@ -258,7 +259,8 @@ impl fmt::Display for Protocol {
 }
 
 /// An address family. Each has tables of its own, and programs of its own that load them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     V4,
     V6,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::foreign::DEEPEST;
 use crate::line::Line;
-use crate::net::{Interface, PortRange, Protocol};
+use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{CtState, Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet, Name, Snat};
@@ -32,14 +32,15 @@ impl Rival<'_> {
 
     /// The command that takes it out.
     #[must_use]
-    pub fn removal(&self) -> String {
-        Line::Delete(self.chain, self.rule).as_command(self.table)
+    pub fn removal(&self, family: Family) -> String {
+        Line::Delete(self.chain, self.rule).as_command(family, self.table)
     }
 }
 
 /// Foreign rules that already forward what the spec forwards, as a person types them by hand or
 /// another program writes them: the translation of a listen port, and the ACCEPT and SNAT that go
 /// with it. They are nvactl's to name, never to remove.
+/// `set` is of the family that `have` is of.
 ///
 /// The walk follows jumps, and a rule asks what the rules that led to it asked. Conditions that
 /// nvactl does not interpret are taken to hold: a rule for some clients only is a rival all the same.

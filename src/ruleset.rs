@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::line::Line;
 use crate::rule::Rule;
 
-/// Everything that was planned, or parsed, or found loaded; IPv4.
+/// Everything that was planned, or parsed, or found loaded, of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub tables: BTreeMap<TableName, Table>,

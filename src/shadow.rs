@@ -59,12 +59,12 @@ impl Shadow<'_> {
 
     /// The command that takes it out of the way.
     #[must_use]
-    pub fn removal(&self) -> String {
+    pub fn removal(&self, family: Family) -> String {
         match self.rule {
             Some(rule) => Line::Delete(self.chain, rule),
             None => Line::SetPolicy(self.chain, Policy::Accept),
         }
-        .as_command(self.table)
+        .as_command(family, self.table)
     }
 
     /// The program that wrote it, by its chain.

@@ -1,10 +1,10 @@
-//! The lines of sysctl files that concern IPv4 forwarding.
+//! The lines of sysctl files that concern forwarding.
 
 use std::path::{Path, PathBuf};
 
-use crate::net::Interface;
+use crate::net::{Family, Interface};
 
-/// One line that sets IPv4 forwarding for all interfaces.
+/// One line that sets forwarding, for all interfaces or one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     pub file: PathBuf,
@@ -17,7 +17,7 @@ pub struct Assignment {
     pub on: bool,
 }
 
-/// Every line that sets IPv4 forwarding at boot, in the order of reading.
+/// Every line that sets a family's forwarding at boot, in the order of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AtBoot {
     /// Of the folders of drop-ins, which every program reads.
@@ -73,11 +73,28 @@ impl AtBoot {
     }
 }
 
-/// The lines of one file that set IPv4 forwarding, in order. `conf.all.forwarding` is the same
-/// switch as `ip_forward` under another name (net/ipv4/devinet.c), a pattern reaches it too, and all
-/// may be written with slashes (sysctl.d(5)). A value that is no number the kernel refuses.
+/// The switch that turns a family's forwarding on.
 #[must_use]
-pub fn assignments(file: &Path, text: &str) -> Vec<Assignment> {
+pub fn switch(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+/// The lines of one file that set a family's forwarding, in order. A pattern reaches the switch too,
+/// and all may be written with slashes (sysctl.d(5)). A value that is no number the kernel refuses.
+///
+/// Of IPv4 `conf.all.forwarding` is the same switch as `ip_forward` under another name, and an
+/// interface has one of its own (net/ipv4/devinet.c). Of IPv6 only the common one decides what is
+/// forwarded (`ip6_forward` in `net/ipv6/ip6_output.c`); an interface's own says whether the machine is
+/// a router to those on it.
+#[must_use]
+pub fn assignments(family: Family, file: &Path, text: &str) -> Vec<Assignment> {
+    let conf = match family {
+        Family::V4 => "net.ipv4.conf.",
+        Family::V6 => "net.ipv6.conf.",
+    };
     text.lines()
         .enumerate()
         .filter_map(|(n, line)| {
@@ -85,17 +102,12 @@ pub fn assignments(file: &Path, text: &str) -> Vec<Assignment> {
             // A leading `-` says that a failure to set it does not matter.
             let key = key.trim().trim_start_matches('-').trim();
             let name = key.replace('/', ".");
-            let one = name
-                .strip_prefix("net.ipv4.conf.")
-                .and_then(|name| name.strip_suffix(".forwarding"))
-                .filter(|name| !matches!(*name, "all" | "*" | "default"));
-            let concerns = one.is_some()
-                || matches!(
-                    name.as_str(),
-                    "net.ipv4.ip_forward"
-                        | "net.ipv4.conf.all.forwarding"
-                        | "net.ipv4.conf.*.forwarding"
-                );
+            let of = name
+                .strip_prefix(conf)
+                .and_then(|name| name.strip_suffix(".forwarding"));
+            let of_all = name == switch(family) || matches!(of, Some("all" | "*"));
+            let one = of.filter(|name| !matches!(*name, "all" | "*" | "default"));
+            let concerns = of_all || (one.is_some() && family == Family::V4);
             let number = value.split_ascii_whitespace().next()?;
             let number: i64 = number.parse().ok()?;
             concerns.then(|| Assignment {
@@ -125,12 +137,18 @@ net.ipv4.ip_forward_use_pmtu = 1
 net.ipv4.conf.*.forwarding = 0 # off
 net.ipv4.ip_forward = yes
 net.ipv6.conf.all.forwarding = 1
+net.ipv6.conf.eth0.forwarding = 0
+net/ipv6/conf/*/forwarding = 0
 ";
-        let found: Vec<(usize, bool)> = assignments(Path::new("x.conf"), text)
-            .iter()
-            .map(|assignment| (assignment.line, assignment.on))
-            .collect();
-        assert_eq!(found, [(3, true), (4, false), (5, true), (7, false)]);
+        let found = |family| -> Vec<(usize, bool)> {
+            let found = assignments(family, Path::new("x.conf"), text);
+            found.iter().map(|line| (line.line, line.on)).collect()
+        };
+        assert_eq!(
+            found(Family::V4),
+            [(3, true), (4, false), (5, true), (7, false)]
+        );
+        assert_eq!(found(Family::V6), [(9, true), (11, false)]);
     }
 
     #[test]
@@ -142,7 +160,7 @@ net/ipv4/conf/eth1.5/forwarding=0
 net.ipv4.conf.default.forwarding=0
 ";
         let boot = AtBoot {
-            drop_ins: assignments(Path::new("x.conf"), text),
+            drop_ins: assignments(Family::V4, Path::new("x.conf"), text),
             ..AtBoot::default()
         };
         assert_eq!(boot.winner().map(|line| line.line), Some(1));
@@ -159,7 +177,7 @@ net.ipv4.conf.default.forwarding=0
     fn who_reads_last_decides_and_who_does_not_read_it_is_told_apart() {
         let line = |file: &str, on: bool| {
             let text = format!("net.ipv4.ip_forward={}", u8::from(on));
-            assignments(Path::new(file), &text)
+            assignments(Family::V4, Path::new(file), &text)
         };
         let mut boot = AtBoot::default();
         assert_eq!(boot.winner(), None);

@@ -2,18 +2,21 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, confirm, connections, counted, load_spec, names};
+use super::{
+    Console, Exit, Host, confirm, connections, counted, families, load_spec, names, policy, remove,
+};
 use crate::cli::Apply;
-use crate::diff::{self, Changes};
+use crate::diff::Changes;
 use crate::flow::{Flow, stale};
 use crate::foreign;
 use crate::host::pending::{self, Decision, Pending};
+use crate::host::persistence::note_v6;
 use crate::host::survey::{resolved, survey};
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
 use crate::net::Family;
-use crate::plan::plan;
+use crate::per_family::{changes, planned};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
@@ -25,30 +28,38 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     source.trusted()?;
     host::require_root("apply")?;
-    let want = plan(&set, Family::V4);
     let state = on.state()?;
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
+    let families = families(Some(&set), Some(&state));
+    let want = planned(&set, families);
     let iptables = on.iptables(args.lock_timeout);
-    let live = iptables.read()?;
-    let surroundings = survey(&iptables)?;
-    let changes = diff::changes(&live.ruleset, &want);
-    announce_policy(&changes, console);
+    let live = iptables.read_all(families)?;
+    let live = live.map(|_, live| &live.ruleset);
+    let surroundings = survey(&iptables, families)?;
+    let changes = changes(&live, &want);
+    for (family, changes) in changes.iter() {
+        announce_policy(family, changes, console);
+    }
     for warning in surroundings {
         console.warn(warning);
     }
-    if let Some((_, chain, rule)) = foreign::reference(&live.ruleset) {
-        console.warn(format_args!(
-            "a rule that is not nvactl's leads to one of its chains: {}",
-            Line::Append(chain, rule)
-        ));
+    for (family, live) in live.iter() {
+        if let Some((_, chain, rule)) = foreign::reference(live) {
+            console.warn(format_args!(
+                "a rule that is not nvactl's leads to one of its chains: {}",
+                Line::Append(chain, rule)
+            ));
+        }
+        warn_of_rivals(family, live, &set.of(family), console);
     }
-    warn_of_rivals(&live.ruleset, &set, console);
-    let flows = connections::read(args.flush_stale)?;
-    if changes.forward_policy().is_some() {
-        connections::warn_of_cut(&flows, &live.ruleset, &set, console);
+    let flows = connections::read(families, args.flush_stale)?;
+    for (family, changes) in changes.iter() {
+        if let (Some(_), Some(live)) = (changes.forward_policy(), live.get(family)) {
+            connections::warn_of_cut(family, &flows, live, &set, console);
+        }
     }
-    let once = connections::once_led(Some(&state), &live.ruleset)?;
+    let once = connections::once_led(Some(&state), &live)?;
     let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
     warn_of_sysctl(&set, console)?;
 
@@ -58,6 +69,9 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     if changes.is_empty() {
         console.say(format_args!("{name}: no changes"));
+        if !args.dry_run {
+            note_v6(&state, live.v6);
+        }
         let would = args.dry_run && args.flush_stale && !outdated.is_empty();
         return Ok(match args.dry_run {
             true if would => Exit::Differs,
@@ -80,7 +94,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         state: &state,
         lock: &lock,
         iptables: &iptables,
-        before: &live.ruleset,
+        before: &live,
         want: &want,
         action: format!("apply {name}"),
         trial: !args.no_trial,
@@ -96,9 +110,15 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     drop(lock);
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
+    if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
+        if before.forward_policy() == Policy::Drop {
+            remove::say_policy_stays(Family::V6, console);
+        }
+        remove::warn_of_rules_file(Family::V6, console);
+    }
     let Some(pending) = pending else {
         // Some may have been made while the rules were being loaded.
-        let flows = connections::read(args.flush_stale)?;
+        let flows = connections::read(families, args.flush_stale)?;
         let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
         let exit = connections::flush(&outdated, args.flush_stale, console);
         console.note("this holds until the next boot; `nvactl persist` keeps it");
@@ -118,7 +138,7 @@ fn commit_guarded(
     let mut pending = Pending::new(
         transaction.remembered()?,
         transaction.want,
-        resolved(transaction.iptables),
+        resolved(transaction.iptables, transaction.want.families()),
         seconds,
     )?;
     pending.flush_stale = args.flush_stale;
@@ -150,20 +170,23 @@ fn commit_guarded(
 }
 
 /// The one change that can cut off what nvactl does not know of: it comes first.
-fn announce_policy(changes: &Changes<'_>, console: &mut Console) {
+fn announce_policy(family: Family, changes: &Changes<'_>, console: &mut Console) {
     if changes.forward_policy() == Some((Policy::Accept, Policy::Drop)) {
-        console.say(format_args!("the FORWARD policy goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"));
+        console.say(format_args!(
+            "the {} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded",
+            policy(family)
+        ));
     }
 }
 
-fn warn_of_rivals(live: &Ruleset, set: &ForwardSet, console: &mut Console) {
+fn warn_of_rivals(family: Family, live: &Ruleset, set: &ForwardSet, console: &mut Console) {
     let rivals = rival::rivals(live, set);
     for rival in rivals.iter().take(MOST_RIVALS) {
         console.warn(format_args!(
             "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
             names(rival.forwards.iter().map(|name| name.as_str())),
             rival.line(),
-            rival.removal()
+            rival.removal(family)
         ));
     }
     if rivals.len() > MOST_RIVALS {
@@ -173,7 +196,13 @@ fn warn_of_rivals(live: &Ruleset, set: &ForwardSet, console: &mut Console) {
 }
 
 fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
-    if !sysctl::ip_forward()? {
+    if set.has(Family::V6) && !sysctl::forwards(Family::V6)? {
+        console.warn(
+            "net.ipv6.conf.all.forwarding is 0: the kernel forwards no IPv6; \
+             to turn it on: nvactl sysctl enable --persist --ipv6",
+        );
+    }
+    if !sysctl::forwards(Family::V4)? {
         console.warn(
             "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
              to turn it on: nvactl sysctl enable --persist",

@@ -8,17 +8,25 @@ use crate::host::pending::Pending;
 use crate::host::state::State;
 use crate::host::{conntrack, network};
 use crate::listeners::Listeners;
+use crate::net::{Family, Host};
 use crate::parse;
+use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::unplan;
 
 /// The connections of the machine. Without the program for it nothing is said of them, unless some
 /// are to be deleted.
-pub fn read(needed: bool) -> Result<Vec<Flow>> {
-    match conntrack::flows() {
+pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>> {
+    let flows = PerFamily::try_new(families, conntrack::flows);
+    match flows {
         Err(error) if needed => Err(error.into()),
-        flows => Ok(flows.unwrap_or_default()),
+        Err(_) => Ok(Vec::new()),
+        Ok(flows) => Ok(flows
+            .v4
+            .into_iter()
+            .chain(flows.v6.into_iter().flatten())
+            .collect()),
     }
 }
 
@@ -26,10 +34,18 @@ pub fn read(needed: bool) -> Result<Vec<Flow>> {
 const MOST_FLOWS: usize = 3;
 
 /// Connections go on when FORWARD begins to drop, and are missed only when they are made again.
-pub fn warn_of_cut(flows: &[Flow], live: &Ruleset, set: &ForwardSet, console: &mut Console) {
+pub fn warn_of_cut(
+    family: Family,
+    flows: &[Flow],
+    live: &Ruleset,
+    set: &ForwardSet,
+    console: &mut Console,
+) {
     let own = network::links();
     let is_own = |address| own.owner(address).is_some();
-    let forwarded = |flow: &&Flow| !is_own(flow.source) && !is_own(flow.reply_source);
+    let forwarded = |flow: &&Flow| {
+        Family::of(flow.source) == family && !is_own(flow.source) && !is_own(flow.reply_source)
+    };
     let mut closed = live.clone();
     closed
         .chain_mut(TableName::Filter, ChainName::Forward)
@@ -64,8 +80,9 @@ fn described(flows: &[&Flow]) -> String {
         let translated = if destination == reply_source {
             String::new()
         } else {
-            format!(" → {reply_source}:{reply_port}")
+            format!(" → {}:{reply_port}", Host(*reply_source))
         };
+        let destination = Host(*destination);
         format!("{protocol} {source} → {destination}:{destination_port}{translated}")
     });
     let shown = shown.collect::<Vec<_>>().join(", ");
@@ -76,14 +93,20 @@ fn described(flows: &[&Flow]) -> String {
 }
 
 /// The forwards of the live rules and of the states before: what may have led a connection.
-pub fn once_led(state: Option<&State>, live: &Ruleset) -> Result<Vec<ForwardSet>> {
-    let mut once: Vec<ForwardSet> = unplan(live).into_iter().collect();
+pub fn once_led(state: Option<&State>, live: &PerFamily<&Ruleset>) -> Result<Vec<ForwardSet>> {
+    let live = live.iter().filter_map(|(_, live)| unplan(live));
+    let mut once: Vec<ForwardSet> = live.collect();
     let remembered = state.map_or(Ok(Vec::new()), State::remembered)?;
-    for before in remembered {
-        // A state that cannot be read has led nothing that can be told.
-        once.extend(parse::parse(&before.rules).ok().as_ref().and_then(unplan));
+    for before in &remembered {
+        let owned = before.owned();
+        once.extend(owned.iter().filter_map(|(_, owned)| led(&owned.rules)));
     }
     Ok(once)
+}
+
+/// The forwards of a text that was kept. One that cannot be read has led nothing that can be told.
+fn led(rules: &str) -> Option<ForwardSet> {
+    unplan(&parse::parse(rules).ok()?)
 }
 
 pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
@@ -103,15 +126,19 @@ pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
 
 /// Once a change has been decided on: those that lead to where the rules that stay lead no more.
 pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Result<Exit> {
-    let flows = read(decided.flush_stale)?;
-    let live = decided.iptables().read()?.ruleset;
+    let families = decided.families();
+    let flows = read(families, decided.flush_stale)?;
+    let live = decided.iptables().read_all(families)?;
+    let live = live.map(|_, live| &live.ruleset);
     let mut once = once_led(Some(state), &live)?;
-    once.extend(parse::parse(&decided.want).ok().as_ref().and_then(unplan));
-    let nothing = |set: &ForwardSet| ForwardSet {
-        forwards: Vec::new(),
+    once.extend(decided.wanted().iter().filter_map(|(_, rules)| led(rules)));
+    // The forwards that stay, of both families.
+    let staying = live.iter().filter_map(|(_, live)| unplan(live));
+    let forwards = staying.flat_map(|set| set.forwards).collect();
+    let Some(now) = once.first().map(|set| ForwardSet {
+        forwards,
         ..set.clone()
-    };
-    let Some(now) = unplan(&live).or_else(|| once.first().map(nothing)) else {
+    }) else {
         return Ok(Exit::Done);
     };
     let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();

@@ -6,51 +6,38 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use similar::TextDiff;
 
-use super::{Console, Exit, Host, READ_WAIT, Refusal, confirm, load_spec, show_problems};
+use super::{Console, Exit, Host, READ_WAIT, Refusal, confirm, families, load_spec, show_problems};
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::compare::{
-    Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare, compare_specs,
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
 };
 use crate::diff;
 use crate::host::{self, file, spec_source};
 use crate::net::Family;
 use crate::parse;
-use crate::plan::plan;
+use crate::per_family::{Families, planned};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::places::{Places, text_of};
 use crate::spec::{self, ForwardSet, Reading};
+use crate::unplan::unplan;
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let want = plan(&set, Family::V4);
-    let (against, have, comparison) = match &args.against {
-        Against::Live => {
-            host::require_root("diff")?;
-            let live = on.iptables(READ_WAIT).read()?;
-            if let Some(told) = confirm::told_of(on.known_state()?.as_ref())? {
-                console.note(told);
-            }
-            let comparison = compare(&live.ruleset, &set, Family::V4);
-            ("the live rules".to_owned(), live.ruleset, comparison)
-        }
-        Against::File(path) => {
-            let name = spec_source::printable(path);
-            match read_file(path, &name, console)? {
-                Content::Rules(rules) => {
-                    let comparison = compare(&rules, &set, Family::V4);
-                    (name, rules, comparison)
-                }
-                Content::Spec(old) => (
-                    name,
-                    plan(&old, Family::V4),
-                    compare_specs(&old, &set, Family::V4),
-                ),
-            }
-        }
-    };
-    let rules = args
-        .rules
-        .then(|| unified(&have, &want, &against, &source.name));
+    let Compared {
+        against,
+        have,
+        comparison,
+    } = compared(args, &set, on, console)?;
+    let rules = args.rules.then(|| {
+        let each = have.iter().map(|(family, have)| {
+            let names = [&against, &source.name].map(|name| match family {
+                Family::V4 => name.clone(),
+                Family::V6 => format!("{name} ({family})"),
+            });
+            unified(have, &wanted(&set, *family), &names[0], &names[1])
+        });
+        each.collect::<String>()
+    });
     match args.format {
         DiffFormat::Text => {
             console.print(&text(&comparison));
@@ -80,6 +67,92 @@ pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     } else {
         Exit::Differs
     })
+}
+
+/// What the spec was compared with, and what was found.
+struct Compared {
+    against: String,
+    have: Vec<(Family, Ruleset)>,
+    comparison: Comparison,
+}
+
+fn compared(
+    args: &Diff,
+    set: &ForwardSet,
+    on: Host<'_>,
+    console: &mut Console,
+) -> Result<Compared> {
+    let path = match &args.against {
+        Against::Live => return live(args, set, on, console),
+        Against::File(path) => path,
+    };
+    let against = spec_source::printable(path);
+    let (have, comparison) = match read_file(path, &against, console)? {
+        Content::Rules(rules) => {
+            // Rules themselves do not say whose they are, unless they forward something.
+            let held = || unplan(&rules).and_then(|held| Some(held.forwards.first()?.family()));
+            let family = args.family.or_else(held).unwrap_or(Family::V4);
+            let left = Family::ALL.into_iter().find(|other| *other != family);
+            if let Some(left) = left.filter(|left| args.family.is_none() && set.has(*left)) {
+                console.note(format_args!(
+                    "{against} is taken for rules of {family}: the spec's {left} forwards are not \
+                     compared"
+                ));
+            }
+            let comparison = compare_family(&rules, set, family);
+            (vec![(family, rules)], comparison)
+        }
+        Content::Spec(old) => {
+            let v6 = set.has(Family::V6) || old.has(Family::V6);
+            let families = meant(args, Families::with_v6(v6));
+            let have = families
+                .iter()
+                .map(|&family| (family, wanted(&old, family)));
+            let each = families
+                .iter()
+                .map(|&family| compare_specs(&old, set, family));
+            (have.collect(), merged(each))
+        }
+    };
+    Ok(Compared {
+        against,
+        have,
+        comparison,
+    })
+}
+
+fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> Result<Compared> {
+    host::require_root("diff")?;
+    let state = on.known_state()?;
+    let families = meant(args, families(Some(set), state.as_ref()));
+    let iptables = on.iptables(READ_WAIT);
+    let read = |family: &Family| Ok((*family, iptables.read(*family)?.ruleset));
+    let have: Vec<(Family, Ruleset)> = families.iter().map(read).collect::<Result<_>>()?;
+    if let Some(told) = confirm::told_of(state.as_ref())? {
+        console.note(told);
+    }
+    let each = have
+        .iter()
+        .map(|(family, have)| compare_family(have, set, *family));
+    Ok(Compared {
+        against: "the live rules".to_owned(),
+        comparison: merged(each),
+        have,
+    })
+}
+
+/// The one that is asked for, else these.
+fn meant(args: &Diff, families: Families) -> Vec<Family> {
+    match args.family {
+        Some(family) => vec![family],
+        None => families.as_slice().to_vec(),
+    }
+}
+
+/// What is to be loaded of a family; nothing where IPv6 is meant and the spec has none.
+fn wanted(set: &ForwardSet, family: Family) -> Ruleset {
+    let planned = planned(set, Families::Both);
+    planned.get(family).cloned().unwrap_or_default()
 }
 
 enum Content {
@@ -192,7 +265,11 @@ fn drifted(drift: &Drift) -> String {
         DriftKind::TakenOut => "taken out by hand",
         DriftKind::InFront => "stands before nvactl's jump",
     };
-    format!("{what}, {}: {}", drift.table, drift.line)
+    let family = match drift.family {
+        Family::V4 => "",
+        Family::V6 => "ip6tables ",
+    };
+    format!("{what}, {family}{}: {}", drift.table, drift.line)
 }
 
 /// Fit for a comment on a pull request.

@@ -10,12 +10,13 @@ use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, 
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
-use crate::host::persistence::{self, AtBoot, RULES_FILE};
+use crate::host::persistence::{self, AtBoot};
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Links;
+use crate::per_family::PerFamily;
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -35,10 +36,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     host::require_root("doctor")?;
     let iptables = on.iptables(READ_WAIT);
-    let (live, counters) = iptables.read_counted()?;
-    let backend = survey::find(&iptables)?;
+    let (live, counters) = iptables.read_counted(Family::V4)?;
+    let backend = survey::find(&iptables, Family::V4)?;
     let links = network::links();
-    let flows = conntrack::flows().ok();
+    let flows = conntrack::flows(Family::V4).ok();
     let state = on.known_state()?;
 
     let endpoints: Vec<Endpoint<'_>> = match asked.as_slice() {
@@ -61,24 +62,30 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     // Asked after the targets were tried, so that the neighbours have been looked for.
     let client = client(flows.as_deref(), &set);
     let own = |ingress: &Interface| links.addresses(ingress).first().copied();
-    let routes = network::routes(&questions(&asked, client, own));
+    let routes = network::routes(Family::V4, &questions(&asked, client, own));
     let sides = set.interfaces();
     let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
     let reverse_path = |side| Some((side, network::reverse_path(side)?));
-    let other = survey::beside(&iptables, backend)
+    let other = survey::beside(&iptables, Family::V4, backend)
         .map(|(other, rules)| (other, rules.map_err(|error| error.to_string())));
     let facts = Facts {
         backend,
         live: &live,
         counters: &counters,
         other,
-        native: survey::native_chains(),
-        ip_forward: sysctl::ip_forward()?,
+        native: survey::native_chains(Family::V4),
+        ip_forward: sysctl::forwards(Family::V4)?,
         forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
         reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
         client,
         tracked: network::tracked(),
-        once: connections::once_led(state.as_ref(), &live)?,
+        once: connections::once_led(
+            state.as_ref(),
+            &PerFamily {
+                v4: &live,
+                v6: None,
+            },
+        )?,
         flows,
         links,
         routes,
@@ -93,7 +100,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         asked,
         apply: on.command("apply", &source),
         persist: on.command("persist", &source),
-        iptables: iptables.backend.program("iptables"),
+        iptables: iptables.backend.program(Family::V4, "iptables"),
     };
     let report = Report {
         checks: doctor::examine(&case),
@@ -144,12 +151,12 @@ fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
 }
 
 fn boot(live: &Ruleset, sides: &[&Interface]) -> Boot {
-    let sysctl = sysctl::at_boot();
+    let sysctl = sysctl::at_boot(Family::V4);
     let winner = sysctl.decider(sides.iter().copied());
     Boot {
-        rules_file: RULES_FILE,
-        rules: persistence::compared(live),
-        not_loaded: match persistence::at_boot() {
+        rules_file: persistence::rules_file(Family::V4),
+        rules: persistence::compared(Family::V4, live),
+        not_loaded: match persistence::at_boot(Family::V4) {
             AtBoot::Loaded => None,
             AtBoot::NotInstalled => Some((
                 "iptables-persistent is not installed",

@@ -8,19 +8,29 @@ use super::{Console, Exit, Refusal, find_forward, load_spec};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
 use crate::net::Family;
+use crate::per_family::{Families, PerFamily};
 use crate::spec::Forward;
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let steps = explain(&set, Family::V4);
+    let families = Families::with_v6(set.has(Family::V6));
+    let steps = PerFamily::new(families, |family| explain(&set, family));
+    let steps = steps.iter().flat_map(|(family, steps)| {
+        let steps = steps.iter();
+        steps.map(move |step| Shown { n: 0, family, step })
+    });
     // Numbers are those of the whole plan, whatever is shown of it.
-    let numbered = steps.iter().zip(1..);
-    let shown: Vec<(&Step, usize)> = match (args.rule, &args.forward) {
-        (Some(rule), _) => numbered.filter(|(_, n)| *n == rule).collect(),
+    let steps: Vec<Shown<'_>> = steps
+        .zip(1..)
+        .map(|(step, n)| Shown { n, ..step })
+        .collect();
+    let numbered = steps.iter().copied();
+    let shown: Vec<Shown<'_>> = match (args.rule, &args.forward) {
+        (Some(rule), _) => numbered.filter(|shown| shown.n == rule).collect(),
         (None, Some(name)) => {
             find_forward(&set, name, &source.name)?;
             let of = |step: &Step| step.forward.as_ref() == Some(name);
-            numbered.filter(|(step, _)| of(step)).collect()
+            numbered.filter(|shown| of(shown.step)).collect()
         }
         (None, None) => numbered.collect(),
     };
@@ -36,7 +46,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
                 !narrowed
                     || shown
                         .iter()
-                        .any(|(step, _)| step.forward.as_deref() == name)
+                        .any(|shown| shown.step.forward.as_deref() == name)
             };
             let forwards = set.forwards.iter().filter(of_shown);
             console.print(&markdown(&shown, &mermaid(&set.firewall, forwards)));
@@ -45,25 +55,50 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn text(steps: &[(&Step, usize)]) -> String {
+/// A step and its number. A rule is iptables' where nothing else is said.
+#[derive(Clone, Copy)]
+struct Shown<'s> {
+    n: usize,
+    family: Family,
+    step: &'s Step,
+}
+
+impl Shown<'_> {
+    fn program(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "",
+            Family::V6 => "ip6tables ",
+        }
+    }
+}
+
+fn text(steps: &[Shown<'_>]) -> String {
     let mut out = String::new();
-    for (step, n) in steps {
+    for shown in steps {
+        let Shown { n, step, .. } = shown;
         let _ = writeln!(
             out,
-            "{n:>4}  {}: {}\n      {}\n",
-            step.table, step.line, step.note
+            "{n:>4}  {}{}: {}\n      {}\n",
+            shown.program(),
+            step.table,
+            step.line,
+            step.note
         );
     }
     out
 }
 
-fn markdown(steps: &[(&Step, usize)], diagram: &str) -> String {
+fn markdown(steps: &[Shown<'_>], diagram: &str) -> String {
     let mut out = String::from("| # | rule | what it does |\n|---|---|---|\n");
-    for (step, n) in steps {
+    for shown in steps {
+        let Shown { n, step, .. } = shown;
         let _ = writeln!(
             out,
-            "| {n} | `-t {} {}` | {} |",
-            step.table, step.line, step.note
+            "| {n} | `{}-t {} {}` | {} |",
+            shown.program(),
+            step.table,
+            step.line,
+            step.note
         );
     }
     let _ = write!(out, "\n```mermaid\n{diagram}```\n");

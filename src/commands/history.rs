@@ -4,13 +4,12 @@ use anyhow::{Context as _, Result};
 
 use super::{Console, Exit, Host, Refusal, confirm, counted};
 use crate::cli::Rollback;
-use crate::diff;
-use crate::host::state::{Before, State};
+use crate::host::state::{Before, Owned, State};
 use crate::host::survey::survey;
 use crate::host::transaction::Transaction;
 use crate::host::{self, lock};
-use crate::parse;
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::per_family::{Families, PerFamily, changes};
+use crate::ruleset::Ruleset;
 
 pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
     let states = state.remembered()?;
@@ -44,11 +43,12 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         .into());
     }
     let want = state_to_restore(&states[..number])?;
-    let live = iptables.read()?;
-    for warning in survey(&iptables)? {
+    let live = iptables.read_all(want.families())?;
+    let live = live.map(|_, live| &live.ruleset);
+    for warning in survey(&iptables, want.families())? {
         console.warn(warning);
     }
-    let changes = diff::changes(&live.ruleset, &want);
+    let changes = changes(&live, &want);
     let before = &states[number - 1].action;
     if changes.is_empty() {
         console.say(format_args!(
@@ -64,7 +64,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         state,
         lock: &lock,
         iptables: &iptables,
-        before: &live.ruleset,
+        before: &live,
         want: &want,
         action: format!("rollback {number}"),
         trial: true,
@@ -79,13 +79,22 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     Ok(Exit::Done)
 }
 
-/// The rules of the oldest of these states, newest first. The FORWARD policy only if a change since
-/// has set it.
-fn state_to_restore(states: &[Before]) -> Result<Ruleset> {
-    let oldest = states.last().context("there is a state")?;
-    let mut want = parse::parse(&oldest.rules).context("the state that was kept is damaged")?;
-    if states.iter().all(|state| !state.sets_policy) {
-        want.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
-    }
-    Ok(want)
+/// The rules of the oldest of these states, newest first; of IPv6, the oldest that knows of it, since
+/// what was changed before that did not touch it. The FORWARD policy only if a change since has set
+/// it.
+fn state_to_restore(states: &[Before]) -> Result<PerFamily<Ruleset>> {
+    let families = Families::with_v6(states.iter().any(|state| state.v6.is_some()));
+    PerFamily::try_new(families, |family| {
+        let known = states
+            .iter()
+            .filter_map(|state| state.owned().get(family).copied());
+        let known: Vec<&Owned> = known.collect();
+        let oldest = known.last().context("there is a state")?;
+        let owned = Owned {
+            rules: oldest.rules.clone(),
+            sets_policy: known.iter().any(|owned| owned.sets_policy),
+        };
+        let want = owned.ruleset();
+        want.context("the state that was kept is damaged")
+    })
 }

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::cli::{Cli, Command};
+use crate::compare;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
@@ -36,6 +37,8 @@ use crate::host::state::StateError;
 use crate::host::survey::SurveyError;
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
+use crate::net::Family;
+use crate::per_family::Families;
 use crate::spec::places::Places;
 use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
@@ -250,8 +253,14 @@ pub enum Refusal {
     NotMade,
     #[error("{told}")]
     Pending { told: String, overdue: bool },
-    #[error("no rules are loaded, and a file without any would let everything through at boot")]
-    NothingToKeep,
+    #[error(
+        "no {family} rules are loaded, and a file without any would let everything through at boot"
+    )]
+    NothingToKeep { family: Family },
+    #[error("there are rules of both families to be kept, and one file takes those of one")]
+    OneFileForTwo,
+    #[error("nothing of nvactl's {family} rules is loaded or kept")]
+    NothingOf { family: Family },
 }
 
 impl Refusal {
@@ -282,7 +291,10 @@ impl Refusal {
             Refusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))
             }
-            Refusal::NothingToKeep => Some("sudo nvactl apply forward.yaml".to_owned()),
+            Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
+                Some("sudo nvactl apply forward.yaml".to_owned())
+            }
+            Refusal::OneFileForTwo => Some("say which: --family v4, or --family v6".to_owned()),
         }
     }
 }
@@ -310,6 +322,21 @@ fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Consol
     // Escapes are for the stream to keep or strip.
     let renderer = page::renderer(true);
     console.tell(page::pages(places, problems, &renderer));
+}
+
+/// The families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may be
+/// there from a time when it had.
+fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
+    let wanted = set.is_some_and(|set| set.has(Family::V6));
+    Families::with_v6(wanted || state.is_some_and(State::may_hold_v6))
+}
+
+/// What a family's FORWARD policy is called.
+fn policy(family: Family) -> &'static str {
+    match family {
+        Family::V4 => compare::POLICY,
+        Family::V6 => compare::POLICY_V6,
+    }
 }
 
 /// The forward of a name, or a refusal with the nearest one.

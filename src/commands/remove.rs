@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, Refusal, confirm, counted};
+use super::{Console, Exit, Host, Refusal, confirm, counted, families, policy};
 use crate::cli::Remove;
-use crate::diff;
 use crate::foreign;
-use crate::host::persistence::RULES_FILE;
+use crate::host::persistence::{self, note_v6};
 use crate::host::transaction::Transaction;
-use crate::host::{self, file, lock};
+use crate::host::{self, lock};
 use crate::line::Line;
-use crate::parse;
+use crate::net::Family;
+use crate::per_family::{PerFamily, changes};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -19,21 +19,30 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
     let iptables = on.iptables(args.lock_timeout);
-    let live = iptables.read()?;
-    if let Some((table, chain, rule)) = foreign::reference(&live.ruleset) {
-        return Err(Refusal::StillReferenced {
-            line: Line::Append(chain, rule).to_string(),
-            removal: Line::Delete(chain, rule).as_command(table),
+    let live = iptables.read_all(families(None, Some(&state)))?;
+    let live = live.map(|_, live| &live.ruleset);
+    for (family, live) in live.iter() {
+        if let Some((table, chain, rule)) = foreign::reference(live) {
+            return Err(Refusal::StillReferenced {
+                line: Line::Append(chain, rule).to_string(),
+                removal: Line::Delete(chain, rule).as_command(family, table),
+            }
+            .into());
         }
-        .into());
     }
-    let mut want = Ruleset::default();
-    if args.forward_policy.is_some() {
-        want.chain_mut(TableName::Filter, ChainName::Forward).policy = Some(Policy::Accept);
-    }
-    let changes = diff::changes(&live.ruleset, &want);
+    let want = PerFamily::new(live.families(), |_| {
+        let mut want = Ruleset::default();
+        if args.forward_policy.is_some() {
+            want.chain_mut(TableName::Filter, ChainName::Forward).policy = Some(Policy::Accept);
+        }
+        want
+    });
+    let changes = changes(&live, &want);
     if changes.is_empty() {
         console.say(format_args!("no changes: nothing of nvactl's is loaded"));
+        if !args.dry_run {
+            note_v6(&state, live.v6);
+        }
     } else if args.dry_run {
         console.print(&changes.report());
     } else {
@@ -41,7 +50,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             state: &state,
             lock: &lock,
             iptables: &iptables,
-            before: &live.ruleset,
+            before: &live,
             want: &want,
             action: "remove".to_owned(),
             trial: false,
@@ -50,8 +59,10 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         let (_, removed) = changes.rule_counts();
         console.say(format_args!("removed {}", counted(removed, "rule")));
     }
-    say_policy(&live.ruleset, args, console);
-    warn_of_rules_file(console);
+    for (family, live) in live.iter() {
+        say_policy(family, live, args, console);
+        warn_of_rules_file(family, console);
+    }
     Ok(if args.dry_run && !changes.is_empty() {
         Exit::Differs
     } else {
@@ -59,48 +70,48 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     })
 }
 
-fn say_policy(live: &Ruleset, args: &Remove, console: &mut Console) {
+fn say_policy(family: Family, live: &Ruleset, args: &Remove, console: &mut Console) {
     if live.forward_policy() != Policy::Drop {
         return;
     }
+    let policy = policy(family);
     match (args.forward_policy, args.dry_run) {
-        (None, _) => {
-            let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+        (None, _) => say_policy_stays(family, console),
+        (Some(_), false) => {
             console.say(format_args!(
-                "the FORWARD policy stays DROP; to forward everything: {}",
-                command.as_command(TableName::Filter)
+                "the {policy} went from DROP to ACCEPT: what no rule drops is forwarded"
             ));
         }
-        (Some(_), false) => {
-            console.say(
-                "the FORWARD policy went from DROP to ACCEPT: what no rule drops is forwarded",
-            );
+        (Some(_), true) => {
+            console.say(format_args!("the {policy} would go from DROP to ACCEPT"));
         }
-        (Some(_), true) => console.say("the FORWARD policy would go from DROP to ACCEPT"),
     }
 }
 
-fn warn_of_rules_file(console: &mut Console) {
-    let bytes = match file::read(RULES_FILE.as_ref()) {
-        Ok(bytes) => bytes.unwrap_or_default(),
+/// Said of a policy that drops, where nvactl's rules go.
+pub fn say_policy_stays(family: Family, console: &mut Console) {
+    let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+    console.say(format_args!(
+        "the {} stays DROP; to forward everything: {}",
+        policy(family),
+        command.as_command(family, TableName::Filter)
+    ));
+}
+
+/// What was taken out comes back at boot where the rules file still has it.
+pub fn warn_of_rules_file(family: Family, console: &mut Console) {
+    match persistence::holds_own(family) {
+        Ok(false) => {}
+        Ok(true) => console.warn(format_args!(
+            "{} still holds nvactl's rules, and brings them back at boot; \
+             to take them out: nvactl persist --own",
+            persistence::rules_file(family)
+        )),
         Err(error) => {
             let error = anyhow::Error::from(error);
             console.warn(format_args!(
                 "whether the rules come back at boot is not known: {error:#}"
             ));
-            return;
         }
-    };
-    // What nvactl cannot read says nothing of its rules for sure; the text does.
-    let text = String::from_utf8_lossy(&bytes);
-    let holds = parse::parse(&text).map_or_else(
-        |_| text.contains("NVACTL-"),
-        |ruleset| ruleset.chains().any(|(_, name, _)| name.is_own()),
-    );
-    if holds {
-        console.warn(format_args!(
-            "{RULES_FILE} still holds nvactl's rules, and brings them back at boot; \
-             to take them out: nvactl persist --own"
-        ));
     }
 }

@@ -14,8 +14,13 @@ use crate::plan::plan;
 use crate::ruleset::Ruleset;
 
 pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
-    let rendered = load_spec(args.spec.spec.as_deref(), console)
-        .map(|(_, set)| plan(&set, Family::V4).with_builtin_chains());
+    let family = args.family.unwrap_or(Family::V4);
+    let rendered = load_spec(args.spec.spec.as_deref(), console).map(|(_, set)| {
+        if args.family.is_none() && set.has(Family::V6) {
+            console.note("this is what iptables loads; `--family v6` has the rest, for ip6tables");
+        }
+        plan(&set, family).with_builtin_chains()
+    });
     let Some(path) = &args.output else {
         if rendered.is_err() {
             warn_of_emptied_output(console);

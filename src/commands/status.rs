@@ -8,10 +8,11 @@ use super::{Console, Exit, Host, READ_WAIT, confirm, load_spec, names, table};
 use crate::cli::{Status as Args, StatusFormat};
 use crate::compare::{DriftKind, FieldChange, compare};
 use crate::host::iptables::Iptables;
-use crate::host::persistence::{self, RULES_FILE};
+use crate::host::persistence;
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
+use crate::per_family::Families;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
@@ -20,15 +21,15 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
-    let (ruleset, counters) = iptables.read_counted()?;
-    let flows = match conntrack::flows() {
+    let (ruleset, counters) = iptables.read_counted(Family::V4)?;
+    let flows = match conntrack::flows(Family::V4) {
         Ok(flows) => Some(flows),
         Err(error) => {
             console.warn(format_args!("connections are not counted: {error}"));
             None
         }
     };
-    for warning in survey::survey(&iptables)? {
+    for warning in survey::survey(&iptables, Families::V4)? {
         console.warn(warning);
     }
     let links = network::links();
@@ -45,7 +46,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         in_sync,
         backend: backend(&iptables),
         forward_policy: ruleset.forward_policy().as_str(),
-        ip_forward: sysctl::ip_forward()?,
+        ip_forward: sysctl::forwards(Family::V4)?,
         at_boot: at_boot(&ruleset, &set),
         pending: confirm::told_of(on.known_state()?.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
@@ -68,16 +69,16 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
 }
 
 fn backend(iptables: &Iptables) -> String {
-    let found = survey::find(iptables).unwrap_or(iptables.backend);
+    let found = survey::find(iptables, Family::V4).unwrap_or(iptables.backend);
     found.to_string()
 }
 
 fn at_boot(live: &Ruleset, set: &ForwardSet) -> AtBoot {
-    let boot = sysctl::at_boot();
+    let boot = sysctl::at_boot(Family::V4);
     let winner = boot.decider(set.interfaces());
     AtBoot {
-        rules: persistence::compared(live),
-        loaded: match persistence::at_boot() {
+        rules: persistence::compared(Family::V4, live),
+        loaded: match persistence::at_boot(Family::V4) {
             persistence::AtBoot::Loaded => "iptables-persistent loads it",
             persistence::AtBoot::NotInstalled => {
                 "nothing loads it: iptables-persistent is not installed"
@@ -113,7 +114,14 @@ fn text(status: &Status, apply: &str) -> String {
         RulesFile::Missing => "is not there",
         RulesFile::Unreadable => "cannot be read",
     };
-    line("at boot", format!("{RULES_FILE} {rules}; {}", boot.loaded));
+    line(
+        "at boot",
+        format!(
+            "{} {rules}; {}",
+            persistence::rules_file(Family::V4),
+            boot.loaded
+        ),
+    );
     if let Some(tracked) = status.conntrack {
         let Tracked { entries, limit } = tracked;
         line("conntrack", format!("{entries} of {limit} entries"));

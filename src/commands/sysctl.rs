@@ -1,43 +1,71 @@
-//! `nvactl sysctl`: the kernel's IPv4 forwarding, now and at boot.
+//! `nvactl sysctl`: the kernel's forwarding, now and at boot.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm};
-use crate::cli::Sysctl;
+use super::{Console, Exit, Host, READ_WAIT, confirm, families};
+use crate::cli::{Ipv6, Sysctl};
 use crate::foreign;
-use crate::host::{self, sysctl};
-use crate::sysctl::Assignment;
+use crate::host::iptables::Live;
+use crate::host::state::State;
+use crate::host::{self, network, sysctl};
+use crate::net::{Family, Interface};
+use crate::per_family::{Families, PerFamily};
+use crate::sysctl::{Assignment, switch};
 
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {
-        Sysctl::Status => status(console)?,
+        Sysctl::Status(args) => {
+            // Where only root may look into the folder, nothing is known of what it holds.
+            let state = on.known_state().unwrap_or_default();
+            for family in meant(args, state.as_ref()).as_slice() {
+                status(*family, console)?;
+            }
+        }
         Sysctl::Enable(args) => {
             host::require_root("sysctl enable")?;
-            confirm::refuse_beside_a_change(&on.state()?)?;
-            warn_if_open(on, console);
-            set(true, args.persist, console)?;
+            let state = on.state()?;
+            confirm::refuse_beside_a_change(&state)?;
+            let families = meant(&args.ipv6, Some(&state));
+            warn_if_open(on, families, console);
+            if families == Families::Both && !sysctl::forwards(Family::V6)? {
+                warn_of_routers(console);
+            }
+            set(families, true, args.persist, console)?;
         }
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
-            confirm::refuse_beside_a_change(&on.state()?)?;
-            set(false, args.persist, console)?;
+            let state = on.state()?;
+            confirm::refuse_beside_a_change(&state)?;
+            set(
+                meant(&args.ipv6, Some(&state)),
+                false,
+                args.persist,
+                console,
+            )?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn status(console: &mut Console) -> Result<()> {
-    let on = sysctl::ip_forward()?;
-    console.say(format_args!("net.ipv4.ip_forward = {}", u8::from(on)));
-    for name in sysctl::contradicting_interfaces()? {
-        console.say(format_args!(
-            "net.ipv4.conf.{name}.forwarding = {}",
-            u8::from(!on)
-        ));
+/// IPv6 where it is asked for, or nvactl has loaded rules of it here.
+fn meant(args: &Ipv6, state: Option<&State>) -> Families {
+    Families::with_v6(args.ipv6 || families(None, state) == Families::Both)
+}
+
+fn status(family: Family, console: &mut Console) -> Result<()> {
+    let on = sysctl::forwards(family)?;
+    console.say(format_args!("{} = {}", switch(family), u8::from(on)));
+    if family == Family::V4 {
+        for name in sysctl::contradicting_interfaces()? {
+            console.say(format_args!(
+                "net.ipv4.conf.{name}.forwarding = {}",
+                u8::from(!on)
+            ));
+        }
     }
-    let boot = sysctl::at_boot();
+    let boot = sysctl::at_boot(family);
     console.say("at boot:");
     for path in &boot.unreadable {
         console.warn(format_args!(
@@ -63,10 +91,12 @@ fn status(console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-fn set(on: bool, persist: bool, console: &mut Console) -> Result<()> {
-    sysctl::set_ip_forward(on)?;
+fn set(families: Families, on: bool, persist: bool, console: &mut Console) -> Result<()> {
+    for family in families.as_slice() {
+        sysctl::set(*family, on)?;
+        console.say(format_args!("{} = {}", switch(*family), u8::from(on)));
+    }
     let value = u8::from(on);
-    console.say(format_args!("net.ipv4.ip_forward = {value}"));
     for name in sysctl::contradicting_interfaces()? {
         console.warn(format_args!(
             "net.ipv4.conf.{name}.forwarding is {}; to change it: sysctl -w net.ipv4.conf.{}.forwarding={value}",
@@ -76,16 +106,18 @@ fn set(on: bool, persist: bool, console: &mut Console) -> Result<()> {
         ));
     }
     if persist {
-        sysctl::persist_ip_forward(on)?;
+        sysctl::persist(families, on)?;
         console.say(format_args!("{}: written", sysctl::OWN_FILE));
     }
-    warn_of_boot(on, console);
+    for family in families.as_slice() {
+        warn_of_boot(*family, on, console);
+    }
     Ok(())
 }
 
 /// Says when the next boot will end in another value.
-fn warn_of_boot(on: bool, console: &mut Console) {
-    let boot = sysctl::at_boot();
+fn warn_of_boot(family: Family, on: bool, console: &mut Console) {
+    let boot = sysctl::at_boot(family);
     let contrary = boot.winner().filter(|winner| winner.on != on);
     match contrary.or(boot.other_winner().filter(|winner| winner.on != on)) {
         Some(own) if own.file == Path::new(sysctl::OWN_FILE) => console.note(format_args!(
@@ -105,11 +137,34 @@ fn warn_of_boot(on: bool, console: &mut Console) {
     }
 }
 
+/// A machine that forwards IPv6 is a router, and takes no routes from others: the kernel forgets
+/// those that it has from advertisements, the default route first of all
+/// (`addrconf_forward_change` and `rt6_purge_dflt_routers` in net/ipv6).
+fn warn_of_routers(console: &mut Console) {
+    let advertised = network::advertised();
+    let lost = |name: &&Interface| sysctl::accepts_routers_until_forwarding(name);
+    for interface in advertised.iter().filter(lost) {
+        // sysctl(8) takes a dot in a name as a slash.
+        let name = interface.as_str().replace('.', "/");
+        console.warn(format_args!(
+            "the IPv6 default route by {interface} comes from a router's advertisement, and goes now: \
+             a machine that forwards takes none; to have it come back with the next one: \
+             sysctl -w net.ipv6.conf.{name}.accept_ra=2, and for the next boot the same in a file \
+             beside {}",
+            sysctl::OWN_FILE
+        ));
+    }
+}
+
 /// A machine that forwards and whose FORWARD chain lets everything through is a router for anybody
 /// who can reach it.
-fn warn_if_open(on: Host<'_>, console: &mut Console) {
-    match on.iptables(READ_WAIT).read() {
-        Ok(live) if foreign::forwards_everything(&live.ruleset) => console.warn(
+fn warn_if_open(on: Host<'_>, families: Families, console: &mut Console) {
+    let open = |live: &PerFamily<Live>| {
+        let mut each = live.iter();
+        each.any(|(_, live)| foreign::forwards_everything(&live.ruleset))
+    };
+    match on.iptables(READ_WAIT).read_all(families) {
+        Ok(live) if open(&live) => console.warn(
             "FORWARD lets everything through: this machine now routes for anybody who can reach it; \
              `nvactl apply` closes it but for the spec's forwards",
         ),

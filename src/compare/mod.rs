@@ -58,6 +58,7 @@ pub struct ForwardChange {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Drift {
     pub what: DriftKind,
+    pub family: Family,
     pub table: &'static str,
     /// As iptables-save prints it.
     pub line: String,
@@ -98,11 +99,11 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
     let want = &want.of(family);
     let held = unplan(have);
     let mut comparison = Comparison {
-        firewall: policy_change(have, want).into_iter().collect(),
+        firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
-    comparison.drift = drift(have, &plan(&expected, family));
+    comparison.drift = drift(have, &plan(&expected, family), family);
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
@@ -122,7 +123,9 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
         ForwardPolicy::Keep => "keep",
     };
     if let Some(change) = change("forward_policy", word(old), word(new)) {
-        comparison.firewall.retain(|change| change.field != POLICY);
+        comparison
+            .firewall
+            .retain(|change| ![POLICY, POLICY_V6].contains(&change.field));
         comparison.firewall.push(change);
         comparison.same = false;
         comparison.reordered = false;
@@ -132,6 +135,56 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
 
 /// How a change of the FORWARD policy is named.
 pub const POLICY: &str = "FORWARD policy";
+/// The same of IPv6.
+pub const POLICY_V6: &str = "IPv6 FORWARD policy";
+
+/// As [`compare`]; but where the spec has no IPv6 forward, all of nvactl's IPv6 rules are too much,
+/// as an apply has it.
+#[must_use]
+pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
+    if family == Family::V4 || want.has(family) {
+        return compare(have, want, family);
+    }
+    let nothing = Ruleset::default();
+    if diff::changes(have, &nothing).is_empty() {
+        return Comparison {
+            same: true,
+            ..Comparison::default()
+        };
+    }
+    let mut without = want.of(family);
+    // Nothing is said of the policy either.
+    without.firewall.forward_policy = ForwardPolicy::Keep;
+    let mut comparison = compare(have, &without, family);
+    if comparison.same {
+        comparison.same = false;
+        comparison.drift = drift(have, &nothing, family);
+    }
+    comparison
+}
+
+/// What was found of each family, as one. What both say of the firewall is said once.
+#[must_use]
+pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
+    let mut all = Comparison {
+        same: true,
+        ..Comparison::default()
+    };
+    for one in each {
+        all.same &= one.same;
+        for change in one.firewall {
+            if !all.firewall.contains(&change) {
+                all.firewall.push(change);
+            }
+        }
+        all.added.extend(one.added);
+        all.removed.extend(one.removed);
+        all.changed.extend(one.changed);
+        all.drift.extend(one.drift);
+        all.reordered |= one.reordered;
+    }
+    all
+}
 
 impl Comparison {
     /// Sorts the forwards into what comes, goes and changes. Gives the forwards that `have` would
@@ -290,10 +343,14 @@ impl ForwardLine {
     }
 }
 
-fn policy_change(have: &Ruleset, want: &ForwardSet) -> Option<FieldChange> {
+fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<FieldChange> {
     let (policy, drops) = (have.forward_policy(), want.firewall.forward_policy);
     let sets = policy != Policy::Drop && drops == ForwardPolicy::Drop;
-    sets.then(|| change(POLICY, policy.as_str(), Policy::Drop.as_str()))?
+    let name = match family {
+        Family::V4 => POLICY,
+        Family::V6 => POLICY_V6,
+    };
+    sets.then(|| change(name, policy.as_str(), Policy::Drop.as_str()))?
 }
 
 /// A rule and where it stands.
@@ -314,15 +371,20 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
 }
 
 /// The lines in which nvactl's part of `have` differs from the plan of `expected`.
-fn drift(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
+fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
     // Nothing of nvactl's is there: that is a first apply, not a drift.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
     let (have_lines, planned_lines) = (counted_lines(have), counted_lines(planned));
-    let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines);
-    found.extend(surplus(DriftKind::TakenOut, &planned_lines, &have_lines));
-    found.extend(in_front(have, planned));
+    let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines, family);
+    found.extend(surplus(
+        DriftKind::TakenOut,
+        &planned_lines,
+        &have_lines,
+        family,
+    ));
+    found.extend(in_front(have, planned, family));
     found
 }
 
@@ -346,13 +408,14 @@ fn counted_lines(ruleset: &Ruleset) -> Lines {
 }
 
 /// What the first has more of than the second.
-fn surplus(what: DriftKind, lines: &Lines, others: &Lines) -> Vec<Drift> {
+fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Vec<Drift> {
     let mut found = Vec::new();
     for (key @ (table, line), (forward, times)) in lines {
         let others = others.get(key).map_or(0, |(_, times)| *times);
         for _ in others..*times {
             found.push(Drift {
                 what,
+                family,
                 table: table.as_str(),
                 line: line.clone(),
                 forward: forward.clone(),
@@ -363,7 +426,7 @@ fn surplus(what: DriftKind, lines: &Lines, others: &Lines) -> Vec<Drift> {
 }
 
 /// Rules before nvactl's jump, which see the packets first.
-fn in_front(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
+fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
     let mut found = Vec::new();
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {
         let rules = have
@@ -374,6 +437,7 @@ fn in_front(have: &Ruleset, planned: &Ruleset) -> Vec<Drift> {
             .position(|rule| chain.rules.first() == Some(rule));
         found.extend(rules[..jump.unwrap_or(0)].iter().map(|rule| Drift {
             what: DriftKind::InFront,
+            family,
             table: table.as_str(),
             line: Line::Append(name, rule).to_string(),
             forward: None,

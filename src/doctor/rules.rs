@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop};
-use crate::backend::Backend;
+use crate::backend::{Backend, iptables as plain};
 use crate::compare::{DriftKind, POLICY, compare, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
-use crate::net::Protocol;
+use crate::net::{Family, Protocol};
 use crate::packet::Packet;
 use crate::plan::plan;
 use crate::rival::rivals;
@@ -208,7 +208,7 @@ fn mend(case: &Case<'_>, shadow: &Shadow<'_>) -> String {
     let mend = if shadow.ends_with_the_jump_first() {
         format!("{}, which puts nvactl's jump first again", case.apply)
     } else {
-        removal(shadow, &case.iptables)
+        removal(shadow, case.family, &case.iptables)
     };
     if shadow.certain {
         mend
@@ -217,10 +217,10 @@ fn mend(case: &Case<'_>, shadow: &Shadow<'_>) -> String {
     }
 }
 
-fn removal(shadow: &Shadow<'_>, iptables: &str) -> String {
+fn removal(shadow: &Shadow<'_>, family: Family, iptables: &str) -> String {
     format!(
         "sudo {}",
-        shadow.removal().replacen("iptables", iptables, 1)
+        shadow.removal(family).replacen(plain(family), iptables, 1)
     )
 }
 
@@ -280,7 +280,11 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
         let check = match worst(&found) {
             None => Hop::OtherBackend.ok(format!("iptables-{other} lets its packets through")),
             Some(shadow) => in_the_way(Hop::OtherBackend, shadow, &format!("iptables-{other}: "))
-                .fix(removal(shadow, &format!("iptables-{other}"))),
+                .fix(removal(
+                    shadow,
+                    case.family,
+                    &other.program(case.family, "iptables"),
+                )),
         };
         checks.push(check.of(forward));
     }
@@ -418,7 +422,9 @@ fn rival_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
     for rival in found {
         let name = rival.forwards.first().map(ToString::to_string);
-        let removal = rival.removal().replacen("iptables", &case.iptables, 1);
+        let removal = rival
+            .removal(case.family)
+            .replacen(plain(case.family), &case.iptables, 1);
         let check = Hop::RivalRule
             .warn(format!(
                 "a rule that is not nvactl's forwards for it too, as typed by hand: {}",

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::child::{self, ChildError};
 use crate::flow::Flow;
+use crate::net::Family;
 
 /// A table of a million entries takes some seconds.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -31,12 +32,12 @@ impl ConntrackError {
     }
 }
 
-/// Every IPv4 connection with ports.
+/// Every connection of a family with ports.
 ///
 /// # Errors
 /// Without the program, or the right to read the table.
-pub fn flows() -> Result<Vec<Flow>, ConntrackError> {
-    let output = run(&["-L", "-f", "ipv4"])?;
+pub fn flows(family: Family) -> Result<Vec<Flow>, ConntrackError> {
+    let output = run(&["-L", "-f", name(family)])?;
     Ok(output.lines().filter_map(Flow::parse).collect())
 }
 
@@ -62,6 +63,8 @@ pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), Conntrack
         ];
         let args = [
             "-D",
+            "-f",
+            name(Family::of(destination)),
             "-p",
             protocol,
             "--orig-dst",
@@ -76,6 +79,14 @@ pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), Conntrack
         run(&args)?;
     }
     Ok(())
+}
+
+/// As `-f` names it.
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
 }
 
 /// Exit code 1 says that no entry was meant: it may have ended by itself.

@@ -1,4 +1,5 @@
-//! The kernel's IPv4 rules, read by iptables-save and written by iptables-restore.
+//! The kernel's rules, read by iptables-save and written by iptables-restore, or their namesakes for
+//! IPv6.
 //!
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
@@ -9,7 +10,9 @@ use thiserror::Error;
 use super::child::{self, ChildError, Output};
 use crate::backend::Backend;
 use crate::counters::Counters;
+use crate::net::Family;
 use crate::parse::{self, ParseError};
+use crate::per_family::{Families, PerFamily};
 use crate::ruleset::Ruleset;
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
@@ -35,11 +38,11 @@ pub enum IptablesError {
         words: String,
     },
     #[error(
-        "the table {0} holds rules that were made with `nft` and that iptables cannot show, so what is loaded cannot be known"
+        "the table {table} holds rules that were made with `nft` and that iptables cannot show, so what is loaded cannot be known"
     )]
-    Incompatible(String),
-    #[error("what iptables-save printed cannot be read")]
-    Unreadable(#[from] ParseError),
+    Incompatible { family: Family, table: String },
+    #[error("what {program} printed cannot be read")]
+    Unreadable { program: String, source: ParseError },
 }
 
 impl IptablesError {
@@ -58,11 +61,21 @@ impl IptablesError {
                 "iptables-nft in a user namespace takes about 200 forwards at once: run as real root"
                     .to_owned(),
             ),
-            IptablesError::Incompatible(table) => Some(format!(
-                "move them to a table of their own; to look: sudo nft list table ip {table}"
+            IptablesError::Incompatible { family, table } => Some(format!(
+                "move them to a table of their own; to look: sudo nft list table {} {table}",
+                nft_family(*family)
             )),
             _ => None,
         }
+    }
+}
+
+/// As nft names the tables of a family that iptables stands on.
+#[must_use]
+pub fn nft_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
     }
 }
 
@@ -97,28 +110,46 @@ impl Iptables {
     ///
     /// # Errors
     /// Without iptables, without the right to read them, or when its output makes no sense.
-    pub fn read(&self) -> Result<Live, IptablesError> {
-        let output = self.run("iptables-save", &[], b"")?;
-        if let Some(table) = incompatible(&output.stdout) {
-            return Err(IptablesError::Incompatible(table));
-        }
+    pub fn read(&self, family: Family) -> Result<Live, IptablesError> {
+        let text = self.save(family, &[])?;
+        let ruleset = parse::parse(&String::from_utf8_lossy(&text));
         Ok(Live {
-            ruleset: parse::parse(&String::from_utf8_lossy(&output.stdout))?,
-            text: output.stdout,
+            ruleset: ruleset.map_err(|source| self.unreadable(family, source))?,
+            text,
         })
+    }
+
+    /// Reads the live rules of each family that is touched.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn read_all(&self, families: Families) -> Result<PerFamily<Live>, IptablesError> {
+        PerFamily::try_new(families, |family| self.read(family))
     }
 
     /// Reads the live rules with their counters.
     ///
     /// # Errors
     /// As [`Iptables::read`].
-    pub fn read_counted(&self) -> Result<(Ruleset, Counters), IptablesError> {
-        let output = self.run("iptables-save", &["-c"], b"")?;
-        if let Some(table) = incompatible(&output.stdout) {
-            return Err(IptablesError::Incompatible(table));
+    pub fn read_counted(&self, family: Family) -> Result<(Ruleset, Counters), IptablesError> {
+        let text = self.save(family, &["-c"])?;
+        let counted = parse::parse_counted(&String::from_utf8_lossy(&text));
+        counted.map_err(|source| self.unreadable(family, source))
+    }
+
+    fn save(&self, family: Family, args: &[&str]) -> Result<Vec<u8>, IptablesError> {
+        let output = self.run(family, "iptables-save", args, b"")?;
+        match incompatible(&output.stdout) {
+            Some(table) => Err(IptablesError::Incompatible { family, table }),
+            None => Ok(output.stdout),
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(parse::parse_counted(&text)?)
+    }
+
+    fn unreadable(&self, family: Family, source: ParseError) -> IptablesError {
+        IptablesError::Unreadable {
+            program: self.backend.program(family, "iptables-save"),
+            source,
+        }
     }
 
     /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
@@ -126,8 +157,8 @@ impl Iptables {
     ///
     /// # Errors
     /// When iptables-restore refuses it; tables that it had committed before stay changed.
-    pub fn load(&self, script: &str) -> Result<(), IptablesError> {
-        self.restore("--noflush", script.as_bytes())
+    pub fn load(&self, family: Family, script: &str) -> Result<(), IptablesError> {
+        self.restore(family, "--noflush", script.as_bytes())
     }
 
     /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
@@ -135,8 +166,8 @@ impl Iptables {
     ///
     /// # Errors
     /// When it does not load, or there can be no trial.
-    pub fn try_out(&self, text: &str) -> Result<(), TrialError> {
-        let restore = self.backend.program("iptables-restore");
+    pub fn try_out(&self, family: Family, text: &str) -> Result<(), TrialError> {
+        let restore = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
         // A lock of its own: nobody else's rules are touched.
         let args = [
@@ -170,17 +201,23 @@ impl Iptables {
     ///
     /// # Errors
     /// When it would not load.
-    pub fn test(&self, text: &[u8]) -> Result<(), IptablesError> {
-        self.restore("--test", text)
+    pub fn test(&self, family: Family, text: &[u8]) -> Result<(), IptablesError> {
+        self.restore(family, "--test", text)
     }
 
-    fn restore(&self, how: &str, text: &[u8]) -> Result<(), IptablesError> {
+    fn restore(&self, family: Family, how: &str, text: &[u8]) -> Result<(), IptablesError> {
         let args = [how, "-w", &self.lock_wait.max(1).to_string()];
-        self.run("iptables-restore", &args, text).map(drop)
+        self.run(family, "iptables-restore", &args, text).map(drop)
     }
 
-    fn run(&self, plain: &str, args: &[&str], stdin: &[u8]) -> Result<Output, IptablesError> {
-        let program = self.backend.program(plain);
+    fn run(
+        &self,
+        family: Family,
+        plain: &str,
+        args: &[&str],
+        stdin: &[u8],
+    ) -> Result<Output, IptablesError> {
+        let program = self.backend.program(family, plain);
         let output = child::run(&program, args, stdin, LIMIT)?;
         if output.status.success() {
             return Ok(output);

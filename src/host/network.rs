@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::child;
-use crate::net::Interface;
+use crate::net::{Family, Interface};
 use crate::network::{Link, Links, Packet, ReversePath, Route};
 
 /// Each of these questions is answered in milliseconds.
@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The machine's interfaces; none where `ip` is not installed.
 #[must_use]
 pub fn links() -> Links {
-    // Not `-4`, which leaves out those without an IPv4 address.
+    // Neither `-4` nor `-6`, which leave out those without such an address.
     let listed = ip(&["address"]).unwrap_or_default();
     let links = listed.as_array().into_iter().flatten();
     Links(links.filter_map(link).collect())
@@ -29,7 +29,10 @@ fn link(value: &Value) -> Option<Link> {
         flags.any(|one| one == flag)
     };
     let addresses = value["addr_info"].as_array().into_iter().flatten();
-    let addresses = addresses.filter(|address| address["family"] == "inet");
+    // One of the link alone is nobody's elsewhere.
+    let addresses = addresses.filter(|address| {
+        address["family"] == "inet" || (address["family"] == "inet6" && address["scope"] != "link")
+    });
     Some(Link {
         name: value["ifname"].as_str()?.to_owned(),
         up: has("UP") && has("LOWER_UP"),
@@ -43,8 +46,11 @@ fn link(value: &Value) -> Option<Link> {
 /// no way. The kernel answers for those that come in as it would treat them, policy rules and
 /// `rp_filter` included.
 #[must_use]
-pub fn routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<Route, String>> {
-    let listed = ip(&["-4", "neigh"]).unwrap_or_default();
+pub fn routes<'n>(
+    family: Family,
+    asked: &BTreeSet<Packet<'n>>,
+) -> BTreeMap<Packet<'n>, Result<Route, String>> {
+    let listed = ip(&[option(family), "neigh"]).unwrap_or_default();
     let neighbours: BTreeMap<(IpAddr, &str), &str> = listed
         .as_array()
         .into_iter()
@@ -56,7 +62,7 @@ pub fn routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<R
         .collect();
     let questions: String = asked.iter().map(question).collect();
     // Without -force the first that has no way would be the last to be asked.
-    let args = ["-json", "-4", "-force", "-batch", "-"];
+    let args = ["-json", option(family), "-force", "-batch", "-"];
     let (answers, words) = match child::run("ip", &args, questions.as_bytes(), LIMIT) {
         Ok(output) => (output.stdout, output.stderr),
         Err(error) => (Vec::new(), error.to_string()),
@@ -112,6 +118,28 @@ fn route(answer: &Value, to: IpAddr, neighbours: &BTreeMap<(IpAddr, &str), &str>
         gateway,
         neighbour: state.map(|&state| state.to_owned()),
     }
+}
+
+/// As iproute2 names a family.
+fn option(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    }
+}
+
+/// The interfaces whose IPv6 default route has come by a router's advertisement.
+#[must_use]
+pub fn advertised() -> Vec<Interface> {
+    let listed = ip(&["-6", "route", "show", "default"]).unwrap_or_default();
+    let routes = listed.as_array().into_iter().flatten();
+    let by_router = routes.filter(|route| route["protocol"] == "ra");
+    let mut names: Vec<Interface> = by_router
+        .filter_map(|route| route["dev"].as_str()?.parse().ok())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// How strictly an interface asks for the way back; `None` if it does not exist.

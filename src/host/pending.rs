@@ -12,8 +12,9 @@ use super::transaction::TransactionError;
 use super::watchdog;
 use crate::backend::Backend;
 use crate::diff;
-use crate::parse::{self, ParseError};
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::parse::ParseError;
+use crate::per_family::{Families, PerFamily};
+use crate::ruleset::Ruleset;
 
 /// How long whoever undoes a change waits for another nvactl, each time, in seconds.
 pub const LOCK_TIMEOUT: u64 = 60;
@@ -37,6 +38,9 @@ pub struct Pending {
     pub before: Before,
     /// What nvactl owns once it is made.
     pub want: String,
+    /// The same of IPv6, where the change touches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub want_v6: Option<String>,
 }
 
 /// What became of a change that waited.
@@ -72,7 +76,7 @@ impl Pending {
     /// When the kernel does not tell which boot this is.
     pub fn new(
         before: Before,
-        want: &Ruleset,
+        want: &PerFamily<Ruleset>,
         backend: Backend,
         seconds: u64,
     ) -> Result<Self, StateError> {
@@ -84,7 +88,8 @@ impl Pending {
             flush_stale: false,
             made: false,
             before,
-            want: want.to_string(),
+            want: want.v4.to_string(),
+            want_v6: want.v6.as_ref().map(ToString::to_string),
         })
     }
 
@@ -113,14 +118,23 @@ impl Pending {
     ///
     /// # Errors
     /// When they are damaged.
-    pub fn rules(&self) -> Result<Ruleset, ParseError> {
-        let mut rules = parse::parse(&self.before.rules)?;
-        if !self.before.sets_policy {
-            rules
-                .chain_mut(TableName::Filter, ChainName::Forward)
-                .policy = None;
+    pub fn rules(&self) -> Result<PerFamily<Ruleset>, ParseError> {
+        self.before.owned().try_map(|_, owned| owned.ruleset())
+    }
+
+    /// The families that it touches.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        self.before.owned().families()
+    }
+
+    /// What nvactl owns once it is made, as text.
+    #[must_use]
+    pub fn wanted(&self) -> PerFamily<&str> {
+        PerFamily {
+            v4: &self.want,
+            v6: self.want_v6.as_deref(),
         }
-        Ok(rules)
     }
 }
 
@@ -158,9 +172,14 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, PendingError
     let Some(pending) = pending(state)? else {
         return Ok(None);
     };
-    let live = pending.iptables().read()?.ruleset;
-    let policy = pending.before.sets_policy;
-    let unmade = |before: Ruleset| diff::holds_the_same(&live, &before, policy);
+    let live = pending.iptables().read_all(pending.families())?;
+    let unmade = |before: PerFamily<Ruleset>| {
+        let owned = pending.before.owned();
+        let all = live.as_ref().zip(before.as_ref()).zip(owned);
+        all.iter().all(|(_, ((live, before), owned))| {
+            diff::holds_the_same(&live.ruleset, before, owned.sets_policy)
+        })
+    };
     if pending.rules().is_ok_and(unmade) {
         settle(state, &pending, Decision::NotMade)?;
         return Ok(None);

@@ -1,18 +1,34 @@
-//! The file that iptables-persistent loads at boot, and whether it will.
+//! The files that iptables-persistent loads at boot, and whether it will.
 
 use std::fs;
 use std::path::Path;
 
-use super::file;
+use tracing::debug;
+
+use super::file::{self, FileError};
+use super::state::State;
 use crate::diff;
+use crate::net::Family;
 use crate::parse;
 use crate::ruleset::Ruleset;
 use crate::status::RulesFile;
 
-pub const RULES_FILE: &str = "/etc/iptables/rules.v4";
+/// The rules file of a family.
+#[must_use]
+pub fn rules_file(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/etc/iptables/rules.v4",
+        Family::V6 => "/etc/iptables/rules.v6",
+    }
+}
 
-/// The plugin of netfilter-persistent that loads [`RULES_FILE`].
-const PLUGIN: &str = "/usr/share/netfilter-persistent/plugins.d/15-ip4tables";
+/// The plugin of netfilter-persistent that loads [`rules_file`].
+fn plugin(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/usr/share/netfilter-persistent/plugins.d/15-ip4tables",
+        Family::V6 => "/usr/share/netfilter-persistent/plugins.d/25-ip6tables",
+    }
+}
 
 /// What becomes of the rules file at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +40,37 @@ pub enum AtBoot {
     NotEnabled,
 }
 
-/// How nvactl's rules in [`RULES_FILE`] compare with those that run.
+/// Whether the rules file has anything of nvactl's, and so brings it back at boot.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn holds_own(family: Family) -> Result<bool, FileError> {
+    let bytes = file::read(Path::new(rules_file(family)))?.unwrap_or_default();
+    // What nvactl cannot read says nothing of its rules for sure; the text does.
+    let text = String::from_utf8_lossy(&bytes);
+    let read = parse::parse(&text);
+    Ok(read.map_or_else(
+        |_| text.contains("NVACTL-"),
+        |ruleset| ruleset.chains().any(|(_, name, _)| name.is_own()),
+    ))
+}
+
+/// Remembers whether nvactl's IPv6 rules are here or come back at boot, by what is known of those
+/// that run; nothing is known where IPv6 was not looked at. Should that fail, they are looked for
+/// once more than needed.
+pub fn note_v6(state: &State, rules: Option<&Ruleset>) {
+    let Some(rules) = rules else { return };
+    let loaded = rules.chains().any(|(_, name, _)| name.is_own());
+    let may = loaded || holds_own(Family::V6).unwrap_or(true);
+    if let Err(error) = state.set_may_hold_v6(may) {
+        debug!(%error, "whether there are IPv6 rules is not recorded");
+    }
+}
+
+/// How nvactl's rules in the rules file compare with those that run.
 #[must_use]
-pub fn compared(live: &Ruleset) -> RulesFile {
-    let text = match file::read(Path::new(RULES_FILE)) {
+pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
+    let text = match file::read(Path::new(rules_file(family))) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return RulesFile::Missing,
         Err(_) => return RulesFile::Unreadable,
@@ -41,8 +84,8 @@ pub fn compared(live: &Ruleset) -> RulesFile {
 
 /// Looks whether iptables-persistent will load the rules file at boot.
 #[must_use]
-pub fn at_boot() -> AtBoot {
-    if !Path::new(PLUGIN).exists() {
+pub fn at_boot(family: Family) -> AtBoot {
+    if !Path::new(plugin(family)).exists() {
         return AtBoot::NotInstalled;
     }
     // `systemctl enable` is a link in the folder of the target that wants the service.

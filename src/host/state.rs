@@ -15,6 +15,10 @@ use tracing::warn;
 
 use super::file::{self, FileError};
 use super::pending::{Decision, Pending};
+use crate::net::Family;
+use crate::parse::{self, ParseError};
+use crate::per_family::PerFamily;
+use crate::ruleset::{ChainName, Ruleset, TableName};
 
 /// How many states before a change are kept.
 pub const KEPT: usize = 20;
@@ -55,23 +59,58 @@ pub struct Before {
     pub namespace: String,
     /// What was about to be done: `apply forward.yaml`.
     pub action: String,
+    #[serde(flatten)]
+    pub v4: Owned,
+    /// Where the change touched IPv6; not in records from before nvactl knew of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Owned>,
+}
+
+/// What nvactl owned of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
     /// nvactl's part of the rules, the FORWARD policy included, as iptables-restore text.
     pub rules: String,
     /// Whether the change was to set the FORWARD policy: if not, it is not to be set back.
     pub sets_policy: bool,
 }
 
+impl Owned {
+    /// The rules, as far as they are nvactl's to set back.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn ruleset(&self) -> Result<Ruleset, ParseError> {
+        let mut rules = parse::parse(&self.rules)?;
+        if !self.sets_policy {
+            rules
+                .chain_mut(TableName::Filter, ChainName::Forward)
+                .policy = None;
+        }
+        Ok(rules)
+    }
+}
+
 impl Before {
     /// # Errors
     /// When the kernel does not tell the network namespace.
-    pub fn now(action: String, rules: String, sets_policy: bool) -> Result<Self, StateError> {
+    pub fn now(action: String, owned: PerFamily<Owned>) -> Result<Self, StateError> {
         Ok(Self {
             time: seconds_now(),
             namespace: namespace()?,
             action,
-            rules,
-            sets_policy,
+            v4: owned.v4,
+            v6: owned.v6,
         })
+    }
+
+    /// What it says of each family that was touched.
+    #[must_use]
+    pub fn owned(&self) -> PerFamily<&Owned> {
+        PerFamily {
+            v4: &self.v4,
+            v6: self.v6.as_ref(),
+        }
     }
 
     /// Whether it was recorded in this network namespace.
@@ -210,6 +249,27 @@ impl State {
         write_json(&self.decision_file(), &(id, decision))
     }
 
+    fn v6_file(&self) -> PathBuf {
+        self.folder.join(format!("ipv6-{}", self.namespace))
+    }
+
+    /// Whether IPv6 rules of nvactl's may be here, though the spec may not have any: it has loaded
+    /// some in this network namespace, and nobody has seen them gone.
+    #[must_use]
+    pub fn may_hold_v6(&self) -> bool {
+        self.v6_file().exists()
+    }
+
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn set_may_hold_v6(&self, may: bool) -> Result<(), StateError> {
+        match (may, self.may_hold_v6()) {
+            (true, false) => Ok(file::replace(&self.v6_file(), b"", 0o600)?),
+            (false, true) => remove(&self.v6_file()),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the watchdog's last words go.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
@@ -218,8 +278,11 @@ impl State {
 
     /// Where the script goes that mends by hand what nvactl could not.
     #[must_use]
-    pub fn undo_script(&self) -> PathBuf {
-        self.folder.join("undo.rules")
+    pub fn undo_script(&self, family: Family) -> PathBuf {
+        self.folder.join(match family {
+            Family::V4 => "undo.rules",
+            Family::V6 => "undo.rules6",
+        })
     }
 
     fn history(&self) -> PathBuf {
@@ -250,7 +313,7 @@ impl State {
         let kept = path
             .as_ref()
             .and_then(|path| read_json::<Before>(path).ok()?);
-        let same = |kept: &Before| kept.action == before.action && kept.rules == before.rules;
+        let same = |kept: &Before| (&kept.action, kept.owned()) == (&before.action, before.owned());
         if let (Some(path), true) = (path, kept.as_ref().is_some_and(same)) {
             let _ = remove(&path);
         }

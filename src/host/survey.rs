@@ -8,10 +8,12 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::child::{self, ChildError};
-use super::iptables::{Iptables, IptablesError};
-use crate::backend::Backend;
+use super::iptables::{Iptables, IptablesError, nft_family};
+use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::native::{Hook, NativeChain, rule_drops};
+use crate::net::Family;
+use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset};
 
 /// Each of these questions is answered in milliseconds.
@@ -20,11 +22,16 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Error)]
 pub enum SurveyError {
     #[error(
-        "nvactl's rules are loaded by iptables-{other} already, while `iptables` is {backend} here: which of the two you mean can only be guessed"
+        "nvactl's rules are loaded by {} already, while `{}` is {backend} here: which of the two you mean can only be guessed",
+        .other.program(*.family, "iptables"), iptables(*.family)
     )]
-    InTheOther { backend: Backend, other: Backend },
-    #[error("which backend `iptables` stands on can only be guessed: it calls itself `{version}`")]
-    Unknown { version: String },
+    InTheOther {
+        family: Family,
+        backend: Backend,
+        other: Backend,
+    },
+    #[error("which backend `{}` stands on can only be guessed: it calls itself `{version}`", iptables(*.family))]
+    Unknown { family: Family, version: String },
 }
 
 impl SurveyError {
@@ -46,52 +53,73 @@ impl SurveyError {
 ///
 /// # Errors
 /// When `auto` would have to guess.
-pub fn survey(iptables: &Iptables) -> Result<Vec<String>, SurveyError> {
-    let backend = match iptables.backend {
-        Backend::Auto => find(iptables)?,
-        named => named,
-    };
+pub fn survey(iptables: &Iptables, families: Families) -> Result<Vec<String>, SurveyError> {
     let mut warnings = Vec::new();
-    if let Some((other, Ok(live))) = beside(iptables, backend) {
-        if holds_own(&live) && iptables.backend == Backend::Auto {
-            return Err(SurveyError::InTheOther { backend, other });
-        }
-        let rules = foreign::rule_count(&live);
-        if rules > 0 {
-            warnings.push(format!(
-                "iptables-{other} holds rules too ({rules}), which filter beside those of iptables-{backend}; \
-                 to look: iptables-{other}-save"
-            ));
+    for family in families.as_slice() {
+        warnings.extend(other_rules(iptables, *family)?);
+    }
+    for family in families.as_slice() {
+        let drops = native_chains(*family)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|chain| chain.hook == Hook::Forward && chain.drops());
+        for chain in drops {
+            let chain = chain.named();
+            let warning = format!(
+                "the nft chain {chain} sees forwarded packets and drops some of \
+                 them, whatever iptables accepts; to look: nft list chain {chain}"
+            );
+            // One of `inet` sees both families.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
         }
     }
-    let drops = native_chains()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|chain| chain.hook == Hook::Forward && chain.drops());
-    warnings.extend(drops.map(|chain| {
-        let chain = chain.named();
-        format!(
-            "the nft chain {chain} sees forwarded packets and drops some of \
-             them, whatever iptables accepts; to look: nft list chain {chain}"
-        )
-    }));
     warnings.extend(managers());
     Ok(warnings)
 }
 
-/// The backend that the plain names stand on, if it can be called by its own name: who undoes a
-/// change later may have another PATH.
-#[must_use]
-pub fn resolved(iptables: &Iptables) -> Backend {
-    let Ok(backend) = find(iptables) else {
-        return iptables.backend;
+/// What there is to say of the rules that the backend beside the one called holds.
+fn other_rules(iptables: &Iptables, family: Family) -> Result<Option<String>, SurveyError> {
+    let backend = match iptables.backend {
+        Backend::Auto => find(iptables, family)?,
+        named => named,
     };
-    let named = child::run(&backend.program("iptables"), &["--version"], b"", LIMIT);
-    if named.is_ok_and(|output| output.status.success()) {
-        backend
-    } else {
-        iptables.backend
+    let Some((other, Ok(live))) = beside(iptables, family, backend) else {
+        return Ok(None);
+    };
+    if holds_own(&live) && iptables.backend == Backend::Auto {
+        return Err(SurveyError::InTheOther {
+            family,
+            backend,
+            other,
+        });
     }
+    let rules = foreign::rule_count(&live);
+    let [other, backend] = [other, backend].map(|one| one.program(family, "iptables"));
+    Ok((rules > 0).then(|| {
+        format!(
+            "{other} holds rules too ({rules}), which filter beside those of {backend}; \
+             to look: {other}-save"
+        )
+    }))
+}
+
+/// The backend that the plain names stand on, if it is the same for each family and can be called by
+/// its own name: who undoes a change later may have another PATH.
+#[must_use]
+pub fn resolved(iptables: &Iptables, families: Families) -> Backend {
+    let by_name = |family| {
+        let backend = find(iptables, family).ok()?;
+        let program = backend.program(family, "iptables");
+        let named = child::run(&program, &["--version"], b"", LIMIT).ok()?;
+        named.status.success().then_some(backend)
+    };
+    let found = PerFamily::new(families, by_name);
+    let v4 = found
+        .v4
+        .filter(|v4| found.v6.is_none_or(|v6| v6 == Some(*v4)));
+    v4.unwrap_or(iptables.backend)
 }
 
 /// The rules of the other backend, or why they cannot be read. Where it is not installed, none could
@@ -99,13 +127,14 @@ pub fn resolved(iptables: &Iptables) -> Backend {
 #[must_use]
 pub fn beside(
     iptables: &Iptables,
+    family: Family,
     backend: Backend,
 ) -> Option<(Backend, Result<Ruleset, IptablesError>)> {
     let other = Iptables {
         backend: backend.other(),
         ..*iptables
     };
-    match other.read() {
+    match other.read(family) {
         Err(IptablesError::Child(ChildError::NotFound(_))) => None,
         read => Some((other.backend, read.map(|live| live.ruleset))),
     }
@@ -121,21 +150,18 @@ pub fn holds_own(ruleset: &Ruleset) -> bool {
 ///
 /// # Errors
 /// When those do not say what they are.
-pub fn find(iptables: &Iptables) -> Result<Backend, SurveyError> {
-    let version = child::run(
-        &iptables.backend.program("iptables"),
-        &["--version"],
-        b"",
-        LIMIT,
-    )
-    .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    .unwrap_or_default();
-    Backend::of_version(&version).ok_or(SurveyError::Unknown { version })
+pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError> {
+    let program = iptables.backend.program(family, "iptables");
+    let version = child::run(&program, &["--version"], b"", LIMIT)
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    Backend::of_version(&version).ok_or(SurveyError::Unknown { family, version })
 }
 
-/// The base chains of nft's own that IPv4 packets come through; `None` where nft is not installed or has no rights.
+/// The base chains of nft's own that packets of a family come through; `None` where nft is not
+/// installed or has no rights.
 #[must_use]
-pub fn native_chains() -> Option<Vec<NativeChain>> {
+pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
     let listed = nft(&["list", "chains"])?;
     let chains = listed.iter().filter_map(|entry| entry.get("chain"));
     let word = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
@@ -147,8 +173,8 @@ pub fn native_chains() -> Option<Vec<NativeChain>> {
         );
         let priority = chain["prio"].as_i64().unwrap_or_default();
         let hook = Hook::of(chain["hook"].as_str()?, priority)?;
-        let of_ipv4 = matches!(family.as_str(), "ip" | "inet" | "netdev");
-        if !of_ipv4 || of_iptables(chain) {
+        let concerns = matches!(family.as_str(), "inet" | "netdev") || family == nft_family(of);
+        if !concerns || of_iptables(chain) {
             return None;
         }
         let entries = nft(&["list", "table", &family, &table]).unwrap_or_default();
@@ -176,7 +202,7 @@ pub fn native_chains() -> Option<Vec<NativeChain>> {
 fn of_iptables(chain: &Value) -> bool {
     let name = ChainName::from(chain["name"].as_str().unwrap_or_default());
     let table = chain["table"].as_str().unwrap_or_default();
-    chain["family"] == "ip"
+    (chain["family"] == "ip" || chain["family"] == "ip6")
         && name.is_builtin()
         && table.parse::<crate::ruleset::TableName>().is_ok()
 }

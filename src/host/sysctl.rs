@@ -1,4 +1,4 @@
-//! The kernel's switches for IPv4 forwarding, now and as the sysctl files set them at boot.
+//! The kernel's switches for forwarding, now and as the sysctl files set them at boot.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,11 +9,19 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::file::{self, FileError};
-use crate::net::Interface;
-use crate::sysctl::{Assignment, AtBoot, assignments};
+use crate::net::{Family, Interface};
+use crate::per_family::Families;
+use crate::sysctl::{Assignment, AtBoot, assignments, switch};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The file of the switch that [`switch`] names.
+fn file_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
 
 /// nvactl's own file, the only one it writes.
 pub const OWN_FILE: &str = "/etc/sysctl.d/99-nvactl.conf";
@@ -37,20 +45,28 @@ const UFW_FILE: &str = "/etc/ufw/sysctl.conf";
 pub enum SysctlError {
     #[error("cannot read `{path}`")]
     Read { path: String, source: io::Error },
-    #[error("cannot set net.ipv4.ip_forward: writing `{IP_FORWARD}` failed")]
-    Write { source: io::Error },
-    #[error("net.ipv4.ip_forward is still {0} after it was set")]
-    NotSet(bool),
+    #[error("cannot set {}: writing `{}` failed", switch(*.family), file_of(*.family))]
+    Write { family: Family, source: io::Error },
+    #[error("{} is still {now} after it was set", switch(*.family))]
+    NotSet { family: Family, now: bool },
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// Whether the kernel forwards IPv4. Any number but 0 counts as on.
+/// Whether the kernel forwards packets of a family. Any number but 0 counts as on.
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub fn ip_forward() -> Result<bool, SysctlError> {
-    read_switch(IP_FORWARD)
+pub fn forwards(family: Family) -> Result<bool, SysctlError> {
+    read_switch(file_of(family))
+}
+
+/// Whether the kernel takes routes from the advertisements of routers on an interface only for as
+/// long as IPv6 is not forwarded (`accept_ra` in Documentation/networking/ip-sysctl.rst).
+#[must_use]
+pub fn accepts_routers_until_forwarding(interface: &Interface) -> bool {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_ra");
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
 /// Interfaces whose own switch differs from `ip_forward`, as a write to the common switch would
@@ -59,7 +75,7 @@ pub fn ip_forward() -> Result<bool, SysctlError> {
 /// # Errors
 /// When the kernel does not tell.
 pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
-    let common = ip_forward()?;
+    let common = forwards(Family::V4)?;
     let entries = fs::read_dir(CONF).map_err(|source| SysctlError::Read {
         path: CONF.to_owned(),
         source,
@@ -83,20 +99,20 @@ pub fn forwards_from(interface: &Interface) -> Option<bool> {
     read_switch(&format!("{CONF}/{interface}/forwarding")).ok()
 }
 
-/// Sets `ip_forward`. The kernel sets every interface's switch along when the value changes.
+/// Sets a family's switch. The kernel sets every interface's along when the value changes.
 ///
 /// # Errors
 /// When the kernel refuses: without root, or in a container that has it read-only.
-pub fn set_ip_forward(on: bool) -> Result<(), SysctlError> {
+pub fn set(family: Family, on: bool) -> Result<(), SysctlError> {
     // An unchanged value is not written: the kernel would do nothing with it (`devinet_sysctl_forward` in
     // net/ipv4/devinet.c compares first).
-    if ip_forward()? != on {
-        fs::write(IP_FORWARD, if on { "1" } else { "0" })
-            .map_err(|source| SysctlError::Write { source })?;
+    if forwards(family)? != on {
+        fs::write(file_of(family), if on { "1" } else { "0" })
+            .map_err(|source| SysctlError::Write { family, source })?;
     }
-    match ip_forward()? {
+    match forwards(family)? {
         now if now == on => Ok(()),
-        now => Err(SysctlError::NotSet(now)),
+        now => Err(SysctlError::NotSet { family, now }),
     }
 }
 
@@ -108,23 +124,31 @@ fn read_switch(path: &str) -> Result<bool, SysctlError> {
     Ok(text.trim() != "0")
 }
 
-/// Writes nvactl's own file, so that the value holds at the next boot.
+/// Writes nvactl's own file, so that the value holds at the next boot. What it says of a family
+/// that is not meant stays.
 ///
 /// # Errors
-/// When it cannot be written.
-pub fn persist_ip_forward(on: bool) -> Result<(), SysctlError> {
-    let text = format!(
-        "# Written by `nvactl sysctl`.\nnet.ipv4.ip_forward = {}\n",
-        u8::from(on)
-    );
-    file::make_folder_of(Path::new(OWN_FILE))?;
-    Ok(file::replace(Path::new(OWN_FILE), text.as_bytes(), 0o644)?)
+/// When it cannot be read or written.
+pub fn persist(families: Families, on: bool) -> Result<(), SysctlError> {
+    let path = Path::new(OWN_FILE);
+    let old = file::read(path)?.unwrap_or_default();
+    let old = String::from_utf8_lossy(&old);
+    let mut text = "# Written by `nvactl sysctl`.\n".to_owned();
+    for family in Family::ALL {
+        let meant = families.as_slice().contains(&family).then_some(on);
+        let kept = || assignments(family, path, &old).last().map(|line| line.on);
+        if let Some(on) = meant.or_else(kept) {
+            text.push_str(&format!("{} = {}\n", switch(family), u8::from(on)));
+        }
+    }
+    file::make_folder_of(path)?;
+    Ok(file::replace(path, text.as_bytes(), 0o644)?)
 }
 
-/// Every assignment to IPv4 forwarding in the sysctl files, in the order in which they are read at
-/// boot.
+/// Every assignment to a family's forwarding in the sysctl files, in the order in which they are
+/// read at boot.
 #[must_use]
-pub fn at_boot() -> AtBoot {
+pub fn at_boot(family: Family) -> AtBoot {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in FOLDERS {
         // A folder that is not there holds no file.
@@ -151,8 +175,8 @@ pub fn at_boot() -> AtBoot {
         last.push(UFW_FILE);
     }
     let mut unreadable = Vec::new();
-    let drop_ins = read_all(files.into_values(), &mut unreadable);
-    let last = read_all(last.into_iter().map(PathBuf::from), &mut unreadable);
+    let drop_ins = read_all(family, files.into_values(), &mut unreadable);
+    let last = read_all(family, last.into_iter().map(PathBuf::from), &mut unreadable);
     AtBoot {
         drop_ins,
         last,
@@ -161,6 +185,7 @@ pub fn at_boot() -> AtBoot {
 }
 
 fn read_all(
+    family: Family,
     paths: impl Iterator<Item = PathBuf>,
     unreadable: &mut Vec<PathBuf>,
 ) -> Vec<Assignment> {
@@ -170,7 +195,7 @@ fn read_all(
         match file::read(&path) {
             Ok(bytes) => {
                 let bytes = bytes.unwrap_or_default();
-                found.extend(assignments(&path, &String::from_utf8_lossy(&bytes)));
+                found.extend(assignments(family, &path, &String::from_utf8_lossy(&bytes)));
             }
             Err(_) => unreadable.push(path),
         }

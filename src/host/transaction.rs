@@ -1,18 +1,21 @@
-//! A change to the live rules that is made whole or not at all, over all tables.
+//! A change to the live rules that is made whole or not at all, over all tables of both families.
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 use tracing::debug;
 
-use super::file::{self, FileError};
+use super::file::FileError;
 use super::iptables::{Iptables, IptablesError, TrialError};
 use super::lock::Lock;
 use super::progress::Progress;
 use super::signals::Held;
-use super::state::{Before, State, StateError};
+use super::state::{Before, Owned, State, StateError};
+use super::{file, persistence};
 use crate::diff;
+use crate::net::Family;
 use crate::parse;
+use crate::per_family::{PerFamily, changes};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::token::shell_word;
 use crate::trial::{self, Trial};
@@ -55,11 +58,18 @@ pub enum TransactionError {
         undo: String,
         /// What is loaded now, as far as it is known.
         loaded: String,
-        /// The program that loads a script, and the one that brings the old rules back if it could
-        /// be written.
-        restore: String,
-        script: Option<PathBuf>,
+        /// For each family that is not as it was.
+        mends: Vec<Mend>,
     },
+}
+
+/// How the old rules of one family come back by hand.
+#[derive(Debug)]
+pub struct Mend {
+    /// The program that loads the script.
+    restore: String,
+    /// If it could be written.
+    script: Option<PathBuf>,
 }
 
 impl TransactionError {
@@ -67,21 +77,33 @@ impl TransactionError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            TransactionError::Uncertain {
-                script: Some(script),
-                restore,
-                ..
-            } => Some(format!(
-                "to bring the old rules back by hand: sudo {restore} --noflush -w 10 < {}; \
-                 to look: sudo {}",
-                shell_word(&script.to_string_lossy()),
-                restore.replace("restore", "save")
-            )),
-            TransactionError::Uncertain { .. } => {
-                Some("to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned())
+            TransactionError::Uncertain { mends, .. } => {
+                let back: Option<Vec<String>> = mends.iter().map(Mend::command).collect();
+                let looks = mends
+                    .iter()
+                    .map(|mend| format!("sudo {}", mend.restore.replace("restore", "save")));
+                let look = looks.collect::<Vec<_>>().join("; ");
+                Some(match back {
+                    Some(back) if !back.is_empty() => format!(
+                        "to bring the old rules back by hand: {}; to look: {look}",
+                        back.join(" && ")
+                    ),
+                    _ if look.is_empty() => {
+                        "to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned()
+                    }
+                    _ => format!("to look: {look}; to try again: sudo nvactl apply"),
+                })
             }
             _ => None,
         }
+    }
+}
+
+impl Mend {
+    fn command(&self) -> Option<String> {
+        let script = self.script.as_ref()?.to_string_lossy();
+        let (restore, script) = (&self.restore, shell_word(&script));
+        Some(format!("sudo {restore} --noflush -w 10 < {script}"))
     }
 }
 
@@ -99,10 +121,10 @@ pub struct Transaction<'a> {
     pub state: &'a State,
     pub lock: &'a Lock,
     pub iptables: &'a Iptables,
-    /// The live rules.
-    pub before: &'a Ruleset,
-    /// What nvactl is to own.
-    pub want: &'a Ruleset,
+    /// The live rules of the families that are touched.
+    pub before: &'a PerFamily<&'a Ruleset>,
+    /// What nvactl is to own; of the same families.
+    pub want: &'a PerFamily<Ruleset>,
     /// What the user asked for, as history will call it.
     pub action: String,
     /// Whether to try it in an empty network namespace first.
@@ -118,17 +140,22 @@ impl Transaction<'_> {
     pub fn commit(&self) -> Result<(), TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let progress = Progress::new();
-        let script = diff::changes(self.before, self.want).script();
+        let scripts = changes(self.before, self.want).scripts();
         if self.trial {
             progress.step("trying…");
-            self.try_out(&script)?;
+            for (family, (before, script)) in self.with_before(&scripts).iter() {
+                self.try_out(family, before, script)?;
+            }
         }
         let remembered = self.remembered()?;
         self.state.remember(&remembered)?;
+        if self.want.v6.is_some() {
+            self.state.set_may_hold_v6(true)?;
+        }
         let done = if held.came() {
             Err(TransactionError::Interrupted)
         } else {
-            self.load(&script, &progress)
+            self.load(&scripts, &progress)
         };
         // What came to nothing is nothing to go back behind.
         if !matches!(done, Ok(()) | Err(TransactionError::Uncertain { .. })) {
@@ -144,27 +171,40 @@ impl Transaction<'_> {
     /// As [`Transaction::commit`].
     pub fn commit_unremembered(&self) -> Result<(), TransactionError> {
         let _held = Held::hold().map_err(TransactionError::Signals)?;
-        let script = diff::changes(self.before, self.want).script();
-        self.load(&script, &Progress::new())
+        let scripts = changes(self.before, self.want).scripts();
+        self.load(&scripts, &Progress::new())
     }
 
-    fn load(&self, script: &str, progress: &Progress) -> Result<(), TransactionError> {
+    fn with_before<'s>(
+        &'s self,
+        scripts: &'s PerFamily<String>,
+    ) -> PerFamily<(&'s Ruleset, &'s str)> {
+        let before = self.before.map(|_, before| *before);
+        before.zip(scripts.map(|_, script| script.as_str()))
+    }
+
+    fn load(
+        &self,
+        scripts: &PerFamily<String>,
+        progress: &Progress,
+    ) -> Result<(), TransactionError> {
         progress.step("loading…");
-        let loaded = self
-            .lock
-            .shared_with_children(|| self.iptables.load(script));
+        let loaded = self.load_in_turn(scripts);
         progress.step("verifying…");
         // Nothing was wrong with reading a moment ago: it may go the second time.
-        let live = self.iptables.read().or_else(|_| self.iptables.read());
+        let live = self.read().or_else(|_| self.read());
         match (loaded, live) {
-            (Ok(()), Ok(live)) => self.verify(&live.ruleset),
-            (Err(source), Ok(live)) => Err(self.refused(script, &live.ruleset, source)),
+            (Ok(()), Ok(live)) => self.verify(&live),
+            (Err((family, source)), Ok(live)) => {
+                let script = scripts.get(family).map_or("", String::as_str);
+                Err(self.refused(script, &live, source))
+            }
             (Ok(()), Err(unread)) => {
                 let cause = "they were loaded but cannot be read back";
                 self.undo(self.want, cause)?;
                 Err(TransactionError::Unread(unread))
             }
-            (Err(source), Err(unread)) => {
+            (Err((_, source)), Err(unread)) => {
                 let loaded = "what is loaded now is not known".to_owned();
                 let cause = source.to_string();
                 Err(self.uncertain(cause, unread.to_string(), loaded, self.want))
@@ -172,20 +212,48 @@ impl Transaction<'_> {
         }
     }
 
+    /// Loads each family's script, until one is refused.
+    fn load_in_turn(&self, scripts: &PerFamily<String>) -> Result<(), (Family, IptablesError)> {
+        let mut scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
+        scripts.try_for_each(|(family, script)| {
+            self.lock
+                .shared_with_children(|| self.iptables.load(family, script))
+                .map_err(|source| (family, source))
+        })
+    }
+
+    /// What is loaded now, of the families that are touched.
+    fn read(&self) -> Result<PerFamily<Ruleset>, IptablesError> {
+        let read = |family| self.iptables.read(family).map(|live| live.ruleset);
+        PerFamily::try_new(self.want.families(), read)
+    }
+
     /// What will be known of the state before the change.
     ///
     /// # Errors
     /// When the kernel does not tell the network namespace.
     pub fn remembered(&self) -> Result<Before, StateError> {
-        let rules = diff::own(self.before).to_string();
-        Before::now(self.action.clone(), rules, diff::sets_policy(self.want))
+        let both = self.before.as_ref().zip(self.want.as_ref());
+        let owned = both.map(|_, (before, want)| Owned {
+            rules: diff::own(before).to_string(),
+            sets_policy: diff::sets_policy(want),
+        });
+        Before::now(self.action.clone(), owned)
     }
 
     /// Loads the change where it can do no harm. That this is not possible is no reason to refuse,
     /// nor that a rule which is there already does not load.
-    fn try_out(&self, script: &str) -> Result<(), TransactionError> {
-        let trial = Trial::new(self.before, script.to_owned());
-        let source = match self.iptables.try_out(&trial.text()) {
+    fn try_out(
+        &self,
+        family: Family,
+        before: &Ruleset,
+        script: &str,
+    ) -> Result<(), TransactionError> {
+        if script.is_empty() {
+            return Ok(());
+        }
+        let trial = Trial::new(before, script.to_owned());
+        let source = match self.iptables.try_out(family, &trial.text()) {
             Ok(()) => return Ok(()),
             Err(TrialError::Impossible(reason)) => {
                 debug!(reason, "no trial");
@@ -193,12 +261,12 @@ impl Transaction<'_> {
             }
             Err(TrialError::Refused(source)) => source,
         };
-        if self.iptables.try_out(&trial.base).is_err() {
+        if self.iptables.try_out(family, &trial.base).is_err() {
             debug!(%source, "the trial says nothing: what is loaded does not load there");
             return Ok(());
         }
         let rule = named_rule(&source, |line| trial.line_of_script(line), script)
-            .or_else(|| first_refused(self.iptables, &trial));
+            .or_else(|| first_refused(self.iptables, family, &trial));
         Err(TransactionError::Rejected {
             forward: rule.as_deref().and_then(parse::comment_of),
             rule,
@@ -206,9 +274,11 @@ impl Transaction<'_> {
         })
     }
 
-    fn verify(&self, after: &Ruleset) -> Result<(), TransactionError> {
-        let left = diff::changes(after, self.want);
+    fn verify(&self, after: &PerFamily<Ruleset>) -> Result<(), TransactionError> {
+        let live = after.as_ref();
+        let left = changes(&live, self.want);
         if left.is_empty() {
+            persistence::note_v6(self.state, self.want.v6.as_ref());
             return Ok(());
         }
         let difference = left.report();
@@ -220,7 +290,12 @@ impl Transaction<'_> {
         Err(self.uncertain(cause, undo, String::new(), after))
     }
 
-    fn refused(&self, script: &str, after: &Ruleset, source: IptablesError) -> TransactionError {
+    fn refused(
+        &self,
+        script: &str,
+        after: &PerFamily<Ruleset>,
+        source: IptablesError,
+    ) -> TransactionError {
         let rule = named_rule(&source, Some, script);
         let forward = rule.as_deref().and_then(parse::comment_of);
         match self.undo(after, &source.to_string()) {
@@ -240,29 +315,29 @@ impl Transaction<'_> {
 
     /// What nvactl owned before, without a policy that the change does not set: that is not
     /// nvactl's to set back.
-    fn old(&self) -> Ruleset {
-        let mut old = diff::own(self.before);
-        if !diff::sets_policy(self.want) {
-            old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
-        }
-        old
+    fn old(&self) -> PerFamily<Ruleset> {
+        let both = self.before.as_ref().zip(self.want.as_ref());
+        both.map(|_, (before, want)| {
+            let mut old = diff::own(before);
+            if !diff::sets_policy(want) {
+                old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+            }
+            old
+        })
     }
 
     /// Brings what nvactl owns back from `after`; tells whether there was anything to do.
-    fn undo(&self, after: &Ruleset, cause: &str) -> Result<bool, TransactionError> {
+    fn undo(&self, after: &PerFamily<Ruleset>, cause: &str) -> Result<bool, TransactionError> {
         let old = self.old();
-        let changes = diff::changes(after, &old);
-        if changes.is_empty() {
+        let scripts = changes(&after.as_ref(), &old).scripts();
+        if scripts.iter().all(|(_, script)| script.is_empty()) {
             return Ok(false);
         }
-        let script = changes.script();
-        let undone = self
-            .lock
-            .shared_with_children(|| self.iptables.load(&script));
-        let now = self.iptables.read();
+        let undone = self.undo_each(&scripts);
+        let now = self.read();
         let (failed, loaded) = match (&undone, &now) {
             (_, Ok(live)) => {
-                let left = diff::changes(&live.ruleset, &old).report();
+                let left = changes(&live.as_ref(), &old).report();
                 if left.is_empty() {
                     return Ok(true);
                 }
@@ -283,8 +358,21 @@ impl Transaction<'_> {
                 "what is loaded now is not known".to_owned(),
             ),
         };
-        let now = now.map_or_else(|_| after.clone(), |live| live.ruleset);
+        let now = now.unwrap_or_else(|_| after.clone());
         Err(self.uncertain(cause.to_owned(), failed, loaded, &now))
+    }
+
+    /// Loads each family's script. What one family refuses is no reason to leave the other as it
+    /// is; the first failure is told.
+    fn undo_each(&self, scripts: &PerFamily<String>) -> Result<(), IptablesError> {
+        let mut undone = Ok(());
+        for (family, script) in scripts.iter().filter(|(_, script)| !script.is_empty()) {
+            let one = self
+                .lock
+                .shared_with_children(|| self.iptables.load(family, script));
+            undone = undone.and(one);
+        }
+        undone
     }
 
     fn uncertain(
@@ -292,18 +380,26 @@ impl Transaction<'_> {
         cause: String,
         undo: String,
         loaded: String,
-        now: &Ruleset,
+        now: &PerFamily<Ruleset>,
     ) -> TransactionError {
-        let script = diff::changes(now, &self.old()).script();
-        let path = self.state.undo_script();
-        let written: Result<(), FileError> =
-            file::replace(&path, script.as_bytes(), file::RULES_MODE);
+        let old = self.old();
+        let scripts = changes(&now.as_ref(), &old).scripts();
+        // Of a family that is as it was there is nothing to bring back.
+        let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
+        let mends = scripts.map(|(family, script)| {
+            let path = self.state.undo_script(family);
+            let written: Result<(), FileError> =
+                file::replace(&path, script.as_bytes(), file::RULES_MODE);
+            Mend {
+                restore: self.iptables.backend.program(family, "iptables-restore"),
+                script: written.is_ok().then_some(path),
+            }
+        });
         TransactionError::Uncertain {
             cause,
             undo,
             loaded,
-            restore: self.iptables.backend.program("iptables-restore"),
-            script: written.is_ok().then_some(path),
+            mends: mends.collect(),
         }
     }
 }
@@ -323,11 +419,11 @@ fn named_rule(
 
 /// The first rule without which the change would load: legacy names only COMMIT for what the
 /// kernel refuses, so halves of the change are tried.
-fn first_refused(iptables: &Iptables, whole: &Trial) -> Option<String> {
+fn first_refused(iptables: &Iptables, family: Family, whole: &Trial) -> Option<String> {
     let (mut good, mut bad) = (0, whole.rules());
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        match iptables.try_out(&whole.with_rules(middle).text()) {
+        match iptables.try_out(family, &whole.with_rules(middle).text()) {
             Ok(()) => good = middle,
             Err(TrialError::Refused(_)) => bad = middle,
             Err(TrialError::Impossible(_)) => return None,

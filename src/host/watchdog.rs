@@ -25,6 +25,7 @@ use super::transaction::Transaction;
 use crate::diff;
 use crate::flow::stale;
 use crate::parse;
+use crate::per_family::changes;
 use crate::spec::ForwardSet;
 use crate::unplan::unplan;
 
@@ -244,19 +245,25 @@ fn undo_if(
 /// Loads what was there before the change.
 fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingError> {
     let (iptables, want) = (pending.iptables(), pending.rules()?);
-    let undone = match iptables.read() {
-        Ok(live) if diff::changes(&live.ruleset, &want).is_empty() => Ok(()),
-        Ok(live) => Transaction {
-            state,
-            lock,
-            iptables: &iptables,
-            before: &live.ruleset,
-            want: &want,
-            action: format!("undo {}", pending.before.action),
-            trial: false,
+    let undone = match iptables.read_all(pending.families()) {
+        Ok(live) => {
+            let live = live.map(|_, live| &live.ruleset);
+            if changes(&live, &want).is_empty() {
+                return Ok(());
+            }
+            let transaction = Transaction {
+                state,
+                lock,
+                iptables: &iptables,
+                before: &live,
+                want: &want,
+                action: format!("undo {}", pending.before.action),
+                trial: false,
+            };
+            transaction
+                .commit_unremembered()
+                .map_err(PendingError::from)
         }
-        .commit_unremembered()
-        .map_err(PendingError::from),
         Err(error) => Err(error.into()),
     };
     let Err(error) = undone else {
@@ -265,27 +272,36 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingE
     // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
     // What the change made is known, and can be emptied all the same.
     debug!(%error, "undone without a look");
-    let script = diff::refill(&parse::parse(&pending.want)?, &want);
-    lock.shared_with_children(|| iptables.load(&script))
-        .map_err(|_| error)
+    let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
+    let mut loaded = Ok(());
+    // What one family refuses is no reason to leave the other.
+    for (family, (made, want)) in made.as_ref().zip(want.as_ref()).iter() {
+        let script = diff::refill(made, want);
+        let one = lock.shared_with_children(|| iptables.load(family, &script));
+        loaded = loaded.and(one);
+    }
+    loaded.map_err(|_| error)
 }
 
 /// Ends the connections that only the undone change led anywhere: one who comes in through this
 /// machine by a port that the change took would stay cut off for as long as it keeps sending.
 fn end_connections(pending: &Pending) {
     let forwards = |text: &str| parse::parse(text).ok().as_ref().and_then(unplan);
-    let Some(undone) = forwards(&pending.want) else {
-        return;
-    };
-    let now = forwards(&pending.before.rules).unwrap_or_else(|| ForwardSet {
-        forwards: Vec::new(),
-        ..undone.clone()
-    });
-    // Without the program for it nothing is known of them.
-    let flows = conntrack::flows().unwrap_or_default();
-    let once = [undone];
-    if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
-        debug!(%error, "connections of what was undone go on");
+    let before = pending.before.owned();
+    for (family, (want, before)) in pending.wanted().zip(before).iter() {
+        let Some(undone) = forwards(want) else {
+            continue;
+        };
+        let now = forwards(&before.rules).unwrap_or_else(|| ForwardSet {
+            forwards: Vec::new(),
+            ..undone.clone()
+        });
+        // Without the program for it nothing is known of them.
+        let flows = conntrack::flows(family).unwrap_or_default();
+        let once = [undone];
+        if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
+            debug!(%error, "connections of what was undone go on");
+        }
     }
 }
 

@@ -178,7 +178,14 @@ pub fn rows(
     let common_rule_gone = comparison.drift.iter().any(|drift| {
         drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_rule()
     });
-    let (mut rows, mut in_the_way) = (Vec::new(), Found::default());
+    let (mut rows, mut in_the_way) = (
+        Vec::new(),
+        Found {
+            family,
+            rules: Vec::new(),
+            places: BTreeMap::new(),
+        },
+    );
     let mine = set.forwards.iter();
     for forward in mine.filter(|forward| forward.family() == family) {
         let name = forward.name.as_str();
@@ -230,8 +237,8 @@ pub fn rows(
 }
 
 /// The foreign rules found so far, each once.
-#[derive(Default)]
 struct Found<'r> {
+    family: Family,
     rules: Vec<InTheWay>,
     /// Where a rule, or a chain's policy, stands among them.
     places: BTreeMap<(TableName, &'r ChainName, Option<*const Rule>), usize>,
@@ -253,7 +260,7 @@ impl<'r> Found<'r> {
                 certain: shadow.certain,
                 program: shadow.program(),
                 jump_first: shadow.ends_with_the_jump_first(),
-                removal: shadow.removal(),
+                removal: shadow.removal(self.family),
                 forwards: Vec::new(),
             });
         }

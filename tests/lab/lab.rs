@@ -21,6 +21,12 @@ pub const ILB: &str = "10.224.0.222";
 pub const POD: &str = "10.224.0.118";
 pub const OTHER: &str = "10.224.0.99";
 
+/// The same in a lab that has both families.
+pub const CLIENT_V6: &str = "2001:db8:51::10";
+pub const FIREWALL_V6: &str = "fd00:3::4";
+pub const ILB_V6: &str = "fd00:224::222";
+pub const POD_V6: &str = "fd00:224::118";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Nft,
@@ -39,7 +45,14 @@ impl Backend {
 /// A host whose plain `iptables…` names are those of one backend.
 pub fn host_with(backend: Backend) -> Host {
     let host = Host::new();
-    for name in ["iptables", "iptables-save", "iptables-restore"] {
+    for name in [
+        "iptables",
+        "iptables-save",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-save",
+        "ip6tables-restore",
+    ] {
         host.run(&format!("ln -s {} /run/bin/{name}", backend.program()));
     }
     host
@@ -59,6 +72,28 @@ impl Lab {
         let lab = Self::hosts(backend);
         lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
         lab.firewall.run("ip route add default via 10.3.0.1");
+        lab
+    }
+
+    /// With one NIC, and IPv6 addresses beside the others.
+    pub fn dual_stack(backend: Backend) -> Self {
+        let lab = Self::one_nic(backend);
+        lab.vnet
+            .shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+        for (host, link, router, address) in [
+            (&lab.client, "client", "2001:db8:51::1", CLIENT_V6),
+            (&lab.firewall, "fw0", "fd00:3::1", FIREWALL_V6),
+            (&lab.ilb, "ilb", "fd00:224::1", ILB_V6),
+            (&lab.pod, "pod", "fd00:224::2", POD_V6),
+        ] {
+            lab.vnet
+                .run(&format!("ip -6 address add {router}/128 dev {link}"));
+            lab.vnet
+                .run(&format!("ip -6 route add {address}/128 dev {link}"));
+            host.run(&format!("ip -6 address add {address}/128 dev eth0"));
+            host.run(&format!("ip -6 route add {router} dev eth0"));
+            host.run(&format!("ip -6 route add default via {router}"));
+        }
         lab
     }
 
@@ -122,6 +157,15 @@ impl Lab {
             .run("ip route replace default via 10.3.0.4 table 100");
     }
 
+    pub fn route_through_firewall_v6(&self, address: &str) {
+        self.vnet.run(&format!(
+            "ip -6 rule add iif client to {address} lookup 100"
+        ));
+        self.vnet.run(&format!(
+            "ip -6 route replace default via {FIREWALL_V6} table 100"
+        ));
+    }
+
     /// Runs nvactl on the firewall.
     pub fn nvactl(&self, args: &[&str]) -> Said {
         self.nvactl_with(args, "")
@@ -142,13 +186,13 @@ impl Lab {
 
     /// What a TCP connection from the client brings back.
     pub fn tcp(&self, address: &str, port: u16) -> Outcome {
-        let to = format!("{address}:{port}");
+        let to = traffic::socket(address, port);
         self.client.enter(move || traffic::ask_tcp(&to))
     }
 
     /// What a datagram from the client brings back.
     pub fn udp(&self, address: &str, port: u16) -> Outcome {
-        let to = format!("{address}:{port}");
+        let to = traffic::socket(address, port);
         self.client.enter(move || traffic::ask_udp(&to))
     }
 
@@ -163,6 +207,11 @@ impl Lab {
 /// iptables-save's lines without the comments, which carry a time, and without counters.
 pub fn save(host: &Host) -> String {
     normal(&host.run("iptables-save"))
+}
+
+/// The same of ip6tables-save.
+pub fn save_v6(host: &Host) -> String {
+    normal(&host.run("ip6tables-save"))
 }
 
 /// Takes out of iptables-save text what is different at every look, and orders the tables, which

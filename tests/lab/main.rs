@@ -8,6 +8,7 @@ mod entrances;
 mod faults;
 mod flows;
 mod guards;
+mod ipv6;
 mod lab;
 mod lifecycle;
 mod namespace;
@@ -165,6 +166,18 @@ on_both_backends! {
     doctor::each_fault_is_named_first,
     doctor::in_a_sound_lab_nothing_is_named,
     doctor::a_forward_that_nobody_has_reached_is_a_question_for_azure,
+    ipv6::both_families_are_forwarded,
+    ipv6::the_kernel_gives_back_both_families,
+    ipv6::a_spec_of_ipv4_alone_never_calls_ip6tables,
+    ipv6::what_ipv6_refuses_is_undone_in_both,
+    ipv6::a_failed_undo_names_the_program_of_each_family,
+    ipv6::without_ipv6_in_the_spec_its_rules_go,
+    ipv6::each_change_of_both_can_be_rolled_back,
+    ipv6::without_an_answer_both_come_back,
+    ipv6::both_files_are_kept_for_the_boot,
+    ipv6::remove_takes_out_both,
+    ipv6::old_states_are_read,
+    ipv6::a_machine_without_ip6tables_forwards_ipv4,
     walk::both_scenarios_as_readme_has_them,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,

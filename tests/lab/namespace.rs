@@ -26,6 +26,8 @@ mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
   if [ -d $folder ]; then mount -t tmpfs tmpfs $folder; fi
 done
+# Addresses can be used at once: nobody is asked first whether they are taken.
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
 echo ready
 exec cat

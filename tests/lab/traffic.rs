@@ -1,7 +1,7 @@
 //! Servers that answer with their name and the peer they see, and clients that ask them.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub fn answer(name: &str, peer: &str) -> Outcome {
 /// Serves HTTP until the test process ends.
 pub fn serve_tcp(host: &Host, name: &'static str, port: u16) {
     host.enter(move || {
-        let listener = TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+        let listener = TcpListener::bind(("::", port)).expect("the port is free");
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away in between is the client's affair.
@@ -38,7 +38,7 @@ pub fn serve_tcp(host: &Host, name: &'static str, port: u16) {
 
 fn reply(mut stream: TcpStream, name: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let peer = stream.peer_addr()?.ip();
+    let peer = stream.peer_addr()?.ip().to_canonical();
     let mut request = BufReader::new(stream.try_clone()?).lines();
     while request
         .next()
@@ -56,14 +56,23 @@ fn reply(mut stream: TcpStream, name: &str) -> io::Result<()> {
 /// Answers datagrams until the test process ends.
 pub fn serve_udp(host: &Host, name: &'static str, port: u16) {
     host.enter(move || {
-        let socket = UdpSocket::bind(("0.0.0.0", port)).expect("the port is free");
+        let socket = UdpSocket::bind(("::", port)).expect("the port is free");
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+                let _ = socket.send_to(
+                    format!("{name} {}", peer.ip().to_canonical()).as_bytes(),
+                    peer,
+                );
             }
         });
     });
+}
+
+/// An address and a port, as the clients here take them.
+pub fn socket(address: &str, port: u16) -> String {
+    let address: IpAddr = address.parse().expect("it is an address");
+    SocketAddr::new(address, port).to_string()
 }
 
 /// Asks by TCP; to be run on a thread of the host that asks.
@@ -84,7 +93,12 @@ pub fn ask_tcp(to: &str) -> Outcome {
 
 /// Asks by UDP; to be run on a thread of the host that asks.
 pub fn ask_udp(to: &str) -> Outcome {
-    let body = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+    let any = if to.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let body = UdpSocket::bind(any).and_then(|socket| {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(to)?;
         socket.send(b"?")?;
