@@ -14,6 +14,13 @@ pub struct Count {
     pub bytes: u64,
 }
 
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
 /// The counts of a ruleset's rules, by chain and in the order of its rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<(TableName, ChainName), Vec<Count>>);
