@@ -52,7 +52,7 @@ fn read_spec(bencher: Bencher<'_, '_>, forwards: usize) {
 #[divan::bench(args = FORWARDS)]
 fn plan_rules(bencher: Bencher<'_, '_>, forwards: usize) {
     let set = spec::read(text(forwards).as_bytes()).expect("it is sound");
-    bencher.bench(|| plan(black_box(&set)));
+    bencher.bench(|| plan(black_box(&set), Family::V4));
 }
 
 #[divan::bench(args = FORWARDS)]

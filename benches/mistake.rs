@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nvactl::spec::places::Places;
 use nvactl::spec::{self, page};
 
 const FORWARDS: usize = 10_000;
@@ -61,8 +62,7 @@ fn timed(text: &str) -> Duration {
     let mut problems = spec::examine(black_box(text.as_bytes())).problems;
     problems.retain(|problem| problem.severity() != spec::Severity::Note);
     black_box(page::pages(
-        "x",
-        text.as_bytes(),
+        &Places::new([("x", text.as_bytes())]),
         &problems,
         &page::renderer(true),
     ));

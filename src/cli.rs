@@ -25,8 +25,9 @@ use crate::spec::{Code, CodeError, Severity};
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "\
-SPEC is a path, or - for standard input. Left out, it is $NVACTL_SPEC, else
-./forward.yaml, else /etc/nvactl/forward.yaml.
+SPEC is a file, a folder whose *.yaml files are one spec, or - for standard input.
+Left out, it is $NVACTL_SPEC, else ./forward.yaml, else /etc/nvactl/forward.yaml,
+else the folder /etc/nvactl/forward.d.
 
 Exit codes: 0 done, or nothing to do; 1 it differs, or would change; 2 an error,
 nothing was changed; 3 the host may not be as it was."
@@ -187,7 +188,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct Spec {
-    /// The forward spec: a path, or - for standard input.
+    /// The forward spec: a file, a folder whose *.yaml files are one spec, or - for standard input.
     pub spec: Option<PathBuf>,
 }
 
@@ -334,7 +335,7 @@ pub struct Diff {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// What to compare with: `live`, or a file with another spec or iptables-save text.
+    /// What to compare with: `live`, another spec, or a file with iptables-save text.
     #[arg(long, value_name = "live|FILE", default_value = "live")]
     pub against: Against,
 
@@ -563,7 +564,8 @@ pub struct Ipv6 {
 
 #[derive(Debug, Args)]
 pub struct Persist {
-    /// Refuse unless the live rules are what this spec says: a path, or - for standard input.
+    /// Refuse unless the live rules are what this spec says: a file, a folder, or - for standard
+    /// input.
     ///
     /// Left out, nothing is compared.
     pub spec: Option<PathBuf>,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{FORWARD, PREROUTING};
+use crate::rule::{Match, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
 
@@ -14,10 +15,31 @@ pub struct Count {
     pub bytes: u64,
 }
 
-impl std::ops::AddAssign for Count {
-    fn add_assign(&mut self, other: Self) {
+impl Count {
+    pub fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
+    }
+}
+
+/// What the rules of one forward have seen.
+#[derive(Default)]
+struct Passage {
+    /// Where it has lists: what came to the first.
+    came: Option<Count>,
+    limited: Count,
+    accepted: Count,
+}
+
+impl Passage {
+    fn refused(self) -> Count {
+        match self.came {
+            Some(came) => Count {
+                packets: came.packets.saturating_sub(self.accepted.packets),
+                bytes: came.bytes.saturating_sub(self.accepted.bytes),
+            },
+            None => self.limited,
+        }
     }
 }
 
@@ -46,12 +68,37 @@ impl Counters {
         let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
         for (rule, count) in rules.iter().zip(counts) {
             if let Some(key) = key_of(rule) {
-                let sum = by_key.entry(key).or_default();
-                sum.packets += count.packets;
-                sum.bytes += count.bytes;
+                by_key.entry(key).or_default().add(*count);
             }
         }
         by_key
+    }
+
+    /// The first packets that each forward has turned away since its rules were loaded; a client
+    /// that hears nothing sends several. Whom a list turns away is counted in a chain that others
+    /// may share, so it is what came to the list less what was accepted behind it.
+    #[must_use]
+    pub fn refused<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
+        let chain = ruleset.chain(TableName::Filter, &ChainName::from(FORWARD));
+        let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
+        let counts = self.of(TableName::Filter, FORWARD);
+        let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
+        for (rule, count) in rules.iter().zip(counts) {
+            let Some(key) = key_of(rule) else { continue };
+            let passage = by_key.entry(key).or_default();
+            let limits = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
+            if matches!(rule.target, Some(Target::Jump(_))) {
+                passage.came.get_or_insert(*count);
+            } else if rule.matches.iter().any(limits) {
+                passage.limited.add(*count);
+            } else {
+                passage.accepted.add(*count);
+            }
+        }
+        let refused = by_key.into_iter();
+        refused
+            .map(|(key, passage)| (key, passage.refused()))
+            .collect()
     }
 
     /// What went through the rule for known connections, of all forwards together.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::limit::Whose;
 use crate::line::Line;
 use crate::net::{Family, Host};
 use crate::plan::{ALLOW, DENY, FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
@@ -173,9 +174,10 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
             ),
         },
         _ => {
-            let source = match forward.snat {
-                Snat::Addresses(range) => range.to_string(),
-                Snat::Masquerade | Snat::Client => format!("{egress}'s address"),
+            let (source, answered) = match forward.snat {
+                Snat::Addresses(range) => (range.to_string(), "the firewall"),
+                Snat::Masquerade => (format!("{egress}'s address"), "the firewall"),
+                Snat::Client => ("the client's own address".to_owned(), "the client"),
             };
             let to = destination(rule, forward);
             let target = to
@@ -183,7 +185,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 .map_or(to.as_str(), |(address, _)| address);
             format!(
                 "{name}: it leaves by {egress} with {source} as its source, so that {target} answers \
-                 the firewall"
+                 {answered}"
             )
         }
     }
@@ -206,16 +208,17 @@ fn shared(rule: &Rule) -> Option<String> {
 /// What a rule of the filter table keeps out, if it is not there to accept.
 fn refusal(rule: &Rule, target: &Target) -> Option<String> {
     if let Target::Jump(chain) = target {
-        return Some(match chain.as_str().starts_with(DENY) {
-            true => "who is denied is turned away".to_owned(),
-            false => "who is not allowed is turned away".to_owned(),
+        return Some(if chain.as_str().starts_with(DENY) {
+            "who is denied is turned away".to_owned()
+        } else {
+            "who is not allowed is turned away".to_owned()
         });
     }
     rule.matches.iter().find_map(|condition| match condition {
         Match::HashLimit(limit) => Some(format!(
             "more than {} new connections a second{}, {} at once, are turned away",
             limit.per_second.times(),
-            of_each(limit.each_source),
+            of_each(limit.of != Whose::All),
             limit.burst
         )),
         Match::ConnLimit(limit) => Some(format!(

@@ -1,5 +1,5 @@
-//! nvactl compiles one YAML file, which says what is forwarded where, into an ordered iptables
-//! rule plan, and prints, loads, removes and keeps that plan.
+//! nvactl compiles one YAML file (or a folder of them), which says what is forwarded where, into an
+//! ordered iptables rule plan, and prints, loads, removes and keeps that plan.
 //!
 //! # Architecture
 //!

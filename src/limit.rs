@@ -17,7 +17,7 @@ pub struct Limit {
 const DEFAULT_BURST: u32 = 5;
 
 /// Time between two packets, in 10,000ths of a second (`XT_LIMIT_SCALE` in
-/// linux/netfilter/xt_limit.h).
+/// `linux/netfilter/xt_limit.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Rate(u32);
 
@@ -66,7 +66,7 @@ impl Limit {
 
 impl fmt::Display for Rate {
     /// In the longest time that says it exactly enough (`print_rate` in
-    /// extensions/libxt_limit.c).
+    /// `extensions/libxt_limit.c`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let between = self.0;
         let ends =
@@ -97,11 +97,21 @@ pub struct HashLimit {
     pub per_second: PerSecond,
     /// How many may come at once after a rest.
     pub burst: u32,
-    pub each_source: bool,
+    pub of: Whose,
     /// The kernel's table of this name keeps the rate that it was made with for as long as any
-    /// rule uses it (`htable_find_get` in net/netfilter/xt_hashlimit.c): another rate needs another
+    /// rule uses it (`htable_find_get` in `net/netfilter/xt_hashlimit.c)`: another rate needs another
     /// name.
     pub name: Box<str>,
+}
+
+/// Whose packets are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whose {
+    All,
+    /// Those of one source address.
+    Address,
+    /// Those of sources whose addresses begin with the same so many bits.
+    Net(u8),
 }
 
 /// A rate that the kernel holds as it is written. It keeps the time between two packets in
@@ -139,10 +149,14 @@ impl fmt::Display for HashLimit {
             "--hashlimit-above {}/sec --hashlimit-burst {}",
             self.per_second.0, self.burst
         )?;
-        if self.each_source {
+        if self.of != Whose::All {
             f.write_str(" --hashlimit-mode srcip")?;
         }
-        write!(f, " --hashlimit-name {}", self.name)
+        write!(f, " --hashlimit-name {}", self.name)?;
+        match self.of {
+            Whose::Net(bits) => write!(f, " --hashlimit-srcmask {bits}"),
+            Whose::All | Whose::Address => Ok(()),
+        }
     }
 }
 

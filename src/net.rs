@@ -294,15 +294,6 @@ impl Family {
             Family::V6 => IpNet::new_assert(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
         }
     }
-
-    /// How many bits an address has.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        match self {
-            Family::V4 => 32,
-            Family::V6 => 128,
-        }
-    }
 }
 
 impl fmt::Display for Family {

@@ -163,7 +163,7 @@ impl fmt::Display for Probability {
 }
 
 /// A share of all clients, each falling into the same one every time: the kernel hashes the
-/// connection's source address (net/netfilter/xt_cluster.c), so nothing has to be remembered.
+/// connection's source address (`net/netfilter/xt_cluster.c`), so nothing has to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cluster {
     /// How many shares there are, at most [`Cluster::MOST`].

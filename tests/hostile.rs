@@ -1,5 +1,6 @@
 //! Specs that mean harm: a clear answer in bounded time and memory, never a panic.
 
+use nvactl::spec::places::Places;
 use nvactl::spec::{self, MAX_PROBLEMS, MAX_VALUES};
 
 fn codes(text: &str) -> Vec<&'static str> {
@@ -16,8 +17,7 @@ fn more_values_than_any_spec_has_are_not_collected() {
     let text = format!("forwards: [{values}]");
     let problems = spec::read(text.as_bytes()).expect_err("it is no spec");
     let page = spec::page::pages(
-        "spec.yaml",
-        text.as_bytes(),
+        &Places::new([("spec.yaml", text.as_bytes())]),
         &problems,
         &spec::page::renderer(false),
     );
@@ -26,6 +26,18 @@ fn more_values_than_any_spec_has_are_not_collected() {
         page,
         "error[too-many-values]: more than 2000000 values\n--> spec.yaml:1:4000002\n = hint: split the forwards over several specs\n\n"
     );
+}
+
+/// The limit holds for all files of a spec together.
+#[test]
+fn values_are_counted_through_all_files() {
+    let values = "a,".repeat(MAX_VALUES / 2);
+    let text = format!("forwards: [{values}]");
+    let reading = spec::examine_all(&[text.as_bytes(), text.as_bytes(), b"firewall: {}"]);
+    let problems = reading.sound().expect_err("it is no spec");
+    let last = problems.last().expect("there is a problem");
+    assert_eq!(last.kind, spec::ProblemKind::TooManyValues);
+    assert!(last.span.start > text.len());
 }
 
 #[test]
@@ -76,7 +88,11 @@ fn texts_that_mean_harm_get_a_clear_answer() {
         let shown: String = text.chars().take(40).collect();
         assert!(found.contains(&code), "{shown}: {found:?}");
         let problems = spec::read(text.as_bytes()).unwrap_err();
-        let pages = spec::page::pages("x", text.as_bytes(), &problems, &spec::page::renderer(true));
+        let pages = spec::page::pages(
+            &Places::new([("x", text.as_bytes())]),
+            &problems,
+            &spec::page::renderer(true),
+        );
         assert!(pages.len() < 100_000, "{shown}: {} bytes", pages.len());
     }
 }
@@ -157,7 +173,7 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
     }
 }
 
-/// A file larger than any spec is not read to its end, and a folder or a device is no spec.
+/// A file larger than any spec is not read to its end, and a device is no spec.
 #[test]
 fn what_is_too_large_is_left_at_the_limit() {
     let folder = tempfile::tempdir().unwrap();
@@ -181,7 +197,15 @@ fn what_is_too_large_is_left_at_the_limit() {
     let (code, words) = check("/dev/zero".as_ref());
     assert_eq!(code, Some(2));
     assert!(words.contains("is larger than 32 MiB"), "{words}");
+    // The limit holds for all files of a folder together.
     let (code, words) = check(folder.path());
     assert_eq!(code, Some(2));
-    assert!(words.contains("cannot read the spec"), "{words}");
+    assert!(words.contains("is larger than 32 MiB"), "{words}");
+    for name in ["large.yaml", "larger.yaml"] {
+        let file = std::fs::File::create(folder.path().join(name)).unwrap();
+        file.set_len(17 << 20).unwrap();
+    }
+    let (code, words) = check(folder.path());
+    assert_eq!(code, Some(2));
+    assert!(words.contains("is larger than 32 MiB"), "{words}");
 }

@@ -1,11 +1,12 @@
 //! What holds for every spec, shown on generated ones.
 
+mod generate;
 mod invariants;
 mod oracle;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
+use generate::{any_spec, two_specs};
 use nvactl::diff;
 use nvactl::net::Family;
 use nvactl::parse::parse;
@@ -13,135 +14,9 @@ use nvactl::plan::plan;
 use nvactl::ruleset::Ruleset;
 use nvactl::spec::{self, ForwardSet};
 use nvactl::splice::splice;
-use oracle::{Defaults, Firewall, Forward, Interface, Port, Protocol, Spec, Target};
+use oracle::Spec;
 use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
-
-/// Ports from a block of ten for each forward, so that listeners do not meet.
-fn forward(n: u16) -> impl Strategy<Value = Forward> {
-    let base = 1000 + n * 10;
-    (
-        "[A-Za-z0-9][A-Za-z0-9_.-]{0,20}",
-        (option::of(any::<bool>()), option::of(any::<bool>())),
-        (0..5u16, 0..5u16, 0..4u8, any::<bool>()),
-        (1..=250u8, 1..=250u8),
-        0..4u8,
-        1..=60000u16,
-    )
-        .prop_map(
-            move |(name, (protocol, enabled), (first, more, address, quoted), host, kind, to)| {
-                let ports = if more == 0 {
-                    (base + first).to_string()
-                } else {
-                    format!("{}-{}", base + first, base + first + more)
-                };
-                let listen = match (address, quoted) {
-                    (0, _) => Port::Text(format!("10.3.0.5:{ports}")),
-                    (_, true) => Port::Text(ports),
-                    (..) => ports.parse().map_or(Port::Text(ports), Port::Number),
-                };
-                let address = Ipv4Addr::new(10, 224, host.0, host.1);
-                let target = match kind {
-                    0 => Target {
-                        ilb: Some(address.to_string()),
-                        pod: None,
-                    },
-                    1 => Target {
-                        ilb: Some(format!("{address}:{to}")),
-                        pod: None,
-                    },
-                    2 => Target {
-                        ilb: None,
-                        pod: Some(format!("{address}:{to}")),
-                    },
-                    _ => Target {
-                        ilb: None,
-                        pod: Some(format!("{address}:{to}-{}", to + more)),
-                    },
-                };
-                Forward {
-                    // Unique, whatever was generated.
-                    name: format!("{name}-{n}"),
-                    enabled,
-                    listen,
-                    protocol: protocol.map(self::protocol),
-                    target,
-                }
-            },
-        )
-}
-
-prop_compose! {
-    fn any_spec()(
-        forwards in vec(any::<bool>(), 0..12).prop_flat_map(|slots| {
-            let used = slots.iter().zip(0u16..).filter(|(used, _)| **used);
-            used.map(|(_, n)| forward(n)).collect::<Vec<_>>()
-        }),
-        two in any::<bool>(),
-        masquerade in any::<bool>(),
-        policy in option::of(prop_oneof![Just("drop"), Just("keep")]),
-        version in option::of(Just(1)),
-        defaults in option::of(option::of(any::<bool>())),
-    ) -> Spec {
-        let interface = if two {
-            Interface::Two { ingress: "eth0".into(), egress: "ens5.100".into() }
-        } else {
-            Interface::One("eth0".into())
-        };
-        Spec {
-            version,
-            firewall: Firewall {
-                interface,
-                snat: if masquerade { "masquerade".into() } else { "10.3.0.4".into() },
-                forward_policy: policy.map(str::to_owned),
-            },
-            defaults: defaults.map(|udp| Defaults { protocol: udp.map(protocol) }),
-            forwards,
-        }
-    }
-}
-
-fn protocol(udp: bool) -> Protocol {
-    if udp { Protocol::Udp } else { Protocol::Tcp }
-}
-
-/// Two specs as an editor leaves them: forwards gone, come, moved and changed, most as they were.
-fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
-    (any_spec(), any_spec(), vec(0..6u8, 12), any::<bool>()).prop_map(|(a, b, fate, firewall)| {
-        let mut after = a.clone();
-        if firewall {
-            after.firewall = b.firewall;
-        }
-        after.forwards.clear();
-        for (forward, fate) in a.forwards.iter().zip(fate) {
-            match fate {
-                0 => {}
-                1 => after.forwards.insert(0, forward.clone()),
-                2 => {
-                    let mut changed = forward.clone();
-                    changed.target = Target {
-                        ilb: Some("10.225.0.1:1".into()),
-                        pod: None,
-                    };
-                    after.forwards.push(changed);
-                }
-                _ => after.forwards.push(forward.clone()),
-            }
-        }
-        let free = |forward: &Forward| {
-            let block = |f: &Forward| f.name.rsplit('-').next().map(str::to_owned);
-            a.forwards
-                .iter()
-                .all(|other| block(other) != block(forward))
-        };
-        let new: Vec<Forward> = b.forwards.into_iter().filter(free).collect();
-        after
-            .forwards
-            .splice(after.forwards.len() / 2..after.forwards.len() / 2, new);
-        (a, after)
-    })
-}
 
 fn read(spec: &Spec) -> ForwardSet {
     let text = serde_yaml::to_string(spec).expect("it can be written");
@@ -154,7 +29,7 @@ fn foreign() -> Ruleset {
         "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n\
          -A FORWARD -j DOCKER-USER\n-A FORWARD ! -i eth0 -m physdev --physdev-is-bridged -j LOG --log-prefix \"in: \"\n\
          -A DOCKER-USER -j RETURN\nCOMMIT\n\
-         *nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\nCOMMIT\n",
+         *nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\nCOMMIT\n",
     )
     .expect("it is readable")
 }
@@ -170,52 +45,66 @@ proptest! {
 
     #[test]
     fn what_is_printed_reads_back_the_same(spec in any_spec()) {
-        let rules = plan(&read(&spec), Family::V4).with_builtin_chains();
-        prop_assert_eq!(parse(&rules.to_string()).expect("it is readable"), rules);
+        let set = read(&spec);
+        for family in Family::ALL {
+            let rules = plan(&set, family).with_builtin_chains();
+            prop_assert_eq!(parse(&rules.to_string()).expect("it is readable"), rules);
+        }
     }
 
     #[test]
     fn nothing_separates_a_ruleset_from_itself(spec in any_spec()) {
-        let want = plan(&read(&spec), Family::V4);
-        prop_assert!(diff::changes(&want, &want).is_empty());
-        prop_assert_eq!(diff::changes(&want, &want).script(), "");
+        let set = read(&spec);
+        for family in Family::ALL {
+            let want = plan(&set, family);
+            prop_assert!(diff::changes(&want, &want).is_empty());
+            prop_assert_eq!(diff::changes(&want, &want).script(), "");
+        }
     }
 
     /// The script leads from any spec to any other, beside foreign rules, and touches none of them.
     #[test]
     fn the_script_leads_to_what_is_wanted((before, after) in two_specs()) {
-        let mut host = Restore::new(&foreign());
-        let (before, after) = (plan(&read(&before), Family::V4), plan(&read(&after), Family::V4));
-        for want in [&before, &after, &Ruleset::default()] {
-            let have = host.ruleset();
-            host.load(&diff::changes(&have, want).script());
-            let left = diff::changes(&host.ruleset(), want).report();
-            prop_assert_eq!(left, "");
-            prop_assert_eq!(host.foreign(), Restore::new(&foreign()).foreign());
+        let (before, after) = (read(&before), read(&after));
+        for family in Family::ALL {
+            let mut host = Restore::new(&foreign());
+            let (before, after) = (plan(&before, family), plan(&after, family));
+            for want in [&before, &after, &Ruleset::default()] {
+                let have = host.ruleset();
+                host.load(&diff::changes(&have, want).script());
+                let left = diff::changes(&host.ruleset(), want).report();
+                prop_assert_eq!(left, "");
+                prop_assert_eq!(host.foreign(), Restore::new(&foreign()).foreign());
+            }
         }
     }
 
     /// Undoing, too, is a change: back to what nvactl owned before.
     #[test]
     fn the_way_back_ends_where_it_began((before, after) in two_specs()) {
-        let (before, after) = (plan(&read(&before), Family::V4), plan(&read(&after), Family::V4));
-        let mut host = Restore::new(&foreign());
-        host.load(&diff::changes(&host.ruleset(), &before).script());
-        let start = host.ruleset();
-        host.load(&diff::changes(&start, &after).script());
-        host.load(&diff::changes(&host.ruleset(), &diff::own(&start)).script());
-        prop_assert_eq!(host.ruleset(), start);
+        let (before, after) = (read(&before), read(&after));
+        for family in Family::ALL {
+            let (before, after) = (plan(&before, family), plan(&after, family));
+            let mut host = Restore::new(&foreign());
+            host.load(&diff::changes(&host.ruleset(), &before).script());
+            let start = host.ruleset();
+            host.load(&diff::changes(&start, &after).script());
+            host.load(&diff::changes(&host.ruleset(), &diff::own(&start)).script());
+            prop_assert_eq!(host.ruleset(), start);
+        }
     }
 
     #[test]
     fn a_spliced_file_holds_both_whatever_it_held_before(before in any_spec(), after in any_spec()) {
-        let own = |spec: &Spec| diff::own(&plan(&read(spec), Family::V4).with_builtin_chains());
-        let once = splice(&foreign().to_string(), &own(&before)).expect("it is readable");
-        let twice = splice(&once, &own(&after)).expect("it is readable");
-        let direct = splice(&foreign().to_string(), &own(&after)).expect("it is readable");
-        prop_assert_eq!(&twice, &direct);
-        let ruleset = parse(&twice).expect("it is readable");
-        prop_assert_eq!(diff::changes(&ruleset, &own(&after)).report(), "");
+        for family in Family::ALL {
+            let own = |spec: &Spec| diff::own(&plan(&read(spec), family).with_builtin_chains());
+            let once = splice(&foreign().to_string(), &own(&before)).expect("it is readable");
+            let twice = splice(&once, &own(&after)).expect("it is readable");
+            let direct = splice(&foreign().to_string(), &own(&after)).expect("it is readable");
+            prop_assert_eq!(&twice, &direct);
+            let ruleset = parse(&twice).expect("it is readable");
+            prop_assert_eq!(diff::changes(&ruleset, &own(&after)).report(), "");
+        }
     }
 
     /// Whatever bytes come, the answer is a spec or at least one problem inside of the text.
@@ -229,7 +118,9 @@ proptest! {
     fn any_sound_spec_keeps_the_laws(spec in any_spec()) {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
         invariants::of_spec(text.as_bytes());
-        invariants::of_rules(&plan(&read(&spec), Family::V4).with_builtin_chains().to_string());
+        for family in Family::ALL {
+            invariants::of_rules(&plan(&read(&spec), family).with_builtin_chains().to_string());
+        }
     }
 
     /// A sound spec with a few bytes exchanged is broken in the ways that people break specs.
@@ -254,6 +145,12 @@ proptest! {
             Just("pod:"), Just("ilb:"), Just("interface:"), Just("snat:"), Just(" "), Just("\n"),
             Just("\n  "), Just("- "), Just("{"), Just("}"), Just("["), Just("]"), Just(","),
             Just("10.0.0.1:80"), Just("80"), Just("&a"), Just("*a"), Just("!!x"), Just("ä"), Just("\t"),
+            Just("protocol:"), Just("balance:"), Just("allow_from:"), Just("deny_from:"), Just("limits:"),
+            Just("new_per_second:"), Just("burst:"), Just("per:"), Just("max_connections:"), Just("reject:"),
+            Just("log:"), Just("prefix:"), Just("level:"), Just("per_minute:"), Just("connections:"),
+            Just("hairpin:"), Just("defaults:"), Just("ingress:"), Just("egress:"), Just("v4:"), Just("v6:"),
+            Just("enabled:"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
+            Just("10.0.0.0/8"), Just("::/0"), Just("10.3.0.4-10.3.0.7"),
             Just("'"), Just("\""), Just("|"), Just("?"), Just(": "), Just("#"), Just("---\n"),
         ], 0..60)
     ) {
@@ -268,13 +165,23 @@ proptest! {
             Just("--dport"), Just("80"), Just("80:90"), Just("-s"), Just("10.0.0.1/32"), Just("-i"), Just("eth0"),
             Just("comment"), Just("--comment"), Just("web"), Just("\"a b\""), Just("conntrack"),
             Just("--ctstate"), Just("NEW"), Just("DNAT"), Just("--to-destination"), Just("ACCEPT"),
+            Just("NVACTL-OUTPUT"), Just("NVACTL-ALLOW-a"), Just("NVACTL-DENY-a"), Just("NVACTL-LOG-a"),
+            Just("-m hashlimit --hashlimit-above 5/sec --hashlimit-burst 5 --hashlimit-name a"),
+            Just("-m connlimit --connlimit-above 5 --connlimit-mask 32 --connlimit-saddr"),
+            Just("-m limit --limit 1/sec"), Just("-m statistic --mode random --probability 0.50000000000"),
+            Just("-j LOG --log-prefix"), Just("\"a accepted \""), Just("-j RETURN"), Just("-j MASQUERADE"),
+            Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
+            Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"),
         ], 0..9), 0..9)
     ) {
         let lines: Vec<String> = lines.iter().map(|words| words.join(" ")).collect();
         for table in ["filter", "nat"] {
             let rules = lines.iter().filter(|line| line.starts_with("-A ") && line.len() > 4);
             let rules: Vec<&str> = rules.map(String::as_str).collect();
-            let text = format!("*{table}\n:MINE - [0:0]\n{}\nCOMMIT\n", rules.join("\n"));
+            let text = format!(
+                "*{table}\n:MINE - [0:0]\n:NVACTL-DENY-a - [0:0]\n{}\nCOMMIT\n",
+                rules.join("\n")
+            );
             invariants::of_rules(&text);
         }
     }
@@ -351,7 +258,10 @@ impl Restore {
                 }
                 ["-F", chain] => chains.get_mut(*chain).unwrap().1.clear(),
                 ["-X", chain] => {
-                    let leads_here = |rule: &String| rule.ends_with(&format!("-j {chain}"));
+                    let leads_here = |rule: &String| {
+                        rule.ends_with(&format!("-j {chain}"))
+                            || rule.ends_with(&format!("-g {chain}"))
+                    };
                     assert!(
                         !chains
                             .values()

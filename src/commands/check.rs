@@ -6,7 +6,7 @@ use super::{Console, Exit, Refusal, show_problems};
 use crate::cli::{Check, CheckFormat, Deny};
 use crate::host::spec_source;
 use crate::spec::annotation::{Annotation, Report};
-use crate::spec::{self, Code, Problem, Severity, page};
+use crate::spec::{Code, Problem, Severity};
 
 pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
     if args.list {
@@ -14,15 +14,14 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let source = spec_source::read(args.spec.spec.as_deref())?;
-    let mut problems = spec::examine(&source.text).problems;
+    let mut problems = source.examine().problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 
-    let text = page::text_of(&source.text);
-    let lines = page::LineIndex::new(&text);
+    let places = source.places();
     let annotations = || {
         problems
             .iter()
-            .map(|problem| Annotation::new(&lines, problem))
+            .map(|problem| Annotation::new(&source.name, &places, problem))
     };
     let errors = problems
         .iter()
@@ -30,7 +29,7 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
         .count();
     match args.format {
         CheckFormat::Text => {
-            show_problems(&source.name, &source.text, &problems, console);
+            show_problems(&places, &problems, console);
         }
         CheckFormat::Json => {
             let report = Report {

@@ -19,7 +19,8 @@ use crate::net::Family;
 use crate::parse;
 use crate::per_family::{Families, planned};
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::spec::{self, ForwardSet, page};
+use crate::spec::places::{Places, text_of};
+use crate::spec::{self, ForwardSet, Reading};
 use crate::unplan::unplan;
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -164,10 +165,15 @@ enum Content {
 /// More than the rules of 500,000 forwards.
 const MOST_BYTES: usize = 256 << 20;
 
-/// Another spec, or iptables-save text: that begins with a table, or says nothing at all.
+/// Another spec, which may be a folder, or iptables-save text: that begins with a table, or says
+/// nothing at all.
 fn read_file(path: &Path, name: &str, console: &mut Console) -> Result<Content> {
+    if path.is_dir() {
+        let source = spec_source::read(Some(path))?;
+        return sound(name, source.examine(), &source.places(), console);
+    }
     let bytes = file::read_limited(path, MOST_BYTES)?;
-    let text = page::text_of(&bytes);
+    let text = text_of(&bytes);
     let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let first = text.lines().map(str::trim_ascii).find(said);
     if first.is_none_or(|line| line.starts_with('*')) {
@@ -176,8 +182,19 @@ fn read_file(path: &Path, name: &str, console: &mut Console) -> Result<Content> 
             rules.with_context(|| format!("cannot read the rules in `{name}`"))?,
         ));
     }
-    let set = spec::read(&bytes).map_err(|problems| {
-        show_problems(name, &bytes, &problems, console);
+    let places = Places::new([(name, bytes.as_slice())]);
+    sound(name, spec::examine(&bytes), &places, console)
+}
+
+/// The other spec, of which only errors are shown.
+fn sound(
+    name: &str,
+    reading: Reading,
+    places: &Places<'_>,
+    console: &mut Console,
+) -> Result<Content> {
+    let set = reading.sound().map_err(|problems| {
+        show_problems(places, &problems, console);
         Refusal::Spec {
             file: name.to_owned(),
             count: problems.len(),

@@ -39,6 +39,7 @@ use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
 use crate::per_family::Families;
+use crate::spec::places::Places;
 use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
 
@@ -301,9 +302,9 @@ impl Refusal {
 /// Reads and checks a spec; its errors and warnings are shown.
 fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, ForwardSet)> {
     let source = spec_source::read(named)?;
-    let Reading { set, mut problems } = spec::examine(&source.text);
+    let Reading { set, mut problems } = source.examine();
     problems.retain(|problem| problem.severity() != Severity::Note);
-    show_problems(&source.name, &source.text, &problems, console);
+    show_problems(&source.places(), &problems, console);
     match set {
         Some(set) => Ok((source, set)),
         None => Err(Refusal::Spec {
@@ -317,10 +318,10 @@ fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, For
     }
 }
 
-fn show_problems(file: &str, text: &[u8], problems: &[Problem], console: &mut Console) {
+fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Console) {
     // Escapes are for the stream to keep or strip.
     let renderer = page::renderer(true);
-    console.tell(page::pages(file, text, problems, &renderer));
+    console.tell(page::pages(places, problems, &renderer));
 }
 
 /// The families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may be

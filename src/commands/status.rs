@@ -55,7 +55,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         forwards.extend(rows);
         in_the_way.extend(found);
         comparisons.push(comparison);
-        established += counters.established();
+        established.add(counters.established());
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards);
     let around = counted.try_map(|family, (ruleset, _)| {
@@ -164,7 +164,7 @@ fn text(status: &Status, apply: &str) -> String {
     }
     out.push('\n');
     let header = [
-        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "LIVE",
+        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if !status.firewall.is_empty() {
@@ -237,6 +237,7 @@ fn row(row: &Row) -> Vec<String> {
         state,
         row.new.packets.to_string(),
         row.new.bytes.to_string(),
+        row.refused.packets.to_string(),
         row.connections
             .map_or("-".to_owned(), |count| count.to_string()),
     ]

@@ -2,14 +2,71 @@
 
 use std::fmt::Display;
 
+use super::FieldChange;
 use crate::limit::PerSecond;
-use crate::spec::{Balance, Forward, ForwardSet, Limits, Log, Logged, Per, Rate};
+use crate::spec::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
+
+/// What changes from one forward to another, by the key of a spec that says it.
+pub fn changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
+    let words = words(old).into_iter().zip(words(new));
+    let words = words.filter_map(|((name, from), (_, to))| change(name, &from, &to));
+    let (old, new) = (&old.sources, &new.sources);
+    let allow = list_change("allow_from", old.allow.as_ref(), new.allow.as_ref());
+    let deny = list_change("deny_from", Some(&old.deny), Some(&new.deny));
+    words.chain(allow).chain(deny).collect()
+}
+
+pub fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
+    (from != to).then(|| FieldChange {
+        field,
+        from: from.to_owned(),
+        to: to.to_owned(),
+    })
+}
+
+/// Of a long list only what comes and goes.
+fn list_change(field: &'static str, old: Option<&Nets>, new: Option<&Nets>) -> Option<FieldChange> {
+    let words = |nets: Option<&Nets>| nets.map_or("all".to_owned(), list_of_nets);
+    let (from, mut to) = (words(old), words(new));
+    if old == new {
+        return None;
+    }
+    if let (Some(old), Some(new)) = (old, new)
+        && old.as_slice().len().max(new.as_slice().len()) > MOST_NETS
+    {
+        let gone = old
+            .as_slice()
+            .iter()
+            .filter(|net| new.as_slice().binary_search(net).is_err());
+        let come = new
+            .as_slice()
+            .iter()
+            .filter(|net| old.as_slice().binary_search(net).is_err());
+        let gone = gone.map(|net| format!("-{net}"));
+        let all: Vec<String> = come.map(|net| format!("+{net}")).chain(gone).collect();
+        to = format!("{to}: {}", all[..all.len().min(MOST_NETS)].join(" "));
+        if all.len() > MOST_NETS {
+            to = format!("{to} and {} more", all.len() - MOST_NETS);
+        }
+    }
+    Some(FieldChange { field, from, to })
+}
+
+/// As many as a line bears.
+const MOST_NETS: usize = 4;
+
+fn list_of_nets(nets: &Nets) -> String {
+    match nets.as_slice() {
+        [] => "none".to_owned(),
+        few if few.len() <= MOST_NETS => list(few),
+        many => format!("{} networks", many.len()),
+    }
+}
 
 /// What a forward says, by the key of a spec that says it.
-pub fn fields(forward: &Forward) -> [(&'static str, String); 12] {
+fn words(forward: &Forward) -> [(&'static str, String); 10] {
     let way = WAY.map(|field| (field.name(), field.of(forward)));
     let [ingress, egress, snat] = way;
-    let sources = &forward.sources;
     [
         ("listen", forward.listen.to_string()),
         ("protocol", forward.protocol.to_string()),
@@ -18,14 +75,6 @@ pub fn fields(forward: &Forward) -> [(&'static str, String); 12] {
         ingress,
         egress,
         snat,
-        (
-            "allow_from",
-            sources
-                .allow
-                .as_ref()
-                .map_or("all".to_owned(), ToString::to_string),
-        ),
-        ("deny_from", sources.deny.to_string()),
         ("limits", forward.limits.map_or("none".to_owned(), limits)),
         ("log", forward.log.as_ref().map_or("none".to_owned(), log)),
         ("hairpin", forward.hairpin.to_string()),

@@ -6,7 +6,7 @@ mod fields;
 
 use std::collections::BTreeMap;
 
-use fields::{WAY, fields};
+use fields::{WAY, change, changes};
 use serde::Serialize;
 
 use crate::diff;
@@ -222,13 +222,13 @@ impl Comparison {
             // Rules that somebody has tampered with are those of the spec, or of what was loaded
             // before it changed: whichever they are less apart from.
             let nearer = tampered
-                && distance(have, want_rules.get(&key)) < distance(have, held_rules.get(&key));
+                && distance(have, want_rules.get(&key)) <= distance(have, held_rules.get(&key));
             match (was, nearer) {
                 (_, true) => expected.forwards.push(forward.clone()),
                 (None, false) if tampered => {}
                 (None, false) => self.added.push(ForwardLine::of(forward)),
                 (Some(was), false) => {
-                    changed.push((forward, field_changes(&was, forward)));
+                    changed.push((forward, changes(&was, forward)));
                     expected.forwards.push(was);
                 }
             }
@@ -297,13 +297,6 @@ fn distance(one: Option<&Vec<Place<'_>>>, other: Option<&Vec<Place<'_>>>) -> usi
     missing(one, other) + missing(other, one)
 }
 
-fn field_changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
-    let changes = fields(old).into_iter().zip(fields(new));
-    changes
-        .filter_map(|((name, from), (_, to))| change(name, &from, &to))
-        .collect()
-}
-
 /// Takes out what changes alike for every forward that says nothing of its own: that is a change
 /// of the firewall.
 fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Vec<FieldChange> {
@@ -311,17 +304,17 @@ fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Ve
     for field in WAY {
         let follows = |forward: &Forward| field.usual(forward, want);
         let change_of = |changes: &[FieldChange]| {
-            let mut changes = changes.iter();
-            changes.find(|change| change.field == field.name()).cloned()
+            let mut each = changes.iter();
+            each.find(|change| change.field == field.name()).cloned()
         };
-        let mut changes = changed
+        let mut alike = changed
             .iter()
             .filter(|(forward, _)| follows(forward))
             .map(|(_, changes)| change_of(changes));
-        let Some(Some(first)) = changes.next() else {
+        let Some(Some(first)) = alike.next() else {
             continue;
         };
-        if changes.all(|change| change.as_ref() == Some(&first)) {
+        if alike.all(|change| change.as_ref() == Some(&first)) {
             for (forward, changes) in changed.iter_mut() {
                 if follows(forward) {
                     changes.retain(|change| change.field != field.name());
@@ -358,14 +351,6 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
         Family::V6 => POLICY_V6,
     };
     sets.then(|| change(name, policy.as_str(), Policy::Drop.as_str()))?
-}
-
-fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
-    (from != to).then(|| FieldChange {
-        field,
-        from: from.to_owned(),
-        to: to.to_owned(),
-    })
 }
 
 /// A rule and where it stands.

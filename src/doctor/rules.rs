@@ -1,8 +1,11 @@
 //! The rules: nvactl's own, and those of others in their way.
 
+use std::collections::BTreeMap;
+
 use super::{Case, Check, Hop};
 use crate::backend::{Backend, iptables as plain};
 use crate::compare::{DriftKind, POLICY, POLICY_V6, compare, rules_by_key};
+use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
@@ -14,7 +17,7 @@ use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows, ways};
 use crate::spec::Forward;
-use crate::unplan::name_of;
+use crate::unplan::{Key, name_of};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(backend(case));
@@ -79,6 +82,10 @@ fn without(chain: &ChainName) -> &'static str {
 /// The three rules of each forward.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let new = case.facts.counters.new_connections(case.facts.live);
+    let refused = case.facts.counters.refused(case.facts.live);
+    let packets = |counts: &BTreeMap<Key<'_>, Count>, key: Key<'_>| {
+        counts.get(&key).map_or(0, |count| count.packets)
+    };
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
@@ -92,10 +99,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             let loaded = have.get(&key).is_some_and(|places| places.contains(place));
             let check = match (loaded, hop) {
                 (true, Hop::DnatRule) => {
-                    let count = new.get(&key).copied().unwrap_or_default().packets;
-                    hop.ok(format!(
-                        "it has translated {count} connections since it was loaded"
-                    ))
+                    translated(packets(&new, key), packets(&refused, key), hop)
                 }
                 (true, _) => hop.ok("it is loaded"),
                 (false, _) => hop
@@ -104,6 +108,24 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             };
             checks.push(check.of(forward));
         }
+    }
+}
+
+/// What came by the listener, and what the forward's own lists and limits let of it.
+fn translated(new: u64, refused: u64, hop: Hop) -> Check {
+    match refused {
+        0 => hop.ok(format!(
+            "it has translated {new} connections since it was loaded"
+        )),
+        all if all >= new => hop
+            .warn(format!(
+                "its lists and limits have turned away all {new} that came since it was loaded"
+            ))
+            .fix("if they should have passed: correct `allow_from`, `deny_from` or `limits` in the spec"),
+        some => hop.ok(format!(
+            "it has translated {new} connections since it was loaded; its lists and limits have \
+             turned away {some} of them"
+        )),
     }
 }
 

@@ -1,18 +1,25 @@
-//! Where the spec comes from: a file, standard input, or one of the places it is looked for.
+//! Where the spec comes from: a file, the files of a folder, standard input, or one of the places it
+//! is looked for.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::file;
-use crate::spec::MAX_BYTES;
+use crate::spec::places::Places;
+use crate::spec::{self, MAX_BYTES, Reading};
 use crate::token::shell_word;
 
 /// The places where a spec is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
+
+/// The folder that is the last of these places.
+const FOLDER: &str = "/etc/nvactl/forward.d";
 
 /// How messages name standard input.
 const STDIN: &str = "<stdin>";
@@ -22,25 +29,36 @@ const STDIN: &str = "<stdin>";
 pub struct Source {
     /// As messages name it: the path, or `<stdin>`.
     pub name: String,
-    pub text: Vec<u8>,
-    /// The file, when nvactl found it by itself and the user has not named it.
+    /// In the order in which they make one spec. One, unless the spec is a folder.
+    files: Vec<File>,
+    /// Where it was, when nvactl found it by itself and the user has not named it.
     found: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// As messages name it.
+    name: String,
+    text: Vec<u8>,
 }
 
 #[derive(Debug, Error)]
 pub enum SourceError {
     #[error(
-        "no spec: none was named, NVACTL_SPEC is not set, and there is neither ./forward.yaml nor /etc/nvactl/forward.yaml"
+        "no spec: none was named, NVACTL_SPEC is not set, and there is none of ./forward.yaml, /etc/nvactl/forward.yaml and /etc/nvactl/forward.d"
     )]
     None,
     #[error("cannot read the spec `{name}`")]
     Read { name: String, source: io::Error },
     #[error("the spec `{name}` is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge { name: String },
-    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), .at_fault.display())]
+    #[error("the folder `{name}` has no file `*.yaml`, so it is no spec")]
+    NoFile { name: String },
+    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), printable(.at_fault))]
     Untrusted {
         path: PathBuf,
-        /// The file, or its folder.
+        /// The spec, one of its files, or the folder that it lies in.
         at_fault: PathBuf,
         why: Distrust,
     },
@@ -80,13 +98,17 @@ impl SourceError {
                 path.display(),
                 why.mend(at_fault)
             )),
-            _ => None,
+            SourceError::NoFile { .. } => Some(
+                "give its files names that end in `.yaml`; hidden ones and subfolders are not read"
+                    .to_owned(),
+            ),
+            SourceError::Read { .. } | SourceError::TooLarge { .. } => None,
         }
     }
 }
 
 /// Reads the spec the user named, or finds one: `$NVACTL_SPEC`, `./forward.yaml`,
-/// `/etc/nvactl/forward.yaml`. `-` is standard input.
+/// `/etc/nvactl/forward.yaml`, `/etc/nvactl/forward.d`. `-` is standard input.
 ///
 /// # Errors
 /// When there is none, or it cannot be read, or it is longer than [`MAX_BYTES`].
@@ -98,26 +120,85 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
     let (path, found) = match named {
         Some(path) => (path, None),
         None => {
-            let place = PLACES
-                .into_iter()
-                .map(PathBuf::from)
-                .find(|place| fs::symlink_metadata(place).is_ok());
-            let place = place.ok_or(SourceError::None)?;
+            let place = find().ok_or(SourceError::None)?;
             (place.clone(), Some(place))
         }
     };
-    let (name, content) = if path.as_os_str() == "-" {
-        let content = file::read_at_most(io::stdin().lock(), MAX_BYTES);
-        (STDIN.to_owned(), content)
+    let name = name_of(&path);
+    let paths = if !is_stdin(&path) && path.is_dir() {
+        files_in(&path)?
     } else {
-        let content = File::open(&path).and_then(|file| file::read_at_most(file, MAX_BYTES));
-        (printable(&path), content)
+        vec![path]
     };
-    match content {
-        Err(source) => Err(SourceError::Read { name, source }),
-        Ok((_, true)) => Err(SourceError::TooLarge { name }),
-        Ok((text, false)) => Ok(Source { name, text, found }),
+    let mut files = Vec::with_capacity(paths.len());
+    let mut left = MAX_BYTES;
+    for path in paths {
+        let content = if is_stdin(&path) {
+            file::read_at_most(io::stdin().lock(), left)
+        } else {
+            fs::File::open(&path).and_then(|file| file::read_at_most(file, left))
+        };
+        let file = name_of(&path);
+        match content {
+            Err(source) => return Err(SourceError::Read { name: file, source }),
+            Ok((_, true)) => return Err(SourceError::TooLarge { name }),
+            Ok((text, false)) => {
+                left -= text.len();
+                files.push(File {
+                    path,
+                    name: file,
+                    text,
+                });
+            }
+        }
     }
+    Ok(Source { name, files, found })
+}
+
+/// The first of the places where there is a spec.
+fn find() -> Option<PathBuf> {
+    let files = PLACES.into_iter().map(PathBuf::from);
+    let mut there = files.filter(|place| fs::symlink_metadata(place).is_ok());
+    let folder = || Some(PathBuf::from(FOLDER)).filter(|folder| folder.is_dir());
+    there.next().or_else(folder)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn name_of(path: &Path) -> String {
+    if is_stdin(path) {
+        STDIN.to_owned()
+    } else {
+        printable(path)
+    }
+}
+
+/// The files of a folder that make a spec, in the order of their names, byte by byte: the same on
+/// every machine, whatever its locale.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let listed = listed.map_err(|source| SourceError::Read {
+        name: printable(folder),
+        source,
+    })?;
+    let is_spec = |name: &OsStr| {
+        let name = name.as_bytes();
+        name.ends_with(b".yaml") && !name.starts_with(b".")
+    };
+    let mut names: Vec<_> = listed.into_iter().map(|entry| entry.file_name()).collect();
+    names.retain(|name| is_spec(name));
+    names.sort_unstable();
+    let mut paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    // A link to nothing is not passed over: its forwards are missing.
+    paths.retain(|path| !path.is_dir());
+    if paths.is_empty() {
+        return Err(SourceError::NoFile {
+            name: printable(folder),
+        });
+    }
+    Ok(paths)
 }
 
 /// A path as messages name it: no control character of a file's name reaches a terminal or a log.
@@ -138,8 +219,23 @@ impl Source {
         if self.name == STDIN { "-" } else { &self.name }
     }
 
+    /// Says everything that there is to say of it.
+    #[must_use]
+    pub fn examine(&self) -> Reading {
+        let texts: Vec<&[u8]> = self.files.iter().map(|file| file.text.as_slice()).collect();
+        spec::examine_all(&texts)
+    }
+
+    /// Where its bytes stand.
+    #[must_use]
+    pub fn places(&self) -> Places<'_> {
+        let files = self.files.iter();
+        Places::new(files.map(|file| (file.name.as_str(), file.text.as_slice())))
+    }
+
     /// For commands that change the host: a spec that was only found must not be one that others
-    /// than its owner and root may write, nor lie in a folder where others may put one.
+    /// than its owner and root may write, nor hold such a file, nor lie in a folder where others may
+    /// put one.
     ///
     /// # Errors
     /// When it is.
@@ -151,17 +247,17 @@ impl Source {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let Some((at_fault, why)) = untrusted(path)?
-            .map(|why| (path.as_path(), why))
-            .or(untrusted(folder)?.map(|why| (folder, why)))
-        else {
-            return Ok(());
-        };
-        Err(SourceError::Untrusted {
-            path: path.clone(),
-            at_fault: at_fault.to_owned(),
-            why,
-        })
+        let files = self.files.iter().map(|file| file.path.as_path());
+        for at_fault in [path.as_path()].into_iter().chain(files).chain([folder]) {
+            if let Some(why) = untrusted(at_fault)? {
+                return Err(SourceError::Untrusted {
+                    path: path.clone(),
+                    at_fault: at_fault.to_owned(),
+                    why,
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -169,7 +265,7 @@ impl Source {
 /// nvactl and the one behind `sudo` are trusted.
 fn untrusted(path: &Path) -> Result<Option<Distrust>, SourceError> {
     let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
-        name: path.display().to_string(),
+        name: printable(path),
         source,
     })?;
     let sudo = std::env::var("SUDO_UID")

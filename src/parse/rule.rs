@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::limit::{ConnLimit, HashLimit, Limit, PerSecond};
+use crate::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
 use crate::net::{Port, PortRange};
 use crate::rule::{
     Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Match, Probability, RejectWith, Rule,
@@ -261,15 +261,22 @@ fn read_conntrack(options: &[&str]) -> Option<Conntrack> {
 }
 
 fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
-    let (first, name, each_source) = match options {
-        [
-            first @ ..,
-            "--hashlimit-mode",
-            "srcip",
-            "--hashlimit-name",
-            name,
-        ] => (first, name, true),
-        [first @ .., "--hashlimit-name", name] => (first, name, false),
+    let (options, bits) = match options {
+        [options @ .., "--hashlimit-srcmask", bits] => (options, Some(parsed(bits)?)),
+        options => (options, None),
+    };
+    let (first, name, of) = match (options, bits) {
+        (
+            [
+                first @ ..,
+                "--hashlimit-mode",
+                "srcip",
+                "--hashlimit-name",
+                name,
+            ],
+            bits,
+        ) => (first, name, bits.map_or(Whose::Address, Whose::Net)),
+        ([first @ .., "--hashlimit-name", name], None) => (first, name, Whose::All),
         _ => return None,
     };
     let ["--hashlimit-above", rate, "--hashlimit-burst", burst] = first else {
@@ -278,7 +285,7 @@ fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
     Some(HashLimit {
         per_second: PerSecond::new(parsed(rate.strip_suffix("/sec")?)?).ok()?,
         burst: parsed(burst)?,
-        each_source,
+        of,
         name: (*name).into(),
     })
 }

@@ -168,18 +168,16 @@ fn decided(target: Target) -> Rule {
     Rule::new(tcp.then_some(Match::Protocol(Protocol::Tcp)), target)
 }
 
-/// 64 bits of FNV-1a over the rules' text (<http://www.isthe.com/chongo/tech/comp/fnv/>), in 13
-/// letters and digits: as long as a chain's name can be, and the same on every machine.
+/// 60 bits of FNV-1a over the rules' text (<http://www.isthe.com/chongo/tech/comp/fnv/>), in 15
+/// digits: as long as a chain's name can be, and the same on every machine.
 fn digest(rules: &[Rule]) -> String {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for rule in rules {
         for byte in rule.to_string().bytes().chain([b'\n']) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    let letter = |n| char::from(ALPHABET[(hash >> (5 * n)) as usize % ALPHABET.len()]);
-    (0..13).map(letter).collect()
+    format!("{:015x}", hash >> 4)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use super::chains::{Chains, Refusal};
-use crate::limit::{ConnLimit, HashLimit};
-use crate::net::{Interface, PortRange, Protocol};
+use crate::limit::{ConnLimit, HashLimit, Whose};
+use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
 use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 
@@ -142,28 +142,24 @@ fn came(
 
 /// What is more than the limits allow.
 fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Match> {
-    let each_source = limits.per == Per::Client;
+    let (of, per, mask) = match (limits.per, forward.family()) {
+        (Per::Total, _) => (Whose::All, "total", 0),
+        (Per::Client, Family::V4) => (Whose::Address, "client", 32),
+        // A network of 64 bits is one client's to choose addresses from (RFC 4291, 2.5.1).
+        (Per::Client, Family::V6) => (Whose::Net(64), "client", 64),
+    };
     let rate = limits.rate.map(|rate| {
         let (times, burst) = (rate.new_per_second.times(), rate.burst);
         let (name, protocol) = (&forward.name, forward.protocol);
-        let per = if each_source { "client" } else { "total" };
         Match::HashLimit(HashLimit {
             per_second: rate.new_per_second,
             burst,
-            each_source,
+            of,
             name: format!("{name}-{protocol}-{times}-{burst}-{per}").into(),
         })
     });
-    let most = limits.max_connections.map(|most| {
-        Match::ConnLimit(ConnLimit {
-            most,
-            mask: if each_source {
-                forward.family().bits()
-            } else {
-                0
-            },
-        })
-    });
+    let most = limits.max_connections;
+    let most = most.map(|most| Match::ConnLimit(ConnLimit { most, mask }));
     rate.into_iter().chain(most)
 }
 
@@ -181,26 +177,26 @@ fn accept_new(forward: &Forward, ingress: &Interface, to: &Destination, target: 
     Rule::new(matches, target)
 }
 
-/// With which source it leaves; none where the client keeps its own.
-pub fn hide_client(forward: &Forward) -> impl Iterator<Item = Rule> {
+/// With which source a connection leaves.
+pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
     let target = match forward.snat {
-        Snat::Addresses(range) => Some(Target::Snat(range)),
-        Snat::Masquerade => Some(Target::Masquerade),
-        Snat::Client => None,
+        Snat::Addresses(range) => Target::Snat(range),
+        Snat::Masquerade => Target::Masquerade,
+        // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
+        // machine, hides the client after all.
+        Snat::Client => Target::Accept,
     };
-    target.into_iter().flat_map(move |target| {
-        let each = forward.target.destinations.iter();
-        each.map(move |to| {
-            let way = [
-                Match::Destination(IpNet::from(to.address)),
-                Match::Egress(forward.egress.clone()),
-            ];
-            let matches = way
-                .into_iter()
-                .chain(transport(forward.protocol, forward.ports_at(to), false))
-                .chain([came_by_listener(forward), comment(forward)]);
-            Rule::new(matches, target.clone())
-        })
+    let each = forward.target.destinations.iter();
+    each.map(move |to| {
+        let way = [
+            Match::Destination(IpNet::from(to.address)),
+            Match::Egress(forward.egress.clone()),
+        ];
+        let matches = way
+            .into_iter()
+            .chain(transport(forward.protocol, forward.ports_at(to), false))
+            .chain([came_by_listener(forward), comment(forward)]);
+        Rule::new(matches, target.clone())
     })
 }
 

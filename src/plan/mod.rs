@@ -17,7 +17,8 @@
 //!    matches a packet routed straight at the target. So the connection must be translated as well
 //!    (`--ctstate DNAT`).
 //! 3. `NVACTL-POSTROUTING` (nat): the same connection leaves with the firewall's own address, so
-//!    that the reply comes back through the firewall.
+//!    that the reply comes back through the firewall; or with the client's, where a forward says
+//!    so.
 //!
 //! The same order of forwards holds in all three: listeners for one address stand before those for
 //! all addresses, which would take their packets; otherwise the file's order.
@@ -74,7 +75,7 @@ pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
     let bodies = [
         passing,
         forwards().flat_map(forward::translate).collect(),
-        forwards().flat_map(forward::hide_client).collect(),
+        forwards().flat_map(forward::leave).collect(),
         forwards().flat_map(forward::translate_own).collect(),
     ];
 

@@ -2,24 +2,28 @@
 
 use serde::Serialize;
 
-use super::page::{LineIndex, Position};
+use super::places::{Places, Position};
 use super::problem::Problem;
 
-/// One file's problems as `check --format json` prints them. README documents the fields.
+/// A spec's problems as `check --format json` prints them. README documents the fields.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
+    /// The spec: a file or a folder.
     pub file: &'a str,
     /// Whether the spec is free of errors.
     pub sound: bool,
-    pub problems: Vec<Annotation>,
+    pub problems: Vec<Annotation<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Annotation {
+pub struct Annotation<'a> {
     pub code: &'static str,
     pub severity: &'static str,
     pub message: String,
     pub hint: String,
+    /// Which file of a folder; `None` where the spec is one file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
     /// Lines and columns are counted from 1, columns in characters; the end is behind the last one.
     pub line: usize,
     pub column: usize,
@@ -27,34 +31,42 @@ pub struct Annotation {
     pub end_column: usize,
     /// The second place that the problem is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub other: Option<Other>,
+    pub other: Option<Other<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Other {
+pub struct Other<'a> {
+    /// Which file of a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
     pub line: usize,
     pub column: usize,
     pub label: &'static str,
 }
 
-impl Annotation {
+impl<'a> Annotation<'a> {
+    /// `spec` is what messages call the whole.
     #[must_use]
-    pub fn new(lines: &LineIndex<'_>, problem: &Problem) -> Self {
+    pub fn new(spec: &str, places: &Places<'a>, problem: &Problem) -> Self {
         let code = problem.kind.code();
-        let start = lines.position(problem.span.start);
-        let end = lines.position(problem.span.end);
+        let of_folder = |file: &'a str| (file != spec).then_some(file);
+        let file = places.file(problem.span.start);
+        let span = file.within(&problem.span);
+        let (start, end) = (file.position(span.start), file.position(span.end));
         Self {
             code: code.as_str(),
             severity: code.severity().as_str(),
             message: problem.message(),
             hint: problem.hint(),
+            file: of_folder(file.name),
             line: start.line,
             column: start.column,
             end_line: end.line,
             end_column: end.column,
             other: problem.kind.other_place().map(|(span, label)| {
-                let Position { line, column } = lines.position(span.start);
+                let (file, Position { line, column }) = places.find(span.start);
                 Other {
+                    file: of_folder(file),
                     line,
                     column,
                     label,
@@ -66,7 +78,7 @@ impl Annotation {
     /// The workflow command that shows the problem at its line in a pull request
     /// (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
     #[must_use]
-    pub fn as_workflow_command(&self, file: &str) -> String {
+    pub fn as_workflow_command(&self, spec: &str) -> String {
         let level = match self.severity {
             "note" => "notice",
             severity => severity,
@@ -79,7 +91,7 @@ impl Annotation {
         };
         format!(
             "::{level} file={},line={},col={}{end},title={}::{}",
-            escaped_property(file),
+            escaped_property(self.file.unwrap_or(spec)),
             self.line,
             self.column,
             self.code,

@@ -84,10 +84,7 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
         ingress.retain(|interface| *interface != egress);
     }
     let own_snat = snat.and_then(|snat| snat.value.of(family));
-    let (sources, limits) = (
-        sources(allow.as_ref(), deny.as_ref(), family),
-        limits.flatten(),
-    );
+    let (sources, limits) = (sources(allow.as_ref(), deny.as_ref(), family), limits);
     let refuses = sources != Sources::default() || limits.is_some();
     let one = Forward {
         listen: forward.listen?.value,
@@ -98,7 +95,7 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
         snat: own_snat.or(firewall.snat.of(family))?,
         sources,
         limits,
-        log: log.flatten().and_then(|log| named(log, &name, refuses)),
+        log: log.and_then(|log| named(log, &name, refuses)),
         hairpin,
         name,
     };

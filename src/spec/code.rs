@@ -154,6 +154,7 @@ impl Code {
         self.severity() != Severity::Error || self == Code::TakesSsh
     }
 
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
     fn row(self) -> (&'static str, Severity, &'static str) {
         use Severity::{Error, Note, Warning};
         match self {

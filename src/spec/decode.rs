@@ -1,4 +1,4 @@
-//! The tree of a YAML document to the values it spells, key by key, collecting every problem.
+//! The trees of a spec's YAML documents to the values they spell, key by key, collecting every problem.
 //!
 //! What two values say about each other is `check.rs`'s affair.
 
@@ -86,36 +86,47 @@ impl Listener<'_> {
     }
 }
 
-pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
+/// Reads the documents of a spec, one for each file. `whole` tells that there is no further one,
+/// which could not be read.
+pub fn decode(roots: &[Node], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
     let known = &["version", "firewall", "defaults", "forwards", "silence"];
-    let Some(fields) = Fields::of(root, "spec", "the spec", known, problems) else {
-        return spec;
-    };
-    if let Some(version) = fields.scalar("version", "the number 1", problems)
-        && version.value != "1"
-    {
-        let kind = ProblemKind::UnknownVersion {
-            text: version.value.to_owned(),
-        };
-        problems.push(Problem::new(version.span, kind));
+    let files: Vec<Fields<'_>> = roots
+        .iter()
+        .filter_map(|root| Fields::of(root, "spec", "the spec", known, problems))
+        .collect();
+    let whole = whole && files.len() == roots.len();
+    for fields in &files {
+        decode_version(fields, problems);
+        // ssh is given up by a forward, not by a whole spec.
+        let can_be_silenced = |code: Code| code.can_be_silenced() && code != Code::TakesSsh;
+        let silence = decode_silence(fields, can_be_silenced, problems);
+        spec.silence.extend(silence);
     }
-    // ssh is given up by a forward, not by a whole file.
-    let can_be_silenced = |code: Code| code.can_be_silenced() && code != Code::TakesSsh;
-    spec.silence = decode_silence(&fields, can_be_silenced, problems);
-    if let Some(firewall) = fields.required("firewall", problems) {
+    if let Some(firewall) = of_one_file(&files, "firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
+    } else if whole {
+        miss(&files, "firewall", problems);
     }
+    let written = of_one_file(&files, "defaults", problems);
     let known = options::KEYS;
-    let defaults = fields
-        .get("defaults")
+    let mut defaults = written
         .and_then(|node| Fields::of(node, "defaults", "`defaults`", known, problems))
         .map(|fields| Options::decode(&fields, &Options::default(), problems))
         .unwrap_or_default();
-    if let Some(forwards) = fields.required("forwards", problems)
-        && let Some(items) = sequence(forwards, "forwards", problems)
-    {
-        for item in items {
+    if written.is_none() && !whole {
+        // What could not be read may say another.
+        defaults.protocols = None;
+    }
+    let mut lists = files
+        .iter()
+        .filter_map(|file| file.get("forwards"))
+        .peekable();
+    if lists.peek().is_none() && whole {
+        miss(&files, "forwards", problems);
+    }
+    for forwards in lists {
+        for item in sequence(forwards, "forwards", problems).unwrap_or_default() {
             if problems.len() >= MAX_PROBLEMS {
                 break;
             }
@@ -124,6 +135,41 @@ pub fn decode(root: &Node, problems: &mut Vec<Problem>) -> WrittenSpec {
         }
     }
     spec
+}
+
+/// The value of a key that one file has for the whole spec.
+fn of_one_file<'n>(
+    files: &[Fields<'n>],
+    key: &'static str,
+    problems: &mut Vec<Problem>,
+) -> Option<&'n Node> {
+    let mut having = files.iter().filter(|file| file.get(key).is_some());
+    let one = having.next()?;
+    let first = one.key(key)?;
+    for second in having.filter_map(|file| file.key(key)) {
+        let first = first.span.clone();
+        let kind = ProblemKind::SecondInFolder { key, first };
+        problems.push(Problem::new(second.span.clone(), kind));
+    }
+    one.get(key)
+}
+
+/// Reports a key that no file has, at the beginning of the first.
+fn miss(files: &[Fields<'_>], key: &'static str, problems: &mut Vec<Problem>) {
+    if let Some(first) = files.first() {
+        first.required(key, problems);
+    }
+}
+
+fn decode_version(fields: &Fields<'_>, problems: &mut Vec<Problem>) {
+    if let Some(version) = fields.scalar("version", "the number 1", problems)
+        && version.value != "1"
+    {
+        let kind = ProblemKind::UnknownVersion {
+            text: version.value.to_owned(),
+        };
+        problems.push(Problem::new(version.span, kind));
+    }
 }
 
 fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {

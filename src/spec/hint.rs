@@ -33,10 +33,14 @@ impl ProblemKind {
             }
             ProblemKind::TooManyValues => "split the forwards over several specs".into(),
             ProblemKind::Empty => "begin with `firewall:` and `forwards:`; the README has an example".into(),
+            ProblemKind::EmptyInFolder => "write `forwards:` into it, or remove it".into(),
             ProblemKind::SeveralDocuments => "keep each spec in a file of its own".into(),
             ProblemKind::Alias => "write the value out".into(),
             ProblemKind::Tag => "remove the `!…`: the key decides the type".into(),
             ProblemKind::DuplicateKey { key, .. } => format!("keep one `{key}`"),
+            ProblemKind::SecondInFolder { key, .. } => {
+                format!("keep one `{key}`: it holds for every file of the folder")
+            }
             ProblemKind::UnknownKey { key, known, .. } => did_you_mean(key, known),
             ProblemKind::MissingKey { key, .. } => format!("add `{key}: {}`", example(key)),
             ProblemKind::WrongType { key: "spec", .. } => {
@@ -45,7 +49,8 @@ impl ProblemKind {
             ProblemKind::WrongType { key: "forward", .. } => {
                 "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
             }
-            ProblemKind::WrongType { key, .. } => format!("write `{key}: {}`", example(key)),
+            ProblemKind::EmptyList { key: "pod" } => "to switch the forward off, write `enabled: false`".into(),
+            ProblemKind::WrongType { key, .. } | ProblemKind::EmptyList { key } => format!("write `{key}: {}`", example(key)),
             ProblemKind::UnknownWord { text, known } => did_you_mean(text, known),
             ProblemKind::UnknownCode { text } if text == "takes-ssh" => {
                 "`takes-ssh` is silenced by the forward that takes it".into()
@@ -79,24 +84,31 @@ impl ProblemKind {
             ProblemKind::HostBits { net } => {
                 format!("write `{}`, or `{}` for the one address", net.trunc(), net.addr())
             }
-            ProblemKind::InvalidNumber { .. } => "write it in decimal digits".into(),
+            ProblemKind::InvalidNumber { text, most } => match text.parse::<u64>() {
+                Ok(number) if number > u64::from(*most) => format!("write `{most}` or less"),
+                Ok(0) => "leave the key out where there is no limit".into(),
+                _ => "write it in decimal digits".into(),
+            },
             ProblemKind::RoundedRate { nearest, .. } => format!("write `{nearest}`"),
             ProblemKind::InvalidPrefix { .. } => "write a short word".into(),
             ProblemKind::Twice { .. } => "keep one".into(),
-            ProblemKind::EmptyList { key: "pod" } => "to switch the forward off, write `enabled: false`".into(),
-            ProblemKind::EmptyList { key } => format!("write `{key}: {}`", example(key)),
             ProblemKind::WrongFamily { .. } => "IPv4 goes under `v4`, IPv6 under `v6`".into(),
             ProblemKind::OtherFamily { .. } => "a forward is of one family: give the other one of its own".into(),
             ProblemKind::NoSnat { family } => {
-                format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with the machine's own address, or `masquerade`, for {family}")
+                format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with this machine's own {family} address, or `masquerade`")
             }
             ProblemKind::AllowsNobody { .. } => {
                 "add one, or write `enabled: false`; `allow_from: [0.0.0.0/0]` is for everybody".into()
             }
             ProblemKind::TooManyPods { .. } => "put an internal load balancer in front of them".into(),
             ProblemKind::HairpinKeepsClients { .. } => "give this forward an address: `snat: 10.3.0.4`".into(),
-            ProblemKind::KeepsProbesOut { address } => {
-                format!("if the load balancer in front of this VM probes this port, add `{address}` to `allow_from`")
+            ProblemKind::KeepsProbesOut { address, allows } => {
+                let edit = if *allows {
+                    format!("add `{address}` to it")
+                } else {
+                    "leave that out of it".to_owned()
+                };
+                format!("if the load balancer in front of this VM probes this port, {edit}")
             }
             ProblemKind::ClientKept => {
                 "their subnet needs a route table whose default route has this VM as its next hop, and this VM's NIC \

@@ -1,7 +1,8 @@
 //! The spec: what the user wants forwarded, read from YAML and checked whole.
 //!
 //! [`read`] turns text into a [`ForwardSet`], or into every [`Problem`] the text has. A `ForwardSet`
-//! is sound by construction: whoever holds one need not check it again.
+//! is sound by construction: whoever holds one need not check it again. A spec in several files is
+//! read by [`examine_all`] as if it were one.
 
 pub mod annotation;
 mod check;
@@ -12,6 +13,7 @@ mod forward;
 mod hint;
 mod options;
 pub mod page;
+pub mod places;
 mod problem;
 mod sources;
 mod warn;
@@ -38,31 +40,66 @@ pub const MAX_VALUES: usize = 2_000_000;
 /// of each would cost more memory than the text.
 pub const MAX_PROBLEMS: usize = 10_000;
 
-/// What reading a text came to.
+/// What reading a spec came to.
 #[derive(Debug)]
 pub struct Reading {
     /// There if no problem is an error.
     pub set: Option<ForwardSet>,
-    /// Errors, warnings and notes in the order of the file, without those that the spec silences.
+    /// Errors, warnings and notes in the order of the spec, without those that it silences.
     pub problems: Vec<Problem>,
+}
+
+impl Reading {
+    /// The spec, if it is without a fault.
+    ///
+    /// # Errors
+    /// Every error, in the order of the spec.
+    pub fn sound(self) -> Result<ForwardSet, Vec<Problem>> {
+        let Self { set, mut problems } = self;
+        set.ok_or_else(|| {
+            problems.retain(|problem| problem.severity() == Severity::Error);
+            problems
+        })
+    }
 }
 
 /// Reads a text and says everything that there is to say of it.
 #[must_use]
 pub fn examine(text: &[u8]) -> Reading {
-    let document = match yaml::load(text) {
-        Ok(document) => document,
-        Err(problem) => {
-            return Reading {
-                set: None,
-                problems: vec![problem],
-            };
+    examine_all(&[text])
+}
+
+/// Reads a spec that lies in several texts, as if they were one, and says everything that there is
+/// to say of it. [`places::Places`] tells where.
+#[must_use]
+pub fn examine_all(texts: &[&[u8]]) -> Reading {
+    let mut problems = Vec::new();
+    let mut roots = Vec::with_capacity(texts.len());
+    let mut values = 0;
+    for (start, text) in places::placed(texts.iter().copied()) {
+        match yaml::load(text, start, &mut values) {
+            Ok(document) => {
+                problems.extend(document.problems);
+                roots.push(document.root);
+            }
+            Err(mut problem) => {
+                if problem.kind == ProblemKind::Empty && texts.len() > 1 {
+                    problem.kind = ProblemKind::EmptyInFolder;
+                }
+                problems.push(problem);
+            }
         }
-    };
-    let mut problems = document.problems;
-    let written = decode::decode(&document.root, &mut problems);
-    warn::warn(&written, &mut problems);
-    let set = check::check(written, &mut problems);
+        if values > MAX_VALUES || problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+    }
+    let mut set = None;
+    if !roots.is_empty() {
+        let whole = roots.len() == texts.len();
+        let written = decode::decode(&roots, whole, &mut problems);
+        warn::warn(&written, &mut problems);
+        set = check::check(written, &mut problems);
+    }
     problems.sort_by_key(|problem| problem.span.start);
     // What is wrong with a default is wrong with every forward that has it, and said once.
     let mut said = BTreeSet::new();
@@ -82,11 +119,7 @@ pub fn examine(text: &[u8]) -> Reading {
 /// Reads a spec.
 ///
 /// # Errors
-/// Every error of the text, in the order of the file.
+/// Every error of the text, in its order.
 pub fn read(text: &[u8]) -> Result<ForwardSet, Vec<Problem>> {
-    let Reading { set, mut problems } = examine(text);
-    set.ok_or_else(|| {
-        problems.retain(|problem| problem.severity() == Severity::Error);
-        problems
-    })
+    examine(text).sound()
 }

@@ -36,10 +36,8 @@ pub struct Options {
     pub snat: Option<Placed<Snats>>,
     pub allow: Option<Placed<ByFamily>>,
     pub deny: Option<Placed<ByFamily>>,
-    /// `Some(None)`: none, whatever the defaults say.
-    pub limits: Option<Option<Limits>>,
-    /// Likewise.
-    pub log: Option<Option<WrittenLog>>,
+    pub limits: Option<Limits>,
+    pub log: Option<WrittenLog>,
     pub hairpin: Option<Placed<bool>>,
 }
 
@@ -177,9 +175,10 @@ pub fn interfaces(node: &Node, both: bool, problems: &mut Vec<Problem>) -> Optio
     let fields = Fields::of(node, "interface", "`interface`", known, problems)?;
     let mut found = Interfaces::default();
     for key in known {
-        let node = match both {
-            true => fields.required(key, problems),
-            false => fields.get(key),
+        let node = if both {
+            fields.required(key, problems)
+        } else {
+            fields.get(key)
         };
         let Some(node) = node else { continue };
         if *key == "egress" {
@@ -295,7 +294,8 @@ fn net(text: &str) -> Result<IpNet, ProblemKind> {
     }
 }
 
-fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<Limits>> {
+/// None where no number is written: that takes back what the defaults say.
+fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Limits> {
     let known = &[
         "new_per_second",
         "burst",
@@ -328,9 +328,9 @@ fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<Limits>> {
         fields.required("new_per_second", problems)?;
     }
     if rate.is_none() && max_connections.is_none() {
-        return Some(None);
+        return None;
     }
-    Some(Some(Limits {
+    Some(Limits {
         rate: rate.map(|rate| Rate {
             new_per_second: rate.value,
             burst: burst.map_or(rate.value.times(), |burst| burst.value),
@@ -338,11 +338,11 @@ fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<Limits>> {
         max_connections: max_connections.map(|most| most.value),
         per: per.map_or(Per::Total, |per| per.value),
         reject: reject.is_some_and(|reject| reject.value),
-    }))
+    })
 }
 
 /// `true`, `false`, or how.
-fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<WrittenLog>> {
+fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenLog> {
     let usual = WrittenLog {
         prefix: None,
         level: WARNING,
@@ -351,18 +351,19 @@ fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<WrittenLog>> {
     };
     if !matches!(node.value, Value::Mapping(_)) {
         let on = yes_or_no(node, "log", problems)?;
-        return Some(on.value.then_some(usual));
+        return on.value.then_some(usual);
     }
     let known = &["prefix", "level", "per_minute", "connections"];
     let fields = Fields::of(node, "log", "`log`", known, problems)?;
     let prefix = fields.parsed("prefix", "a few words", problems, |text| {
         let printable = |c: char| c.is_ascii_graphic() || c == ' ';
         let sound = !text.is_empty() && text.len() <= Log::LONGEST_PREFIX;
-        match sound && text.chars().all(printable) {
-            true => Ok(text.into()),
-            false => Err(ProblemKind::InvalidPrefix {
+        if sound && text.chars().all(printable) {
+            Ok(text.into())
+        } else {
+            Err(ProblemKind::InvalidPrefix {
                 text: text.to_owned(),
-            }),
+            })
         }
     });
     let level = fields.parsed("level", "a level of syslog", problems, |text| {
@@ -381,12 +382,12 @@ fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<Option<WrittenLog>> {
             _ => Logged::All,
         })
     });
-    Some(Some(WrittenLog {
+    Some(WrittenLog {
         prefix: prefix.map(|prefix| prefix.value),
         level: level.map_or(usual.level, |level| level.value),
         per_minute: per_minute.map_or(usual.per_minute, |times| times.value),
         connections: connections.map_or(usual.connections, |which| which.value),
-    }))
+    })
 }
 
 pub fn yes_or_no(

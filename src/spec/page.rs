@@ -1,12 +1,12 @@
 //! Problems as pages: the place, the line, a caret under the value, and the edit that mends it.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::code::Severity;
+use super::places::{File, Places};
 use super::problem::{Problem, Span};
 
 /// More than this nobody reads; the rest is counted.
@@ -15,53 +15,9 @@ const MOST_SHOWN: usize = 50;
 /// A longer line is shown without its text: nobody wrote it by hand.
 const LONGEST_LINE: usize = 400;
 
-/// Where a byte of a text stands, both counted from 1, columns in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub line: usize,
-    pub column: usize,
-}
-
-/// Where each line of a text begins: found once, asked often.
-#[derive(Debug)]
-pub struct LineIndex<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> LineIndex<'t> {
-    #[must_use]
-    pub fn new(text: &'t str) -> Self {
-        let behind_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(behind_newlines).collect(),
-        }
-    }
-
-    /// The position of the byte `at`, or of the text's end if that comes first.
-    #[must_use]
-    pub fn position(&self, at: usize) -> Position {
-        let at = self.text.floor_char_boundary(at.min(self.text.len()));
-        let line = self.starts.partition_point(|start| *start <= at);
-        Position {
-            line,
-            column: self.text[self.starts[line - 1]..at].chars().count() + 1,
-        }
-    }
-}
-
-/// A spec's bytes as its problems count them: as text, without a byte order mark.
+/// All problems of a spec, as a renderer makes them.
 #[must_use]
-pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
-}
-
-/// All problems of one file, as a renderer makes them.
-#[must_use]
-pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer) -> String {
-    let text = text_of(text);
-    let lines = LineIndex::new(&text);
+pub fn pages(places: &Places<'_>, problems: &[Problem], renderer: &Renderer) -> String {
     let mut out = String::new();
     for problem in shown(problems) {
         let code = problem.kind.code().as_str();
@@ -74,7 +30,7 @@ pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer)
         };
         let title = level.primary_title(title.as_str()).id(code);
         let hint = Level::HELP.with_name("hint").message(hint.as_str());
-        let group = place(Group::with_title(title), file, &lines, problem).element(hint);
+        let group = place(Group::with_title(title), places, problem).element(hint);
         out.push_str(&renderer.render(&[group]));
         out.push_str("\n\n");
     }
@@ -84,7 +40,7 @@ pub fn pages(file: &str, text: &[u8], problems: &[Problem], renderer: &Renderer)
     out
 }
 
-/// The gravest of many, still in the order of the file.
+/// The gravest of many, still in the order of the spec.
 fn shown(problems: &[Problem]) -> Vec<&Problem> {
     let mut gravest: Vec<(usize, &Problem)> = problems.iter().enumerate().collect();
     gravest.sort_by_key(|(n, problem)| (problem.severity(), *n));
@@ -104,19 +60,42 @@ pub fn renderer(color: bool) -> Renderer {
     renderer.decor_style(DecorStyle::Ascii)
 }
 
-/// Adds the file, line and column, and the lines that the problem is about.
-fn place<'a>(
-    group: Group<'a>,
-    file: &'a str,
-    lines: &LineIndex<'a>,
-    problem: &Problem,
-) -> Group<'a> {
-    let text = lines.text;
-    let position = lines.position(problem.span.start);
-    let other = problem.kind.other_place();
-    let spans = std::iter::once(&problem.span).chain(other.as_ref().map(|(span, _)| span));
-    let first = spans.clone().map(|span| span.start).min().unwrap_or(0);
-    let last = spans.map(|span| span.end).max().unwrap_or(0);
+/// Some bytes of a spec that a page shows.
+struct Mark {
+    kind: AnnotationKind,
+    span: Span,
+    label: Option<&'static str>,
+}
+
+/// Adds the places that the problem is about: together if they stand in one file.
+fn place<'a>(group: Group<'a>, places: &'a Places<'_>, problem: &Problem) -> Group<'a> {
+    let file = places.file(problem.span.start);
+    let mark = Mark {
+        kind: AnnotationKind::Primary,
+        span: file.within(&problem.span),
+        label: None,
+    };
+    let Some((span, label)) = problem.kind.other_place() else {
+        return lines(group, file, &[mark]);
+    };
+    let other_file = places.file(span.start);
+    let other = Mark {
+        kind: AnnotationKind::Context,
+        span: other_file.within(&span),
+        label: Some(label),
+    };
+    if std::ptr::eq(file, other_file) {
+        lines(group, file, &[mark, other])
+    } else {
+        lines(lines(group, file, &[mark]), other_file, &[other])
+    }
+}
+
+/// Adds the file, the line and column of the first mark, and the lines from the first to the last.
+fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> {
+    let text = file.text.as_ref();
+    let first = marks.iter().map(|mark| mark.span.start).min().unwrap_or(0);
+    let last = marks.iter().map(|mark| mark.span.end).max().unwrap_or(0);
     // Only the lines in question go to the renderer, which looks through all it is given.
     let start = text[..text.floor_char_boundary(first)]
         .rfind('\n')
@@ -126,7 +105,8 @@ fn place<'a>(
         .map_or(text.len(), |newline| last + newline);
     let window = &text[start..text.ceil_char_boundary(end.max(start))];
     if window.is_empty() || window.lines().any(|line| line.len() > LONGEST_LINE) {
-        let origin = Origin::path(file)
+        let position = file.position(marks.first().map_or(0, |mark| mark.span.start));
+        let origin = Origin::path(file.name)
             .line(position.line)
             .char_column(position.column);
         return group.element(origin);
@@ -140,12 +120,12 @@ fn place<'a>(
             .min(window.len());
         from..window.ceil_char_boundary(to).max(from)
     };
-    let mut snippet = Snippet::source(window)
-        .path(file)
-        .line_start(lines.position(start).line)
-        .annotation(AnnotationKind::Primary.span(within(&problem.span)));
-    if let Some((span, label)) = &other {
-        snippet = snippet.annotation(AnnotationKind::Context.span(within(span)).label(*label));
-    }
+    let annotations = marks
+        .iter()
+        .map(|mark| mark.kind.span(within(&mark.span)).label(mark.label));
+    let snippet = Snippet::source(window)
+        .path(file.name)
+        .line_start(file.position(start).line)
+        .annotations(annotations);
     group.element(snippet)
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::code::{Code, Severity};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 
-/// Bytes of the spec's text.
+/// Bytes of the spec's text; of all its files, one behind the other (`places.rs`).
 pub type Span = Range<usize>;
 
 /// One fault of a spec.
@@ -57,6 +57,8 @@ pub enum ProblemKind {
     TooManyValues,
     #[error("the file says nothing")]
     Empty,
+    #[error("the file says nothing")]
+    EmptyInFolder,
     #[error("a second document: a spec is one")]
     SeveralDocuments,
     #[error("anchors and aliases are not supported")]
@@ -65,6 +67,8 @@ pub enum ProblemKind {
     Tag,
     #[error("the key `{key}` stands here a second time")]
     DuplicateKey { key: String, first: Span },
+    #[error("another file has `{key}` already")]
+    SecondInFolder { key: &'static str, first: Span },
     #[error("unknown key `{key}` in {place}")]
     UnknownKey {
         key: String,
@@ -196,7 +200,11 @@ pub enum ProblemKind {
     #[error("{address} is this pod's only until it restarts")]
     PodAddress { address: IpAddr },
     #[error("{address}, from where Azure's load balancer probes, is kept out")]
-    KeepsProbesOut { address: IpAddr },
+    KeepsProbesOut {
+        address: IpAddr,
+        /// Whether the list is one of those who may come.
+        allows: bool,
+    },
     #[error("targets see the client's own address, and answer it by their own routes")]
     ClientKept,
 }
@@ -209,11 +217,13 @@ impl ProblemKind {
             ProblemKind::ControlCharacter { .. } => Code::ControlCharacter,
             ProblemKind::Syntax { .. } => Code::Syntax,
             ProblemKind::TooManyValues => Code::TooManyValues,
-            ProblemKind::Empty => Code::Empty,
+            ProblemKind::Empty | ProblemKind::EmptyInFolder => Code::Empty,
             ProblemKind::SeveralDocuments => Code::SeveralDocuments,
             ProblemKind::Alias => Code::Alias,
             ProblemKind::Tag => Code::Tag,
-            ProblemKind::DuplicateKey { .. } => Code::DuplicateKey,
+            ProblemKind::DuplicateKey { .. } | ProblemKind::SecondInFolder { .. } => {
+                Code::DuplicateKey
+            }
             ProblemKind::UnknownKey { .. } => Code::UnknownKey,
             ProblemKind::MissingKey { .. } => Code::MissingKey,
             ProblemKind::WrongType { .. } => Code::WrongType,
@@ -225,8 +235,9 @@ impl ProblemKind {
             ProblemKind::InvalidInterface(_) => Code::InvalidInterface,
             ProblemKind::InvalidPort(_) => Code::InvalidPort,
             ProblemKind::InvalidSnat { .. } => Code::InvalidSnat,
-            ProblemKind::InvalidAddress { .. } => Code::InvalidAddress,
-            ProblemKind::NoBrackets { .. } => Code::InvalidAddress,
+            ProblemKind::InvalidAddress { .. } | ProblemKind::NoBrackets { .. } => {
+                Code::InvalidAddress
+            }
             ProblemKind::InvalidNet { .. } | ProblemKind::HostBits { .. } => Code::InvalidNet,
             ProblemKind::InvalidNumber { .. } | ProblemKind::RoundedRate { .. } => {
                 Code::InvalidNumber
@@ -265,6 +276,7 @@ impl ProblemKind {
     pub fn other_place(&self) -> Option<(Span, &'static str)> {
         match self {
             ProblemKind::DuplicateKey { first, .. }
+            | ProblemKind::SecondInFolder { first, .. }
             | ProblemKind::DuplicateName { first, .. }
             | ProblemKind::TwoTargets { first } => Some((first.clone(), "the first one")),
             ProblemKind::RangeLength { listen_span, .. } => {

@@ -121,9 +121,11 @@ fn of_sources(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
             !nets.is_empty() && !nets.contains(address)
         });
         let denies = move |list: &&Placed<ByFamily>| list.value.of(family).contains(address);
-        let lists = allow.chain(deny.iter().filter(denies));
-        lists.map(move |list| {
-            Problem::new(list.span.clone(), ProblemKind::KeepsProbesOut { address })
+        let allow = allow.map(|list| (list, true));
+        let deny = deny.iter().filter(denies).map(|list| (list, false));
+        allow.chain(deny).map(move |(list, allows)| {
+            let kind = ProblemKind::KeepsProbesOut { address, allows };
+            Problem::new(list.span.clone(), kind)
         })
     })
 }

@@ -40,12 +40,49 @@ pub struct Document {
     pub problems: Vec<Problem>,
 }
 
-/// Reads one document.
+/// Reads one document, whose text begins at the byte `start` of the spec. `values` counts those of
+/// all its documents.
 ///
 /// # Errors
 /// What keeps the text from being read to its end: bytes that are not UTF-8, YAML's own syntax,
 /// nothing at all, a second document.
-pub fn load(text: &[u8]) -> Result<Document, Problem> {
+pub fn load(text: &[u8], start: usize, values: &mut usize) -> Result<Document, Problem> {
+    let moved = |mut problem: Problem| {
+        shift(&mut problem.span, start);
+        problem
+    };
+    let mut document = read(text, values).map_err(moved)?;
+    if start > 0 {
+        document.root.shift(start);
+        document.problems = document.problems.into_iter().map(moved).collect();
+    }
+    Ok(document)
+}
+
+fn shift(span: &mut Span, by: usize) {
+    span.start += by;
+    span.end += by;
+}
+
+impl Node {
+    /// Moves it with everything in it: to where its text stands in the spec.
+    fn shift(&mut self, by: usize) {
+        shift(&mut self.span, by);
+        match &mut self.value {
+            Value::Sequence(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Value::Mapping(entries) => {
+                for (key, value) in entries {
+                    shift(&mut key.span, by);
+                    value.shift(by);
+                }
+            }
+            Value::Null | Value::Scalar(_) | Value::Broken => {}
+        }
+    }
+}
+
+/// Reads one document, with places counted from its own first byte.
+fn read(text: &[u8], values: &mut usize) -> Result<Document, Problem> {
     let bytes = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
@@ -57,7 +94,6 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
         stack: Vec::new(),
         root: None,
         documents: 0,
-        values: 0,
         problems: Vec::new(),
     };
     let options = options! {
@@ -69,8 +105,8 @@ pub fn load(text: &[u8]) -> Result<Document, Problem> {
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| syntax_problem(text, &error))?;
         let range = span.byte_range().unwrap_or(0..0);
-        loader.values += 1;
-        if loader.values > MAX_VALUES {
+        *values += 1;
+        if *values > MAX_VALUES {
             return Err(Problem::new(range, ProblemKind::TooManyValues));
         }
         let tag = span.tag_span().and_then(|span| span.byte_range());
@@ -131,7 +167,6 @@ struct Loader<'t> {
     stack: Vec<Open>,
     root: Option<Node>,
     documents: usize,
-    values: usize,
     problems: Vec<Problem>,
 }
 

@@ -129,6 +129,8 @@ pub struct Row {
     pub shadowed_by: Option<String>,
     /// First packets of connections, since the forward's rules were loaded.
     pub new: Count,
+    /// First packets that the forward's lists and limits have turned away since then.
+    pub refused: Count,
     /// Connections that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
 }
@@ -173,6 +175,8 @@ pub fn rows(
     let (want, have) = (rules_by_key(&planned), rules_by_key(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
     let count = |key| new.get(&key).copied().unwrap_or_default();
+    let refused = live.counters.refused(live.ruleset);
+    let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
     let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
     for flow in live.flows.unwrap_or_default() {
@@ -222,6 +226,7 @@ pub fn rows(
             state,
             shadowed_by: certain.map(Shadow::line),
             new: count(key),
+            refused: refused(key),
             connections: live
                 .flows
                 .map(|_| connections.get(&key).copied().unwrap_or_default()),
@@ -235,6 +240,7 @@ pub fn rows(
             state: State::Surplus,
             shadowed_by: None,
             new: removed.key().map_or_else(Count::default, count),
+            refused: removed.key().map_or_else(Count::default, refused),
             connections: None,
             name: removed.name.clone(),
             protocol: removed.protocol,

@@ -22,7 +22,7 @@ struct PerForward {
     value: fn(&Row) -> Option<u64>,
 }
 
-const PER_FORWARD: [PerForward; 3] = [
+const PER_FORWARD: [PerForward; 4] = [
     PerForward {
         name: "nvactl_forward_new_connections_total",
         kind: "counter",
@@ -34,6 +34,12 @@ const PER_FORWARD: [PerForward; 3] = [
         kind: "counter",
         help: "Bytes of the first packets of those connections.",
         value: |row| Some(row.new.bytes),
+    },
+    PerForward {
+        name: "nvactl_forward_refused_total",
+        kind: "counter",
+        help: "First packets that a forward's lists and limits have turned away.",
+        value: |row| Some(row.refused.packets),
     },
     PerForward {
         name: "nvactl_forward_connections",
@@ -48,7 +54,7 @@ impl Status {
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
-        for metric in self.machine() {
+        for metric in self.machine().into_iter().chain(self.ipv6()) {
             let Metric {
                 name,
                 kind,
@@ -67,11 +73,11 @@ impl Status {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
             for state in State::ALL {
-                let (forward, word, is) = (&row.name, state.word(), row.state == state);
-                let value = u64::from(is);
+                let (forward, protocol) = (&row.name, row.protocol);
+                let (word, value) = (state.word(), u64::from(row.state == state));
                 let _ = writeln!(
                     out,
-                    "{name}{{forward=\"{forward}\",state=\"{word}\"}} {value}"
+                    "{name}{{forward=\"{forward}\",protocol=\"{protocol}\",state=\"{word}\"}} {value}"
                 );
             }
         }
@@ -108,13 +114,6 @@ impl Status {
         let counter = |name, help, value: u64| metric(name, "counter", help, value);
         let switch = |name, help, on: bool| metric(name, "gauge", help, u64::from(on));
         let tracked = self.conntrack;
-        // Where IPv6 is not touched, there is no such metric.
-        let of_v6 = |name, help, of: fn(&Machine) -> bool| Metric {
-            name,
-            kind: "gauge",
-            help,
-            value: self.ipv6.as_ref().map(|machine| u64::from(of(machine))),
-        };
         vec![
             switch(
                 "nvactl_in_sync",
@@ -145,26 +144,6 @@ impl Status {
                 "nvactl_boot_ip_forward",
                 "Whether the sysctl files turn forwarding on at boot.",
                 self.machine.at_boot.ip_forward == Some(true),
-            ),
-            of_v6(
-                "nvactl_ipv6_forward",
-                "Whether the kernel forwards IPv6.",
-                |ipv6| ipv6.ip_forward,
-            ),
-            of_v6(
-                "nvactl_ipv6_forward_policy_drop",
-                "Whether the FORWARD policy of IPv6 is DROP.",
-                |ipv6| ipv6.forward_policy == Policy::Drop.as_str(),
-            ),
-            of_v6(
-                "nvactl_boot_ipv6_rules_same",
-                "Whether the IPv6 rules file for the boot holds the rules that run.",
-                |ipv6| ipv6.at_boot.rules == RulesFile::Same,
-            ),
-            of_v6(
-                "nvactl_boot_ipv6_forward",
-                "Whether the sysctl files turn IPv6 forwarding on at boot.",
-                |ipv6| ipv6.at_boot.ip_forward == Some(true),
             ),
             Metric {
                 value: tracked.map(|tracked| tracked.entries),
@@ -204,6 +183,38 @@ impl Status {
             ),
         ]
     }
+
+    /// Where IPv6 is not touched, there is no such metric.
+    fn ipv6(&self) -> Vec<Metric> {
+        let of_v6 = |name, help, of: fn(&Machine) -> bool| Metric {
+            name,
+            kind: "gauge",
+            help,
+            value: self.ipv6.as_ref().map(|machine| u64::from(of(machine))),
+        };
+        vec![
+            of_v6(
+                "nvactl_ipv6_forward",
+                "Whether the kernel forwards IPv6.",
+                |ipv6| ipv6.ip_forward,
+            ),
+            of_v6(
+                "nvactl_ipv6_forward_policy_drop",
+                "Whether the FORWARD policy of IPv6 is DROP.",
+                |ipv6| ipv6.forward_policy == Policy::Drop.as_str(),
+            ),
+            of_v6(
+                "nvactl_boot_ipv6_rules_same",
+                "Whether the IPv6 rules file for the boot holds the rules that run.",
+                |ipv6| ipv6.at_boot.rules == RulesFile::Same,
+            ),
+            of_v6(
+                "nvactl_boot_ipv6_forward",
+                "Whether the sysctl files turn IPv6 forwarding on at boot.",
+                |ipv6| ipv6.at_boot.ip_forward == Some(true),
+            ),
+        ]
+    }
 }
 
 /// No value needs an escape: names and addresses have no such bytes.
@@ -238,6 +249,7 @@ mod tests {
             target: "10.224.0.118:80".to_owned(),
             state,
             shadowed_by: None,
+            refused: Count::default(),
             new: Count {
                 packets: 7,
                 bytes: 420,
@@ -317,10 +329,10 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 16);
+        assert_eq!(kinds.len(), 17);
         for line in [
-            "nvactl_forward_state{forward=\"dns.v2\",state=\"shadowed\"} 1",
-            "nvactl_forward_state{forward=\"dns.v2\",state=\"in_sync\"} 0",
+            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"shadowed\"} 1",
+            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
         ] {

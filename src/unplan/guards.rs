@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::limit::Whose;
 use crate::net::Family;
 use crate::plan::{ALLOW, DENY};
 use crate::rule::{Match, Rule, Target};
@@ -86,10 +87,8 @@ impl<'r> Lists<'r> {
                 _ => None,
             });
             match &rule.target {
-                Some(Target::Goto(next)) if is_list(next) => {
-                    if depth > 0 {
-                        self.collect(next, nets, refused, depth - 1);
-                    }
+                Some(Target::Goto(next)) if is_list(next) && depth > 0 => {
+                    self.collect(next, nets, refused, depth - 1);
                 }
                 Some(Target::Return) if allows => nets.extend(source),
                 Some(target) if !allows || source.is_none() => {
@@ -180,7 +179,7 @@ impl Guards {
                         new_per_second: limit.per_second,
                         burst: limit.burst,
                     });
-                    limits.per = per(limit.each_source);
+                    limits.per = per(limit.of != Whose::All);
                     is_limit = true;
                 }
                 Match::ConnLimit(limit) => {

@@ -215,7 +215,6 @@ impl Seen {
             },
             ingress,
             egress: self.egress.unwrap_or_else(|| usual.egress.clone()),
-            // Without a rule that says so, a client keeps its address only if most do.
             snat: self.snat.unwrap_or(usual.snat),
             sources,
             limits,
@@ -249,6 +248,7 @@ fn snat(rule: &Rule) -> Option<Snat> {
     match rule.target {
         Some(RuleTarget::Snat(range)) => Some(Snat::Addresses(range)),
         Some(RuleTarget::Masquerade) => Some(Snat::Masquerade),
+        Some(RuleTarget::Accept) => Some(Snat::Client),
         _ => None,
     }
 }

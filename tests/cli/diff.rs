@@ -199,15 +199,25 @@ fn a_rule_that_stands_twice_is_drift() {
     );
 }
 
+/// A forward may have a source of its own, so one that somebody has given it is read as that.
+#[test]
+fn another_source_is_a_change_of_the_one_forward() {
+    let masquerading = |line: &str| {
+        let line = if line.contains("comment web -j SNAT") {
+            line.replace("SNAT --to-source 10.3.0.4", "MASQUERADE")
+        } else {
+            line.to_owned()
+        };
+        vec![line]
+    };
+    let lines = after(masquerading, THREE);
+    assert_eq!(lines, ["~ web              snat masquerade → 10.3.0.4"]);
+}
+
 #[test]
 fn one_rule_that_was_tampered_with_says_nothing_of_the_others() {
     for (tamper, from, to) in [
         ("comment web -j DNAT", "-i eth0", "-i eth9"),
-        (
-            "comment web -j SNAT",
-            "SNAT --to-source 10.3.0.4",
-            "MASQUERADE",
-        ),
         ("comment web -j DNAT", "10.224.0.1:80", "10.9.9.9:80"),
         ("comment web -j ACCEPT", "--dport 80", "--dport 8080"),
     ] {

@@ -5,6 +5,7 @@ mod apply;
 mod check;
 mod diff;
 mod explain;
+mod folder;
 mod help;
 mod render;
 mod spec_source;

@@ -7,6 +7,7 @@ use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
 use nvactl::spec::annotation::Annotation;
+use nvactl::spec::places::Places;
 use nvactl::spec::{self, ForwardSet, Severity, page};
 use nvactl::splice::splice;
 use nvactl::unplan::unplan;
@@ -14,15 +15,24 @@ use nvactl::unplan::unplan;
 /// A text that may be a spec.
 pub fn of_spec(text: &[u8]) {
     let spec::Reading { set, problems } = spec::examine(text);
-    let lossy = page::text_of(text);
-    let lines = page::LineIndex::new(&lossy);
+    let places = Places::new([("x", text)]);
     for problem in &problems {
-        let annotation = Annotation::new(&lines, problem);
+        let annotation = Annotation::new("x", &places, problem);
         assert!(annotation.line >= 1 && annotation.column >= 1);
         assert_eq!(annotation.as_workflow_command("x").lines().count(), 1);
     }
-    let pages = page::pages("x", text, &problems, &page::renderer(true));
+    let pages = page::pages(&places, &problems, &page::renderer(true));
     assert_eq!(pages.is_empty(), problems.is_empty());
+    // Cut in two it is no better, and each problem still has its place.
+    let halves = text.split_at(text.len() / 2);
+    let reading = spec::examine_all(&[halves.0, halves.1]);
+    let places = Places::new([("x/1", halves.0), ("x/2", halves.1)]);
+    for problem in &reading.problems {
+        let annotation = Annotation::new("x", &places, problem);
+        assert!(annotation.file.is_some() && annotation.end_line >= annotation.line);
+    }
+    let pages = page::pages(&places, &reading.problems, &page::renderer(true));
+    assert_eq!(pages.is_empty(), reading.problems.is_empty());
     let Some(set) = set else {
         assert!(
             problems

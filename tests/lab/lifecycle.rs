@@ -86,6 +86,39 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
 ";
 const EMPTY: &str = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: []\n";
 
+/// The last place where a spec is looked for.
+pub fn a_folder_is_found_and_applied(backend: Backend) {
+    let host = firewall(backend);
+    let folder = "/etc/nvactl/forward.d";
+    host.run(&format!("mkdir -p {folder}"));
+    for name in ["00-firewall.yaml", "tmp-shell.yaml", "web.yaml"] {
+        let text = example(&format!("forward.d/{name}"));
+        let written = host.feed("sh", &["-c", &format!("cat > {folder}/{name}")], &text);
+        assert!(written.status.success(), "{written:?}");
+    }
+    let said = nvactl(&host, &["apply"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let applied = format!("\n{folder}: applied 2 forwards: ");
+    assert!(said.stdout.contains(&applied), "{said:?}");
+    let status = nvactl(&host, &["status", "--check"], "");
+    assert_eq!(status.code, 0, "{status:?}");
+    let kept = nvactl(&host, &["persist", folder], "");
+    assert_eq!(kept.code, 0, "{kept:?}");
+    // A hint names the folder, as it can be typed.
+    host.run(&format!("sed -i s/49182/49183/ {folder}/web.yaml"));
+    let refused = nvactl(&host, &["persist", folder], "");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let hint = format!("hint: sudo nvactl apply {folder}\n");
+    assert!(refused.stderr.ends_with(&hint), "{refused:?}");
+    // A file goes before the folder.
+    host.shell("echo broken > /etc/nvactl/forward.yaml");
+    let said = nvactl(&host, &["check"], "");
+    assert!(
+        said.stderr.contains("/etc/nvactl/forward.yaml:1:1"),
+        "{said:?}"
+    );
+}
+
 pub fn a_second_apply_writes_nothing(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);

@@ -4,8 +4,10 @@ mod blackhole;
 mod confirm;
 mod diff;
 mod doctor;
+mod entrances;
 mod faults;
 mod flows;
+mod guards;
 mod ipv6;
 mod lab;
 mod lifecycle;
@@ -13,6 +15,7 @@ mod namespace;
 mod persistence;
 mod probe;
 mod scenarios;
+mod sharing;
 mod status;
 mod survey;
 mod sysctl;
@@ -49,6 +52,18 @@ macro_rules! on_both_backends {
 }
 
 on_both_backends! {
+    sharing::connections_are_shared_evenly,
+    sharing::a_client_keeps_its_pod,
+    guards::only_who_is_allowed_and_not_denied_comes_through,
+    guards::a_list_keeps_out_whatever_the_policy_is,
+    guards::a_list_of_ten_thousand_networks_is_exact,
+    guards::of_a_burst_only_what_the_limit_allows_passes,
+    guards::each_client_has_a_limit_of_its_own,
+    guards::no_more_connections_are_kept_than_allowed,
+    guards::a_flood_writes_no_more_lines_than_the_log_allows,
+    entrances::a_forward_is_open_where_it_says,
+    entrances::a_hairpin_is_reached_from_behind_and_from_the_firewall,
+    entrances::a_floating_ip_is_no_address_of_the_machine,
     scenarios::through_an_ilb,
     scenarios::straight_to_a_pod,
     scenarios::two_nics,
@@ -61,6 +76,7 @@ on_both_backends! {
     scenarios::the_snat_address_is_the_one_given,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     lifecycle::a_second_apply_writes_nothing,
+    lifecycle::a_folder_is_found_and_applied,
     lifecycle::a_dry_run_says_what_apply_does,
     lifecycle::foreign_rules_stay_in_their_order,
     lifecycle::remove_leaves_what_was_there_before,

@@ -1,53 +1,116 @@
 //! The spec as plain serde types, read and written by another YAML library: a second opinion on
 //! what nvactl's own reader makes of a sound spec.
 
-use nvactl::spec::{self, ForwardSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use nvactl::spec::{self, ForwardSet, Nets};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
     pub firewall: Firewall,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub defaults: Option<Defaults>,
+    pub defaults: Option<Options>,
     pub forwards: Vec<Forward>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Defaults {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Protocol>,
+/// As a failed test shows it, to be tried by hand.
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\n{}",
+            serde_yaml::to_string(self).map_err(|_| fmt::Error)?
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Firewall {
     pub interface: Interface,
-    pub snat: String,
+    pub snat: Snat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_policy: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Interface {
-    One(String),
-    Two { ingress: String, egress: String },
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Forward {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     pub listen: Port,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Protocol>,
     pub target: Target,
+    #[serde(flatten)]
+    pub options: Options,
+}
+
+/// What a forward may say, and `defaults` for those that do not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Several<Protocol>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat: Option<Snat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_from: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_from: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hairpin: Option<bool>,
+}
+
+/// One may stand without the brackets of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Several<T> {
+    One(T),
+    List(Vec<T>),
+}
+
+impl<T: Clone> Several<T> {
+    pub fn to_vec(&self) -> Vec<T> {
+        match self {
+            Several::One(one) => vec![one.clone()],
+            Several::List(list) => list.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Interface {
+    Both(String),
+    Sides {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ingress: Option<Several<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        egress: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Snat {
+    Any(String),
+    ByFamily {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        v4: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        v6: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,11 +120,18 @@ pub enum Port {
     Text(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
     Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balance {
+    Random,
+    Client,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,44 +140,280 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ilb: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
+    pub pod: Option<Several<String>>,
 }
 
-/// The same spec in the one way in which [`of`] spells it.
-pub fn normal(mut spec: Spec) -> Spec {
-    spec.version = None;
-    spec.firewall.forward_policy.get_or_insert("drop".into());
-    if let Interface::One(name) = spec.firewall.interface {
-        spec.firewall.interface = Interface::Two {
-            ingress: name.clone(),
-            egress: name,
-        };
-    }
-    let defaults = spec.defaults.take();
-    let protocol = defaults.and_then(|defaults| defaults.protocol);
-    spec.forwards
-        .retain(|forward| forward.enabled != Some(false));
-    for forward in &mut spec.forwards {
-        forward.enabled = None;
-        forward
-            .protocol
-            .get_or_insert(protocol.unwrap_or(Protocol::Tcp));
-        if let Port::Number(number) = forward.listen {
-            forward.listen = Port::Text(number.to_string());
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_per_second: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reject: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Log {
+    Usual(bool),
+    How(How),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct How {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<String>,
+}
+
+impl Options {
+    /// With what `defaults` says where this says nothing.
+    pub fn or(&self, defaults: &Options) -> Options {
+        fn either<T: Clone>(own: Option<&T>, default: Option<&T>) -> Option<T> {
+            own.or(default).cloned()
         }
-        // A range of one port is that port.
-        for endpoint in [&mut forward.target.ilb, &mut forward.target.pod]
-            .into_iter()
-            .flatten()
-        {
-            if let Some((rest, last)) = endpoint.split_once('-')
-                && rest.ends_with(&format!(":{last}"))
-            {
-                *endpoint = rest.to_owned();
+        Options {
+            protocol: either(self.protocol.as_ref(), defaults.protocol.as_ref()),
+            balance: self.balance.or(defaults.balance),
+            interface: either(self.interface.as_ref(), defaults.interface.as_ref()),
+            snat: either(self.snat.as_ref(), defaults.snat.as_ref()),
+            allow_from: either(self.allow_from.as_ref(), defaults.allow_from.as_ref()),
+            deny_from: either(self.deny_from.as_ref(), defaults.deny_from.as_ref()),
+            limits: either(self.limits.as_ref(), defaults.limits.as_ref()),
+            log: either(self.log.as_ref(), defaults.log.as_ref()),
+            hairpin: self.hairpin.or(defaults.hairpin),
+        }
+    }
+}
+
+impl Interface {
+    pub fn ingress(&self) -> Option<Vec<String>> {
+        match self {
+            Interface::Both(name) => Some(vec![name.clone()]),
+            Interface::Sides { ingress, .. } => ingress.as_ref().map(Several::to_vec),
+        }
+    }
+
+    pub fn egress(&self) -> Option<String> {
+        match self {
+            Interface::Both(name) => Some(name.clone()),
+            Interface::Sides { egress, .. } => egress.clone(),
+        }
+    }
+}
+
+impl Snat {
+    /// For IPv6, or else IPv4.
+    pub fn of(&self, v6: bool) -> Option<String> {
+        match self {
+            Snat::Any(text) => {
+                let word = matches!(text.as_str(), "masquerade" | "none");
+                (word || text.contains(':') == v6).then(|| text.clone())
             }
+            Snat::ByFamily { v4, v6: six } => if v6 { six } else { v4 }.clone(),
         }
     }
-    spec
+}
+
+impl Target {
+    pub fn destinations(&self) -> Vec<String> {
+        let pods = self.pod.as_ref().map(Several::to_vec);
+        self.ilb
+            .iter()
+            .cloned()
+            .chain(pods.unwrap_or_default())
+            .collect()
+    }
+
+    pub fn is_v6(&self) -> bool {
+        self.destinations()[0].starts_with('[')
+    }
+}
+
+/// The addresses that networks of one family hold, as ranges apart from each other and in order:
+/// the same for every way to write them.
+pub fn ranges(nets: &[String], v6: bool) -> Vec<String> {
+    let mut ranges: Vec<(u128, u128)> = nets.iter().filter_map(|net| range(net, v6)).collect();
+    ranges.sort_unstable();
+    let mut apart: Vec<(u128, u128)> = Vec::new();
+    for (first, last) in ranges {
+        match apart.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => apart.push((first, last)),
+        }
+    }
+    apart
+        .iter()
+        .map(|(first, last)| format!("{first:x}-{last:x}"))
+        .collect()
+}
+
+fn range(net: &str, v6: bool) -> Option<(u128, u128)> {
+    let (address, bits) = match net.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u32>().expect("it is a prefix"))),
+        None => (net, None),
+    };
+    let (first, all) = match address.parse().expect("it is an address") {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    };
+    let behind = all - bits.unwrap_or(all);
+    let last = first
+        | 1_u128
+            .checked_shl(behind)
+            .map_or(u128::MAX, |size| size - 1);
+    ((all == 128) == v6).then_some((first, last))
+}
+
+/// The same spec in the one way in which [`of`] spells it: nothing is left to be inherited or
+/// assumed.
+pub fn normal(mut spec: Spec) -> Spec {
+    let defaults = spec.defaults.take().unwrap_or_default();
+    let enabled = spec
+        .forwards
+        .iter()
+        .filter(|forward| forward.enabled != Some(false));
+    let forwards = enabled.flat_map(|forward| resolved(forward, &defaults, &spec.firewall));
+    let firewall = &spec.firewall;
+    Spec {
+        version: None,
+        defaults: None,
+        forwards: forwards.collect(),
+        firewall: Firewall {
+            interface: Interface::Sides {
+                ingress: firewall.interface.ingress().map(Several::List),
+                egress: firewall.interface.egress(),
+            },
+            snat: Snat::ByFamily {
+                v4: firewall.snat.of(false),
+                v6: firewall.snat.of(true),
+            },
+            forward_policy: Some(firewall.forward_policy.clone().unwrap_or("drop".into())),
+        },
+    }
+}
+
+/// A forward for each of its protocols.
+fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<Forward> {
+    let options = forward.options.or(defaults);
+    let v6 = forward.target.is_v6();
+    let own = options.interface.as_ref();
+    let inherited = "the firewall has both";
+    let egress = own.and_then(Interface::egress);
+    let egress = egress.or(firewall.interface.egress()).expect(inherited);
+    let ingress = own.and_then(Interface::ingress);
+    let mut ingress = ingress.or(firewall.interface.ingress()).expect(inherited);
+    let hairpin = options.hairpin.unwrap_or(false);
+    // Behind the firewall are others than clients: the hairpin lets them in.
+    if hairpin && ingress.len() > 1 {
+        ingress.retain(|name| *name != egress);
+    }
+    let allowed = options.allow_from.map(|nets| ranges(&nets, v6));
+    let denied = options.deny_from.map(|nets| ranges(&nets, v6));
+    let everybody = ranges(&["0.0.0.0/0".into(), "::/0".into()], v6);
+    let allow_from = allowed.filter(|allowed| *allowed != everybody);
+    let deny_from = denied.filter(|denied| !denied.is_empty());
+    let limits = options.limits.and_then(in_full);
+    let refuses = allow_from.is_some() || deny_from.is_some() || limits.is_some();
+    let log = options
+        .log
+        .and_then(|log| said(log, &forward.name, refuses));
+    let target =
+        Target {
+            ilb: forward.target.ilb.as_ref().map(|one| destination(one)),
+            pod: forward.target.pod.as_ref().map(|pods| {
+                Several::List(pods.to_vec().iter().map(|one| destination(one)).collect())
+            }),
+        };
+    let several = target.destinations().len() > 1;
+    let mut protocols = options
+        .protocol
+        .map_or(vec![Protocol::Tcp], |some| some.to_vec());
+    protocols.sort_unstable();
+    let one = |protocol| Forward {
+        name: forward.name.clone(),
+        enabled: None,
+        listen: Port::Text(match &forward.listen {
+            Port::Number(number) => number.to_string(),
+            Port::Text(text) => text.clone(),
+        }),
+        target: target.clone(),
+        options: Options {
+            protocol: Some(Several::One(protocol)),
+            balance: Some(
+                options
+                    .balance
+                    .filter(|_| several)
+                    .unwrap_or(Balance::Random),
+            ),
+            interface: Some(Interface::Sides {
+                ingress: Some(Several::List(ingress.clone())),
+                egress: Some(egress.clone()),
+            }),
+            snat: options
+                .snat
+                .as_ref()
+                .and_then(|snat| snat.of(v6))
+                .or(firewall.snat.of(v6))
+                .map(Snat::Any),
+            allow_from: allow_from.clone(),
+            deny_from: deny_from.clone(),
+            limits: limits.clone(),
+            log: log.clone(),
+            hairpin: Some(hairpin),
+        },
+    };
+    protocols.into_iter().map(one).collect()
+}
+
+/// A range of one port is that port.
+pub fn destination(text: &str) -> String {
+    match text.split_once('-') {
+        Some((rest, last)) if rest.ends_with(&format!(":{last}")) => rest.to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+fn in_full(limits: Limits) -> Option<Limits> {
+    limits.new_per_second.or(limits.max_connections)?;
+    Some(Limits {
+        burst: limits.burst.or(limits.new_per_second),
+        per: Some(limits.per.unwrap_or("total".into())),
+        reject: Some(limits.reject.unwrap_or(false)),
+        ..limits
+    })
+}
+
+fn said(log: Log, name: &str, refuses: bool) -> Option<Log> {
+    let how = match log {
+        Log::Usual(false) => return None,
+        Log::Usual(true) => How::default(),
+        Log::How(how) => how,
+    };
+    let connections = how.connections.unwrap_or("all".into());
+    let connections = match (connections.as_str(), refuses) {
+        ("refused", false) => return None,
+        ("all", false) => "accepted".into(),
+        _ => connections,
+    };
+    Some(Log::How(How {
+        prefix: Some(how.prefix.unwrap_or(name.chars().take(19).collect())),
+        level: Some(how.level.unwrap_or("warning".into())),
+        per_minute: Some(how.per_minute.unwrap_or(60)),
+        connections: Some(connections),
+    }))
 }
 
 /// What nvactl's own reader understood.
@@ -116,15 +422,11 @@ pub fn of(set: &ForwardSet) -> Spec {
     Spec {
         version: None,
         firewall: Firewall {
-            interface: Interface::Two {
-                ingress: firewall.ingress[0].to_string(),
-                egress: firewall.egress.to_string(),
+            interface: interface(&firewall.ingress, &firewall.egress),
+            snat: Snat::ByFamily {
+                v4: firewall.snat.v4.map(|snat| snat.to_string()),
+                v6: firewall.snat.v6.map(|snat| snat.to_string()),
             },
-            snat: firewall
-                .snat
-                .v4
-                .map(|snat| snat.to_string())
-                .unwrap_or_default(),
             forward_policy: Some(match firewall.forward_policy {
                 spec::ForwardPolicy::Drop => "drop".into(),
                 spec::ForwardPolicy::Keep => "keep".into(),
@@ -135,25 +437,82 @@ pub fn of(set: &ForwardSet) -> Spec {
     }
 }
 
+fn interface(ingress: &[nvactl::net::Interface], egress: &nvactl::net::Interface) -> Interface {
+    Interface::Sides {
+        ingress: Some(Several::List(
+            ingress.iter().map(ToString::to_string).collect(),
+        )),
+        egress: Some(egress.to_string()),
+    }
+}
+
 fn forward(forward: &spec::Forward) -> Forward {
-    let target = Some(forward.target.to_string());
+    let target = &forward.target;
+    let each = target.destinations.iter().map(ToString::to_string);
+    let target = match target.kind {
+        spec::TargetKind::Ilb => Target {
+            ilb: Some(each.collect()),
+            pod: None,
+        },
+        spec::TargetKind::Pod => Target {
+            ilb: None,
+            pod: Some(Several::List(each.collect())),
+        },
+    };
+    let v6 = target.is_v6();
+    let held = |nets: &Nets| {
+        let nets: Vec<String> = nets.as_slice().iter().map(ToString::to_string).collect();
+        ranges(&nets, v6)
+    };
+    let sources = &forward.sources;
     Forward {
         name: forward.name.to_string(),
         enabled: None,
         listen: Port::Text(forward.listen.to_string()),
-        protocol: Some(match forward.protocol {
-            nvactl::net::Protocol::Tcp => Protocol::Tcp,
-            nvactl::net::Protocol::Udp => Protocol::Udp,
-        }),
-        target: match forward.target.kind {
-            spec::TargetKind::Ilb => Target {
-                ilb: target,
-                pod: None,
-            },
-            spec::TargetKind::Pod => Target {
-                ilb: None,
-                pod: target,
-            },
+        target,
+        options: Options {
+            protocol: Some(Several::One(match forward.protocol {
+                nvactl::net::Protocol::Tcp => Protocol::Tcp,
+                nvactl::net::Protocol::Udp => Protocol::Udp,
+            })),
+            balance: Some(match forward.target.balance {
+                spec::Balance::Random => Balance::Random,
+                spec::Balance::Client => Balance::Client,
+            }),
+            interface: Some(interface(&forward.ingress, &forward.egress)),
+            snat: Some(Snat::Any(forward.snat.to_string())),
+            allow_from: sources.allow.as_ref().map(held),
+            deny_from: Some(held(&sources.deny)).filter(|denied| !denied.is_empty()),
+            limits: forward.limits.map(limits),
+            log: forward.log.as_ref().map(log),
+            hairpin: Some(forward.hairpin),
         },
     }
+}
+
+fn limits(limits: spec::Limits) -> Limits {
+    let rate = limits.rate;
+    Limits {
+        new_per_second: rate.map(|rate| rate.new_per_second.times()),
+        burst: rate.map(|rate| rate.burst),
+        per: Some(match limits.per {
+            spec::Per::Total => "total".into(),
+            spec::Per::Client => "client".into(),
+        }),
+        max_connections: limits.max_connections,
+        reject: Some(limits.reject),
+    }
+}
+
+fn log(log: &spec::Log) -> Log {
+    Log::How(How {
+        prefix: Some(log.prefix.to_string()),
+        level: Some(spec::Log::LEVELS[usize::from(log.level)].into()),
+        per_minute: Some(log.per_minute),
+        connections: Some(match log.connections {
+            spec::Logged::Accepted => "accepted".into(),
+            spec::Logged::Refused => "refused".into(),
+            spec::Logged::All => "all".into(),
+        }),
+    })
 }

@@ -1,0 +1,378 @@
+//! Sound specs of every form, for what must hold for each of them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::oracle::{
+    Balance, Firewall, Forward, How, Interface, Limits, Log, Options, Port, Protocol, Several,
+    Snat, Spec, Target, destination,
+};
+
+const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
+const LEVELS: [&str; 8] = [
+    "emergency",
+    "alert",
+    "critical",
+    "error",
+    "warning",
+    "notice",
+    "info",
+    "debug",
+];
+
+prop_compose! {
+    pub fn any_spec()(
+        forwards in vec(any::<bool>(), 0..12).prop_flat_map(|slots| {
+            let used = slots.iter().zip(0u16..).filter(|(used, _)| **used);
+            used.map(|(_, n)| forward(n)).collect::<Vec<_>>()
+        }),
+        interface in both_sides(),
+        snat in snat(),
+        policy in option::of(select(vec!["drop", "keep"])),
+        version in option::of(Just(1)),
+        defaults in option::of(options()),
+    ) -> Spec {
+        mended(Spec {
+            version,
+            firewall: Firewall { interface, snat, forward_policy: policy.map(str::to_owned) },
+            defaults,
+            forwards,
+        })
+    }
+}
+
+/// Two specs as an editor leaves them: forwards gone, come, moved and changed, most as they were.
+pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
+    (any_spec(), any_spec(), vec(0..7u8, 12), any::<bool>()).prop_map(|(a, b, fate, firewall)| {
+        let mut after = a.clone();
+        if firewall {
+            after.firewall = b.firewall.clone();
+            after.defaults.clone_from(&b.defaults);
+        }
+        after.forwards.clear();
+        let mut others = b.forwards.iter().cycle();
+        for (forward, fate) in a.forwards.iter().zip(fate) {
+            let mut forward = forward.clone();
+            match fate {
+                0 => continue,
+                1 => {
+                    after.forwards.insert(0, forward);
+                    continue;
+                }
+                2 => {
+                    let ilb = if forward.target.is_v6() {
+                        "[fd00:225::1]:1"
+                    } else {
+                        "10.225.0.1:1"
+                    };
+                    forward.target = Target {
+                        ilb: Some(ilb.into()),
+                        pod: None,
+                    };
+                }
+                3 => {
+                    if let Some(other) = others.next() {
+                        forward.options = other.options.clone();
+                    }
+                }
+                _ => {}
+            }
+            after.forwards.push(forward);
+        }
+        let free = |forward: &Forward| {
+            let block = |f: &Forward| f.name.rsplit('-').next().map(str::to_owned);
+            a.forwards
+                .iter()
+                .all(|other| block(other) != block(forward))
+        };
+        let new: Vec<Forward> = b.forwards.iter().filter(|one| free(one)).cloned().collect();
+        let middle = after.forwards.len() / 2;
+        after.forwards.splice(middle..middle, new);
+        (a, mended(after))
+    })
+}
+
+/// Changes what must not be said together, as little as makes the spec sound.
+fn mended(mut spec: Spec) -> Spec {
+    let defaults = spec.defaults.clone().unwrap_or_default();
+    for forward in &mut spec.forwards {
+        let v6 = forward.target.is_v6();
+        let of_both = forward.options.or(&defaults);
+        let own = of_both.snat.and_then(|snat| snat.of(v6));
+        let snat = own.or(spec.firewall.snat.of(v6));
+        if snat.is_none() {
+            forward.options.snat = Some(Snat::Any("masquerade".into()));
+        }
+        // What is behind the firewall would be answered past it.
+        if snat.as_deref() == Some("none") && of_both.hairpin == Some(true) {
+            forward.options.hairpin = Some(false);
+        }
+        if let Some(mut allowed) = of_both.allow_from
+            && !allowed.iter().any(|net| net.contains(':') == v6)
+        {
+            allowed.push(if v6 { "fd00:7::/32" } else { "10.7.0.0/16" }.into());
+            forward.options.allow_from = Some(allowed);
+        }
+    }
+    spec
+}
+
+prop_compose! {
+    /// Ports from a block of ten for each forward, so that listeners do not meet.
+    fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
+        name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
+        enabled in option::weighted(0.3, any::<bool>()),
+        listen in listen(v6, 1000 + n * 10 + first, more),
+        target in target(v6, more),
+        options in options(),
+    ) -> Forward {
+        // Unique, whatever was generated.
+        Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
+    }
+}
+
+fn listen(v6: bool, first: u16, more: u16) -> impl Strategy<Value = Port> {
+    let ports = match more {
+        0 => first.to_string(),
+        more => format!("{first}-{}", first + more),
+    };
+    let number = ports
+        .parse()
+        .map_or(Port::Text(ports.clone()), Port::Number);
+    let on = if v6 { "[fd00:3::5]" } else { "10.3.0.5" };
+    prop_oneof![
+        1 => Just(Port::Text(format!("{on}:{ports}"))),
+        1 => Just(Port::Text(ports)),
+        2 => Just(number),
+    ]
+}
+
+/// `more`: how many ports the listener has beside the first.
+fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
+    let ilb = (address(v6), option::of(ports(more))).prop_map(|(address, ports)| Target {
+        ilb: Some(format!("{address}{}", ports.unwrap_or_default())),
+        pod: None,
+    });
+    let pod = move || (address(v6), ports(more)).prop_map(|(address, ports)| address + &ports);
+    let one = pod().prop_map(Several::One);
+    let several = prop_oneof![9 => 1..5usize, 1 => 30..=32usize];
+    let several = several.prop_flat_map(move |count| vec(pod(), count));
+    let several = several.prop_map(|pods| {
+        let mut different: Vec<String> = Vec::new();
+        for pod in pods {
+            if !different
+                .iter()
+                .any(|one| destination(one) == destination(&pod))
+            {
+                different.push(pod);
+            }
+        }
+        Several::List(different)
+    });
+    let pods = prop_oneof![one, several];
+    prop_oneof![
+        ilb,
+        pods.prop_map(|pods| Target {
+            ilb: None,
+            pod: Some(pods)
+        })
+    ]
+}
+
+/// One of a few networks, so that a list meets the same address with other ports.
+fn address(v6: bool) -> BoxedStrategy<String> {
+    let word = prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(0xffff), 2 => any::<u16>()];
+    match v6 {
+        false => (0..3u8, any::<u8>())
+            .prop_map(|(net, host)| Ipv4Addr::new(10, 224, net, host).to_string())
+            .boxed(),
+        true => (
+            select(vec![0x64, 0x2001, 0xfd00]),
+            [word.clone(), word.clone(), word],
+        )
+            .prop_map(|(net, [a, b, c])| {
+                format!("[{}]", Ipv6Addr::new(net, 0xdb8, a, 0, 0, b, 0, c))
+            })
+            .boxed(),
+    }
+}
+
+/// One port for all, or one for each of the listener's.
+fn ports(more: u16) -> impl Strategy<Value = String> {
+    (prop_oneof![Just(7000), 1..=60000u16], any::<bool>()).prop_map(
+        move |(to, range)| match range {
+            true => format!(":{to}-{}", to + more),
+            false => format!(":{to}"),
+        },
+    )
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    fn now_and_then<T>(some: T) -> impl Strategy<Value = Option<T::Value>>
+    where
+        T: Strategy,
+    {
+        option::weighted(0.3, some)
+    }
+    (
+        now_and_then(protocols()),
+        now_and_then(select(vec![Balance::Random, Balance::Client])),
+        now_and_then(prop_oneof![both_sides(), one_side()]),
+        now_and_then(snat()),
+        now_and_then(nets()),
+        now_and_then(nets()),
+        now_and_then(limits()),
+        now_and_then(log()),
+        now_and_then(any::<bool>()),
+    )
+        .prop_map(
+            |(protocol, balance, interface, snat, allow_from, deny_from, limits, log, hairpin)| {
+                Options {
+                    protocol,
+                    balance,
+                    interface,
+                    snat,
+                    allow_from,
+                    deny_from,
+                    limits,
+                    log,
+                    hairpin,
+                }
+            },
+        )
+}
+
+fn protocols() -> impl Strategy<Value = Several<Protocol>> {
+    use Protocol::{Tcp, Udp};
+    select(vec![
+        Several::One(Tcp),
+        Several::One(Udp),
+        Several::List(vec![Udp]),
+        Several::List(vec![Tcp, Udp]),
+        Several::List(vec![Udp, Tcp]),
+    ])
+}
+
+fn both_sides() -> impl Strategy<Value = Interface> {
+    prop_oneof![
+        interface().prop_map(Interface::Both),
+        (ingress(), interface()).prop_map(|(ingress, egress)| Interface::Sides {
+            ingress: Some(ingress),
+            egress: Some(egress),
+        }),
+    ]
+}
+
+/// Or neither.
+fn one_side() -> impl Strategy<Value = Interface> {
+    (option::of(ingress()), option::of(interface())).prop_map(|(ingress, egress)| match ingress {
+        Some(_) => Interface::Sides {
+            ingress,
+            egress: None,
+        },
+        None => Interface::Sides { ingress, egress },
+    })
+}
+
+fn interface() -> impl Strategy<Value = String> {
+    select(INTERFACES.map(str::to_owned).to_vec())
+}
+
+fn ingress() -> impl Strategy<Value = Several<String>> {
+    let list = subsequence(INTERFACES.map(str::to_owned).to_vec(), 1..=3).prop_shuffle();
+    prop_oneof![
+        interface().prop_map(Several::One),
+        list.prop_map(Several::List)
+    ]
+}
+
+fn snat() -> impl Strategy<Value = Snat> {
+    let of = |v6: bool| option::of(prop_oneof![source(v6), word()]);
+    prop_oneof![
+        prop_oneof![source(false), source(true), word()].prop_map(Snat::Any),
+        (of(false), of(true)).prop_map(|(v4, v6)| Snat::ByFamily { v4, v6 }),
+    ]
+}
+
+fn word() -> impl Strategy<Value = String> {
+    select(vec!["masquerade".to_owned(), "none".to_owned()])
+}
+
+fn source(v6: bool) -> impl Strategy<Value = String> {
+    let net = if v6 { "fd00:3::" } else { "10.3.0." };
+    (1..5u8, 0..3u8).prop_map(move |(first, more)| match more {
+        0 => format!("{net}{first}"),
+        more => format!("{net}{first}-{net}{}", first + more),
+    })
+}
+
+/// Mostly few, and now and then more than one chain holds.
+fn nets() -> impl Strategy<Value = Vec<String>> {
+    prop_oneof![9 => vec(net(), 1..6), 1 => vec(net(), 65..200)]
+}
+
+fn net() -> impl Strategy<Value = String> {
+    let v4 = (
+        any::<u32>(),
+        prop_oneof![2 => 0..=32u8, 1 => Just(24), 1 => Just(32)],
+    )
+        .prop_map(|(bits, prefix)| (IpAddr::from(Ipv4Addr::from(bits)), prefix));
+    let v6 = (
+        any::<u128>(),
+        0..128u32,
+        prop_oneof![0..=128u8, Just(64), Just(128)],
+    )
+        .prop_map(|(bits, zeros, prefix)| (IpAddr::from(Ipv6Addr::from(bits << zeros)), prefix));
+    (prop_oneof![v4, v6], any::<bool>()).prop_map(|((address, prefix), bare)| {
+        let net = IpNet::new_assert(address, prefix).trunc();
+        match bare && net.prefix_len() == net.max_prefix_len() {
+            true => net.addr().to_string(),
+            false => net.to_string(),
+        }
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    // Above a thousand, the kernel rounds most.
+    let rate = prop_oneof![Just(1), 1..=1000u32, select(vec![1250, 2000, 5000, 10_000])];
+    let rate = (rate, option::of(prop_oneof![1..=100u32, Just(10_000)]));
+    (
+        option::of(rate),
+        option::of(select(vec!["total".to_owned(), "client".to_owned()])),
+        option::of(prop_oneof![1..=1000u32, Just(10_000_000)]),
+        option::of(any::<bool>()),
+    )
+        .prop_map(|(rate, per, max_connections, reject)| Limits {
+            new_per_second: rate.map(|(times, _)| times),
+            burst: rate.and_then(|(_, burst)| burst),
+            per,
+            max_connections,
+            reject,
+        })
+}
+
+fn log() -> impl Strategy<Value = Log> {
+    let connections = vec!["accepted", "refused", "all"];
+    let how = (
+        option::of("[ -~]{1,19}"),
+        option::of(select(LEVELS.to_vec())),
+        option::of(prop_oneof![1..=600u32, 1..=10u32]),
+        option::of(select(connections)),
+    );
+    prop_oneof![
+        any::<bool>().prop_map(Log::Usual),
+        how.prop_map(|(prefix, level, per_minute, connections)| {
+            Log::How(How {
+                prefix,
+                level: level.map(str::to_owned),
+                per_minute,
+                connections: connections.map(str::to_owned),
+            })
+        }),
+    ]
+}
