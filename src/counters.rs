@@ -16,7 +16,7 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
     }

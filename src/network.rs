@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::net::Interface;
+use crate::net::{Family, Interface};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,16 @@ impl Links {
     #[must_use]
     pub fn get(&self, name: &Interface) -> Option<&Link> {
         self.0.iter().find(|link| link.name == name.as_str())
+    }
+
+    /// The same with the addresses of one family.
+    #[must_use]
+    pub fn of(self, family: Family) -> Self {
+        let mut links = self.0;
+        for link in &mut links {
+            link.addresses.retain(|one| Family::of(*one) == family);
+        }
+        Self(links)
     }
 
     /// The addresses of one interface; none if it does not exist.

@@ -82,6 +82,11 @@ impl<T> PerFamily<T> {
         std::iter::once((Family::V4, &self.v4)).chain(v6)
     }
 
+    /// IPv4's first.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.iter().map(|(_, value)| value)
+    }
+
     pub fn map<'a, U>(&'a self, mut to: impl FnMut(Family, &'a T) -> U) -> PerFamily<U> {
         PerFamily {
             v4: to(Family::V4, &self.v4),

@@ -59,7 +59,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             connections::warn_of_cut(family, &flows, live, &set, console);
         }
     }
-    let once = connections::once_led(Some(&state), &live)?;
+    let once = connections::once_led(Some(&state), live.values().copied())?;
     let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
     warn_of_sysctl(&set, console)?;
 

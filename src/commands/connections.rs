@@ -93,9 +93,11 @@ fn described(flows: &[&Flow]) -> String {
 }
 
 /// The forwards of the live rules and of the states before: what may have led a connection.
-pub fn once_led(state: Option<&State>, live: &PerFamily<&Ruleset>) -> Result<Vec<ForwardSet>> {
-    let live = live.iter().filter_map(|(_, live)| unplan(live));
-    let mut once: Vec<ForwardSet> = live.collect();
+pub fn once_led<'r>(
+    state: Option<&State>,
+    live: impl IntoIterator<Item = &'r Ruleset>,
+) -> Result<Vec<ForwardSet>> {
+    let mut once: Vec<ForwardSet> = live.into_iter().filter_map(unplan).collect();
     let remembered = state.map_or(Ok(Vec::new()), State::remembered)?;
     for before in &remembered {
         let owned = before.owned();
@@ -130,7 +132,7 @@ pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Res
     let flows = read(families, decided.flush_stale)?;
     let live = decided.iptables().read_all(families)?;
     let live = live.map(|_, live| &live.ruleset);
-    let mut once = once_led(Some(state), &live)?;
+    let mut once = once_led(Some(state), live.values().copied())?;
     once.extend(decided.wanted().iter().filter_map(|(_, rules)| led(rules)));
     // The forwards that stay, of both families.
     let staying = live.iter().filter_map(|(_, live)| unplan(live));

@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use similar::TextDiff;
 
-use super::{Console, Exit, Host, READ_WAIT, Refusal, confirm, families, load_spec, show_problems};
+use super::{
+    Console, Exit, Host, READ_WAIT, Refusal, confirm, families, load_spec, prefix, show_problems,
+};
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::compare::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
@@ -265,11 +267,8 @@ fn drifted(drift: &Drift) -> String {
         DriftKind::TakenOut => "taken out by hand",
         DriftKind::InFront => "stands before nvactl's jump",
     };
-    let family = match drift.family {
-        Family::V4 => "",
-        Family::V6 => "ip6tables ",
-    };
-    format!("{what}, {family}{}: {}", drift.table, drift.line)
+    let prefix = prefix(drift.family);
+    format!("{what}, {prefix}{}: {}", drift.table, drift.line)
 }
 
 /// Fit for a comment on a pull request.

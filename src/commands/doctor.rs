@@ -1,7 +1,7 @@
 //! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,103 +10,65 @@ use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, 
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
+use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::probe::{Probing, probe};
+use crate::host::state::State;
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Links;
-use crate::per_family::PerFamily;
 use crate::probe::{Endpoint, Expect, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;
-/// An address of the Internet that nobody has (RFC 5737): the way to it is the way to clients.
-const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How many checks of one kind are shown one by one.
 const MOST_SHOWN: usize = 10;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
-    let asked: Vec<&Forward> = match &args.forward {
-        None => set.forwards.iter().collect(),
-        Some(name) => vec![find_forward(&set, name, &source.name)?],
+    let only = match &args.forward {
+        None => None,
+        Some(name) => Some(find_forward(&set, name, &source.name)?),
     };
     host::require_root("doctor")?;
     let iptables = on.iptables(READ_WAIT);
-    let (live, counters) = iptables.read_counted(Family::V4)?;
-    let backend = survey::find(&iptables, Family::V4)?;
-    let links = network::links();
-    let flows = conntrack::flows(Family::V4).ok();
     let state = on.known_state()?;
-
-    let endpoints: Vec<Endpoint<'_>> = match asked.as_slice() {
-        [one] => targets(std::slice::from_ref(*one)),
-        _ => targets(&set.forwards),
-    };
-    let endpoints = some_of_each(&endpoints);
-    let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
-    let how = Probing {
-        jobs: JOBS,
-        timeout: Duration::from_secs_f64(args.timeout),
-        count: 1,
-        expect: Expect::Tcp,
-    };
-    let to = |endpoint: &Endpoint<'_>| {
-        let to = endpoint.to.or(endpoint.forward.target.destinations.first());
-        to.map_or(SOMEBODY, |to| to.address)
-    };
-    let probed = probe(&endpoints, to, from, how);
-    // Asked after the targets were tried, so that the neighbours have been looked for.
-    let client = client(flows.as_deref(), &set);
-    let own = |ingress: &Interface| links.addresses(ingress).first().copied();
-    let routes = network::routes(Family::V4, &questions(&asked, client, own));
-    let sides = set.interfaces();
-    let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
-    let reverse_path = |side| Some((side, network::reverse_path(side)?));
-    let other = survey::beside(&iptables, Family::V4, backend)
-        .map(|(other, rules)| (other, rules.map_err(|error| error.to_string())));
-    let facts = Facts {
-        backend,
-        live: &live,
-        counters: &counters,
-        other,
-        native: survey::native_chains(Family::V4),
-        ip_forward: sysctl::forwards(Family::V4)?,
-        forwards_from: sides.iter().copied().filter_map(forwards_from).collect(),
-        reverse_path: sides.iter().copied().filter_map(reverse_path).collect(),
-        client,
-        tracked: network::tracked(),
-        once: connections::once_led(
-            state.as_ref(),
-            &PerFamily {
-                v4: &live,
-                v6: None,
-            },
-        )?,
-        flows,
-        links,
-        routes,
-        probed: &probed,
-        pending: confirm::told_of(state.as_ref())?,
-        boot: boot(&live, &sides),
-    };
-    let case = Case {
-        facts: &facts,
-        set: &set,
-        family: Family::V4,
-        asked,
-        apply: on.command("apply", &source),
-        persist: on.command("persist", &source),
-        iptables: iptables.backend.program(Family::V4, "iptables"),
-    };
-    let report = Report {
-        checks: doctor::examine(&case),
-    };
+    // Each family's way is walked by itself, where there is one to walk.
+    let walked = Family::ALL.into_iter().filter(|family| match only {
+        Some(forward) => forward.family() == *family,
+        None => *family == Family::V4 || set.has(*family),
+    });
+    let mut checks: Vec<Check> = Vec::new();
+    for family in walked {
+        let set = set.of(family);
+        let asked: Vec<&Forward> = match only {
+            None => set.forwards.iter().collect(),
+            Some(only) => set.forwards.iter().filter(|one| *one == only).collect(),
+        };
+        let examined = Examined {
+            family,
+            set: &set,
+            asked,
+            iptables: &iptables,
+            state: state.as_ref(),
+            apply: on.command("apply", &source),
+            persist: on.command("persist", &source),
+        };
+        for check in examined.examine(args.timeout)? {
+            // What is the same for both, such as an interface that is down, is said once.
+            if !checks.contains(&check) {
+                checks.push(check);
+            }
+        }
+    }
+    checks.sort_by_key(|check| check.code);
+    let asked = only.map_or(set.forwards.len(), |_| 1);
+    let report = Report { checks };
     match args.format {
-        DoctorFormat::Text => console.print(&text(&report.checks, case.asked.len())),
+        DoctorFormat::Text => console.print(&text(&report.checks, asked)),
         DoctorFormat::Json => console.say(serde_json::to_string_pretty(&report)?),
     }
     let failed = report
@@ -114,6 +76,86 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         .iter()
         .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+/// What is examined of one family.
+struct Examined<'e> {
+    family: Family,
+    /// Of this family alone, as the forwards that are asked about.
+    set: &'e ForwardSet,
+    asked: Vec<&'e Forward>,
+    iptables: &'e Iptables,
+    state: Option<&'e State>,
+    apply: String,
+    persist: String,
+}
+
+impl Examined<'_> {
+    fn examine(self, timeout: f64) -> Result<Vec<Check>> {
+        let (family, iptables) = (self.family, self.iptables);
+        let (live, counters) = iptables.read_counted(family)?;
+        let backend = survey::find(iptables, family)?;
+        let links = network::links().of(family);
+        let flows = conntrack::flows(family).ok();
+
+        let endpoints: Vec<Endpoint<'_>> = match self.asked.as_slice() {
+            [one] => targets(std::slice::from_ref(*one)),
+            _ => targets(&self.set.forwards),
+        };
+        let endpoints = some_of_each(&endpoints);
+        let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
+        let how = Probing {
+            jobs: JOBS,
+            timeout: Duration::from_secs_f64(timeout),
+            count: 1,
+            expect: Expect::Tcp,
+        };
+        let to = |endpoint: &Endpoint<'_>| {
+            let to = endpoint.to.or(endpoint.forward.target.destinations.first());
+            to.map_or(somebody(family), |to| to.address)
+        };
+        let probed = probe(&endpoints, to, from, how);
+        // Asked after the targets were tried, so that the neighbours have been looked for.
+        let client = client(family, flows.as_deref(), self.set);
+        let own = |ingress: &Interface| links.addresses(ingress).first().copied();
+        let routes = network::routes(family, &questions(&self.asked, client, own));
+        let sides = self.set.interfaces();
+        // Of IPv6 an interface has neither a switch of its own for what it forwards nor rp_filter.
+        let v4 = sides.iter().copied().filter(|_| family == Family::V4);
+        let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
+        let reverse_path = |side| Some((side, network::reverse_path(side)?));
+        let other = survey::beside(iptables, family, backend)
+            .map(|(other, rules)| (other, rules.map_err(|error| error.to_string())));
+        let facts = Facts {
+            backend,
+            live: &live,
+            counters: &counters,
+            other,
+            native: survey::native_chains(family),
+            ip_forward: sysctl::forwards(family)?,
+            forwards_from: v4.clone().filter_map(forwards_from).collect(),
+            reverse_path: v4.filter_map(reverse_path).collect(),
+            client,
+            tracked: network::tracked(),
+            once: connections::once_led(self.state, [&live])?,
+            flows,
+            links,
+            routes,
+            probed: &probed,
+            pending: confirm::told_of(self.state)?,
+            boot: boot(family, &live, &sides),
+        };
+        let case = Case {
+            facts: &facts,
+            set: self.set,
+            family,
+            asked: self.asked,
+            apply: self.apply,
+            persist: self.persist,
+            iptables: iptables.backend.program(family, "iptables"),
+        };
+        Ok(doctor::examine(&case))
+    }
 }
 
 /// Of a long range so many ports are tried: the first, the last, and some between.
@@ -131,6 +173,15 @@ fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
     some
 }
 
+/// An address of the Internet that nobody has (RFC 5737, RFC 3849): the way to it is the way to
+/// clients.
+fn somebody(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
+}
+
 /// The address that a target sees as its peer, where it is this machine's.
 fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
     match endpoint.forward.snat {
@@ -140,23 +191,23 @@ fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
 }
 
 /// One who is connected now, else somebody of the Internet.
-fn client(flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
+fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
     let listeners = Listeners::new(set);
     let mut flows = flows.unwrap_or_default().iter();
     let led = flows.find(|flow| flow.leader(&listeners).is_some());
     Client {
-        address: led.map_or(SOMEBODY, |flow| flow.source),
+        address: led.map_or(somebody(family), |flow| flow.source),
         real: led.is_some(),
     }
 }
 
-fn boot(live: &Ruleset, sides: &[&Interface]) -> Boot {
-    let sysctl = sysctl::at_boot(Family::V4);
+fn boot(family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
+    let sysctl = sysctl::at_boot(family);
     let winner = sysctl.decider(sides.iter().copied());
     Boot {
-        rules_file: persistence::rules_file(Family::V4),
-        rules: persistence::compared(Family::V4, live),
-        not_loaded: match persistence::at_boot(Family::V4) {
+        rules_file: persistence::rules_file(family),
+        rules: persistence::compared(family, live),
+        not_loaded: match persistence::at_boot(family) {
             AtBoot::Loaded => None,
             AtBoot::NotInstalled => Some((
                 "iptables-persistent is not installed",

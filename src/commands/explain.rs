@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, find_forward, load_spec};
+use super::{Console, Exit, Refusal, find_forward, load_spec, prefix};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
 use crate::net::Family;
@@ -63,15 +63,6 @@ struct Shown<'s> {
     step: &'s Step,
 }
 
-impl Shown<'_> {
-    fn program(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "",
-            Family::V6 => "ip6tables ",
-        }
-    }
-}
-
 fn text(steps: &[Shown<'_>]) -> String {
     let mut out = String::new();
     for shown in steps {
@@ -79,7 +70,7 @@ fn text(steps: &[Shown<'_>]) -> String {
         let _ = writeln!(
             out,
             "{n:>4}  {}{}: {}\n      {}\n",
-            shown.program(),
+            prefix(shown.family),
             step.table,
             step.line,
             step.note
@@ -95,7 +86,7 @@ fn markdown(steps: &[Shown<'_>], diagram: &str) -> String {
         let _ = writeln!(
             out,
             "| {n} | `{}-t {} {}` | {} |",
-            shown.program(),
+            prefix(shown.family),
             step.table,
             step.line,
             step.note

@@ -331,6 +331,14 @@ fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
     Families::with_v6(wanted || state.is_some_and(State::may_hold_v6))
 }
 
+/// What stands before the table of an IPv6 rule; the others are iptables' by themselves.
+fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "",
+        Family::V6 => "ip6tables ",
+    }
+}
+
 /// What a family's FORWARD policy is called.
 fn policy(family: Family) -> &'static str {
     match family {

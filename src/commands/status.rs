@@ -4,54 +4,76 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm, load_spec, names, table};
+use super::{Console, Exit, Host, READ_WAIT, confirm, families, load_spec, names, prefix, table};
 use crate::cli::{Status as Args, StatusFormat};
-use crate::compare::{DriftKind, FieldChange, compare};
+use crate::compare::{DriftKind, FieldChange, compare_family, merged};
+use crate::counters::Count;
 use crate::host::iptables::Iptables;
 use crate::host::persistence;
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
-use crate::per_family::Families;
+use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
-use crate::status::{AtBoot, InTheWay, Live, Row, RulesFile, State, Status, Tracked, drift, rows};
+use crate::status::{
+    AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
+};
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
-    let (ruleset, counters) = iptables.read_counted(Family::V4)?;
-    let flows = match conntrack::flows(Family::V4) {
+    let state = on.known_state()?;
+    let families = families(Some(&set), state.as_ref());
+    let counted = PerFamily::try_new(families, |family| iptables.read_counted(family))?;
+    let flows = match PerFamily::try_new(families, conntrack::flows) {
         Ok(flows) => Some(flows),
         Err(error) => {
             console.warn(format_args!("connections are not counted: {error}"));
             None
         }
     };
-    for warning in survey::survey(&iptables, Families::V4)? {
+    for warning in survey::survey(&iptables, families)? {
         console.warn(warning);
     }
     let links = network::links();
-    let live = Live {
-        ruleset: &ruleset,
-        counters: &counters,
-        flows: flows.as_deref(),
-        links: &links,
-    };
-    let comparison = compare(&ruleset, &set, Family::V4);
-    let (rows, in_the_way) = rows(&live, &set, Family::V4, &comparison);
-    let (in_sync, firewall, drift) = drift(comparison, &rows);
+    let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
+    let mut established = Count::default();
+    for (family, (ruleset, counters)) in counted.iter() {
+        let live = Live {
+            ruleset,
+            counters,
+            flows: flows
+                .as_ref()
+                .and_then(|flows| flows.get(family))
+                .map(Vec::as_slice),
+            links: &links,
+        };
+        let comparison = compare_family(ruleset, &set, family);
+        let (rows, found) = rows(&live, &set, family, &comparison);
+        forwards.extend(rows);
+        in_the_way.extend(found);
+        comparisons.push(comparison);
+        established.add(counters.established());
+    }
+    let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards);
+    let around = counted.try_map(|family, (ruleset, _)| {
+        anyhow::Ok(Machine {
+            backend: backend(&iptables, family),
+            forward_policy: ruleset.forward_policy().as_str(),
+            ip_forward: sysctl::forwards(family)?,
+            at_boot: at_boot(family, ruleset, &set),
+        })
+    })?;
     let status = Status {
         in_sync,
-        backend: backend(&iptables),
-        forward_policy: ruleset.forward_policy().as_str(),
-        ip_forward: sysctl::forwards(Family::V4)?,
-        at_boot: at_boot(&ruleset, &set),
-        pending: confirm::told_of(on.known_state()?.as_ref())?,
+        machine: around.v4,
+        ipv6: around.v6,
+        pending: confirm::told_of(state.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
-        established: counters.established(),
-        forwards: rows,
+        established,
+        forwards,
         firewall,
         drift,
         in_the_way,
@@ -68,17 +90,18 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     })
 }
 
-fn backend(iptables: &Iptables) -> String {
-    let found = survey::find(iptables, Family::V4).unwrap_or(iptables.backend);
+fn backend(iptables: &Iptables, family: Family) -> String {
+    let found = survey::find(iptables, family).unwrap_or(iptables.backend);
     found.to_string()
 }
 
-fn at_boot(live: &Ruleset, set: &ForwardSet) -> AtBoot {
-    let boot = sysctl::at_boot(Family::V4);
+fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
+    let boot = sysctl::at_boot(family);
     let winner = boot.decider(set.interfaces());
     AtBoot {
-        rules: persistence::compared(Family::V4, live),
-        loaded: match persistence::at_boot(Family::V4) {
+        rules_file: persistence::rules_file(family),
+        rules: persistence::compared(family, live),
+        loaded: match persistence::at_boot(family) {
             persistence::AtBoot::Loaded => "iptables-persistent loads it",
             persistence::AtBoot::NotInstalled => {
                 "nothing loads it: iptables-persistent is not installed"
@@ -97,31 +120,36 @@ fn text(status: &Status, apply: &str) -> String {
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
     };
-    line("backend", status.backend.clone());
-    line("FORWARD", format!("policy {}", status.forward_policy));
-    let boot = &status.at_boot;
-    let later = match (boot.ip_forward, &boot.ip_forward_by) {
-        (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
-        _ => "at boot 0: no file sets it".to_owned(),
-    };
-    line(
-        "ip_forward",
-        format!("{}; {later}", u8::from(status.ip_forward)),
-    );
-    let rules = match boot.rules {
-        RulesFile::Same => "holds what runs",
-        RulesFile::Different => "holds other rules than those that run",
-        RulesFile::Missing => "is not there",
-        RulesFile::Unreadable => "cannot be read",
-    };
-    line(
-        "at boot",
-        format!(
-            "{} {rules}; {}",
-            persistence::rules_file(Family::V4),
-            boot.loaded
-        ),
-    );
+    for (machine, ip_forward) in [
+        (Some(&status.machine), "ip_forward"),
+        (status.ipv6.as_ref(), "forwarding"),
+    ] {
+        let Some(machine) = machine else { continue };
+        let (of, boot) = (
+            if ip_forward == "ip_forward" {
+                ""
+            } else {
+                "IPv6: "
+            },
+            &machine.at_boot,
+        );
+        line("backend", format!("{of}{}", machine.backend));
+        line("FORWARD", format!("{of}policy {}", machine.forward_policy));
+        let later = match (boot.ip_forward, &boot.ip_forward_by) {
+            (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
+            _ => "at boot 0: no file sets it".to_owned(),
+        };
+        let now = u8::from(machine.ip_forward);
+        line(ip_forward, format!("{of}{now}; {later}"));
+        let rules = match boot.rules {
+            RulesFile::Same => "holds what runs",
+            RulesFile::Different => "holds other rules than those that run",
+            RulesFile::Missing => "is not there",
+            RulesFile::Unreadable => "cannot be read",
+        };
+        let file = boot.rules_file;
+        line("at boot", format!("{file} {rules}; {}", boot.loaded));
+    }
     if let Some(tracked) = status.conntrack {
         let Tracked { entries, limit } = tracked;
         line("conntrack", format!("{entries} of {limit} entries"));
@@ -154,7 +182,13 @@ fn text(status: &Status, apply: &str) -> String {
             DriftKind::TakenOut => "taken out",
             _ => "put in",
         };
-        let _ = writeln!(out, "  {what}, {}: {}", drift.table, drift.line);
+        let _ = writeln!(
+            out,
+            "  {what}, {}{}: {}",
+            prefix(drift.family),
+            drift.table,
+            drift.line
+        );
     }
     if !status.in_the_way.is_empty() {
         out.push_str("\nin front of nvactl's rules:\n");
@@ -179,7 +213,8 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
         "if it is not meant: "
     };
     format!(
-        "  {}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
+        "  {}{}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
+        prefix(rule.family),
         rule.table,
         rule.line,
         whose.unwrap_or_default(),

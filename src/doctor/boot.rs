@@ -1,6 +1,7 @@
 //! What works now and may not after the next boot, or the next minute.
 
 use super::{Case, Check, Hop};
+use crate::net::Family;
 use crate::status::RulesFile;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -21,9 +22,20 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
             ))
             .fix("remove or change that line"),
         None => Hop::SysctlAtBoot
-            .warn("no file turns forwarding on at boot")
-            .fix("sudo nvactl sysctl enable --persist"),
+            .warn(match case.family {
+                Family::V4 => "no file turns forwarding on at boot",
+                Family::V6 => "no file turns IPv6 forwarding on at boot",
+            })
+            .fix(enable(case.family)),
     });
+}
+
+/// The command that turns a family's forwarding on.
+pub fn enable(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "sudo nvactl sysctl enable --persist",
+        Family::V6 => "sudo nvactl sysctl enable --persist --ipv6",
+    }
 }
 
 fn persistence(case: &Case<'_>) -> Check {

@@ -1,10 +1,11 @@
 //! The machine itself: interfaces, addresses, switches, the table of connections.
 
 use super::facts::{arriving, returning};
-use super::{Case, Check, Hop, Status};
+use super::{Case, Check, Hop, Status, boot};
 use crate::net::Interface;
 use crate::network::{ReversePath, Route};
 use crate::spec::Forward;
+use crate::sysctl::switch;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
@@ -49,7 +50,7 @@ fn exists(case: &Case<'_>, name: &Interface) -> Check {
     let addresses = link.addresses.iter().map(ToString::to_string);
     match addresses.collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => Hop::Interface
-            .fail(format!("{name} has no IPv4 address"))
+            .fail(format!("{name} has no {} address", case.family))
             .fix(format!("sudo ip address add ADDRESS/LENGTH dev {name}")),
         addresses => Hop::Interface.ok(format!("{name} is up, with {addresses}")),
     }
@@ -78,13 +79,16 @@ fn listen_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
 
 fn ip_forward(case: &Case<'_>) -> Check {
     if case.facts.ip_forward {
-        return Hop::IpForward.ok("net.ipv4.ip_forward is 1");
+        return Hop::IpForward.ok(format!("{} is 1", switch(case.family)));
     }
     // The rules before the switch, or the machine routes for everybody for a while.
-    let enable = "sudo nvactl sysctl enable --persist";
+    let enable = boot::enable(case.family);
     let rules = case.facts.live.chains().any(|(_, name, _)| name.is_own());
     Hop::IpForward
-        .fail("net.ipv4.ip_forward is 0: the kernel forwards nothing")
+        .fail(format!(
+            "{} is 0: the kernel forwards nothing",
+            switch(case.family)
+        ))
         .fix(if rules {
             enable.to_owned()
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop};
 use crate::backend::{Backend, iptables as plain};
-use crate::compare::{DriftKind, POLICY, compare, rules_by_key};
+use crate::compare::{DriftKind, POLICY, POLICY_V6, compare, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
@@ -37,14 +37,16 @@ fn backend(case: &Case<'_>) -> Check {
     match &facts.other {
         Some((other, Ok(rules))) if own(rules) => Hop::Backend
             .fail(format!(
-                "nvactl's rules are loaded by iptables-{other}, while `iptables` is {} here",
+                "nvactl's rules are loaded by {}, while `{}` is {} here",
+                other.program(case.family, "iptables"),
+                plain(case.family),
                 facts.backend
             ))
             .fix(format!(
                 "sudo nvactl remove --backend {other}, then {}; or go on there by --backend {other}",
                 case.apply
             )),
-        _ => Hop::Backend.ok(format!("`iptables` is {}", facts.backend)),
+        _ => Hop::Backend.ok(format!("`{}` is {}", plain(case.family), facts.backend)),
     }
 }
 
@@ -248,18 +250,19 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
     let (other, rules) = match &case.facts.other {
         None => return,
         Some((other, Err(error))) => {
-            let unknown = format!("the rules of iptables-{other} cannot be read: {error}");
+            let program = other.program(case.family, "iptables");
+            let unknown = format!("the rules of {program} cannot be read: {error}");
             let look = match other {
-                Backend::Legacy => "sudo iptables-legacy-save",
-                _ => "sudo nft list ruleset",
+                Backend::Legacy => format!("sudo {program}-save"),
+                _ => "sudo nft list ruleset".to_owned(),
             };
             checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
             return;
         }
-        Some((other, Ok(rules))) => (other, rules),
+        Some((other, Ok(rules))) => (other.program(case.family, "iptables"), rules),
     };
     if foreign::rule_count(rules) == 0 && rules.forward_policy() == Policy::Accept {
-        checks.push(Hop::OtherBackend.ok(format!("iptables-{other} holds no rules")));
+        checks.push(Hop::OtherBackend.ok(format!("{other} holds no rules")));
         return;
     }
     for forward in &case.asked {
@@ -278,13 +281,9 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
         }
         let found: Vec<&Shadow<'_>> = found.iter().collect();
         let check = match worst(&found) {
-            None => Hop::OtherBackend.ok(format!("iptables-{other} lets its packets through")),
-            Some(shadow) => in_the_way(Hop::OtherBackend, shadow, &format!("iptables-{other}: "))
-                .fix(removal(
-                    shadow,
-                    case.family,
-                    &other.program(case.family, "iptables"),
-                )),
+            None => Hop::OtherBackend.ok(format!("{other} lets its packets through")),
+            Some(shadow) => in_the_way(Hop::OtherBackend, shadow, &format!("{other}: "))
+                .fix(removal(shadow, case.family, &other)),
         };
         checks.push(check.of(forward));
     }
@@ -385,7 +384,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let policy = comparison
         .firewall
         .iter()
-        .find(|change| change.field == POLICY);
+        .find(|change| [POLICY, POLICY_V6].contains(&change.field));
     checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
@@ -401,8 +400,8 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             .fix(apply),
         (None, None, Some(policy)) => Hop::OwnChains
             .warn(format!(
-                "the FORWARD policy is {}, while the spec asks for {}: what no rule drops is forwarded",
-                policy.from, policy.to
+                "the {} is {}, while the spec asks for {}: what no rule drops is forwarded",
+                policy.field, policy.from, policy.to
             ))
             .fix(apply),
         _ if comparison.reordered => Hop::OwnChains

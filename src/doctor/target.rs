@@ -9,7 +9,7 @@ use crate::flow::{Flow, stale};
 use crate::line::Line;
 use crate::listeners::Listeners;
 use crate::native::{Fate, Hook};
-use crate::net::{Host, Interface, PortRange, Protocol};
+use crate::net::{Family, Host, Interface, PortRange, Protocol};
 use crate::network::{self, Packet};
 use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
@@ -434,8 +434,14 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         format!("{} --flush-stale", case.apply)
     } else {
         format!(
-            "sudo conntrack --delete -p {} --orig-dst {} --orig-port-dst {}",
-            flow.protocol, flow.destination, flow.destination_port
+            "sudo conntrack --delete -f {} -p {} --orig-dst {} --orig-port-dst {}",
+            match case.family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            },
+            flow.protocol,
+            flow.destination,
+            flow.destination_port
         )
     };
     checks.push(Hop::StaleConnection.found(status, reason).fix(fix));

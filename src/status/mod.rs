@@ -25,10 +25,12 @@ use crate::unplan::Key;
 pub struct Status {
     /// Whether the live rules are what the spec says, and nothing takes the packets of a forward.
     pub in_sync: bool,
-    pub backend: String,
-    pub forward_policy: &'static str,
-    pub ip_forward: bool,
-    pub at_boot: AtBoot,
+    /// Of IPv4.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Where IPv6 is touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Machine>,
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
     pub conntrack: Option<Tracked>,
@@ -41,9 +43,21 @@ pub struct Status {
     pub in_the_way: Vec<InTheWay>,
 }
 
+/// How the machine treats the packets of one family.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    pub backend: String,
+    pub forward_policy: &'static str,
+    /// Whether the kernel forwards them.
+    pub ip_forward: bool,
+    pub at_boot: AtBoot,
+}
+
 /// What the next boot will bring.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct AtBoot {
+    #[serde(skip)]
+    pub rules_file: &'static str,
     pub rules: RulesFile,
     /// Whether, and by what, the rules file is loaded, in words.
     pub loaded: &'static str,
@@ -124,6 +138,7 @@ pub struct Row {
 /// A foreign rule that takes packets of forwards, or may.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct InTheWay {
+    pub family: Family,
     pub table: &'static str,
     pub line: String,
     pub does: &'static str,
@@ -254,6 +269,7 @@ impl<'r> Found<'r> {
         let place = *self.places.entry(key).or_insert(self.rules.len());
         if place == self.rules.len() {
             self.rules.push(InTheWay {
+                family: self.family,
                 table: shadow.table.as_str(),
                 line: shadow.line(),
                 does: shadow.does(),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Row, RulesFile, State, Status};
+use super::{Machine, Row, RulesFile, State, Status};
 use crate::ruleset::Policy;
 
 /// A metric of the whole machine.
@@ -54,7 +54,7 @@ impl Status {
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
-        for metric in self.machine() {
+        for metric in self.machine().into_iter().chain(self.ipv6()) {
             let Metric {
                 name,
                 kind,
@@ -123,12 +123,12 @@ impl Status {
             switch(
                 "nvactl_ip_forward",
                 "Whether the kernel forwards IPv4.",
-                self.ip_forward,
+                self.machine.ip_forward,
             ),
             switch(
                 "nvactl_forward_policy_drop",
                 "Whether the FORWARD policy is DROP.",
-                self.forward_policy == Policy::Drop.as_str(),
+                self.machine.forward_policy == Policy::Drop.as_str(),
             ),
             switch(
                 "nvactl_confirmation_pending",
@@ -138,12 +138,12 @@ impl Status {
             switch(
                 "nvactl_boot_rules_same",
                 "Whether the rules file for the boot holds the rules that run.",
-                self.at_boot.rules == RulesFile::Same,
+                self.machine.at_boot.rules == RulesFile::Same,
             ),
             switch(
                 "nvactl_boot_ip_forward",
                 "Whether the sysctl files turn forwarding on at boot.",
-                self.at_boot.ip_forward == Some(true),
+                self.machine.at_boot.ip_forward == Some(true),
             ),
             Metric {
                 value: tracked.map(|tracked| tracked.entries),
@@ -183,6 +183,38 @@ impl Status {
             ),
         ]
     }
+
+    /// Where IPv6 is not touched, there is no such metric.
+    fn ipv6(&self) -> Vec<Metric> {
+        let of_v6 = |name, help, of: fn(&Machine) -> bool| Metric {
+            name,
+            kind: "gauge",
+            help,
+            value: self.ipv6.as_ref().map(|machine| u64::from(of(machine))),
+        };
+        vec![
+            of_v6(
+                "nvactl_ipv6_forward",
+                "Whether the kernel forwards IPv6.",
+                |ipv6| ipv6.ip_forward,
+            ),
+            of_v6(
+                "nvactl_ipv6_forward_policy_drop",
+                "Whether the FORWARD policy of IPv6 is DROP.",
+                |ipv6| ipv6.forward_policy == Policy::Drop.as_str(),
+            ),
+            of_v6(
+                "nvactl_boot_ipv6_rules_same",
+                "Whether the IPv6 rules file for the boot holds the rules that run.",
+                |ipv6| ipv6.at_boot.rules == RulesFile::Same,
+            ),
+            of_v6(
+                "nvactl_boot_ipv6_forward",
+                "Whether the sysctl files turn IPv6 forwarding on at boot.",
+                |ipv6| ipv6.at_boot.ip_forward == Some(true),
+            ),
+        ]
+    }
 }
 
 /// No value needs an escape: names and addresses have no such bytes.
@@ -207,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::counters::Count;
-    use crate::status::{AtBoot, Tracked};
+    use crate::status::{AtBoot, Machine, Tracked};
 
     fn row(name: &str, state: State) -> Row {
         Row {
@@ -232,15 +264,19 @@ mod tests {
     fn the_text_is_what_prometheus_asks_for() {
         let status = Status {
             in_sync: true,
-            backend: "nft".to_owned(),
-            forward_policy: "DROP",
-            ip_forward: true,
-            at_boot: AtBoot {
-                rules: RulesFile::Same,
-                loaded: "by iptables-persistent",
-                ip_forward: None,
-                ip_forward_by: None,
+            machine: Machine {
+                backend: "nft".to_owned(),
+                forward_policy: "DROP",
+                ip_forward: true,
+                at_boot: AtBoot {
+                    rules_file: "rules.v4",
+                    rules: RulesFile::Same,
+                    loaded: "by iptables-persistent",
+                    ip_forward: None,
+                    ip_forward_by: None,
+                },
             },
+            ipv6: None,
             pending: None,
             conntrack: Some(Tracked {
                 entries: 1,

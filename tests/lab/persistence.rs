@@ -241,7 +241,7 @@ pub fn emptiness_is_not_kept(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("no rules are loaded"), "{said:?}");
+    assert!(said.stderr.contains("no IPv4 rules are loaded"), "{said:?}");
     load(&host, FOREIGN[0].1);
     let warnings = persist(&host, &[]);
     assert!(
