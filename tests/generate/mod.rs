@@ -313,7 +313,7 @@ fn source(v6: bool) -> impl Strategy<Value = String> {
 
 /// Mostly few, and now and then more than one chain holds.
 fn nets() -> impl Strategy<Value = Vec<String>> {
-    prop_oneof![9 => vec(net(), 1..6), 1 => vec(net(), 65..200)]
+    prop_oneof![19 => vec(net(), 1..6), 1 => vec(net(), 65..150)]
 }
 
 fn net() -> impl Strategy<Value = String> {
