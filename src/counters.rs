@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{FORWARD, PREROUTING};
+use crate::plan::{ADMIT, FORWARD, PREROUTING};
 use crate::rule::{Match, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
@@ -74,25 +74,27 @@ impl Counters {
         by_key
     }
 
-    /// The first packets that each forward has turned away since its rules were loaded; a client
-    /// that hears nothing sends several. Whom a list turns away is counted in a chain that others
-    /// may share, so it is what came to the list less what was accepted behind it.
+    /// The first packets that each forward has turned away since its lists and limits were loaded; a
+    /// client that hears nothing sends several. Whom a list turns away is counted in a chain that
+    /// others may share, so it is what came to the list less what was accepted behind it: all rules of
+    /// the chain that tells it were loaded at once.
     #[must_use]
     pub fn refused<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
-        let chain = ruleset.chain(TableName::Filter, &ChainName::from(FORWARD));
-        let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
-        let counts = self.of(TableName::Filter, FORWARD);
         let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
-        for (rule, count) in rules.iter().zip(counts) {
-            let Some(key) = key_of(rule) else { continue };
-            let passage = by_key.entry(key).or_default();
-            let limits = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
-            if matches!(rule.target, Some(Target::Jump(_))) {
-                passage.came.get_or_insert(*count);
-            } else if rule.matches.iter().any(limits) {
-                passage.limited.add(*count);
-            } else {
-                passage.accepted.add(*count);
+        let admitting = |name: &ChainName| name.as_str().starts_with(ADMIT);
+        for (table, name, chain) in ruleset.chains().filter(|(_, name, _)| admitting(name)) {
+            for (rule, count) in chain.rules.iter().zip(self.of(table, name.as_str())) {
+                let Some(key) = key_of(rule) else { continue };
+                let passage = by_key.entry(key).or_default();
+                let limits = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
+                match &rule.target {
+                    Some(Target::Jump(_)) => {
+                        passage.came.get_or_insert(*count);
+                    }
+                    Some(Target::Accept) => passage.accepted.add(*count),
+                    _ if rule.matches.iter().any(limits) => passage.limited.add(*count),
+                    _ => {}
+                }
             }
         }
         let refused = by_key.into_iter();

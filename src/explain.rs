@@ -1,6 +1,7 @@
 //! The plan in plain words, in the order of a packet's way.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::limit::Whose;
 use crate::line::Line;
@@ -164,13 +165,17 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 Host(*address)
             )
         }
-        (ChainName::Forward, Some(target)) => match refusal(rule, target) {
+        (ChainName::Forward, Some(target)) => match admission(rule, target) {
             Some(words) => format!("{name}: {words}"),
             None => format!(
-                "{name}: a new {protocol} connection from {} to {} by {egress} passes, if it was \
+                "{name}: a new {protocol} connection from {} to {} by {egress} {}, if it was \
                  translated and had been sent to port {ports}",
                 ingress.map_or("anywhere", |ingress| ingress.as_str()),
-                destination(rule, forward)
+                destination(rule, forward),
+                match target {
+                    Target::Goto(_) => "passes if it is admitted",
+                    _ => "passes",
+                }
             ),
         },
         _ => {
@@ -205,14 +210,27 @@ fn shared(rule: &Rule) -> Option<String> {
     })
 }
 
-/// What a rule of the filter table keeps out, if it is not there to accept.
-fn refusal(rule: &Rule, target: &Target) -> Option<String> {
-    if let Target::Jump(chain) = target {
-        return Some(if chain.as_str().starts_with(DENY) {
-            "who is denied is turned away".to_owned()
-        } else {
-            "who is not allowed is turned away".to_owned()
-        });
+/// What a rule of the chain that admits does; nothing for one that leads there.
+fn admission(rule: &Rule, target: &Target) -> Option<String> {
+    match target {
+        Target::Jump(chain) if chain.as_str().starts_with(DENY) => {
+            return Some("who is denied is turned away".to_owned());
+        }
+        Target::Jump(_) => return Some("who is not allowed is turned away".to_owned()),
+        Target::Log { prefix, .. } => {
+            return Some(format!(
+                "a line in the kernel's log that begins with `{prefix}`, but not too many"
+            ));
+        }
+        Target::Accept if rule.matches.contains(&Match::Confirmed) => {
+            return Some(
+                "what follows a datagram that passed, before any answer, passes too".to_owned(),
+            );
+        }
+        Target::Accept if destination_of(rule).is_none() => {
+            return Some("who has come this far passes".to_owned());
+        }
+        _ => {}
     }
     rule.matches.iter().find_map(|condition| match condition {
         Match::HashLimit(limit) => Some(format!(
@@ -234,12 +252,16 @@ fn of_each(client: bool) -> &'static str {
     if client { " of one client" } else { "" }
 }
 
-/// Where the packets that a rule is about are going, with their ports.
-fn destination(rule: &Rule, forward: &Forward) -> String {
-    let asked = rule.matches.iter().find_map(|condition| match condition {
+fn destination_of(rule: &Rule) -> Option<IpAddr> {
+    rule.matches.iter().find_map(|condition| match condition {
         Match::Destination(net) => Some(net.addr()),
         _ => None,
-    });
+    })
+}
+
+/// Where the packets that a rule is about are going, with their ports.
+fn destination(rule: &Rule, forward: &Forward) -> String {
+    let asked = destination_of(rule);
     let ports = rule.matches.iter().find_map(|condition| match condition {
         Match::Tcp { destination, .. } | Match::Udp { destination, .. } => *destination,
         _ => None,

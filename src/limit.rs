@@ -97,9 +97,12 @@ pub struct HashLimit {
     pub per_second: PerSecond,
     /// How many may come at once after a rest.
     pub burst: u32,
+    /// After so many idle seconds a source is forgotten, and has its burst again: no sooner than the
+    /// burst has come back. At least one, which iptables-save leaves out.
+    pub expire: u32,
     pub of: Whose,
     /// The kernel's table of this name keeps the rate that it was made with for as long as any
-    /// rule uses it (`htable_find_get` in `net/netfilter/xt_hashlimit.c)`: another rate needs another
+    /// rule uses it (`htable_find_get` in `net/netfilter/xt_hashlimit.c`): another rate needs another
     /// name.
     pub name: Box<str>,
 }
@@ -153,6 +156,9 @@ impl fmt::Display for HashLimit {
             f.write_str(" --hashlimit-mode srcip")?;
         }
         write!(f, " --hashlimit-name {}", self.name)?;
+        if self.expire > 1 {
+            write!(f, " --hashlimit-htable-expire {}000", self.expire)?;
+        }
         match self.of {
             Whose::Net(bits) => write!(f, " --hashlimit-srcmask {bits}"),
             Whose::All | Whose::Address => Ok(()),

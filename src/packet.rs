@@ -86,7 +86,8 @@ impl Packet<'_> {
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
             Match::DestinationIsLocal => self.local,
             // Chance, and what came before, decide.
-            Match::Probability(_)
+            Match::Confirmed
+            | Match::Probability(_)
             | Match::Cluster(_)
             | Match::HashLimit(_)
             | Match::ConnLimit(_)

@@ -2,7 +2,7 @@
 //!
 //! The same type serves planned, parsed and live rules. `Display` is the canonical spelling
 //! (measured on iptables 1.8.7 to 1.8.13, nft and legacy; the lab holds each form against
-//! the kernel); `parse.rs` reads it back. What nvactl does not
+//! the kernel); `parse` reads it back. What nvactl does not
 //! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
 
 use std::fmt;
@@ -79,6 +79,8 @@ pub enum Match {
     DestinationPorts(Vec<PortRange>),
     /// `-m conntrack`
     Conntrack(Conntrack),
+    /// `-m conntrack --ctstatus CONFIRMED`: a packet of the connection has left the machine already.
+    Confirmed,
     /// `-m addrtype --dst-type LOCAL`: the destination is an address of this machine.
     DestinationIsLocal,
     /// `-m statistic --mode random`: each packet by itself, so often.
@@ -337,6 +339,7 @@ impl fmt::Display for Match {
                 Ok(())
             }
             Match::Conntrack(conntrack) => write!(f, "-m conntrack{conntrack}"),
+            Match::Confirmed => f.write_str("-m conntrack --ctstatus CONFIRMED"),
             Match::DestinationIsLocal => f.write_str("-m addrtype --dst-type LOCAL"),
             Match::Probability(share) => {
                 write!(f, "-m statistic --mode random --probability {share}")

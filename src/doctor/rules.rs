@@ -79,7 +79,7 @@ fn without(chain: &ChainName) -> &'static str {
     }
 }
 
-/// The three rules of each forward.
+/// The rules of each forward.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let new = case.facts.counters.new_connections(case.facts.live);
     let refused = case.facts.counters.refused(case.facts.live);
@@ -117,7 +117,7 @@ fn translated(new: u64, refused: u64, hop: Hop) -> Check {
         0 => hop.ok(format!(
             "it has translated {new} connections since it was loaded"
         )),
-        all if all >= new => hop
+        all if all >= new && new > 0 => hop
             .warn(format!(
                 "its lists and limits have turned away all {new} that came since it was loaded"
             ))

@@ -157,6 +157,7 @@ fn read_match(words: &[Token]) -> Option<Match> {
         ["-m", "multiport", "--dports", ports] => {
             Match::DestinationPorts(ports.split(',').map(read_range).collect::<Option<_>>()?)
         }
+        ["-m", "conntrack", "--ctstatus", "CONFIRMED"] => Match::Confirmed,
         ["-m", "conntrack", options @ ..] => Match::Conntrack(read_conntrack(options)?),
         ["-m", "addrtype", "--dst-type", "LOCAL"] => Match::DestinationIsLocal,
         [
@@ -265,6 +266,12 @@ fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
         [options @ .., "--hashlimit-srcmask", bits] => (options, Some(parsed(bits)?)),
         options => (options, None),
     };
+    let (options, expire) = match options {
+        [options @ .., "--hashlimit-htable-expire", time] => {
+            (options, parsed(time.strip_suffix("000")?)?)
+        }
+        options => (options, 1),
+    };
     let (first, name, of) = match (options, bits) {
         (
             [
@@ -285,6 +292,7 @@ fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
     Some(HashLimit {
         per_second: PerSecond::new(parsed(rate.strip_suffix("/sec")?)?).ok()?,
         burst: parsed(burst)?,
+        expire,
         of,
         name: (*name).into(),
     })

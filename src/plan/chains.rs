@@ -14,6 +14,7 @@ use crate::rule::{Match, RejectWith, Rule, Target};
 use crate::ruleset::ChainName;
 use crate::spec::{Log, Nets};
 
+pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";
 pub(crate) const ALLOW: &str = "NVACTL-ALLOW-";
 pub(crate) const DENY: &str = "NVACTL-DENY-";
 const LOG: &str = "NVACTL-LOG-";
@@ -21,9 +22,10 @@ const LOG: &str = "NVACTL-LOG-";
 /// A chain with more networks than this branches. Few and longish chains load fast, and a packet
 /// still meets only some dozens of rules of ten thousand.
 const MOST_IN_ONE: usize = 64;
-/// How many bits of the address one branching tells apart: with more of them the last chains would
-/// hold a handful each.
-const STEP: u8 = 2;
+/// A chain has no more branches than this. Many keep the chains that lead to one another few: nft
+/// refuses more than 16 (`NFT_JUMP_STACK_SIZE` in net/netfilter/nf_tables.h), and a list that
+/// narrows bit by bit has the longest way.
+const MOST_BRANCHES: usize = 96;
 
 /// How a packet is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,23 +64,9 @@ impl Chains {
         }
     }
 
-    /// What lets a packet pass, likewise.
-    pub fn accept(&mut self, log: Option<&Log>) -> Target {
-        match log.filter(|log| log.connections.accepted()) {
-            Some(log) => self.logged(log, "accepted", Target::Accept),
-            None => Target::Accept,
-        }
-    }
-
     fn logged(&mut self, log: &Log, what: &str, target: Target) -> Target {
-        let line = Target::Log {
-            prefix: format!("{} {what} ", log.prefix).into(),
-            level: log.level,
-        };
-        let rules = vec![
-            Rule::new([Match::Limit(Limit::a_minute(log.per_minute))], line),
-            decided(target),
-        ];
+        let (limit, line) = log_line(log, what);
+        let rules = vec![Rule::new([limit], line), decided(target)];
         Target::Goto(self.add(LOG, rules))
     }
 
@@ -104,56 +92,90 @@ impl Chains {
         if let Some((_, known)) = self.lists.get(&key) {
             return known.clone();
         }
-        let name = self.branch(prefix, nets.as_slice(), 0, found, otherwise);
+        let name = self.branch(prefix, nets.as_slice(), found, otherwise);
         // Kept with its list, so that no other can come to stand in its place.
         self.lists.insert(key, (nets.clone(), name.clone()));
         name
     }
 
-    /// The chain for networks that have their first `known` bits in common.
     fn branch(
         &mut self,
         prefix: &'static str,
         nets: &[IpNet],
-        known: u8,
         found: &Target,
         otherwise: Option<&Target>,
     ) -> ChainName {
         let mut rules = Vec::new();
-        if nets.len() <= MOST_IN_ONE {
-            rules.extend(nets.iter().map(|net| of_net(*net, found.clone())));
-        } else {
-            let mut next = known + STEP;
-            let (first, last) = (nets[0], nets[nets.len() - 1]);
-            // In order, so what the first and the last have in common all have.
-            while upto(first, next) == upto(last, next) {
-                next += STEP;
-            }
-            // Networks of one branch follow one another, since they are in order.
-            for group in nets.chunk_by(|a, b| upto(*a, next) == upto(*b, next)) {
-                let [first, _, ..] = group else {
-                    rules.extend(group.iter().map(|net| of_net(*net, found.clone())));
-                    continue;
-                };
-                let branch = self.branch(prefix, group, next, found, otherwise);
-                rules.push(of_net(upto(*first, next), Target::Goto(branch)));
+        for group in groups(nets) {
+            if let [one] = group {
+                rules.push(of_net(*one, found.clone()));
+            } else {
+                let branch = self.branch(prefix, group, found, otherwise);
+                rules.push(of_net(common(group), Target::Goto(branch)));
             }
         }
         rules.extend(otherwise.cloned().map(decided));
         self.add(prefix, rules)
     }
 
-    fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
+    /// Makes a chain that holds these rules.
+    pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
         let name = ChainName::from(format!("{prefix}{}", digest(&rules)).as_str());
         self.made.insert(name.clone(), rules);
         name
     }
 }
 
-/// The network of so many bits that a network lies in; the network itself where it is wider.
+/// Networks in the order of their addresses, none within another, as what one chain holds of them:
+/// each by itself where they are few, else in groups that begin with the same bits.
+fn groups(nets: &[IpNet]) -> Vec<&[IpNet]> {
+    if nets.len() <= MOST_IN_ONE {
+        return nets.chunks(1).collect();
+    }
+    // By a power of two, so that one network more or less rarely moves where groups end.
+    let enough = MOST_IN_ONE.max(nets.len().next_power_of_two() / MOST_IN_ONE);
+    let mut groups = vec![nets];
+    while groups.len() < MOST_BRANCHES {
+        let largest = (0..groups.len()).max_by_key(|n| (groups[*n].len(), usize::MAX - n));
+        let Some(n) = largest.filter(|n| groups[*n].len() > enough) else {
+            break;
+        };
+        let (zeros, ones) = halves(groups[n]);
+        groups.splice(n..=n, [zeros, ones]);
+    }
+    groups
+}
+
+/// Several networks by the first bit in which they differ.
+fn halves(nets: &[IpNet]) -> (&[IpNet], &[IpNet]) {
+    let bits = common(nets).prefix_len() + 1;
+    let zero = |net: &IpNet| upto(*net, bits) == upto(nets[0], bits);
+    nets.split_at(nets.partition_point(zero))
+}
+
+/// The narrowest network that all of these are in.
+fn common(nets: &[IpNet]) -> IpNet {
+    let (first, last) = (nets[0], nets[nets.len() - 1]);
+    // In order, so what the first and the last have in common all have.
+    let bits = (0..first.prefix_len().min(last.prefix_len()))
+        .take_while(|bits| upto(first, bits + 1) == upto(last, bits + 1))
+        .count();
+    upto(first, u8::try_from(bits).unwrap_or(u8::MAX))
+}
+
+/// The network of so many bits that a network lies in.
 fn upto(net: IpNet, bits: u8) -> IpNet {
     let bits = bits.min(net.prefix_len());
     IpNet::new(net.addr(), bits).map_or(net, |wider| wider.trunc())
+}
+
+/// The condition and the target of a line in the log.
+pub fn log_line(log: &Log, what: &str) -> (Match, Target) {
+    let line = Target::Log {
+        prefix: format!("{} {what} ", log.prefix).into(),
+        level: log.level,
+    };
+    (Match::Limit(Limit::a_minute(log.per_minute)), line)
 }
 
 fn of_net(net: IpNet, target: Target) -> Rule {
@@ -192,9 +214,9 @@ mod tests {
         Nets::new((0..count).map(net).collect())
     }
 
-    /// The rules that a packet from `source` meets, and what becomes of it.
-    fn met(chains: &Chains, start: &ChainName, source: std::net::IpAddr) -> (usize, Target) {
-        let (mut chain, mut met) = (start.clone(), 0);
+    /// The rules that a packet from `source` meets, the chains, and what becomes of it.
+    fn met(chains: &Chains, start: &ChainName, source: std::net::IpAddr) -> (usize, usize, Target) {
+        let (mut chain, mut met, mut depth) = (start.clone(), 0, 1);
         'chains: loop {
             for rule in &chains.made[&chain] {
                 met += 1;
@@ -205,13 +227,14 @@ mod tests {
                 match (matches, rule.target.clone()) {
                     (true, Some(Target::Goto(next))) => {
                         chain = next;
+                        depth += 1;
                         continue 'chains;
                     }
-                    (true, Some(target)) => return (met, target),
+                    (true, Some(target)) => return (met, depth, target),
                     _ => {}
                 }
             }
-            return (met, Target::Return);
+            return (met, depth, Target::Return);
         }
     }
 
@@ -225,10 +248,10 @@ mod tests {
         for n in 0..20_010 {
             let source = std::net::Ipv4Addr::from(0x0a00_0000 + n * 0x100 + 7).into();
             let listed = list.contains(source);
-            let (rules, target) = met(&chains, &allowed, source);
+            let (rules, _, target) = met(&chains, &allowed, source);
             assert_eq!(target == Target::Return, listed, "{source}");
             assert_eq!(
-                met(&chains, &denied, source).1 == Target::Drop,
+                met(&chains, &denied, source).2 == Target::Drop,
                 listed,
                 "{source}"
             );
@@ -249,5 +272,28 @@ mod tests {
         assert_eq!(chains.made.len(), before);
         chains.allowed(&nets(9_999), &Target::Drop);
         assert!(chains.made.len() - before < 10);
+    }
+
+    /// The longest way: a list that leaves one network at every bit.
+    #[test]
+    fn a_list_that_narrows_bit_by_bit_does_not_go_deeper_than_nft_follows() {
+        let base: u128 = 0xfd00 << 112;
+        let peeled = (0..60u32).map(|n| (base | 1 << (100 - n), u8::try_from(28 + n).unwrap()));
+        let narrow = (0..1000u128).map(|n| (base | n, 128));
+        let nets: Vec<IpNet> = peeled
+            .chain(narrow)
+            .map(|(address, bits)| {
+                let address = std::net::Ipv6Addr::from(address);
+                IpNet::new(address.into(), bits).expect("a net").trunc()
+            })
+            .collect();
+        let list = Nets::new(nets);
+        let mut chains = Chains::default();
+        let denied = chains.denied(&list, &Target::Drop);
+        for net in list.as_slice() {
+            let (_, depth, target) = met(&chains, &denied, net.addr());
+            assert_eq!(target, Target::Drop, "{net}");
+            assert!(depth <= 6, "{depth} chains for {net}");
+        }
     }
 }

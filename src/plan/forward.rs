@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::chains::{Chains, Refusal};
+use super::chains::{ADMIT, Chains, Refusal, log_line};
 use crate::limit::{ConnLimit, HashLimit, Whose};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
-use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
+use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, Sources, TargetPorts};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.
@@ -91,17 +91,51 @@ fn as_u32(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// First whom and what the forward refuses, then what it accepts.
-pub fn admit(forward: &Forward, chains: &mut Chains, rules: &mut Vec<Rule>) {
+/// The rules of `NVACTL-FORWARD`: what is this forward's passes, or goes on to a chain of its own
+/// that knows whom and how much it takes. Only what is this forward's goes there: others translate
+/// for the same port, too.
+pub fn admit<'f>(forward: &'f Forward, chains: &mut Chains) -> impl Iterator<Item = Rule> + 'f {
+    let logs = forward
+        .log
+        .as_ref()
+        .is_some_and(|log| log.connections.accepted());
+    let plain = forward.sources == Sources::default() && forward.limits.is_none() && !logs;
+    let target = if plain {
+        Target::Accept
+    } else {
+        let rules = admission(forward, chains);
+        Target::Goto(chains.add(ADMIT, rules))
+    };
+    forward.entrances().flat_map(move |ingress| {
+        let target = target.clone();
+        let each = forward.target.destinations.iter();
+        each.map(move |to| accept_new(forward, ingress, to, target.clone()))
+    })
+}
+
+/// First whom the forward is not for, then what is too much, so that nobody uses up what is
+/// others'; the rest passes.
+fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     let (sources, log) = (&forward.sources, forward.log.as_ref());
+    let mut rules = Vec::new();
+    let mut rule = |condition: Option<Match>, target: Target| {
+        let matches = [Match::Protocol(forward.protocol)]
+            .into_iter()
+            .chain(condition)
+            .chain([comment(forward)]);
+        rules.push(Rule::new(matches, target));
+    };
     let refused = chains.refuse(Refusal::Drop, log);
     if !sources.deny.is_empty() {
-        let denied = chains.denied(&sources.deny, &refused);
-        rules.push(came(forward, None, [], Target::Jump(denied)));
+        rule(None, Target::Jump(chains.denied(&sources.deny, &refused)));
     }
     if let Some(allow) = &sources.allow {
-        let allowed = chains.allowed(allow, &refused);
-        rules.push(came(forward, None, [], Target::Jump(allowed)));
+        rule(None, Target::Jump(chains.allowed(allow, &refused)));
+    }
+    let logged = log.filter(|log| log.connections.accepted());
+    // Until it is answered, every datagram of a connection is NEW. Only the first is counted.
+    if forward.protocol == Protocol::Udp && (forward.limits.is_some() || logged.is_some()) {
+        rule(Some(Match::Confirmed), Target::Accept);
     }
     if let Some(limits) = &forward.limits {
         let refusal = match (limits.reject, forward.protocol, forward.family()) {
@@ -111,38 +145,15 @@ pub fn admit(forward: &Forward, chains: &mut Chains, rules: &mut Vec<Rule>) {
         };
         let refused = chains.refuse(refusal, log);
         for limit in limit_matches(forward, limits) {
-            rules.push(came(forward, Some(()), [limit], refused.clone()));
+            rule(Some(limit), refused.clone());
         }
     }
-    let accepted = chains.accept(log);
-    for ingress in forward.entrances() {
-        for to in &forward.target.destinations {
-            rules.push(accept_new(forward, ingress, to, accepted.clone()));
-        }
+    if let Some(log) = logged {
+        let (limit, line) = log_line(log, "accepted");
+        rule(Some(limit), line);
     }
-}
-
-/// What came by the forward's listener, whatever becomes of it. `syn`: only packets that open a
-/// connection, since a limit counts those.
-fn came(
-    forward: &Forward,
-    syn: Option<()>,
-    limit: impl IntoIterator<Item = Match>,
-    target: Target,
-) -> Rule {
-    let opens = (forward.protocol == Protocol::Tcp && syn.is_some()).then_some(Match::Tcp {
-        source: None,
-        destination: None,
-        syn: true,
-    });
-    let matches = [Match::Protocol(forward.protocol)]
-        .into_iter()
-        .chain(opens)
-        .chain([Match::Conntrack(Conntrack::states([CtState::New]))])
-        .chain([came_by_listener(forward)])
-        .chain(limit)
-        .chain([comment(forward)]);
-    Rule::new(matches, target)
+    rule(None, Target::Accept);
+    rules
 }
 
 /// What is more than the limits allow.
@@ -159,6 +170,7 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
         Match::HashLimit(HashLimit {
             per_second: rate.new_per_second,
             burst,
+            expire: burst.div_ceil(times),
             of,
             name: format!("{name}-{protocol}-{times}-{burst}-{per}").into(),
         })

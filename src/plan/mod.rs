@@ -10,12 +10,12 @@
 //!    the packets that are only in transit through the machine. `NVACTL-OUTPUT` (nat) does the same
 //!    for what the machine itself sends, where a forward is a hairpin.
 //! 2. `NVACTL-FORWARD` (filter): known connections first, so that an established packet costs one
-//!    rule however many forwards there are. Then a forward refuses whom it is not for and what is
-//!    too much: here, not in PREROUTING, since a packet left untranslated would reach the firewall's
-//!    own ports. A new connection passes only if it came in by its own forward's listen port. The
-//!    port alone does not say that: where listen and target port are equal, `--ctorigdstport` also
-//!    matches a packet routed straight at the target. So the connection must be translated as well
-//!    (`--ctstate DNAT`).
+//!    rule however many forwards there are. A new connection passes only if it came in by its own
+//!    forward's listen port. The port alone does not say that: where listen and target port are
+//!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection
+//!    must be translated as well (`--ctstate DNAT`). Whom a forward is not for, and what is too
+//!    much, is refused here, not in PREROUTING: a packet left untranslated would reach the
+//!    firewall's own ports.
 //! 3. `NVACTL-POSTROUTING` (nat): the same connection leaves with the firewall's own address, so
 //!    that the reply comes back through the firewall; or with the client's, where a forward says
 //!    so.
@@ -27,7 +27,7 @@ mod chains;
 mod forward;
 
 use chains::Chains;
-pub(crate) use chains::{ALLOW, DENY};
+pub(crate) use chains::{ADMIT, ALLOW, DENY};
 
 use crate::net::Family;
 use crate::rule::{Conntrack, CtState, Match, Rule, Target};
@@ -70,7 +70,7 @@ pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
     let mut chains = Chains::default();
     let mut passing = vec![accept_known()];
     for forward in forwards() {
-        forward::admit(forward, &mut chains, &mut passing);
+        passing.extend(forward::admit(forward, &mut chains));
     }
     let bodies = [
         passing,

@@ -1,6 +1,6 @@
 //! What a forward refuses and logs, read back from its rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -14,6 +14,8 @@ use crate::spec::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 /// As far as it has been read.
 #[derive(Default)]
 pub struct Guards {
+    /// The chain that has been read.
+    read: Option<ChainName>,
     sources: Sources,
     limits: Option<Limits>,
     accepted: Option<Line>,
@@ -63,7 +65,7 @@ impl<'r> Lists<'r> {
         }
         let mut nets = Vec::new();
         let mut refused = None;
-        self.collect(chain, &mut nets, &mut refused, usize::from(u8::MAX));
+        self.collect(chain, &mut nets, &mut refused, &mut BTreeSet::new());
         let list = List {
             nets: Nets::new(nets),
             refused,
@@ -72,14 +74,17 @@ impl<'r> Lists<'r> {
         list
     }
 
-    /// Somebody may have made chains lead in a circle.
+    /// Each chain once: somebody may have made them lead in a circle.
     fn collect(
         &self,
-        chain: &ChainName,
+        chain: &'r ChainName,
         nets: &mut Vec<IpNet>,
         refused: &mut Option<Line>,
-        depth: usize,
+        seen: &mut BTreeSet<&'r ChainName>,
     ) {
+        if !seen.insert(chain) {
+            return;
+        }
         let allows = chain.as_str().starts_with(ALLOW);
         for rule in self.rules(chain) {
             let source = rule.matches.iter().find_map(|condition| match condition {
@@ -87,8 +92,8 @@ impl<'r> Lists<'r> {
                 _ => None,
             });
             match &rule.target {
-                Some(Target::Goto(next)) if is_list(next) && depth > 0 => {
-                    self.collect(next, nets, refused, depth - 1);
+                Some(Target::Goto(next)) if is_list(next) => {
+                    self.collect(next, nets, refused, seen);
                 }
                 Some(Target::Return) if allows => nets.extend(source),
                 Some(target) if !allows || source.is_none() => {
@@ -103,24 +108,12 @@ impl<'r> Lists<'r> {
         }
     }
 
+    /// What is written to the log before a packet is refused.
     fn line(&self, target: &Target) -> Option<Line> {
-        let Target::Goto(chain) = target else {
-            return None;
-        };
-        let rule = self.rules(chain).first()?;
-        let limit = rule.matches.iter().find_map(|condition| match condition {
-            Match::Limit(limit) => Some(*limit),
+        match target {
+            Target::Goto(chain) => Line::of(self.rules(chain).first()?),
             _ => None,
-        })?;
-        let Some(Target::Log { prefix, level }) = &rule.target else {
-            return None;
-        };
-        let words = prefix.strip_suffix(" accepted ");
-        Some(Line {
-            prefix: words.or(prefix.strip_suffix(" refused "))?.into(),
-            level: *level,
-            per_minute: limit.per_minute(),
-        })
+        }
     }
 
     /// Whether a packet that goes there is told that it was refused.
@@ -139,6 +132,24 @@ impl<'r> Lists<'r> {
     }
 }
 
+impl Line {
+    fn of(rule: &Rule) -> Option<Self> {
+        let limit = rule.matches.iter().find_map(|condition| match condition {
+            Match::Limit(limit) => Some(*limit),
+            _ => None,
+        })?;
+        let Some(Target::Log { prefix, level }) = &rule.target else {
+            return None;
+        };
+        let words = prefix.strip_suffix(" accepted ");
+        Some(Self {
+            prefix: words.or(prefix.strip_suffix(" refused "))?.into(),
+            level: *level,
+            per_minute: limit.per_minute(),
+        })
+    }
+}
+
 fn is_list(chain: &ChainName) -> bool {
     chain.as_str().starts_with(ALLOW) || chain.as_str().starts_with(DENY)
 }
@@ -151,8 +162,20 @@ fn everybody(family: Family) -> IpNet {
 }
 
 impl Guards {
-    /// Reads one of the forward's rules in NVACTL-FORWARD.
+    /// Reads where one of the forward's rules in NVACTL-FORWARD leads.
     pub fn read<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
+        let Some(Target::Goto(chain)) = &rule.target else {
+            return;
+        };
+        // All of its rules there lead to the same chain.
+        if self.read.replace(chain.clone()).as_ref() != Some(chain) {
+            for rule in lists.rules(chain) {
+                self.read_one(rule, lists);
+            }
+        }
+    }
+
+    fn read_one<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
         let Some(target) = &rule.target else { return };
         if let Target::Jump(chain) = target {
             let list = lists.list(chain);
@@ -190,13 +213,12 @@ impl Guards {
                 _ => {}
             }
         }
-        let line = lists.line(target);
         if is_limit {
             limits.reject = lists.rejects(target);
             self.limits = Some(limits);
-            self.refused = self.refused.take().or(line);
+            self.refused = self.refused.take().or(lists.line(target));
         } else {
-            self.accepted = self.accepted.take().or(line);
+            self.accepted = self.accepted.take().or(Line::of(rule));
         }
     }
 

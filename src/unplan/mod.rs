@@ -1,6 +1,6 @@
 //! The plan backwards: the forwards that a ruleset holds, read from nvactl's rules in it.
 //!
-//! Only rules that the plan could have are understood; the rest is for `compare.rs` to name.
+//! Only rules that the plan could have are understood; the rest is for `compare` to name.
 
 mod guards;
 
