@@ -6,7 +6,7 @@ use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
-const BOTH: &str = r#"
+pub const BOTH: &str = r#"
 firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
 forwards:
   - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
@@ -29,7 +29,7 @@ fn both(host: &Host) -> (String, String) {
     (save(host), save_v6(host))
 }
 
-fn pods(lab: &Lab) {
+pub fn pods(lab: &Lab) {
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.ilb, "ilb", 5300);
 }
