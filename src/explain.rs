@@ -198,7 +198,7 @@ fn shared(rule: &Rule) -> Option<String> {
             Some(format!("as are {share} of those that come to this rule"))
         }
         Match::Cluster(cluster) => Some(format!(
-            "as are all of the same client, and of one in {} clients",
+            "as are all of the same client, and of one in {} clients that come to this rule",
             cluster.total
         )),
         _ => None,

@@ -431,6 +431,9 @@ pub fn not_a_host(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
             Some("addresses in ::ffff:0:0/96 are IPv4 in disguise, which no network carries")
         }
+        IpAddr::V6(address) if address.segments()[..6] == [0; 6] => {
+            Some("addresses in ::/96 are IPv4 in disguise, which no network carries any more")
+        }
         _ => None,
     }
 }
@@ -527,6 +530,7 @@ mod tests {
             ("::1", false),
             ("ff02::1", false),
             ("::ffff:10.3.0.4", false),
+            ("::10.3.0.4", false),
         ] {
             assert_eq!(
                 not_a_host(address.parse().unwrap()).is_none(),

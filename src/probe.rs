@@ -105,8 +105,8 @@ impl fmt::Display for Outcome {
 
 /// The targets' own ports, as the firewall reaches them: each that packets may carry there.
 #[must_use]
-pub fn targets(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
-    let each = forwards.iter().flat_map(|forward| {
+pub fn targets<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
+    let each = forwards.into_iter().flat_map(|forward| {
         let destinations = forward.target.destinations.iter();
         destinations.map(move |to| (forward, Some(to), forward.ports_at(to)))
     });

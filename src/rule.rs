@@ -304,9 +304,9 @@ impl fmt::Display for Rule {
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Match::Source(net) => write!(f, "-s {net}"),
-            Match::Destination(net) => write!(f, "-d {net}"),
-            Match::NotDestination(net) => write!(f, "! -d {net}"),
+            Match::Source(net) => write!(f, "-s {}", Spelled(*net)),
+            Match::Destination(net) => write!(f, "-d {}", Spelled(*net)),
+            Match::NotDestination(net) => write!(f, "! -d {}", Spelled(*net)),
             Match::Ingress(interface) => write!(f, "-i {interface}"),
             Match::Egress(interface) => write!(f, "-o {interface}"),
             Match::Protocol(protocol) => write!(f, "-p {protocol}"),
@@ -413,6 +413,26 @@ impl fmt::Display for DnatPorts {
     }
 }
 
+/// A network as iptables-save spells it: by inet_ntop(3), which has the end of an address in
+/// `::/96` as IPv4 (RFC 4291, 2.5.5.1).
+struct Spelled(IpNet);
+
+impl fmt::Display for Spelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.addr() {
+            IpAddr::V6(address) => match address.segments() {
+                [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {
+                    let [a, b] = high.to_be_bytes();
+                    let [c, d] = low.to_be_bytes();
+                    write!(f, "::{a}.{b}.{c}.{d}/{}", self.0.prefix_len())
+                }
+                _ => write!(f, "{}", self.0),
+            },
+            IpAddr::V4(_) => write!(f, "{}", self.0),
+        }
+    }
+}
+
 /// A range as matches spell it: `5000:5010`, where DNAT spells it `5000-5010`.
 struct Colon(PortRange);
 
@@ -445,4 +465,29 @@ fn write_words(f: &mut fmt::Formatter<'_>, words: &[Token]) -> fmt::Result {
         write!(f, "{}{word}", if n == 0 { "" } else { " " })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each as iptables 1.8.9 gives it back.
+    #[test]
+    fn networks_are_spelled_as_by_inet_ntop_and_read_back() {
+        for (net, spelled) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::/96", "::/96"),
+            ("::7/128", "::7/128"),
+            ("::1:ffff/128", "::0.1.255.255/128"),
+            ("::a03:0/112", "::10.3.0.0/112"),
+            ("::ffff:a03:4/128", "::ffff:10.3.0.4/128"),
+            ("::1:0:0/112", "::1:0:0/112"),
+            ("64:ff9b::a03:4/128", "64:ff9b::a03:4/128"),
+            ("0:0:0:80::/64", "0:0:0:80::/64"),
+        ] {
+            let net: IpNet = net.parse().expect("it is a network");
+            assert_eq!(Spelled(net).to_string(), spelled);
+            assert_eq!(spelled.parse(), Ok(net));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forward, load_spec};
+use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forwards, load_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
@@ -31,23 +31,21 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     let only = match &args.forward {
         None => None,
-        Some(name) => Some(find_forward(&set, name, &source.name)?),
+        Some(name) => Some(find_forwards(&set, name, &source.name)?),
     };
     host::require_root("doctor")?;
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
     // Each family's way is walked by itself, where there is one to walk.
-    let walked = Family::ALL.into_iter().filter(|family| match only {
-        Some(forward) => forward.family() == *family,
+    let walked = Family::ALL.into_iter().filter(|family| match &only {
+        Some(only) => only.iter().any(|forward| forward.family() == *family),
         None => *family == Family::V4 || set.has(*family),
     });
     let mut checks: Vec<Check> = Vec::new();
     for family in walked {
         let set = set.of(family);
-        let asked: Vec<&Forward> = match only {
-            None => set.forwards.iter().collect(),
-            Some(only) => set.forwards.iter().filter(|one| *one == only).collect(),
-        };
+        let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
+        let asked: Vec<&Forward> = set.forwards.iter().filter(is_asked).collect();
         let examined = Examined {
             family,
             set: &set,
@@ -65,7 +63,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         }
     }
     checks.sort_by_key(|check| check.code);
-    let asked = only.map_or(set.forwards.len(), |_| 1);
+    let asked = only.map_or(set.forwards.len(), |only| only.len());
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => console.print(&text(&report.checks, asked)),
@@ -98,11 +96,7 @@ impl Examined<'_> {
         let links = network::links().of(family);
         let flows = conntrack::flows(family).ok();
 
-        let endpoints: Vec<Endpoint<'_>> = match self.asked.as_slice() {
-            [one] => targets(std::slice::from_ref(*one)),
-            _ => targets(&self.set.forwards),
-        };
-        let endpoints = some_of_each(&endpoints);
+        let endpoints = some_of_each(&targets(self.asked.iter().copied()));
         let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
         let how = Probing {
             jobs: JOBS,

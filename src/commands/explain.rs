@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, find_forward, load_spec, prefix};
+use super::{Console, Exit, Refusal, find_forwards, load_spec, prefix};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
 use crate::net::Family;
@@ -28,7 +28,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let shown: Vec<Shown<'_>> = match (args.rule, &args.forward) {
         (Some(rule), _) => numbered.filter(|shown| shown.n == rule).collect(),
         (None, Some(name)) => {
-            find_forward(&set, name, &source.name)?;
+            find_forwards(&set, name, &source.name)?;
             let of = |step: &Step| step.forward.as_ref() == Some(name);
             numbered.filter(|shown| of(shown.step)).collect()
         }

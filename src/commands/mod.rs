@@ -347,12 +347,11 @@ fn policy(family: Family) -> &'static str {
     }
 }
 
-/// The forward of a name, or a refusal with the nearest one.
-fn find_forward<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<&'s Forward> {
-    let found = set
-        .forwards
-        .iter()
-        .find(|forward| forward.name.as_str() == name);
+/// The forwards of a name, one for each protocol, or a refusal with the nearest name.
+fn find_forwards<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<Vec<&'s Forward>> {
+    let of_name = |forward: &&Forward| forward.name.as_str() == name;
+    let found: Vec<&Forward> = set.forwards.iter().filter(of_name).collect();
+    let found = (!found.is_empty()).then_some(found);
     found.ok_or_else(|| {
         let names: Vec<&str> = set
             .forwards

@@ -8,7 +8,8 @@ use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
 use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 
-/// Of every forward the same, so that a client has its pod whichever forward it comes by.
+/// Of every forward the same, so that a client has its place among the pods whichever forward it
+/// comes by.
 const SEED: u32 = 0x6e76_6163;
 
 /// What is sent on to where, by the interface it came in by.
@@ -70,13 +71,17 @@ fn dnat(
 /// Which connections go to the `n`th destination, of those that none before it took. The last takes
 /// what is left.
 fn share(forward: &Forward, n: usize) -> Option<Match> {
-    let (total, node) = (as_u32(forward.target.destinations.len()), as_u32(n));
-    (node + 1 < total).then(|| match forward.target.balance {
-        Balance::Random => Match::Probability(Probability::one_of(total - node)),
+    let n = as_u32(n);
+    let left = as_u32(forward.target.destinations.len()) - n;
+    (left > 1).then(|| match forward.target.balance {
+        Balance::Random => Match::Probability(Probability::one_of(left)),
+        // One of those that are left, by a hash of its own: iptables takes none but the first six
+        // of the nodes in the spelling of iptables-save (`--cluster-local-nodemask` up to 32,
+        // extensions/libxt_cluster.c).
         Balance::Client => Match::Cluster(Cluster {
-            total,
-            node,
-            seed: SEED,
+            total: left,
+            node: 0,
+            seed: SEED + n,
         }),
     })
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use proptest::array::uniform8;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -29,7 +30,8 @@ prop_compose! {
     pub fn any_spec()(
         forwards in vec(any::<bool>(), 0..12).prop_flat_map(|slots| {
             let used = slots.iter().zip(0u16..).filter(|(used, _)| **used);
-            used.map(|(_, n)| forward(n)).collect::<Vec<_>>()
+            // A dozen of them would not fit on the stack.
+            used.map(|(_, n)| forward(n).boxed()).collect::<Vec<_>>()
         }),
         interface in both_sides(),
         snat in snat(),
@@ -126,10 +128,10 @@ prop_compose! {
     /// Ports from a block of ten for each forward, so that listeners do not meet.
     fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
         name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
-        enabled in option::weighted(0.3, any::<bool>()),
+        enabled in option::weighted(SELDOM, any::<bool>()),
         listen in listen(v6, 1000 + n * 10 + first, more),
         target in target(v6, more),
-        options in options(),
+        options in options().boxed(),
     ) -> Forward {
         // Unique, whatever was generated.
         Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
@@ -165,10 +167,8 @@ fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
     let several = several.prop_map(|pods| {
         let mut different: Vec<String> = Vec::new();
         for pod in pods {
-            if !different
-                .iter()
-                .any(|one| destination(one) == destination(&pod))
-            {
+            let same = |one: &String| destination(one) == destination(&pod);
+            if !different.iter().any(same) {
                 different.push(pod);
             }
         }
@@ -186,49 +186,49 @@ fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
 
 /// One of a few networks, so that a list meets the same address with other ports.
 fn address(v6: bool) -> BoxedStrategy<String> {
-    let word = prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(0xffff), 2 => any::<u16>()];
-    match v6 {
-        false => (0..3u8, any::<u8>())
+    if v6 {
+        let net = select(vec![0x64, 0x2001, 0xfd00]);
+        let address = (net, [word(), word(), word()])
+            .prop_map(|(net, [a, b, c])| Ipv6Addr::new(net, 0xdb8, a, 0, 0, b, 0, c));
+        address.prop_map(|address| format!("[{address}]")).boxed()
+    } else {
+        (0..3u8, any::<u8>())
             .prop_map(|(net, host)| Ipv4Addr::new(10, 224, net, host).to_string())
-            .boxed(),
-        true => (
-            select(vec![0x64, 0x2001, 0xfd00]),
-            [word.clone(), word.clone(), word],
-        )
-            .prop_map(|(net, [a, b, c])| {
-                format!("[{}]", Ipv6Addr::new(net, 0xdb8, a, 0, 0, b, 0, c))
-            })
-            .boxed(),
+            .boxed()
     }
+}
+
+/// Of an IPv6 address. Many are zero, so that there are runs of zeros in all places.
+fn word() -> impl Strategy<Value = u16> {
+    prop_oneof![6 => Just(0), 1 => Just(1), 1 => Just(0xffff), 3 => any::<u16>()]
 }
 
 /// One port for all, or one for each of the listener's.
 fn ports(more: u16) -> impl Strategy<Value = String> {
-    (prop_oneof![Just(7000), 1..=60000u16], any::<bool>()).prop_map(
-        move |(to, range)| match range {
-            true => format!(":{to}-{}", to + more),
-            false => format!(":{to}"),
-        },
-    )
+    let to = prop_oneof![Just(7000), 1..=60000u16];
+    (to, any::<bool>()).prop_map(move |(to, range)| {
+        if range {
+            format!(":{to}-{}", to + more)
+        } else {
+            format!(":{to}")
+        }
+    })
 }
 
+/// How often a forward says something.
+const SELDOM: f64 = 0.3;
+
 fn options() -> impl Strategy<Value = Options> {
-    fn now_and_then<T>(some: T) -> impl Strategy<Value = Option<T::Value>>
-    where
-        T: Strategy,
-    {
-        option::weighted(0.3, some)
-    }
     (
-        now_and_then(protocols()),
-        now_and_then(select(vec![Balance::Random, Balance::Client])),
-        now_and_then(prop_oneof![both_sides(), one_side()]),
-        now_and_then(snat()),
-        now_and_then(nets()),
-        now_and_then(nets()),
-        now_and_then(limits()),
-        now_and_then(log()),
-        now_and_then(any::<bool>()),
+        option::weighted(SELDOM, protocols()),
+        option::weighted(SELDOM, select(vec![Balance::Random, Balance::Client])),
+        option::weighted(SELDOM, prop_oneof![both_sides(), some_sides()]),
+        option::weighted(SELDOM, snat()),
+        option::weighted(SELDOM, nets()),
+        option::weighted(SELDOM, nets()),
+        option::weighted(SELDOM, limits()),
+        option::weighted(SELDOM, log()),
+        option::weighted(SELDOM, any::<bool>()),
     )
         .prop_map(
             |(protocol, balance, interface, snat, allow_from, deny_from, limits, log, hairpin)| {
@@ -268,15 +268,9 @@ fn both_sides() -> impl Strategy<Value = Interface> {
     ]
 }
 
-/// Or neither.
-fn one_side() -> impl Strategy<Value = Interface> {
-    (option::of(ingress()), option::of(interface())).prop_map(|(ingress, egress)| match ingress {
-        Some(_) => Interface::Sides {
-            ingress,
-            egress: None,
-        },
-        None => Interface::Sides { ingress, egress },
-    })
+fn some_sides() -> impl Strategy<Value = Interface> {
+    (option::of(ingress()), option::of(interface()))
+        .prop_map(|(ingress, egress)| Interface::Sides { ingress, egress })
 }
 
 fn interface() -> impl Strategy<Value = String> {
@@ -292,14 +286,14 @@ fn ingress() -> impl Strategy<Value = Several<String>> {
 }
 
 fn snat() -> impl Strategy<Value = Snat> {
-    let of = |v6: bool| option::of(prop_oneof![source(v6), word()]);
+    let of = |v6: bool| option::of(prop_oneof![source(v6), keyword()]);
     prop_oneof![
-        prop_oneof![source(false), source(true), word()].prop_map(Snat::Any),
+        prop_oneof![source(false), source(true), keyword()].prop_map(Snat::Any),
         (of(false), of(true)).prop_map(|(v4, v6)| Snat::ByFamily { v4, v6 }),
     ]
 }
 
-fn word() -> impl Strategy<Value = String> {
+fn keyword() -> impl Strategy<Value = String> {
     select(vec!["masquerade".to_owned(), "none".to_owned()])
 }
 
@@ -313,26 +307,27 @@ fn source(v6: bool) -> impl Strategy<Value = String> {
 
 /// Mostly few, and now and then more than one chain holds.
 fn nets() -> impl Strategy<Value = Vec<String>> {
-    prop_oneof![9 => vec(net(), 1..6), 1 => vec(net(), 65..200)]
+    // A wide network would take in most of many.
+    prop_oneof![19 => vec(net(0), 1..6), 1 => vec(net(20), 150..200)]
 }
 
-fn net() -> impl Strategy<Value = String> {
+fn net(shortest: u8) -> impl Strategy<Value = String> {
     let v4 = (
         any::<u32>(),
-        prop_oneof![2 => 0..=32u8, 1 => Just(24), 1 => Just(32)],
+        prop_oneof![2 => shortest..=32u8, 1 => Just(24), 1 => Just(32)],
     )
         .prop_map(|(bits, prefix)| (IpAddr::from(Ipv4Addr::from(bits)), prefix));
     let v6 = (
-        any::<u128>(),
-        0..128u32,
-        prop_oneof![0..=128u8, Just(64), Just(128)],
+        uniform8(word()),
+        prop_oneof![2 => 4 * shortest..=128u8, 1 => Just(64), 2 => Just(128)],
     )
-        .prop_map(|(bits, zeros, prefix)| (IpAddr::from(Ipv6Addr::from(bits << zeros)), prefix));
+        .prop_map(|(words, prefix)| (IpAddr::from(Ipv6Addr::from(words)), prefix));
     (prop_oneof![v4, v6], any::<bool>()).prop_map(|((address, prefix), bare)| {
         let net = IpNet::new_assert(address, prefix).trunc();
-        match bare && net.prefix_len() == net.max_prefix_len() {
-            true => net.addr().to_string(),
-            false => net.to_string(),
+        if bare && net.prefix_len() == net.max_prefix_len() {
+            net.addr().to_string()
+        } else {
+            net.to_string()
         }
     })
 }

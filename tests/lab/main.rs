@@ -7,14 +7,21 @@ mod doctor;
 mod entrances;
 mod faults;
 mod flows;
+#[path = "../generate/mod.rs"]
+#[expect(dead_code, reason = "of its strategies the lab takes one")]
+mod generate;
 mod guards;
 mod ipv6;
 mod ipv6_health;
 mod lab;
 mod lifecycle;
 mod namespace;
+#[path = "../oracle/mod.rs"]
+#[expect(dead_code, reason = "the lab has no use for a second reader")]
+mod oracle;
 mod persistence;
 mod probe;
+mod round_trip;
 mod scenarios;
 mod sharing;
 mod status;
@@ -76,6 +83,7 @@ on_both_backends! {
     scenarios::a_listen_address_goes_before_all,
     scenarios::the_snat_address_is_the_one_given,
     lifecycle::the_kernel_gives_back_what_was_rendered,
+    round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,
     lifecycle::a_folder_is_found_and_applied,
     lifecycle::a_dry_run_says_what_apply_does,

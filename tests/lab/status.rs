@@ -111,6 +111,7 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
             "sync",
             "7",
             "420",
+            "0",
             "7"
         ]
     );

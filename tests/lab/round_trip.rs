@@ -1,0 +1,90 @@
+//! What nvactl plans is what the kernel gives back, for every form that a spec can have.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use nvactl::net::Family;
+use nvactl::plan::plan;
+use nvactl::spec;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::generate::any_spec;
+use crate::lab::{Backend, host_with, save, save_v6};
+use crate::namespace::Host;
+
+/// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
+const FORMS: [&str; 27] = [
+    " ! -d ",
+    " --ctorigdst ",
+    " --ctorigdstport ",
+    " --hashlimit-mode srcip ",
+    " --log-level ",
+    " --to-source ",
+    " -g NVACTL-ALLOW-",
+    " -g NVACTL-DENY-",
+    " -g NVACTL-LOG-",
+    " -j ACCEPT",
+    " -j DROP",
+    " -j LOG ",
+    " -j MASQUERADE",
+    " -j NVACTL-ALLOW-",
+    " -j NVACTL-DENY-",
+    " -j NVACTL-OUTPUT",
+    " -j REJECT --reject-with icmp",
+    " -j REJECT --reject-with tcp-reset",
+    " -j RETURN",
+    " -m addrtype ",
+    " -m cluster ",
+    " -m connlimit ",
+    " -m hashlimit ",
+    " -m limit ",
+    " -m statistic ",
+    " -p udp ",
+    " -s ",
+];
+
+/// The same specs at every run, so that a failure is met again.
+const SPECS: u32 = 64;
+
+pub fn the_kernel_gives_back_every_form(backend: Backend) {
+    let host = host_with(backend);
+    let config = Config {
+        cases: SPECS,
+        failure_persistence: None,
+        // Each step loads two files.
+        max_shrink_iters: 100,
+        ..Config::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let of_both = |form: &&'static str| Family::ALL.map(|family| (family, *form));
+    let missing: RefCell<BTreeSet<_>> = RefCell::new(FORMS.iter().flat_map(of_both).collect());
+    let outcome = TestRunner::new_with_rng(config, rng).run(&any_spec(), |spec| {
+        let text = serde_yaml::to_string(&spec).expect("it can be written");
+        let set = spec::read(text.as_bytes()).expect("it is sound");
+        for family in Family::ALL {
+            let planned = plan(&set, family).with_builtin_chains().to_string();
+            let (restore, save): (_, fn(&Host) -> String) = match family {
+                Family::V4 => ("iptables-restore", save),
+                Family::V6 => ("ip6tables-restore", save_v6),
+            };
+            let loaded = host.feed(restore, &[], &planned);
+            assert!(loaded.status.success(), "{loaded:?}");
+            let saved = save(&host);
+            let differ = |one: &str, other: &str| {
+                let has = |line: &&str| !other.lines().any(|same| same == *line);
+                one.lines()
+                    .filter(has)
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>()
+            };
+            let (gone, come) = (differ(&planned, &saved), differ(&saved, &planned));
+            assert!(saved == planned, "{family}: planned\n{gone}\nsaved\n{come}");
+            missing
+                .borrow_mut()
+                .retain(|(of, form)| *of != family || !planned.contains(form));
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(missing.into_inner(), BTreeSet::new(), "no spec had these");
+}
