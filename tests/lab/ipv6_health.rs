@@ -181,6 +181,10 @@ pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
 
 pub fn targets_of_both_families_are_probed(backend: Backend) {
     let lab = sound(backend);
+    // Nearer to the target: the kernel would take it for a source by itself.
+    lab.firewall
+        .run("ip -6 address add fd00:224::9/128 dev eth0");
+    lab.firewall.shell("conntrack -F 2>/dev/null");
     let ask = |args: &[&str]| lab.nvactl_with(&[&["probe", "-"], args].concat(), BOTH);
     let said = ask(&[]);
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");

@@ -186,6 +186,7 @@ on_both_backends! {
     ipv6::both_files_are_kept_for_the_boot,
     ipv6::remove_takes_out_both,
     ipv6::old_states_are_read,
+    ipv6::a_kill_between_the_families_is_mended,
     ipv6::a_machine_without_ip6tables_forwards_ipv4,
     ipv6_health::status_judges_forwards_of_both_families,
     ipv6_health::doctor_walks_the_way_of_both_families,
