@@ -1,5 +1,5 @@
-//! What nvactl remembers: one folder with the lock, the states before each change, and the change
-//! that waits for its confirmation.
+//! What nvactl remembers: one folder with the lock, the states before each change, the change that
+//! waits for its confirmation, and whether there may be IPv6 rules.
 //!
 //! What was recorded in one network namespace says nothing of another, and is not acted on there.
 

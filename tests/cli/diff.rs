@@ -379,3 +379,35 @@ fn nothing_breaks_out_of_the_markdown() {
         "{rules}"
     );
 }
+
+const BOTH: &str = r#"
+firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
+"#;
+
+#[test]
+fn both_families_are_compared_with_a_spec_and_one_with_a_rules_file() {
+    let folder = folder();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let new = BOTH
+        .replace("118:80", "119:80")
+        .replace("::118]:80", "::119]:80");
+    write("old.yaml", BOTH);
+    write("new.yaml", &new);
+    for family in ["v4", "v6"] {
+        let file = format!("rules.{family}");
+        let args = ["render", "old.yaml", "--family", family, "-o", &file];
+        assert_eq!(said(nvactl(folder.path()).args(args)), "exit 0\n");
+    }
+    let diff = |against: &str, more: &[&str]| {
+        let args = [&["diff", "new.yaml", "--against", against], more].concat();
+        said(nvactl(folder.path()).args(args))
+    };
+    insta::assert_snapshot!(diff("old.yaml", &["--rules"]));
+    insta::assert_snapshot!(diff("rules.v4", &[]));
+    insta::assert_snapshot!(diff("rules.v6", &[]));
+    insta::assert_snapshot!(diff("rules.v6", &["--family", "v6"]));
+    insta::assert_snapshot!(diff("old.yaml", &["--family", "v4", "--format", "json"]));
+}

@@ -38,3 +38,13 @@ fn it_is_narrowed_to_a_rule_or_a_forward() {
     insta::assert_snapshot!(explain(&["--forward", "game"]));
     insta::assert_snapshot!(explain(&["--rule", "99"]));
 }
+
+#[test]
+fn rules_of_ipv6_say_so() {
+    let folder = folder();
+    let spec = SPEC.replace("10.224.0.222", "\"[fd00:224::222]:443\"");
+    let spec = spec.replace("10.3.0.4:443", "443");
+    fs::write(folder.path().join("spec.yaml"), spec).unwrap();
+    let args = ["explain", "spec.yaml", "--forward", "web"];
+    insta::assert_snapshot!(said(nvactl(folder.path()).args(args)));
+}

@@ -255,3 +255,42 @@ fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
         "{told}"
     );
 }
+
+const BOTH: &str = r#"
+firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
+"#;
+
+#[test]
+fn each_family_is_rendered_by_itself() {
+    let folder = folder();
+    let render = |args: &[&str]| {
+        let args = [&["render", "-"], args].concat();
+        let output = nvactl(folder.path()).args(args).write_stdin(BOTH).output();
+        let output = output.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let (v4, quiet) = render(&["--family", "v4"]);
+    assert!(v4.contains("comment web ") && !v4.contains("web6"), "{v4}");
+    assert_eq!(quiet, "");
+    // Whoever does not say which is told of the other.
+    let (unsaid, note) = render(&[]);
+    assert_eq!(unsaid, v4);
+    assert_eq!(
+        note,
+        "note: this is what iptables loads; `--family v6` has the rest, for ip6tables\n"
+    );
+    let (v6, quiet) = render(&["--family", "v6"]);
+    assert!(
+        v6.contains("-j DNAT --to-destination [fd00:224::118]:80"),
+        "{v6}"
+    );
+    assert!(!v6.contains("comment web "), "{v6}");
+    assert_eq!(quiet, "");
+    let (nothing, refused) = render(&["--family", "ipv6"]);
+    assert_eq!(nothing, "");
+    assert!(refused.contains("not one of v4, v6"), "{refused}");
+}

@@ -6,7 +6,7 @@ use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
-const BOTH: &str = r#"
+pub const BOTH: &str = r#"
 firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
 forwards:
   - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
@@ -29,7 +29,7 @@ fn both(host: &Host) -> (String, String) {
     (save(host), save_v6(host))
 }
 
-fn pods(lab: &Lab) {
+pub fn pods(lab: &Lab) {
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.ilb, "ilb", 5300);
 }
@@ -417,4 +417,27 @@ pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], ONLY_V4).code, 0);
+}
+
+/// Between the two loads there is a moment in which only IPv4 is new.
+pub fn a_kill_between_the_families_is_mended(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, BOTH);
+    let before = both(&host);
+    let kill =
+        "for argument; do [ $argument = --noflush ] && kill -9 $PPID && exit 1; done; real \"$@\"";
+    let killed = |more: &[&str]| {
+        fake(&host, "ip6tables-restore", kill);
+        let args = [&["apply", "-", "--no-trial"], more].concat();
+        let output = host.feed(env!("CARGO_BIN_EXE_nvactl"), &args, &changed());
+        assert_eq!(output.status.code(), None, "{output:?}");
+        unfake(&host, "ip6tables-restore");
+        let now = both(&host);
+        assert_eq!((now.0 == before.0, now.1 == before.1), (false, true));
+    };
+    killed(&[]);
+    apply(&host, BOTH);
+    assert_eq!(both(&host), before);
+    killed(&["--confirm", "2"]);
+    wait_for("the watchdog has undone it", || both(&host) == before);
 }

@@ -12,6 +12,7 @@ mod flows;
 mod generate;
 mod guards;
 mod ipv6;
+mod ipv6_health;
 mod lab;
 mod lifecycle;
 mod namespace;
@@ -185,7 +186,13 @@ on_both_backends! {
     ipv6::both_files_are_kept_for_the_boot,
     ipv6::remove_takes_out_both,
     ipv6::old_states_are_read,
+    ipv6::a_kill_between_the_families_is_mended,
     ipv6::a_machine_without_ip6tables_forwards_ipv4,
+    ipv6_health::status_judges_forwards_of_both_families,
+    ipv6_health::doctor_walks_the_way_of_both_families,
+    ipv6_health::targets_of_both_families_are_probed,
+    ipv6_health::stale_connections_of_ipv6_are_ended,
+    ipv6_health::the_switch_of_ipv6_is_set_where_it_is_meant,
     walk::both_scenarios_as_readme_has_them,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
