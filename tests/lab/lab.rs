@@ -24,8 +24,10 @@ pub const OTHER: &str = "10.224.0.99";
 /// The same in a lab that has both families.
 pub const CLIENT_V6: &str = "2001:db8:51::10";
 pub const FIREWALL_V6: &str = "fd00:3::4";
+pub const FIREWALL_EGRESS_V6: &str = "fd00:4::4";
 pub const ILB_V6: &str = "fd00:224::222";
 pub const POD_V6: &str = "fd00:224::118";
+pub const OTHER_V6: &str = "fd00:224::99";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -78,23 +80,40 @@ impl Lab {
     /// With one NIC, and IPv6 addresses beside the others.
     pub fn dual_stack(backend: Backend) -> Self {
         let lab = Self::one_nic(backend);
-        lab.vnet
+        lab.add_ipv6();
+        lab
+    }
+
+    /// The same with two NICs.
+    pub fn dual_stack_two_nics(backend: Backend) -> Self {
+        let lab = Self::two_nics(backend);
+        lab.add_ipv6();
+        let egress = format!("ip -6 address add {FIREWALL_EGRESS_V6}/64 dev eth1");
+        lab.vnet.run("ip -6 address add fd00:4::1/64 dev fw1");
+        lab.firewall.run(&egress);
+        lab.firewall
+            .run("ip -6 route add fd00:224::/32 via fd00:4::1");
+        lab
+    }
+
+    fn add_ipv6(&self) {
+        self.vnet
             .shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         for (host, link, router, address) in [
-            (&lab.client, "client", "2001:db8:51::1", CLIENT_V6),
-            (&lab.firewall, "fw0", "fd00:3::1", FIREWALL_V6),
-            (&lab.ilb, "ilb", "fd00:224::1", ILB_V6),
-            (&lab.pod, "pod", "fd00:224::2", POD_V6),
+            (&self.client, "client", "2001:db8:51::1", CLIENT_V6),
+            (&self.firewall, "fw0", "fd00:3::1", FIREWALL_V6),
+            (&self.ilb, "ilb", "fd00:224::1", ILB_V6),
+            (&self.pod, "pod", "fd00:224::2", POD_V6),
+            (&self.other, "other", "fd00:224::3", OTHER_V6),
         ] {
-            lab.vnet
+            self.vnet
                 .run(&format!("ip -6 address add {router}/128 dev {link}"));
-            lab.vnet
+            self.vnet
                 .run(&format!("ip -6 route add {address}/128 dev {link}"));
             host.run(&format!("ip -6 address add {address}/128 dev eth0"));
             host.run(&format!("ip -6 route add {router} dev eth0"));
             host.run(&format!("ip -6 route add default via {router}"));
         }
-        lab
     }
 
     pub fn two_nics(backend: Backend) -> Self {

@@ -15,6 +15,7 @@ mod ipv6;
 mod ipv6_health;
 mod lab;
 mod lifecycle;
+mod matrix;
 mod namespace;
 #[path = "../oracle/mod.rs"]
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
@@ -82,6 +83,7 @@ on_both_backends! {
     scenarios::masquerade_hides_the_client,
     scenarios::a_listen_address_goes_before_all,
     scenarios::the_snat_address_is_the_one_given,
+    matrix::each_way_to_forward_works,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,

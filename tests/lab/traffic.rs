@@ -11,7 +11,7 @@ use crate::namespace::Host;
 /// microseconds; a first SYN that was lost would be sent again after one second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// `NAME PEER`: who answered, and whom it saw.
     Answer(String),
@@ -24,13 +24,14 @@ pub fn answer(name: &str, peer: &str) -> Outcome {
 }
 
 /// Serves HTTP until the test process ends.
-pub fn serve_tcp(host: &Host, name: &'static str, port: u16) {
+pub fn serve_tcp(host: &Host, name: impl Into<String>, port: u16) {
+    let name = name.into();
     host.enter(move || {
         let listener = TcpListener::bind(("::", port)).expect("the port is free");
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away in between is the client's affair.
-                let _ = reply(stream, name);
+                let _ = reply(stream, &name);
             }
         });
     });
@@ -54,7 +55,8 @@ fn reply(mut stream: TcpStream, name: &str) -> io::Result<()> {
 }
 
 /// Answers datagrams until the test process ends.
-pub fn serve_udp(host: &Host, name: &'static str, port: u16) {
+pub fn serve_udp(host: &Host, name: impl Into<String>, port: u16) {
+    let name = name.into();
     host.enter(move || {
         let socket = UdpSocket::bind(("::", port)).expect("the port is free");
         thread::spawn(move || {
