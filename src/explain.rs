@@ -224,7 +224,7 @@ fn admission(rule: &Rule, target: &Target) -> Option<String> {
         }
         Target::Accept if rule.matches.contains(&Match::Confirmed) => {
             return Some(
-                "what follows a datagram that passed, before any answer, passes too".to_owned(),
+                "what follows a packet that passed, before any answer, passes too".to_owned(),
             );
         }
         Target::Accept if destination_of(rule).is_none() => {

@@ -76,7 +76,8 @@ impl Flow {
             TargetPorts::Range(one) if one.is_single() => one.first(),
             TargetPorts::Range(range) => {
                 let offset = at.number() - forward.listen.ports.first().number();
-                Port::new(range.first().number() + offset).unwrap_or(at)
+                let number = range.first().number().checked_add(offset);
+                number.and_then(Port::new).unwrap_or(at)
             }
         };
         (to.address, port) == (self.reply_source, self.reply_port)

@@ -400,11 +400,6 @@ impl fmt::Display for Host {
 /// (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>).
 pub const AZURE_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
 
-/// From where Azure's load balancer probes a backend over IPv6
-/// (<https://learn.microsoft.com/azure/load-balancer/load-balancer-custom-probe-overview>).
-pub const AZURE_PROBE_V6: IpAddr =
-    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x1234, 0x5678, 0x9abc));
-
 /// Why an address cannot be one host's on a network, if it cannot.
 ///
 /// RFC 6890 names the blocks; the kernel treats sources in them as martian.

@@ -6,7 +6,7 @@
 //! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -416,7 +416,7 @@ impl fmt::Display for DnatPorts {
     }
 }
 
-/// A network as iptables-save spells it: by inet_ntop(3), which has the end of an address in
+/// A network as iptables-save spells it: by `inet_ntop(3)`, which has the end of an address in
 /// `::/96` as IPv4 (RFC 4291, 2.5.5.1).
 struct Spelled(IpNet);
 
@@ -425,9 +425,8 @@ impl fmt::Display for Spelled {
         match self.0.addr() {
             IpAddr::V6(address) => match address.segments() {
                 [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {
-                    let [a, b] = high.to_be_bytes();
-                    let [c, d] = low.to_be_bytes();
-                    write!(f, "::{a}.{b}.{c}.{d}/{}", self.0.prefix_len())
+                    let embedded = Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+                    write!(f, "::{embedded}/{}", self.0.prefix_len())
                 }
                 _ => write!(f, "{}", self.0),
             },

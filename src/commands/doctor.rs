@@ -110,7 +110,7 @@ impl Examined<'_> {
         };
         let probed = probe(&endpoints, to, from, how);
         // Asked after the targets were tried, so that the neighbours have been looked for.
-        let client = client(family, flows.as_deref(), self.set);
+        let client = client(family, flows.as_deref(), self.set, &links);
         let own = |ingress: &Interface| links.addresses(ingress).first().copied();
         let routes = network::routes(family, &questions(&self.asked, client, own));
         let sides = self.set.interfaces();
@@ -185,9 +185,11 @@ fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
 }
 
 /// One who is connected now, else somebody of the Internet.
-fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet) -> Client {
+fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Links) -> Client {
     let listeners = Listeners::new(set);
-    let mut flows = flows.unwrap_or_default().iter();
+    // A hairpin's may be the machine itself.
+    let flows = flows.unwrap_or_default().iter();
+    let mut flows = flows.filter(|flow| links.owner(flow.source).is_none());
     let led = flows.find(|flow| flow.leader(&listeners).is_some());
     Client {
         address: led.map_or(somebody(family), |flow| flow.source),

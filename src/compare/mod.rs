@@ -4,7 +4,7 @@
 
 mod fields;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fields::{WAY, change, changes};
 use serde::Serialize;
@@ -213,12 +213,13 @@ impl Comparison {
         let (held_plan, want_plan) = (planned(held_forwards), planned(&want.forwards));
         let (held_rules, want_rules) = (rules_by_key(&held_plan), rules_by_key(&want_plan));
         let mut old = Old::new(held_forwards);
+        let stay: BTreeSet<Key<'_>> = want.forwards.iter().map(key).collect();
         let mut changed: Vec<(&Forward, Vec<FieldChange>)> = Vec::new();
         for forward in &want.forwards {
-            let key = (forward.name.as_str(), forward.protocol);
+            let key = key(forward);
             let have = have_rules.get(&key);
             let tampered = have.is_some() && have != held_rules.get(&key);
-            let was = old.take(forward, want);
+            let was = old.take(forward, &stay);
             // Rules that somebody has tampered with are those of the spec, or of what was loaded
             // before it changed: whichever they are less apart from.
             let nearer = tampered
@@ -242,12 +243,18 @@ impl Comparison {
                 changes,
             })
             .collect();
+        // What changes alike for both protocols of a name is said once.
+        self.changed.dedup();
         for forward in old.left() {
             self.removed.push(ForwardLine::of(&forward));
             expected.forwards.push(forward);
         }
         expected
     }
+}
+
+fn key(forward: &Forward) -> Key<'_> {
+    (forward.name.as_str(), forward.protocol)
 }
 
 /// The forwards of before that have not been met again, by name and protocol.
@@ -261,7 +268,7 @@ impl Old {
 
     /// What this forward was: of the same protocol, or else one of its name that changes its
     /// protocol to this one.
-    fn take(&mut self, forward: &Forward, want: &ForwardSet) -> Option<Forward> {
+    fn take(&mut self, forward: &Forward, stay: &BTreeSet<Key<'_>>) -> Option<Forward> {
         let key = |protocol| (forward.name.to_string(), protocol);
         if let Some(was) = self.0.remove(&key(forward.protocol)) {
             return Some(was);
@@ -271,9 +278,7 @@ impl Old {
             Protocol::Udp => Protocol::Tcp,
         };
         self.0.get(&key(other))?;
-        let mut forwards = want.forwards.iter();
-        let stays = forwards.any(|one| one.name == forward.name && one.protocol == other);
-        if stays {
+        if stay.contains(&(forward.name.as_str(), other)) {
             None
         } else {
             self.0.remove(&key(other))

@@ -16,6 +16,7 @@ use crate::probe::{Outcome, Probed};
 use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, TableName};
 use crate::spec::{Destination, Forward, Snat};
+use crate::unplan::Key;
 use crate::walk::walk;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -331,15 +332,17 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     let listeners = Listeners::new(case.set);
-    let mut led: BTreeMap<&str, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
+    let mut led: BTreeMap<Key<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
     for flow in flows {
         if let Some(leader) = flow.leader(&listeners) {
-            let (replied, silent) = led.entry(leader.name.as_str()).or_default();
+            let key = (leader.name.as_str(), leader.protocol);
+            let (replied, silent) = led.entry(key).or_default();
             if flow.replied { replied } else { silent }.push(flow);
         }
     }
     for forward in &case.asked {
-        let Some((replied, silent)) = led.get(forward.name.as_str()) else {
+        let key = (forward.name.as_str(), forward.protocol);
+        let Some((replied, silent)) = led.get(&key) else {
             continue;
         };
         let check = match (replied.len(), silent.first(), forward.protocol) {
@@ -381,15 +384,14 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     let listeners = Listeners::new(case.set);
-    let asked: BTreeSet<&str> = case
-        .asked
-        .iter()
-        .map(|forward| forward.name.as_str())
+    let asked = case.asked.iter();
+    let asked: BTreeSet<Key<'_>> = asked
+        .map(|forward| (forward.name.as_str(), forward.protocol))
         .collect();
     let taker =
         |flow: &Flow| listeners.taker(flow.protocol, flow.destination, flow.destination_port);
     let is_asked = |flow: &&Flow| match taker(flow) {
-        Some(forward) => asked.contains(forward.name.as_str()),
+        Some(forward) => asked.contains(&(forward.name.as_str(), forward.protocol)),
         // Where no forward listens any more, it concerns none.
         None => asked.len() == case.set.forwards.len(),
     };

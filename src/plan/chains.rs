@@ -23,7 +23,7 @@ const LOG: &str = "NVACTL-LOG-";
 /// still meets only some dozens of rules of ten thousand.
 const MOST_IN_ONE: usize = 64;
 /// A chain has no more branches than this. Many keep the chains that lead to one another few: nft
-/// refuses more than 16 (`NFT_JUMP_STACK_SIZE` in net/netfilter/nf_tables.h), and a list that
+/// refuses more than 16 (`NFT_JUMP_STACK_SIZE` in `net/netfilter/nf_tables.h`), and a list that
 /// narrows bit by bit has the longest way.
 const MOST_BRANCHES: usize = 96;
 

@@ -133,8 +133,8 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
         rule(None, Target::Jump(chains.allowed(allow, &refused)));
     }
     let logged = log.filter(|log| log.connections.accepted());
-    // Until it is answered, every datagram of a connection is NEW. Only the first is counted.
-    if forward.protocol == Protocol::Udp && (forward.limits.is_some() || logged.is_some()) {
+    // Until it is answered, every packet of a connection is NEW. Only the first is counted.
+    if forward.limits.is_some() || logged.is_some() {
         rule(Some(Match::Confirmed), Target::Accept);
     }
     if let Some(limits) = &forward.limits {

@@ -175,7 +175,7 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
         .map(|(snat, _)| *snat)
         .or(firewall.and_then(|snats| snats.of(family)));
     // Where the firewall has none that can be read, that has been said.
-    if snat.is_none() && (firewall.is_some() || options.snat.is_some()) {
+    if snat.is_none() && firewall.is_some() {
         let kind = ProblemKind::NoSnat { family };
         problems.push(Problem::new(first.span.clone(), kind));
     }
@@ -191,6 +191,12 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
     {
         let kind = ProblemKind::AllowsNobody { family };
         problems.push(Problem::new(allow.span.clone(), kind));
+    }
+    if let Some(deny) = &options.deny
+        && deny.value.of(family).are_all()
+    {
+        let kind = ProblemKind::DeniesEverybody { family };
+        problems.push(Problem::new(deny.span.clone(), kind));
     }
 }
 
@@ -229,6 +235,7 @@ fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         let most = Cluster::MOST;
         let kind = ProblemKind::TooManyPods { count, most };
         problems.push(Problem::new(first.span.clone(), kind));
+        return;
     }
     if let Some(listen) = &forward.listen
         && let Some(address) = listen.value.address

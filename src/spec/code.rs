@@ -234,7 +234,7 @@ impl Code {
             Code::AllowsNobody => (
                 "allows-nobody",
                 Error,
-                "an allow list without a network of the forward's family",
+                "lists that let nobody of the forward's family in",
             ),
             Code::TooManyPods => (
                 "too-many-pods",

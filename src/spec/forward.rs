@@ -346,6 +346,11 @@ impl FromStr for Listen {
 
     /// `PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`, an IPv6 address in brackets.
     fn from_str(text: &str) -> Result<Self, ProblemKind> {
+        if !text.contains(']') && text.matches(':').count() > 1 {
+            return Err(ProblemKind::NoBrackets {
+                text: text.to_owned(),
+            });
+        }
         let (address, ports) = match text.rsplit_once(':') {
             Some((address, ports)) => (Some(problem::host(address)?), ports),
             None => (None, text),
@@ -371,6 +376,11 @@ impl FromStr for Destination {
 
     /// `IP`, `IP:PORT` or `IP:PORT-PORT`, an IPv6 address in brackets.
     fn from_str(text: &str) -> Result<Self, ProblemKind> {
+        if !text.contains(']') && text.matches(':').count() > 1 {
+            return Err(ProblemKind::NoBrackets {
+                text: text.to_owned(),
+            });
+        }
         let end = text.rfind(']').map_or(0, |bracket| bracket + 1);
         let (address, ports) = match text[end..].find(':') {
             None => (text, TargetPorts::Kept),

@@ -1,9 +1,11 @@
 //! The edit that mends each problem.
 
+use std::net::IpAddr;
+
 use super::Name;
 use super::code::Code;
 use super::problem::{ProblemKind, one_of};
-use crate::net::PortError;
+use crate::net::{Host, PortError};
 
 impl ProblemKind {
     #[expect(clippy::too_many_lines, reason = "it is a table")]
@@ -79,14 +81,17 @@ impl ProblemKind {
             ProblemKind::InvalidSnat { text } if text.starts_with(|c: char| c.is_alphabetic()) => {
                 did_you_mean(text, &["masquerade", "none"])
             }
-            ProblemKind::NoBrackets { text } => format!("write `[{text}]`"),
+            ProblemKind::NoBrackets { text } if text.parse::<std::net::IpAddr>().is_ok() => {
+                format!("write `\"[{text}]\"`; a port goes behind the bracket")
+            }
+            ProblemKind::NoBrackets { .. } => "write IPv6 as `\"[fd00::10]:80\"`".into(),
             ProblemKind::InvalidNet { .. } => "write it as `198.51.100.0/24`, or an address alone".into(),
             ProblemKind::HostBits { net } => {
                 format!("write `{}`, or `{}` for the one address", net.trunc(), net.addr())
             }
             ProblemKind::InvalidNumber { text, most } => match text.parse::<u64>() {
                 Ok(number) if number > u64::from(*most) => format!("write `{most}` or less"),
-                Ok(0) => "leave the key out where there is no limit".into(),
+                Ok(0) => "write 1 or more, or leave the key out".into(),
                 _ => "write it in decimal digits".into(),
             },
             ProblemKind::RoundedRate { nearest, .. } => format!("write `{nearest}`"),
@@ -98,7 +103,7 @@ impl ProblemKind {
                 format!("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with this machine's own {family} address, or `masquerade`")
             }
             ProblemKind::AllowsNobody { .. } => {
-                "add one, or write `enabled: false`; `allow_from: [0.0.0.0/0]` is for everybody".into()
+                "add one, or write `enabled: false`; the network `0.0.0.0/0`, of IPv6 `::/0`, is for everybody".into()
             }
             ProblemKind::TooManyPods { .. } => "put an internal load balancer in front of them".into(),
             ProblemKind::HairpinKeepsClients { .. } => "give this forward an address: `snat: 10.3.0.4`".into(),
@@ -119,6 +124,18 @@ impl ProblemKind {
             {
                 "write it without leading zeros: iptables reads them as octal".into()
             }
+            ProblemKind::InvalidSnat { text } if text.starts_with('[') => {
+                format!("write it without brackets: `\"{}\"`", text.trim_matches(['[', ']']))
+            }
+            ProblemKind::InvalidSnat { text } if text.contains('-') => {
+                "write a range from its lower address to its higher, as `10.3.0.4-10.3.0.7`".into()
+            }
+            ProblemKind::InvalidSnat { text } if text.contains('/') => {
+                "write an address or a range of them; a network has none of its own to take".into()
+            }
+            ProblemKind::DeniesEverybody { .. } => {
+                "write `enabled: false` to switch the forward off".into()
+            }
             ProblemKind::InvalidAddress { .. } | ProblemKind::InvalidSnat { .. } => {
                 "write four numbers from 0 to 255, as in `10.224.0.118`, or IPv6 as `[fd00::10]`".into()
             }
@@ -134,7 +151,10 @@ impl ProblemKind {
                 "`ip -brief address` lists the machine's addresses".into()
             }
             ProblemKind::PodWithoutPort { address } => {
-                format!("add the container's port: `pod: {address}:80`")
+                match Host(*address) {
+                    Host(IpAddr::V4(_)) => format!("add the container's port: `pod: {address}:80`"),
+                    host => format!("add the container's port: `pod: \"{host}:80\"`"),
+                }
             }
             ProblemKind::TwoTargets { .. } => "keep one, and give the other a forward of its own".into(),
             ProblemKind::RangeLength { listen: 1, .. } => "give the target one port".into(),
@@ -197,9 +217,9 @@ fn example(key: &str) -> &'static str {
     match key {
         "version" => "1",
         "interface" | "ingress" | "egress" => "eth0",
-        "snat" => "10.3.0.4",
+        "snat" | "v4" => "10.3.0.4",
         "forward_policy" => "drop",
-        "name" => "web",
+        "name" | "prefix" => "web",
         "listen" => "49182",
         "protocol" => "tcp",
         "target" => "{pod: 10.224.0.118:80}",
@@ -207,8 +227,13 @@ fn example(key: &str) -> &'static str {
         "ilb" => "10.224.0.222:49180",
         "enabled" => "false",
         "defaults" => "{protocol: udp}",
-        "balance" => "client",
+        "balance" | "per" => "client",
         "hairpin" | "reject" => "true",
+        "burst" | "max_connections" => "100",
+        "level" => "info",
+        "per_minute" => "10",
+        "connections" => "refused",
+        "v6" => "\"fd00::4\"",
         "log" => "{per_minute: 10}",
         "limits" => "{new_per_second: 50, max_connections: 1000}",
         "new_per_second" => "50",

@@ -1,5 +1,6 @@
 //! What a forward may say beside its listener and target, and `defaults` for all that do not.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -124,6 +125,9 @@ fn protocols(node: &Node, problems: &mut Vec<Problem>) -> Option<Vec<Protocol>> 
     let list = one_or_list(node);
     let mut found: Vec<Protocol> = Vec::new();
     for item in list {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
         let expected = "`tcp`, `udp` or `[tcp, udp]`";
         let read = |text: &str| {
             let known = &["tcp", "udp"];
@@ -187,14 +191,18 @@ pub fn interfaces(node: &Node, both: bool, problems: &mut Vec<Problem>) -> Optio
             continue;
         }
         let mut several: Vec<Interface> = Vec::new();
+        let mut seen = BTreeSet::new();
         for item in one_or_list(node) {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
             let expected = "an interface name, or a list of them";
-            let one = parsed(item, key, expected, problems, read)?;
-            if several.contains(&one.value) {
+            let one: Placed<Interface> = parsed(item, key, expected, problems, read)?;
+            if seen.insert(one.value.clone()) {
+                several.push(one.value);
+            } else {
                 let text = one.value.to_string();
                 problems.push(Problem::new(one.span, ProblemKind::Twice { text }));
-            } else {
-                several.push(one.value);
             }
         }
         if several.is_empty() {
@@ -225,6 +233,7 @@ pub fn snats(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Snats>> 
         });
     }
     let fields = Fields::of(node, "snat", "`snat`", &["v4", "v6"], problems)?;
+    let mut readable = true;
     for family in Family::ALL {
         let of_family = |text: &str| match snat(text)? {
             Snat::Addresses(range) if range.family() != family => Err(ProblemKind::WrongFamily {
@@ -235,12 +244,15 @@ pub fn snats(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Snats>> 
             snat => Ok(snat),
         };
         let one = fields.parsed(family.as_str(), expected, problems, of_family);
+        if one.is_none() && fields.get(family.as_str()).is_some() {
+            readable = false;
+        }
         match family {
             Family::V4 => snats.v4 = one.map(|one| one.value),
             Family::V6 => snats.v6 = one.map(|one| one.value),
         }
     }
-    Some(Placed {
+    readable.then(|| Placed {
         value: snats,
         span: node.span.clone(),
     })
@@ -260,12 +272,17 @@ fn snat(text: &str) -> Result<Snat, ProblemKind> {
 
 fn nets(node: &Node, key: &'static str, problems: &mut Vec<Problem>) -> Option<Placed<ByFamily>> {
     let mut nets: Vec<IpNet> = Vec::new();
-    for item in sequence(node, key, problems)? {
+    let items = sequence(node, key, problems)?;
+    for item in items {
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
         let expected = "a list of networks as `198.51.100.0/24`";
         nets.extend(parsed(item, key, expected, problems, net).map(|net| net.value));
+    }
+    // One that could not be read may be the one that matters.
+    if nets.len() < items.len() {
+        return None;
     }
     let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = nets
         .into_iter()
@@ -279,14 +296,23 @@ fn nets(node: &Node, key: &'static str, problems: &mut Vec<Problem>) -> Option<P
     })
 }
 
-/// A network, or an address alone. Bits behind its prefix would be cut by iptables, silently.
+/// A network, or an address alone, without leading zeros, which others read as octal. Bits behind
+/// the prefix would be cut by iptables, silently.
 fn net(text: &str) -> Result<IpNet, ProblemKind> {
-    let net = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| ProblemKind::InvalidNet {
-            text: text.to_owned(),
-        })?;
+    let invalid = || ProblemKind::InvalidNet {
+        text: text.to_owned(),
+    };
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let Some(bits) = bits else {
+        return Ok(IpNet::from(address));
+    };
+    let plain = bits == "0" || !bits.starts_with(['0', '+']);
+    let bits = bits.parse().ok().filter(|_| plain).ok_or_else(invalid)?;
+    let net = IpNet::new(address, bits).map_err(|_| invalid())?;
     if net == net.trunc() {
         Ok(net)
     } else {
@@ -324,8 +350,15 @@ fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Limits> {
     let reject = fields
         .get("reject")
         .and_then(|node| yes_or_no(node, "reject", problems));
-    if fields.get("burst").is_some() {
+    if fields.get("burst").is_some() && fields.get("max_connections").is_some() {
         fields.required("new_per_second", problems)?;
+    }
+    let said = |key: &&&str| fields.get(key).is_some();
+    let limited = ["new_per_second", "max_connections"];
+    if limited.iter().find(said).is_none() && known.iter().find(said).is_some() {
+        let (key, place) = ("new_per_second", "`limits`");
+        let kind = ProblemKind::MissingKey { key, place };
+        problems.push(Problem::new(node.span.clone(), kind));
     }
     if rate.is_none() && max_connections.is_none() {
         return None;

@@ -134,7 +134,7 @@ pub enum ProblemKind {
         address: IpAddr,
         family: Family,
     },
-    #[error("`{key}` is {family}, but the target is not")]
+    #[error("this `{key}` is {family}, but the forward's first target is not")]
     OtherFamily {
         key: &'static str,
         family: Family,
@@ -144,6 +144,8 @@ pub enum ProblemKind {
     NoSnat { family: Family },
     #[error("`allow_from` has no {family} network, so it closes this forward to everybody")]
     AllowsNobody { family: Family },
+    #[error("`deny_from` has every {family} address, so it closes this forward to everybody")]
+    DeniesEverybody { family: Family },
     #[error("{count} pods are more than the {most} that can share connections")]
     TooManyPods { count: usize, most: u32 },
     #[error("a hairpin needs a `snat`: what is behind the firewall would be answered past it")]
@@ -249,7 +251,9 @@ impl ProblemKind {
                 Code::MixedFamilies
             }
             ProblemKind::NoSnat { .. } => Code::NoSnat,
-            ProblemKind::AllowsNobody { .. } => Code::AllowsNobody,
+            ProblemKind::AllowsNobody { .. } | ProblemKind::DeniesEverybody { .. } => {
+                Code::AllowsNobody
+            }
             ProblemKind::TooManyPods { .. } => Code::TooManyPods,
             ProblemKind::HairpinKeepsClients { .. } => Code::HairpinKeepsClients,
             ProblemKind::UnusableAddress { .. } => Code::UnusableAddress,

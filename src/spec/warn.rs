@@ -9,7 +9,7 @@ use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, listeners};
 use super::options::ByFamily;
 use super::problem::{Problem, ProblemKind, Span};
 use super::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
-use crate::net::{AZURE_HOST, AZURE_PROBE_V6, Family, Port, PortRange, Protocol};
+use crate::net::{AZURE_HOST, Family, Port, PortRange, Protocol};
 
 /// From here on a range is more than what one application needs.
 const WIDE: u32 = 1000;
@@ -109,12 +109,11 @@ fn of_target(forward: &WrittenForward, own: &[(IpAddr, Span)]) -> impl Iterator<
 
 /// Lists that keep out who probes whether the forward is alive: then no connection comes at all.
 fn of_sources(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
-    let family = listeners(forward).next().map(|one| one.family);
-    family.into_iter().flat_map(|family| {
-        let address = match family {
-            Family::V4 => AZURE_HOST,
-            Family::V6 => AZURE_PROBE_V6,
-        };
+    // Over IPv6 it probes from a link-local address, which no forward takes anywhere.
+    let mut families = listeners(forward).map(|one| one.family);
+    let v4 = families.next().filter(|family| *family == Family::V4);
+    v4.into_iter().flat_map(|family| {
+        let address = AZURE_HOST;
         let (allow, deny) = (&forward.options.allow, &forward.options.deny);
         let allow = allow.iter().filter(move |list| {
             let nets = list.value.of(family);
