@@ -115,9 +115,9 @@ pub fn targets<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpo
 
 /// The listeners' ports, as clients reach them.
 #[must_use]
-pub fn listeners(forwards: &[Forward]) -> Vec<Endpoint<'_>> {
-    let listen = |forward: &Forward| forward.listen.ports;
-    endpoints(forwards.iter().map(|one| (one, None, listen(one))))
+pub fn listeners<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
+    let each = forwards.into_iter();
+    endpoints(each.map(|forward| (forward, None, forward.listen.ports)))
 }
 
 fn endpoints<'s>(

@@ -111,20 +111,34 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let forwards = counted(set.forwards.len(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
     if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
-        if before.forward_policy() == Policy::Drop {
-            remove::say_policy_stays(Family::V6, console);
-        }
-        remove::warn_of_rules_file(Family::V6, console);
+        say_v6_went(before, console);
     }
     let Some(pending) = pending else {
         // Some may have been made while the rules were being loaded.
         let flows = connections::read(families, args.flush_stale)?;
-        let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
+        // Those of a family whose rules are all gone end by themselves.
+        let ends =
+            |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
+        let outdated = stale(&flows, &once, &set);
+        let outdated: Vec<&Flow> = outdated
+            .filter(|flow| args.flush_stale || !ends(flow))
+            .collect();
         let exit = connections::flush(&outdated, args.flush_stale, console);
         console.note("this holds until the next boot; `nvactl persist` keeps it");
         return Ok(exit);
     };
     confirm::ask(&state, &pending, console)
+}
+
+/// What is to be known where a spec has no IPv6 forward any more.
+fn say_v6_went(before: &Ruleset, console: &mut Console) {
+    if before.forward_policy() == Policy::Drop {
+        remove::say_policy_stays(Family::V6, console);
+    }
+    if before.chains().any(|(_, name, _)| name.is_own()) {
+        remove::say_connections_end(console);
+    }
+    remove::warn_of_rules_file(Family::V6, console);
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Console, Exit, counted, load_spec, table};
+use super::{Console, Exit, counted, load_spec, names, table};
 use crate::cli::{Probe, ProbeFormat};
 use crate::host::network;
 use crate::host::probe::{self as edge, Probing};
-use crate::net::Host;
+use crate::net::{Family, Host};
 use crate::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
-use crate::spec::Snat;
+use crate::spec::{Forward, Snat};
 
 pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -22,14 +22,27 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         count: args.count.get(),
         expect: args.expect,
     };
-    let endpoints = match &args.via {
-        Some(_) => listeners(&set.forwards),
+    let via = args.via.as_ref().map(|name| {
+        let address = edge::resolve(name);
+        address.with_context(|| format!("cannot tell the address of `{name}`"))
+    });
+    let via = via.transpose()?;
+    let endpoints = match via {
+        Some(address) => {
+            let reached = |forward: &&Forward| is_reached(forward, address);
+            let (reached, others): (Vec<_>, Vec<_>) = set.forwards.iter().partition(reached);
+            if !others.is_empty() {
+                console.note(format_args!(
+                    "not asked at {address}, since they are of the other address family: {}",
+                    names(others.iter().map(|forward| forward.name.as_str()))
+                ));
+            }
+            listeners(reached)
+        }
         None => targets(&set.forwards),
     };
-    let probed = match &args.via {
-        Some(name) => {
-            let address = edge::resolve(name)
-                .with_context(|| format!("cannot tell the address of `{name}`"))?;
+    let probed = match (&args.via, via) {
+        (Some(name), Some(address)) => {
             if network::links().owner(address).is_some() {
                 console.note(format_args!(
                     "{name} is this machine's own: what it sends to itself meets no forward; \
@@ -38,7 +51,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             }
             edge::probe(&endpoints, |_| address, |_| None, how)
         }
-        None => {
+        _ => {
             let links = network::links();
             let snat = |endpoint: &Endpoint<'_>| match endpoint.forward.snat {
                 Snat::Addresses(range) => Some(range.first()),
@@ -86,6 +99,12 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     } else {
         Exit::Differs
     })
+}
+
+/// Whether a forward takes what is sent to an address: as far as that can be told, since an address
+/// that the VM has from outside may be translated on the way to it.
+fn is_reached(forward: &Forward, address: IpAddr) -> bool {
+    forward.family() == Family::of(address)
 }
 
 const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

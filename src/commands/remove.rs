@@ -58,6 +58,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         .commit()?;
         let (_, removed) = changes.rule_counts();
         console.say(format_args!("removed {}", counted(removed, "rule")));
+        say_connections_end(console);
     }
     for (family, live) in live.iter() {
         say_policy(family, live, args, console);
@@ -86,6 +87,14 @@ fn say_policy(family: Family, live: &Ruleset, args: &Remove, console: &mut Conso
             console.say(format_args!("the {policy} would go from DROP to ACCEPT"));
         }
     }
+}
+
+/// The kernel tracks and translates only for as long as some rule needs it.
+pub fn say_connections_end(console: &mut Console) {
+    console.note(
+        "connections that went through these forwards end, unless rules of others still have the \
+         kernel translate",
+    );
 }
 
 /// Said of a policy that drops, where nvactl's rules go.

@@ -68,6 +68,12 @@ pub struct Drift {
 }
 
 impl Drift {
+    /// Whether it is a rule of this chain.
+    #[must_use]
+    pub fn is_in(&self, chain: &str) -> bool {
+        self.is_rule() && self.line.split_ascii_whitespace().nth(1) == Some(chain)
+    }
+
     /// Whether it is a rule of nvactl's own chains, and not a chain or a jump.
     #[must_use]
     pub fn is_rule(&self) -> bool {

@@ -148,10 +148,10 @@ impl Transaction<'_> {
             }
         }
         let remembered = self.remembered()?;
-        self.state.remember(&remembered)?;
         if self.want.v6.is_some() {
             self.state.set_may_hold_v6(true)?;
         }
+        self.state.remember(&remembered)?;
         let done = if held.came() {
             Err(TransactionError::Interrupted)
         } else {

@@ -125,11 +125,12 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
             .chain([comment(forward)]);
         rules.push(Rule::new(matches, target));
     };
-    let refused = chains.refuse(Refusal::Drop, log);
     if !sources.deny.is_empty() {
+        let refused = chains.refuse(Refusal::Drop, log);
         rule(None, Target::Jump(chains.denied(&sources.deny, &refused)));
     }
     if let Some(allow) = &sources.allow {
+        let refused = chains.refuse(Refusal::Drop, log);
         rule(None, Target::Jump(chains.allowed(allow, &refused)));
     }
     let logged = log.filter(|log| log.connections.accepted());

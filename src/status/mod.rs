@@ -3,17 +3,17 @@
 
 mod prometheus;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, rules_by_key};
+use crate::compare::{Comparison, Drift, DriftKind, FieldChange, Place, rules_by_key};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::net::Family;
 use crate::network::Links;
-use crate::plan::plan;
+use crate::plan::{FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows};
@@ -191,8 +191,9 @@ pub fn rows(
         .any(|drift| drift.what == DriftKind::PutIn);
     // What lets the replies of all forwards pass, for one.
     let common_rule_gone = comparison.drift.iter().any(|drift| {
-        drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_rule()
+        drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_in(FORWARD)
     });
+    let changed = changed_chains(live.ruleset, &planned);
     let (mut rows, mut in_the_way) = (
         Vec::new(),
         Found {
@@ -215,6 +216,7 @@ pub fn rows(
         let state = match (have.get(&key), want.get(&key)) {
             (None, _) => State::Missing,
             (have, want) if have != want || common_rule_gone => State::Drifted,
+            (have, _) if leads_to_any(have, &planned, &changed) => State::Drifted,
             _ if certain.is_some() => State::Shadowed,
             _ => State::InSync,
         };
@@ -249,6 +251,45 @@ pub fn rows(
         });
     }
     (rows, in_the_way.rules)
+}
+
+/// The chains of lists and logs that somebody has changed.
+fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
+    let own = planned.chains().filter(|(_, name, _)| name.is_own());
+    let changed = own.filter(|(table, name, chain)| {
+        ![FORWARD, PREROUTING, POSTROUTING, OUTPUT].contains(&name.as_str())
+            && live.chain(*table, name) != Some(chain)
+    });
+    changed.map(|(_, name, _)| name).collect()
+}
+
+/// Whether a forward's rules lead to one of these chains, by whatever others.
+fn leads_to_any(
+    places: Option<&Vec<Place<'_>>>,
+    planned: &Ruleset,
+    chains: &BTreeSet<&ChainName>,
+) -> bool {
+    if chains.is_empty() {
+        return false;
+    }
+    let rules = places.into_iter().flatten().map(|(_, _, rule)| *rule);
+    let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = next.pop() {
+        if chains.contains(name) {
+            return true;
+        }
+        if seen.insert(name) {
+            let chain = planned.chain(TableName::Filter, name);
+            next.extend(
+                chain
+                    .into_iter()
+                    .flat_map(|chain| &chain.rules)
+                    .filter_map(Rule::leads_to),
+            );
+        }
+    }
+    false
 }
 
 /// The foreign rules found so far, each once.

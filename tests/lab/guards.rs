@@ -85,6 +85,90 @@ pub fn a_list_keeps_out_whatever_the_policy_is(backend: Backend) {
     assert_eq!(lab.udp(FIREWALL, 53), Outcome::Silence);
 }
 
+/// Somebody else's translation of the same port, and a forward beside it that listens for all.
+pub fn a_list_is_about_its_own_forward_only(backend: Backend) {
+    const ELSEWHERE: &str = "203.0.113.9";
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.ilb, "ilb", 80);
+    serve_tcp(&lab.other, "other", 80);
+    lab.vnet
+        .run(&format!("ip route add {ELSEWHERE}/32 via 10.3.0.4"));
+    for rule in [
+        "-t nat -A PREROUTING -d 203.0.113.9 -p tcp --dport 8080 -j DNAT --to-destination 10.224.0.99:80",
+        "-t nat -A POSTROUTING -d 10.224.0.99 -j MASQUERADE",
+        "-A FORWARD -d 10.224.0.99 -j ACCEPT",
+    ] {
+        lab.firewall.run(&format!("iptables {rule}"));
+    }
+    let spec = spec(
+        "{name: one, listen: 10.3.0.4:8080, target: {pod: 10.224.0.118:80}, interface: {ingress: eth9},
+          allow_from: [10.9.0.0/16], limits: {max_connections: 1}},
+         {name: all, listen: 8080, target: {ilb: 10.224.0.222:80}},
+         {name: closed, listen: 8081, target: {ilb: 10.224.0.222:80}, allow_from: [10.9.0.0/16]}",
+    );
+    lab.apply(&spec);
+    for _ in 0..3 {
+        assert_eq!(lab.tcp(ELSEWHERE, 8080), answer("other", FIREWALL));
+        assert_eq!(lab.tcp(FIREWALL, 8080), answer("ilb", FIREWALL));
+    }
+    assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
+    let status = status(&lab, &spec);
+    let refused: Vec<Option<u32>> = (0..3)
+        .map(|n| packets(&status["forwards"][n]["refused"]))
+        .collect();
+    assert_eq!(refused[..2], [Some(0), Some(0)], "{status:#}");
+    assert!(refused[2] > Some(0), "{status:#}");
+}
+
+/// Who opens a list by hand opens it for each forward that has it.
+pub fn a_list_that_was_tampered_with_shows_at_its_forwards(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = spec(
+        "{name: web, listen: 8080, target: {pod: 10.224.0.118:80}, allow_from: [10.9.0.0/16]},
+         {name: same, listen: 8081, target: {pod: 10.224.0.118:80}, allow_from: [10.9.0.0/16]},
+         {name: open, listen: 8082, target: {pod: 10.224.0.118:80}}",
+    );
+    lab.apply(&spec);
+    let save = crate::lab::save(&lab.firewall);
+    let list = save
+        .lines()
+        .find_map(|line| line.strip_prefix(":NVACTL-ALLOW-"));
+    let list = list
+        .and_then(|line| line.split(' ').next())
+        .expect("there is a list");
+    lab.firewall.run(&format!(
+        "iptables -I NVACTL-ALLOW-{list} -s {CLIENT} -j RETURN"
+    ));
+    let told = status(&lab, &spec);
+    let states = [0, 1, 2].map(|n| told["forwards"][n]["state"].clone());
+    assert_eq!(states, ["drifted", "drifted", "in_sync"]);
+    lab.apply(&spec);
+    assert_eq!(status(&lab, &spec)["in_sync"], true);
+}
+
+/// A sender that nobody has answered yet goes on sending.
+pub fn the_datagrams_of_one_sender_are_one_connection(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let seen = count_udp(&lab.pod, 514);
+    let spec = spec(
+        "{name: syslog, listen: 514, protocol: udp, target: {pod: 10.224.0.118:514},
+          limits: {new_per_second: 1, burst: 1}, log: {per_minute: 600}}",
+    );
+    lab.apply(&spec);
+    lab.client.enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+        for _ in 0..50 {
+            let sent = socket.send_to(b"?", (FIREWALL, 514));
+            assert!(sent.is_ok(), "{sent:?}");
+        }
+    });
+    wait_for("each datagram has come", || {
+        seen.load(Ordering::SeqCst) == 50
+    });
+    assert_eq!(logged(&lab, "syslog accepted"), 1);
+}
+
 pub fn a_list_of_ten_thousand_networks_is_exact(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
