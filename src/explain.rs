@@ -173,7 +173,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 ingress.map_or("anywhere", |ingress| ingress.as_str()),
                 destination(rule, forward),
                 match target {
-                    Target::Goto(_) => "passes if it is admitted",
+                    Target::Goto(_) => "goes on to be admitted",
                     _ => "passes",
                 }
             ),
@@ -199,11 +199,11 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
 /// Which of the connections a rule takes, if it shares them with others.
 fn shared(rule: &Rule) -> Option<String> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Probability(share) => {
-            Some(format!("as are {share} of those that come to this rule"))
-        }
+        Match::Probability(share) => Some(format!(
+            "for a share of {share} of those that come to this rule"
+        )),
         Match::Cluster(cluster) => Some(format!(
-            "as are all of the same client, and of one in {} clients that come to this rule",
+            "for one in {} of the clients that come to this rule, always the same ones",
             cluster.total
         )),
         _ => None,

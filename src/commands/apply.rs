@@ -108,7 +108,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     // Whoever confirms needs the lock, and a terminal that takes no words must not keep it.
     drop(lock);
-    let forwards = counted(set.forwards.len(), "forward");
+    let forwards = counted(set.names(), "forward");
     console.say(format_args!("{name}: applied {forwards}: {counts}"));
     if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
         say_v6_went(before, console);

@@ -63,7 +63,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         }
     }
     checks.sort_by_key(|check| check.code);
-    let asked = only.map_or(set.forwards.len(), |only| only.len());
+    let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => console.print(&text(&report.checks, asked)),

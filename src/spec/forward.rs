@@ -34,6 +34,16 @@ impl ForwardSet {
         forwards.any(|forward| forward.family() == family)
     }
 
+    /// How many forwards the spec has: one with two protocols is one.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        let again = self
+            .forwards
+            .windows(2)
+            .filter(|two| two[0].name == two[1].name);
+        self.forwards.len() - again.count()
+    }
+
     /// The interfaces that packets come in by or leave by, each once.
     #[must_use]
     pub fn interfaces(&self) -> Vec<&Interface> {

@@ -84,6 +84,7 @@ on_both_backends! {
     scenarios::equal_ports_do_not_open_the_target,
     scenarios::ranges,
     scenarios::masquerade_hides_the_client,
+    scenarios::what_forwards_share_and_say_for_themselves,
     scenarios::a_listen_address_goes_before_all,
     scenarios::the_snat_address_is_the_one_given,
     matrix::each_way_to_forward_works,

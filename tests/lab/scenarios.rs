@@ -184,3 +184,30 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     );
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", "10.4.0.5"));
 }
+
+/// Both protocols of one listener, a source of a range, and what is switched off.
+pub fn what_forwards_share_and_say_for_themselves(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 53);
+    serve_udp(&lab.pod, "pod", 53);
+    lab.vnet.run("ip route add 10.3.9.0/30 via 10.3.0.4");
+    for address in ["10.3.9.0", "10.3.9.1", "10.3.9.2", "10.3.9.3"] {
+        lab.firewall
+            .run(&format!("ip address add {address}/32 dev eth0"));
+    }
+    lab.apply(
+        "firewall: {interface: eth0, snat: 10.3.0.4}
+defaults: {protocol: [tcp, udp], snat: 10.3.9.0-10.3.9.3}
+forwards:
+  - {name: both, listen: 53, target: {pod: 10.224.0.118:53}}
+  - {name: plain, listen: 54, protocol: tcp, snat: 10.3.0.4, target: {pod: 10.224.0.118:53}}
+  - {name: off, enabled: false, listen: 55, target: {pod: 10.224.0.118:53}}",
+    );
+    let range = ["10.3.9.0", "10.3.9.1", "10.3.9.2", "10.3.9.3"].map(|peer| answer("pod", peer));
+    let (tcp, udp) = (lab.tcp(FIREWALL, 53), lab.udp(FIREWALL, 53));
+    assert!(range.contains(&tcp), "{tcp:?}");
+    assert!(range.contains(&udp), "{udp:?}");
+    assert_eq!(lab.tcp(FIREWALL, 54), answer("pod", FIREWALL));
+    assert_eq!(lab.udp(FIREWALL, 54), Outcome::Refused);
+    assert_eq!(lab.tcp(FIREWALL, 55), Outcome::Refused);
+}
