@@ -197,23 +197,7 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
 }
 
 fn decode_forward(node: &Node, defaults: &Options, problems: &mut Vec<Problem>) -> WrittenForward {
-    // What every forward has comes first, behind it what `options.rs` reads.
-    let known = &[
-        "name",
-        "enabled",
-        "listen",
-        "target",
-        "silence",
-        "protocol",
-        "balance",
-        "interface",
-        "snat",
-        "allow_from",
-        "deny_from",
-        "limits",
-        "log",
-        "hairpin",
-    ];
+    let known = options::OF_FORWARD;
     let mut forward = WrittenForward::default();
     let Some(fields) = Fields::of(node, "forward", "this forward", known, problems) else {
         return forward;

@@ -14,8 +14,13 @@ use super::{Balance, Limits, Log, Logged, MAX_PROBLEMS, Nets, Per, Snat, Snats};
 use crate::limit::{Limit, PerSecond};
 use crate::net::{AddressRange, Family, Interface, Protocol};
 
-/// The keys that both a forward and `defaults` may have.
-pub const KEYS: &[&str] = &[
+/// The keys that a forward may have: first those that are its own.
+pub const OF_FORWARD: &[&str] = &[
+    "name",
+    "enabled",
+    "listen",
+    "target",
+    "silence",
     "protocol",
     "balance",
     "interface",
@@ -26,6 +31,9 @@ pub const KEYS: &[&str] = &[
     "log",
     "hairpin",
 ];
+
+/// Those that `defaults` may have too.
+pub const KEYS: &[&str] = OF_FORWARD.split_at(5).1;
 
 /// Each is `None` where nothing is said, or nothing that can be read, which is reported.
 #[derive(Debug, Clone)]
