@@ -10,7 +10,11 @@ fn as_nobody(args: &[&str]) -> String {
     let folder = folder();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = folder.path().join("nvactl");
-    fs::copy(env!("CARGO_BIN_EXE_nvactl"), &binary).unwrap();
+    // By a process of its own: what this one has open for writing, a child of another test may still
+    // hold, and then the kernel does not start it (ETXTBSY).
+    let mut copy = assert_cmd::Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_nvactl")).arg(&binary);
+    copy.assert().success();
     let mut command = if rustix::process::geteuid().is_root() {
         let mut command = assert_cmd::Command::new("setpriv");
         command
