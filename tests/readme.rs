@@ -6,6 +6,21 @@ fn the_console_blocks_are_true() {
     trycmd::TestCases::new().case("README.md");
 }
 
+/// What the reference shows is a spec, and each key of its second part is one that forwards share.
+#[test]
+fn the_reference_is_a_spec() {
+    let readme = include_str!("../README.md");
+    let (_, reference) = readme.split_once("## The spec").expect("README has it");
+    let blocks = reference.split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("```")?.0));
+    let (whole, shared) = (blocks.next().expect("one"), blocks.next().expect("two"));
+    nvactl::spec::read(whole.as_bytes()).expect("it is sound");
+    let without = whole.lines().filter(|line| !line.starts_with("defaults:"));
+    let without = without.map(|line| format!("{line}\n")).collect::<String>();
+    let reading = nvactl::spec::examine_all(&[without.as_bytes(), shared.as_bytes()]);
+    reading.sound().expect("both together are sound");
+}
+
 #[test]
 fn every_published_line_of_the_table_is_rendered_as_it_says() {
     let readme = include_str!("../README.md");
