@@ -275,7 +275,7 @@ fn route_back(lab: &Lab) {
     }
     // The router sees clients come from the firewall as well.
     lab.vnet
-        .shell("for all in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $all; done");
+        .shell("for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $file; done");
 }
 
 pub fn each_way_to_forward_works(backend: Backend) {
