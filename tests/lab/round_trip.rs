@@ -13,13 +13,16 @@ use crate::lab::{Backend, host_with, save, save_v6};
 use crate::namespace::Host;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
-const FORMS: [&str; 27] = [
+const FORMS: [&str; 30] = [
     " ! -d ",
     " --ctorigdst ",
     " --ctorigdstport ",
+    " --ctstatus CONFIRMED ",
+    " --hashlimit-htable-expire ",
     " --hashlimit-mode srcip ",
     " --log-level ",
     " --to-source ",
+    " -g NVACTL-ADMIT-",
     " -g NVACTL-ALLOW-",
     " -g NVACTL-DENY-",
     " -g NVACTL-LOG-",
