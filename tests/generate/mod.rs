@@ -11,7 +11,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
     Balance, Firewall, Forward, How, Interface, Limits, Log, Options, Port, Protocol, Several,
-    Snat, Spec, Target, destination,
+    Snat, Spec, Target, destination, everybody, ranges,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
@@ -104,9 +104,13 @@ fn mended(mut spec: Spec) -> Spec {
     let defaults = spec.defaults.clone().unwrap_or_default();
     for forward in &mut spec.forwards {
         let v6 = forward.target.is_v6();
+        let of_family = |snat: &Snat| snat.of(v6);
+        // What a forward says for itself must be of its family.
+        let strange = forward.options.snat.as_ref().map(of_family) == Some(None);
         let of_both = forward.options.or(&defaults);
-        let own = of_both.snat.and_then(|snat| snat.of(v6));
-        let snat = own.or(spec.firewall.snat.of(v6));
+        let inherited = of_both.snat.as_ref().and_then(of_family);
+        let snat = inherited.or(spec.firewall.snat.of(v6));
+        let snat = snat.filter(|_| !strange);
         if snat.is_none() {
             forward.options.snat = Some(Snat::Any("masquerade".into()));
         }
@@ -119,6 +123,11 @@ fn mended(mut spec: Spec) -> Spec {
         {
             allowed.push(if v6 { "fd00:7::/32" } else { "10.7.0.0/16" }.into());
             forward.options.allow_from = Some(allowed);
+        }
+        if let Some(denied) = of_both.deny_from
+            && ranges(&denied, v6) == everybody(v6)
+        {
+            forward.options.deny_from = Some(Vec::new());
         }
     }
     spec
@@ -349,6 +358,13 @@ fn limits() -> impl Strategy<Value = Limits> {
             max_connections,
             reject,
         })
+        // How something is limited, and nothing that is, cannot be said.
+        .prop_map(
+            |limits| match (limits.new_per_second, limits.max_connections) {
+                (None, None) => Limits::default(),
+                _ => limits,
+            },
+        )
 }
 
 fn log() -> impl Strategy<Value = Log> {

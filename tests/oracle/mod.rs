@@ -260,6 +260,10 @@ pub fn ranges(nets: &[String], v6: bool) -> Vec<String> {
         .collect()
 }
 
+pub fn everybody(v6: bool) -> Vec<String> {
+    ranges(&["0.0.0.0/0".into(), "::/0".into()], v6)
+}
+
 fn range(net: &str, v6: bool) -> Option<(u128, u128)> {
     let (address, bits) = match net.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse::<u32>().expect("it is a prefix"))),
@@ -322,8 +326,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     }
     let allowed = options.allow_from.map(|nets| ranges(&nets, v6));
     let denied = options.deny_from.map(|nets| ranges(&nets, v6));
-    let everybody = ranges(&["0.0.0.0/0".into(), "::/0".into()], v6);
-    let allow_from = allowed.filter(|allowed| *allowed != everybody);
+    let allow_from = allowed.filter(|allowed| *allowed != everybody(v6));
     let deny_from = denied.filter(|denied| !denied.is_empty());
     let limits = options.limits.and_then(in_full);
     let refuses = allow_from.is_some() || deny_from.is_some() || limits.is_some();
