@@ -334,8 +334,8 @@ fn is_snat(shadow: &Shadow<'_>) -> bool {
 fn takes(table: TableName, target: &Target, drops: bool, snat: Snat) -> Option<bool> {
     match (table, target) {
         (TableName::Nat, Target::Snat(range)) => (snat != Snat::Addresses(*range)).then_some(true),
-        // As a rule it gives the same address.
-        (TableName::Nat, Target::Masquerade) => None,
+        // As a rule it gives the same address, if any is to be given.
+        (TableName::Nat, Target::Masquerade) => (snat == Snat::Client).then_some(true),
         (TableName::Nat, _) => Some(true),
         (_, Target::Accept) => None,
         (_, Target::Return) => drops.then_some(true),
