@@ -336,11 +336,6 @@ impl AddressRange {
         Family::of(self.first)
     }
 
-    #[must_use]
-    pub fn contains(self, address: IpAddr) -> bool {
-        Family::of(address) == self.family() && self.first <= address && address <= self.last
-    }
-
     /// The address, if it is only one.
     #[must_use]
     pub fn single(self) -> Option<IpAddr> {

@@ -179,6 +179,11 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
         let kind = ProblemKind::NoSnat { family };
         problems.push(Problem::new(first.span.clone(), kind));
     }
+    // What the defaults say is for forwards of both families.
+    if let (true, None, Some(snat)) = (forward.own_snat, &own, &options.snat) {
+        let kind = ProblemKind::NoSnat { family };
+        problems.push(Problem::new(snat.span.clone(), kind));
+    }
     if let (Some(Snat::Client), Some(hairpin)) = (snat, &options.hairpin)
         && hairpin.value
     {

@@ -38,6 +38,8 @@ pub struct WrittenForward {
     pub enabled: Option<bool>,
     /// With what the defaults say where it says nothing itself.
     pub options: Options,
+    /// Whether it says its `snat` itself.
+    pub own_snat: bool,
     /// The codes that this forward keeps quiet.
     pub silence: Vec<Code>,
 }
@@ -219,23 +221,9 @@ fn decode_forward(node: &Node, defaults: &Options, problems: &mut Vec<Problem>) 
     if let Some(node) = fields.required("target", problems) {
         forward.target = decode_target(node, problems);
     }
-    if fields.get("snat").is_some() {
-        check_own_snat(&forward, problems);
-    }
+    forward.own_snat = fields.get("snat").is_some();
     forward.silence = decode_silence(&fields, Code::can_be_silenced, problems);
     forward
-}
-
-/// What the defaults say is for forwards of both families, what a forward says for itself.
-fn check_own_snat(forward: &WrittenForward, problems: &mut Vec<Problem>) {
-    if let (Some(snat), Some(target)) = (&forward.options.snat, &forward.target) {
-        let first = &target.destinations[0];
-        let family = Family::of(first.value.address);
-        if snat.value.of(family).is_none() {
-            let kind = ProblemKind::NoSnat { family };
-            problems.push(Problem::new(snat.span.clone(), kind));
-        }
-    }
 }
 
 fn decode_silence(

@@ -81,10 +81,12 @@ impl ProblemKind {
             ProblemKind::InvalidSnat { text } if text.starts_with(|c: char| c.is_alphabetic()) => {
                 did_you_mean(text, &["masquerade", "none"])
             }
-            ProblemKind::NoBrackets { text } if text.parse::<std::net::IpAddr>().is_ok() => {
-                format!("write `\"[{text}]\"`; a port goes behind the bracket")
+            ProblemKind::NoBrackets { .. } => {
+                "put brackets around the address, the port behind them: `\"[fd00::10]:80\"`".into()
             }
-            ProblemKind::NoBrackets { .. } => "write IPv6 as `\"[fd00::10]:80\"`".into(),
+            ProblemKind::InvalidNet { text } if has_leading_zero(&text.replace('/', ".")) => {
+                "write it without leading zeros: iptables reads them as octal".into()
+            }
             ProblemKind::InvalidNet { .. } => "write it as `198.51.100.0/24`, or an address alone".into(),
             ProblemKind::HostBits { net } => {
                 format!("write `{}`, or `{}` for the one address", net.trunc(), net.addr())

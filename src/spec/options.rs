@@ -358,15 +358,10 @@ fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Limits> {
     let reject = fields
         .get("reject")
         .and_then(|node| yes_or_no(node, "reject", problems));
-    if fields.get("burst").is_some() && fields.get("max_connections").is_some() {
-        fields.required("new_per_second", problems)?;
-    }
-    let said = |key: &&&str| fields.get(key).is_some();
-    let limited = ["new_per_second", "max_connections"];
-    if limited.iter().find(said).is_none() && known.iter().find(said).is_some() {
-        let (key, place) = ("new_per_second", "`limits`");
-        let kind = ProblemKind::MissingKey { key, place };
-        problems.push(Problem::new(node.span.clone(), kind));
+    let said = |key: &str| fields.get(key).is_some();
+    // How is nothing without how much, and a burst without a rate.
+    if said("burst") || ((said("per") || said("reject")) && !said("max_connections")) {
+        fields.required("new_per_second", problems);
     }
     if rate.is_none() && max_connections.is_none() {
         return None;

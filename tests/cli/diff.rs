@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{BROKEN, SOUND, folder, nvactl, said};
+use crate::{BOTH, BROKEN, SOUND, folder, nvactl, said};
 
 const OLD: &str = "\
 firewall: {interface: eth0, snat: 10.3.0.4}
@@ -379,13 +379,6 @@ fn nothing_breaks_out_of_the_markdown() {
         "{rules}"
     );
 }
-
-const BOTH: &str = r#"
-firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
-forwards:
-  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
-  - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
-"#;
 
 #[test]
 fn both_families_are_compared_with_a_spec_and_one_with_a_rules_file() {

@@ -45,6 +45,14 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder can be made")
 }
 
+/// A forward of each family.
+const BOTH: &str = r#"
+firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
+"#;
+
 const SOUND: &str = "\
 firewall:
   interface: eth0

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Stdio};
 
-use crate::{BROKEN, SOUND, folder, nvactl, said};
+use crate::{BOTH, BROKEN, SOUND, folder, nvactl, said};
 
 #[test]
 fn nothing_goes_to_standard_output_unless_the_spec_is_sound() {
@@ -255,13 +255,6 @@ fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
         "{told}"
     );
 }
-
-const BOTH: &str = r#"
-firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: "fd00:3::4"}}
-forwards:
-  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
-  - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
-"#;
 
 #[test]
 fn each_family_is_rendered_by_itself() {

@@ -85,6 +85,7 @@ on_both_backends! {
     scenarios::ranges,
     scenarios::masquerade_hides_the_client,
     scenarios::what_forwards_share_and_say_for_themselves,
+    scenarios::the_example_of_everything_is_loaded_as_it_is_planned,
     scenarios::a_listen_address_goes_before_all,
     scenarios::the_snat_address_is_the_one_given,
     matrix::each_way_to_forward_works,

@@ -185,6 +185,15 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", "10.4.0.5"));
 }
 
+pub fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.apply(&example("everything.yaml"));
+    let again = lab.nvactl_with(&["apply", "-"], &example("everything.yaml"));
+    assert!(again.stdout.contains("no changes"), "{again:?}");
+    let removed = lab.nvactl(&["remove"]);
+    assert!(removed.stderr.contains("forwards end"), "{removed:?}");
+}
+
 /// Both protocols of one listener, a source of a range, and what is switched off.
 pub fn what_forwards_share_and_say_for_themselves(backend: Backend) {
     let lab = Lab::one_nic(backend);
