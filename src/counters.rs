@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{ADMIT, FORWARD, PREROUTING};
+use crate::plan::{ADMIT, Hook};
 use crate::rule::{Match, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
@@ -53,8 +53,8 @@ impl Counters {
         self.0.entry((table, chain)).or_default().push(count);
     }
 
-    fn of(&self, table: TableName, chain: &str) -> &[Count] {
-        let counts = self.0.get(&(table, ChainName::from(chain)));
+    fn of(&self, table: TableName, chain: &ChainName) -> &[Count] {
+        let counts = self.0.get(&(table, chain.clone()));
         counts.map_or(&[], Vec::as_slice)
     }
 
@@ -62,13 +62,14 @@ impl Counters {
     /// the nat table sees no other packets of a connection.
     #[must_use]
     pub fn new_connections<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
-        let chain = ruleset.chain(TableName::Nat, &ChainName::from(PREROUTING));
-        let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
-        let counts = self.of(TableName::Nat, PREROUTING);
         let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
-        for (rule, count) in rules.iter().zip(counts) {
-            if let Some(key) = key_of(rule) {
-                by_key.entry(key).or_default().add(*count);
+        let holding = |name: &ChainName| Hook::of(name) == Some(Hook::Arriving);
+        let chains = ruleset.tables.get(&TableName::Nat).into_iter().flatten();
+        for (name, chain) in chains.filter(|(name, _)| holding(name)) {
+            for (rule, count) in chain.rules.iter().zip(self.of(TableName::Nat, name)) {
+                if let (Some(key), Some(Target::Dnat { .. })) = (key_of(rule), &rule.target) {
+                    by_key.entry(key).or_default().add(*count);
+                }
             }
         }
         by_key
@@ -83,7 +84,7 @@ impl Counters {
         let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
         let admitting = |name: &ChainName| name.as_str().starts_with(ADMIT);
         for (table, name, chain) in ruleset.chains().filter(|(_, name, _)| admitting(name)) {
-            for (rule, count) in chain.rules.iter().zip(self.of(table, name.as_str())) {
+            for (rule, count) in chain.rules.iter().zip(self.of(table, name)) {
                 let Some(key) = key_of(rule) else { continue };
                 let passage = by_key.entry(key).or_default();
                 let limits = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
@@ -106,7 +107,8 @@ impl Counters {
     /// What went through the rule for known connections, of all forwards together.
     #[must_use]
     pub fn established(&self) -> Count {
-        let first = self.of(TableName::Filter, FORWARD).first();
+        let own = ChainName::from(Hook::Passing.own());
+        let first = self.of(Hook::Passing.table(), &own).first();
         first.copied().unwrap_or_default()
     }
 }

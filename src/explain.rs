@@ -1,13 +1,13 @@
 //! The plan in plain words, in the order of a packet's way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::limit::Whose;
 use crate::line::Line;
 use crate::net::{Family, Host};
-use crate::plan::{ALLOW, DENY, FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
-use crate::rule::{DnatPorts, Match, Rule, Target};
+use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
+use crate::rule::{Conntrack, DnatPorts, Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Firewall, Forward, ForwardSet, Snat};
 use crate::unplan::{Key, key_of};
@@ -32,14 +32,9 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
         .map(|forward| ((forward.name.as_str(), forward.protocol), forward))
         .collect();
     let mut steps = Vec::new();
-    for (table, builtin, own) in [
-        (TableName::Nat, ChainName::Prerouting, PREROUTING),
-        (TableName::Nat, ChainName::Output, OUTPUT),
-        (TableName::Filter, ChainName::Forward, FORWARD),
-        (TableName::Nat, ChainName::Postrouting, POSTROUTING),
-    ] {
-        let own = ChainName::from(own);
-        for name in [&builtin, &own].into_iter().chain(beside(&planned, table)) {
+    for hook in Hook::ALL {
+        let (table, builtin) = (hook.table(), hook.builtin());
+        for name in in_order(&planned, hook) {
             let rules = planned
                 .chain(table, name)
                 .map_or(&[][..], |chain| &chain.rules);
@@ -47,10 +42,13 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
                 let forward = key_of(rule).and_then(|key| forwards.get(&key));
                 let note = match forward {
                     None if name.is_builtin() => jump(&builtin).to_owned(),
-                    None if *name != own => of_chain(name, rule),
-                    None => "packets of known connections pass at once, replies included, \
-                             whoever accepted the connection"
-                        .to_owned(),
+                    None if *rule == accept_known() => {
+                        "packets of known connections pass at once, replies included, \
+                         whoever accepted the connection"
+                            .to_owned()
+                    }
+                    None if Hook::of(name).is_some() || name.as_str() == OF_MARKED => common(rule),
+                    None => of_chain(name, rule),
                     Some(forward) => note(&builtin, rule, forward),
                 };
                 steps.push(Step {
@@ -77,11 +75,65 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
     steps
 }
 
-/// The chains of lists and logs, which the ones of the hooks lead to.
-fn beside(planned: &Ruleset, table: TableName) -> impl Iterator<Item = &ChainName> {
-    let chains = planned.tables.get(&table).into_iter().flatten();
-    let names = chains.map(|(name, _)| name).filter(|name| name.is_own());
-    names.filter(|name| ![FORWARD, PREROUTING, POSTROUTING, OUTPUT].contains(&name.as_str()))
+/// The chains of a hook in the order in which they are led to, each once.
+fn in_order(planned: &Ruleset, hook: Hook) -> Vec<&ChainName> {
+    let Some(chains) = planned.tables.get(&hook.table()) else {
+        return Vec::new();
+    };
+    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut next = vec![hook.builtin()];
+    while let Some(name) = next.pop() {
+        if let Some((name, chain)) = chains.get_key_value(&name)
+            && seen.insert(name)
+        {
+            order.push(name);
+            let further = chain.rules.iter().rev().filter_map(Rule::leads_to);
+            next.extend(further.cloned());
+        }
+    }
+    order
+}
+
+/// A rule of no forward in particular, in a chain that leads to theirs or stands in for them.
+fn common(rule: &Rule) -> String {
+    let words = match &rule.target {
+        Some(Target::SetConnmark(mark)) if *mark == MARKED => {
+            "a new connection is marked, in case a forward takes it that has no options of its own"
+        }
+        Some(Target::SetConnmark(_)) => "the mark ends here",
+        Some(Target::Accept) if rule.matches.contains(&Match::Connmark(MARKED)) => {
+            "what is still marked, a forward without options of its own has sent on: it passes \
+             without asking for it again"
+        }
+        Some(Target::Jump(chain)) if chain.as_str() == OF_MARKED => {
+            "what is still marked leaves as such forwards have it"
+        }
+        Some(Target::Jump(_) | Target::Goto(_)) => {
+            let place = sent_to(rule);
+            return format!("what was sent to {place}: on to the forwards that listen there");
+        }
+        _ => "with the source that the firewall gives",
+    };
+    words.to_owned()
+}
+
+/// Where packets were sent that a rule of a tree takes further.
+fn sent_to(rule: &Rule) -> String {
+    let place = rule.matches.iter().find_map(|condition| match condition {
+        Match::Destination(net) => Some(net.to_string()),
+        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+            Some(format!("the ports {}", (*destination)?))
+        }
+        Match::Conntrack(Conntrack {
+            original_destination: net,
+            original_destination_port: ports,
+            ..
+        }) => net
+            .map(|net| net.to_string())
+            .or(ports.map(|ports| format!("the ports {ports}"))),
+        _ => None,
+    });
+    place.unwrap_or_else(|| "any address".to_owned())
 }
 
 fn jump(builtin: &ChainName) -> &'static str {
@@ -140,6 +192,9 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
         format!(" that came in by {ingress}")
     });
     match (builtin, &rule.target) {
+        (_, Some(Target::SetConnmark(_))) => {
+            format!("{name}: it has options of its own, so the mark ends here")
+        }
         (_, Some(Target::Dnat { address, ports: to })) => {
             let place = match listen.address {
                 Some(address) => format!("{address}"),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::net::{Interface, PortRange, Protocol};
 use crate::parse;
+use crate::plan::MARKED;
 use crate::rule::{Conntrack, CtState, Match, Rule};
 use crate::token::Token;
 
@@ -85,6 +86,8 @@ impl Packet<'_> {
             }
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
             Match::DestinationIsLocal => self.local,
+            // What nvactl's own mark lets pass, the forward's rules behind let pass as well.
+            Match::Connmark(mark) => (*mark == MARKED).then_some(false),
             // Chance, and what came before, decide.
             Match::Confirmed
             | Match::Probability(_)
@@ -120,7 +123,7 @@ impl Packet<'_> {
         let range = asked.original_destination_port;
         all([
             Some(asked.states.is_empty() || self.is_in(&asked.states)),
-            address.map_or(Some(true), |asked| among(destinations, |ip| *ip == asked)),
+            address.map_or(Some(true), |asked| among(destinations, |ip| asked.contains(ip))),
             range.map_or(Some(true), |range| covers(range, ports)),
         ]
         .into_iter())

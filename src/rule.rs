@@ -93,6 +93,8 @@ pub enum Match {
     ConnLimit(ConnLimit),
     /// `-m limit`
     Limit(Limit),
+    /// `-m connmark`: the connection has this mark.
+    Connmark(Mark),
     /// `-m comment`; the kernel keeps at most 255 bytes.
     Comment(Box<str>),
     /// What nvactl does not interpret, negations included, word for word.
@@ -108,8 +110,9 @@ pub enum Match {
 pub struct Conntrack {
     /// `--ctstate`, any of these; in the order of [`CtState`]. Empty: not asked.
     pub states: Vec<CtState>,
-    /// `--ctorigdst`: where the connection's first packet was sent, before any DNAT.
-    pub original_destination: Option<IpAddr>,
+    /// `--ctorigdst`: where the connection's first packet was sent, before any DNAT. A single
+    /// address is spelled without its length.
+    pub original_destination: Option<IpNet>,
     /// `--ctorigdstport`: the port it was sent to, before any DNAT.
     pub original_destination_port: Option<PortRange>,
 }
@@ -126,6 +129,14 @@ impl Conntrack {
             ..Self::default()
         }
     }
+}
+
+/// Some of the bits of a connection's mark, and what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mark {
+    pub value: u32,
+    /// The bits that are meant.
+    pub mask: u32,
 }
 
 /// How likely something is, as the kernel holds it: in parts of 2^31.
@@ -233,6 +244,8 @@ pub enum Target {
     },
     /// Drops the packet and says so to its sender.
     Reject(RejectWith),
+    /// `CONNMARK`: gives the connection this mark, its other bits unchanged; the walk goes on.
+    SetConnmark(Mark),
     /// What nvactl does not interpret: the target's name, then its options, word for word.
     Other(Vec<Token>),
 }
@@ -251,6 +264,7 @@ impl Target {
             Target::Masquerade => "MASQUERADE",
             Target::Log { .. } => "LOG",
             Target::Reject(_) => "REJECT",
+            Target::SetConnmark(_) => "CONNMARK",
             Target::Other(words) => words.first().map_or("", Token::spelled),
         }
     }
@@ -352,6 +366,7 @@ impl fmt::Display for Match {
             Match::HashLimit(limit) => write!(f, "-m hashlimit {limit}"),
             Match::ConnLimit(limit) => write!(f, "-m connlimit {limit}"),
             Match::Limit(limit) => write!(f, "-m limit {limit}"),
+            Match::Connmark(mark) => write!(f, "-m connmark --mark {mark}"),
             Match::Comment(text) => write!(f, "-m comment --comment {}", Token::quoting(text)),
             Match::Other(words) => write_words(f, words),
         }
@@ -365,7 +380,11 @@ impl fmt::Display for Conntrack {
             f.write_str(state.as_str())?;
         }
         if let Some(address) = self.original_destination {
-            write!(f, " --ctorigdst {address}")?;
+            if address.prefix_len() == address.max_prefix_len() {
+                write!(f, " --ctorigdst {}", address.addr())?;
+            } else {
+                write!(f, " --ctorigdst {address}")?;
+            }
         }
         if let Some(ports) = self.original_destination_port {
             write!(f, " --ctorigdstport {}", Colon(ports))?;
@@ -397,12 +416,19 @@ impl fmt::Display for Target {
                 let (_, word) = RejectWith::ALL[*with as usize];
                 write!(f, "-j REJECT --reject-with {word}")
             }
+            Target::SetConnmark(mark) => write!(f, "-j CONNMARK --set-xmark {mark}"),
             Target::Other(words) => {
                 f.write_str("-j ")?;
                 write_words(f, words)
             }
             simple => write!(f, "-j {}", simple.name()),
         }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}/{:#x}", self.value, self.mask)
     }
 }
 

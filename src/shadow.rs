@@ -7,7 +7,7 @@ use crate::line::Line;
 use crate::net::{Family, Interface, PortRange};
 use crate::network::Links;
 use crate::packet::{Packet, Tracked};
-use crate::plan::{FORWARD, POSTROUTING, PREROUTING};
+use crate::plan::Hook;
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Destination, Forward, Snat};
@@ -253,16 +253,16 @@ fn found<'r>(ruleset: &'r Ruleset, forward: &Forward, packets: &Packets<'_>) -> 
     let hooks = [
         (Raw, Prerouting, None, &first, false),
         (Mangle, Prerouting, None, arriving, false),
-        (Nat, Prerouting, Some(PREROUTING), arriving, false),
+        (Nat, Prerouting, Some(Hook::Arriving), arriving, false),
         (Mangle, Forward, None, passing, false),
-        (Filter, Forward, Some(FORWARD), passing, false),
+        (Filter, Forward, Some(Hook::Passing), passing, false),
         (Security, Forward, None, passing, false),
         (Mangle, Postrouting, None, leaving, false),
-        (Nat, Postrouting, Some(POSTROUTING), leaving, false),
+        (Nat, Postrouting, Some(Hook::Leaving), leaving, false),
         (Raw, Prerouting, None, &first_answer, true),
         (Mangle, Prerouting, None, answer, true),
         (Mangle, Forward, None, returning, true),
-        (Filter, Forward, Some(FORWARD), returning, true),
+        (Filter, Forward, Some(Hook::Passing), returning, true),
         (Security, Forward, None, returning, true),
         (Mangle, Postrouting, None, &home, true),
     ];
@@ -276,7 +276,7 @@ fn found<'r>(ruleset: &'r Ruleset, forward: &Forward, packets: &Packets<'_>) -> 
             continue;
         };
         let drops = body.policy == Some(Policy::Drop);
-        let until = until.map(ChainName::from);
+        let until = until.map(|hook| ChainName::from(hook.own()));
         let walked = walk(ruleset, table, chain, packet, until.as_ref());
         for decider in &walked.deciders {
             let target = decider.rule.target.as_ref();
@@ -370,13 +370,14 @@ fn put_in<'r>(
         chain.is_some_and(|chain| chain.rules.contains(decider.rule))
     };
     let mut found = Vec::new();
-    for (table, own, packet, reply) in [
-        (TableName::Nat, PREROUTING, &packets.arriving, false),
-        (TableName::Filter, FORWARD, &packets.passing, false),
-        (TableName::Nat, POSTROUTING, &packets.leaving, false),
-        (TableName::Filter, FORWARD, &packets.returning, true),
+    for (hook, packet, reply) in [
+        (Hook::Arriving, &packets.arriving, false),
+        (Hook::Passing, &packets.passing, false),
+        (Hook::Leaving, &packets.leaving, false),
+        (Hook::Passing, &packets.returning, true),
     ] {
-        let walked = walk(ruleset, table, &ChainName::from(own), packet, None);
+        let (table, own) = (hook.table(), ChainName::from(hook.own()));
+        let walked = walk(ruleset, table, &own, packet, None);
         let others = walked
             .deciders
             .iter()

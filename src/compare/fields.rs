@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use super::FieldChange;
 use crate::limit::PerSecond;
+use crate::net::Family;
 use crate::spec::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
 
 /// What changes from one forward to another, by the key of a spec that says it.
@@ -105,6 +106,16 @@ impl Way {
             Way::Ingress => list(&forward.ingress),
             Way::Egress => forward.egress.to_string(),
             Way::Snat => forward.snat.to_string(),
+        }
+    }
+
+    /// What the firewall has here for forwards of a family, if anything.
+    pub fn of_firewall(self, set: &ForwardSet, family: Family) -> Option<String> {
+        let firewall = &set.firewall;
+        match self {
+            Way::Ingress => Some(list(&firewall.ingress)),
+            Way::Egress => Some(firewall.egress.to_string()),
+            Way::Snat => firewall.snat.of(family).map(|snat| snat.to_string()),
         }
     }
 

@@ -12,11 +12,11 @@ use serde::Serialize;
 use crate::diff;
 use crate::line::Line;
 use crate::net::{Family, Protocol};
-use crate::plan::plan;
+use crate::plan::{layout, plan};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Forward, ForwardPolicy, ForwardSet};
-use crate::unplan::{Key, key_of, name_of, unplan};
+use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
+use crate::unplan::{Key, key_of, layout_of, name_of, unplan};
 
 /// What leads from one ruleset to another; README documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,7 +108,11 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
+    comparison.firewall.extend(layout_change(have, want, family));
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
+    if let (Some(held), Some(Layout::Tree)) = (&held, layout_of(have)) {
+        comparison.compare_common(held, want, family);
+    }
     comparison.drift = drift(have, &plan(&expected, family), family);
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
     comparison.reordered = comparison.firewall.is_empty()
@@ -259,6 +263,19 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    /// What a tree says of the firewall itself changes even where every forward says otherwise.
+    fn compare_common(&mut self, held: &ForwardSet, want: &ForwardSet, family: Family) {
+        for field in WAY {
+            let known = self.firewall.iter().any(|change| change.field == field.name());
+            let words = |set| field.of_firewall(set, family);
+            if let (false, Some(from), Some(to)) = (known, words(held), words(want)) {
+                self.firewall.extend(change(field.name(), &from, &to));
+            }
+        }
+    }
+}
+
 fn key(forward: &Forward) -> Key<'_> {
     (forward.name.as_str(), forward.protocol)
 }
@@ -364,6 +381,12 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
     sets.then(|| change(name, policy.as_str(), Policy::Drop.as_str()))?
 }
 
+/// All rules stand elsewhere then, but do the same.
+fn layout_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<FieldChange> {
+    let layouts = (layout_of(have)?, layout(want, family));
+    change("layout", layouts.0.as_str(), layouts.1.as_str())
+}
+
 /// A rule and where it stands.
 pub type Place<'r> = (TableName, &'r ChainName, &'r Rule);
 
@@ -379,6 +402,24 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
         }
     }
     by_key
+}
+
+/// The rules of nvactl's that are no forward's own, as far as the live ones lack them.
+#[must_use]
+pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
+    let mut gone = Vec::new();
+    // Nothing of nvactl's is there: that is no drift.
+    if live.chains().all(|(_, name, _)| !name.is_own()) {
+        return gone;
+    }
+    for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_own()) {
+        let rules = live.chain(table, name).map_or(&[][..], |chain| &chain.rules);
+        let rules: BTreeSet<&Rule> = rules.iter().collect();
+        let common = chain.rules.iter().filter(|rule| key_of(rule).is_none());
+        let missing = common.filter(|rule| !rules.contains(rule));
+        gone.extend(missing.map(|rule| (table, name, rule)));
+    }
+    gone
 }
 
 /// The lines in which nvactl's part of `have` differs from the plan of `expected`.

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop};
 use crate::backend::{Backend, iptables as plain};
-use crate::compare::{DriftKind, POLICY, POLICY_V6, compare, rules_by_key};
+use crate::compare::{DriftKind, POLICY, POLICY_V6, compare, gone, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
 use crate::native::{Fate, Hook, NativeChain};
 use crate::net::{Family, Protocol};
 use crate::packet::Packet;
-use crate::plan::plan;
+use crate::plan::{self, OF_MARKED, accept_known};
 use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows, ways};
 use crate::spec::Forward;
-use crate::unplan::{Key, name_of};
+use crate::unplan::{Key, name_of, plan_as};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(backend(case));
-    let planned = plan(case.set, case.family);
+    let planned = plan_as(case.facts.live, case.set, case.family);
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
     foreign_rules(case, checks);
@@ -93,11 +93,13 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             let (table, chain, rule) = *place;
             let hop = match (table, &rule.target) {
                 (TableName::Filter, _) => Hop::ForwardRule,
-                (_, Some(Target::Dnat { .. })) => Hop::DnatRule,
+                (_, Some(Target::Dnat { .. } | Target::SetConnmark(_))) => Hop::DnatRule,
                 _ => Hop::SnatRule,
             };
             let loaded = have.get(&key).is_some_and(|places| places.contains(place));
+            let exempts = matches!(rule.target, Some(Target::SetConnmark(_)));
             let check = match (loaded, hop) {
+                (true, Hop::DnatRule) if exempts => continue,
                 (true, Hop::DnatRule) => {
                     translated(packets(&new, key), packets(&refused, key), hop)
                 }
@@ -132,6 +134,9 @@ fn translated(new: u64, refused: u64, hop: Hop) -> Check {
 fn missing(case: &Case<'_>, forward: &Forward, chain: &ChainName, rule: &Rule, hop: Hop) -> String {
     let line = Line::Append(chain, rule);
     let so = match hop {
+        Hop::DnatRule if matches!(rule.target, Some(Target::SetConnmark(_))) => {
+            "its packets pass as those of forwards without options of their own"
+        }
         Hop::DnatRule => "its packets are not sent on to the target",
         Hop::ForwardRule => "its packets are not accepted on their way to the target",
         _ => "the target sees the client's own address, and answers past this machine",
@@ -363,10 +368,26 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let apply = case.apply.as_str();
     let before = checks.len();
     // The forwards' own rules have hops of their own.
-    let nameless = of(DriftKind::TakenOut).find(|drift| drift.forward.is_none() && drift.is_rule());
-    if let Some(drift) = nameless {
-        let gone = format!("`{}` is not loaded: replies are not accepted", drift.line);
-        checks.push(Hop::OwnChains.fail(gone).fix(apply));
+    // Each such rule would be a line: the gravest is told.
+    let gone = gone(case.facts.live, planned);
+    let gravest = gone.iter().min_by_key(|(_, chain, rule)| gravity(chain, rule));
+    if let Some((_, chain, rule)) = gravest {
+        let line = Line::Append(chain, rule);
+        let check = match gravity(chain, rule) {
+            Gravity::Replies => {
+                Hop::OwnChains.fail(format!("`{line}` is not loaded: replies are not accepted"))
+            }
+            Gravity::Way => Hop::OwnChains.fail(format!(
+                "`{line}` is not loaded: the forwards behind it are not reached"
+            )),
+            Gravity::List => {
+                Hop::OwnChains.fail(format!("`{line}` is not loaded, of a list in the spec"))
+            }
+            Gravity::Shortcut => Hop::OwnChains.warn(format!(
+                "`{line}` is not loaded, which saves new connections a longer way"
+            )),
+        };
+        checks.push(check.fix(apply));
     }
     if of(DriftKind::PutIn).next().is_some() {
         for forward in &case.asked {
@@ -409,6 +430,25 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             .fix(apply),
         _ => Hop::OwnChains.ok("nothing has been put into nvactl's chains, or taken out"),
     });
+}
+
+/// What is lost with a rule that is no forward's own; the gravest first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Gravity {
+    Replies,
+    Way,
+    List,
+    Shortcut,
+}
+
+fn gravity(chain: &ChainName, rule: &Rule) -> Gravity {
+    let of_marked = |chain: &ChainName| chain.as_str() == OF_MARKED;
+    match rule.leads_to() {
+        _ if *rule == accept_known() => Gravity::Replies,
+        _ if plan::Hook::of(chain).is_none() && !of_marked(chain) => Gravity::List,
+        Some(next) if !of_marked(next) => Gravity::Way,
+        _ => Gravity::Shortcut,
+    }
 }
 
 /// Behind nvactl's they take nothing from it, but open what it does not mean to.

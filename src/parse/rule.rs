@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use crate::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
 use crate::net::{Port, PortRange};
 use crate::rule::{
-    Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Match, Probability, RejectWith, Rule,
-    Target,
+    Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Mark, Match, Probability, RejectWith,
+    Rule, Target,
 };
 use crate::ruleset::ChainName;
 use crate::token::Token;
@@ -63,6 +63,7 @@ fn read_extension(name: &str, options: &[&str], words: &[Token]) -> Option<Targe
             let (with, _) = RejectWith::ALL.iter().find(|(_, word)| word == with)?;
             Target::Reject(*with)
         }
+        ("CONNMARK", ["--set-xmark", mark]) => Target::SetConnmark(read_mark(mark)?),
         ("LOG", ["--log-prefix", _, level @ ..]) => Target::Log {
             prefix: words.get(1)?.value().into(),
             level: match level {
@@ -198,6 +199,7 @@ fn read_match(words: &[Token]) -> Option<Match> {
             most: parsed(most)?,
             mask: parsed(mask)?,
         }),
+        ["-m", "connmark", "--mark", mark] => Match::Connmark(read_mark(mark)?),
         ["-m", "limit", "--limit", rate] => Match::Limit(Limit::read(rate, None)?),
         ["-m", "limit", "--limit", rate, "--limit-burst", burst] => {
             Match::Limit(Limit::read(rate, Some(burst))?)
@@ -247,8 +249,8 @@ fn read_conntrack(options: &[&str]) -> Option<Conntrack> {
                 };
                 rest
             }
-            ["--ctorigdst", address, rest @ ..] => {
-                set(&mut conntrack.original_destination, parsed(address)?, rest)?
+            ["--ctorigdst", net, rest @ ..] => {
+                set(&mut conntrack.original_destination, read_net(net)?, rest)?
             }
             ["--ctorigdstport", ports, rest @ ..] => set(
                 &mut conntrack.original_destination_port,
@@ -301,6 +303,13 @@ fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
 /// `0x00000001`
 fn read_hex(word: &str) -> Option<u32> {
     u32::from_str_radix(word.strip_prefix("0x")?, 16).ok()
+}
+
+/// `0x1/0xff`; without a mask all bits are meant, which nvactl never plans.
+fn read_mark(word: &str) -> Option<Mark> {
+    let (value, mask) = word.split_once('/')?;
+    let (value, mask) = (read_hex(value)?, read_hex(mask)?);
+    Some(Mark { value, mask })
 }
 
 /// Sets what is not set yet and goes on with `rest`; an option given twice is not interpreted.

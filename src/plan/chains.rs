@@ -120,7 +120,7 @@ impl Chains {
 
     /// Makes a chain that holds these rules.
     pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
-        let name = ChainName::from(format!("{prefix}{}", digest(&rules)).as_str());
+        let name = ChainName::from(format!("{prefix}{}", digest(rules.iter().map(Rule::to_string))).as_str());
         self.made.insert(name.clone(), rules);
         name
     }
@@ -154,7 +154,7 @@ fn halves(nets: &[IpNet]) -> (&[IpNet], &[IpNet]) {
 }
 
 /// The narrowest network that all of these are in.
-fn common(nets: &[IpNet]) -> IpNet {
+pub(super) fn common(nets: &[IpNet]) -> IpNet {
     let (first, last) = (nets[0], nets[nets.len() - 1]);
     // In order, so what the first and the last have in common all have.
     let bits = (0..first.prefix_len().min(last.prefix_len()))
@@ -164,7 +164,7 @@ fn common(nets: &[IpNet]) -> IpNet {
 }
 
 /// The network of so many bits that a network lies in.
-fn upto(net: IpNet, bits: u8) -> IpNet {
+pub(super) fn upto(net: IpNet, bits: u8) -> IpNet {
     let bits = bits.min(net.prefix_len());
     IpNet::new(net.addr(), bits).map_or(net, |wider| wider.trunc())
 }
@@ -190,12 +190,12 @@ fn decided(target: Target) -> Rule {
     Rule::new(tcp.then_some(Match::Protocol(Protocol::Tcp)), target)
 }
 
-/// 60 bits of FNV-1a over the rules' text (<http://www.isthe.com/chongo/tech/comp/fnv/>), in 15
+/// 60 bits of FNV-1a over some lines of text (<http://www.isthe.com/chongo/tech/comp/fnv/>), in 15
 /// digits: as long as a chain's name can be, and the same on every machine.
-fn digest(rules: &[Rule]) -> String {
+pub(super) fn digest(lines: impl IntoIterator<Item = String>) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for rule in rules {
-        for byte in rule.to_string().bytes().chain([b'\n']) {
+    for line in lines {
+        for byte in line.bytes().chain([b'\n']) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

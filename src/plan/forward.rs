@@ -6,7 +6,7 @@ use super::chains::{ADMIT, Chains, Refusal, log_line};
 use crate::limit::{ConnLimit, HashLimit, Whose};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
-use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, Sources, TargetPorts};
+use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.
@@ -35,12 +35,20 @@ fn each_destination(forward: &Forward) -> impl Iterator<Item = (usize, &Destinat
     forward.target.destinations.iter().enumerate()
 }
 
-fn dnat(
+/// What is sent to the forward's listener, by the interface it came in by.
+pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
+    let by = |ingress: &Interface| Match::Ingress(ingress.clone());
+    forward.entrances().map(move |ingress| {
+        let sent = sent(forward, [by(ingress)]);
+        sent.chain([comment(forward)]).collect()
+    })
+}
+
+/// The conditions of what is sent to the forward's listener.
+fn sent(
     forward: &Forward,
     apart: impl IntoIterator<Item = Match>,
-    n: usize,
-    to: &Destination,
-) -> Rule {
+) -> impl Iterator<Item = Match> {
     let listen = forward.listen;
     let on_address = listen.address.map(|ip| Match::Destination(IpNet::from(ip)));
     // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind
@@ -49,11 +57,21 @@ fn dnat(
         .address
         .is_none()
         .then_some(Match::DestinationIsLocal);
-    let matches = on_address
+    on_address
         .into_iter()
         .chain(apart)
         .chain(transport(forward.protocol, listen.ports, false))
         .chain(on_any)
+}
+
+fn dnat(
+    forward: &Forward,
+    apart: impl IntoIterator<Item = Match>,
+    n: usize,
+    to: &Destination,
+) -> Rule {
+    let listen = forward.listen;
+    let matches = sent(forward, apart)
         .chain(share(forward, n))
         .chain([comment(forward)]);
     let ports = match to.ports {
@@ -95,12 +113,7 @@ fn as_u32(n: usize) -> u32 {
 /// that knows whom and how much it takes. Only what is this forward's goes there: others translate
 /// for the same port, too.
 pub fn admit<'f>(forward: &'f Forward, chains: &mut Chains) -> impl Iterator<Item = Rule> + 'f {
-    let logs = forward
-        .log
-        .as_ref()
-        .is_some_and(|log| log.connections.accepted());
-    let plain = forward.sources == Sources::default() && forward.limits.is_none() && !logs;
-    let target = if plain {
+    let target = if forward.admits_all() {
         Target::Accept
     } else {
         let rules = admission(forward, chains);
@@ -197,13 +210,7 @@ fn accept_new(forward: &Forward, ingress: &Interface, to: &Destination, target: 
 
 /// With which source a connection leaves.
 pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
-    let target = match forward.snat {
-        Snat::Addresses(range) => Target::Snat(range),
-        Snat::Masquerade => Target::Masquerade,
-        // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
-        // machine, hides the client after all.
-        Snat::Client => Target::Accept,
-    };
+    let target = source(forward.snat);
     let each = forward.target.destinations.iter();
     each.map(move |to| {
         let way = [
@@ -218,9 +225,20 @@ pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
     })
 }
 
+/// What gives a connection its source.
+pub(super) fn source(snat: Snat) -> Target {
+    match snat {
+        Snat::Addresses(range) => Target::Snat(range),
+        Snat::Masquerade => Target::Masquerade,
+        // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
+        // machine, hides the client after all.
+        Snat::Client => Target::Accept,
+    }
+}
+
 /// `syn` keeps out a TCP packet without a known connection that does not open one: conntrack calls
 /// it NEW too (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
-fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
+pub(super) fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
     let (source, destination) = (None, Some(ports));
     let module = match protocol {
         Protocol::Tcp => Match::Tcp {
@@ -240,7 +258,7 @@ fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
 fn came_by_listener(forward: &Forward) -> Match {
     Match::Conntrack(Conntrack {
         states: vec![CtState::Dnat],
-        original_destination: forward.listen.address,
+        original_destination: forward.listen.address.map(IpNet::from),
         original_destination_port: Some(forward.listen.ports),
     })
 }

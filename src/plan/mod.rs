@@ -22,78 +22,116 @@
 //!
 //! The same order of forwards holds in all three: listeners for one address stand before those for
 //! all addresses, which would take their packets; otherwise the file's order.
+//!
+//! So much for the flat layout. The rules of many forwards are the same, but stand in a tree of chains
+//! (`tree`), and most new connections walk only the first of its three (`marked`).
 
 mod chains;
 mod forward;
+mod hook;
+mod marked;
+mod tree;
+
+use std::collections::BTreeMap;
 
 use chains::Chains;
 pub(crate) use chains::{ADMIT, ALLOW, DENY};
+pub use hook::{Hook, jumps_from};
+use marked::Common;
+pub(crate) use marked::{MARKED, OF_MARKED};
+use tree::{Part, Tree};
 
 use crate::net::Family;
 use crate::rule::{Conntrack, CtState, Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Forward, ForwardPolicy, ForwardSet};
+use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
 
-pub const FORWARD: &str = "NVACTL-FORWARD";
-pub const PREROUTING: &str = "NVACTL-PREROUTING";
-pub const OUTPUT: &str = "NVACTL-OUTPUT";
-pub const POSTROUTING: &str = "NVACTL-POSTROUTING";
+/// With more rules that translate than these the plan is a tree, if the spec does not say: mostly one
+/// a forward, and one for each further pod or interface.
+const MOST_FLAT: usize = 128;
 
-/// The chains that nvactl fills, the table each is in, and the built-in chain that jumps to it.
-const CHAINS: [(TableName, ChainName, &str); 4] = [
-    (TableName::Filter, ChainName::Forward, FORWARD),
-    (TableName::Nat, ChainName::Prerouting, PREROUTING),
-    (TableName::Nat, ChainName::Postrouting, POSTROUTING),
-    (TableName::Nat, ChainName::Output, OUTPUT),
-];
-
-/// Whether nvactl's jumps stand in this chain, so that every jump from there to a chain of its own
-/// is one that it has made, or that stands in its place.
+/// How the rules of one family stand in chains.
 #[must_use]
-pub fn jumps_from(table: TableName, chain: &ChainName) -> bool {
-    CHAINS
-        .iter()
-        .any(|(in_table, builtin, _)| (*in_table, builtin) == (table, chain))
+pub fn layout(set: &ForwardSet, family: Family) -> Layout {
+    let forwards = set.forwards.iter();
+    let rules = forwards
+        .filter(|forward| forward.family() == family)
+        .map(|forward| forward.entrances().count() * forward.target.destinations.len());
+    set.firewall.layout.unwrap_or_else(|| {
+        if rules.sum::<usize>() > MOST_FLAT {
+            Layout::Tree
+        } else {
+            Layout::Flat
+        }
+    })
 }
 
 /// Compiles a spec's forwards of one family. Same spec, same plan; the cost is linear in the forwards
 /// and in the networks that they allow and deny.
 #[must_use]
 pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
+    plan_in(layout(set, family), set, family)
+}
+
+/// The same in a layout that need not be the spec's.
+#[must_use]
+pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let mine = set
         .forwards
         .iter()
         .filter(|forward| forward.family() == family);
     let (addressed, open): (Vec<&Forward>, Vec<&Forward>) =
         mine.partition(|forward| forward.listen.address.is_some());
-    let forwards = || addressed.iter().chain(&open).copied();
-    let mut chains = Chains::default();
-    let mut passing = vec![accept_known()];
-    for forward in forwards() {
-        passing.extend(forward::admit(forward, &mut chains));
-    }
-    let bodies = [
-        passing,
-        forwards().flat_map(forward::translate).collect(),
-        forwards().flat_map(forward::leave).collect(),
-        forwards().flat_map(forward::translate_own).collect(),
-    ];
-
+    let forwards = [addressed, open].concat();
+    let common = match layout {
+        Layout::Flat => None,
+        Layout::Tree => Common::of(&set.firewall, family),
+    };
+    let mut beside = Chains::default();
     let mut ruleset = Ruleset::default();
-    for ((table, builtin, own), rules) in CHAINS.into_iter().zip(bodies) {
-        // Only hairpins need it.
-        if own == OUTPUT && rules.is_empty() {
+    for hook in Hook::ALL {
+        let mut parts = Vec::with_capacity(forwards.len());
+        for forward in &forwards {
+            parts.push(Part {
+                protocol: forward.protocol,
+                listen: forward.listen,
+                rules: of_forward(hook, forward, common, &mut beside),
+            });
+        }
+        let (rules, further) = match layout {
+            Layout::Flat => (in_order(parts), BTreeMap::new()),
+            Layout::Tree => {
+                parts.retain(|part| !part.rules.is_empty());
+                Tree::grow(hook, parts)
+            }
+        };
+        let known = (hook == Hook::Passing).then(accept_known);
+        let before = common.map(|common| common.before(hook, &forwards));
+        let behind = common.map(|common| common.behind(hook));
+        let rules: Vec<Rule> = known
+            .into_iter()
+            .chain(before.into_iter().flatten())
+            .chain(rules)
+            .chain(behind.into_iter().flatten())
+            .collect();
+        // Only hairpins need the chain for what the machine itself sends.
+        if hook == Hook::Sent && rules.is_empty() {
             continue;
         }
-        let own = ChainName::from(own);
-        ruleset
-            .chain_mut(table, builtin)
-            .rules
-            .push(Rule::jump(own.clone()));
-        ruleset.chain_mut(table, own).rules = rules;
+        let own = ChainName::from(hook.own());
+        let jumps = ruleset.chain_mut(hook.table(), hook.builtin());
+        jumps.rules.push(Rule::jump(own.clone()));
+        ruleset.chain_mut(hook.table(), own).rules = rules;
+        for (name, rules) in further {
+            ruleset.chain_mut(hook.table(), name).rules = rules;
+        }
     }
-    for (name, rules) in chains.into_made() {
+    for (name, rules) in beside.into_made() {
         ruleset.chain_mut(TableName::Filter, name).rules = rules;
+    }
+    if let Some(common) = common {
+        let name = ChainName::from(OF_MARKED);
+        ruleset.chain_mut(TableName::Nat, name).rules = common.of_marked();
     }
     if set.firewall.forward_policy == ForwardPolicy::Drop {
         ruleset
@@ -103,8 +141,33 @@ pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
     ruleset
 }
 
-/// Not narrowed to nvactl's own connections: those that are alive when it is applied go on.
-fn accept_known() -> Rule {
+/// The rules that a forward has at a hook.
+fn of_forward(
+    hook: Hook,
+    forward: &Forward,
+    common: Option<Common<'_>>,
+    beside: &mut Chains,
+) -> Vec<Rule> {
+    match hook {
+        Hook::Arriving => {
+            let own_way = common.map(|common| common.exempt(forward));
+            let own_way = own_way.into_iter().flatten();
+            own_way.chain(forward::translate(forward)).collect()
+        }
+        Hook::Sent => forward::translate_own(forward).collect(),
+        Hook::Passing => forward::admit(forward, beside).collect(),
+        Hook::Leaving => forward::leave(forward).collect(),
+    }
+}
+
+fn in_order(parts: Vec<Part>) -> Vec<Rule> {
+    parts.into_iter().flat_map(|part| part.rules).collect()
+}
+
+/// Lets replies pass. Not narrowed to nvactl's own connections: those that are alive when it is
+/// applied go on.
+#[must_use]
+pub fn accept_known() -> Rule {
     let known = Conntrack::states([CtState::Related, CtState::Established]);
     Rule::new([Match::Conntrack(known)], Target::Accept)
 }

@@ -12,7 +12,7 @@ use super::options::{self, Interfaces, Options, one_of_words};
 use super::problem::{Problem, ProblemKind, Span};
 use super::yaml::{Node, Value};
 use super::{
-    Destination, ForwardPolicy, Listen, MAX_PROBLEMS, Name, Snats, TargetKind, TargetPorts,
+    Destination, ForwardPolicy, Layout, Listen, MAX_PROBLEMS, Name, Snats, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Protocol};
 
@@ -24,6 +24,8 @@ pub struct WrittenSpec {
     pub forward_policy: Option<ForwardPolicy>,
     /// Where `forward_policy` was written, if it was.
     pub forward_policy_span: Option<Span>,
+    /// Two things may be missing: a layout that could be read, and one that is not left to nvactl.
+    pub layout: Option<Option<Layout>>,
     pub forwards: Vec<WrittenForward>,
     /// The codes that the whole spec keeps quiet.
     pub silence: Vec<Code>,
@@ -175,7 +177,7 @@ fn decode_version(fields: &Fields<'_>, problems: &mut Vec<Problem>) {
 }
 
 fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {
-    let known = &["interface", "snat", "forward_policy"];
+    let known = &["interface", "snat", "forward_policy", "layout"];
     let Some(fields) = Fields::of(node, "firewall", "`firewall`", known, problems) else {
         return;
     };
@@ -196,6 +198,16 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
         Some(_) => policy.map(|policy| policy.value),
         None => Some(ForwardPolicy::Drop),
     };
+    spec.layout = fields.get("layout").map_or(Some(None), |_| {
+        let layout = fields.parsed("layout", "`flat`, `tree` or `auto`", problems, |text| {
+            one_of_words(text, &["flat", "tree", "auto"]).map(|word| match word {
+                "flat" => Some(Layout::Flat),
+                "tree" => Some(Layout::Tree),
+                _ => None,
+            })
+        });
+        layout.map(|layout| layout.value)
+    });
 }
 
 fn decode_forward(node: &Node, defaults: &Options, problems: &mut Vec<Problem>) -> WrittenForward {

@@ -70,6 +70,27 @@ pub struct Firewall {
     pub egress: Interface,
     pub snat: Snats,
     pub forward_policy: ForwardPolicy,
+    /// `None`: as many forwards as there are decide.
+    pub layout: Option<Layout>,
+}
+
+/// How the plan's rules stand in chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One chain for each hook, which a new connection meets in order.
+    Flat,
+    /// Many chains, of which a new connection meets a few.
+    Tree,
+}
+
+impl Layout {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layout::Flat => "flat",
+            Layout::Tree => "tree",
+        }
+    }
 }
 
 /// What targets see as their peer.
@@ -176,6 +197,15 @@ impl Forward {
     #[must_use]
     pub fn family(&self) -> Family {
         self.target.family()
+    }
+
+    /// Whether whoever comes in is let pass, as often as they like, and nothing is logged.
+    #[must_use]
+    pub fn admits_all(&self) -> bool {
+        let logs = self.log.as_ref();
+        self.sources == Sources::default()
+            && self.limits.is_none()
+            && !logs.is_some_and(|log| log.connections.accepted())
     }
 
     /// The interfaces by which clients may come in, those behind the firewall included if they may.

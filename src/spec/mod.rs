@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 
 pub use code::{Code, CodeError, Severity};
 pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Limits, Listen, Log,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Limits, Listen, Log,
     Logged, Name, Per, Rate, Snat, Snats, Target, TargetKind, TargetPorts,
 };
 pub use hint::nearest;

@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, Place, rules_by_key};
+use crate::compare::{Comparison, Drift, DriftKind, FieldChange, Place, gone, rules_by_key};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::net::Family;
 use crate::network::Links;
-use crate::plan::{FORWARD, OUTPUT, POSTROUTING, PREROUTING, plan};
+use crate::plan::{Hook, accept_known};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows};
 use crate::spec::ForwardSet;
-use crate::unplan::Key;
+use crate::unplan::{Key, plan_as};
 
 /// All that `nvactl status` tells; README documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
@@ -171,7 +171,7 @@ pub fn rows(
     family: Family,
     comparison: &Comparison,
 ) -> (Vec<Row>, Vec<InTheWay>) {
-    let planned = plan(set, family);
+    let planned = plan_as(live.ruleset, set, family);
     let (want, have) = (rules_by_key(&planned), rules_by_key(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
     let count = |key| new.get(&key).copied().unwrap_or_default();
@@ -189,10 +189,13 @@ pub fn rows(
         .drift
         .iter()
         .any(|drift| drift.what == DriftKind::PutIn);
-    // What lets the replies of all forwards pass, for one.
-    let common_rule_gone = comparison.drift.iter().any(|drift| {
-        drift.what == DriftKind::TakenOut && drift.forward.is_none() && drift.is_in(FORWARD)
-    });
+    let gone = gone(live.ruleset, &planned);
+    let replies_gone = gone.iter().any(|(_, _, rule)| **rule == accept_known());
+    let cut_off = reached(&planned, gone.iter().copied());
+    let is_cut_off = |places: Option<&Vec<Place<'_>>>| {
+        let mut places = places.into_iter().flatten();
+        places.any(|(_, chain, _)| cut_off.contains(chain))
+    };
     let changed = changed_chains(live.ruleset, &planned);
     let (mut rows, mut in_the_way) = (
         Vec::new(),
@@ -215,7 +218,8 @@ pub fn rows(
         let certain = shadows.iter().find(|shadow| shadow.certain);
         let state = match (have.get(&key), want.get(&key)) {
             (None, _) => State::Missing,
-            (have, want) if have != want || common_rule_gone => State::Drifted,
+            (have, want) if have != want || replies_gone => State::Drifted,
+            (_, want) if is_cut_off(want) => State::Drifted,
             (have, _) if leads_to_any(have, &planned, &changed) => State::Drifted,
             _ if certain.is_some() => State::Shadowed,
             _ => State::InSync,
@@ -257,10 +261,26 @@ pub fn rows(
 fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
-        ![FORWARD, PREROUTING, POSTROUTING, OUTPUT].contains(&name.as_str())
-            && live.chain(*table, name) != Some(chain)
+        Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
     changed.map(|(_, name, _)| name).collect()
+}
+
+/// The chains of a tree that these rules lead to, and those behind.
+fn reached<'p>(
+    planned: &'p Ruleset,
+    rules: impl Iterator<Item = Place<'p>>,
+) -> BTreeSet<&'p ChainName> {
+    let leads = |(table, _, rule): Place<'p>| Some((table, rule.leads_to()?));
+    let mut next: Vec<(TableName, &ChainName)> = rules.filter_map(leads).collect();
+    let mut reached = BTreeSet::new();
+    while let Some((table, name)) = next.pop() {
+        if Hook::of(name).is_some() && reached.insert(name) {
+            let rules = planned.chain(table, name).map_or(&[][..], |chain| &chain.rules);
+            next.extend(rules.iter().filter_map(|rule| Some((table, rule.leads_to()?))));
+        }
+    }
+    reached
 }
 
 /// Whether a forward's rules lead to one of these chains, by whatever others.

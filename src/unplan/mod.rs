@@ -4,17 +4,17 @@
 
 mod guards;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guards::{Guards, Lists};
 
 use crate::net::{Family, Interface, Protocol};
-use crate::plan::{FORWARD, OUTPUT, POSTROUTING, PREROUTING};
+use crate::plan::{Hook, OF_MARKED, layout, plan_in};
 use crate::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Listen, Name, Snat, Snats,
-    Target, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,
+    Snats, Target, TargetKind, TargetPorts,
 };
 
 /// What tells a forward's rules from others: the comment, and the protocol, since a forward has
@@ -49,24 +49,25 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
     let mut found = translated(ruleset);
     let family = found.family()?;
     let mut lists = Lists::new(ruleset, family);
-    for rule in own_rules(ruleset, TableName::Filter, FORWARD) {
+    for (_, rule) in Hook::Passing.rules(ruleset) {
         if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
             seen.egress = seen.egress.take().or_else(|| egress(rule));
             seen.guards.read(rule, &mut lists);
         }
     }
-    for rule in own_rules(ruleset, TableName::Nat, POSTROUTING) {
+    for (_, rule) in Hook::Leaving.rules(ruleset) {
         if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
             seen.egress = seen.egress.take().or_else(|| egress(rule));
             seen.snat = seen.snat.or(snat(rule));
         }
     }
-    for rule in own_rules(ruleset, TableName::Nat, OUTPUT) {
+    for (_, rule) in Hook::Sent.rules(ruleset) {
         if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
             seen.hairpin = true;
         }
     }
-    let usual = found.usual()?;
+    let layout = layout_of(ruleset);
+    let usual = found.usual(ruleset)?;
     let forwards = found.order.iter().filter_map(|key| {
         let seen = found.by_key.remove(key)?;
         seen.into_forward(*key, &usual)
@@ -78,9 +79,11 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         snat,
     } = usual;
     let mut snats = Snats::default();
+    // In a tree the chain is missing where the firewall has none of this family.
+    let said = layout == Some(Layout::Flat) || of_marked(ruleset).is_some();
     match family {
-        Family::V4 => snats.v4 = Some(snat),
-        Family::V6 => snats.v6 = Some(snat),
+        Family::V4 => snats.v4 = said.then_some(snat),
+        Family::V6 => snats.v6 = said.then_some(snat),
     }
     let firewall = Firewall {
         ingress,
@@ -90,6 +93,7 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
             Policy::Drop => ForwardPolicy::Drop,
             Policy::Accept => ForwardPolicy::Keep,
         },
+        layout,
     };
     Some(ForwardSet { firewall, forwards })
 }
@@ -113,6 +117,8 @@ struct Seen {
     snat: Option<Snat>,
     guards: Guards,
     hairpin: bool,
+    /// In a tree: whether it is not like most.
+    exempt: bool,
 }
 
 /// What most forwards have: rules that somebody has tampered with must not speak for the others.
@@ -124,10 +130,13 @@ struct Usual {
 
 fn translated(ruleset: &Ruleset) -> Found<'_> {
     let mut found = Found::default();
-    for rule in own_rules(ruleset, TableName::Nat, PREROUTING) {
-        let (Some(key), Some((listen, to)), Some(ingress)) =
-            (key_of(rule), dnat(rule), ingress(rule))
-        else {
+    let mut exempt = BTreeSet::new();
+    for (_, rule) in Hook::Arriving.rules(ruleset) {
+        let Some(key) = key_of(rule) else { continue };
+        if matches!(rule.target, Some(RuleTarget::SetConnmark(_))) {
+            exempt.insert(key);
+        }
+        let (Some((listen, to)), Some(ingress)) = (dnat(rule), ingress(rule)) else {
             continue;
         };
         let seen = found.by_key.entry(key).or_insert_with(|| {
@@ -141,6 +150,7 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
                 snat: None,
                 guards: Guards::default(),
                 hairpin: false,
+                exempt: false,
             }
         });
         if !seen.destinations.contains(&to) {
@@ -154,6 +164,9 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
             seen.balance = Balance::Client;
         }
     }
+    for (key, seen) in &mut found.by_key {
+        seen.exempt = exempt.contains(key);
+    }
     found
 }
 
@@ -164,9 +177,16 @@ impl Found<'_> {
         first.map(|to| Family::of(to.address))
     }
 
-    fn usual(&self) -> Option<Usual> {
+    fn usual(&self, ruleset: &Ruleset) -> Option<Usual> {
+        self.most(|seen| !seen.exempt)
+            .or_else(|| said(ruleset))
+            .or_else(|| self.most(|_| true))
+    }
+
+    /// What most of these have.
+    fn most(&self, of: impl Fn(&Seen) -> bool) -> Option<Usual> {
         let mut votes: BTreeMap<(&[Interface], &Interface, Option<Snat>), usize> = BTreeMap::new();
-        for seen in self.by_key.values() {
+        for seen in self.by_key.values().filter(|seen| of(seen)) {
             if let Some(egress) = &seen.egress {
                 let vote = (seen.clients(), egress, seen.snat);
                 *votes.entry(vote).or_default() += 1;
@@ -225,9 +245,52 @@ impl Seen {
     }
 }
 
-fn own_rules<'r>(ruleset: &'r Ruleset, table: TableName, chain: &str) -> &'r [Rule] {
-    let chain = ruleset.chain(table, &ChainName::from(chain));
-    chain.map_or(&[], |chain| chain.rules.as_slice())
+/// How nvactl's rules stand in a ruleset, if it has any.
+#[must_use]
+pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
+    let mut found = None;
+    for (_, name, _) in ruleset.chains() {
+        match Hook::of(name) {
+            Some(hook) if name.as_str() != hook.own() => return Some(Layout::Tree),
+            Some(_) => found = Some(Layout::Flat),
+            None => {}
+        }
+    }
+    found
+}
+
+/// The plan of a spec in the layout in which rules of nvactl's are loaded: what it differs in from
+/// them, the forwards differ in.
+#[must_use]
+pub fn plan_as(loaded: &Ruleset, set: &ForwardSet, family: Family) -> Ruleset {
+    let layout = layout_of(loaded).unwrap_or_else(|| layout(set, family));
+    plan_in(layout, set, family)
+}
+
+/// What a tree's rules for marked packets say of the forwards that have them.
+fn said(ruleset: &Ruleset) -> Option<Usual> {
+    let marked = |rule: &Rule| {
+        let mut matches = rule.matches.iter();
+        matches.any(|condition| matches!(condition, Match::Connmark(_)))
+    };
+    let passing = Hook::Passing.rules(ruleset).map(|(_, rule)| rule);
+    let mut by: Vec<Interface> = Vec::new();
+    for ingress in passing.filter(|rule| marked(rule)).filter_map(ingress) {
+        if !by.contains(&ingress) {
+            by.push(ingress);
+        }
+    }
+    let leaving = of_marked(ruleset)?;
+    Some(Usual {
+        ingress: by,
+        egress: leaving.iter().find_map(egress)?,
+        snat: leaving.iter().find_map(snat)?,
+    })
+}
+
+fn of_marked(ruleset: &Ruleset) -> Option<&[Rule]> {
+    let chain = ruleset.chain(TableName::Nat, &ChainName::from(OF_MARKED))?;
+    Some(&chain.rules)
 }
 
 fn ingress(rule: &Rule) -> Option<Interface> {

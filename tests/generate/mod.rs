@@ -36,12 +36,18 @@ prop_compose! {
         interface in both_sides(),
         snat in snat(),
         policy in option::of(select(vec!["drop", "keep"])),
+        layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
         defaults in option::of(options()),
     ) -> Spec {
         mended(Spec {
             version,
-            firewall: Firewall { interface, snat, forward_policy: policy.map(str::to_owned) },
+            firewall: Firewall {
+                interface,
+                snat,
+                forward_policy: policy.map(str::to_owned),
+                layout: layout.map(str::to_owned),
+            },
             defaults,
             forwards,
         })

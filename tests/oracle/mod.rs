@@ -36,6 +36,8 @@ pub struct Firewall {
     pub snat: Snat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -305,6 +307,7 @@ pub fn normal(mut spec: Spec) -> Spec {
                 v6: firewall.snat.of(true),
             },
             forward_policy: Some(firewall.forward_policy.clone().unwrap_or("drop".into())),
+            layout: Some(firewall.layout.clone().unwrap_or("auto".into())),
         },
     }
 }
@@ -433,6 +436,11 @@ pub fn of(set: &ForwardSet) -> Spec {
             forward_policy: Some(match firewall.forward_policy {
                 spec::ForwardPolicy::Drop => "drop".into(),
                 spec::ForwardPolicy::Keep => "keep".into(),
+            }),
+            layout: Some(match firewall.layout {
+                None => "auto".into(),
+                Some(spec::Layout::Flat) => "flat".into(),
+                Some(spec::Layout::Tree) => "tree".into(),
             }),
         },
         defaults: None,
