@@ -123,7 +123,9 @@ impl Packet<'_> {
         let range = asked.original_destination_port;
         all([
             Some(asked.states.is_empty() || self.is_in(&asked.states)),
-            address.map_or(Some(true), |asked| among(destinations, |ip| asked.contains(ip))),
+            address.map_or(Some(true), |asked| {
+                among(destinations, |ip| asked.contains(ip))
+            }),
             range.map_or(Some(true), |range| covers(range, ports)),
         ]
         .into_iter())

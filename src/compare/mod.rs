@@ -108,7 +108,9 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
-    comparison.firewall.extend(layout_change(have, want, family));
+    comparison
+        .firewall
+        .extend(layout_change(have, want, family));
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
     if let (Some(held), Some(Layout::Tree)) = (&held, layout_of(have)) {
         comparison.compare_common(held, want, family);
@@ -267,7 +269,10 @@ impl Comparison {
     /// What a tree says of the firewall itself changes even where every forward says otherwise.
     fn compare_common(&mut self, held: &ForwardSet, want: &ForwardSet, family: Family) {
         for field in WAY {
-            let known = self.firewall.iter().any(|change| change.field == field.name());
+            let known = self
+                .firewall
+                .iter()
+                .any(|change| change.field == field.name());
             let words = |set| field.of_firewall(set, family);
             if let (false, Some(from), Some(to)) = (known, words(held), words(want)) {
                 self.firewall.extend(change(field.name(), &from, &to));
@@ -413,7 +418,9 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
         return gone;
     }
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_own()) {
-        let rules = live.chain(table, name).map_or(&[][..], |chain| &chain.rules);
+        let rules = live
+            .chain(table, name)
+            .map_or(&[][..], |chain| &chain.rules);
         let rules: BTreeSet<&Rule> = rules.iter().collect();
         let common = chain.rules.iter().filter(|rule| key_of(rule).is_none());
         let missing = common.filter(|rule| !rules.contains(rule));

@@ -370,7 +370,9 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     // The forwards' own rules have hops of their own.
     // Each such rule would be a line: the gravest is told.
     let gone = gone(case.facts.live, planned);
-    let gravest = gone.iter().min_by_key(|(_, chain, rule)| gravity(chain, rule));
+    let gravest = gone
+        .iter()
+        .min_by_key(|(_, chain, rule)| gravity(chain, rule));
     if let Some((_, chain, rule)) = gravest {
         let line = Line::Append(chain, rule);
         let check = match gravity(chain, rule) {

@@ -120,7 +120,9 @@ impl Chains {
 
     /// Makes a chain that holds these rules.
     pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
-        let name = ChainName::from(format!("{prefix}{}", digest(rules.iter().map(Rule::to_string))).as_str());
+        let name = ChainName::from(
+            format!("{prefix}{}", digest(rules.iter().map(Rule::to_string))).as_str(),
+        );
         self.made.insert(name.clone(), rules);
         name
     }

@@ -45,10 +45,7 @@ pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
 }
 
 /// The conditions of what is sent to the forward's listener.
-fn sent(
-    forward: &Forward,
-    apart: impl IntoIterator<Item = Match>,
-) -> impl Iterator<Item = Match> {
+fn sent(forward: &Forward, apart: impl IntoIterator<Item = Match>) -> impl Iterator<Item = Match> {
     let listen = forward.listen;
     let on_address = listen.address.map(|ip| Match::Destination(IpNet::from(ip)));
     // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind

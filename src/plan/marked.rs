@@ -12,9 +12,9 @@
 //! datagram before the first is answered, has no mark and finds its forward's own rules, as does a
 //! packet whose mark another's rules have changed.
 
-use crate::net::{Family, Interface, Protocol};
 use super::Hook;
 use super::forward::{arrivals, source};
+use crate::net::{Family, Interface, Protocol};
 use crate::rule::{Conntrack, CtState, Mark, Match, Rule, Target};
 use crate::ruleset::ChainName;
 use crate::spec::{Firewall, Forward, Snat};

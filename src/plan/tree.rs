@@ -52,7 +52,13 @@ impl Tree {
     }
 
     fn top(&mut self, mut parts: Vec<Part>) -> Vec<Rule> {
-        parts.sort_by_key(|part| (part.protocol, part.listen.address, part.listen.ports.first()));
+        parts.sort_by_key(|part| {
+            (
+                part.protocol,
+                part.listen.address,
+                part.listen.ports.first(),
+            )
+        });
         let mut rules = Vec::new();
         for parts in parts.chunk_by(|one, other| one.protocol == other.protocol) {
             let place = Place {
@@ -142,7 +148,10 @@ impl Tree {
     /// What was sent to an address of this network.
     fn at_net(&self, net: IpNet, protocol: Option<Match>, target: Target) -> Rule {
         if self.before_dnat() {
-            return Rule::new([Match::Destination(net)].into_iter().chain(protocol), target);
+            return Rule::new(
+                [Match::Destination(net)].into_iter().chain(protocol),
+                target,
+            );
         }
         let sent = Match::Conntrack(Conntrack {
             original_destination: Some(net),
@@ -216,5 +225,267 @@ impl Block {
             first: first_of_all,
             bits,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Write as _;
+    use std::net::IpAddr;
+
+    use crate::net::{Family, Interface, Port, Protocol};
+    use crate::packet::{Packet, Tracked};
+    use crate::plan::{Hook, plan_in};
+    use crate::rule::{Rule, Target};
+    use crate::ruleset::{ChainName, Ruleset, TableName};
+    use crate::spec::{self, ForwardSet, Layout};
+    use crate::walk::walk;
+
+    /// Forwards on all addresses and on some hundred, on ports side by side, far apart and in ranges,
+    /// for both protocols.
+    fn many() -> ForwardSet {
+        let mut text =
+            "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4}\nforwards:\n"
+                .to_owned();
+        let mut forward = |n: usize, listen: String, protocol: &str| {
+            let (third, fourth) = (n / 250, n % 250 + 1);
+            let _ = writeln!(
+                text,
+                "- {{name: f-{n}, listen: '{listen}', protocol: {protocol}, target: {{ilb: 10.224.{third}.{fourth}}}}}"
+            );
+        };
+        for n in 0..300 {
+            forward(n, format!("{}", 4000 + n), "tcp");
+            forward(1000 + n, format!("{}", 1000 + 211 * n), "udp");
+            let address = format!("10.3.{}.{}", n / 100, n % 100);
+            forward(2000 + n, format!("{address}:{}", 4000 + n), "tcp");
+        }
+        for n in 0..20 {
+            // Within a block, across the smallest, across the largest.
+            let first = 16_000 + 400 * n;
+            forward(3000 + n, format!("{first}-{}", first + 390), "tcp");
+            forward(
+                4000 + n,
+                format!("10.3.9.9:{}-{}", 50 * n + 51, 50 * n + 90),
+                "tcp",
+            );
+        }
+        for n in 0..200 {
+            forward(5000 + n, format!("10.3.9.9:{}", 2001 + n), "udp");
+        }
+        spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    /// The rules, other than those that only lead on, that a packet may be decided by.
+    fn deciders(ruleset: &Ruleset, hook: Hook, packet: &Packet<'_>) -> Vec<Rule> {
+        let own = ChainName::from(hook.own());
+        let walked = walk(ruleset, hook.table(), &own, packet, None);
+        let rules = walked.deciders.into_iter().map(|decider| decider.rule);
+        rules.cloned().collect()
+    }
+
+    #[test]
+    fn a_packet_finds_in_a_tree_what_it_finds_in_one_chain() {
+        let set = many();
+        let [flat, tree] =
+            [Layout::Flat, Layout::Tree].map(|layout| plan_in(layout, &set, Family::V4));
+        let (ingress, egress): (Interface, Interface) = (
+            "eth0".parse().expect("a name"),
+            "eth1".parse().expect("a name"),
+        );
+        let mut ports: BTreeSet<u16> = [1, 1000, 65535].into();
+        let mut addresses: BTreeSet<IpAddr> = ["10.3.0.4", "10.9.9.9"]
+            .map(|address| address.parse().expect("an address"))
+            .into();
+        for forward in &set.forwards {
+            let range = forward.listen.ports;
+            let ends = [range.first().number(), range.last().number()];
+            ports.extend(
+                ends.iter()
+                    .flat_map(|end| [end - 1, *end, end.saturating_add(1)]),
+            );
+            addresses.extend(forward.listen.address);
+        }
+        ports.remove(&0);
+        let mut found = 0;
+        for (n, port) in ports.iter().enumerate() {
+            // Not each of the hundreds with each: the ones that follow, and two that do not.
+            let few = addresses.iter().cycle().skip(n).take(5);
+            let own = set.forwards.iter().filter_map(|forward| {
+                let on = Port::new(*port).is_some_and(|port| forward.listen.ports.contains(port));
+                forward.listen.address.filter(|_| on)
+            });
+            for address in few.copied().chain(own) {
+                for protocol in Protocol::ALL {
+                    found += usize::from(both_find(
+                        &flat,
+                        &tree,
+                        (&ingress, &egress),
+                        protocol,
+                        address,
+                        *port,
+                    ));
+                }
+            }
+        }
+        assert!(found > 1000, "only {found} packets found a forward");
+    }
+
+    /// Follows one connection's first packet through the hooks. Tells whether a forward takes it.
+    fn both_find(
+        flat: &Ruleset,
+        tree: &Ruleset,
+        (ingress, egress): (&Interface, &Interface),
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+    ) -> bool {
+        let (sent, port) = ([address], Port::new(port).expect("a port").into());
+        let arriving = Packet {
+            protocol,
+            source: None,
+            destinations: &sent,
+            ports: port,
+            source_ports: None,
+            ingress: Some(ingress),
+            egress: None,
+            local: Some(true),
+            translated_from: None,
+            tracked: Tracked::New,
+        };
+        let rules = deciders(flat, Hook::Arriving, &arriving);
+        assert_eq!(
+            deciders(tree, Hook::Arriving, &arriving),
+            rules,
+            "{arriving:?}"
+        );
+        let Some(Target::Dnat { address, .. }) = rules.first().and_then(|rule| rule.target.clone())
+        else {
+            return false;
+        };
+        let target = [address];
+        let passing = Packet {
+            destinations: &target,
+            egress: Some(egress),
+            local: Some(false),
+            translated_from: Some((&sent, port)),
+            ..arriving.clone()
+        };
+        let leaving = Packet {
+            ingress: None,
+            ..passing.clone()
+        };
+        for (hook, packet) in [(Hook::Passing, passing), (Hook::Leaving, leaving)] {
+            let rules = deciders(flat, hook, &packet);
+            assert_eq!(rules.len(), 1, "{packet:?}");
+            assert_eq!(deciders(tree, hook, &packet), rules, "{packet:?}");
+        }
+        true
+    }
+
+    fn set_of(listens: impl Iterator<Item = String>) -> ForwardSet {
+        let mut text = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+        for (n, listen) in listens.enumerate() {
+            let _ = writeln!(
+                text,
+                "- {{name: f-{n}, listen: '{listen}', target: {{pod: 10.224.0.9:80}}}}"
+            );
+        }
+        spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    fn tree_of(set: &ForwardSet) -> Ruleset {
+        plan_in(Layout::Tree, set, Family::V4)
+    }
+
+    /// How many rules of a chain, and of those it leads to, are asked before one translates.
+    fn met(tree: &Ruleset, chain: &ChainName, packet: &Packet<'_>, rules: &mut usize) -> bool {
+        for rule in &tree
+            .chain(TableName::Nat, chain)
+            .expect("it is there")
+            .rules
+        {
+            *rules += 1;
+            if packet.meets(rule) == Some(false) {
+                continue;
+            }
+            match rule.target.as_ref().expect("every rule has one") {
+                Target::Dnat { .. } => return true,
+                Target::Jump(next) if met(tree, next, packet, rules) => return true,
+                Target::Goto(next) => return met(tree, next, packet, rules),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
+        let ports = |each: fn(u32) -> String| (0..10_000).map(each);
+        for (what, listens) in [
+            ("side by side", ports(|n| (10_000 + n).to_string())),
+            ("far apart", ports(|n| (1 + 6 * n).to_string())),
+            (
+                "on many addresses",
+                ports(|n| format!("10.3.{}.{}:{}", n / 40 / 200, n / 40 % 200, 8000 + n % 40)),
+            ),
+            (
+                "the same port of each address",
+                ports(|n| format!("10.{}.{}.{}:443", n / 65_536, n / 256 % 256, n % 256)),
+            ),
+        ] {
+            let set = set_of(listens);
+            let tree = tree_of(&set);
+            let own = ChainName::from(Hook::Arriving.own());
+            let mut most = 0;
+            for forward in set.forwards.iter().step_by(7) {
+                let own_address = "10.99.0.1".parse().expect("an address");
+                let sent = [forward.listen.address.unwrap_or(own_address)];
+                let packet = Packet {
+                    protocol: forward.protocol,
+                    source: None,
+                    destinations: &sent,
+                    ports: forward.listen.ports,
+                    source_ports: None,
+                    ingress: None,
+                    egress: None,
+                    local: Some(true),
+                    translated_from: None,
+                    tracked: Tracked::New,
+                };
+                let mut rules = 0;
+                assert!(met(&tree, &own, &packet, &mut rules), "{what}: {forward:?}");
+                most = most.max(rules);
+            }
+            assert!(most <= 110, "{what}: {most} rules");
+            let longest = tree.chains().map(|(_, name, _)| name.as_str().len()).max();
+            assert!(longest <= Some(28), "{what}: iptables takes no longer name");
+        }
+    }
+
+    #[test]
+    fn one_forward_more_changes_one_chain_of_each_hook() {
+        let before = tree_of(&set_of((0..5000).map(|n| (20_000 + 3 * n).to_string())));
+        for more in [20_001, 34_999, 60_000] {
+            let listens = (0..5000).map(|n| 20_000 + 3 * n).chain([more]);
+            let after = tree_of(&set_of(listens.map(|port| port.to_string())));
+            for hook in Hook::ALL {
+                let chains = |ruleset: &Ruleset| {
+                    let mine = ruleset.tables[&hook.table()].clone();
+                    let mine = mine
+                        .into_iter()
+                        .filter(|(name, _)| Hook::of(name) == Some(hook));
+                    mine.collect::<BTreeMap<_, _>>()
+                };
+                let (before, after) = (chains(&before), chains(&after));
+                let changed = after
+                    .iter()
+                    .filter(|(name, chain)| before.get(*name) != Some(chain));
+                // A block where nothing was has a chain to lead there, and one of its own.
+                assert!(changed.count() <= 2, "{more}");
+                assert!(before.keys().all(|name| after.contains_key(name)), "{more}");
+            }
+        }
     }
 }

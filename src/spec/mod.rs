@@ -23,8 +23,8 @@ use std::collections::BTreeSet;
 
 pub use code::{Code, CodeError, Severity};
 pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Limits, Listen, Log,
-    Logged, Name, Per, Rate, Snat, Snats, Target, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Limits, Listen,
+    Log, Logged, Name, Per, Rate, Snat, Snats, Target, TargetKind, TargetPorts,
 };
 pub use hint::nearest;
 pub use problem::{Problem, ProblemKind, Span};

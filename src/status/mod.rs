@@ -276,8 +276,14 @@ fn reached<'p>(
     let mut reached = BTreeSet::new();
     while let Some((table, name)) = next.pop() {
         if Hook::of(name).is_some() && reached.insert(name) {
-            let rules = planned.chain(table, name).map_or(&[][..], |chain| &chain.rules);
-            next.extend(rules.iter().filter_map(|rule| Some((table, rule.leads_to()?))));
+            let rules = planned
+                .chain(table, name)
+                .map_or(&[][..], |chain| &chain.rules);
+            next.extend(
+                rules
+                    .iter()
+                    .filter_map(|rule| Some((table, rule.leads_to()?))),
+            );
         }
     }
     reached

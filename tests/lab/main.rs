@@ -14,6 +14,7 @@ mod guards;
 mod ipv6;
 mod ipv6_health;
 mod lab;
+mod layouts;
 mod lifecycle;
 mod matrix;
 mod namespace;
@@ -31,6 +32,7 @@ mod sysctl;
 mod traffic;
 mod transaction;
 mod walk;
+mod wire;
 
 use lab::Said;
 use namespace::Host;
@@ -89,6 +91,7 @@ on_both_backends! {
     scenarios::a_listen_address_goes_before_all,
     scenarios::the_snat_address_is_the_one_given,
     matrix::each_way_to_forward_works,
+    layouts::the_same_packets_come_through_both,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,

@@ -1,0 +1,178 @@
+//! The two layouts of a plan: the same packets come through both.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::lab::{Backend, CLIENT, ILB, Lab, OTHER, POD};
+use crate::namespace::wait_for;
+use crate::wire::{Arrivals, Kind, Sent, send};
+
+/// Where the ways of all forwards end that a test asks for.
+const TARGETS: [&str; 3] = [ILB, POD, OTHER];
+/// A second address of the firewall's.
+const SECOND: &str = "10.3.0.5";
+/// The listener of a forward that always works, for knowing that all before has come through.
+const LAST: u16 = 7;
+
+/// Listeners side by side, far apart, in ranges, on one address and on all, of both protocols; with
+/// options of their own here and there.
+fn spec(layout: &str, skipped: &str) -> String {
+    let mut spec = format!(
+        "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4, layout: {layout}}}\nsilence: [address-beside-all, keeps-probes-out]\nforwards:\n"
+    );
+    let mut forward = |name: String, listen: String, rest: &str| {
+        if name != skipped {
+            let _ = writeln!(spec, "- {{name: {name}, listen: '{listen}', {rest}}}");
+        }
+    };
+    for n in 0..100 {
+        let pod = TARGETS[n % 3];
+        let pod = format!("target: {{pod: '{pod}:80'}}");
+        forward(format!("side-{n}"), format!("{}", 4050 + n), &pod);
+        forward(
+            format!("far-{n}"),
+            format!("{}", 530 + 560 * n),
+            &format!("protocol: [tcp, udp], {pod}"),
+        );
+        forward(
+            format!("second-{n}"),
+            format!("{SECOND}:{}", 4100 + n),
+            &pod,
+        );
+    }
+    for n in 0..8 {
+        // Some within a block of ports, some across its end.
+        let first = 20_470 + 2000 * n;
+        let ilb = format!("target: {{ilb: {}}}", TARGETS[n % 3]);
+        forward(
+            format!("range-{n}"),
+            format!("{first}-{}", first + 20),
+            &ilb,
+        );
+    }
+    for (name, port, options) in [
+        ("same-port", 9000, ""),
+        ("for-others", 9010, ", allow_from: [203.0.113.0/24]"),
+        ("for-clients", 9020, ", allow_from: [198.51.100.0/24]"),
+        ("not-for-clients", 9030, ", deny_from: [198.51.100.10]"),
+        ("unhidden", 9040, ", snat: none"),
+        ("another-source", 9050, ", snat: 10.4.0.9"),
+        ("by-no-way", 9060, ", interface: {egress: eth0}"),
+        (
+            "not-from-there",
+            9070,
+            ", interface: {ingress: eth1, egress: eth1}",
+        ),
+        (
+            "limited",
+            9080,
+            ", limits: {new_per_second: 1000, burst: 1000}",
+        ),
+        ("behind", 9090, ", hairpin: true"),
+    ] {
+        let ilb = format!("protocol: [tcp, udp], target: {{ilb: {POD}}}{options}");
+        forward(name.into(), port.to_string(), &ilb);
+    }
+    for (name, target) in [("last-ilb", ILB), ("last-pod", POD), ("last-other", OTHER)] {
+        let port = usize::from(LAST) + TARGETS.iter().position(|one| *one == target).unwrap();
+        let udp = format!("protocol: udp, target: {{pod: '{target}:9'}}");
+        forward(name.into(), port.to_string(), &udp);
+    }
+    spec
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().expect("it is an address")
+}
+
+/// One of each kind to every listener and to its neighbours, on each of the firewall's addresses; and
+/// to the targets themselves, which the firewall is the router to. Each packet has a port of its own
+/// to come from. A SYN and a datagram are sent twice: an answer may stay away.
+fn packets() -> Vec<Sent> {
+    let mut ports: BTreeSet<u16> = [79, 80, 81, 9999].into();
+    let single = (0..100).flat_map(|n| [4050 + n, 530 + 560 * n, 4100 + n]);
+    let ranges = (0..8).flat_map(|n| [20_470 + 2000 * n, 20_480 + 2000 * n, 20_490 + 2000 * n]);
+    let others = (9000..9100).step_by(10);
+    for port in single.chain(ranges).chain(others) {
+        ports.extend([port - 1, port, port + 1]);
+    }
+    let mut packets = Vec::new();
+    let mut source = 1024;
+    for port in ports {
+        for to in ["10.3.0.4", SECOND, POD] {
+            for kind in [Kind::Syn, Kind::Ack, Kind::Datagram] {
+                source += 1;
+                let packet = Sent {
+                    kind,
+                    from: SocketAddrV4::new(address(CLIENT), source),
+                    to: SocketAddrV4::new(address(to), port),
+                };
+                let times = if kind == Kind::Ack { 1 } else { 2 };
+                packets.extend(std::iter::repeat_n(packet, times));
+            }
+        }
+    }
+    packets
+}
+
+/// What arrives at each target of what the client sends.
+fn arrivals(lab: &Lab, targets: &[Arrivals; 3], packets: &[Sent]) -> [Vec<Sent>; 3] {
+    let last = (LAST..).take(3).map(|port| Sent {
+        kind: Kind::Datagram,
+        from: SocketAddrV4::new(address(CLIENT), 1000),
+        to: SocketAddrV4::new(address("10.3.0.4"), port),
+    });
+    send(&lab.client, packets.iter().copied().chain(last).collect());
+    for target in targets {
+        wait_for("the last packet has come", || {
+            target.have(|packet| packet.to.port() == 9)
+        });
+    }
+    [0, 1, 2].map(|n| targets[n].take())
+}
+
+pub fn the_same_packets_come_through_both(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    lab.firewall
+        .run(&format!("ip address add {SECOND}/24 dev eth0"));
+    lab.route_through_firewall(POD);
+    // Another's translation, which no rule lets pass: one to where a forward leads as well.
+    for port in [79, 9999] {
+        lab.firewall.run(&format!(
+            "iptables -t nat -A PREROUTING -p udp --dport {port} -j DNAT --to-destination {POD}:80"
+        ));
+    }
+    let targets = [&lab.ilb, &lab.pod, &lab.other].map(Arrivals::at);
+    let packets = packets();
+    let come = |layout: &str, skipped: &str| {
+        lab.apply(&spec(layout, skipped));
+        arrivals(&lab, &targets, &packets)
+    };
+    // A connection that nobody has answered is known by now, and its forward gone.
+    let gone = "far-90";
+    let [flat, flat_without] = ["", gone].map(|skipped| come("flat", skipped));
+    lab.firewall.run("conntrack -F");
+    let tree = come("tree", "");
+    let kept = lab
+        .firewall
+        .run("conntrack -L --mark 0x10000000/0x10000000");
+    let tree_without = come("tree", gone);
+
+    for (n, name) in TARGETS.into_iter().enumerate() {
+        assert_eq!(tree[n], flat[n], "at {name}");
+        assert_eq!(
+            tree_without[n], flat_without[n],
+            "at {name}, without {gone}"
+        );
+    }
+    assert_eq!(kept, "", "connections keep the mark");
+    let all: Vec<&Sent> = flat.iter().flatten().collect();
+    // 100 of each of the four, each twice, and the ranges' three each; and what is between.
+    assert!(all.len() > 800, "{} packets came through", all.len());
+    assert!(all.iter().all(|packet| packet.kind != Kind::Ack), "{all:?}");
+    assert!(
+        flat_without.iter().flatten().count() < all.len(),
+        "{gone} is still open"
+    );
+}

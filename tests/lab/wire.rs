@@ -1,0 +1,148 @@
+//! Single packets, as they are put on the wire and as they come off it: nobody answers them, and
+//! nothing is sent again unless a test does.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::namespace::Host;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Syn,
+    /// Of TCP, of a connection that nobody knows.
+    Ack,
+    Datagram,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sent {
+    pub kind: Kind,
+    pub from: SocketAddrV4,
+    pub to: SocketAddrV4,
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// Sends packets from a host, in their order.
+pub fn send(host: &Host, packets: Vec<Sent>) {
+    host.enter(move || {
+        // IPPROTO_RAW: the header is ours, but for its length and its checksum (raw(7)).
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
+        let raw = raw.expect("root may send what it likes");
+        for packet in packets {
+            let to = SockAddr::from(SocketAddrV4::new(*packet.to.ip(), 0));
+            let bytes = packet.bytes();
+            let sent = raw.send_to(&bytes, &to).expect("there is a way");
+            assert_eq!(sent, bytes.len());
+        }
+    });
+}
+
+impl Sent {
+    fn bytes(self) -> Vec<u8> {
+        let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes);
+        let (protocol, mut transport) = match self.kind {
+            Kind::Datagram => (UDP, vec![0, 8, 0, 0]),
+            kind => {
+                let flags = if kind == Kind::Syn { SYN } else { ACK };
+                let mut rest = vec![0; 8];
+                rest.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+                (TCP, rest)
+            }
+        };
+        transport.splice(0..0, ports.concat());
+        let length = u8::try_from(transport.len()).expect("it is short");
+        let ends = [self.from.ip().octets(), self.to.ip().octets()].concat();
+        let pseudo = [ends.as_slice(), &[0, protocol, 0, length]].concat();
+        // Without a right one connection tracking calls it INVALID.
+        let sum = checksum(&[pseudo, transport.clone()].concat()).to_be_bytes();
+        let place = if protocol == UDP { 6 } else { 16 };
+        transport[place..place + 2].copy_from_slice(&sum);
+        let header = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+        [header.as_slice(), &ends, &transport].concat()
+    }
+}
+
+/// RFC 1071, of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("it has been folded")
+}
+
+/// What comes to a host, before its own rules see it.
+pub struct Arrivals(Arc<Mutex<Vec<Sent>>>);
+
+impl Arrivals {
+    /// Listens until the test ends. The host itself answers nothing from now on.
+    pub fn at(host: &Host) -> Self {
+        host.run("/usr/sbin/xtables-legacy-multi iptables -t raw -A PREROUTING -j DROP");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mine = Arc::clone(&seen);
+        host.enter(move || {
+            // packet(7): the IP packets that come in, without what is in front of them.
+            let ip = Protocol::from(i32::from(0x0800_u16.to_be()));
+            let mut wire = Socket::new(Domain::PACKET, Type::DGRAM, Some(ip)).expect("root may");
+            thread::spawn(move || {
+                let mut buffer = [0; 2048];
+                while let Ok(length) = wire.read(&mut buffer) {
+                    let packet = read(&buffer[..length]);
+                    seen_by(&mine).extend(packet);
+                }
+            });
+        });
+        Self(seen)
+    }
+
+    /// What has come since the last look, in no order.
+    pub fn take(&self) -> Vec<Sent> {
+        let mut all = std::mem::take(&mut *seen_by(&self.0));
+        all.sort_unstable();
+        all
+    }
+
+    pub fn have(&self, matches: impl Fn(&Sent) -> bool) -> bool {
+        seen_by(&self.0).iter().any(matches)
+    }
+}
+
+fn seen_by(seen: &Mutex<Vec<Sent>>) -> std::sync::MutexGuard<'_, Vec<Sent>> {
+    seen.lock().expect("nobody has panicked with it")
+}
+
+/// An IPv4 packet of TCP or UDP.
+fn read(bytes: &[u8]) -> Option<Sent> {
+    let header = usize::from(bytes.first()? & 15) * 4;
+    let address = |at: usize| {
+        Some(Ipv4Addr::from(
+            <[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?,
+        ))
+    };
+    let port = |at: usize| {
+        let at = header + at;
+        Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+    };
+    let kind = match *bytes.get(9)? {
+        UDP => Kind::Datagram,
+        TCP if bytes.get(header + 13)? & SYN != 0 => Kind::Syn,
+        TCP => Kind::Ack,
+        _ => return None,
+    };
+    Some(Sent {
+        kind,
+        from: SocketAddrV4::new(address(12)?, port(0)?),
+        to: SocketAddrV4::new(address(16)?, port(2)?),
+    })
+}
