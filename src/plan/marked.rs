@@ -54,7 +54,6 @@ impl<'s> Common<'s> {
         forward.snat == self.snat
             && forward.ingress == *ingress
             && forward.egress == *egress
-            && !forward.hairpin
             && forward.admits_all()
     }
 
