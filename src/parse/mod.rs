@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::counters::{Count, Counters};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::token::{Token, tokens};
+use crate::token::{value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}: `{text}`")]
@@ -169,19 +169,17 @@ impl Reader {
             }
             return Ok(Read::Chain(*table, name, policy));
         }
-        let mut words: Vec<Token> = tokens(text).collect();
+        // More than most rules have.
+        let mut all = Vec::with_capacity(48);
+        all.extend(words(text));
         // `iptables-save -c` puts the rule's counters first: `[packets:bytes] -A …`.
-        if words
-            .first()
-            .is_some_and(|word| word.spelled().starts_with('['))
-        {
-            words.remove(0);
-        }
-        match words.as_slice() {
-            [append, chain, rule @ ..]
-                if append.spelled() == "-A" && !chain.spelled().contains(['"', '\\']) =>
-            {
-                let chain = ChainName::from(chain.spelled());
+        let words = match all.as_slice() {
+            [count, words @ ..] if count.starts_with('[') => words,
+            words => words,
+        };
+        match words {
+            ["-A", chain, rule @ ..] if !chain.contains(['"', '\\']) => {
+                let chain = ChainName::from(*chain);
                 Ok(Read::Rule(*table, chain, read_rule(rule, chains)))
             }
             _ => Err(ParseProblem::NotALine),
@@ -207,6 +205,6 @@ impl Reader {
 /// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
 #[must_use]
 pub fn comment_of(line: &str) -> Option<String> {
-    let mut words = tokens(line).skip_while(|word| word.spelled() != "--comment");
-    words.nth(1).map(|word| word.value().into_owned())
+    let mut words = words(line).skip_while(|word| *word != "--comment");
+    words.nth(1).map(|word| value(word).into_owned())
 }
