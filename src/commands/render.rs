@@ -25,7 +25,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
         if rendered.is_err() {
             warn_of_emptied_output(console);
         }
-        console.print(&rendered?.to_string());
+        console.print(&rendered?);
         return console
             .finish()
             .map(|()| Exit::Done)
