@@ -141,6 +141,11 @@ fn read<'t>(text: &'t [u8], values: &mut usize) -> Result<Document<'t>, Problem>
 /// YAML allows no control character but tab and line ends (YAML 1.2.2, section 5.1), and parsers
 /// differ in what they make of them. A carriage return alone ends a line to YAML and to no editor.
 fn refuse_control_characters(text: &str) -> Result<(), Problem> {
+    // Of a text in ASCII, as nearly every one is, the bytes say it at once.
+    let printable = |b: u8| matches!(b, b' '..=b'~' | b'\t' | b'\n');
+    if text.bytes().all(printable) {
+        return Ok(());
+    }
     let lone = |at: usize| text.as_bytes().get(at + 1) != Some(&b'\n');
     let refused = |at: usize, c: char| match c {
         '\t' | '\n' | '\u{85}' => false,
