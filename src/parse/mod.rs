@@ -5,6 +5,7 @@
 
 mod rule;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 pub use rule::negated;
@@ -39,6 +40,13 @@ pub enum ParseProblem {
     OutsideTable,
     #[error("the text ends before COMMIT, as if it had been cut")]
     CutOff,
+}
+
+/// What iptables-save printed, as text. A comment may hold any bytes.
+#[must_use]
+pub fn text_of(saved: &[u8]) -> Cow<'_, str> {
+    // It seldom does, and looking is several times cheaper than replacing.
+    str::from_utf8(saved).map_or_else(|_| String::from_utf8_lossy(saved), Cow::Borrowed)
 }
 
 /// Reads a whole text into a ruleset.

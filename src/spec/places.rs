@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::problem::Span;
+use crate::parse;
 
 /// Where a byte of a text stands, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(super) fn placed<'t>(
 /// A text's bytes as its problems count them: as text, without a byte order mark.
 #[must_use]
 pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+    parse::text_of(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
 }
 
 /// One file of a spec, and where each of its lines begins: found once, if at all, asked often.
