@@ -1,48 +1,52 @@
-//! What nvactl itself costs, from a spec's text to iptables-restore text and back, by the number of
-//! forwards. The kernel's part is not in it.
+//! What nvactl itself costs, from a spec's text to iptables-restore text and back, in time and in
+//! memory, by the number of forwards. The kernel's part is not in it.
 //!
-//! `cargo bench --bench control`
+//! `cargo bench --bench control`; `max alloc` is the most that was held at once, over what the bench
+//! was given.
 
-use std::fmt::Write as _;
+mod forwards;
 
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
+use forwards::{listen, spec as text};
+use nvactl::compare;
 use nvactl::diff;
 use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
-use nvactl::spec;
+use nvactl::ruleset::Ruleset;
+use nvactl::spec::{self, ForwardSet};
 
-const FORWARDS: [usize; 3] = [1, 100, 10_000];
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const FORWARDS: [usize; 4] = [1, 100, 10_000, 100_000];
 
 fn main() {
     divan::main();
 }
 
-/// A spec of so many forwards, each with a port of its own.
-fn text(forwards: usize) -> String {
-    let mut text = "firewall:\n  interface: eth0\n  snat: 10.3.0.4\nforwards:\n".to_owned();
-    for n in 0..forwards {
-        let (port, third, fourth) = (10_000 + n, n / 250 % 250, n % 250 + 1);
-        let _ = write!(
-            text,
-            "  - name: forward-{n}\n    listen: {port}\n    target:\n      pod: 10.224.{third}.{fourth}:80\n"
-        );
-    }
-    text
+fn read(text: &str) -> ForwardSet {
+    spec::read(text.as_bytes()).expect("it is sound")
 }
 
-fn whole(text: &str) -> String {
-    let set = spec::read(text.as_bytes()).expect("it is sound");
-    plan(&set, Family::V4).with_builtin_chains().to_string()
+fn planned(text: &str) -> Ruleset {
+    plan(&read(text), Family::V4).with_builtin_chains()
+}
+
+/// Where one forward in the middle has another port.
+fn changed(forwards: usize) -> String {
+    let middle = format!("listen: {}\n", listen(forwards / 2, forwards));
+    text(forwards).replacen(&middle, "listen: 9999\n", 1)
 }
 
 /// All that `nvactl render` does.
 #[divan::bench(args = FORWARDS)]
 fn render(bencher: Bencher<'_, '_>, forwards: usize) {
     let text = text(forwards);
-    bencher.bench(|| whole(black_box(&text)));
+    bencher.bench(|| planned(black_box(&text)).to_string());
 }
 
+/// `nvactl check`.
 #[divan::bench(args = FORWARDS)]
 fn read_spec(bencher: Bencher<'_, '_>, forwards: usize) {
     let text = text(forwards);
@@ -51,26 +55,40 @@ fn read_spec(bencher: Bencher<'_, '_>, forwards: usize) {
 
 #[divan::bench(args = FORWARDS)]
 fn plan_rules(bencher: Bencher<'_, '_>, forwards: usize) {
-    let set = spec::read(text(forwards).as_bytes()).expect("it is sound");
+    let set = read(&text(forwards));
     bencher.bench(|| plan(black_box(&set), Family::V4));
 }
 
 #[divan::bench(args = FORWARDS)]
+fn print_rules(bencher: Bencher<'_, '_>, forwards: usize) {
+    let rules = planned(&text(forwards));
+    bencher.bench(|| black_box(&rules).to_string());
+}
+
+#[divan::bench(args = FORWARDS)]
 fn parse_back(bencher: Bencher<'_, '_>, forwards: usize) {
-    let rules = whole(&text(forwards));
+    let rules = planned(&text(forwards)).to_string();
     bencher.bench(|| parse(black_box(&rules)));
 }
 
-/// One forward in the middle has another port.
+/// Nothing is to be changed.
+#[divan::bench(args = FORWARDS)]
+fn diff_of_none(bencher: Bencher<'_, '_>, forwards: usize) {
+    let want = planned(&text(forwards));
+    let have = parse(&want.to_string()).expect("it is readable");
+    bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).is_empty());
+}
+
 #[divan::bench(args = FORWARDS)]
 fn diff_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
-    let text = text(forwards);
-    let middle = format!("listen: {}\n", 10_000 + forwards / 2);
-    let have = parse(&whole(&text)).expect("it is readable");
-    let other = text.replacen(&middle, "listen: 9999\n", 1);
-    let want = plan(
-        &spec::read(other.as_bytes()).expect("it is sound"),
-        Family::V4,
-    );
+    let have = planned(&text(forwards));
+    let want = planned(&changed(forwards));
     bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script());
+}
+
+#[divan::bench(args = FORWARDS)]
+fn compare_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
+    let have = planned(&text(forwards));
+    let want = read(&changed(forwards));
+    bencher.bench(|| compare::compare(black_box(&have), black_box(&want), Family::V4));
 }

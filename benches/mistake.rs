@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench mistake`; ends with 1 when the ratio is above the limit.
 
-use std::fmt::Write as _;
+mod forwards;
+
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,14 +17,7 @@ const ROUNDS: usize = 21;
 const LIMIT: f64 = 2.0;
 
 fn main() -> ExitCode {
-    let mut sound = "firewall:\n  interface: eth0\n  snat: 10.3.0.4\nforwards:\n".to_owned();
-    for n in 0..FORWARDS {
-        let (port, third, fourth) = (10_000 + n, n / 250 % 250, n % 250 + 1);
-        let _ = write!(
-            sound,
-            "  - name: forward-{n}\n    listen: {port}\n    target:\n      pod: 10.224.{third}.{fourth}:80\n"
-        );
-    }
+    let sound = forwards::spec(FORWARDS);
     let broken = format!("{}:99999\n", sound.trim_end().trim_end_matches(":80"));
     assert!(spec::read(sound.as_bytes()).is_ok());
     assert_eq!(

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::Hash;
 
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+use similar::DiffOp;
+use similar::algorithms::{Capture, Compact, Replace, myers};
 
 use crate::line::Line;
 use crate::plan::jumps_from;
@@ -168,7 +170,7 @@ fn jump_change<'r>(
 }
 
 fn edits<'r>(have: &'r [Rule], want: &'r [Rule]) -> Vec<Edit<'r>> {
-    capture_diff_slices(Algorithm::Myers, have, want)
+    operations(have, want)
         .into_iter()
         .filter(|op| !matches!(op, DiffOp::Equal { .. }))
         .map(|op| Edit {
@@ -177,6 +179,16 @@ fn edits<'r>(have: &'r [Rule], want: &'r [Rule]) -> Vec<Edit<'r>> {
             inserted: &want[op.new_range()],
         })
         .collect()
+}
+
+/// What leads from the one list to the other, and what stays, in the order of both.
+///
+/// By name, since a choice of algorithms would bring all of them, for each type that is compared.
+#[must_use]
+pub fn operations<T: Eq + Hash>(have: &[T], want: &[T]) -> Vec<DiffOp> {
+    let mut operations = Compact::new(Replace::new(Capture::new()), have, want);
+    let Ok(()) = myers::diff(&mut operations, have, 0..have.len(), want, 0..want.len());
+    operations.into_inner().into_inner().into_ops()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

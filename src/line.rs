@@ -8,7 +8,7 @@ use crate::backend::iptables;
 use crate::net::Family;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, TableName};
-use crate::token::{shell_word, tokens};
+use crate::token::{shell_word, value, words};
 
 /// A line of iptables-restore text; `Display` prints it without the line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,9 @@ impl Line<'_> {
             command.push_str(" -t ");
             command.push_str(table.as_str());
         }
-        for word in tokens(&self.to_string()) {
+        for word in words(&self.to_string()) {
             command.push(' ');
-            command.push_str(&shell_word(&word.value()));
+            command.push_str(&shell_word(&value(word)));
         }
         command
     }
@@ -67,10 +67,10 @@ impl fmt::Display for Line<'_> {
             Line::Chain(name, policy) => {
                 write!(f, ":{name} {} [0:0]", policy.map_or("-", Policy::as_str))
             }
-            Line::Append(chain, rule) => write_rule(f, "-A", chain, "", rule),
-            Line::Insert(chain, at, rule) => write_rule(f, "-I", chain, &format!(" {at}"), rule),
+            Line::Append(chain, rule) => write_rule(f, "-A ", chain, None, rule),
+            Line::Insert(chain, at, rule) => write_rule(f, "-I ", chain, Some(*at), rule),
             Line::DeleteAt(chain, at) => write!(f, "-D {chain} {at}"),
-            Line::Delete(chain, rule) => write_rule(f, "-D", chain, "", rule),
+            Line::Delete(chain, rule) => write_rule(f, "-D ", chain, None, rule),
             Line::Flush(chain) => write!(f, "-F {chain}"),
             Line::DeleteChain(chain) => write!(f, "-X {chain}"),
             Line::SetPolicy(chain, policy) => write!(f, "-P {chain} {policy}"),
@@ -89,13 +89,18 @@ fn write_rule(
     f: &mut fmt::Formatter<'_>,
     command: &str,
     chain: &ChainName,
-    place: &str,
+    place: Option<usize>,
     rule: &Rule,
 ) -> fmt::Result {
-    write!(f, "{command} {chain}{place}")?;
+    f.write_str(command)?;
+    f.write_str(chain.as_str())?;
+    if let Some(place) = place {
+        write!(f, " {place}")?;
+    }
     // A rule without conditions and target, which only counts, prints nothing.
     if rule.matches.is_empty() && rule.target.is_none() {
         return Ok(());
     }
-    write!(f, " {rule}")
+    f.write_str(" ")?;
+    fmt::Display::fmt(rule, f)
 }

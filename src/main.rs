@@ -1,5 +1,6 @@
 //! Parses the arguments, sets up logging on standard error, runs, prints the error.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -9,7 +10,8 @@ use nvactl::host;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let mut console = Console::new(Box::new(anstream::stdout()), Box::new(anstream::stderr()));
+    // Only what goes to standard error has colours to be stripped.
+    let mut console = Console::new(Box::new(io::stdout()), Box::new(anstream::stderr()));
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() && host::asked_to_render() {
             commands::warn_of_emptied_output(&mut console);
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
         LevelFilter::WARN
     };
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)

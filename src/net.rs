@@ -17,13 +17,26 @@ use thiserror::Error;
 /// Narrower than the kernel allows on purpose. A trailing `+` is a wildcard to iptables, a space
 /// is saved unquoted and does not load again, a leading `-` reads as an option, and the kernel
 /// itself refuses `.` and `..` (`dev_valid_name` in net/core/dev.c).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Interface(Box<str>);
+///
+/// Held as the kernel holds it, with NULs behind: every rule has one or two, and they cost no
+/// allocation.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interface([u8; Self::SIZE]);
 
 impl Interface {
+    const SIZE: usize = 16;
+
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(Self::SIZE);
+        // It is ASCII.
+        str::from_utf8(&self.0[..end]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Interface").field(&self.as_str()).finish()
     }
 }
 
@@ -53,21 +66,23 @@ impl FromStr for Interface {
                 name: text.to_owned(),
                 found,
             })
-        } else if text.len() > 15 {
+        } else if text.len() >= Self::SIZE {
             Err(InterfaceError::TooLong(text.to_owned()))
         } else if text.starts_with('-') {
             Err(InterfaceError::LeadingDash(text.to_owned()))
         } else if matches!(text, "." | "..") {
             Err(InterfaceError::Dots(text.to_owned()))
         } else {
-            Ok(Self(text.into()))
+            let mut name = [0; Self::SIZE];
+            name[..text.len()].copy_from_slice(text.as_bytes());
+            Ok(Self(name))
         }
     }
 }
 
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -210,7 +225,7 @@ impl FromStr for PortRange {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_single() {
-            write!(f, "{}", self.first)
+            self.first.fmt(f)
         } else {
             write!(f, "{}-{}", self.first, self.last)
         }
@@ -372,7 +387,7 @@ impl FromStr for AddressRange {
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.single() {
-            Some(address) => write!(f, "{address}"),
+            Some(address) => address.fmt(f),
             None => write!(f, "{}-{}", self.first, self.last),
         }
     }
@@ -385,7 +400,7 @@ pub struct Host(pub IpAddr);
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V4(address) => address.fmt(f),
             IpAddr::V6(address) => write!(f, "[{address}]"),
         }
     }

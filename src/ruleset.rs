@@ -92,7 +92,8 @@ impl fmt::Display for Ruleset {
             }
             for (name, chain) in chains {
                 for rule in &chain.rules {
-                    writeln!(f, "{}", Line::Append(name, rule))?;
+                    Line::Append(name, rule).fmt(f)?;
+                    f.write_str("\n")?;
                 }
             }
             writeln!(f, "{}", Line::Commit)?;

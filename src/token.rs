@@ -3,7 +3,7 @@
 //! Quoting is the only thing this file knows; what a word means is `rule.rs`'s affair.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// One word, spelled as iptables-save spells it, quotes and backslashes included.
 ///
@@ -13,50 +13,59 @@ use std::fmt;
 pub struct Token(Box<str>);
 
 impl Token {
-    /// A word as iptables-save spells a comment or a log prefix: bare when every byte is in
-    /// `[A-Za-z0-9_-]`, else in double quotes with `"`, `\` and `'` escaped (measured;
-    /// `xtables_save_string` in libxtables).
-    #[must_use]
-    pub fn quoting(text: &str) -> Self {
-        let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        if !text.is_empty() && text.bytes().all(bare) {
-            return Self(text.into());
-        }
-        let mut spelled = String::with_capacity(text.len() + 2);
-        spelled.push('"');
-        for c in text.chars() {
-            if matches!(c, '"' | '\\' | '\'') {
-                spelled.push('\\');
-            }
-            spelled.push(c);
-        }
-        spelled.push('"');
-        Self(spelled.into())
-    }
-
     /// The word as it was spelled.
     #[must_use]
     pub fn spelled(&self) -> &str {
         &self.0
     }
+}
 
-    /// The word as the program behind the command line would get it.
-    #[must_use]
-    pub fn value(&self) -> Cow<'_, str> {
-        if !self.0.contains(['"', '\\']) {
-            return Cow::Borrowed(&self.0);
-        }
-        let mut value = String::with_capacity(self.0.len());
-        let mut chars = self.0.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '"' => {}
-                '\\' => value.extend(chars.next()),
-                c => value.push(c),
-            }
-        }
-        Cow::Owned(value)
+impl From<&str> for Token {
+    /// One of [`words`].
+    fn from(spelled: &str) -> Self {
+        Self(spelled.into())
     }
+}
+
+/// A text as iptables-save spells a comment or a log prefix: bare when every byte is in
+/// `[A-Za-z0-9_-]`, else in double quotes with `"`, `\` and `'` escaped (measured;
+/// `xtables_save_string` in libxtables).
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'t>(pub &'t str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if !self.0.is_empty() && self.0.bytes().all(bare) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            if matches!(c, '"' | '\\' | '\'') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
+        }
+        f.write_char('"')
+    }
+}
+
+/// A word as the program behind the command line would get it.
+#[must_use]
+pub fn value(spelled: &str) -> Cow<'_, str> {
+    if !spelled.bytes().any(|b| matches!(b, b'"' | b'\\')) {
+        return Cow::Borrowed(spelled);
+    }
+    let mut value = String::with_capacity(spelled.len());
+    let mut chars = spelled.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {}
+            '\\' => value.extend(chars.next()),
+            c => value.push(c),
+        }
+    }
+    Cow::Owned(value)
 }
 
 /// A word as a POSIX shell must be given it, so that a copied command does what it says.
@@ -76,23 +85,38 @@ impl fmt::Display for Token {
     }
 }
 
-/// Splits one line into its words. A quote that is not closed runs to the end of the line.
-pub fn tokens(line: &str) -> impl Iterator<Item = Token> + '_ {
+/// Splits one line into its words, as they are spelled. A quote that is not closed runs to the end of
+/// the line.
+pub fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line.trim_ascii_start();
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let (token, after) = rest.split_at(word_len(rest));
+        let (word, after) = rest.split_at(word_len(rest));
         rest = after.trim_ascii_start();
-        Some(Token(token.into()))
+        Some(word)
     })
 }
 
+/// The bytes that end a word, or begin what may hide its end.
+const STOPS: [bool; 256] = {
+    let mut stops = [false; 256];
+    stops[b' ' as usize] = true;
+    stops[b'\t' as usize] = true;
+    stops[b'"' as usize] = true;
+    stops[b'\\' as usize] = true;
+    stops
+};
+
 /// The length in bytes of the word that `text` starts with.
 fn word_len(text: &str) -> usize {
+    // Nearly every word has neither quotes nor escapes.
+    let mut bytes = text.bytes();
+    let plain = bytes.position(|b| STOPS[usize::from(b)]);
+    let plain = plain.unwrap_or(text.len());
     let (mut quoted, mut escaped) = (false, false);
-    for (at, b) in text.bytes().enumerate() {
+    for (at, b) in text.bytes().enumerate().skip(plain) {
         match b {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
@@ -118,17 +142,16 @@ mod tests {
             (r#"say "hi""#, r#""say \"hi\"""#),
             (r"it's \ here", r#""it\'s \\ here""#),
         ] {
-            let token = Token::quoting(text);
-            assert_eq!(token.spelled(), spelled);
-            assert_eq!(token.value(), text);
-            assert_eq!(tokens(spelled).collect::<Vec<_>>(), [token]);
+            assert_eq!(Quoted(text).to_string(), spelled);
+            assert_eq!(value(spelled), text);
+            assert_eq!(words(spelled).collect::<Vec<_>>(), [spelled]);
         }
     }
 
     #[test]
     fn a_line_falls_into_words_and_quoted_words() {
-        let words: Vec<_> = tokens(r#"-A INPUT  -m comment --comment "a \" b" -j LOG"#)
-            .map(|t| t.value().into_owned())
+        let words: Vec<_> = words(r#"-A INPUT  -m comment --comment "a \" b" -j LOG"#)
+            .map(value)
             .collect();
         assert_eq!(
             words,

@@ -1,7 +1,10 @@
 //! Where commands write: reports to standard output, the rest to standard error.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+
+/// As much as a pipe takes at once.
+const BUFFER: usize = 64 << 10;
 
 /// Writing never fails half-way through a command: a reader who has gone, or a full disk under the
 /// report, must not decide whether a change to the host is carried through. What was lost is kept
@@ -24,15 +27,18 @@ impl Console {
     }
 
     /// Writes a report's text as it is.
-    pub fn print(&mut self, text: &str) {
+    pub fn print(&mut self, text: &(impl Display + ?Sized)) {
         if self.lost.is_none() {
-            self.lost = self.out.write_all(text.as_bytes()).err();
+            // A ruleset comes in many small pieces, and standard output flushes at each line's end.
+            let mut out = BufWriter::with_capacity(BUFFER, &mut self.out);
+            let printed = write!(out, "{text}").and_then(|()| out.flush());
+            self.lost = printed.err();
         }
     }
 
     /// Writes one line of a report.
     pub fn say(&mut self, line: impl Display) {
-        self.print(&format!("{line}\n"));
+        self.print(&format_args!("{line}\n"));
     }
 
     pub fn warn(&mut self, text: impl Display) {

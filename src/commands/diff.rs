@@ -1,10 +1,11 @@
 //! `nvactl diff`: what a spec would change, by forward.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use similar::TextDiff;
+use similar::{DiffOp, group_diff_ops};
 
 use super::{
     Console, Exit, Host, READ_WAIT, Refusal, confirm, families, load_spec, prefix, show_problems,
@@ -215,11 +216,47 @@ fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
         own.to_string()
     };
     let (have, want) = (own(have), own(want));
-    TextDiff::from_lines(&have, &want)
-        .unified_diff()
-        .context_radius(3)
-        .header(from, to)
-        .to_string()
+    let have: Vec<&str> = have.lines().collect();
+    let want: Vec<&str> = want.lines().collect();
+    let mut out = String::new();
+    for hunk in group_diff_ops(diff::operations(&have, &want), CONTEXT) {
+        let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else {
+            continue;
+        };
+        if out.is_empty() {
+            let _ = writeln!(out, "--- {from}\n+++ {to}");
+        }
+        let old = extent(first.old_range().start..last.old_range().end);
+        let new = extent(first.new_range().start..last.new_range().end);
+        let _ = writeln!(out, "@@ -{old} +{new} @@");
+        let mut lines = |sign: char, lines: &[&str]| {
+            for line in lines {
+                let _ = writeln!(out, "{sign}{line}");
+            }
+        };
+        for operation in &hunk {
+            let (old, new) = (operation.old_range(), operation.new_range());
+            if let DiffOp::Equal { .. } = operation {
+                lines(' ', &have[old]);
+            } else {
+                lines('-', &have[old]);
+                lines('+', &want[new]);
+            }
+        }
+    }
+    out
+}
+
+/// How many lines stand around a change.
+const CONTEXT: usize = 3;
+
+/// Lines as a unified diff counts them: from 1, and from the one before where there are none.
+fn extent(lines: Range<usize>) -> String {
+    match lines.len() {
+        0 => format!("{},0", lines.start),
+        1 => format!("{}", lines.start + 1),
+        count => format!("{},{count}", lines.start + 1),
+    }
 }
 
 fn text(comparison: &Comparison) -> String {

@@ -304,7 +304,9 @@ fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, For
     let source = spec_source::read(named)?;
     let Reading { set, mut problems } = source.examine();
     problems.retain(|problem| problem.severity() != Severity::Note);
-    show_problems(&source.places(), &problems, console);
+    if !problems.is_empty() {
+        show_problems(&source.places(), &problems, console);
+    }
     match set {
         Some(set) => Ok((source, set)),
         None => Err(Refusal::Spec {

@@ -25,7 +25,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
         if rendered.is_err() {
             warn_of_emptied_output(console);
         }
-        console.print(&rendered?.to_string());
+        console.print(&rendered?);
         return console
             .finish()
             .map(|()| Exit::Done)
@@ -59,7 +59,7 @@ fn refuse_foreign(path: &Path, new: &Ruleset) -> Result<()> {
         return Ok(());
     };
     let file = path.display().to_string();
-    let text = String::from_utf8_lossy(&bytes);
+    let text = parse::text_of(&bytes);
     let ruleset = parse::parse(&text).map_err(|error| Refusal::ForeignText {
         file: file.clone(),
         reason: error.to_string(),

@@ -112,7 +112,7 @@ impl Iptables {
     /// Without iptables, without the right to read them, or when its output makes no sense.
     pub fn read(&self, family: Family) -> Result<Live, IptablesError> {
         let text = self.save(family, &[])?;
-        let ruleset = parse::parse(&String::from_utf8_lossy(&text));
+        let ruleset = parse::parse(&parse::text_of(&text));
         Ok(Live {
             ruleset: ruleset.map_err(|source| self.unreadable(family, source))?,
             text,
@@ -133,7 +133,7 @@ impl Iptables {
     /// As [`Iptables::read`].
     pub fn read_counted(&self, family: Family) -> Result<(Ruleset, Counters), IptablesError> {
         let text = self.save(family, &["-c"])?;
-        let counted = parse::parse_counted(&String::from_utf8_lossy(&text));
+        let counted = parse::parse_counted(&parse::text_of(&text));
         counted.map_err(|source| self.unreadable(family, source))
     }
 
@@ -233,7 +233,7 @@ impl Iptables {
 /// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
 /// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
 fn incompatible(saved: &[u8]) -> Option<String> {
-    let saved = String::from_utf8_lossy(saved);
+    let saved = parse::text_of(saved);
     let line = saved
         .lines()
         .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;

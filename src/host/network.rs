@@ -137,7 +137,7 @@ pub fn advertised() -> Vec<Interface> {
     let mut names: Vec<Interface> = by_router
         .filter_map(|route| route["dev"].as_str()?.parse().ok())
         .collect();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     names
 }

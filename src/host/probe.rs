@@ -1,14 +1,16 @@
 //! Connecting to many endpoints at once.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol as Transport, Socket, Type};
+use thiserror::Error;
 
+use super::child::{self, ChildError};
 use super::progress::Progress;
 use super::signals::Held;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
@@ -25,17 +27,35 @@ pub struct Probing {
     pub expect: Expect,
 }
 
+/// Why a name has no address.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error("no address is known for it")]
+    Unknown,
+}
+
+/// As long as a resolver that tries two servers twice takes to give up (resolv.conf(5)).
+const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
+
 /// The address behind a name, IPv4 before IPv6.
+///
+/// By `getent`, which asks all that this machine is set up to ask. In a static binary getaddrinfo(3)
+/// would load libraries of the very glibc that it was built with, on a machine that may have another.
 ///
 /// # Errors
 /// When the name cannot be resolved.
-pub fn resolve(name: &str) -> io::Result<IpAddr> {
-    let found: Vec<SocketAddr> = (name, 0).to_socket_addrs()?.collect();
+pub fn resolve(name: &str) -> Result<IpAddr, ResolveError> {
+    if let Ok(address) = name.parse() {
+        return Ok(address);
+    }
+    let output = child::run("getent", &["ahosts", "--", name], b"", RESOLVE_LIMIT)?;
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let address = |line: &str| line.split_ascii_whitespace().next()?.parse().ok();
+    let found: Vec<IpAddr> = lines.lines().filter_map(address).collect();
     let best = found.iter().find(|address| address.is_ipv4());
-    let address = best.or(found.first());
-    address
-        .map(SocketAddr::ip)
-        .ok_or_else(|| io::Error::other("no address"))
+    best.or(found.first()).copied().ok_or(ResolveError::Unknown)
 }
 
 /// Tries all endpoints, each at the address that `to` gives, from what `from` gives; in the

@@ -89,7 +89,7 @@ pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
             read_switch(&format!("{CONF}/{name}/forwarding")).is_ok_and(|own| own != common)
         })
         .collect();
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

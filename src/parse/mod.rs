@@ -5,6 +5,7 @@
 
 mod rule;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 pub use rule::negated;
@@ -14,7 +15,7 @@ use thiserror::Error;
 use crate::counters::{Count, Counters};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::token::{Token, tokens};
+use crate::token::{value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}: `{text}`")]
@@ -39,6 +40,13 @@ pub enum ParseProblem {
     OutsideTable,
     #[error("the text ends before COMMIT, as if it had been cut")]
     CutOff,
+}
+
+/// What iptables-save printed, as text. A comment may hold any bytes.
+#[must_use]
+pub fn text_of(saved: &[u8]) -> Cow<'_, str> {
+    // It seldom does, and looking is several times cheaper than replacing.
+    str::from_utf8(saved).map_or_else(|_| String::from_utf8_lossy(saved), Cow::Borrowed)
 }
 
 /// Reads a whole text into a ruleset.
@@ -169,19 +177,17 @@ impl Reader {
             }
             return Ok(Read::Chain(*table, name, policy));
         }
-        let mut words: Vec<Token> = tokens(text).collect();
+        // More than most rules have.
+        let mut all = Vec::with_capacity(48);
+        all.extend(words(text));
         // `iptables-save -c` puts the rule's counters first: `[packets:bytes] -A …`.
-        if words
-            .first()
-            .is_some_and(|word| word.spelled().starts_with('['))
-        {
-            words.remove(0);
-        }
-        match words.as_slice() {
-            [append, chain, rule @ ..]
-                if append.spelled() == "-A" && !chain.spelled().contains(['"', '\\']) =>
-            {
-                let chain = ChainName::from(chain.spelled());
+        let words = match all.as_slice() {
+            [count, words @ ..] if count.starts_with('[') => words,
+            words => words,
+        };
+        match words {
+            ["-A", chain, rule @ ..] if !chain.contains(['"', '\\']) => {
+                let chain = ChainName::from(*chain);
                 Ok(Read::Rule(*table, chain, read_rule(rule, chains)))
             }
             _ => Err(ParseProblem::NotALine),
@@ -207,6 +213,6 @@ impl Reader {
 /// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
 #[must_use]
 pub fn comment_of(line: &str) -> Option<String> {
-    let mut words = tokens(line).skip_while(|word| word.spelled() != "--comment");
-    words.nth(1).map(|word| word.value().into_owned())
+    let mut words = words(line).skip_while(|word| *word != "--comment");
+    words.nth(1).map(|word| value(word).into_owned())
 }

@@ -14,48 +14,53 @@ use crate::rule::{
     Rule, Target,
 };
 use crate::ruleset::ChainName;
-use crate::token::Token;
+use crate::token::{Token, value};
 
-pub(super) fn read_rule(words: &[Token], chains: &BTreeSet<ChainName>) -> Rule {
+pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {
-        matches: Vec::new(),
+        // As many as most rules of a plan have: none is moved to a larger place, and few are left.
+        matches: Vec::with_capacity(6),
         target: None,
     };
     let mut rest = words;
     while let Some(first) = rest.first() {
-        if let Some(target) = read_target(first.spelled(), &rest[1..], chains) {
+        if let Some(target) = read_target(first, &rest[1..], chains) {
             rule.target = Some(target);
             break;
         }
         let (words, after) = rest.split_at(match_len(rest));
         rest = after;
         rule.matches
-            .push(read_match(words).unwrap_or_else(|| Match::Other(words.to_vec())));
+            .push(read_match(words).unwrap_or_else(|| Match::Other(tokens(words))));
     }
     rule
 }
 
-fn read_target(option: &str, words: &[Token], chains: &BTreeSet<ChainName>) -> Option<Target> {
+fn tokens(words: &[&str]) -> Vec<Token> {
+    words.iter().map(|word| Token::from(*word)).collect()
+}
+
+fn read_target(option: &str, words: &[&str], chains: &BTreeSet<ChainName>) -> Option<Target> {
     let (name, options) = words.split_first()?;
-    let chain = ChainName::from(name.spelled());
-    let options: Vec<&str> = options.iter().map(Token::spelled).collect();
-    match (option, name.spelled(), options.as_slice()) {
-        ("-g", _, []) => Some(Target::Goto(chain)),
-        ("-j", _, []) if chains.contains(&chain) || chain.is_own() => Some(Target::Jump(chain)),
+    let chain = || ChainName::from(*name);
+    let is_chain = |chain: &ChainName| chains.contains(chain) || chain.is_own();
+    match (option, *name, options) {
+        ("-g", _, []) => Some(Target::Goto(chain())),
+        ("-j", _, []) if is_chain(&chain()) => Some(Target::Jump(chain())),
         ("-j", "ACCEPT", []) => Some(Target::Accept),
         ("-j", "DROP", []) => Some(Target::Drop),
         ("-j", "RETURN", []) => Some(Target::Return),
         ("-j", "MASQUERADE", []) => Some(Target::Masquerade),
         ("-j", name, options) => {
-            let known = read_extension(name, options, &words[1..]);
-            Some(known.unwrap_or_else(|| Target::Other(words.to_vec())))
+            let known = read_extension(name, options);
+            Some(known.unwrap_or_else(|| Target::Other(tokens(words))))
         }
         _ => None,
     }
 }
 
 /// A target with options, if these are all ones that nvactl interprets.
-fn read_extension(name: &str, options: &[&str], words: &[Token]) -> Option<Target> {
+fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
     Some(match (name, options) {
         ("SNAT", ["--to-source", addresses]) => Target::Snat(parsed(addresses)?),
         ("DNAT", ["--to-destination", to]) => read_dnat(to)?,
@@ -64,8 +69,8 @@ fn read_extension(name: &str, options: &[&str], words: &[Token]) -> Option<Targe
             Target::Reject(*with)
         }
         ("CONNMARK", ["--set-xmark", mark]) => Target::SetConnmark(read_mark(mark)?),
-        ("LOG", ["--log-prefix", _, level @ ..]) => Target::Log {
-            prefix: words.get(1)?.value().into(),
+        ("LOG", ["--log-prefix", prefix, level @ ..]) => Target::Log {
+            prefix: value(prefix).into(),
             level: match level {
                 [] => DEFAULT_LEVEL,
                 ["--log-level", level] => parsed(level)?,
@@ -103,15 +108,13 @@ fn read_dnat(to: &str) -> Option<Target> {
 }
 
 /// How many words the match at the front takes: up to the next one, or the target.
-fn match_len(words: &[Token]) -> usize {
+fn match_len(words: &[&str]) -> usize {
     // A comment may be any word, `-j` included, and stands bare if it has no odd byte.
-    if let [m, comment, option, _, ..] = words
-        && (m.spelled(), comment.spelled(), option.spelled()) == ("-m", "comment", "--comment")
-    {
+    if let ["-m", "comment", "--comment", _, ..] = words {
         return 4;
     }
     let begins = |at: usize| {
-        let option = |at: usize| words.get(at).map_or("", Token::spelled);
+        let option = |at: usize| words.get(at).copied().unwrap_or_default();
         let negated = usize::from(option(at) == "!");
         matches!(
             option(at + negated),
@@ -119,21 +122,16 @@ fn match_len(words: &[Token]) -> usize {
         )
     };
     // The first word begins this match, negated or not; what follows belongs to it.
-    let head = if words[0].spelled() == "!" { 2 } else { 1 };
+    let head = if words[0] == "!" { 2 } else { 1 };
     (head..words.len())
         .find(|at| begins(*at))
         .unwrap_or(words.len())
 }
 
 /// The match these words spell, if they spell one that nvactl interprets in full.
-fn read_match(words: &[Token]) -> Option<Match> {
-    if let [m, module, option, text] = words
-        && (m.spelled(), module.spelled(), option.spelled()) == ("-m", "comment", "--comment")
-    {
-        return Some(Match::Comment(text.value().into()));
-    }
-    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
-    Some(match words.as_slice() {
+fn read_match(words: &[&str]) -> Option<Match> {
+    Some(match words {
+        ["-m", "comment", "--comment", text] => Match::Comment(value(text).into()),
         ["-s", net] => Match::Source(read_net(net)?),
         ["-d", net] => Match::Destination(read_net(net)?),
         ["!", "-d", net] => Match::NotDestination(read_net(net)?),
@@ -212,8 +210,9 @@ fn read_match(words: &[Token]) -> Option<Match> {
 /// interprets.
 #[must_use]
 pub fn negated(words: &[Token]) -> Option<Match> {
-    match words {
-        [not, rest @ ..] if not.spelled() == "!" => read_match(rest),
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    match words.as_slice() {
+        ["!", rest @ ..] => read_match(rest),
         _ => None,
     }
 }
@@ -323,9 +322,10 @@ fn parsed<T: FromStr>(word: &str) -> Option<T> {
 
 /// `10.0.0.0/8`, or an address alone for its `/32`; host bits are cut, as iptables does.
 fn read_net(word: &str) -> Option<IpNet> {
-    match parsed::<IpAddr>(word) {
-        Some(address) => Some(address.into()),
-        None => parsed::<IpNet>(word).map(|net| net.trunc()),
+    if word.contains('/') {
+        parsed::<IpNet>(word).map(|net| net.trunc())
+    } else {
+        parsed::<IpAddr>(word).map(IpNet::from)
     }
 }
 

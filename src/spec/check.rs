@@ -87,9 +87,10 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
     let own_snat = snat.and_then(|snat| snat.value.of(family));
     let (sources, limits) = (sources(allow.as_ref(), deny.as_ref(), family), limits);
     let refuses = sources != Sources::default() || limits.is_some();
-    let one = Forward {
+    let (protocol, others) = protocols?.split_last()?;
+    let last = Forward {
         listen: forward.listen?.value,
-        protocol: Protocol::Tcp,
+        protocol: *protocol,
         target,
         ingress,
         egress,
@@ -100,10 +101,12 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
         hairpin,
         name,
     };
-    Some(protocols?.into_iter().map(move |protocol| Forward {
-        protocol,
-        ..one.clone()
-    }))
+    let others = others.iter().map(|protocol| Forward {
+        protocol: *protocol,
+        ..last.clone()
+    });
+    let others: Vec<Forward> = others.collect();
+    Some(others.into_iter().chain([last]))
 }
 
 fn sources(
@@ -224,7 +227,7 @@ fn check_listen(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         };
         problems.push(Problem::new(span.clone(), kind));
     }
-    let protocols = forward.options.protocols.as_deref();
+    let protocols = forward.options.protocols;
     let takes_ssh = protocols.is_some_and(|protocols| protocols.contains(&Protocol::Tcp))
         && listen.ports.contains(Port::SSH);
     if takes_ssh && !forward.silence.contains(&Code::TakesSsh) {

@@ -64,7 +64,7 @@ pub struct Listener<'w> {
 
 /// Those that could be read.
 pub fn listeners(forward: &WrittenForward) -> impl Iterator<Item = Listener<'_>> {
-    let protocols = forward.options.protocols.iter().flatten();
+    let protocols = forward.options.protocols.into_iter().flatten();
     let target = forward.target.as_ref();
     let first = target.and_then(|target| target.destinations.first());
     forward.listen.iter().flat_map(move |listen| {
@@ -92,7 +92,7 @@ impl Listener<'_> {
 
 /// Reads the documents of a spec, one for each file. `whole` tells that there is no further one,
 /// which could not be read.
-pub fn decode(roots: &[Node], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
+pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
     let known = &["version", "firewall", "defaults", "forwards", "silence"];
     let files: Vec<Fields<'_>> = roots
@@ -146,7 +146,7 @@ fn of_one_file<'n>(
     files: &[Fields<'n>],
     key: &'static str,
     problems: &mut Vec<Problem>,
-) -> Option<&'n Node> {
+) -> Option<&'n Node<'n>> {
     let mut having = files.iter().filter(|file| file.get(key).is_some());
     let one = having.next()?;
     let first = one.key(key)?;
@@ -176,7 +176,7 @@ fn decode_version(fields: &Fields<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {
+fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {
     let known = &["interface", "snat", "forward_policy", "layout"];
     let Some(fields) = Fields::of(node, "firewall", "`firewall`", known, problems) else {
         return;
@@ -210,7 +210,11 @@ fn decode_firewall(node: &Node, spec: &mut WrittenSpec, problems: &mut Vec<Probl
     });
 }
 
-fn decode_forward(node: &Node, defaults: &Options, problems: &mut Vec<Problem>) -> WrittenForward {
+fn decode_forward(
+    node: &Node<'_>,
+    defaults: &Options,
+    problems: &mut Vec<Problem>,
+) -> WrittenForward {
     let known = options::OF_FORWARD;
     let mut forward = WrittenForward::default();
     let Some(fields) = Fields::of(node, "forward", "this forward", known, problems) else {
@@ -268,7 +272,7 @@ fn decode_silence(
     codes
 }
 
-fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenTarget> {
+fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenTarget> {
     let known = &["ilb", "pod"];
     let fields = Fields::of(node, "target", "`target`", known, problems)?;
     if let (Some(ilb), Some(pod)) = (fields.key("ilb"), fields.key("pod")) {
@@ -293,7 +297,7 @@ fn decode_target(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenTarg
     }
     let pods = fields.required("pod", problems)?;
     let list = match &pods.value {
-        Value::Sequence(list) => list.as_slice(),
+        Value::Sequence(list) => list,
         _ => std::slice::from_ref(pods),
     };
     let expected = "`IP:PORT` or `IP:PORT-PORT`, or a list of those";

@@ -24,14 +24,14 @@ struct Entry<'n> {
     /// The known key.
     name: &'static str,
     /// As it is written.
-    key: &'n Key,
-    value: &'n Node,
+    key: &'n Key<'n>,
+    value: &'n Node<'n>,
 }
 
 impl<'n> Fields<'n> {
     /// The entries of `node`, or `None` when it is no mapping. `key` is what it stands under.
     pub fn of(
-        node: &'n Node,
+        node: &'n Node<'n>,
         key: &'static str,
         place: &'static str,
         known: &'static [&'static str],
@@ -55,14 +55,14 @@ impl<'n> Fields<'n> {
                     continue;
                 }
                 (Some(_), Some(first)) => ProblemKind::DuplicateKey {
-                    key: key.text.clone(),
+                    key: key.text.to_string(),
                     first: first.key.span.clone(),
                 },
                 (None, _) => {
                     let meant = hint::nearest(&key.text, known);
                     misspelled.extend(meant.map(|name| Entry { name, key, value }));
                     ProblemKind::UnknownKey {
-                        key: key.text.clone(),
+                        key: key.text.to_string(),
                         place,
                         known,
                     }
@@ -91,16 +91,16 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    pub fn key(&self, name: &str) -> Option<&'n Key> {
+    pub fn key(&self, name: &str) -> Option<&'n Key<'n>> {
         self.entry(name).map(|entry| entry.key)
     }
 
-    pub fn get(&self, name: &str) -> Option<&'n Node> {
+    pub fn get(&self, name: &str) -> Option<&'n Node<'n>> {
         self.entry(name).map(|entry| entry.value)
     }
 
     /// The value of a key that must be there.
-    pub fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node> {
+    pub fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node<'n>> {
         let node = self.get(key);
         if node.is_none() {
             let kind = ProblemKind::MissingKey {
@@ -133,7 +133,7 @@ impl<'n> Fields<'n> {
 }
 
 pub fn parsed<T>(
-    node: &Node,
+    node: &Node<'_>,
     key: &'static str,
     expected: &'static str,
     problems: &mut Vec<Problem>,
@@ -150,7 +150,7 @@ pub fn parsed<T>(
 }
 
 fn scalar<'n>(
-    node: &'n Node,
+    node: &'n Node<'n>,
     key: &'static str,
     expected: &'static str,
     problems: &mut Vec<Problem>,
@@ -168,10 +168,10 @@ fn scalar<'n>(
 }
 
 pub fn sequence<'n>(
-    node: &'n Node,
+    node: &'n Node<'n>,
     key: &'static str,
     problems: &mut Vec<Problem>,
-) -> Option<&'n [Node]> {
+) -> Option<&'n [Node<'n>]> {
     match &node.value {
         Value::Sequence(items) => Some(items),
         _ => {
@@ -181,7 +181,12 @@ pub fn sequence<'n>(
     }
 }
 
-fn wrong_type(node: &Node, key: &'static str, expected: &'static str, problems: &mut Vec<Problem>) {
+fn wrong_type(
+    node: &Node<'_>,
+    key: &'static str,
+    expected: &'static str,
+    problems: &mut Vec<Problem>,
+) {
     let found = match &node.value {
         Value::Null => "nothing",
         Value::Scalar(_) => "a single value",

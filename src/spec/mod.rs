@@ -97,15 +97,21 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let written = decode::decode(&roots, whole, &mut problems);
+        // What has been read is as large as what it was read from: one of them is enough.
+        drop(roots);
         warn::warn(&written, &mut problems);
         set = check::check(written, &mut problems);
     }
     problems.sort_by_key(|problem| problem.span.start);
     // What is wrong with a default is wrong with every forward that has it, and said once.
+    let at_one_place = problems
+        .windows(2)
+        .filter(|two| two[0].span.start == two[1].span.start);
+    let crowded: BTreeSet<usize> = at_one_place.map(|two| two[0].span.start).collect();
     let mut said = BTreeSet::new();
     problems.retain(|problem| {
         let Problem { span, .. } = problem;
-        said.insert((span.start, span.end, problem.message()))
+        !crowded.contains(&span.start) || said.insert((span.start, span.end, problem.message()))
     });
     let broken = problems
         .iter()

@@ -38,8 +38,8 @@ pub const KEYS: &[&str] = OF_FORWARD.split_at(5).1;
 /// Each is `None` where nothing is said, or nothing that can be read, which is reported.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// At least one; TCP where nothing is said.
-    pub protocols: Option<Vec<Protocol>>,
+    /// At least one, each once; TCP where nothing is said.
+    pub protocols: Option<&'static [Protocol]>,
     pub balance: Option<Balance>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
@@ -91,7 +91,7 @@ const MOST_CONNECTIONS: u32 = 10_000_000;
 impl Default for Options {
     fn default() -> Self {
         Self {
-            protocols: Some(vec![Protocol::Tcp]),
+            protocols: Some(&[Protocol::Tcp]),
             balance: None,
             interfaces: None,
             snat: None,
@@ -129,7 +129,7 @@ impl Options {
 }
 
 /// One, or a list of them.
-fn protocols(node: &Node, problems: &mut Vec<Problem>) -> Option<Vec<Protocol>> {
+fn protocols(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<&'static [Protocol]> {
     let list = one_or_list(node);
     let mut found: Vec<Protocol> = Vec::new();
     for item in list {
@@ -157,11 +157,15 @@ fn protocols(node: &Node, problems: &mut Vec<Problem>) -> Option<Vec<Protocol>> 
         return None;
     }
     // Their order says nothing.
-    found.sort_unstable();
-    Some(found)
+    Some(match found.as_slice() {
+        [] => &[],
+        [Protocol::Tcp] => &[Protocol::Tcp],
+        [Protocol::Udp] => &[Protocol::Udp],
+        _ => &Protocol::ALL,
+    })
 }
 
-fn balance(node: &Node, problems: &mut Vec<Problem>) -> Option<Balance> {
+fn balance(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Balance> {
     let read = |text: &str| {
         one_of_words(text, &["random", "client"]).map(|word| match word {
             "client" => Balance::Client,
@@ -173,7 +177,7 @@ fn balance(node: &Node, problems: &mut Vec<Problem>) -> Option<Balance> {
 }
 
 /// One interface for both sides, or a mapping of them, of which a forward may leave one out.
-pub fn interfaces(node: &Node, both: bool, problems: &mut Vec<Problem>) -> Option<Interfaces> {
+pub fn interfaces(node: &Node<'_>, both: bool, problems: &mut Vec<Problem>) -> Option<Interfaces> {
     let expected = "a name, or a mapping of `ingress` and `egress`";
     let read = |text: &str| text.parse().map_err(ProblemKind::InvalidInterface);
     if !matches!(node.value, Value::Mapping(_)) {
@@ -224,7 +228,7 @@ pub fn interfaces(node: &Node, both: bool, problems: &mut Vec<Problem>) -> Optio
 }
 
 /// One for both families, or a mapping with one for each. An address is of one family only.
-pub fn snats(node: &Node, problems: &mut Vec<Problem>) -> Option<Placed<Snats>> {
+pub fn snats(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Placed<Snats>> {
     let expected = "an address, a range of them, `masquerade` or `none`, or these by `v4` and `v6`";
     let mut snats = Snats::default();
     if !matches!(node.value, Value::Mapping(_)) {
@@ -278,7 +282,11 @@ fn snat(text: &str) -> Result<Snat, ProblemKind> {
     }
 }
 
-fn nets(node: &Node, key: &'static str, problems: &mut Vec<Problem>) -> Option<Placed<ByFamily>> {
+fn nets(
+    node: &Node<'_>,
+    key: &'static str,
+    problems: &mut Vec<Problem>,
+) -> Option<Placed<ByFamily>> {
     let mut nets: Vec<IpNet> = Vec::new();
     let items = sequence(node, key, problems)?;
     for item in items {
@@ -329,7 +337,7 @@ fn net(text: &str) -> Result<IpNet, ProblemKind> {
 }
 
 /// None where no number is written: that takes back what the defaults say.
-fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Limits> {
+fn limits(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Limits> {
     let known = &[
         "new_per_second",
         "burst",
@@ -378,7 +386,7 @@ fn limits(node: &Node, problems: &mut Vec<Problem>) -> Option<Limits> {
 }
 
 /// `true`, `false`, or how.
-fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenLog> {
+fn log(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenLog> {
     let usual = WrittenLog {
         prefix: None,
         level: WARNING,
@@ -427,7 +435,7 @@ fn log(node: &Node, problems: &mut Vec<Problem>) -> Option<WrittenLog> {
 }
 
 pub fn yes_or_no(
-    node: &Node,
+    node: &Node<'_>,
     key: &'static str,
     problems: &mut Vec<Problem>,
 ) -> Option<Placed<bool>> {
@@ -448,7 +456,7 @@ fn number(text: &str, most: u32) -> Result<u32, ProblemKind> {
         })
 }
 
-fn one_or_list(node: &Node) -> &[Node] {
+fn one_or_list<'n>(node: &'n Node<'n>) -> &'n [Node<'n>] {
     match &node.value {
         Value::Sequence(items) => items,
         _ => std::slice::from_ref(node),

@@ -43,9 +43,9 @@ pub fn pages(places: &Places<'_>, problems: &[Problem], renderer: &Renderer) -> 
 /// The gravest of many, still in the order of the spec.
 fn shown(problems: &[Problem]) -> Vec<&Problem> {
     let mut gravest: Vec<(usize, &Problem)> = problems.iter().enumerate().collect();
-    gravest.sort_by_key(|(n, problem)| (problem.severity(), *n));
+    gravest.sort_unstable_by_key(|(n, problem)| (problem.severity(), *n));
     gravest.truncate(MOST_SHOWN);
-    gravest.sort_by_key(|(n, _)| *n);
+    gravest.sort_unstable_by_key(|(n, _)| *n);
     gravest.into_iter().map(|(_, problem)| problem).collect()
 }
 

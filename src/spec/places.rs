@@ -4,8 +4,10 @@
 //! compared wherever they stand; here is the way back.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use super::problem::Span;
+use crate::parse;
 
 /// Where a byte of a text stands, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +31,10 @@ pub(super) fn placed<'t>(
 /// A text's bytes as its problems count them: as text, without a byte order mark.
 #[must_use]
 pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+    parse::text_of(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
 }
 
-/// One file of a spec, and where each of its lines begins: found once, asked often.
+/// One file of a spec, and where each of its lines begins: found once, if at all, asked often.
 #[derive(Debug)]
 pub struct File<'t> {
     pub name: &'t str,
@@ -40,20 +42,24 @@ pub struct File<'t> {
     /// The place of its first byte.
     start: usize,
     /// Where its lines begin, counted from its own first byte.
-    lines: Vec<usize>,
+    lines: OnceCell<Vec<usize>>,
 }
 
 impl<'t> File<'t> {
     fn new(name: &'t str, start: usize, bytes: &'t [u8]) -> Self {
-        let text = text_of(bytes);
-        let behind_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
-        let lines = std::iter::once(0).chain(behind_newlines).collect();
         Self {
             name,
-            text,
+            text: text_of(bytes),
             start,
-            lines,
+            lines: OnceCell::new(),
         }
+    }
+
+    fn lines(&self) -> &[usize] {
+        self.lines.get_or_init(|| {
+            let behind_newlines = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(behind_newlines).collect()
+        })
     }
 
     /// The bytes of the spec as bytes of this file.
@@ -66,10 +72,11 @@ impl<'t> File<'t> {
     #[must_use]
     pub fn position(&self, at: usize) -> Position {
         let at = self.text.floor_char_boundary(at.min(self.text.len()));
-        let line = self.lines.partition_point(|start| *start <= at);
+        let lines = self.lines();
+        let line = lines.partition_point(|start| *start <= at);
         Position {
             line,
-            column: self.text[self.lines[line - 1]..at].chars().count() + 1,
+            column: self.text[lines[line - 1]..at].chars().count() + 1,
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The only file that names the YAML parser, so that it can be exchanged.
 
+use std::borrow::Cow;
+
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, options};
 
 use super::MAX_VALUES;
@@ -9,34 +11,34 @@ use super::problem::{Problem, ProblemKind, Span};
 
 /// A value and the bytes of the text it was read from.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<'t> {
     pub span: Span,
-    pub value: Value,
+    pub value: Value<'t>,
 }
 
 #[derive(Debug)]
-pub enum Value {
+pub enum Value<'t> {
     /// Nothing, or a plain `~` or `null`.
     Null,
     /// Any other scalar, quoted or not: whether it is a number is for the reader of a key to say.
-    Scalar(String),
-    Sequence(Vec<Node>),
+    Scalar(Cow<'t, str>),
+    Sequence(Box<[Node<'t>]>),
     /// In the order of the text, a key that stands twice included.
-    Mapping(Vec<(Key, Node)>),
+    Mapping(Box<[(Key<'t>, Node<'t>)]>),
     /// Was not understood and has been reported: not worth a second complaint.
     Broken,
 }
 
 #[derive(Debug)]
-pub struct Key {
+pub struct Key<'t> {
     pub span: Span,
-    pub text: String,
+    pub text: Cow<'t, str>,
 }
 
 /// A document, and what was wrong with it without making the rest unreadable.
 #[derive(Debug)]
-pub struct Document {
-    pub root: Node,
+pub struct Document<'t> {
+    pub root: Node<'t>,
     pub problems: Vec<Problem>,
 }
 
@@ -46,7 +48,7 @@ pub struct Document {
 /// # Errors
 /// What keeps the text from being read to its end: bytes that are not UTF-8, YAML's own syntax,
 /// nothing at all, a second document.
-pub fn load(text: &[u8], start: usize, values: &mut usize) -> Result<Document, Problem> {
+pub fn load<'t>(text: &'t [u8], start: usize, values: &mut usize) -> Result<Document<'t>, Problem> {
     let moved = |mut problem: Problem| {
         shift(&mut problem.span, start);
         problem
@@ -64,7 +66,7 @@ fn shift(span: &mut Span, by: usize) {
     span.end += by;
 }
 
-impl Node {
+impl Node<'_> {
     /// Moves it with everything in it: to where its text stands in the spec.
     fn shift(&mut self, by: usize) {
         shift(&mut self.span, by);
@@ -82,7 +84,7 @@ impl Node {
 }
 
 /// Reads one document, with places counted from its own first byte.
-fn read(text: &[u8], values: &mut usize) -> Result<Document, Problem> {
+fn read<'t>(text: &'t [u8], values: &mut usize) -> Result<Document<'t>, Problem> {
     let bytes = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
@@ -91,7 +93,9 @@ fn read(text: &[u8], values: &mut usize) -> Result<Document, Problem> {
     refuse_control_characters(text)?;
     let mut loader = Loader {
         text,
-        stack: Vec::new(),
+        open: Vec::new(),
+        items: Vec::new(),
+        entries: Vec::new(),
         root: None,
         documents: 0,
         problems: Vec::new(),
@@ -137,6 +141,11 @@ fn read(text: &[u8], values: &mut usize) -> Result<Document, Problem> {
 /// YAML allows no control character but tab and line ends (YAML 1.2.2, section 5.1), and parsers
 /// differ in what they make of them. A carriage return alone ends a line to YAML and to no editor.
 fn refuse_control_characters(text: &str) -> Result<(), Problem> {
+    // Of a text in ASCII, as nearly every one is, the bytes say it at once.
+    let printable = |b: u8| matches!(b, b' '..=b'~' | b'\t' | b'\n');
+    if text.bytes().all(printable) {
+        return Ok(());
+    }
     let lone = |at: usize| text.as_bytes().get(at + 1) != Some(&b'\n');
     let refused = |at: usize, c: char| match c {
         '\t' | '\n' | '\u{85}' => false,
@@ -164,26 +173,31 @@ fn syntax_problem(text: &str, error: &ScanError) -> Problem {
 struct Loader<'t> {
     text: &'t str,
     /// The collections that are open, outermost first.
-    stack: Vec<Open>,
-    root: Option<Node>,
+    open: Vec<Open<'t>>,
+    /// What the open sequences hold so far, one behind the other: a node's place is taken once,
+    /// when it is known how many there are.
+    items: Vec<Node<'t>>,
+    /// The same of the open mappings.
+    entries: Vec<(Key<'t>, Node<'t>)>,
+    root: Option<Node<'t>>,
     documents: usize,
     problems: Vec<Problem>,
 }
 
-enum Open {
-    Sequence {
-        start: usize,
-        items: Vec<Node>,
-    },
-    Mapping {
-        start: usize,
-        entries: Vec<(Key, Node)>,
-        key: Option<Node>,
-    },
+struct Open<'t> {
+    start: usize,
+    kind: OpenKind<'t>,
 }
 
-impl Loader<'_> {
-    fn take(&mut self, event: Event<'_>, span: Span) {
+enum OpenKind<'t> {
+    /// From which of the items on they are its own.
+    Sequence { from: usize },
+    /// From which of the entries on they are its own, and the key that waits for its value.
+    Mapping { from: usize, key: Option<Key<'t>> },
+}
+
+impl<'t> Loader<'t> {
+    fn take(&mut self, event: Event<'t>, span: Span) {
         match event {
             Event::Anchor(..) => self.problems.push(Problem::new(span, ProblemKind::Alias)),
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
@@ -198,51 +212,57 @@ impl Loader<'_> {
                 let plain = style == ScalarStyle::Plain;
                 let value = match text.as_ref() {
                     "" | "~" | "null" if plain => Value::Null,
-                    _ => Value::Scalar(text.into_owned()),
+                    _ => Value::Scalar(text),
                 };
                 self.add(span, value);
             }
             Event::SequenceStart(..) => {
-                self.stack.push(Open::Sequence {
-                    start: span.start,
-                    items: Vec::new(),
-                });
+                let from = self.items.len();
+                self.begin(&span, OpenKind::Sequence { from });
             }
             Event::MappingStart(..) => {
-                self.stack.push(Open::Mapping {
-                    start: span.start,
-                    entries: Vec::new(),
-                    key: None,
-                });
+                let from = self.entries.len();
+                self.begin(&span, OpenKind::Mapping { from, key: None });
             }
-            Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
-                Some(Open::Sequence { start, items }) => {
-                    self.add(start..span.end.max(start), Value::Sequence(items));
-                }
-                Some(Open::Mapping { start, entries, .. }) => {
-                    self.add(start..span.end.max(start), Value::Mapping(entries));
-                }
-                None => {}
-            },
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(Open { start, kind }) = self.open.pop() else {
+                    return;
+                };
+                let value = match kind {
+                    OpenKind::Sequence { from } => {
+                        Value::Sequence(self.items.drain(from..).collect())
+                    }
+                    OpenKind::Mapping { from, .. } => {
+                        Value::Mapping(self.entries.drain(from..).collect())
+                    }
+                };
+                self.add(start..span.end.max(start), value);
+            }
             _ => {}
         }
     }
 
+    fn begin(&mut self, span: &Span, kind: OpenKind<'t>) {
+        let start = span.start;
+        self.open.push(Open { start, kind });
+    }
+
     /// Puts a finished node where it belongs: into the innermost open collection.
-    fn add(&mut self, span: Span, value: Value) {
-        let node = Node { span, value };
-        match self.stack.last_mut() {
-            None => self.root = Some(node),
-            Some(Open::Sequence { items, .. }) => items.push(node),
-            Some(Open::Mapping { entries, key, .. }) => match key.take() {
-                None => *key = Some(node),
-                Some(Node { span, value }) => {
+    fn add(&mut self, span: Span, value: Value<'t>) {
+        let text = self.text;
+        let kind = self.open.last_mut().map(|open| &mut open.kind);
+        match kind {
+            None => self.root = Some(Node { span, value }),
+            Some(OpenKind::Sequence { .. }) => self.items.push(Node { span, value }),
+            Some(OpenKind::Mapping { key, .. }) => match key.take() {
+                Some(key) => self.entries.push((key, Node { span, value })),
+                None => {
                     let text = match value {
                         Value::Scalar(text) => text,
                         // Reported as an unknown key, by what stands there.
-                        _ => self.text.get(span.clone()).unwrap_or("").to_owned(),
+                        _ => Cow::Borrowed(text.get(span.clone()).unwrap_or("")),
                     };
-                    entries.push((Key { span, text }, node));
+                    *key = Some(Key { span, text });
                 }
             },
         }
