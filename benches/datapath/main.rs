@@ -1,7 +1,7 @@
 //! What a forward costs the kernel: the first packet of a connection and one of an established
 //! connection, by the layout of the rules and the number of forwards, on both backends.
 //!
-//! `cargo bench --bench datapath`, as root; ends with 1 when a ratio is not what
+//! `cargo bench --bench datapath [-- --plot FILE.svg]`, as root; ends with 1 when a ratio is not what
 //! it must be, and with 2 where it cannot run.
 
 mod lab;
@@ -10,10 +10,12 @@ mod machine;
 #[path = "../../tests/lab/namespace.rs"]
 #[expect(dead_code, reason = "the lab of the tests asks more of a host")]
 mod namespace;
+mod plot;
 mod ratios;
 mod report;
 mod spread;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lab::{Cell, Client};
@@ -25,12 +27,12 @@ use ratios::ratios;
 const ROUNDS: usize = 41;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What the table and the ratios are about.
+/// What the table and the ratios are about, and what the plot adds.
 const MEASURED: [(Layout, &[u16]); 5] = [
-    (Layout::Post, &[1, 1_000, 10_000]),
+    (Layout::Post, &[1, 10, 100, 1_000, 10_000]),
     (Layout::Flat, &[1, 1_000, 10_000]),
     (Layout::Tree, &[1, 1_000, 10_000]),
-    (Layout::Auto, &[1]),
+    (Layout::Auto, &[1, 10, 100, 1_000, 10_000]),
     (Layout::Map, &[1, 1_000, 10_000]),
 ];
 
@@ -64,6 +66,13 @@ impl Measured {
 }
 
 fn main() -> ExitCode {
+    let plot_to = match plot_to(std::env::args().skip(1)) {
+        Ok(path) => path,
+        Err(unknown) => {
+            eprintln!("error: `{unknown}` is no option of this benchmark; it has `--plot FILE`");
+            return ExitCode::from(2);
+        }
+    };
     let missing = machine::missing();
     if !missing.is_empty() {
         for what in missing {
@@ -75,12 +84,32 @@ fn main() -> ExitCode {
     let measured = measure();
     let ratios = ratios(&measured);
     print!("{}", report::page(&measured, &ratios));
+    if let Some(path) = plot_to
+        && let Err(error) = std::fs::write(&path, plot::svg(&measured))
+    {
+        eprintln!("error: cannot write `{}`: {error}", path.display());
+        return ExitCode::from(2);
+    }
     let mut code = ExitCode::SUCCESS;
     for ratio in ratios.iter().filter(|ratio| !ratio.holds()) {
         eprintln!("missed: {ratio}");
         code = ExitCode::FAILURE;
     }
     code
+}
+
+/// The file of `--plot`. What cargo passes on, such as `--bench` or a filter, is no concern of this.
+fn plot_to(mut args: impl Iterator<Item = String>) -> Result<Option<PathBuf>, String> {
+    let mut plot_to = None;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--plot" => plot_to = Some(args.next().ok_or(arg)?.into()),
+            "--bench" => {}
+            other if other.starts_with('-') => return Err(arg),
+            _ => {}
+        }
+    }
+    Ok(plot_to)
 }
 
 fn measure() -> Measured {

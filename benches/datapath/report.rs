@@ -74,11 +74,11 @@ fn base(measured: &Measured, backend: Backend) -> &Costs {
     measured.of(point).expect("it is measured")
 }
 
-fn micros(nanoseconds: &[f64]) -> Spread {
+pub fn micros(nanoseconds: &[f64]) -> Spread {
     Spread::of(nanoseconds.iter().map(|cost| cost / 1e3))
 }
 
-fn thousands(number: u16) -> String {
+pub fn thousands(number: u16) -> String {
     match (number / 1_000, number % 1_000) {
         (0, rest) => rest.to_string(),
         (thousands, rest) => format!("{thousands},{rest:03}"),
