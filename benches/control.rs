@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use divan::{Bencher, black_box};
+use nvactl::counters::Counters;
 use nvactl::diff;
 use nvactl::net::Family;
 use nvactl::parse::parse;
@@ -67,10 +68,11 @@ fn diff_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
     let text = text(forwards);
     let middle = format!("listen: {}\n", 10_000 + forwards / 2);
     let have = parse(&whole(&text)).expect("it is readable");
+    let nothing = Counters::default();
     let other = text.replacen(&middle, "listen: 9999\n", 1);
     let want = plan(
         &spec::read(other.as_bytes()).expect("it is sound"),
         Family::V4,
     );
-    bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script());
+    bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script(&nothing));
 }

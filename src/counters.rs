@@ -53,8 +53,19 @@ impl Counters {
         self.0.entry((table, chain)).or_default().push(count);
     }
 
-    fn of(&self, table: TableName, chain: &str) -> &[Count] {
-        let counts = self.0.get(&(table, ChainName::from(chain)));
+    /// Adds to the count of the rule at a place of a chain, counted from 0.
+    pub fn add_at(&mut self, table: TableName, chain: &ChainName, at: usize, count: Count) {
+        let counts = self.0.entry((table, chain.clone())).or_default();
+        if counts.len() <= at {
+            counts.resize(at + 1, Count::default());
+        }
+        counts[at].add(count);
+    }
+
+    /// The counts of a chain's rules, as far as they are known.
+    #[must_use]
+    pub fn of(&self, table: TableName, chain: &ChainName) -> &[Count] {
+        let counts = self.0.get(&(table, chain.clone()));
         counts.map_or(&[], Vec::as_slice)
     }
 
@@ -64,7 +75,7 @@ impl Counters {
     pub fn new_connections<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
         let chain = ruleset.chain(TableName::Nat, &ChainName::from(PREROUTING));
         let rules = chain.map_or(&[][..], |chain| chain.rules.as_slice());
-        let counts = self.of(TableName::Nat, PREROUTING);
+        let counts = self.of(TableName::Nat, &ChainName::from(PREROUTING));
         let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
         for (rule, count) in rules.iter().zip(counts) {
             if let Some(key) = key_of(rule) {
@@ -83,7 +94,7 @@ impl Counters {
         let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
         let admitting = |name: &ChainName| name.as_str().starts_with(ADMIT);
         for (table, name, chain) in ruleset.chains().filter(|(_, name, _)| admitting(name)) {
-            for (rule, count) in chain.rules.iter().zip(self.of(table, name.as_str())) {
+            for (rule, count) in chain.rules.iter().zip(self.of(table, name)) {
                 let Some(key) = key_of(rule) else { continue };
                 let passage = by_key.entry(key).or_default();
                 let limits = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
@@ -106,7 +117,9 @@ impl Counters {
     /// What went through the rule for known connections, of all forwards together.
     #[must_use]
     pub fn established(&self) -> Count {
-        let first = self.of(TableName::Filter, FORWARD).first();
+        let first = self
+            .of(TableName::Filter, &ChainName::from(FORWARD))
+            .first();
         first.copied().unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::diff;
-use crate::line::brings_rule;
+use crate::line::{brings_rule, uncounted};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
 /// What to load to try a change, one text behind the other.
@@ -77,6 +77,7 @@ pub fn rule_at(script: &str, line: usize) -> Option<&str> {
         .lines()
         .nth(line.checked_sub(1)?)
         .filter(|line| brings_rule(line))
+        .map(uncounted)
 }
 
 /// The `n`th rule of a script, counted from 1.
@@ -86,6 +87,7 @@ pub fn nth_rule(script: &str, n: usize) -> Option<&str> {
         .lines()
         .filter(|line| brings_rule(line))
         .nth(n.checked_sub(1)?)
+        .map(uncounted)
 }
 
 /// The line that iptables-restore complains of: `Error occurred at line: 7`, `line 7: RULE_APPEND

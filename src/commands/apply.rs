@@ -34,8 +34,8 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let families = families(Some(&set), Some(&state));
     let want = planned(&set, families);
     let iptables = on.iptables(args.lock_timeout);
-    let live = iptables.read_all(families)?;
-    let live = live.map(|_, live| &live.ruleset);
+    let before = iptables.read_all_counted(families)?;
+    let live = before.map(|_, (live, _)| live);
     let surroundings = survey(&iptables, families)?;
     let changes = changes(&live, &want);
     for (family, changes) in changes.iter() {
@@ -94,7 +94,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         state: &state,
         lock: &lock,
         iptables: &iptables,
-        before: &live,
+        before: &before,
         want: &want,
         action: format!("apply {name}"),
         trial: !args.no_trial,

@@ -3,6 +3,7 @@
 //!
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
+use std::iter;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,6 +11,7 @@ use thiserror::Error;
 use super::child::{self, ChildError, Output};
 use crate::backend::Backend;
 use crate::counters::Counters;
+use crate::line::says_counts;
 use crate::net::Family;
 use crate::parse::{self, ParseError};
 use crate::per_family::{Families, PerFamily};
@@ -137,6 +139,18 @@ impl Iptables {
         counted.map_err(|source| self.unreadable(family, source))
     }
 
+    /// Reads the live rules of each family that is touched, with their counters: `-c` takes no longer
+    /// (measured, 30,000 rules: 2 to 4 in a hundred).
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn read_all_counted(
+        &self,
+        families: Families,
+    ) -> Result<PerFamily<(Ruleset, Counters)>, IptablesError> {
+        PerFamily::try_new(families, |family| self.read_counted(family))
+    }
+
     fn save(&self, family: Family, args: &[&str]) -> Result<Vec<u8>, IptablesError> {
         let output = self.run(family, "iptables-save", args, b"")?;
         match incompatible(&output.stdout) {
@@ -153,12 +167,15 @@ impl Iptables {
     }
 
     /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
-    /// across tables (iptables-restore(8); measured).
+    /// across tables (iptables-restore(8); measured). A rule of which the script says what it has
+    /// counted counts on from there.
     ///
     /// # Errors
     /// When iptables-restore refuses it; tables that it had committed before stay changed.
     pub fn load(&self, family: Family, script: &str) -> Result<(), IptablesError> {
-        self.restore(family, "--noflush", script.as_bytes())
+        let counters = says_counts(script).then_some("--counters");
+        let how: Vec<&str> = iter::once("--noflush").chain(counters).collect();
+        self.restore(family, &how, script.as_bytes())
     }
 
     /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
@@ -202,11 +219,12 @@ impl Iptables {
     /// # Errors
     /// When it would not load.
     pub fn test(&self, family: Family, text: &[u8]) -> Result<(), IptablesError> {
-        self.restore(family, "--test", text)
+        self.restore(family, &["--test"], text)
     }
 
-    fn restore(&self, family: Family, how: &str, text: &[u8]) -> Result<(), IptablesError> {
-        let args = [how, "-w", &self.lock_wait.max(1).to_string()];
+    fn restore(&self, family: Family, how: &[&str], text: &[u8]) -> Result<(), IptablesError> {
+        let wait = self.lock_wait.max(1).to_string();
+        let args = [how, &["-w", &wait]].concat();
         self.run(family, "iptables-restore", &args, text).map(drop)
     }
 

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::signals::Held;
 use super::state::{Before, Owned, State, StateError};
 use super::{file, persistence};
+use crate::counters::Counters;
 use crate::diff;
 use crate::net::Family;
 use crate::parse;
@@ -121,8 +122,8 @@ pub struct Transaction<'a> {
     pub state: &'a State,
     pub lock: &'a Lock,
     pub iptables: &'a Iptables,
-    /// The live rules of the families that are touched.
-    pub before: &'a PerFamily<&'a Ruleset>,
+    /// The live rules of the families that are touched, and what they have counted.
+    pub before: &'a PerFamily<(Ruleset, Counters)>,
     /// What nvactl is to own; of the same families.
     pub want: &'a PerFamily<Ruleset>,
     /// What the user asked for, as history will call it.
@@ -140,7 +141,7 @@ impl Transaction<'_> {
     pub fn commit(&self) -> Result<(), TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let progress = Progress::new();
-        let scripts = changes(self.before, self.want).scripts();
+        let scripts = self.scripts();
         if self.trial {
             progress.step("trying…");
             for (family, (before, script)) in self.with_before(&scripts).iter() {
@@ -171,16 +172,31 @@ impl Transaction<'_> {
     /// As [`Transaction::commit`].
     pub fn commit_unremembered(&self) -> Result<(), TransactionError> {
         let _held = Held::hold().map_err(TransactionError::Signals)?;
-        let scripts = changes(self.before, self.want).scripts();
+        let scripts = self.scripts();
         self.load(&scripts, &Progress::new())
+    }
+
+    /// The live rules as they were read before the change.
+    fn rules(&self) -> PerFamily<&Ruleset> {
+        self.before.map(|_, (rules, _)| rules)
+    }
+
+    fn counters(&self) -> PerFamily<&Counters> {
+        self.before.map(|_, (_, counters)| counters)
+    }
+
+    /// The change, with the counters of the rules that only go to another place.
+    fn scripts(&self) -> PerFamily<String> {
+        let before = self.rules();
+        let changes = changes(&before, self.want);
+        changes.scripts(&changes.carried(&self.counters()).as_ref())
     }
 
     fn with_before<'s>(
         &'s self,
         scripts: &'s PerFamily<String>,
     ) -> PerFamily<(&'s Ruleset, &'s str)> {
-        let before = self.before.map(|_, before| *before);
-        before.zip(scripts.map(|_, script| script.as_str()))
+        self.rules().zip(scripts.map(|_, script| script.as_str()))
     }
 
     fn load(
@@ -233,7 +249,7 @@ impl Transaction<'_> {
     /// # Errors
     /// When the kernel does not tell the network namespace.
     pub fn remembered(&self) -> Result<Before, StateError> {
-        let both = self.before.as_ref().zip(self.want.as_ref());
+        let both = self.rules().zip(self.want.as_ref());
         let owned = both.map(|_, (before, want)| Owned {
             rules: diff::own(before).to_string(),
             sets_policy: diff::sets_policy(want),
@@ -316,7 +332,7 @@ impl Transaction<'_> {
     /// What nvactl owned before, without a policy that the change does not set: that is not
     /// nvactl's to set back.
     fn old(&self) -> PerFamily<Ruleset> {
-        let both = self.before.as_ref().zip(self.want.as_ref());
+        let both = self.rules().zip(self.want.as_ref());
         both.map(|_, (before, want)| {
             let mut old = diff::own(before);
             if !diff::sets_policy(want) {
@@ -329,7 +345,8 @@ impl Transaction<'_> {
     /// Brings what nvactl owns back from `after`; tells whether there was anything to do.
     fn undo(&self, after: &PerFamily<Ruleset>, cause: &str) -> Result<bool, TransactionError> {
         let old = self.old();
-        let scripts = changes(&after.as_ref(), &old).scripts();
+        // A rule that comes back stands where it stood: it counts on from what it had counted there.
+        let scripts = changes(&after.as_ref(), &old).scripts(&self.counters());
         if scripts.iter().all(|(_, script)| script.is_empty()) {
             return Ok(false);
         }
@@ -383,7 +400,7 @@ impl Transaction<'_> {
         now: &PerFamily<Ruleset>,
     ) -> TransactionError {
         let old = self.old();
-        let scripts = changes(&now.as_ref(), &old).scripts();
+        let scripts = changes(&now.as_ref(), &old).scripts(&self.counters());
         // Of a family that is as it was there is nothing to bring back.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
         let mends = scripts.map(|(family, script)| {

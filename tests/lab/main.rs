@@ -2,6 +2,7 @@
 
 mod blackhole;
 mod confirm;
+mod counters;
 mod diff;
 mod doctor;
 mod entrances;
@@ -98,6 +99,8 @@ on_both_backends! {
     lifecycle::remove_leaves_what_was_there_before,
     lifecycle::the_jump_stands_first_and_once,
     lifecycle::a_rule_beside_a_change_keeps_its_counters,
+    counters::a_rule_that_moves_keeps_them,
+    counters::a_change_that_is_undone_gives_them_back,
     lifecycle::forwards_come_back_after_a_boot,
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
