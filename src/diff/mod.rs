@@ -81,7 +81,7 @@ pub fn sets_policy(plan: &Ruleset) -> bool {
         .is_some_and(|chain| chain.policy.is_some())
 }
 
-fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
+pub(crate) fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
     chain
         .rules
         .iter()
@@ -171,6 +171,19 @@ enum Sign {
 }
 
 impl TableChanges<'_> {
+    /// nvactl's chains in which the script names places.
+    #[must_use]
+    pub fn in_place(&self) -> BTreeSet<&ChainName> {
+        let edited = |chain: &&ChainChange<'_>| {
+            matches!(chain, ChainChange::Edit { .. }) && chain.refilled().is_none()
+        };
+        self.chains
+            .iter()
+            .filter(edited)
+            .map(ChainChange::name)
+            .collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.policies.is_empty() && self.jumps.is_empty() && self.chains.is_empty()
     }
@@ -249,6 +262,28 @@ impl Changes<'_> {
         (added, removed)
     }
 
+    /// The chains that the script changes; `None` where it deletes one.
+    #[must_use]
+    pub fn touched(&self) -> Option<Vec<(TableName, &ChainName)>> {
+        let mut touched = BTreeSet::new();
+        for table in &self.tables {
+            let policies = table.policies.iter().map(|(chain, ..)| *chain);
+            let jumps = table.jumps.iter().map(|jump| jump.chain);
+            let chains = table.chains.iter().map(ChainChange::name);
+            touched.extend(
+                policies
+                    .chain(jumps)
+                    .chain(chains)
+                    .map(|chain| (table.table, chain)),
+            );
+            let deletes = |chain: &ChainChange<'_>| matches!(chain, ChainChange::Delete(..));
+            if table.chains.iter().any(deletes) {
+                return None;
+            }
+        }
+        Some(touched.into_iter().collect())
+    }
+
     /// The rules that go and come, each as `-`/`+` and the line that iptables-save has for it,
     /// under the name of its table.
     #[must_use]
@@ -266,6 +301,18 @@ impl Changes<'_> {
         }
         out
     }
+}
+
+/// A ruleset without any but these chains.
+#[must_use]
+pub fn only(ruleset: &Ruleset, chains: &[(TableName, &ChainName)]) -> Ruleset {
+    let mut only = Ruleset::default();
+    for (table, name) in chains {
+        if let Some(chain) = ruleset.chain(*table, name) {
+            *only.chain_mut(*table, (*name).clone()) = chain.clone();
+        }
+    }
+    only
 }
 
 /// Whether two rulesets hold the same of nvactl's, wherever its jumps stand among others; the

@@ -15,7 +15,7 @@ use crate::line::says_counts;
 use crate::net::Family;
 use crate::parse::{self, ParseError};
 use crate::per_family::{Families, PerFamily};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{ChainName, Ruleset, TableName};
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
 /// `-w` iptables 1.8.9 legacy waits for ever (measured).
@@ -139,8 +139,8 @@ impl Iptables {
         counted.map_err(|source| self.unreadable(family, source))
     }
 
-    /// Reads the live rules of each family that is touched, with their counters: `-c` takes no longer
-    /// (measured, 30,000 rules: 2 to 4 in a hundred).
+    /// Reads the live rules of each family that is touched, with their counters, which takes at most a
+    /// tenth longer (measured, 30,000 rules).
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -149,6 +149,29 @@ impl Iptables {
         families: Families,
     ) -> Result<PerFamily<(Ruleset, Counters)>, IptablesError> {
         PerFamily::try_new(families, |family| self.read_counted(family))
+    }
+
+    /// Reads single chains as they are now. `known` has the chains of nvactl's that rules may lead to.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`], and where one of the chains is not there.
+    pub fn read_chains(
+        &self,
+        family: Family,
+        chains: &[(TableName, &ChainName)],
+        known: &Ruleset,
+    ) -> Result<Ruleset, IptablesError> {
+        let wait = self.lock_wait.max(1).to_string();
+        let mut read = Ruleset::default();
+        for (table, name) in chains {
+            let args = ["-w", &wait, "-t", table.as_str(), "-S", name.as_str()];
+            let listed = self.run(family, "iptables", &args, b"")?.stdout;
+            let listed = String::from_utf8_lossy(&listed);
+            let chain = parse::parse_listed(&listed, *table, name, known)
+                .map_err(|source| self.unreadable(family, source))?;
+            *read.chain_mut(*table, (*name).clone()) = chain;
+        }
+        Ok(read)
     }
 
     fn save(&self, family: Family, args: &[&str]) -> Result<Vec<u8>, IptablesError> {

@@ -125,6 +125,7 @@ on_both_backends! {
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
     transaction::a_rule_that_the_kernel_refuses_is_named_with_its_forward,
     transaction::what_is_there_already_is_not_tried,
+    transaction::of_many_rules_only_what_has_changed_is_read_back,
     transaction::each_change_can_be_rolled_back,
     transaction::rolling_back_leaves_a_policy_alone_that_nvactl_never_set,
     transaction::a_change_that_failed_is_not_remembered,
