@@ -4,6 +4,8 @@
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
 use std::iter;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -126,7 +128,7 @@ impl Iptables {
     /// # Errors
     /// As [`Iptables::read`].
     pub fn read_all(&self, families: Families) -> Result<PerFamily<Live>, IptablesError> {
-        PerFamily::try_new(families, |family| self.read(family))
+        at_once(families, |family| self.read(family))
     }
 
     /// Reads the live rules with their counters.
@@ -148,7 +150,7 @@ impl Iptables {
         &self,
         families: Families,
     ) -> Result<PerFamily<(Ruleset, Counters)>, IptablesError> {
-        PerFamily::try_new(families, |family| self.read_counted(family))
+        at_once(families, |family| self.read_counted(family))
     }
 
     /// Reads single chains as they are now. `known` has the chains of nvactl's that rules may lead to.
@@ -271,13 +273,29 @@ impl Iptables {
     }
 }
 
+/// Asks for both families at once: their programs and tables have nothing to do with one another.
+fn at_once<T: Send, E: Send>(
+    families: Families,
+    ask: impl Fn(Family) -> Result<T, E> + Sync,
+) -> Result<PerFamily<T>, E> {
+    thread::scope(|scope| {
+        let v6 = (families == Families::Both).then(|| scope.spawn(|| ask(Family::V6)));
+        let v4 = ask(Family::V4);
+        let v6 = v6.map(|v6| v6.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        Ok(PerFamily {
+            v4: v4?,
+            v6: v6.transpose()?,
+        })
+    })
+}
+
 /// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
 /// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
 fn incompatible(saved: &[u8]) -> Option<String> {
-    let saved = String::from_utf8_lossy(saved);
-    let line = saved
-        .lines()
-        .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;
-    let (table, _) = line.strip_prefix("# Table `")?.split_once('\'')?;
-    Some(table.to_owned())
+    saved.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = str::from_utf8(line.strip_prefix(b"# Table `")?).ok()?;
+        let (table, rest) = line.split_once('\'')?;
+        rest.starts_with(" is incompatible")
+            .then(|| table.to_owned())
+    })
 }

@@ -261,8 +261,11 @@ impl Transaction<'_> {
 
     /// What is loaded now, of the families that are touched.
     fn read(&self) -> Result<PerFamily<Ruleset>, IptablesError> {
-        let read = |family| self.iptables.read(family).map(|live| live.ruleset);
-        PerFamily::try_new(self.want.families(), read)
+        let live = self.iptables.read_all(self.want.families())?;
+        Ok(PerFamily {
+            v4: live.v4.ruleset,
+            v6: live.v6.map(|live| live.ruleset),
+        })
     }
 
     /// What will be known of the state before the change.
