@@ -9,6 +9,7 @@ mod forwards;
 use divan::{AllocProfiler, Bencher, black_box};
 use forwards::{listen, spec as text};
 use nvactl::compare;
+use nvactl::counters::Counters;
 use nvactl::diff;
 use nvactl::net::Family;
 use nvactl::parse::parse;
@@ -83,7 +84,8 @@ fn diff_of_none(bencher: Bencher<'_, '_>, forwards: usize) {
 fn diff_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
     let have = planned(&text(forwards));
     let want = planned(&changed(forwards));
-    bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script());
+    let nothing = Counters::default();
+    bencher.bench(|| diff::changes(black_box(&have), black_box(&want)).script(&nothing));
 }
 
 #[divan::bench(args = FORWARDS)]

@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use forwards::{listen, spec as text};
+use nvactl::counters::Counters;
 use nvactl::net::Family;
 use nvactl::parse::parse;
 use nvactl::plan::plan;
@@ -122,10 +123,10 @@ const WORK: [(&str, Work); 4] = [
     }),
     ("read back, what changes", |case| {
         let have = parse(&case.rules).expect("it is readable");
-        black_box(diff::changes(&have, &case.want).script());
+        black_box(diff::changes(&have, &case.want).script(&Counters::default()));
     }),
     ("what changes, of each", |case| {
-        black_box(diff::changes(&case.have, &case.moved).script());
+        black_box(diff::changes(&case.have, &case.moved).script(&Counters::default()));
     }),
     ("what changes, in words", |case| {
         black_box(compare::compare(&case.have, &case.other, Family::V4));

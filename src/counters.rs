@@ -53,7 +53,18 @@ impl Counters {
         self.0.entry((table, chain)).or_default().push(count);
     }
 
-    fn of(&self, table: TableName, chain: &ChainName) -> &[Count] {
+    /// Adds to the count of the rule at a place of a chain, counted from 0.
+    pub fn add_at(&mut self, table: TableName, chain: &ChainName, at: usize, count: Count) {
+        let counts = self.0.entry((table, chain.clone())).or_default();
+        if counts.len() <= at {
+            counts.resize(at + 1, Count::default());
+        }
+        counts[at].add(count);
+    }
+
+    /// The counts of a chain's rules, as far as they are known.
+    #[must_use]
+    pub fn of(&self, table: TableName, chain: &ChainName) -> &[Count] {
         let counts = self.0.get(&(table, chain.clone()));
         counts.map_or(&[], Vec::as_slice)
     }

@@ -114,20 +114,23 @@ impl Flow {
     }
 }
 
-/// Connections that a set of forwards led once and the present one does not lead there any more.
-pub fn stale<'f>(
-    flows: &'f [Flow],
-    once: &'f [ForwardSet],
-    now: &'f ForwardSet,
-) -> impl Iterator<Item = &'f Flow> {
-    let once: Vec<Listeners<'_>> = once.iter().map(Listeners::new).collect();
+/// Connections that were translated, and not by one of these forwards.
+pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
     let now = Listeners::new(now);
     flows
         .iter()
         .filter(|flow| flow.destination != flow.reply_source)
-        .filter(move |flow| {
-            flow.leader(&now).is_none() && once.iter().any(|set| flow.leader(set).is_some())
-        })
+        .filter(move |flow| flow.leader(&now).is_none())
+}
+
+/// Connections that a set of forwards led once and the present one does not lead there any more.
+pub fn stale<'f>(
+    flows: &'f [Flow],
+    once: &[ForwardSet],
+    now: &ForwardSet,
+) -> impl Iterator<Item = &'f Flow> {
+    let once: Vec<Listeners<'_>> = once.iter().map(Listeners::new).collect();
+    astray(flows, now).filter(move |flow| once.iter().any(|set| flow.leader(set).is_some()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::counters::Counters;
 use crate::diff::{self, Changes};
 use crate::net::Family;
 use crate::plan::plan;
@@ -175,9 +176,17 @@ impl PerFamily<Changes<'_>> {
         out
     }
 
+    /// What the rules that come begin with, as [`Changes::carried`].
+    #[must_use]
+    pub fn carried(&self, counters: &PerFamily<&Counters>) -> PerFamily<Counters> {
+        let both = self.as_ref().zip(counters.as_ref());
+        both.map(|_, (changes, counters)| changes.carried(counters))
+    }
+
     /// Each as a script for that family's iptables-restore; empty where nothing changes.
     #[must_use]
-    pub fn scripts(&self) -> PerFamily<String> {
-        self.map(|_, changes| changes.script())
+    pub fn scripts(&self, counts: &PerFamily<&Counters>) -> PerFamily<String> {
+        let both = self.as_ref().zip(counts.as_ref());
+        both.map(|_, (changes, counts)| changes.script(counts))
     }
 }

@@ -3,15 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use crate::diff;
-use crate::line::brings_rule;
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::diff::{self, Changes};
+use crate::line::{brings_rule, uncounted};
+use crate::rule::{Rule, Target};
+use crate::ruleset::{ChainName, Ruleset, Table};
 
 /// What to load to try a change, one text behind the other.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Trial {
-    /// What the change builds on: nvactl's part as it is, with an empty stub for each chain that its
-    /// rules lead to.
+    /// What the change builds on: an outline of nvactl's part, of the tables that change.
+    ///
+    /// The kernel has taken the rules that are there, so they are not tried again; but whether it takes
+    /// a new one depends on which hooks lead to its chain, and on whether chains lead to one another in
+    /// a loop. So the outline has the jumps, and an empty stub for each chain that they lead to. In a
+    /// chain where the change names places each other rule is one without conditions and target, which
+    /// loads in an eighth of the time (measured, 30,000 rules).
     pub base: String,
     /// The change.
     pub script: String,
@@ -19,15 +25,13 @@ pub struct Trial {
 
 impl Trial {
     #[must_use]
-    pub fn new(before: &Ruleset, script: String) -> Self {
-        let mut base = diff::own(before);
-        let stubs: BTreeSet<(TableName, ChainName)> = base
-            .chains()
-            .flat_map(|(table, _, chain)| chain.rules.iter().map(move |rule| (table, rule)))
-            .filter_map(|(table, rule)| Some((table, rule.leads_to()?.clone())))
-            .collect();
-        for (table, chain) in stubs {
-            base.chain_mut(table, chain);
+    pub fn new(before: &Ruleset, changes: &Changes<'_>, script: String) -> Self {
+        let mut base = Ruleset::default();
+        for change in &changes.tables {
+            if let Some(table) = before.tables.get(&change.table) {
+                let places = change.in_place();
+                base.tables.insert(change.table, outline(table, &places));
+            }
         }
         Self {
             base: base.to_string(),
@@ -70,6 +74,39 @@ impl Trial {
     }
 }
 
+/// nvactl's part of a table; the chains in which `places` count keep their length.
+fn outline(table: &Table, places: &BTreeSet<&ChainName>) -> Table {
+    let mut outline = Table::new();
+    for (name, chain) in table {
+        let rules: Vec<Rule> = if name.is_builtin() {
+            diff::own_jumps(chain).cloned().collect()
+        } else if places.contains(name) {
+            chain.rules.iter().map(way).collect()
+        } else if name.is_own() {
+            let ways: BTreeSet<Rule> = chain.rules.iter().map(way).collect();
+            ways.into_iter()
+                .filter(|way| way.target.is_some())
+                .collect()
+        } else {
+            continue;
+        };
+        for stub in rules.iter().filter_map(Rule::leads_to) {
+            outline.entry(stub.clone()).or_default();
+        }
+        outline.entry(name.clone()).or_default().rules = rules;
+    }
+    outline
+}
+
+/// Where a rule leads, if to another chain.
+fn way(rule: &Rule) -> Rule {
+    let leads = |target: &&Target| matches!(target, Target::Jump(_) | Target::Goto(_));
+    Rule {
+        matches: Vec::new(),
+        target: rule.target.as_ref().filter(leads).cloned(),
+    }
+}
+
 /// The rule on a line of a script, counted from 1, if one is there.
 #[must_use]
 pub fn rule_at(script: &str, line: usize) -> Option<&str> {
@@ -77,6 +114,7 @@ pub fn rule_at(script: &str, line: usize) -> Option<&str> {
         .lines()
         .nth(line.checked_sub(1)?)
         .filter(|line| brings_rule(line))
+        .map(uncounted)
 }
 
 /// The `n`th rule of a script, counted from 1.
@@ -86,6 +124,7 @@ pub fn nth_rule(script: &str, n: usize) -> Option<&str> {
         .lines()
         .filter(|line| brings_rule(line))
         .nth(n.checked_sub(1)?)
+        .map(uncounted)
 }
 
 /// The line that iptables-restore complains of: `Error occurred at line: 7`, `line 7: RULE_APPEND
@@ -104,7 +143,8 @@ pub fn line_named(words: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::comment_of;
+    use crate::counters::Counters;
+    use crate::parse::{comment_of, parse};
 
     #[test]
     fn the_line_is_read_from_each_form_of_complaint() {
@@ -122,6 +162,32 @@ mod tests {
         ] {
             assert_eq!(line_named(words), line, "{words}");
         }
+    }
+
+    #[test]
+    fn a_change_is_tried_on_an_outline_of_what_it_builds_on() {
+        let before = "*filter\n:FORWARD DROP [0:0]\n:MINE - [0:0]\n:NVACTL-FORWARD - [0:0]\n:NVACTL-LEAF - [0:0]\n\
+            -A FORWARD -j NVACTL-FORWARD\n-A FORWARD -p udp -j ACCEPT\n-A MINE -p udp -j ACCEPT\n\
+            -A NVACTL-FORWARD -p tcp -j NVACTL-LEAF\n-A NVACTL-FORWARD -p udp -j NVACTL-LEAF\n\
+            -A NVACTL-FORWARD -p icmp -j ACCEPT\n\
+            -A NVACTL-LEAF -p tcp -j ACCEPT\n-A NVACTL-LEAF -p udp -j MINE\n-A NVACTL-LEAF -p icmp -j ACCEPT\nCOMMIT\n\
+            *nat\n:NVACTL-PREROUTING - [0:0]\n-A NVACTL-PREROUTING -j RETURN\nCOMMIT\n";
+        let want = before.replacen("-A NVACTL-LEAF -p tcp -j ACCEPT\n", "", 1);
+        let (before, want) = (parse(before), parse(&want));
+        let (before, want) = (
+            before.expect("it is readable"),
+            want.expect("it is readable"),
+        );
+        let want = diff::own(&want);
+        let changes = diff::changes(&before, &want);
+        let script = changes.script(&Counters::default());
+        assert_eq!(
+            Trial::new(&before, &changes, script).text(),
+            "*filter\n:MINE - [0:0]\n:NVACTL-FORWARD - [0:0]\n:NVACTL-LEAF - [0:0]\n\
+             -A FORWARD -j NVACTL-FORWARD\n-A NVACTL-FORWARD -j NVACTL-LEAF\n\
+             -A NVACTL-LEAF\n-A NVACTL-LEAF -j MINE\n-A NVACTL-LEAF\nCOMMIT\n\
+             *filter\n-D NVACTL-LEAF 1\nCOMMIT\n"
+        );
     }
 
     #[test]

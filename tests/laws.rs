@@ -7,6 +7,7 @@ mod oracle;
 use std::collections::BTreeMap;
 
 use generate::{any_spec, two_specs};
+use nvactl::counters::Counters;
 use nvactl::diff;
 use nvactl::net::Family;
 use nvactl::parse::parse;
@@ -58,7 +59,7 @@ proptest! {
         for family in Family::ALL {
             let want = plan(&set, family);
             prop_assert!(diff::changes(&want, &want).is_empty());
-            prop_assert_eq!(diff::changes(&want, &want).script(), "");
+            prop_assert_eq!(diff::changes(&want, &want).script(&Counters::default()), "");
         }
     }
 
@@ -71,7 +72,7 @@ proptest! {
             let (before, after) = (plan(&before, family), plan(&after, family));
             for want in [&before, &after, &Ruleset::default()] {
                 let have = host.ruleset();
-                host.load(&diff::changes(&have, want).script());
+                host.load(&diff::changes(&have, want).script(&Counters::default()));
                 let left = diff::changes(&host.ruleset(), want).report();
                 prop_assert_eq!(left, "");
                 prop_assert_eq!(host.foreign(), Restore::new(&foreign()).foreign());
@@ -86,10 +87,10 @@ proptest! {
         for family in Family::ALL {
             let (before, after) = (plan(&before, family), plan(&after, family));
             let mut host = Restore::new(&foreign());
-            host.load(&diff::changes(&host.ruleset(), &before).script());
+            host.load(&diff::changes(&host.ruleset(), &before).script(&Counters::default()));
             let start = host.ruleset();
-            host.load(&diff::changes(&start, &after).script());
-            host.load(&diff::changes(&host.ruleset(), &diff::own(&start)).script());
+            host.load(&diff::changes(&start, &after).script(&Counters::default()));
+            host.load(&diff::changes(&host.ruleset(), &diff::own(&start)).script(&Counters::default()));
             prop_assert_eq!(host.ruleset(), start);
         }
     }

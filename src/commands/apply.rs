@@ -1,14 +1,19 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
+
 use anyhow::Result;
 
 use super::{
     Console, Exit, Host, confirm, connections, counted, families, load_spec, names, policy, remove,
 };
 use crate::cli::Apply;
+use crate::counters::Counters;
 use crate::diff::Changes;
-use crate::flow::{Flow, stale};
+use crate::flow::Flow;
 use crate::foreign;
+use crate::host::iptables::Iptables;
 use crate::host::pending::{self, Decision, Pending};
 use crate::host::persistence::note_v6;
 use crate::host::survey::{resolved, survey};
@@ -16,7 +21,7 @@ use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
 use crate::net::Family;
-use crate::per_family::{changes, planned};
+use crate::per_family::{Families, PerFamily, changes, planned};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
@@ -32,11 +37,14 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
     let families = families(Some(&set), Some(&state));
-    let want = planned(&set, families);
     let iptables = on.iptables(args.lock_timeout);
-    let live = iptables.read_all(families)?;
-    let live = live.map(|_, live| &live.ruleset);
-    let surroundings = survey(&iptables, families)?;
+    let Found {
+        before,
+        want,
+        surroundings,
+        flows,
+    } = look(&iptables, &set, families, args)?;
+    let live = before.map(|_, (live, _)| live);
     let changes = changes(&live, &want);
     for (family, changes) in changes.iter() {
         announce_policy(family, changes, console);
@@ -45,22 +53,15 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(warning);
     }
     for (family, live) in live.iter() {
-        if let Some((_, chain, rule)) = foreign::reference(live) {
-            console.warn(format_args!(
-                "a rule that is not nvactl's leads to one of its chains: {}",
-                Line::Append(chain, rule)
-            ));
-        }
+        warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
     }
-    let flows = connections::read(families, args.flush_stale)?;
     for (family, changes) in changes.iter() {
         if let (Some(_), Some(live)) = (changes.forward_policy(), live.get(family)) {
             connections::warn_of_cut(family, &flows, live, &set, console);
         }
     }
-    let once = connections::once_led(Some(&state), live.values().copied())?;
-    let outdated: Vec<&Flow> = stale(&flows, &once, &set).collect();
+    let outdated = connections::outdated(&flows, &set, &state, &live)?;
     warn_of_sysctl(&set, console)?;
 
     let name = &source.name;
@@ -94,7 +95,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         state: &state,
         lock: &lock,
         iptables: &iptables,
-        before: &live,
+        before: &before,
         want: &want,
         action: format!("apply {name}"),
         trial: !args.no_trial,
@@ -119,8 +120,9 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         // Those of a family whose rules are all gone end by themselves.
         let ends =
             |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
-        let outdated = stale(&flows, &once, &set);
+        let outdated = connections::outdated(&flows, &set, &state, &live)?;
         let outdated: Vec<&Flow> = outdated
+            .into_iter()
             .filter(|flow| args.flush_stale || !ends(flow))
             .collect();
         let exit = connections::flush(&outdated, args.flush_stale, console);
@@ -128,6 +130,39 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         return Ok(exit);
     };
     confirm::ask(&state, &pending, console)
+}
+
+/// What is here and what is wanted.
+struct Found {
+    before: PerFamily<(Ruleset, Counters)>,
+    want: PerFamily<Ruleset>,
+    surroundings: Vec<String>,
+    flows: Vec<Flow>,
+}
+
+/// Looks at everything at once: to read the rules takes longest of what comes before a change, and
+/// nothing of the rest needs to know them.
+fn look(iptables: &Iptables, set: &ForwardSet, families: Families, args: &Apply) -> Result<Found> {
+    thread::scope(|scope| {
+        let want = scope.spawn(|| planned(set, families));
+        let around = scope.spawn(|| {
+            let surroundings = survey(iptables, families);
+            (surroundings, connections::read(families, args.flush_stale))
+        });
+        let before = iptables.read_all_counted(families);
+        let (surroundings, flows) = joined(around);
+        Ok(Found {
+            before: before?,
+            want: joined(want),
+            surroundings: surroundings?,
+            flows: flows?,
+        })
+    })
+}
+
+/// What a thread has brought; a panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// What is to be known where a spec has no IPv6 forward any more.
@@ -189,6 +224,15 @@ fn announce_policy(family: Family, changes: &Changes<'_>, console: &mut Console)
         console.say(format_args!(
             "the {} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded",
             policy(family)
+        ));
+    }
+}
+
+fn warn_of_reference(live: &Ruleset, console: &mut Console) {
+    if let Some((_, chain, rule)) = foreign::reference(live) {
+        console.warn(format_args!(
+            "a rule that is not nvactl's leads to one of its chains: {}",
+            Line::Append(chain, rule)
         ));
     }
 }

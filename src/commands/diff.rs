@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 
 use super::{
@@ -219,7 +220,7 @@ fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
     let have: Vec<&str> = have.lines().collect();
     let want: Vec<&str> = want.lines().collect();
     let mut out = String::new();
-    for hunk in group_diff_ops(diff::operations(&have, &want), CONTEXT) {
+    for hunk in group_diff_ops(operations(&have, &want), CONTEXT) {
         let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else {
             continue;
         };
@@ -257,6 +258,14 @@ fn extent(lines: Range<usize>) -> String {
         1 => format!("{}", lines.start + 1),
         count => format!("{},{count}", lines.start + 1),
     }
+}
+
+/// What leads from the one list to the other, and what stays, in the order of both. By name, since a
+/// choice of algorithms would bring all of them.
+fn operations(have: &[&str], want: &[&str]) -> Vec<DiffOp> {
+    let mut operations = Compact::new(Replace::new(Capture::new()), have, want);
+    let Ok(()) = myers::diff(&mut operations, have, 0..have.len(), want, 0..want.len());
+    operations.into_inner().into_inner().into_ops()
 }
 
 fn text(comparison: &Comparison) -> String {

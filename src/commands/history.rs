@@ -43,8 +43,8 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         .into());
     }
     let want = state_to_restore(&states[..number])?;
-    let live = iptables.read_all(want.families())?;
-    let live = live.map(|_, live| &live.ruleset);
+    let found = iptables.read_all_counted(want.families())?;
+    let live = found.map(|_, (live, _)| live);
     for warning in survey(&iptables, want.families())? {
         console.warn(warning);
     }
@@ -64,7 +64,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         state,
         lock: &lock,
         iptables: &iptables,
-        before: &live,
+        before: &found,
         want: &want,
         action: format!("rollback {number}"),
         trial: true,

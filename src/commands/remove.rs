@@ -19,8 +19,8 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let lock = lock::take(&state, args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
     let iptables = on.iptables(args.lock_timeout);
-    let live = iptables.read_all(families(None, Some(&state)))?;
-    let live = live.map(|_, live| &live.ruleset);
+    let before = iptables.read_all_counted(families(None, Some(&state)))?;
+    let live = before.map(|_, (live, _)| live);
     for (family, live) in live.iter() {
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
@@ -50,7 +50,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             state: &state,
             lock: &lock,
             iptables: &iptables,
-            before: &live,
+            before: &before,
             want: &want,
             action: "remove".to_owned(),
             trial: false,

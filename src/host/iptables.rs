@@ -3,6 +3,9 @@
 //!
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
+use std::iter;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,10 +13,11 @@ use thiserror::Error;
 use super::child::{self, ChildError, Output};
 use crate::backend::Backend;
 use crate::counters::Counters;
+use crate::line::says_counts;
 use crate::net::Family;
 use crate::parse::{self, ParseError};
 use crate::per_family::{Families, PerFamily};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{ChainName, Ruleset, TableName};
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
 /// `-w` iptables 1.8.9 legacy waits for ever (measured).
@@ -124,7 +128,7 @@ impl Iptables {
     /// # Errors
     /// As [`Iptables::read`].
     pub fn read_all(&self, families: Families) -> Result<PerFamily<Live>, IptablesError> {
-        PerFamily::try_new(families, |family| self.read(family))
+        at_once(families, |family| self.read(family))
     }
 
     /// Reads the live rules with their counters.
@@ -135,6 +139,41 @@ impl Iptables {
         let text = self.save(family, &["-c"])?;
         let counted = parse::parse_counted(&parse::text_of(&text));
         counted.map_err(|source| self.unreadable(family, source))
+    }
+
+    /// Reads the live rules of each family that is touched, with their counters, which takes at most a
+    /// tenth longer (measured, 30,000 rules).
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn read_all_counted(
+        &self,
+        families: Families,
+    ) -> Result<PerFamily<(Ruleset, Counters)>, IptablesError> {
+        at_once(families, |family| self.read_counted(family))
+    }
+
+    /// Reads single chains as they are now. `known` has the chains of nvactl's that rules may lead to.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`], and where one of the chains is not there.
+    pub fn read_chains(
+        &self,
+        family: Family,
+        chains: &[(TableName, &ChainName)],
+        known: &Ruleset,
+    ) -> Result<Ruleset, IptablesError> {
+        let wait = self.lock_wait.max(1).to_string();
+        let mut read = Ruleset::default();
+        for (table, name) in chains {
+            let args = ["-w", &wait, "-t", table.as_str(), "-S", name.as_str()];
+            let listed = self.run(family, "iptables", &args, b"")?.stdout;
+            let listed = String::from_utf8_lossy(&listed);
+            let chain = parse::parse_listed(&listed, *table, name, known)
+                .map_err(|source| self.unreadable(family, source))?;
+            *read.chain_mut(*table, (*name).clone()) = chain;
+        }
+        Ok(read)
     }
 
     fn save(&self, family: Family, args: &[&str]) -> Result<Vec<u8>, IptablesError> {
@@ -153,12 +192,15 @@ impl Iptables {
     }
 
     /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
-    /// across tables (iptables-restore(8); measured).
+    /// across tables (iptables-restore(8); measured). A rule of which the script says what it has
+    /// counted counts on from there.
     ///
     /// # Errors
     /// When iptables-restore refuses it; tables that it had committed before stay changed.
     pub fn load(&self, family: Family, script: &str) -> Result<(), IptablesError> {
-        self.restore(family, "--noflush", script.as_bytes())
+        let counters = says_counts(script).then_some("--counters");
+        let how: Vec<&str> = iter::once("--noflush").chain(counters).collect();
+        self.restore(family, &how, script.as_bytes())
     }
 
     /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
@@ -202,11 +244,12 @@ impl Iptables {
     /// # Errors
     /// When it would not load.
     pub fn test(&self, family: Family, text: &[u8]) -> Result<(), IptablesError> {
-        self.restore(family, "--test", text)
+        self.restore(family, &["--test"], text)
     }
 
-    fn restore(&self, family: Family, how: &str, text: &[u8]) -> Result<(), IptablesError> {
-        let args = [how, "-w", &self.lock_wait.max(1).to_string()];
+    fn restore(&self, family: Family, how: &[&str], text: &[u8]) -> Result<(), IptablesError> {
+        let wait = self.lock_wait.max(1).to_string();
+        let args = [how, &["-w", &wait]].concat();
         self.run(family, "iptables-restore", &args, text).map(drop)
     }
 
@@ -230,13 +273,29 @@ impl Iptables {
     }
 }
 
+/// Asks for both families at once: their programs and tables have nothing to do with one another.
+fn at_once<T: Send, E: Send>(
+    families: Families,
+    ask: impl Fn(Family) -> Result<T, E> + Sync,
+) -> Result<PerFamily<T>, E> {
+    thread::scope(|scope| {
+        let v6 = (families == Families::Both).then(|| scope.spawn(|| ask(Family::V6)));
+        let v4 = ask(Family::V4);
+        let v6 = v6.map(|v6| v6.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        Ok(PerFamily {
+            v4: v4?,
+            v6: v6.transpose()?,
+        })
+    })
+}
+
 /// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
 /// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
 fn incompatible(saved: &[u8]) -> Option<String> {
-    let saved = parse::text_of(saved);
-    let line = saved
-        .lines()
-        .find(|line| line.starts_with("# Table `") && line.contains("' is incompatible"))?;
-    let (table, _) = line.strip_prefix("# Table `")?.split_once('\'')?;
-    Some(table.to_owned())
+    saved.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = str::from_utf8(line.strip_prefix(b"# Table `")?).ok()?;
+        let (table, rest) = line.split_once('\'')?;
+        rest.starts_with(" is incompatible")
+            .then(|| table.to_owned())
+    })
 }

@@ -245,9 +245,9 @@ fn undo_if(
 /// Loads what was there before the change.
 fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingError> {
     let (iptables, want) = (pending.iptables(), pending.rules()?);
-    let undone = match iptables.read_all(pending.families()) {
-        Ok(live) => {
-            let live = live.map(|_, live| &live.ruleset);
+    let undone = match iptables.read_all_counted(pending.families()) {
+        Ok(before) => {
+            let live = before.map(|_, (live, _)| live);
             if changes(&live, &want).is_empty() {
                 return Ok(());
             }
@@ -255,7 +255,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingE
                 state,
                 lock,
                 iptables: &iptables,
-                before: &live,
+                before: &before,
                 want: &want,
                 action: format!("undo {}", pending.before.action),
                 trial: false,

@@ -3,11 +3,13 @@
 //! What nvactl does not know inside a rule is kept word for word; what is not iptables-save text at
 //! all is an error with its line.
 
+mod listed;
 mod rule;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+pub use listed::parse_listed;
 pub use rule::negated;
 use rule::read_rule;
 use thiserror::Error;

@@ -623,7 +623,7 @@ pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
     // Read, try, load, read back; what else it asks the machine is between them.
     let mut programs = runs.iter();
     for step in [
-        r#"program="iptables-save" args=[]"#,
+        r#"program="iptables-save" args=["-c"]"#,
         r#"program="unshare" args=["--net","#,
         r#"program="iptables-restore" args=["--noflush", "-w", "30"]"#,
         r#"program="iptables-save" args=[]"#,

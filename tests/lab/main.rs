@@ -2,6 +2,7 @@
 
 mod blackhole;
 mod confirm;
+mod counters;
 mod diff;
 mod doctor;
 mod entrances;
@@ -101,6 +102,8 @@ on_both_backends! {
     lifecycle::remove_leaves_what_was_there_before,
     lifecycle::the_jump_stands_first_and_once,
     lifecycle::a_rule_beside_a_change_keeps_its_counters,
+    counters::a_rule_that_moves_keeps_them,
+    counters::a_change_that_is_undone_gives_them_back,
     lifecycle::forwards_come_back_after_a_boot,
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
@@ -125,6 +128,7 @@ on_both_backends! {
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
     transaction::a_rule_that_the_kernel_refuses_is_named_with_its_forward,
     transaction::what_is_there_already_is_not_tried,
+    transaction::of_many_rules_only_what_has_changed_is_read_back,
     transaction::each_change_can_be_rolled_back,
     transaction::rolling_back_leaves_a_policy_alone_that_nvactl_never_set,
     transaction::a_change_that_failed_is_not_remembered,

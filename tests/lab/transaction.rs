@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::lifecycle::{SPEC, apply, fake, firewall, load, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -65,6 +65,57 @@ pub fn what_is_there_already_is_not_tried(backend: Backend) {
     let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49183"));
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!save(&host).contains("-j MINE"), "drift is mended");
+}
+
+/// Where others have many rules, a look at everything would take longer than the change.
+pub fn of_many_rules_only_what_has_changed_is_read_back(backend: Backend) {
+    let host = firewall(backend);
+    let foreign: String = (1..200)
+        .map(|n| format!("-A INPUT -s 192.0.2.{n}/32 -j ACCEPT\n"))
+        .collect();
+    load(&host, &format!("*filter\n{foreign}COMMIT\n"));
+    let looks = |said: &Said| {
+        let ran = said
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("DEBUG ran"));
+        let looks = ran.filter(|line| line.contains("\"iptables-save\""));
+        let lists = said.stderr.matches("\"-S\"").count();
+        (looks.count(), lists)
+    };
+    let changed = |port: &str| SPEC.replace("49182", port);
+
+    let said = nvactl(&host, &["-v", "apply", "-"], SPEC);
+    assert_eq!((said.code, looks(&said)), (0, (1, 6)), "{said:?}");
+    // Neither the policy nor a jump.
+    let said = nvactl(&host, &["-v", "apply", "-"], &changed("49183"));
+    assert_eq!((said.code, looks(&said)), (0, (1, 3)), "{said:?}");
+
+    // What did not take is undone.
+    let before = save(&host);
+    fake(
+        &host,
+        "iptables-restore",
+        "if mkdir /run/first 2>/dev/null; then sed '/web -j SNAT/d'; else cat; fi | real \"$@\"",
+    );
+    let said = nvactl(
+        &host,
+        &["-v", "apply", "-", "--no-trial"],
+        &changed("49184"),
+    );
+    assert_eq!((said.code, looks(&said)), (2, (3, 3)), "{said:?}");
+    assert!(said.stderr.contains("read back they differ"), "{said:?}");
+    unfake(&host, "iptables-restore");
+    assert_eq!(save(&host), before);
+
+    // Where a chain cannot be listed everything is looked at.
+    fake(
+        &host,
+        "iptables",
+        "case \"$*\" in *-S*) exit 1;; esac; real \"$@\"",
+    );
+    let said = nvactl(&host, &["-v", "apply", "-"], &changed("49185"));
+    assert_eq!((said.code, looks(&said)), (0, (2, 1)), "{said:?}");
 }
 
 pub fn each_change_can_be_rolled_back(backend: Backend) {

@@ -4,12 +4,16 @@
 //! nvactl owns the chains named `NVACTL-…`, the jumps to them from where it jumps, and the FORWARD
 //! policy where the spec sets it. Everything else is foreign, not looked at and not written.
 
+mod carry;
+mod edit;
+mod script;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::hash::Hash;
 
-use similar::DiffOp;
-use similar::algorithms::{Capture, Compact, Replace, myers};
+pub use edit::Edit;
+use edit::edits;
+pub use script::refill;
 
 use crate::line::Line;
 use crate::plan::jumps_from;
@@ -53,15 +57,6 @@ pub enum ChainChange<'r> {
     Delete(&'r ChainName, &'r [Rule]),
 }
 
-/// Rules of one place exchanged for others; either side may be empty.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Edit<'r> {
-    /// The place of the first rule concerned in the chain as it is, counted from 0.
-    pub at: usize,
-    pub removed: &'r [Rule],
-    pub inserted: &'r [Rule],
-}
-
 /// The part of a ruleset that nvactl owns, the FORWARD policy included.
 #[must_use]
 pub fn own(ruleset: &Ruleset) -> Ruleset {
@@ -86,7 +81,7 @@ pub fn sets_policy(plan: &Ruleset) -> bool {
         .is_some_and(|chain| chain.policy.is_some())
 }
 
-fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
+pub(crate) fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
     chain
         .rules
         .iter()
@@ -169,28 +164,6 @@ fn jump_change<'r>(
     })
 }
 
-fn edits<'r>(have: &'r [Rule], want: &'r [Rule]) -> Vec<Edit<'r>> {
-    operations(have, want)
-        .into_iter()
-        .filter(|op| !matches!(op, DiffOp::Equal { .. }))
-        .map(|op| Edit {
-            at: op.old_range().start,
-            removed: &have[op.old_range()],
-            inserted: &want[op.new_range()],
-        })
-        .collect()
-}
-
-/// What leads from the one list to the other, and what stays, in the order of both.
-///
-/// By name, since a choice of algorithms would bring all of them, for each type that is compared.
-#[must_use]
-pub fn operations<T: Eq + Hash>(have: &[T], want: &[T]) -> Vec<DiffOp> {
-    let mut operations = Compact::new(Replace::new(Capture::new()), have, want);
-    let Ok(()) = myers::diff(&mut operations, have, 0..have.len(), want, 0..want.len());
-    operations.into_inner().into_inner().into_ops()
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Added,
@@ -198,6 +171,19 @@ enum Sign {
 }
 
 impl TableChanges<'_> {
+    /// nvactl's chains in which the script names places.
+    #[must_use]
+    pub fn in_place(&self) -> BTreeSet<&ChainName> {
+        let edited = |chain: &&ChainChange<'_>| {
+            matches!(chain, ChainChange::Edit { .. }) && chain.refilled().is_none()
+        };
+        self.chains
+            .iter()
+            .filter(edited)
+            .map(ChainChange::name)
+            .collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.policies.is_empty() && self.jumps.is_empty() && self.chains.is_empty()
     }
@@ -259,13 +245,43 @@ impl Changes<'_> {
     /// How many rules come, and how many go.
     #[must_use]
     pub fn rule_counts(&self) -> (usize, usize) {
-        let lines = || self.tables.iter().flat_map(TableChanges::lines);
-        let rules = |wanted: Sign| {
-            lines()
-                .filter(|(sign, line)| *sign == wanted && line.is_rule())
-                .count()
+        let sum = |runs: Vec<(usize, &[Rule])>| -> usize {
+            runs.iter().map(|(_, rules)| rules.len()).sum()
         };
-        (rules(Sign::Added), rules(Sign::Removed))
+        let (mut added, mut removed) = (0, 0);
+        for table in &self.tables {
+            for jump in &table.jumps {
+                added += jump.inserted.len();
+                removed += jump.removed.len();
+            }
+            for chain in &table.chains {
+                added += sum(chain.inserted());
+                removed += sum(chain.removed());
+            }
+        }
+        (added, removed)
+    }
+
+    /// The chains that the script changes; `None` where it deletes one.
+    #[must_use]
+    pub fn touched(&self) -> Option<Vec<(TableName, &ChainName)>> {
+        let mut touched = BTreeSet::new();
+        for table in &self.tables {
+            let policies = table.policies.iter().map(|(chain, ..)| *chain);
+            let jumps = table.jumps.iter().map(|jump| jump.chain);
+            let chains = table.chains.iter().map(ChainChange::name);
+            touched.extend(
+                policies
+                    .chain(jumps)
+                    .chain(chains)
+                    .map(|chain| (table.table, chain)),
+            );
+            let deletes = |chain: &ChainChange<'_>| matches!(chain, ChainChange::Delete(..));
+            if table.chains.iter().any(deletes) {
+                return None;
+            }
+        }
+        Some(touched.into_iter().collect())
     }
 
     /// The rules that go and come, each as `-`/`+` and the line that iptables-save has for it,
@@ -285,109 +301,18 @@ impl Changes<'_> {
         }
         out
     }
-
-    /// The same as a script for `iptables-restore --noflush`. Each table is one transaction.
-    #[must_use]
-    pub fn script(&self) -> String {
-        let mut out = String::new();
-        for table in &self.tables {
-            let mut line = |line: Line<'_>| {
-                let _ = writeln!(out, "{line}");
-            };
-            line(Line::Table(table.table));
-            for (chain, _, policy) in &table.policies {
-                line(Line::Chain(chain, Some(*policy)));
-            }
-            // Every new chain before the first rule: rules of one may lead to another.
-            for chain in &table.chains {
-                if let Some((name, _)) = chain.refilled() {
-                    line(Line::Chain(name, None));
-                }
-            }
-            // The jumps before the rules: the kernel refuses a rule in a chain that a hook leads to
-            // by itself, not by the jump, so that the error is about that rule.
-            for jump in &table.jumps {
-                for rule in &jump.removed {
-                    line(Line::Delete(jump.chain, rule));
-                }
-                for (n, rule) in jump.inserted.iter().enumerate() {
-                    line(Line::Insert(jump.chain, n + 1, rule));
-                }
-            }
-            for chain in &table.chains {
-                match chain {
-                    ChainChange::Edit { name, edits, .. } if chain.refilled().is_none() => {
-                        // From the end, so that the places of the edits before stay what they are.
-                        for edit in edits.iter().rev() {
-                            for n in (0..edit.removed.len()).rev() {
-                                line(Line::DeleteAt(name, edit.at + n + 1));
-                            }
-                            for (n, rule) in edit.inserted.iter().enumerate() {
-                                line(Line::Insert(name, edit.at + n + 1, rule));
-                            }
-                        }
-                    }
-                    _ => {
-                        let (name, rules) = chain.refilled().unwrap_or((chain.name(), &[]));
-                        for rule in rules {
-                            line(Line::Append(name, rule));
-                        }
-                    }
-                }
-            }
-            // All emptied before the first goes: rules of one may lead to another.
-            let deleted = || {
-                table.chains.iter().filter_map(|chain| match chain {
-                    ChainChange::Delete(name, _) => Some(*name),
-                    _ => None,
-                })
-            };
-            for name in deleted() {
-                line(Line::Flush(name));
-            }
-            for name in deleted() {
-                line(Line::DeleteChain(name));
-            }
-            line(Line::Commit);
-        }
-        out
-    }
 }
 
-/// A script that brings nvactl's rules to those of `to` from whatever `from` may have left of its
-/// own: it names no rule that might not be there, so it loads any number of times. Chains that
-/// are not in `to` are left, empty, where foreign rules may lead to them.
+/// A ruleset without any but these chains.
 #[must_use]
-pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
-    let mut chains = own(from);
-    for (table, name, chain) in to.chains() {
-        let mine = chains.chain_mut(table, name.clone());
-        mine.policy = chain.policy;
-        mine.rules.clone_from(&chain.rules);
-    }
-    let mut out = String::new();
-    for (table, names) in &chains.tables {
-        let _ = writeln!(out, "{}", Line::Table(*table));
-        for (name, chain) in names {
-            match chain.policy {
-                Some(policy) if name.is_builtin() && sets_policy(to) => {
-                    let _ = writeln!(out, "{}", Line::Chain(name, Some(policy)));
-                }
-                None if name.is_own() => {
-                    let _ = writeln!(out, "{}", Line::Chain(name, None));
-                }
-                _ => {}
-            }
+pub fn only(ruleset: &Ruleset, chains: &[(TableName, &ChainName)]) -> Ruleset {
+    let mut only = Ruleset::default();
+    for (table, name) in chains {
+        if let Some(chain) = ruleset.chain(*table, name) {
+            *only.chain_mut(*table, (*name).clone()) = chain.clone();
         }
-        for name in names.keys().filter(|name| name.is_own()) {
-            let rules = to.chain(*table, name).map_or(&[][..], |chain| &chain.rules);
-            for rule in rules {
-                let _ = writeln!(out, "{}", Line::Append(name, rule));
-            }
-        }
-        let _ = writeln!(out, "{}", Line::Commit);
     }
-    out
+    only
 }
 
 /// Whether two rulesets hold the same of nvactl's, wherever its jumps stand among others; the
@@ -423,6 +348,28 @@ impl<'r> ChainChange<'r> {
                 (inserted == want.len()).then_some((*name, *want))
             }
             ChainChange::Delete(..) => None,
+        }
+    }
+
+    /// The rules that go, each run with its first place in the chain as it is.
+    fn removed(&self) -> Vec<(usize, &'r [Rule])> {
+        match self {
+            ChainChange::Create(..) => Vec::new(),
+            ChainChange::Delete(_, rules) => vec![(0, rules)],
+            ChainChange::Edit { edits, .. } => {
+                edits.iter().map(|edit| (edit.at, edit.removed)).collect()
+            }
+        }
+    }
+
+    /// The rules that come, each run with its first place in the chain as it will be.
+    fn inserted(&self) -> Vec<(usize, &'r [Rule])> {
+        match self {
+            ChainChange::Create(_, rules) => vec![(0, rules)],
+            ChainChange::Delete(..) => Vec::new(),
+            ChainChange::Edit { edits, .. } => {
+                edits.iter().map(|edit| (edit.to, edit.inserted)).collect()
+            }
         }
     }
 }

@@ -1,0 +1,162 @@
+//! A rule that goes from one of nvactl's chains to another, or leaves one and comes back in it, is the
+//! same rule to whoever reads its counters.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{ChainChange, Changes, TableChanges};
+use crate::counters::{Count, Counters};
+use crate::plan::ADMIT;
+use crate::rule::Rule;
+
+impl Changes<'_> {
+    /// What the rules that come begin with, by their places in the chains as they will be: the
+    /// counts of the equal rules of the same table that go, from `counters` of what is there.
+    #[must_use]
+    pub fn carried(&self, counters: &Counters) -> Counters {
+        let mut carried = Counters::default();
+        for table in &self.tables {
+            table.carry(counters, &mut carried);
+        }
+        carried
+    }
+}
+
+impl TableChanges<'_> {
+    /// Of several equal rules the first to go is the first that comes. Of those that go without
+    /// another that comes the last to come has the count as well: no packet is forgotten.
+    fn carry(&self, counters: &Counters, carried: &mut Counters) {
+        let chains = || self.chains.iter().filter(|chain| counts_alone(chain));
+        let mut gone: HashMap<&Rule, VecDeque<Count>> = HashMap::new();
+        for chain in chains() {
+            let counts = counters.of(self.table, chain.name());
+            for (at, rules) in chain.removed() {
+                let counts = counts.get(at..).unwrap_or_default();
+                for (rule, count) in rules.iter().zip(counts) {
+                    gone.entry(rule).or_default().push_back(*count);
+                }
+            }
+        }
+        gone.retain(|_, counts| counts.iter().any(|count| *count != Count::default()));
+        if gone.is_empty() {
+            return;
+        }
+        let come = || {
+            chains().flat_map(|chain| {
+                let each = chain.inserted().into_iter();
+                each.flat_map(|(to, rules)| (to..).zip(rules))
+                    .map(|(to, rule)| (chain.name(), to, rule))
+            })
+        };
+        for (chain, to, rule) in come() {
+            if let Some(count) = gone.get_mut(rule).and_then(VecDeque::pop_front) {
+                carried.add_at(self.table, chain, to, count);
+            }
+        }
+        for (chain, to, rule) in come().collect::<Vec<_>>().into_iter().rev() {
+            for count in gone.remove(rule).into_iter().flatten() {
+                carried.add_at(self.table, chain, to, count);
+            }
+        }
+    }
+}
+
+/// What the rules of an ADMIT chain have counted says something only together
+/// ([`Counters::refused`]), and such a chain that comes differs from each that was there.
+fn counts_alone(chain: &ChainChange<'_>) -> bool {
+    !chain.name().as_str().starts_with(ADMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::counters::Counters;
+    use crate::diff::changes;
+    use crate::parse::{parse, parse_counted};
+
+    /// The script that leads from one to the other, both given as the lines of the nat table.
+    fn script(have: &str, want: &str) -> String {
+        let text = |lines: &str| format!("*nat\n{lines}\nCOMMIT\n");
+        let (have, counters) = parse_counted(&text(have)).expect("it is readable");
+        let want = parse(&text(want)).expect("it is readable");
+        let changes = changes(&have, &want);
+        changes.script(&changes.carried(&counters))
+    }
+
+    #[test]
+    fn a_rule_that_goes_to_another_chain_keeps_its_counters() {
+        let have = ":NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n\
+                    [1:10] -A NVACTL-A -m comment --comment one -j RETURN\n\
+                    [2:20] -A NVACTL-A -m comment --comment two -j RETURN\n\
+                    [3:30] -A NVACTL-A -m comment --comment three -j RETURN\n\
+                    [4:40] -A NVACTL-B -m comment --comment four -j RETURN";
+        let want = ":NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n:NVACTL-C - [0:0]\n\
+                    -A NVACTL-A -m comment --comment one -j RETURN\n\
+                    -A NVACTL-B -m comment --comment two -j RETURN\n\
+                    -A NVACTL-B -m comment --comment four -j RETURN\n\
+                    -A NVACTL-C -m comment --comment new -j RETURN\n\
+                    -A NVACTL-C -m comment --comment three -j RETURN";
+        assert_eq!(
+            script(have, want),
+            "*nat\n:NVACTL-C - [0:0]\n-D NVACTL-A 3\n-D NVACTL-A 2\n\
+             [2:20] -I NVACTL-B 1 -m comment --comment two -j RETURN\n\
+             -A NVACTL-C -m comment --comment new -j RETURN\n\
+             [3:30] -A NVACTL-C -m comment --comment three -j RETURN\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_goes_and_comes_in_one_chain_keeps_its_counters() {
+        let have = ":NVACTL-A - [0:0]\n\
+                    [1:10] -A NVACTL-A -m comment --comment one -j RETURN\n\
+                    [2:20] -A NVACTL-A -m comment --comment two -j RETURN";
+        let want = ":NVACTL-A - [0:0]\n\
+                    -A NVACTL-A -m comment --comment two -j RETURN\n\
+                    -A NVACTL-A -m comment --comment one -j RETURN";
+        let script = script(have, want);
+        assert!(
+            script.contains("\n[1:10] -A NVACTL-A ") ^ script.contains("\n[2:20] -I NVACTL-A ")
+        );
+    }
+
+    #[test]
+    fn what_several_equal_rules_have_counted_stays_as_much() {
+        let equal = "-m comment --comment one -j RETURN";
+        let three = format!(
+            ":NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n\
+             [1:10] -A NVACTL-A {equal}\n[2:20] -A NVACTL-A {equal}\n[3:30] -A NVACTL-B {equal}"
+        );
+        let two = format!(
+            ":NVACTL-C - [0:0]\n:NVACTL-D - [0:0]\n-A NVACTL-C {equal}\n-A NVACTL-D {equal}"
+        );
+        let script = script(&three, &two);
+        assert!(script.contains(&format!("\n[1:10] -A NVACTL-C {equal}\n[5:50] -A NVACTL-D")));
+    }
+
+    #[test]
+    fn no_other_rule_begins_with_a_count() {
+        for (have, want) in [
+            // Another rule, and another table's would be one, too.
+            (
+                ":NVACTL-A - [0:0]\n[1:10] -A NVACTL-A -m comment --comment one -j RETURN",
+                ":NVACTL-B - [0:0]\n-A NVACTL-B -m comment --comment one -j ACCEPT",
+            ),
+            // What the rules of such a chain have counted says something only together.
+            (
+                ":NVACTL-ADMIT-1 - [0:0]\n[1:10] -A NVACTL-ADMIT-1 -m comment --comment one -j ACCEPT",
+                ":NVACTL-ADMIT-2 - [0:0]\n-A NVACTL-ADMIT-2 -j RETURN\n\
+                 -A NVACTL-ADMIT-2 -m comment --comment one -j ACCEPT",
+            ),
+        ] {
+            let script = script(have, want);
+            assert!(!script.contains('[') || !script.contains("\n["), "{script}");
+        }
+    }
+
+    #[test]
+    fn without_counters_there_is_nothing_to_carry() {
+        let have = parse("*nat\n:NVACTL-A - [0:0]\n-A NVACTL-A -j RETURN\nCOMMIT\n");
+        let want = parse("*nat\n:NVACTL-B - [0:0]\n-A NVACTL-B -j RETURN\nCOMMIT\n");
+        let (have, want) = (have.expect("it is readable"), want.expect("it is readable"));
+        let carried = changes(&have, &want).carried(&Counters::default());
+        assert_eq!(carried, Counters::default());
+    }
+}
