@@ -25,9 +25,9 @@ const JUDGED: (usize, &str) = (10_000, "nft");
 
 /// Seconds, of one round.
 struct Round {
-    /// `iptables-restore` of what `nvactl render` prints, into nothing.
+    /// `iptables-restore` of the flat plan, into nothing.
     restore: f64,
-    /// `iptables-save` of that.
+    /// `iptables-save` of what nvactl has loaded.
     save: f64,
     /// `nvactl render`.
     render: f64,
@@ -56,7 +56,7 @@ struct Ratio {
 
 const RATIOS: [Ratio; 6] = [
     Ratio {
-        name: "from nothing without a trial / iptables-restore",
+        name: "from nothing without a trial / iptables-restore of the flat plan",
         of: |round| Some(round.nothing),
         to: |round| Some(round.restore),
         limit: Some(1.8),
@@ -74,7 +74,7 @@ const RATIOS: [Ratio; 6] = [
         limit: Some(1.0),
     },
     Ratio {
-        name: "check, plan and print / iptables-restore",
+        name: "check, plan and print / iptables-restore of the flat plan",
         of: |round| Some(round.render),
         to: |round| Some(round.restore),
         limit: Some(0.12),
@@ -203,7 +203,7 @@ struct Bench<'a> {
     backend: &'a str,
     /// For what is written down before a change, and the specs.
     folder: &'a std::path::Path,
-    /// What the spec becomes.
+    /// What the spec becomes in the flat layout.
     rules: String,
     /// The same as calls of `iptables`, where they do not take too long.
     calls: Option<String>,
@@ -215,11 +215,16 @@ impl<'a> Bench<'a> {
         let write = |name: &str, text: &str| {
             std::fs::write(folder.join(name), text).expect("it can be written");
         };
-        write("spec.yaml", &spec(forwards, None));
+        let whole = spec(forwards, None);
+        write("spec.yaml", &whole);
+        write(
+            "flat.yaml",
+            &whole.replacen("snat", "layout: flat\n  snat", 1),
+        );
         write("more.yaml", &spec(forwards, Some(forwards / 2)));
         let render = Command::new(env!("CARGO_BIN_EXE_nvactl"))
             .arg("render")
-            .arg(folder.join("spec.yaml"))
+            .arg(folder.join("flat.yaml"))
             .output()
             .expect("nvactl starts");
         let rules = String::from_utf8(render.stdout).expect("it prints text");
@@ -236,12 +241,12 @@ impl<'a> Bench<'a> {
     fn round(&self, n: usize) -> Round {
         let bare = self.host();
         let restore = timed(&bare, "iptables-restore", &["--noflush"], &self.rules);
-        let save = timed(&bare, "iptables-save", &[], "");
         let render = self.nvactl(&bare, &["render"], "spec.yaml");
         drop(bare);
 
         let host = self.host();
         let nothing = self.nvactl(&host, &["apply", "--no-trial"], "spec.yaml");
+        let save = timed(&host, "iptables-save", &[], "");
         let again = self.nvactl(&host, &["apply"], "spec.yaml");
         let more = self.nvactl(&host, &["apply"], "more.yaml");
         drop(host);

@@ -25,6 +25,7 @@ use crate::per_family::{Families, PerFamily, changes, planned};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
+use crate::unplan::layout_of;
 
 /// How many foreign rules are named one by one.
 const MOST_RIVALS: usize = 20;
@@ -53,6 +54,9 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(warning);
     }
     for (family, live) in live.iter() {
+        if let Some(want) = want.get(family) {
+            announce_layout(family, live, want, console);
+        }
         warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
     }
@@ -233,6 +237,24 @@ fn warn_of_reference(live: &Ruleset, console: &mut Console) {
         console.warn(format_args!(
             "a rule that is not nvactl's leads to one of its chains: {}",
             Line::Append(chain, rule)
+        ));
+    }
+}
+
+/// It explains why so many rules come and go where the spec has hardly changed.
+fn announce_layout(family: Family, live: &Ruleset, want: &Ruleset, console: &mut Console) {
+    if let (Some(from), Some(to)) = (layout_of(live), layout_of(want))
+        && from != to
+    {
+        let of = match family {
+            Family::V4 => "",
+            Family::V6 => "IPv6 ",
+        };
+        console.say(format_args!(
+            "the {of}layout goes from {} to {}: every forward's rules move to other chains, with \
+             their counters",
+            from.as_str(),
+            to.as_str()
         ));
     }
 }

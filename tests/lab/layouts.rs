@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::lab::{Backend, CLIENT, ILB, Lab, OTHER, POD};
+use crate::lab::{Backend, CLIENT, FIREWALL, ILB, Lab, OTHER, POD};
 use crate::namespace::wait_for;
+use crate::traffic::{answer, serve_tcp};
 use crate::wire::{Arrivals, Kind, Sent, send};
 
 /// Where the ways of all forwards end that a test asks for.
@@ -175,4 +176,112 @@ pub fn the_same_packets_come_through_both(backend: Backend) {
         flat_without.iter().flatten().count() < all.len(),
         "{gone} is still open"
     );
+}
+
+/// As many forwards as are flat, and one that is asked; then one more.
+fn hundred(more: usize) -> String {
+    let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+    spec += "- {name: web, listen: 8080, target: {pod: '10.224.0.118:80'}}\n";
+    for n in 0..127 + more {
+        let _ = writeln!(
+            spec,
+            "- {{name: f-{n}, listen: {}, target: {{pod: '{ILB}:80'}}}}",
+            20_000 + n
+        );
+    }
+    spec
+}
+
+/// What `nvactl status` says of a forward: its state, and its new connections.
+fn row(lab: &Lab, spec: &str, name: &str) -> (String, u64) {
+    let said = lab.nvactl_with(&["status", "-", "--format", "json"], spec);
+    let status: serde_json::Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let rows = status["forwards"].as_array().expect("it has forwards");
+    let row = rows
+        .iter()
+        .find(|row| row["name"] == name)
+        .expect("it is there");
+    let state = row["state"].as_str().expect("a word").to_owned();
+    (state, row["new"]["packets"].as_u64().expect("a number"))
+}
+
+pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    let (few, many) = (hundred(0), hundred(1));
+    lab.apply(&few);
+    assert!(!lab.firewall.run("iptables-save").contains("NVACTL-DNAT"));
+    for _ in 0..3 {
+        assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+    }
+    assert_eq!(row(&lab, &few, "web"), ("in_sync".into(), 3));
+
+    let moved = "the layout goes from flat to tree";
+    let said = lab.nvactl_with(&["apply", "-", "--dry-run"], &many);
+    assert!(said.stdout.contains(moved), "{said:?}");
+    let said = lab.nvactl_with(&["diff", "-"], &many);
+    assert!(said.stdout.contains("layout flat → tree"), "{said:?}");
+    assert!(said.stdout.contains("+ f-127"), "{said:?}");
+    assert_eq!(said.stdout.lines().count(), 2, "{said:?}");
+    let said = lab.nvactl_with(&["apply", "-"], &many);
+    assert!(said.stdout.contains(moved), "{said:?}");
+    assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 3));
+    assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+    assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 4));
+    assert_eq!(
+        lab.nvactl_with(&["apply", "-"], &many).stdout,
+        "<stdin>: no changes\n"
+    );
+
+    // Back again, by the spec's own word.
+    let flat = many.replace("snat: 10.3.0.4", "snat: 10.3.0.4, layout: flat");
+    let said = lab.nvactl_with(&["apply", "-"], &flat);
+    assert!(said.stdout.contains("from tree to flat"), "{said:?}");
+    assert!(!lab.firewall.run("iptables-save").contains("NVACTL-DNAT"));
+    assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 4));
+}
+
+/// What nvactl says where somebody has had a hand in a tree.
+pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = hundred(1);
+    lab.apply(&spec);
+    for (change, web, other, cause) in [
+        // Only what leads there.
+        (
+            "-t nat -D NVACTL-DNAT-TCP -p tcp -m tcp --dport 16384:20479 -g NVACTL-DNAT-TCP-16384-20479",
+            "in_sync",
+            "drifted",
+            "the forwards behind it are not reached",
+        ),
+        (
+            "-I NVACTL-FWD-TCP-8192-12287 -j DROP",
+            "shadowed",
+            "in_sync",
+            "in nvactl's own chain",
+        ),
+        (
+            "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "drifted",
+            "drifted",
+            "replies are not accepted",
+        ),
+        (
+            "-t nat -F NVACTL-MARKED",
+            "in_sync",
+            "in_sync",
+            "which saves new connections a longer way",
+        ),
+    ] {
+        lab.firewall.run(&format!("iptables {change}"));
+        assert_eq!(row(&lab, &spec, "web").0, web, "{change}");
+        assert_eq!(row(&lab, &spec, "f-5").0, other, "{change}");
+        let forward = if other == "drifted" { "f-5" } else { "web" };
+        let said = lab.nvactl_with(&["doctor", "-", "--forward", forward], &spec);
+        assert!(said.stdout.contains(cause), "{change}: {said:?}");
+        let said = lab.nvactl_with(&["diff", "-"], &spec);
+        assert!(said.stdout.starts_with("! (drift)"), "{change}: {said:?}");
+        lab.apply(&spec);
+        assert_eq!(lab.nvactl_with(&["diff", "-"], &spec).code, 0, "{change}");
+    }
 }

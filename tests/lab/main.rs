@@ -93,6 +93,8 @@ on_both_backends! {
     scenarios::the_snat_address_is_the_one_given,
     matrix::each_way_to_forward_works,
     layouts::the_same_packets_come_through_both,
+    layouts::a_change_of_layout_is_told_and_counters_stay,
+    layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,
