@@ -255,7 +255,7 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "the forwards behind it are not reached",
         ),
         (
-            "-I NVACTL-FWD-TCP-8192-12287 -j DROP",
+            "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
             "shadowed",
             "in_sync",
             "in nvactl's own chain",
