@@ -77,11 +77,6 @@ impl<'s> Common<'s> {
         }
     }
 
-    /// What stands behind them.
-    pub fn behind(self, hook: Hook) -> Option<Rule> {
-        (hook == Hook::Arriving).then(|| Rule::new([], Target::SetConnmark(UNMARKED)))
-    }
-
     /// The rules of [`OF_MARKED`].
     pub fn of_marked(self) -> Vec<Rule> {
         let by = Match::Egress(self.firewall.egress.clone());
@@ -116,6 +111,11 @@ impl<'s> Common<'s> {
         };
         ways.map(rule).collect()
     }
+}
+
+/// What stands behind the forwards' own rules, where some are marked.
+pub fn behind(hook: Hook) -> Option<Rule> {
+    (hook == Hook::Arriving).then(|| Rule::new([], Target::SetConnmark(UNMARKED)))
 }
 
 /// Translated as well: whatever another's rules mark, nothing passes that was not.

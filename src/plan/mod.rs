@@ -107,12 +107,12 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
         };
         let known = (hook == Hook::Passing).then(accept_known);
         let before = common.map(|common| common.before(hook, &forwards));
-        let behind = common.map(|common| common.behind(hook));
+        let behind = common.and_then(|_| marked::behind(hook));
         let rules: Vec<Rule> = known
             .into_iter()
             .chain(before.into_iter().flatten())
             .chain(rules)
-            .chain(behind.into_iter().flatten())
+            .chain(behind)
             .collect();
         // Only hairpins need the chain for what the machine itself sends.
         if hook == Hook::Sent && rules.is_empty() {

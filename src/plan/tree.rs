@@ -441,11 +441,11 @@ mod tests {
             let mut most = 0;
             for forward in set.forwards.iter().step_by(7) {
                 let own_address = "10.99.0.1".parse().expect("an address");
-                let sent = [forward.listen.address.unwrap_or(own_address)];
+                let to = [forward.listen.address.unwrap_or(own_address)];
                 let packet = Packet {
                     protocol: forward.protocol,
                     source: None,
-                    destinations: &sent,
+                    destinations: &to,
                     ports: forward.listen.ports,
                     source_ports: None,
                     ingress: None,

@@ -39,7 +39,7 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         egress: interfaces.egress?,
         snat: written.snat?.value,
         forward_policy: written.forward_policy?,
-        layout: written.layout?,
+        layout: written.layout,
     };
     let mut forwards = Vec::with_capacity(written.forwards.len());
     for forward in written.forwards {

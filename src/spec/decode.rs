@@ -24,8 +24,8 @@ pub struct WrittenSpec {
     pub forward_policy: Option<ForwardPolicy>,
     /// Where `forward_policy` was written, if it was.
     pub forward_policy_span: Option<Span>,
-    /// Two things may be missing: a layout that could be read, and one that is not left to nvactl.
-    pub layout: Option<Option<Layout>>,
+    /// `None` also where it is left to nvactl.
+    pub layout: Option<Layout>,
     pub forwards: Vec<WrittenForward>,
     /// The codes that the whole spec keeps quiet.
     pub silence: Vec<Code>,
@@ -198,16 +198,14 @@ fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<P
         Some(_) => policy.map(|policy| policy.value),
         None => Some(ForwardPolicy::Drop),
     };
-    spec.layout = fields.get("layout").map_or(Some(None), |_| {
-        let layout = fields.parsed("layout", "`flat`, `tree` or `auto`", problems, |text| {
-            one_of_words(text, &["flat", "tree", "auto"]).map(|word| match word {
-                "flat" => Some(Layout::Flat),
-                "tree" => Some(Layout::Tree),
-                _ => None,
-            })
-        });
-        layout.map(|layout| layout.value)
+    let layout = fields.parsed("layout", "`flat`, `tree` or `auto`", problems, |text| {
+        one_of_words(text, &["flat", "tree", "auto"]).map(|word| match word {
+            "flat" => Some(Layout::Flat),
+            "tree" => Some(Layout::Tree),
+            _ => None,
+        })
     });
+    spec.layout = layout.and_then(|layout| layout.value);
 }
 
 fn decode_forward(
