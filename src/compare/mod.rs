@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::diff;
 use crate::line::Line;
 use crate::net::{Family, Protocol};
-use crate::plan::{layout, plan};
+use crate::plan::{Hook, layout, plan};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
@@ -113,9 +113,15 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
         .extend(layout_change(have, want, family));
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
     if let (Some(held), Some(Layout::Tree)) = (&held, layout_of(have)) {
-        comparison.compare_common(held, want, family);
+        // What a tree says of the firewall, it says with its source.
+        if held.firewall.snat.of(family).is_some() {
+            comparison.compare_common(held, want, family);
+        }
     }
     comparison.drift = drift(have, &plan(&expected, family), family);
+    if !comparison.drift.is_empty() && !comparison.added.is_empty() {
+        comparison.drift = comparison.less_drift(have, expected, want, family);
+    }
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
@@ -266,6 +272,32 @@ impl Comparison {
 }
 
 impl Comparison {
+    /// Of forwards whose rules somebody has taken out altogether nothing is left to tell that they were
+    /// there, but where a tree branches they may still show: the drift with them, if it is less.
+    fn less_drift(
+        &mut self,
+        have: &Ruleset,
+        mut expected: ForwardSet,
+        want: &ForwardSet,
+        family: Family,
+    ) -> Vec<Drift> {
+        let added: BTreeSet<&str> = self.added.iter().map(|line| line.name.as_str()).collect();
+        let forwards = want.forwards.iter();
+        let forwards = forwards.filter(|forward| added.contains(forward.name.as_str()));
+        expected.forwards.extend(forwards.cloned());
+        let mut whole = drift(have, &plan(&expected, family), family);
+        whole.retain(|drift| {
+            let forward = drift.forward.as_deref();
+            forward.is_none_or(|forward| !added.contains(forward))
+        });
+        let without = std::mem::take(&mut self.drift);
+        if whole.len() < without.len() {
+            whole
+        } else {
+            without
+        }
+    }
+
     /// What a tree says of the firewall itself changes even where every forward says otherwise.
     fn compare_common(&mut self, held: &ForwardSet, want: &ForwardSet, family: Family) {
         for field in WAY {
@@ -388,12 +420,28 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
 
 /// All rules stand elsewhere then, but do the same.
 fn layout_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<FieldChange> {
+    // Where nothing is forwarded there is nothing to lay out.
+    unplan(have).filter(|_| want.has(family))?;
     let layouts = (layout_of(have)?, layout(want, family));
     change("layout", layouts.0.as_str(), layouts.1.as_str())
 }
 
-/// A rule and where it stands.
-pub type Place<'r> = (TableName, &'r ChainName, &'r Rule);
+/// A rule and where it stands. Which of a tree's chains that is makes no difference: with one forward
+/// more it may be another.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'r> {
+    pub table: TableName,
+    pub chain: &'r ChainName,
+    pub rule: &'r Rule,
+}
+
+impl PartialEq for Place<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let hooks = (Hook::of(self.chain), Hook::of(other.chain));
+        let together = self.chain == other.chain || (hooks.0.is_some() && hooks.0 == hooks.1);
+        together && self.table == other.table && self.rule == other.rule
+    }
+}
 
 /// Every rule of nvactl's chains by the forward it names.
 #[must_use]
@@ -402,21 +450,19 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
             if let Some(key) = key_of(rule) {
-                by_key.entry(key).or_default().push((table, chain, rule));
+                let place = Place { table, chain, rule };
+                by_key.entry(key).or_default().push(place);
             }
         }
     }
     by_key
 }
 
-/// The rules of nvactl's that are no forward's own, as far as the live ones lack them.
+/// The rules of nvactl's that are no forward's own, as far as the live ones lack them. `planned` is
+/// [`replanned`](crate::unplan::replanned) of them.
 #[must_use]
 pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
     let mut gone = Vec::new();
-    // Nothing of nvactl's is there: that is no drift.
-    if live.chains().all(|(_, name, _)| !name.is_own()) {
-        return gone;
-    }
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_own()) {
         let rules = live
             .chain(table, name)
@@ -424,7 +470,8 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
         let rules: BTreeSet<&Rule> = rules.iter().collect();
         let common = chain.rules.iter().filter(|rule| key_of(rule).is_none());
         let missing = common.filter(|rule| !rules.contains(rule));
-        gone.extend(missing.map(|rule| (table, name, rule)));
+        let chain = name;
+        gone.extend(missing.map(|rule| Place { table, chain, rule }));
     }
     gone
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop};
 use crate::backend::{Backend, iptables as plain};
-use crate::compare::{DriftKind, POLICY, POLICY_V6, compare, gone, rules_by_key};
+use crate::compare::{DriftKind, POLICY, POLICY_V6, Place, compare, gone, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
@@ -17,7 +17,7 @@ use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows, ways};
 use crate::spec::Forward;
-use crate::unplan::{Key, name_of, plan_as};
+use crate::unplan::{Key, name_of, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(backend(case));
@@ -90,7 +90,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
         for place in want.get(&key).into_iter().flatten() {
-            let (table, chain, rule) = *place;
+            let Place { table, chain, rule } = *place;
             let hop = match (table, &rule.target) {
                 (TableName::Filter, _) => Hop::ForwardRule,
                 (_, Some(Target::Dnat { .. } | Target::SetConnmark(_))) => Hop::DnatRule,
@@ -369,11 +369,12 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let before = checks.len();
     // The forwards' own rules have hops of their own.
     // Each such rule would be a line: the gravest is told.
-    let gone = gone(case.facts.live, planned);
+    let replanned = replanned(case.facts.live, case.family);
+    let gone = gone(case.facts.live, &replanned);
     let gravest = gone
         .iter()
-        .min_by_key(|(_, chain, rule)| gravity(chain, rule));
-    if let Some((_, chain, rule)) = gravest {
+        .min_by_key(|place| gravity(place.chain, place.rule));
+    if let Some(&Place { chain, rule, .. }) = gravest {
         let line = Line::Append(chain, rule);
         let check = match gravity(chain, rule) {
             Gravity::Replies => {
@@ -381,6 +382,9 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             }
             Gravity::Way => Hop::OwnChains.fail(format!(
                 "`{line}` is not loaded: the forwards behind it are not reached"
+            )),
+            Gravity::Mark => Hop::OwnChains.fail(format!(
+                "`{line}` is not loaded: what another's rules translate may pass by nvactl's"
             )),
             Gravity::List => {
                 Hop::OwnChains.fail(format!("`{line}` is not loaded, of a list in the spec"))
@@ -439,6 +443,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
 enum Gravity {
     Replies,
     Way,
+    Mark,
     List,
     Shortcut,
 }
@@ -449,6 +454,9 @@ fn gravity(chain: &ChainName, rule: &Rule) -> Gravity {
         _ if *rule == accept_known() => Gravity::Replies,
         _ if plan::Hook::of(chain).is_none() && !of_marked(chain) => Gravity::List,
         Some(next) if !of_marked(next) => Gravity::Way,
+        _ if matches!(rule.target, Some(Target::SetConnmark(mark)) if mark.value == 0) => {
+            Gravity::Mark
+        }
         _ => Gravity::Shortcut,
     }
 }

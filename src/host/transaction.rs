@@ -240,7 +240,8 @@ impl Transaction<'_> {
         })
     }
 
-    /// Whether the chains that the change touches, and they are few, read back as they should.
+    /// Whether the chains that the change touches, and they are few, read back as they should; and
+    /// the built-in chains, from which others may have taken nvactl's jumps meanwhile.
     ///
     /// That is enough: nobody but the one who holds the lock writes nvactl's chains, and what the
     /// script does not name it does not change. Whatever is in doubt is left to a look at everything.
@@ -248,12 +249,16 @@ impl Transaction<'_> {
         let before = self.rules();
         let all = before.zip(self.want.as_ref()).zip(changes.as_ref());
         all.iter().all(|(family, ((before, want), changes))| {
-            let Some(touched) = changes
+            let Some(mut touched) = changes
                 .touched()
                 .filter(|touched| few(touched, before, want))
             else {
                 return false;
             };
+            let builtin = want.chains().filter(|(_, name, _)| name.is_builtin());
+            touched.extend(builtin.map(|(table, name, _)| (table, name)));
+            touched.sort_unstable();
+            touched.dedup();
             let read = self.iptables.read_chains(family, &touched, want);
             read.is_ok_and(|read| diff::changes(&read, &diff::only(want, &touched)).is_empty())
         })

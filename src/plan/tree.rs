@@ -72,7 +72,7 @@ impl Tree {
                 .filter_map(|parts| Some((parts[0].listen.address?.into(), parts)))
                 .collect();
             // Before those for all addresses, which would take their packets.
-            for (net, chain) in self.addresses(place, &each) {
+            for (net, chain) in self.addresses(place, &each, self.most_nets()) {
                 let protocol = Some(Match::Protocol(place.protocol));
                 rules.push(self.at_net(net, protocol, Target::Jump(chain)));
             }
@@ -87,12 +87,18 @@ impl Tree {
 
     /// Makes the chains for the listeners of each address, or where these are many, of the networks
     /// that they are in.
-    fn addresses(&mut self, within: Place, each: &[(IpNet, &[Part])]) -> Vec<(IpNet, ChainName)> {
+    /// Of no more than `levels`, one in the other.
+    fn addresses(
+        &mut self,
+        within: Place,
+        each: &[(IpNet, &[Part])],
+        levels: usize,
+    ) -> Vec<(IpNet, ChainName)> {
         let place = |net| Place {
             net: Some(net),
             ..within
         };
-        if each.len() <= MOST_ADDRESSES {
+        if each.len() <= MOST_ADDRESSES || levels == 0 {
             let each = each.iter();
             return each
                 .map(|(net, parts)| (*net, self.ports(place(*net), Block::ALL, parts)))
@@ -104,7 +110,7 @@ impl Tree {
         let mut made = Vec::new();
         for group in groups {
             let net = upto(group[0].0, bits);
-            let further = self.addresses(place(net), group);
+            let further = self.addresses(place(net), group, levels - 1);
             let rules = further
                 .into_iter()
                 .map(|(net, chain)| self.at_net(net, None, Target::Goto(chain)))
@@ -138,6 +144,12 @@ impl Tree {
     fn add(&mut self, name: ChainName, rules: Vec<Rule>) -> ChainName {
         self.made.insert(name.clone(), rules);
         name
+    }
+
+    /// nft follows 16 chains, the built-in one included (`NFT_JUMP_STACK_SIZE` in
+    /// `net/netfilter/nf_tables.h`); behind those of ports a forward's lists may take eight.
+    fn most_nets(&self) -> usize {
+        if self.before_dnat() { 3 } else { 1 }
     }
 
     /// Whether packets still carry what they were sent to, or only conntrack remembers it.
@@ -486,6 +498,55 @@ mod tests {
                 assert!(changed.count() <= 2, "{more}");
                 assert!(before.keys().all(|name| after.contains_key(name)), "{more}");
             }
+        }
+    }
+
+    /// How many chains follow one another from this one on.
+    fn depth(ruleset: &Ruleset, table: TableName, chain: &ChainName) -> usize {
+        let rules = &ruleset.chain(table, chain).expect("it is there").rules;
+        let next = rules.iter().filter_map(Rule::leads_to);
+        1 + next
+            .map(|next| depth(ruleset, table, next))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Addresses that leave one at every step, ports that branch down to the last, lists that do, and
+    /// a log behind them.
+    #[test]
+    fn no_tree_is_deeper_than_nft_follows() {
+        let v6 = |bits: u128| std::net::Ipv6Addr::from(bits);
+        let mut text = "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}, layout: tree}\nforwards:\n".to_owned();
+        let peeled = (0..30).map(|n| v6(0xfd00 << 112 | 1 << (4 * n)));
+        let narrow = (0..40).map(|n| v6(0xfd00 << 112 | n << 4 | 7));
+        let peeled_nets =
+            (0..60).map(|n| format!("'{}/{}'", v6(0xfd01 << 112 | 1 << (100 - n)), 28 + n));
+        let narrow_nets = (0..1000).map(|n| format!("'{}/128'", v6(0xfd01 << 112 | n)));
+        let lists: Vec<String> = peeled_nets.chain(narrow_nets).collect();
+        let pods: Vec<String> = (0..32).map(|n| format!("'[fd00:9::{n:x}]:80'")).collect();
+        for (n, address) in peeled.chain(narrow).enumerate() {
+            let denied = if n == 0 {
+                lists.join(", ")
+            } else {
+                "'fd01::/64'".to_owned()
+            };
+            for port in [4096, 4097, 4098] {
+                let _ = writeln!(
+                    text,
+                    "- {{name: f-{n}-{port}, listen: '[{address}]:{port}', target: {{pod: [{}]}}, log: true, deny_from: [{denied}]}}",
+                    pods.join(", "),
+                );
+            }
+        }
+        let set = spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let tree = plan_in(Layout::Tree, &set, Family::V6);
+        for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
+            let depth = depth(&tree, hook.table(), &hook.builtin());
+            assert!(
+                (5..=16).contains(&depth),
+                "{depth} chains from {}",
+                hook.builtin()
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::shadow::{Shadow, inside, shadows};
 use crate::spec::ForwardSet;
-use crate::unplan::{Key, plan_as};
+use crate::unplan::{Key, plan_as, replanned};
 
 /// All that `nvactl status` tells; README documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
@@ -189,12 +189,13 @@ pub fn rows(
         .drift
         .iter()
         .any(|drift| drift.what == DriftKind::PutIn);
-    let gone = gone(live.ruleset, &planned);
-    let replies_gone = gone.iter().any(|(_, _, rule)| **rule == accept_known());
-    let cut_off = reached(&planned, gone.iter().copied());
+    let replanned = replanned(live.ruleset, family);
+    let gone = gone(live.ruleset, &replanned);
+    let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
+    let cut_off = reached(&replanned, gone.iter().copied());
     let is_cut_off = |places: Option<&Vec<Place<'_>>>| {
         let mut places = places.into_iter().flatten();
-        places.any(|(_, chain, _)| cut_off.contains(chain))
+        places.any(|place| cut_off.contains(place.chain))
     };
     let changed = changed_chains(live.ruleset, &planned);
     let (mut rows, mut in_the_way) = (
@@ -219,7 +220,7 @@ pub fn rows(
         let state = match (have.get(&key), want.get(&key)) {
             (None, _) => State::Missing,
             (have, want) if have != want || replies_gone => State::Drifted,
-            (_, want) if is_cut_off(want) => State::Drifted,
+            (have, _) if is_cut_off(have) => State::Drifted,
             (have, _) if leads_to_any(have, &planned, &changed) => State::Drifted,
             _ if certain.is_some() => State::Shadowed,
             _ => State::InSync,
@@ -271,7 +272,7 @@ fn reached<'p>(
     planned: &'p Ruleset,
     rules: impl Iterator<Item = Place<'p>>,
 ) -> BTreeSet<&'p ChainName> {
-    let leads = |(table, _, rule): Place<'p>| Some((table, rule.leads_to()?));
+    let leads = |place: Place<'p>| Some((place.table, place.rule.leads_to()?));
     let mut next: Vec<(TableName, &ChainName)> = rules.filter_map(leads).collect();
     let mut reached = BTreeSet::new();
     while let Some((table, name)) = next.pop() {
@@ -298,7 +299,7 @@ fn leads_to_any(
     if chains.is_empty() {
         return false;
     }
-    let rules = places.into_iter().flatten().map(|(_, _, rule)| *rule);
+    let rules = places.into_iter().flatten().map(|place| place.rule);
     let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
     let mut seen = BTreeSet::new();
     while let Some(name) = next.pop() {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use guards::{Guards, Lists};
 
 use crate::net::{Family, Interface, Protocol};
-use crate::plan::{Hook, OF_MARKED, layout, plan_in};
+use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
 use crate::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{
@@ -249,7 +249,11 @@ impl Seen {
 #[must_use]
 pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
     let mut found = None;
-    for (_, name, _) in ruleset.chains() {
+    // An undone change may have left chains of a tree behind, without a rule.
+    let used = ruleset.chains().filter(|(_, name, chain)| {
+        Hook::of(name).is_some_and(|hook| hook.own() == name.as_str()) || !chain.rules.is_empty()
+    });
+    for (_, name, _) in used {
         match Hook::of(name) {
             Some(hook) if name.as_str() != hook.own() => return Some(Layout::Tree),
             Some(_) => found = Some(Layout::Flat),
@@ -265,6 +269,14 @@ pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
 pub fn plan_as(loaded: &Ruleset, set: &ForwardSet, family: Family) -> Ruleset {
     let layout = layout_of(loaded).unwrap_or_else(|| layout(set, family));
     plan_in(layout, set, family)
+}
+
+/// What is loaded as nvactl would have loaded it: the plan of the forwards that the rules hold. Where a
+/// tree branches depends on how many there are, so it is this that tells which rules are missing
+/// between those of the forwards.
+#[must_use]
+pub fn replanned(loaded: &Ruleset, family: Family) -> Ruleset {
+    unplan(loaded).map_or_else(Ruleset::default, |held| plan(&held, family))
 }
 
 /// What a tree's rules for marked packets say of the forwards that have them.

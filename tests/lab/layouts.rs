@@ -267,10 +267,10 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "replies are not accepted",
         ),
         (
-            "-t nat -F NVACTL-MARKED",
+            "-t nat -D NVACTL-PREROUTING -j CONNMARK --set-xmark 0x0/0x10000000",
             "in_sync",
             "in_sync",
-            "which saves new connections a longer way",
+            "what another's rules translate may pass",
         ),
     ] {
         lab.firewall.run(&format!("iptables {change}"));
@@ -284,4 +284,42 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
         lab.apply(&spec);
         assert_eq!(lab.nvactl_with(&["diff", "-"], &spec).code, 0, "{change}");
     }
+}
+
+/// Where a tree branches is another place with one forward more: what is loaded works all the same.
+pub fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let tree = |forwards: std::ops::Range<usize>| {
+        let mut spec =
+            "firewall: {interface: eth0, snat: 10.3.0.4, layout: tree}\nforwards:\n".to_owned();
+        for n in forwards {
+            let port = 4096 + n;
+            let _ = writeln!(
+                spec,
+                "- {{name: f-{n}, listen: {port}, target: {{pod: '{POD}:80'}}}}"
+            );
+        }
+        spec
+    };
+    let (few, more) = (tree(0..64), tree(0..65));
+    lab.apply(&few);
+    assert_eq!(row(&lab, &more, "f-7").0, "in_sync");
+    assert_eq!(row(&lab, &more, "f-64").0, "missing");
+    let said = lab.nvactl_with(&["doctor", "-", "--forward", "f-7"], &more);
+    assert!(!said.stdout.contains("is not loaded"), "{said:?}");
+
+    // The other way: the branches are there, and the one that made them necessary is not.
+    lab.apply(&more);
+    for (table, chain) in [("nat", "DNAT"), ("filter", "FWD"), ("nat", "SNAT")] {
+        let rules = lab.firewall.run(&format!("iptables -t {table} -S"));
+        let rule = rules.lines().find(|line| {
+            line.starts_with(&format!("-A NVACTL-{chain}-")) && line.contains("--comment f-64 ")
+        });
+        let rule = rule.expect("it is loaded").replacen("-A", "-D", 1);
+        lab.firewall.run(&format!("iptables -t {table} {rule}"));
+    }
+    let said = lab.nvactl_with(&["diff", "-"], &more);
+    assert_eq!(said.stdout.lines().count(), 1, "{said:?}");
+    assert!(said.stdout.starts_with("+ f-64"), "{said:?}");
+    assert_eq!(row(&lab, &more, "f-7").0, "in_sync");
 }

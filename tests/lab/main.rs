@@ -95,6 +95,7 @@ on_both_backends! {
     layouts::the_same_packets_come_through_both,
     layouts::a_change_of_layout_is_told_and_counters_stay,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
+    layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,
