@@ -13,7 +13,7 @@ use crate::lab::{Backend, host_with, save, save_v6};
 use crate::namespace::Host;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
-const FORMS: [&str; 30] = [
+const FORMS: [&str; 34] = [
     " ! -d ",
     " --ctorigdst ",
     " --ctorigdstport ",
@@ -27,11 +27,14 @@ const FORMS: [&str; 30] = [
     " -g NVACTL-DENY-",
     " -g NVACTL-LOG-",
     " -j ACCEPT",
+    " -j CONNMARK --set-xmark ",
     " -j DROP",
     " -j LOG ",
     " -j MASQUERADE",
     " -j NVACTL-ALLOW-",
     " -j NVACTL-DENY-",
+    " -j NVACTL-DNAT-",
+    " -j NVACTL-MARKED",
     " -j NVACTL-OUTPUT",
     " -j REJECT --reject-with icmp",
     " -j REJECT --reject-with tcp-reset",
@@ -39,6 +42,7 @@ const FORMS: [&str; 30] = [
     " -m addrtype ",
     " -m cluster ",
     " -m connlimit ",
+    " -m connmark --mark ",
     " -m hashlimit ",
     " -m limit ",
     " -m statistic ",
@@ -47,7 +51,7 @@ const FORMS: [&str; 30] = [
 ];
 
 /// The same specs at every run, so that a failure is met again.
-const SPECS: u32 = 64;
+const SPECS: u32 = 240;
 
 pub fn the_kernel_gives_back_every_form(backend: Backend) {
     let host = host_with(backend);
