@@ -54,7 +54,8 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(warning);
     }
     for (family, live) in live.iter() {
-        if let Some(want) = want.get(family) {
+        // Without a forward there is nothing to lay out.
+        if let Some(want) = want.get(family).filter(|_| set.has(family)) {
             announce_layout(family, live, want, console);
         }
         warn_of_reference(live, console);

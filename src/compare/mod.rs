@@ -67,22 +67,6 @@ pub struct Drift {
     pub forward: Option<String>,
 }
 
-impl Drift {
-    /// Whether it is a rule of this chain.
-    #[must_use]
-    pub fn is_in(&self, chain: &str) -> bool {
-        self.is_rule() && self.line.split_ascii_whitespace().nth(1) == Some(chain)
-    }
-
-    /// Whether it is a rule of nvactl's own chains, and not a chain or a jump.
-    #[must_use]
-    pub fn is_rule(&self) -> bool {
-        let mut words = self.line.split_ascii_whitespace().skip(1);
-        let chain = words.next().map(ChainName::from);
-        chain.is_some_and(|chain| chain.is_own()) && !self.line.starts_with(':')
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
@@ -108,9 +92,11 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
-    comparison
-        .firewall
-        .extend(layout_change(have, want, family));
+    // Where nothing is forwarded there is nothing to lay out.
+    if held.is_some() && want.has(family) {
+        let layout = layout_change(have, want, family);
+        comparison.firewall.extend(layout);
+    }
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
     if let (Some(held), Some(Layout::Tree)) = (&held, layout_of(have)) {
         // What a tree says of the firewall, it says with its source.
@@ -420,8 +406,6 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
 
 /// All rules stand elsewhere then, but do the same.
 fn layout_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<FieldChange> {
-    // Where nothing is forwarded there is nothing to lay out.
-    unplan(have).filter(|_| want.has(family))?;
     let layouts = (layout_of(have)?, layout(want, family));
     change("layout", layouts.0.as_str(), layouts.1.as_str())
 }

@@ -86,8 +86,7 @@ impl Tree {
     }
 
     /// Makes the chains for the listeners of each address, or where these are many, of the networks
-    /// that they are in.
-    /// Of no more than `levels`, one in the other.
+    /// that they are in, at most `levels` of which are one within the other.
     fn addresses(
         &mut self,
         within: Place,
