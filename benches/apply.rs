@@ -7,6 +7,7 @@
 //! All of one round stands side by side, so that a machine whose speed drifts drifts under all of it; a
 //! ratio is the median of the rounds' ratios, and in parentheses the least and the greatest.
 
+mod forwards;
 #[path = "../tests/lab/namespace.rs"]
 #[expect(dead_code, reason = "the lab asks more of its hosts")]
 mod namespace;
@@ -215,13 +216,13 @@ impl<'a> Bench<'a> {
         let write = |name: &str, text: &str| {
             std::fs::write(folder.join(name), text).expect("it can be written");
         };
-        let whole = spec(forwards, None);
+        let whole = forwards::spec(forwards);
         write("spec.yaml", &whole);
         write(
             "flat.yaml",
             &whole.replacen("snat", "layout: flat\n  snat", 1),
         );
-        write("more.yaml", &spec(forwards, Some(forwards / 2)));
+        write("more.yaml", &with_one_more(&whole, forwards / 2));
         let render = Command::new(env!("CARGO_BIN_EXE_nvactl"))
             .arg("render")
             .arg(folder.join("flat.yaml"))
@@ -312,21 +313,11 @@ fn timed(host: &Host, program: &str, args: &[&str], stdin: &str) -> f64 {
     time
 }
 
-/// Each on a port of its own; with one more before the `n`th.
-fn spec(forwards: usize, more: Option<usize>) -> String {
-    let mut text = "firewall:\n  interface: eth0\n  snat: 10.3.0.4\nforwards:\n".to_owned();
-    for n in 0..forwards {
-        if more == Some(n) {
-            text +=
-                "  - name: one-more\n    listen: 9999\n    target:\n      pod: 10.224.255.1:80\n";
-        }
-        let (port, pod) = (10_000 + n, pod(n));
-        let _ = write!(
-            text,
-            "  - name: forward-{n}\n    listen: {port}\n    target:\n      pod: {pod}:80\n"
-        );
-    }
-    text
+/// The spec with one more forward before the `n`th.
+fn with_one_more(spec: &str, n: usize) -> String {
+    let nth = format!("  - name: forward-{n}\n");
+    let one = "  - name: one-more\n    listen: 9999\n    target:\n      pod: 10.224.255.1:80\n";
+    spec.replacen(&nth, &format!("{one}{nth}"), 1)
 }
 
 fn pod(n: usize) -> String {
