@@ -34,7 +34,7 @@ impl Families {
 }
 
 /// A value for each family that is touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PerFamily<T> {
     pub v4: T,
     pub v6: Option<T>,

@@ -1,27 +1,25 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
-use std::panic::resume_unwind;
-use std::thread::{self, ScopedJoinHandle};
-
 use anyhow::Result;
 
+use super::look::{Found, LiveRules, look};
 use super::{
-    Console, Exit, Host, confirm, connections, counted, families, load_spec, names, policy, remove,
+    Console, Exit, Host, confirm, connections, counted, examined, families, names, policy, remove,
 };
 use crate::cli::Apply;
-use crate::counters::Counters;
 use crate::diff::Changes;
 use crate::flow::Flow;
 use crate::foreign;
-use crate::host::iptables::Iptables;
 use crate::host::pending::{self, Decision, Pending};
 use crate::host::persistence::note_v6;
-use crate::host::survey::{resolved, survey};
+use crate::host::spec_source;
+use crate::host::state::State;
+use crate::host::survey::resolved;
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
 use crate::net::Family;
-use crate::per_family::{Families, PerFamily, changes, planned};
+use crate::per_family::{PerFamily, changes};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
@@ -31,20 +29,26 @@ use crate::unplan::layout_of;
 const MOST_RIVALS: usize = 20;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
-    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let source = spec_source::read(args.spec.spec.as_deref())?;
+    let iptables = on.iptables(args.lock_timeout);
+    let ahead = LiveRules::ahead(on, iptables);
+    let set = examined(&source, console)?;
     source.trusted()?;
     host::require_root("apply")?;
     let state = on.state()?;
-    let lock = lock::take(&state, args.lock_timeout)?;
-    confirm::refuse_while_pending(&state)?;
     let families = families(Some(&set), Some(&state));
-    let iptables = on.iptables(args.lock_timeout);
+    let LiveRules { lock, rules, .. } = match ahead {
+        Some(ahead) if ahead.families == families => ahead,
+        Some(ahead) => LiveRules::of(families, iptables, ahead.lock),
+        None => LiveRules::of(families, iptables, lock::take(&state, args.lock_timeout)?),
+    };
+    confirm::refuse_while_pending(&state)?;
     let Found {
         before,
         want,
         surroundings,
         flows,
-    } = look(&iptables, &set, families, args)?;
+    } = look(rules, &iptables, &set, families, args.flush_stale)?;
     let live = before.map(|_, (live, _)| live);
     let changes = changes(&live, &want);
     for (family, changes) in changes.iter() {
@@ -53,16 +57,16 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     for warning in surroundings {
         console.warn(warning);
     }
-    for (family, live) in live.iter() {
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
         // Without a forward there is nothing to lay out.
-        if let Some(want) = want.get(family).filter(|_| set.has(family)) {
+        if set.has(family) {
             announce_layout(family, live, want, console);
         }
         warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
     }
-    for (family, changes) in changes.iter() {
-        if let (Some(_), Some(live)) = (changes.forward_policy(), live.get(family)) {
+    for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
+        if changes.forward_policy().is_some() {
             connections::warn_of_cut(family, &flows, live, &set, console);
         }
     }
@@ -119,55 +123,31 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
         say_v6_went(before, console);
     }
-    let Some(pending) = pending else {
-        // Some may have been made while the rules were being loaded.
-        let flows = connections::read(families, args.flush_stale)?;
-        // Those of a family whose rules are all gone end by themselves.
-        let ends =
-            |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
-        let outdated = connections::outdated(&flows, &set, &state, &live)?;
-        let outdated: Vec<&Flow> = outdated
-            .into_iter()
-            .filter(|flow| args.flush_stale || !ends(flow))
-            .collect();
-        let exit = connections::flush(&outdated, args.flush_stale, console);
-        console.note("this holds until the next boot; `nvactl persist` keeps it");
-        return Ok(exit);
-    };
-    confirm::ask(&state, &pending, console)
+    if let Some(pending) = pending {
+        return confirm::ask(&state, &pending, console);
+    }
+    let exit = flush_outdated(args, &set, &state, &live, console)?;
+    console.note("this holds until the next boot; `nvactl persist` keeps it");
+    Ok(exit)
 }
 
-/// What is here and what is wanted.
-struct Found {
-    before: PerFamily<(Ruleset, Counters)>,
-    want: PerFamily<Ruleset>,
-    surroundings: Vec<String>,
-    flows: Vec<Flow>,
-}
-
-/// Looks at everything at once: to read the rules takes longest of what comes before a change, and
-/// nothing of the rest needs to know them.
-fn look(iptables: &Iptables, set: &ForwardSet, families: Families, args: &Apply) -> Result<Found> {
-    thread::scope(|scope| {
-        let want = scope.spawn(|| planned(set, families));
-        let around = scope.spawn(|| {
-            let surroundings = survey(iptables, families);
-            (surroundings, connections::read(families, args.flush_stale))
-        });
-        let before = iptables.read_all_counted(families);
-        let (surroundings, flows) = joined(around);
-        Ok(Found {
-            before: before?,
-            want: joined(want),
-            surroundings: surroundings?,
-            flows: flows?,
-        })
-    })
-}
-
-/// What a thread has brought; a panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+/// Looks once more, since connections may have been made while the rules were being loaded.
+fn flush_outdated(
+    args: &Apply,
+    set: &ForwardSet,
+    state: &State,
+    before: &PerFamily<&Ruleset>,
+    console: &mut Console,
+) -> Result<Exit> {
+    let flows = connections::read(before.families(), args.flush_stale)?;
+    // Those of a family whose rules are all gone end by themselves.
+    let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
+    let outdated = connections::outdated(&flows, set, state, before)?;
+    let outdated: Vec<&Flow> = outdated
+        .into_iter()
+        .filter(|flow| args.flush_stale || !ends(flow))
+        .collect();
+    Ok(connections::flush(&outdated, args.flush_stale, console))
 }
 
 /// What is to be known where a spec has no IPv6 forward any more.

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod history;
+mod look;
 mod persist;
 mod probe;
 mod remove;
@@ -302,15 +303,21 @@ impl Refusal {
 /// Reads and checks a spec; its errors and warnings are shown.
 fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, ForwardSet)> {
     let source = spec_source::read(named)?;
+    let set = examined(&source, console)?;
+    Ok((source, set))
+}
+
+/// Checks a spec; its errors and warnings are shown.
+fn examined(source: &Source, console: &mut Console) -> Result<ForwardSet> {
     let Reading { set, mut problems } = source.examine();
     problems.retain(|problem| problem.severity() != Severity::Note);
     if !problems.is_empty() {
         show_problems(&source.places(), &problems, console);
     }
     match set {
-        Some(set) => Ok((source, set)),
+        Some(set) => Ok(set),
         None => Err(Refusal::Spec {
-            file: source.name,
+            file: source.name.clone(),
             count: problems
                 .iter()
                 .filter(|problem| problem.severity() == Severity::Error)

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,9 +12,10 @@ use tracing::debug;
 
 /// What a program that has ended left behind.
 #[derive(Debug)]
-pub struct Output {
+pub struct Output<T = Vec<u8>> {
     pub status: ExitStatus,
-    pub stdout: Vec<u8>,
+    /// What it wrote, or what was made of that.
+    pub stdout: T,
     pub stderr: String,
 }
 
@@ -51,6 +52,21 @@ pub fn run(
     stdin: &[u8],
     limit: Duration,
 ) -> Result<Output, ChildError> {
+    run_reading(program, args, stdin, limit, read_to_end)
+}
+
+/// The same, with something made of what the program writes while it is still writing: where there is
+/// a second core that takes no time of its own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reading<T: Send + 'static>(
+    program: &str,
+    args: &[&str],
+    stdin: &[u8],
+    limit: Duration,
+    make: impl FnOnce(ChildStdout) -> T + Send + 'static,
+) -> Result<Output<T>, ChildError> {
     let started = Instant::now();
     let mut command = Command::new(program);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -72,7 +88,7 @@ pub fn run(
             source,
         },
     })?;
-    let result = converse(&mut child, program, stdin, started + limit, limit);
+    let result = converse(&mut child, program, stdin, started + limit, limit, make);
     if result.is_err() {
         kill_group(&child);
         let _ = child.wait();
@@ -92,13 +108,14 @@ pub fn run(
 
 /// Feeds and reads the child on threads of their own, so that no full pipe can stop it, until it
 /// ends. The threads are not joined on a time-out: a grandchild may hold a pipe open for ever.
-fn converse(
+fn converse<T: Send + 'static>(
     child: &mut Child,
     program: &str,
     stdin: &[u8],
     deadline: Instant,
     limit: Duration,
-) -> Result<Output, ChildError> {
+    make: impl FnOnce(ChildStdout) -> T + Send + 'static,
+) -> Result<Output<T>, ChildError> {
     let timed_out = || ChildError::TimedOut {
         program: program.to_owned(),
         limit,
@@ -108,8 +125,12 @@ fn converse(
         // A child that does not read to the end says so by its exit code.
         thread::spawn(move || pipe.write_all(&stdin));
     }
-    let stdout = read_to_end(child.stdout.take());
-    let stderr = read_to_end(child.stderr.take());
+    let stdout = child.stdout.take().expect("it was piped");
+    let stderr = child.stderr.take().expect("it was piped");
+    let (stdout, stderr) = (
+        aside(move || make(stdout)),
+        aside(move || read_to_end(stderr)),
+    );
     let remaining = || deadline.saturating_duration_since(Instant::now());
     let stdout = stdout.recv_timeout(remaining()).map_err(|_| timed_out())?;
     let stderr = stderr.recv_timeout(remaining()).map_err(|_| timed_out())?;
@@ -132,17 +153,21 @@ fn converse(
     }
 }
 
-fn read_to_end(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+/// Does something on a thread of its own, which is waited for no longer than one likes.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read before an error still is what the child said.
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        let _ = send.send(bytes);
+        // Nobody listens where the time is over.
+        let _ = send.send(work());
     });
     receive
+}
+
+fn read_to_end(mut pipe: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read before an error still is what the child said.
+    let _ = pipe.read_to_end(&mut bytes);
+    bytes
 }
 
 fn kill_group(child: &Child) {

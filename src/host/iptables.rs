@@ -3,6 +3,7 @@
 //!
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
+use std::io::{self, BufRead as _, BufReader};
 use std::iter;
 use std::panic::resume_unwind;
 use std::thread;
@@ -15,7 +16,7 @@ use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::line::says_counts;
 use crate::net::Family;
-use crate::parse::{self, ParseError};
+use crate::parse::{self, Growing, ParseError};
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
@@ -115,12 +116,8 @@ impl Iptables {
     /// # Errors
     /// Without iptables, without the right to read them, or when its output makes no sense.
     pub fn read(&self, family: Family) -> Result<Live, IptablesError> {
-        let text = self.save(family, &[])?;
-        let ruleset = parse::parse(&parse::text_of(&text));
-        Ok(Live {
-            ruleset: ruleset.map_err(|source| self.unreadable(family, source))?,
-            text,
-        })
+        let (text, (ruleset, _)) = self.save(family, &[])?;
+        Ok(Live { text, ruleset })
     }
 
     /// Reads the live rules of each family that is touched.
@@ -136,9 +133,8 @@ impl Iptables {
     /// # Errors
     /// As [`Iptables::read`].
     pub fn read_counted(&self, family: Family) -> Result<(Ruleset, Counters), IptablesError> {
-        let text = self.save(family, &["-c"])?;
-        let counted = parse::parse_counted(&parse::text_of(&text));
-        counted.map_err(|source| self.unreadable(family, source))
+        let (_, counted) = self.save(family, &["-c"])?;
+        Ok(counted)
     }
 
     /// Reads the live rules of each family that is touched, with their counters, which takes at most a
@@ -167,7 +163,7 @@ impl Iptables {
         let mut read = Ruleset::default();
         for (table, name) in chains {
             let args = ["-w", &wait, "-t", table.as_str(), "-S", name.as_str()];
-            let listed = self.run(family, "iptables", &args, b"")?.stdout;
+            let listed = self.run(family, "iptables", &args, b"")?;
             let listed = String::from_utf8_lossy(&listed);
             let chain = parse::parse_listed(&listed, *table, name, known)
                 .map_err(|source| self.unreadable(family, source))?;
@@ -176,12 +172,20 @@ impl Iptables {
         Ok(read)
     }
 
-    fn save(&self, family: Family, args: &[&str]) -> Result<Vec<u8>, IptablesError> {
-        let output = self.run(family, "iptables-save", args, b"")?;
-        match incompatible(&output.stdout) {
-            Some(table) => Err(IptablesError::Incompatible { family, table }),
-            None => Ok(output.stdout),
+    /// What iptables-save prints, and what that means.
+    fn save(
+        &self,
+        family: Family,
+        args: &[&str],
+    ) -> Result<(Vec<u8>, (Ruleset, Counters)), IptablesError> {
+        let program = self.backend.program(family, "iptables-save");
+        let output = child::run_reading(&program, args, b"", LIMIT, read_saved)?;
+        let (text, read) = ended(&program, args, output)?;
+        if let Some(table) = incompatible(&text) {
+            return Err(IptablesError::Incompatible { family, table });
         }
+        let read = read.map_err(|source| self.unreadable(family, source))?;
+        Ok((text, read))
     }
 
     fn unreadable(&self, family: Family, source: ParseError) -> IptablesError {
@@ -259,18 +263,40 @@ impl Iptables {
         plain: &str,
         args: &[&str],
         stdin: &[u8],
-    ) -> Result<Output, IptablesError> {
+    ) -> Result<Vec<u8>, IptablesError> {
         let program = self.backend.program(family, plain);
-        let output = child::run(&program, args, stdin, LIMIT)?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        Err(IptablesError::Failed {
-            program: [&[program.as_str()], args].concat().join(" "),
-            code: output.status.code(),
-            words: output.stderr,
-        })
+        ended(&program, args, child::run(&program, args, stdin, LIMIT)?)
     }
+}
+
+/// What a program has written, unless it failed.
+fn ended<T>(program: &str, args: &[&str], output: Output<T>) -> Result<T, IptablesError> {
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(IptablesError::Failed {
+        program: [&[program], args].concat().join(" "),
+        code: output.status.code(),
+        words: output.stderr,
+    })
+}
+
+/// Reads what iptables-save prints line by line as it comes: on a second core that is done when
+/// iptables-save is.
+fn read_saved(pipe: impl io::Read) -> (Vec<u8>, Result<(Ruleset, Counters), ParseError>) {
+    let mut pipe = BufReader::new(pipe);
+    let (mut text, mut growing) = (Vec::new(), Growing::default());
+    let mut read = Ok(());
+    loop {
+        let from = text.len();
+        // What was read before an error still is what it said.
+        let _ = pipe.read_until(b'\n', &mut text);
+        if text.len() == from {
+            break;
+        }
+        read = read.and_then(|()| growing.read(&parse::text_of(&text[from..])));
+    }
+    (text, read.and_then(|()| growing.finish()))
 }
 
 /// Asks for both families at once: their programs and tables have nothing to do with one another.

@@ -55,6 +55,15 @@ impl LockError {
 /// How the lock's file begins.
 const HOLDER: &str = "process ";
 
+/// Takes nvactl's own lock if it is there for the taking: makes nothing, and waits for nobody.
+#[must_use]
+pub fn take_if_free(state: &State) -> Option<Lock> {
+    let path = state.lock_file();
+    let file = OpenOptions::new().write(true).open(path).ok()?;
+    file.try_lock().ok()?;
+    Some(signed(file))
+}
+
 /// Takes nvactl's own lock, waiting so many seconds for whoever holds it.
 ///
 /// # Errors
@@ -67,7 +76,7 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
     };
     // Gone under a change that must be undone, for one; opening tells whether it matters.
     let _ = state.make();
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
@@ -79,7 +88,7 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match file.try_lock() {
-            Ok(()) => break,
+            Ok(()) => return Ok(signed(file)),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(20));
@@ -93,7 +102,10 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
             }
         }
     }
-    // For whoever waits in vain; the lock holds without it.
+}
+
+/// Says who holds the lock, for whoever waits in vain; it holds without that.
+fn signed(mut file: File) -> Lock {
     let words = std::env::args_os().skip(1);
     let words: Vec<String> = words
         .map(|word| word.to_string_lossy().into_owned())
@@ -102,5 +114,5 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
     let _ = file
         .set_len(0)
         .and_then(|()| writeln!(file, "{HOLDER}{}, {command}", std::process::id()));
-    Ok(Lock { file })
+    Lock { file }
 }

@@ -56,7 +56,7 @@ pub fn text_of(saved: &[u8]) -> Cow<'_, str> {
 /// # Errors
 /// [`ParseError`] for the first line that iptables-save cannot have printed.
 pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
-    parse_each(text, |_, _, _| {})
+    Ok(parse_counted(text)?.0)
 }
 
 /// Reads what `iptables-save -c` prints: the rules, and how often each has matched.
@@ -64,37 +64,50 @@ pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
-    let mut counters = Counters::default();
-    let ruleset = parse_each(text, |line, table, chain| {
-        counters.push(table, chain.clone(), count_of(line).unwrap_or_default());
-    })?;
-    Ok((ruleset, counters))
+    let mut growing = Growing::default();
+    text.lines().try_for_each(|line| growing.read(line))?;
+    growing.finish()
 }
 
-/// The same, showing each line that brings a rule, and where to.
-fn parse_each(
-    text: &str,
-    mut of_rule: impl FnMut(&str, TableName, &ChainName),
-) -> Result<Ruleset, ParseError> {
-    let mut ruleset = Ruleset::default();
-    let mut reader = Reader::default();
-    for line in text.lines() {
-        match reader.read(line)? {
+/// The rules of a text that comes line by line.
+#[derive(Debug, Default)]
+pub struct Growing {
+    reader: Reader,
+    ruleset: Ruleset,
+    counters: Counters,
+}
+
+impl Growing {
+    /// Reads the next line, with its end or without.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read(&mut self, line: &str) -> Result<(), ParseError> {
+        match self.reader.read(line)? {
             Read::Nothing | Read::Commit => {}
             Read::Table(table) => {
-                ruleset.tables.entry(table).or_default();
+                self.ruleset.tables.entry(table).or_default();
             }
             Read::Chain(table, name, policy) => {
-                ruleset.chain_mut(table, name).policy = policy;
+                self.ruleset.chain_mut(table, name).policy = policy;
             }
             Read::Rule(table, name, rule) => {
-                of_rule(line, table, &name);
-                ruleset.chain_mut(table, name).rules.push(rule);
+                let count = count_of(line).unwrap_or_default();
+                self.counters.push(table, name.clone(), count);
+                self.ruleset.chain_mut(table, name).rules.push(rule);
             }
         }
+        Ok(())
     }
-    reader.finish()?;
-    Ok(ruleset)
+
+    /// What has been read, when there is no more.
+    ///
+    /// # Errors
+    /// As [`Reader::finish`].
+    pub fn finish(self) -> Result<(Ruleset, Counters), ParseError> {
+        self.reader.finish()?;
+        Ok((self.ruleset, self.counters))
+    }
 }
 
 /// `[packets:bytes]`, with which a line of `iptables-save -c` begins.
