@@ -93,7 +93,7 @@ impl Growing {
             }
             Read::Rule(table, name, rule) => {
                 let count = count_of(line).unwrap_or_default();
-                self.counters.push(table, name.clone(), count);
+                self.counters.push(table, &name, count);
                 self.ruleset.chain_mut(table, name).rules.push(rule);
             }
         }
