@@ -337,12 +337,12 @@ impl Old {
 }
 
 /// How many rules would have to come and go between the two.
-fn distance(one: Option<&Vec<Place<'_>>>, other: Option<&Vec<Place<'_>>>) -> usize {
+fn distance(one: Option<&Vec<PlacedRule<'_>>>, other: Option<&Vec<PlacedRule<'_>>>) -> usize {
     let (one, other) = (
         one.map_or(&[][..], Vec::as_slice),
         other.map_or(&[][..], Vec::as_slice),
     );
-    let missing = |from: &[Place<'_>], of: &[Place<'_>]| {
+    let missing = |from: &[PlacedRule<'_>], of: &[PlacedRule<'_>]| {
         from.iter().filter(|rule| !of.contains(rule)).count()
     };
     missing(one, other) + missing(other, one)
@@ -413,13 +413,13 @@ fn layout_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
 /// A rule and where it stands. Which of a tree's chains that is makes no difference: with one forward
 /// more it may be another.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'r> {
+pub struct PlacedRule<'r> {
     pub table: TableName,
     pub chain: &'r ChainName,
     pub rule: &'r Rule,
 }
 
-impl PartialEq for Place<'_> {
+impl PartialEq for PlacedRule<'_> {
     fn eq(&self, other: &Self) -> bool {
         let hooks = (Hook::of(self.chain), Hook::of(other.chain));
         let together = self.chain == other.chain || (hooks.0.is_some() && hooks.0 == hooks.1);
@@ -429,12 +429,12 @@ impl PartialEq for Place<'_> {
 
 /// Every rule of nvactl's chains by the forward it names.
 #[must_use]
-pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
+pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<PlacedRule<'_>>> {
     let mut by_key: BTreeMap<Key<'_>, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
             if let Some(key) = key_of(rule) {
-                let place = Place { table, chain, rule };
+                let place = PlacedRule { table, chain, rule };
                 by_key.entry(key).or_default().push(place);
             }
         }
@@ -445,7 +445,7 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<Place<'_>>> {
 /// The rules of nvactl's that are no forward's own, as far as the live ones lack them. `planned` is
 /// [`replanned`](crate::unplan::replanned) of them.
 #[must_use]
-pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
+pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
     let mut gone = Vec::new();
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_own()) {
         let rules = live
@@ -455,7 +455,7 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<Place<'p>> {
         let common = chain.rules.iter().filter(|rule| key_of(rule).is_none());
         let missing = common.filter(|rule| !rules.contains(rule));
         let chain = name;
-        gone.extend(missing.map(|rule| Place { table, chain, rule }));
+        gone.extend(missing.map(|rule| PlacedRule { table, chain, rule }));
     }
     gone
 }

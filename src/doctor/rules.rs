@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop};
 use crate::backend::{Backend, iptables as plain};
-use crate::compare::{DriftKind, POLICY, POLICY_V6, Place, compare, gone, rules_by_key};
+use crate::compare::{DriftKind, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
@@ -90,7 +90,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
         for place in want.get(&key).into_iter().flatten() {
-            let Place { table, chain, rule } = *place;
+            let PlacedRule { table, chain, rule } = *place;
             let hop = match (table, &rule.target) {
                 (TableName::Filter, _) => Hop::ForwardRule,
                 (_, Some(Target::Dnat { .. } | Target::SetConnmark(_))) => Hop::DnatRule,
@@ -374,7 +374,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let gravest = gone
         .iter()
         .min_by_key(|place| gravity(place.chain, place.rule));
-    if let Some(&Place { chain, rule, .. }) = gravest {
+    if let Some(&PlacedRule { chain, rule, .. }) = gravest {
         let line = Line::Append(chain, rule);
         let check = match gravity(chain, rule) {
             Gravity::Replies => {

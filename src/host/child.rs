@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -132,8 +132,8 @@ fn converse<T: Send + 'static>(
         aside(move || read_to_end(stderr)),
     );
     let remaining = || deadline.saturating_duration_since(Instant::now());
-    let stdout = stdout.recv_timeout(remaining()).map_err(|_| timed_out())?;
-    let stderr = stderr.recv_timeout(remaining()).map_err(|_| timed_out())?;
+    let stdout = received(&stdout, remaining()).ok_or_else(timed_out)?;
+    let stderr = received(&stderr, remaining()).ok_or_else(timed_out)?;
     loop {
         let status = child.try_wait().map_err(|source| ChildError::Wait {
             program: program.to_owned(),
@@ -161,6 +161,15 @@ fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> mpsc::
         let _ = send.send(work());
     });
     receive
+}
+
+/// What was done aside, unless it takes longer than that.
+fn received<T>(done: &mpsc::Receiver<T>, limit: Duration) -> Option<T> {
+    match done.recv_timeout(limit) {
+        Ok(done) => Some(done),
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => panic!("what was done aside has panicked"),
+    }
 }
 
 fn read_to_end(mut pipe: impl Read) -> Vec<u8> {

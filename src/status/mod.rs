@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, Place, gone, rules_by_key};
+use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
 use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
@@ -193,7 +193,7 @@ pub fn rows(
     let gone = gone(live.ruleset, &replanned);
     let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
     let cut_off = reached(&replanned, gone.iter().copied());
-    let is_cut_off = |places: Option<&Vec<Place<'_>>>| {
+    let is_cut_off = |places: Option<&Vec<PlacedRule<'_>>>| {
         let mut places = places.into_iter().flatten();
         places.any(|place| cut_off.contains(place.chain))
     };
@@ -270,9 +270,9 @@ fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p Chai
 /// The chains of a tree that these rules lead to, and those behind.
 fn reached<'p>(
     planned: &'p Ruleset,
-    rules: impl Iterator<Item = Place<'p>>,
+    rules: impl Iterator<Item = PlacedRule<'p>>,
 ) -> BTreeSet<&'p ChainName> {
-    let leads = |place: Place<'p>| Some((place.table, place.rule.leads_to()?));
+    let leads = |place: PlacedRule<'p>| Some((place.table, place.rule.leads_to()?));
     let mut next: Vec<(TableName, &ChainName)> = rules.filter_map(leads).collect();
     let mut reached = BTreeSet::new();
     while let Some((table, name)) = next.pop() {
@@ -292,7 +292,7 @@ fn reached<'p>(
 
 /// Whether a forward's rules lead to one of these chains, by whatever others.
 fn leads_to_any(
-    places: Option<&Vec<Place<'_>>>,
+    places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
     chains: &BTreeSet<&ChainName>,
 ) -> bool {
