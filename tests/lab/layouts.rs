@@ -216,6 +216,17 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     }
     assert_eq!(row(&lab, &few, "web"), ("in_sync".into(), 3));
 
+    // What is loaded works, however the spec would have it laid out.
+    assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 3));
+    lab.firewall
+        .run("iptables -I NVACTL-FORWARD -s 203.0.113.9 -j DROP");
+    assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 3));
+    lab.firewall.run("iptables -I NVACTL-FORWARD -j DROP");
+    assert_eq!(row(&lab, &many, "web"), ("shadowed".into(), 3));
+    let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &many);
+    assert!(said.stdout.contains("in nvactl's own chain"), "{said:?}");
+    lab.apply(&few);
+
     let moved = "the layout goes from flat to tree";
     let said = lab.nvactl_with(&["apply", "-", "--dry-run"], &many);
     assert!(said.stdout.contains(moved), "{said:?}");
