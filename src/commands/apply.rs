@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use super::look::{Found, LiveRules, look};
+use super::look::{Found, ahead, look};
 use super::{
-    Console, Exit, Host, confirm, connections, counted, examined, families, names, policy, remove,
+    Console, Exit, Host, confirm, connections, counted, families, names, policy, remove, told,
 };
 use crate::cli::Apply;
 use crate::diff::Changes;
@@ -31,24 +31,31 @@ const MOST_RIVALS: usize = 20;
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;
     let iptables = on.iptables(args.lock_timeout);
-    let ahead = LiveRules::ahead(on, iptables);
-    let set = examined(&source, console)?;
+    let ahead = ahead(on, &iptables);
+    let reading = source.examine();
+    // A spec that has an error keeps nobody waiting, however slowly its errors are read.
+    let ahead = ahead.filter(|_| reading.set.is_some());
+    let set = told(&source, reading, console)?;
     source.trusted()?;
     host::require_root("apply")?;
     let state = on.state()?;
-    let families = families(Some(&set), Some(&state));
-    let LiveRules { lock, rules, .. } = match ahead {
-        Some(ahead) if ahead.families == families => ahead,
-        Some(ahead) => LiveRules::of(families, iptables, ahead.lock),
-        None => LiveRules::of(families, iptables, lock::take(&state, args.lock_timeout)?),
+    let (lock, rules) = match ahead {
+        Some((lock, rules)) => (lock, Some(rules)),
+        None => (lock::take(&state, args.lock_timeout)?, None),
     };
     confirm::refuse_while_pending(&state)?;
+    // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.
+    let families = families(Some(&set), Some(&state));
+    let rules = match rules.filter(|rules| rules.families() == families) {
+        Some(rules) => rules,
+        None => iptables.start_listing(families)?,
+    };
     let Found {
         before,
         want,
         surroundings,
         flows,
-    } = look(rules, &iptables, &set, families, args.flush_stale)?;
+    } = look(rules, &iptables, &set, args.flush_stale)?;
     let live = before.map(|_, (live, _)| live);
     let changes = changes(&live, &want);
     for (family, changes) in changes.iter() {
@@ -89,12 +96,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             false => connections::flush(&outdated, args.flush_stale, console),
         });
     }
-    let (added, removed) = changes.rule_counts();
-    let counts = format!(
-        "{} added, {} removed",
-        counted(added, "rule"),
-        counted(removed, "rule")
-    );
+    let counts = counts(&changes);
     if args.dry_run {
         console.print(&changes.report());
         console.say(format_args!("{name}: would change: {counts}"));
@@ -129,6 +131,12 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let exit = flush_outdated(args, &set, &state, &live, console)?;
     console.note("this holds until the next boot; `nvactl persist` keeps it");
     Ok(exit)
+}
+
+fn counts(changes: &PerFamily<Changes<'_>>) -> String {
+    let (added, removed) = changes.rule_counts();
+    let [added, removed] = [added, removed].map(|n| counted(n, "rule"));
+    format!("{added} added, {removed} removed")
 }
 
 /// Looks once more, since connections may have been made while the rules were being loaded.

@@ -2,47 +2,32 @@
 //! comes before a change, and nothing of the rest needs to know them.
 
 use std::panic::resume_unwind;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use anyhow::Result;
 
-use super::{Host, connections, families};
+use super::{Host, confirm, connections, families};
 use crate::counters::Counters;
 use crate::flow::Flow;
 use crate::host;
-use crate::host::iptables::{Iptables, IptablesError};
+use crate::host::iptables::{Iptables, Listing};
 use crate::host::lock::{self, Lock};
 use crate::host::survey::survey;
-use crate::per_family::{Families, PerFamily, planned};
+use crate::per_family::{PerFamily, planned};
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 
-/// The live rules as they are being read, and the lock under which nobody else changes nvactl's.
-pub struct LiveRules {
-    pub families: Families,
-    pub lock: Lock,
-    pub rules: Rules,
-}
-
-type Rules = JoinHandle<Result<PerFamily<(Ruleset, Counters)>, IptablesError>>;
-
-impl LiveRules {
-    /// Begins to read before the spec is known, if for that nothing has to be made and nobody to be
-    /// waited for: a spec that has an error is to leave everything as it is.
-    pub fn ahead(on: Host<'_>, iptables: Iptables) -> Option<Self> {
-        host::require_root("apply").ok()?;
-        let state = on.known_state().ok()??;
-        let lock = lock::take_if_free(&state)?;
-        Some(Self::of(families(None, Some(&state)), iptables, lock))
-    }
-
-    pub fn of(families: Families, iptables: Iptables, lock: Lock) -> Self {
-        Self {
-            families,
-            lock,
-            rules: thread::spawn(move || iptables.read_all_counted(families)),
-        }
-    }
+/// Takes the lock and begins to read the rules before the spec is known, if for that nothing has to be
+/// made and nobody to be waited for.
+pub fn ahead(on: Host<'_>, iptables: &Iptables) -> Option<(Lock, Listing)> {
+    host::require_root("apply").ok()?;
+    let state = on.known_state().ok()??;
+    let lock = lock::take_if_free(&state)?;
+    // Whoever undoes a change is not to wait for what will be refused.
+    confirm::refuse_while_pending(&state).ok()?;
+    let families = families(None, Some(&state));
+    let listing = iptables.start_listing(families).ok()?;
+    Some((lock, listing))
 }
 
 /// What is here and what is wanted.
@@ -53,20 +38,24 @@ pub struct Found {
     pub flows: Vec<Flow>,
 }
 
-/// Waits for the rules, and meanwhile plans and looks around.
+/// Plans and looks around while the rules are being read.
 pub fn look(
-    rules: Rules,
+    listing: Listing,
     iptables: &Iptables,
     set: &ForwardSet,
-    families: Families,
     flush_stale: bool,
 ) -> Result<Found> {
+    let families = listing.families();
     thread::scope(|scope| {
         let want = scope.spawn(|| planned(set, families));
-        let surroundings = survey(iptables, families);
-        let flows = connections::read(families, flush_stale);
+        let around = scope.spawn(|| {
+            let surroundings = survey(iptables, families);
+            (surroundings, connections::read(families, flush_stale))
+        });
+        let before = listing.finish();
+        let (surroundings, flows) = joined(around.join());
         Ok(Found {
-            before: joined(rules.join())?,
+            before: before?,
             want: joined(want.join()),
             surroundings: surroundings?,
             flows: flows?,

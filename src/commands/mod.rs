@@ -303,13 +303,13 @@ impl Refusal {
 /// Reads and checks a spec; its errors and warnings are shown.
 fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, ForwardSet)> {
     let source = spec_source::read(named)?;
-    let set = examined(&source, console)?;
+    let set = told(&source, source.examine(), console)?;
     Ok((source, set))
 }
 
-/// Checks a spec; its errors and warnings are shown.
-fn examined(source: &Source, console: &mut Console) -> Result<ForwardSet> {
-    let Reading { set, mut problems } = source.examine();
+/// Shows the errors and warnings of a spec.
+fn told(source: &Source, reading: Reading, console: &mut Console) -> Result<ForwardSet> {
+    let Reading { set, mut problems } = reading;
     problems.retain(|problem| problem.severity() != Severity::Note);
     if !problems.is_empty() {
         show_problems(&source.places(), &problems, console);

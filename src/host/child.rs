@@ -1,8 +1,8 @@
 //! Running another program: an argument vector, a fixed environment, a time limit, no shell.
 
-use std::io::{Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,22 +52,42 @@ pub fn run(
     stdin: &[u8],
     limit: Duration,
 ) -> Result<Output, ChildError> {
-    run_reading(program, args, stdin, limit, read_to_end)
+    start(program, args, stdin, limit, read_to_end)?.finish()
 }
 
-/// The same, with something made of what the program writes while it is still writing: where there is
-/// a second core that takes no time of its own.
+/// A program that was started. Dropped before its end it is killed.
+#[derive(Debug)]
+pub struct Running<T> {
+    words: Vec<String>,
+    child: Child,
+    started: Instant,
+    limit: Duration,
+    stdout: mpsc::Receiver<T>,
+    stderr: mpsc::Receiver<Vec<u8>>,
+}
+
+/// Starts a program as [`run`] does, with something made of what it writes while it is still writing:
+/// where there is a second core that takes no time of its own.
+///
+/// It is fed and read on threads of their own, so that no full pipe can stop it. They are not joined: a
+/// grandchild may hold a pipe open for ever.
 ///
 /// # Errors
-/// As [`run`].
-pub fn run_reading<T: Send + 'static>(
+/// When it cannot be found or started.
+pub fn start<T: Send + 'static>(
     program: &str,
     args: &[&str],
     stdin: &[u8],
     limit: Duration,
-    make: impl FnOnce(ChildStdout) -> T + Send + 'static,
-) -> Result<Output<T>, ChildError> {
+    make: impl FnOnce(PipeReader) -> T + Send + 'static,
+) -> Result<Running<T>, ChildError> {
     let started = Instant::now();
+    let not_started = |source| ChildError::Start {
+        program: program.to_owned(),
+        source,
+    };
+    let (stdout, to_stdout) = io::pipe().map_err(not_started)?;
+    let (stderr, to_stderr) = io::pipe().map_err(not_started)?;
     let mut command = Command::new(program);
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
@@ -79,77 +99,99 @@ pub fn run_reading<T: Send + 'static>(
         .envs(std::env::var_os("XTABLES_LOCKFILE").map(|file| ("XTABLES_LOCKFILE", file)))
         .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stdout(to_stdout)
+        .stderr(to_stderr);
     let mut child = command.spawn().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => ChildError::NotFound(program.to_owned()),
-        _ => ChildError::Start {
-            program: program.to_owned(),
-            source,
-        },
+        _ => not_started(source),
     })?;
-    let result = converse(&mut child, program, stdin, started + limit, limit, make);
-    if result.is_err() {
-        kill_group(&child);
-        let _ = child.wait();
-    }
-    debug!(
-        program,
-        ?args,
-        status = result
-            .as_ref()
-            .ok()
-            .map(|output| tracing::field::display(output.status)),
-        milliseconds = %format_args!("{:.1}", started.elapsed().as_secs_f64() * 1000.0),
-        "ran"
-    );
-    result
-}
-
-/// Feeds and reads the child on threads of their own, so that no full pipe can stop it, until it
-/// ends. The threads are not joined on a time-out: a grandchild may hold a pipe open for ever.
-fn converse<T: Send + 'static>(
-    child: &mut Child,
-    program: &str,
-    stdin: &[u8],
-    deadline: Instant,
-    limit: Duration,
-    make: impl FnOnce(ChildStdout) -> T + Send + 'static,
-) -> Result<Output<T>, ChildError> {
-    let timed_out = || ChildError::TimedOut {
-        program: program.to_owned(),
-        limit,
-    };
+    // It holds the pipes' other ends, without which they would never end.
+    drop(command);
     if let Some(mut pipe) = child.stdin.take() {
         let stdin = stdin.to_vec();
         // A child that does not read to the end says so by its exit code.
         thread::spawn(move || pipe.write_all(&stdin));
     }
-    let stdout = child.stdout.take().expect("it was piped");
-    let stderr = child.stderr.take().expect("it was piped");
-    let (stdout, stderr) = (
-        aside(move || make(stdout)),
-        aside(move || read_to_end(stderr)),
-    );
-    let remaining = || deadline.saturating_duration_since(Instant::now());
-    let stdout = received(&stdout, remaining()).ok_or_else(timed_out)?;
-    let stderr = received(&stderr, remaining()).ok_or_else(timed_out)?;
-    loop {
-        let status = child.try_wait().map_err(|source| ChildError::Wait {
-            program: program.to_owned(),
-            source,
-        })?;
-        if let Some(status) = status {
-            return Ok(Output {
-                status,
-                stdout,
-                stderr: String::from_utf8_lossy(&stderr).trim().to_owned(),
-            });
+    Ok(Running {
+        words: [&[program], args]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        child,
+        started,
+        limit,
+        stdout: aside(move || make(stdout)),
+        stderr: aside(move || read_to_end(stderr)),
+    })
+}
+
+impl<T> Running<T> {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end within its limit, which runs from its start; an exit code other than 0 is
+    /// the caller's to judge.
+    pub fn finish(mut self) -> Result<Output<T>, ChildError> {
+        let result = self.wait();
+        debug!(
+            program = self.program(),
+            args = ?&self.words[1..],
+            status = result
+                .as_ref()
+                .ok()
+                .map(|output| tracing::field::display(output.status)),
+            milliseconds = %format_args!("{:.1}", self.started.elapsed().as_secs_f64() * 1000.0),
+            "ran"
+        );
+        result
+    }
+
+    fn wait(&mut self) -> Result<Output<T>, ChildError> {
+        let stdout = received(&self.stdout, self.remaining()).ok_or_else(|| self.timed_out())?;
+        let stderr = received(&self.stderr, self.remaining()).ok_or_else(|| self.timed_out())?;
+        loop {
+            let status = self.child.try_wait().map_err(|source| ChildError::Wait {
+                program: self.program().to_owned(),
+                source,
+            })?;
+            if let Some(status) = status {
+                return Ok(Output {
+                    status,
+                    stdout,
+                    stderr: String::from_utf8_lossy(&stderr).trim().to_owned(),
+                });
+            }
+            if self.remaining().is_zero() {
+                return Err(self.timed_out());
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        if remaining().is_zero() {
-            return Err(timed_out());
+    }
+
+    fn remaining(&self) -> Duration {
+        self.limit.saturating_sub(self.started.elapsed())
+    }
+
+    fn timed_out(&self) -> ChildError {
+        ChildError::TimedOut {
+            program: self.program().to_owned(),
+            limit: self.limit,
         }
-        thread::sleep(Duration::from_millis(1));
+    }
+
+    fn program(&self) -> &str {
+        &self.words[0]
+    }
+}
+
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        // What has been waited for is nobody's any more.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            kill_group(&self.child);
+            let _ = self.child.wait();
+        }
     }
 }
 

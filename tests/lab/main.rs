@@ -1,5 +1,6 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
+mod ahead;
 mod blackhole;
 mod confirm;
 mod counters;
@@ -139,6 +140,9 @@ on_both_backends! {
     transaction::what_another_namespace_remembers_is_not_acted_on,
     transaction::without_a_place_for_history_nothing_is_changed,
     transaction::whoever_holds_the_lock_is_named,
+    ahead::of_a_bad_spec_no_program_is_left,
+    ahead::a_bad_spec_keeps_nobody_waiting,
+    ahead::ipv6_rules_that_come_meanwhile_are_seen,
     transaction::a_signal_ends_it_in_one_of_the_two_states,
     transaction::a_failed_undo_leaves_the_script_that_mends_it,
     confirm::without_an_answer_the_old_rules_come_back,
