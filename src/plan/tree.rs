@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Hook;
-use super::chains::{common, digest, upto};
+use super::chains::{digest, upto};
 use super::forward::transport;
 use crate::net::{Port, PortRange, Protocol};
 use crate::rule::{Conntrack, Match, Rule, Target};
@@ -20,9 +20,9 @@ use crate::spec::Listen;
 /// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,
 /// when rules are loaded, for every chain.
 const MOST_RULES: usize = 64;
-/// A chain that tells more addresses apart than this branches.
+/// A chain that tells more addresses apart than this branches, by networks.
 const MOST_ADDRESSES: usize = 16;
-/// How many bits of a port, or of an address, one chain tells apart.
+/// How many bits of a port one chain tells apart.
 const STEP: u8 = 4;
 
 /// What one forward has in the chain of a hook.
@@ -72,7 +72,7 @@ impl Tree {
                 .filter_map(|parts| Some((parts[0].listen.address?.into(), parts)))
                 .collect();
             // Before those for all addresses, which would take their packets.
-            for (net, chain) in self.addresses(place, &each, self.most_nets()) {
+            for (net, chain) in self.addresses(place, &each, self.nets()) {
                 let protocol = Some(Match::Protocol(place.protocol));
                 rules.push(self.at_net(net, protocol, Target::Jump(chain)));
             }
@@ -86,34 +86,37 @@ impl Tree {
     }
 
     /// Makes the chains for the listeners of each address, or where these are many, of the networks
-    /// that they are in, at most `levels` of which are one within the other.
+    /// that they are in: the first of `open` says how wide these are, the others what is within them.
     fn addresses(
         &mut self,
         within: Place,
         each: &[(IpNet, &[Part])],
-        levels: usize,
+        open: &[u8],
     ) -> Vec<(IpNet, ChainName)> {
         let place = |net| Place {
             net: Some(net),
             ..within
         };
-        if each.len() <= MOST_ADDRESSES || levels == 0 {
+        let (Some((bits, open)), true) = (open.split_first(), each.len() > MOST_ADDRESSES) else {
             let each = each.iter();
             return each
                 .map(|(net, parts)| (*net, self.ports(place(*net), Block::ALL, parts)))
                 .collect();
-        }
-        let nets: Vec<IpNet> = each.iter().map(|(net, _)| *net).collect();
-        let bits = common(&nets).prefix_len() / STEP * STEP + STEP;
-        let groups = each.chunk_by(|(one, _), (other, _)| upto(*one, bits) == upto(*other, bits));
+        };
+        let wider = |net: IpNet| upto(net, net.max_prefix_len() - bits);
+        let groups = each.chunk_by(|(one, _), (other, _)| wider(*one) == wider(*other));
         let mut made = Vec::new();
         for group in groups {
-            let net = upto(group[0].0, bits);
-            let further = self.addresses(place(net), group, levels - 1);
-            let rules = further
-                .into_iter()
-                .map(|(net, chain)| self.at_net(net, None, Target::Goto(chain)))
-                .collect();
+            let net = wider(group[0].0);
+            let all = || group.iter().flat_map(|(_, parts)| parts.iter());
+            let rules = if few(all()) {
+                all().flat_map(|part| part.rules.iter().cloned()).collect()
+            } else {
+                let further = self.addresses(place(net), group, open).into_iter();
+                further
+                    .map(|(net, chain)| self.at_net(net, None, Target::Goto(chain)))
+                    .collect()
+            };
             let name = place(net).name(self.hook.stem(), Block::ALL);
             made.push((net, self.add(name, rules)));
         }
@@ -124,7 +127,7 @@ impl Tree {
     fn ports(&mut self, place: Place, block: Block, parts: &[Part]) -> ChainName {
         let mut rules: Vec<Rule> = Vec::new();
         let mut further = Vec::new();
-        let few = parts.iter().map(|part| part.rules.len()).sum::<usize>() <= MOST_RULES;
+        let few = few(parts);
         let inner = |part: &Part| block.inner(part.listen.ports).filter(|_| !few);
         for group in parts.chunk_by(|one, other| inner(one) == inner(other)) {
             match inner(&group[0]) {
@@ -145,10 +148,17 @@ impl Tree {
         name
     }
 
+    /// How wide the networks are that have a chain, in the bits that they leave open. Which they are
+    /// does not depend on the addresses, so one more changes no other's.
+    ///
     /// nft follows 16 chains, the built-in one included (`NFT_JUMP_STACK_SIZE` in
-    /// `net/netfilter/nf_tables.h`); behind those of ports a forward's lists may take eight.
-    fn most_nets(&self) -> usize {
-        if self.before_dnat() { 3 } else { 1 }
+    /// `net/netfilter/nf_tables.h`), ports may take five of them, and in FORWARD a forward's lists six
+    /// behind those.
+    fn nets(&self) -> &'static [u8] {
+        match self.hook {
+            Hook::Passing => &[8, 4],
+            _ => &[16, 8, 4],
+        }
     }
 
     /// Whether packets still carry what they were sent to, or only conntrack remembers it.
@@ -182,6 +192,12 @@ impl Tree {
         });
         Rule::new([sent], target)
     }
+}
+
+/// Whether one chain may hold the rules of all of these.
+fn few<'p>(parts: impl IntoIterator<Item = &'p Part>) -> bool {
+    let rules = parts.into_iter().map(|part| part.rules.len());
+    rules.sum::<usize>() <= MOST_RULES
 }
 
 /// What the listeners of a chain have in common, but for their ports.
@@ -245,12 +261,14 @@ mod tests {
     use std::fmt::Write as _;
     use std::net::IpAddr;
 
+    use crate::diff::changes;
     use crate::net::{Family, Interface, Port, Protocol};
     use crate::packet::{Packet, Tracked};
     use crate::plan::{Hook, plan_in};
     use crate::rule::{Rule, Target};
     use crate::ruleset::{ChainName, Ruleset, TableName};
     use crate::spec::{self, ForwardSet, Layout};
+    use crate::unplan::name_of;
     use crate::walk::walk;
 
     /// Forwards on all addresses and on some hundred, on ports side by side, far apart and in ranges,
@@ -396,11 +414,15 @@ mod tests {
     }
 
     fn set_of(listens: impl Iterator<Item = String>) -> ForwardSet {
+        set_with("", listens)
+    }
+
+    fn set_with(option: &str, listens: impl Iterator<Item = String>) -> ForwardSet {
         let mut text = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
         for (n, listen) in listens.enumerate() {
             let _ = writeln!(
                 text,
-                "- {{name: f-{n}, listen: '{listen}', target: {{pod: 10.224.0.9:80}}}}"
+                "- {{name: f-{n}, listen: '{listen}', target: {{pod: 10.224.0.9:80}}{option}}}"
             );
         }
         spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
@@ -410,31 +432,80 @@ mod tests {
         plan_in(Layout::Tree, set, Family::V4)
     }
 
-    /// How many rules of a chain, and of those it leads to, are asked before one translates.
-    fn met(tree: &Ruleset, chain: &ChainName, packet: &Packet<'_>, rules: &mut usize) -> bool {
-        for rule in &tree
-            .chain(TableName::Nat, chain)
-            .expect("it is there")
-            .rules
-        {
+    /// How many rules of a chain, and of those it leads to, are asked before one of a forward's holds.
+    fn met(
+        tree: &Ruleset,
+        (table, chain): (TableName, &ChainName),
+        packet: &Packet<'_>,
+        forward: &str,
+        rules: &mut usize,
+    ) -> bool {
+        for rule in &tree.chain(table, chain).expect("it is there").rules {
             *rules += 1;
             if packet.meets(rule) == Some(false) {
                 continue;
             }
+            if name_of(rule) == Some(forward) {
+                return true;
+            }
             match rule.target.as_ref().expect("every rule has one") {
-                Target::Dnat { .. } => return true,
-                Target::Jump(next) if met(tree, next, packet, rules) => return true,
-                Target::Goto(next) => return met(tree, next, packet, rules),
+                Target::Jump(next) if met(tree, (table, next), packet, forward, rules) => {
+                    return true;
+                }
+                Target::Goto(next) => return met(tree, (table, next), packet, forward, rules),
                 _ => {}
             }
         }
         false
     }
 
+    /// The most rules that a first packet meets in a hook before its own.
+    fn most_met(set: &ForwardSet, hook: Hook) -> usize {
+        let tree = tree_of(set);
+        let own = ChainName::from(hook.own());
+        let longest = tree.chains().map(|(_, name, _)| name.as_str().len()).max();
+        assert!(longest <= Some(28), "iptables takes no longer name");
+        let address = |address: &str| -> IpAddr { address.parse().expect("an address") };
+        let target = [address("10.224.0.9")];
+        let eth0: Interface = "eth0".parse().expect("a name");
+        let each = set.forwards.iter().step_by(7).map(|forward| {
+            let to = [forward.listen.address.unwrap_or(address("10.99.0.1"))];
+            let arriving = Packet {
+                protocol: forward.protocol,
+                source: None,
+                destinations: &to,
+                ports: forward.listen.ports,
+                source_ports: None,
+                ingress: Some(&eth0),
+                egress: None,
+                local: Some(true),
+                translated_from: None,
+                tracked: Tracked::New,
+            };
+            let packet = match hook {
+                Hook::Arriving | Hook::Sent => arriving,
+                Hook::Passing | Hook::Leaving => Packet {
+                    destinations: &target,
+                    ports: Port::new(80).expect("a port").into(),
+                    egress: Some(&eth0),
+                    local: Some(false),
+                    translated_from: Some((&to, forward.listen.ports)),
+                    ..arriving
+                },
+            };
+            let mut rules = 0;
+            let place = (hook.table(), &own);
+            let name = forward.name.as_str();
+            assert!(met(&tree, place, &packet, name, &mut rules), "{forward:?}");
+            rules
+        });
+        each.max().expect("there are forwards")
+    }
+
     #[test]
     fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
-        let ports = |each: fn(u32) -> String| (0..10_000).map(each);
-        for (what, listens) in [
+        let ports = |each: fn(u32) -> String| (0..10_000).map(each).collect();
+        let cases: [(&str, Vec<String>); 4] = [
             ("side by side", ports(|n| (10_000 + n).to_string())),
             ("far apart", ports(|n| (1 + 6 * n).to_string())),
             (
@@ -442,36 +513,38 @@ mod tests {
                 ports(|n| format!("10.3.{}.{}:{}", n / 40 / 200, n / 40 % 200, 8000 + n % 40)),
             ),
             (
-                "the same port of each address",
-                ports(|n| format!("10.{}.{}.{}:443", n / 65_536, n / 256 % 256, n % 256)),
+                "the same port of each address, and one far away",
+                ports(|n| match n {
+                    0 => "192.0.2.9:443".to_owned(),
+                    n => format!("10.{}.{}.{}:443", n / 65_536, n / 256 % 256, n % 256),
+                }),
             ),
-        ] {
-            let set = set_of(listens);
-            let tree = tree_of(&set);
-            let own = ChainName::from(Hook::Arriving.own());
-            let mut most = 0;
-            for forward in set.forwards.iter().step_by(7) {
-                let own_address = "10.99.0.1".parse().expect("an address");
-                let to = [forward.listen.address.unwrap_or(own_address)];
-                let packet = Packet {
-                    protocol: forward.protocol,
-                    source: None,
-                    destinations: &to,
-                    ports: forward.listen.ports,
-                    source_ports: None,
-                    ingress: None,
-                    egress: None,
-                    local: Some(true),
-                    translated_from: None,
-                    tracked: Tracked::New,
-                };
-                let mut rules = 0;
-                assert!(met(&tree, &own, &packet, &mut rules), "{what}: {forward:?}");
-                most = most.max(rules);
-            }
+        ];
+        for (what, listens) in cases {
+            let most = most_met(&set_of(listens.iter().cloned()), Hook::Arriving);
             assert!(most <= 110, "{what}: {most} rules");
-            let longest = tree.chains().map(|(_, name, _)| name.as_str().len()).max();
-            assert!(longest <= Some(28), "{what}: iptables takes no longer name");
+            // Those that no short cut spares the way.
+            let set = set_with(
+                ", allow_from: [192.0.2.0/24], snat: 10.3.0.5",
+                listens.into_iter(),
+            );
+            for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
+                let most = most_met(&set, hook);
+                assert!(most <= 110, "{what}: {most} rules in {}", hook.builtin());
+            }
+        }
+    }
+
+    #[test]
+    fn one_address_more_changes_no_other_s_chain() {
+        let address = |n: u32| format!("10.8.{}.{}:443", n / 250, n % 250);
+        let before = tree_of(&set_of((0..2000).map(address)));
+        for more in ["10.8.77.7:443", "10.8.3.251:443", "192.0.2.1:443"] {
+            let after = tree_of(&set_of((0..2000).map(address).chain([more.to_owned()])));
+            let changes = changes(&before, &after);
+            let (added, removed) = changes.rule_counts();
+            // A network of few addresses holds its rules itself, and one of more leads on.
+            assert!(added <= 3 * 6 && removed <= 3, "{more}: {added}, {removed}");
         }
     }
 
@@ -517,14 +590,14 @@ mod tests {
         let v6 = |bits: u128| std::net::Ipv6Addr::from(bits);
         let mut text = "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}, layout: tree}\nforwards:\n".to_owned();
         let peeled = (0..30).map(|n| v6(0xfd00 << 112 | 1 << (4 * n)));
-        let narrow = (0..40).map(|n| v6(0xfd00 << 112 | n << 4 | 7));
+        let narrow = (0..40).map(|n| v6(0xfd00 << 112 | 0x7_7000 | n));
         let peeled_nets =
             (0..60).map(|n| format!("'{}/{}'", v6(0xfd01 << 112 | 1 << (100 - n)), 28 + n));
         let narrow_nets = (0..1000).map(|n| format!("'{}/128'", v6(0xfd01 << 112 | n)));
         let lists: Vec<String> = peeled_nets.chain(narrow_nets).collect();
         let pods: Vec<String> = (0..32).map(|n| format!("'[fd00:9::{n:x}]:80'")).collect();
         for (n, address) in peeled.chain(narrow).enumerate() {
-            let denied = if n == 0 {
+            let denied = if n == 30 {
                 lists.join(", ")
             } else {
                 "'fd01::/64'".to_owned()

@@ -55,7 +55,9 @@ pub fn a_bad_spec_keeps_nobody_waiting(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let (unread, full) = io::pipe().expect("a pipe");
-    (&full).write_all(&[b'.'; 1 << 16]).expect("it has room");
+    (&full)
+        .write_all(&vec![b'.'; 1 << 16])
+        .expect("it has room");
     let mut bad = start(&host, BAD, |command| {
         command.stderr(full);
     });
