@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::look::{Found, ahead, look};
 use super::{
-    Console, Exit, Host, confirm, connections, counted, families, names, policy, remove, told,
+    Console, Exit, Host, confirm, connections, counted, families, layout, names, policy, remove,
+    told,
 };
 use crate::cli::Apply;
 use crate::diff::Changes;
@@ -23,7 +24,6 @@ use crate::per_family::{PerFamily, changes};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
-use crate::unplan::layout_of;
 
 /// How many foreign rules are named one by one.
 const MOST_RIVALS: usize = 20;
@@ -65,10 +65,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(warning);
     }
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
-        // Without a forward there is nothing to lay out.
-        if set.has(family) {
-            announce_layout(family, live, want, console);
-        }
+        layout::announce(family, live, want, console);
         warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
     }
@@ -226,24 +223,6 @@ fn warn_of_reference(live: &Ruleset, console: &mut Console) {
         console.warn(format_args!(
             "a rule that is not nvactl's leads to one of its chains: {}",
             Line::Append(chain, rule)
-        ));
-    }
-}
-
-/// It explains why so many rules come and go where the spec has hardly changed.
-fn announce_layout(family: Family, live: &Ruleset, want: &Ruleset, console: &mut Console) {
-    if let (Some(from), Some(to)) = (layout_of(live), layout_of(want))
-        && from != to
-    {
-        let of = match family {
-            Family::V4 => "",
-            Family::V6 => "IPv6 ",
-        };
-        console.say(format_args!(
-            "the {of}layout goes from {} to {}: every forward's rules move to other chains, with \
-             their counters",
-            from.as_str(),
-            to.as_str()
         ));
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Host, Refusal, confirm, counted};
+use super::{Console, Exit, Host, Refusal, confirm, counted, layout};
 use crate::cli::Rollback;
 use crate::host::state::{Before, Owned, State};
 use crate::host::survey::survey;
@@ -47,6 +47,9 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     let live = found.map(|_, (live, _)| live);
     for warning in survey(&iptables, want.families())? {
         console.warn(warning);
+    }
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        layout::announce(family, live, want, console);
     }
     let changes = changes(&live, &want);
     let before = &states[number - 1].action;

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod history;
+mod layout;
 mod look;
 mod persist;
 mod probe;

@@ -16,7 +16,7 @@ use crate::plan::{Hook, layout, plan};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
-use crate::unplan::{Key, key_of, layout_of, name_of, unplan};
+use crate::unplan::{Key, key_of, name_of, unplan};
 
 /// What leads from one ruleset to another; README documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -79,6 +79,16 @@ pub enum DriftKind {
 /// Compares `have`, a whole ruleset of one family, with what `want` plans for it.
 #[must_use]
 pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
+    compare_holding(have, || unplan(have), want, family)
+}
+
+/// The same of rules that hold these forwards.
+fn compare_holding(
+    have: &Ruleset,
+    held: impl FnOnce() -> Option<ForwardSet>,
+    want: &ForwardSet,
+    family: Family,
+) -> Comparison {
     let planned = plan(want, family);
     if diff::changes(have, &planned).is_empty() {
         return Comparison {
@@ -87,22 +97,25 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
         };
     }
     let want = &want.of(family);
-    let held = unplan(have);
+    let held = held();
     let mut comparison = Comparison {
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
-    // Where nothing is forwarded there is nothing to lay out.
-    if held.is_some() && want.has(family) {
-        let layout = layout_change(have, want, family);
+    // Where forwards come or go altogether there is none to be laid out otherwise.
+    if let Some(held) = &held
+        && held.has(family) == want.has(family)
+    {
+        let layout = layout_change(held, want, family);
         comparison.firewall.extend(layout);
     }
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
-    if let (Some(held), Some(Layout::Tree)) = (&held, layout_of(have)) {
-        // What a tree says of the firewall, it says with its source.
-        if held.firewall.snat.of(family).is_some() {
-            comparison.compare_common(held, want, family);
-        }
+    // What a tree says of the firewall, it says with its source.
+    if let Some(held) = &held
+        && layout(held, family) == Layout::Tree
+        && held.firewall.snat.of(family).is_some()
+    {
+        comparison.compare_common(held, want, family);
     }
     comparison.drift = drift(have, &plan(&expected, family), family);
     if !comparison.drift.is_empty() && !comparison.added.is_empty() {
@@ -121,7 +134,17 @@ pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison 
 /// Compares two specs: as [`compare`] does, and in what only a spec says of the FORWARD policy.
 #[must_use]
 pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comparison {
-    let mut comparison = compare(&plan(old, family).with_builtin_chains(), new, family);
+    let have = plan(old, family).with_builtin_chains();
+    // Rules without a forward do not say what they were planned of, but the spec does: nobody has had
+    // a hand in them.
+    let held = || {
+        unplan(&have).or_else(|| {
+            let mut held = old.of(family);
+            held.firewall.layout = Some(layout(old, family));
+            Some(held)
+        })
+    };
+    let mut comparison = compare_holding(&have, held, new, family);
     let word = |set: &ForwardSet| match set.firewall.forward_policy {
         ForwardPolicy::Drop => "drop",
         ForwardPolicy::Keep => "keep",
@@ -141,6 +164,10 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
 pub const POLICY: &str = "FORWARD policy";
 /// The same of IPv6.
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
+/// How a change of the layout is named.
+pub const LAYOUT: &str = "layout";
+/// The same of IPv6.
+pub const LAYOUT_V6: &str = "IPv6 layout";
 
 /// As [`compare`]; but where the spec has no IPv6 forward, all of nvactl's IPv6 rules are too much,
 /// as an apply has it.
@@ -405,9 +432,13 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
 }
 
 /// All rules stand elsewhere then, but do the same.
-fn layout_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<FieldChange> {
-    let layouts = (layout_of(have)?, layout(want, family));
-    change("layout", layouts.0.as_str(), layouts.1.as_str())
+fn layout_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option<FieldChange> {
+    let [from, to] = [held, want].map(|set| layout(set, family).as_str());
+    let name = match family {
+        Family::V4 => LAYOUT,
+        Family::V6 => LAYOUT_V6,
+    };
+    change(name, from, to)
 }
 
 /// A rule and where it stands. Which of a tree's chains that is makes no difference: with one forward

@@ -221,6 +221,7 @@ fn example(key: &str) -> &'static str {
         "interface" | "ingress" | "egress" => "eth0",
         "snat" | "v4" => "10.3.0.4",
         "forward_policy" => "drop",
+        "layout" => "tree",
         "name" | "prefix" => "web",
         "listen" => "49182",
         "protocol" => "tcp",

@@ -178,9 +178,16 @@ impl Found<'_> {
     }
 
     fn usual(&self, ruleset: &Ruleset) -> Option<Usual> {
+        let most = || self.most(|_| true);
         self.most(|seen| !seen.exempt)
-            .or_else(|| said(ruleset))
-            .or_else(|| self.most(|_| true))
+            .or_else(|| match said(ruleset) {
+                // The rules that name them are gone.
+                Some(said) if said.ingress.is_empty() => Some(Usual {
+                    ingress: most()?.ingress,
+                    ..said
+                }),
+                said => said.or_else(most),
+            })
     }
 
     /// What most of these have.
@@ -245,26 +252,28 @@ impl Seen {
     }
 }
 
-/// How nvactl's rules stand in a ruleset, if it has any.
+/// How the rules of forwards stand in a ruleset, if it has any. Chains without such a rule say
+/// nothing: a change that was undone may have left them behind, or one who took out the rules.
 #[must_use]
 pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
     let mut found = None;
-    // An undone change may have left chains of a tree behind, without a rule.
-    let used = ruleset.chains().filter(|(_, name, chain)| {
-        Hook::of(name).is_some_and(|hook| hook.own() == name.as_str()) || !chain.rules.is_empty()
-    });
-    for (_, name, _) in used {
+    for (_, name, chain) in ruleset.chains() {
         match Hook::of(name) {
-            Some(hook) if name.as_str() != hook.own() => return Some(Layout::Tree),
-            Some(_) => found = Some(Layout::Flat),
-            None => {}
+            Some(hook) if chain.rules.iter().any(|rule| key_of(rule).is_some()) => {
+                // In a tree they all stand in the chains that a hook's own leads to.
+                if name.as_str() != hook.own() {
+                    return Some(Layout::Tree);
+                }
+                found = Some(Layout::Flat);
+            }
+            _ => {}
         }
     }
     found
 }
 
-/// The plan of a spec in the layout in which rules of nvactl's are loaded: what it differs in from
-/// them, the forwards differ in.
+/// The plan of a spec in the layout in which forwards are loaded, or else in its own: what it differs in
+/// from what is loaded, the forwards differ in.
 #[must_use]
 pub fn plan_as(loaded: &Ruleset, set: &ForwardSet, family: Family) -> Ruleset {
     let layout = layout_of(loaded).unwrap_or_else(|| layout(set, family));

@@ -404,3 +404,73 @@ fn both_families_are_compared_with_a_spec_and_one_with_a_rules_file() {
     insta::assert_snapshot!(diff("rules.v6", &["--family", "v6"]));
     insta::assert_snapshot!(diff("old.yaml", &["--family", "v4", "--format", "json"]));
 }
+
+/// The lines of a diff of one spec against another.
+fn between(old: &str, new: &str, options: &[&str]) -> String {
+    let folder = folder();
+    fs::write(folder.path().join("old.yaml"), old).unwrap();
+    let args = [&["diff", "-", "--against", "old.yaml"], options].concat();
+    said(nvactl(folder.path()).args(args).write_stdin(new))
+}
+
+#[test]
+fn a_change_of_layout_is_told_of_each_family() {
+    let [flat, tree] = ["flat", "tree"].map(|layout| {
+        let snat = "snat: {";
+        BOTH.replace(snat, &format!("layout: {layout}, {snat}"))
+    });
+    assert_eq!(
+        between(&tree, &flat, &[]),
+        "exit 1\n--- stdout\n\
+         ~ (firewall)       layout tree → flat\n\
+         ~ (firewall)       IPv6 layout tree → flat\n"
+    );
+    let markdown = between(&tree, &flat, &["--format", "markdown"]);
+    assert!(markdown.contains(">IPv6 layout tree → flat<"), "{markdown}");
+    let json = between(&tree, &flat, &["--format", "json"]);
+    assert!(json.contains("\"field\": \"layout\""), "{json}");
+    assert!(json.contains("\"field\": \"IPv6 layout\""), "{json}");
+}
+
+/// Nobody has had a hand in what a spec plans.
+#[test]
+fn two_specs_without_a_forward_differ_in_the_firewall_alone() {
+    let empty = |snat: &str, layout: &str| {
+        format!("firewall: {{interface: eth0, snat: {snat}, layout: {layout}}}\nforwards: []\n")
+    };
+    let tree = empty("10.3.0.4", "tree");
+    for (new, words) in [
+        (empty("10.3.0.5", "tree"), "snat 10.3.0.4 → 10.3.0.5"),
+        (empty("10.3.0.4", "flat"), "layout tree → flat"),
+    ] {
+        assert_eq!(
+            between(&tree, &new, &[]),
+            format!("exit 1\n--- stdout\n~ (firewall)       {words}\n")
+        );
+    }
+}
+
+/// With no forward that is like most, only these rules name the firewall's own interfaces.
+#[test]
+fn a_tree_without_its_rules_for_marked_packets_has_the_interfaces_of_its_forwards() {
+    let folder = folder();
+    let spec = "\
+firewall: {interface: eth0, snat: 10.3.0.4, layout: tree}
+forwards:
+  - {name: web, listen: 80, target: {pod: 10.224.0.1:80}, snat: masquerade}
+";
+    let args = ["render", "-"];
+    let rules = nvactl(folder.path()).args(args).write_stdin(spec);
+    let rules = String::from_utf8(rules.output().unwrap().stdout).unwrap();
+    let marked = |line: &&str| line.contains("-m connmark") && line.ends_with("-j ACCEPT");
+    let (gone, left): (Vec<&str>, Vec<&str>) = rules.lines().partition(marked);
+    fs::write(folder.path().join("rules.v4"), left.join("\n") + "\n").unwrap();
+    let args = ["diff", "-", "--against", "rules.v4"];
+    assert_eq!(
+        said(nvactl(folder.path()).args(args).write_stdin(spec)),
+        format!(
+            "exit 1\n--- stdout\n! (drift)          taken out by hand, filter: {}\n",
+            gone[0]
+        )
+    );
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::lab::{Backend, CLIENT, FIREWALL, ILB, Lab, OTHER, POD};
+use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_V6, ILB, Lab, OTHER, POD, POD_V6};
 use crate::namespace::wait_for;
 use crate::traffic::{answer, serve_tcp};
 use crate::wire::{Arrivals, Kind, Sent, send};
@@ -333,4 +333,101 @@ pub fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend
     assert_eq!(said.stdout.lines().count(), 1, "{said:?}");
     assert!(said.stdout.starts_with("+ f-64"), "{said:?}");
     assert_eq!(row(&lab, &more, "f-7").0, "in_sync");
+}
+
+/// Two forwards, one of each family.
+fn both(layout: &str) -> String {
+    let way = format!("interface: eth0, layout: {layout}");
+    format!(
+        "firewall: {{{way}, snat: {{v4: 10.3.0.4, v6: 'fd00:3::4'}}}}\nforwards:\n\
+         - {{name: web, listen: 8080, target: {{pod: '{POD}:80'}}}}\n\
+         - {{name: web6, listen: 8080, target: {{pod: '[{POD_V6}]:80'}}}}\n"
+    )
+}
+
+pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    let (tree, flat) = (both("tree"), both("flat"));
+    lab.apply(&tree);
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", FIREWALL));
+    assert_eq!(lab.tcp(FIREWALL_V6, 8080), answer("pod", FIREWALL_V6));
+    assert_eq!(row(&lab, &tree, "web6"), ("in_sync".into(), 1));
+
+    let said = lab.nvactl_with(&["diff", "-"], &flat);
+    let told =
+        "~ (firewall)       layout tree → flat\n~ (firewall)       IPv6 layout tree → flat\n";
+    assert_eq!(said.stdout, told);
+    let said = lab.nvactl_with(&["status", "-"], &flat);
+    for told in [
+        "\n  layout: tree, the spec says flat\n",
+        "\n  IPv6 layout: tree, the spec says flat\n",
+    ] {
+        assert!(said.stdout.contains(told), "{said:?}");
+    }
+
+    let announced = |ways: &str| {
+        let moved = "every forward's rules move to other chains, with their counters";
+        format!(
+            "the layout goes {ways}: {moved}\n\
+             the IPv6 layout goes {ways}: {moved} where ip6tables-restore takes these (that of \
+             nft, 1.8.9, does not)\n"
+        )
+    };
+    let said = lab.nvactl_with(&["apply", "-"], &flat);
+    let there = announced("from tree to flat");
+    assert!(said.stdout.starts_with(&there), "{said:?}");
+    assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 1));
+    let (state, kept) = row(&lab, &flat, "web6");
+    assert_eq!(state, "in_sync");
+    // A later nft may keep them.
+    assert!(backend == Backend::Nft || kept == 1, "{kept}");
+
+    let back = announced("from flat to tree");
+    for (args, code) in [(&["rollback", "--dry-run"][..], 1), (&["rollback"], 0)] {
+        let said = lab.nvactl(args);
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.stdout.starts_with(&back), "{args:?}: {said:?}");
+    }
+    assert_eq!(row(&lab, &tree, "web"), ("in_sync".into(), 1));
+}
+
+/// Chains that a flush has emptied, or that hold no forward, are in no layout.
+pub fn where_no_forward_is_loaded_no_layout_changes(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = |layout: &str| {
+        format!(
+            "firewall: {{interface: eth0, snat: 10.3.0.4, layout: {layout}}}\nforwards:\n\
+             - {{name: web, listen: 8080, target: {{pod: '{POD}:80'}}}}\n"
+        )
+    };
+    let (tree, flat) = (spec("tree"), spec("flat"));
+    lab.apply(&tree);
+    for table in ["nat", "filter"] {
+        lab.firewall.run(&format!("iptables -t {table} -F"));
+    }
+    let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &tree);
+    for chain in ["NVACTL-DNAT-TCP", "NVACTL-FWD-TCP", "NVACTL-SNAT-TCP"] {
+        assert!(said.stdout.contains(&format!("`-A {chain} ")), "{said:?}");
+    }
+    let empty = |spec: &str| spec.replace("\n- ", " []\n# ");
+    for (before, after) in [
+        (&tree, &flat),
+        (&empty(&flat), &tree),
+        (&empty(&tree), &flat),
+    ] {
+        let said = lab.nvactl_with(&["apply", "-"], before);
+        assert_eq!(said.code, 0, "{said:?}");
+        if before.contains("\n- ") {
+            for table in ["nat", "filter"] {
+                lab.firewall.run(&format!("iptables -t {table} -F"));
+            }
+        }
+        for args in [&["apply", "-", "--dry-run"][..], &["apply", "-"]] {
+            let said = lab.nvactl_with(args, after);
+            assert!(said.stdout.contains("rules added"), "{said:?}");
+            assert!(!said.stdout.contains("layout"), "{said:?}");
+        }
+    }
 }

@@ -95,6 +95,8 @@ on_both_backends! {
     matrix::each_way_to_forward_works,
     layouts::the_same_packets_come_through_both,
     layouts::a_change_of_layout_is_told_and_counters_stay,
+    layouts::the_layout_of_each_family_is_told_by_apply_and_rollback,
+    layouts::where_no_forward_is_loaded_no_layout_changes,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
     lifecycle::the_kernel_gives_back_what_was_rendered,
