@@ -8,6 +8,7 @@ use crate::compare::{DriftKind, POLICY, POLICY_V6, PlacedRule, compare, gone, ru
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
+use crate::marks::marking;
 use crate::native::{Fate, Hook, NativeChain};
 use crate::net::{Family, Protocol};
 use crate::packet::Packet;
@@ -25,6 +26,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
     foreign_rules(case, checks);
+    foreign_marks(case, checks);
     other_backend(case, checks);
     native(case, checks);
     own_chains(case, &planned, checks);
@@ -206,6 +208,19 @@ fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
             Some(shadow) => in_the_way(Hop::ForeignRule, shadow, "").fix(mend(case, shadow)),
         };
         checks.push(check.of(forward));
+    }
+}
+
+/// What lets packets pass by the forwards' own rules.
+fn foreign_marks(case: &Case<'_>, checks: &mut Vec<Check>) {
+    for marking in marking(case.facts.live, case.facts.live) {
+        let hop = Hop::ForeignRule;
+        let check = if marking.certain {
+            hop.fail(marking.told())
+        } else {
+            hop.warn(marking.told())
+        };
+        checks.push(check.fix(marking.ways_out()));
     }
 }
 

@@ -17,6 +17,7 @@ mod ipv6_health;
 mod lab;
 mod layouts;
 mod lifecycle;
+mod marks;
 mod matrix;
 mod namespace;
 #[path = "../oracle/mod.rs"]
@@ -96,6 +97,7 @@ on_both_backends! {
     layouts::a_change_of_layout_is_told_and_counters_stay,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
+    marks::a_foreign_rule_that_sets_nvactl_s_mark_is_named,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,
