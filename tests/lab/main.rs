@@ -96,6 +96,7 @@ on_both_backends! {
     layouts::the_same_packets_come_through_both,
     layouts::a_change_of_layout_is_told_and_counters_stay,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
+    layouts::a_rule_put_into_a_tree_is_told_with_what_takes_it_out,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
     marks::a_foreign_rule_that_sets_nvactl_s_mark_is_named,
     lifecycle::the_kernel_gives_back_what_was_rendered,
