@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use crate::net::{Interface, PortRange, Protocol};
 use crate::parse;
 use crate::plan::MARKED;
-use crate::rule::{Conntrack, CtState, Match, Rule};
+use crate::rule::{Conntrack, CtState, Match, Rule, Target};
+use crate::ruleset::ChainName;
 use crate::token::Token;
 
 /// What is known of a packet, or of many that are alike, where it meets a rule.
@@ -56,6 +57,11 @@ impl Packet<'_> {
     /// Whether all conditions of a rule hold.
     #[must_use]
     pub fn meets(&self, rule: &Rule) -> Option<bool> {
+        // What nvactl's own rules for marked packets let pass, the forward's rules behind let pass as
+        // well.
+        if is_short_cut(rule) {
+            return Some(false);
+        }
         all(rule.matches.iter().map(|condition| self.holds(condition)))
     }
 
@@ -86,10 +92,9 @@ impl Packet<'_> {
             }
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
             Match::DestinationIsLocal => self.local,
-            // What nvactl's own mark lets pass, the forward's rules behind let pass as well.
-            Match::Connmark(mark) => (*mark == MARKED).then_some(false),
             // Chance, and what came before, decide.
-            Match::Confirmed
+            Match::Connmark(_)
+            | Match::Confirmed
             | Match::Probability(_)
             | Match::Cluster(_)
             | Match::HashLimit(_)
@@ -141,6 +146,17 @@ impl Packet<'_> {
         let translated = self.translated_from.is_some() && states.contains(&CtState::Dnat);
         states.contains(&own) || translated
     }
+}
+
+/// Whether it is one of the plan's rules for marked packets, and not one typed by hand: it leads on
+/// among nvactl's chains, or accepts in FORWARD, where alone `-i` and `-o` can both be asked.
+fn is_short_cut(rule: &Rule) -> bool {
+    let asks = |is_meant: fn(&Match) -> bool| rule.matches.iter().any(is_meant);
+    let leads_on = rule.leads_to().is_some_and(ChainName::is_own);
+    let accepts = rule.target == Some(Target::Accept)
+        && asks(|condition| matches!(condition, Match::Ingress(_)))
+        && asks(|condition| matches!(condition, Match::Egress(_)));
+    rule.matches.contains(&Match::Connmark(MARKED)) && (leads_on || accepts)
 }
 
 /// What is asked in words that nvactl does not plan, as far as it is about these packets.
@@ -206,7 +222,7 @@ pub(crate) fn any(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::parse::parse;
-    use crate::ruleset::{ChainName, TableName};
+    use crate::ruleset::TableName;
 
     #[test]
     fn a_condition_holds_for_all_for_none_or_cannot_be_told() {
@@ -264,6 +280,26 @@ mod tests {
             let chain = ruleset.chain(TableName::Filter, &ChainName::Input);
             let rule = &chain.expect("it has a rule").rules[0];
             assert_eq!(packet.meets(rule), answer, "{words}");
+        }
+        for (rule, answer) in [
+            (
+                "-i eth0 -o eth1 -m connmark --mark 0x10000000/0x10000000 -j ACCEPT",
+                Some(false),
+            ),
+            (
+                "-m connmark --mark 0x10000000/0x10000000 -j NVACTL-MARKED",
+                Some(false),
+            ),
+            // By hand.
+            ("-m connmark --mark 0x10000000/0x10000000 -j DROP", None),
+            ("-m connmark --mark 0x10000000/0x10000000 -j ACCEPT", None),
+            ("-m connmark --mark 0x1/0x1 -j ACCEPT", None),
+        ] {
+            let text = format!("*filter\n-A NVACTL-FORWARD {rule}\nCOMMIT\n");
+            let ruleset = parse(&text).expect("it is readable");
+            let chain = ruleset.chain(TableName::Filter, &"NVACTL-FORWARD".into());
+            let met = packet.meets(&chain.expect("it has a rule").rules[0]);
+            assert_eq!(met, answer, "{rule}");
         }
         let target = ["10.224.0.118".parse().expect("an address")];
         let translated = Packet {

@@ -19,6 +19,7 @@ use crate::host::survey::resolved;
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
+use crate::marks;
 use crate::net::Family;
 use crate::per_family::{PerFamily, changes};
 use crate::rival;
@@ -68,6 +69,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         layout::announce(family, live, want, console);
         warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
+        warn_of_marks(live, want, console);
     }
     for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
         if changes.forward_policy().is_some() {
@@ -239,6 +241,17 @@ fn warn_of_rivals(family: Family, live: &Ruleset, set: &ForwardSet, console: &mu
     }
     if rivals.len() > MOST_RIVALS {
         let more = rivals.len() - MOST_RIVALS;
+        console.warn(format_args!("and {more} more such rules"));
+    }
+}
+
+fn warn_of_marks(live: &Ruleset, want: &Ruleset, console: &mut Console) {
+    let found = marks::marking(live, want);
+    for marking in found.iter().take(MOST_RIVALS) {
+        console.warn(format_args!("{}\n  {}", marking.told(), marking.ways_out()));
+    }
+    if found.len() > MOST_RIVALS {
+        let more = found.len() - MOST_RIVALS;
         console.warn(format_args!("and {more} more such rules"));
     }
 }

@@ -1,5 +1,6 @@
 //! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Links;
-use crate::probe::{Endpoint, Expect, targets};
+use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
 
@@ -108,7 +109,7 @@ impl Examined<'_> {
             let to = endpoint.to.or(endpoint.forward.target.destinations.first());
             to.map_or(somebody(family), |to| to.address)
         };
-        let probed = probe(&endpoints, to, from, how);
+        let probed = probe_once(&endpoints, to, from, how);
         // Asked after the targets were tried, so that the neighbours have been looked for.
         let client = client(family, flows.as_deref(), self.set, &links);
         let own = |ingress: &Interface| links.addresses(ingress).first().copied();
@@ -165,6 +166,32 @@ fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
         some.extend((0..steps).map(|n| all[n * last / (steps - 1).max(1)]));
     }
     some
+}
+
+/// Tries what many endpoints have in common once, for all of them: a target of many forwards is not
+/// to be flooded.
+fn probe_once<'s>(
+    endpoints: &[Endpoint<'s>],
+    to: impl Fn(&Endpoint<'s>) -> IpAddr + Sync,
+    from: impl Fn(&Endpoint<'s>) -> Option<IpAddr> + Sync,
+    how: Probing,
+) -> Vec<Probed<'s>> {
+    let key = |one: &Endpoint<'s>| (to(one), one.port, one.forward.protocol, from(one));
+    let mut seen = BTreeSet::new();
+    let different = endpoints.iter().filter(|one| seen.insert(key(one)));
+    let different: Vec<Endpoint<'s>> = different.copied().collect();
+    let probed = probe(&different, &to, &from, how);
+    let tried: BTreeMap<_, &[Outcome]> = probed
+        .iter()
+        .map(|probed| (key(&probed.endpoint), probed.tries.as_slice()))
+        .collect();
+    let each = endpoints.iter().filter_map(|endpoint| {
+        Some(Probed {
+            endpoint: *endpoint,
+            tries: tried.get(&key(endpoint))?.to_vec(),
+        })
+    });
+    each.collect()
 }
 
 /// An address of the Internet that nobody has (RFC 5737, RFC 3849): the way to it is the way to

@@ -202,7 +202,9 @@ fn text(status: &Status, apply: &str) -> String {
 fn in_the_way(rule: &InTheWay, apply: &str) -> String {
     let whose = rule.program.map(|program| format!(" ({program}'s)"));
     let all = if rule.certain { "" } else { "perhaps " };
-    let mend = if rule.jump_first {
+    let mend = if rule.inside {
+        format!("{apply}, which takes it out of nvactl's own chain")
+    } else if rule.jump_first {
         format!("{apply}, which puts nvactl's jump first again")
     } else {
         format!("to remove it: sudo {}", rule.removal)

@@ -8,6 +8,7 @@ mod boot;
 mod facts;
 mod machine;
 mod rules;
+mod short_cut;
 mod target;
 
 use serde::Serialize;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Check, Hop};
+use super::{Case, Check, Hop, short_cut};
 use crate::backend::{Backend, iptables as plain};
 use crate::compare::{DriftKind, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
+use crate::marks::marking;
 use crate::native::{Fate, Hook, NativeChain};
 use crate::net::{Family, Protocol};
 use crate::packet::Packet;
@@ -25,6 +26,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
     foreign_rules(case, checks);
+    foreign_marks(case, checks);
     other_backend(case, checks);
     native(case, checks);
     own_chains(case, &planned, checks);
@@ -87,8 +89,11 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         counts.get(&key).map_or(0, |count| count.packets)
     };
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
+    let short_cut = short_cut::is_whole(case.facts.live, planned);
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
+        let mut places = want.get(&key).into_iter().flatten();
+        let is_spared = short_cut && !places.any(|place| short_cut::is_closed_by(place.rule));
         for place in want.get(&key).into_iter().flatten() {
             let PlacedRule { table, chain, rule } = *place;
             let hop = match (table, &rule.target) {
@@ -104,6 +109,11 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
                     translated(packets(&new, key), packets(&refused, key), hop)
                 }
                 (true, _) => hop.ok("it is loaded"),
+                (false, Hop::ForwardRule | Hop::SnatRule)
+                    if is_spared && short_cut::is_open_to(&case.set.firewall, rule) =>
+                {
+                    hop.warn(spared(chain, rule, hop)).fix(case.apply.as_str())
+                }
                 (false, _) => hop
                     .fail(missing(case, forward, chain, rule, hop))
                     .fix(case.apply.as_str()),
@@ -129,6 +139,18 @@ fn translated(new: u64, refused: u64, hop: Hop) -> Check {
              turned away {some} of them"
         )),
     }
+}
+
+/// A first packet that is sent again does not come to nat, where it would be marked.
+fn spared(chain: &ChainName, rule: &Rule, hop: Hop) -> String {
+    let line = Line::Append(chain, rule);
+    let so = match hop {
+        Hop::ForwardRule => {
+            "only the short cut accepts its packets, and not a first one that is sent again"
+        }
+        _ => "only the short cut gives its packets their source",
+    };
+    format!("{so}: `{line}` is not loaded")
 }
 
 fn missing(case: &Case<'_>, forward: &Forward, chain: &ChainName, rule: &Rule, hop: Hop) -> String {
@@ -206,6 +228,19 @@ fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
             Some(shadow) => in_the_way(Hop::ForeignRule, shadow, "").fix(mend(case, shadow)),
         };
         checks.push(check.of(forward));
+    }
+}
+
+/// What lets packets pass by the forwards' own rules.
+fn foreign_marks(case: &Case<'_>, checks: &mut Vec<Check>) {
+    for marking in marking(case.facts.live, case.facts.live) {
+        let hop = Hop::ForeignRule;
+        let check = if marking.certain {
+            hop.fail(marking.told())
+        } else {
+            hop.warn(marking.told())
+        };
+        checks.push(check.fix(marking.ways_out()));
     }
 }
 
@@ -371,12 +406,12 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     // Each such rule would be a line: the gravest is told.
     let replanned = replanned(case.facts.live, case.family);
     let gone = gone(case.facts.live, &replanned);
-    let gravest = gone
-        .iter()
-        .min_by_key(|place| gravity(place.chain, place.rule));
-    if let Some(&PlacedRule { chain, rule, .. }) = gravest {
-        let line = Line::Append(chain, rule);
-        let check = match gravity(chain, rule) {
+    let short_cut = short_cut::is_whole(case.facts.live, planned);
+    let gravity = |place: &PlacedRule<'_>| gravity(place.chain, place.rule, short_cut);
+    let gravest = gone.iter().min_by_key(|place| gravity(place));
+    if let Some(place) = gravest {
+        let line = Line::Append(place.chain, place.rule);
+        let check = match gravity(place) {
             Gravity::Replies => {
                 Hop::OwnChains.fail(format!("`{line}` is not loaded: replies are not accepted"))
             }
@@ -389,6 +424,10 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             Gravity::List => {
                 Hop::OwnChains.fail(format!("`{line}` is not loaded, of a list in the spec"))
             }
+            Gravity::Spared => Hop::OwnChains.warn(format!(
+                "`{line}` is not loaded: to the forwards behind it only the short cut leads, not for a \
+                 first packet that is sent again, nor for forwards with options of their own"
+            )),
             Gravity::Shortcut => Hop::OwnChains.warn(format!(
                 "`{line}` is not loaded, which saves new connections a longer way"
             )),
@@ -412,6 +451,8 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         .firewall
         .iter()
         .find(|change| [POLICY, POLICY_V6].contains(&change.field));
+    let mut firewall = comparison.firewall.iter();
+    let layout = firewall.find(|change| change.field == "layout");
     checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
@@ -434,7 +475,15 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         _ if comparison.reordered => Hop::OwnChains
             .warn("nvactl's rules stand in another order than the spec's")
             .fix(apply),
-        _ => Hop::OwnChains.ok("nothing has been put into nvactl's chains, or taken out"),
+        _ => match layout {
+            Some(layout) => Hop::OwnChains
+                .warn(format!(
+                    "nvactl's rules are laid out {}, the spec says {}",
+                    layout.from, layout.to
+                ))
+                .fix(apply),
+            None => Hop::OwnChains.ok("nothing has been put into nvactl's chains, or taken out"),
+        },
     });
 }
 
@@ -445,15 +494,20 @@ enum Gravity {
     Way,
     Mark,
     List,
+    Spared,
     Shortcut,
 }
 
-fn gravity(chain: &ChainName, rule: &Rule) -> Gravity {
+fn gravity(chain: &ChainName, rule: &Rule, short_cut: bool) -> Gravity {
+    let hook = plan::Hook::of(chain);
     let of_marked = |chain: &ChainName| chain.as_str() == OF_MARKED;
     match rule.leads_to() {
         _ if *rule == accept_known() => Gravity::Replies,
-        _ if plan::Hook::of(chain).is_none() && !of_marked(chain) => Gravity::List,
-        Some(next) if !of_marked(next) => Gravity::Way,
+        _ if hook.is_none() && !of_marked(chain) => Gravity::List,
+        Some(next) if !of_marked(next) => match hook {
+            Some(plan::Hook::Passing | plan::Hook::Leaving) if short_cut => Gravity::Spared,
+            _ => Gravity::Way,
+        },
         _ if matches!(rule.target, Some(Target::SetConnmark(mark)) if mark.value == 0) => {
             Gravity::Mark
         }

@@ -15,6 +15,7 @@ use super::{file, persistence};
 use crate::counters::Counters;
 use crate::diff::{self, Changes};
 use crate::foreign;
+use crate::line::says_counts;
 use crate::net::Family;
 use crate::parse;
 use crate::per_family::{PerFamily, changes};
@@ -161,7 +162,7 @@ impl Transaction<'_> {
         let done = if held.came() {
             Err(TransactionError::Interrupted)
         } else {
-            self.load(&changes, &scripts, &progress)
+            self.load(&changes, &self.recounted(&changes, scripts), &progress)
         };
         // What came to nothing is nothing to go back behind.
         if !matches!(done, Ok(()) | Err(TransactionError::Uncertain { .. })) {
@@ -194,6 +195,31 @@ impl Transaction<'_> {
     /// The change, with the counters of the rules that only go to another place.
     fn scripts(&self, changes: &PerFamily<Changes<'_>>) -> PerFamily<String> {
         changes.scripts(&changes.carried(&self.counters()).as_ref())
+    }
+
+    /// The same scripts with what the rules that move have counted by now, since a trial of many may take
+    /// seconds.
+    fn recounted(
+        &self,
+        changes: &PerFamily<Changes<'_>>,
+        scripts: PerFamily<String>,
+    ) -> PerFamily<String> {
+        if !self.trial || !scripts.values().any(|script| says_counts(script)) {
+            return scripts;
+        }
+        let Ok(now) = self.iptables.read_all_counted(self.want.families()) else {
+            return scripts;
+        };
+        let both = now.as_ref().zip(self.rules());
+        // Counters are of places: they are of no use where rules have come or gone.
+        let same = |((now, _), before): &(&(Ruleset, Counters), &Ruleset)| {
+            diff::own(now) == diff::own(before)
+        };
+        if !both.values().all(same) {
+            return scripts;
+        }
+        let counters = now.map(|_, (_, counters)| counters);
+        changes.scripts(&changes.carried(&counters).as_ref())
     }
 
     fn load(

@@ -145,8 +145,11 @@ pub struct InTheWay {
     /// Whether it takes every packet of these forwards.
     pub certain: bool,
     pub program: Option<&'static str>,
-    /// Whether applying again is enough, which puts nvactl's jump before it.
+    /// Whether applying again is enough, which puts nvactl's jump before it, or takes it out.
     pub jump_first: bool,
+    /// Whether it stands in a chain of nvactl's, which applying takes it out of.
+    #[serde(skip)]
+    pub inside: bool,
     pub removal: String,
     pub forwards: Vec<String>,
 }
@@ -344,6 +347,7 @@ impl<'r> Found<'r> {
                 certain: shadow.certain,
                 program: shadow.program(),
                 jump_first: shadow.ends_with_the_jump_first(),
+                inside: shadow.chain.is_own(),
                 removal: shadow.removal(self.family),
                 forwards: Vec::new(),
             });

@@ -460,8 +460,8 @@ forwards:
   - {name: web, listen: 80, target: {pod: 10.224.0.1:80}, snat: masquerade}
 ";
     let args = ["render", "-"];
-    let rules = nvactl(folder.path()).args(args).write_stdin(spec);
-    let rules = String::from_utf8(rules.output().unwrap().stdout).unwrap();
+    let rendered = nvactl(folder.path()).args(args).write_stdin(spec).output();
+    let rules = String::from_utf8(rendered.unwrap().stdout).unwrap();
     let marked = |line: &&str| line.contains("-m connmark") && line.ends_with("-j ACCEPT");
     let (gone, left): (Vec<&str>, Vec<&str>) = rules.lines().partition(marked);
     fs::write(folder.path().join("rules.v4"), left.join("\n") + "\n").unwrap();

@@ -297,6 +297,38 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
     }
 }
 
+/// What is typed into nvactl's own chains goes when the spec is applied.
+pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = hundred(1);
+    lab.apply(&spec);
+    let saved = lab.firewall.run("iptables-save -t nat");
+    let leaf = saved.lines().find_map(|line| {
+        let (chain, rule) = line.strip_prefix("-A ")?.split_once(' ')?;
+        let is_leaf = chain.starts_with("NVACTL-DNAT-") && rule.contains("--comment f-5 ");
+        is_leaf.then(|| chain.to_owned())
+    });
+    let leaf = leaf.expect("it is loaded");
+    for rule in [
+        // By nvactl's own mark, which most forwards' packets have here.
+        "-I NVACTL-FORWARD 2 -m connmark --mark 0x10000000/0x10000000 -j DROP".to_owned(),
+        format!("-t nat -I {leaf} -p tcp --dport 20005 -j DNAT --to-destination {POD}:81"),
+    ] {
+        lab.firewall.run(&format!("iptables {rule}"));
+        let said = lab.nvactl_with(&["status", "-"], &spec);
+        let (_, way) = said
+            .stdout
+            .split_once("in front of nvactl's rules:\n")
+            .unwrap_or_else(|| panic!("{rule}: {said:?}"));
+        let mend = "apply -, which takes it out of nvactl's own chain";
+        assert!(way.contains(mend), "{rule}: {said:?}");
+        assert!(!way.contains("jump first"), "{rule}: {said:?}");
+        lab.apply(&spec);
+        let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
+        assert_eq!(said.code, 0, "{rule}: {said:?}");
+    }
+}
+
 /// Where a tree branches is another place with one forward more: what is loaded works all the same.
 pub fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
     let lab = Lab::one_nic(backend);

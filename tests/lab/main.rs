@@ -18,6 +18,7 @@ mod ipv6_health;
 mod lab;
 mod layouts;
 mod lifecycle;
+mod marks;
 mod matrix;
 mod namespace;
 #[path = "../oracle/mod.rs"]
@@ -98,7 +99,9 @@ on_both_backends! {
     layouts::the_layout_of_each_family_is_told_by_apply_and_rollback,
     layouts::where_no_forward_is_loaded_no_layout_changes,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
+    layouts::a_rule_put_into_a_tree_is_told_with_what_takes_it_out,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
+    marks::a_foreign_rule_that_sets_nvactl_s_mark_is_named,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,

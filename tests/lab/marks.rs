@@ -1,0 +1,55 @@
+//! Others' rules that set the bit of a connection's mark by which a tree has its short cut.
+
+use crate::lab::{Backend, FIREWALL, Lab};
+use crate::traffic::{Outcome, answer, serve_tcp};
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4, layout: tree}
+silence: [keeps-probes-out]
+forwards:
+  - {name: web, listen: 8080, target: {pod: 10.224.0.118:80}}
+  - {name: closed, listen: 8081, target: {pod: 10.224.0.118:80}, deny_from: [198.51.100.10]}
+";
+
+pub fn a_foreign_rule_that_sets_nvactl_s_mark_is_named(backend: Backend) {
+    const DANGER: &str = "CONNMARK --set-xmark 0x10000001/0xffffffff";
+    const CURE: &str = "CONNMARK --set-xmark 0x1/0xefffffff";
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(SPEC);
+    let denied = |rule: &str| {
+        lab.firewall.run("iptables -t mangle -F FORWARD");
+        lab.firewall
+            .run(&format!("iptables -t mangle -A FORWARD -j {rule}"));
+        assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+        lab.tcp(FIREWALL, 8081)
+    };
+    let told = |layout: &str| {
+        let spec = SPEC.replace("tree", layout);
+        let apply = lab.nvactl_with(&["apply", "-", "--dry-run"], &spec);
+        let doctor = lab.nvactl_with(&["doctor", "-"], &spec);
+        let named = format!("-A FORWARD -j {DANGER}");
+        (
+            apply.stderr.contains(&named),
+            doctor.stdout.contains(&named),
+        )
+    };
+    assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
+    assert_eq!(told("tree"), (false, false));
+
+    assert_eq!(denied(DANGER), answer("pod", "10.3.0.4"));
+    assert_eq!(told("tree"), (true, true));
+    let said = lab.nvactl_with(&["apply", "-"], SPEC);
+    assert!(said.stderr.contains(CURE), "{said:?}");
+    let said = lab.nvactl_with(&["doctor", "-"], SPEC);
+    assert!(said.stdout.contains("fail    foreign-rule"), "{said:?}");
+    assert!(said.stdout.contains("deny lists"), "{said:?}");
+    assert!(said.stdout.contains(CURE), "{said:?}");
+
+    // Either way out.
+    assert_eq!(denied(CURE), Outcome::Silence);
+    assert_eq!(told("tree"), (false, false));
+    lab.apply(&SPEC.replace("tree", "flat"));
+    assert_eq!(denied(DANGER), Outcome::Silence);
+    assert_eq!(told("flat"), (false, false));
+}
