@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Case, Check, Hop, short_cut};
 use crate::backend::{Backend, iptables as plain};
-use crate::compare::{DriftKind, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key};
+use crate::compare::{
+    DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
+};
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
@@ -452,7 +454,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         .iter()
         .find(|change| [POLICY, POLICY_V6].contains(&change.field));
     let mut firewall = comparison.firewall.iter();
-    let layout = firewall.find(|change| change.field == "layout");
+    let layout = firewall.find(|change| [LAYOUT, LAYOUT_V6].contains(&change.field));
     checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
