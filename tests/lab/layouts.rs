@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Stdio;
 
 use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_V6, ILB, Lab, OTHER, POD, POD_V6};
 use crate::namespace::wait_for;
@@ -250,6 +251,37 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert!(said.stdout.contains("from tree to flat"), "{said:?}");
     assert!(!lab.firewall.run("iptables-save").contains("NVACTL-DNAT"));
     assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 4));
+}
+
+/// The trial of many rules takes seconds, in which connections are made.
+pub fn what_passes_during_the_trial_is_counted(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    let (few, many) = (hundred(0), hundred(1));
+    lab.apply(&few);
+    assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+    lab.firewall.shell(
+        "cat > /run/bin/unshare <<'END'
+#!/bin/sh
+touch /run/trying; while [ ! -e /run/go ]; do sleep 0.05; done
+PATH=/usr/bin:/bin exec unshare \"$@\"
+END
+chmod +x /run/bin/unshare",
+    );
+    let firewall = &lab.firewall;
+    firewall.feed("sh", &["-c", "cat > /run/many.yaml"], &many);
+    let mut apply = firewall
+        .command(env!("CARGO_BIN_EXE_nvactl"))
+        .args(["apply", "/run/many.yaml"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_for("it tries the rules", || firewall.exists("/run/trying"));
+    assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+    firewall.run("touch /run/go");
+    assert!(apply.wait().expect("it ends").success());
+    assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 2));
 }
 
 /// What nvactl says where somebody has had a hand in a tree.

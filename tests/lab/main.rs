@@ -98,6 +98,7 @@ on_both_backends! {
     layouts::a_change_of_layout_is_told_and_counters_stay,
     layouts::the_layout_of_each_family_is_told_by_apply_and_rollback,
     layouts::where_no_forward_is_loaded_no_layout_changes,
+    layouts::what_passes_during_the_trial_is_counted,
     layouts::a_tampered_tree_shows_at_the_forwards_it_holds,
     layouts::a_rule_put_into_a_tree_is_told_with_what_takes_it_out,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
