@@ -1,10 +1,11 @@
-//! Foreign rules that can give a connection nvactl's own mark behind the rules that take it off.
+//! Foreign rules, of either backend or nft's own, that can give a connection nvactl's own mark behind the rules that take it off.
 //!
 //! In a tree it is that mark by which a packet passes by the forwards' own rules (`plan`'s `marked`).
 //! What overwrites it with another costs the short cut only; what sets it lets packets take it that
 //! must not.
 
 use crate::line::Line;
+use crate::native::NativeChain;
 use crate::plan::{MARKED, OF_MARKED};
 use crate::rule::{Mark, Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -24,24 +25,16 @@ pub struct Marking<'r> {
 }
 
 impl Marking<'_> {
-    /// What it does to nvactl's forwards.
+    /// What it does to nvactl's forwards. `program` is the iptables that has the rule.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn told(&self, program: &str) -> String {
         let line = Line::Append(self.chain, self.rule);
-        let bit = MARKED.value;
-        let passes = "by the deny lists, limits and `snat` of forwards";
+        let sets = if self.certain { "sets" } else { "may set" };
         let table = self.table;
-        if self.certain {
-            format!(
-                "a rule in {table} that is not nvactl's sets nvactl's bit {bit:#x} of a connection's \
-                 mark, and connections that it marks pass {passes}: {line}"
-            )
-        } else {
-            format!(
-                "a rule in {table} that is not nvactl's may set nvactl's bit {bit:#x} of a connection's \
-                 mark, and connections that have it pass {passes}: {line}"
-            )
-        }
+        format!(
+            "a rule in {program}'s table {table} that is not nvactl's {}: {line}",
+            danger(sets)
+        )
     }
 
     /// The two ways out.
@@ -54,14 +47,44 @@ impl Marking<'_> {
     }
 }
 
-/// The foreign rules that can do so where nvactl's rules are as in `own`, planned or live.
+/// What a chain of nft's own does to nvactl's forwards, where one of its rules may set the bit.
+#[must_use]
+pub fn told_of_native(chain: &NativeChain) -> String {
+    format!("the nft chain {} {}", chain.named(), danger("may set"))
+}
+
+/// The two ways out of that.
+#[must_use]
+pub fn ways_out_of_native(chain: &NativeChain) -> String {
+    format!(
+        "let it leave that bit alone, or write `firewall.layout: flat` into the spec; to look: sudo nft \
+         list chain {}",
+        chain.named()
+    )
+}
+
+fn danger(sets: &str) -> String {
+    format!(
+        "{sets} nvactl's bit {:#x} of a connection's mark, and connections that have it pass by the \
+         deny lists, limits and `snat` of forwards",
+        MARKED.value
+    )
+}
+
+/// Whether nvactl's rules, planned or live, go by the mark at all.
+#[must_use]
+pub fn used(own: &Ruleset) -> bool {
+    let of_marked = own.chain(TableName::Nat, &ChainName::from(OF_MARKED));
+    of_marked.is_some_and(|chain| !chain.rules.is_empty())
+}
+
+/// The foreign rules that can set it, where nvactl's rules are as in `own`, planned or live.
 ///
 /// Of the hooks that a forwarded packet meets, only the table raw cannot: it comes before connections
 /// are known.
 #[must_use]
 pub fn marking<'r>(have: &'r Ruleset, own: &Ruleset) -> Vec<Marking<'r>> {
-    let of_marked = own.chain(TableName::Nat, &ChainName::from(OF_MARKED));
-    if of_marked.is_none_or(|chain| chain.rules.is_empty()) {
+    if !used(own) {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -73,7 +96,7 @@ pub fn marking<'r>(have: &'r Ruleset, own: &Ruleset) -> Vec<Marking<'r>> {
         // nvactl's own rules come behind and decide anew, but for a connection whose first packet has
         // passed and that nobody has answered: nat does not see what follows, and it is still NEW.
         let before = table == TableName::Mangle && *chain == ChainName::Prerouting;
-        for rule in &body.rules {
+        for rule in body.rules.iter().filter(|rule| can_be_forwarded(rule)) {
             let (certain, instead) = match &rule.target {
                 Some(Target::SetConnmark(mark)) if has_bit(mark.value) => {
                     (!before, Target::SetConnmark(without_bit(*mark)))
@@ -97,6 +120,18 @@ pub fn marking<'r>(have: &'r Ruleset, own: &Ruleset) -> Vec<Marking<'r>> {
         }
     }
     found
+}
+
+/// A forward is of tcp or udp.
+fn can_be_forwarded(rule: &Rule) -> bool {
+    let other = |condition: &Match| match condition {
+        Match::Other(words) => {
+            let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
+            matches!(spelled.as_slice(), ["-p", protocol] if !["tcp", "udp", "all"].contains(protocol))
+        }
+        _ => false,
+    };
+    !rule.matches.iter().any(other)
 }
 
 fn has_bit(bits: u32) -> bool {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::net::{Interface, Port, PortRange, Protocol};
 use crate::packet::{Packet, Tracked, all, any, covers};
+use crate::plan::MARKED;
 use crate::rule::Match;
 
 /// A base chain that forwarded packets come through, as `nft -j` lists it (libnftables-json(5)).
@@ -18,6 +19,8 @@ pub struct NativeChain {
     pub drops_by_policy: bool,
     /// Whether any chain of its table drops: a jump may lead there.
     pub table_drops: bool,
+    /// Whether any chain of its table may set nvactl's bit of a connection's mark.
+    pub table_marks: bool,
     /// The expressions of each rule.
     pub rules: Vec<Vec<Value>>,
 }
@@ -63,6 +66,32 @@ pub fn rule_drops(rule: &[Value]) -> bool {
     rule.iter().any(|one| verdict(one) == Some(Verdict::Drop))
 }
 
+/// Whether a rule may set nvactl's bit of a connection's mark.
+#[must_use]
+pub fn rule_marks(rule: &[Value]) -> bool {
+    let set = rule.iter().filter_map(|one| one.get("mangle"));
+    let mut of_connection = set.filter(|set| is_ct_mark(&set["key"]));
+    of_connection.any(|set| may_have_bit(&set["value"]))
+}
+
+fn is_ct_mark(value: &Value) -> bool {
+    value["ct"]["key"] == "mark"
+}
+
+/// The connection's own mark has the bit only where it had it before. What is not read here may have it.
+fn may_have_bit(value: &Value) -> bool {
+    let operands = |word: &str| value.get(word).and_then(Value::as_array);
+    if let Some(bits) = value.as_u64() {
+        bits & u64::from(MARKED.mask) != 0
+    } else if let Some(both) = operands("&") {
+        both.iter().all(may_have_bit)
+    } else if let Some(either) = operands("|").or_else(|| operands("^")) {
+        either.iter().any(may_have_bit)
+    } else {
+        !is_ct_mark(value)
+    }
+}
+
 /// What a chain does to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
@@ -83,6 +112,22 @@ impl NativeChain {
     #[must_use]
     pub fn drops(&self) -> bool {
         self.drops_by_policy || self.rules.iter().any(|rule| rule_drops(rule))
+    }
+
+    /// Whether it may set nvactl's bit of a connection's mark, behind nvactl's rules that take it off.
+    #[must_use]
+    pub fn marks(&self) -> bool {
+        let leads_on = |rule: &Vec<Value>| {
+            let mut verdicts = rule.iter().map(verdict);
+            verdicts.any(|verdict| verdict == Some(Verdict::Elsewhere))
+        };
+        matches!(
+            self.hook,
+            Hook::Translated | Hook::Forward | Hook::Postrouting
+        ) && self
+            .rules
+            .iter()
+            .any(|rule| rule_marks(rule) || (self.table_marks && leads_on(rule)))
     }
 
     /// What becomes of a forward's first packet. Conditions that are not read here may hold or not,
@@ -388,10 +433,48 @@ mod tests {
                 name: "c".into(),
                 hook: Hook::Forward,
                 table_drops: true,
+                table_marks: false,
                 drops_by_policy: policy,
                 rules: rules.clone(),
             };
             assert_eq!(chain.fate(&packet), fate, "{policy} {rules:?}");
+        }
+    }
+
+    /// Each as nft 1.0.6 lists it.
+    #[test]
+    fn what_may_set_the_bit_of_a_connections_mark_is_seen() {
+        const BIT: u32 = 0x1000_0000;
+        let ct = json!({"ct": {"key": "mark"}});
+        let own = json!({"meta": {"key": "mark"}});
+        let to = |key: &Value, value: Value| json!({"mangle": {"key": key, "value": value}});
+        let jump = json!({"jump": {"target": "more"}});
+        for (marks, rule) in [
+            (true, to(&ct, json!(BIT | 1))),
+            (true, to(&ct, json!({"|": [ct, BIT]}))),
+            (true, to(&ct, json!({"^": [ct, BIT]}))),
+            (true, to(&ct, own.clone())),
+            (true, to(&ct, json!({"|": [{"&": [own, BIT]}, 1]}))),
+            (false, to(&ct, json!(1))),
+            (false, to(&ct, json!({"&": [own, 0xff]}))),
+            (false, to(&ct, json!({"|": [{"&": [ct, !BIT]}, 1]}))),
+            (false, to(&own, json!(BIT))),
+            (false, to(&own, ct.clone())),
+            (true, jump),
+        ] {
+            let leads_on = rule.get("jump").is_some();
+            let chain = |hook| NativeChain {
+                family: "inet".into(),
+                table: "t".into(),
+                name: "c".into(),
+                hook,
+                table_drops: false,
+                table_marks: leads_on,
+                drops_by_policy: false,
+                rules: vec![vec![rule.clone()]],
+            };
+            assert_eq!(chain(Hook::Forward).marks(), marks, "{rule}");
+            assert!(!chain(Hook::Prerouting).marks(), "{rule}");
         }
     }
 }

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::look::{Found, ahead, look};
 use super::{
-    Console, Exit, Host, confirm, connections, counted, families, layout, names, policy, remove,
-    told,
+    Console, Exit, Host, confirm, connections, counted, families, layout, marks, names, policy,
+    remove, told,
 };
 use crate::cli::Apply;
 use crate::diff::Changes;
@@ -19,7 +19,6 @@ use crate::host::survey::resolved;
 use crate::host::transaction::{Transaction, TransactionError};
 use crate::host::{self, lock, sysctl, watchdog};
 use crate::line::Line;
-use crate::marks;
 use crate::net::Family;
 use crate::per_family::{PerFamily, changes};
 use crate::rival;
@@ -62,15 +61,15 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     for (family, changes) in changes.iter() {
         announce_policy(family, changes, console);
     }
-    for warning in surroundings {
+    for warning in &surroundings.warnings {
         console.warn(warning);
     }
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
         layout::announce(family, live, want, console);
         warn_of_reference(live, console);
         warn_of_rivals(family, live, &set.of(family), console);
-        warn_of_marks(live, want, console);
     }
+    marks::warn(&live, &want, &surroundings, &iptables, console);
     for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
         if changes.forward_policy().is_some() {
             connections::warn_of_cut(family, &flows, live, &set, console);
@@ -241,17 +240,6 @@ fn warn_of_rivals(family: Family, live: &Ruleset, set: &ForwardSet, console: &mu
     }
     if rivals.len() > MOST_RIVALS {
         let more = rivals.len() - MOST_RIVALS;
-        console.warn(format_args!("and {more} more such rules"));
-    }
-}
-
-fn warn_of_marks(live: &Ruleset, want: &Ruleset, console: &mut Console) {
-    let found = marks::marking(live, want);
-    for marking in found.iter().take(MOST_RIVALS) {
-        console.warn(format_args!("{}\n  {}", marking.told(), marking.ways_out()));
-    }
-    if found.len() > MOST_RIVALS {
-        let more = found.len() - MOST_RIVALS;
         console.warn(format_args!("and {more} more such rules"));
     }
 }

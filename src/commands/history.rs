@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Host, Refusal, confirm, counted, layout};
+use super::{Console, Exit, Host, Refusal, confirm, counted, layout, marks};
 use crate::cli::Rollback;
 use crate::host::state::{Before, Owned, State};
 use crate::host::survey::survey;
@@ -45,12 +45,14 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     let want = state_to_restore(&states[..number])?;
     let found = iptables.read_all_counted(want.families())?;
     let live = found.map(|_, (live, _)| live);
-    for warning in survey(&iptables, want.families())? {
+    let surroundings = survey(&iptables, want.families())?;
+    for warning in &surroundings.warnings {
         console.warn(warning);
     }
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
         layout::announce(family, live, want, console);
     }
+    marks::warn(&live, &want, &surroundings, &iptables, console);
     let changes = changes(&live, &want);
     let before = &states[number - 1].action;
     if changes.is_empty() {

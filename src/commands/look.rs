@@ -12,7 +12,7 @@ use crate::flow::Flow;
 use crate::host;
 use crate::host::iptables::{Iptables, Listing};
 use crate::host::lock::{self, Lock};
-use crate::host::survey::survey;
+use crate::host::survey::{Surroundings, survey};
 use crate::per_family::{PerFamily, planned};
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
@@ -34,7 +34,7 @@ pub fn ahead(on: Host<'_>, iptables: &Iptables) -> Option<(Lock, Listing)> {
 pub struct Found {
     pub before: PerFamily<(Ruleset, Counters)>,
     pub want: PerFamily<Ruleset>,
-    pub surroundings: Vec<String>,
+    pub surroundings: Surroundings,
     pub flows: Vec<Flow>,
 }
 

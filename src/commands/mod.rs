@@ -13,6 +13,7 @@ mod explain;
 mod history;
 mod layout;
 mod look;
+mod marks;
 mod persist;
 mod probe;
 mod remove;

@@ -34,7 +34,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             None
         }
     };
-    for warning in survey::survey(&iptables, families)? {
+    for warning in survey::survey(&iptables, families)?.warnings {
         console.warn(warning);
     }
     let links = network::links();

@@ -10,7 +10,7 @@ use crate::compare::{
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
-use crate::marks::marking;
+use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
 use crate::native::{Fate, Hook, NativeChain};
 use crate::net::{Family, Protocol};
 use crate::packet::Packet;
@@ -235,15 +235,31 @@ fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
 
 /// What lets packets pass by the forwards' own rules.
 fn foreign_marks(case: &Case<'_>, checks: &mut Vec<Check>) {
-    for marking in marking(case.facts.live, case.facts.live) {
-        let hop = Hop::ForeignRule;
-        let check = if marking.certain {
-            hop.fail(marking.told())
-        } else {
-            hop.warn(marking.told())
-        };
-        checks.push(check.fix(marking.ways_out()));
+    let live = case.facts.live;
+    checks.extend(marks(Hop::ForeignRule, live, &case.iptables, live));
+    if let Some((other, Ok(rules))) = &case.facts.other {
+        let program = other.program(case.family, "iptables");
+        checks.extend(marks(Hop::OtherBackend, rules, &program, live));
     }
+    let native = case.facts.native.iter().flatten();
+    for chain in native.filter(|chain| used(live) && chain.marks()) {
+        let check = Hop::NativeNft.warn(told_of_native(chain));
+        checks.push(check.fix(ways_out_of_native(chain)));
+    }
+}
+
+/// The rules of one iptables that do so.
+fn marks(hop: Hop, rules: &Ruleset, program: &str, live: &Ruleset) -> Vec<Check> {
+    let check = |marking: &Marking<'_>| {
+        let told = marking.told(program);
+        let check = if marking.certain {
+            hop.fail(told)
+        } else {
+            hop.warn(told)
+        };
+        check.fix(marking.ways_out())
+    };
+    marking(rules, live).iter().map(check).collect()
 }
 
 /// Where nvactl has a jump, putting it first is enough, and leaves others their rules. What concerns

@@ -11,7 +11,7 @@ use super::child::{self, ChildError};
 use super::iptables::{Iptables, IptablesError, nft_family};
 use crate::backend::{Backend, iptables};
 use crate::foreign;
-use crate::native::{Hook, NativeChain, rule_drops};
+use crate::native::{Hook, NativeChain, rule_drops, rule_marks};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset};
@@ -49,21 +49,41 @@ impl SurveyError {
     }
 }
 
-/// Looks around before a change, and says what could keep packets from nvactl's forwards.
+/// What stands beside the rules of the iptables that is called.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// What could keep packets from nvactl's forwards.
+    pub warnings: Vec<String>,
+    /// The rules of the other backend, if they can be read.
+    pub beside: PerFamily<Option<(Backend, Ruleset)>>,
+    /// The chains of nft's own.
+    pub native: PerFamily<Vec<NativeChain>>,
+}
+
+/// Looks around before a change.
 ///
 /// # Errors
 /// When `auto` would have to guess.
-pub fn survey(iptables: &Iptables, families: Families) -> Result<Vec<String>, SurveyError> {
+pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, SurveyError> {
     let mut warnings = Vec::new();
-    for family in families.as_slice() {
-        warnings.extend(other_rules(iptables, *family)?);
+    let beside = PerFamily::try_new(families, |family| other_rules(iptables, family))?;
+    for (family, beside) in beside.iter() {
+        if let Some((other, rules)) = beside
+            && foreign::rule_count(rules) > 0
+        {
+            let [other, backend] =
+                [*other, other.other()].map(|one| one.program(family, "iptables"));
+            let rules = foreign::rule_count(rules);
+            warnings.push(format!(
+                "{other} holds rules too ({rules}), which filter beside those of {backend}; \
+                 to look: {other}-save"
+            ));
+        }
     }
-    for family in families.as_slice() {
-        let drops = native_chains(*family)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|chain| chain.hook == Hook::Forward && chain.drops());
-        for chain in drops {
+    let native = PerFamily::new(families, |family| native_chains(family).unwrap_or_default());
+    for chains in native.values() {
+        let drops = |chain: &&NativeChain| chain.hook == Hook::Forward && chain.drops();
+        for chain in chains.iter().filter(drops) {
             let chain = chain.named();
             let warning = format!(
                 "the nft chain {chain} sees forwarded packets and drops some of \
@@ -76,11 +96,18 @@ pub fn survey(iptables: &Iptables, families: Families) -> Result<Vec<String>, Su
         }
     }
     warnings.extend(managers());
-    Ok(warnings)
+    Ok(Surroundings {
+        warnings,
+        beside,
+        native,
+    })
 }
 
-/// What there is to say of the rules that the backend beside the one called holds.
-fn other_rules(iptables: &Iptables, family: Family) -> Result<Option<String>, SurveyError> {
+/// The rules that the backend beside the one called holds, with its name; none if they cannot be read.
+fn other_rules(
+    iptables: &Iptables,
+    family: Family,
+) -> Result<Option<(Backend, Ruleset)>, SurveyError> {
     let backend = match iptables.backend {
         Backend::Auto => find(iptables, family)?,
         named => named,
@@ -95,14 +122,7 @@ fn other_rules(iptables: &Iptables, family: Family) -> Result<Option<String>, Su
             other,
         });
     }
-    let rules = foreign::rule_count(&live);
-    let [other, backend] = [other, backend].map(|one| one.program(family, "iptables"));
-    Ok((rules > 0).then(|| {
-        format!(
-            "{other} holds rules too ({rules}), which filter beside those of {backend}; \
-             to look: {other}-save"
-        )
-    }))
+    Ok(Some((other, live)))
 }
 
 /// The backend that the plain names stand on, if it is the same for each family and can be called by
@@ -186,6 +206,7 @@ pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
             hook,
             drops_by_policy: word(chain, "policy") == "drop",
             table_drops: rules().any(|(_, rule)| rule_drops(rule)),
+            table_marks: rules().any(|(_, rule)| rule_marks(rule)),
             rules: rules()
                 .filter(|(of, _)| **of == name.as_str())
                 .map(|(_, rule)| rule.clone())
