@@ -22,7 +22,9 @@ use crate::spec::Listen;
 const MOST_RULES: usize = 64;
 /// A chain that tells more addresses apart than this branches, by networks.
 const MOST_ADDRESSES: usize = 16;
-/// How many bits of a port one chain tells apart.
+/// Into so many networks it parts them at most.
+const MOST_NETWORKS: usize = 64;
+/// How many bits of a port one chain tells apart, and where networks are cut.
 const STEP: u8 = 4;
 
 /// What one forward has in the chain of a hook.
@@ -72,7 +74,7 @@ impl Tree {
                 .filter_map(|parts| Some((parts[0].listen.address?.into(), parts)))
                 .collect();
             // Before those for all addresses, which would take their packets.
-            for (net, chain) in self.addresses(place, &each, self.nets()) {
+            for (net, chain) in self.addresses(place, &each, self.levels()) {
                 let protocol = Some(Match::Protocol(place.protocol));
                 rules.push(self.at_net(net, protocol, Target::Jump(chain)));
             }
@@ -86,33 +88,32 @@ impl Tree {
     }
 
     /// Makes the chains for the listeners of each address, or where these are many, of the networks
-    /// that they are in: the first of `open` says how wide these are, the others what is within them.
+    /// that they are in, which may part so many times.
     fn addresses(
         &mut self,
         within: Place,
         each: &[(IpNet, &[Part])],
-        open: &[u8],
+        levels: usize,
     ) -> Vec<(IpNet, ChainName)> {
         let place = |net| Place {
             net: Some(net),
             ..within
         };
-        let (Some((bits, open)), true) = (open.split_first(), each.len() > MOST_ADDRESSES) else {
+        if levels == 0 || each.len() <= MOST_ADDRESSES {
             let each = each.iter();
             return each
                 .map(|(net, parts)| (*net, self.ports(place(*net), Block::ALL, parts)))
                 .collect();
-        };
-        let wider = |net: IpNet| upto(net, net.max_prefix_len() - bits);
-        let groups = each.chunk_by(|(one, _), (other, _)| wider(*one) == wider(*other));
+        }
+        let open = open_bits(each);
         let mut made = Vec::new();
-        for group in groups {
-            let net = wider(group[0].0);
+        for group in networks(each, open) {
+            let net = wider(group[0].0, open);
             let all = || group.iter().flat_map(|(_, parts)| parts.iter());
             let rules = if few(all()) {
                 all().flat_map(|part| part.rules.iter().cloned()).collect()
             } else {
-                let further = self.addresses(place(net), group, open).into_iter();
+                let further = self.addresses(place(net), group, levels - 1).into_iter();
                 further
                     .map(|(net, chain)| self.at_net(net, None, Target::Goto(chain)))
                     .collect()
@@ -148,16 +149,15 @@ impl Tree {
         name
     }
 
-    /// How wide the networks are that have a chain, in the bits that they leave open. Which they are
-    /// does not depend on the addresses, so one more changes no other's.
+    /// How many chains of networks may follow one another.
     ///
     /// nft follows 16 chains, the built-in one included (`NFT_JUMP_STACK_SIZE` in
     /// `net/netfilter/nf_tables.h`), ports may take five of them, and in FORWARD a forward's lists six
     /// behind those.
-    fn nets(&self) -> &'static [u8] {
+    fn levels(&self) -> usize {
         match self.hook {
-            Hook::Passing => &[8, 4],
-            _ => &[16, 8, 4],
+            Hook::Passing => 2,
+            _ => 6,
         }
     }
 
@@ -192,6 +192,28 @@ impl Tree {
         });
         Rule::new([sent], target)
     }
+}
+
+/// How many bits those networks leave open that tell most of these addresses apart, but not too many.
+/// Where networks can be cut is fixed, and which cut it is only these addresses decide: so one more
+/// may change what leads to them, and not what is within another network.
+fn open_bits(each: &[(IpNet, &[Part])]) -> u8 {
+    let widest = each[0].0.max_prefix_len() - STEP;
+    let mut cuts = (STEP..widest).step_by(STEP.into());
+    let cut =
+        cuts.find(|open| networks(each, *open).take(MOST_NETWORKS + 1).count() <= MOST_NETWORKS);
+    cut.unwrap_or(widest)
+}
+
+fn networks<'e, 'p>(
+    each: &'e [(IpNet, &'p [Part])],
+    open: u8,
+) -> impl Iterator<Item = &'e [(IpNet, &'p [Part])]> {
+    each.chunk_by(move |(one, _), (other, _)| wider(*one, open) == wider(*other, open))
+}
+
+fn wider(net: IpNet, open: u8) -> IpNet {
+    upto(net, net.max_prefix_len() - open)
 }
 
 /// Whether one chain may hold the rules of all of these.
@@ -418,11 +440,18 @@ mod tests {
     }
 
     fn set_with(option: &str, listens: impl Iterator<Item = String>) -> ForwardSet {
-        let mut text = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
+        let mut text =
+            "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}}\nforwards:\n"
+                .to_owned();
         for (n, listen) in listens.enumerate() {
+            let pod = if listen.starts_with('[') {
+                "[fd00:9::9]"
+            } else {
+                "10.224.0.9"
+            };
             let _ = writeln!(
                 text,
-                "- {{name: f-{n}, listen: '{listen}', target: {{pod: 10.224.0.9:80}}{option}}}"
+                "- {{name: f-{n}, listen: '{listen}', target: {{pod: '{pod}:80'}}{option}}}"
             );
         }
         spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
@@ -461,12 +490,16 @@ mod tests {
 
     /// The most rules that a first packet meets in a hook before its own.
     fn most_met(set: &ForwardSet, hook: Hook) -> usize {
-        let tree = tree_of(set);
+        let family = set.forwards[0].family();
+        let tree = plan_in(Layout::Tree, set, family);
         let own = ChainName::from(hook.own());
         let longest = tree.chains().map(|(_, name, _)| name.as_str().len()).max();
         assert!(longest <= Some(28), "iptables takes no longer name");
         let address = |address: &str| -> IpAddr { address.parse().expect("an address") };
-        let target = [address("10.224.0.9")];
+        let target = [address(match family {
+            Family::V4 => "10.224.0.9",
+            Family::V6 => "fd00:9::9",
+        })];
         let eth0: Interface = "eth0".parse().expect("a name");
         let each = set.forwards.iter().step_by(7).map(|forward| {
             let to = [forward.listen.address.unwrap_or(address("10.99.0.1"))];
@@ -505,7 +538,12 @@ mod tests {
     #[test]
     fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
         let ports = |each: fn(u32) -> String| (0..10_000).map(each).collect();
-        let cases: [(&str, Vec<String>); 4] = [
+        // Numbers without an order.
+        let mixed = |n: u32| n.wrapping_mul(2_654_435_761);
+        let addresses = |address: fn(u32, u32) -> String| -> Vec<String> {
+            (0..5000).map(|n| address(n, mixed(n))).collect()
+        };
+        let cases: [(&str, Vec<String>); 8] = [
             ("side by side", ports(|n| (10_000 + n).to_string())),
             ("far apart", ports(|n| (1 + 6 * n).to_string())),
             (
@@ -519,13 +557,37 @@ mod tests {
                     n => format!("10.{}.{}.{}:443", n / 65_536, n / 256 % 256, n % 256),
                 }),
             ),
+            (
+                "one of each /24",
+                addresses(|n, _| format!("10.{}.{}.1:443", n / 256, n % 256)),
+            ),
+            (
+                "anywhere",
+                addresses(|_, mixed| {
+                    let [a, b, c, d] = mixed.to_be_bytes();
+                    format!("{}.{b}.{c}.{d}:443", 20 + a % 6)
+                }),
+            ),
+            (
+                "anywhere in a /64",
+                addresses(|n, mixed| {
+                    format!("[fd00::{:x}:{:x}:{n:x}:1]:443", mixed >> 16, mixed & 0xffff)
+                }),
+            ),
+            (
+                "one of each /64",
+                addresses(|n, _| format!("[fd00:0:0:{n:x}::1]:443")),
+            ),
         ];
         for (what, listens) in cases {
             let most = most_met(&set_of(listens.iter().cloned()), Hook::Arriving);
             assert!(most <= 110, "{what}: {most} rules");
             // Those that no short cut spares the way.
             let set = set_with(
-                ", allow_from: [192.0.2.0/24], snat: 10.3.0.5",
+                match listens[0].starts_with('[') {
+                    true => ", allow_from: ['fd02::/64'], snat: 'fd00::5'",
+                    false => ", allow_from: [192.0.2.0/24], snat: 10.3.0.5",
+                },
                 listens.into_iter(),
             );
             for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
@@ -589,14 +651,21 @@ mod tests {
     fn no_tree_is_deeper_than_nft_follows() {
         let v6 = |bits: u128| std::net::Ipv6Addr::from(bits);
         let mut text = "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}, layout: tree}\nforwards:\n".to_owned();
-        let peeled = (0..30).map(|n| v6(0xfd00 << 112 | 1 << (4 * n)));
-        let narrow = (0..40).map(|n| v6(0xfd00 << 112 | 0x7_7000 | n));
+        let peeled = (2..27).flat_map(|n| (1..16).map(move |k| v6(0xfd00 << 112 | k << (4 * n))));
+        let narrow = (1..40).map(|n| v6(0xfd00 << 112 | n));
         let peeled_nets =
             (0..60).map(|n| format!("'{}/{}'", v6(0xfd01 << 112 | 1 << (100 - n)), 28 + n));
         let narrow_nets = (0..1000).map(|n| format!("'{}/128'", v6(0xfd01 << 112 | n)));
         let lists: Vec<String> = peeled_nets.chain(narrow_nets).collect();
         let pods: Vec<String> = (0..32).map(|n| format!("'[fd00:9::{n:x}]:80'")).collect();
-        for (n, address) in peeled.chain(narrow).enumerate() {
+        for (n, address) in peeled.enumerate() {
+            let _ = writeln!(
+                text,
+                "- {{name: p-{n}, listen: '[{address}]:443', target: {{pod: {}}}, deny_from: ['fd01::/64']}}",
+                pods[0],
+            );
+        }
+        for (n, address) in narrow.enumerate() {
             let denied = if n == 30 {
                 lists.join(", ")
             } else {
