@@ -4,11 +4,13 @@
 //! What overwrites it with another costs the short cut only; what sets it lets packets take it that
 //! must not.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::line::Line;
 use crate::native::NativeChain;
 use crate::plan::{MARKED, OF_MARKED};
-use crate::rule::{Mark, Match, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::rule::{Conntrack, CtState, Mark, Match, Rule, Target};
+use crate::ruleset::{Chain, ChainName, Ruleset, TableName};
 use crate::token::Token;
 
 /// A foreign rule that sets nvactl's bit of a connection's mark, or may.
@@ -18,7 +20,7 @@ pub struct Marking<'r> {
     pub chain: &'r ChainName,
     pub rule: &'r Rule,
     /// Whether the bit is set whatever the packet is; else only if the packet's own mark has it, or
-    /// for few connections.
+    /// for some connections.
     pub certain: bool,
     /// The same without nvactl's bit.
     instead: Target,
@@ -88,50 +90,90 @@ pub fn marking<'r>(have: &'r Ruleset, own: &Ruleset) -> Vec<Marking<'r>> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for (table, chain, body) in have.chains() {
-        let meets = !matches!(chain, ChainName::Input | ChainName::Output);
-        if chain.is_own() || table == TableName::Raw || !meets {
-            continue;
+    for (table, chains) in &have.tables {
+        let table = *table;
+        let from = |builtin: &[ChainName]| reached(chains, builtin);
+        let arriving = from(&[ChainName::Prerouting]);
+        let mut behind = from(&[ChainName::Forward, ChainName::Postrouting]);
+        match table {
+            TableName::Raw => continue,
+            TableName::Mangle => {}
+            _ => behind.extend(&arriving),
         }
-        // nvactl's own rules come behind and decide anew, but for a connection whose first packet has
-        // passed and that nobody has answered: nat does not see what follows, and it is still NEW.
-        let before = table == TableName::Mangle && *chain == ChainName::Prerouting;
-        for rule in body.rules.iter().filter(|rule| can_be_forwarded(rule)) {
-            let (certain, instead) = match &rule.target {
-                Some(Target::SetConnmark(mark)) if has_bit(mark.value) => {
-                    (!before, Target::SetConnmark(without_bit(*mark)))
-                }
-                // Here it is how machines with several ways out remember which a connection takes.
-                Some(Target::Other(words)) if !before && !marked_otherwise(rule) => {
-                    match saved_without_bit(words) {
-                        Some(instead) => (false, instead),
-                        None => continue,
+        for (chain, body) in chains {
+            // nvactl's own rules come behind and decide anew, but for a connection whose first packet
+            // has passed and that nobody has answered: nat does not see what follows, and it is still
+            // NEW.
+            let before = !behind.contains(chain);
+            if chain.is_own() || (before && !arriving.contains(chain)) {
+                continue;
+            }
+            for rule in body.rules.iter().filter(|rule| can_be_a_first(rule)) {
+                let (certain, instead) = match &rule.target {
+                    Some(Target::SetConnmark(mark)) if has_bit(mark.value) => (
+                        !before && concerns_all(rule),
+                        Target::SetConnmark(without_bit(*mark)),
+                    ),
+                    // Here it is how machines with several ways out remember which a connection takes.
+                    Some(Target::Other(words)) if !before && !marked_otherwise(rule) => {
+                        match saved_without_bit(words) {
+                            Some(instead) => (false, instead),
+                            None => continue,
+                        }
                     }
-                }
-                _ => continue,
-            };
-            found.push(Marking {
-                table,
-                chain,
-                rule,
-                certain,
-                instead,
-            });
+                    _ => continue,
+                };
+                found.push(Marking {
+                    table,
+                    chain,
+                    rule,
+                    certain,
+                    instead,
+                });
+            }
         }
     }
     found
 }
 
-/// A forward is of tcp or udp.
-fn can_be_forwarded(rule: &Rule) -> bool {
+/// The chains that a packet may come to from these.
+fn reached<'r>(
+    chains: &'r BTreeMap<ChainName, Chain>,
+    from: &[ChainName],
+) -> BTreeSet<&'r ChainName> {
+    let mut found = BTreeSet::new();
+    let name = |name| chains.get_key_value(name).map(|(name, _)| name);
+    let mut next: Vec<&ChainName> = from.iter().filter_map(name).collect();
+    while let Some(chain) = next.pop() {
+        if found.insert(chain) {
+            let leads_to = chains[chain].rules.iter().filter_map(Rule::leads_to);
+            next.extend(leads_to.filter_map(name));
+        }
+    }
+    found
+}
+
+/// Whether a rule can be for the first packets of a forward, which is of tcp or udp: later ones take
+/// no short cut.
+fn can_be_a_first(rule: &Rule) -> bool {
     let other = |condition: &Match| match condition {
         Match::Other(words) => {
             let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
             matches!(spelled.as_slice(), ["-p", protocol] if !["tcp", "udp", "all"].contains(protocol))
         }
+        Match::Conntrack(Conntrack { states, .. }) => {
+            let later = [CtState::Related, CtState::Established];
+            !states.is_empty() && states.iter().all(|state| later.contains(state))
+        }
         _ => false,
     };
     !rule.matches.iter().any(other)
+}
+
+/// Whether it is for all connections, or all of a protocol.
+fn concerns_all(rule: &Rule) -> bool {
+    let mut conditions = rule.matches.iter();
+    conditions.all(|condition| matches!(condition, Match::Protocol(_)))
 }
 
 fn has_bit(bits: u32) -> bool {
@@ -202,100 +244,131 @@ mod tests {
     use super::*;
     use crate::parse::parse;
 
-    /// Each rule as iptables 1.8.9 gives it back.
+    /// A table, rules of it as iptables 1.8.9 gives them back, and what is named: whether it is certain,
+    /// and what would leave the bit alone.
+    type Case = (&'static str, &'static str, Option<(bool, &'static str)>);
+    const CASES: &[Case] = &[
+        // --set-mark 0x10000001
+        (
+            "mangle",
+            "-A FORWARD -j CONNMARK --set-xmark 0x10000001/0xffffffff",
+            Some((true, "-j CONNMARK --set-xmark 0x1/0xefffffff")),
+        ),
+        // --xor-mark 0x10000000
+        (
+            "mangle",
+            "-A POSTROUTING -j CONNMARK --set-xmark 0x10000000/0x0",
+            Some((true, "-j CONNMARK --set-xmark 0x0/0x0")),
+        ),
+        (
+            "nat",
+            "-A PREROUTING -p tcp -j CONNMARK --set-xmark 0x10000000/0x10000000",
+            Some((true, "-j CONNMARK --set-xmark 0x0/0x0")),
+        ),
+        (
+            "mangle",
+            "-A PREROUTING -j CONNMARK --set-xmark 0x10000001/0xffffffff",
+            Some((false, "-j CONNMARK --set-xmark 0x1/0xefffffff")),
+        ),
+        (
+            "mangle",
+            "-A POSTROUTING -p tcp -g MINE\n-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            Some((
+                false,
+                "-j CONNMARK --save-mark --nfmask 0xefffffff --ctmask 0xefffffff",
+            )),
+        ),
+        (
+            "mangle",
+            "-A FORWARD -j CONNMARK --save-mark --nfmask 0x1000001 --ctmask 0xff --left-shift-mark 4",
+            Some((
+                false,
+                "-j CONNMARK --save-mark --nfmask 0x1 --ctmask 0xff --left-shift-mark 4",
+            )),
+        ),
+        // For some connections only.
+        (
+            "mangle",
+            "-A FORWARD -d 192.0.2.1/32 -j CONNMARK --set-xmark 0x10000000/0xffffffff",
+            Some((false, "-j CONNMARK --set-xmark 0x0/0xefffffff")),
+        ),
+        // Where no first packet of a forward comes.
+        (
+            "mangle",
+            "-A FORWARD -p icmp -j CONNMARK --set-xmark 0x10000000/0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A POSTROUTING -m conntrack --ctstate RELATED,ESTABLISHED -j CONNMARK --set-xmark 0x10000000/0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A OUTPUT -j MINE\n-A MINE -j CONNMARK --set-xmark 0x10000000/0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A PREROUTING -j MINE\n-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            None,
+        ),
+        // What clears it, or leaves it alone; where no forwarded connection is.
+        (
+            "mangle",
+            "-A FORWARD -j CONNMARK --set-xmark 0x1/0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A FORWARD -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A FORWARD -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A PREROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            None,
+        ),
+        (
+            "mangle",
+            "-A OUTPUT -j CONNMARK --set-xmark 0x10000001/0xffffffff",
+            None,
+        ),
+        (
+            "raw",
+            "-A PREROUTING -j CONNMARK --set-xmark 0x10000001/0xffffffff",
+            None,
+        ),
+        (
+            "nat",
+            "-A NVACTL-PREROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000",
+            None,
+        ),
+    ];
+
     #[test]
     fn what_can_set_the_bit_is_named_with_what_would_not() {
         let own = "*nat\n:NVACTL-MARKED - [0:0]\n-A NVACTL-MARKED -j CONNMARK --set-xmark 0x0/0x10000000\nCOMMIT\n";
         let own = parse(own).expect("it is readable");
-        for (table, rule, found) in [
-            // --set-mark 0x10000001
-            (
-                "mangle",
-                "-A FORWARD -j CONNMARK --set-xmark 0x10000001/0xffffffff",
-                Some((true, "-j CONNMARK --set-xmark 0x1/0xefffffff")),
-            ),
-            // --xor-mark 0x10000000
-            (
-                "mangle",
-                "-A POSTROUTING -j CONNMARK --set-xmark 0x10000000/0x0",
-                Some((true, "-j CONNMARK --set-xmark 0x0/0x0")),
-            ),
-            (
-                "nat",
-                "-A PREROUTING -p tcp -j CONNMARK --set-xmark 0x10000000/0x10000000",
-                Some((true, "-j CONNMARK --set-xmark 0x0/0x0")),
-            ),
-            (
-                "mangle",
-                "-A PREROUTING -j CONNMARK --set-xmark 0x10000001/0xffffffff",
-                Some((false, "-j CONNMARK --set-xmark 0x1/0xefffffff")),
-            ),
-            (
-                "mangle",
-                "-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-                Some((
-                    false,
-                    "-j CONNMARK --save-mark --nfmask 0xefffffff --ctmask 0xefffffff",
-                )),
-            ),
-            (
-                "mangle",
-                "-A FORWARD -j CONNMARK --save-mark --nfmask 0x1000001 --ctmask 0xff --left-shift-mark 4",
-                Some((
-                    false,
-                    "-j CONNMARK --save-mark --nfmask 0x1 --ctmask 0xff --left-shift-mark 4",
-                )),
-            ),
-            // What clears it, or leaves it alone; where no forwarded connection is.
-            (
-                "mangle",
-                "-A FORWARD -j CONNMARK --set-xmark 0x1/0xffffffff",
-                None,
-            ),
-            (
-                "mangle",
-                "-A FORWARD -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xffffffff",
-                None,
-            ),
-            (
-                "mangle",
-                "-A FORWARD -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-                None,
-            ),
-            (
-                "mangle",
-                "-A POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-                None,
-            ),
-            (
-                "mangle",
-                "-A PREROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-                None,
-            ),
-            (
-                "mangle",
-                "-A OUTPUT -j CONNMARK --set-xmark 0x10000001/0xffffffff",
-                None,
-            ),
-            (
-                "raw",
-                "-A PREROUTING -j CONNMARK --set-xmark 0x10000001/0xffffffff",
-                None,
-            ),
-            (
-                "nat",
-                "-A NVACTL-PREROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000",
-                None,
-            ),
-        ] {
+        for (table, rule, found) in CASES {
             let have = parse(&format!("*{table}\n{rule}\nCOMMIT\n")).expect("it is readable");
             let told: Vec<_> = marking(&have, &own)
                 .iter()
                 .map(|one| (one.certain, one.instead.to_string()))
                 .collect();
             let found: Vec<_> = found
-                .into_iter()
-                .map(|(certain, instead)| (certain, instead.to_owned()))
+                .iter()
+                .map(|(certain, instead)| (*certain, (*instead).to_owned()))
                 .collect();
             assert_eq!(told, found, "{rule}");
             assert_eq!(marking(&have, &Ruleset::default()), [], "{rule}");

@@ -81,6 +81,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         counted(added, "rule"),
         counted(removed, "rule")
     ));
+    console.note("this holds until the next boot; `nvactl persist` keeps it");
     Ok(Exit::Done)
 }
 

@@ -21,8 +21,8 @@ pub fn announce(family: Family, live: &Ruleset, want: &Ruleset, console: &mut Co
             ),
         };
         console.say(format_args!(
-            "the {layout} goes from {} to {}: every forward's rules move to other chains, with \
-             their counters{taken}",
+            "the {layout} goes from {} to {}: all rules move to other chains, those of forwards \
+             that stay with their counters{taken}",
             from.as_str(),
             to.as_str()
         ));

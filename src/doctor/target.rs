@@ -205,7 +205,11 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
         // Of a range, not every port need be in use.
         if check.status == Status::Fail && !good.is_empty() {
             check.status = Status::Warn;
-            check.reason = format!("{}; {} of its ports answer", check.reason, good.len());
+            let do_so = match forward.protocol {
+                Protocol::Tcp => "answer",
+                Protocol::Udp => "do not refuse",
+            };
+            check.reason = format!("{}; {} of its ports {do_so}", check.reason, good.len());
         }
         checks.push(check.of(forward));
     }

@@ -584,9 +584,10 @@ mod tests {
             assert!(most <= 110, "{what}: {most} rules");
             // Those that no short cut spares the way.
             let set = set_with(
-                match listens[0].starts_with('[') {
-                    true => ", allow_from: ['fd02::/64'], snat: 'fd00::5'",
-                    false => ", allow_from: [192.0.2.0/24], snat: 10.3.0.5",
+                if listens[0].starts_with('[') {
+                    ", allow_from: ['fd02::/64'], snat: 'fd00::5'"
+                } else {
+                    ", allow_from: [192.0.2.0/24], snat: 10.3.0.5"
                 },
                 listens.into_iter(),
             );

@@ -432,7 +432,8 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
     }
 
     let announced = |ways: &str| {
-        let moved = "every forward's rules move to other chains, with their counters";
+        let moved =
+            "all rules move to other chains, those of forwards that stay with their counters";
         format!(
             "the layout goes {ways}: {moved}\n\
              the IPv6 layout goes {ways}: {moved} where ip6tables-restore takes these (that of \

@@ -103,6 +103,7 @@ on_both_backends! {
     layouts::a_rule_put_into_a_tree_is_told_with_what_takes_it_out,
     layouts::a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync,
     marks::a_foreign_rule_that_sets_nvactl_s_mark_is_named,
+    marks::what_sets_the_mark_beside_iptables_is_named,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
     lifecycle::a_second_apply_writes_nothing,

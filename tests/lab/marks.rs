@@ -53,3 +53,52 @@ pub fn a_foreign_rule_that_sets_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(denied(DANGER), Outcome::Silence);
     assert_eq!(told("flat"), (false, false));
 }
+
+/// What iptables does not show sets it as well.
+pub fn what_sets_the_mark_beside_iptables_is_named(backend: Backend) {
+    let other = format!("iptables-{}", backend.other().name());
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(SPEC);
+    let rule = "FORWARD -p tcp -j CONNMARK --set-xmark 0x10000000/0xffffffff";
+    let by_other = format!("a rule in {other}'s table mangle that is not nvactl's sets");
+    let chain = "nft add table inet shop; \
+                 nft 'add chain inet shop passing { type filter hook forward priority -150; }'; \
+                 nft add rule inet shop passing ct mark set 0x10000000";
+    for (put, take, named, status) in [
+        (
+            format!("{other} -t mangle -A {rule}"),
+            format!("{other} -t mangle -D {rule}"),
+            by_other.as_str(),
+            "fail    other-backend",
+        ),
+        (
+            chain.to_owned(),
+            "nft delete table inet shop".to_owned(),
+            "the nft chain inet shop passing may set",
+            "warn    native-nft",
+        ),
+    ] {
+        assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
+        lab.firewall.shell(&put);
+        assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
+        assert_eq!(lab.tcp(FIREWALL, 8081), answer("pod", "10.3.0.4"));
+        let told = |layout: &str| {
+            let spec = SPEC.replace("tree", layout);
+            let said = lab.nvactl_with(&["apply", "-", "--dry-run"], &spec);
+            said.stderr.contains(named)
+        };
+        assert!(told("tree"), "{named}");
+        assert!(!told("flat"), "{named}");
+        let doctor = lab.nvactl_with(&["doctor", "-"], SPEC);
+        assert!(doctor.stdout.contains(named), "{doctor:?}");
+        assert!(doctor.stdout.contains(status), "{doctor:?}");
+
+        // The way back to a tree is told, too.
+        lab.apply(&SPEC.replace("tree", "flat"));
+        assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
+        let back = lab.nvactl(&["rollback"]);
+        assert!(back.stderr.contains(named), "{back:?}");
+        lab.firewall.shell(&take);
+    }
+}
