@@ -1,4 +1,5 @@
-//! Foreign rules, of either backend or nft's own, that can give a connection nvactl's own mark behind the rules that take it off.
+//! Foreign rules, of either backend or nft's own, that can give a connection nvactl's own mark behind
+//! the rules that take it off.
 //!
 //! In a tree it is that mark by which a packet passes by the forwards' own rules (`plan`'s `marked`).
 //! What overwrites it with another costs the short cut only; what sets it lets packets take it that
@@ -111,7 +112,7 @@ pub fn marking<'r>(have: &'r Ruleset, own: &Ruleset) -> Vec<Marking<'r>> {
             for rule in body.rules.iter().filter(|rule| can_be_a_first(rule)) {
                 let (certain, instead) = match &rule.target {
                     Some(Target::SetConnmark(mark)) if has_bit(mark.value) => (
-                        !before && concerns_all(rule),
+                        !before && chain.is_builtin() && concerns_all(rule),
                         Target::SetConnmark(without_bit(*mark)),
                     ),
                     // Here it is how machines with several ways out remember which a connection takes.
@@ -292,6 +293,11 @@ mod tests {
             "-A FORWARD -d 192.0.2.1/32 -j CONNMARK --set-xmark 0x10000000/0xffffffff",
             Some((false, "-j CONNMARK --set-xmark 0x0/0xefffffff")),
         ),
+        (
+            "mangle",
+            "-A FORWARD -s 192.0.2.1/32 -j MINE\n-A MINE -j CONNMARK --set-xmark 0x10000000/0xffffffff",
+            Some((false, "-j CONNMARK --set-xmark 0x0/0xefffffff")),
+        ),
         // Where no first packet of a forward comes.
         (
             "mangle",
@@ -361,7 +367,8 @@ mod tests {
         let own = "*nat\n:NVACTL-MARKED - [0:0]\n-A NVACTL-MARKED -j CONNMARK --set-xmark 0x0/0x10000000\nCOMMIT\n";
         let own = parse(own).expect("it is readable");
         for (table, rule, found) in CASES {
-            let have = parse(&format!("*{table}\n{rule}\nCOMMIT\n")).expect("it is readable");
+            let have = parse(&format!("*{table}\n:MINE - [0:0]\n{rule}\nCOMMIT\n"))
+                .expect("it is readable");
             let told: Vec<_> = marking(&have, &own)
                 .iter()
                 .map(|one| (one.certain, one.instead.to_string()))
