@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::look::{Found, ahead, look};
 use super::{
-    Console, Exit, Host, confirm, connections, counted, families, layout, marks, names, policy,
-    remove, told,
+    Console, Exit, Host, confirm, connections, counted, families, layout, marks, names, persist,
+    policy, remove, told,
 };
 use crate::cli::Apply;
 use crate::diff::Changes;
@@ -24,9 +24,6 @@ use crate::per_family::{PerFamily, changes};
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
-
-/// How many foreign rules are named one by one.
-const MOST_RIVALS: usize = 20;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;
@@ -127,7 +124,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         return confirm::ask(&state, &pending, console);
     }
     let exit = flush_outdated(args, &set, &state, &live, console)?;
-    console.note("this holds until the next boot; `nvactl persist` keeps it");
+    persist::note_until_boot(console);
     Ok(exit)
 }
 
@@ -230,18 +227,14 @@ fn warn_of_reference(live: &Ruleset, console: &mut Console) {
 
 fn warn_of_rivals(family: Family, live: &Ruleset, set: &ForwardSet, console: &mut Console) {
     let rivals = rival::rivals(live, set);
-    for rival in rivals.iter().take(MOST_RIVALS) {
-        console.warn(format_args!(
+    console.warn_of_rules(rivals.iter().map(|rival| {
+        format!(
             "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
             names(rival.forwards.iter().map(|name| name.as_str())),
             rival.line(),
             rival.removal(family)
-        ));
-    }
-    if rivals.len() > MOST_RIVALS {
-        let more = rivals.len() - MOST_RIVALS;
-        console.warn(format_args!("and {more} more such rules"));
-    }
+        )
+    }));
 }
 
 fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {

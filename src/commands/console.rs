@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 
+/// How many rules are named one by one.
+const MOST_NAMED: usize = 20;
 /// As much as a pipe takes at once.
 const BUFFER: usize = 64 << 10;
 
@@ -43,6 +45,17 @@ impl Console {
 
     pub fn warn(&mut self, text: impl Display) {
         self.tell(format_args!("warning: {text}\n"));
+    }
+
+    /// Warns of each of these rules, or of the first and of how many more there are.
+    pub fn warn_of_rules(&mut self, warnings: impl ExactSizeIterator<Item: Display>) {
+        let more = warnings.len().saturating_sub(MOST_NAMED);
+        for warning in warnings.take(MOST_NAMED) {
+            self.warn(warning);
+        }
+        if more > 0 {
+            self.warn(format_args!("and {more} more such rules"));
+        }
     }
 
     pub fn note(&mut self, text: impl Display) {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Host, Refusal, confirm, counted, layout, marks};
+use super::{Console, Exit, Host, Refusal, confirm, counted, layout, marks, persist};
 use crate::cli::Rollback;
 use crate::host::state::{Before, Owned, State};
 use crate::host::survey::survey;
@@ -81,7 +81,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
         counted(added, "rule"),
         counted(removed, "rule")
     ));
-    console.note("this holds until the next boot; `nvactl persist` keeps it");
+    persist::note_until_boot(console);
     Ok(Exit::Done)
 }
 

@@ -3,13 +3,10 @@
 use super::Console;
 use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
-use crate::marks::{marking, told_of_native, used, ways_out_of_native};
+use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
 use crate::native::NativeChain;
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
-
-/// How many are named one by one, of each family.
-const MOST: usize = 20;
 
 pub fn warn(
     live: &PerFamily<&Ruleset>,
@@ -25,9 +22,7 @@ pub fn warn(
         let mut found = Vec::new();
         for (backend, rules) in [(iptables.backend, *live)].into_iter().chain(beside) {
             let program = backend.program(family, "iptables");
-            let told = |one: &crate::marks::Marking<'_>| {
-                format!("{}\n  {}", one.told(&program), one.ways_out())
-            };
+            let told = |one: &Marking<'_>| format!("{}\n  {}", one.told(&program), one.ways_out());
             found.extend(marking(rules, want).iter().map(told));
         }
         if used(want) {
@@ -41,12 +36,6 @@ pub fn warn(
                 }
             }
         }
-        for warning in found.iter().take(MOST) {
-            console.warn(warning);
-        }
-        if found.len() > MOST {
-            let more = found.len() - MOST;
-            console.warn(format_args!("and {more} more such rules"));
-        }
+        console.warn_of_rules(found.iter());
     }
 }

@@ -17,6 +17,11 @@ use crate::per_family::{PerFamily, changes, planned};
 use crate::ruleset::{ChainName, Policy, TableName};
 use crate::splice;
 
+/// What is to be known after a change of the live rules.
+pub fn note_until_boot(console: &mut Console) {
+    console.note("this holds until the next boot; `nvactl persist` keeps it");
+}
+
 pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let checked = match &args.spec {
         Some(path) => Some(load_spec(Some(path), console)?),

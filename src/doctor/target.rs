@@ -207,9 +207,9 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
             check.status = Status::Warn;
             let do_so = match forward.protocol {
                 Protocol::Tcp => "answer",
-                Protocol::Udp => "do not refuse",
+                Protocol::Udp => "refuse nothing",
             };
-            check.reason = format!("{}; {} of its ports {do_so}", check.reason, good.len());
+            check.reason = format!("{}; its ports that {do_so}: {}", check.reason, good.len());
         }
         checks.push(check.of(forward));
     }

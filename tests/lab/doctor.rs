@@ -46,7 +46,7 @@ fn applied(lab: &Lab, spec: String) -> String {
 
 /// A line a case.
 #[rustfmt::skip]
-const CASES: [Case; 37] = [
+const CASES: [Case; 38] = [
     Case { fault: "ip_forward 0", says: ("ip-forward", "fail", "forwards nothing"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward") },
     Case { fault: "eth0.forwarding 0", says: ("interface-forwarding", "fail", "come in by eth0"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding") },
     Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "the port that they had before DNAT"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
@@ -55,7 +55,8 @@ const CASES: [Case; 37] = [
     Case { fault: "no return route and no SNAT", says: ("jump", "fail", "targets see the client's own address"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
     Case { fault: "target down", says: ("target", "fail", "unreachable"), make: |lab, _| { lab.pod.run("ip address flush dev eth0"); lab.vnet.run("ip neigh flush all"); SPEC.to_owned() } },
     Case { fault: "target port closed", says: ("target", "fail", "10.224.0.118:81 refuses"), make: |lab, _| applied(lab, SPEC.replace(":80", ":81")) },
-    Case { fault: "some of a range's ports closed", says: ("target", "warn", "10.224.0.118:7001 refuses"), make: |lab, _| { serve_tcp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.tcp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
+    Case { fault: "some of a range's ports closed", says: ("target", "warn", "nothing listens there; its ports that answer: 1"), make: |lab, _| { serve_tcp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.tcp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
+    Case { fault: "some of a udp range's ports closed", says: ("target", "warn", "its ports that refuse nothing: 1"), make: |lab, _| { serve_udp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, protocol: udp, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.udp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
     Case { fault: "target drops silently", says: ("target", "fail", "does not answer"), make: |lab, _| { lab.pod.run("iptables -A INPUT -p tcp --dport 80 -j DROP"); SPEC.to_owned() } },
     Case { fault: "wrong interface name", says: ("interface", "fail", "no interface eth9; it has lo, eth0"), make: |lab, _| applied(lab, SPEC.replace("eth0", "eth9")) },
     Case { fault: "a foreign DROP before the jump", says: ("foreign-rule", "fail", "-A FORWARD -p tcp -m tcp --dport 80 -j DROP"), make: |lab, _| on_firewall(lab, "iptables -I FORWARD -p tcp --dport 80 -j DROP") },

@@ -142,6 +142,10 @@ pub fn each_change_can_be_rolled_back(backend: Backend) {
     let rollback = |n: &str| {
         let said = nvactl(&host, &["rollback", n], "");
         assert_eq!(said.code, 0, "{said:?}");
+        assert!(
+            said.stderr.contains("holds until the next boot"),
+            "{said:?}"
+        );
     };
     rollback("1");
     assert_eq!(save(&host), states[1]);
