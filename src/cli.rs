@@ -119,12 +119,15 @@ Examples:
     /// Undo a change when its time is up.
     #[command(hide = true)]
     Watchdog { id: String },
-    /// List the changes made so far, the newest first; rollback takes their numbers.
+    /// List the changes made so far, the newest first, with what became of them.
+    ///
+    /// Each keeps its number, which rollback takes.
     #[command(after_help = "Example:\n  sudo nvactl history")]
     History,
     /// Go back to what was loaded before a change.
     ///
-    /// Without a number, before the last one. It is a change of its own, which can be rolled back.
+    /// Without a number, before the last one that was not undone: a second rollback goes a step further
+    /// back. It is a change of its own, which can be rolled back by its number.
     #[command(after_help = "\
 Examples:
   sudo nvactl rollback --dry-run
@@ -295,9 +298,21 @@ pub struct Apply {
     #[arg(long)]
     pub no_trial: bool,
 
+    /// How to print what was done.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ApplyFormat,
+
     /// How long to wait for another nvactl that is changing the rules.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub lock_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ApplyFormat {
+    /// A line for each forward, and how many rules came and went.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -317,9 +332,9 @@ pub struct Confirm {
 
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The number that history shows.
-    #[arg(default_value_t = 1, value_name = "N")]
-    pub number: usize,
+    /// The number that history shows [default: that of the last change that was not undone].
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
 
     /// Print what would change, change nothing, and exit 1 if anything would.
     #[arg(long)]

@@ -1,267 +1,189 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
 use anyhow::Result;
+use serde::Serialize;
 
-use super::look::{Found, ahead, look};
-use super::{
-    Console, Exit, Host, confirm, connections, counted, families, layout, marks, names, persist,
-    policy, remove, told,
-};
-use crate::cli::Apply;
-use crate::diff::Changes;
-use crate::flow::Flow;
-use crate::foreign;
-use crate::host::pending::{self, Decision, Pending};
-use crate::host::persistence::note_v6;
-use crate::host::spec_source;
-use crate::host::state::State;
-use crate::host::survey::resolved;
-use crate::host::transaction::{Transaction, TransactionError};
-use crate::host::{self, lock, sysctl, watchdog};
-use crate::line::Line;
-use crate::net::Family;
-use crate::per_family::{PerFamily, changes};
-use crate::rival;
-use crate::ruleset::{Policy, Ruleset};
-use crate::spec::ForwardSet;
+use super::{Console, Exit, Host, confirm, diff, kept, note_until_boot, spec_of, tell_problems};
+use crate::cli::{Apply, ApplyFormat};
+use crate::compare::{Drift, FieldChange, ForwardChange, ForwardLine};
+use crate::host::{self, spec_source};
+use crate::ops::apply::{Outcome, Report, Request, apply};
+use crate::ops::{Ahead, Difference};
+use crate::words::counted;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;
     let iptables = on.iptables(args.lock_timeout);
-    let ahead = ahead(on, &iptables);
-    let reading = source.examine();
-    // A spec that has an error keeps nobody waiting, however slowly its errors are read.
-    let ahead = ahead.filter(|_| reading.set.is_some());
-    let set = told(&source, reading, console)?;
-    source.trusted()?;
-    host::require_root("apply")?;
-    let state = on.state()?;
-    let (lock, rules) = match ahead {
-        Some((lock, rules)) => (lock, Some(rules)),
-        None => (lock::take(&state, args.lock_timeout)?, None),
+    let ahead = || {
+        host::require_root("apply").ok()?;
+        Ahead::start(&on.known_state().ok()??, &iptables)
     };
-    confirm::refuse_while_pending(&state)?;
-    // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.
-    let families = families(Some(&set), Some(&state));
-    let rules = match rules.filter(|rules| rules.families() == families) {
-        Some(rules) => rules,
-        None => iptables.start_listing(families)?,
-    };
-    let Found {
-        before,
-        want,
-        surroundings,
-        flows,
-    } = look(rules, &iptables, &set, args.flush_stale)?;
-    let live = before.map(|_, (live, _)| live);
-    let changes = changes(&live, &want);
-    for (family, changes) in changes.iter() {
-        announce_policy(family, changes, console);
+    let ahead = ahead();
+    let mut reading = source.examine();
+    if reading.set.is_none() {
+        // A spec that has an error keeps nobody waiting, however slowly its errors are read.
+        drop(ahead);
+        return Err(spec_of(&source, reading, console)
+            .err()
+            .unwrap_or_else(|| anyhow::anyhow!("`{}` is no spec", source.name)));
     }
-    for warning in &surroundings.warnings {
-        console.warn(warning);
+    let problems = std::mem::take(&mut reading.problems);
+    let set = spec_of(&source, reading, console)?;
+    let done = (|| {
+        source.trusted()?;
+        host::require_root("apply")?;
+        let request = Request {
+            set: &set,
+            spec: &kept(&source),
+            dry_run: args.dry_run,
+            confirm_secs: args.confirm,
+            flush_stale: args.flush_stale,
+            trial: !args.no_trial,
+        };
+        let machine = on.machine(args.lock_timeout)?;
+        let report = apply(&request, &machine, ahead)?;
+        anyhow::Ok((machine.state, report))
+    })();
+    // The lock is free by now: a terminal that takes no words keeps nobody waiting.
+    tell_problems(&source, problems, console);
+    let (state, report) = done?;
+    let exit = exit(&report, args.dry_run);
+    match args.format {
+        ApplyFormat::Json => {
+            let json = Json::new(&source.name, &report, args.dry_run);
+            console.say(serde_json::to_string_pretty(&json)?);
+            return Ok(exit);
+        }
+        ApplyFormat::Text => {}
     }
-    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
-        layout::announce(family, live, want, console);
-        warn_of_reference(live, console);
-        warn_of_rivals(family, live, &set.of(family), console);
-    }
-    marks::warn(&live, &want, &surroundings, &iptables, console);
-    for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
-        if changes.forward_policy().is_some() {
-            connections::warn_of_cut(family, &flows, live, &set, console);
+    console.remarks(&report.remarks);
+    match &report.outcome {
+        Outcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
+        Outcome::Would(difference) => {
+            forwards(difference, console);
+            console.print(&difference.lines);
+            console.say(format_args!(
+                "{}: would change: {}",
+                source.name,
+                counts(difference)
+            ));
+        }
+        Outcome::Made { difference, .. } => {
+            forwards(difference, console);
+            console.say(format_args!(
+                "{}: applied {}: {}",
+                source.name,
+                counted(set.names(), "forward"),
+                counts(difference)
+            ));
         }
     }
-    let outdated = connections::outdated(&flows, &set, &state, &live)?;
-    warn_of_sysctl(&set, console)?;
-
-    let name = &source.name;
-    if args.dry_run {
-        connections::announce(&outdated, args.flush_stale, console);
+    console.remarks(&report.after);
+    match report.outcome {
+        Outcome::Made {
+            pending: Some(pending),
+            ..
+        } => return confirm::ask(&state, &pending, console),
+        Outcome::Made { pending: None, .. } => note_until_boot(console),
+        _ => {}
     }
-    if changes.is_empty() {
-        console.say(format_args!("{name}: no changes"));
-        if !args.dry_run {
-            note_v6(&state, live.v6);
-        }
-        let would = args.dry_run && args.flush_stale && !outdated.is_empty();
-        return Ok(match args.dry_run {
-            true if would => Exit::Differs,
-            true => Exit::Done,
-            false => connections::flush(&outdated, args.flush_stale, console),
-        });
-    }
-    let counts = counts(&changes);
-    if args.dry_run {
-        console.print(&changes.report());
-        console.say(format_args!("{name}: would change: {counts}"));
-        return Ok(Exit::Differs);
-    }
-    let transaction = Transaction {
-        state: &state,
-        lock: &lock,
-        iptables: &iptables,
-        before: &before,
-        want: &want,
-        action: format!("apply {name}"),
-        trial: !args.no_trial,
-    };
-    let pending = match args.confirm {
-        Some(seconds) => Some(commit_guarded(&transaction, seconds, args, console)?),
-        None => {
-            transaction.commit()?;
-            None
-        }
-    };
-    // Whoever confirms needs the lock, and a terminal that takes no words must not keep it.
-    drop(lock);
-    let forwards = counted(set.names(), "forward");
-    console.say(format_args!("{name}: applied {forwards}: {counts}"));
-    if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
-        say_v6_went(before, console);
-    }
-    if let Some(pending) = pending {
-        return confirm::ask(&state, &pending, console);
-    }
-    let exit = flush_outdated(args, &set, &state, &live, console)?;
-    persist::note_until_boot(console);
     Ok(exit)
 }
 
-fn counts(changes: &PerFamily<Changes<'_>>) -> String {
-    let (added, removed) = changes.rule_counts();
-    let [added, removed] = [added, removed].map(|n| counted(n, "rule"));
+fn exit(report: &Report, dry_run: bool) -> Exit {
+    match (&report.outcome, report.flows_left) {
+        (Outcome::Would(_), _) => Exit::Differs,
+        (Outcome::Unchanged, true) if dry_run => Exit::Differs,
+        (_, true) => Exit::Uncertain,
+        (_, false) => Exit::Done,
+    }
+}
+
+/// How many forwards are shown one by one: those of a first apply fill no terminal.
+const MOST_SHOWN: usize = 40;
+
+fn forwards(difference: &Difference, console: &mut Console) {
+    let Some(comparison) = &difference.comparison else {
+        return;
+    };
+    let text = diff::text(comparison);
+    let mut lines = text.lines();
+    for line in lines.by_ref().take(MOST_SHOWN) {
+        console.say(line);
+    }
+    let more = lines.count();
+    if more > 0 {
+        console.say(format_args!("  and {more} more"));
+    }
+}
+
+fn counts(difference: &Difference) -> String {
+    let [added, removed] = [difference.added, difference.removed].map(|n| counted(n, "rule"));
     format!("{added} added, {removed} removed")
 }
 
-/// Looks once more, since connections may have been made while the rules were being loaded.
-fn flush_outdated(
-    args: &Apply,
-    set: &ForwardSet,
-    state: &State,
-    before: &PerFamily<&Ruleset>,
-    console: &mut Console,
-) -> Result<Exit> {
-    let flows = connections::read(before.families(), args.flush_stale)?;
-    // Those of a family whose rules are all gone end by themselves.
-    let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
-    let outdated = connections::outdated(&flows, set, state, before)?;
-    let outdated: Vec<&Flow> = outdated
-        .into_iter()
-        .filter(|flow| args.flush_stale || !ends(flow))
-        .collect();
-    Ok(connections::flush(&outdated, args.flush_stale, console))
+/// The report for programs; README documents the fields.
+#[derive(Serialize)]
+struct Json<'r> {
+    spec: &'r str,
+    dry_run: bool,
+    /// Whether the rules have changed, or in a dry run would.
+    changed: bool,
+    rules: Rules,
+    firewall: &'r [FieldChange],
+    forwards: Forwards<'r>,
+    drift: &'r [Drift],
+    warnings: Vec<&'r str>,
+    /// The seconds in which the change must be confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirm_within_secs: Option<u64>,
 }
 
-/// What is to be known where a spec has no IPv6 forward any more.
-fn say_v6_went(before: &Ruleset, console: &mut Console) {
-    if before.forward_policy() == Policy::Drop {
-        remove::say_policy_stays(Family::V6, console);
-    }
-    if before.chains().any(|(_, name, _)| name.is_own()) {
-        remove::say_connections_end(console);
-    }
-    remove::warn_of_rules_file(Family::V6, console);
+#[derive(Default, Serialize)]
+struct Rules {
+    added: usize,
+    removed: usize,
 }
 
-/// Makes a change that a watchdog undoes unless it is confirmed.
-fn commit_guarded(
-    transaction: &Transaction<'_>,
-    seconds: u64,
-    args: &Apply,
-    console: &mut Console,
-) -> Result<Pending> {
-    let state = transaction.state;
-    let mut pending = Pending::new(
-        transaction.remembered()?,
-        transaction.want,
-        resolved(transaction.iptables, transaction.want.families()),
-        seconds,
-    )?;
-    pending.flush_stale = args.flush_stale;
-    watchdog::guard(state, &pending, seconds)?;
-    if let Err(error) = transaction.commit() {
-        // What was to be undone never came, or has been undone already; but if nobody knows what
-        // is loaded, the watchdog may still mend it.
-        if !matches!(error, TransactionError::Uncertain { .. }) {
-            pending::settle(state, &pending, Decision::NotMade)?;
-        }
-        return Err(error.into());
-    }
-    // The time runs from here: loading may have taken some of it.
-    let anew = Pending {
-        deadline: pending::uptime() + seconds,
-        made: true,
-        ..pending.clone()
-    };
-    match state.set_pending(&anew) {
-        Ok(()) => Ok(anew),
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            console.warn(format_args!(
-                "that the change is made cannot be recorded, so it cannot be confirmed: {error:#}"
-            ));
-            Ok(pending)
+#[derive(Default, Serialize)]
+struct Forwards<'r> {
+    added: &'r [ForwardLine],
+    removed: &'r [ForwardLine],
+    changed: &'r [ForwardChange],
+}
+
+impl<'r> Json<'r> {
+    fn new(spec: &'r str, report: &'r Report, dry_run: bool) -> Self {
+        let (difference, pending) = match &report.outcome {
+            Outcome::Unchanged => (None, None),
+            Outcome::Would(difference) => (Some(difference), None),
+            Outcome::Made {
+                difference,
+                pending,
+            } => (Some(difference), pending.as_ref()),
+        };
+        let comparison = difference.and_then(|difference| difference.comparison.as_ref());
+        Self {
+            spec,
+            dry_run,
+            changed: difference.is_some(),
+            rules: difference.map_or_else(Rules::default, |difference| Rules {
+                added: difference.added,
+                removed: difference.removed,
+            }),
+            firewall: comparison.map_or(&[], |comparison| &comparison.firewall),
+            forwards: comparison.map_or_else(Forwards::default, |comparison| Forwards {
+                added: &comparison.added,
+                removed: &comparison.removed,
+                changed: &comparison.changed,
+            }),
+            drift: comparison.map_or(&[], |comparison| &comparison.drift),
+            warnings: report
+                .remarks
+                .warnings()
+                .chain(report.after.warnings())
+                .collect(),
+            confirm_within_secs: pending.map(|pending| pending.left()),
         }
     }
-}
-
-/// The one change that can cut off what nvactl does not know of: it comes first.
-fn announce_policy(family: Family, changes: &Changes<'_>, console: &mut Console) {
-    if changes.forward_policy() == Some((Policy::Accept, Policy::Drop)) {
-        console.say(format_args!(
-            "the {} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded",
-            policy(family)
-        ));
-    }
-}
-
-fn warn_of_reference(live: &Ruleset, console: &mut Console) {
-    if let Some((_, chain, rule)) = foreign::reference(live) {
-        console.warn(format_args!(
-            "a rule that is not nvactl's leads to one of its chains: {}",
-            Line::Append(chain, rule)
-        ));
-    }
-}
-
-fn warn_of_rivals(family: Family, live: &Ruleset, set: &ForwardSet, console: &mut Console) {
-    let rivals = rival::rivals(live, set);
-    console.warn_of_rules(rivals.iter().map(|rival| {
-        format!(
-            "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
-            names(rival.forwards.iter().map(|name| name.as_str())),
-            rival.line(),
-            rival.removal(family)
-        )
-    }));
-}
-
-fn warn_of_sysctl(set: &ForwardSet, console: &mut Console) -> Result<()> {
-    if set.has(Family::V6) && !sysctl::forwards(Family::V6)? {
-        console.warn(
-            "net.ipv6.conf.all.forwarding is 0: the kernel forwards no IPv6; \
-             to turn it on: nvactl sysctl enable --persist --ipv6",
-        );
-    }
-    if !sysctl::forwards(Family::V4)? {
-        console.warn(
-            "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
-             to turn it on: nvactl sysctl enable --persist",
-        );
-        return Ok(());
-    }
-    for interface in set.interfaces() {
-        match sysctl::forwards_from(interface) {
-            Some(true) => {}
-            Some(false) => console.warn(format_args!(
-                "packets that come in by {interface} are not forwarded; \
-                 to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
-                // sysctl(8) takes a dot in a name as a slash.
-                interface.as_str().replace('.', "/")
-            )),
-            None => console.warn(format_args!("this machine has no interface {interface}")),
-        }
-    }
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 
-/// How many rules are named one by one.
-const MOST_NAMED: usize = 20;
+use crate::ops::{Remark, Remarks};
+
 /// As much as a pipe takes at once.
 const BUFFER: usize = 64 << 10;
 
@@ -47,14 +47,18 @@ impl Console {
         self.tell(format_args!("warning: {text}\n"));
     }
 
-    /// Warns of each of these rules, or of the first and of how many more there are.
-    pub fn warn_of_rules(&mut self, warnings: impl ExactSizeIterator<Item: Display>) {
-        let more = warnings.len().saturating_sub(MOST_NAMED);
-        for warning in warnings.take(MOST_NAMED) {
-            self.warn(warning);
+    /// Writes what an operation has to say.
+    pub fn remarks(&mut self, remarks: &Remarks) {
+        for remark in &remarks.0 {
+            self.remark(remark);
         }
-        if more > 0 {
-            self.warn(format_args!("and {more} more such rules"));
+    }
+
+    pub fn remark(&mut self, remark: &Remark) {
+        match remark {
+            Remark::Line(text) => self.say(text),
+            Remark::Warning(text) => self.warn(text),
+            Remark::Note(text) => self.note(text),
         }
     }
 

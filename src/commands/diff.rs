@@ -9,17 +9,20 @@ use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 
 use super::{
-    Console, Exit, Host, READ_WAIT, Refusal, confirm, families, load_spec, prefix, show_problems,
+    Console, Exit, Host, READ_WAIT, Refusal, load_spec, prefix, show_problems, warn_of_unread_v6,
 };
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::compare::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
 };
 use crate::diff;
+use crate::host::iptables::Iptables;
 use crate::host::{self, file, spec_source};
 use crate::net::Family;
+use crate::ops::confirm::told_of;
+use crate::ops::{families, name_interrupted};
 use crate::parse;
-use crate::per_family::{Families, planned};
+use crate::per_family::{Families, PerFamily, planned};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::places::{Places, text_of};
 use crate::spec::{self, ForwardSet, Reading};
@@ -130,9 +133,17 @@ fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> R
     let state = on.known_state()?;
     let families = meant(args, families(Some(set), state.as_ref()));
     let iptables = on.iptables(READ_WAIT);
-    let read = |family: &Family| Ok((*family, iptables.read(*family)?.ruleset));
-    let have: Vec<(Family, Ruleset)> = families.iter().map(read).collect::<Result<_>>()?;
-    if let Some(told) = confirm::told_of(state.as_ref())? {
+    let have = read(args, &families, set.has(Family::V6), &iptables, console)?;
+    if let (Some(state), [(_, v4), rest @ ..]) = (&state, have.as_slice()) {
+        let rules = PerFamily {
+            v4,
+            v6: rest.first().map(|(_, v6)| v6),
+        };
+        if let Some(remark) = name_interrupted(state, &rules)? {
+            console.remark(&remark);
+        }
+    }
+    if let Some(told) = told_of(state.as_ref())? {
         console.note(told);
     }
     let each = have
@@ -143,6 +154,27 @@ fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> R
         comparison: merged(each),
         have,
     })
+}
+
+/// The live rules of each family that can be read; IPv6 must be where the spec or the user asks for it.
+fn read(
+    args: &Diff,
+    families: &[Family],
+    has_v6: bool,
+    iptables: &Iptables,
+    console: &mut Console,
+) -> Result<Vec<(Family, Ruleset)>> {
+    let mut have = Vec::new();
+    for family in families {
+        match iptables.read(*family) {
+            Ok(live) => have.push((*family, live.ruleset)),
+            Err(error) if *family == Family::V6 && !has_v6 && args.family.is_none() => {
+                warn_of_unread_v6(error, console);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(have)
 }
 
 /// The one that is asked for, else these.
@@ -268,7 +300,7 @@ fn operations(have: &[&str], want: &[&str]) -> Vec<DiffOp> {
     operations.into_inner().into_inner().into_ops()
 }
 
-fn text(comparison: &Comparison) -> String {
+pub(super) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     let mut line = |sign, name: &str, words: &str| {
         let _ = writeln!(out, "{sign} {name:<16} {words}");

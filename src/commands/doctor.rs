@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm, connections, find_forwards, load_spec};
+use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::probe::{Probing, probe};
-use crate::host::state::State;
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Links;
+use crate::ops::confirm::told_of;
+use crate::ops::flows::once_led;
+use crate::ops::state::State;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet, Snat};
@@ -29,7 +31,7 @@ const JOBS: usize = 256;
 const MOST_SHOWN: usize = 10;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
-    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     let only = match &args.forward {
         None => None,
         Some(name) => Some(find_forwards(&set, name, &source.name)?),
@@ -132,12 +134,12 @@ impl Examined<'_> {
             reverse_path: v4.filter_map(reverse_path).collect(),
             client,
             tracked: network::tracked(),
-            once: connections::once_led(self.state, [&live])?,
+            once: once_led(self.state, [&live])?,
             flows,
             links,
             routes,
             probed: &probed,
-            pending: confirm::told_of(self.state)?,
+            pending: told_of(self.state)?,
             boot: boot(family, &live, &sides),
         };
         let case = Case {
@@ -280,7 +282,7 @@ fn text(checks: &[Check], asked: usize) -> String {
     }
     let last = match doctor::first(checks) {
         None => {
-            let forwards = super::counted(asked, "forward");
+            let forwards = crate::words::counted(asked, "forward");
             format!("nothing is wrong with {forwards}\n")
         }
         Some(check) if check.status == Status::Fail => {

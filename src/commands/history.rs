@@ -1,106 +1,114 @@
-//! `nvactl history` and `nvactl rollback`: the states before each change, and the way back to one.
+//! `nvactl history` and `nvactl rollback`: the changes made so far, and the way back behind one.
 
-use anyhow::{Context as _, Result};
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Console, Exit, Host, Refusal, confirm, counted, layout, marks, persist};
+use anyhow::Result;
+
+use super::{Console, Exit, Host, note_until_boot};
 use crate::cli::Rollback;
-use crate::host::state::{Before, Owned, State};
-use crate::host::survey::survey;
-use crate::host::transaction::Transaction;
-use crate::host::{self, lock};
-use crate::per_family::{Families, PerFamily, changes};
-use crate::ruleset::Ruleset;
+use crate::host;
+use crate::ops::apply::Outcome;
+use crate::ops::records::{Change, Decision, Moved, Undone};
+use crate::ops::rollback::{Request, rollback};
+use crate::ops::state::State;
+use crate::words::{counted, names};
 
 pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
-    let states = state.remembered()?;
-    if states.is_empty() {
+    for notice in &state.notices {
+        console.warn(notice);
+    }
+    let changes = state.changes()?;
+    if changes.is_empty() {
         console.say("nothing has been changed yet");
     }
-    for (n, before) in states.iter().enumerate() {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(before.time);
+    for (number, change) in &changes {
+        console.say(line(*number, change));
+    }
+    for other in state.others()? {
         console.say(format_args!(
-            "{:>3}  {}  before: {}",
-            n + 1,
-            humantime::format_rfc3339_seconds(time),
-            before.action
+            "changes recorded in another network namespace ({other}) are not this one's: they are in {}",
+            state.folder().join("history").join(&other).display()
         ));
     }
     Ok(Exit::Done)
 }
 
-pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+fn line(number: u64, change: &Change) -> String {
+    let mut line = format!("{number:>3}  {}  {}", moment(change.time), change.action);
+    if !change.forwards.is_empty() {
+        line.push_str(&format!(": {}", moved(&change.forwards)));
+    }
+    if let Some(undone) = &change.undone {
+        line.push_str(&format!("; {}", told(undone)));
+    }
+    line
+}
+
+/// Tells when and why a change was undone.
+pub fn told(undone: &Undone) -> String {
+    let why = match undone.why {
+        Decision::TimedOut => "nobody confirmed it in time",
+        _ => "it was cancelled",
+    };
+    format!("undone at {}: {why}", moment(undone.time))
+}
+
+/// The time of a record, which is in seconds since 1970.
+pub fn moment(seconds: u64) -> impl std::fmt::Display {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Names the forwards that come, go and change.
+pub fn moved(forwards: &Moved) -> String {
+    let signed = [
+        ('+', &forwards.added),
+        ('~', &forwards.changed),
+        ('-', &forwards.removed),
+    ];
+    let some = signed.iter().filter(|(_, list)| !list.is_empty());
+    let each =
+        some.map(|(sign, list)| format!("{sign} {}", names(list.iter().map(String::as_str))));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("rollback")?;
-    let state = &on.state()?;
-    let iptables = on.iptables(args.lock_timeout);
-    let lock = lock::take(state, args.lock_timeout)?;
-    confirm::refuse_while_pending(state)?;
-    let states = state.remembered()?;
-    let number = args.number;
-    if number == 0 || number > states.len() {
-        return Err(Refusal::NoSuchState {
-            count: states.len(),
+    let request = Request {
+        before: args.number,
+        dry_run: args.dry_run,
+    };
+    let report = rollback(request, &on.machine(args.lock_timeout)?)?;
+    console.remarks(&report.remarks);
+    let (number, action) = &report.undone;
+    let partly = if report.partly {
+        Exit::Uncertain
+    } else {
+        Exit::Done
+    };
+    let difference = match &report.outcome {
+        Outcome::Unchanged => {
+            console.say(format_args!(
+                "no changes: what is loaded is what was loaded before {number}, {action}"
+            ));
+            return Ok(partly);
         }
-        .into());
-    }
-    let want = state_to_restore(&states[..number])?;
-    let found = iptables.read_all_counted(want.families())?;
-    let live = found.map(|_, (live, _)| live);
-    let surroundings = survey(&iptables, want.families())?;
-    for warning in &surroundings.warnings {
-        console.warn(warning);
-    }
-    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
-        layout::announce(family, live, want, console);
-    }
-    marks::warn(&live, &want, &surroundings, &iptables, console);
-    let changes = changes(&live, &want);
-    let before = &states[number - 1].action;
-    if changes.is_empty() {
-        console.say(format_args!(
-            "no changes: what is loaded is what was loaded before {before}"
-        ));
-        return Ok(Exit::Done);
-    }
+        Outcome::Would(difference) | Outcome::Made { difference, .. } => difference,
+    };
     if args.dry_run {
-        console.print(&changes.report());
+        if !difference.forwards.is_empty() {
+            console.say(moved(&difference.forwards));
+        }
+        console.print(&difference.lines);
         return Ok(Exit::Differs);
     }
-    Transaction {
-        state,
-        lock: &lock,
-        iptables: &iptables,
-        before: &found,
-        want: &want,
-        action: format!("rollback {number}"),
-        trial: true,
+    if !difference.forwards.is_empty() {
+        console.say(moved(&difference.forwards));
     }
-    .commit()?;
-    let (added, removed) = changes.rule_counts();
     console.say(format_args!(
-        "back to what was loaded before {before}: {} added, {} removed",
-        counted(added, "rule"),
-        counted(removed, "rule")
+        "back to what was loaded before {number}, {action}: {} added, {} removed",
+        counted(difference.added, "rule"),
+        counted(difference.removed, "rule")
     ));
-    persist::note_until_boot(console);
-    Ok(Exit::Done)
-}
-
-/// The rules of the oldest of these states, newest first; of IPv6, the oldest that knows of it, since
-/// what was changed before that did not touch it. The FORWARD policy only if a change since has set
-/// it.
-fn state_to_restore(states: &[Before]) -> Result<PerFamily<Ruleset>> {
-    let families = Families::with_v6(states.iter().any(|state| state.v6.is_some()));
-    PerFamily::try_new(families, |family| {
-        let known = states
-            .iter()
-            .filter_map(|state| state.owned().get(family).copied());
-        let known: Vec<&Owned> = known.collect();
-        let oldest = known.last().context("there is a state")?;
-        let owned = Owned {
-            rules: oldest.rules.clone(),
-            sets_policy: known.iter().any(|owned| owned.sets_policy),
-        };
-        let want = owned.ruleset();
-        want.context("the state that was kept is damaged")
-    })
+    note_until_boot(console);
+    Ok(partly)
 }

@@ -5,15 +5,11 @@
 mod apply;
 mod check;
 mod confirm;
-mod connections;
 mod console;
 mod diff;
 mod doctor;
 mod explain;
 mod history;
-mod layout;
-mod look;
-mod marks;
 mod persist;
 mod probe;
 mod remove;
@@ -31,20 +27,21 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::cli::{Cli, Command};
-use crate::compare;
+use crate::digest::Digest;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
-use crate::host::state::State;
-use crate::host::state::StateError;
 use crate::host::survey::SurveyError;
-use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
-use crate::per_family::Families;
+use crate::ops::history::last_spec;
+use crate::ops::records::{KeptFile, KeptSpec};
+use crate::ops::state::{State, StateError};
+use crate::ops::{self, Machine};
 use crate::spec::places::Places;
 use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
+use crate::words::counted;
 
 /// How a command ended when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,13 +72,22 @@ const UNCERTAIN: u8 = 3;
 
 /// Prints an error with its hint, and gives the exit code it deserves.
 pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
+    let operation = error
+        .downcast_ref::<ops::Failed>()
+        .map(|failed| {
+            console.remarks(&failed.remarks);
+            failed.error.as_ref()
+        })
+        .or_else(|| error.downcast_ref::<ops::Error>());
     console.tell(format_args!("error: {error:#}\n"));
-    if let Some(hint) = hint(error) {
+    let hint = operation.map_or_else(|| hint(error), ops::Error::hint);
+    if let Some(hint) = hint {
         console.tell(format_args!("hint: {hint}\n"));
     }
-    match error.downcast_ref::<TransactionError>() {
-        Some(TransactionError::Uncertain { .. }) => UNCERTAIN,
-        _ => ERROR,
+    if operation.is_some_and(ops::Error::is_uncertain) {
+        UNCERTAIN
+    } else {
+        ERROR
     }
 }
 
@@ -115,8 +121,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
             .or_else(|| {
                 cause
-                    .downcast_ref::<TransactionError>()
-                    .and_then(TransactionError::hint)
+                    .downcast_ref::<StateError>()
+                    .and_then(StateError::hint)
             })
             .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
     })
@@ -150,6 +156,24 @@ impl Host<'_> {
             command.push_str(&format!(" --state-dir {folder}"));
         }
         command
+    }
+
+    /// The spec whose plan was loaded last, for root, who alone may look into the state folder.
+    fn last_spec(&self) -> Result<Option<KeptSpec>, StateError> {
+        if host::require_root("status").is_err() {
+            return Ok(None);
+        }
+        let state = self.known_state()?;
+        state.as_ref().map_or(Ok(None), last_spec)
+    }
+
+    /// The machine, for a command that changes it.
+    fn machine(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
+        Ok(Machine {
+            state: self.state()?,
+            iptables: self.iptables(lock_wait_secs),
+            lock_wait_secs,
+        })
     }
 
     fn iptables(&self, lock_wait: u64) -> Iptables {
@@ -202,10 +226,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
             host::require_root("history")?;
             history::list(&host.state()?, console)
         }
-        Command::Rollback(args) => {
-            host::require_root("rollback")?;
-            history::rollback(&args, host, console)
-        }
+        Command::Rollback(args) => history::run(&args, host, console),
         Command::Sysctl { action } => sysctl::run(&action, host, console),
         Command::Status(args) => status::run(&args, host, console),
         Command::Doctor(args) => doctor::run(&args, host, console),
@@ -232,12 +253,6 @@ pub enum Refusal {
     ForeignRules { file: String, line: String },
     #[error("`{file}` holds something else than iptables-save text, which would be lost: {reason}")]
     ForeignText { file: String, reason: String },
-    #[error("`{file}` cannot be edited: {reason}")]
-    Uneditable { file: String, reason: String },
-    #[error("a foreign rule leads to one of nvactl's chains, which therefore cannot go: {line}")]
-    StillReferenced { line: String, removal: String },
-    #[error("the live rules are not what `{}` says:\n{changes}", .spec.name)]
-    NotInSync { spec: Source, changes: String },
     #[error("`{file}` has no forward `{name}`")]
     NoSuchForward {
         file: String,
@@ -246,58 +261,21 @@ pub enum Refusal {
     },
     #[error("the plan has {count} lines, numbered from 1")]
     NoSuchRule { count: usize },
-    #[error("{} kept: no change has that number", counted(*.count, "state"))]
-    NoSuchState { count: usize },
-    #[error(
-        "nothing is waiting for a confirmation: it has been given, or came too late and the change is undone"
-    )]
-    NothingPending,
-    #[error("what waits for a confirmation has not been made whole, so it cannot be kept")]
-    NotMade,
-    #[error("{told}")]
-    Pending { told: String, overdue: bool },
-    #[error(
-        "no {family} rules are loaded, and a file without any would let everything through at boot"
-    )]
-    NothingToKeep { family: Family },
-    #[error("there are rules of both families to be kept, and one file takes those of one")]
-    OneFileForTwo,
-    #[error("nothing of nvactl's {family} rules is loaded or kept")]
-    NothingOf { family: Family },
 }
 
 impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
-            Refusal::Pending { overdue: false, .. } => Some("sudo nvactl confirm".to_owned()),
-            Refusal::NotMade | Refusal::Pending { .. } => {
-                Some("sudo nvactl confirm --cancel".to_owned())
-            }
-            Refusal::NothingPending | Refusal::NoSuchState { .. } => {
-                Some("sudo nvactl history".to_owned())
-            }
             Refusal::ForeignRules { .. } => Some(
                 "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
             ),
             Refusal::ForeignText { .. } => {
                 Some("write to another file; `--force` replaces this one".to_owned())
             }
-            Refusal::Uneditable { file, .. } => Some(format!(
-                "mend it, or write the live rules whole: sudo nvactl persist --output {}",
-                shell_word(file)
-            )),
-            Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
-            Refusal::NotInSync { spec, .. } => {
-                Some(format!("sudo nvactl apply {}", shell_word(spec.argument())))
-            }
             Refusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))
             }
-            Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
-                Some("sudo nvactl apply forward.yaml".to_owned())
-            }
-            Refusal::OneFileForTwo => Some("say which: --family v4, or --family v6".to_owned()),
         }
     }
 }
@@ -305,27 +283,64 @@ impl Refusal {
 /// Reads and checks a spec; its errors and warnings are shown.
 fn load_spec(named: Option<&Path>, console: &mut Console) -> Result<(Source, ForwardSet)> {
     let source = spec_source::read(named)?;
-    let set = told(&source, source.examine(), console)?;
+    let set = spec_of(&source, source.examine(), console)?;
     Ok((source, set))
 }
 
+/// Reads and checks the spec named, or the one whose plan was loaded last, or one that is found.
+fn load_applied_spec(
+    named: Option<&Path>,
+    on: Host<'_>,
+    console: &mut Console,
+) -> Result<(Source, ForwardSet)> {
+    if spec_source::named(named).is_none()
+        && let Some(kept) = on.last_spec()?
+    {
+        let files = kept.files.into_iter().map(|file| (file.name, file.text));
+        let source = Source::kept(kept.name, files);
+        console.note(format_args!(
+            "the spec is {} as it was applied last",
+            source.name
+        ));
+        let set = spec_of(&source, source.examine(), console)?;
+        return Ok((source, set));
+    }
+    load_spec(named, console)
+}
+
+/// A spec as the history keeps it.
+fn kept(source: &Source) -> KeptSpec {
+    let texts = source.texts();
+    let files: Vec<KeptFile> = texts
+        .map(|(name, text)| KeptFile {
+            name: name.to_owned(),
+            text: String::from_utf8_lossy(text).into_owned(),
+        })
+        .collect();
+    KeptSpec {
+        name: source.absolute(),
+        digest: Digest::of_lines(files.iter().map(|file| file.text.clone())),
+        files,
+    }
+}
+
+/// Returns the forwards of a spec; its errors and warnings are shown.
+fn spec_of(source: &Source, reading: Reading, console: &mut Console) -> Result<ForwardSet> {
+    let errors = reading.problems.iter();
+    let errors = errors.filter(|problem| problem.severity() == Severity::Error);
+    let refusal = Refusal::Spec {
+        file: source.name.clone(),
+        count: errors.count(),
+    };
+    tell_problems(source, reading.problems, console);
+    reading.set.ok_or_else(|| refusal.into())
+}
+
 /// Shows the errors and warnings of a spec.
-fn told(source: &Source, reading: Reading, console: &mut Console) -> Result<ForwardSet> {
-    let Reading { set, mut problems } = reading;
+fn tell_problems(source: &Source, mut problems: Vec<Problem>, console: &mut Console) {
     problems.retain(|problem| problem.severity() != Severity::Note);
     if !problems.is_empty() {
         show_problems(&source.places(), &problems, console);
-    }
-    match set {
-        Some(set) => Ok(set),
-        None => Err(Refusal::Spec {
-            file: source.name.clone(),
-            count: problems
-                .iter()
-                .filter(|problem| problem.severity() == Severity::Error)
-                .count(),
-        }
-        .into()),
     }
 }
 
@@ -335,26 +350,11 @@ fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Consol
     console.tell(page::pages(places, problems, &renderer));
 }
 
-/// The families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may be
-/// there from a time when it had.
-fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
-    let wanted = set.is_some_and(|set| set.has(Family::V6));
-    Families::with_v6(wanted || state.is_some_and(State::may_hold_v6))
-}
-
 /// What stands before the table of an IPv6 rule; the others are iptables' by themselves.
 fn prefix(family: Family) -> &'static str {
     match family {
         Family::V4 => "",
         Family::V6 => "ip6tables ",
-    }
-}
-
-/// What a family's FORWARD policy is called.
-fn policy(family: Family) -> &'static str {
-    match family {
-        Family::V4 => compare::POLICY,
-        Family::V6 => compare::POLICY_V6,
     }
 }
 
@@ -378,20 +378,15 @@ fn find_forwards<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<Vec<
     })
 }
 
-/// How many forwards are named for each.
-const MOST_NAMES: usize = 3;
-
-/// Some names, and how many more there are.
-fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
-    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+/// Says that IPv6 is left out of a report.
+fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
+    let error = anyhow::Error::from(error);
+    console.warn(format_args!(
+        "IPv6 rules cannot be read, so nothing is said of them: {error:#}"
+    ));
 }
 
-/// `1 rule`, `2 rules`.
-fn counted(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+/// What is to be known after a change of the live rules.
+fn note_until_boot(console: &mut Console) {
+    console.note("this holds until the next boot; `nvactl persist` keeps it");
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Console, Exit, counted, load_spec, names, table};
+use super::{Console, Exit, load_spec, table};
 use crate::cli::{Probe, ProbeFormat};
 use crate::host::network;
 use crate::host::probe::{self as edge, Probing};
 use crate::net::{Family, Host};
 use crate::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
 use crate::spec::{Forward, Snat};
+use crate::words::{counted, names};
 
 pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;

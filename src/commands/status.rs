@@ -4,29 +4,43 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm, families, load_spec, names, prefix, table};
+use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, warn_of_unread_v6};
 use crate::cli::{Status as Args, StatusFormat};
 use crate::compare::{DriftKind, FieldChange, compare_family, merged};
 use crate::counters::Count;
-use crate::host::iptables::Iptables;
+use crate::host::iptables::{self, Iptables};
 use crate::host::persistence;
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
+use crate::ops::confirm::told_of;
+use crate::ops::{families, name_interrupted};
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
+use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
-    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
     let families = families(Some(&set), state.as_ref());
-    let counted = PerFamily::try_new(families, |family| iptables.read_counted(family))?;
+    let listing = iptables.start_listing(families)?;
+    let (counted, unread) = listing.finish_readable(set.has(Family::V6))?;
+    if let Some(unread) = unread {
+        warn_of_unread_v6(unread, console);
+    }
+    let families = counted.families();
+    let rules = counted.map(|_, live| &live.ruleset);
+    if let Some(state) = &state
+        && let Some(remark) = name_interrupted(state, &rules)?
+    {
+        console.remark(&remark);
+    }
     let flows = match PerFamily::try_new(families, conntrack::flows) {
         Ok(flows) => Some(flows),
         Err(error) => {
@@ -40,7 +54,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let links = network::links();
     let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
     let mut established = Count::default();
-    for (family, (ruleset, counters)) in counted.iter() {
+    for (family, live) in counted.iter() {
+        let iptables::Live {
+            ruleset, counters, ..
+        } = live;
         let live = Live {
             ruleset,
             counters,
@@ -58,7 +75,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         established.add(counters.established());
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards);
-    let around = counted.try_map(|family, (ruleset, _)| {
+    let around = rules.try_map(|family, ruleset| {
         anyhow::Ok(Machine {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
@@ -70,7 +87,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         in_sync,
         machine: around.v4,
         ipv6: around.v6,
-        pending: confirm::told_of(state.as_ref())?,
+        pending: told_of(state.as_ref())?,
         conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
         established,
         forwards,

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, confirm, families};
+use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::foreign;
 use crate::host::iptables::Live;
-use crate::host::state::State;
 use crate::host::{self, network, sysctl};
 use crate::net::{Family, Interface};
+use crate::ops::confirm::refuse_beside_a_change;
+use crate::ops::families;
+use crate::ops::state::State;
 use crate::per_family::{Families, PerFamily};
 use crate::sysctl::{Assignment, switch};
 
@@ -26,7 +28,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Sysctl::Enable(args) => {
             host::require_root("sysctl enable")?;
             let state = on.state()?;
-            confirm::refuse_beside_a_change(&state)?;
+            refuse_beside_a_change(&state)?;
             let families = meant(&args.ipv6, Some(&state));
             warn_if_open(on, families, console);
             if families == Families::Both && !sysctl::forwards(Family::V6)? {
@@ -37,7 +39,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
             let state = on.state()?;
-            confirm::refuse_beside_a_change(&state)?;
+            refuse_beside_a_change(&state)?;
             set(
                 meant(&args.ipv6, Some(&state)),
                 false,

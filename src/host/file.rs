@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use thiserror::Error;
 
@@ -18,6 +19,9 @@ pub enum FileError {
     #[error("`{}` is not a regular file, so it cannot be replaced", .path.display())]
     NotAFile { path: PathBuf },
 }
+
+/// How the names of files begin that are being written.
+pub const TEMPORARY: &str = ".nvactl-";
 
 /// The mode of files that hold rules: root writes, its group reads, as netfilter-persistent has it.
 pub const RULES_MODE: u32 = 0o640;
@@ -101,7 +105,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         _ => Path::new("."),
     };
     let mut new = tempfile::Builder::new()
-        .prefix(".nvactl-")
+        .prefix(TEMPORARY)
         .make_in(folder, |path| {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(path)
@@ -116,6 +120,32 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(failed)
+}
+
+/// Writes over the first bytes of a file that is there, in its own place: that needs no room on a full
+/// disk. It is not atomic, so it is for a few bytes.
+///
+/// # Errors
+/// When it is not there or cannot be written.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let written = || {
+        let mut options = OpenOptions::new();
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file = options.write(true).custom_flags(flags).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    };
+    written().map_err(|source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Tells one version of a file from the next, without reading it: its inode, and when it was written.
+#[must_use]
+pub fn version(path: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.ino(), metadata.modified().ok()?))
 }
 
 /// Where a chain of links ends, whether or not there is a file.

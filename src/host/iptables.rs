@@ -150,13 +150,15 @@ impl Iptables {
         self.start_listing(families)?.finish()
     }
 
-    /// Begins with that.
+    /// Begins to read the live rules of some families, with their counters.
     ///
     /// # Errors
-    /// Without iptables.
+    /// Without iptables. That there is no ip6tables is known at the end.
     pub fn start_listing(&self, families: Families) -> Result<Listing, IptablesError> {
-        let saving = PerFamily::try_new(families, |family| self.save(family, &["-c"]))?;
-        Ok(Listing(saving))
+        Ok(Listing {
+            v4: self.save(Family::V4, &["-c"])?,
+            v6: (families == Families::Both).then(|| self.save(Family::V6, &["-c"])),
+        })
     }
 
     /// Reads single chains as they are now. `known` has the chains of nvactl's that rules may lead to.
@@ -308,12 +310,15 @@ fn read_saved(pipe: impl io::Read) -> Saved {
 /// since their programs and tables have nothing to do with one another. Dropped before the end no
 /// program is left.
 #[derive(Debug)]
-pub struct Listing(PerFamily<Saving>);
+pub struct Listing {
+    v4: Saving,
+    v6: Option<Result<Saving, IptablesError>>,
+}
 
 impl Listing {
     #[must_use]
     pub fn families(&self) -> Families {
-        self.0.families()
+        Families::with_v6(self.v6.is_some())
     }
 
     /// Waits for the end.
@@ -321,12 +326,30 @@ impl Listing {
     /// # Errors
     /// As [`Iptables::read`].
     pub fn finish(self) -> Result<PerFamily<(Ruleset, Counters)>, IptablesError> {
-        let live = finish_all(self.0)?;
+        let (live, _) = self.finish_readable(true)?;
         let counted = |live: Live| (live.ruleset, live.counters);
         Ok(PerFamily {
             v4: counted(live.v4),
             v6: live.v6.map(counted),
         })
+    }
+
+    /// Waits for the end, and leaves IPv6 out where it cannot be read, with the reason, unless it is
+    /// needed.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn finish_readable(
+        self,
+        needs_v6: bool,
+    ) -> Result<(PerFamily<Live>, Option<IptablesError>), IptablesError> {
+        let v4 = self.v4.finish()?;
+        let v6 = self.v6.map(|saving| saving.and_then(Saving::finish));
+        match v6.transpose() {
+            Ok(v6) => Ok((PerFamily { v4, v6 }, None)),
+            Err(error) if needs_v6 => Err(error),
+            Err(error) => Ok((PerFamily { v4, v6: None }, Some(error))),
+        }
     }
 }
 

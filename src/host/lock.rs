@@ -3,14 +3,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::FdFlags;
 use thiserror::Error;
-
-use super::state::State;
 
 /// Held until it is dropped, or the process ends in whatever way.
 #[derive(Debug)]
@@ -57,8 +55,7 @@ const HOLDER: &str = "process ";
 
 /// Takes nvactl's own lock if it is there for the taking: makes nothing, and waits for nobody.
 #[must_use]
-pub fn take_if_free(state: &State) -> Option<Lock> {
-    let path = state.lock_file();
+pub fn take_if_free(path: &Path) -> Option<Lock> {
     let file = OpenOptions::new().write(true).open(path).ok()?;
     file.try_lock().ok()?;
     Some(signed(file))
@@ -68,22 +65,19 @@ pub fn take_if_free(state: &State) -> Option<Lock> {
 ///
 /// # Errors
 /// When it is held longer, or its file cannot be made.
-pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
-    let path = state.lock_file();
+pub fn take(path: &Path, seconds: u64) -> Result<Lock, LockError> {
     let failed = |source| LockError::Failed {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
-    // Gone under a change that must be undone, for one; opening tells whether it matters.
-    let _ = state.make();
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         // A folder that has become read-only must not keep a change from being undone.
-        .or_else(|error| File::open(&path).map_err(|_| error))
+        .or_else(|error| File::open(path).map_err(|_| error))
         .map_err(failed)?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
@@ -94,7 +88,7 @@ pub fn take(state: &State, seconds: u64) -> Result<Lock, LockError> {
                 thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = fs::read_to_string(path).unwrap_or_default();
                 return Err(LockError::Held {
                     holder: holder.trim().to_owned(),
                     seconds,

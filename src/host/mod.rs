@@ -1,24 +1,24 @@
 //! The impure edge: the only part of nvactl that starts programs or touches files, the
 //! environment or the kernel's settings. Everything it learns it hands to the core as values.
 
+pub mod answer;
 pub mod child;
 pub mod conntrack;
+pub mod detached;
 pub mod file;
+pub mod folder;
 pub mod iptables;
 pub mod lock;
+pub mod namespace;
 pub mod network;
-pub mod pending;
 pub mod persistence;
 pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod signals;
 pub mod spec_source;
-pub mod state;
 pub mod survey;
 pub mod sysctl;
-pub mod transaction;
-pub mod watchdog;
 
 use thiserror::Error;
 

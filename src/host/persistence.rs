@@ -3,10 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use tracing::debug;
-
 use super::file::{self, FileError};
-use super::state::State;
 use crate::diff;
 use crate::net::Family;
 use crate::parse;
@@ -55,16 +52,17 @@ pub fn holds_own(family: Family) -> Result<bool, FileError> {
     ))
 }
 
-/// Remembers whether nvactl's IPv6 rules are here or come back at boot, by what is known of those
-/// that run; nothing is known where IPv6 was not looked at. Should that fail, they are looked for
-/// once more than needed.
-pub fn note_v6(state: &State, rules: Option<&Ruleset>) {
-    let Some(rules) = rules else { return };
-    let loaded = rules.chains().any(|(_, name, _)| name.is_own());
-    let may = loaded || holds_own(Family::V6).unwrap_or(true);
-    if let Err(error) = state.set_may_hold_v6(may) {
-        debug!(%error, "whether there are IPv6 rules is not recorded");
-    }
+/// Whether the rules file says anything of nvactl's chains. One that cannot be read may.
+#[must_use]
+pub fn mentions_own(family: Family) -> bool {
+    let bytes = file::read(Path::new(rules_file(family)));
+    let mut lines = match &bytes {
+        Ok(bytes) => bytes
+            .iter()
+            .flat_map(|bytes| bytes.split(|byte| *byte == b'\n')),
+        Err(_) => return true,
+    };
+    lines.any(|line| line.starts_with(b":NVACTL-") || line.starts_with(b"-A NVACTL-"))
 }
 
 /// How nvactl's rules in the rules file compare with those that run.

@@ -2,6 +2,12 @@
 
 use std::fs;
 
+/// Returns this process's number.
+#[must_use]
+pub fn own_id() -> u32 {
+    std::process::id()
+}
+
 /// Ends a process if it is an nvactl that has been stopped, by Ctrl-Z or SIGSTOP: what it holds, it
 /// would hold for ever.
 pub fn end_if_stopped(id: u32) {

@@ -113,11 +113,7 @@ impl SourceError {
 /// # Errors
 /// When there is none, or it cannot be read, or it is longer than [`MAX_BYTES`].
 pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
-    let from_environment = std::env::var_os("NVACTL_SPEC").filter(|value| !value.is_empty());
-    let named = named
-        .map(Path::to_owned)
-        .or_else(|| from_environment.map(PathBuf::from));
-    let (path, found) = match named {
+    let (path, found) = match self::named(named) {
         Some(path) => (path, None),
         None => {
             let place = find().ok_or(SourceError::None)?;
@@ -153,6 +149,15 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
         }
     }
     Ok(Source { name, files, found })
+}
+
+/// Returns the spec that the user names, by an argument or by `$NVACTL_SPEC`.
+#[must_use]
+pub fn named(argument: Option<&Path>) -> Option<PathBuf> {
+    let from_environment = std::env::var_os("NVACTL_SPEC").filter(|value| !value.is_empty());
+    argument
+        .map(Path::to_owned)
+        .or_else(|| from_environment.map(PathBuf::from))
 }
 
 /// The first of the places where there is a spec.
@@ -217,6 +222,35 @@ impl Source {
     #[must_use]
     pub fn argument(&self) -> &str {
         if self.name == STDIN { "-" } else { &self.name }
+    }
+
+    /// A spec that was kept when its plan was loaded.
+    #[must_use]
+    pub fn kept(name: String, files: impl Iterator<Item = (String, String)>) -> Self {
+        let files = files.map(|(name, text)| File {
+            path: PathBuf::from(&name),
+            name,
+            text: text.into_bytes(),
+        });
+        Self {
+            name,
+            files: files.collect(),
+            found: None,
+        }
+    }
+
+    /// Returns the name and the text of each file.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let files = self.files.iter();
+        files.map(|file| (file.name.as_str(), file.text.as_slice()))
+    }
+
+    /// Returns what names it from every folder.
+    #[must_use]
+    pub fn absolute(&self) -> String {
+        let path = std::path::absolute(&self.name).ok();
+        let path = path.filter(|_| self.name != STDIN);
+        path.map_or_else(|| self.name.clone(), |path| printable(&path))
     }
 
     /// Says everything that there is to say of it.

@@ -219,6 +219,17 @@ pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
     Some(native.collect())
 }
 
+/// Whether IPv6 rules of nvactl's may be loaded, without a call of ip6tables: nft lists a chain of its
+/// name, or there are tables of the legacy backend, which only that would show.
+#[must_use]
+pub fn may_have_own_v6() -> bool {
+    let legacy = fs::read_to_string("/proc/net/ip6_tables_names").unwrap_or_default();
+    let listed = nft(&["list", "chains", nft_family(Family::V6)]).unwrap_or_default();
+    let mut chains = listed.iter().filter_map(|entry| entry.get("chain"));
+    let own = |chain: &Value| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own();
+    !legacy.trim().is_empty() || chains.any(own)
+}
+
 /// Whether a chain is one that iptables-nft has made for a built-in one of its own.
 fn of_iptables(chain: &Value) -> bool {
     let name = ChainName::from(chain["name"].as_str().unwrap_or_default());

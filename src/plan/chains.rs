@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use crate::digest::Digest;
 use crate::limit::Limit;
 use crate::net::{Family, Protocol};
 use crate::rule::{Match, RejectWith, Rule, Target};
@@ -121,7 +122,11 @@ impl Chains {
     /// Makes a chain that holds these rules.
     pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
         let name = ChainName::from(
-            format!("{prefix}{}", digest(rules.iter().map(Rule::to_string))).as_str(),
+            format!(
+                "{prefix}{}",
+                Digest::of_lines(rules.iter().map(Rule::to_string))
+            )
+            .as_str(),
         );
         self.made.insert(name.clone(), rules);
         name
@@ -190,18 +195,6 @@ fn of_net(net: IpNet, target: Target) -> Rule {
 fn decided(target: Target) -> Rule {
     let tcp = target == Target::Reject(RejectWith::TcpReset);
     Rule::new(tcp.then_some(Match::Protocol(Protocol::Tcp)), target)
-}
-
-/// 60 bits of FNV-1a over some lines of text (<http://www.isthe.com/chongo/tech/comp/fnv/>), in 15
-/// digits: as long as a chain's name can be, and the same on every machine.
-pub(super) fn digest(lines: impl IntoIterator<Item = String>) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for line in lines {
-        for byte in line.bytes().chain([b'\n']) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    format!("{:015x}", hash >> 4)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Hook;
-use super::chains::{digest, upto};
+use super::chains::upto;
 use super::forward::transport;
+use crate::digest::Digest;
 use crate::net::{Port, PortRange, Protocol};
 use crate::rule::{Conntrack, Match, Rule, Target};
 use crate::ruleset::ChainName;
@@ -240,7 +241,10 @@ impl Place {
         let protocol = self.protocol.as_str().to_ascii_uppercase();
         let name = match self.net {
             None => format!("{stem}{protocol}{ports}"),
-            Some(net) => format!("{stem}{}", digest([format!("{protocol}-{net}{ports}")])),
+            Some(net) => format!(
+                "{stem}{}",
+                Digest::of_lines([format!("{protocol}-{net}{ports}")])
+            ),
         };
         ChainName::from(name.as_str())
     }

@@ -1,12 +1,12 @@
-//! What an apply says of the connections that are alive, and which of them it ends.
+//! The connections that are alive when the rules change: which are told of, and which are ended.
 
-use anyhow::Result;
-
-use super::{Console, Exit, counted};
+use super::Error;
+use super::records::Pending;
+use super::remark::{Remark, Remarks};
+use super::state::{State, StateError};
 use crate::flow::{Flow, astray, stale};
-use crate::host::pending::Pending;
-use crate::host::state::State;
-use crate::host::{conntrack, network};
+use crate::host::conntrack::{self, ConntrackError};
+use crate::host::network;
 use crate::listeners::Listeners;
 use crate::net::{Family, Host};
 use crate::parse;
@@ -14,13 +14,17 @@ use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::unplan;
+use crate::words::counted;
 
-/// The connections of the machine. Without the program for it nothing is said of them, unless some
-/// are to be deleted.
-pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>> {
+/// Reads the connections of the machine. Without the program for it there are none, unless some are
+/// to be deleted.
+///
+/// # Errors
+/// When they cannot be read and are needed.
+pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackError> {
     let flows = PerFamily::try_new(families, conntrack::flows);
     match flows {
-        Err(error) if needed => Err(error.into()),
+        Err(error) if needed => Err(error),
         Err(_) => Ok(Vec::new()),
         Ok(flows) => Ok(flows
             .v4
@@ -33,13 +37,14 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>> {
 /// How many connections are shown one by one.
 const MOST_FLOWS: usize = 3;
 
-/// Connections go on when FORWARD begins to drop, and are missed only when they are made again.
+/// Warns of connections that go on when FORWARD begins to drop, and are missed only when they are made
+/// again.
 pub fn warn_of_cut(
     family: Family,
     flows: &[Flow],
     live: &Ruleset,
     set: &ForwardSet,
-    console: &mut Console,
+    remarks: &mut Remarks,
 ) {
     let own = network::links();
     let is_own = |address| own.owner(address).is_some();
@@ -57,7 +62,7 @@ pub fn warn_of_cut(
         .filter(|flow| flow.leader(&listeners).is_none() && !flow.could_pass(&closed))
         .collect();
     if !cut.is_empty() {
-        console.warn(format_args!(
+        remarks.warn(format_args!(
             "{} that {} forwarded now will not be accepted again once it ends: {}",
             counted(cut.len(), "connection"),
             if cut.len() == 1 { "is" } else { "are" },
@@ -92,16 +97,19 @@ fn described(flows: &[&Flow]) -> String {
     }
 }
 
-/// The connections that some forward has led, and none of `now` leads any more.
+/// Returns the connections that some forward has led, and none of `now` leads any more.
 ///
 /// Mostly none goes astray at all, and the states before, of which 20 can hold 10,000 forwards each,
 /// need not be read.
+///
+/// # Errors
+/// When the history cannot be read.
 pub fn outdated<'f>(
     flows: &'f [Flow],
     now: &ForwardSet,
     state: &State,
     live: &PerFamily<&Ruleset>,
-) -> Result<Vec<&'f Flow>> {
+) -> Result<Vec<&'f Flow>, StateError> {
     if astray(flows, now).next().is_none() {
         return Ok(Vec::new());
     }
@@ -109,48 +117,89 @@ pub fn outdated<'f>(
     Ok(stale(flows, &once, now).collect())
 }
 
-/// The forwards of the live rules and of the states before: what may have led a connection.
+/// Returns the forwards of the live rules and of the states before: what may have led a connection.
+///
+/// # Errors
+/// When the history cannot be read.
 pub fn once_led<'r>(
     state: Option<&State>,
     live: impl IntoIterator<Item = &'r Ruleset>,
-) -> Result<Vec<ForwardSet>> {
+) -> Result<Vec<ForwardSet>, StateError> {
     let mut once: Vec<ForwardSet> = live.into_iter().filter_map(unplan).collect();
-    let remembered = state.map_or(Ok(Vec::new()), State::remembered)?;
-    for before in &remembered {
-        let owned = before.owned();
-        once.extend(owned.iter().filter_map(|(_, owned)| led(&owned.rules)));
+    let changes = state.map_or(Ok(Vec::new()), State::changes)?;
+    for (_, change) in &changes {
+        let owned = change.owned();
+        once.extend(
+            owned
+                .iter()
+                .filter_map(|(_, owned)| forwards_of(&owned.rules)),
+        );
     }
     Ok(once)
 }
 
-/// The forwards of a text that was kept. One that cannot be read has led nothing that can be told.
-fn led(rules: &str) -> Option<ForwardSet> {
+/// Reads the forwards out of a text that was kept. One that cannot be read has led nothing that can be
+/// told.
+#[must_use]
+pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
 }
 
-pub fn announce(stale: &[&Flow], flush: bool, console: &mut Console) {
-    if !stale.is_empty() {
-        let would = if flush {
-            "would be deleted"
-        } else {
-            "would stay; to delete them: --flush-stale"
-        };
-        console.say(format_args!(
+/// Says what would become of connections that no forward leads any more.
+#[must_use]
+pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
+    let would = if flush {
+        "would be deleted"
+    } else {
+        "would stay; to delete them: --flush-stale"
+    };
+    (!stale.is_empty()).then(|| {
+        Remark::Line(format!(
             "{} to where no forward leads any more {would}: {}",
             counted(stale.len(), "connection"),
             described(stale)
-        ));
+        ))
+    })
+}
+
+/// What became of connections that no forward leads any more.
+#[derive(Debug, Default)]
+pub struct Ended {
+    pub remark: Option<Remark>,
+    /// Whether some were to be ended and are alive.
+    pub failed: bool,
+}
+
+impl Ended {
+    /// Says that it is not known which connections are to be ended.
+    #[must_use]
+    pub fn failed(error: &Error) -> Self {
+        Self {
+            remark: Some(Remark::Warning(format!(
+                "the rules are as they should be, but connections to old targets cannot be looked \
+                 for: {}",
+                super::describe(error)
+            ))),
+            failed: true,
+        }
     }
 }
 
-/// Once a change has been decided on: those that lead to where the rules that stay lead no more.
-pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Result<Exit> {
-    let families = decided.families();
-    let flows = read(families, decided.flush_stale)?;
-    let live = decided.iptables().read_all(families)?;
+/// Ends, once a change is kept, the connections that lead to where the rules lead no more.
+///
+/// # Errors
+/// When the connections, the rules or the history cannot be read.
+pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
+    let families = kept.families();
+    let flows = read(families, kept.flush_stale)?;
+    let live = kept.iptables().read_all(families)?;
     let live = live.map(|_, live| &live.ruleset);
     let mut once = once_led(Some(state), live.values().copied())?;
-    once.extend(decided.wanted().iter().filter_map(|(_, rules)| led(rules)));
+    once.extend(
+        kept.wanted()
+            .iter()
+            .filter_map(|(_, rules)| forwards_of(rules)),
+    );
     // The forwards that stay, of both families.
     let staying = live.iter().filter_map(|(_, live)| unplan(live));
     let forwards = staying.flat_map(|set| set.forwards).collect();
@@ -158,40 +207,43 @@ pub fn end_stale(state: &State, decided: &Pending, console: &mut Console) -> Res
         forwards,
         ..set.clone()
     }) else {
-        return Ok(Exit::Done);
+        return Ok(Ended::default());
     };
     let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();
-    Ok(flush(&outdated, decided.flush_stale, console))
+    Ok(end(&outdated, kept.flush_stale))
 }
 
-/// Connections stay on their old target for as long as the kernel remembers them.
+/// Ends these connections if that is asked for; they stay on their old target for as long as the kernel
+/// remembers them.
 ///
 /// The rules are loaded by then, so a failure is no reason to say that nothing has changed.
-pub fn flush(stale: &[&Flow], flush: bool, console: &mut Console) -> Exit {
+#[must_use]
+pub fn end(stale: &[&Flow], flush: bool) -> Ended {
     if stale.is_empty() {
-        return Exit::Done;
+        return Ended::default();
     }
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
-        console.note(format_args!(
+        let remark = Remark::Note(format!(
             "{count} to where no forward leads any more will stay until idle: {shown}; \
              to end them: nvactl apply --flush-stale"
         ));
-        return Exit::Done;
+        return Ended {
+            remark: Some(remark),
+            failed: false,
+        };
     }
-    match conntrack::delete(stale.iter().copied()) {
-        Ok(()) => {
-            console.say(format_args!(
+    let deleted = conntrack::delete(stale.iter().copied());
+    Ended {
+        failed: deleted.is_err(),
+        remark: Some(match deleted {
+            Ok(()) => Remark::Line(format!(
                 "deleted {count} to where no forward leads any more: {shown}"
-            ));
-            Exit::Done
-        }
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            console.warn(format_args!(
-                "the rules are as they should be, but {count} could not be ended: {error:#}"
-            ));
-            Exit::Uncertain
-        }
+            )),
+            Err(error) => Remark::Warning(format!(
+                "the rules are as they should be, but {count} could not be ended: {}",
+                super::describe(&error.into())
+            )),
+        }),
     }
 }

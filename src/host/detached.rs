@@ -1,0 +1,109 @@
+//! Starting nvactl again, as a process that outlives this one: its terminal, its session, its end.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::child::{self, ChildError};
+
+/// What the new process says when it is ready.
+const READY: &str = "ready\n";
+
+/// What systemd takes to start or to end a timer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Error)]
+pub enum DetachedError {
+    #[error("the watchdog could not be started, so nothing was changed")]
+    Start(#[source] io::Error),
+    #[error("the watchdog could not be started by systemd, so nothing was changed")]
+    Systemd(#[from] ChildError),
+    #[error("the watchdog could not be started by systemd, so nothing was changed: {0}")]
+    Refused(String),
+}
+
+/// Starts nvactl with these arguments, and returns once it says that it is ready.
+///
+/// # Errors
+/// When it does not get that far.
+pub fn start(args: &[&str]) -> Result<(), DetachedError> {
+    let started = || {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(args)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut word = [0; READY.len()];
+        match child.stdout.take() {
+            Some(mut pipe) => pipe.read_exact(&mut word)?,
+            None => return Err(io::Error::other("it has no standard output")),
+        }
+        if word == READY.as_bytes() {
+            Ok(())
+        } else {
+            let said = String::from_utf8_lossy(&word).into_owned();
+            Err(io::Error::other(format!("it said {said:?}")))
+        }
+    };
+    started().map_err(DetachedError::Start)
+}
+
+/// Leaves the terminal's session, since one that hangs up takes only its own with it, and says to whoever
+/// started this process that it is ready. systemd has made a session already.
+pub fn settle_in() {
+    let _ = rustix::process::setsid();
+    let mut stdout = io::stdout();
+    // Whoever started it may be gone by now.
+    let _ = stdout
+        .write_all(READY.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+/// Whether systemd runs here and would start a process in this process's own namespaces.
+#[must_use]
+pub fn runs_under_systemd() -> bool {
+    let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    let first = |name: &str| fs::read_link(format!("/proc/1/ns/{name}")).ok();
+    Path::new("/run/systemd/system").exists()
+        && ["net", "mnt"]
+            .iter()
+            .all(|name| own(name).is_some() && own(name) == first(name))
+}
+
+/// Has a timer of systemd's start nvactl with these arguments.
+///
+/// # Errors
+/// When systemd does not take it.
+pub fn start_timer(unit: &str, seconds: u64, args: &[&str]) -> Result<(), DetachedError> {
+    let program = std::env::current_exe().map_err(DetachedError::Start)?;
+    let program = program.to_string_lossy();
+    let (unit, after) = (format!("--unit={unit}"), format!("--on-active={seconds}"));
+    // iptables is where the user's own PATH has it.
+    let path = format!(
+        "--setenv=PATH={}",
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let precise = "--timer-property=AccuracySec=100ms";
+    let own = ["--collect", &unit, &after, precise, &path, "--", &program];
+    let words = [&own[..], args].concat();
+    let output = child::run("systemd-run", &words, b"", LIMIT)?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(DetachedError::Refused(output.stderr))
+    }
+}
+
+/// Ends a timer that has nothing to do any more. One that fires in vain does no harm.
+pub fn end_timer(unit: &str) {
+    if runs_under_systemd() {
+        let unit = format!("{unit}.timer");
+        let _ = child::run("systemctl", &["stop", &unit], b"", LIMIT);
+    }
+}

@@ -1,0 +1,332 @@
+//! Loading a spec's plan into the kernel, beside what is there.
+
+use super::history::About;
+use super::look::{Ahead, Found, families, look, resume, warn_of_unread_v6};
+use super::records::{Change, Decision, KeptSpec, Pending};
+use super::remark::Remarks;
+use super::transaction::{Committed, Keeping, Transaction, TransactionError};
+use super::{
+    Difference, Error, Failed, Machine, confirm, describe, flows, note_v6, remove, waiting, warn,
+    watchdog,
+};
+use crate::flow::Flow;
+use crate::host::lock::{self, Lock};
+use crate::host::namespace::uptime_secs;
+use crate::host::survey::resolved;
+use crate::line::Line;
+use crate::net::Family;
+use crate::per_family::{PerFamily, changes};
+use crate::plan::jumps_from;
+use crate::ruleset::{Policy, Ruleset};
+use crate::spec::ForwardSet;
+
+/// What is to be loaded, and how.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub set: &'a ForwardSet,
+    pub spec: &'a KeptSpec,
+    /// Only look what would change.
+    pub dry_run: bool,
+    /// Undo the change after so many seconds unless it is confirmed.
+    pub confirm_secs: Option<u64>,
+    /// End the connections that still lead to where no forward leads any more.
+    pub flush_stale: bool,
+    /// Try the change in an empty network namespace first.
+    pub trial: bool,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    /// What there is to say before the result.
+    pub remarks: Remarks,
+    pub outcome: Outcome,
+    /// What there is to say behind it.
+    pub after: Remarks,
+    /// Whether connections that were to be ended are alive; in a dry run, whether some would be ended.
+    pub flows_left: bool,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    /// The plan is loaded already.
+    Unchanged,
+    /// A dry run found this.
+    Would(Difference),
+    Made {
+        difference: Difference,
+        /// The change, if it waits for its confirmation.
+        pending: Option<Box<Pending>>,
+    },
+}
+
+/// Loads the plan, as far as it is not loaded. `ahead` is what was begun before the spec was known.
+///
+/// # Errors
+/// When it is refused, or did not take; what nvactl owns is then as it was before, unless the error
+/// [is uncertain](Error::is_uncertain).
+pub fn apply(
+    request: &Request<'_>,
+    machine: &Machine,
+    ahead: Option<Ahead>,
+) -> Result<Report, Failed> {
+    let mut remarks = Remarks::default();
+    for notice in &machine.state.notices {
+        remarks.warn(notice);
+    }
+    match run(request, machine, ahead, &mut remarks) {
+        Ok((outcome, after, flows_left)) => Ok(Report {
+            remarks,
+            outcome,
+            after,
+            flows_left,
+        }),
+        Err(error) => Err(Failed::new(error, remarks)),
+    }
+}
+
+fn run(
+    request: &Request<'_>,
+    machine: &Machine,
+    ahead: Option<Ahead>,
+    remarks: &mut Remarks,
+) -> Result<(Outcome, Remarks, bool), Error> {
+    let Request { set, .. } = request;
+    let Machine {
+        state, iptables, ..
+    } = machine;
+    let (lock, rules) = match ahead {
+        Some(Ahead(lock, rules)) => (lock, Some(rules)),
+        None => (
+            lock::take(&state.lock_file(), machine.lock_wait_secs)?,
+            None,
+        ),
+    };
+    confirm::refuse_while_pending(state)?;
+    if !request.dry_run {
+        machine.clear_leftovers();
+    }
+    // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.
+    let families = families(Some(set), Some(state));
+    let rules = match rules.filter(|rules| rules.families() == families) {
+        Some(rules) => rules,
+        None => iptables.start_listing(families)?,
+    };
+    let mut found = look(rules, iptables, set, request.flush_stale)?;
+    warn_of_unread_v6(found.unread_v6.take(), remarks);
+    let live = found.before.map(|_, (live, _)| live);
+    let changes = changes(&live, &found.want);
+    let interrupted = if request.dry_run {
+        super::name_interrupted(state, &live).map(|remark| remarks.0.extend(remark))
+    } else {
+        resume(state, &live, remarks)
+    };
+    interrupted?;
+    say_before(request, machine, &found, remarks)?;
+    let outdated = flows::outdated(&found.flows, set, state, &live)?;
+    let mut after = Remarks::default();
+    if request.dry_run {
+        remarks
+            .0
+            .extend(flows::would_end(&outdated, request.flush_stale));
+        let would_end = request.flush_stale && !outdated.is_empty();
+        let outcome = if changes.is_empty() {
+            Outcome::Unchanged
+        } else {
+            Outcome::Would(Difference::from_spec(&changes, &live, set))
+        };
+        return Ok((outcome, after, would_end));
+    }
+    if changes.is_empty() {
+        note_v6(state, live.v6);
+        drop(lock);
+        let ended = flows::end(&outdated, request.flush_stale);
+        after.0.extend(ended.remark);
+        return Ok((Outcome::Unchanged, after, ended.failed));
+    }
+    let difference = Difference::from_spec(&changes, &live, set);
+    let (pending, mut after) = commit(request, machine, &lock, &found, &difference)?;
+    drop(lock);
+    if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
+        say_v6_went(before, &mut after);
+    }
+    let mut flows_left = false;
+    if pending.is_none() {
+        // The rules are loaded by now: what fails is no reason to say that nothing has changed.
+        let ended = end_outdated(request, machine, &live);
+        let ended = ended.unwrap_or_else(|error| flows::Ended::failed(&error));
+        after.0.extend(ended.remark);
+        flows_left = ended.failed;
+    }
+    let outcome = Outcome::Made {
+        difference,
+        pending,
+    };
+    Ok((outcome, after, flows_left))
+}
+
+/// Makes the change, and returns it if it waits for its confirmation.
+fn commit(
+    request: &Request<'_>,
+    machine: &Machine,
+    lock: &Lock,
+    found: &Found,
+    difference: &Difference,
+) -> Result<(Option<Box<Pending>>, Remarks), Error> {
+    let live = found.before.map(|_, (live, _)| live);
+    let about = About {
+        spec: Some(request.spec.clone()),
+        forwards: difference.forwards.clone(),
+        back_before: None,
+    };
+    let action = format!("apply {}", request.spec.name);
+    let change = Change::new(&machine.state, action, &live, &found.want, about);
+    let transaction = Transaction {
+        state: &machine.state,
+        lock,
+        iptables: &machine.iptables,
+        before: &found.before,
+        want: &found.want,
+        change: &change,
+        keeping: Keeping::Required,
+        trial: request.trial,
+    };
+    let mut after = Remarks::default();
+    let (committed, pending) = match request.confirm_secs {
+        Some(seconds) => {
+            let (committed, pending) = commit_guarded(&transaction, seconds, request, &mut after)?;
+            (committed, Some(Box::new(pending)))
+        }
+        None => (transaction.commit()?, None),
+    };
+    say_of_jumps(&committed, &found.want, &mut after);
+    Ok((pending, after))
+}
+
+fn say_before(
+    request: &Request<'_>,
+    machine: &Machine,
+    found: &Found,
+    remarks: &mut Remarks,
+) -> Result<(), Error> {
+    let Request { set, .. } = request;
+    let live = found.before.map(|_, (live, _)| live);
+    let changes = changes(&live, &found.want);
+    warn::policy(&changes, remarks);
+    for warning in &found.surroundings.warnings {
+        remarks.warn(warning);
+    }
+    warn::layout(&live, &found.want, remarks);
+    for (family, live) in live.iter() {
+        warn::reference(live, remarks);
+        warn::rivals(family, live, &set.of(family), remarks);
+    }
+    let around = &found.surroundings;
+    warn::marks(&live, &found.want, around, &machine.iptables, remarks);
+    for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
+        if matches!(changes.forward_policy(), Some((_, Policy::Drop))) {
+            flows::warn_of_cut(family, &found.flows, live, set, remarks);
+        }
+    }
+    warn::sysctl(set, remarks)?;
+    Ok(())
+}
+
+/// Names the rules that somebody keeps putting before nvactl's jumps.
+fn say_of_jumps(committed: &Committed, want: &PerFamily<Ruleset>, after: &mut Remarks) {
+    let Some(overtaken) = committed.overtaken.as_ref().filter(|_| committed.behind) else {
+        return;
+    };
+    for (_, (found, want)) in overtaken.as_ref().zip(want.as_ref()).iter() {
+        for (table, name, chain) in found
+            .chains()
+            .filter(|(table, name, _)| jumps_from(*table, name))
+        {
+            let jump = want
+                .chain(table, name)
+                .and_then(|chain| chain.rules.first());
+            let before = chain.rules.iter().take_while(|rule| Some(*rule) != jump);
+            let before: Vec<String> = before
+                .map(|rule| Line::Append(name, rule).to_string())
+                .collect();
+            after.warn_of_rules(before.iter().map(|line| {
+                format!("a rule keeps coming before nvactl's jump, and sees packets first: {table}: {line}")
+            }));
+        }
+    }
+}
+
+/// Looks once more, since connections may have been made while the rules were being loaded.
+fn end_outdated(
+    request: &Request<'_>,
+    machine: &Machine,
+    before: &PerFamily<&Ruleset>,
+) -> Result<flows::Ended, Error> {
+    let Request {
+        set, flush_stale, ..
+    } = request;
+    let flows = flows::read(before.families(), *flush_stale)?;
+    // Those of a family whose rules are all gone end by themselves.
+    let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
+    let outdated = flows::outdated(&flows, set, &machine.state, before)?;
+    let outdated: Vec<&Flow> = outdated
+        .into_iter()
+        .filter(|flow| *flush_stale || !ends(flow))
+        .collect();
+    Ok(flows::end(&outdated, *flush_stale))
+}
+
+/// Says what is to be known where a spec has no IPv6 forward any more.
+fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
+    if before.forward_policy() == Policy::Drop {
+        remove::say_policy_stays(Family::V6, after);
+    }
+    if before.chains().any(|(_, name, _)| name.is_own()) {
+        remove::say_connections_end(after);
+    }
+    remove::warn_of_rules_file(Family::V6, after);
+}
+
+/// Makes a change that a watchdog undoes unless it is confirmed.
+fn commit_guarded(
+    transaction: &Transaction<'_>,
+    seconds: u64,
+    request: &Request<'_>,
+    after: &mut Remarks,
+) -> Result<(Committed, Pending), Error> {
+    let state = transaction.state;
+    let mut pending = Pending::new(
+        transaction.change.clone(),
+        transaction.want,
+        resolved(transaction.iptables, transaction.want.families()),
+        seconds,
+    )?;
+    pending.flush_stale = request.flush_stale;
+    watchdog::guard(state, &pending, seconds)?;
+    let committed = match transaction.commit() {
+        Ok(committed) => committed,
+        Err(error) => {
+            // What was to be undone never came, or has been undone already; but if nobody knows what
+            // is loaded, the watchdog may still bring the old rules back.
+            if !matches!(error, TransactionError::Uncertain { .. }) {
+                waiting::settle(state, &pending, Decision::NotMade)?;
+            }
+            return Err(error.into());
+        }
+    };
+    // The time runs from here: loading may have taken some of it.
+    let anew = Pending {
+        deadline: uptime_secs() + seconds,
+        made: true,
+        ..pending.clone()
+    };
+    match state.set_pending(&anew) {
+        Ok(()) => Ok((committed, anew)),
+        Err(error) => {
+            after.warn(format_args!(
+                "that the change is made cannot be recorded, so it cannot be confirmed: {}",
+                describe(&error.into())
+            ));
+            Ok((committed, pending))
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Why an operation ended without its report.
+
+use std::error::Error as _;
+use std::fmt;
+
+use thiserror::Error;
+
+use super::refusal::Refusal;
+use super::remark::Remarks;
+use super::state::StateError;
+use super::transaction::TransactionError;
+use crate::host::conntrack::ConntrackError;
+use crate::host::detached::DetachedError;
+use crate::host::file::FileError;
+use crate::host::iptables::IptablesError;
+use crate::host::lock::LockError;
+use crate::host::survey::SurveyError;
+use crate::host::sysctl::SysctlError;
+use crate::parse::ParseError;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Watchdog(#[from] DetachedError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the state that was kept is damaged")]
+    Damaged(#[from] ParseError),
+}
+
+impl Error {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Refusal(error) => error.hint(),
+            Error::State(error) => error.hint(),
+            Error::Iptables(error) => error.hint(),
+            Error::Transaction(error) => error.hint(),
+            Error::Survey(error) => Some(error.hint()),
+            Error::Conntrack(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Whether the machine may not be as it was.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Error::Transaction(TransactionError::Uncertain { .. }))
+    }
+}
+
+/// An operation that ended without its report, and what it had to say until then.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: Box<Error>,
+    pub remarks: Remarks,
+}
+
+impl Failed {
+    pub(super) fn new(error: Error, remarks: Remarks) -> Self {
+        Self {
+            error: Box::new(error),
+            remarks,
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Joins an error and what caused it.
+#[must_use]
+pub fn describe(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}

@@ -1,0 +1,169 @@
+//! The history: what it says of a change, and which change a rollback undoes.
+
+use super::records::{Change, KeptSpec, Moved, Owned, VERSION};
+use super::state::{State, StateError, seconds_now};
+use crate::diff;
+use crate::per_family::PerFamily;
+use crate::ruleset::Ruleset;
+
+/// What the history says of a change, beside what was loaded before it.
+#[derive(Debug, Default)]
+pub struct About {
+    /// The spec whose plan is loaded then.
+    pub spec: Option<KeptSpec>,
+    pub forwards: Moved,
+    /// For a rollback, the number of the change before which it leads.
+    pub back_before: Option<u64>,
+}
+
+impl Change {
+    /// A change that is about to be made.
+    #[must_use]
+    pub fn new(
+        state: &State,
+        action: String,
+        live: &PerFamily<&Ruleset>,
+        want: &PerFamily<Ruleset>,
+        about: About,
+    ) -> Self {
+        let owned = live.zip(want.as_ref());
+        let owned = owned.map(|_, (before, want)| Owned {
+            rules: diff::own(before).to_string(),
+            sets_policy: diff::sets_policy(want),
+        });
+        Self {
+            version: VERSION,
+            time: seconds_now(),
+            namespace: state.namespace().to_owned(),
+            action,
+            v4: owned.v4,
+            v6: owned.v6,
+            spec: about.spec,
+            forwards: about.forwards,
+            back_before: about.back_before,
+            undone: None,
+        }
+    }
+}
+
+/// Returns the number of the change that a rollback without a number undoes, or `None` where there is
+/// none left: the newest that has not been undone. A rollback is no such change: behind it, it is the
+/// one before that which it has undone.
+#[must_use]
+pub fn next_to_undo(changes: &[(u64, Change)]) -> Option<u64> {
+    let mut below = u64::MAX;
+    for (number, change) in changes {
+        if *number >= below || change.undone.is_some() {
+            continue;
+        }
+        match change.back_before {
+            Some(before) => below = before,
+            None => return Some(*number),
+        }
+    }
+    None
+}
+
+/// Returns the spec whose plan was loaded last, if its text was kept and it was not taken out since.
+///
+/// # Errors
+/// When the history cannot be read.
+pub fn last_spec(state: &State) -> Result<Option<KeptSpec>, StateError> {
+    for number in state.numbers()?.into_iter().rev() {
+        if let Some(change) = state.change(number)?
+            && change.undone.is_none()
+        {
+            return Ok(change.spec);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::{Decision, Undone};
+    use super::*;
+
+    /// Changes by number, each with the change before which it leads if it is a rollback, and whether
+    /// it was undone; the newest first.
+    fn changes(all: &[(u64, Option<u64>, bool)]) -> Vec<(u64, Change)> {
+        let change = |(number, back_before, undone): &(u64, Option<u64>, bool)| {
+            let change = Change {
+                version: VERSION,
+                time: 0,
+                namespace: String::new(),
+                action: String::new(),
+                v4: Owned {
+                    rules: String::new(),
+                    sets_policy: true,
+                },
+                v6: None,
+                spec: None,
+                forwards: Moved::default(),
+                back_before: *back_before,
+                undone: undone.then_some(Undone {
+                    time: 0,
+                    why: Decision::TimedOut,
+                }),
+            };
+            (*number, change)
+        };
+        all.iter().rev().map(change).collect()
+    }
+
+    #[test]
+    fn each_rollback_goes_a_step_further_back() {
+        for (history, undoes) in [
+            (&[][..], None),
+            (&[(1, None, false), (2, None, false)], Some(2)),
+            // Undone once, it is not undone again.
+            (&[(1, None, false), (2, None, true)], Some(1)),
+            // One rollback, two, and one further than there is.
+            (
+                &[(1, None, false), (2, None, false), (3, Some(2), false)],
+                Some(1),
+            ),
+            (
+                &[
+                    (1, None, false),
+                    (2, None, false),
+                    (3, Some(2), false),
+                    (4, Some(1), false),
+                ],
+                None,
+            ),
+            // A change behind a rollback is undone first, then the one before the undone one.
+            (
+                &[
+                    (1, None, false),
+                    (2, None, false),
+                    (3, Some(2), false),
+                    (4, None, false),
+                ],
+                Some(4),
+            ),
+            (
+                &[
+                    (1, None, false),
+                    (2, None, false),
+                    (3, Some(2), false),
+                    (4, None, false),
+                    (5, Some(4), false),
+                ],
+                Some(1),
+            ),
+            // Two at once by number.
+            (
+                &[
+                    (1, None, false),
+                    (2, None, false),
+                    (3, None, false),
+                    (4, Some(2), false),
+                ],
+                Some(1),
+            ),
+        ] {
+            assert_eq!(next_to_undo(&changes(history)), undoes, "{history:?}");
+        }
+    }
+}

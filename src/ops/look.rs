@@ -1,0 +1,219 @@
+//! What an operation must know of the machine, asked all at once: to read the rules takes longest of what
+//! comes before a change, and nothing of the rest needs to know them.
+
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
+
+use super::records::Begun;
+use super::remark::{Remark, Remarks};
+use super::state::State;
+use super::step::{Interrupted, interrupted};
+use super::transaction::owned_digest;
+use super::{Error, confirm, describe, flows};
+use crate::counters::Counters;
+use crate::flow::Flow;
+use crate::host::conntrack::ConntrackError;
+use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
+use crate::host::lock::{self, Lock};
+use crate::host::persistence;
+use crate::host::survey::{Surroundings, SurveyError, may_have_own_v6, survey};
+use crate::net::Family;
+use crate::per_family::{Families, PerFamily, planned};
+use crate::ruleset::Ruleset;
+use crate::spec::ForwardSet;
+
+/// Returns the families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may
+/// be there from a time when it had.
+#[must_use]
+pub fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
+    let wanted = set.is_some_and(|set| set.has(Family::V6));
+    let recorded = || state.is_some_and(State::may_hold_v6);
+    // Where nothing is recorded, as behind a change of kernels, the machine itself may know.
+    let found = || state.is_none_or(State::is_new) && may_have_own_v6();
+    let kept = || persistence::mentions_own(Family::V6);
+    Families::with_v6(wanted || recorded() || kept() || found())
+}
+
+/// The lock, and the rules as they are being read.
+#[derive(Debug)]
+pub struct Ahead(pub(super) Lock, pub(super) Listing);
+
+impl Ahead {
+    /// Takes the lock and begins to read the rules before the spec is known, if for that nothing has to
+    /// be made and nobody to be waited for.
+    #[must_use]
+    pub fn start(state: &State, iptables: &Iptables) -> Option<Self> {
+        let lock = lock::take_if_free(&state.lock_file())?;
+        // Whoever undoes a change is not to wait for what will be refused.
+        confirm::refuse_while_pending(state).ok()?;
+        let listing = iptables.start_listing(families(None, Some(state))).ok()?;
+        Some(Self(lock, listing))
+    }
+}
+
+/// The rules of the families that could be read, and why IPv6's could not.
+pub type Readable<T> = (PerFamily<T>, Option<IptablesError>);
+
+/// Reads the rules of these families. IPv6 is left out where it cannot be read and `needs_v6` does not
+/// say that it must be: a machine whose IPv6 has been switched off still forwards IPv4.
+pub fn read(
+    iptables: &Iptables,
+    families: Families,
+    needs_v6: bool,
+) -> Result<Readable<Live>, IptablesError> {
+    iptables.start_listing(families)?.finish_readable(needs_v6)
+}
+
+/// Says that IPv6 was left out.
+pub fn warn_of_unread_v6(unread: Option<IptablesError>, remarks: &mut Remarks) {
+    if let Some(error) = unread {
+        remarks.warn(format_args!(
+            "IPv6 rules cannot be read, so they stay as they are; IPv4 goes on without them: {}",
+            describe(&error.into())
+        ));
+    }
+}
+
+/// What is here and what is wanted.
+pub struct Found {
+    pub before: PerFamily<(Ruleset, Counters)>,
+    /// Why IPv6, where it is not needed, is left out.
+    pub unread_v6: Option<IptablesError>,
+    pub want: PerFamily<Ruleset>,
+    pub surroundings: Surroundings,
+    pub flows: Vec<Flow>,
+}
+
+type Around = (
+    Result<Surroundings, SurveyError>,
+    Result<Vec<Flow>, ConntrackError>,
+);
+
+/// Plans and looks around while the rules are being read.
+pub fn look(
+    listing: Listing,
+    iptables: &Iptables,
+    set: &ForwardSet,
+    flush_stale: bool,
+) -> Result<Found, Error> {
+    let families = listing.families();
+    let plan = || planned(set, families);
+    let around = || -> Around {
+        let surroundings = survey(iptables, families);
+        (surroundings, flows::read(families, flush_stale))
+    };
+    thread::scope(|scope| {
+        // Where there is no thread to be had, it is done afterwards.
+        let planning = thread::Builder::new().spawn_scoped(scope, plan).ok();
+        let looking = thread::Builder::new().spawn_scoped(scope, around).ok();
+        let before = listing.finish_readable(set.has(Family::V6));
+        let (surroundings, flows) = looking.map_or_else(around, joined);
+        let mut want = planning.map_or_else(plan, joined);
+        let (before, unread_v6) = before?;
+        if before.v6.is_none() {
+            want.v6 = None;
+        }
+        let counted = |live: Live| (live.ruleset, live.counters);
+        Ok(Found {
+            before: PerFamily {
+                v4: counted(before.v4),
+                v6: before.v6.map(counted),
+            },
+            unread_v6,
+            want,
+            surroundings: surroundings?,
+            flows: flows?,
+        })
+    })
+}
+
+/// What a thread has brought; a panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// What is known of a change whose maker was killed.
+struct Killed {
+    begun: Begun,
+    what: Interrupted,
+}
+
+/// Finds out what became of a change that was begun and not ended.
+fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, Error> {
+    let Some(begun) = state.begun()? else {
+        return Ok(None);
+    };
+    let change = begun
+        .number
+        .map(|number| state.change(number))
+        .transpose()?;
+    let Some(change) = change.flatten() else {
+        return Ok(None);
+    };
+    let each: Vec<(bool, bool)> = live
+        .zip(begun.wanted())
+        .zip(change.owned())
+        .values()
+        .map(|((live, want), before)| {
+            let now = owned_digest(live, before.sets_policy);
+            let old = before
+                .ruleset()
+                .map(|old| owned_digest(&old, before.sets_policy));
+            (old.is_ok_and(|old| old == now), **want == now)
+        })
+        .collect();
+    let what = interrupted(&each);
+    Ok(Some(Killed { begun, what }))
+}
+
+/// Names a change whose maker was killed half-way, for whoever reads the rules.
+///
+/// # Errors
+/// When its records cannot be read.
+pub fn name_interrupted(
+    state: &State,
+    live: &PerFamily<&Ruleset>,
+) -> Result<Option<Remark>, Error> {
+    let killed = killed(state, live)?;
+    Ok(killed.and_then(|killed| {
+        let action = &killed.begun.action;
+        let text = match killed.what {
+            Interrupted::Half => format!(
+                "{action} was killed between the families: IPv4 and IPv6 do not have the rules of the \
+                 same spec; the next apply, rollback or remove makes them whole"
+            ),
+            Interrupted::Unknown => format!(
+                "{action} was killed before its rules were verified, and what is loaded is neither what \
+                 was before it nor what it was to load"
+            ),
+            Interrupted::NeverMade | Interrupted::Made => return None,
+        };
+        Some(Remark::Warning(text))
+    }))
+}
+
+/// Clears up behind a change whose maker was killed: one that was never made goes from the history. To be
+/// asked under the lock.
+pub fn resume(
+    state: &State,
+    live: &PerFamily<&Ruleset>,
+    remarks: &mut Remarks,
+) -> Result<(), Error> {
+    let Some(Killed { begun, what }) = killed(state, live)? else {
+        return Ok(());
+    };
+    match what {
+        Interrupted::NeverMade => {
+            if let Some(number) = begun.number {
+                state.forget(number)?;
+            }
+            state.clear_begun()?;
+        }
+        Interrupted::Made => state.clear_begun()?,
+        // The next change that is made whole ends it.
+        Interrupted::Half | Interrupted::Unknown => {
+            remarks.0.extend(name_interrupted(state, live)?);
+        }
+    }
+    Ok(())
+}

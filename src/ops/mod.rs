@@ -1,0 +1,189 @@
+//! The operations that change the machine: each takes a request and returns a report. They print
+//! nothing; `commands` turns reports into text.
+//!
+//! ```text
+//! records ◀─ state ◀─ waiting ◀─ watchdog        the folder, and what waits in it
+//!    step ◀─ transaction ◀───────┘               one change, all of it or nothing
+//!            apply, rollback, remove, persist, confirm
+//! ```
+
+pub mod apply;
+pub mod confirm;
+mod error;
+pub mod flows;
+pub mod history;
+mod look;
+pub mod persist;
+pub mod records;
+mod refusal;
+mod remark;
+pub mod remove;
+pub mod rollback;
+pub mod state;
+mod step;
+mod transaction;
+pub mod waiting;
+mod warn;
+mod watchdog;
+
+pub use error::{Error, Failed, describe};
+pub use look::{Ahead, families, name_interrupted};
+pub use refusal::Refusal;
+pub use remark::{Remark, Remarks};
+pub use transaction::TransactionError;
+pub use watchdog::watch;
+
+use std::collections::BTreeMap;
+
+use tracing::debug;
+
+use crate::compare::{Comparison, ForwardLine, compare_family, merged};
+use crate::diff::Changes;
+use crate::host::iptables::Iptables;
+use crate::host::lock::{self, Lock};
+use crate::host::persistence;
+use crate::net::Family;
+use crate::per_family::PerFamily;
+use crate::ruleset::Ruleset;
+use crate::spec::{Forward, ForwardSet};
+use crate::unplan::unplan;
+use records::Moved;
+use state::State;
+
+/// The machine that an operation changes.
+#[derive(Debug)]
+pub struct Machine {
+    pub state: State,
+    pub iptables: Iptables,
+    /// How long another nvactl is waited for, in seconds.
+    pub lock_wait_secs: u64,
+}
+
+impl Machine {
+    /// Takes the lock, for a change that may be made now, and clears what a nvactl that was killed has
+    /// left half written.
+    fn begin(&self) -> Result<Lock, Error> {
+        let lock = lock::take(&self.state.lock_file(), self.lock_wait_secs)?;
+        confirm::refuse_while_pending(&self.state)?;
+        self.clear_leftovers();
+        Ok(lock)
+    }
+
+    fn clear_leftovers(&self) {
+        if let Err(error) = self.state.clear_leftovers() {
+            debug!(
+                error = describe(&error.into()),
+                "files that are half written stay"
+            );
+        }
+    }
+}
+
+/// What separates the loaded rules from those that are wanted.
+#[derive(Debug)]
+pub struct Difference {
+    /// The forwards that come, go and change.
+    pub forwards: Moved,
+    /// What else there is to say of a difference from a spec.
+    pub comparison: Option<Comparison>,
+    /// The lines of iptables-save that come and go.
+    pub lines: String,
+    /// How many rules come.
+    pub added: usize,
+    /// How many rules go.
+    pub removed: usize,
+}
+
+impl Difference {
+    /// Tells the loaded rules from those of a spec.
+    fn from_spec(
+        changes: &PerFamily<Changes<'_>>,
+        live: &PerFamily<&Ruleset>,
+        set: &ForwardSet,
+    ) -> Self {
+        let each = live
+            .iter()
+            .map(|(family, live)| compare_family(live, set, family));
+        let comparison = merged(each.collect::<Vec<_>>());
+        let lines = |lines: &[ForwardLine]| names(lines.iter().map(|one| &one.name));
+        let forwards = Moved {
+            added: lines(&comparison.added),
+            removed: lines(&comparison.removed),
+            changed: names(comparison.changed.iter().map(|one| &one.name)),
+        };
+        Self::new(changes, forwards, Some(comparison))
+    }
+
+    /// Tells the loaded rules from others, which need not be a spec's.
+    fn from_rules(
+        changes: &PerFamily<Changes<'_>>,
+        live: &PerFamily<&Ruleset>,
+        want: &PerFamily<Ruleset>,
+    ) -> Self {
+        let held = |rules: &PerFamily<&Ruleset>| -> Vec<Forward> {
+            let sets = rules.values().filter_map(|rules| unplan(rules));
+            sets.flat_map(|set| set.forwards).collect()
+        };
+        let (old, new) = (held(live), held(&want.as_ref()));
+        Self::new(changes, moved(&old, &new), None)
+    }
+
+    fn new(
+        changes: &PerFamily<Changes<'_>>,
+        forwards: Moved,
+        comparison: Option<Comparison>,
+    ) -> Self {
+        let (added, removed) = changes.rule_counts();
+        Self {
+            forwards,
+            comparison,
+            lines: changes.report(),
+            added,
+            removed,
+        }
+    }
+}
+
+/// Names, each once: a forward of two protocols is two.
+fn names<'n>(names: impl Iterator<Item = &'n String>) -> Vec<String> {
+    let mut names: Vec<String> = names.cloned().collect();
+    names.dedup();
+    names
+}
+
+/// Tells two lists of forwards apart.
+fn moved(old: &[Forward], new: &[Forward]) -> Moved {
+    let key = |forward: &Forward| (forward.name.clone(), forward.protocol, forward.family());
+    let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
+        let each = forwards.iter().map(|one| (key(one), one.clone()));
+        each.collect()
+    };
+    let (old, new) = (by_key(old), by_key(new));
+    let mut moved = Moved::default();
+    for (key, forward) in &new {
+        let name = key.0.as_str().to_owned();
+        match old.get(key) {
+            None => moved.added.push(name),
+            Some(before) if before != forward => moved.changed.push(name),
+            Some(_) => {}
+        }
+    }
+    let gone = old.keys().filter(|key| !new.contains_key(key));
+    moved.removed = gone.map(|key| key.0.as_str().to_owned()).collect();
+    for names in [&mut moved.added, &mut moved.removed, &mut moved.changed] {
+        names.dedup();
+    }
+    moved
+}
+
+/// Remembers whether nvactl's IPv6 rules are here or come back at boot, by what is known of those
+/// that run; nothing is known where IPv6 was not looked at. Should that fail, they are looked for
+/// once more than needed.
+fn note_v6(state: &State, rules: Option<&Ruleset>) {
+    let Some(rules) = rules else { return };
+    let loaded = rules.chains().any(|(_, name, _)| name.is_own());
+    let may = loaded || persistence::holds_own(Family::V6).unwrap_or(true);
+    if let Err(error) = state.set_may_hold_v6(may) {
+        debug!(%error, "whether there are IPv6 rules is not recorded");
+    }
+}

@@ -1,0 +1,259 @@
+//! Writing the live rules into the files that are loaded at boot.
+
+use std::path::{Path, PathBuf};
+
+use super::look::{families, read, resume, warn_of_unread_v6};
+use super::remark::Remarks;
+use super::{Error, Failed, Machine, Refusal, note_v6};
+use crate::diff;
+use crate::foreign;
+use crate::host::file::{self, FileError};
+use crate::host::iptables::Live;
+use crate::host::persistence::{self, AtBoot};
+use crate::net::Family;
+use crate::parse;
+use crate::per_family::{PerFamily, changes, planned};
+use crate::ruleset::{ChainName, Policy, TableName};
+use crate::spec::ForwardSet;
+use crate::splice;
+
+/// What is to be written where.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Refuse unless the live rules are this spec's plan.
+    pub only_if: Option<Expected<'a>>,
+    /// Keep only this family's rules.
+    pub family: Option<Family>,
+    /// Another file than the one that is loaded at boot.
+    pub output: Option<&'a Path>,
+    /// Put only nvactl's rules into the file.
+    pub own: bool,
+}
+
+/// A spec that is to be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    pub set: &'a ForwardSet,
+    /// As messages name it.
+    pub name: &'a str,
+    /// As a command line names it.
+    pub argument: &'a str,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    pub remarks: Remarks,
+    /// The files that were written, and whether they will be loaded at boot, if they are the usual ones.
+    pub written: Vec<Written>,
+    /// The files that could not be written behind the first.
+    pub failed: Vec<FileError>,
+}
+
+#[derive(Debug)]
+pub struct Written {
+    pub path: PathBuf,
+    pub at_boot: Option<AtBoot>,
+}
+
+/// Writes the rules files, each replaced as a whole; the old one is kept beside it.
+///
+/// # Errors
+/// When the live rules are not the spec's, or a file must not or cannot be replaced; then none is.
+pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Failed> {
+    let mut remarks = Remarks::default();
+    for notice in &machine.state.notices {
+        remarks.warn(notice);
+    }
+    match run(request, machine, &mut remarks) {
+        Ok((written, failed)) => Ok(Report {
+            remarks,
+            written,
+            failed,
+        }),
+        Err(error) => Err(Failed::new(error, remarks)),
+    }
+}
+
+fn run(
+    request: &Request<'_>,
+    machine: &Machine,
+    remarks: &mut Remarks,
+) -> Result<(Vec<Written>, Vec<FileError>), Error> {
+    let Machine {
+        state, iptables, ..
+    } = machine;
+    let _lock = machine.begin()?;
+    let set = request.only_if.map(|expected| expected.set);
+    let families = families(set, Some(state));
+    let needs_v6 = request.family == Some(Family::V6) || set.is_some_and(|set| set.has(Family::V6));
+    let (live, unread) = read(iptables, families, needs_v6)?;
+    warn_of_unread_v6(unread, remarks);
+    resume(state, &live.map(|_, live| &live.ruleset), remarks)?;
+    if let Some(expected) = &request.only_if {
+        refuse_other(expected, &live)?;
+    }
+    let meant = meant(request, &live)?;
+    let files = meant
+        .into_iter()
+        .map(|(family, live)| File::new(family, live, request, remarks))
+        .collect::<Result<Vec<File>, Error>>()?;
+    // All of them, before the first is written.
+    for file in &files {
+        iptables.test(file.family, &file.new)?;
+    }
+    let (mut written, mut failed) = (Vec::new(), Vec::new());
+    for file in files {
+        match file.write(request.output.is_none()) {
+            Ok(()) => written.push(Written {
+                at_boot: request
+                    .output
+                    .is_none()
+                    .then(|| persistence::at_boot(file.family)),
+                path: file.path,
+            }),
+            Err(error) if written.is_empty() => return Err(error.into()),
+            Err(error) => failed.push(error),
+        }
+    }
+    note_v6(state, live.v6.as_ref().map(|live| &live.ruleset));
+    Ok((written, failed))
+}
+
+fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), Refusal> {
+    let rules = live.map(|_, live| &live.ruleset);
+    let want = planned(expected.set, live.families());
+    let changes = changes(&rules, &want);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::NotInSync {
+        name: expected.name.to_owned(),
+        argument: expected.argument.to_owned(),
+        changes: changes.report(),
+    })
+}
+
+/// The families whose rules are kept: IPv6 if there is anything of nvactl's, in the kernel or in the
+/// file.
+fn meant<'l>(
+    request: &Request<'_>,
+    live: &'l PerFamily<Live>,
+) -> Result<Vec<(Family, &'l Live)>, Error> {
+    let own = |live: &Live| live.ruleset.chains().any(|(_, name, _)| name.is_own());
+    let mut meant: Vec<(Family, &Live)> = Vec::new();
+    for (family, live) in live.iter() {
+        let concerns = family == Family::V4 || own(live) || persistence::holds_own(family)?;
+        if concerns && request.family.is_none_or(|only| only == family) {
+            meant.push((family, live));
+        }
+    }
+    match (meant.as_slice(), request.family, &request.output) {
+        ([_, _], _, Some(_)) => Err(Refusal::OneFileForTwo.into()),
+        ([], Some(family), _) => Err(Refusal::NothingOf { family }.into()),
+        _ => Ok(meant),
+    }
+}
+
+/// A file that is to be written.
+struct File {
+    family: Family,
+    path: PathBuf,
+    old: Option<Vec<u8>>,
+    new: Vec<u8>,
+}
+
+impl File {
+    fn new(
+        family: Family,
+        live: &Live,
+        request: &Request<'_>,
+        remarks: &mut Remarks,
+    ) -> Result<Self, Error> {
+        let usual = || PathBuf::from(persistence::rules_file(family));
+        let path = request.output.map_or_else(usual, Path::to_owned);
+        let old = file::read(&path)?;
+        let new = if request.own {
+            own_text(&path, old.as_deref(), live)?
+        } else {
+            refuse_emptiness(family, live, remarks)?;
+            warn_of_generated(live, remarks);
+            live.text.clone()
+        };
+        Ok(Self {
+            family,
+            path,
+            old,
+            new,
+        })
+    }
+
+    fn write(&self, make_folder: bool) -> Result<(), FileError> {
+        if make_folder {
+            // A machine without iptables-persistent has no such folder yet.
+            file::make_folder_of(&self.path)?;
+        }
+        if let Some(old) = self.old.as_ref().filter(|old| !same_rules(old, &self.new)) {
+            file::replace(&backup(&self.path), old, file::RULES_MODE)?;
+        }
+        file::replace(&self.path, &self.new, file::RULES_MODE)
+    }
+}
+
+/// An empty file loads without a complaint and leaves FORWARD at ACCEPT.
+fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Result<(), Refusal> {
+    if live.ruleset.tables.is_empty() {
+        return Err(Refusal::NothingToKeep { family });
+    }
+    if live.ruleset.chains().all(|(_, name, _)| !name.is_own()) {
+        let whose = match family {
+            Family::V4 => "no rules",
+            Family::V6 => "no IPv6 rules",
+        };
+        remarks.warn(format_args!(
+            "{whose} of nvactl's are loaded, so the file will hold none"
+        ));
+    }
+    Ok(())
+}
+
+/// The file with nvactl's part exchanged for what is live.
+fn own_text(path: &Path, old: Option<&[u8]>, live: &Live) -> Result<Vec<u8>, Refusal> {
+    let mut own = diff::own(&live.ruleset);
+    // Only a policy that drops can be nvactl's, and only beside its rules.
+    let forward = own.chain_mut(TableName::Filter, ChainName::Forward);
+    if live.ruleset.forward_policy() != Policy::Drop || forward.rules.is_empty() {
+        forward.policy = None;
+    }
+    let file = || path.display().to_string();
+    let old = str::from_utf8(old.unwrap_or_default()).map_err(|error| Refusal::Uneditable {
+        file: file(),
+        reason: error.to_string(),
+    })?;
+    let text = splice::splice(old, &own).map_err(|error| Refusal::Uneditable {
+        file: file(),
+        reason: error.to_string(),
+    })?;
+    Ok(text.into_bytes())
+}
+
+fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
+    for (program, chain) in foreign::generated(&live.ruleset) {
+        remarks.warn(format_args!(
+            "{program} makes its rules anew at each start (chain {chain}), and would find those of \
+             the file beside them; `--own` leaves them out"
+        ));
+    }
+}
+
+/// Whether two texts differ in nothing but the times and counters that iptables-save puts in: then
+/// the backup that is there is worth more than the file.
+fn same_rules(old: &[u8], new: &[u8]) -> bool {
+    let read = |bytes| parse::parse(&String::from_utf8_lossy(bytes));
+    old == new || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
+}
+
+fn backup(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".bak");
+    PathBuf::from(name)
+}

@@ -1,0 +1,82 @@
+//! What an operation will not do, and why.
+
+use thiserror::Error;
+
+use crate::net::Family;
+use crate::token::shell_word;
+
+#[derive(Debug, Error)]
+pub enum Refusal {
+    #[error("a foreign rule leads to one of nvactl's chains, which therefore cannot go: {line}")]
+    StillReferenced { line: String, removal: String },
+    #[error("the live rules are not what `{name}` says:\n{changes}")]
+    NotInSync {
+        name: String,
+        /// The spec as a command line names it.
+        argument: String,
+        changes: String,
+    },
+    #[error("the change {number} is not kept; {}", those_kept(.kept))]
+    NoSuchChange { number: u64, kept: Vec<u64> },
+    #[error("there is no change to go back behind")]
+    NothingToUndo,
+    #[error(
+        "nothing is waiting for a confirmation: it has been given, or came too late and the change is undone"
+    )]
+    NothingPending,
+    #[error("the pending change was not fully applied and cannot be confirmed")]
+    NotMade,
+    #[error("{told}")]
+    Pending { told: String, overdue: bool },
+    #[error(
+        "the record of a change that waits for its confirmation says nothing to this nvactl: {why}"
+    )]
+    UnreadablePending { why: String },
+    #[error(
+        "no {family} rules are loaded, and a file without any would let everything through at boot"
+    )]
+    NothingToKeep { family: Family },
+    #[error("there are rules of both families to be kept, and one file takes those of one")]
+    OneFileForTwo,
+    #[error("nothing of nvactl's {family} rules is loaded or kept")]
+    NothingOf { family: Family },
+    #[error("`{file}` cannot be edited: {reason}")]
+    Uneditable { file: String, reason: String },
+}
+
+/// The numbers of the changes that are kept, in words.
+fn those_kept(numbers: &[u64]) -> String {
+    match numbers {
+        [] => "none is".to_owned(),
+        [one] => format!("only {one} is"),
+        [first, .., last] => format!("{first} to {last} are"),
+    }
+}
+
+impl Refusal {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Refusal::Pending { overdue: false, .. } => Some("sudo nvactl confirm".to_owned()),
+            Refusal::NotMade | Refusal::Pending { .. } | Refusal::UnreadablePending { .. } => {
+                Some("sudo nvactl confirm --cancel".to_owned())
+            }
+            Refusal::NothingPending | Refusal::NoSuchChange { .. } | Refusal::NothingToUndo => {
+                Some("sudo nvactl history".to_owned())
+            }
+            Refusal::Uneditable { file, .. } => Some(format!(
+                "mend it, or write the live rules whole: sudo nvactl persist --output {}",
+                shell_word(file)
+            )),
+            Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
+            Refusal::NotInSync { argument, .. } => {
+                Some(format!("sudo nvactl apply {}", shell_word(argument)))
+            }
+            Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
+                Some("sudo nvactl apply forward.yaml".to_owned())
+            }
+            Refusal::OneFileForTwo => Some("say which: --family v4, or --family v6".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Taking out what nvactl owns.
+
+use super::apply::Outcome;
+use super::history::About;
+use super::look::{resume, warn_of_unread_v6};
+use super::records::Change;
+use super::remark::Remarks;
+use super::transaction::{Keeping, Transaction};
+use super::warn::policy_name;
+use super::{Difference, Error, Failed, Machine, Refusal, describe, note_v6};
+use crate::foreign;
+use crate::host::persistence;
+use crate::line::Line;
+use crate::net::Family;
+use crate::per_family::{PerFamily, changes};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Only look what would change.
+    pub dry_run: bool,
+    /// Set the FORWARD policy to ACCEPT as well.
+    pub accept: bool,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    pub remarks: Remarks,
+    pub outcome: Outcome,
+    /// What there is to say behind the result.
+    pub after: Remarks,
+    /// Whether IPv6 rules may be left, since they cannot be read.
+    pub partly: bool,
+}
+
+/// Removes nvactl's chains and jumps; the FORWARD policy stays as it is, unless that is asked for.
+///
+/// # Errors
+/// When a foreign rule leads to one of the chains, or the change is refused or did not take; what nvactl
+/// owns is then as it was before, unless the error [is uncertain](Error::is_uncertain).
+pub fn remove(request: Request, machine: &Machine) -> Result<Report, Failed> {
+    let mut remarks = Remarks::default();
+    for notice in &machine.state.notices {
+        remarks.warn(notice);
+    }
+    match run(request, machine, &mut remarks) {
+        Ok((outcome, after, partly)) => Ok(Report {
+            remarks,
+            outcome,
+            after,
+            partly,
+        }),
+        Err(error) => Err(Failed::new(error, remarks)),
+    }
+}
+
+fn run(
+    request: Request,
+    machine: &Machine,
+    remarks: &mut Remarks,
+) -> Result<(Outcome, Remarks, bool), Error> {
+    let Machine {
+        state, iptables, ..
+    } = machine;
+    let lock = machine.begin()?;
+    let listing = iptables.start_listing(super::families(None, Some(state)))?;
+    let (counted, unread) = listing.finish_readable(false)?;
+    let partly = unread.is_some();
+    warn_of_unread_v6(unread, remarks);
+    let before = PerFamily {
+        v4: (counted.v4.ruleset, counted.v4.counters),
+        v6: counted.v6.map(|live| (live.ruleset, live.counters)),
+    };
+    let live = before.map(|_, (live, _)| live);
+    if !request.dry_run {
+        resume(state, &live, remarks)?;
+    }
+    for (family, live) in live.iter() {
+        if let Some((table, chain, rule)) = foreign::reference(live) {
+            return Err(Refusal::StillReferenced {
+                line: Line::Append(chain, rule).to_string(),
+                removal: Line::Delete(chain, rule).as_command(family, table),
+            }
+            .into());
+        }
+    }
+    let want = PerFamily::new(live.families(), |_| {
+        let mut want = Ruleset::default();
+        if request.accept {
+            want.chain_mut(TableName::Filter, ChainName::Forward).policy = Some(Policy::Accept);
+        }
+        want
+    });
+    let changes = changes(&live, &want);
+    let mut after = Remarks::default();
+    let outcome = if changes.is_empty() {
+        if !request.dry_run {
+            note_v6(state, live.v6);
+        }
+        Outcome::Unchanged
+    } else {
+        let difference = Difference::from_rules(&changes, &live, &want);
+        if request.dry_run {
+            Outcome::Would(difference)
+        } else {
+            let about = About {
+                forwards: difference.forwards.clone(),
+                ..About::default()
+            };
+            let change = Change::new(state, "remove".to_owned(), &live, &want, about);
+            let committed = Transaction {
+                state,
+                lock: &lock,
+                iptables,
+                before: &before,
+                want: &want,
+                change: &change,
+                keeping: Keeping::Attempted,
+                trial: false,
+            }
+            .commit()?;
+            if let Some(error) = committed.not_kept {
+                after.warn(format_args!(
+                    "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
+                    describe(&error.into())
+                ));
+            }
+            say_connections_end(&mut after);
+            Outcome::Made {
+                difference,
+                pending: None,
+            }
+        }
+    };
+    drop(lock);
+    for (family, live) in live.iter() {
+        say_policy(family, live, request, &mut after);
+        warn_of_rules_file(family, &mut after);
+    }
+    Ok((outcome, after, partly))
+}
+
+fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Remarks) {
+    if live.forward_policy() != Policy::Drop {
+        return;
+    }
+    let policy = policy_name(family);
+    match (request.accept, request.dry_run) {
+        (false, _) => say_policy_stays(family, after),
+        (true, false) => {
+            after.line(format_args!(
+                "the {policy} went from DROP to ACCEPT: what no rule drops is forwarded"
+            ));
+        }
+        (true, true) => {
+            after.line(format_args!("the {policy} would go from DROP to ACCEPT"));
+        }
+    }
+}
+
+/// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
+pub fn say_connections_end(after: &mut Remarks) {
+    after.note(
+        "connections that went through these forwards end, unless rules of others still have the \
+         kernel translate",
+    );
+}
+
+/// Says that a policy goes on dropping where nvactl's rules go.
+pub fn say_policy_stays(family: Family, after: &mut Remarks) {
+    let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+    after.line(format_args!(
+        "the {} stays DROP; to forward everything: {}",
+        policy_name(family),
+        command.as_command(family, TableName::Filter)
+    ));
+}
+
+/// Warns that the rules come back at boot where the rules file still has them.
+pub fn warn_of_rules_file(family: Family, after: &mut Remarks) {
+    match persistence::holds_own(family) {
+        Ok(false) => {}
+        Ok(true) => after.warn(format_args!(
+            "{} still holds nvactl's rules, and brings them back at boot; \
+             to take them out: nvactl persist --own",
+            persistence::rules_file(family)
+        )),
+        Err(error) => after.warn(format_args!(
+            "whether the rules come back at boot is not known: {}",
+            describe(&error.into())
+        )),
+    }
+}

@@ -1,0 +1,175 @@
+//! The way back to what was loaded before a change.
+
+use super::apply::Outcome;
+use super::history::{About, next_to_undo};
+use super::look::{read, resume, warn_of_unread_v6};
+use super::records::{Change, KeptSpec, Owned};
+use super::remark::Remarks;
+use super::transaction::{Keeping, Transaction};
+use super::{Difference, Error, Failed, Machine, Refusal, describe, warn};
+use crate::host::survey::survey;
+use crate::parse::ParseError;
+use crate::per_family::{Families, PerFamily, changes};
+use crate::ruleset::Ruleset;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Before which change, by its number in the history; before the last that was not undone, where
+    /// none is named.
+    pub before: Option<u64>,
+    /// Only look what would change.
+    pub dry_run: bool,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    pub remarks: Remarks,
+    /// The change before which it led: its number, and what it was.
+    pub undone: (u64, String),
+    pub outcome: Outcome,
+    /// Whether IPv6 is left as it is, though it should change.
+    pub partly: bool,
+}
+
+/// Loads what nvactl owned before a change, as a change of its own.
+///
+/// # Errors
+/// When there is no such change, or the rollback is refused or did not take; what nvactl owns is then as
+/// it was before, unless the error [is uncertain](Error::is_uncertain).
+pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
+    let mut remarks = Remarks::default();
+    for notice in &machine.state.notices {
+        remarks.warn(notice);
+    }
+    match run(request, machine, &mut remarks) {
+        Ok((undone, outcome, partly)) => Ok(Report {
+            remarks,
+            undone,
+            outcome,
+            partly,
+        }),
+        Err(error) => Err(Failed::new(error, remarks)),
+    }
+}
+
+fn run(
+    request: Request,
+    machine: &Machine,
+    remarks: &mut Remarks,
+) -> Result<((u64, String), Outcome, bool), Error> {
+    let Machine {
+        state, iptables, ..
+    } = machine;
+    let lock = machine.begin()?;
+    // A change that was never made is nothing to go back behind, so it goes first.
+    let all = super::families(None, Some(state));
+    let (live, unread) = read(iptables, all, false)?;
+    warn_of_unread_v6(unread, remarks);
+    resume(state, &live.map(|_, live| &live.ruleset), remarks)?;
+    let history = state.changes()?;
+    let number = aim(request, &history)?;
+    let since = history.iter().filter(|(other, _)| *other >= number);
+    let since: Vec<&Change> = since.map(|(_, change)| change).collect();
+    let mut want = wanted(&since)?;
+    let (counted, unread) = iptables
+        .start_listing(want.families())?
+        .finish_readable(false)?;
+    let partly = unread.is_some() && want.v6.is_some();
+    if partly {
+        want.v6 = None;
+    }
+    let found = PerFamily {
+        v4: (counted.v4.ruleset, counted.v4.counters),
+        v6: counted.v6.map(|live| (live.ruleset, live.counters)),
+    };
+    let live = found.map(|_, (live, _)| live);
+    let surroundings = survey(iptables, want.families())?;
+    let changes = changes(&live, &want);
+    warn::policy(&changes, remarks);
+    for warning in &surroundings.warnings {
+        remarks.warn(warning);
+    }
+    warn::layout(&live, &want, remarks);
+    warn::marks(&live, &want, &surroundings, iptables, remarks);
+    let action = since.last().map(|change| change.action.clone());
+    let undone = (number, action.unwrap_or_default());
+    if changes.is_empty() {
+        return Ok((undone, Outcome::Unchanged, partly));
+    }
+    let difference = Difference::from_rules(&changes, &live, &want);
+    if request.dry_run {
+        return Ok((undone, Outcome::Would(difference), partly));
+    }
+    let about = About {
+        spec: spec_before(&history, number),
+        forwards: difference.forwards.clone(),
+        back_before: Some(number),
+    };
+    let change = Change::new(state, format!("rollback {number}"), &live, &want, about);
+    let committed = Transaction {
+        state,
+        lock: &lock,
+        iptables,
+        before: &found,
+        want: &want,
+        change: &change,
+        keeping: Keeping::Attempted,
+        trial: true,
+    }
+    .commit()?;
+    if let Some(error) = committed.not_kept {
+        remarks.warn(format_args!(
+            "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
+            describe(&error.into())
+        ));
+    }
+    let outcome = Outcome::Made {
+        difference,
+        pending: None,
+    };
+    Ok((undone, outcome, partly))
+}
+
+/// The change before which a rollback leads.
+fn aim(request: Request, history: &[(u64, Change)]) -> Result<u64, Refusal> {
+    let Some(number) = request.before else {
+        return next_to_undo(history).ok_or(Refusal::NothingToUndo);
+    };
+    let mut kept: Vec<u64> = history.iter().map(|(number, _)| *number).collect();
+    kept.reverse();
+    if kept.contains(&number) {
+        Ok(number)
+    } else {
+        Err(Refusal::NoSuchChange { number, kept })
+    }
+}
+
+/// The spec whose plan was loaded before a change.
+fn spec_before(history: &[(u64, Change)], number: u64) -> Option<KeptSpec> {
+    let mut before = history
+        .iter()
+        .filter(|(other, change)| *other < number && change.undone.is_none());
+    before.next()?.1.spec.clone()
+}
+
+/// The rules before the oldest of these changes, newest first; of IPv6, before the oldest that knows of
+/// it, since what was changed before that did not touch it. The FORWARD policy only if a change since has
+/// set it.
+fn wanted(since: &[&Change]) -> Result<PerFamily<Ruleset>, ParseError> {
+    let families = Families::with_v6(since.iter().any(|change| change.v6.is_some()));
+    PerFamily::try_new(families, |family| {
+        let known: Vec<&Owned> = since
+            .iter()
+            .filter_map(|change| change.owned().get(family).copied())
+            .collect();
+        let Some(oldest) = known.last() else {
+            return Ok(Ruleset::default());
+        };
+        let sets_policy = known.iter().any(|owned| owned.sets_policy);
+        Owned {
+            rules: oldest.rules.clone(),
+            sets_policy,
+        }
+        .ruleset()
+    })
+}

@@ -1,0 +1,498 @@
+//! The state folder: where each record is, and how it is read and written.
+//!
+//! What was recorded in one network namespace says nothing of another, and is not acted on there.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::records::{Begun, Change, Decided, Decision, Pending, VERSION};
+use crate::host::file::{self, FileError};
+use crate::host::folder::{self, FolderError};
+use crate::host::namespace;
+use crate::net::Family;
+
+/// How many changes are kept.
+pub const KEPT: usize = 20;
+
+/// How the records of the machine's first namespace are named: the number of its inode is another
+/// under another kernel.
+const FIRST: &str = "first";
+
+/// The folder, which only root may enter.
+#[derive(Debug, Clone)]
+pub struct State {
+    folder: PathBuf,
+    /// By what the records of this network namespace are named.
+    key: String,
+    /// As the kernel names this network namespace.
+    link: String,
+    /// What there is to say of records that were found under another name.
+    pub notices: Vec<String>,
+}
+
+#[derive(Debug, Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("`{}` is damaged", .path.display())]
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("`{}` was written by a later version of nvactl", .path.display())]
+    Later { path: PathBuf },
+    #[error("the network namespace and the boot of this process cannot be told")]
+    Namespace(#[from] std::io::Error),
+}
+
+impl StateError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StateError::Folder(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Whether there is a record that says nothing to this version.
+    #[must_use]
+    pub fn is_unreadable_record(&self) -> bool {
+        matches!(self, StateError::Damaged { .. } | StateError::Later { .. })
+    }
+}
+
+/// Returns the seconds since 1970; 0 on a machine whose clock stands before.
+#[must_use]
+pub fn seconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+impl State {
+    /// Opens the folder for a command that changes something: it is made where there is none, and
+    /// what an earlier kernel recorded of the machine's first namespace is taken over.
+    ///
+    /// # Errors
+    /// When it cannot be made, or somebody else than root could write in it.
+    pub fn open(named: Option<&Path>) -> Result<Self, StateError> {
+        let folder = folder::state_folder(named);
+        folder::make(&folder)?;
+        let mut state = Self::at(&folder)?;
+        state.take_over()?;
+        Ok(state)
+    }
+
+    /// Opens the folder, if it is there, for a command that only looks.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or somebody else than root could write in it.
+    pub fn look(named: Option<&Path>) -> Result<Option<Self>, StateError> {
+        let folder = folder::state_folder(named);
+        folder.is_dir().then(|| Self::at(&folder)).transpose()
+    }
+
+    fn at(folder: &Path) -> Result<Self, StateError> {
+        let here = namespace::here()?;
+        let mut state = Self {
+            // The watchdog, which is told of it, starts in another folder.
+            folder: folder::trusted(folder)?,
+            key: here.number(),
+            link: here.link,
+            notices: Vec::new(),
+        };
+        if here.first {
+            let number = std::mem::replace(&mut state.key, FIRST.to_owned());
+            if !state.has_records() {
+                // Until they are taken over, and while a watchdog of 0.1.0 waits for a decision under
+                // the name it knows, the records are where the inode's number says.
+                state.key = number;
+            }
+            if !state.has_records() {
+                state.key = FIRST.to_owned();
+            }
+        }
+        Ok(state)
+    }
+
+    fn has_records(&self) -> bool {
+        let mut records = self.records().into_iter();
+        records.any(|record| folder::holds(&record))
+    }
+
+    /// Every file and folder that holds something of this namespace alone.
+    fn records(&self) -> [PathBuf; 5] {
+        [
+            self.history(),
+            self.pending_file(),
+            self.decision_file(),
+            self.begun_file(),
+            self.v6_file(),
+        ]
+    }
+
+    /// Gives the records of the machine's first namespace the name that stays: those of this kernel's
+    /// number, or where there are none, those of the only other one, which an earlier kernel numbered.
+    fn take_over(&mut self) -> Result<(), StateError> {
+        let here = namespace::here()?;
+        if !here.first {
+            return Ok(());
+        }
+        if self.key != FIRST {
+            // One that waits is followed by its watchdog under the name it has.
+            if folder::holds(&self.pending_file()) {
+                return Ok(());
+            }
+            let old = self.clone();
+            self.key = FIRST.to_owned();
+            for (old, new) in old.records().iter().zip(self.records()) {
+                if folder::holds(old) && !folder::holds(&new) {
+                    folder::rename(old, &new)?;
+                }
+            }
+            return Ok(());
+        }
+        let others = self.others()?;
+        if folder::holds(&self.history()) {
+            return Ok(());
+        }
+        if let [only] = others.as_slice() {
+            let old = Self {
+                key: only.clone(),
+                ..self.clone()
+            };
+            folder::rename(&old.history(), &self.history())?;
+            if folder::holds(&old.v6_file()) && !folder::holds(&self.v6_file()) {
+                folder::rename(&old.v6_file(), &self.v6_file())?;
+            }
+            // What waited there, and was begun there, was another boot's.
+            for record in [old.pending_file(), old.decision_file(), old.begun_file()] {
+                folder::remove(&record)?;
+            }
+            self.notices.push(format!(
+                "the history of the network namespace {} is taken for this machine's, which an earlier \
+                 kernel numbered so: it is in {} now",
+                only,
+                self.history().display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The names of the other namespaces whose history is here.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn others(&self) -> Result<Vec<String>, StateError> {
+        let mut names = folder::names(&self.folder.join("history"))?;
+        names.retain(|name| *name != self.key && name.bytes().all(|byte| byte.is_ascii_digit()));
+        Ok(names)
+    }
+
+    /// The namespace of this process, as the kernel names it.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.link
+    }
+
+    /// Makes the folder anew, should it have gone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(&self) -> Result<(), StateError> {
+        Ok(folder::make(&self.folder)?)
+    }
+
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn pending_file(&self) -> PathBuf {
+        self.folder.join(format!("pending-{}.json", self.key))
+    }
+
+    fn decision_file(&self) -> PathBuf {
+        self.folder.join(format!("decision-{}.json", self.key))
+    }
+
+    fn begun_file(&self) -> PathBuf {
+        self.folder.join(format!("begun-{}.json", self.key))
+    }
+
+    fn v6_file(&self) -> PathBuf {
+        self.folder.join(format!("ipv6-{}", self.key))
+    }
+
+    fn history(&self) -> PathBuf {
+        self.folder.join("history").join(&self.key)
+    }
+
+    /// Reads the change that was recorded as waiting for a confirmation, whenever that was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pending(&self) -> Result<Option<Pending>, StateError> {
+        read_json(&self.pending_file())
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_pending(&self, pending: &Pending) -> Result<(), StateError> {
+        write_json(&self.pending_file(), pending)
+    }
+
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_pending(&self) -> Result<(), StateError> {
+        Ok(folder::remove(&self.pending_file())?)
+    }
+
+    /// Tells one version of the record of what waits from the next, without reading it.
+    #[must_use]
+    pub fn pending_version(&self) -> Option<(u64, SystemTime)> {
+        file::version(&self.pending_file())
+    }
+
+    /// Reads what was decided last, and on which change.
+    #[must_use]
+    pub fn decided(&self) -> Option<Decided> {
+        read_json(&self.decision_file()).ok()?
+    }
+
+    /// Reads what has been decided on the change of this name, if it was the last.
+    #[must_use]
+    pub fn decision(&self, id: &str) -> Option<Decision> {
+        let Decided(of, decision) = self.decided()?;
+        (of == id && decision != Decision::Waiting).then_some(decision)
+    }
+
+    /// Writes a decision; on a full disk over the one before, which has as much room.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_decision(&self, decided: &Decided) -> Result<(), StateError> {
+        folder::make(&self.folder)?;
+        let path = self.decision_file();
+        let mut text = json(&path, decided)?;
+        text.resize(text.len().max(DECISION_BYTES), b'\n');
+        let replaced = file::replace(&path, &text, 0o600);
+        Ok(replaced.or_else(|error| file::overwrite(&path, &text).map_err(|_| error))?)
+    }
+
+    /// Reads what was begun and not ended.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn begun(&self) -> Result<Option<Begun>, StateError> {
+        read_json(&self.begun_file())
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_begun(&self, begun: &Begun) -> Result<(), StateError> {
+        write_json(&self.begun_file(), begun)
+    }
+
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_begun(&self) -> Result<(), StateError> {
+        Ok(folder::remove(&self.begun_file())?)
+    }
+
+    /// Whether nothing is recorded of this namespace.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        !folder::holds(&self.history())
+    }
+
+    /// Whether IPv6 rules of nvactl's may be here, though the spec may not have any: it has loaded
+    /// some in this network namespace, and nobody has seen them gone.
+    #[must_use]
+    pub fn may_hold_v6(&self) -> bool {
+        folder::holds(&self.v6_file())
+    }
+
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn set_may_hold_v6(&self, may: bool) -> Result<(), StateError> {
+        match (may, self.may_hold_v6()) {
+            (true, false) => Ok(file::replace(&self.v6_file(), b"", 0o600)?),
+            (false, true) => Ok(folder::remove(&self.v6_file())?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the watchdog's last words go.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("watchdog.log")
+    }
+
+    /// Where the script goes that brings the old rules back by hand when nvactl could not.
+    #[must_use]
+    pub fn undo_script(&self, family: Family) -> PathBuf {
+        self.folder.join(match family {
+            Family::V4 => "undo.rules",
+            Family::V6 => "undo.rules6",
+        })
+    }
+
+    /// Keeps a change and returns its number. The oldest beyond [`KEPT`] goes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remember(&self, change: &Change) -> Result<u64, StateError> {
+        folder::make(&self.history())?;
+        let numbers = self.numbers()?;
+        let next = numbers.last().map_or(1, |last| last + 1);
+        write_json(&self.entry(next), change)?;
+        let surplus = (numbers.len() + 1).saturating_sub(KEPT);
+        for number in &numbers[..surplus.min(numbers.len())] {
+            folder::remove(&self.entry(*number))?;
+        }
+        Ok(next)
+    }
+
+    /// Writes a change anew under its number.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn rewrite(&self, number: u64, change: &Change) -> Result<(), StateError> {
+        write_json(&self.entry(number), change)
+    }
+
+    /// Forgets a change that came to nothing.
+    ///
+    /// # Errors
+    /// When it cannot be removed: then there is one too many.
+    pub fn forget(&self, number: u64) -> Result<(), StateError> {
+        Ok(folder::remove(&self.entry(number))?)
+    }
+
+    /// Reads a change; `None` where it is not kept, or says nothing to this version.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn change(&self, number: u64) -> Result<Option<Change>, StateError> {
+        match read_json::<Change>(&self.entry(number)) {
+            Err(error) if error.is_unreadable_record() => {
+                tracing::warn!("{error}: passed over");
+                Ok(None)
+            }
+            Ok(change) => Ok(change.filter(|change| self.is_of_here(change))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the changes kept in this network namespace with their numbers, the newest first.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn changes(&self) -> Result<Vec<(u64, Change)>, StateError> {
+        let mut changes = Vec::new();
+        for number in self.numbers()?.into_iter().rev() {
+            changes.extend(self.change(number)?.map(|change| (number, change)));
+        }
+        Ok(changes)
+    }
+
+    /// Reads the newest change with its number, if it is this one; an earlier version does not keep the
+    /// number of a change that waits.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn newest_like(&self, change: &Change) -> Result<Option<(u64, Change)>, StateError> {
+        let Some(number) = self.numbers()?.pop() else {
+            return Ok(None);
+        };
+        let same = |kept: &Change| (&kept.action, kept.owned()) == (&change.action, change.owned());
+        Ok(self.change(number)?.filter(same).map(|kept| (number, kept)))
+    }
+
+    /// Whether something was recorded in this network namespace. The records of the machine's first
+    /// namespace may have numbers that other kernels gave it.
+    #[must_use]
+    pub fn is_of_here(&self, change: &Change) -> bool {
+        self.key == FIRST || change.namespace == self.link
+    }
+
+    /// The numbers of the changes kept, in rising order.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn numbers(&self) -> Result<Vec<u64>, StateError> {
+        let names = folder::names(&self.history())?;
+        let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
+        let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn entry(&self, number: u64) -> PathBuf {
+        self.history().join(format!("{number:08}.json"))
+    }
+
+    /// Removes what writers that were killed have left half written. To be called under the lock.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or something cannot be removed.
+    pub fn clear_leftovers(&self) -> Result<(), StateError> {
+        for at in [self.folder.clone(), self.history()] {
+            for name in folder::names(&at)? {
+                if name.starts_with(file::TEMPORARY) {
+                    folder::remove(&at.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As long as any decision, so that each fits into the place of another.
+const DECISION_BYTES: usize = 128;
+
+fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    Ok(file::replace(path, &json(path, value)?, 0o600)?)
+}
+
+/// The version that a record says it is of.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: u32,
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {
+    let Some(bytes) = file::read(path)? else {
+        return Ok(None);
+    };
+    let versioned = serde_json::from_slice::<Versioned>(&bytes);
+    if versioned.is_ok_and(|record| record.version > VERSION) {
+        return Err(StateError::Later {
+            path: path.to_owned(),
+        });
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| StateError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
+}

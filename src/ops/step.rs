@@ -1,0 +1,342 @@
+//! What a change to the rules does next, by what came of the step before: the decisions of a
+//! transaction, without its deeds.
+//!
+//! ```text
+//! Try ─▶ Record ─▶ Load v4 ─▶ Load v6 ─▶ Verify ─┬─▶ Done
+//!                     │           │              ├─▶ PutFirst ─▶ VerifyFirst ─▶ Done
+//!                     └─ refused ─┴▶ SeeRefused ─┴─▶ Undo ─▶ VerifyUndo ─▶ Undone, Uncertain
+//! ```
+
+use crate::net::Family;
+use crate::per_family::Families;
+
+/// What is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The change is loaded where it can do no harm.
+    Try,
+    /// What was loaded before is kept.
+    Record,
+    /// One family's script is loaded.
+    Load(Family),
+    /// What is loaded now is read back.
+    Verify,
+    /// nvactl's jumps are put first once more.
+    PutFirst,
+    /// What is loaded then is read back.
+    VerifyFirst,
+    /// One family's script was refused: what is loaded now is read.
+    SeeRefused,
+    /// What nvactl owned before is loaded again.
+    Undo(Failure),
+    /// What is loaded then is read back.
+    VerifyUndo(Failure),
+    End(End),
+}
+
+/// Why a change is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// A script was refused.
+    Refused,
+    /// Read back, the rules are not what was loaded.
+    NotAsWanted,
+    /// They cannot be read back.
+    Unread,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It went well. Of a reading: what was found is in [`Outcome::Found`] instead.
+    Done,
+    /// It was refused, or its program was killed or took too long.
+    Refused,
+    /// A signal came before anything had changed.
+    Interrupted,
+    /// What a reading found.
+    Found(Loaded),
+    /// A reading failed, twice.
+    Unreadable,
+}
+
+/// What is loaded, of all families that a change touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// What the change wanted.
+    New,
+    /// The same, but other rules stand before nvactl's jumps.
+    NewBehind,
+    /// What nvactl owned before.
+    Old,
+    /// Neither, or a part of each.
+    Neither,
+}
+
+/// How a change ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// It is done, and somebody keeps putting rules before nvactl's jumps.
+    DoneBehind,
+    /// The trial refused it: nothing has changed.
+    Rejected,
+    /// What was loaded before cannot be kept, so nothing has changed.
+    NotKept,
+    /// A signal came first: nothing has changed.
+    Interrupted,
+    /// It was refused, and nothing that nvactl owns has changed.
+    Refused,
+    /// It has been undone.
+    Undone(Failure),
+    /// Nobody knows that nvactl's rules are the old ones or the new ones.
+    Uncertain(Failure),
+}
+
+/// Returns the first step of a change to these families.
+#[must_use]
+pub fn first(trial: bool) -> Step {
+    if trial { Step::Try } else { Step::Record }
+}
+
+/// Returns the step behind a step, by what came of it.
+#[must_use]
+pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
+    use Loaded::{Neither, New, NewBehind, Old};
+    match (step, outcome) {
+        (Step::Try, Outcome::Done) => Step::Record,
+        (Step::Try, _) => Step::End(End::Rejected),
+
+        (Step::Record, Outcome::Done) => Step::Load(Family::V4),
+        (Step::Record, Outcome::Interrupted) => Step::End(End::Interrupted),
+        (Step::Record, _) => Step::End(End::NotKept),
+
+        (Step::Load(Family::V4), Outcome::Done) if families == Families::Both => {
+            Step::Load(Family::V6)
+        }
+        (Step::Load(_), Outcome::Done) => Step::Verify,
+        (Step::Load(_), _) => Step::SeeRefused,
+
+        (Step::Verify | Step::VerifyFirst, Outcome::Found(New)) => Step::End(End::Done),
+        (Step::Verify | Step::VerifyFirst, Outcome::Found(Old | Neither)) => {
+            Step::Undo(Failure::NotAsWanted)
+        }
+        (Step::Verify, Outcome::Found(NewBehind)) => Step::PutFirst,
+        (Step::Verify, _) => Step::Undo(Failure::Unread),
+
+        // Whether it is first is seen then; what the change wanted is loaded in any case.
+        (Step::PutFirst, _) => Step::VerifyFirst,
+        // It was read back a moment ago.
+        (Step::VerifyFirst, _) => Step::End(End::DoneBehind),
+
+        (Step::SeeRefused, Outcome::Found(Old)) => Step::End(End::Refused),
+        (Step::SeeRefused, Outcome::Found(_)) => Step::Undo(Failure::Refused),
+        // What to bring back from where is not known.
+        (Step::SeeRefused, _) => Step::End(End::Uncertain(Failure::Refused)),
+
+        // What came of it is seen then: a program that was killed may have done it.
+        (Step::Undo(why), _) => Step::VerifyUndo(why),
+        (Step::VerifyUndo(why), Outcome::Found(Old)) => Step::End(End::Undone(why)),
+        (Step::VerifyUndo(why), _) => Step::End(End::Uncertain(why)),
+
+        (Step::End(end), _) => Step::End(end),
+    }
+}
+
+/// What became of a change whose maker was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    NeverMade,
+    Made,
+    /// One family has the new rules, and the other the old ones.
+    Half,
+    /// Somebody has changed the rules since.
+    Unknown,
+}
+
+/// Returns what became of a change, by whether each family's rules are the old ones and the new ones.
+/// A family that the change does not touch has both.
+#[must_use]
+pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
+    let all = |is: fn(&(bool, bool)) -> bool| families.iter().all(is);
+    if all(|(old, _)| *old) {
+        Interrupted::NeverMade
+    } else if all(|(_, new)| *new) {
+        Interrupted::Made
+    } else if all(|(old, new)| *old || *new) {
+        Interrupted::Half
+    } else {
+        Interrupted::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes through a change by the outcomes of its steps; what is not said goes well, and is found to
+    /// be new.
+    fn run(families: Families, trial: bool, outcomes: &[(Step, Outcome)]) -> (Vec<Step>, End) {
+        let mut step = first(trial);
+        let mut steps = Vec::new();
+        let mut left = outcomes.to_vec();
+        loop {
+            if let Step::End(end) = step {
+                assert_eq!(left, [], "after {steps:?}");
+                return (steps, end);
+            }
+            let said = left.first().filter(|(at, _)| *at == step).copied();
+            if said.is_some() {
+                left.remove(0);
+            }
+            let reads = matches!(
+                step,
+                Step::Verify | Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_)
+            );
+            let well = if reads {
+                Outcome::Found(Loaded::New)
+            } else {
+                Outcome::Done
+            };
+            steps.push(step);
+            step = next(step, said.map_or(well, |(_, outcome)| outcome), families);
+            assert!(steps.len() < 20, "{steps:?}");
+        }
+    }
+
+    const V4: Step = Step::Load(Family::V4);
+    const V6: Step = Step::Load(Family::V6);
+
+    #[test]
+    fn a_change_that_goes_well_loads_each_family_once() {
+        let (steps, end) = run(Families::Both, true, &[]);
+        assert_eq!(steps, [Step::Try, Step::Record, V4, V6, Step::Verify]);
+        assert_eq!(end, End::Done);
+        let (steps, end) = run(Families::V4, false, &[]);
+        assert_eq!(
+            (steps, end),
+            (vec![Step::Record, V4, Step::Verify], End::Done)
+        );
+    }
+
+    #[test]
+    fn what_fails_before_the_first_load_loads_nothing() {
+        for (step, outcome, end) in [
+            (Step::Try, Outcome::Refused, End::Rejected),
+            (Step::Record, Outcome::Refused, End::NotKept),
+            (Step::Record, Outcome::Interrupted, End::Interrupted),
+        ] {
+            let (steps, ended) = run(Families::Both, true, &[(step, outcome)]);
+            assert_eq!(ended, end);
+            assert!(!steps.contains(&V4), "{steps:?}");
+        }
+    }
+
+    /// A script is refused in the first table or a later one, of the first family or the second.
+    #[test]
+    fn what_is_refused_is_undone_as_far_as_it_came() {
+        use Failure::Refused;
+        let undone = (Step::VerifyUndo(Refused), Outcome::Found(Loaded::Old));
+        for at in [V4, V6] {
+            let refused = (at, Outcome::Refused);
+            // In its first table: nothing has come.
+            let saw = (Step::SeeRefused, Outcome::Found(Loaded::Old));
+            let (steps, end) = run(Families::Both, false, &[refused, saw]);
+            assert_eq!(end, End::Refused);
+            assert_eq!(steps.contains(&V6), at == V6);
+            // In a later table, or in the second family: a part has come. Killed after its end, all.
+            for found in [Loaded::Neither, Loaded::New, Loaded::NewBehind] {
+                let saw = (Step::SeeRefused, Outcome::Found(found));
+                let (steps, end) = run(Families::Both, false, &[refused, saw, undone]);
+                assert_eq!(end, End::Undone(Refused), "{found:?}");
+                assert_eq!(steps[steps.len() - 2], Step::Undo(Refused));
+            }
+            let saw = (Step::SeeRefused, Outcome::Unreadable);
+            let (steps, end) = run(Families::Both, false, &[refused, saw]);
+            assert_eq!(end, End::Uncertain(Refused));
+            assert!(!steps.contains(&Step::Undo(Refused)));
+        }
+    }
+
+    #[test]
+    fn what_does_not_read_back_is_undone() {
+        for (outcome, why) in [
+            (Outcome::Found(Loaded::Neither), Failure::NotAsWanted),
+            (Outcome::Found(Loaded::Old), Failure::NotAsWanted),
+            (Outcome::Unreadable, Failure::Unread),
+        ] {
+            let verified = (Step::Verify, outcome);
+            let undone = (Step::VerifyUndo(why), Outcome::Found(Loaded::Old));
+            let (_, end) = run(Families::Both, false, &[verified, undone]);
+            assert_eq!(end, End::Undone(why));
+        }
+    }
+
+    #[test]
+    fn an_undo_counts_only_when_the_old_rules_are_seen() {
+        let why = Failure::NotAsWanted;
+        let verified = (Step::Verify, Outcome::Found(Loaded::Neither));
+        for undo in [Outcome::Done, Outcome::Refused] {
+            for (seen, ends) in [
+                (Outcome::Found(Loaded::Old), End::Undone(why)),
+                (Outcome::Found(Loaded::Neither), End::Uncertain(why)),
+                (Outcome::Found(Loaded::New), End::Uncertain(why)),
+                (Outcome::Unreadable, End::Uncertain(why)),
+            ] {
+                let course = [
+                    verified,
+                    (Step::Undo(why), undo),
+                    (Step::VerifyUndo(why), seen),
+                ];
+                assert_eq!(
+                    run(Families::V4, false, &course).1,
+                    ends,
+                    "{undo:?} {seen:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_came_before_the_jump_is_no_reason_to_undo() {
+        let behind = (Step::Verify, Outcome::Found(Loaded::NewBehind));
+        let (steps, end) = run(Families::V4, false, &[behind]);
+        assert_eq!(end, End::Done);
+        assert_eq!(
+            steps[2..],
+            [Step::Verify, Step::PutFirst, Step::VerifyFirst]
+        );
+        for (then, ends) in [
+            (Outcome::Found(Loaded::NewBehind), End::DoneBehind),
+            (Outcome::Unreadable, End::DoneBehind),
+        ] {
+            let course = [
+                behind,
+                (Step::PutFirst, Outcome::Refused),
+                (Step::VerifyFirst, then),
+            ];
+            assert_eq!(run(Families::V4, false, &course).1, ends);
+        }
+        let why = Failure::NotAsWanted;
+        let course = [
+            behind,
+            (Step::VerifyFirst, Outcome::Found(Loaded::Neither)),
+            (Step::VerifyUndo(why), Outcome::Found(Loaded::Old)),
+        ];
+        assert_eq!(run(Families::V4, false, &course).1, End::Undone(why));
+    }
+
+    #[test]
+    fn a_change_whose_maker_was_killed_is_told_by_what_is_loaded() {
+        for (families, is) in [
+            (&[(true, false), (true, false)][..], Interrupted::NeverMade),
+            (&[(false, true), (false, true)], Interrupted::Made),
+            (&[(false, true), (true, false)], Interrupted::Half),
+            (&[(false, true), (true, true)], Interrupted::Made),
+            (&[(true, false), (true, true)], Interrupted::NeverMade),
+            (&[(false, false), (true, false)], Interrupted::Unknown),
+        ] {
+            assert_eq!(interrupted(families), is, "{families:?}");
+        }
+    }
+}

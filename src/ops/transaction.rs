@@ -1,0 +1,673 @@
+//! A change to the live rules that is made whole or not at all, over all tables of both families.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use tracing::debug;
+
+use super::records::{Begun, Change};
+use super::state::{State, StateError};
+use super::step::{self, End, Failure, Loaded, Outcome, Step};
+use crate::counters::Counters;
+use crate::diff::{self, Changes};
+use crate::digest::Digest;
+use crate::foreign;
+use crate::host::file::{self, FileError};
+use crate::host::iptables::{Iptables, IptablesError, TrialError};
+use crate::host::lock::Lock;
+use crate::host::progress::Progress;
+use crate::host::signals::Held;
+use crate::line::says_counts;
+use crate::net::Family;
+use crate::parse;
+use crate::per_family::{PerFamily, changes};
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::token::shell_word;
+use crate::trial::{self, Trial};
+
+#[derive(Debug, Error)]
+pub enum TransactionError {
+    #[error("the kernel refuses {}; nothing has changed", blamed(.forward.as_ref(), .rule.as_ref()))]
+    Rejected {
+        forward: Option<String>,
+        rule: Option<String>,
+        source: IptablesError,
+    },
+    #[error("the state before the change cannot be kept, so nothing was changed")]
+    NotKept(#[from] StateError),
+    #[error("interrupted before the change: nothing has changed")]
+    Interrupted,
+    #[error("signals cannot be held back, so nothing was changed")]
+    Signals(#[source] std::io::Error),
+    #[error("{} was not loaded, and nothing that nvactl owns has changed", blamed(.forward.as_ref(), .rule.as_ref()))]
+    Refused {
+        forward: Option<String>,
+        rule: Option<String>,
+        source: IptablesError,
+    },
+    #[error("{} was not loaded, and what was loaded before it has been undone", blamed(.forward.as_ref(), .rule.as_ref()))]
+    Undone {
+        forward: Option<String>,
+        rule: Option<String>,
+        source: IptablesError,
+    },
+    #[error("the rules were loaded, but read back they differ, so they were undone:\n{difference}")]
+    NotAsWanted { difference: String },
+    #[error("the rules were loaded, but cannot be read back, so they were undone")]
+    Unread(#[source] IptablesError),
+    #[error(
+        "the rules are neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
+    )]
+    Uncertain {
+        cause: String,
+        undo: String,
+        /// What is loaded now, as far as it is known.
+        loaded: String,
+        /// For each family that is not as it was.
+        mends: Vec<Mend>,
+    },
+}
+
+/// How the old rules of one family come back by hand.
+#[derive(Debug)]
+pub struct Mend {
+    /// The program that loads the script.
+    restore: String,
+    /// If it could be written.
+    script: Option<PathBuf>,
+}
+
+impl TransactionError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            TransactionError::Uncertain { mends, .. } => {
+                let back: Option<Vec<String>> = mends.iter().map(Mend::command).collect();
+                let looks = mends
+                    .iter()
+                    .map(|mend| format!("sudo {}", mend.restore.replace("restore", "save")));
+                let look = looks.collect::<Vec<_>>().join("; ");
+                Some(match back {
+                    Some(back) if !back.is_empty() => format!(
+                        "to bring the old rules back by hand: {}; to look: {look}",
+                        back.join(" && ")
+                    ),
+                    _ if look.is_empty() => {
+                        "to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned()
+                    }
+                    _ => format!("to look: {look}; to try again: sudo nvactl apply"),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Mend {
+    fn command(&self) -> Option<String> {
+        let script = self.script.as_ref()?.to_string_lossy();
+        let (restore, script) = (&self.restore, shell_word(&script));
+        Some(format!("sudo {restore} --noflush -w 10 < {script}"))
+    }
+}
+
+fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
+    match (forward, rule) {
+        (Some(forward), Some(rule)) => format!("a rule of the forward `{forward}` (`{rule}`)"),
+        (_, Some(rule)) => format!("the rule `{rule}`"),
+        _ => "the change".to_owned(),
+    }
+}
+
+/// A change and all that it needs.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    pub state: &'a State,
+    pub lock: &'a Lock,
+    pub iptables: &'a Iptables,
+    /// The live rules of the families that are touched, and what they have counted.
+    pub before: &'a PerFamily<(Ruleset, Counters)>,
+    /// What nvactl is to own; of the same families.
+    pub want: &'a PerFamily<Ruleset>,
+    /// How the history is to have it.
+    pub change: &'a Change,
+    pub keeping: Keeping,
+    /// Whether to try it in an empty network namespace first.
+    pub trial: bool,
+}
+
+/// Whether the state before a change is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// Without it the change is not made.
+    Required,
+    /// The change is made even where there is no room for it.
+    Attempted,
+    /// It is kept already: the change undoes another.
+    Done,
+}
+
+/// What there is to say of a change that was made.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// What was found behind the load, where somebody had put rules before nvactl's jumps meanwhile.
+    pub overtaken: Option<PerFamily<Ruleset>>,
+    /// Whether they still stand there.
+    pub behind: bool,
+    /// Why the state before the change is not kept.
+    pub not_kept: Option<StateError>,
+}
+
+impl Transaction<'_> {
+    /// Tries the change, keeps the state before it, loads it, and reads it back.
+    ///
+    /// # Errors
+    /// When the change was refused or did not take; what nvactl owns is then as it was before, but
+    /// for [`TransactionError::Uncertain`].
+    pub fn commit(&self) -> Result<Committed, TransactionError> {
+        let held = Held::hold().map_err(TransactionError::Signals)?;
+        let before = self.rules();
+        let changes = changes(&before, self.want);
+        let scripts = self.scripts(&changes);
+        let mut course = Course {
+            change: self,
+            held: &held,
+            changes: &changes,
+            scripts,
+            progress: Progress::new(),
+            found: Found::default(),
+        };
+        let mut step = step::first(self.trial);
+        loop {
+            if let Step::End(end) = step {
+                return course.end(end);
+            }
+            let outcome = course.take(step);
+            debug!(?step, ?outcome, "took a step");
+            step = step::next(step, outcome, self.want.families());
+        }
+    }
+
+    /// The live rules as they were read before the change.
+    fn rules(&self) -> PerFamily<&Ruleset> {
+        self.before.map(|_, (rules, _)| rules)
+    }
+
+    fn counters(&self) -> PerFamily<&Counters> {
+        self.before.map(|_, (_, counters)| counters)
+    }
+
+    /// The change, with the counters of the rules that only go to another place.
+    fn scripts(&self, changes: &PerFamily<Changes<'_>>) -> PerFamily<String> {
+        changes.scripts(&changes.carried(&self.counters()).as_ref())
+    }
+
+    /// What is loaded now, of the families that are touched.
+    fn read(&self) -> Result<PerFamily<Ruleset>, IptablesError> {
+        let live = self.iptables.read_all(self.want.families())?;
+        Ok(PerFamily {
+            v4: live.v4.ruleset,
+            v6: live.v6.map(|live| live.ruleset),
+        })
+    }
+
+    /// What nvactl owned before, without a policy that the change does not set: that is not
+    /// nvactl's to set back.
+    fn old(&self) -> PerFamily<Ruleset> {
+        let both = self.rules().zip(self.want.as_ref());
+        both.map(|_, (before, want)| {
+            let mut old = diff::own(before);
+            if !diff::sets_policy(want) {
+                old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+            }
+            old
+        })
+    }
+
+    /// How what is loaded stands to what was, and to what the change wants.
+    fn compared(&self, live: &PerFamily<Ruleset>) -> Loaded {
+        let all = live.as_ref().zip(self.want.as_ref()).zip(self.rules());
+        let every = |holds: fn(&Ruleset, &Ruleset, &Ruleset) -> bool| {
+            let mut each = all.values();
+            each.all(|((live, want), before)| holds(live, want, before))
+        };
+        if every(|live, want, _| diff::changes(live, want).is_empty()) {
+            Loaded::New
+        } else if every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want))) {
+            Loaded::NewBehind
+        } else if every(|live, want, old| diff::holds_the_same(live, old, diff::sets_policy(want)))
+        {
+            Loaded::Old
+        } else {
+            Loaded::Neither
+        }
+    }
+
+    /// Whether the chains that the change touches, and they are few, read back as they should; and
+    /// the built-in chains, from which others may have taken nvactl's jumps meanwhile.
+    ///
+    /// That is enough: nobody but the one who holds the lock writes nvactl's chains, and what the
+    /// script does not name it does not change. Whatever is in doubt is left to a look at everything.
+    fn took(&self, changes: &PerFamily<Changes<'_>>) -> bool {
+        let before = self.rules();
+        let all = before.zip(self.want.as_ref()).zip(changes.as_ref());
+        all.iter().all(|(family, ((before, want), changes))| {
+            let Some(mut touched) = changes
+                .touched()
+                .filter(|touched| few(touched, before, want))
+            else {
+                return false;
+            };
+            let builtin = want.chains().filter(|(_, name, _)| name.is_builtin());
+            touched.extend(builtin.map(|(table, name, _)| (table, name)));
+            touched.sort_unstable();
+            touched.dedup();
+            let read = self.iptables.read_chains(family, &touched, want);
+            read.is_ok_and(|read| diff::changes(&read, &diff::only(want, &touched)).is_empty())
+        })
+    }
+
+    /// Keeps the change with what was loaded before it, and notes that it is begun.
+    fn keep(&self) -> Result<u64, StateError> {
+        if self.want.v6.is_some() {
+            self.state.set_may_hold_v6(true)?;
+        }
+        let number = self.state.remember(self.change)?;
+        let want = self
+            .want
+            .map(|_, want| owned_digest(want, diff::sets_policy(want)));
+        let begun = Begun {
+            version: super::records::VERSION,
+            action: self.change.action.clone(),
+            number: Some(number),
+            want: want.v4,
+            want_v6: want.v6,
+        };
+        self.state
+            .set_begun(&begun)
+            .inspect_err(|_| self.forget(number))?;
+        Ok(number)
+    }
+
+    /// Forgets a change that came to nothing. Should that fail, there is one too many.
+    fn forget(&self, number: u64) {
+        if let Err(error) = self.state.forget(number) {
+            debug!(%error, "a change that came to nothing stays in the history");
+        }
+    }
+
+    /// Loads the change where it can do no harm. That this is not possible is no reason to refuse,
+    /// nor that a rule which is there already does not load.
+    fn try_out(&self, family: Family, trial: &Trial) -> Result<(), TransactionError> {
+        if trial.script.is_empty() {
+            return Ok(());
+        }
+        let source = match self.iptables.try_out(family, &trial.text()) {
+            Ok(()) => return Ok(()),
+            Err(TrialError::Impossible(reason)) => {
+                debug!(reason, "no trial");
+                return Ok(());
+            }
+            Err(TrialError::Refused(source)) => source,
+        };
+        if self.iptables.try_out(family, &trial.base).is_err() {
+            debug!(%source, "the trial says nothing: what is loaded does not load there");
+            return Ok(());
+        }
+        let rule = named_rule(&source, |line| trial.line_of_script(line), &trial.script)
+            .or_else(|| first_refused(self.iptables, family, trial));
+        Err(TransactionError::Rejected {
+            forward: rule.as_deref().and_then(parse::comment_of),
+            rule,
+            source,
+        })
+    }
+}
+
+/// Names what nvactl owns in a ruleset; the FORWARD policy only if it is nvactl's to set.
+#[must_use]
+pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
+    let mut own = diff::own(ruleset);
+    if !sets_policy {
+        own.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+    }
+    Digest::of(own.to_string().as_bytes())
+}
+
+/// A change on its way.
+struct Course<'c> {
+    change: &'c Transaction<'c>,
+    held: &'c Held,
+    changes: &'c PerFamily<Changes<'c>>,
+    scripts: PerFamily<String>,
+    progress: Progress,
+    found: Found,
+}
+
+/// What the steps have brought so far.
+#[derive(Default)]
+struct Found {
+    /// Its number in the history.
+    number: Option<u64>,
+    /// Why it was not kept, or not tried to the end.
+    stopped: Option<TransactionError>,
+    not_kept: Option<StateError>,
+    refused: Option<(Family, IptablesError)>,
+    live: Option<PerFamily<Ruleset>>,
+    unread: Option<IptablesError>,
+    overtaken: Option<PerFamily<Ruleset>>,
+    /// What lines came between, when the rules were read back.
+    difference: String,
+    undo: Option<IptablesError>,
+}
+
+impl Course<'_> {
+    fn take(&mut self, step: Step) -> Outcome {
+        match step {
+            Step::Try => self.try_out(),
+            Step::Record => self.record(),
+            Step::Load(family) => self.load(family),
+            Step::Verify => {
+                self.progress.step("verifying…");
+                if self.change.took(self.changes) {
+                    return Outcome::Found(Loaded::New);
+                }
+                self.look()
+            }
+            Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_) => self.look(),
+            Step::PutFirst => self.put_first(),
+            Step::Undo(_) => self.undo(),
+            Step::End(_) => Outcome::Done,
+        }
+    }
+
+    fn try_out(&mut self) -> Outcome {
+        self.progress.step("trying…");
+        for (family, changes) in self.changes.iter() {
+            let before = self.change.before.get(family);
+            let Some(((before, _), script)) = before.zip(self.scripts.get(family)) else {
+                continue;
+            };
+            let trial = Trial::new(before, changes, script.clone());
+            if let Err(error) = self.change.try_out(family, &trial) {
+                self.found.stopped = Some(error);
+                return Outcome::Refused;
+            }
+        }
+        self.scripts = self.recounted();
+        Outcome::Done
+    }
+
+    /// The same scripts with what the rules that move have counted by now, since a trial of many may take
+    /// seconds.
+    fn recounted(&mut self) -> PerFamily<String> {
+        let scripts = std::mem::take(&mut self.scripts);
+        if !scripts.values().any(|script| says_counts(script)) {
+            return scripts;
+        }
+        let families = self.change.want.families();
+        let Ok(now) = self.change.iptables.read_all_counted(families) else {
+            return scripts;
+        };
+        let both = now.as_ref().zip(self.change.rules());
+        // Counters are of places: they are of no use where rules have come or gone.
+        let same = |((now, _), before): &(&(Ruleset, Counters), &Ruleset)| {
+            diff::own(now) == diff::own(before)
+        };
+        if !both.values().all(same) {
+            return scripts;
+        }
+        let counters = now.map(|_, (_, counters)| counters);
+        self.changes
+            .scripts(&self.changes.carried(&counters).as_ref())
+    }
+
+    fn record(&mut self) -> Outcome {
+        if self.change.keeping != Keeping::Done {
+            match (self.change.keep(), self.change.keeping) {
+                (Ok(number), _) => self.found.number = Some(number),
+                (Err(error), Keeping::Required) => {
+                    self.found.stopped = Some(error.into());
+                    return Outcome::Refused;
+                }
+                (Err(error), _) => self.found.not_kept = Some(error),
+            }
+        }
+        if self.change.keeping != Keeping::Done && self.held.came() {
+            return Outcome::Interrupted;
+        }
+        self.progress.step("loading…");
+        Outcome::Done
+    }
+
+    fn load(&mut self, family: Family) -> Outcome {
+        let script = self.scripts.get(family).map_or("", String::as_str);
+        match self.restore(family, script) {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                self.found.refused = Some((family, error));
+                Outcome::Refused
+            }
+        }
+    }
+
+    fn restore(&self, family: Family, script: &str) -> Result<(), IptablesError> {
+        if script.is_empty() {
+            return Ok(());
+        }
+        let load = || self.change.iptables.load(family, script);
+        self.change.lock.shared_with_children(load)
+    }
+
+    fn look(&mut self) -> Outcome {
+        // Nothing was wrong with reading a moment ago: it may go the second time.
+        match self.change.read().or_else(|_| self.change.read()) {
+            Ok(live) => {
+                let found = self.change.compared(&live);
+                self.found.live = Some(live);
+                Outcome::Found(found)
+            }
+            Err(error) => {
+                self.found.unread = Some(error);
+                Outcome::Unreadable
+            }
+        }
+    }
+
+    fn put_first(&mut self) -> Outcome {
+        let Some(live) = self.found.live.take() else {
+            return Outcome::Refused;
+        };
+        let none = live.map(|_, _| Counters::default());
+        let scripts = changes(&live.as_ref(), self.change.want).scripts(&none.as_ref());
+        let mut outcome = Outcome::Done;
+        for (family, script) in scripts.iter() {
+            if let Err(error) = self.restore(family, script) {
+                debug!(%error, "the jumps are not put first");
+                outcome = Outcome::Refused;
+            }
+        }
+        self.found.overtaken = Some(live);
+        outcome
+    }
+
+    /// Loads each family's script. What one family refuses is no reason to leave the other as it
+    /// is; the first failure is told.
+    fn undo(&mut self) -> Outcome {
+        let from = self.found.live.as_ref().unwrap_or(self.change.want);
+        let old = self.change.old();
+        self.found.difference = changes(&from.as_ref(), self.change.want).report();
+        // A rule that comes back stands where it stood: it counts on from what it had counted there.
+        let scripts = changes(&from.as_ref(), &old).scripts(&self.change.counters());
+        let mut undone = Ok(());
+        for (family, script) in scripts.iter() {
+            undone = undone.and(self.restore(family, script));
+        }
+        self.found.live = None;
+        self.found.undo = undone.err();
+        match self.found.undo {
+            None => Outcome::Done,
+            Some(_) => Outcome::Refused,
+        }
+    }
+
+    fn end(mut self, end: End) -> Result<Committed, TransactionError> {
+        let kept = matches!(end, End::Done | End::DoneBehind | End::Uncertain(_));
+        if let Some(number) = self.found.number {
+            // What came to nothing is nothing to go back behind.
+            if !kept {
+                self.change.forget(number);
+            }
+            if let Err(error) = self.change.state.clear_begun() {
+                debug!(%error, "it is noted that the change is begun, still");
+            }
+        }
+        match end {
+            End::Done | End::DoneBehind => {
+                super::note_v6(self.change.state, self.change.want.v6.as_ref());
+                Ok(Committed {
+                    overtaken: self.found.overtaken,
+                    behind: end == End::DoneBehind,
+                    not_kept: self.found.not_kept,
+                })
+            }
+            End::Interrupted => Err(TransactionError::Interrupted),
+            End::Rejected | End::NotKept => {
+                let stopped = self.found.stopped.take();
+                Err(stopped.unwrap_or(TransactionError::Interrupted))
+            }
+            End::Refused | End::Undone(_) => Err(self.undone(end)),
+            End::Uncertain(why) => Err(self.uncertain(why)),
+        }
+    }
+
+    fn undone(self, end: End) -> TransactionError {
+        match (end, self.found.refused, self.found.unread) {
+            (End::Undone(Failure::Unread), _, Some(source)) => TransactionError::Unread(source),
+            (End::Refused | End::Undone(Failure::Refused), Some((family, source)), _) => {
+                let script = self.scripts.get(family).map_or("", String::as_str);
+                let rule = named_rule(&source, Some, script);
+                let forward = rule.as_deref().and_then(parse::comment_of);
+                if end == End::Refused {
+                    TransactionError::Refused {
+                        forward,
+                        rule,
+                        source,
+                    }
+                } else {
+                    TransactionError::Undone {
+                        forward,
+                        rule,
+                        source,
+                    }
+                }
+            }
+            _ => TransactionError::NotAsWanted {
+                difference: self.found.difference,
+            },
+        }
+    }
+
+    fn uncertain(self, why: Failure) -> TransactionError {
+        const UNKNOWN: &str = "what is loaded now is not known";
+        let Found {
+            refused,
+            live,
+            unread,
+            difference,
+            undo,
+            ..
+        } = self.found;
+        let cause = match (why, refused) {
+            (Failure::Refused, Some((_, source))) => source.to_string(),
+            (Failure::Unread, _) => "they were loaded but cannot be read back".to_owned(),
+            _ => format!("read back, the new ones differ:\n{difference}"),
+        };
+        let old = self.change.old();
+        let (undo, loaded) = match (&live, undo, unread) {
+            (Some(live), undo, _) => {
+                let left = changes(&live.as_ref(), &old).report();
+                let undo = undo.map_or("it did not take".to_owned(), |error| error.to_string());
+                let lines =
+                    format!("to be as before, these lines would have to come and go:\n{left}");
+                (undo, lines)
+            }
+            (None, None, Some(unread)) => (
+                format!("what is loaded cannot be read back: {unread}"),
+                UNKNOWN.to_owned(),
+            ),
+            (None, Some(undo), _) => (undo.to_string(), UNKNOWN.to_owned()),
+            (None, None, None) => ("it was not tried".to_owned(), UNKNOWN.to_owned()),
+        };
+        let now = live.as_ref().unwrap_or(self.change.want);
+        let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
+        // Of a family that is as it was there is nothing to bring back.
+        let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
+        let mends = scripts.map(|(family, script)| {
+            let path = self.change.state.undo_script(family);
+            let written: Result<(), FileError> =
+                file::replace(&path, script.as_bytes(), file::RULES_MODE);
+            Mend {
+                restore: self
+                    .change
+                    .iptables
+                    .backend
+                    .program(family, "iptables-restore"),
+                script: written.is_ok().then_some(path),
+            }
+        });
+        TransactionError::Uncertain {
+            cause,
+            undo,
+            loaded,
+            mends: mends.collect(),
+        }
+    }
+}
+
+/// At most so many chains are read one by one.
+const FEW: usize = 16;
+
+/// Whether to read these chains takes less than to read everything: `iptables -S` takes up to a third
+/// longer for the same rules (measured, nft 1.8.9), and each call some milliseconds.
+fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) -> bool {
+    let length = |ruleset: &Ruleset, (table, name): &(TableName, &ChainName)| {
+        ruleset
+            .chain(*table, name)
+            .map_or(0, |chain| chain.rules.len())
+    };
+    let rules: usize = touched
+        .iter()
+        .map(|chain| length(before, chain).max(length(want, chain)))
+        .sum();
+    touched.len() <= FEW && rules * 4 <= foreign::rule_count(before)
+}
+
+/// The rule on the line that iptables-restore complains of.
+fn named_rule(
+    error: &IptablesError,
+    line_of_script: impl Fn(usize) -> Option<usize>,
+    script: &str,
+) -> Option<String> {
+    let IptablesError::Failed { words, .. } = error else {
+        return None;
+    };
+    let line = line_of_script(trial::line_named(words)?)?;
+    trial::rule_at(script, line).map(str::to_owned)
+}
+
+/// The first rule without which the change would load: legacy names only COMMIT for what the
+/// kernel refuses, so halves of the change are tried.
+fn first_refused(iptables: &Iptables, family: Family, whole: &Trial) -> Option<String> {
+    let (mut good, mut bad) = (0, whole.rules());
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        match iptables.try_out(family, &whole.with_rules(middle).text()) {
+            Ok(()) => good = middle,
+            Err(TrialError::Refused(_)) => bad = middle,
+            Err(TrialError::Impossible(_)) => return None,
+        }
+    }
+    trial::nth_rule(&whole.script, bad).map(str::to_owned)
+}

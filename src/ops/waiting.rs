@@ -1,0 +1,155 @@
+//! The change that waits for its confirmation: whether there is one, and how the waiting ends.
+
+use super::Error;
+use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
+use super::state::{State, StateError, seconds_now};
+use crate::backend::Backend;
+use crate::diff;
+use crate::host::iptables::Iptables;
+use crate::host::namespace::{boot, uptime_secs};
+use crate::host::{detached, process};
+use crate::per_family::PerFamily;
+use crate::ruleset::Ruleset;
+
+/// How long whoever undoes a change waits for another nvactl, each time, in seconds.
+pub const LOCK_WAIT_SECS: u64 = 60;
+
+impl Pending {
+    /// A change by this process, that is about to be made.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which boot this is.
+    pub fn new(
+        before: Change,
+        want: &PerFamily<Ruleset>,
+        backend: Backend,
+        seconds: u64,
+    ) -> Result<Self, StateError> {
+        Ok(Self {
+            version: VERSION,
+            id: format!("{}-{}", process::own_id(), seconds_now()),
+            deadline: uptime_secs() + seconds,
+            boot: boot()?,
+            backend,
+            flush_stale: false,
+            made: false,
+            before,
+            want: want.v4.to_string(),
+            want_v6: want.v6.as_ref().map(ToString::to_string),
+        })
+    }
+
+    /// How many seconds are left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.deadline.saturating_sub(uptime_secs())
+    }
+
+    /// How many seconds ago its time was up.
+    #[must_use]
+    pub fn overdue(&self) -> u64 {
+        uptime_secs().saturating_sub(self.deadline)
+    }
+
+    /// The iptables that loaded it.
+    #[must_use]
+    pub fn iptables(&self) -> Iptables {
+        Iptables {
+            backend: self.backend,
+            lock_wait: LOCK_WAIT_SECS,
+        }
+    }
+
+    /// The name of the timer that watches it where systemd runs.
+    #[must_use]
+    pub fn timer(&self) -> String {
+        format!("nvactl-confirm-{}", self.id)
+    }
+}
+
+/// Returns the change that waits in this network namespace since this boot, if one does. One that has
+/// been decided on waits no more, whether its record is gone or not.
+///
+/// # Errors
+/// When what is recorded cannot be read.
+pub fn pending(state: &State) -> Result<Option<Pending>, StateError> {
+    let Some(pending) = state.pending()? else {
+        return Ok(None);
+    };
+    let here = state.is_of_here(&pending.before) && pending.boot == boot()?;
+    let waits = here && state.decision(&pending.id).is_none();
+    Ok(waits.then_some(pending))
+}
+
+/// Returns what [`pending`] does, to be asked under the lock. What has been decided on is finished
+/// first; and what was recorded but never made, since the one who was to make it was killed before,
+/// waits for nothing.
+///
+/// # Errors
+/// When what is recorded or what is loaded cannot be read.
+pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
+    if let Some(recorded) = state.pending()?
+        && let Some(decision) = state.decision(&recorded.id)
+    {
+        finish(state, &recorded, decision)?;
+        return Ok(None);
+    }
+    let Some(pending) = pending(state)? else {
+        return Ok(None);
+    };
+    let live = pending.iptables().read_all(pending.families())?;
+    let unmade = |before: PerFamily<Ruleset>| {
+        let owned = pending.before.owned();
+        let all = live.as_ref().zip(before.as_ref()).zip(owned);
+        all.iter().all(|(_, ((live, before), owned))| {
+            diff::holds_the_same(&live.ruleset, before, owned.sets_policy)
+        })
+    };
+    if pending.rules().is_ok_and(unmade) {
+        settle(state, &pending, Decision::NotMade)?;
+        return Ok(None);
+    }
+    Ok(Some(pending))
+}
+
+/// Ends the waiting: the decision is written before the record goes, since a record that is only
+/// gone has been decided by nobody.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn settle(state: &State, pending: &Pending, decision: Decision) -> Result<(), StateError> {
+    state.set_decision(&Decided(pending.id.clone(), decision))?;
+    finish(state, pending, decision)
+}
+
+/// Does what is left to do once a decision is written: the history says what became of the change, and
+/// its record goes.
+fn finish(state: &State, pending: &Pending, decision: Decision) -> Result<(), StateError> {
+    match decision {
+        Decision::Waiting | Decision::Confirmed => {}
+        Decision::Cancelled | Decision::TimedOut => note_undone(state, pending, decision)?,
+        Decision::NotMade => {
+            if let Some((number, _)) = state.newest_like(&pending.before)? {
+                state.forget(number)?;
+            }
+        }
+    }
+    state.clear_begun()?;
+    state.clear_pending()?;
+    detached::end_timer(&pending.timer());
+    Ok(())
+}
+
+/// Notes in the history that a change was undone. Where there is no room for that, the change goes, so
+/// that nobody rolls back to before it.
+fn note_undone(state: &State, pending: &Pending, why: Decision) -> Result<(), StateError> {
+    let Some((number, mut change)) = state.newest_like(&pending.before)? else {
+        return Ok(());
+    };
+    change.undone = Some(Undone {
+        time: seconds_now(),
+        why,
+    });
+    let noted = state.rewrite(number, &change);
+    noted.or_else(|_| state.forget(number))
+}

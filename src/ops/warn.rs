@@ -1,0 +1,158 @@
+//! What there is to say before the rules change.
+
+use super::remark::Remarks;
+use crate::compare::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
+use crate::diff::Changes;
+use crate::foreign;
+use crate::host::iptables::Iptables;
+use crate::host::survey::Surroundings;
+use crate::host::sysctl::{self, SysctlError};
+use crate::line::Line;
+use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
+use crate::native::NativeChain;
+use crate::net::Family;
+use crate::per_family::PerFamily;
+use crate::rival;
+use crate::ruleset::{Policy, Ruleset};
+use crate::spec::ForwardSet;
+use crate::unplan::layout_of;
+use crate::words::names;
+
+/// Returns what a family's FORWARD policy is called.
+#[must_use]
+pub fn policy_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => POLICY,
+        Family::V6 => POLICY_V6,
+    }
+}
+
+/// Announces the one change that can cut off, or let through, what nvactl does not know of.
+pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
+    for (family, changes) in changes.iter() {
+        let policy = policy_name(family);
+        match changes.forward_policy() {
+            Some((Policy::Accept, Policy::Drop)) => remarks.line(format_args!(
+                "the {policy} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"
+            )),
+            Some((Policy::Drop, Policy::Accept)) => remarks.line(format_args!(
+                "the {policy} goes from DROP to ACCEPT: what no rule drops is forwarded"
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// Announces another layout. It explains why so many rules come and go where the spec has hardly changed.
+/// Where no forward is loaded, or none will be, there is none to move.
+pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &mut Remarks) {
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        if let (Some(from), Some(to)) = (layout_of(live), layout_of(want))
+            && from != to
+        {
+            let (layout, taken) = match family {
+                Family::V4 => (LAYOUT, ""),
+                // ip6tables-nft-restore 1.8.9 reads counters, and sets none.
+                Family::V6 => (
+                    LAYOUT_V6,
+                    " where ip6tables-restore takes these (that of nft, 1.8.9, does not)",
+                ),
+            };
+            remarks.line(format_args!(
+                "the {layout} goes from {} to {}: all rules move to other chains, those of forwards \
+                 that stay with their counters{taken}",
+                from.as_str(),
+                to.as_str()
+            ));
+        }
+    }
+}
+
+/// Names others' rules that set the mark by which a tree knows its packets.
+pub fn marks(
+    live: &PerFamily<&Ruleset>,
+    want: &PerFamily<Ruleset>,
+    around: &Surroundings,
+    iptables: &Iptables,
+    remarks: &mut Remarks,
+) {
+    let mut native: Vec<&NativeChain> = Vec::new();
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        let beside = around.beside.get(family).and_then(Option::as_ref);
+        let beside = beside.map(|(backend, rules)| (*backend, rules));
+        let mut found = Vec::new();
+        for (backend, rules) in [(iptables.backend, *live)].into_iter().chain(beside) {
+            let program = backend.program(family, "iptables");
+            let told = |one: &Marking<'_>| format!("{}\n  {}", one.told(&program), one.ways_out());
+            found.extend(marking(rules, want).iter().map(told));
+        }
+        if used(want) {
+            let chains = around.native.get(family).into_iter().flatten();
+            for chain in chains.filter(|chain| chain.marks()) {
+                // One of `inet` sees both families.
+                if !native.contains(&chain) {
+                    native.push(chain);
+                    let (told, ways_out) = (told_of_native(chain), ways_out_of_native(chain));
+                    found.push(format!("{told}\n  {ways_out}"));
+                }
+            }
+        }
+        remarks.warn_of_rules(found.iter());
+    }
+}
+
+/// Names a foreign rule that leads to one of nvactl's chains.
+pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
+    if let Some((_, chain, rule)) = foreign::reference(live) {
+        remarks.warn(format_args!(
+            "a rule that is not nvactl's leads to one of its chains: {}",
+            Line::Append(chain, rule)
+        ));
+    }
+}
+
+/// Names foreign rules that forward for the same ports.
+pub fn rivals(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
+    let rivals = rival::rivals(live, set);
+    remarks.warn_of_rules(rivals.iter().map(|rival| {
+        format!(
+            "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
+            names(rival.forwards.iter().map(|name| name.as_str())),
+            rival.line(),
+            rival.removal(family)
+        )
+    }));
+}
+
+/// Names the switches of the kernel that keep packets from being forwarded.
+///
+/// # Errors
+/// When a switch cannot be read.
+pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError> {
+    if set.has(Family::V6) && !sysctl::forwards(Family::V6)? {
+        remarks.warn(
+            "net.ipv6.conf.all.forwarding is 0: the kernel forwards no IPv6; \
+             to turn it on: nvactl sysctl enable --persist --ipv6",
+        );
+    }
+    if !sysctl::forwards(Family::V4)? {
+        remarks.warn(
+            "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
+             to turn it on: nvactl sysctl enable --persist",
+        );
+        return Ok(());
+    }
+    for interface in set.interfaces() {
+        match sysctl::forwards_from(interface) {
+            Some(true) => {}
+            Some(false) => remarks.warn(format_args!(
+                "packets that come in by {interface} are not forwarded; \
+                 to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
+                // sysctl(8) takes a dot in a name as a slash.
+                interface.as_str().replace('.', "/")
+            )),
+            None => remarks.warn(format_args!("this machine has no interface {interface}")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The watchdog of a change that must be confirmed: a process, or a timer of systemd's, that undoes
+//! it in time.
+//!
+//! It is started before the change and shares nothing with the process that makes it: no
+//! terminal, no session, no pipe. Whoever ends, the change is confirmed or undone.
+
+use std::thread;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::flows::forwards_of;
+use super::records::{Change, Decided, Decision, Pending};
+use super::state::State;
+use super::transaction::{Keeping, Transaction};
+use super::waiting::{LOCK_WAIT_SECS, pending, settle};
+use super::{Error, describe};
+use crate::diff;
+use crate::flow::stale;
+use crate::host::detached::{self, DetachedError};
+use crate::host::lock::{self, Lock, LockError};
+use crate::host::{conntrack, file, process};
+use crate::parse;
+use crate::per_family::changes;
+use crate::spec::ForwardSet;
+
+/// How often the watchdog looks whether the confirmation has come.
+const TICK: Duration = Duration::from_millis(100);
+/// How long it waits at most before it tries to undo again.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Records the change and starts its watchdog; returns when that is on its guard: a detached process,
+/// and where systemd runs a timer of its own as well.
+///
+/// # Errors
+/// When it does not get that far: then the change must not be made.
+pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error> {
+    // First, so that whoever still watches the change before knows that it has been decided on.
+    state.set_decision(&Decided(pending.id.clone(), Decision::Waiting))?;
+    state.set_pending(pending)?;
+    let started = start(state, pending, seconds);
+    if started.is_err() {
+        settle(state, pending, Decision::NotMade)?;
+    }
+    Ok(started?)
+}
+
+/// The process knows what to undo whatever becomes of the folder; the timer comes even if the process is
+/// ended with its session. Whoever is first leaves nothing to the other.
+fn start(state: &State, pending: &Pending, seconds: u64) -> Result<(), DetachedError> {
+    let folder = state.folder().to_string_lossy();
+    let args = ["--state-dir", &folder, "watchdog", &pending.id];
+    detached::start(&args)?;
+    if detached::runs_under_systemd() {
+        detached::start_timer(&pending.timer(), seconds, &args)?;
+    }
+    Ok(())
+}
+
+/// Waits until the change is decided on or due, and undoes it in the last case, however often it takes.
+///
+/// # Errors
+/// When what is to be undone cannot be read at the start.
+pub fn watch(state: &State, id: &str) -> Result<(), Error> {
+    let Some(mut known) = pending(state)?.filter(|pending| pending.id == id) else {
+        detached::settle_in();
+        return Ok(());
+    };
+    detached::settle_in();
+    let mut pause = TICK;
+    let mut version = None;
+    loop {
+        if is_decided(state, id) {
+            return Ok(());
+        }
+        let now = state.pending_version();
+        if now != version {
+            version = now;
+            // A record that is gone or damaged has not been decided on: what was known is enough.
+            if let Ok(Some(now)) = state.pending()
+                && now.id == id
+            {
+                known = now;
+            }
+        }
+        if known.left() == 0 {
+            let due = |now: &Pending| now.left() == 0;
+            match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
+                Ok(true) => return Ok(()),
+                // Confirmed, or given more time, while the lock was waited for.
+                Ok(false) => {}
+                Err(error) => {
+                    let words = format!("{id} is not undone yet: {}\n", describe(&error));
+                    // The folder may be what is wrong.
+                    let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
+                    pause = (pause * 2).min(PAUSE);
+                }
+            }
+        }
+        thread::sleep(pause);
+    }
+}
+
+/// Whether a change has been decided on: something was decided, or another change was begun since,
+/// which takes a decision on this one. Where nothing can be read nothing has been decided.
+fn is_decided(state: &State, id: &str) -> bool {
+    state
+        .decided()
+        .is_some_and(|Decided(of, decision)| of != id || decision != Decision::Waiting)
+}
+
+/// Undoes the change, if it still waits; tells whether it did.
+///
+/// # Errors
+/// When it cannot be undone: it waits on.
+pub fn undo(state: &State, known: &Pending, lock_wait_secs: u64) -> Result<bool, Error> {
+    undo_if(state, known, Decision::Cancelled, lock_wait_secs, |_| true)
+}
+
+/// Undoes the change only if `still` holds of its record under the lock. A record that is gone or cannot
+/// be read is taken to say what was known.
+fn undo_if(
+    state: &State,
+    known: &Pending,
+    decision: Decision,
+    lock_wait_secs: u64,
+    still: impl Fn(&Pending) -> bool,
+) -> Result<bool, Error> {
+    // Gone under the change, for one; opening the lock tells whether it matters.
+    let _ = state.make();
+    let path = state.lock_file();
+    let lock = match lock::take(&path, lock_wait_secs.min(1)) {
+        Err(error @ LockError::Held { .. }) => {
+            // One that was stopped while it held the lock would hold it for ever.
+            if let Some(holder) = error.holder() {
+                process::end_if_stopped(holder);
+            }
+            lock::take(&path, lock_wait_secs)?
+        }
+        taken => taken?,
+    };
+    if is_decided(state, &known.id) {
+        return Ok(false);
+    }
+    let pending = match state.pending() {
+        Ok(Some(now)) if now.id == known.id => now,
+        _ => known.clone(),
+    };
+    if !still(&pending) {
+        return Ok(false);
+    }
+    restore(state, &lock, &pending)?;
+    end_connections(&pending);
+    // It is undone, whether that can be written or not.
+    if let Err(error) = settle(state, &pending, decision) {
+        debug!(%error, "the decision is not recorded");
+    }
+    Ok(true)
+}
+
+/// Loads what was there before the change.
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), Error> {
+    let (iptables, want) = (pending.iptables(), pending.rules()?);
+    let undone = match iptables.read_all_counted(pending.families()) {
+        Ok(before) => {
+            let live = before.map(|_, (live, _)| live);
+            if changes(&live, &want).is_empty() {
+                return Ok(());
+            }
+            let transaction = Transaction {
+                state,
+                lock,
+                iptables: &iptables,
+                before: &before,
+                want: &want,
+                change: &Change {
+                    action: format!("undo {}", pending.before.action),
+                    ..pending.before.clone()
+                },
+                keeping: Keeping::Done,
+                trial: false,
+            };
+            transaction.commit().map(drop).map_err(Error::from)
+        }
+        Err(error) => Err(error.into()),
+    };
+    let Err(error) = undone else {
+        return Ok(());
+    };
+    // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
+    // What the change made is known, and can be emptied all the same.
+    debug!(%error, "undone without a look");
+    let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
+    let mut loaded = Ok(());
+    // What one family refuses is no reason to leave the other.
+    for (family, (made, want)) in made.as_ref().zip(want.as_ref()).iter() {
+        let script = diff::refill(made, want);
+        let one = lock.shared_with_children(|| iptables.load(family, &script));
+        loaded = loaded.and(one);
+    }
+    loaded.map_err(|_| error)
+}
+
+/// Ends the connections that only the undone change led anywhere: one who comes in through this
+/// machine by a port that the change took would stay cut off for as long as it keeps sending.
+fn end_connections(pending: &Pending) {
+    let before = pending.before.owned();
+    for (family, (want, before)) in pending.wanted().zip(before).iter() {
+        let Some(undone) = forwards_of(want) else {
+            continue;
+        };
+        let now = forwards_of(&before.rules).unwrap_or_else(|| ForwardSet {
+            forwards: Vec::new(),
+            ..undone.clone()
+        });
+        // Without the program for it nothing is known of them.
+        let flows = conntrack::flows(family).unwrap_or_default();
+        let once = [undone];
+        if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
+            debug!(%error, "connections of what was undone go on");
+        }
+    }
+}
