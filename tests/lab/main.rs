@@ -262,6 +262,7 @@ on_both_backends! {
     takeover::kept_ipv6_needs_no_record,
     takeover::the_namespace_of_the_tests_is_told_apart,
     no_ipv6::ipv4_is_changed_without_ipv6,
+    no_ipv6::ipv4_is_rolled_back_without_ipv6,
     no_ipv6::ipv4_is_looked_at_without_ipv6,
     no_ipv6::ipv4_is_kept_without_ipv6,
     no_ipv6::ipv4_is_confirmed_without_ipv6,

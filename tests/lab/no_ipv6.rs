@@ -94,7 +94,9 @@ pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
         // The next ones as well: nothing has been forgotten.
         let said = goes_on(&host, &["apply", "-"], &changed);
         assert!(said.stdout.contains("no changes"), "{how:?}: {said:?}");
-        goes_on(&host, &["rollback"], "");
+        // This one has not touched IPv6, so there is nothing to warn of.
+        let said = nvactl(&host, &["rollback"], "");
+        assert_eq!(said.code, 0, "{how:?}: {said:?}");
         assert_eq!(save(&host), first, "{how:?}");
         goes_on(&host, &["apply", "-"], &changed);
         goes_on(&host, &["remove"], "");
@@ -103,6 +105,24 @@ pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
         // As soon as IPv6 can be read its rules are found, and go.
         repair_v6(&host, how);
         assert!(save_v6(&host).contains("comment web6"), "{how:?}");
+        apply(&host, ONLY_V4);
+        assert!(!save_v6(&host).contains("NVACTL"), "{how:?}");
+    }
+}
+
+/// The change that is rolled back had touched both families.
+pub fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
+    for how in [Broken::Failing, Broken::Missing] {
+        let host = firewall(backend);
+        apply(&host, ONLY_V4);
+        let first = save(&host);
+        apply(&host, &BOTH.replace("49182", "49183"));
+        break_v6(&host, how);
+        goes_on(&host, &["rollback"], "");
+        assert_eq!(save(&host), first, "{how:?}");
+        repair_v6(&host, how);
+        assert!(save_v6(&host).contains("comment web6"), "{how:?}");
+        // Nothing has been forgotten.
         apply(&host, ONLY_V4);
         assert!(!save_v6(&host).contains("NVACTL"), "{how:?}");
     }

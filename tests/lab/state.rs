@@ -85,6 +85,7 @@ fn is_refused(said: &Said, args: &[&str], open: &Open) {
 pub fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     for open in &OPEN {
         let host = firewall(backend);
+        host.shell("echo 0 > /proc/sys/net/ipv4/ip_forward");
         apply(&host, SPEC);
         host.shell(open.make);
         let before = (save(&host), states(&host));

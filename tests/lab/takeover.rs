@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::confirm::{apply_for, changed, has_watchdog, waits};
+use crate::damage::numbered;
 use crate::ipv6::{BOTH, ONLY_V4};
 use crate::lab::{Backend, Said, save, save_v6};
 use crate::lifecycle::{SPEC, apply, firewall, load};
@@ -24,7 +25,9 @@ const SWITCH: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// Makes a host look like the machine's first network namespace.
 pub fn make_first(host: &Host) {
-    assert!(!host.exists(SWITCH), "no other namespace has it");
+    // Seen from a process of the host's own: the kernel shows each the switches of its namespace.
+    let there = host.feed("test", &["-e", SWITCH], "");
+    assert!(!there.status.success(), "no other namespace has it");
     host.run("mount -t tmpfs -o mode=755 tmpfs /proc/sys/net/core");
     host.shell(&format!("echo 1000 > {SWITCH}"));
 }
@@ -39,7 +42,8 @@ fn bring_state(from: &Host, to: &Host, as_inode: &str) {
          cd /run/brought
          find . -type f -exec sed -i s/{number}/{as_inode}/g {{}} +
          for name in $(find . -depth -name '*{number}*'); do
-           mv $name $(echo $name | sed s/{number}/{as_inode}/g)
+           new=$(echo $name | sed s/{number}/{as_inode}/g)
+           [ $name = $new ] || mv $name $new
          done
          cp -a . /var/lib/nvactl; cd /; rm -r /run/brought"
     ));
@@ -58,8 +62,7 @@ fn names(host: &Host) -> String {
 
 fn entries(said: &Said) -> usize {
     assert_eq!(said.code, 0, "{said:?}");
-    let entry = |line: &&str| line.contains("apply ");
-    said.stdout.lines().filter(entry).count()
+    numbered(&said.stdout)
 }
 
 /// Two changes and one that waits, made in a namespace whose number is not the one of `host`.
@@ -126,6 +129,12 @@ pub fn state_of_this_boot_is_renamed(backend: Backend) {
     let first = save(&host);
     apply(&host, BOTH);
     let here = inode(&host);
+    // Another namespace's is nobody's business, where there is one of its own.
+    let other = "history/4026530001";
+    host.shell(&format!(
+        "cd /var/lib/nvactl; cp -a history/{here} {other}
+         sed -i s/{here}/4026530001/ {other}/*"
+    ));
     make_first(&host);
     let said = nvactl(&host, &["history"], "");
     assert_eq!(entries(&said), 2, "{said:?}");
@@ -137,6 +146,7 @@ pub fn state_of_this_boot_is_renamed(backend: Backend) {
     let now = names(&host);
     assert!(now.contains(&format!("./history/{FIRST}")), "{now}");
     assert!(!now.contains(&here), "{now}");
+    assert!(now.contains(&format!("./{other}/00000001.json")), "{now}");
 }
 
 /// A change that waited while nvactl was replaced by a newer one is answered like any other.
