@@ -42,7 +42,7 @@ impl Filler {
         let over = Arc::new(AtomicBool::new(false));
         let (stop, place) = (Arc::clone(&over), folder.clone());
         let mut made = 0;
-        let mut fill = move || match full {
+        let mut take_all = move || match full {
             Full::Blocks => {
                 let mut options = OpenOptions::new();
                 let file = options
@@ -58,10 +58,10 @@ impl Filler {
                 }
             }
         };
-        fill();
+        take_all();
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                fill();
+                take_all();
                 thread::sleep(Duration::from_micros(50));
             }
         });
@@ -158,6 +158,8 @@ pub fn a_full_disk_keeps_no_change_from_being_undone(backend: Backend) {
         let before = save(&host);
         apply_for(&host, if cancels { "600" } else { "2" });
         assert_ne!(save(&host), before);
+        // Nothing is left to forget, which would make room.
+        host.run("rm -r /var/lib/nvactl/history");
         let filler = Filler::start(&host, full);
         if cancels {
             let said = nvactl(&host, &["confirm", "--cancel"], "");
@@ -183,9 +185,12 @@ fn temporary(host: &Host) -> String {
 
 /// How many entries a history lists: each begins with its number.
 pub fn numbered(listed: &str) -> usize {
-    let first_words = listed.lines().map(|line| line.split_whitespace().next());
-    let is_number = |word: &Option<&str>| word.is_some_and(|word| word.parse::<u64>().is_ok());
-    first_words.filter(is_number).count()
+    let first_words = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    first_words
+        .filter(|word| word.parse::<u64>().is_ok())
+        .count()
 }
 
 fn entries(host: &Host) -> usize {

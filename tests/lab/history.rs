@@ -137,7 +137,7 @@ pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
     let carol = of("carol");
     assert!(carol.contains("play") && !carol.contains("web"), "{listed}");
     // Each has a date.
-    assert!(bob.contains("T") && bob.contains("Z"), "{listed}");
+    assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
 }
 
 /// A policy that goes either way is announced, before and while it is done.
