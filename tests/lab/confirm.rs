@@ -10,12 +10,12 @@ use crate::nvactl;
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
-fn changed() -> String {
+pub fn changed() -> String {
     SPEC.replace("49182", "49183").replace("games", "play")
 }
 
 /// Applies the changed spec for so many seconds.
-fn apply_for(host: &Host, seconds: &str) -> Said {
+pub fn apply_for(host: &Host, seconds: &str) -> Said {
     let said = nvactl(host, &["apply", "-", "--confirm", seconds], &changed());
     assert_eq!(said.code, 0, "{said:?}");
     said
@@ -26,7 +26,7 @@ pub fn has_watchdog(host: &Host) -> bool {
     !watchdogs(host).is_empty()
 }
 
-fn watchdogs(host: &Host) -> Vec<String> {
+pub fn watchdogs(host: &Host) -> Vec<String> {
     let net = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = net(&host.pid());
     let processes = fs::read_dir("/proc").expect("it can be listed").flatten();
@@ -43,11 +43,11 @@ fn watchdogs(host: &Host) -> Vec<String> {
 }
 
 /// Whether a change is recorded as waiting.
-fn waits(host: &Host) -> bool {
+pub fn waits(host: &Host) -> bool {
     host.shell("ls /var/lib/nvactl").contains("pending-")
 }
 
-fn comes_back(host: &Host, before: &str) {
+pub fn comes_back(host: &Host, before: &str) {
     wait_for("the old rules are back", || save(host) == before);
     wait_for("the watchdog is done", || !waits(host));
 }

@@ -20,12 +20,12 @@ fn changed() -> String {
 }
 
 /// The same machine without IPv6 in its spec.
-const ONLY_V4: &str = "
+pub const ONLY_V4: &str = "
 firewall: {interface: eth0, snat: 10.3.0.4}
 forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]
 ";
 
-fn both(host: &Host) -> (String, String) {
+pub fn both(host: &Host) -> (String, String) {
     (save(host), save_v6(host))
 }
 
@@ -200,7 +200,7 @@ pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
 }
 
 /// Without the tables that are listed once somebody has looked into them.
-fn rules((v4, v6): &(String, String)) -> Vec<&str> {
+pub fn rules((v4, v6): &(String, String)) -> Vec<&str> {
     let unused = |line: &&str| {
         !(line.starts_with('*') || line.ends_with("ACCEPT [0:0]") || *line == "COMMIT")
     };

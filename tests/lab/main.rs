@@ -2,8 +2,11 @@
 
 mod ahead;
 mod blackhole;
+mod chance;
+mod churn;
 mod confirm;
 mod counters;
+mod damage;
 mod diff;
 mod doctor;
 mod entrances;
@@ -13,6 +16,7 @@ mod flows;
 #[expect(dead_code, reason = "of its strategies the lab takes one")]
 mod generate;
 mod guards;
+mod history;
 mod ipv6;
 mod ipv6_health;
 mod lab;
@@ -21,6 +25,7 @@ mod lifecycle;
 mod marks;
 mod matrix;
 mod namespace;
+mod no_ipv6;
 #[path = "../oracle/mod.rs"]
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
@@ -29,12 +34,16 @@ mod probe;
 mod round_trip;
 mod scenarios;
 mod sharing;
+mod state;
 mod status;
 mod survey;
 mod sysctl;
+mod takeover;
 mod traffic;
 mod transaction;
+mod upgrade;
 mod walk;
+mod watch;
 mod wire;
 
 use lab::Said;
@@ -228,4 +237,51 @@ on_both_backends! {
     sysctl::an_interface_that_contradicts_is_named,
     sysctl::enable_warns_of_a_router_for_everybody,
     sysctl::apply_says_what_keeps_packets_from_being_forwarded,
+    state::a_folder_that_others_can_write_is_refused,
+    state::a_change_waits_on_where_others_can_write,
+    state::a_folder_of_root_s_in_a_sticky_one_is_used,
+    state::a_planted_lock_leaves_its_target_alone,
+    damage::a_full_disk_keeps_nobody_from_going_back,
+    damage::a_full_disk_keeps_nobody_from_confirming,
+    damage::a_full_disk_keeps_no_change_from_being_undone,
+    damage::leftovers_of_a_kill_are_cleaned_up,
+    damage::no_kill_leaves_a_change_that_never_happened,
+    damage::an_unreadable_record_can_be_discarded,
+    damage::the_watchdog_of_a_discarded_record_leaves_later_changes_alone,
+    watch::a_late_watchdog_leaves_a_change_alone_that_waits,
+    watch::a_late_watchdog_leaves_a_change_alone_that_was_confirmed,
+    watch::a_late_watchdog_undoes_its_own_change,
+    watch::a_decision_outlives_the_one_who_made_it,
+    takeover::outside_the_first_namespace_nothing_is_taken_over,
+    takeover::the_first_namespace_has_a_name_that_stays,
+    takeover::state_of_this_boot_is_renamed,
+    takeover::a_change_that_waits_is_renamed_with_its_answer,
+    takeover::the_one_state_of_an_older_kernel_is_taken_over,
+    takeover::of_several_states_none_is_taken_over,
+    takeover::loaded_ipv6_needs_no_record,
+    takeover::kept_ipv6_needs_no_record,
+    takeover::the_namespace_of_the_tests_is_told_apart,
+    no_ipv6::ipv4_is_changed_without_ipv6,
+    no_ipv6::ipv4_is_rolled_back_without_ipv6,
+    no_ipv6::ipv4_is_looked_at_without_ipv6,
+    no_ipv6::ipv4_is_kept_without_ipv6,
+    no_ipv6::ipv4_is_confirmed_without_ipv6,
+    no_ipv6::ipv4_is_undone_without_ipv6,
+    no_ipv6::a_spec_with_ipv6_is_refused,
+    churn::the_jump_comes_first_again,
+    churn::a_jump_that_is_moved_for_ever_is_a_warning,
+    churn::other_changes_are_not_undone_either,
+    churn::changes_beside_churn_are_all_made,
+    history::each_rollback_goes_a_step_further,
+    history::only_changes_that_stay_are_steps,
+    history::an_entry_keeps_its_number,
+    history::an_entry_says_who_changed_which_forwards,
+    history::a_rollback_announces_the_policy,
+    upgrade::the_rules_of_an_older_release_are_in_sync,
+    upgrade::the_history_of_an_older_release_leads_back,
+    upgrade::what_an_older_release_loaded_can_be_removed,
+    upgrade::a_change_on_top_of_an_older_release_s_is_made,
+    upgrade::a_change_of_an_older_release_can_be_confirmed,
+    upgrade::a_change_of_an_older_release_can_be_cancelled,
+    upgrade::what_waited_before_the_boot_is_not_acted_on,
 }

@@ -1,0 +1,173 @@
+//! `history` says which change did what, and `rollback` goes back through them, step by step.
+
+use crate::ipv6::BOTH;
+use crate::lab::{Backend, Said, save, save_v6};
+use crate::lifecycle::{SPEC, apply, firewall};
+use crate::namespace::Host;
+use crate::nvactl;
+
+fn rollback(host: &Host) -> Said {
+    let said = nvactl(host, &["rollback"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    said
+}
+
+fn on(port: &str) -> String {
+    SPEC.replace("49182", port)
+}
+
+/// Each goes one step further back; a new change is undone first.
+pub fn each_rollback_goes_a_step_further(backend: Backend) {
+    let host = firewall(backend);
+    let states = ["49182", "49183", "49184"].map(|port| {
+        apply(&host, &on(port));
+        save(&host)
+    });
+    // A look is no step.
+    assert_eq!(nvactl(&host, &["rollback", "--dry-run"], "").code, 1);
+    rollback(&host);
+    assert_eq!(save(&host), states[1], "one step back");
+    rollback(&host);
+    assert_eq!(save(&host), states[0], "two steps back");
+
+    apply(&host, &on("49185"));
+    rollback(&host);
+    assert_eq!(save(&host), states[0], "the new change alone is undone");
+    rollback(&host);
+    let saved = save(&host);
+    assert!(!saved.contains("NVACTL"), "before the first: {saved}");
+    assert!(saved.contains(":FORWARD ACCEPT"), "{saved}");
+    // There is no step before the first.
+    let said = nvactl(&host, &["rollback"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert_eq!(save(&host), saved);
+    // Nothing of this is lost: what was undone can be applied again.
+    apply(&host, &on("49184"));
+    assert_eq!(save(&host), states[2]);
+}
+
+/// A rollback that nobody confirms, and a change that is refused, are no steps.
+pub fn only_changes_that_stay_are_steps(backend: Backend) {
+    let host = firewall(backend);
+    let states = ["49182", "49183", "49184"].map(|port| {
+        apply(&host, &on(port));
+        save(&host)
+    });
+    rollback(&host);
+    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &on("49186"));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    assert_eq!(save(&host), states[1]);
+    rollback(&host);
+    assert_eq!(save(&host), states[0]);
+}
+
+/// The line of an entry whose action holds these words.
+fn entry(host: &Host, words: &str) -> String {
+    let said = nvactl(host, &["history"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let mut lines = said.stdout.lines().filter(|line| line.contains(words));
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {words}: {said:?}"));
+    assert_eq!(lines.next(), None, "{words} is listed twice: {said:?}");
+    line.to_owned()
+}
+
+fn number(line: &str) -> &str {
+    line.split_whitespace().next().expect("it has words")
+}
+
+/// The number of an entry is a name, whatever is changed later.
+pub fn an_entry_keeps_its_number(backend: Backend) {
+    let host = firewall(backend);
+    let apply_file = |name: &str, port: &str| {
+        let path = format!("/run/{name}.yaml");
+        let written = host.feed("sh", &["-c", &format!("cat > {path}")], &on(port));
+        assert!(written.status.success());
+        let said = nvactl(&host, &["apply", &path], "");
+        assert_eq!(said.code, 0, "{said:?}");
+    };
+    apply_file("first", "49182");
+    let first = number(&entry(&host, "first.yaml")).to_owned();
+    apply_file("second", "49183");
+    let second = number(&entry(&host, "second.yaml")).to_owned();
+    assert_ne!(first, second);
+    for later in ["third", "fourth"] {
+        apply_file(later, if later == "third" { "49184" } else { "49185" });
+        assert_eq!(number(&entry(&host, "first.yaml")), first, "{later}");
+        assert_eq!(number(&entry(&host, "second.yaml")), second, "{later}");
+    }
+    rollback(&host);
+    assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
+}
+
+/// Who changed which forwards, and when.
+pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
+    let host = firewall(backend);
+    let as_user = |user: &str, spec: &str| {
+        let written = host.feed("sh", &["-c", "cat > /run/spec.yaml"], spec);
+        assert!(written.status.success());
+        let mut command = host.command(env!("CARGO_BIN_EXE_nvactl"));
+        command.args(["apply", "/run/spec.yaml"]);
+        command.env("SUDO_USER", user).env("SUDO_UID", "1000");
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+    };
+    as_user("alice", SPEC);
+    as_user("bob", &on("49183"));
+    as_user("carol", &on("49183").replace("games", "play"));
+    let listed = nvactl(&host, &["history"], "").stdout;
+    // An entry may take several lines; the next one begins with another user.
+    let of = |user: &str| {
+        let begin = listed.find(user);
+        let begin = begin.unwrap_or_else(|| panic!("{user} is not named: {listed}"));
+        let users = ["alice", "bob", "carol"].into_iter();
+        let ends = users.filter_map(|other| listed[begin + 1..].find(other));
+        let end = ends.min().map_or(listed.len(), |end| begin + 1 + end);
+        let line = listed[..begin].rfind('\n').map_or(0, |end| end + 1);
+        listed[line..end].to_owned()
+    };
+    let alice = of("alice");
+    for forward in ["web", "dns.v2", "games"] {
+        assert!(alice.contains(forward), "{forward}: {listed}");
+    }
+    let bob = of("bob");
+    assert!(bob.contains("web") && !bob.contains("dns.v2"), "{listed}");
+    let carol = of("carol");
+    assert!(carol.contains("play") && !carol.contains("web"), "{listed}");
+    // Each has a date.
+    assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
+}
+
+/// A policy that goes either way is announced, before and while it is done.
+pub fn a_rollback_announces_the_policy(backend: Backend) {
+    for (spec, policy) in [(SPEC, "FORWARD policy"), (BOTH, "IPv6 FORWARD policy")] {
+        let host = firewall(backend);
+        apply(&host, spec);
+        let announced = |args: &[&str], code: i32, words: &str| {
+            let said = nvactl(&host, args, "");
+            assert_eq!(said.code, code, "{args:?}: {said:?}");
+            let all = format!("{}{}", said.stdout, said.stderr);
+            let words = format!("{policy} {words}");
+            assert!(all.contains(&words), "{args:?}: no {words:?}: {said:?}");
+        };
+        announced(&["rollback", "--dry-run"], 1, "goes from DROP to ACCEPT");
+        announced(&["rollback"], 0, "goes from DROP to ACCEPT");
+        assert!(save(&host).contains(":FORWARD ACCEPT"));
+
+        apply(&host, spec);
+        let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
+        assert_eq!(said.code, 0, "{said:?}");
+        announced(&["rollback", "--dry-run"], 1, "goes from ACCEPT to DROP");
+        announced(&["rollback"], 0, "goes from ACCEPT to DROP");
+        assert!(save(&host).contains(":FORWARD DROP"));
+        assert!(spec != BOTH || save_v6(&host).contains(":FORWARD DROP"));
+
+        // One that stays is no news.
+        let other = spec.replace("49182", "49183");
+        apply(&host, &other);
+        let said = nvactl(&host, &["rollback"], "");
+        assert!(!said.stdout.contains("policy goes"), "{said:?}");
+    }
+}
