@@ -546,7 +546,7 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     unfake(&host, "iptables-restore");
     let said = nvactl(&host, &["confirm"], "");
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("has not been made whole"), "{said:?}");
+    assert!(said.stderr.contains("was not fully applied"), "{said:?}");
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
 }
