@@ -49,8 +49,18 @@ fn say_standing(standing: Standing, console: &mut Console) {
 
 fn say(report: Report, console: &mut Console) -> Exit {
     match report {
-        Report::Kept { action, ended } => {
+        Report::Kept {
+            action,
+            ended,
+            full,
+        } => {
             console.say(format_args!("confirmed: {action} stays"));
+            if let Some(error) = full {
+                console.warn(format_args!(
+                    "the state folder takes no new files, so the next change can be neither confirmed \
+                     nor rolled back: {error}"
+                ));
+            }
             if let Some(remark) = &ended.remark {
                 console.remark(remark);
             }

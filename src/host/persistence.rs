@@ -55,14 +55,12 @@ pub fn holds_own(family: Family) -> Result<bool, FileError> {
 /// Whether the rules file says anything of nvactl's chains. One that cannot be read may.
 #[must_use]
 pub fn mentions_own(family: Family) -> bool {
+    const OWN: &[u8] = b"NVACTL-";
     let bytes = file::read(Path::new(rules_file(family)));
-    let mut lines = match &bytes {
-        Ok(bytes) => bytes
-            .iter()
-            .flat_map(|bytes| bytes.split(|byte| *byte == b'\n')),
-        Err(_) => return true,
-    };
-    lines.any(|line| line.starts_with(b":NVACTL-") || line.starts_with(b"-A NVACTL-"))
+    bytes.map_or(true, |bytes| {
+        let bytes = bytes.unwrap_or_default();
+        bytes.windows(OWN.len()).any(|words| words == OWN)
+    })
 }
 
 /// How nvactl's rules in the rules file compare with those that run.

@@ -114,7 +114,12 @@ fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
 #[derive(Debug)]
 pub enum Report {
     /// It stays.
-    Kept { action: String, ended: Ended },
+    Kept {
+        action: String,
+        ended: Ended,
+        /// What keeps the state folder from taking new files.
+        full: Option<String>,
+    },
     /// It is undone.
     Undone { action: String },
     /// Its record is discarded, and what it changed stays, since nobody knows what that was.
@@ -131,17 +136,18 @@ pub fn keep(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
     // The watchdog may have been faster to the lock.
     let now = pending_in_earnest(state)?.filter(|now| now.id == known.id);
-    match &now {
+    let full = match &now {
         None => return Err(Refusal::NothingPending.into()),
         Some(now) if !now.made => return Err(Refusal::NotMade.into()),
         Some(now) => settle(state, now, Decision::Confirmed)?,
-    }
+    };
     drop(lock);
     // It is kept, whatever becomes of connections.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     Ok(Report::Kept {
         action: known.before.action,
         ended,
+        full: full.map(|error| describe(&error.into())),
     })
 }
 

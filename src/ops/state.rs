@@ -276,17 +276,23 @@ impl State {
         (of == id && decision != Decision::Waiting).then_some(decision)
     }
 
-    /// Writes a decision; on a full disk over the one before, which has as much room.
+    /// Writes a decision; on a full disk over the one before, which has as much room. Returns why it
+    /// could not be written beside that one.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn set_decision(&self, decided: &Decided) -> Result<(), StateError> {
+    /// When it cannot be written at all.
+    pub fn set_decision(&self, decided: &Decided) -> Result<Option<FileError>, StateError> {
         folder::make(&self.folder)?;
         let path = self.decision_file();
         let mut text = json(&path, decided)?;
         text.resize(text.len().max(DECISION_BYTES), b'\n');
-        let replaced = file::replace(&path, &text, 0o600);
-        Ok(replaced.or_else(|error| file::overwrite(&path, &text).map_err(|_| error))?)
+        let Err(error) = file::replace(&path, &text, 0o600) else {
+            return Ok(None);
+        };
+        match file::overwrite(&path, &text) {
+            Ok(()) => Ok(Some(error)),
+            Err(_) => Err(error.into()),
+        }
     }
 
     /// Reads what was begun and not ended.
@@ -447,7 +453,11 @@ impl State {
     /// # Errors
     /// When the folder cannot be read, or something cannot be removed.
     pub fn clear_leftovers(&self) -> Result<(), StateError> {
-        for at in [self.folder.clone(), self.history()] {
+        for at in [
+            self.folder.clone(),
+            self.folder.join("history"),
+            self.history(),
+        ] {
             for name in folder::names(&at)? {
                 if name.starts_with(file::TEMPORARY) {
                     folder::remove(&at.join(name))?;

@@ -5,6 +5,7 @@ use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
 use crate::backend::Backend;
 use crate::diff;
+use crate::host::file::FileError;
 use crate::host::iptables::Iptables;
 use crate::host::namespace::{boot, uptime_secs};
 use crate::host::{detached, process};
@@ -113,13 +114,18 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
 }
 
 /// Ends the waiting: the decision is written before the record goes, since a record that is only
-/// gone has been decided by nobody.
+/// gone has been decided by nobody. Returns what keeps new files from being written, as a full disk does.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn settle(state: &State, pending: &Pending, decision: Decision) -> Result<(), StateError> {
-    state.set_decision(&Decided(pending.id.clone(), decision))?;
-    finish(state, pending, decision)
+pub fn settle(
+    state: &State,
+    pending: &Pending,
+    decision: Decision,
+) -> Result<Option<FileError>, StateError> {
+    let in_place = state.set_decision(&Decided(pending.id.clone(), decision))?;
+    finish(state, pending, decision)?;
+    Ok(in_place)
 }
 
 /// Does what is left to do once a decision is written: the history says what became of the change, and
