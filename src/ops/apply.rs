@@ -139,6 +139,9 @@ fn run(
     if changes.is_empty() {
         note_v6(state, live.v6);
         drop(lock);
+        if live.v6.is_some() && !set.has(Family::V6) {
+            remove::warn_of_rules_file(Family::V6, &mut after);
+        }
         let ended = flows::end(&outdated, request.flush_stale);
         after.0.extend(ended.remark);
         return Ok((Outcome::Unchanged, after, ended.failed));

@@ -110,8 +110,9 @@ pub fn look(
         let (surroundings, flows) = looking.map_or_else(around, joined);
         let mut want = planning.map_or_else(plan, joined);
         let (before, unread_v6) = before?;
-        if before.v6.is_none() {
-            want.v6 = None;
+        let mut surroundings = surroundings;
+        if before.v6.is_none() && want.v6.take().is_some() {
+            surroundings = survey(iptables, Families::V4);
         }
         let counted = |live: Live| (live.ruleset, live.counters);
         Ok(Found {

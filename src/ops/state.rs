@@ -98,9 +98,10 @@ impl State {
 
     fn at(folder: &Path) -> Result<Self, StateError> {
         let here = namespace::here()?;
+        // The watchdog, which is told of it, starts in another folder.
+        let folder = folder::trusted(folder)?;
         let mut state = Self {
-            // The watchdog, which is told of it, starts in another folder.
-            folder: folder::trusted(folder)?,
+            folder,
             key: here.number(),
             link: here.link,
             notices: Vec::new(),
@@ -114,6 +115,11 @@ impl State {
             }
             if !state.has_records() {
                 state.key = FIRST.to_owned();
+            }
+        }
+        for inner in [state.folder.join("history"), state.history()] {
+            if folder::holds(&inner) {
+                folder::trusted(&inner)?;
             }
         }
         Ok(state)

@@ -291,10 +291,10 @@ pub fn each_change_of_both_can_be_rolled_back(backend: Backend) {
         both(&host)
     };
     // The last one touched IPv4 alone; the one before had taken the IPv6 rules out.
-    assert_eq!(back("2"), second);
-    assert_eq!(back("4"), first);
+    assert_eq!(back("4"), second);
+    assert_eq!(back("3"), first);
     // Before the first change of both there was nothing of IPv6, and its FORWARD accepted.
-    let (v4, v6) = back("6");
+    let (v4, v6) = back("2");
     assert!(
         v4.contains("comment web ") && !v6.contains("NVACTL"),
         "{v6}"
