@@ -1,59 +1,67 @@
-//! A short name for a text, the same on every machine and in every version.
+//! A short digest of text, the same on every machine: it names chains by what they hold, and tells
+//! one spec from another.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-/// 60 bits of FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) in 15 hexadecimal digits: as
-/// long as a chain's name has room for. It tells texts apart that nobody forged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(String);
+/// 60 bits of FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), printed in 15 digits: as long as
+/// a chain's name can be. It tells apart what differs by accident; it is no proof against someone who
+/// looks for two texts with one digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(u64);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a digest: {DIGITS} hexadecimal digits in lower case")]
+pub struct DigestError(String);
+
+const DIGITS: usize = 15;
 
 impl Digest {
-    /// Names some lines of text; a line's end counts.
+    /// Returns the digest of some pieces of text, such as lines or files. Where one ends counts.
     #[must_use]
-    pub fn of_lines(lines: impl IntoIterator<Item = String>) -> Self {
-        let mut hash = Hash::default();
-        for line in lines {
-            hash.add(line.as_bytes());
-            hash.add(b"\n");
+    pub fn of<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Self {
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for piece in pieces {
+            for byte in piece.as_ref().iter().chain(b"\n") {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
         }
-        hash.digest()
-    }
-
-    /// Names some bytes.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        let mut hash = Hash::default();
-        hash.add(bytes);
-        hash.digest()
+        Self(hash >> 4)
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{:01$x}", self.0, DIGITS)
     }
 }
 
-struct Hash(u64);
+impl FromStr for Digest {
+    type Err = DigestError;
 
-impl Default for Hash {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let valid = text.len() == DIGITS && text.bytes().all(digit);
+        let number = valid.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or_else(|| DigestError(text.to_owned()))
     }
 }
 
-impl Hash {
-    fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
 
-    fn digest(&self) -> Digest {
-        Digest(format!("{:015x}", self.0 >> 4))
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
     }
 }
 
@@ -62,10 +70,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_tells_texts_apart_and_stays_what_it_is() {
-        // The offset basis, without its last four bits.
-        assert_eq!(Digest::of(b"").to_string(), "cbf29ce48422232");
-        assert_eq!(Digest::of_lines(["a".to_owned()]), Digest::of(b"a\n"));
-        assert_ne!(Digest::of(b"a"), Digest::of(b"b"));
+    fn it_is_printed_as_it_is_read() {
+        // FNV-1a of "\n" and of "a\n", without the last 4 bits.
+        for (pieces, text) in [(&[""][..], "af63c74c8601c8d"), (&["a"], "089bdc07b544e7b")] {
+            let digest = Digest::of(pieces);
+            assert_eq!(digest.to_string(), text);
+            assert_eq!(text.parse(), Ok(digest));
+        }
+        for text in [
+            "",
+            "af63c74c8601c8",
+            "af63c74c8601c8d0",
+            "AF63C74C8601C8D",
+            "+f63c74c8601c8d",
+        ] {
+            assert_eq!(text.parse::<Digest>(), Err(DigestError(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn where_a_piece_ends_counts() {
+        assert_ne!(Digest::of(["ab", "c"]), Digest::of(["a", "bc"]));
+        assert_ne!(Digest::of(["ab"]), Digest::of(["ab", ""]));
     }
 }

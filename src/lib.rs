@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
-//! [`net`] and [`limit`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
+//! [`net`], [`limit`] and [`digest`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
 //! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`splice`] a rules file shared with them,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]

@@ -27,7 +27,6 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::cli::{Cli, Command};
-use crate::digest::Digest;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
@@ -319,7 +318,7 @@ fn kept(source: &Source) -> KeptSpec {
         .collect();
     KeptSpec {
         name: source.absolute(),
-        digest: Digest::of_lines(files.iter().map(|file| file.text.clone())),
+        digest: source.digest(),
         files,
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::file;
+use crate::digest::Digest;
 use crate::spec::places::Places;
 use crate::spec::{self, MAX_BYTES, Reading};
 use crate::token::shell_word;
@@ -258,6 +259,12 @@ impl Source {
     pub fn examine(&self) -> Reading {
         let texts: Vec<&[u8]> = self.files.iter().map(|file| file.text.as_slice()).collect();
         spec::examine_all(&texts)
+    }
+
+    /// Returns the digest of its bytes: of each file's, in order.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.files.iter().map(|file| &file.text))
     }
 
     /// Where its bytes stand.

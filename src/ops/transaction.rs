@@ -332,7 +332,7 @@ pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     if !sets_policy {
         own.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
     }
-    Digest::of(own.to_string().as_bytes())
+    Digest::of([own.to_string()])
 }
 
 /// A change on its way.

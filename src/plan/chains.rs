@@ -122,11 +122,7 @@ impl Chains {
     /// Makes a chain that holds these rules.
     pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
         let name = ChainName::from(
-            format!(
-                "{prefix}{}",
-                Digest::of_lines(rules.iter().map(Rule::to_string))
-            )
-            .as_str(),
+            format!("{prefix}{}", Digest::of(rules.iter().map(Rule::to_string))).as_str(),
         );
         self.made.insert(name.clone(), rules);
         name

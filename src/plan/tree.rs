@@ -241,10 +241,7 @@ impl Place {
         let protocol = self.protocol.as_str().to_ascii_uppercase();
         let name = match self.net {
             None => format!("{stem}{protocol}{ports}"),
-            Some(net) => format!(
-                "{stem}{}",
-                Digest::of_lines([format!("{protocol}-{net}{ports}")])
-            ),
+            Some(net) => format!("{stem}{}", Digest::of([format!("{protocol}-{net}{ports}")])),
         };
         ChainName::from(name.as_str())
     }
