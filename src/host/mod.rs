@@ -9,14 +9,18 @@ pub mod file;
 pub mod folder;
 pub mod iptables;
 pub mod lock;
+pub mod log;
 pub mod namespace;
 pub mod network;
 pub mod persistence;
 pub mod probe;
 pub mod process;
 pub mod progress;
+pub mod session;
 pub mod signals;
 pub mod spec_source;
+pub mod ssh_connection;
+pub mod state;
 pub mod survey;
 pub mod sysctl;
 

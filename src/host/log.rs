@@ -1,0 +1,293 @@
+//! The system log: one line for each change, confirmation, cancellation and undo.
+//!
+//! The facility is authpriv: who changed what this machine forwards belongs beside the lines of sshd
+//! and sudo that tell who came in, and the names and addresses in it are for root and the log's
+//! group alone (`/var/log/auth.log` of Debian and Ubuntu, `/var/log/secure` of Red Hat).
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+
+use tracing::debug;
+
+use super::session::Who;
+use crate::digest::Digest;
+
+/// The socket of syslogd or journald (systemd-journald.service(8)).
+const SOCKET: &str = "/dev/log";
+
+/// What happened to a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// It is loaded and stays.
+    Made,
+    /// It is loaded and is undone unless it is confirmed within so many seconds.
+    MadeToConfirm {
+        secs: u64,
+    },
+    Confirmed,
+    /// It is undone, since somebody asked for that.
+    Cancelled,
+    /// It is undone, since nobody confirmed it in time.
+    TimedOut,
+}
+
+/// The names of the forwards that a change adds, changes and removes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForwardNames<'a> {
+    pub added: Vec<&'a str>,
+    pub changed: Vec<&'a str>,
+    pub removed: Vec<&'a str>,
+}
+
+/// A line of the log.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    pub event: Event,
+    /// The command of the change: `apply forward.yaml`.
+    pub action: &'a str,
+    /// Who made the change or decided on it; where its time ran out, who made it.
+    pub who: &'a Who,
+    /// The spec's, where the change has one.
+    pub spec: Option<Digest>,
+    pub forwards: &'a ForwardNames<'a>,
+}
+
+/// Writes a line to the system log, and waits for nobody: a machine without a log, and one whose log
+/// takes nothing now, go without.
+pub fn write(entry: &Entry<'_>) {
+    let line = entry.line(std::process::id());
+    if let Err(error) = send(&line) {
+        debug!(%error, line, "not written to the system log");
+    }
+}
+
+fn send(line: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to(line.as_bytes(), SOCKET).map(|_| ())
+}
+
+/// `LOG_AUTHPRIV` (syslog(3)), where it stands in a line's first number.
+const AUTHPRIV: u8 = 10 << 3;
+const WARNING: u8 = 4;
+const NOTICE: u8 = 5;
+
+/// How many bytes of each kind of text a line has, so that the whole has less than 1024, which is
+/// what RFC 3164 promises to keep.
+const MOST_ACTION: usize = 160;
+const MOST_NAME: usize = 64;
+const MOST_FORWARDS: usize = 128;
+
+impl Event {
+    fn severity(self) -> u8 {
+        match self {
+            Event::TimedOut => WARNING,
+            _ => NOTICE,
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Event::Made => "change made".to_owned(),
+            Event::MadeToConfirm { secs } => {
+                format!("change made, undone unless confirmed in {secs} s")
+            }
+            Event::Confirmed => "change confirmed".to_owned(),
+            Event::Cancelled => "change cancelled and undone".to_owned(),
+            Event::TimedOut => "change not confirmed in time and undone".to_owned(),
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// Returns the line with the number before it by which syslogd sorts it. The time is syslogd's
+    /// own.
+    fn line(&self, process: u32) -> String {
+        let mut line = format!(
+            "<{}>nvactl[{process}]: {}: {} user={}",
+            AUTHPRIV | self.event.severity(),
+            self.event.words(),
+            quoted(self.action, MOST_ACTION),
+            quoted(&self.who.user, MOST_NAME)
+        );
+        let Who {
+            sudo_user,
+            ssh_connection,
+            ..
+        } = self.who;
+        let fields = [
+            (
+                "sudo_user",
+                sudo_user.as_ref().map(|name| quoted(name, MOST_NAME)),
+            ),
+            (
+                "ssh_connection",
+                ssh_connection.as_ref().map(|value| format!("\"{value}\"")),
+            ),
+            ("spec", self.spec.map(|spec| spec.to_string())),
+            ("added", listed(&self.forwards.added)),
+            ("changed", listed(&self.forwards.changed)),
+            ("removed", listed(&self.forwards.removed)),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value {
+                line.push_str(&format!(" {name}={value}"));
+            }
+        }
+        line
+    }
+}
+
+/// Returns as many names as there is room for, and how many more there are; `None` without any.
+fn listed(names: &[&str]) -> Option<String> {
+    let mut list = String::new();
+    for (n, name) in names.iter().enumerate() {
+        let name = escaped(name, MOST_NAME, stays_in_quotes);
+        if list.len() + name.len() > MOST_FORWARDS {
+            list.push_str(&format!(" and {} more", names.len() - n));
+            break;
+        }
+        if n > 0 {
+            list.push_str(", ");
+        }
+        list.push_str(&name);
+    }
+    (!list.is_empty()).then(|| format!("\"{list}\""))
+}
+
+fn quoted(text: &str, most: usize) -> String {
+    format!("\"{}\"", escaped(text, most, stays_in_quotes))
+}
+
+/// Returns text that is not nvactl's in one line that no terminal acts on, cut behind so many bytes.
+/// Letters, digits and what ASCII prints stay as they are. The rest, control and bidirectional
+/// characters among them, is escaped as in Rust.
+pub(super) fn printable(text: &str, most: usize) -> String {
+    escaped(text, most, stays)
+}
+
+fn stays(c: char) -> bool {
+    (c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ') && c != '\\'
+}
+
+fn stays_in_quotes(c: char) -> bool {
+    stays(c) && c != '"'
+}
+
+fn escaped(text: &str, most: usize, stays: fn(char) -> bool) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        let before = shown.len();
+        if stays(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_default());
+        }
+        if shown.len() > most {
+            shown.truncate(before);
+            shown.push('…');
+            break;
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(sudo_user: &str) -> Who {
+        Who {
+            user: "root".to_owned(),
+            sudo_user: Some(sudo_user.to_owned()),
+            ssh_connection: "198.51.100.10 50022 10.3.0.4 22".parse().ok(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_changed_what() {
+        let entry = Entry {
+            event: Event::MadeToConfirm { secs: 60 },
+            action: "apply forward.yaml",
+            who: &who("alice"),
+            spec: Some(Digest::of([""])),
+            forwards: &ForwardNames {
+                added: vec!["web", "dns.v2"],
+                changed: vec![],
+                removed: vec!["games"],
+            },
+        };
+        assert_eq!(
+            entry.line(42),
+            "<85>nvactl[42]: change made, undone unless confirmed in 60 s: \"apply forward.yaml\" \
+             user=\"root\" sudo_user=\"alice\" \
+             ssh_connection=\"198.51.100.10 50022 10.3.0.4 22\" spec=SPEC \
+             added=\"web, dns.v2\" removed=\"games\""
+                .replace("SPEC", &Digest::of([""]).to_string())
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let entry = Entry {
+            event: Event::TimedOut,
+            action: "remove",
+            who: &Who {
+                user: "root".to_owned(),
+                sudo_user: None,
+                ssh_connection: None,
+            },
+            spec: None,
+            forwards: &ForwardNames::default(),
+        };
+        assert_eq!(
+            entry.line(42),
+            "<84>nvactl[42]: change not confirmed in time and undone: \"remove\" user=\"root\""
+        );
+    }
+
+    #[test]
+    fn foreign_text_stays_in_one_line_and_in_its_quotes() {
+        let entry = Entry {
+            event: Event::Confirmed,
+            action: "apply a\n<0>sshd[1]: \u{1b}[2J\u{9b}\u{202e}\" \\\" user=\"nobody\r.yaml",
+            who: &who("é\0"),
+            spec: None,
+            forwards: &ForwardNames::default(),
+        };
+        let line = entry.line(1);
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let action = r#""apply a\n<0>sshd[1]: \u{1b}[2J\u{9b}\u{202e}\" \\\" user=\"nobody\r.yaml" user="root""#;
+        assert!(line.contains(action), "{line}");
+        assert!(line.contains(r#"sudo_user="é\u{0}""#), "{line}");
+    }
+
+    #[test]
+    fn however_much_has_changed_the_line_is_short() {
+        let long = "\"n\u{301}".repeat(5000);
+        let names: Vec<String> = (0..10_000)
+            .map(|n| format!("{n}-{}", "x".repeat(50)))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let end = "fe80:1111:2222:3333:4444:5555:6666:7777%interface-name0 65535";
+        let entry = Entry {
+            event: Event::MadeToConfirm { secs: 86400 },
+            action: &long,
+            who: &Who {
+                user: long.clone(),
+                sudo_user: Some(long.clone()),
+                ssh_connection: format!("{end} {end}").parse().ok(),
+            },
+            spec: Some(Digest::of([""])),
+            forwards: &ForwardNames {
+                added: names.clone(),
+                changed: names.clone(),
+                removed: names,
+            },
+        };
+        let line = entry.line(u32::MAX);
+        assert!(line.len() < 1024, "{}: {line}", line.len());
+        assert!(entry.who.ssh_connection.is_some());
+        assert!(line.contains("and 9998 more\" changed="), "{line}");
+    }
+}

@@ -1,0 +1,264 @@
+//! An SSH connection as sshd names it in `SSH_CONNECTION`, and whether one proves that another change
+//! can be kept.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::net::{Interface, Port};
+
+/// Both ends of an SSH connection: `198.51.100.10 50022 10.3.0.4 22`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SshConnection {
+    pub client: Endpoint,
+    pub server: Endpoint,
+}
+
+/// One end: an address, and the port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    /// The interface of a link-local IPv6 address, which getnameinfo(3) writes behind a `%`.
+    pub zone: Option<Interface>,
+    pub port: Port,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "`{0}` is not an SSH connection: the client's address and port, the server's address and port"
+)]
+pub struct SshConnectionError(String);
+
+impl SshConnection {
+    /// Returns whether the client is this machine itself: such a connection passes no network.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.client.address == self.server.address || self.client.address.is_loopback()
+    }
+}
+
+impl FromStr for SshConnection {
+    type Err = SshConnectionError;
+
+    fn from_str(text: &str) -> Result<Self, SshConnectionError> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let ends = match words[..] {
+            [client, client_port, server, server_port] => {
+                endpoint(client, client_port).zip(endpoint(server, server_port))
+            }
+            _ => None,
+        };
+        ends.map(|(client, server)| Self { client, server })
+            .ok_or_else(|| SshConnectionError(text.to_owned()))
+    }
+}
+
+/// `None` where sshd writes `UNKNOWN 65535`, since it was not started on a socket.
+fn endpoint(address: &str, port: &str) -> Option<Endpoint> {
+    let (address, zone) = match address.split_once('%') {
+        Some((address, zone)) => (address, Some(zone.parse().ok()?)),
+        None => (address, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let port = port.parse().ok()?;
+    (zone.is_none() || address.is_ipv6()).then_some(Endpoint {
+        address,
+        zone,
+        port,
+    })
+}
+
+impl fmt::Display for SshConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (end, space) in [(&self.client, " "), (&self.server, "")] {
+            write!(f, "{}", end.address)?;
+            if let Some(zone) = &end.zone {
+                write!(f, "%{zone}")?;
+            }
+            write!(f, " {}{space}", end.port)?;
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<String> for SshConnection {
+    type Error = SshConnectionError;
+
+    fn try_from(text: String) -> Result<Self, SshConnectionError> {
+        text.parse()
+    }
+}
+
+impl From<SshConnection> for String {
+    fn from(connection: SshConnection) -> Self {
+        connection.to_string()
+    }
+}
+
+/// Why a confirmation does not prove that a new SSH connection gets in. The change waits on.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotNew {
+    #[error(
+        "the SSH connection of this session is the one that applied the change, `{0}`, and an open \
+         connection outlives what keeps new ones out; {WAITS}"
+    )]
+    Same(SshConnection),
+    #[error(
+        "the SSH connection of this session is not known: {UNKNOWN}, as in tmux or at the console; \
+         {WAITS}"
+    )]
+    ConfirmingUnknown,
+    #[error(
+        "the SSH connection that applied the change is not known: {UNKNOWN}, so this one cannot be \
+         told from it; {WAITS}"
+    )]
+    AppliedUnknown,
+    #[error(
+        "neither the SSH connection that applied the change nor the one of this session is known: \
+         {UNKNOWN}, as in tmux or at the console; {WAITS}"
+    )]
+    BothUnknown,
+}
+
+const UNKNOWN: &str = "no sshd is among the processes that started nvactl";
+const WAITS: &str = "the change is not confirmed and its time runs on";
+
+impl NotNew {
+    /// Returns a command that confirms.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            NotNew::Same(_) | NotNew::ConfirmingUnknown => {
+                "on your own machine: ssh -t -S none HOST sudo nvactl confirm --new-session"
+            }
+            NotNew::AppliedUnknown | NotNew::BothUnknown => {
+                "over a new connection, without that check: sudo nvactl confirm"
+            }
+        }
+    }
+}
+
+/// Decides whether a change that was applied over one SSH connection is confirmed over another.
+///
+/// # Errors
+/// When one of them is not known, or both are the same.
+pub fn judge(
+    applied: Option<&SshConnection>,
+    confirming: Option<&SshConnection>,
+) -> Result<(), NotNew> {
+    match (applied, confirming) {
+        (None, None) => Err(NotNew::BothUnknown),
+        (None, Some(_)) => Err(NotNew::AppliedUnknown),
+        (Some(_), None) => Err(NotNew::ConfirmingUnknown),
+        (Some(applied), Some(confirming)) if applied == confirming => {
+            Err(NotNew::Same(confirming.clone()))
+        }
+        (Some(_), Some(_)) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "198.51.100.10 50022 10.3.0.4 22";
+
+    fn connection(text: &str) -> SshConnection {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn it_is_printed_as_it_is_read() {
+        for text in [
+            ONE,
+            "2001:db8:51::10 50022 fd00:3::4 2222",
+            "fe80::1%eth0 50022 fe80::2%eth0.100 22",
+        ] {
+            let read = connection(text);
+            assert_eq!(read.to_string(), text);
+            let json = serde_json::to_string(&read).expect("it can be written");
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(
+                serde_json::from_str::<SshConnection>(&json).ok(),
+                Some(read)
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_name_two_ends_is_refused() {
+        for text in [
+            "",
+            "UNKNOWN 65535 UNKNOWN 65535",
+            "198.51.100.10 50022 10.3.0.4",
+            "198.51.100.10 50022 10.3.0.4 22 ",
+            "198.51.100.10  50022 10.3.0.4 22",
+            "198.51.100.10 50022 10.3.0.4 22\n",
+            "198.51.100.10 0 10.3.0.4 22",
+            "198.51.100.10 50022 10.3.0.4 65536",
+            "198.51.100.10%eth0 50022 10.3.0.4 22",
+            "fe80::1% 50022 fe80::2%eth0 22",
+            "fe80::1%eth0;x 50022 fe80::2%eth0 22",
+            "client 50022 10.3.0.4 22",
+        ] {
+            let refused = text.parse::<SshConnection>();
+            assert_eq!(refused, Err(SshConnectionError(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn only_a_known_other_connection_is_new() {
+        let one = connection(ONE);
+        let same_client = connection("198.51.100.10 50023 10.3.0.4 22");
+        let other_address = connection("198.51.100.10 50022 10.4.0.4 22");
+        let other_zone = connection("fe80::1%eth0 50022 fe80::2%eth0 22");
+        let one_zone = connection("fe80::1%eth1 50022 fe80::2%eth1 22");
+        assert_eq!(judge(Some(&one), Some(&same_client)), Ok(()));
+        assert_eq!(judge(Some(&one), Some(&other_address)), Ok(()));
+        assert_eq!(judge(Some(&one_zone), Some(&other_zone)), Ok(()));
+        let same = Err(NotNew::Same(one.clone()));
+        assert_eq!(judge(Some(&one), Some(&one.clone())), same);
+        assert_eq!(judge(Some(&one), None), Err(NotNew::ConfirmingUnknown));
+        assert_eq!(judge(None, Some(&one)), Err(NotNew::AppliedUnknown));
+        assert_eq!(judge(None, None), Err(NotNew::BothUnknown));
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_unknown_and_that_the_change_waits() {
+        for (error, named) in [
+            (NotNew::Same(connection(ONE)), ONE),
+            (NotNew::ConfirmingUnknown, "of this session is not known"),
+            (
+                NotNew::AppliedUnknown,
+                "that applied the change is not known",
+            ),
+            (
+                NotNew::BothUnknown,
+                "neither the SSH connection that applied the change nor",
+            ),
+        ] {
+            let words = error.to_string();
+            assert!(words.contains(named), "{words}");
+            assert!(
+                words.ends_with("not confirmed and its time runs on"),
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_from_the_machine_itself_is_local() {
+        for (text, local) in [
+            (ONE, false),
+            ("10.3.0.4 50022 10.3.0.4 22", true),
+            ("127.0.0.1 50022 127.0.0.1 22", true),
+            ("::1 50022 ::1 22", true),
+        ] {
+            assert_eq!(connection(text).is_local(), local, "{text}");
+        }
+    }
+}
