@@ -114,6 +114,7 @@ Examples:
 Examples:
   sudo nvactl apply forward.yaml --confirm 60
   sudo nvactl confirm
+  ssh -t -S none fw sudo nvactl confirm --new-session
   sudo nvactl confirm --status")]
     Confirm(Confirm),
     /// Undo a change when its time is up.
@@ -284,10 +285,11 @@ pub struct Apply {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Undo the change after so many seconds unless `nvactl confirm` comes, from any session.
+    /// Undo the change after this time (60, 90s, 5m, 1h) unless `nvactl confirm` comes.
     ///
-    /// At a terminal it also asks. A watchdog undoes it, whatever becomes of the terminal.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    /// At a terminal it also asks. A watchdog undoes it, whatever becomes of the terminal. Open
+    /// connections outlive the change, so only a new one proves that you still get in.
+    #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
     pub confirm: Option<u64>,
 
     /// End the connections that still lead to where no forward leads any more.
@@ -324,6 +326,14 @@ pub struct Confirm {
     /// Say whether a change waits, and how long.
     #[arg(long)]
     pub status: bool,
+
+    /// Keep the change only if this session came over another SSH connection than the one that
+    /// applied it.
+    ///
+    /// Refuses where either is not known, as in tmux or at the console, and where both are the same,
+    /// as they are with a shared ControlMaster.
+    #[arg(long, conflicts_with_all = ["cancel", "status"])]
+    pub new_session: bool,
 
     /// How long to wait for another nvactl that is changing the rules.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -523,6 +533,26 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The longest time to confirm in: a day.
+const MOST_CONFIRM_SECS: u64 = 24 * 60 * 60;
+
+/// Reads a time to confirm in, as seconds: `60`, `90s`, `5m`, `1h`.
+fn confirm_secs(text: &str) -> Result<u64, String> {
+    let (number, unit_secs) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 60 * 60),
+        _ => (text, 1),
+    };
+    // `parse` would take a `+`.
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| number.parse::<u64>().ok()).flatten();
+    number
+        .and_then(|number| number.checked_mul(unit_secs))
+        .filter(|secs| (1..=MOST_CONFIRM_SECS).contains(secs))
+        .ok_or_else(|| "not a time from 1s to 24h, such as 60, 90s, 5m or 1h".to_owned())
+}
+
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Print what would change, change nothing, and exit 1 if anything would.
@@ -601,4 +631,50 @@ pub struct Persist {
     /// How long to wait for another nvactl that is changing the rules.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub lock_timeout: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_confirm_in_is_a_number_with_a_unit() {
+        for (text, secs) in [
+            ("1", 1),
+            ("60", 60),
+            ("090", 90),
+            ("90s", 90),
+            ("5m", 300),
+            ("24h", 86_400),
+            ("1440m", 86_400),
+            ("86400", 86_400),
+        ] {
+            assert_eq!(confirm_secs(text), Ok(secs), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "m",
+            "0",
+            "0m",
+            "-1",
+            "+1",
+            "5x",
+            "5S",
+            "5ms",
+            "5 m",
+            " 5",
+            "5 ",
+            "1.5m",
+            "1m30s",
+            "86401",
+            "1441m",
+            "25h",
+            "5\u{661}",
+            "18446744073709551615h",
+            "18446744073709551616",
+        ] {
+            assert!(confirm_secs(text).is_err(), "{text}");
+        }
+    }
 }

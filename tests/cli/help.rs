@@ -55,3 +55,24 @@ fn a_command_line_that_makes_no_sense_is_exit_2() {
         assert!(run.starts_with("exit 2\n--- stderr\n"), "{run}");
     }
 }
+
+#[test]
+fn a_time_to_confirm_in_that_makes_no_sense_is_named() {
+    for time in ["0", "5x", "25h", "5 m"] {
+        let run = said(nvactl(folder().path()).args(["apply", "--confirm", time]));
+        let error = format!(
+            "exit 2\n--- stderr\nerror: invalid value '{time}' for '--confirm <TIME>': \
+             not a time from 1s to 24h, such as 60, 90s, 5m or 1h\n"
+        );
+        assert!(run.starts_with(&error), "{run}");
+    }
+}
+
+#[test]
+fn whoever_undoes_a_change_or_asks_for_it_proves_nothing() {
+    for option in ["--cancel", "--status"] {
+        let run = said(nvactl(folder().path()).args(["confirm", "--new-session", option]));
+        let error = format!("the argument '--new-session' cannot be used with '{option}'");
+        assert!(run.contains(&error), "{run}");
+    }
+}
