@@ -3,10 +3,12 @@
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
 
 mod fields;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fields::{WAY, change, changes};
+pub use names::ForwardNames;
 use serde::Serialize;
 
 use crate::diff;

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use tracing::debug;
 
 use super::session::Who;
+use crate::compare::ForwardNames;
 use crate::digest::Digest;
 
 /// The socket of syslogd or journald (systemd-journald.service(8)).
@@ -31,14 +32,6 @@ pub enum Event {
     TimedOut,
 }
 
-/// The names of the forwards that a change adds, changes and removes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ForwardNames<'a> {
-    pub added: Vec<&'a str>,
-    pub changed: Vec<&'a str>,
-    pub removed: Vec<&'a str>,
-}
-
 /// A line of the log.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
@@ -49,7 +42,7 @@ pub struct Entry<'a> {
     pub who: &'a Who,
     /// The spec's, where the change has one.
     pub spec: Option<Digest>,
-    pub forwards: &'a ForwardNames<'a>,
+    pub forwards: &'a ForwardNames,
 }
 
 /// Writes a line to the system log, and waits for nobody: a machine without a log, and one whose log
@@ -139,7 +132,7 @@ impl Entry<'_> {
 }
 
 /// Returns as many names as there is room for, and how many more there are; `None` without any.
-fn listed(names: &[&str]) -> Option<String> {
+fn listed(names: &[String]) -> Option<String> {
     let mut list = String::new();
     for (n, name) in names.iter().enumerate() {
         let name = escaped(name, MOST_NAME, stays_in_quotes);
@@ -212,9 +205,9 @@ mod tests {
             who: &who("alice"),
             spec: Some(Digest::of([""])),
             forwards: &ForwardNames {
-                added: vec!["web", "dns.v2"],
+                added: vec!["web".to_owned(), "dns.v2".to_owned()],
                 changed: vec![],
-                removed: vec!["games"],
+                removed: vec!["games".to_owned()],
             },
         };
         assert_eq!(
@@ -268,7 +261,6 @@ mod tests {
         let names: Vec<String> = (0..10_000)
             .map(|n| format!("{n}-{}", "x".repeat(50)))
             .collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let end = "fe80:1111:2222:3333:4444:5555:6666:7777%interface-name0 65535";
         let entry = Entry {
             event: Event::MadeToConfirm { secs: 86400 },

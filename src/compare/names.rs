@@ -1,0 +1,96 @@
+//! A comparison in names: what a record and a line of the log keep of a change.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::Comparison;
+
+/// The names of the forwards that a change adds, changes and removes, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardNames {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+}
+
+impl From<&Comparison> for ForwardNames {
+    fn from(comparison: &Comparison) -> Self {
+        let added = comparison.added.iter().map(|line| &line.name);
+        let removed = comparison.removed.iter().map(|line| &line.name);
+        let fields = comparison.changed.iter().map(|change| &change.name);
+        // A line of a forward's that somebody has added or removed by hand is set right.
+        let drift = comparison
+            .drift
+            .iter()
+            .filter_map(|drift| drift.forward.as_ref());
+        Self {
+            added: once(added),
+            changed: once(fields.chain(drift)),
+            removed: once(removed),
+        }
+    }
+}
+
+/// Returns the names without those seen before: a forward of both protocols is two of one name.
+fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| seen.insert(*name)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{compare, compare_specs};
+    use crate::net::Family;
+    use crate::plan::plan;
+    use crate::ruleset::{ChainName, TableName};
+    use crate::spec::{ForwardSet, examine_all};
+
+    fn set(forwards: &str) -> ForwardSet {
+        let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");
+        examine_all(&[text.as_bytes()]).set.expect("it is valid")
+    }
+
+    const WEB: &str = "{name: web, listen: 80, target: {pod: '10.224.0.118:80'}}";
+    const DNS: &str =
+        "{name: dns, listen: 53, protocol: [tcp, udp], target: {pod: '10.224.0.118:53'}}";
+
+    #[test]
+    fn each_forward_is_named_once() {
+        let web = WEB.replace("118:80", "118:8080");
+        for (old, new, names) in [
+            (
+                WEB.to_owned(),
+                DNS.to_owned(),
+                [&["dns"][..], &[], &["web"]],
+            ),
+            (format!("{WEB}, {DNS}"), web, [&[], &["web"], &["dns"]]),
+            (WEB.to_owned(), WEB.to_owned(), [&[], &[], &[]]),
+        ] {
+            let comparison = compare_specs(&set(&old), &set(&new), Family::V4);
+            let found = ForwardNames::from(&comparison);
+            let names = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            let [added, changed, removed] = names;
+            let wanted = ForwardNames {
+                added,
+                changed,
+                removed,
+            };
+            assert_eq!(found, wanted, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn a_forward_whose_rules_were_tampered_with_is_changed() {
+        let set = set(&format!("{WEB}, {DNS}"));
+        let mut live = plan(&set, Family::V4).with_builtin_chains();
+        let chain = live.chain_mut(TableName::Nat, ChainName::from("NVACTL-PREROUTING"));
+        assert!(chain.rules.pop().is_some());
+        let found = ForwardNames::from(&compare(&live, &set, Family::V4));
+        assert_eq!(found.changed, ["dns"], "{found:?}");
+    }
+}
