@@ -331,7 +331,7 @@ pub struct Confirm {
     /// applied it.
     ///
     /// Refuses where either is not known, as in tmux or at the console, and where both are the same,
-    /// as they are with a shared ControlMaster.
+    /// as they are with a shared `ControlMaster`.
     #[arg(long, conflicts_with_all = ["cancel", "status"])]
     pub new_session: bool,
 

@@ -132,14 +132,30 @@ impl NotNew {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            NotNew::Same(_) | NotNew::ConfirmingUnknown => {
-                "on your own machine: ssh -t -S none HOST sudo nvactl confirm --new-session"
-            }
-            NotNew::AppliedUnknown | NotNew::BothUnknown => {
-                "over a new connection, without that check: sudo nvactl confirm"
-            }
+            NotNew::Same(_) | NotNew::ConfirmingUnknown => CHECKED,
+            NotNew::AppliedUnknown | NotNew::BothUnknown => UNCHECKED,
         }
     }
+}
+
+/// `-S none` keeps ssh from sharing a connection that is open (ssh(1)).
+const CHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl confirm --new-session";
+/// Where nvactl cannot tell whether the connection is a new one.
+const UNCHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl confirm";
+
+/// Returns what to say where a change waits: how its connection differs from the one that counts, and
+/// the command that confirms over that.
+#[must_use]
+pub fn advice(applied: Option<&SshConnection>) -> String {
+    let command = if applied.is_some() {
+        CHECKED
+    } else {
+        UNCHECKED
+    };
+    format!(
+        "open connections outlive the change, so only a new connection proves that you still get in; \
+         {command}"
+    )
 }
 
 /// Decides whether a change that was applied over one SSH connection is confirmed over another.
@@ -248,6 +264,24 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    #[test]
+    fn the_advice_is_a_command_that_confirms() {
+        let one = connection(ONE);
+        let known = advice(Some(&one));
+        assert!(known.contains("only a new connection proves"), "{known}");
+        assert!(
+            known.ends_with(" sudo nvactl confirm --new-session"),
+            "{known}"
+        );
+        // `--new-session` would be refused.
+        let unknown = advice(None);
+        assert!(
+            unknown.contains("only a new connection proves"),
+            "{unknown}"
+        );
+        assert!(unknown.ends_with(" sudo nvactl confirm"), "{unknown}");
     }
 
     #[test]
