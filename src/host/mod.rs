@@ -20,7 +20,6 @@ pub mod session;
 pub mod signals;
 pub mod spec_source;
 pub mod ssh_connection;
-pub mod state;
 pub mod survey;
 pub mod sysctl;
 

@@ -1,59 +1,18 @@
 //! An operator's own session that goes dark, by a real sshd.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use crate::lab::{Backend, FIREWALL, Lab, save};
+use crate::lab::{Backend, Lab, save};
 use crate::lifecycle::{SPEC, apply};
-use crate::namespace::{Host, wait_for};
+use crate::namespace::wait_for;
+use crate::ssh::{self, Running};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
-
-/// A program that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts sshd on a host, with a key that opens it, and gives its process.
-fn serve_ssh(host: &Host) -> Running {
-    // An account without a password that is not locked, in the host's own /etc.
-    host.shell(
-        "mkdir -p /run/sshd /run/ssh
-         sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
-         ssh-keygen -q -t ed25519 -N '' -f /run/ssh/host
-         ssh-keygen -q -t ed25519 -N '' -f /run/ssh/user",
-    );
-    let sshd = host.run("which sshd");
-    let mut command = host.command(sshd.trim());
-    command
-        .args(["-D", "-e", "-f", "/dev/null"])
-        .args(["-o", "HostKey=/run/ssh/host"])
-        .args(["-o", "AuthorizedKeysFile=/run/ssh/user.pub"])
-        .args(["-o", "StrictModes=no", "-o", "PidFile=none"])
-        .stderr(Stdio::null());
-    Running(command.spawn().expect("it starts"))
-}
-
-/// A command line that runs a command on the firewall, from the client.
-fn ssh(lab: &Lab, command: &str) -> String {
-    let key = format!("/proc/{}/root/run/ssh/user", lab.firewall.pid());
-    format!(
-        "ssh -q -tt -i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
-         -o ConnectTimeout=5 root@{FIREWALL} '{command}'"
-    )
-}
 
 /// No packet of the session comes through any more, and none says that it has ended.
 pub fn a_session_that_went_dark_is_undone(backend: Backend) {
     let lab = Lab::one_nic(backend);
-    let _sshd = serve_ssh(&lab.firewall);
-    wait_for("sshd listens", || {
-        lab.firewall.run("ss -Htln sport = 22").contains(":22")
-    });
+    let _sshd = ssh::serve(&lab.firewall);
     apply(&lab.firewall, SPEC);
     let before = save(&lab.firewall);
     let changed = SPEC.replace("49182", "49183");
@@ -65,7 +24,7 @@ pub fn a_session_that_went_dark_is_undone(backend: Backend) {
     let command = format!(
         "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin {NVACTL} apply /run/spec.yaml --confirm 5"
     );
-    let line = ssh(&lab, &command);
+    let line = ssh::line(&lab, "root", "-tt", &command);
     let mut ssh_command = lab.client.command("sh");
     ssh_command
         .args(["-c", &format!("exec {line} > /run/seen 2>&1")])
@@ -91,7 +50,7 @@ pub fn a_session_that_went_dark_is_undone(backend: Backend) {
     lab.client
         .shell("ip route replace 198.51.100.1 dev eth0; ip route replace default via 198.51.100.1");
     let status = format!("{NVACTL} confirm --status");
-    let said = lab.client.shell(&ssh(&lab, &status));
+    let said = lab.client.shell(&ssh::line(&lab, "root", "-tt", &status));
     assert!(
         said.starts_with("nothing is waiting for a confirmation"),
         "{said}"

@@ -22,6 +22,7 @@ mod ipv6_health;
 mod lab;
 mod layouts;
 mod lifecycle;
+mod log;
 mod marks;
 mod matrix;
 mod namespace;
@@ -34,6 +35,7 @@ mod probe;
 mod round_trip;
 mod scenarios;
 mod sharing;
+mod ssh;
 mod state;
 mod status;
 mod survey;
@@ -192,6 +194,12 @@ on_both_backends! {
     faults::after_a_killed_nvactl_the_next_one_converges,
     faults::the_watchdog_outlives_a_nvactl_killed_at_any_point,
     blackhole::a_session_that_went_dark_is_undone,
+    ssh::only_a_new_connection_confirms,
+    ssh::a_shared_connection_is_not_a_new_one,
+    ssh::a_connection_counts_only_below_sshd,
+    ssh::a_connection_from_the_machine_itself_is_warned_of,
+    log::each_change_and_decision_is_a_line,
+    log::a_log_that_takes_nothing_keeps_nobody_waiting,
     faults::whoever_holds_the_xtables_lock_is_waited_for_and_told,
     faults::no_packet_is_lost_or_let_through_while_rules_change,
     confirm::the_watchdog_does_not_need_a_sound_folder,
