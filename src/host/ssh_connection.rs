@@ -290,6 +290,7 @@ mod tests {
             (ONE, false),
             ("10.3.0.4 50022 10.3.0.4 22", true),
             ("127.0.0.1 50022 127.0.0.1 22", true),
+            ("127.0.0.1 50022 127.0.0.2 22", true),
             ("::1 50022 ::1 22", true),
         ] {
             assert_eq!(connection(text).is_local(), local, "{text}");
