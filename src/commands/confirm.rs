@@ -9,6 +9,7 @@ use super::{Console, Exit, Host, history};
 use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;
+use crate::host::ssh_connection::advice;
 use crate::ops::confirm::{Report, Standing, cancel, keep, standing, told};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
@@ -23,7 +24,7 @@ pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> 
     let report = if args.cancel {
         cancel(state, args.lock_timeout)
     } else {
-        keep(state, args.lock_timeout)
+        keep(state, args.new_session, args.lock_timeout)
     };
     Ok(say(report?, console))
 }
@@ -53,7 +54,14 @@ fn say(report: Report, console: &mut Console) -> Exit {
             action,
             ended,
             full,
+            from_itself,
         } => {
+            if from_itself {
+                console.warn(
+                    "this connection comes from the machine itself, \
+                     so it does not show that one from outside gets in",
+                );
+            }
             console.say(format_args!("confirmed: {action} stays"));
             if let Some(error) = full {
                 console.warn(format_args!(
@@ -89,8 +97,12 @@ fn say(report: Report, console: &mut Console) -> Exit {
 
 /// Asks at a terminal whether to keep the change, while the time runs; elsewhere tells how to.
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !asks {
         console.say(told(pending));
+    }
+    console.note(advice(pending.ssh_connection()));
+    if !asks {
         return Ok(Exit::Done);
     }
     let mut answers = Answers::listen();
@@ -113,7 +125,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         console.tell(format_args!("\rkeep it? [y/N] {:>4} s ", pending.left()));
         match answers.next_within(Duration::from_secs(1)) {
             Some(answer) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => {
-                return Ok(say(keep(state, LOCK_WAIT_SECS)?, console));
+                return Ok(say(keep(state, false, LOCK_WAIT_SECS)?, console));
             }
             Some(_) => {
                 say(cancel(state, LOCK_WAIT_SECS)?, console);

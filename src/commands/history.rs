@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, note_until_boot};
 use crate::cli::Rollback;
+use crate::compare::ForwardNames;
 use crate::host;
 use crate::ops::apply::Outcome;
-use crate::ops::records::{Change, Decision, Moved, Undone};
+use crate::ops::records::{Change, Decision, Undone};
 use crate::ops::rollback::{Request, rollback};
 use crate::ops::state::State;
 use crate::words::{counted, names};
@@ -38,6 +39,9 @@ fn line(number: u64, change: &Change) -> String {
     if !change.forwards.is_empty() {
         line.push_str(&format!(": {}", moved(&change.forwards)));
     }
+    if let Some(who) = &change.who {
+        line.push_str(&format!("; by {who}"));
+    }
     if let Some(undone) = &change.undone {
         line.push_str(&format!("; {}", told(undone)));
     }
@@ -59,7 +63,7 @@ pub fn moment(seconds: u64) -> impl std::fmt::Display {
 }
 
 /// Names the forwards that come, go and change.
-pub fn moved(forwards: &Moved) -> String {
+pub fn moved(forwards: &ForwardNames) -> String {
     let signed = [
         ('+', &forwards.added),
         ('~', &forwards.changed),

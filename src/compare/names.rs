@@ -1,10 +1,12 @@
 //! A comparison in names: what a record and a line of the log keep of a change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::Comparison;
+use crate::net::{Family, Protocol};
+use crate::spec::{Forward, Name};
 
 /// The names of the forwards that a change adds, changes and removes, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,37 @@ pub struct ForwardNames {
     pub changed: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
+}
+
+impl ForwardNames {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// Tells two lists of forwards apart.
+    #[must_use]
+    pub fn between(old: &[Forward], new: &[Forward]) -> Self {
+        let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
+            let key = |one: &Forward| (one.name.clone(), one.protocol, one.family());
+            forwards.iter().map(|one| (key(one), one.clone())).collect()
+        };
+        let (old, new) = (by_key(old), by_key(new));
+        let name = |(name, ..): &(Name, Protocol, Family)| name.as_str().to_owned();
+        let added = new.keys().filter(|key| !old.contains_key(key)).map(name);
+        let removed = old.keys().filter(|key| !new.contains_key(key)).map(name);
+        let changed = new
+            .iter()
+            .filter(|(key, forward)| old.get(key).is_some_and(|before| before != *forward));
+        let changed = changed.map(|(key, _)| name(key));
+        let [added, removed, changed] = [added.collect(), removed.collect(), changed.collect()]
+            .map(|names: Vec<String>| once(names.iter()));
+        Self {
+            added,
+            changed,
+            removed,
+        }
+    }
 }
 
 impl From<&Comparison> for ForwardNames {

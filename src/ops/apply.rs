@@ -1,6 +1,6 @@
 //! Loading a spec's plan into the kernel, beside what is there.
 
-use super::history::About;
+use super::history::{About, log};
 use super::look::{Ahead, Found, families, look, resume, warn_of_unread_v6};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::remark::Remarks;
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::flow::Flow;
 use crate::host::lock::{self, Lock};
+use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
 use crate::host::survey::resolved;
 use crate::line::Line;
@@ -195,11 +196,16 @@ fn commit(
     };
     let mut after = Remarks::default();
     let (committed, pending) = match request.confirm_secs {
-        Some(seconds) => {
-            let (committed, pending) = commit_guarded(&transaction, seconds, request, &mut after)?;
+        Some(secs) => {
+            let (committed, pending) = commit_guarded(&transaction, secs, request, &mut after)?;
+            log(&change, Event::MadeToConfirm { secs });
             (committed, Some(Box::new(pending)))
         }
-        None => (transaction.commit()?, None),
+        None => {
+            let committed = transaction.commit()?;
+            log(&change, Event::Made);
+            (committed, None)
+        }
     };
     say_of_jumps(&committed, &found.want, &mut after);
     Ok((pending, after))

@@ -1,12 +1,16 @@
 //! The decision on a change that waits for its confirmation.
 
 use super::flows::{self, Ended};
+use super::history::log;
 use super::records::{Decided, Decision, Pending, Undone};
 use super::refusal::Refusal;
 use super::state::State;
 use super::waiting::{pending, pending_in_earnest, settle};
 use super::{Error, describe, watchdog};
 use crate::host::lock;
+use crate::host::log::Event;
+use crate::host::session;
+use crate::host::ssh_connection::judge;
 
 /// What there is to know of the change that waits, or of the last one that did.
 #[derive(Debug)]
@@ -119,6 +123,8 @@ pub enum Report {
         ended: Ended,
         /// What keeps the state folder from taking new files.
         full: Option<String>,
+        /// Whether the connection that was to be a new one comes from this machine.
+        from_itself: bool,
     },
     /// It is undone.
     Undone { action: String },
@@ -126,28 +132,36 @@ pub enum Report {
     Discarded { why: String },
 }
 
-/// Keeps the change that waits.
+/// Keeps the change that waits; with `new_session`, only if this session came over another SSH
+/// connection than the one that applied it.
 ///
 /// # Errors
-/// When none waits, or it was not made whole, or the decision cannot be recorded.
-pub fn keep(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
+/// When none waits, or it was not made whole, or the connection is not a new one, or the decision cannot
+/// be recorded.
+pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Report, Error> {
     // Nobody waits for the lock of a change that there is not.
     let known = waiting(state)?;
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
     // The watchdog may have been faster to the lock.
     let now = pending_in_earnest(state)?.filter(|now| now.id == known.id);
-    let full = match &now {
-        None => return Err(Refusal::NothingPending.into()),
-        Some(now) if !now.made => return Err(Refusal::NotMade.into()),
-        Some(now) => settle(state, now, Decision::Confirmed)?,
-    };
+    let now = now.ok_or(Refusal::NothingPending)?;
+    if !now.made {
+        return Err(Refusal::NotMade.into());
+    }
+    let connection = new_session.then(session::connection).flatten();
+    if new_session {
+        judge(now.ssh_connection(), connection.as_ref())?;
+    }
+    let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
+    log(&now.before, Event::Confirmed);
     // It is kept, whatever becomes of connections.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     Ok(Report::Kept {
         action: known.before.action,
         ended,
         full: full.map(|error| describe(&error.into())),
+        from_itself: connection.is_some_and(|connection| connection.is_local()),
     })
 }
 

@@ -14,6 +14,7 @@ use crate::host::detached::DetachedError;
 use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
 use crate::host::lock::LockError;
+use crate::host::ssh_connection::NotNew;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::parse::ParseError;
@@ -39,6 +40,8 @@ pub enum Error {
     #[error(transparent)]
     Watchdog(#[from] DetachedError),
     #[error(transparent)]
+    NotNew(#[from] NotNew),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error("the state that was kept is damaged")]
     Damaged(#[from] ParseError),
@@ -55,6 +58,7 @@ impl Error {
             Error::Transaction(error) => error.hint(),
             Error::Survey(error) => Some(error.hint()),
             Error::Conntrack(error) => error.hint(),
+            Error::NotNew(error) => Some(error.hint().to_owned()),
             _ => None,
         }
     }

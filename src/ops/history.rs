@@ -1,8 +1,11 @@
 //! The history: what it says of a change, and which change a rollback undoes.
 
-use super::records::{Change, KeptSpec, Moved, Owned, VERSION};
+use super::records::{Change, KeptSpec, Owned, VERSION};
 use super::state::{State, StateError, seconds_now};
+use crate::compare::ForwardNames;
 use crate::diff;
+use crate::host::log::{self, Entry, Event};
+use crate::host::session;
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 
@@ -11,7 +14,7 @@ use crate::ruleset::Ruleset;
 pub struct About {
     /// The spec whose plan is loaded then.
     pub spec: Option<KeptSpec>,
-    pub forwards: Moved,
+    pub forwards: ForwardNames,
     /// For a rollback, the number of the change before which it leads.
     pub back_before: Option<u64>,
 }
@@ -40,10 +43,26 @@ impl Change {
             v6: owned.v6,
             spec: about.spec,
             forwards: about.forwards,
+            who: Some(session::who()),
             back_before: about.back_before,
             undone: None,
         }
     }
+}
+
+/// Writes to the system log what happened to a change: who decided on it, or else who made it.
+pub fn log(change: &Change, event: Event) {
+    let maker = match event {
+        Event::Confirmed | Event::Cancelled => None,
+        Event::Made | Event::MadeToConfirm { .. } | Event::TimedOut => change.who.clone(),
+    };
+    log::write(&Entry {
+        event,
+        action: &change.action,
+        who: &maker.unwrap_or_else(session::who),
+        spec: change.spec.as_ref().map(|spec| spec.digest),
+        forwards: &change.forwards,
+    });
 }
 
 /// Returns the number of the change that a rollback without a number undoes, or `None` where there is
@@ -99,7 +118,8 @@ mod tests {
                 },
                 v6: None,
                 spec: None,
-                forwards: Moved::default(),
+                forwards: ForwardNames::default(),
+                who: None,
                 back_before: *back_before,
                 undone: undone.then_some(Undone {
                     time: 0,

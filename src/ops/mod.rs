@@ -33,11 +33,9 @@ pub use remark::{Remark, Remarks};
 pub use transaction::TransactionError;
 pub use watchdog::watch;
 
-use std::collections::BTreeMap;
-
 use tracing::debug;
 
-use crate::compare::{Comparison, ForwardLine, compare_family, merged};
+use crate::compare::{Comparison, ForwardNames, compare_family, merged};
 use crate::diff::Changes;
 use crate::host::iptables::Iptables;
 use crate::host::lock::{self, Lock};
@@ -47,7 +45,6 @@ use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
 use crate::unplan::unplan;
-use records::Moved;
 use state::State;
 
 /// The machine that an operation changes.
@@ -83,7 +80,7 @@ impl Machine {
 #[derive(Debug)]
 pub struct Difference {
     /// The forwards that come, go and change.
-    pub forwards: Moved,
+    pub forwards: ForwardNames,
     /// What else there is to say of a difference from a spec.
     pub comparison: Option<Comparison>,
     /// The lines of iptables-save that come and go.
@@ -105,12 +102,7 @@ impl Difference {
             .iter()
             .map(|(family, live)| compare_family(live, set, family));
         let comparison = merged(each.collect::<Vec<_>>());
-        let lines = |lines: &[ForwardLine]| names(lines.iter().map(|one| &one.name));
-        let forwards = Moved {
-            added: lines(&comparison.added),
-            removed: lines(&comparison.removed),
-            changed: names(comparison.changed.iter().map(|one| &one.name)),
-        };
+        let forwards = ForwardNames::from(&comparison);
         Self::new(changes, forwards, Some(comparison))
     }
 
@@ -125,12 +117,12 @@ impl Difference {
             sets.flat_map(|set| set.forwards).collect()
         };
         let (old, new) = (held(live), held(&want.as_ref()));
-        Self::new(changes, moved(&old, &new), None)
+        Self::new(changes, ForwardNames::between(&old, &new), None)
     }
 
     fn new(
         changes: &PerFamily<Changes<'_>>,
-        forwards: Moved,
+        forwards: ForwardNames,
         comparison: Option<Comparison>,
     ) -> Self {
         let (added, removed) = changes.rule_counts();
@@ -142,38 +134,6 @@ impl Difference {
             removed,
         }
     }
-}
-
-/// Names, each once: a forward of two protocols is two.
-fn names<'n>(names: impl Iterator<Item = &'n String>) -> Vec<String> {
-    let mut names: Vec<String> = names.cloned().collect();
-    names.dedup();
-    names
-}
-
-/// Tells two lists of forwards apart.
-fn moved(old: &[Forward], new: &[Forward]) -> Moved {
-    let key = |forward: &Forward| (forward.name.clone(), forward.protocol, forward.family());
-    let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
-        let each = forwards.iter().map(|one| (key(one), one.clone()));
-        each.collect()
-    };
-    let (old, new) = (by_key(old), by_key(new));
-    let mut moved = Moved::default();
-    for (key, forward) in &new {
-        let name = key.0.as_str().to_owned();
-        match old.get(key) {
-            None => moved.added.push(name),
-            Some(before) if before != forward => moved.changed.push(name),
-            Some(_) => {}
-        }
-    }
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    moved.removed = gone.map(|key| key.0.as_str().to_owned()).collect();
-    for names in [&mut moved.added, &mut moved.removed, &mut moved.changed] {
-        names.dedup();
-    }
-    moved
 }
 
 /// Remembers whether nvactl's IPv6 rules are here or come back at boot, by what is known of those

@@ -7,7 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
+use crate::compare::ForwardNames;
 use crate::digest::Digest;
+use crate::host::session::Who;
 use crate::parse::{self, ParseError};
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -36,8 +38,12 @@ pub struct Change {
     /// The spec whose plan was loaded; none where nothing of nvactl's was left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<KeptSpec>,
-    #[serde(default, skip_serializing_if = "Moved::is_empty")]
-    pub forwards: Moved,
+    /// The forwards that it adds, changes and removes.
+    #[serde(default, skip_serializing_if = "ForwardNames::is_empty")]
+    pub forwards: ForwardNames,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Who>,
     /// For a rollback, the number of the change before which it led.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_before: Option<u64>,
@@ -97,24 +103,6 @@ pub struct KeptSpec {
 pub struct KeptFile {
     pub name: String,
     pub text: String,
-}
-
-/// The names of the forwards that a change concerns.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub added: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub removed: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changed: Vec<String>,
-}
-
-impl Moved {
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
-    }
 }
 
 /// That a change was undone.

@@ -1,7 +1,7 @@
 //! Taking out what nvactl owns.
 
 use super::apply::Outcome;
-use super::history::About;
+use super::history::{About, log};
 use super::look::{resume, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
@@ -9,6 +9,7 @@ use super::transaction::{Keeping, Transaction};
 use super::warn::policy_name;
 use super::{Difference, Error, Failed, Machine, Refusal, describe, note_v6};
 use crate::foreign;
+use crate::host::log::Event;
 use crate::host::persistence;
 use crate::line::Line;
 use crate::net::Family;
@@ -119,6 +120,7 @@ fn run(
                 trial: false,
             }
             .commit()?;
+            log(&change, Event::Made);
             if let Some(error) = committed.not_kept {
                 after.warn(format_args!(
                     "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",

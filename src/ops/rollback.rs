@@ -1,12 +1,13 @@
 //! The way back to what was loaded before a change.
 
 use super::apply::Outcome;
-use super::history::{About, next_to_undo};
+use super::history::{About, log, next_to_undo};
 use super::look::{read, resume, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
 use super::{Difference, Error, Failed, Machine, Refusal, describe, warn};
+use crate::host::log::Event;
 use crate::host::survey::survey;
 use crate::parse::ParseError;
 use crate::per_family::{Families, PerFamily, changes};
@@ -117,6 +118,7 @@ fn run(
         trial: true,
     }
     .commit()?;
+    log(&change, Event::Made);
     if let Some(error) = committed.not_kept {
         remarks.warn(format_args!(
             "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",

@@ -8,6 +8,7 @@ use crate::diff;
 use crate::host::file::FileError;
 use crate::host::iptables::Iptables;
 use crate::host::namespace::{boot, uptime_secs};
+use crate::host::ssh_connection::SshConnection;
 use crate::host::{detached, process};
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
@@ -59,6 +60,12 @@ impl Pending {
             backend: self.backend,
             lock_wait: LOCK_WAIT_SECS,
         }
+    }
+
+    /// The SSH connection over which it was applied, where that is known.
+    #[must_use]
+    pub fn ssh_connection(&self) -> Option<&SshConnection> {
+        self.before.who.as_ref()?.ssh_connection.as_ref()
     }
 
     /// The name of the timer that watches it where systemd runs.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::flows::forwards_of;
+use super::history::log;
 use super::records::{Change, Decided, Decision, Pending};
 use super::state::State;
 use super::transaction::{Keeping, Transaction};
@@ -19,6 +20,7 @@ use crate::diff;
 use crate::flow::stale;
 use crate::host::detached::{self, DetachedError};
 use crate::host::lock::{self, Lock, LockError};
+use crate::host::log::Event;
 use crate::host::{conntrack, file, process};
 use crate::parse;
 use crate::per_family::changes;
@@ -151,6 +153,11 @@ fn undo_if(
     }
     restore(state, &lock, &pending)?;
     end_connections(&pending);
+    let event = match decision {
+        Decision::TimedOut => Event::TimedOut,
+        _ => Event::Cancelled,
+    };
+    log(&pending.before, event);
     // It is undone, whether that can be written or not.
     if let Err(error) = settle(state, &pending, decision) {
         debug!(%error, "the decision is not recorded");
