@@ -38,7 +38,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let state = on.state()?;
     let (lock, rules) = match ahead {
         Some((lock, rules)) => (lock, Some(rules)),
-        None => (lock::take(&state, args.lock_timeout)?, None),
+        None => (lock::take(&state.lock_file(), args.lock_timeout)?, None),
     };
     confirm::refuse_while_pending(&state)?;
     // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.

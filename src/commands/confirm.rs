@@ -78,7 +78,7 @@ fn refuse(waiting: Option<Pending>) -> Result<()> {
 }
 
 fn keep(state: &State, pending: &Pending, timeout: u64, console: &mut Console) -> Result<Exit> {
-    let lock = lock::take(state, timeout)?;
+    let lock = lock::take(&state.lock_file(), timeout)?;
     // The watchdog may have been faster to the lock.
     let now = pending::pending_in_earnest(state)?.filter(|now| now.id == pending.id);
     match now {

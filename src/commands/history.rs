@@ -32,7 +32,7 @@ pub fn rollback(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<
     host::require_root("rollback")?;
     let state = &on.state()?;
     let iptables = on.iptables(args.lock_timeout);
-    let lock = lock::take(state, args.lock_timeout)?;
+    let lock = lock::take(&state.lock_file(), args.lock_timeout)?;
     confirm::refuse_while_pending(state)?;
     let states = state.remembered()?;
     let number = args.number;

@@ -22,7 +22,7 @@ use crate::spec::ForwardSet;
 pub fn ahead(on: Host<'_>, iptables: &Iptables) -> Option<(Lock, Listing)> {
     host::require_root("apply").ok()?;
     let state = on.known_state().ok()??;
-    let lock = lock::take_if_free(&state)?;
+    let lock = lock::take_if_free(&state.lock_file())?;
     // Whoever undoes a change is not to wait for what will be refused.
     confirm::refuse_while_pending(&state).ok()?;
     let families = families(None, Some(&state));

@@ -34,6 +34,8 @@ use crate::cli::{Cli, Command};
 use crate::compare;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError};
+use crate::host::lock::LockError;
+use crate::host::pending::PendingError;
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::state::State;
 use crate::host::state::StateError;
@@ -117,6 +119,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                 cause
                     .downcast_ref::<TransactionError>()
                     .and_then(TransactionError::hint)
+            })
+            .or_else(|| cause.downcast_ref::<LockError>().and_then(LockError::hint))
+            .or_else(|| match cause.downcast_ref::<PendingError>() {
+                Some(PendingError::Lock(error)) => error.hint(),
+                _ => None,
             })
             .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
     })

@@ -29,7 +29,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
     };
     host::require_root("persist")?;
     let state = on.state()?;
-    let _lock = lock::take(&state, args.lock_timeout)?;
+    let _lock = lock::take(&state.lock_file(), args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
     let iptables = on.iptables(args.lock_timeout);
     let families = families(checked.as_ref().map(|(_, set)| set), Some(&state));

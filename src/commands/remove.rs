@@ -16,7 +16,7 @@ use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;
     let state = on.state()?;
-    let lock = lock::take(&state, args.lock_timeout)?;
+    let lock = lock::take(&state.lock_file(), args.lock_timeout)?;
     confirm::refuse_while_pending(&state)?;
     let iptables = on.iptables(args.lock_timeout);
     let before = iptables.read_all_counted(families(None, Some(&state)))?;

@@ -9,6 +9,7 @@ pub mod lock;
 pub mod network;
 pub mod pending;
 pub mod persistence;
+mod pipes;
 pub mod probe;
 pub mod process;
 pub mod progress;

@@ -260,8 +260,8 @@ impl Transaction<'_> {
     fn load_in_turn(&self, scripts: &PerFamily<String>) -> Result<(), (Family, IptablesError)> {
         let mut scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
         scripts.try_for_each(|(family, script)| {
-            self.lock
-                .shared_with_children(|| self.iptables.load(family, script))
+            self.iptables
+                .load(family, script, self.lock)
                 .map_err(|source| (family, source))
         })
     }
@@ -433,9 +433,7 @@ impl Transaction<'_> {
     fn undo_each(&self, scripts: &PerFamily<String>) -> Result<(), IptablesError> {
         let mut undone = Ok(());
         for (family, script) in scripts.iter().filter(|(_, script)| !script.is_empty()) {
-            let one = self
-                .lock
-                .shared_with_children(|| self.iptables.load(family, script));
+            let one = self.iptables.load(family, script, self.lock);
             undone = undone.and(one);
         }
         undone

@@ -17,9 +17,8 @@ use tracing::debug;
 use super::child::{self, ChildError};
 use super::conntrack;
 use super::file;
-use super::lock::{self, Lock, LockError};
+use super::lock::{self, Lock};
 use super::pending::{Decision, LOCK_TIMEOUT, Pending, PendingError, pending, settle};
-use super::process;
 use super::state::{State, StateError};
 use super::transaction::Transaction;
 use crate::diff;
@@ -212,16 +211,9 @@ fn undo_if(
     lock_timeout: u64,
     still: impl Fn(&Pending) -> bool,
 ) -> Result<bool, PendingError> {
-    let lock = match lock::take(state, lock_timeout.min(1)) {
-        Err(error @ LockError::Held { .. }) => {
-            // One that was stopped while it held the lock would hold it for ever.
-            if let Some(holder) = error.holder() {
-                process::end_if_stopped(holder);
-            }
-            lock::take(state, lock_timeout)?
-        }
-        taken => taken?,
-    };
+    // Should it have gone; opening the lock tells whether that matters.
+    let _ = state.make();
+    let lock = lock::take_to_undo(&state.lock_file(), lock_timeout)?;
     if state.decision(&known.id).is_some() {
         return Ok(false);
     }
@@ -277,7 +269,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), PendingE
     // What one family refuses is no reason to leave the other.
     for (family, (made, want)) in made.as_ref().zip(want.as_ref()).iter() {
         let script = diff::refill(made, want);
-        let one = lock.shared_with_children(|| iptables.load(family, &script));
+        let one = iptables.load(family, &script, lock);
         loaded = loaded.and(one);
     }
     loaded.map_err(|_| error)

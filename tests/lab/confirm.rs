@@ -26,7 +26,7 @@ pub fn has_watchdog(host: &Host) -> bool {
     !watchdogs(host).is_empty()
 }
 
-fn watchdogs(host: &Host) -> Vec<String> {
+pub fn watchdogs(host: &Host) -> Vec<String> {
     let net = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = net(&host.pid());
     let processes = fs::read_dir("/proc").expect("it can be listed").flatten();
