@@ -175,8 +175,8 @@ fn aside<T: Send + 'static>(
             deadline,
             over: false,
         };
-        let made = make(&mut reader);
-        (!reader.over).then_some(made)
+        let result = make(&mut reader);
+        (!reader.over).then_some(result)
     };
     let thread = thread::Builder::new().spawn(work);
     let (pipe, make) = match thread {
@@ -198,7 +198,7 @@ fn aside<T: Send + 'static>(
 struct Started {
     words: Vec<String>,
     child: Child,
-    /// Can be read when the program has ended (pidfd_open(2)).
+    /// Can be read when the program has ended (`pidfd_open(2)`).
     ended: Option<OwnedFd>,
     begin: Instant,
     limit: Duration,

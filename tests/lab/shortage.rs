@@ -14,7 +14,7 @@ use crate::nvactl;
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
 /// A cgroup whose tasks can be limited, as `TasksMax=` of systemd and `pids_limit` of a container do.
-/// RLIMIT_NPROC does not bind root (`copy_process`, kernel/fork.c).
+/// `RLIMIT_NPROC` does not bind root (`copy_process`, kernel/fork.c).
 struct Tasks(PathBuf);
 
 impl Tasks {
@@ -134,10 +134,8 @@ pub fn without_file_descriptors_a_change_is_made_whole_or_not_at_all(backend: Ba
         if said.code == 127 {
             continue;
         }
-        match is_whole(&host, &states, &said, &format!("{most} descriptors")) {
-            true => made += 1,
-            false => refused += 1,
-        }
+        let whole = is_whole(&host, &states, &said, &format!("{most} descriptors"));
+        *(if whole { &mut made } else { &mut refused }) += 1;
     }
     assert!(made > 0 && refused > 0, "{made} made, {refused} refused");
 }
