@@ -96,3 +96,13 @@ fn no_shell_is_ever_started() {
         }
     }
 }
+
+/// These panic where the kernel has no thread; `thread::Builder` says so.
+#[test]
+fn a_thread_that_is_not_there_is_no_panic() {
+    for (name, code) in code() {
+        for call in ["thread::spawn", "scope.spawn"] {
+            assert!(!code.contains(call), "{name} calls {call}");
+        }
+    }
+}

@@ -1,14 +1,23 @@
 //! Running another program: an argument vector, a fixed environment, a time limit, no shell.
+//!
+//! A program needs neither nvactl's threads nor nvactl's life: its input is whole before it starts, and
+//! one loop reads both outputs. Only [`start`] uses a thread, if there is one.
 
-use std::io::{self, PipeReader, Read, Write};
+use std::fmt;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, SendError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use thiserror::Error;
 use tracing::debug;
+
+use super::pipes::{self, Gathered, Until};
+use super::process::Process;
 
 /// What a program that has ended left behind.
 #[derive(Debug)]
@@ -24,24 +33,31 @@ pub enum ChildError {
     #[error("`{0}` is not installed, or not on PATH")]
     NotFound(String),
     #[error("`{program}` could not be started")]
-    Start {
-        program: String,
-        source: std::io::Error,
-    },
+    Start { program: String, source: io::Error },
     #[error("`{program}` did not end within {} seconds and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
     #[error("`{program}` could not be waited for")]
-    Wait {
-        program: String,
-        source: std::io::Error,
-    },
+    Wait { program: String, source: io::Error },
+    #[error("nvactl failed to read what `{program}` printed")]
+    Unread { program: String },
 }
+
+/// How often a program is started when the kernel has no process or no memory for it, and how long it takes
+/// each time: both come back when others end.
+const STARTS: u32 = 10;
+const START_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a program is asked whether it has ended where the kernel does not tell when: before Linux 5.3,
+/// or without a file descriptor for it.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Runs `program`, found on PATH, to its end.
 ///
 /// It gets PATH with the system folders behind it, since a login without them is common and
 /// iptables lives there; `LC_ALL=C`, because its words are read; and `XTABLES_LOCKFILE` where it is
 /// set. It runs in a process group of its own: a Ctrl-C at the terminal is nvactl's to handle.
+///
+/// It goes on to its end if nvactl is killed: it has its whole input, and both outputs stay open.
 ///
 /// # Errors
 /// When it cannot be found or started, or does not end within `limit`; an exit code other than 0
@@ -52,25 +68,29 @@ pub fn run(
     stdin: &[u8],
     limit: Duration,
 ) -> Result<Output, ChildError> {
-    start(program, args, stdin, limit, read_to_end)?.finish()
+    begin(program, args, stdin, limit)?.finish()
 }
 
-/// A program that was started. Dropped before its end it is killed.
-#[derive(Debug)]
-pub struct Running<T> {
-    words: Vec<String>,
-    child: Child,
-    started: Instant,
+/// Starts a program as [`run`] does.
+///
+/// # Errors
+/// When it cannot be found or started.
+pub fn begin(
+    program: &str,
+    args: &[&str],
+    stdin: &[u8],
     limit: Duration,
-    stdout: mpsc::Receiver<T>,
-    stderr: mpsc::Receiver<Vec<u8>>,
+) -> Result<Running<Vec<u8>>, ChildError> {
+    let (stdout, to_stdout) = pipes::kept_open().map_err(not_started(program))?;
+    let stdout = Gathered::new(stdout).map_err(not_started(program))?;
+    Ok(Running {
+        started: Started::new(program, args, stdin, limit, to_stdout)?,
+        stdout: Stdout::Here(stdout, Box::new(|bytes| bytes)),
+    })
 }
 
 /// Starts a program as [`run`] does, with something made of what it writes while it is still writing:
-/// where there is a second core that takes no time of its own.
-///
-/// It is fed and read on threads of their own, so that no full pipe can stop it. They are not joined: a
-/// grandchild may hold a pipe open for ever.
+/// with a second core that takes no time of its own. Without a thread, it is made at the end.
 ///
 /// # Errors
 /// When it cannot be found or started.
@@ -79,61 +99,154 @@ pub fn start<T: Send + 'static>(
     args: &[&str],
     stdin: &[u8],
     limit: Duration,
-    make: impl FnOnce(PipeReader) -> T + Send + 'static,
+    make: impl FnOnce(&mut dyn Read) -> T + Send + 'static,
 ) -> Result<Running<T>, ChildError> {
-    let started = Instant::now();
-    let not_started = |source| ChildError::Start {
-        program: program.to_owned(),
-        source,
-    };
-    let (stdout, to_stdout) = io::pipe().map_err(not_started)?;
-    let (stderr, to_stderr) = io::pipe().map_err(not_started)?;
-    let mut command = Command::new(program);
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
-    command
-        .args(args)
-        .env_clear()
-        .env("PATH", path.trim_start_matches(':'))
-        .env("LC_ALL", "C")
-        .envs(std::env::var_os("XTABLES_LOCKFILE").map(|file| ("XTABLES_LOCKFILE", file)))
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(to_stdout)
-        .stderr(to_stderr);
-    let mut child = command.spawn().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => ChildError::NotFound(program.to_owned()),
-        _ => not_started(source),
-    })?;
-    // It holds the pipes' other ends, without which they would never end.
-    drop(command);
-    if let Some(mut pipe) = child.stdin.take() {
-        let stdin = stdin.to_vec();
-        // A child that does not read to the end says so by its exit code.
-        thread::spawn(move || pipe.write_all(&stdin));
-    }
+    let (stdout, to_stdout) = io::pipe().map_err(not_started(program))?;
+    let started = Started::new(program, args, stdin, limit, to_stdout.into())?;
+    let stdout = aside(stdout, started.deadline(), Box::new(make));
     Ok(Running {
-        words: [&[program], args]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
-        child,
+        stdout: stdout.map_err(not_started(program))?,
         started,
-        limit,
-        stdout: aside(move || make(stdout)),
-        stderr: aside(move || read_to_end(stderr)),
     })
 }
 
+/// A program that was started. Dropped before its end it is killed.
+#[derive(Debug)]
+pub struct Running<T> {
+    started: Started,
+    stdout: Stdout<T>,
+}
+
 impl<T> Running<T> {
+    /// The program's process, unless /proc does not have it.
+    #[must_use]
+    pub fn process(&self) -> Option<Process> {
+        Process::of(self.started.child.id())
+    }
+
+    #[must_use]
+    pub fn program(&self) -> &str {
+        self.started.program()
+    }
+
     /// Waits for the end.
     ///
     /// # Errors
     /// When it does not end within its limit, which runs from its start; an exit code other than 0 is
     /// the caller's to judge.
-    pub fn finish(mut self) -> Result<Output<T>, ChildError> {
-        let result = self.wait();
+    pub fn finish(self) -> Result<Output<T>, ChildError> {
+        let Running { started, stdout } = self;
+        started.finish(stdout)
+    }
+}
+
+/// The reader of a program's output, and what becomes of it.
+enum Stdout<T> {
+    /// A thread from the start. It returns nothing if the time was over before the output was.
+    Aside(JoinHandle<Option<T>>),
+    /// The one who waits for the program's end.
+    Here(Gathered, Box<dyn FnOnce(Vec<u8>) -> T + Send>),
+}
+
+impl<T> fmt::Debug for Stdout<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stdout::Aside(thread) => f.debug_tuple("Aside").field(thread).finish(),
+            Stdout::Here(gathered, _) => f.debug_tuple("Here").field(gathered).finish(),
+        }
+    }
+}
+
+type Make<T> = Box<dyn FnOnce(&mut dyn Read) -> T + Send>;
+
+/// Reads an output on a thread of its own, which ends at the deadline at the latest; without a thread,
+/// later.
+fn aside<T: Send + 'static>(
+    pipe: PipeReader,
+    deadline: Instant,
+    make: Make<T>,
+) -> io::Result<Stdout<T>> {
+    // The pipe and its reader are handed to a thread that runs: they would be lost with one that does not.
+    let (send, receive) = mpsc::channel::<(PipeReader, Make<T>)>();
+    let work = move || {
+        let (pipe, make) = receive.recv().ok()?;
+        let mut reader = Until {
+            pipe,
+            deadline,
+            over: false,
+        };
+        let result = make(&mut reader);
+        (!reader.over).then_some(result)
+    };
+    let thread = thread::Builder::new().spawn(work);
+    let (pipe, make) = match thread {
+        Ok(thread) => match send.send((pipe, make)) {
+            Ok(()) => return Ok(Stdout::Aside(thread)),
+            Err(SendError(unsent)) => unsent,
+        },
+        Err(error) => {
+            debug!(%error, "no thread to read on");
+            (pipe, make)
+        }
+    };
+    let make = move |bytes: Vec<u8>| make(&mut bytes.as_slice());
+    Ok(Stdout::Here(Gathered::new(pipe)?, Box::new(make)))
+}
+
+/// The process of a program, without its output.
+#[derive(Debug)]
+struct Started {
+    words: Vec<String>,
+    child: Child,
+    /// Can be read when the program has ended (`pidfd_open(2)`).
+    ended: Option<OwnedFd>,
+    begin: Instant,
+    limit: Duration,
+    stderr: Gathered,
+}
+
+impl Started {
+    fn new(
+        program: &str,
+        args: &[&str],
+        stdin: &[u8],
+        limit: Duration,
+        to_stdout: OwnedFd,
+    ) -> Result<Self, ChildError> {
+        let begin = Instant::now();
+        let stdin = pipes::whole(stdin).map_err(not_started(program))?;
+        let (stderr, to_stderr) = pipes::kept_open().map_err(not_started(program))?;
+        let stderr = Gathered::new(stderr).map_err(not_started(program))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", path.trim_start_matches(':'))
+            .env("LC_ALL", "C")
+            .envs(std::env::var_os("XTABLES_LOCKFILE").map(|file| ("XTABLES_LOCKFILE", file)))
+            .process_group(0)
+            .stdin(stdin)
+            .stdout(to_stdout)
+            .stderr(to_stderr);
+        let child = spawn(&mut command).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ChildError::NotFound(program.to_owned()),
+            _ => not_started(program)(source),
+        })?;
+        let words = [&[program], args].concat();
+        Ok(Self {
+            words: words.into_iter().map(str::to_owned).collect(),
+            ended: pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            child,
+            begin,
+            limit,
+            stderr,
+        })
+    }
+
+    fn finish<T>(mut self, stdout: Stdout<T>) -> Result<Output<T>, ChildError> {
+        let result = self.output(stdout);
         debug!(
             program = self.program(),
             args = ?&self.words[1..],
@@ -141,36 +254,69 @@ impl<T> Running<T> {
                 .as_ref()
                 .ok()
                 .map(|output| tracing::field::display(output.status)),
-            milliseconds = %format_args!("{:.1}", self.started.elapsed().as_secs_f64() * 1000.0),
+            milliseconds = %format_args!("{:.1}", self.begin.elapsed().as_secs_f64() * 1000.0),
             "ran"
         );
         result
     }
 
-    fn wait(&mut self) -> Result<Output<T>, ChildError> {
-        let stdout = received(&self.stdout, self.remaining()).ok_or_else(|| self.timed_out())?;
-        let stderr = received(&self.stderr, self.remaining()).ok_or_else(|| self.timed_out())?;
+    fn output<T>(&mut self, stdout: Stdout<T>) -> Result<Output<T>, ChildError> {
+        let (status, stdout) = match stdout {
+            Stdout::Here(mut gathered, make) => {
+                let status = self.wait(&mut gathered)?;
+                (status, make(gathered.bytes))
+            }
+            Stdout::Aside(thread) => {
+                let status = self.wait(&mut Gathered::default())?;
+                let made = thread.join().map_err(|_| ChildError::Unread {
+                    program: self.program().to_owned(),
+                })?;
+                (status, made.ok_or_else(|| self.timed_out())?)
+            }
+        };
+        Ok(Output {
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&self.stderr.bytes)
+                .trim()
+                .to_owned(),
+        })
+    }
+
+    /// Reads both outputs until the program ends. A grandchild may hold them open for ever; it is not
+    /// waited for.
+    fn wait(&mut self, stdout: &mut Gathered) -> Result<ExitStatus, ChildError> {
         loop {
             let status = self.child.try_wait().map_err(|source| ChildError::Wait {
                 program: self.program().to_owned(),
                 source,
             })?;
+            // In this order: what it wrote before its end is there.
+            stdout.read();
+            self.stderr.read();
             if let Some(status) = status {
-                return Ok(Output {
-                    status,
-                    stdout,
-                    stderr: String::from_utf8_lossy(&stderr).trim().to_owned(),
-                });
+                return Ok(status);
             }
-            if self.remaining().is_zero() {
+            if Instant::now() >= self.deadline() {
                 return Err(self.timed_out());
             }
-            thread::sleep(Duration::from_millis(1));
+            let ended = self.ended.as_ref().map(|fd| fd.as_fd());
+            let until = match ended {
+                Some(_) => self.deadline(),
+                None => self.deadline().min(Instant::now() + TICK),
+            };
+            let fds: Vec<_> = [ended, stdout.fd(), self.stderr.fd()]
+                .into_iter()
+                .flatten()
+                .collect();
+            if pipes::wait(&fds, until).is_err() {
+                thread::sleep(TICK);
+            }
         }
     }
 
-    fn remaining(&self) -> Duration {
-        self.limit.saturating_sub(self.started.elapsed())
+    fn deadline(&self) -> Instant {
+        self.begin + self.limit
     }
 
     fn timed_out(&self) -> ChildError {
@@ -185,44 +331,119 @@ impl<T> Running<T> {
     }
 }
 
-impl<T> Drop for Running<T> {
+impl Drop for Started {
     fn drop(&mut self) {
         // What has been waited for is nobody's any more.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            kill_group(&self.child);
+            if let Some(group) = pid(&self.child) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             let _ = self.child.wait();
         }
     }
 }
 
-/// Does something on a thread of its own, which is waited for no longer than one likes.
-fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        // Nobody listens where the time is over.
-        let _ = send.send(work());
-    });
-    receive
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 1..STARTS {
+        match command.spawn() {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory
+                ) =>
+            {
+                thread::sleep(START_PAUSE);
+            }
+            started => return started,
+        }
+    }
+    command.spawn()
 }
 
-/// What was done aside, unless it takes longer than that.
-fn received<T>(done: &mpsc::Receiver<T>, limit: Duration) -> Option<T> {
-    match done.recv_timeout(limit) {
-        Ok(done) => Some(done),
-        Err(RecvTimeoutError::Timeout) => None,
-        Err(RecvTimeoutError::Disconnected) => panic!("what was done aside has panicked"),
+fn pid(child: &Child) -> Option<Pid> {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+fn not_started(program: &str) -> impl Fn(io::Error) -> ChildError + Copy {
+    move |source| ChildError::Start {
+        program: program.to_owned(),
+        source,
     }
 }
 
-fn read_to_end(mut pipe: impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // What was read before an error still is what the child said.
-    let _ = pipe.read_to_end(&mut bytes);
-    bytes
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn kill_group(child: &Child) {
-    if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str, stdin: &[u8], limit: Duration) -> Result<Output, ChildError> {
+        run("sh", &["-c", script], stdin, limit)
+    }
+
+    /// More than any pipe holds, both ways at once.
+    #[test]
+    fn much_is_passed_both_ways() {
+        let text: Vec<u8> = (0..5_u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
+        let output = shell("cat; echo words >&2; exit 3", &text, LIMIT).expect("it ends");
+        assert!(output.stdout == text);
+        assert_eq!(
+            (output.status.code(), output.stderr.as_str()),
+            (Some(3), "words")
+        );
+        let output = shell("cat >&2", &text, LIMIT).expect("it ends");
+        assert_eq!(output.stderr, String::from_utf8_lossy(&text).trim());
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed_in_time() {
+        let begin = Instant::now();
+        for script in ["sleep 60", "sleep 60 > /dev/null 2>&1", "yes"] {
+            let error = shell(script, b"", Duration::from_millis(100)).expect_err("it hangs");
+            assert!(matches!(error, ChildError::TimedOut { .. }), "{error}");
+        }
+        assert!(begin.elapsed() < LIMIT);
+    }
+
+    /// One that a program leaves in the background keeps its outputs.
+    #[test]
+    fn a_grandchild_is_not_waited_for() {
+        let output = shell("sleep 60 & echo $!", b"", LIMIT).expect("it ends");
+        let left = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        run("kill", &[&left], b"", LIMIT).expect("it can be ended");
+    }
+
+    #[test]
+    fn what_is_made_of_an_output_is_made_with_and_without_a_thread() {
+        let count = |reader: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes.len()).ok()
+        };
+        let script = "head -c 300000 /dev/zero";
+        let running = start("sh", &["-c", script], b"", LIMIT, count).expect("it starts");
+        assert!(matches!(running.stdout, Stdout::Aside(_)));
+        assert_eq!(running.finish().expect("it ends").stdout, Some(300_000));
+
+        let (pipe, to_stdout) = io::pipe().expect("it is made");
+        let started = Started::new("sh", &["-c", script], b"", LIMIT, to_stdout.into());
+        let gathered = Gathered::new(pipe).expect("it is made");
+        let make = move |bytes: Vec<u8>| count(&mut bytes.as_slice());
+        let stdout = Stdout::Here(gathered, Box::new(make));
+        let output = started.and_then(|started| started.finish(stdout));
+        assert_eq!(output.expect("it ends").stdout, Some(300_000));
+    }
+
+    #[test]
+    fn what_fails_inside_a_reader_is_an_error() {
+        let make = |_: &mut dyn Read| -> () { panic!("a defect of the reader") };
+        let running = start("true", &[], b"", LIMIT, make).expect("it starts");
+        let error = running.finish().expect_err("nothing was made");
+        assert!(matches!(error, ChildError::Unread { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = run("nvactl-no-such-program", &[], b"", LIMIT).expect_err("it is not there");
+        assert!(matches!(error, ChildError::NotFound(_)), "{error}");
     }
 }

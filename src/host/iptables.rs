@@ -10,6 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::child::{self, ChildError, Output, Running};
+use super::lock::Lock;
 use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::line::says_counts;
@@ -206,12 +207,18 @@ impl Iptables {
     /// across tables (iptables-restore(8); measured). A rule of which the script says what it has
     /// counted counts on from there.
     ///
+    /// iptables-restore holds the lock, too: if nvactl is killed, it goes on alone.
+    ///
     /// # Errors
     /// When iptables-restore refuses it; tables that it had committed before stay changed.
-    pub fn load(&self, family: Family, script: &str) -> Result<(), IptablesError> {
+    pub fn load(&self, family: Family, script: &str, lock: &Lock) -> Result<(), IptablesError> {
+        let program = self.backend.program(family, "iptables-restore");
+        let wait = self.lock_wait.max(1).to_string();
         let counters = says_counts(script).then_some("--counters");
-        let how: Vec<&str> = iter::once("--noflush").chain(counters).collect();
-        self.restore(family, &how, script.as_bytes())
+        let how = iter::once("--noflush").chain(counters);
+        let args: Vec<&str> = how.chain(["-w", &wait]).collect();
+        let running = lock.lend(|| child::begin(&program, &args, script.as_bytes(), LIMIT))?;
+        ended(&program, &args, running.finish()?).map(drop)
     }
 
     /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
@@ -255,12 +262,8 @@ impl Iptables {
     /// # Errors
     /// When it would not load.
     pub fn test(&self, family: Family, text: &[u8]) -> Result<(), IptablesError> {
-        self.restore(family, &["--test"], text)
-    }
-
-    fn restore(&self, family: Family, how: &[&str], text: &[u8]) -> Result<(), IptablesError> {
         let wait = self.lock_wait.max(1).to_string();
-        let args = [how, &["-w", &wait]].concat();
+        let args = ["--test", "-w", &wait];
         self.run(family, "iptables-restore", &args, text).map(drop)
     }
 
@@ -290,7 +293,7 @@ fn ended<T>(program: &str, args: &[&str], output: Output<T>) -> Result<T, Iptabl
 
 /// Reads what iptables-save prints line by line as it comes: on a second core that is done when
 /// iptables-save is.
-fn read_saved(pipe: impl io::Read) -> Saved {
+fn read_saved(pipe: &mut dyn io::Read) -> Saved {
     let mut pipe = BufReader::new(pipe);
     let (mut text, mut growing) = (Vec::new(), Growing::default());
     let mut read = Ok(());

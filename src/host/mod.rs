@@ -13,6 +13,7 @@ pub mod log;
 pub mod namespace;
 pub mod network;
 pub mod persistence;
+mod pipes;
 pub mod probe;
 pub mod process;
 pub mod progress;

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,43 +74,46 @@ pub fn probe<'s>(
     let (send, results) = mpsc::channel();
     let mut tried: Vec<Option<Probed<'s>>> = Vec::new();
     tried.resize_with(endpoints.len(), || None);
-    thread::scope(|scope| {
-        for _ in 0..how.jobs.clamp(1, endpoints.len().max(1)) {
-            let (send, next, interrupted) = (send.clone(), &next, &interrupted);
-            let (to, from) = (&to, &from);
-            let work = move || {
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(endpoint) = endpoints.get(n).filter(|_| !interrupted()) else {
-                        return;
-                    };
-                    let address = SocketAddr::new(to(endpoint), endpoint.port.number());
-                    let from = from(endpoint);
-                    let once = |_| {
-                        if is_tcp(endpoint) {
-                            by_tcp(address, from, how)
-                        } else {
-                            by_udp(address, from, how.timeout)
-                        }
-                    };
-                    let outcomes = (0..how.count.max(1)).map(once).collect();
-                    // Nobody listens any more only if the whole run is being torn down.
-                    let _ = send.send((
-                        n,
-                        Probed {
-                            endpoint: *endpoint,
-                            tries: outcomes,
-                        },
-                    ));
+    let work = |send: Sender<_>| {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(endpoint) = endpoints.get(n).filter(|_| !interrupted()) else {
+                return;
+            };
+            let address = SocketAddr::new(to(endpoint), endpoint.port.number());
+            let from = from(endpoint);
+            let once = |_| {
+                if is_tcp(endpoint) {
+                    by_tcp(address, from, how)
+                } else {
+                    by_udp(address, from, how.timeout)
                 }
             };
-            let worker = thread::Builder::new().stack_size(128 << 10);
-            // With one worker at least everything is tried, if more slowly.
-            if worker.spawn_scoped(scope, work).is_err() {
-                break;
-            }
+            let outcomes = (0..how.count.max(1)).map(once).collect();
+            // Nobody listens any more only if the whole run is being torn down.
+            let _ = send.send((
+                n,
+                Probed {
+                    endpoint: *endpoint,
+                    tries: outcomes,
+                },
+            ));
         }
-        drop(send);
+    };
+    let work = &work;
+    thread::scope(|scope| {
+        let jobs = how.jobs.clamp(1, endpoints.len().max(1));
+        let started = (0..jobs).take_while(|_| {
+            let send = send.clone();
+            let worker = thread::Builder::new().stack_size(128 << 10);
+            worker.spawn_scoped(scope, move || work(send)).is_ok()
+        });
+        // With fewer workers everything is tried, if more slowly; with none here, one after the other.
+        if started.count() == 0 {
+            work(send);
+        } else {
+            drop(send);
+        }
         let total = endpoints.len();
         for (done, (n, probed)) in results.into_iter().enumerate() {
             tried[n] = Some(probed);

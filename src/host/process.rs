@@ -1,44 +1,170 @@
-//! Another process of nvactl's.
+//! Another process: nvactl's, or a program's that nvactl has started.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// Returns this process's number.
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// A process, told from a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    pub id: u32,
+    /// In clock ticks since the boot, as `/proc/PID/stat` has it.
+    pub started: u64,
+}
+
+/// Returns the number of this process.
 #[must_use]
 pub fn own_id() -> u32 {
     std::process::id()
 }
 
-/// Ends a process if it is an nvactl that has been stopped, by Ctrl-Z or SIGSTOP: what it holds, it
-/// would hold for ever.
-pub fn end_if_stopped(id: u32) {
-    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
-    let own = program("self");
-    let stopped = matches!(state(id), Some('T' | 't'));
-    let pid = rustix::process::Pid::from_raw(id.cast_signed());
-    if let (Some(pid), true) = (
-        pid,
-        stopped && own.is_some() && program(&id.to_string()) == own,
-    ) {
-        // It may have ended in between, which is as good.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+/// How long a program is given to end by itself once it was asked to.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Process {
+    /// Returns the process that has the number now; `None` if there is none.
+    #[must_use]
+    pub fn of(id: u32) -> Option<Self> {
+        let Stat { started, .. } = stat(id)?;
+        Some(Self { id, started })
+    }
+
+    /// Whether it runs, or is stopped. One that has ended and that its parent has not asked for yet holds
+    /// nothing any more.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        self.stat()
+            .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// Ends an nvactl that has been stopped, by Ctrl-Z or SIGSTOP: it would hold for ever what it holds.
+    pub fn end_if_stopped(self) {
+        let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+        let own = program("self");
+        let stopped = self
+            .stat()
+            .is_some_and(|stat| matches!(stat.state, 'T' | 't'));
+        if let (Some(pid), true) = (
+            self.pid(),
+            stopped && own.is_some() && program(&self.id.to_string()) == own,
+        ) {
+            // It may have ended in between, which is as good.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Ends a program that [`super::child`] has started, with all of its process group: SIGTERM, and
+    /// SIGKILL if it has not ended two seconds later. A later process with the same number is left alone.
+    pub fn end(self) {
+        let Some(group) = self.pid().filter(|_| self.is_alive()) else {
+            return;
+        };
+        let _ = kill_process_group(group, Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_alive() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Others of its group may have outlived it. A number is not given anew as long as there is a group
+        // of that number, and comes round only when all others have been given.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+
+    fn stat(self) -> Option<Stat> {
+        stat(self.id).filter(|stat| stat.started == self.started)
+    }
+
+    fn pid(self) -> Option<Pid> {
+        Pid::from_raw(self.id.cast_signed())
     }
 }
 
-/// What a process does: `R`, `S`, `T`, … (proc(5)); `None` if there is none.
-fn state(id: u32) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+/// What the kernel says of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// `R`, `S`, `T`, … (proc(5)).
+    state: char,
+    started: u64,
+}
+
+fn stat(id: u32) -> Option<Stat> {
+    read(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+}
+
+fn read(text: &str) -> Option<Stat> {
     // The name, in brackets, may hold anything.
     let (_, rest) = text.rsplit_once(')')?;
-    rest.trim_start().chars().next()
+    let mut words = rest.split_ascii_whitespace();
+    Some(Stat {
+        state: words.next()?.chars().next()?,
+        // Fields 3 and 22.
+        started: words.nth(18)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Child, Command};
+
     use super::*;
 
     #[test]
-    fn what_a_process_does_is_behind_its_name() {
-        assert!(matches!(state(std::process::id()), Some('R' | 'S')));
-        assert_eq!(state(u32::MAX), None);
+    fn a_name_may_hold_anything() {
+        let text = "7 (a) T (b) S 1 7 7 0 -1 4194560 120 0 0 0 0 0 0 0 20 0 1 0 4711 2383872 208\n";
+        let stat = Stat {
+            state: 'S',
+            started: 4711,
+        };
+        assert_eq!(read(text), Some(stat));
+        assert_eq!(read("7 (a"), None);
+    }
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_number() {
+        let own = Process::of(std::process::id()).expect("it runs");
+        assert!(own.is_alive());
+        let earlier = Process {
+            started: own.started - 1,
+            ..own
+        };
+        assert!(!earlier.is_alive());
+        assert_eq!(Process::of(u32::MAX), None);
+    }
+
+    fn start(script: &str) -> (Child, Process) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).process_group(0);
+        let child = command.spawn().expect("it starts");
+        let process = Process::of(child.id()).expect("it runs");
+        (child, process)
+    }
+
+    #[test]
+    fn a_program_is_ended_with_its_group_however_it_hangs() {
+        for script in [
+            "sleep 60; true",
+            "trap '' TERM; sleep 60; sleep 60",
+            "kill -STOP $$",
+        ] {
+            let (mut child, process) = start(script);
+            process.end();
+            child.wait().expect("it has ended");
+            assert!(!process.is_alive());
+        }
+    }
+
+    #[test]
+    fn a_later_process_with_the_same_number_is_left_alone() {
+        let (mut child, process) = start("exec sleep 60");
+        let earlier = Process {
+            started: process.started - 1,
+            ..process
+        };
+        earlier.end();
+        assert!(process.is_alive());
+        process.end();
+        child.wait().expect("it has ended");
     }
 }

@@ -21,17 +21,16 @@ impl Progress {
     pub fn new() -> Self {
         let (send, steps) = mpsc::channel::<String>();
         let (done, written) = mpsc::channel();
-        let on = io::stderr().is_terminal();
-        if on {
-            thread::spawn(move || {
-                for what in steps {
-                    // Back to the line's begin, and away with what is there (ECMA-48: EL). Whether
-                    // anybody sees it does not matter.
-                    let _ = write!(io::stderr(), "\r\u{1b}[K{what}");
-                }
-                let _ = done.send(());
-            });
-        }
+        let write = move || {
+            for what in steps {
+                // Back to the line's begin, and away with what is there (ECMA-48: EL). Whether
+                // anybody sees it does not matter.
+                let _ = write!(io::stderr(), "\r\u{1b}[K{what}");
+            }
+            let _ = done.send(());
+        };
+        // Without a thread nothing is shown.
+        let on = io::stderr().is_terminal() && thread::Builder::new().spawn(write).is_ok();
         Self {
             steps: on.then_some(send),
             written,

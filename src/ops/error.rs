@@ -54,6 +54,7 @@ impl Error {
         match self {
             Error::Refusal(error) => error.hint(),
             Error::State(error) => error.hint(),
+            Error::Lock(error) => error.hint(),
             Error::Iptables(error) => error.hint(),
             Error::Transaction(error) => error.hint(),
             Error::Survey(error) => Some(error.hint()),

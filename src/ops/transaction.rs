@@ -456,8 +456,7 @@ impl Course<'_> {
         if script.is_empty() {
             return Ok(());
         }
-        let load = || self.change.iptables.load(family, script);
-        self.change.lock.shared_with_children(load)
+        self.change.iptables.load(family, script, self.change.lock)
     }
 
     fn look(&mut self) -> Outcome {

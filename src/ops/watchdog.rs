@@ -19,9 +19,9 @@ use super::{Error, describe};
 use crate::diff;
 use crate::flow::stale;
 use crate::host::detached::{self, DetachedError};
-use crate::host::lock::{self, Lock, LockError};
+use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
-use crate::host::{conntrack, file, process};
+use crate::host::{conntrack, file};
 use crate::parse;
 use crate::per_family::changes;
 use crate::spec::ForwardSet;
@@ -130,17 +130,7 @@ fn undo_if(
 ) -> Result<bool, Error> {
     // Gone under the change, for one; opening the lock tells whether it matters.
     let _ = state.make();
-    let path = state.lock_file();
-    let lock = match lock::take(&path, lock_wait_secs.min(1)) {
-        Err(error @ LockError::Held { .. }) => {
-            // One that was stopped while it held the lock would hold it for ever.
-            if let Some(holder) = error.holder() {
-                process::end_if_stopped(holder);
-            }
-            lock::take(&path, lock_wait_secs)?
-        }
-        taken => taken?,
-    };
+    let lock = lock::take_to_undo(&state.lock_file(), lock_wait_secs)?;
     if is_decided(state, &known.id) {
         return Ok(false);
     }
@@ -202,7 +192,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), Error> {
     // What one family refuses is no reason to leave the other.
     for (family, (made, want)) in made.as_ref().zip(want.as_ref()).iter() {
         let script = diff::refill(made, want);
-        let one = lock.shared_with_children(|| iptables.load(family, &script));
+        let one = iptables.load(family, &script, lock);
         loaded = loaded.and(one);
     }
     loaded.map_err(|_| error)

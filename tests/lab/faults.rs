@@ -19,7 +19,7 @@ const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 const POINTS: u32 = 20;
 
 /// Many forwards, none of which is in SPEC.
-fn many(count: u32) -> String {
+pub fn many(count: u32) -> String {
     let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
     for n in 0..count {
         let (port, third, fourth) = (10_000 + n, n / 250, n % 250 + 1);

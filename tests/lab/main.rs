@@ -19,6 +19,7 @@ mod guards;
 mod history;
 mod ipv6;
 mod ipv6_health;
+mod kills;
 mod lab;
 mod layouts;
 mod lifecycle;
@@ -35,6 +36,7 @@ mod probe;
 mod round_trip;
 mod scenarios;
 mod sharing;
+mod shortage;
 mod ssh;
 mod state;
 mod status;
@@ -193,6 +195,13 @@ on_both_backends! {
     faults::a_killed_load_leaves_the_old_rules,
     faults::after_a_killed_nvactl_the_next_one_converges,
     faults::the_watchdog_outlives_a_nvactl_killed_at_any_point,
+    kills::no_kill_ends_between_two_tables,
+    kills::an_orphan_s_words_do_not_end_it,
+    kills::a_program_that_outlived_nvactl_is_named,
+    kills::a_hung_orphan_does_not_keep_a_change_from_being_undone,
+    shortage::without_processes_a_change_is_made_whole_or_not_at_all,
+    shortage::without_file_descriptors_a_change_is_made_whole_or_not_at_all,
+    shortage::the_watchdog_needs_no_thread,
     blackhole::a_session_that_went_dark_is_undone,
     ssh::only_a_new_connection_confirms,
     ssh::a_shared_connection_is_not_a_new_one,

@@ -147,7 +147,12 @@ impl Drop for Host {
 
 /// Waits until a condition holds, ten seconds at most.
 pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    wait_for_at_most(Duration::from_secs(10), what, condition);
+}
+
+/// Waits until a condition holds, `limit` at most.
+pub fn wait_for_at_most(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(10));
