@@ -5,13 +5,14 @@ use crate::plan::jumps_from;
 use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
-/// The first rule that leads to one of nvactl's chains from where nvactl does not jump: while it
-/// stands, the kernel refuses to delete that chain.
+/// The first rule that leads to one of nvactl's chains from where nvactl does not jump, or that a script
+/// cannot delete: while it stands, the kernel refuses to delete that chain.
 #[must_use]
 pub fn reference(have: &Ruleset) -> Option<(TableName, &ChainName, &Rule)> {
     have.chains()
-        .filter(|(table, name, _)| !name.is_own() && !jumps_from(*table, name))
+        .filter(|(_, name, _)| !name.is_own())
         .flat_map(|(table, name, chain)| chain.rules.iter().map(move |rule| (table, name, rule)))
+        .filter(|(table, name, rule)| !jumps_from(*table, name) || !rule.is_loadable())
         .find(|(_, _, rule)| rule.leads_to().is_some_and(ChainName::is_own))
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::line::Line;
-use crate::parse::{ParseError, Read, Reader};
+use crate::parse::{ParseError, Read, Reader, lines};
 use crate::plan::jumps_from;
 use crate::ruleset::{ChainName, Ruleset, Table, TableName};
 
@@ -21,7 +21,7 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
     let mut declared = BTreeSet::new();
     // Set between a table's line and the first line behind its chains, where nvactl's go.
     let mut pending: Option<TableName> = None;
-    for line in text.split_inclusive('\n') {
+    for line in lines(text) {
         let read = reader.read(line)?;
         let behind_chains = matches!(read, Read::Rule(..) | Read::Commit);
         if let Some(table) = pending.take_if(|_| behind_chains)
@@ -50,7 +50,7 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
                     continue;
                 }
             }
-            Read::Chain(..) | Read::Commit | Read::Nothing => {}
+            Read::Chain(..) | Read::Commit | Read::Nothing | Read::Unshown(_) => {}
         }
         out.push_str(line);
         if !line.ends_with('\n') {

@@ -24,6 +24,7 @@ use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::places::{Places, text_of};
 use crate::spec::{self, ForwardSet, Reading};
 use crate::unplan::unplan;
+use crate::unread::{one_line, unread};
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -130,8 +131,14 @@ fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> R
     let state = on.known_state()?;
     let families = meant(args, families(Some(set), state.as_ref()));
     let iptables = on.iptables(READ_WAIT);
-    let read = |family: &Family| Ok((*family, iptables.read(*family)?.ruleset));
-    let have: Vec<(Family, Ruleset)> = families.iter().map(read).collect::<Result<_>>()?;
+    let mut have = Vec::new();
+    for family in families {
+        let live = iptables.read(family)?.ruleset;
+        let program = iptables.backend.program(family, "iptables");
+        let unread = unread(&live);
+        console.warn_of_rules(unread.iter().map(|rule| rule.warning(&program)));
+        have.push((family, live));
+    }
     if let Some(told) = confirm::told_of(state.as_ref())? {
         console.note(told);
     }
@@ -314,7 +321,8 @@ fn drifted(drift: &Drift) -> String {
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);
-    format!("{what}, {prefix}{}: {}", drift.table, drift.line)
+    let line = one_line(&drift.line);
+    format!("{what}, {prefix}{}: {line}", drift.table)
 }
 
 /// Fit for a comment on a pull request.

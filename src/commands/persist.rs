@@ -106,7 +106,7 @@ impl File {
         } else {
             refuse_emptiness(family, live, console)?;
             warn_of_generated(live, console);
-            live.text.clone()
+            live.whole()?.to_vec()
         };
         Ok(Self {
             family,

@@ -19,6 +19,7 @@ use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
+use crate::unread::one_line;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -37,10 +38,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     for warning in survey::survey(&iptables, families)?.warnings {
         console.warn(warning);
     }
+    for (_, live) in counted.iter() {
+        console.warn_of_rules(live.warnings(&iptables).into_iter());
+    }
     let links = network::links();
     let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
     let mut established = Count::default();
-    for (family, (ruleset, counters)) in counted.iter() {
+    for (family, read) in counted.iter() {
+        let (ruleset, counters) = (&read.ruleset, &read.counters);
         let live = Live {
             ruleset,
             counters,
@@ -58,12 +63,12 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         established.add(counters.established());
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards);
-    let around = counted.try_map(|family, (ruleset, _)| {
+    let around = counted.try_map(|family, live| {
         anyhow::Ok(Machine {
             backend: backend(&iptables, family),
-            forward_policy: ruleset.forward_policy().as_str(),
+            forward_policy: live.ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
-            at_boot: at_boot(family, ruleset, &set),
+            at_boot: at_boot(family, &live.ruleset, &set),
         })
     })?;
     let status = Status {
@@ -187,7 +192,7 @@ fn text(status: &Status, apply: &str) -> String {
             "  {what}, {}{}: {}",
             prefix(drift.family),
             drift.table,
-            drift.line
+            one_line(&drift.line)
         );
     }
     if !status.in_the_way.is_empty() {
@@ -218,7 +223,7 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
         "  {}{}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
         prefix(rule.family),
         rule.table,
-        rule.line,
+        one_line(&rule.line),
         whose.unwrap_or_default(),
         rule.does,
         names(rule.forwards.iter().map(String::as_str)),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{ChainChange, Changes, Edit, TableChanges, own, sets_policy};
 use crate::counters::{Count, Counters};
 use crate::line::{Counted, Line};
+use crate::rule::Rule;
 use crate::ruleset::Ruleset;
 
 impl Changes<'_> {
@@ -118,6 +119,7 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
         let mine = chains.chain_mut(table, name.clone());
         mine.policy = chain.policy;
         mine.rules.clone_from(&chain.rules);
+        mine.rules.retain(Rule::is_loadable);
     }
     let mut out = String::new();
     for (table, names) in &chains.tables {
@@ -135,7 +137,7 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
         }
         for name in names.keys().filter(|name| name.is_own()) {
             let rules = to.chain(*table, name).map_or(&[][..], |chain| &chain.rules);
-            for rule in rules {
+            for rule in rules.iter().filter(|rule| rule.is_loadable()) {
                 let _ = writeln!(out, "{}", Line::Append(name, rule));
             }
         }

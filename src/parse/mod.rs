@@ -1,14 +1,18 @@
 //! Reads iptables-save text: the one place that reads iptables syntax.
 //!
-//! What nvactl does not know inside a rule is kept word for word; what is not iptables-save text at
-//! all is an error with its line.
+//! What nvactl does not know inside a rule is kept word for word, and a rule that is no sequence of words
+//! is kept whole ([`Rule::unread`]). What is not iptables-save text at all is an error with its line, but
+//! for what belongs to a rule that the kernel holds ([`Growing::of_kernel`]).
 
+mod lines;
 mod listed;
 mod rule;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use lines::chain_at;
+pub use lines::{line_len, lines};
 pub use listed::parse_listed;
 pub use rule::negated;
 use rule::read_rule;
@@ -17,7 +21,7 @@ use thiserror::Error;
 use crate::counters::{Count, Counters};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::token::{value, words};
+use crate::token::{is_closed, value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}: `{text}`")]
@@ -65,49 +69,123 @@ pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
 /// As [`parse`].
 pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
     let mut growing = Growing::default();
-    text.lines().try_for_each(|line| growing.read(line))?;
-    growing.finish()
+    lines(text).try_for_each(|line| growing.read(line))?;
+    let saved = growing.finish()?;
+    Ok((saved.ruleset, saved.counters))
+}
+
+/// Everything that a text says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    pub ruleset: Ruleset,
+    /// How often each rule has matched, as far as the text has it.
+    pub counters: Counters,
+    /// The tables that iptables-nft-save left out, because they hold rules that it cannot print.
+    pub unshown: Vec<TableName>,
 }
 
 /// The rules of a text that comes line by line.
 #[derive(Debug, Default)]
 pub struct Growing {
     reader: Reader,
-    ruleset: Ruleset,
-    counters: Counters,
+    saved: Saved,
+    of_kernel: bool,
+    /// The rule that was read last: the next line may belong to it.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    table: TableName,
+    chain: ChainName,
+    rule: Rule,
+    count: Count,
+    /// The lines behind it that say nothing.
+    behind: String,
 }
 
 impl Growing {
-    /// Reads the next line, with its end or without.
+    /// Reads what iptables prints of the kernel's rules. There a line that is none belongs to the rule
+    /// before it, of which it makes an unread one: a name that somebody has given may hold line breaks,
+    /// and must not hide all other rules.
+    #[must_use]
+    pub fn of_kernel() -> Self {
+        Self {
+            of_kernel: true,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the next of the text's [`lines`], with its end or without.
     ///
     /// # Errors
     /// As [`Reader::read`].
     pub fn read(&mut self, line: &str) -> Result<(), ParseError> {
-        match self.reader.read(line)? {
+        let read = match self.reader.read(line) {
+            Ok(read) => read,
+            Err(error) if self.of_kernel && error.problem == ParseProblem::NotALine => {
+                let last = self.last.as_mut().ok_or(error)?;
+                last.rule = last.rule.followed_by(&last.behind, without_end(line));
+                last.behind.clear();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if let (Read::Nothing, Some(last)) = (&read, &mut self.last) {
+            last.behind.push_str(without_end(line));
+            last.behind.push('\n');
+            return Ok(());
+        }
+        self.keep_last();
+        let ruleset = &mut self.saved.ruleset;
+        match read {
             Read::Nothing | Read::Commit => {}
+            Read::Unshown(table) => self.saved.unshown.push(table),
             Read::Table(table) => {
-                self.ruleset.tables.entry(table).or_default();
+                ruleset.tables.entry(table).or_default();
             }
             Read::Chain(table, name, policy) => {
-                self.ruleset.chain_mut(table, name).policy = policy;
+                ruleset.chain_mut(table, name).policy = policy;
             }
-            Read::Rule(table, name, rule) => {
-                let count = count_of(line).unwrap_or_default();
-                self.counters.push(table, &name, count);
-                self.ruleset.chain_mut(table, name).rules.push(rule);
+            Read::Rule(table, chain, rule) => {
+                self.last = Some(Last {
+                    table,
+                    chain,
+                    rule,
+                    count: count_of(line).unwrap_or_default(),
+                    behind: String::new(),
+                });
             }
         }
         Ok(())
+    }
+
+    fn keep_last(&mut self) {
+        if let Some(last) = self.last.take() {
+            let Saved {
+                ruleset, counters, ..
+            } = &mut self.saved;
+            counters.push(last.table, &last.chain, last.count);
+            ruleset
+                .chain_mut(last.table, last.chain)
+                .rules
+                .push(last.rule);
+        }
     }
 
     /// What has been read, when there is no more.
     ///
     /// # Errors
     /// As [`Reader::finish`].
-    pub fn finish(self) -> Result<(Ruleset, Counters), ParseError> {
+    pub fn finish(mut self) -> Result<Saved, ParseError> {
+        self.keep_last();
         self.reader.finish()?;
-        Ok((self.ruleset, self.counters))
+        Ok(self.saved)
     }
+}
+
+fn without_end(line: &str) -> &str {
+    line.strip_suffix('\n').unwrap_or(line)
 }
 
 /// `[packets:bytes]`, with which a line of `iptables-save -c` begins.
@@ -129,6 +207,8 @@ pub enum Read {
     Chain(TableName, ChainName, Option<Policy>),
     Rule(TableName, ChainName, Rule),
     Commit,
+    /// iptables-nft-save says that it cannot print this table.
+    Unshown(TableName),
 }
 
 /// Reads a text line by line, for those who must keep the lines themselves.
@@ -141,15 +221,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads the next line, with its end or without.
+    /// Reads the next of the text's [`lines`], with its end or without.
     ///
     /// # Errors
     /// [`ParseError`] when it cannot stand there in iptables-save text.
-    pub fn read(&mut self, text: &str) -> Result<Read, ParseError> {
-        self.line += 1;
-        let text = text.trim_ascii();
+    pub fn read(&mut self, line: &str) -> Result<Read, ParseError> {
+        let line = without_end(line);
+        let first = self.line + 1;
+        self.line = first + line.matches('\n').count();
+        let text = line.trim_matches([' ', '\t', '\r']);
         self.read_line(text).map_err(|problem| ParseError {
-            line: self.line,
+            line: first,
             text: text.to_owned(),
             problem,
         })
@@ -157,7 +239,8 @@ impl Reader {
 
     fn read_line(&mut self, text: &str) -> Result<Read, ParseProblem> {
         if text.is_empty() || text.starts_with('#') {
-            return Ok(Read::Nothing);
+            let unshown = unshown(text).filter(|_| self.open.is_none());
+            return Ok(unshown.map_or(Read::Nothing, Read::Unshown));
         }
         if let Some(table) = text.strip_prefix('*') {
             let table = table.parse().map_err(|_| ParseProblem::UnknownTable)?;
@@ -176,7 +259,7 @@ impl Reader {
             return Ok(Read::Commit);
         }
         if let Some(declaration) = text.strip_prefix(':') {
-            let mut words = declaration.split_ascii_whitespace();
+            let mut words = declaration.split([' ', '\t']).filter(|word| !word.is_empty());
             let (Some(name), Some(policy)) = (words.next(), words.next()) else {
                 return Err(ParseProblem::NotALine);
             };
@@ -192,21 +275,19 @@ impl Reader {
             }
             return Ok(Read::Chain(*table, name, policy));
         }
+        let chain = chain_at(text.as_bytes()).ok_or(ParseProblem::NotALine)?;
+        let (name, rule) = (&text[chain.clone()], &text[chain.end..]);
+        if name.starts_with('"') {
+            return Err(ParseProblem::NotALine);
+        }
+        if !is_closed(rule) {
+            let rule = Rule::unread(rule.trim_start_matches([' ', '\t']));
+            return Ok(Read::Rule(*table, name.into(), rule));
+        }
         // More than most rules have.
         let mut all = Vec::with_capacity(48);
-        all.extend(words(text));
-        // `iptables-save -c` puts the rule's counters first: `[packets:bytes] -A …`.
-        let words = match all.as_slice() {
-            [count, words @ ..] if count.starts_with('[') => words,
-            words => words,
-        };
-        match words {
-            ["-A", chain, rule @ ..] if !chain.contains(['"', '\\']) => {
-                let chain = ChainName::from(*chain);
-                Ok(Read::Rule(*table, chain, read_rule(rule, chains)))
-            }
-            _ => Err(ParseProblem::NotALine),
-        }
+        all.extend(words(rule));
+        Ok(Read::Rule(*table, name.into(), read_rule(&all, chains)))
     }
 
     /// To be called behind the last line.
@@ -223,6 +304,15 @@ impl Reader {
             }),
         }
     }
+}
+
+/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a comment
+/// and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
+/// iptables' at all.
+fn unshown(comment: &str) -> Option<TableName> {
+    let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
+    let table = table.parse().ok()?;
+    rest.starts_with(" is incompatible").then_some(table)
 }
 
 /// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
