@@ -130,6 +130,24 @@ mod tests {
         parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
     }
 
+    /// No script can spell it for iptables-restore.
+    #[test]
+    fn a_jump_whose_comment_has_a_line_break_is_a_reference() {
+        let jump =
+            |comment: &str| format!("-A FORWARD -m comment --comment {comment} -j NVACTL-FORWARD");
+        for (lines, found) in [
+            (vec![jump("mine")], None),
+            (vec![jump("\"a\nb\"")], Some(jump("\"a\nb\""))),
+        ] {
+            let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            lines.insert(0, ":NVACTL-FORWARD - [0:0]");
+            let ruleset = ruleset("filter", &lines);
+            let line =
+                reference(&ruleset).map(|(_, chain, rule)| Line::Append(chain, rule).to_string());
+            assert_eq!(line, found);
+        }
+    }
+
     #[test]
     fn the_first_rule_without_a_condition_says_whether_everything_is_forwarded() {
         for (lines, open) in [

@@ -224,5 +224,7 @@ mod tests {
         assert_eq!(PerSecond::new(3000), Err(3003));
         assert_eq!(PerSecond::new(3003).map(PerSecond::times), Ok(3003));
         assert!((1..=1000).all(|times| PerSecond::new(times).is_ok()));
+        assert_eq!(PerSecond::new(0), Err(1));
+        assert_eq!(PerSecond::new(1_000_001), Err(1_000_000));
     }
 }

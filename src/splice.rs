@@ -85,3 +85,38 @@ fn push(out: &mut String, line: Line<'_>) {
     out.push_str(&line.to_string());
     out.push('\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff;
+    use crate::parse::parse;
+
+    /// Whether the file loads is iptables-restore's to say.
+    #[test]
+    fn lines_that_cannot_be_read_stay_as_they_are() {
+        let theirs = "-A FORWARD -m comment --comment \"one  \n\t-A FORWARD -j NVACTL-FORWARD\n two\" -j DROP\n\
+                      \t-A   INPUT -i \"x  -j DROP \n-A FORWARD -i e\"x -j DROP\r\n";
+        let own = |port: &str| {
+            parse(&format!(
+                "*filter\n:NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n\
+                 -A NVACTL-FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\nCOMMIT\n"
+            ))
+            .expect("it is readable")
+        };
+        let text = |own: &str, rules: &str| {
+            format!("*filter\n{own}-A FORWARD -j LOG\n{theirs}{rules}COMMIT\n")
+        };
+        let chain = ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n";
+        let rule = "-A NVACTL-FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
+        let once = splice(&text("", ""), &own("80")).expect("it is readable");
+        assert_eq!(once, text(&format!("{chain}{rule}"), ""));
+        // In nvactl's own chain, and as its jump, they are nvactl's.
+        let broken = "-A NVACTL-FORWARD -m comment --comment \"a\nb\" -j DROP\n-A NVACTL-FORWARD -i \"x -j DROP\n\
+                      -A FORWARD -m comment --comment \"a\nb\" -j NVACTL-FORWARD\n";
+        let again = splice(&text(chain, broken), &own("80")).expect("it is readable");
+        assert_eq!(again, once);
+        let ruleset = parse(&again).expect("it is readable");
+        assert_eq!(diff::changes(&ruleset, &own("80")).report(), "");
+    }
+}

@@ -261,6 +261,11 @@ mod tests {
                 "DROP? .",
             ),
             (":A - [0:0]\n-A FORWARD -j A\n-A A -j A\n", "."),
+            // What it does is not known: it may lead back, too.
+            (
+                "-A FORWARD -i \"x -j ACCEPT\n-A FORWARD -j DROP\n",
+                "? DROP? .",
+            ),
             (
                 "-A FORWARD -p tcp -j RETURN\n-A FORWARD -j DROP\n",
                 "RETURN .",

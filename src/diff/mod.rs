@@ -100,7 +100,9 @@ pub fn restorable(before: &Ruleset, now: &Ruleset) -> Ruleset {
     let mut own = own(before);
     for (table, chains) in &mut own.tables {
         for (name, chain) in chains {
-            let stays = now.chain(*table, name).is_some_and(|now| now.rules == chain.rules);
+            let stays = now
+                .chain(*table, name)
+                .is_some_and(|now| now.rules == chain.rules);
             if !stays {
                 chain.rules.retain(Rule::is_loadable);
             }

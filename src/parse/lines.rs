@@ -142,7 +142,8 @@ mod tests {
             let between = format!("*filter\n{text}");
             assert_eq!(split(&between), ["*filter\n", text]);
         }
-        let text = "-A A -m comment --comment \"b\n\"\n-A A -m comment --comment \"c\nd\"\nCOMMIT\n";
+        let text =
+            "-A A -m comment --comment \"b\n\"\n-A A -m comment --comment \"c\nd\"\nCOMMIT\n";
         let lines = split(text);
         assert_eq!(lines.len(), 3, "{lines:?}");
     }

@@ -88,6 +88,29 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_rule_may_hold_line_breaks() {
+        let text = "-A FORWARD -m comment --comment \"one\n-P FORWARD ACCEPT\n-N X\n\" -j DROP\n\
+                    -A FORWARD -i e\nx -j DROP\n-A FORWARD -j LOG\n";
+        let read = |text: &str| {
+            let known = Ruleset::default();
+            parse_listed(text, TableName::Filter, &ChainName::Forward, &known)
+        };
+        let chain = read(&format!("-P FORWARD DROP\n{text}")).expect("it is readable");
+        assert_eq!(chain.policy, Some(Policy::Drop));
+        let printed: Vec<String> = chain.rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            printed,
+            [
+                "-m comment --comment \"one\n-P FORWARD ACCEPT\n-N X\n\" -j DROP",
+                "-i e\nx -j DROP",
+                "-j LOG"
+            ]
+        );
+        let error = read("-P FORWARD DROP\nnone\n").expect_err("it is no rule");
+        assert_eq!(error.line, 2);
+    }
+
+    #[test]
     fn what_is_no_list_of_the_chain_is_an_error() {
         let name = ChainName::from("NVACTL-X");
         for listed in ["", "-N NVACTL-Y\n", "Chain NVACTL-X (0 references)\n"] {

@@ -259,7 +259,9 @@ impl Reader {
             return Ok(Read::Commit);
         }
         if let Some(declaration) = text.strip_prefix(':') {
-            let mut words = declaration.split([' ', '\t']).filter(|word| !word.is_empty());
+            let mut words = declaration
+                .split([' ', '\t'])
+                .filter(|word| !word.is_empty());
             let (Some(name), Some(policy)) = (words.next(), words.next()) else {
                 return Err(ParseProblem::NotALine);
             };
@@ -320,4 +322,197 @@ fn unshown(comment: &str) -> Option<TableName> {
 pub fn comment_of(line: &str) -> Option<String> {
     let mut words = words(line).skip_while(|word| *word != "--comment");
     words.nth(1).map(|word| value(word).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{HashLimit, PerSecond, Whose};
+    use crate::rule::{Match, Target};
+    use crate::unread::unread;
+
+    /// As [`parse_counted`], but of what iptables prints of the kernel's rules.
+    fn of_kernel(text: &str) -> Result<Saved, ParseError> {
+        let mut growing = Growing::of_kernel();
+        lines(text).try_for_each(|line| growing.read(line))?;
+        growing.finish()
+    }
+
+    fn forward(saved: &Saved) -> &[Rule] {
+        let chain = saved.ruleset.chain(TableName::Filter, &ChainName::Forward);
+        &chain.expect("it is there").rules
+    }
+
+    /// As iptables 1.8.9 prints it, nft and legacy.
+    const BROKEN: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+[1:10] -A FORWARD -s 192.0.2.1/32 -j DROP
+[2:20] -A FORWARD -p tcp -m tcp --dport 80 -m comment --comment \"a \\\"q\\\" \\\\
+
+#x
+  COMMIT
+-A FORWARD -j DROP\" -j ACCEPT
+[3:30] -A FORWARD -s 192.0.2.3/32 -j DROP
+COMMIT
+";
+
+    #[test]
+    fn a_comment_with_line_breaks_is_part_of_its_rule() {
+        for saved in [of_kernel(BROKEN), parse_counted(BROKEN).map(of_file)] {
+            let saved = saved.expect("it is readable");
+            let rules = forward(&saved);
+            assert_eq!(rules.len(), 3);
+            let comment = "a \"q\" \\\n\n#x\n  COMMIT\n-A FORWARD -j DROP";
+            assert_eq!(rules[1].matches[2], Match::Comment(comment.into()));
+            assert_eq!(rules[1].target, Some(Target::Accept));
+            let loadable: Vec<bool> = rules.iter().map(Rule::is_loadable).collect();
+            assert_eq!(loadable, [true, false, true]);
+            let counts = saved.counters.of(TableName::Filter, &ChainName::Forward);
+            let packets: Vec<u64> = counts.iter().map(|count| count.packets).collect();
+            assert_eq!(packets, [1, 2, 3]);
+            let printed = saved.ruleset.to_string();
+            assert_eq!(parse(&printed).as_ref(), Ok(&saved.ruleset));
+            let uncounted = ["[1:10] ", "[2:20] ", "[3:30] "]
+                .iter()
+                .fold(BROKEN.to_owned(), |text, count| text.replace(count, ""));
+            assert_eq!(printed, uncounted);
+        }
+    }
+
+    fn of_file((ruleset, counters): (Ruleset, Counters)) -> Saved {
+        Saved {
+            ruleset,
+            counters,
+            unshown: Vec::new(),
+        }
+    }
+
+    /// The name of an interface may hold any byte, and is printed without quotes (measured).
+    #[test]
+    fn a_rule_that_cannot_be_read_keeps_its_place() {
+        for (broken, text) in [
+            ("-i e\nx -j DROP", "-i e\nx -j DROP"),
+            ("-i e\n\n x -j DROP", "-i e\n\n x -j DROP"),
+            ("-i e\n-x -j DROP", "-i e\n-x -j DROP"),
+            ("-i \"x -j DROP", "-i \"x -j DROP"),
+            ("-i e\"x -j DROP", "-i e\"x -j DROP"),
+        ] {
+            let saved = of_kernel(&format!(
+                "*filter\n[1:1] -A FORWARD -s 192.0.2.1/32 -j DROP\n[2:2] -A FORWARD {broken}\n\
+                 [3:3] -A FORWARD -s 192.0.2.3/32 -j DROP\nCOMMIT\n# Completed\n"
+            ))
+            .expect("it is readable");
+            let rules = forward(&saved);
+            assert_eq!(rules.len(), 3, "{broken}");
+            assert_eq!(rules[1], Rule::unread(text));
+            assert!(!rules[1].is_loadable());
+            let counts = saved.counters.of(TableName::Filter, &ChainName::Forward);
+            assert_eq!(counts[1].packets, 2);
+            let found = unread(&saved.ruleset);
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].place, found[0].text), (2, text));
+            assert_eq!(
+                found[0].warning("iptables-nft"),
+                format!(
+                    "iptables-nft filter: rule 2 of FORWARD cannot be read, it stays as it is: `{}`; \
+                     to look: sudo iptables-nft -t filter -S FORWARD 2",
+                    text.replace('\n', "\\n")
+                )
+            );
+            let again = of_kernel(&saved.ruleset.to_string());
+            assert_eq!(again.map(|again| again.ruleset), Ok(saved.ruleset));
+        }
+    }
+
+    /// A file may hold commands that nvactl does not read, and they are about more than a rule's name.
+    #[test]
+    fn in_a_file_a_line_that_is_none_is_an_error() {
+        for (line, number) in [
+            ("x -j DROP", 7),
+            ("-I FORWARD 1 -j DROP", 7),
+            ("-A \"FORWARD\" -j DROP", 7),
+        ] {
+            let text = format!(
+                "*filter\n-A FORWARD -m comment --comment \"a\n\nb\n\" -j DROP\n\n{line}\nCOMMIT\n"
+            );
+            let error = parse(&text).expect_err("it is none");
+            let problem = ParseProblem::NotALine;
+            let text = line.to_owned();
+            assert_eq!(
+                error,
+                ParseError {
+                    line: number,
+                    text,
+                    problem
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_not_printed_is_told_apart_from_what_a_comment_says() {
+        let says = "# Table `filter' is incompatible, use 'nft' tool.\n";
+        let text = format!(
+            "# Table `mangle' is incompatible, use 'nft' tool.\n\
+             # Table `mine' is incompatible, use 'nft' tool.\n\
+             # Table `raw' is incompatible, use 'nft' tool.\n\
+             *filter\n{says}-A FORWARD -m comment --comment \"a\n{says}\" -j DROP\nCOMMIT\n"
+        );
+        let saved = of_kernel(&text).expect("it is readable");
+        assert_eq!(saved.unshown, [TableName::Mangle, TableName::Raw]);
+        assert_eq!(forward(&saved).len(), 1);
+    }
+
+    #[test]
+    fn the_name_of_a_chain_may_hold_any_byte_but_those_that_end_it() {
+        for name in [
+            "a\rb", "a\u{c}b", "a\u{b}", "a\u{85}b", "a\"b", "a\\b", "a]b",
+        ] {
+            let text = format!("*filter\n:{name} - [0:0]\n-A {name} -j RETURN\nCOMMIT\n");
+            let ruleset = parse(&text).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+            let chain = ruleset.chain(TableName::Filter, &ChainName::from(name));
+            let returns = Rule::new([], Target::Return);
+            assert_eq!(chain.map(|chain| &chain.rules), Some(&vec![returns]));
+            assert_eq!(ruleset.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_rate_is_read_as_another() {
+        for rate in [1, 50, 9999, 10_000, 50_000, 1_000_000] {
+            let rule = format!(
+                "-m hashlimit --hashlimit-above {rate}/sec --hashlimit-burst 5 --hashlimit-mode srcip \
+                 --hashlimit-name h -j DROP"
+            );
+            let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+            let saved = of_kernel(&text).expect("it is readable");
+            assert_eq!(saved.ruleset.to_string(), text);
+            let limit = PerSecond::new(rate).ok().map(|per_second| {
+                Match::HashLimit(HashLimit {
+                    per_second,
+                    burst: 5,
+                    expire: 1,
+                    of: Whose::Address,
+                    name: "h".into(),
+                })
+            });
+            let read = &forward(&saved)[0].matches[0];
+            match limit {
+                Some(limit) => assert_eq!(*read, limit),
+                None => assert!(matches!(read, Match::Other(_)), "{rate}"),
+            }
+        }
+        assert_eq!(PerSecond::new(50_000).map(PerSecond::times), Ok(50_000));
+        // No kernel holds these; a file keeps them.
+        for rate in [0, 3000, 1_000_001, u32::MAX] {
+            let text = format!(
+                "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m hashlimit --hashlimit-above {rate}/sec \
+                 --hashlimit-burst 5 --hashlimit-name h -j DROP\nCOMMIT\n"
+            );
+            let ruleset = parse(&text).expect("it is readable");
+            assert_eq!(ruleset.to_string(), text);
+        }
+    }
 }
