@@ -202,6 +202,20 @@ proptest! {
     }
 }
 
+/// Undeclared, as a fuzzer found them.
+#[test]
+fn odd_names_of_chains_keep_the_laws() {
+    for name in [
+        "a\rb", "a\u{c}b", "\r", "a\u{c}", "a\u{b}b", "a\u{85}b", "a\"b", "\\",
+    ] {
+        for table in ["filter", "nat"] {
+            invariants::of_rules(&format!(
+                "*{table}\n-A {name} -j RETURN\n-A {name}\nCOMMIT\n"
+            ));
+        }
+    }
+}
+
 /// iptables-restore `--noflush`, as far as nvactl's scripts use it: chains are lists of lines.
 struct Restore {
     tables: BTreeMap<String, BTreeMap<String, (String, Vec<String>)>>,

@@ -48,36 +48,27 @@ enum End {
     Unknown,
 }
 
-/// A text that goes over several lines begins and ends as iptables-save prints one (`xtables_save_string`
-/// in libxtables): the quotes stand at the ends of a word. Others belong to names.
+/// A text that goes over several lines is a word, and the value of a long option, as iptables-save prints
+/// one (`xtables_save_string` in libxtables). Other quotes belong to names.
 fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
-    /// Where a quote has been opened, whether at the beginning of a word.
-    struct Open {
-        at: usize,
-        begins: bool,
-    }
-    let blank = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t' | b'\n'));
-    let (mut open, mut escaped, mut broken): (Option<Open>, bool, bool) = (None, false, false);
+    let (mut open, mut escaped, mut broken): (Option<usize>, bool, bool) = (None, false, false);
     for (at, byte) in text.iter().enumerate().skip(from) {
-        match (&open, byte) {
+        match (open, byte) {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), b'\\') => escaped = true,
             (Some(_), b'"') => {
-                if broken && !blank(text.get(at + 1)) {
+                if broken && !text.get(at + 1).is_none_or(ends_word) {
                     return End::NoQuote;
                 }
                 open = None;
             }
-            (Some(Open { at: begin, begins }), b'\n') => {
-                if !begins || at - begin > MOST_QUOTED {
+            (Some(begin), b'\n') => {
+                if !is_value(&text[from..begin]) || at - begin > MOST_QUOTED {
                     return End::NoQuote;
                 }
                 broken = true;
             }
-            (None, b'"') => {
-                let begins = blank(text.get(at - 1));
-                open = Some(Open { at, begins });
-            }
+            (None, b'"') => open = Some(at),
             (None, b'\n') => return End::At(at + 1),
             _ => {}
         }
@@ -89,14 +80,31 @@ fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
     }
 }
 
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn ends_word(byte: &u8) -> bool {
+    is_blank(byte) || *byte == b'\n'
+}
+
+/// Whether a word that begins behind `before` is the value of a long option.
+fn is_value(before: &[u8]) -> bool {
+    let end = before.iter().rposition(|byte| !is_blank(byte));
+    let Some(end) = end.map(|last| last + 1).filter(|end| *end < before.len()) else {
+        return false;
+    };
+    let begin = before[..end].iter().rposition(ends_word);
+    before[begin.map_or(0, |blank| blank + 1)..end].starts_with(b"--")
+}
+
 /// Where the name of the chain stands in the line of a rule: behind `-A`, before which `iptables-save -c`
 /// puts the rule's counters. It has no quotes, whatever bytes it has.
 pub(super) fn chain_at(line: &[u8]) -> Option<Range<usize>> {
     let word = |from: usize| -> Option<Range<usize>> {
         let rest = line.get(from..)?;
-        let begin = from + rest.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
-        let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
-        let len = line[begin..].iter().position(ends);
+        let begin = from + rest.iter().position(|byte| !is_blank(byte))?;
+        let len = line[begin..].iter().position(ends_word);
         let word = begin..len.map_or(line.len(), |len| begin + len);
         (!word.is_empty()).then_some(word)
     };
@@ -154,6 +162,7 @@ mod tests {
         for first in [
             "-A FORWARD -i e\"x -j DROP\n",
             "-A FORWARD -i \"x -j DROP\n",
+            "-A FORWARD -m set --match-set \"x src -j DROP\n",
             "-A FORWARD -i x\" -j DROP\n",
             "-A ch\"m -j DROP\n",
             "-A \"chm -j DROP\n",
@@ -166,8 +175,15 @@ mod tests {
             let last = format!("{next}{first}");
             assert_eq!(split(&last), [next, first]);
         }
+        // One word alone could close it, and is none of a text.
+        let spaced = "-A FORWARD -m comment --comment \" a\" -j ACCEPT\n";
+        let text = format!("-A FORWARD -i \"x -j DROP\n{spaced}");
+        assert_eq!(split(&text).len(), 2);
         let plain = "-A FORWARD -j DROP\n";
-        let text = format!("-A FORWARD -i \"x -j DROP\n{}", plain.repeat(1000));
+        let text = format!(
+            "-A FORWARD -m recent --name \"x -j DROP\n{}",
+            plain.repeat(1000)
+        );
         assert_eq!(split(&text).len(), 1001);
     }
 }
