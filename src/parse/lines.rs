@@ -170,20 +170,24 @@ mod tests {
             ":ch\"m - [0:0]\n",
             "\"\n",
         ] {
-            let text = format!("{first}{next}COMMIT\n");
-            assert_eq!(split(&text), [first, next, "COMMIT\n"]);
+            let text = format!("{first}{next}{first}{next}COMMIT\n");
+            assert_eq!(split(&text), [first, next, first, next, "COMMIT\n"]);
             let last = format!("{next}{first}");
             assert_eq!(split(&last), [next, first]);
         }
-        // One word alone could close it, and is none of a text.
-        let spaced = "-A FORWARD -m comment --comment \" a\" -j ACCEPT\n";
-        let text = format!("-A FORWARD -i \"x -j DROP\n{spaced}");
-        assert_eq!(split(&text).len(), 2);
-        let plain = "-A FORWARD -j DROP\n";
-        let text = format!(
-            "-A FORWARD -m recent --name \"x -j DROP\n{}",
-            plain.repeat(1000)
-        );
-        assert_eq!(split(&text).len(), 1001);
+        // Two that could be the ends of one: not a value, not at the end of a word, too far away.
+        let plain = "-A FORWARD -j DROP\n".repeat(1000);
+        for (first, between, last) in [
+            ("-i \"x -j DROP\n", "", "-i x\" -j DROP\n"),
+            ("-m recent --name \"x -j DROP\n", "", "-i x\"y -j DROP\n"),
+            (
+                "-m recent --name \"x -j DROP\n",
+                plain.as_str(),
+                "-i x\" -j DROP\n",
+            ),
+        ] {
+            let text = format!("-A FORWARD {first}{between}-A FORWARD {last}");
+            assert_eq!(split(&text).len(), 2 + between.lines().count(), "{first}");
+        }
     }
 }
