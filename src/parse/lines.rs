@@ -57,7 +57,7 @@ fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), b'\\') => escaped = true,
             (Some(_), b'"') => {
-                if broken && !text.get(at + 1).is_none_or(ends_word) {
+                if broken && !text.get(at + 1).is_none_or(|byte| ends_word(*byte)) {
                     return End::NoQuote;
                 }
                 open = None;
@@ -80,21 +80,21 @@ fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
     }
 }
 
-fn is_blank(byte: &u8) -> bool {
+fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-fn ends_word(byte: &u8) -> bool {
-    is_blank(byte) || *byte == b'\n'
+fn ends_word(byte: u8) -> bool {
+    is_blank(byte) || byte == b'\n'
 }
 
 /// Whether a word that begins behind `before` is the value of a long option.
 fn is_value(before: &[u8]) -> bool {
-    let end = before.iter().rposition(|byte| !is_blank(byte));
+    let end = before.iter().rposition(|byte| !is_blank(*byte));
     let Some(end) = end.map(|last| last + 1).filter(|end| *end < before.len()) else {
         return false;
     };
-    let begin = before[..end].iter().rposition(ends_word);
+    let begin = before[..end].iter().rposition(|byte| ends_word(*byte));
     before[begin.map_or(0, |blank| blank + 1)..end].starts_with(b"--")
 }
 
@@ -103,8 +103,8 @@ fn is_value(before: &[u8]) -> bool {
 pub(super) fn chain_at(line: &[u8]) -> Option<Range<usize>> {
     let word = |from: usize| -> Option<Range<usize>> {
         let rest = line.get(from..)?;
-        let begin = from + rest.iter().position(|byte| !is_blank(byte))?;
-        let len = line[begin..].iter().position(ends_word);
+        let begin = from + rest.iter().position(|byte| !is_blank(*byte))?;
+        let len = line[begin..].iter().position(|byte| ends_word(*byte));
         let word = begin..len.map_or(line.len(), |len| begin + len);
         (!word.is_empty()).then_some(word)
     };
