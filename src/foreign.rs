@@ -5,13 +5,14 @@ use crate::plan::jumps_from;
 use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
-/// The first rule that leads to one of nvactl's chains from where nvactl does not jump: while it
-/// stands, the kernel refuses to delete that chain.
+/// The first rule that leads to one of nvactl's chains from where nvactl does not jump, or that a script
+/// cannot delete: while it stands, the kernel refuses to delete that chain.
 #[must_use]
 pub fn reference(have: &Ruleset) -> Option<(TableName, &ChainName, &Rule)> {
     have.chains()
-        .filter(|(table, name, _)| !name.is_own() && !jumps_from(*table, name))
+        .filter(|(_, name, _)| !name.is_own())
         .flat_map(|(table, name, chain)| chain.rules.iter().map(move |rule| (table, name, rule)))
+        .filter(|(table, name, rule)| !jumps_from(*table, name) || !rule.is_loadable())
         .find(|(_, _, rule)| rule.leads_to().is_some_and(ChainName::is_own))
 }
 
@@ -127,6 +128,24 @@ mod tests {
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");
         parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
+    }
+
+    /// No script can spell it for iptables-restore.
+    #[test]
+    fn a_jump_whose_comment_has_a_line_break_is_a_reference() {
+        let jump =
+            |comment: &str| format!("-A FORWARD -m comment --comment {comment} -j NVACTL-FORWARD");
+        for (lines, found) in [
+            (vec![jump("mine")], None),
+            (vec![jump("\"a\nb\"")], Some(jump("\"a\nb\""))),
+        ] {
+            let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            lines.insert(0, ":NVACTL-FORWARD - [0:0]");
+            let ruleset = ruleset("filter", &lines);
+            let line =
+                reference(&ruleset).map(|(_, chain, rule)| Line::Append(chain, rule).to_string());
+            assert_eq!(line, found);
+        }
     }
 
     #[test]

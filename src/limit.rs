@@ -123,16 +123,23 @@ pub enum Whose {
 pub struct PerSecond(u32);
 
 impl PerSecond {
+    /// The shortest time between two packets, and so the highest rate (`XT_HASHLIMIT_SCALE_v2` in
+    /// `net/netfilter/xt_hashlimit.c`).
     const SCALE: u32 = 1_000_000;
-    /// More than one machine forwards.
+    /// The most that a spec may ask for: more than one machine forwards.
     pub const MOST: u32 = 10_000;
 
-    /// The rate, or the nearest one above it that the kernel can hold.
+    /// The rate, or the nearest one above it that the kernel can hold; below it where there is none.
     ///
     /// # Errors
     /// That nearest rate.
     pub fn new(times: u32) -> Result<Self, u32> {
-        let times = times.clamp(1, Self::MOST);
+        if times > Self::SCALE {
+            return Err(Self::SCALE);
+        }
+        if times == 0 {
+            return Err(1);
+        }
         match Self::SCALE / (Self::SCALE / times) {
             held if held == times => Ok(Self(times)),
             held => Err(held),
@@ -217,5 +224,7 @@ mod tests {
         assert_eq!(PerSecond::new(3000), Err(3003));
         assert_eq!(PerSecond::new(3003).map(PerSecond::times), Ok(3003));
         assert!((1..=1000).all(|times| PerSecond::new(times).is_ok()));
+        assert_eq!(PerSecond::new(0), Err(1));
+        assert_eq!(PerSecond::new(1_000_001), Err(1_000_000));
     }
 }

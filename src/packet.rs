@@ -62,6 +62,9 @@ impl Packet<'_> {
         if is_short_cut(rule) {
             return Some(false);
         }
+        if matches!(rule.target, Some(Target::Unread(_))) {
+            return None;
+        }
         all(rule.matches.iter().map(|condition| self.holds(condition)))
     }
 

@@ -38,6 +38,37 @@ impl Rule {
         Self::new([], Target::Jump(chain))
     }
 
+    /// A rule that cannot be read, as iptables-save prints it behind the name of its chain.
+    #[must_use]
+    pub fn unread(text: &str) -> Self {
+        Self::new([], Target::Unread(text.into()))
+    }
+
+    /// The rule that this one is with the lines that iptables prints behind it, which are no lines by
+    /// themselves.
+    pub(crate) fn followed_by(&self, behind: &str, line: &str) -> Self {
+        Self::unread(&format!("{self}\n{behind}{line}"))
+    }
+
+    /// Whether iptables-restore reads the rule as it is printed: it reads line by line.
+    #[must_use]
+    pub fn is_loadable(&self) -> bool {
+        let breaks = |text: &str| text.contains('\n');
+        let any_breaks = |words: &[Token]| words.iter().any(|word| breaks(word.spelled()));
+        let matches = self.matches.iter().any(|condition| match condition {
+            Match::Comment(text) => breaks(text),
+            Match::Other(words) => any_breaks(words),
+            _ => false,
+        });
+        !matches
+            && match &self.target {
+                Some(Target::Unread(_)) => false,
+                Some(Target::Log { prefix, .. }) => !breaks(prefix),
+                Some(Target::Other(words)) => !any_breaks(words),
+                _ => true,
+            }
+    }
+
     /// The chain a packet goes to when the rule matches, by `-j` or `-g`.
     #[must_use]
     pub fn leads_to(&self) -> Option<&ChainName> {
@@ -248,10 +279,14 @@ pub enum Target {
     SetConnmark(Mark),
     /// What nvactl does not interpret: the target's name, then its options, word for word.
     Other(Vec<Token>),
+    /// The whole of a rule that is no sequence of words, conditions included, as it is printed. Whom it
+    /// concerns and what it does is not known. It has its place in the chain, so that the places of the
+    /// other rules are right, and is never written: [`Rule::is_loadable`].
+    Unread(Box<str>),
 }
 
 impl Target {
-    /// The name behind `-j` or `-g`.
+    /// The name behind `-j` or `-g`; none where that is not known.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -266,6 +301,7 @@ impl Target {
             Target::Reject(_) => "REJECT",
             Target::SetConnmark(_) => "CONNMARK",
             Target::Other(words) => words.first().map_or("", Token::spelled),
+            Target::Unread(_) => "",
         }
     }
 }
@@ -425,6 +461,7 @@ impl fmt::Display for Target {
                 f.write_str("-j ")?;
                 write_words(f, words)
             }
+            Target::Unread(text) => f.write_str(text),
             simple => after(f, "-j ", simple.name()),
         }
     }

@@ -122,6 +122,9 @@ impl TableName {
         TableName::Security,
     ];
 
+    /// The tables that nvactl has rules in.
+    pub const WRITTEN: [TableName; 2] = [TableName::Filter, TableName::Nat];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

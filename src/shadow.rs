@@ -21,6 +21,8 @@ pub struct Shadow<'r> {
     pub chain: &'r ChainName,
     /// `None`: the chain's policy.
     pub rule: Option<&'r Rule>,
+    /// The rule's place in the chain, counted from 1; a policy has none.
+    pub place: Option<usize>,
     /// Whether it takes every packet of the forward, or only may take some.
     pub certain: bool,
     /// Whether it is about what targets answer.
@@ -60,9 +62,10 @@ impl Shadow<'_> {
     /// The command that takes it out of the way.
     #[must_use]
     pub fn removal(&self, family: Family) -> String {
-        match self.rule {
-            Some(rule) => Line::Delete(self.chain, rule),
-            None => Line::SetPolicy(self.chain, Policy::Accept),
+        match (self.rule, self.place) {
+            (Some(rule), Some(place)) if !rule.is_loadable() => Line::DeleteAt(self.chain, place),
+            (Some(rule), _) => Line::Delete(self.chain, rule),
+            (None, _) => Line::SetPolicy(self.chain, Policy::Accept),
         }
         .as_command(family, self.table)
     }
@@ -288,6 +291,7 @@ fn found<'r>(ruleset: &'r Ruleset, forward: &Forward, packets: &Packets<'_>) -> 
                 table,
                 chain: decider.chain,
                 rule: Some(decider.rule),
+                place: Some(decider.place),
                 certain: certain && decider.certain,
                 reply,
             };
@@ -304,6 +308,7 @@ fn found<'r>(ruleset: &'r Ruleset, forward: &Forward, packets: &Packets<'_>) -> 
                 table,
                 chain,
                 rule: None,
+                place: None,
                 certain: !walked.deciders.iter().any(accepts),
                 reply,
             };
@@ -387,6 +392,7 @@ fn put_in<'r>(
             table,
             chain: decider.chain,
             rule: Some(decider.rule),
+            place: Some(decider.place),
             certain: decider.certain,
             reply,
         }));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::line::Line;
-use crate::parse::{ParseError, Read, Reader};
+use crate::parse::{ParseError, Read, Reader, lines};
 use crate::plan::jumps_from;
 use crate::ruleset::{ChainName, Ruleset, Table, TableName};
 
@@ -21,7 +21,7 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
     let mut declared = BTreeSet::new();
     // Set between a table's line and the first line behind its chains, where nvactl's go.
     let mut pending: Option<TableName> = None;
-    for line in text.split_inclusive('\n') {
+    for line in lines(text) {
         let read = reader.read(line)?;
         let behind_chains = matches!(read, Read::Rule(..) | Read::Commit);
         if let Some(table) = pending.take_if(|_| behind_chains)
@@ -50,7 +50,7 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
                     continue;
                 }
             }
-            Read::Chain(..) | Read::Commit | Read::Nothing => {}
+            Read::Chain(..) | Read::Commit | Read::Nothing | Read::Unshown(_) => {}
         }
         out.push_str(line);
         if !line.ends_with('\n') {
@@ -84,4 +84,39 @@ fn append_own(out: &mut String, chains: &Table, declared: &BTreeSet<ChainName>) 
 fn push(out: &mut String, line: Line<'_>) {
     out.push_str(&line.to_string());
     out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff;
+    use crate::parse::parse;
+
+    /// Whether the file loads is iptables-restore's to say.
+    #[test]
+    fn lines_that_cannot_be_read_stay_as_they_are() {
+        let theirs = "-A FORWARD -m comment --comment \"one  \n\t-A FORWARD -j NVACTL-FORWARD\n two\" -j DROP\n\
+                      \t-A   INPUT -i \"x  -j DROP \n-A FORWARD -i e\"x -j DROP\r\n";
+        let own = |port: &str| {
+            parse(&format!(
+                "*filter\n:NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n\
+                 -A NVACTL-FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\nCOMMIT\n"
+            ))
+            .expect("it is readable")
+        };
+        let text = |own: &str, rules: &str| {
+            format!("*filter\n{own}-A FORWARD -j LOG\n{theirs}{rules}COMMIT\n")
+        };
+        let chain = ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n";
+        let rule = "-A NVACTL-FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
+        let once = splice(&text("", ""), &own("80")).expect("it is readable");
+        assert_eq!(once, text(&format!("{chain}{rule}"), ""));
+        // In nvactl's own chain, and as its jump, they are nvactl's.
+        let broken = "-A NVACTL-FORWARD -m comment --comment \"a\nb\" -j DROP\n-A NVACTL-FORWARD -i \"x -j DROP\n\
+                      -A FORWARD -m comment --comment \"a\nb\" -j NVACTL-FORWARD\n";
+        let again = splice(&text(chain, broken), &own("80")).expect("it is readable");
+        assert_eq!(again, once);
+        let ruleset = parse(&again).expect("it is readable");
+        assert_eq!(diff::changes(&ruleset, &own("80")).report(), "");
+    }
 }

@@ -12,6 +12,8 @@ use crate::token::Token;
 pub struct Decider<'r> {
     pub chain: &'r ChainName,
     pub rule: &'r Rule,
+    /// The rule's place in the chain, counted from 1.
+    pub place: usize,
     /// Whether it decides on every such packet that none before it has decided on.
     pub certain: bool,
 }
@@ -81,7 +83,7 @@ impl Walk<'_, '_> {
         };
         // Whether some may have left the chain without a decision.
         let mut left = false;
-        for rule in &body.rules {
+        for (place, rule) in (1..).zip(&body.rules) {
             if self.until.is_some() && rule.leads_to() == self.until {
                 return if left { Way::Back } else { Way::Decided };
             }
@@ -99,6 +101,7 @@ impl Walk<'_, '_> {
                     self.deciders.push(Decider {
                         chain: name,
                         rule,
+                        place,
                         certain: certain && all && !left,
                     });
                     all
@@ -132,8 +135,11 @@ impl Walk<'_, '_> {
                     self.deciders.push(Decider {
                         chain: name,
                         rule,
+                        place,
                         certain: certain && all && surely && !left,
                     });
+                    // It may as well lead some of them back.
+                    left |= matches!(target, Target::Unread(_));
                     all && surely
                 }
             };
@@ -255,6 +261,11 @@ mod tests {
                 "DROP? .",
             ),
             (":A - [0:0]\n-A FORWARD -j A\n-A A -j A\n", "."),
+            // What it does is not known: it may lead back, too.
+            (
+                "-A FORWARD -i \"x -j ACCEPT\n-A FORWARD -j DROP\n",
+                "? DROP? .",
+            ),
             (
                 "-A FORWARD -p tcp -j RETURN\n-A FORWARD -j DROP\n",
                 "RETURN .",

@@ -172,7 +172,8 @@ proptest! {
             Just("-m limit --limit 1/sec"), Just("-m statistic --mode random --probability 0.50000000000"),
             Just("-j LOG --log-prefix"), Just("\"a accepted \""), Just("-j RETURN"), Just("-j MASQUERADE"),
             Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
-            Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"),
+            Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"), Just("a\rb"), Just("a\u{c}b"),
+            Just("\r"), Just("\"a\nb\""), Just("\"a\n"), Just("x\"y"), Just("\\"), Just("-A FORWARD -i"),
         ], 0..9), 0..9)
     ) {
         let lines: Vec<String> = lines.iter().map(|words| words.join(" ")).collect();
@@ -180,7 +181,7 @@ proptest! {
             let rules = lines.iter().filter(|line| line.starts_with("-A ") && line.len() > 4);
             let rules: Vec<&str> = rules.map(String::as_str).collect();
             let text = format!(
-                "*{table}\n:MINE - [0:0]\n:NVACTL-DENY-a - [0:0]\n{}\nCOMMIT\n",
+                "*{table}\n:MINE - [0:0]\n:a\rb - [0:0]\n:a\u{c}b - [0:0]\n:NVACTL-DENY-a - [0:0]\n{}\nCOMMIT\n",
                 rules.join("\n")
             );
             invariants::of_rules(&text);
@@ -197,6 +198,20 @@ proptest! {
         if let Ok(ruleset) = parse(&text) {
             let printed = ruleset.to_string();
             prop_assert_eq!(parse(&printed).expect("it is readable"), ruleset);
+        }
+    }
+}
+
+/// Undeclared, as a fuzzer found them.
+#[test]
+fn odd_names_of_chains_keep_the_laws() {
+    for name in [
+        "a\rb", "a\u{c}b", "\r", "a\u{c}", "a\u{b}b", "a\u{85}b", "a\"b", "\\",
+    ] {
+        for table in ["filter", "nat"] {
+            invariants::of_rules(&format!(
+                "*{table}\n-A {name} -j RETURN\n-A {name}\nCOMMIT\n"
+            ));
         }
     }
 }

@@ -54,6 +54,13 @@ impl Console {
         }
     }
 
+    /// Warns of each of these rules, or of the first and of how many more there are.
+    pub fn warn_of_rules(&mut self, warnings: &[String]) {
+        let mut remarks = Remarks::default();
+        remarks.warn_of_rules(warnings.iter());
+        self.remarks(&remarks);
+    }
+
     pub fn remark(&mut self, remark: &Remark) {
         match remark {
             Remark::Line(text) => self.say(text),

@@ -27,6 +27,7 @@ use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::places::{Places, text_of};
 use crate::spec::{self, ForwardSet, Reading};
 use crate::unplan::unplan;
+use crate::unread::one_line;
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -167,7 +168,10 @@ fn read(
     let mut have = Vec::new();
     for family in families {
         match iptables.read(*family) {
-            Ok(live) => have.push((*family, live.ruleset)),
+            Ok(live) => {
+                console.warn_of_rules(&live.warnings(iptables));
+                have.push((*family, live.ruleset));
+            }
             Err(error) if *family == Family::V6 && !has_v6 && args.family.is_none() => {
                 warn_of_unread_v6(error, console);
             }
@@ -346,7 +350,8 @@ fn drifted(drift: &Drift) -> String {
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);
-    format!("{what}, {prefix}{}: {}", drift.table, drift.line)
+    let line = one_line(&drift.line);
+    format!("{what}, {prefix}{}: {line}", drift.table)
 }
 
 /// Fit for a comment on a pull request.

@@ -94,7 +94,8 @@ struct Examined<'e> {
 impl Examined<'_> {
     fn examine(self, timeout: f64) -> Result<Vec<Check>> {
         let (family, iptables) = (self.family, self.iptables);
-        let (live, counters) = iptables.read_counted(family)?;
+        let read = iptables.read_counted(family)?;
+        let (live, counters) = (read.ruleset, read.counters);
         let backend = survey::find(iptables, family)?;
         let links = network::links().of(family);
         let flows = conntrack::flows(family).ok();

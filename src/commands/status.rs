@@ -21,6 +21,7 @@ use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
+use crate::unread::one_line;
 use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -50,6 +51,9 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     for warning in survey::survey(&iptables, families)?.warnings {
         console.warn(warning);
+    }
+    for (_, live) in counted.iter() {
+        console.warn_of_rules(&live.warnings(&iptables));
     }
     let links = network::links();
     let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
@@ -204,7 +208,7 @@ fn text(status: &Status, apply: &str) -> String {
             "  {what}, {}{}: {}",
             prefix(drift.family),
             drift.table,
-            drift.line
+            one_line(&drift.line)
         );
     }
     if !status.in_the_way.is_empty() {
@@ -235,7 +239,7 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
         "  {}{}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
         prefix(rule.family),
         rule.table,
-        rule.line,
+        one_line(&rule.line),
         whose.unwrap_or_default(),
         rule.does,
         names(rule.forwards.iter().map(String::as_str)),

@@ -19,6 +19,7 @@ use crate::line::Line;
 use crate::plan::jumps_from;
 use crate::rule::Rule;
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
+use crate::unread::one_line;
 
 /// What must change in a ruleset, table by table. Tables without a change are left out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,11 +82,33 @@ pub fn sets_policy(plan: &Ruleset) -> bool {
         .is_some_and(|chain| chain.policy.is_some())
 }
 
+/// The jumps to nvactl's chains. One that iptables-restore cannot read is not nvactl's: no script could
+/// delete it by its spelling.
 pub(crate) fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
+    let leads_to_own = |rule: &&Rule| rule.leads_to().is_some_and(ChainName::is_own);
     chain
         .rules
         .iter()
-        .filter(|rule| rule.leads_to().is_some_and(ChainName::is_own))
+        .filter(move |rule| leads_to_own(rule) && rule.is_loadable())
+}
+
+/// Returns the part of `before` that nvactl owns, for a change that leads back to it from `now`: without
+/// the rules that somebody has put in and iptables-restore cannot read, unless their chain is still as
+/// it was.
+#[must_use]
+pub fn restorable(before: &Ruleset, now: &Ruleset) -> Ruleset {
+    let mut own = own(before);
+    for (table, chains) in &mut own.tables {
+        for (name, chain) in chains {
+            let stays = now
+                .chain(*table, name)
+                .is_some_and(|now| now.rules == chain.rules);
+            if !stays {
+                chain.rules.retain(Rule::is_loadable);
+            }
+        }
+    }
+    own
 }
 
 /// What leads from `have`, a whole ruleset, to `want`, which says only what nvactl owns.
@@ -296,7 +319,7 @@ impl Changes<'_> {
                     Sign::Added => '+',
                     Sign::Removed => '-',
                 };
-                let _ = writeln!(out, "{sign} {line}");
+                let _ = writeln!(out, "{sign} {}", one_line(&line.to_string()));
             }
         }
         out

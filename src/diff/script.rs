@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{ChainChange, Changes, Edit, TableChanges, own, sets_policy};
 use crate::counters::{Count, Counters};
 use crate::line::{Counted, Line};
+use crate::rule::Rule;
 use crate::ruleset::Ruleset;
 
 impl Changes<'_> {
@@ -118,6 +119,7 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
         let mine = chains.chain_mut(table, name.clone());
         mine.policy = chain.policy;
         mine.rules.clone_from(&chain.rules);
+        mine.rules.retain(Rule::is_loadable);
     }
     let mut out = String::new();
     for (table, names) in &chains.tables {
@@ -135,11 +137,113 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
         }
         for name in names.keys().filter(|name| name.is_own()) {
             let rules = to.chain(*table, name).map_or(&[][..], |chain| &chain.rules);
-            for rule in rules {
+            for rule in rules.iter().filter(|rule| rule.is_loadable()) {
                 let _ = writeln!(out, "{}", Line::Append(name, rule));
             }
         }
         let _ = writeln!(out, "{}", Line::Commit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::counters::Counters;
+    use crate::diff::{changes, refill, restorable};
+    use crate::parse::parse;
+    use crate::ruleset::{ChainName, Ruleset, TableName};
+
+    const COMMENTED: &str = "-m comment --comment \"a\nb\" -j DROP";
+    const UNREAD: &str = "-i \"x -j DROP";
+
+    /// FORWARD and nvactl's chain there, by their rules.
+    fn ruleset(forward: &[&str], own: &[&str]) -> Ruleset {
+        let mut text = String::from("*filter\n:FORWARD DROP [0:0]\n:NVACTL-FORWARD - [0:0]\n");
+        for (chain, rules) in [("FORWARD", forward), ("NVACTL-FORWARD", own)] {
+            for rule in rules {
+                text += &format!("-A {chain} {rule}\n");
+            }
+        }
+        parse(&(text + "COMMIT\n")).expect("it is readable")
+    }
+
+    fn script(have: &Ruleset, want: &Ruleset) -> String {
+        changes(have, want).script(&Counters::default())
+    }
+
+    const JUMP: &str = "-j NVACTL-FORWARD";
+
+    #[test]
+    fn rules_that_cannot_be_written_count_where_places_do() {
+        let want = ruleset(
+            &[JUMP],
+            &["-s 192.0.2.1/32 -j DROP", "-s 192.0.2.2/32 -j DROP"],
+        );
+        for broken in [COMMENTED, UNREAD] {
+            // Foreign ones are left alone, and the jump comes before them.
+            let own = ["-s 192.0.2.1/32 -j DROP", "-s 192.0.2.2/32 -j DROP"];
+            let have = ruleset(&[JUMP, broken], &own);
+            assert_eq!(script(&have, &want), "");
+            let have = ruleset(&[broken, JUMP], &own);
+            assert_eq!(
+                script(&have, &want),
+                "*filter\n-D FORWARD -j NVACTL-FORWARD\n-I FORWARD 1 -j NVACTL-FORWARD\nCOMMIT\n"
+            );
+            // In nvactl's chain they go, by their places.
+            let have = ruleset(&[JUMP], &[own[0], broken, own[1], broken]);
+            assert_eq!(
+                script(&have, &want),
+                "*filter\n-D NVACTL-FORWARD 4\n-D NVACTL-FORWARD 2\nCOMMIT\n"
+            );
+            let have = ruleset(&[JUMP], &[broken, own[1]]);
+            assert_eq!(
+                script(&have, &want),
+                "*filter\n-D NVACTL-FORWARD 1\n-I NVACTL-FORWARD 1 -s 192.0.2.1/32 -j DROP\nCOMMIT\n"
+            );
+            // A report has a line for each rule.
+            let report = changes(&have, &want).report();
+            assert_eq!(report.lines().count(), 3, "{report}");
+        }
+    }
+
+    #[test]
+    fn the_way_back_is_one_that_can_be_loaded() {
+        for broken in [COMMENTED, UNREAD] {
+            let before = ruleset(&[JUMP], &[broken, "-j LOG"]);
+            let after = ruleset(&[JUMP], &["-j RETURN"]);
+            let own = ChainName::from("NVACTL-FORWARD");
+            let length = |ruleset: &Ruleset| {
+                let chain = ruleset.chain(TableName::Filter, &own);
+                chain.map_or(0, |chain| chain.rules.len())
+            };
+            let back = restorable(&before, &after);
+            assert_eq!(length(&back), 1);
+            assert_eq!(
+                script(&after, &back),
+                "*filter\n:NVACTL-FORWARD - [0:0]\n-A NVACTL-FORWARD -j LOG\nCOMMIT\n"
+            );
+            // Where nothing has changed, nothing has to be brought back.
+            let same = restorable(&before, &before);
+            assert_eq!(length(&same), 2);
+            assert_eq!(script(&before, &same), "");
+            let refilled = refill(&after, &before);
+            assert!(
+                refilled.contains("\n-A NVACTL-FORWARD -j LOG\nCOMMIT"),
+                "{refilled}"
+            );
+            assert!(!refilled.contains("-j DROP"), "{refilled}");
+        }
+    }
+
+    #[test]
+    fn a_jump_that_no_script_can_spell_is_left_alone() {
+        let jump = "-m comment --comment \"a\nb\" -j NVACTL-FORWARD";
+        let want = ruleset(&[JUMP], &["-j LOG"]);
+        let have = ruleset(&[jump, JUMP], &["-j LOG"]);
+        assert_eq!(
+            script(&have, &want),
+            "*filter\n-D FORWARD -j NVACTL-FORWARD\n-I FORWARD 1 -j NVACTL-FORWARD\nCOMMIT\n"
+        );
+        assert_eq!(script(&ruleset(&[JUMP, jump], &["-j LOG"]), &want), "");
+    }
 }

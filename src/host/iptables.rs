@@ -13,11 +13,12 @@ use super::child::{self, ChildError, Output, Running};
 use super::lock::Lock;
 use crate::backend::Backend;
 use crate::counters::Counters;
-use crate::line::says_counts;
+use crate::line::{Line, says_counts};
 use crate::net::Family;
-use crate::parse::{self, Growing, ParseError};
+use crate::parse::{self, Growing, ParseError, Saved};
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::unread::{one_line, unloadable, unread};
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
 /// `-w` iptables 1.8.9 legacy waits for ever (measured).
@@ -44,7 +45,15 @@ pub enum IptablesError {
     #[error(
         "the table {table} holds rules that were made with `nft` and that iptables cannot show, so what is loaded cannot be known"
     )]
-    Incompatible { family: Family, table: String },
+    Incompatible { family: Family, table: TableName },
+    #[error(
+        "the table {table} holds rules that were made with `nft` and that iptables cannot show, so a file of all rules would lose them at the next boot"
+    )]
+    Unshown { family: Family, table: TableName },
+    #[error(
+        "iptables-restore cannot read a rule that is loaded, so a file of all rules would bring none of them back at the next boot: `{line}`"
+    )]
+    Unloadable { line: String },
     #[error("what {program} printed cannot be read")]
     Unreadable { program: String, source: ParseError },
 }
@@ -69,6 +78,9 @@ impl IptablesError {
                 "move them to a table of their own; to look: sudo nft list table {} {table}",
                 nft_family(*family)
             )),
+            IptablesError::Unshown { .. } | IptablesError::Unloadable { .. } => {
+                Some("to keep nvactl's rules alone: sudo nvactl persist --own".to_owned())
+            }
             _ => None,
         }
     }
@@ -94,11 +106,54 @@ fn said(words: &str, code: Option<i32>) -> String {
 /// The live rules.
 #[derive(Debug)]
 pub struct Live {
-    /// As iptables-save printed them; a comment may hold any bytes.
-    pub text: Vec<u8>,
+    family: Family,
+    text: Vec<u8>,
     pub ruleset: Ruleset,
     /// How often each has matched, where that was asked.
     pub counters: Counters,
+    /// The tables whose rules iptables-nft-save did not print, since they were made with `nft`. None is
+    /// one that nvactl writes to.
+    pub unshown: Vec<TableName>,
+}
+
+impl Live {
+    /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables`:
+    /// what has read them.
+    #[must_use]
+    pub fn warnings(&self, iptables: &Iptables) -> Vec<String> {
+        let program = iptables.backend.program(self.family, "iptables");
+        let unshown = self.unshown.iter().map(|table| {
+            format!(
+                "the table {table} holds rules that were made with `nft` and that {program} cannot show: \
+                 whether they obstruct forwards is not known; to look: sudo nft list table {} {table}",
+                nft_family(self.family)
+            )
+        });
+        let unread = unread(&self.ruleset);
+        let unread = unread.iter().map(|rule| rule.warning(&program));
+        unshown.chain(unread).collect()
+    }
+
+    /// Returns all rules as iptables-save printed them, for iptables-restore to load; a comment may hold
+    /// any bytes.
+    ///
+    /// # Errors
+    /// [`IptablesError::Unshown`] and [`IptablesError::Unloadable`] where that is not all, or would not
+    /// load.
+    pub fn whole(&self) -> Result<&[u8], IptablesError> {
+        if let Some(table) = self.unshown.first() {
+            return Err(IptablesError::Unshown {
+                family: self.family,
+                table: *table,
+            });
+        }
+        match unloadable(&self.ruleset) {
+            Some((chain, rule)) => Err(IptablesError::Unloadable {
+                line: one_line(&Line::Append(chain, rule).to_string()).into_owned(),
+            }),
+            None => Ok(&self.text),
+        }
+    }
 }
 
 /// Why a trial did not succeed.
@@ -135,9 +190,8 @@ impl Iptables {
     ///
     /// # Errors
     /// As [`Iptables::read`].
-    pub fn read_counted(&self, family: Family) -> Result<(Ruleset, Counters), IptablesError> {
-        let live = self.save(family, &["-c"])?.finish()?;
-        Ok((live.ruleset, live.counters))
+    pub fn read_counted(&self, family: Family) -> Result<Live, IptablesError> {
+        self.save(family, &["-c"])?.finish()
     }
 
     /// Reads the live rules of each family that is touched, with their counters.
@@ -293,18 +347,25 @@ fn ended<T>(program: &str, args: &[&str], output: Output<T>) -> Result<T, Iptabl
 
 /// Reads what iptables-save prints line by line as it comes: on a second core that is done when
 /// iptables-save is.
-fn read_saved(pipe: &mut dyn io::Read) -> Saved {
+fn read_saved(pipe: &mut dyn io::Read) -> Printed {
     let mut pipe = BufReader::new(pipe);
-    let (mut text, mut growing) = (Vec::new(), Growing::default());
-    let mut read = Ok(());
+    let (mut text, mut growing) = (Vec::new(), Growing::of_kernel());
+    let (mut read, mut begun) = (Ok(()), 0);
     loop {
         let from = text.len();
         // What was read before an error still is what it said.
         let _ = pipe.read_until(b'\n', &mut text);
-        if text.len() == from {
+        let whole = text.len() == from;
+        while begun < text.len()
+            && let Some(len) = parse::line_len(&text[begun..], whole)
+        {
+            let line = parse::text_of(&text[begun..begun + len]);
+            read = read.and_then(|()| growing.read(&line));
+            begun += len;
+        }
+        if whole {
             break;
         }
-        read = read.and_then(|()| growing.read(&parse::text_of(&text[from..])));
     }
     (text, read.and_then(|()| growing.finish()))
 }
@@ -364,7 +425,7 @@ fn finish_all(saving: PerFamily<Saving>) -> Result<PerFamily<Live>, IptablesErro
 }
 
 /// What iptables-save has printed, and what that means.
-type Saved = (Vec<u8>, Result<(Ruleset, Counters), ParseError>);
+type Printed = (Vec<u8>, Result<Saved, ParseError>);
 
 /// iptables-save, which has been started.
 #[derive(Debug)]
@@ -372,35 +433,28 @@ struct Saving {
     family: Family,
     program: String,
     args: &'static [&'static str],
-    running: Running<Saved>,
+    running: Running<Printed>,
 }
 
 impl Saving {
     fn finish(self) -> Result<Live, IptablesError> {
         let family = self.family;
         let (text, read) = ended(&self.program, self.args, self.running.finish()?)?;
-        if let Some(table) = incompatible(&text) {
-            return Err(IptablesError::Incompatible { family, table });
-        }
-        let (ruleset, counters) = read.map_err(|source| IptablesError::Unreadable {
+        let saved = read.map_err(|source| IptablesError::Unreadable {
             program: self.program,
             source,
         })?;
+        let needed = |table: &&TableName| TableName::WRITTEN.contains(table);
+        if let Some(table) = saved.unshown.iter().find(needed) {
+            let table = *table;
+            return Err(IptablesError::Incompatible { family, table });
+        }
         Ok(Live {
+            family,
             text,
-            ruleset,
-            counters,
+            ruleset: saved.ruleset,
+            counters: saved.counters,
+            unshown: saved.unshown,
         })
     }
-}
-
-/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a
-/// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c).
-fn incompatible(saved: &[u8]) -> Option<String> {
-    saved.split(|byte| *byte == b'\n').find_map(|line| {
-        let line = str::from_utf8(line.strip_prefix(b"# Table `")?).ok()?;
-        let (table, rest) = line.split_once('\'')?;
-        rest.starts_with(" is incompatible")
-            .then(|| table.to_owned())
-    })
 }

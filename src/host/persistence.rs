@@ -9,6 +9,7 @@ use crate::net::Family;
 use crate::parse;
 use crate::ruleset::Ruleset;
 use crate::status::RulesFile;
+use crate::unread::unloadable;
 
 /// The rules file of a family.
 #[must_use]
@@ -72,6 +73,8 @@ pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
         Err(_) => return RulesFile::Unreadable,
     };
     match parse::parse(&String::from_utf8_lossy(&text)) {
+        // iptables-restore refuses all of a file for one line.
+        Ok(kept) if unloadable(&kept).is_some() => RulesFile::Unreadable,
         Ok(kept) if diff::holds_the_same(&kept, live, true) => RulesFile::Same,
         Ok(_) => RulesFile::Different,
         Err(_) => RulesFile::Unreadable,

@@ -1,7 +1,7 @@
 //! Loading a spec's plan into the kernel, beside what is there.
 
 use super::history::{About, log};
-use super::look::{Ahead, Found, families, look, resume, warn_of_unread_v6};
+use super::look::{Ahead, Found, families, look, resume};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::remark::Remarks;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError};
@@ -112,8 +112,7 @@ fn run(
         Some(rules) => rules,
         None => iptables.start_listing(families)?,
     };
-    let mut found = look(rules, iptables, set, request.flush_stale)?;
-    warn_of_unread_v6(found.unread_v6.take(), remarks);
+    let found = look(rules, iptables, set, request.flush_stale, remarks)?;
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
     let interrupted = if request.dry_run {

@@ -74,11 +74,25 @@ pub fn warn_of_unread_v6(unread: Option<IptablesError>, remarks: &mut Remarks) {
     }
 }
 
+/// Names the rules and tables that cannot be read, and returns the rest without its text.
+pub fn told(
+    live: PerFamily<Live>,
+    iptables: &Iptables,
+    remarks: &mut Remarks,
+) -> PerFamily<(Ruleset, Counters)> {
+    for (_, live) in live.iter() {
+        remarks.warn_of_rules(live.warnings(iptables).iter());
+    }
+    let counted = |live: Live| (live.ruleset, live.counters);
+    PerFamily {
+        v4: counted(live.v4),
+        v6: live.v6.map(counted),
+    }
+}
+
 /// What is here and what is wanted.
 pub struct Found {
     pub before: PerFamily<(Ruleset, Counters)>,
-    /// Why IPv6, where it is not needed, is left out.
-    pub unread_v6: Option<IptablesError>,
     pub want: PerFamily<Ruleset>,
     pub surroundings: Surroundings,
     pub flows: Vec<Flow>,
@@ -95,6 +109,7 @@ pub fn look(
     iptables: &Iptables,
     set: &ForwardSet,
     flush_stale: bool,
+    remarks: &mut Remarks,
 ) -> Result<Found, Error> {
     let families = listing.families();
     let plan = || planned(set, families);
@@ -114,13 +129,9 @@ pub fn look(
         if before.v6.is_none() && want.v6.take().is_some() {
             surroundings = survey(iptables, Families::V4);
         }
-        let counted = |live: Live| (live.ruleset, live.counters);
+        warn_of_unread_v6(unread_v6, remarks);
         Ok(Found {
-            before: PerFamily {
-                v4: counted(before.v4),
-                v6: before.v6.map(counted),
-            },
-            unread_v6,
+            before: told(before, iptables, remarks),
             want,
             surroundings: surroundings?,
             flows: flows?,

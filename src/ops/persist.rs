@@ -88,6 +88,9 @@ fn run(
     let needs_v6 = request.family == Some(Family::V6) || set.is_some_and(|set| set.has(Family::V6));
     let (live, unread) = read(iptables, families, needs_v6)?;
     warn_of_unread_v6(unread, remarks);
+    for (_, live) in live.iter() {
+        remarks.warn_of_rules(live.warnings(iptables).iter());
+    }
     resume(state, &live.map(|_, live| &live.ruleset), remarks)?;
     if let Some(expected) = &request.only_if {
         refuse_other(expected, &live)?;
@@ -177,7 +180,7 @@ impl File {
         } else {
             refuse_emptiness(family, live, remarks)?;
             warn_of_generated(live, remarks);
-            live.text.clone()
+            live.whole()?.to_vec()
         };
         Ok(Self {
             family,

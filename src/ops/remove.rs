@@ -2,7 +2,7 @@
 
 use super::apply::Outcome;
 use super::history::{About, log};
-use super::look::{resume, warn_of_unread_v6};
+use super::look::{resume, told, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
@@ -68,10 +68,7 @@ fn run(
     let (counted, unread) = listing.finish_readable(false)?;
     let partly = unread.is_some();
     warn_of_unread_v6(unread, remarks);
-    let before = PerFamily {
-        v4: (counted.v4.ruleset, counted.v4.counters),
-        v6: counted.v6.map(|live| (live.ruleset, live.counters)),
-    };
+    let before = told(counted, iptables, remarks);
     let live = before.map(|_, (live, _)| live);
     if !request.dry_run {
         resume(state, &live, remarks)?;

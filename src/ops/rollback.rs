@@ -2,7 +2,7 @@
 
 use super::apply::Outcome;
 use super::history::{About, log, next_to_undo};
-use super::look::{read, resume, warn_of_unread_v6};
+use super::look::{read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
@@ -79,10 +79,7 @@ fn run(
     if partly {
         want.v6 = None;
     }
-    let found = PerFamily {
-        v4: (counted.v4.ruleset, counted.v4.counters),
-        v6: counted.v6.map(|live| (live.ruleset, live.counters)),
-    };
+    let found = told(counted, iptables, remarks);
     let live = found.map(|_, (live, _)| live);
     let surroundings = survey(iptables, want.families())?;
     let changes = changes(&live, &want);

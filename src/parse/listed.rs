@@ -1,23 +1,23 @@
 //! One chain, as `iptables -S CHAIN` lists it: rules in the spelling of iptables-save (measured, nft and
 //! legacy 1.8.9), under a line that makes the chain.
 
-use std::fmt::Write as _;
-
-use super::{ParseError, parse};
+use super::{Growing, ParseError, lines};
 use crate::ruleset::{Chain, ChainName, Ruleset, TableName};
 
 /// Reads one listed chain. `known` has the chains that its rules may lead to: the list does not name
 /// them, and by its spelling alone a jump is no different from a target.
 ///
 /// # Errors
-/// As [`parse`], and where the list is of another chain or of none.
+/// As [`Growing::of_kernel`], and where the list is of another chain or of none.
 pub fn parse_listed(
     listed: &str,
     table: TableName,
     name: &ChainName,
     known: &Ruleset,
 ) -> Result<Chain, ParseError> {
-    let mut text = format!("*{table}\n");
+    let mut growing = Growing::of_kernel();
+    growing.read(&format!("*{table}"))?;
+    let mut begun = 1;
     for chain in known
         .tables
         .get(&table)
@@ -25,22 +25,29 @@ pub fn parse_listed(
         .flat_map(|known| known.keys())
     {
         if !chain.is_builtin() && chain != name {
-            let _ = writeln!(text, ":{chain} -");
+            growing.read(&format!(":{chain} -"))?;
+            begun += 1;
         }
     }
-    let begun = text.lines().count();
-    for line in listed.lines() {
-        let _ = match line.split_once(' ') {
-            Some(("-P", policy)) => writeln!(text, ":{policy}"),
-            Some(("-N", chain)) => writeln!(text, ":{chain} -"),
-            _ => writeln!(text, "{line}"),
-        };
-    }
-    text.push_str("COMMIT\n");
-    let mut ruleset = parse(&text).map_err(|error| ParseError {
+    let of_list = |error: ParseError| ParseError {
         line: error.line.saturating_sub(begun),
         ..error
-    })?;
+    };
+    let mut lines = lines(listed);
+    // The first line makes the chain, the others are its rules.
+    if let Some(first) = lines.next() {
+        let declared = match first.split_once(' ') {
+            Some(("-P", policy)) => format!(":{policy}"),
+            Some(("-N", chain)) => format!(":{} -", chain.trim_end_matches('\n')),
+            _ => first.to_owned(),
+        };
+        growing.read(&declared).map_err(of_list)?;
+    }
+    for line in lines {
+        growing.read(line).map_err(of_list)?;
+    }
+    growing.read("COMMIT").map_err(of_list)?;
+    let mut ruleset = growing.finish().map_err(of_list)?.ruleset;
     let chain = ruleset
         .tables
         .get_mut(&table)
@@ -55,6 +62,7 @@ pub fn parse_listed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::parse;
     use crate::ruleset::Policy;
 
     #[test]
@@ -77,6 +85,29 @@ mod tests {
             assert_eq!(chain.as_ref().ok(), saved.chain(TableName::Filter, &name));
         }
         assert_eq!(saved.forward_policy(), Policy::Drop);
+    }
+
+    #[test]
+    fn a_listed_rule_may_hold_line_breaks() {
+        let text = "-A FORWARD -m comment --comment \"one\n-P FORWARD ACCEPT\n-N X\n\" -j DROP\n\
+                    -A FORWARD -i e\nx -j DROP\n-A FORWARD -j LOG\n";
+        let read = |text: &str| {
+            let known = Ruleset::default();
+            parse_listed(text, TableName::Filter, &ChainName::Forward, &known)
+        };
+        let chain = read(&format!("-P FORWARD DROP\n{text}")).expect("it is readable");
+        assert_eq!(chain.policy, Some(Policy::Drop));
+        let printed: Vec<String> = chain.rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            printed,
+            [
+                "-m comment --comment \"one\n-P FORWARD ACCEPT\n-N X\n\" -j DROP",
+                "-i e\nx -j DROP",
+                "-j LOG"
+            ]
+        );
+        let error = read("-P FORWARD DROP\nnone\n").expect_err("it is no rule");
+        assert_eq!(error.line, 2);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Reads iptables-save text: the one place that reads iptables syntax.
 //!
-//! What nvactl does not know inside a rule is kept word for word; what is not iptables-save text at
-//! all is an error with its line.
+//! What nvactl does not know inside a rule is kept word for word, and a rule that is no sequence of words
+//! is kept whole ([`Rule::unread`]). What is not iptables-save text at all is an error with its line, but
+//! for what belongs to a rule that the kernel holds ([`Growing::of_kernel`]).
 
+mod lines;
 mod listed;
 mod rule;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use lines::chain_at;
+pub use lines::{line_len, lines};
 pub use listed::parse_listed;
 pub use rule::negated;
 use rule::read_rule;
@@ -17,7 +21,7 @@ use thiserror::Error;
 use crate::counters::{Count, Counters};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::token::{value, words};
+use crate::token::{is_closed, value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}: `{text}`")]
@@ -65,49 +69,123 @@ pub fn parse(text: &str) -> Result<Ruleset, ParseError> {
 /// As [`parse`].
 pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
     let mut growing = Growing::default();
-    text.lines().try_for_each(|line| growing.read(line))?;
-    growing.finish()
+    lines(text).try_for_each(|line| growing.read(line))?;
+    let saved = growing.finish()?;
+    Ok((saved.ruleset, saved.counters))
+}
+
+/// Everything that a text says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    pub ruleset: Ruleset,
+    /// How often each rule has matched, as far as the text has it.
+    pub counters: Counters,
+    /// The tables that iptables-nft-save left out, because they hold rules that it cannot print.
+    pub unshown: Vec<TableName>,
 }
 
 /// The rules of a text that comes line by line.
 #[derive(Debug, Default)]
 pub struct Growing {
     reader: Reader,
-    ruleset: Ruleset,
-    counters: Counters,
+    saved: Saved,
+    of_kernel: bool,
+    /// The rule that was read last: the next line may belong to it.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    table: TableName,
+    chain: ChainName,
+    rule: Rule,
+    count: Count,
+    /// The lines behind it that say nothing.
+    behind: String,
 }
 
 impl Growing {
-    /// Reads the next line, with its end or without.
+    /// Reads what iptables prints of the kernel's rules. There a line that is none belongs to the rule
+    /// before it, of which it makes an unread one: a name that somebody has given may hold line breaks,
+    /// and must not hide all other rules.
+    #[must_use]
+    pub fn of_kernel() -> Self {
+        Self {
+            of_kernel: true,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the next of the text's [`lines`], with its end or without.
     ///
     /// # Errors
     /// As [`Reader::read`].
     pub fn read(&mut self, line: &str) -> Result<(), ParseError> {
-        match self.reader.read(line)? {
+        let read = match self.reader.read(line) {
+            Ok(read) => read,
+            Err(error) if self.of_kernel && error.problem == ParseProblem::NotALine => {
+                let last = self.last.as_mut().ok_or(error)?;
+                last.rule = last.rule.followed_by(&last.behind, without_end(line));
+                last.behind.clear();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if let (Read::Nothing, Some(last)) = (&read, &mut self.last) {
+            last.behind.push_str(without_end(line));
+            last.behind.push('\n');
+            return Ok(());
+        }
+        self.keep_last();
+        let ruleset = &mut self.saved.ruleset;
+        match read {
             Read::Nothing | Read::Commit => {}
+            Read::Unshown(table) => self.saved.unshown.push(table),
             Read::Table(table) => {
-                self.ruleset.tables.entry(table).or_default();
+                ruleset.tables.entry(table).or_default();
             }
             Read::Chain(table, name, policy) => {
-                self.ruleset.chain_mut(table, name).policy = policy;
+                ruleset.chain_mut(table, name).policy = policy;
             }
-            Read::Rule(table, name, rule) => {
-                let count = count_of(line).unwrap_or_default();
-                self.counters.push(table, &name, count);
-                self.ruleset.chain_mut(table, name).rules.push(rule);
+            Read::Rule(table, chain, rule) => {
+                self.last = Some(Last {
+                    table,
+                    chain,
+                    rule,
+                    count: count_of(line).unwrap_or_default(),
+                    behind: String::new(),
+                });
             }
         }
         Ok(())
+    }
+
+    fn keep_last(&mut self) {
+        if let Some(last) = self.last.take() {
+            let Saved {
+                ruleset, counters, ..
+            } = &mut self.saved;
+            counters.push(last.table, &last.chain, last.count);
+            ruleset
+                .chain_mut(last.table, last.chain)
+                .rules
+                .push(last.rule);
+        }
     }
 
     /// What has been read, when there is no more.
     ///
     /// # Errors
     /// As [`Reader::finish`].
-    pub fn finish(self) -> Result<(Ruleset, Counters), ParseError> {
+    pub fn finish(mut self) -> Result<Saved, ParseError> {
+        self.keep_last();
         self.reader.finish()?;
-        Ok((self.ruleset, self.counters))
+        Ok(self.saved)
     }
+}
+
+fn without_end(line: &str) -> &str {
+    line.strip_suffix('\n').unwrap_or(line)
 }
 
 /// `[packets:bytes]`, with which a line of `iptables-save -c` begins.
@@ -129,6 +207,8 @@ pub enum Read {
     Chain(TableName, ChainName, Option<Policy>),
     Rule(TableName, ChainName, Rule),
     Commit,
+    /// iptables-nft-save says that it cannot print this table.
+    Unshown(TableName),
 }
 
 /// Reads a text line by line, for those who must keep the lines themselves.
@@ -141,15 +221,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads the next line, with its end or without.
+    /// Reads the next of the text's [`lines`], with its end or without.
     ///
     /// # Errors
     /// [`ParseError`] when it cannot stand there in iptables-save text.
-    pub fn read(&mut self, text: &str) -> Result<Read, ParseError> {
-        self.line += 1;
-        let text = text.trim_ascii();
+    pub fn read(&mut self, line: &str) -> Result<Read, ParseError> {
+        let line = without_end(line);
+        let first = self.line + 1;
+        self.line = first + line.matches('\n').count();
+        let text = line.trim_matches([' ', '\t', '\r']);
         self.read_line(text).map_err(|problem| ParseError {
-            line: self.line,
+            line: first,
             text: text.to_owned(),
             problem,
         })
@@ -157,7 +239,8 @@ impl Reader {
 
     fn read_line(&mut self, text: &str) -> Result<Read, ParseProblem> {
         if text.is_empty() || text.starts_with('#') {
-            return Ok(Read::Nothing);
+            let unshown = unshown(text).filter(|_| self.open.is_none());
+            return Ok(unshown.map_or(Read::Nothing, Read::Unshown));
         }
         if let Some(table) = text.strip_prefix('*') {
             let table = table.parse().map_err(|_| ParseProblem::UnknownTable)?;
@@ -176,7 +259,9 @@ impl Reader {
             return Ok(Read::Commit);
         }
         if let Some(declaration) = text.strip_prefix(':') {
-            let mut words = declaration.split_ascii_whitespace();
+            let mut words = declaration
+                .split([' ', '\t'])
+                .filter(|word| !word.is_empty());
             let (Some(name), Some(policy)) = (words.next(), words.next()) else {
                 return Err(ParseProblem::NotALine);
             };
@@ -192,21 +277,19 @@ impl Reader {
             }
             return Ok(Read::Chain(*table, name, policy));
         }
+        let chain = chain_at(text.as_bytes()).ok_or(ParseProblem::NotALine)?;
+        let (name, rule) = (&text[chain.clone()], &text[chain.end..]);
+        if name.starts_with('"') {
+            return Err(ParseProblem::NotALine);
+        }
+        if !is_closed(rule) {
+            let rule = Rule::unread(rule.trim_start_matches([' ', '\t']));
+            return Ok(Read::Rule(*table, name.into(), rule));
+        }
         // More than most rules have.
         let mut all = Vec::with_capacity(48);
-        all.extend(words(text));
-        // `iptables-save -c` puts the rule's counters first: `[packets:bytes] -A …`.
-        let words = match all.as_slice() {
-            [count, words @ ..] if count.starts_with('[') => words,
-            words => words,
-        };
-        match words {
-            ["-A", chain, rule @ ..] if !chain.contains(['"', '\\']) => {
-                let chain = ChainName::from(*chain);
-                Ok(Read::Rule(*table, chain, read_rule(rule, chains)))
-            }
-            _ => Err(ParseProblem::NotALine),
-        }
+        all.extend(words(rule));
+        Ok(Read::Rule(*table, name.into(), read_rule(&all, chains)))
     }
 
     /// To be called behind the last line.
@@ -225,9 +308,211 @@ impl Reader {
     }
 }
 
+/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a comment
+/// and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
+/// iptables' at all.
+fn unshown(comment: &str) -> Option<TableName> {
+    let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
+    let table = table.parse().ok()?;
+    rest.starts_with(" is incompatible").then_some(table)
+}
+
 /// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
 #[must_use]
 pub fn comment_of(line: &str) -> Option<String> {
     let mut words = words(line).skip_while(|word| *word != "--comment");
     words.nth(1).map(|word| value(word).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{HashLimit, PerSecond, Whose};
+    use crate::rule::{Match, Target};
+    use crate::unread::unread;
+
+    /// As [`parse_counted`], but of what iptables prints of the kernel's rules.
+    fn of_kernel(text: &str) -> Result<Saved, ParseError> {
+        let mut growing = Growing::of_kernel();
+        lines(text).try_for_each(|line| growing.read(line))?;
+        growing.finish()
+    }
+
+    fn forward(saved: &Saved) -> &[Rule] {
+        let chain = saved.ruleset.chain(TableName::Filter, &ChainName::Forward);
+        &chain.expect("it is there").rules
+    }
+
+    /// As iptables 1.8.9 prints it, nft and legacy.
+    const BROKEN: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+[1:10] -A FORWARD -s 192.0.2.1/32 -j DROP
+[2:20] -A FORWARD -p tcp -m tcp --dport 80 -m comment --comment \"a \\\"q\\\" \\\\
+
+#x
+  COMMIT
+-A FORWARD -j DROP\" -j ACCEPT
+[3:30] -A FORWARD -s 192.0.2.3/32 -j DROP
+COMMIT
+";
+
+    #[test]
+    fn a_comment_with_line_breaks_is_part_of_its_rule() {
+        for saved in [of_kernel(BROKEN), parse_counted(BROKEN).map(of_file)] {
+            let saved = saved.expect("it is readable");
+            let rules = forward(&saved);
+            assert_eq!(rules.len(), 3);
+            let comment = "a \"q\" \\\n\n#x\n  COMMIT\n-A FORWARD -j DROP";
+            assert_eq!(rules[1].matches[2], Match::Comment(comment.into()));
+            assert_eq!(rules[1].target, Some(Target::Accept));
+            let loadable: Vec<bool> = rules.iter().map(Rule::is_loadable).collect();
+            assert_eq!(loadable, [true, false, true]);
+            let counts = saved.counters.of(TableName::Filter, &ChainName::Forward);
+            let packets: Vec<u64> = counts.iter().map(|count| count.packets).collect();
+            assert_eq!(packets, [1, 2, 3]);
+            let printed = saved.ruleset.to_string();
+            assert_eq!(parse(&printed).as_ref(), Ok(&saved.ruleset));
+            let uncounted = ["[1:10] ", "[2:20] ", "[3:30] "]
+                .iter()
+                .fold(BROKEN.to_owned(), |text, count| text.replace(count, ""));
+            assert_eq!(printed, uncounted);
+        }
+    }
+
+    fn of_file((ruleset, counters): (Ruleset, Counters)) -> Saved {
+        Saved {
+            ruleset,
+            counters,
+            unshown: Vec::new(),
+        }
+    }
+
+    /// The name of an interface may hold any byte, and is printed without quotes (measured).
+    #[test]
+    fn a_rule_that_cannot_be_read_keeps_its_place() {
+        for (broken, text) in [
+            ("-i e\nx -j DROP", "-i e\nx -j DROP"),
+            ("-i e\n\n x -j DROP", "-i e\n\n x -j DROP"),
+            ("-i e\n-x -j DROP", "-i e\n-x -j DROP"),
+            ("-i \"x -j DROP", "-i \"x -j DROP"),
+            ("-i e\"x -j DROP", "-i e\"x -j DROP"),
+        ] {
+            let saved = of_kernel(&format!(
+                "*filter\n[1:1] -A FORWARD -s 192.0.2.1/32 -j DROP\n[2:2] -A FORWARD {broken}\n\
+                 [3:3] -A FORWARD -s 192.0.2.3/32 -j DROP\nCOMMIT\n# Completed\n"
+            ))
+            .expect("it is readable");
+            let rules = forward(&saved);
+            assert_eq!(rules.len(), 3, "{broken}");
+            assert_eq!(rules[1], Rule::unread(text));
+            assert!(!rules[1].is_loadable());
+            let counts = saved.counters.of(TableName::Filter, &ChainName::Forward);
+            assert_eq!(counts[1].packets, 2);
+            let found = unread(&saved.ruleset);
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].place, found[0].text), (2, text));
+            assert_eq!(
+                found[0].warning("iptables-nft"),
+                format!(
+                    "iptables-nft filter: rule 2 of FORWARD cannot be read, it stays as it is: `{}`; \
+                     to look: sudo iptables-nft -t filter -S FORWARD 2",
+                    text.replace('\n', "\\n")
+                )
+            );
+            let again = of_kernel(&saved.ruleset.to_string());
+            assert_eq!(again.map(|again| again.ruleset), Ok(saved.ruleset));
+        }
+    }
+
+    /// A file may hold commands that nvactl does not read, and they are about more than a rule's name.
+    #[test]
+    fn in_a_file_a_line_that_is_none_is_an_error() {
+        for (line, number) in [
+            ("x -j DROP", 7),
+            ("-I FORWARD 1 -j DROP", 7),
+            ("-A \"FORWARD\" -j DROP", 7),
+        ] {
+            let text = format!(
+                "*filter\n-A FORWARD -m comment --comment \"a\n\nb\n\" -j DROP\n\n{line}\nCOMMIT\n"
+            );
+            let error = parse(&text).expect_err("it is none");
+            let problem = ParseProblem::NotALine;
+            let text = line.to_owned();
+            assert_eq!(
+                error,
+                ParseError {
+                    line: number,
+                    text,
+                    problem
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_not_printed_is_told_apart_from_what_a_comment_says() {
+        let says = "# Table `filter' is incompatible, use 'nft' tool.\n";
+        let text = format!(
+            "# Table `mangle' is incompatible, use 'nft' tool.\n\
+             # Table `mine' is incompatible, use 'nft' tool.\n\
+             # Table `raw' is incompatible, use 'nft' tool.\n\
+             *filter\n{says}-A FORWARD -m comment --comment \"a\n{says}\" -j DROP\nCOMMIT\n"
+        );
+        let saved = of_kernel(&text).expect("it is readable");
+        assert_eq!(saved.unshown, [TableName::Mangle, TableName::Raw]);
+        assert_eq!(forward(&saved).len(), 1);
+    }
+
+    #[test]
+    fn the_name_of_a_chain_may_hold_any_byte_but_those_that_end_it() {
+        for name in [
+            "a\rb", "a\u{c}b", "a\u{b}", "a\u{85}b", "a\"b", "a\\b", "a]b",
+        ] {
+            let text = format!("*filter\n:{name} - [0:0]\n-A {name} -j RETURN\nCOMMIT\n");
+            let ruleset = parse(&text).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+            let chain = ruleset.chain(TableName::Filter, &ChainName::from(name));
+            let returns = Rule::new([], Target::Return);
+            assert_eq!(chain.map(|chain| &chain.rules), Some(&vec![returns]));
+            assert_eq!(ruleset.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_rate_is_read_as_another() {
+        for rate in [1, 50, 9999, 10_000, 50_000, 1_000_000] {
+            let rule = format!(
+                "-m hashlimit --hashlimit-above {rate}/sec --hashlimit-burst 5 --hashlimit-mode srcip \
+                 --hashlimit-name h -j DROP"
+            );
+            let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+            let saved = of_kernel(&text).expect("it is readable");
+            assert_eq!(saved.ruleset.to_string(), text);
+            let limit = PerSecond::new(rate).ok().map(|per_second| {
+                Match::HashLimit(HashLimit {
+                    per_second,
+                    burst: 5,
+                    expire: 1,
+                    of: Whose::Address,
+                    name: "h".into(),
+                })
+            });
+            let read = &forward(&saved)[0].matches[0];
+            match limit {
+                Some(limit) => assert_eq!(*read, limit),
+                None => assert!(matches!(read, Match::Other(_)), "{rate}"),
+            }
+        }
+        assert_eq!(PerSecond::new(50_000).map(PerSecond::times), Ok(50_000));
+        // No kernel holds these; a file keeps them.
+        for rate in [0, 3000, 1_000_001, u32::MAX] {
+            let text = format!(
+                "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m hashlimit --hashlimit-above {rate}/sec \
+                 --hashlimit-burst 5 --hashlimit-name h -j DROP\nCOMMIT\n"
+            );
+            let ruleset = parse(&text).expect("it is readable");
+            assert_eq!(ruleset.to_string(), text);
+        }
+    }
 }

@@ -74,7 +74,7 @@ pub enum RulesFile {
     Same,
     Different,
     Missing,
-    /// It is no iptables-save text, or may not be read.
+    /// It is no text that iptables-restore would load, or may not be read.
     Unreadable,
 }
 

@@ -45,6 +45,7 @@ mod sysctl;
 mod takeover;
 mod traffic;
 mod transaction;
+mod unread;
 mod upgrade;
 mod walk;
 mod watch;
@@ -248,6 +249,11 @@ on_both_backends! {
     ipv6_health::stale_connections_of_ipv6_are_ended,
     ipv6_health::the_switch_of_ipv6_is_set_where_it_is_meant,
     walk::both_scenarios_as_readme_has_them,
+    unread::a_comment_with_a_line_break_stops_nothing,
+    unread::a_rule_that_cannot_be_read_stops_nothing,
+    unread::in_nvactl_s_own_chain_it_is_drift,
+    unread::what_would_not_load_is_not_kept_for_the_boot,
+    unread::a_rate_is_read_as_the_kernel_has_it,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::every_reader_of_the_files_is_thought_of,
