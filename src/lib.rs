@@ -14,7 +14,7 @@
 //! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`splice`] a rules file shared with them,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
 //! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
-//! forward's way, [`flow`] and [`listeners`] the connections that are alive, [`counters`], [`status`],
+//! forward's way, [`overtaken`] the rules that nvactl's jump comes to stand before, [`flow`] and [`listeners`] the connections that are alive, [`few`] how many things are listed, [`counters`], [`status`],
 //! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`host`] the edge,
 //! [`commands`] and [`cli`] the program.
 //!
@@ -35,6 +35,7 @@ pub mod counters;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod few;
 pub mod flow;
 pub mod foreign;
 pub mod host;
@@ -45,6 +46,7 @@ pub mod marks;
 pub mod native;
 pub mod net;
 pub mod network;
+pub mod overtaken;
 pub mod packet;
 pub mod parse;
 pub mod per_family;
