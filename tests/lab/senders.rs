@@ -1,6 +1,7 @@
 //! UDP senders that began before a forward was loaded, and that the kernel does not translate.
 
 use std::net::{TcpStream, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use crate::flows::{answer, steady};
@@ -50,6 +51,19 @@ fn own_sender(lab: &Lab, to: &str) -> UdpSocket {
         socket.set_read_timeout(patience).expect("it is no zero");
         socket
     })
+}
+
+/// Answers with its address until the test process ends. Bound to the address, it answers from there
+/// whatever the route back is.
+fn serve_at(lab: &Lab, address: &'static str, port: u16) {
+    lab.firewall.enter(move || {
+        let socket = UdpSocket::bind((address, port)).expect("the port is free");
+        thread::spawn(move || {
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 64]) {
+                let _ = socket.send_to(address.as_bytes(), peer);
+            }
+        });
+    });
 }
 
 /// One who was answered by a service of the firewall goes on to be, until the entry is ended.
@@ -155,7 +169,9 @@ forwards:
 /// None of that is a forward's for clients outside, so nothing is wrong with it, and nothing is ended.
 pub fn a_service_for_the_other_side_is_healthy(backend: Backend) {
     let lab = Lab::two_nics(backend);
-    serve_udp(&lab.firewall, "firewall", 53);
+    for address in [FIREWALL, FIREWALL_EGRESS] {
+        serve_at(&lab, address, 53);
+    }
     serve_udp(&lab.pod, "pod", 5353);
     lab.vnet.run("ip route replace 10.3.0.4/32 via 10.4.0.4");
     lab.firewall
@@ -182,11 +198,13 @@ pub fn a_service_for_the_other_side_is_healthy(backend: Backend) {
         own_sender(&lab, "10.3.0.4:53"),
         own_sender(&lab, "10.4.0.4:53"),
     ];
-    for socket in &inner {
-        assert_eq!(answer(socket), "firewall 10.224.0.99");
-    }
-    for socket in &own {
-        assert_eq!(answer(socket), "firewall 10.3.0.4");
+    for (socket, address) in
+        inner
+            .iter()
+            .chain(&own)
+            .zip([FIREWALL_EGRESS, FIREWALL, FIREWALL, FIREWALL_EGRESS])
+    {
+        assert_eq!(answer(socket), address);
     }
     let before = [entries(&lab, "10.224.0.99"), entries(&lab, FIREWALL)];
     assert_eq!(before.iter().map(Vec::len).sum::<usize>(), 4, "{before:?}");
