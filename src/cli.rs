@@ -287,7 +287,7 @@ pub struct Apply {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub confirm: Option<u64>,
 
-    /// End the connections that still lead to where no forward leads any more.
+    /// End connections that still lead to where no forward leads any more, and UDP senders from before their forward.
     #[arg(long)]
     pub flush_stale: bool,
 

@@ -32,6 +32,10 @@ const MOST_TARGETS: usize = 1_000;
 /// How many addresses, interfaces and forwards are named in a warning.
 const MOST_NAMED: usize = 3;
 
+/// Said once where `ip` lists no interface.
+pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists none\n\
+                             hint: sudo apt-get install iproute2";
+
 /// Something that forwards need and the machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault<'s> {

@@ -131,12 +131,12 @@ forwards: [{name: web, listen: 203.0.113.10:443, target: {pod: 10.224.0.118:80}}
 /// Many targets are asked for by as few programs as one.
 pub fn many_targets_take_no_more_programs_than_one(backend: Backend) {
     let lab = Lab::two_nics(backend);
+    lab.apply(SPEC);
     lab.firewall.shell(
         "ip=$(command -v ip)
          printf '#!/bin/sh\\necho run >> /run/runs\\nexec %s \"$@\"\\n' $ip > /run/bin/ip
          chmod +x /run/bin/ip",
     );
-    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
     let forwards = (0..1500).map(|n| {
         let (high, low) = (n / 250, n % 250 + 1);
         format!(

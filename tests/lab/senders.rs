@@ -173,7 +173,9 @@ pub fn a_service_for_the_other_side_is_healthy(backend: Backend) {
         serve_at(&lab, address, 53);
     }
     serve_udp(&lab.pod, "pod", 5353);
-    lab.vnet.run("ip route replace 10.3.0.4/32 via 10.4.0.4");
+    // From behind, either address is reached by the inner side.
+    lab.vnet.run("ip rule add iif other lookup 101");
+    lab.vnet.run("ip route add default via 10.4.0.4 table 101");
     lab.firewall
         .shell("for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $file; done");
     let spec = BEFORE
