@@ -292,7 +292,7 @@ pub struct Apply {
     #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
     pub confirm: Option<u64>,
 
-    /// End the connections that still lead to where no forward leads any more.
+    /// End connections that still lead to where no forward leads any more, and UDP senders from before their forward.
     #[arg(long)]
     pub flush_stale: bool,
 

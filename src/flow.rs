@@ -20,15 +20,17 @@ pub struct Flow {
     /// Who answers: the destination, unless that was translated.
     pub reply_source: IpAddr,
     pub reply_port: Port,
+    /// Where replies are sent: the source, unless that was translated.
+    pub reply_destination: IpAddr,
     /// Whether a reply has come.
     pub replied: bool,
-    /// Whether both sides, or one, have ended it already.
-    pub closing: bool,
+    /// Whether both sides have ended it, or one has reset it: no more data passes.
+    pub finished: bool,
 }
 
-/// The states of a TCP connection that is at its end (`tcp_conntrack_names` in
-/// `nf_conntrack_proto_tcp.c`).
-const CLOSING: [&str; 5] = ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"];
+/// The states of a TCP connection that both sides have ended (`tcp_conntrack_names` in
+/// `nf_conntrack_proto_tcp.c`). In `FIN_WAIT` and `CLOSE_WAIT` one side may go on to send.
+const FINISHED: [&str; 3] = ["LAST_ACK", "TIME_WAIT", "CLOSE"];
 
 impl Flow {
     /// Reads a line of `conntrack -L` (conntrack(8)): the words of the first direction, then the
@@ -49,12 +51,19 @@ impl Flow {
             destination_port: nth("dport", 0)?.parse().ok()?,
             reply_source: nth("src", 1)?.parse().ok()?,
             reply_port: nth("sport", 1)?.parse().ok()?,
+            reply_destination: nth("dst", 1)?.parse().ok()?,
             replied: !line.contains("[UNREPLIED]"),
-            closing: line
+            finished: line
                 .split_ascii_whitespace()
                 .nth(3)
-                .is_some_and(|state| CLOSING.contains(&state)),
+                .is_some_and(|state| FINISHED.contains(&state)),
         })
+    }
+
+    /// Whether it goes to another address or port than it was sent to.
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        (self.destination, self.destination_port) != (self.reply_source, self.reply_port)
     }
 
     /// The forward that leads this connection where it goes, if it was translated at all.
@@ -114,12 +123,13 @@ impl Flow {
     }
 }
 
-/// Connections that were translated, and not by one of these forwards.
+/// Connections that were translated, and not by one of these forwards. Finished ones are left out:
+/// they go nowhere any more.
 pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
     let now = Listeners::new(now);
     flows
         .iter()
-        .filter(|flow| flow.destination != flow.reply_source)
+        .filter(|flow| flow.destination != flow.reply_source && !flow.finished)
         .filter(move |flow| flow.leader(&now).is_none())
 }
 
@@ -158,6 +168,7 @@ mod tests {
             (flow.reply_source.to_string(), flow.reply_port.number()),
             ("10.224.0.118".into(), 80)
         );
+        assert_eq!(flow.reply_destination.to_string(), "10.3.0.4");
         let unreplied = "udp      17 25 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 mark=0 use=1";
         assert!(Flow::parse(unreplied).is_some_and(|flow| !flow.replied) && flow.replied);
         for other in [
@@ -166,6 +177,27 @@ mod tests {
             "tcp 6 1",
         ] {
             assert_eq!(Flow::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_finished_connection_is_not_stale() {
+        let old = [set(
+            "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
+        )];
+        for (state, finished) in [
+            ("SYN_SENT", false),
+            ("ESTABLISHED", false),
+            ("FIN_WAIT", false),
+            ("CLOSE_WAIT", false),
+            ("LAST_ACK", true),
+            ("TIME_WAIT", true),
+            ("CLOSE", true),
+        ] {
+            let flow = Flow::parse(&WEB.replace("ESTABLISHED", state)).expect("it is a flow");
+            assert_eq!(flow.finished, finished, "{state}");
+            let is_stale = stale(&[flow], &old, &set("")).next().is_some();
+            assert_eq!(is_stale, !finished, "{state}");
         }
     }
 

@@ -14,7 +14,10 @@
 //! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
 //! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
-//! forward's way, [`flow`] and [`listeners`] the connections that are alive, [`counters`], [`status`],
+//! forward's way, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the
+//! interfaces, addresses and routes that a forward needs, [`flow`] and [`listeners`] the connections
+//! that are alive, [`sender`] those that began before a forward's rules, [`deletion`] how such are
+//! ended, [`few`] how many things are listed, [`counters`], [`status`],
 //! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`host`] the edge,
 //! [`commands`] and [`cli`] the program.
 //!
@@ -32,10 +35,12 @@ pub mod cli;
 pub mod commands;
 pub mod compare;
 pub mod counters;
+pub mod deletion;
 pub mod diff;
 pub mod digest;
 pub mod doctor;
 pub mod explain;
+pub mod few;
 pub mod flow;
 pub mod foreign;
 pub mod host;
@@ -47,14 +52,17 @@ pub mod native;
 pub mod net;
 pub mod network;
 pub mod ops;
+pub mod overtaken;
 pub mod packet;
 pub mod parse;
 pub mod per_family;
 pub mod plan;
 pub mod probe;
+pub mod reach;
 pub mod rival;
 pub mod rule;
 pub mod ruleset;
+pub mod sender;
 pub mod shadow;
 pub mod spec;
 pub mod splice;

@@ -1,6 +1,6 @@
 //! What the machine has for a network, as far as forwards need it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::net::{Family, Interface};
 
@@ -51,6 +51,23 @@ pub struct Packet<'n> {
     pub to: IpAddr,
     /// One that comes in, from this address and by this interface; else the machine's own.
     pub came: Option<(IpAddr, &'n Interface)>,
+}
+
+/// A packet of the machine itself that answers one to an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answer {
+    pub from: IpAddr,
+    pub to: IpAddr,
+}
+
+/// An address of the Internet that nobody has (RFC 5737, RFC 3849): the route to it is the route to
+/// clients.
+#[must_use]
+pub fn somebody(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
 }
 
 /// The interfaces of a machine; none where they cannot be listed.

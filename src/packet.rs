@@ -172,13 +172,40 @@ fn other(packet: &Packet<'_>, words: &[Token]) -> Option<bool> {
         // Of tcp and udp the model has matches.
         ["-p", "all"] => Some(true),
         ["-p", _] => Some(false),
-        ["-m", "state", "--state", states] => {
-            let state = |word: &str| CtState::ALL.iter().find(|(_, name)| *name == word);
-            let states = states.split(',').map(|word| Some(state(word)?.0));
-            Some(packet.is_in(&states.collect::<Option<Vec<_>>>()?))
+        ["-m", "state", "--state", states] => is_in_words(packet, states),
+        ["-m", "state", "!", "--state", states] | ["-m", "conntrack", "!", "--ctstate", states] => {
+            is_in_words(packet, states).map(|holds| !holds)
+        }
+        ["-m", "tcp", options @ ..] if packet.tracked == Tracked::New => {
+            // Any of the other options may say no as well, but none makes this a yes.
+            is_syn_asked(options).filter(|holds| !holds)
         }
         _ => None,
     }
+}
+
+fn is_in_words(packet: &Packet<'_>, states: &str) -> Option<bool> {
+    let state = |word: &str| CtState::ALL.iter().find(|(_, name)| *name == word);
+    let states = states.split(',').map(|word| Some(state(word)?.0));
+    Some(packet.is_in(&states.collect::<Option<Vec<_>>>()?))
+}
+
+/// Whether the flags that are asked for are those of a connection's first packet: of FIN, SYN, RST and
+/// ACK it has SYN alone, as nvactl's own rules ask. Its other flags are not known.
+fn is_syn_asked(options: &[&str]) -> Option<bool> {
+    let at = options.iter().position(|word| *word == "--tcp-flags")?;
+    let (mask, set) = (options.get(at + 1)?, options.get(at + 2)?);
+    let has = |list: &str, flag| list.split(',').any(|word| word == flag);
+    let mut known = ["FIN", "SYN", "RST", "ACK"].into_iter();
+    let agrees = known.all(|flag| !has(mask, flag) || has(set, flag) == (flag == "SYN"));
+    let unknown = has(mask, "PSH") || has(mask, "URG");
+    let holds = match (agrees, unknown) {
+        (false, _) => Some(false),
+        (true, true) => None,
+        (true, false) => Some(true),
+    };
+    let negated = at > 0 && options[at - 1] == "!";
+    holds.map(|holds| holds != negated)
 }
 
 fn among(addresses: &[IpAddr], is_meant: impl Fn(&IpAddr) -> bool) -> Option<bool> {
@@ -228,6 +255,44 @@ mod tests {
     use crate::ruleset::TableName;
 
     #[test]
+    fn a_first_packet_of_tcp_is_a_syn() {
+        let to = ["10.224.0.118".parse().expect("an address")];
+        let first = Packet {
+            protocol: Protocol::Tcp,
+            source: None,
+            destinations: &to,
+            ports: "80".parse().expect("a port"),
+            source_ports: None,
+            ingress: None,
+            egress: None,
+            local: Some(false),
+            translated_from: None,
+            tracked: Tracked::New,
+        };
+        let later = Packet {
+            tracked: Tracked::Established,
+            ..first.clone()
+        };
+        for (words, answer) in [
+            ("! --tcp-flags FIN,SYN,RST,ACK SYN", Some(false)),
+            ("--tcp-flags FIN,SYN FIN,SYN", Some(false)),
+            ("--tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE", Some(false)),
+            ("--tcp-flags FIN,ACK FIN", Some(false)),
+            ("--dport 80 ! --tcp-flags FIN,SYN,RST,ACK SYN", Some(false)),
+            ("--tcp-flags SYN,RST SYN", None),
+            ("--tcp-flags SYN,URG SYN,URG", None),
+            ("! --tcp-flags SYN,URG SYN,URG", None),
+        ] {
+            let text = format!("*filter\n-A FORWARD -p tcp -m tcp {words} -j DROP\nCOMMIT\n");
+            let ruleset = parse(&text).expect("it is readable");
+            let chain = ruleset.chain(TableName::Filter, &ChainName::Forward);
+            let rule = &chain.expect("it has a rule").rules[0];
+            assert_eq!(first.meets(rule), answer, "{words}");
+            assert_eq!(later.meets(rule), None, "{words}");
+        }
+    }
+
+    #[test]
     fn a_condition_holds_for_all_for_none_or_cannot_be_told() {
         let interface: Interface = "eth0".parse().expect("it is a name");
         let own = ["10.3.0.4", "10.3.0.5"].map(|text| text.parse().expect("an address"));
@@ -252,6 +317,9 @@ mod tests {
             ("! -p icmp", None),
             ("-m state --state RELATED,ESTABLISHED", Some(false)),
             ("-m state --state INVALID,NEW", Some(true)),
+            ("-m state ! --state NEW", Some(false)),
+            ("-m conntrack ! --ctstate NEW,ESTABLISHED", Some(false)),
+            ("-m conntrack ! --ctstate RELATED,ESTABLISHED", Some(true)),
             ("-i eth0", Some(true)),
             ("-i eth1", Some(false)),
             ("! -i eth0", Some(false)),

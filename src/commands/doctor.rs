@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -17,12 +17,13 @@ use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
-use crate::network::Links;
+use crate::network::{Links, somebody};
 use crate::ops::confirm::told_of;
 use crate::ops::flows::once_led;
 use crate::ops::state::State;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
+use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
 
 /// How many targets are tried at once.
@@ -101,6 +102,10 @@ impl Examined<'_> {
         let flows = conntrack::flows(family).ok();
 
         let endpoints = some_of_each(&targets(self.asked.iter().copied()));
+        let answers = flows
+            .as_deref()
+            .map(|flows| sender::questions(flows, self.set, &links));
+        let answer_routes = network::answer_routes(&answers.unwrap_or_default());
         let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
         let how = Probing {
             jobs: JOBS,
@@ -138,6 +143,7 @@ impl Examined<'_> {
             once: once_led(self.state, [&live])?,
             flows,
             links,
+            answer_routes,
             routes,
             probed: &probed,
             pending: told_of(self.state)?,
@@ -195,15 +201,6 @@ fn probe_once<'s>(
         })
     });
     each.collect()
-}
-
-/// An address of the Internet that nobody has (RFC 5737, RFC 3849): the way to it is the way to
-/// clients.
-fn somebody(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-    }
 }
 
 /// The address that a target sees as its peer, where it is this machine's.

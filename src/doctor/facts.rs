@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::flow::Flow;
 use crate::native::NativeChain;
 use crate::net::Interface;
-use crate::network::{Links, Packet, ReversePath, Route};
+use crate::network::{Answer, Links, Packet, ReversePath, Route};
 use crate::probe::Probed;
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
@@ -38,6 +38,8 @@ pub struct Facts<'f> {
     pub once: Vec<ForwardSet>,
     /// The kernel's answers to what [`questions`] asks.
     pub routes: BTreeMap<Packet<'f>, Result<Route, String>>,
+    /// The interface by which answers to senders leave, as [`crate::sender::questions`] asks.
+    pub answer_routes: BTreeMap<Answer, String>,
     /// What came of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
     pub pending: Option<String>,

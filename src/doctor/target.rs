@@ -9,12 +9,13 @@ use crate::flow::{Flow, stale};
 use crate::line::Line;
 use crate::listeners::Listeners;
 use crate::native::{Fate, Hook};
-use crate::net::{Family, Host, Interface, PortRange, Protocol};
+use crate::net::{Host, Interface, PortRange, Protocol};
 use crate::network::{self, Packet};
 use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
 use crate::rule::Target as RuleTarget;
 use crate::ruleset::{ChainName, Policy, TableName};
+use crate::sender::senders;
 use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
 use crate::walk::walk;
@@ -400,15 +401,10 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         None => asked.len() == case.set.forwards.len(),
     };
     let old = stale(flows, &case.facts.once, case.set);
-    let old = old.filter(|flow| !flow.closing).filter(is_asked);
-    // What came to the machine itself before the forward was there, and goes on.
-    let own = flows.iter().filter(|flow| {
-        flow.destination == flow.reply_source
-            && !flow.closing
-            && case.facts.links.owner(flow.destination).is_some()
-            && taker(flow).is_some()
-    });
-    let found: Vec<&Flow> = old.chain(own.filter(is_asked)).collect();
+    let facts = case.facts;
+    let senders = senders(flows, case.set, &facts.links, &facts.answer_routes);
+    let senders = senders.iter().map(|sender| sender.flow);
+    let found: Vec<&Flow> = old.chain(senders).filter(is_asked).collect();
     // An old connection of TCP ends by itself; a sender of UDP begins no new one.
     let steady = found.iter().find(|flow| flow.protocol == Protocol::Udp);
     let Some(flow) = steady.or(found.first()) else {
@@ -420,7 +416,6 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     } else {
         Status::Warn
     };
-    let translated = flow.destination != flow.reply_source;
     let reason = format!(
         "{} still {} as before the rules that are loaded now, such as {} {} → {}:{} → {}:{}",
         if found.len() == 1 {
@@ -436,19 +431,6 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         flow.reply_source,
         flow.reply_port
     );
-    let fix = if translated {
-        format!("{} --flush-stale", case.apply)
-    } else {
-        format!(
-            "sudo conntrack --delete -f {} -p {} --orig-dst {} --orig-port-dst {}",
-            match case.family {
-                Family::V4 => "ipv4",
-                Family::V6 => "ipv6",
-            },
-            flow.protocol,
-            flow.destination,
-            flow.destination_port
-        )
-    };
+    let fix = format!("{} --flush-stale", case.apply);
     checks.push(Hop::StaleConnection.found(status, reason).fix(fix));
 }

@@ -1,11 +1,11 @@
 //! The kernel's table of connections, by the `conntrack` program.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use super::child::{self, ChildError};
+use crate::deletion::{Deletion, deletions};
 use crate::flow::Flow;
 use crate::net::Family;
 
@@ -41,42 +41,49 @@ pub fn flows(family: Family) -> Result<Vec<Flow>, ConntrackError> {
     Ok(output.lines().filter_map(Flow::parse).collect())
 }
 
-/// Deletes the entries of these connections, and no others that lead elsewhere: those of one
-/// protocol, destination and old target go together. Gives how many groups there were.
+/// Deletes the entries of these connections and no others: the table is read once more, so that
+/// entries that differ in their source alone stay.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the table cannot be read, or the kernel refuses.
 pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), ConntrackError> {
-    let groups: BTreeSet<_> = flows
-        .map(|flow| {
-            let port = flow.destination_port;
-            let reply = (flow.reply_source, flow.reply_port);
-            (flow.protocol.as_str(), flow.destination, port, reply)
-        })
-        .collect();
-    for (protocol, destination, port, (reply_source, reply_port)) in groups {
-        let words = [
-            destination.to_string(),
-            port.to_string(),
-            reply_source.to_string(),
-            reply_port.to_string(),
-        ];
-        let args = [
-            "-D",
-            "-f",
-            name(Family::of(destination)),
-            "-p",
-            protocol,
-            "--orig-dst",
-            &words[0],
-            "--orig-port-dst",
-            &words[1],
-            "--reply-src",
-            &words[2],
-            "--reply-port-src",
-            &words[3],
-        ];
-        run(&args)?;
+    let doomed: Vec<&Flow> = flows.collect();
+    for family in Family::ALL {
+        let doomed = doomed.iter().copied();
+        let mut doomed = doomed
+            .filter(|flow| Family::of(flow.destination) == family)
+            .peekable();
+        if doomed.peek().is_none() {
+            continue;
+        }
+        let all = self::flows(family)?;
+        for Deletion { sources, to } in deletions(doomed, &all) {
+            let words = [
+                sources.to_string(),
+                to.address.to_string(),
+                to.port.to_string(),
+                to.reply_address.to_string(),
+                to.reply_port.to_string(),
+            ];
+            let args = [
+                "-D",
+                "-f",
+                name(family),
+                "-p",
+                to.protocol.as_str(),
+                "--orig-src",
+                &words[0],
+                "--orig-dst",
+                &words[1],
+                "--orig-port-dst",
+                &words[2],
+                "--reply-src",
+                &words[3],
+                "--reply-port-src",
+                &words[4],
+            ];
+            run(&args)?;
+        }
     }
     Ok(())
 }

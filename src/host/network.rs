@@ -8,8 +8,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::child;
+use crate::flow::Flow;
 use crate::net::{Family, Interface};
-use crate::network::{Link, Links, Packet, ReversePath, Route};
+use crate::network::{Answer, Link, Links, Packet, ReversePath, Route};
+use crate::reach;
+use crate::sender::{self, Sender};
+use crate::spec::ForwardSet;
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -60,10 +64,77 @@ pub fn routes<'n>(
             Some(((address, one["dev"].as_str()?), one["state"][0].as_str()?))
         })
         .collect();
-    let questions: String = asked.iter().map(question).collect();
-    // Without -force the first that has no way would be the last to be asked.
-    let args = ["-json", option(family), "-force", "-batch", "-"];
-    let (answers, words) = match child::run("ip", &args, questions.as_bytes(), LIMIT) {
+    asked_routes(asked, &neighbours)
+}
+
+/// Asks the kernel for the routes of packets of both families, by one program; in iproute2's words
+/// why there is no route. Next hops are not looked up.
+#[must_use]
+pub fn plain_routes<'n>(
+    asked: &BTreeSet<Packet<'n>>,
+) -> BTreeMap<Packet<'n>, Result<Route, String>> {
+    asked_routes(asked, &BTreeMap::new())
+}
+
+fn asked_routes<'n>(
+    asked: &BTreeSet<Packet<'n>>,
+    neighbours: &BTreeMap<(IpAddr, &str), &str>,
+) -> BTreeMap<Packet<'n>, Result<Route, String>> {
+    let questions: Vec<String> = asked.iter().map(question).collect();
+    let answers = answers(&questions);
+    let routes = asked.iter().zip(answers).map(|(packet, answer)| {
+        let found = answer.map(|answer| route(&answer, packet.to, neighbours));
+        (*packet, found)
+    });
+    routes.collect()
+}
+
+/// The interfaces, addresses and routes that the forwards of a spec need; none of them where `ip`
+/// lists no interface. It runs two programs at most, however many forwards there are.
+#[must_use]
+pub fn reach(set: &ForwardSet) -> Option<reach::Facts<'_>> {
+    let links = links();
+    if links.0.is_empty() {
+        return None;
+    }
+    let reach::Questions { packets, left_out } = reach::questions(set, &links);
+    Some(reach::Facts {
+        routes: plain_routes(&packets),
+        links,
+        left_out,
+    })
+}
+
+/// The UDP senders that go past the forwards of `now`. It runs a program only if there are some.
+#[must_use]
+pub fn senders<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Sender<'s>> {
+    let routes = answer_routes(&sender::questions(flows, now, links));
+    sender::senders(flows, now, links, &routes)
+}
+
+/// Asks the kernel for the interfaces by which answers leave. An answer without a route is left out.
+#[must_use]
+pub fn answer_routes(asked: &BTreeSet<Answer>) -> BTreeMap<Answer, String> {
+    let question = |answer: &Answer| format!("route get {} from {}", answer.to, answer.from);
+    let questions: Vec<String> = asked.iter().map(question).collect();
+    let answers = answers(&questions);
+    let known = asked.iter().zip(answers).filter_map(|(answer, found)| {
+        let interface = found.ok()?["dev"].as_str()?.to_owned();
+        Some((*answer, interface))
+    });
+    known.collect()
+}
+
+/// Returns the answer to each `route get`, or iproute2's words why there is none. No program is run
+/// for no question.
+fn answers(questions: &[String]) -> Vec<Result<Value, String>> {
+    if questions.is_empty() {
+        return Vec::new();
+    }
+    // Without -force the first that has no route would be the last to be asked.
+    let args = ["-json", "-force", "-batch", "-"];
+    let text = questions.join("\n") + "\n";
+    let (answers, words) = match child::run("ip", &args, text.as_bytes(), LIMIT) {
         Ok(output) => (output.stdout, output.stderr),
         Err(error) => (Vec::new(), error.to_string()),
     };
@@ -73,38 +144,29 @@ pub fn routes<'n>(
     for line in words.lines() {
         match line.strip_prefix("Command failed -:") {
             Some(number) => {
-                refused.extend(
-                    number
-                        .trim()
-                        .parse()
-                        .ok()
-                        .map(|number: usize| (number, last)),
-                );
+                let number = number.trim().parse().ok();
+                refused.extend(number.map(|number: usize| (number, last)));
             }
             None => last = line,
         }
     }
-    // One list for each that has a way, one behind the other.
+    // One list for each that has a route, one behind the other.
     let answers = serde_json::Deserializer::from_slice(&answers).into_iter::<Value>();
     let mut answers = answers.map_while(Result::ok);
-    let mut found = BTreeMap::new();
-    for (n, packet) in asked.iter().enumerate() {
-        let answer = match refused.get(&(n + 1)) {
-            Some(words) => Err((*words).to_owned()),
-            None => match answers.next() {
-                Some(answer) => Ok(route(&answer[0], packet.to, &neighbours)),
-                None => Err(last.to_owned()),
-            },
-        };
-        found.insert(*packet, answer);
-    }
-    found
+    let each = (1..=questions.len()).map(|number| match refused.get(&number) {
+        Some(words) => Err((*words).to_owned()),
+        None => match answers.next() {
+            Some(mut answer) => Ok(answer.get_mut(0).map(Value::take).unwrap_or_default()),
+            None => Err(last.to_owned()),
+        },
+    });
+    each.collect()
 }
 
 fn question(packet: &Packet<'_>) -> String {
     match packet.came {
-        Some((from, by)) => format!("route get {} from {from} iif {by}\n", packet.to),
-        None => format!("route get {}\n", packet.to),
+        Some((from, by)) => format!("route get {} from {from} iif {by}", packet.to),
+        None => format!("route get {}", packet.to),
     }
 }
 

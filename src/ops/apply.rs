@@ -13,9 +13,11 @@ use crate::flow::Flow;
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
+use crate::host::network;
 use crate::host::survey::resolved;
 use crate::line::Line;
 use crate::net::Family;
+use crate::network::Links;
 use crate::per_family::{PerFamily, changes};
 use crate::plan::jumps_from;
 use crate::ruleset::{Policy, Ruleset};
@@ -123,12 +125,18 @@ fn run(
     interrupted?;
     say_before(request, machine, &found, remarks)?;
     let outdated = flows::outdated(&found.flows, set, state, &live)?;
+    let links = found.reach.as_ref().map(|facts| facts.links.clone());
+    let links = links.unwrap_or_default();
+    let senders = network::senders(&found.flows, set, &links);
     let mut after = Remarks::default();
     if request.dry_run {
         remarks
             .0
             .extend(flows::would_end(&outdated, request.flush_stale));
-        let would_end = request.flush_stale && !outdated.is_empty();
+        remarks
+            .0
+            .extend(flows::senders_would_end(&senders, request.flush_stale));
+        let would_end = request.flush_stale && !(outdated.is_empty() && senders.is_empty());
         let outcome = if changes.is_empty() {
             Outcome::Unchanged
         } else {
@@ -142,9 +150,10 @@ fn run(
         if live.v6.is_some() && !set.has(Family::V6) {
             remove::warn_of_rules_file(Family::V6, &mut after);
         }
-        let ended = flows::end(&outdated, request.flush_stale);
-        after.0.extend(ended.remark);
-        return Ok((Outcome::Unchanged, after, ended.failed));
+        let stale = flows::end(&outdated, request.flush_stale);
+        let late = flows::end_senders(&senders, request.flush_stale);
+        after.0.extend(stale.remark.into_iter().chain(late.remark));
+        return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
     let (pending, mut after) = commit(request, machine, &lock, &found, &difference)?;
@@ -155,10 +164,12 @@ fn run(
     let mut flows_left = false;
     if pending.is_none() {
         // The rules are loaded by now: what fails is no reason to say that nothing has changed.
-        let ended = end_outdated(request, machine, &live);
-        let ended = ended.unwrap_or_else(|error| flows::Ended::failed(&error));
-        after.0.extend(ended.remark);
-        flows_left = ended.failed;
+        let ended = end_outdated(request, machine, &live, &links);
+        let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
+        flows_left = ended.iter().any(|ended| ended.failed);
+        after
+            .0
+            .extend(ended.into_iter().filter_map(|ended| ended.remark));
     }
     let outcome = Outcome::Made {
         difference,
@@ -172,7 +183,7 @@ fn commit(
     request: &Request<'_>,
     machine: &Machine,
     lock: &Lock,
-    found: &Found,
+    found: &Found<'_>,
     difference: &Difference,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
     let live = found.before.map(|_, (live, _)| live);
@@ -206,6 +217,9 @@ fn commit(
             (committed, None)
         }
     };
+    if let Some(found_then) = &committed.overtaken {
+        warn::overtaken(&found_then.as_ref(), &found.want, request.set, &mut after);
+    }
     say_of_jumps(&committed, &found.want, &mut after);
     Ok((pending, after))
 }
@@ -213,7 +227,7 @@ fn commit(
 fn say_before(
     request: &Request<'_>,
     machine: &Machine,
-    found: &Found,
+    found: &Found<'_>,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
     let Request { set, .. } = request;
@@ -235,6 +249,8 @@ fn say_before(
             flows::warn_of_cut(family, &found.flows, live, set, remarks);
         }
     }
+    warn::overtaken(&live, &found.want, set, remarks);
+    warn::reach(set, found.reach.as_ref(), &found.flows, remarks);
     warn::sysctl(set, remarks)?;
     Ok(())
 }
@@ -268,7 +284,8 @@ fn end_outdated(
     request: &Request<'_>,
     machine: &Machine,
     before: &PerFamily<&Ruleset>,
-) -> Result<flows::Ended, Error> {
+    links: &Links,
+) -> Result<Vec<flows::Ended>, Error> {
     let Request {
         set, flush_stale, ..
     } = request;
@@ -280,7 +297,11 @@ fn end_outdated(
         .into_iter()
         .filter(|flow| *flush_stale || !ends(flow))
         .collect();
-    Ok(flows::end(&outdated, *flush_stale))
+    let senders = network::senders(&flows, set, links);
+    Ok(vec![
+        flows::end(&outdated, *flush_stale),
+        flows::end_senders(&senders, *flush_stale),
+    ])
 }
 
 /// Says what is to be known where a spec has no IPv6 forward any more.

@@ -12,6 +12,7 @@ use crate::net::{Family, Host};
 use crate::parse;
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::sender::{self, Sender};
 use crate::spec::ForwardSet;
 use crate::unplan::unplan;
 use crate::words::counted;
@@ -182,6 +183,45 @@ impl Ended {
             ))),
             failed: true,
         }
+    }
+}
+
+/// Says what would become of UDP senders from before their forward.
+#[must_use]
+pub fn senders_would_end(senders: &[Sender<'_>], flush: bool) -> Option<Remark> {
+    let would = if flush {
+        "they would be ended"
+    } else {
+        "they would stay so; to end them: --flush-stale"
+    };
+    let told = sender::told(senders)?;
+    Some(Remark::Line(format!("{told}; {would}")))
+}
+
+/// Ends UDP senders from before their forward, if that is asked for: their next packet begins anew and is
+/// forwarded.
+#[must_use]
+pub fn end_senders(senders: &[Sender<'_>], flush: bool) -> Ended {
+    let Some(told) = sender::told(senders) else {
+        return Ended::default();
+    };
+    if !flush {
+        let note = format!("{told}; to end them: nvactl apply --flush-stale");
+        return Ended {
+            remark: Some(Remark::Note(note)),
+            failed: false,
+        };
+    }
+    let deleted = conntrack::delete(senders.iter().map(|sender| sender.flow));
+    Ended {
+        failed: deleted.is_err(),
+        remark: Some(match deleted {
+            Ok(()) => Remark::Line(format!("{told}; they are ended, and begin anew")),
+            Err(error) => Remark::Warning(format!(
+                "{told}; they could not be ended: {}",
+                super::describe(&error.into())
+            )),
+        }),
     }
 }
 

@@ -31,7 +31,7 @@ impl Change {
     ) -> Self {
         let owned = live.zip(want.as_ref());
         let owned = owned.map(|_, (before, want)| Owned {
-            rules: diff::own(before).to_string(),
+            rules: diff::restorable(before, &Ruleset::default()).to_string(),
             sets_policy: diff::sets_policy(want),
         });
         Self {

@@ -15,10 +15,11 @@ use crate::flow::Flow;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
 use crate::host::lock::{self, Lock};
-use crate::host::persistence;
 use crate::host::survey::{Surroundings, SurveyError, may_have_own_v6, survey};
+use crate::host::{network, persistence};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily, planned};
+use crate::reach;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 
@@ -91,38 +92,42 @@ pub fn told(
 }
 
 /// What is here and what is wanted.
-pub struct Found {
+pub struct Found<'s> {
     pub before: PerFamily<(Ruleset, Counters)>,
     pub want: PerFamily<Ruleset>,
     pub surroundings: Surroundings,
     pub flows: Vec<Flow>,
+    /// What forwards need of the machine; none without `ip`.
+    pub reach: Option<reach::Facts<'s>>,
 }
 
-type Around = (
+type Around<'s> = (
     Result<Surroundings, SurveyError>,
     Result<Vec<Flow>, ConntrackError>,
+    Option<reach::Facts<'s>>,
 );
 
 /// Plans and looks around while the rules are being read.
-pub fn look(
+pub fn look<'s>(
     listing: Listing,
     iptables: &Iptables,
-    set: &ForwardSet,
+    set: &'s ForwardSet,
     flush_stale: bool,
     remarks: &mut Remarks,
-) -> Result<Found, Error> {
+) -> Result<Found<'s>, Error> {
     let families = listing.families();
     let plan = || planned(set, families);
-    let around = || -> Around {
+    let around = || -> Around<'s> {
         let surroundings = survey(iptables, families);
-        (surroundings, flows::read(families, flush_stale))
+        let flows = flows::read(families, flush_stale);
+        (surroundings, flows, network::reach(set))
     };
     thread::scope(|scope| {
         // Where there is no thread to be had, it is done afterwards.
         let planning = thread::Builder::new().spawn_scoped(scope, plan).ok();
         let looking = thread::Builder::new().spawn_scoped(scope, around).ok();
         let before = listing.finish_readable(set.has(Family::V6));
-        let (surroundings, flows) = looking.map_or_else(around, joined);
+        let (surroundings, flows, reach) = looking.map_or_else(around, joined);
         let mut want = planning.map_or_else(plan, joined);
         let (before, unread_v6) = before?;
         let mut surroundings = surroundings;
@@ -135,6 +140,7 @@ pub fn look(
             want,
             surroundings: surroundings?,
             flows: flows?,
+            reach,
         })
     })
 }

@@ -212,12 +212,12 @@ impl Transaction<'_> {
         })
     }
 
-    /// What nvactl owned before, without a policy that the change does not set: that is not
-    /// nvactl's to set back.
-    fn old(&self) -> PerFamily<Ruleset> {
-        let both = self.rules().zip(self.want.as_ref());
-        both.map(|_, (before, want)| {
-            let mut old = diff::own(before);
+    /// What nvactl owned before, for a way back from `now`, without a policy that the change does not
+    /// set: that is not nvactl's to set back.
+    fn old(&self, now: &PerFamily<Ruleset>) -> PerFamily<Ruleset> {
+        let all = self.rules().zip(self.want.as_ref()).zip(now.as_ref());
+        all.map(|_, ((before, want), now)| {
+            let mut old = diff::restorable(before, now);
             if !diff::sets_policy(want) {
                 old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
             }
@@ -236,8 +236,10 @@ impl Transaction<'_> {
             Loaded::New
         } else if every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want))) {
             Loaded::NewBehind
-        } else if every(|live, want, old| diff::holds_the_same(live, old, diff::sets_policy(want)))
-        {
+        } else if every(|live, want, before| {
+            let old = diff::restorable(before, live);
+            diff::holds_the_same(live, &old, diff::sets_policy(want))
+        }) {
             Loaded::Old
         } else {
             Loaded::Neither
@@ -495,7 +497,7 @@ impl Course<'_> {
     /// is; the first failure is told.
     fn undo(&mut self) -> Outcome {
         let from = self.found.live.as_ref().unwrap_or(self.change.want);
-        let old = self.change.old();
+        let old = self.change.old(from);
         self.found.difference = changes(&from.as_ref(), self.change.want).report();
         // A rule that comes back stands where it stood: it counts on from what it had counted there.
         let scripts = changes(&from.as_ref(), &old).scripts(&self.change.counters());
@@ -583,7 +585,8 @@ impl Course<'_> {
             (Failure::Unread, _) => "they were loaded but cannot be read back".to_owned(),
             _ => format!("read back, the new ones differ:\n{difference}"),
         };
-        let old = self.change.old();
+        let now = live.as_ref().unwrap_or(self.change.want);
+        let old = self.change.old(now);
         let (undo, loaded) = match (&live, undo, unread) {
             (Some(live), undo, _) => {
                 let left = changes(&live.as_ref(), &old).report();
@@ -599,7 +602,6 @@ impl Course<'_> {
             (None, Some(undo), _) => (undo.to_string(), UNKNOWN.to_owned()),
             (None, None, None) => ("it was not tried".to_owned(), UNKNOWN.to_owned()),
         };
-        let now = live.as_ref().unwrap_or(self.change.want);
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
         // Of a family that is as it was there is nothing to bring back.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());

@@ -3,6 +3,7 @@
 use super::remark::Remarks;
 use crate::compare::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
 use crate::diff::Changes;
+use crate::flow::Flow;
 use crate::foreign;
 use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
@@ -11,7 +12,9 @@ use crate::line::Line;
 use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
 use crate::native::NativeChain;
 use crate::net::Family;
+use crate::overtaken;
 use crate::per_family::PerFamily;
+use crate::reach;
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
@@ -124,6 +127,39 @@ pub fn rivals(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Re
     }));
 }
 
+/// Names the rules that refuse packets of forwards and that nvactl's jump comes to stand before.
+pub fn overtaken(
+    live: &PerFamily<&Ruleset>,
+    want: &PerFamily<Ruleset>,
+    set: &ForwardSet,
+    remarks: &mut Remarks,
+) {
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        let set = set.of(family);
+        let found = overtaken::overtaken(live, want, &set);
+        if let Some(text) = overtaken::told(&found, family) {
+            remarks.warn(text);
+        }
+    }
+}
+
+/// Names the interfaces, addresses and routes that forwards need and the machine does not have.
+pub fn reach(
+    set: &ForwardSet,
+    facts: Option<&reach::Facts<'_>>,
+    flows: &[Flow],
+    remarks: &mut Remarks,
+) {
+    match facts {
+        Some(facts) => {
+            for fault in reach::faults(set, facts, flows) {
+                remarks.warn(fault.told());
+            }
+        }
+        None => remarks.note(reach::UNCHECKED),
+    }
+}
+
 /// Names the switches of the kernel that keep packets from being forwarded.
 ///
 /// # Errors
@@ -151,7 +187,8 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
                 // sysctl(8) takes a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
             )),
-            None => remarks.warn(format_args!("this machine has no interface {interface}")),
+            // [`reach`] says that there is none.
+            None => {}
         }
     }
     Ok(())

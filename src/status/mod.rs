@@ -182,7 +182,8 @@ pub fn rows(
     let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
     let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
-    for flow in live.flows.unwrap_or_default() {
+    let alive = live.flows.unwrap_or_default().iter();
+    for flow in alive.filter(|flow| !flow.finished) {
         if let Some(forward) = flow.leader(&listeners) {
             let key = (forward.name.as_str(), forward.protocol);
             *connections.entry(key).or_default() += 1;

@@ -15,7 +15,7 @@ forwards:
 ";
 
 /// A client that keeps its port, so that its packets stay one connection.
-fn steady(lab: &Lab, port: u16) -> UdpSocket {
+pub fn steady(lab: &Lab, port: u16) -> UdpSocket {
     let to = format!("{FIREWALL}:{port}");
     lab.client.enter(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
@@ -27,7 +27,7 @@ fn steady(lab: &Lab, port: u16) -> UdpSocket {
     })
 }
 
-fn answer(socket: &UdpSocket) -> String {
+pub fn answer(socket: &UdpSocket) -> String {
     let mut buffer = [0; 64];
     socket.send(b"?").expect("it is sent");
     let length = socket.recv(&mut buffer).expect("it is answered");

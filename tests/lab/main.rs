@@ -31,10 +31,13 @@ mod no_ipv6;
 #[path = "../oracle/mod.rs"]
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
+mod overtaken;
 mod persistence;
 mod probe;
+mod reach;
 mod round_trip;
 mod scenarios;
+mod senders;
 mod sharing;
 mod shortage;
 mod ssh;
@@ -137,6 +140,15 @@ on_both_backends! {
     lifecycle::a_table_that_iptables_cannot_show_is_not_taken_for_empty,
     lifecycle::a_report_that_nobody_reads_is_no_reason_to_stop,
     lifecycle::applies_at_once_take_turns,
+    overtaken::a_ban_that_the_jump_goes_before_is_named,
+    overtaken::the_first_apply_names_a_set_and_a_block,
+    overtaken::a_ban_of_ipv6_is_named_as_such,
+    reach::a_forward_that_cannot_work_is_warned_of,
+    reach::a_missing_interface_is_told_while_nothing_is_forwarded,
+    reach::a_route_for_clients_alone_is_the_one_that_counts,
+    reach::a_floating_ip_is_told_until_packets_have_come_for_it,
+    reach::many_targets_take_no_more_programs_than_one,
+    reach::without_ip_one_note_says_what_was_not_checked,
     lifecycle::a_foreign_rule_that_leads_to_nvactl_is_named,
     lifecycle::without_iptables_it_says_what_is_missing,
     lifecycle::each_program_that_is_run_is_logged_on_request,
@@ -191,6 +203,12 @@ on_both_backends! {
     survey::programs_that_manage_the_machine_are_told,
     flows::stale_connections_are_ended_and_no_others,
     flows::a_confirmed_change_ends_stale_connections,
+    senders::a_sender_that_a_local_service_answers_is_named_and_ended,
+    senders::a_sender_that_nobody_answers_reaches_the_forward_at_once,
+    senders::a_sender_of_ipv6_is_named_and_ended,
+    senders::a_service_for_the_other_side_is_healthy,
+    senders::only_the_connections_of_who_is_denied_are_ended,
+    senders::a_finished_connection_is_not_stale,
     flows::connections_that_would_be_cut_off_are_told,
     flows::without_conntrack_only_flushing_is_refused,
     faults::a_killed_load_leaves_the_old_rules,

@@ -1,6 +1,6 @@
 //! `nvactl status` against what was really sent and done.
 
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 
 use serde_json::Value;
 
@@ -43,6 +43,11 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     for _ in 0..7 {
         assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
     }
+    // Of those that are finished no more is alive.
+    let held = lab.client.enter(|| {
+        let connect = || TcpStream::connect((FIREWALL, 49182)).expect("there is a way");
+        [connect(), connect()]
+    });
     // One sender of many datagrams is one connection.
     lab.client.enter(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
@@ -56,10 +61,10 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     let web = row(&told, "web");
     assert_eq!(
         (&web["new"]["packets"], &web["connections"]),
-        (&7.into(), &7.into())
+        (&9.into(), &2.into())
     );
     // A first packet of TCP is a header of IP and one with options, 60 bytes on Linux.
-    assert_eq!(web["new"]["bytes"], 7 * 60);
+    assert_eq!(web["new"]["bytes"], 9 * 60);
     let dns = row(&told, "dns");
     assert_eq!(
         (&dns["new"]["packets"], &dns["connections"]),
@@ -83,9 +88,9 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     let metrics = ask(&lab.firewall, &spec, &["--format", "prometheus"]).stdout;
     let labels = r#"{forward="web",protocol="tcp",listen="49182",target="10.224.0.118:80"}"#;
     for (name, value) in [
-        ("nvactl_forward_new_connections_total", 7),
-        ("nvactl_forward_new_connections_bytes_total", 420),
-        ("nvactl_forward_connections", 7),
+        ("nvactl_forward_new_connections_total", 9),
+        ("nvactl_forward_new_connections_bytes_total", 540),
+        ("nvactl_forward_connections", 2),
     ] {
         let line = format!("{name}{labels} {value}");
         assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
@@ -109,12 +114,13 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
             "10.224.0.118:80",
             "in",
             "sync",
-            "7",
-            "420",
+            "9",
+            "540",
             "0",
-            "7"
+            "2"
         ]
     );
+    drop(held);
 }
 
 pub fn each_state_is_told_by_forward(backend: Backend) {

@@ -1,0 +1,199 @@
+//! The conntrack entries that one deletion ends, so that it ends no other.
+//!
+//! `conntrack -D` has a condition for each field of an entry. One call for each entry would take
+//! minutes for 100,000 senders, and one call for all entries of a target would end connections that
+//! go on rightly, such as those of clients that the spec still admits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::flow::Flow;
+use crate::net::{Port, Protocol};
+
+/// The conditions of one `conntrack -D`: all entries that meet them are to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    pub sources: IpNet,
+    pub to: Destination,
+}
+
+/// Where a connection goes, before and after translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: Port,
+    pub reply_address: IpAddr,
+    pub reply_port: Port,
+}
+
+impl Destination {
+    fn of(flow: &Flow) -> Self {
+        Self {
+            protocol: flow.protocol,
+            address: flow.destination,
+            port: flow.destination_port,
+            reply_address: flow.reply_source,
+            reply_port: flow.reply_port,
+        }
+    }
+}
+
+/// Returns the deletions that end the connections of `doomed` and no other of `all`. Connections of
+/// one source to one destination end together.
+#[must_use]
+pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Vec<Deletion> {
+    let mut ending: BTreeMap<Destination, BTreeSet<IpAddr>> = BTreeMap::new();
+    for flow in doomed {
+        let sources = ending.entry(Destination::of(flow)).or_default();
+        sources.insert(flow.source);
+    }
+    let mut staying: BTreeMap<Destination, BTreeSet<IpAddr>> = BTreeMap::new();
+    for flow in all {
+        let to = Destination::of(flow);
+        if ending
+            .get(&to)
+            .is_some_and(|ending| !ending.contains(&flow.source))
+        {
+            staying.entry(to).or_default().insert(flow.source);
+        }
+    }
+    let none = BTreeSet::new();
+    let mut deletions = Vec::new();
+    for (to, ending) in ending {
+        let ending: Vec<IpAddr> = ending.into_iter().collect();
+        let staying = staying.get(&to).unwrap_or(&none);
+        let mut networks = Vec::new();
+        cover(&ending, staying, &mut networks);
+        deletions.extend(networks.into_iter().map(|sources| Deletion { sources, to }));
+    }
+    deletions
+}
+
+/// Adds the fewest networks that hold all of `ending`, which is in order, and none of `staying`.
+/// Each is as narrow as the addresses in it allow.
+fn cover(ending: &[IpAddr], staying: &BTreeSet<IpAddr>, networks: &mut Vec<IpNet>) {
+    let [first, .., last] = ending else {
+        networks.extend(ending.iter().copied().map(IpNet::from));
+        return;
+    };
+    let net = common(*first, *last);
+    if staying
+        .range(net.network()..=net.broadcast())
+        .next()
+        .is_none()
+    {
+        networks.push(net);
+        return;
+    }
+    // The halves differ in the first bit behind the network's.
+    let lower = IpNet::new(net.network(), net.prefix_len() + 1);
+    let is_lower = |address: &IpAddr| lower.as_ref().is_ok_and(|lower| lower.contains(address));
+    let (lower, upper) = ending.split_at(ending.partition_point(is_lower));
+    cover(lower, staying, networks);
+    cover(upper, staying, networks);
+}
+
+/// The narrowest network that holds both addresses, which are of one family.
+fn common(first: IpAddr, last: IpAddr) -> IpNet {
+    let bits = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        _ => 0,
+    };
+    let bits = u8::try_from(bits).unwrap_or_default();
+    IpNet::new(first, bits).map_or(first.into(), |net| net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn flow(source: IpAddr, port: u16) -> Flow {
+        let address = match source {
+            IpAddr::V4(_) => "10.3.0.4",
+            IpAddr::V6(_) => "fd00:3::4",
+        };
+        let line = format!(
+            "udp 17 9 src={source} dst={address} sport=5 dport={port} src={address} dst={source} sport={port} dport=5"
+        );
+        Flow::parse(&line).expect("it is a flow")
+    }
+
+    fn networks(ending: &[&str], staying: &[&str]) -> String {
+        let flows = |addresses: &[&str]| -> Vec<Flow> {
+            let address = |text: &&str| flow(text.parse().expect("an address"), 53);
+            addresses.iter().map(address).collect()
+        };
+        let ending = flows(ending);
+        let all = [ending.clone(), flows(staying)].concat();
+        let found = deletions(ending.iter(), &all);
+        let nets = found.iter().map(|one| one.sources.to_string());
+        nets.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn sources_that_end_are_told_from_those_that_stay() {
+        for (ending, staying, found) in [
+            (&["198.51.100.7"][..], &[][..], "198.51.100.7/32"),
+            (&["198.51.100.7"], &["198.51.100.6"], "198.51.100.7/32"),
+            (&["10.0.0.4", "10.0.0.5", "10.0.0.7"], &[], "10.0.0.4/30"),
+            (
+                &["10.0.0.4", "10.0.0.5", "10.0.0.7"],
+                &["10.0.0.6", "10.0.0.8"],
+                "10.0.0.4/31 10.0.0.7/32",
+            ),
+            (&["1.0.0.1", "200.0.0.1"], &[], "0.0.0.0/0"),
+            (
+                &["1.0.0.1", "200.0.0.1"],
+                &["10.3.0.4"],
+                "1.0.0.1/32 200.0.0.1/32",
+            ),
+            (
+                &["fd00::1", "fd00::2"],
+                &["fd00::3"],
+                "fd00::1/128 fd00::2/128",
+            ),
+            (&["fd00::1", "fd00::2"], &["fd00::4"], "fd00::/126"),
+        ] {
+            assert_eq!(networks(ending, staying), found, "{ending:?} {staying:?}");
+        }
+    }
+
+    #[test]
+    fn each_destination_is_ended_by_itself() {
+        let source: IpAddr = "198.51.100.7".parse().expect("an address");
+        let (ending, staying) = (flow(source, 53), flow(source, 54));
+        let found = deletions([&ending].into_iter(), &[ending.clone(), staying]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].to.port.number(), 53);
+    }
+
+    proptest! {
+        /// Few bits, so that addresses lie close together.
+        #[test]
+        fn all_that_end_are_ended_and_none_that_stays(
+            ending in proptest::collection::btree_set(0_u8..64, 1..20),
+            staying in proptest::collection::btree_set(0_u8..64, 0..20),
+        ) {
+            let address = |last: &u8| IpAddr::from([10, 0, 0, *last]);
+            let doomed: Vec<Flow> = ending.iter().map(|last| flow(address(last), 53)).collect();
+            let others = staying.iter().map(|last| flow(address(last), 53));
+            let all: Vec<Flow> = doomed.iter().cloned().chain(others).collect();
+            let found = deletions(doomed.iter(), &all);
+            for last in 0..64 {
+                let taken = found.iter().filter(|one| one.sources.contains(&address(&last))).count();
+                if ending.contains(&last) {
+                    prop_assert_eq!(taken, 1);
+                } else if staying.contains(&last) {
+                    prop_assert_eq!(taken, 0);
+                }
+            }
+            prop_assert!(found.len() <= ending.len());
+        }
+    }
+}

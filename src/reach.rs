@@ -1,0 +1,641 @@
+//! The interfaces, addresses and routes that a spec's forwards need and that the machine does not
+//! have. The rules load without them, and no packet comes through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::few::few;
+use crate::flow::Flow;
+use crate::net::{Family, Interface};
+use crate::network::{Links, Packet, Route, somebody};
+use crate::spec::{Forward, ForwardSet, Name, Snat};
+
+/// What the machine tells.
+#[derive(Debug)]
+pub struct Facts<'s> {
+    pub links: Links,
+    /// The kernel's answers to what [`questions`] asks.
+    pub routes: BTreeMap<Packet<'s>, Result<Route, String>>,
+    /// How many targets were not asked for.
+    pub left_out: usize,
+}
+
+/// The routes to ask the kernel for.
+#[derive(Debug)]
+pub struct Questions<'s> {
+    pub packets: BTreeSet<Packet<'s>>,
+    pub left_out: usize,
+}
+
+/// Routes to more targets are not asked for: each costs some ten microseconds.
+const MOST_TARGETS: usize = 1_000;
+/// How many addresses, interfaces and forwards are named in a warning.
+const MOST_NAMED: usize = 3;
+
+/// Said once where `ip` lists no interface.
+pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists none\n\
+                             hint: sudo apt-get install iproute2";
+
+/// Something that forwards need and the machine does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault<'s> {
+    NoInterface {
+        name: &'s Interface,
+        /// The machine's own.
+        there: Vec<String>,
+        forwards: Vec<&'s Name>,
+    },
+    /// Listen addresses that are not the machine's, and to which nobody has sent anything yet.
+    ForeignListen {
+        addresses: BTreeSet<IpAddr>,
+        forwards: Vec<&'s Name>,
+    },
+    /// SNAT addresses that are not the machine's, and to which no target has sent an answer yet.
+    ForeignSnat {
+        addresses: BTreeSet<IpAddr>,
+        forwards: Vec<&'s Name>,
+    },
+    /// Targets that are addresses of the machine itself.
+    OwnTarget {
+        targets: BTreeSet<IpAddr>,
+        forwards: Vec<&'s Name>,
+    },
+    /// Targets that are reached by another interface than the forwards' egress.
+    OtherEgress {
+        targets: BTreeSet<IpAddr>,
+        leaves_by: String,
+        egress: &'s Interface,
+        forwards: Vec<&'s Name>,
+    },
+    NoRoute {
+        targets: BTreeSet<IpAddr>,
+        /// The kernel's words.
+        reason: String,
+        forwards: Vec<&'s Name>,
+    },
+    /// There are too many targets to ask for the routes to all.
+    NotAsked { targets: usize },
+}
+
+/// Returns the routes to ask for: from a client and from the machine itself to each target, and to
+/// each address of the spec that no interface has, since a route can make it the machine's.
+#[must_use]
+pub fn questions<'s>(set: &'s ForwardSet, links: &Links) -> Questions<'s> {
+    let mut packets = BTreeSet::new();
+    let (mut targets, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+    for forward in &set.forwards {
+        let client = somebody(forward.family());
+        for to in forward.target.destinations.iter().map(|to| to.address) {
+            if targets.len() >= MOST_TARGETS && !targets.contains(&to) {
+                left_out.insert(to);
+                continue;
+            }
+            targets.insert(to);
+            packets.insert(Packet { to, came: None });
+            let there = forward
+                .ingress
+                .iter()
+                .filter(|one| links.get(one).is_some());
+            packets.extend(there.map(|ingress| Packet {
+                to,
+                came: Some((client, ingress)),
+            }));
+        }
+    }
+    let own = set.forwards.iter().flat_map(own_addresses);
+    let unknown: BTreeSet<IpAddr> = own.filter(|one| links.owner(*one).is_none()).collect();
+    let unknown = unknown.into_iter().take(MOST_TARGETS);
+    packets.extend(unknown.map(|to| Packet { to, came: None }));
+    Questions {
+        packets,
+        left_out: left_out.len(),
+    }
+}
+
+/// The addresses that a forward takes to be the machine's.
+fn own_addresses(forward: &Forward) -> impl Iterator<Item = IpAddr> {
+    forward.listen.address.into_iter().chain(snat_ends(forward))
+}
+
+/// The ends of the range that a forward's targets see.
+fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
+    let range = match forward.snat {
+        Snat::Addresses(range) => Some(range),
+        Snat::Masquerade | Snat::Client => None,
+    };
+    let ends = range.map(|range| BTreeSet::from([range.first(), range.last()]));
+    ends.into_iter().flatten()
+}
+
+/// Returns everything that forwards lack, grouped by kind. `flows` are evidence: an address to which
+/// others have sent packets is routed to the machine, as Azure's floating IP is, even if no interface
+/// has it.
+#[must_use]
+pub fn faults<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow]) -> Vec<Fault<'s>> {
+    let mut faults = missing_interfaces(set, &facts.links);
+    faults.extend(foreign_addresses(set, facts, flows));
+    faults.extend(misrouted(set, facts));
+    if facts.left_out > 0 {
+        faults.push(Fault::NotAsked {
+            targets: facts.left_out,
+        });
+    }
+    faults
+}
+
+fn missing_interfaces<'s>(set: &'s ForwardSet, links: &Links) -> Vec<Fault<'s>> {
+    let missing = set
+        .interfaces()
+        .into_iter()
+        .filter(|one| links.get(one).is_none());
+    let faults = missing.map(|name| {
+        let needs = |forward: &&Forward| {
+            forward.egress == *name || forward.ingress.iter().any(|one| one == name)
+        };
+        Fault::NoInterface {
+            name,
+            there: links.0.iter().map(|link| link.name.clone()).collect(),
+            forwards: names(set.forwards.iter().filter(needs)),
+        }
+    });
+    faults.collect()
+}
+
+fn foreign_addresses<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow]) -> Vec<Fault<'s>> {
+    let others = flows
+        .iter()
+        .filter(|flow| facts.links.owner(flow.source).is_none());
+    let sent_to: BTreeSet<IpAddr> = others.map(|flow| flow.destination).collect();
+    let answered = flows.iter().filter(|flow| flow.replied);
+    let answered_to: BTreeSet<IpAddr> = answered.map(|flow| flow.reply_destination).collect();
+    let is_foreign = |address: &IpAddr| {
+        // The loopback interface is where local routes lead.
+        let local = match facts.routes.get(&Packet {
+            to: *address,
+            came: None,
+        }) {
+            Some(Ok(route)) => route.interface == LOOPBACK,
+            Some(Err(_)) => false,
+            None => true,
+        };
+        facts.links.owner(*address).is_none() && !local
+    };
+    let find = |of: fn(&Forward) -> Vec<IpAddr>, seen: &BTreeSet<IpAddr>| {
+        let foreign = |forward: &Forward| -> Vec<IpAddr> {
+            let unseen = of(forward).into_iter().filter(|one| !seen.contains(one));
+            unseen.filter(is_foreign).collect()
+        };
+        let mut addresses = BTreeSet::new();
+        let concerned = set.forwards.iter().filter(|forward| {
+            let foreign = foreign(forward);
+            addresses.extend(foreign.iter().copied());
+            !foreign.is_empty()
+        });
+        let forwards = names(concerned);
+        (addresses, forwards)
+    };
+    let mut faults = Vec::new();
+    let (addresses, forwards) = find(|forward| Vec::from_iter(forward.listen.address), &sent_to);
+    if !addresses.is_empty() {
+        faults.push(Fault::ForeignListen {
+            addresses,
+            forwards,
+        });
+    }
+    let (addresses, forwards) = find(|forward| snat_ends(forward).collect(), &answered_to);
+    if !addresses.is_empty() {
+        faults.push(Fault::ForeignSnat {
+            addresses,
+            forwards,
+        });
+    }
+    faults
+}
+
+const LOOPBACK: &str = "lo";
+
+/// How a target is reached that the forward's rules do not expect there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Misrouted<'s> {
+    Here,
+    By {
+        leaves_by: String,
+        egress: &'s Interface,
+    },
+    Nowhere {
+        reason: String,
+    },
+}
+
+fn misrouted<'s>(set: &'s ForwardSet, facts: &Facts<'_>) -> Vec<Fault<'s>> {
+    let mut found: BTreeMap<Misrouted<'s>, (BTreeSet<IpAddr>, Vec<&'s Forward>)> = BTreeMap::new();
+    for forward in &set.forwards {
+        // Its absence has been told.
+        if facts.links.get(&forward.egress).is_none() {
+            continue;
+        }
+        for to in forward.target.destinations.iter().map(|to| to.address) {
+            for ingress in &forward.ingress {
+                if let Some(way) = route_of(forward, ingress, to, facts) {
+                    let (targets, forwards) = found.entry(way).or_default();
+                    targets.insert(to);
+                    forwards.push(forward);
+                }
+            }
+        }
+    }
+    let faults = found.into_iter().map(|(way, (targets, forwards))| {
+        let forwards = names(forwards);
+        match way {
+            Misrouted::Here => Fault::OwnTarget { targets, forwards },
+            Misrouted::By { leaves_by, egress } => Fault::OtherEgress {
+                targets,
+                leaves_by,
+                egress,
+                forwards,
+            },
+            Misrouted::Nowhere { reason } => Fault::NoRoute {
+                targets,
+                reason,
+                forwards,
+            },
+        }
+    });
+    faults.collect()
+}
+
+/// Returns how a target is routed, unless by the forward's egress. The kernel's answer for a client's
+/// packet counts, since policy routing can ask for the ingress; where it gives none, as while
+/// `ip_forward` is 0, that for a packet of the machine itself.
+fn route_of<'s>(
+    forward: &'s Forward,
+    ingress: &Interface,
+    to: IpAddr,
+    facts: &Facts<'_>,
+) -> Option<Misrouted<'s>> {
+    let client = (somebody(Family::of(to)), ingress);
+    let of_client = facts.routes.get(&Packet {
+        to,
+        came: Some(client),
+    });
+    let own = facts.routes.get(&Packet { to, came: None });
+    match of_client.filter(|answer| answer.is_ok()).or(own)? {
+        Ok(route) if route.interface == forward.egress.as_str() => None,
+        Ok(route) if route.interface == LOOPBACK => Some(Misrouted::Here),
+        Ok(route) => Some(Misrouted::By {
+            leaves_by: route.interface.clone(),
+            egress: &forward.egress,
+        }),
+        Err(reason) => Some(Misrouted::Nowhere {
+            reason: reason.clone(),
+        }),
+    }
+}
+
+/// The names of forwards, each once.
+fn names<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<&'s Name> {
+    let mut names: Vec<&Name> = forwards.into_iter().map(|forward| &forward.name).collect();
+    // The two protocols of a forward stand side by side.
+    names.dedup();
+    names
+}
+
+impl Fault<'_> {
+    /// The text of a warning, with the fix on a line of its own.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Fault::NoInterface {
+                name,
+                there,
+                forwards,
+            } => {
+                let there = few(there, MOST_NAMED);
+                let dead = match forwards.as_slice() {
+                    [] => String::new(),
+                    some => format!(", so no packet comes through {}", quoted(some)),
+                };
+                format!(
+                    "this machine has no interface {name}{dead}; it has {there}\n\
+                     hint: correct `interface` in the spec"
+                )
+            }
+            Fault::ForeignListen {
+                addresses,
+                forwards,
+            } => format!(
+                "{}: packets come to {} only if the network sends them here, as with Azure's \
+                 floating IP\n\
+                 hint: correct `listen` in the spec, or sudo ip address add {} dev INTERFACE",
+                not_own(addresses),
+                quoted(forwards),
+                first(addresses)
+            ),
+            Fault::ForeignSnat {
+                addresses,
+                forwards,
+            } => format!(
+                "{}: answers to {} come back only if the network sends them here\n\
+                 hint: correct `snat` in the spec, or sudo ip address add {} dev INTERFACE",
+                not_own(addresses),
+                quoted(forwards),
+                first(addresses)
+            ),
+            Fault::OwnTarget { targets, forwards } => format!(
+                "the target of {} is this machine itself, which forwards nothing to itself: {}\n\
+                 hint: correct `target` in the spec",
+                quoted(forwards),
+                few(targets, MOST_NAMED)
+            ),
+            Fault::OtherEgress {
+                targets,
+                leaves_by,
+                egress,
+                forwards,
+            } => format!(
+                "packets to {} leave by {leaves_by}, while the egress in the spec is {egress}: the \
+                 rules of {} do not match them\n\
+                 hint: correct `egress` in the spec, or the route: ip route get {}",
+                few(targets, MOST_NAMED),
+                quoted(forwards),
+                first(targets)
+            ),
+            Fault::NoRoute {
+                targets,
+                reason,
+                forwards,
+            } => format!(
+                "there is no route to {}, the target of {}: {reason}\n\
+                 hint: sudo ip route add {} via ROUTER",
+                few(targets, MOST_NAMED),
+                quoted(forwards),
+                first(targets)
+            ),
+            Fault::NotAsked { targets } => format!(
+                "the routes to {targets} more targets were not looked at\n\
+                 hint: nvactl doctor --forward NAME"
+            ),
+        }
+    }
+}
+
+fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
+    let listed = few(addresses, MOST_NAMED);
+    match addresses.len() {
+        1 => format!("{listed} is no address of this machine"),
+        _ => format!("{listed} are no addresses of this machine"),
+    }
+}
+
+fn first(addresses: &BTreeSet<IpAddr>) -> String {
+    addresses.first().map_or(String::new(), ToString::to_string)
+}
+
+fn quoted(names: &[&Name]) -> String {
+    few(names.iter().map(|name| format!("`{name}`")), MOST_NAMED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Link;
+    use crate::spec;
+
+    fn set(firewall: &str, forwards: &str) -> ForwardSet {
+        let text = format!("firewall: {{{firewall}}}\nforwards: [{forwards}]");
+        spec::read(text.as_bytes()).expect("it is sound")
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// eth0 has clients, eth1 the targets; 203.0.113.0/24 is routed here.
+    fn facts<'s>(set: &'s ForwardSet, client: Option<&str>, own: Result<&str, &str>) -> Facts<'s> {
+        let link = |name: &str, addresses: &[&str]| Link {
+            name: name.to_owned(),
+            up: true,
+            addresses: addresses.iter().map(|text| address(text)).collect(),
+        };
+        let links = Links(vec![
+            link("lo", &["127.0.0.1"]),
+            link("eth0", &["10.3.0.4"]),
+            link("eth1", &["10.4.0.4", "10.4.0.5"]),
+        ]);
+        let Questions { packets, left_out } = questions(set, &links);
+        let by = |interface: &str| Route {
+            interface: interface.to_owned(),
+            gateway: None,
+            neighbour: None,
+        };
+        let answer = |packet: &Packet<'_>| match packet {
+            Packet { to, .. } if to.to_string().starts_with("203.0.113.") => Ok(by(LOOPBACK)),
+            Packet { came: Some(_), .. } => client.map(by).ok_or("Invalid argument".to_owned()),
+            Packet { to, .. } if links.owner(*to).is_some() => Ok(by(LOOPBACK)),
+            _ => own.map(by).map_err(ToOwned::to_owned),
+        };
+        let routes = packets
+            .iter()
+            .map(|packet| (*packet, answer(packet)))
+            .collect();
+        Facts {
+            links,
+            routes,
+            left_out,
+        }
+    }
+
+    const TWO: &str = "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4";
+    const WEB: &str = "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}";
+
+    /// The first lines of the warnings.
+    fn told(
+        firewall: &str,
+        forwards: &str,
+        client: Option<&str>,
+        own: Result<&str, &str>,
+    ) -> Vec<String> {
+        let set = set(firewall, forwards);
+        let facts = facts(&set, client, own);
+        let faults = faults(&set, &facts, &[]);
+        let first = |fault: &Fault<'_>| fault.told().lines().next().map(ToOwned::to_owned);
+        faults.iter().filter_map(first).collect()
+    }
+
+    #[test]
+    fn a_machine_that_has_everything_is_not_warned_of() {
+        for (firewall, forwards) in [
+            (TWO, WEB),
+            (
+                TWO,
+                "{name: web, listen: 10.3.0.4:49182, target: {pod: 10.224.0.118:80}}",
+            ),
+            // An address of another interface, and one that a route makes the machine's.
+            (
+                TWO,
+                "{name: web, listen: 10.4.0.5:49182, target: {pod: 10.224.0.118:80}}",
+            ),
+            (
+                TWO,
+                "{name: web, listen: 203.0.113.9:49182, target: {pod: 10.224.0.118:80}}",
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4",
+                WEB,
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4-10.4.0.5",
+                WEB,
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth1}, snat: masquerade",
+                WEB,
+            ),
+            (
+                TWO,
+                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}, snat: none, silence: [client-kept]}",
+            ),
+            (
+                "interface: {ingress: [eth0, eth1], egress: eth1}, snat: 10.4.0.4",
+                WEB,
+            ),
+            (
+                TWO,
+                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}, hairpin: true}",
+            ),
+            (TWO, ""),
+        ] {
+            let none: [&str; 0] = [];
+            assert_eq!(
+                told(firewall, forwards, Some("eth1"), Ok("eth1")),
+                none,
+                "{firewall} {forwards}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_forwards_lack_is_named_with_them() {
+        for (firewall, forwards, warning) in [
+            (
+                "interface: {ingress: eth9, egress: eth1}, snat: 10.4.0.4",
+                WEB,
+                "this machine has no interface eth9, so no packet comes through `web`; it has lo, eth0, eth1",
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth9}, snat: 10.4.0.4",
+                "",
+                "this machine has no interface eth9; it has lo, eth0, eth1",
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.9",
+                WEB,
+                "10.4.0.9 is no address of this machine: answers to `web` come back only if the network sends them here",
+            ),
+            (
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4-10.4.0.7",
+                WEB,
+                "10.4.0.7 is no address of this machine: answers to `web` come back only if the network sends them here",
+            ),
+            (
+                TWO,
+                "{name: web, listen: 192.0.2.77:443, protocol: [tcp, udp], target: {pod: 10.224.0.118:80}}",
+                "192.0.2.77 is no address of this machine: packets come to `web` only if the network sends them here, as with Azure's floating IP",
+            ),
+            (
+                TWO,
+                "{name: web, listen: 49182, target: {pod: 10.3.0.4:80}}",
+                "the target of `web` is this machine itself, which forwards nothing to itself: 10.3.0.4",
+            ),
+        ] {
+            assert_eq!(told(firewall, forwards, None, Ok("eth1")), [warning]);
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_answer_for_clients_decides_where_there_is_one() {
+        let elsewhere = "packets to 10.224.0.118 leave by eth0, while the egress in the spec is eth1: the rules of `web` do not match them";
+        let nowhere =
+            "there is no route to 10.224.0.118, the target of `web`: Network is unreachable";
+        let unreachable = Err("Network is unreachable");
+        for (client, own, warning) in [
+            (Some("eth0"), Ok("eth1"), Some(elsewhere)),
+            // Policy routing asks for the interface by which a packet came.
+            (Some("eth1"), Ok("eth0"), None),
+            (Some("eth1"), unreachable, None),
+            // Without ip_forward the kernel has no answer.
+            (None, Ok("eth0"), Some(elsewhere)),
+            (None, Ok("eth1"), None),
+            (None, unreachable, Some(nowhere)),
+        ] {
+            let said = told(TWO, WEB, client, own);
+            assert_eq!(said, Vec::from_iter(warning), "{client:?} {own:?}");
+        }
+    }
+
+    /// Azure's fabric delivers addresses that no interface has.
+    #[test]
+    fn an_address_that_packets_have_come_to_is_routed_here() {
+        let set = set(
+            "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.9",
+            "{name: web, listen: 192.0.2.77:443, target: {pod: 10.224.0.118:80}}",
+        );
+        let facts = facts(&set, None, Ok("eth1"));
+        let entry = "tcp 6 9 ESTABLISHED src=198.51.100.10 dst=192.0.2.77 sport=5000 dport=443 src=10.224.0.118 dst=10.4.0.9 sport=80 dport=5000";
+        let unanswered = entry.replace("src=10.224", "[UNREPLIED] src=10.224");
+        let own = entry.replace("198.51.100.10", "10.3.0.4");
+        for (lines, kinds) in [
+            (&[][..], 2),
+            (&[entry], 0),
+            (&[&unanswered], 1),
+            // The machine's own connection to a frontend says nothing of what comes here.
+            (&[&own], 1),
+        ] {
+            let flows: Vec<Flow> = lines.iter().filter_map(|line| Flow::parse(line)).collect();
+            assert_eq!(flows.len(), lines.len());
+            assert_eq!(faults(&set, &facts, &flows).len(), kinds, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn many_forwards_are_few_questions_and_few_warnings() {
+        let forwards = (1..=3000).map(|n| {
+            let (high, low) = (n / 250, n % 250 + 1);
+            format!(
+                "{{name: f{n}, listen: {}, target: {{pod: 10.9.{high}.{low}:80}}}}",
+                1000 + n
+            )
+        });
+        let forwards = forwards.collect::<Vec<_>>().join(",");
+        let set = set(TWO, &forwards);
+        let facts = facts(&set, Some("eth0"), Ok("eth0"));
+        assert_eq!(facts.routes.len(), 2 * MOST_TARGETS);
+        assert_eq!(facts.left_out, 3000 - MOST_TARGETS);
+        let faults = faults(&set, &facts, &[]);
+        let said: Vec<String> = faults.iter().map(Fault::told).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0]
+                .starts_with("packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave by eth0"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].starts_with("the routes to 2000 more targets were not looked at"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn one_target_of_many_forwards_is_asked_for_once() {
+        let forwards = (1..=50).map(|n| {
+            format!(
+                "{{name: f{n}, listen: {}, target: {{pod: 10.224.0.118:80}}}}",
+                1000 + n
+            )
+        });
+        let forwards = forwards.collect::<Vec<_>>().join(",");
+        let set = set(TWO, &forwards);
+        let links = facts(&set, None, Ok("eth1")).links;
+        assert_eq!(questions(&set, &links).packets.len(), 2);
+    }
+}

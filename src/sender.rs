@@ -1,0 +1,267 @@
+//! UDP senders that a forward's rules do not reach: the kernel remembers their connection from before
+//! the rules, and NAT is decided with a connection's first packet only.
+//!
+//! TCP needs none of this: a client of TCP begins a new connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::few::few;
+use crate::flow::Flow;
+use crate::listeners::Listeners;
+use crate::net::{Host, Protocol};
+use crate::network::{Answer, Links};
+use crate::spec::{Forward, ForwardSet};
+
+/// A connection of UDP that is sent to a forward's listener and is not translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender<'s> {
+    pub flow: &'s Flow,
+    /// The forward that takes the packets of a new connection.
+    pub forward: &'s Forward,
+}
+
+/// More answers are not asked for: each costs some microseconds. Senders beyond are told by their
+/// addresses alone.
+const MOST_ASKED: usize = 1_000;
+/// How many senders are shown one by one.
+const MOST_SHOWN: usize = 3;
+
+/// Returns the answers whose route [`senders`] needs to know.
+#[must_use]
+pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<Answer> {
+    let listeners = Listeners::new(now);
+    let asked = candidates(flows, &listeners, links).map(|sender| answer(sender.flow));
+    asked.take(MOST_ASKED).collect()
+}
+
+/// Returns the senders that go past the forwards of `now`. `routes` has the interface by which each
+/// answer leaves.
+///
+/// A conntrack entry names no interface, so addresses must tell by which one its packets come in: the
+/// destination is the listen address, or an address of an interface where the forward's clients come
+/// in; and the answer to the source leaves by such an interface.
+#[must_use]
+pub fn senders<'s>(
+    flows: &'s [Flow],
+    now: &'s ForwardSet,
+    links: &Links,
+    routes: &BTreeMap<Answer, String>,
+) -> Vec<Sender<'s>> {
+    let listeners = Listeners::new(now);
+    let comes_in = |sender: &Sender<'_>| {
+        let back = routes.get(&answer(sender.flow));
+        let mut entrances = sender.forward.entrances();
+        back.is_none_or(|back| entrances.any(|one| one.as_str() == back))
+    };
+    candidates(flows, &listeners, links)
+        .filter(comes_in)
+        .collect()
+}
+
+/// The senders as far as their addresses tell.
+fn candidates<'s>(
+    flows: &'s [Flow],
+    listeners: &Listeners<'s>,
+    links: &Links,
+) -> impl Iterator<Item = Sender<'s>> {
+    let untranslated = flows
+        .iter()
+        .filter(|flow| flow.protocol == Protocol::Udp && !flow.is_translated());
+    untranslated.filter_map(|flow| {
+        let forward = listeners.taker(flow.protocol, flow.destination, flow.destination_port)?;
+        let is_listened_on = match forward.listen.address {
+            // The listeners have found it by this address.
+            Some(_) => true,
+            None => forward
+                .entrances()
+                .any(|entrance| links.addresses(entrance).contains(&flow.destination)),
+        };
+        // Without a list of its addresses, the machine cannot be told from others.
+        let is_elsewhere = !links.0.is_empty() && links.owner(flow.source).is_none();
+        let is_one = is_listened_on && is_elsewhere && forward.sources.admits(flow.source);
+        is_one.then_some(Sender { flow, forward })
+    })
+}
+
+fn answer(flow: &Flow) -> Answer {
+    Answer {
+        from: flow.destination,
+        to: flow.source,
+    }
+}
+
+/// Describes the senders: how many there are, why they do not reach their forwards, and some of them.
+/// `None` if there are none.
+#[must_use]
+pub fn told(senders: &[Sender<'_>]) -> Option<String> {
+    let shown = senders.iter().map(|Sender { flow, forward }| {
+        let (protocol, source, port) = (flow.protocol, flow.source, flow.destination_port);
+        let destination = Host(flow.destination);
+        let name = &forward.name;
+        format!("{protocol} {source} → {destination}:{port} (`{name}`)")
+    });
+    let shown = few(shown, MOST_SHOWN);
+    match senders.len() {
+        0 => None,
+        1 => Some(format!(
+            "1 UDP sender has sent since before its forward and is not forwarded: {shown}"
+        )),
+        many => Some(format!(
+            "{many} UDP senders have sent since before their forwards and are not forwarded: {shown}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Link;
+    use crate::spec;
+
+    fn set(forwards: &str) -> ForwardSet {
+        let text = format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\nforwards: [{forwards}]"
+        );
+        spec::read(text.as_bytes()).expect("it is sound")
+    }
+
+    fn links() -> Links {
+        let link = |name: &str, addresses: &[&str]| Link {
+            name: name.to_owned(),
+            up: true,
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().expect("an address"))
+                .collect(),
+        };
+        Links(vec![
+            link("lo", &["127.0.0.1"]),
+            link("eth0", &["10.3.0.4", "10.3.0.5"]),
+            link("eth1", &["10.4.0.4"]),
+        ])
+    }
+
+    const DNS: &str = "{name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}";
+
+    fn found(forwards: &str, line: &str, routes: &BTreeMap<Answer, String>) -> usize {
+        let flows = [Flow::parse(line).expect("it is a flow")];
+        senders(&flows, &set(forwards), &links(), routes).len()
+    }
+
+    fn untranslated(from: &str, to: &str, port: u16) -> String {
+        format!(
+            "udp 17 29 src={from} dst={to} sport=5000 dport={port} [UNREPLIED] src={to} dst={from} sport={port} dport=5000"
+        )
+    }
+
+    #[test]
+    fn a_sender_from_before_the_forward_is_found_by_its_addresses() {
+        let none = BTreeMap::new();
+        let client = "198.51.100.10";
+        for (line, is_one) in [
+            (untranslated(client, "10.3.0.4", 53), true),
+            (untranslated(client, "10.3.0.5", 53), true),
+            (untranslated(client, "10.3.0.4", 54), false),
+            // A local service has answered, and goes on to get the packets.
+            (
+                untranslated(client, "10.3.0.4", 53).replace("[UNREPLIED] ", ""),
+                true,
+            ),
+            (
+                untranslated(client, "10.3.0.4", 53).replace("udp 17 29", "tcp 6 29 SYN_SENT"),
+                false,
+            ),
+            // The machine itself, and what it asks of others.
+            (untranslated("10.3.0.4", "10.3.0.4", 53), false),
+            (untranslated("127.0.0.1", "127.0.0.1", 53), false),
+            (untranslated("10.3.0.4", "8.8.8.8", 53), false),
+            // Another interface's address, and what only passes.
+            (untranslated(client, "10.4.0.4", 53), false),
+            (untranslated(client, "10.9.0.9", 53), false),
+            // Forwarded already, or translated by another.
+            (
+                format!(
+                    "udp 17 29 src={client} dst=10.3.0.4 sport=5 dport=53 src=10.224.0.118 dst=10.4.0.4 sport=5353 dport=5"
+                ),
+                false,
+            ),
+            (
+                format!(
+                    "udp 17 29 src={client} dst=10.3.0.4 sport=5 dport=53 src=10.3.0.4 dst={client} sport=5300 dport=5"
+                ),
+                false,
+            ),
+        ] {
+            assert_eq!(found(DNS, &line, &none), usize::from(is_one), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_listen_address_the_lists_and_a_hairpin_decide_whom_a_forward_takes() {
+        let none = BTreeMap::new();
+        let client = "198.51.100.10";
+        let one = DNS.replace("listen: 53", "listen: 10.3.0.4:53");
+        // Azure's floating IP is no address of the machine.
+        let floating = DNS.replace("listen: 53", "listen: 203.0.113.10:53");
+        let denied = DNS.replace("}}", "}, deny_from: [198.51.100.0/24]}");
+        let hairpin = DNS.replace("}}", "}, hairpin: true}");
+        for (forwards, to, is_one) in [
+            (&one, "10.3.0.4", true),
+            (&one, "10.3.0.5", false),
+            (&floating, "203.0.113.10", true),
+            (&denied, "10.3.0.4", false),
+            (&hairpin, "10.4.0.4", true),
+        ] {
+            let line = untranslated(client, to, 53);
+            assert_eq!(
+                found(forwards, &line, &none),
+                usize::from(is_one),
+                "{forwards} {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sender_whose_answers_leave_by_another_interface_came_in_by_that() {
+        let flow = untranslated("10.224.0.99", "10.3.0.4", 53);
+        let asked = Answer {
+            from: "10.3.0.4".parse().expect("an address"),
+            to: "10.224.0.99".parse().expect("an address"),
+        };
+        let flows = [Flow::parse(&flow).expect("it is a flow")];
+        let set = set(DNS);
+        assert_eq!(questions(&flows, &set, &links()), BTreeSet::from([asked]));
+        for (back, is_one) in [("eth0", true), ("eth1", false)] {
+            let routes = BTreeMap::from([(asked, back.to_owned())]);
+            assert_eq!(found(DNS, &flow, &routes), usize::from(is_one), "{back}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_named_where_the_machine_s_addresses_are_not_known() {
+        let one = DNS.replace("listen: 53", "listen: 10.3.0.4:53");
+        let flows = [Flow::parse(&untranslated("10.3.0.4", "10.3.0.4", 53)).expect("it is a flow")];
+        let set = set(&one);
+        assert!(senders(&flows, &set, &Links::default(), &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn some_senders_are_shown_with_their_forwards() {
+        let lines: Vec<Flow> = (1..=5)
+            .map(|n| untranslated(&format!("198.51.100.{n}"), "10.3.0.4", 53))
+            .map(|line| Flow::parse(&line).expect("it is a flow"))
+            .collect();
+        let set = set(DNS);
+        let found = senders(&lines, &set, &links(), &BTreeMap::new());
+        assert_eq!(told(&found[..0]), None);
+        assert_eq!(
+            told(&found[..1]).as_deref(),
+            Some(
+                "1 UDP sender has sent since before its forward and is not forwarded: udp 198.51.100.1 → 10.3.0.4:53 (`dns`)"
+            )
+        );
+        let all = told(&found).expect("there are some");
+        assert!(all.starts_with("5 UDP senders have sent"), "{all}");
+        assert!(all.ends_with("10.3.0.4:53 (`dns`) and 2 more"), "{all}");
+    }
+}
