@@ -191,6 +191,7 @@ on_both_backends! {
     shortage::without_processes_a_change_is_made_whole_or_not_at_all,
     shortage::without_file_descriptors_a_change_is_made_whole_or_not_at_all,
     shortage::the_watchdog_needs_no_thread,
+    shortage::without_a_thread_each_port_is_probed,
     blackhole::a_session_that_went_dark_is_undone,
     faults::whoever_holds_the_xtables_lock_is_waited_for_and_told,
     faults::no_packet_is_lost_or_let_through_while_rules_change,
