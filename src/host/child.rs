@@ -408,7 +408,9 @@ mod tests {
     /// One that a program leaves in the background keeps its outputs.
     #[test]
     fn a_grandchild_is_not_waited_for() {
+        let begin = Instant::now();
         let output = shell("sleep 60 & echo $!", b"", LIMIT).expect("it ends");
+        assert!(begin.elapsed() < LIMIT);
         let left = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         run("kill", &[&left], b"", LIMIT).expect("it can be ended");
     }

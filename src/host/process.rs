@@ -150,8 +150,12 @@ mod tests {
         ] {
             let (mut child, process) = start(script);
             process.end();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while process.is_alive() {
+                assert!(Instant::now() < deadline, "{script}");
+                thread::sleep(Duration::from_millis(1));
+            }
             child.wait().expect("it has ended");
-            assert!(!process.is_alive());
         }
     }
 

@@ -221,6 +221,7 @@ on_both_backends! {
     shortage::without_processes_a_change_is_made_whole_or_not_at_all,
     shortage::without_file_descriptors_a_change_is_made_whole_or_not_at_all,
     shortage::the_watchdog_needs_no_thread,
+    shortage::without_a_thread_each_port_is_probed,
     blackhole::a_session_that_went_dark_is_undone,
     ssh::only_a_new_connection_confirms,
     ssh::a_shared_connection_is_not_a_new_one,

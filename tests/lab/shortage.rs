@@ -158,3 +158,16 @@ pub fn the_watchdog_needs_no_thread(backend: Backend) {
         crate::confirm::watchdogs(&host).is_empty()
     });
 }
+
+/// Nothing answers here; each is tried all the same.
+pub fn without_a_thread_each_port_is_probed(backend: Backend) {
+    let Some(tasks) = Tasks::new() else { return };
+    let host = firewall(backend);
+    states(&host);
+    tasks.limit("1");
+    let args = ["probe", "/run/spec.yaml", "--timeout", "0.1"];
+    let said = tasks.nvactl(&host, &args);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("13 ports tried"), "{said:?}");
+    assert!(!said.stderr.contains("not tried"), "{said:?}");
+}
