@@ -180,15 +180,14 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
     }
     for interface in set.interfaces() {
         match sysctl::forwards_from(interface) {
-            Some(true) => {}
+            // [`reach`] says that there is none.
+            Some(true) | None => {}
             Some(false) => remarks.warn(format_args!(
                 "packets that come in by {interface} are not forwarded; \
                  to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
                 // sysctl(8) takes a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
             )),
-            // [`reach`] says that there is none.
-            None => {}
         }
     }
     Ok(())

@@ -266,7 +266,7 @@ pub fn only_the_connections_of_who_is_denied_are_ended(backend: Backend) {
     assert_eq!(answer(&admitted), "pod 10.3.0.4");
 }
 
-/// TIME_WAIT stays for two minutes after a connection is over.
+/// `TIME_WAIT` stays for two minutes after a connection is over.
 pub fn a_finished_connection_is_not_stale(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
