@@ -43,7 +43,7 @@ impl FolderError {
     pub fn hint(&self) -> Option<String> {
         let word = |path: &Path| shell_word(&path.to_string_lossy());
         match self {
-            FolderError::Owned { path, .. } => Some(format!("sudo chown root: {}", word(path))),
+            FolderError::Owned { path, .. } => Some(format!("sudo chown -h root: {}", word(path))),
             FolderError::Writable { path, .. } => Some(format!("sudo chmod go-w {}", word(path))),
             _ => None,
         }
@@ -53,8 +53,9 @@ impl FolderError {
 /// Makes a folder with mode 0700 where there is none, with those above it.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be made, or somebody else than root has put a link on the path to it.
 pub fn make(path: &Path) -> Result<(), FolderError> {
+    links_are_trusted(path)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| FolderError::Make {
         path: path.to_owned(),
@@ -62,10 +63,46 @@ pub fn make(path: &Path) -> Result<(), FolderError> {
     })
 }
 
+/// As many links as the kernel follows on one path (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// Refuses a path on which somebody else than root, or the owner of `/`, has put a link: they chose where
+/// it leads.
+fn links_are_trusted(path: &Path) -> Result<(), FolderError> {
+    let unreadable = |source| FolderError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let top = fs::metadata("/").map_err(unreadable)?.uid();
+    let mut left = std::path::absolute(path).map_err(unreadable)?;
+    for _ in 0..MOST_LINKS {
+        let ancestors: Vec<PathBuf> = left.ancestors().map(Path::to_owned).collect();
+        let link = ancestors.iter().rev().find_map(|at| {
+            let metadata = fs::symlink_metadata(at).ok()?;
+            metadata.is_symlink().then_some((at, metadata.uid()))
+        });
+        let Some((at, owner)) = link else {
+            return Ok(());
+        };
+        if owner != 0 && owner != top {
+            return Err(FolderError::Owned {
+                folder: path.to_owned(),
+                path: at.clone(),
+                owner,
+            });
+        }
+        let target = fs::read_link(at).map_err(unreadable)?;
+        let target = at.parent().unwrap_or(Path::new("/")).join(target);
+        let rest = left.strip_prefix(at).unwrap_or(Path::new(""));
+        left = target.join(rest);
+    }
+    Ok(())
+}
+
 /// Returns a folder's path without links, if nobody but root could change what stands in it: it and
-/// the folders above it belong to root, or to the owner of `/`, and nobody else may write them. A
-/// folder above it may be one like `/tmp`, where nobody can rename what is root's (inode(7), the
-/// sticky bit).
+/// the folders above it belong to root, or to the owner of `/`, and nobody else may write them or has
+/// put a link on the path. A folder above it may be one like `/tmp`, where nobody can rename what is
+/// root's (inode(7), the sticky bit).
 ///
 /// # Errors
 /// When somebody could, or it cannot be reached.
@@ -74,6 +111,7 @@ pub fn trusted(path: &Path) -> Result<PathBuf, FolderError> {
         path: path.to_owned(),
         source,
     };
+    links_are_trusted(path)?;
     let folder = fs::canonicalize(path).map_err(unreadable)?;
     // In a user namespace root of the machine has no name: who owns `/` is trusted all the same.
     let top = fs::metadata("/").map_err(unreadable)?.uid();

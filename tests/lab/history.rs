@@ -118,15 +118,9 @@ pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
     as_user("bob", &on("49183"));
     as_user("carol", &on("49183").replace("games", "play"));
     let listed = nvactl(&host, &["history"], "").stdout;
-    // An entry may take several lines; the next one begins with another user.
     let of = |user: &str| {
-        let begin = listed.find(user);
-        let begin = begin.unwrap_or_else(|| panic!("{user} is not named: {listed}"));
-        let users = ["alice", "bob", "carol"].into_iter();
-        let ends = users.filter_map(|other| listed[begin + 1..].find(other));
-        let end = ends.min().map_or(listed.len(), |end| begin + 1 + end);
-        let line = listed[..begin].rfind('\n').map_or(0, |end| end + 1);
-        listed[line..end].to_owned()
+        let line = listed.lines().find(|line| line.contains(user));
+        line.unwrap_or_else(|| panic!("{user} is not named: {listed}"))
     };
     let alice = of("alice");
     for forward in ["web", "dns.v2", "games"] {
