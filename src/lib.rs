@@ -15,8 +15,8 @@
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
 //! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
 //! forward's way, [`flow`] and [`listeners`] the connections that are alive, [`counters`], [`status`],
-//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`host`] the edge,
-//! [`commands`] and [`cli`] the program.
+//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`printable`] text of others fit for
+//! a terminal, [`host`] the edge, [`commands`] and [`cli`] the program.
 //!
 //! # What does not occur
 //!
@@ -49,6 +49,7 @@ pub mod packet;
 pub mod parse;
 pub mod per_family;
 pub mod plan;
+pub mod printable;
 pub mod probe;
 pub mod rival;
 pub mod rule;

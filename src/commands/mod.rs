@@ -13,6 +13,7 @@ mod explain;
 mod history;
 mod layout;
 mod look;
+mod markdown;
 mod marks;
 mod persist;
 mod probe;
@@ -75,7 +76,7 @@ const UNCERTAIN: u8 = 3;
 
 /// Prints an error with its hint, and gives the exit code it deserves.
 pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
-    console.tell(format_args!("error: {error:#}\n"));
+    console.error(format_args!("{error:#}"));
     if let Some(hint) = hint(error) {
         console.tell(format_args!("hint: {hint}\n"));
     }
@@ -332,7 +333,7 @@ fn told(source: &Source, reading: Reading, console: &mut Console) -> Result<Forw
 fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Console) {
     // Escapes are for the stream to keep or strip.
     let renderer = page::renderer(true);
-    console.tell(page::pages(places, problems, &renderer));
+    console.tell_pages(&page::pages(places, problems, &renderer));
 }
 
 /// The families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may be

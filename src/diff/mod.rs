@@ -17,6 +17,7 @@ pub use script::refill;
 
 use crate::line::Line;
 use crate::plan::jumps_from;
+use crate::printable;
 use crate::rule::Rule;
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
 
@@ -296,7 +297,7 @@ impl Changes<'_> {
                     Sign::Added => '+',
                     Sign::Removed => '-',
                 };
-                let _ = writeln!(out, "{sign} {line}");
+                let _ = writeln!(out, "{sign} {}", printable::line(line));
             }
         }
         out
