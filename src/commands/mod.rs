@@ -34,6 +34,7 @@ use crate::backend::Backend;
 use crate::cli::{Cli, Command};
 use crate::compare;
 use crate::host::conntrack::ConntrackError;
+use crate::host::file::FileError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::state::State;
@@ -114,6 +115,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .and_then(ConntrackError::hint)
             })
             .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
+            .or_else(|| cause.downcast_ref::<FileError>().and_then(FileError::hint))
             .or_else(|| {
                 cause
                     .downcast_ref::<TransactionError>()

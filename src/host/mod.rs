@@ -9,6 +9,7 @@ pub mod lock;
 pub mod network;
 pub mod pending;
 pub mod persistence;
+mod place;
 pub mod probe;
 pub mod process;
 pub mod progress;

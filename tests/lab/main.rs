@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod entrances;
 mod faults;
+mod files;
 mod flows;
 #[path = "../generate/mod.rs"]
 #[expect(dead_code, reason = "of its strategies the lab takes one")]
