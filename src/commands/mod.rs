@@ -40,6 +40,7 @@ use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::state::State;
 use crate::host::state::StateError;
 use crate::host::survey::SurveyError;
+use crate::host::sysctl::SysctlError;
 use crate::host::transaction::TransactionError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
@@ -81,10 +82,12 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
     if let Some(hint) = hint(error) {
         console.tell(format_args!("hint: {hint}\n"));
     }
-    match error.downcast_ref::<TransactionError>() {
-        Some(TransactionError::Uncertain { .. }) => UNCERTAIN,
-        _ => ERROR,
-    }
+    let uncertain = matches!(
+        error.downcast_ref(),
+        Some(TransactionError::Uncertain { .. })
+    );
+    let part = matches!(error.downcast_ref(), Some(SysctlError::Part { .. }));
+    if uncertain || part { UNCERTAIN } else { ERROR }
 }
 
 /// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
@@ -116,6 +119,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             })
             .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
             .or_else(|| cause.downcast_ref::<FileError>().and_then(FileError::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<SysctlError>()
+                    .and_then(SysctlError::hint)
+            })
             .or_else(|| {
                 cause
                     .downcast_ref::<TransactionError>()

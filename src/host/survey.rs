@@ -1,6 +1,5 @@
 //! What else filters on this machine: the other backend, native nft chains, ufw, firewalld.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use thiserror::Error;
 
 use super::child::{self, ChildError};
 use super::iptables::{Iptables, IptablesError, nft_family};
+use super::sysctl::ufw_is_on;
 use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::native::{Hook, NativeChain, rule_drops, rule_marks};
@@ -240,8 +240,7 @@ fn nft(words: &[&str]) -> Option<Vec<Value>> {
 #[must_use]
 pub fn managers() -> Vec<String> {
     let mut found = Vec::new();
-    let ufw = fs::read_to_string("/etc/ufw/ufw.conf").unwrap_or_default();
-    if ufw.lines().any(|line| line.trim() == "ENABLED=yes") {
+    if ufw_is_on() {
         found.push("ufw manages this machine: it sets the FORWARD policy when it starts, from DEFAULT_FORWARD_POLICY in /etc/default/ufw".to_owned());
     }
     if Path::new("/run/firewalld").exists() {
