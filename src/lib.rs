@@ -18,8 +18,8 @@
 //! interfaces, addresses and routes that a forward needs, [`flow`] and [`listeners`] the connections
 //! that are alive, [`sender`] those that began before a forward's rules, [`deletion`] how such are
 //! ended, [`few`] how many things are listed, [`counters`], [`status`],
-//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`host`] the edge,
-//! [`commands`] and [`cli`] the program.
+//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`printable`] text of others fit
+//! for a terminal, [`host`] the edge, [`ops`] what changes the machine, [`commands`] and [`cli`] the program.
 //!
 //! # What does not occur
 //!
@@ -57,6 +57,7 @@ pub mod packet;
 pub mod parse;
 pub mod per_family;
 pub mod plan;
+pub mod printable;
 pub mod probe;
 pub mod reach;
 pub mod rival;

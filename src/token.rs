@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use crate::printable::is_hidden;
+
 /// One word, spelled as iptables-save spells it, quotes and backslashes included.
 ///
 /// The spelling is kept because it carries meaning that the bare text has lost: the string match
@@ -69,12 +71,27 @@ pub fn value(spelled: &str) -> Cow<'_, str> {
     Cow::Owned(value)
 }
 
-/// A word as a POSIX shell must be given it, so that a copied command does what it says.
+/// A word as a POSIX shell must be given it, so that a copied command does what it says. Characters
+/// that a terminal must not get are written as bytes between `$'` and `'` (POSIX.1-2024, 2.2.4).
 #[must_use]
 pub fn shell_word(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,=+@%".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()
+    } else if word.contains(is_hidden) {
+        let mut quoted = String::from("$'");
+        for c in word.chars() {
+            match c {
+                '\\' | '\'' => quoted.extend(['\\', c]),
+                c if is_hidden(c) => {
+                    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                        let _ = write!(quoted, "\\x{byte:02x}");
+                    }
+                }
+                c => quoted.push(c),
+            }
+        }
+        quoted + "'"
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
@@ -232,5 +249,27 @@ mod tests {
         assert_eq!(shell_word("$(reboot)"), "'$(reboot)'");
         assert_eq!(shell_word("it's"), r"'it'\''s'");
         assert_eq!(shell_word("10.0.0.1/32"), "10.0.0.1/32");
+    }
+
+    #[test]
+    fn a_word_for_the_shell_holds_no_escape_sequence_and_still_means_the_same() {
+        for word in [
+            "a\u{1b}[2Jb",
+            "two\nlines",
+            "it's \\ \u{9b} $(reboot)",
+            "\u{202e}txt.exe",
+            "\u{1b}1",
+        ] {
+            let quoted = shell_word(word);
+            assert!(!quoted.contains(is_hidden), "{quoted}");
+            let printed = std::process::Command::new("bash")
+                .args(["-c", &format!("printf %s {quoted}")])
+                .output();
+            assert_eq!(
+                printed.expect("bash starts").stdout,
+                word.as_bytes(),
+                "{quoted}"
+            );
+        }
     }
 }

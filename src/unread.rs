@@ -1,8 +1,7 @@
 //! Rules that cannot be read, or not written again: somebody has given a name or a comment that
 //! iptables-save prints and iptables-restore does not take. They keep their places; nvactl names them.
 
-use std::borrow::Cow;
-
+use crate::printable;
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 
@@ -53,7 +52,7 @@ impl UnreadRule<'_> {
         } else {
             "it stays as it is"
         };
-        let text = one_line(text);
+        let text = printable::line(text);
         format!(
             "{program} {table}: rule {place} of {chain} cannot be read, {becomes}: `{text}`; \
              to look: sudo {program} -t {table} -S {chain} {place}"
@@ -68,14 +67,4 @@ pub fn unloadable(ruleset: &Ruleset) -> Option<(&ChainName, &Rule)> {
         let rule = chain.rules.iter().find(|rule| !rule.is_loadable())?;
         Some((name, rule))
     })
-}
-
-/// Shows line breaks as `\n`, for a report that has a line for each rule.
-#[must_use]
-pub fn one_line(text: &str) -> Cow<'_, str> {
-    if text.contains('\n') {
-        Cow::Owned(text.replace('\n', "\\n"))
-    } else {
-        Cow::Borrowed(text)
-    }
 }

@@ -51,7 +51,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match args.format {
         ApplyFormat::Json => {
             let json = Json::new(&source.name, &report, args.dry_run);
-            console.say(serde_json::to_string_pretty(&json)?);
+            console.say_json(&json)?;
             return Ok(exit);
         }
         ApplyFormat::Text => {}

@@ -37,7 +37,7 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
                 sound: errors == 0,
                 problems: annotations().collect(),
             };
-            console.say(serde_json::to_string_pretty(&report)?);
+            console.say_json(&report)?;
         }
         CheckFormat::Github => {
             for annotation in annotations() {

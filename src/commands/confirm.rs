@@ -122,7 +122,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
             console.say("its time is up, and nobody says that it is undone: see `nvactl status`");
             return Ok(Exit::Uncertain);
         }
-        console.tell(format_args!("\rkeep it? [y/N] {:>4} s ", pending.left()));
+        console.ask_again(format_args!("keep it? [y/N] {:>4} s ", pending.left()));
         match answers.next_within(Duration::from_secs(1)) {
             Some(answer) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => {
                 return Ok(say(keep(state, false, LOCK_WAIT_SECS)?, console));

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 
+use super::markdown::{code, fenced};
 use super::{
     Console, Exit, Host, READ_WAIT, Refusal, load_spec, prefix, show_problems, warn_of_unread_v6,
 };
@@ -23,11 +24,11 @@ use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::parse;
 use crate::per_family::{Families, PerFamily, planned};
+use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::places::{Places, text_of};
 use crate::spec::{self, ForwardSet, Reading};
 use crate::unplan::unplan;
-use crate::unread::one_line;
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -59,7 +60,7 @@ pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             if let Some(rules) = rules {
                 value["rules"] = rules.into();
             }
-            console.say(serde_json::to_string_pretty(&value)?);
+            console.say_json(&value)?;
         }
         DiffFormat::Markdown => {
             console.print(&markdown(
@@ -94,7 +95,7 @@ fn compared(
         Against::Live => return live(args, set, on, console),
         Against::File(path) => path,
     };
-    let against = spec_source::printable(path);
+    let against = printable::path(path);
     let (have, comparison) = match read_file(path, &against, console)? {
         Content::Rules(rules) => {
             // Rules themselves do not say whose they are, unless they forward something.
@@ -307,6 +308,7 @@ fn operations(have: &[&str], want: &[&str]) -> Vec<DiffOp> {
 pub(super) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     let mut line = |sign, name: &str, words: &str| {
+        let name = printable::line(name).to_string();
         let _ = writeln!(out, "{sign} {name:<16} {words}");
     };
     for change in &comparison.firewall {
@@ -350,7 +352,7 @@ fn drifted(drift: &Drift) -> String {
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);
-    let line = one_line(&drift.line);
+    let line = printable::line(&drift.line);
     format!("{what}, {prefix}{}: {line}", drift.table)
 }
 
@@ -390,33 +392,11 @@ fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&s
         row("🔧", "-", "the same rules in another order");
     }
     if let Some(rules) = rules {
-        // A fence is ended only by one as long: no line of a rule can be that.
-        let fence = "`".repeat(3.max(longest_run(rules, '`') + 1));
+        let rules = fenced("diff", rules);
         let _ = write!(
             out,
-            "\n<details><summary>Rules</summary>\n\n{fence}diff\n{rules}{fence}\n\n</details>\n"
+            "\n<details><summary>Rules</summary>\n\n{rules}\n</details>\n"
         );
     }
     out
-}
-
-/// Text that somebody else may have written, as code in a table's cell: nothing in it can end the
-/// cell, begin a tag or call a person.
-fn code(text: &str) -> String {
-    let mut out = String::from("<code>");
-    for c in text.chars() {
-        match c {
-            '&' | '<' | '>' | '|' | '`' | '\\' | '*' | '_' | '[' | ']' | '@' | '~' => {
-                let _ = write!(out, "&#{};", u32::from(c));
-            }
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out + "</code>"
-}
-
-fn longest_run(text: &str, of: char) -> usize {
-    let runs = text.split(|c| c != of).map(|run| run.chars().count());
-    runs.max().unwrap_or(0)
 }

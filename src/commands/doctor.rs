@@ -21,6 +21,7 @@ use crate::network::{Links, somebody};
 use crate::ops::confirm::told_of;
 use crate::ops::flows::once_led;
 use crate::ops::state::State;
+use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
 use crate::sender;
@@ -71,7 +72,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => console.print(&text(&report.checks, asked)),
-        DoctorFormat::Json => console.say(serde_json::to_string_pretty(&report)?),
+        DoctorFormat::Json => console.say_json(&report)?,
     }
     let failed = report
         .checks
@@ -270,7 +271,7 @@ fn text(checks: &[Check], asked: usize) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} mend: {fix}", "");
+                let _ = writeln!(out, "{:<28} mend: {}", "", printable::line(fix));
             }
         }
         if rest.len() > MOST_SHOWN {
@@ -310,7 +311,7 @@ fn line(out: &mut String, check: &Check, words: &str) {
 
 fn said(check: &Check) -> String {
     match &check.forward {
-        Some(forward) => format!("{forward}: {}", check.reason),
-        None => check.reason.clone(),
+        Some(forward) => format!("{forward}: {}", printable::line(&check.reason)),
+        None => printable::line(&check.reason).to_string(),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
+use super::markdown::{fenced, note, short_code};
 use super::{Console, Exit, Refusal, find_forwards, load_spec, prefix};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
@@ -85,13 +86,17 @@ fn markdown(steps: &[Shown<'_>], diagram: &str) -> String {
         let Shown { n, step, .. } = shown;
         let _ = writeln!(
             out,
-            "| {n} | `{}-t {} {}` | {} |",
-            prefix(shown.family),
-            step.table,
-            step.line,
-            step.note
+            "| {n} | {} | {} |",
+            short_code(&format!(
+                "{}-t {} {}",
+                prefix(shown.family),
+                step.table,
+                step.line
+            )),
+            note(&step.note)
         );
     }
-    let _ = write!(out, "\n```mermaid\n{diagram}```\n");
+    out.push('\n');
+    out.push_str(&fenced("mermaid", diagram));
     out
 }

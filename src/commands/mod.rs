@@ -10,6 +10,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod history;
+mod markdown;
 mod persist;
 mod probe;
 mod remove;
@@ -28,9 +29,11 @@ use thiserror::Error;
 use crate::backend::Backend;
 use crate::cli::{Cli, Command};
 use crate::host::conntrack::ConntrackError;
+use crate::host::file::FileError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::host::spec_source::{self, Source, SourceError};
 use crate::host::survey::SurveyError;
+use crate::host::sysctl::SysctlError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
 use crate::ops::history::last_spec;
@@ -78,16 +81,14 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
             failed.error.as_ref()
         })
         .or_else(|| error.downcast_ref::<ops::Error>());
-    console.tell(format_args!("error: {error:#}\n"));
+    console.error(format_args!("{error:#}"));
     let hint = operation.map_or_else(|| hint(error), ops::Error::hint);
     if let Some(hint) = hint {
         console.tell(format_args!("hint: {hint}\n"));
     }
-    if operation.is_some_and(ops::Error::is_uncertain) {
-        UNCERTAIN
-    } else {
-        ERROR
-    }
+    let uncertain = operation.is_some_and(ops::Error::is_uncertain);
+    let part = matches!(error.downcast_ref(), Some(SysctlError::Part { .. }));
+    if uncertain || part { UNCERTAIN } else { ERROR }
 }
 
 /// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
@@ -118,6 +119,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .and_then(ConntrackError::hint)
             })
             .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
+            .or_else(|| cause.downcast_ref::<FileError>().and_then(FileError::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<SysctlError>()
+                    .and_then(SysctlError::hint)
+            })
             .or_else(|| {
                 cause
                     .downcast_ref::<StateError>()
@@ -346,7 +353,7 @@ fn tell_problems(source: &Source, mut problems: Vec<Problem>, console: &mut Cons
 fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Console) {
     // Escapes are for the stream to keep or strip.
     let renderer = page::renderer(true);
-    console.tell(page::pages(places, problems, &renderer));
+    console.tell_pages(&page::pages(places, problems, &renderer));
 }
 
 /// What stands before the table of an IPv6 rule; the others are iptables' by themselves.

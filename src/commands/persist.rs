@@ -37,7 +37,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     for error in report.failed {
-        console.tell(format_args!("error: {:#}\n", anyhow::Error::from(error)));
+        console.error(format_args!("{:#}", anyhow::Error::from(error)));
     }
     console.tell("hint: what could be written is; run this again once the rest can be\n");
     Ok(Exit::Uncertain)

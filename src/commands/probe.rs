@@ -85,7 +85,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         }
         ProbeFormat::Json => {
             let list: Vec<_> = probed.iter().map(|one| object(one, args)).collect();
-            console.say(serde_json::to_string_pretty(&json!({ "probes": list }))?);
+            console.say_json(&json!({ "probes": list }))?;
         }
     }
     let untried = endpoints.len() - probed.len();

@@ -25,7 +25,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
         if rendered.is_err() {
             warn_of_emptied_output(console);
         }
-        console.print(&rendered?);
+        console.print_exact(&rendered?);
         return console
             .finish()
             .map(|()| Exit::Done)
@@ -51,10 +51,6 @@ fn warn_of_cut_output(console: &mut Console) {
 
 /// A file that holds anything but nvactl's rules is not replaced.
 fn refuse_foreign(path: &Path, new: &Ruleset) -> Result<()> {
-    // Whether it is a regular file at all is for the one who replaces it to see.
-    if !path.is_file() {
-        return Ok(());
-    }
     let Some(bytes) = file::read(path)? else {
         return Ok(());
     };

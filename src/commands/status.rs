@@ -16,12 +16,12 @@ use crate::net::Family;
 use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::per_family::PerFamily;
+use crate::printable;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
-use crate::unread::one_line;
 use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -101,8 +101,8 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     match args.format {
         StatusFormat::Text => console.print(&text(&status, &on.command("apply", &source))),
-        StatusFormat::Json => console.say(serde_json::to_string_pretty(&status)?),
-        StatusFormat::Prometheus => console.print(&status.prometheus()),
+        StatusFormat::Json => console.say_json(&status)?,
+        StatusFormat::Prometheus => console.print_exact(&status.prometheus()),
     }
     Ok(if args.check && !in_sync {
         Exit::Differs
@@ -208,7 +208,7 @@ fn text(status: &Status, apply: &str) -> String {
             "  {what}, {}{}: {}",
             prefix(drift.family),
             drift.table,
-            one_line(&drift.line)
+            printable::line(&drift.line)
         );
     }
     if !status.in_the_way.is_empty() {
@@ -239,7 +239,7 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
         "  {}{}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
         prefix(rule.family),
         rule.table,
-        one_line(&rule.line),
+        printable::line(&rule.line),
         whose.unwrap_or_default(),
         rule.does,
         names(rule.forwards.iter().map(String::as_str)),
@@ -249,12 +249,12 @@ fn in_the_way(rule: &InTheWay, apply: &str) -> String {
 fn row(row: &Row) -> Vec<String> {
     let state = match (row.state, &row.shadowed_by) {
         (State::InSync, _) => "in sync".to_owned(),
-        (State::Shadowed, Some(by)) => format!("shadowed by {by}"),
+        (State::Shadowed, Some(by)) => format!("shadowed by {}", printable::line(by)),
         (State::Surplus, _) => "not in the spec".to_owned(),
         (state, _) => state.word().to_owned(),
     };
     vec![
-        row.name.clone(),
+        printable::line(&row.name).to_string(),
         format!("{} {}", row.protocol, row.listen),
         row.target.clone(),
         state,

@@ -8,6 +8,7 @@ use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::foreign;
 use crate::host::iptables::Live;
+use crate::host::sysctl::SysctlError;
 use crate::host::{self, network, sysctl};
 use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
@@ -29,23 +30,31 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             host::require_root("sysctl enable")?;
             let state = on.state()?;
             refuse_beside_a_change(&state)?;
-            let families = meant(&args.ipv6, Some(&state));
-            warn_if_open(on, families, console);
-            if families == Families::Both && !sysctl::forwards(Family::V6)? {
-                warn_of_routers(console);
+            let families = changed(&args.ipv6, &state, console);
+            // Their routes go with the change.
+            let routers = match families {
+                Families::Both if !sysctl::forwards(Family::V6)? => network::advertised(),
+                _ => Vec::new(),
+            };
+            let lost = |name: &Interface| sysctl::accepts_routers_until_forwarding(name);
+            let lost: Vec<Interface> = routers.into_iter().filter(lost).collect();
+            let done = sysctl::change(families, true, args.persist);
+            if done.is_ok() {
+                warn_of_routers(&lost, console);
             }
-            set(families, true, args.persist, console)?;
+            if let Ok(()) | Err(SysctlError::Part { .. }) = done {
+                warn_if_open(on, families, console);
+            }
+            done?;
+            report(families, true, args.persist, console);
         }
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
             let state = on.state()?;
             refuse_beside_a_change(&state)?;
-            set(
-                meant(&args.ipv6, Some(&state)),
-                false,
-                args.persist,
-                console,
-            )?;
+            let families = changed(&args.ipv6, &state, console);
+            sysctl::change(families, false, args.persist)?;
+            report(families, false, args.persist, console);
         }
     }
     Ok(Exit::Done)
@@ -54,6 +63,21 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
 /// IPv6 where it is asked for, or nvactl has loaded rules of it here.
 fn meant(args: &Ipv6, state: Option<&State>) -> Families {
     Families::with_v6(args.ipv6 || families(None, state) == Families::Both)
+}
+
+/// The families to change. Rules of IPv6 that may be left do not keep a machine that has lost IPv6
+/// from forwarding IPv4.
+fn changed(args: &Ipv6, state: &State, console: &mut Console) -> Families {
+    let families = meant(args, Some(state));
+    if families == Families::Both && !args.ipv6 && !sysctl::has_switch(Family::V6) {
+        console.warn(format_args!(
+            "this kernel has no {}: only {} is set",
+            switch(Family::V6),
+            switch(Family::V4)
+        ));
+        return Families::with_v6(false);
+    }
+    families
 }
 
 fn status(family: Family, console: &mut Console) -> Result<()> {
@@ -93,13 +117,22 @@ fn status(family: Family, console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-fn set(families: Families, on: bool, persist: bool, console: &mut Console) -> Result<()> {
+/// Says what has been set, and what contradicts it.
+fn report(families: Families, on: bool, persist: bool, console: &mut Console) {
     for family in families.as_slice() {
-        sysctl::set(*family, on)?;
         console.say(format_args!("{} = {}", switch(*family), u8::from(on)));
     }
+    if persist {
+        console.say(format_args!("{}: written", sysctl::OWN_FILE));
+    }
     let value = u8::from(on);
-    for name in sysctl::contradicting_interfaces()? {
+    let contradicting = sysctl::contradicting_interfaces().unwrap_or_else(|error| {
+        console.warn(format_args!(
+            "whether an interface has another value is not known: {error}"
+        ));
+        Vec::new()
+    });
+    for name in contradicting {
         console.warn(format_args!(
             "net.ipv4.conf.{name}.forwarding is {}; to change it: sysctl -w net.ipv4.conf.{}.forwarding={value}",
             u8::from(!on),
@@ -107,14 +140,9 @@ fn set(families: Families, on: bool, persist: bool, console: &mut Console) -> Re
             name.replace('.', "/")
         ));
     }
-    if persist {
-        sysctl::persist(families, on)?;
-        console.say(format_args!("{}: written", sysctl::OWN_FILE));
-    }
     for family in families.as_slice() {
         warn_of_boot(*family, on, console);
     }
-    Ok(())
 }
 
 /// Says when the next boot will end in another value.
@@ -142,10 +170,8 @@ fn warn_of_boot(family: Family, on: bool, console: &mut Console) {
 /// A machine that forwards IPv6 is a router, and takes no routes from others: the kernel forgets
 /// those that it has from advertisements, the default route first of all
 /// (`addrconf_forward_change` and `rt6_purge_dflt_routers` in net/ipv6).
-fn warn_of_routers(console: &mut Console) {
-    let advertised = network::advertised();
-    let lost = |name: &&Interface| sysctl::accepts_routers_until_forwarding(name);
-    for interface in advertised.iter().filter(lost) {
+fn warn_of_routers(lost: &[Interface], console: &mut Console) {
+    for interface in lost {
         // sysctl(8) takes a dot in a name as a slash.
         let name = interface.as_str().replace('.', "/");
         console.warn(format_args!(

@@ -17,9 +17,9 @@ pub use script::refill;
 
 use crate::line::Line;
 use crate::plan::jumps_from;
+use crate::printable;
 use crate::rule::Rule;
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
-use crate::unread::one_line;
 
 /// What must change in a ruleset, table by table. Tables without a change are left out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -319,7 +319,7 @@ impl Changes<'_> {
                     Sign::Added => '+',
                     Sign::Removed => '-',
                 };
-                let _ = writeln!(out, "{sign} {}", one_line(&line.to_string()));
+                let _ = writeln!(out, "{sign} {}", printable::line(line));
             }
         }
         out

@@ -1,50 +1,125 @@
 //! Files: read whole, replaced atomically.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::ffi::OsString;
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use thiserror::Error;
+
+use super::place::{self, Astray, Place};
+use crate::printable::path as printable;
+use crate::token::shell_word;
 
 #[derive(Debug, Error)]
 pub enum FileError {
-    #[error("cannot read `{}`", .path.display())]
+    #[error("cannot read `{}`", printable(.path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot write `{}`", .path.display())]
+    #[error("cannot write `{}`", printable(.path))]
     Write { path: PathBuf, source: io::Error },
-    #[error("`{}` is larger than {} MiB", .path.display(), .most >> 20)]
+    #[error("`{}` is larger than {} MiB", printable(.path), .most >> 20)]
     TooLarge { path: PathBuf, most: usize },
-    #[error("`{}` is not a regular file, so it cannot be replaced", .path.display())]
+    #[error("`{}` is not a regular file", printable(.path))]
     NotAFile { path: PathBuf },
+    #[error(
+        "`{}` leads by a link of user {owner}, `{}`, in a folder where every user may make one: it is not followed",
+        printable(.path), printable(.link)
+    )]
+    ForeignLink {
+        path: PathBuf,
+        link: PathBuf,
+        owner: u32,
+    },
 }
 
-/// How the names of files begin that are being written.
-pub const TEMPORARY: &str = ".nvactl-";
+impl FileError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            FileError::ForeignLink { link, .. } => Some(format!(
+                "name a file in a folder of your own, or remove the link: rm {}",
+                shell_word(&link.to_string_lossy())
+            )),
+            _ => None,
+        }
+    }
+}
 
 /// The mode of files that hold rules: root writes, its group reads, as netfilter-persistent has it.
 pub const RULES_MODE: u32 = 0o640;
 
-/// The bytes of a file, or `None` where there is none.
+/// The mode of folders in /etc.
+const FOLDER_MODE: u32 = 0o755;
+
+/// How names of files begin that are not whole yet.
+pub const UNFINISHED: &str = ".nvactl-";
+
+/// More than the rules of 500,000 forwards, in bytes.
+pub const MOST_BYTES: usize = 256 << 20;
+
+/// Reads a regular file that nvactl looks at by itself; `None` if there is none. A link is followed
+/// only where the kernel would let this user follow it in a sticky folder.
 ///
 /// # Errors
-/// When it is there and cannot be read.
+/// When it cannot be read, is something else than a regular file, or is larger than [`MOST_BYTES`].
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FileError::Read {
+    read_regular(path, MOST_BYTES)
+}
+
+/// Reads a regular file as [`read`] does, unless it has more than `most` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_regular(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FileError> {
+    let failed = |source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let not_a_file = || FileError::NotAFile {
+        path: path.to_owned(),
+    };
+    let place = match found(path, failed) {
+        Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    match place.kind {
+        None => return Ok(None),
+        Some(FileType::RegularFile) => {}
+        Some(_) => return Err(not_a_file()),
+    }
+    // Should it have become a pipe or a terminal meanwhile, opening it does nothing and ends.
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&place.folder, &place.name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed(error.into())),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(not_a_file());
+    }
+    match read_at_most(File::from(file), most).map_err(failed)? {
+        (bytes, false) => Ok(Some(bytes)),
+        (_, true) => Err(FileError::TooLarge {
             path: path.to_owned(),
-            source,
+            most,
         }),
     }
 }
 
-/// The bytes of a file that must be there, unless it has more than `most`.
+/// Reads a file that the user has named, a pipe included, unless it has more than `most` bytes.
 ///
 /// # Errors
-/// When it cannot be read, or has more.
+/// When it is not there, cannot be read, or has more.
 pub fn read_limited(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
     let content = File::open(path).and_then(|file| read_at_most(file, most));
     match content {
@@ -60,7 +135,7 @@ pub fn read_limited(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
     }
 }
 
-/// At most `most` bytes of a stream, and whether there were more.
+/// Reads at most `most` bytes of a stream, and says whether there were more.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -72,54 +147,109 @@ pub fn read_at_most(stream: impl Read, most: usize) -> io::Result<(Vec<u8>, bool
     Ok((bytes, more))
 }
 
-/// Makes the folder that a file is to stand in, where there is none.
+/// Makes the folder that a file is to stand in, and those above it, where there is none: with mode
+/// 0755, whatever the umask is.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be made, or the path leads by a link that is not to be followed.
 pub fn make_folder_of(path: &Path) -> Result<(), FileError> {
-    match path.parent() {
-        Some(folder) => fs::create_dir_all(folder).map_err(|source| FileError::Write {
-            path: path.to_owned(),
-            source,
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Replaces a file, or makes it: whoever reads it sees the old bytes or the new ones, whatever
-/// happens in between. A link is followed, so that it stays one.
-///
-/// # Errors
-/// When it cannot be written, or is something else than a regular file; the old one stays.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Write {
         path: path.to_owned(),
         source,
     };
-    let place = followed(path);
-    if place.exists() && !place.is_file() {
-        return Err(FileError::NotAFile { path: place });
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            let made = place::make_folders(folder, Mode::from_raw_mode(FOLDER_MODE));
+            made.map_err(|astray| lost(path, astray, failed))
+        }
+        _ => Ok(()),
     }
-    let folder = match place.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+}
+
+/// Replaces a file, or makes it: whoever reads it sees the old bytes or the new ones, whatever
+/// happens in between. A link is followed, so that it stays one, if the kernel would let this user
+/// follow it in a sticky folder.
+///
+/// # Errors
+/// When it cannot be written, is something else than a regular file, or the path leads by a link
+/// that is not to be followed; the old one stays.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    prepare(path, bytes, mode)?.commit()
+}
+
+/// A file's new content, on disk beside the old one. Dropped without a commit it is removed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// As the caller names the file.
+    path: PathBuf,
+    folder: OwnedFd,
+    name: OsString,
+    /// `None` once it has taken the file's name.
+    unfinished: Option<OsString>,
+}
+
+/// Writes a file's new content beside the old one. A full disk, a folder that cannot be written and
+/// a path that cannot be followed show here, before anything has changed.
+///
+/// # Errors
+/// As [`replace`].
+pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, FileError> {
+    let failed = |source| FileError::Write {
+        path: path.to_owned(),
+        source,
     };
-    let mut new = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .make_in(folder, |path| {
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(path)
-        })
-        .map_err(failed)?;
-    new.write_all(bytes).map_err(failed)?;
-    let permissions = Permissions::from_mode(mode);
-    new.as_file().set_permissions(permissions).map_err(failed)?;
-    new.as_file().sync_all().map_err(failed)?;
-    new.persist(&place).map_err(|error| failed(error.error))?;
-    // The rename itself is on disk only when the folder is.
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
+    let place = found(path, failed)?;
+    if place.kind.is_some_and(|kind| !kind.is_file()) {
+        return Err(FileError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let write = || -> io::Result<Prepared> {
+        // The folder is to be brought to disk later, for which it must be open for reading.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(&place.folder, ".", flags, Mode::empty())?;
+        let (mut file, name) = create(&folder)?;
+        let prepared = Prepared {
+            path: path.to_owned(),
+            folder,
+            name: place.name,
+            unfinished: Some(name),
+        };
+        file.write_all(bytes)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        file.sync_all()?;
+        Ok(prepared)
+    };
+    write().map_err(failed)
+}
+
+impl Prepared {
+    /// Puts the new content in the old one's place.
+    ///
+    /// # Errors
+    /// When the old one cannot be replaced; it stays.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        let failed = |path: &Path, error: Errno| FileError::Write {
+            path: path.to_owned(),
+            source: error.into(),
+        };
+        if let Some(unfinished) = &self.unfinished {
+            rustix::fs::renameat(&self.folder, unfinished, &self.folder, &self.name)
+                .map_err(|error| failed(&self.path, error))?;
+            self.unfinished = None;
+        }
+        // The rename itself is on disk only when the folder is.
+        rustix::fs::fsync(&self.folder).map_err(|error| failed(&self.path, error))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(unfinished) = &self.unfinished {
+            // Whatever kept it from being written may keep it from being removed.
+            let _ = rustix::fs::unlinkat(&self.folder, unfinished, AtFlags::empty());
+        }
+    }
 }
 
 /// Writes over the first bytes of a file that is there, in its own place: that needs no room on a full
@@ -129,9 +259,8 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
 /// When it is not there or cannot be written.
 pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let written = || {
-        let mut options = OpenOptions::new();
-        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file = options.write(true).custom_flags(flags).open(path)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         file.write_all(bytes)?;
         file.sync_data()
     };
@@ -144,22 +273,44 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// Tells one version of a file from the next, without reading it: its inode, and when it was written.
 #[must_use]
 pub fn version(path: &Path) -> Option<(u64, SystemTime)> {
-    let metadata = fs::symlink_metadata(path).ok()?;
+    let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
-/// Where a chain of links ends, whether or not there is a file.
-fn followed(path: &Path) -> PathBuf {
-    let mut place = path.to_owned();
-    // As many as the kernel follows (path_resolution(7)).
-    for _ in 0..40 {
-        let Ok(target) = fs::read_link(&place) else {
-            break;
-        };
-        place = match place.parent() {
-            Some(folder) => folder.join(target),
-            None => target,
-        };
+/// Makes a new file of a name that nobody can foresee, readable by its owner alone.
+fn create(folder: &OwnedFd) -> io::Result<(File, OsString)> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    loop {
+        let word = RandomState::new().hash_one(std::process::id());
+        let name = OsString::from(format!("{UNFINISHED}{word:016x}"));
+        match rustix::fs::openat(folder, &name, flags, mode) {
+            Ok(file) => return Ok((File::from(file), name)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    place
+}
+
+/// Finds where a path leads; `failed` makes an error of what keeps it from being walked.
+fn found(path: &Path, failed: impl FnOnce(io::Error) -> FileError) -> Result<Place, FileError> {
+    Place::find(path).map_err(|astray| match astray {
+        Astray::Io(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {
+            FileError::NotAFile {
+                path: path.to_owned(),
+            }
+        }
+        astray => lost(path, astray, failed),
+    })
+}
+
+fn lost(path: &Path, astray: Astray, failed: impl FnOnce(io::Error) -> FileError) -> FileError {
+    match astray {
+        Astray::Io(error) => failed(error),
+        Astray::Link { path: link, owner } => FileError::ForeignLink {
+            path: path.to_owned(),
+            link,
+            owner,
+        },
+    }
 }

@@ -63,7 +63,7 @@ pub fn make(path: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// As many links as the kernel follows on one path (path_resolution(7)).
+/// As many links as the kernel follows on one path (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 /// Refuses a path on which somebody else than root, or the owner of `/`, has put a link: they chose where

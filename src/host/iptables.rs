@@ -17,8 +17,9 @@ use crate::line::{Line, says_counts};
 use crate::net::Family;
 use crate::parse::{self, Growing, ParseError, Saved};
 use crate::per_family::{Families, PerFamily};
+use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::unread::{one_line, unloadable, unread};
+use crate::unread::{unloadable, unread};
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
 /// `-w` iptables 1.8.9 legacy waits for ever (measured).
@@ -149,7 +150,7 @@ impl Live {
         }
         match unloadable(&self.ruleset) {
             Some((chain, rule)) => Err(IptablesError::Unloadable {
-                line: one_line(&Line::Append(chain, rule).to_string()).into_owned(),
+                line: printable::line(Line::Append(chain, rule)).to_string(),
             }),
             None => Ok(&self.text),
         }

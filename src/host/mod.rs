@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod network;
 pub mod persistence;
 mod pipes;
+mod place;
 pub mod probe;
 pub mod process;
 pub mod progress;
@@ -25,6 +26,8 @@ pub mod survey;
 pub mod sysctl;
 
 use thiserror::Error;
+
+use crate::printable::is_hidden;
 
 /// A command that only root may give.
 #[derive(Debug, Error)]
@@ -62,6 +65,12 @@ pub fn require_root(command: &'static str) -> Result<(), NotRoot> {
 #[must_use]
 pub fn asked_to_render() -> bool {
     std::env::args_os().any(|word| word == "render")
+}
+
+/// Whether the words of the command line have no character that a terminal must not get.
+#[must_use]
+pub fn arguments_are_printable() -> bool {
+    std::env::args_os().all(|word| !word.to_string_lossy().contains(is_hidden))
 }
 
 /// The length of the regular file that is standard output, in bytes, if it is one: behind `> FILE`

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::file;
+use super::file::{self, FileError};
 use crate::digest::Digest;
+use crate::printable;
 use crate::spec::places::Places;
 use crate::spec::{self, MAX_BYTES, Reading};
 use crate::token::shell_word;
@@ -54,9 +55,11 @@ pub enum SourceError {
     Read { name: String, source: io::Error },
     #[error("the spec `{name}` is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge { name: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the folder `{name}` has no file `*.yaml`, so it is no spec")]
     NoFile { name: String },
-    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), printable(.at_fault))]
+    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), printable::path(.at_fault))]
     Untrusted {
         path: PathBuf,
         /// The spec, one of its files, or the folder that it lies in.
@@ -103,6 +106,7 @@ impl SourceError {
                 "give its files names that end in `.yaml`; hidden ones and subfolders are not read"
                     .to_owned(),
             ),
+            SourceError::File(error) => error.hint(),
             SourceError::Read { .. } | SourceError::TooLarge { .. } => None,
         }
     }
@@ -122,6 +126,8 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
         }
     };
     let name = name_of(&path);
+    // A pipe is read only where the user has named it, as a shell's `<(…)`.
+    let named_itself = found.is_none() && !path.is_dir();
     let paths = if !is_stdin(&path) && path.is_dir() {
         files_in(&path)?
     } else {
@@ -130,24 +136,20 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
     let mut files = Vec::with_capacity(paths.len());
     let mut left = MAX_BYTES;
     for path in paths {
-        let content = if is_stdin(&path) {
-            file::read_at_most(io::stdin().lock(), left)
+        let text = if named_itself {
+            read_named(&path, left)
         } else {
-            fs::File::open(&path).and_then(|file| file::read_at_most(file, left))
+            read_found(&path, left)
         };
-        let file = name_of(&path);
-        match content {
-            Err(source) => return Err(SourceError::Read { name: file, source }),
-            Ok((_, true)) => return Err(SourceError::TooLarge { name }),
-            Ok((text, false)) => {
-                left -= text.len();
-                files.push(File {
-                    path,
-                    name: file,
-                    text,
-                });
-            }
-        }
+        let Some(text) = text? else {
+            return Err(SourceError::TooLarge { name });
+        };
+        left -= text.len();
+        files.push(File {
+            name: name_of(&path),
+            path,
+            text,
+        });
     }
     Ok(Source { name, files, found })
 }
@@ -159,6 +161,34 @@ pub fn named(argument: Option<&Path>) -> Option<PathBuf> {
     argument
         .map(Path::to_owned)
         .or_else(|| from_environment.map(PathBuf::from))
+}
+
+/// Reads standard input or a file; `None` if it has more than `most` bytes.
+fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
+    let content = if is_stdin(path) {
+        file::read_at_most(io::stdin().lock(), most)
+    } else {
+        fs::File::open(path).and_then(|file| file::read_at_most(file, most))
+    };
+    let (text, more) = content.map_err(|source| SourceError::Read {
+        name: name_of(path),
+        source,
+    })?;
+    Ok((!more).then_some(text))
+}
+
+/// Reads a regular file; `None` if it has more than `most` bytes.
+fn read_found(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
+    let failed = |source| SourceError::Read {
+        name: name_of(path),
+        source,
+    };
+    match file::read_regular(path, most) {
+        Ok(None) => Err(failed(rustix::io::Errno::NOENT.into())),
+        Err(FileError::TooLarge { .. }) => Ok(None),
+        Err(FileError::Read { source, .. }) => Err(failed(source)),
+        read => Ok(read?),
+    }
 }
 
 /// The first of the places where there is a spec.
@@ -177,7 +207,7 @@ fn name_of(path: &Path) -> String {
     if is_stdin(path) {
         STDIN.to_owned()
     } else {
-        printable(path)
+        printable::path(path)
     }
 }
 
@@ -186,7 +216,7 @@ fn name_of(path: &Path) -> String {
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|source| SourceError::Read {
-        name: printable(folder),
+        name: printable::path(folder),
         source,
     })?;
     let is_spec = |name: &OsStr| {
@@ -201,21 +231,10 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     paths.retain(|path| !path.is_dir());
     if paths.is_empty() {
         return Err(SourceError::NoFile {
-            name: printable(folder),
+            name: printable::path(folder),
         });
     }
     Ok(paths)
-}
-
-/// A path as messages name it: no control character of a file's name reaches a terminal or a log.
-#[must_use]
-pub fn printable(path: &Path) -> String {
-    let name = path.display().to_string();
-    if name.contains(char::is_control) {
-        name.escape_debug().to_string()
-    } else {
-        name
-    }
 }
 
 impl Source {
@@ -251,7 +270,7 @@ impl Source {
     pub fn absolute(&self) -> String {
         let path = std::path::absolute(&self.name).ok();
         let path = path.filter(|_| self.name != STDIN);
-        path.map_or_else(|| self.name.clone(), |path| printable(&path))
+        path.map_or_else(|| self.name.clone(), |path| printable::path(&path))
     }
 
     /// Says everything that there is to say of it.
@@ -306,7 +325,7 @@ impl Source {
 /// nvactl and the one behind `sudo` are trusted.
 fn untrusted(path: &Path) -> Result<Option<Distrust>, SourceError> {
     let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
-        name: printable(path),
+        name: printable::path(path),
         source,
     })?;
     let sudo = std::env::var("SUDO_UID")

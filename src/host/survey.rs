@@ -1,6 +1,5 @@
 //! What else filters on this machine: the other backend, native nft chains, ufw, firewalld.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +7,9 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::child::{self, ChildError};
+use super::file;
 use super::iptables::{Iptables, IptablesError, nft_family};
+use super::sysctl::ufw_is_on;
 use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::native::{Hook, NativeChain, rule_drops, rule_marks};
@@ -223,11 +224,12 @@ pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
 /// name, or there are tables of the legacy backend, which only that would show.
 #[must_use]
 pub fn may_have_own_v6() -> bool {
-    let legacy = fs::read_to_string("/proc/net/ip6_tables_names").unwrap_or_default();
+    let legacy = file::read(Path::new("/proc/net/ip6_tables_names"));
+    let legacy = legacy.ok().flatten().unwrap_or_default();
     let listed = nft(&["list", "chains", nft_family(Family::V6)]).unwrap_or_default();
     let mut chains = listed.iter().filter_map(|entry| entry.get("chain"));
     let own = |chain: &Value| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own();
-    !legacy.trim().is_empty() || chains.any(own)
+    !legacy.is_empty() || chains.any(own)
 }
 
 /// Whether a chain is one that iptables-nft has made for a built-in one of its own.
@@ -251,8 +253,7 @@ fn nft(words: &[&str]) -> Option<Vec<Value>> {
 #[must_use]
 pub fn managers() -> Vec<String> {
     let mut found = Vec::new();
-    let ufw = fs::read_to_string("/etc/ufw/ufw.conf").unwrap_or_default();
-    if ufw.lines().any(|line| line.trim() == "ENABLED=yes") {
+    if ufw_is_on() {
         found.push("ufw manages this machine: it sets the FORWARD policy when it starts, from DEFAULT_FORWARD_POLICY in /etc/default/ufw".to_owned());
     }
     if Path::new("/run/firewalld").exists() {

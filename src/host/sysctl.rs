@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::file::{self, FileError};
+use super::file::{self, FileError, Prepared};
 use crate::net::{Family, Interface};
 use crate::per_family::Families;
 use crate::sysctl::{Assignment, AtBoot, assignments, switch};
@@ -49,8 +49,38 @@ pub enum SysctlError {
     Write { family: Family, source: io::Error },
     #[error("{} is still {now} after it was set", switch(*.family))]
     NotSet { family: Family, now: bool },
+    #[error("{} now, and not everything is done", set_to(.done, *.on))]
+    Part {
+        /// The families whose switch has changed.
+        done: Vec<Family>,
+        on: bool,
+        source: Box<SysctlError>,
+    },
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl SysctlError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SysctlError::Part { done, on, .. } => {
+                let back = done
+                    .iter()
+                    .map(|family| format!(" {}={}", switch(*family), u8::from(!on)));
+                let back: String = back.collect();
+                Some(format!("to go back to what was: sudo sysctl -w{back}"))
+            }
+            SysctlError::File(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+fn set_to(families: &[Family], on: bool) -> String {
+    let each = families.iter();
+    let each = each.map(|family| format!("{} is {}", switch(*family), u8::from(on)));
+    each.collect::<Vec<_>>().join(" and ")
 }
 
 /// Whether the kernel forwards packets of a family. Any number but 0 counts as on.
@@ -99,17 +129,65 @@ pub fn forwards_from(interface: &Interface) -> Option<bool> {
     read_switch(&format!("{CONF}/{interface}/forwarding")).ok()
 }
 
-/// Sets a family's switch. The kernel sets every interface's along when the value changes.
+/// Whether the kernel has a family's switch: one that was started without IPv6 has none for it.
+#[must_use]
+pub fn has_switch(family: Family) -> bool {
+    fs::symlink_metadata(file_of(family)).is_ok()
+}
+
+/// Sets the families' switches and, with `keep`, writes nvactl's own file, so that the values hold
+/// at the next boot. The kernel sets every interface's switch along when a value changes.
+///
+/// Everything that can be refused is tried before the first switch changes: each is opened for
+/// writing, and the file is written beside the old one.
 ///
 /// # Errors
-/// When the kernel refuses: without root, or in a container that has it read-only.
-pub fn set(family: Family, on: bool) -> Result<(), SysctlError> {
-    // An unchanged value is not written: the kernel would do nothing with it (`devinet_sysctl_forward` in
-    // net/ipv4/devinet.c compares first).
-    if forwards(family)? != on {
-        fs::write(file_of(family), if on { "1" } else { "0" })
-            .map_err(|source| SysctlError::Write { family, source })?;
+/// When the kernel or the file system refuses: without root, or in a container that has them
+/// read-only. With [`SysctlError::Part`] some switches have changed, else nothing has.
+pub fn change(families: Families, on: bool, keep: bool) -> Result<(), SysctlError> {
+    let mut switches = Vec::new();
+    for &family in families.as_slice() {
+        // An unchanged value is not written: the kernel would do nothing with it
+        // (`devinet_sysctl_forward` in net/ipv4/devinet.c compares first).
+        if forwards(family)? != on {
+            let file = OpenOptions::new().write(true).open(file_of(family));
+            let file = file.map_err(|source| SysctlError::Write { family, source })?;
+            switches.push((family, file));
+        }
     }
+    let kept = keep.then(|| prepared(families, on)).transpose()?;
+    let mut done = Vec::new();
+    carry_out(switches, on, kept, &mut done).map_err(|source| match done.as_slice() {
+        [] => source,
+        _ => SysctlError::Part {
+            done,
+            on,
+            source: Box::new(source),
+        },
+    })
+}
+
+fn carry_out(
+    switches: Vec<(Family, File)>,
+    on: bool,
+    kept: Option<Prepared>,
+    done: &mut Vec<Family>,
+) -> Result<(), SysctlError> {
+    for (family, file) in switches {
+        let written = set(family, file, on);
+        // One that cannot be read back has been written.
+        if let Ok(()) | Err(SysctlError::Read { .. }) = written {
+            done.push(family);
+        }
+        written?;
+    }
+    Ok(kept.map_or(Ok(()), Prepared::commit)?)
+}
+
+fn set(family: Family, mut file: File, on: bool) -> Result<(), SysctlError> {
+    let value = if on { "1\n" } else { "0\n" };
+    file.write_all(value.as_bytes())
+        .map_err(|source| SysctlError::Write { family, source })?;
     match forwards(family)? {
         now if now == on => Ok(()),
         now => Err(SysctlError::NotSet { family, now }),
@@ -124,12 +202,8 @@ fn read_switch(path: &str) -> Result<bool, SysctlError> {
     Ok(text.trim() != "0")
 }
 
-/// Writes nvactl's own file, so that the value holds at the next boot. What it says of a family
-/// that is not meant stays.
-///
-/// # Errors
-/// When it cannot be read or written.
-pub fn persist(families: Families, on: bool) -> Result<(), SysctlError> {
+/// Prepares nvactl's own file. What it says of a family that is not meant stays.
+fn prepared(families: Families, on: bool) -> Result<Prepared, SysctlError> {
     let path = Path::new(OWN_FILE);
     let old = file::read(path)?.unwrap_or_default();
     let old = String::from_utf8_lossy(&old);
@@ -142,7 +216,7 @@ pub fn persist(families: Families, on: bool) -> Result<(), SysctlError> {
         }
     }
     file::make_folder_of(path)?;
-    Ok(file::replace(path, text.as_bytes(), 0o644)?)
+    Ok(file::prepare(path, text.as_bytes(), 0o644)?)
 }
 
 /// Every assignment to a family's forwarding in the sysctl files, in the order in which they are
@@ -164,14 +238,7 @@ pub fn at_boot(family: Family) -> AtBoot {
     }
     let mut last = vec![LAST_FILE];
     // ufw sets its own values when it starts, behind the rest (ufw-framework(8)).
-    let ufw = file::read(Path::new(UFW_CONF))
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    if String::from_utf8_lossy(&ufw)
-        .lines()
-        .any(|line| line.trim() == "ENABLED=yes")
-    {
+    if ufw_is_on() {
         last.push(UFW_FILE);
     }
     let mut unreadable = Vec::new();
@@ -184,19 +251,29 @@ pub fn at_boot(family: Family) -> AtBoot {
     }
 }
 
+/// Whether ufw's own file says that it starts at boot; not if it cannot be read.
+#[must_use]
+pub fn ufw_is_on() -> bool {
+    let conf = file::read(Path::new(UFW_CONF)).ok().flatten();
+    let conf = conf.unwrap_or_default();
+    let conf = String::from_utf8_lossy(&conf);
+    conf.lines().any(|line| line.trim() == "ENABLED=yes")
+}
+
 fn read_all(
     family: Family,
     paths: impl Iterator<Item = PathBuf>,
     unreadable: &mut Vec<PathBuf>,
 ) -> Vec<Assignment> {
     let mut found = Vec::new();
-    // What is no file, such as a link to /dev/null, is one that somebody switched off.
-    for path in paths.filter(|path| path.is_file()) {
+    for path in paths {
         match file::read(&path) {
             Ok(bytes) => {
                 let bytes = bytes.unwrap_or_default();
                 found.extend(assignments(family, &path, &String::from_utf8_lossy(&bytes)));
             }
+            // A link to /dev/null is how a file is switched off (sysctl.d(5)).
+            Err(FileError::NotAFile { .. }) => {}
             Err(_) => unreadable.push(path),
         }
     }

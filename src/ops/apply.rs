@@ -20,6 +20,7 @@ use crate::net::Family;
 use crate::network::Links;
 use crate::per_family::{PerFamily, changes};
 use crate::plan::jumps_from;
+use crate::printable;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
 
@@ -270,7 +271,7 @@ fn say_of_jumps(committed: &Committed, want: &PerFamily<Ruleset>, after: &mut Re
                 .and_then(|chain| chain.rules.first());
             let before = chain.rules.iter().take_while(|rule| Some(*rule) != jump);
             let before: Vec<String> = before
-                .map(|rule| Line::Append(name, rule).to_string())
+                .map(|rule| printable::line(Line::Append(name, rule)).to_string())
                 .collect();
             after.warn_of_rules(before.iter().map(|line| {
                 format!("a rule keeps coming before nvactl's jump, and sees packets first: {table}: {line}")

@@ -59,6 +59,8 @@ impl Error {
             Error::Transaction(error) => error.hint(),
             Error::Survey(error) => Some(error.hint()),
             Error::Conntrack(error) => error.hint(),
+            Error::File(error) => error.hint(),
+            Error::Sysctl(error) => error.hint(),
             Error::NotNew(error) => Some(error.hint().to_owned()),
             _ => None,
         }

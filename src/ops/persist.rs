@@ -7,7 +7,7 @@ use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6};
 use crate::diff;
 use crate::foreign;
-use crate::host::file::{self, FileError};
+use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::Live;
 use crate::host::persistence::{self, AtBoot};
 use crate::net::Family;
@@ -104,9 +104,14 @@ fn run(
     for file in &files {
         iptables.test(file.family, &file.new)?;
     }
+    // What cannot be written shows here, before anything has changed.
+    let prepared = files
+        .into_iter()
+        .map(|file| Ok((file.prepare(request.output.is_none())?, file)))
+        .collect::<Result<Vec<_>, FileError>>()?;
     let (mut written, mut failed) = (Vec::new(), Vec::new());
-    for file in files {
-        match file.write(request.output.is_none()) {
+    for (prepared, file) in prepared {
+        match prepared.commit() {
             Ok(()) => written.push(Written {
                 at_boot: request
                     .output
@@ -190,15 +195,32 @@ impl File {
         })
     }
 
-    fn write(&self, make_folder: bool) -> Result<(), FileError> {
+    fn prepare(&self, make_folder: bool) -> Result<NewFile, FileError> {
         if make_folder {
             // A machine without iptables-persistent has no such folder yet.
             file::make_folder_of(&self.path)?;
         }
-        if let Some(old) = self.old.as_ref().filter(|old| !same_rules(old, &self.new)) {
-            file::replace(&backup(&self.path), old, file::RULES_MODE)?;
+        let old = self.old.as_ref().filter(|old| !same_rules(old, &self.new));
+        let backup = old.map(|old| file::prepare(&backup(&self.path), old, file::RULES_MODE));
+        Ok(NewFile {
+            backup: backup.transpose()?,
+            rules: file::prepare(&self.path, &self.new, file::RULES_MODE)?,
+        })
+    }
+}
+
+/// A rules file and the backup of the one before, on disk under names that nobody reads yet.
+struct NewFile {
+    backup: Option<Prepared>,
+    rules: Prepared,
+}
+
+impl NewFile {
+    fn commit(self) -> Result<(), FileError> {
+        if let Some(backup) = self.backup {
+            backup.commit()?;
         }
-        file::replace(&self.path, &self.new, file::RULES_MODE)
+        self.rules.commit()
     }
 }
 

@@ -55,6 +55,7 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             StateError::Folder(error) => error.hint(),
+            StateError::File(error) => error.hint(),
             _ => None,
         }
     }
@@ -465,7 +466,7 @@ impl State {
             self.history(),
         ] {
             for name in folder::names(&at)? {
-                if name.starts_with(file::TEMPORARY) {
+                if name.starts_with(file::UNFINISHED) {
                     folder::remove(&at.join(name))?;
                 }
             }

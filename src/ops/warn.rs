@@ -14,6 +14,7 @@ use crate::native::NativeChain;
 use crate::net::Family;
 use crate::overtaken;
 use crate::per_family::PerFamily;
+use crate::printable;
 use crate::reach;
 use crate::rival;
 use crate::ruleset::{Policy, Ruleset};
@@ -109,7 +110,7 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     if let Some((_, chain, rule)) = foreign::reference(live) {
         remarks.warn(format_args!(
             "a rule that is not nvactl's leads to one of its chains: {}",
-            Line::Append(chain, rule)
+            printable::line(Line::Append(chain, rule))
         ));
     }
 }
@@ -121,7 +122,7 @@ pub fn rivals(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Re
         format!(
             "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
             names(rival.forwards.iter().map(|name| name.as_str())),
-            rival.line(),
+            printable::line(rival.line()),
             rival.removal(family)
         )
     }));

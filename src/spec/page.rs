@@ -1,5 +1,6 @@
 //! Problems as pages: the place, the line, a caret under the value, and the edit that mends it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -8,6 +9,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use super::code::Severity;
 use super::places::{File, Places};
 use super::problem::{Problem, Span};
+use crate::printable::is_hidden;
 
 /// More than this nobody reads; the rest is counted.
 const MOST_SHOWN: usize = 50;
@@ -104,6 +106,11 @@ fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> 
         .find('\n')
         .map_or(text.len(), |newline| last + newline);
     let window = &text[start..text.ceil_char_boundary(end.max(start))];
+    // The line end that Windows writes.
+    let window = window
+        .strip_suffix('\r')
+        .filter(|_| end < text.len())
+        .unwrap_or(window);
     if window.is_empty() || window.lines().any(|line| line.len() > LONGEST_LINE) {
         let position = file.position(marks.first().map_or(0, |mark| mark.span.start));
         let origin = Origin::path(file.name)
@@ -120,12 +127,34 @@ fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> 
             .min(window.len());
         from..window.ceil_char_boundary(to).max(from)
     };
-    let annotations = marks
-        .iter()
-        .map(|mark| mark.kind.span(within(&mark.span)).label(mark.label));
-    let snippet = Snippet::source(window)
+    let annotations = marks.iter().map(|mark| {
+        let Span { start, end } = within(&mark.span);
+        let moved = pictured(&window[..start]).len()..pictured(&window[..end]).len();
+        mark.kind.span(moved).label(mark.label)
+    });
+    let snippet = Snippet::source(pictured(window))
         .path(file.name)
         .line_start(file.position(start).line)
         .annotations(annotations);
     group.element(snippet)
+}
+
+/// A spec's text with a picture in the place of each character that a terminal must not get: one for
+/// one, so that columns stay what they are. Line ends and tabs are the renderer's.
+fn pictured(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t');
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let picture = |c: char| match u32::from(c) {
+        // The block Control Pictures.
+        control @ ..0x20 => char::from_u32(0x2400 + control),
+        0x7f => Some('\u{2421}'),
+        _ => None,
+    };
+    let shown = |c: char| picture(c).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let chars = text.chars();
+    chars
+        .map(|c| if hidden(c) { shown(c) } else { c })
+        .collect()
 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::code::{Code, Severity};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
+use crate::printable::{self, is_hidden};
 
 /// Bytes of the spec's text; of all its files, one behind the other (`places.rs`).
 pub type Span = Range<usize>;
@@ -309,16 +310,8 @@ const LONGEST: usize = 300;
 
 fn clipped(text: String) -> String {
     // A line end in a name must not begin a line of the report.
-    let mut text = if text.contains(char::is_control) {
-        text.chars()
-            .flat_map(|c| {
-                if c.is_control() {
-                    c.escape_default().collect()
-                } else {
-                    vec![c]
-                }
-            })
-            .collect()
+    let mut text = if text.contains(is_hidden) {
+        printable::line(text).to_string()
     } else {
         text
     };

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, options};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, options};
 
 use super::MAX_VALUES;
 use super::problem::{Problem, ProblemKind, Span};
@@ -163,11 +163,64 @@ fn refuse_control_characters(text: &str) -> Result<(), Problem> {
 
 fn syntax_problem(text: &str, error: &ScanError) -> Problem {
     let at = error.marker().byte_offset().unwrap_or(text.len());
-    let reason = error.kind().to_string();
-    // The parser has stepped over the tab that it complains of.
-    let tab = reason.contains("tab") && text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'\t');
-    let at = if tab { at - 1 } else { at };
+    let at = text.floor_char_boundary(at.min(text.len()));
+    let tab = tab_at_fault(text, at, error.kind());
+    let reason = match error.kind().to_string() {
+        reason if tab.is_some() && !reason.contains("tab") => {
+            ErrorKind::TabInIndentation.to_string()
+        }
+        reason => reason,
+    };
+    let at = tab.unwrap_or(at);
     Problem::new(at..at + 1, ProblemKind::Syntax { reason })
+}
+
+/// The tab behind an error of the parser at a place. The parser has stepped over the tab, or has not
+/// come to it, behind a value that could go on in the next line; or it has taken the tab for a
+/// blank, and finds that lines do not fit together.
+fn tab_at_fault(text: &str, at: usize, kind: &ErrorKind) -> Option<usize> {
+    let reason = kind.to_string();
+    let of_tab = reason.contains("tab");
+    let before = at.checked_sub(1);
+    let before = before.filter(|before| of_tab && text.as_bytes()[*before] == b'\t');
+    if before.is_some() {
+        return before;
+    }
+    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    if of_tab {
+        return indenting_tabs(text)
+            .map(|(_, tab)| tab)
+            .find(|tab| *tab >= line);
+    }
+    let outside = indenting_tabs(text).filter(|(open, _)| *open <= 0);
+    let mut outside = outside.map(|(_, tab)| tab);
+    if reason.contains("comment intercepting") {
+        let next = at + text[at..].find('\n')? + 1;
+        let end = text[next..].find('\n').map_or(text.len(), |end| next + end);
+        return outside.find(|tab| (next..end).contains(tab));
+    }
+    let unfitting = reason.contains("did not find expected");
+    let end = text[line..].find('\n').map_or(text.len(), |end| line + end);
+    outside.take_while(|tab| unfitting && *tab < end).last()
+}
+
+/// The first tab of each line that one indents, and how many brackets are open there: between those
+/// tabs are allowed.
+fn indenting_tabs(text: &str) -> impl Iterator<Item = (i64, usize)> {
+    let (mut start, mut open) = (0, 0);
+    text.split_inclusive('\n').filter_map(move |line| {
+        let (begin, brackets) = (start, open);
+        start += line.len();
+        let content = line.trim_ascii_start();
+        if content.is_empty() || content.starts_with('#') {
+            return None;
+        }
+        for b in content.split(" #").next().unwrap_or_default().bytes() {
+            open += i64::from(matches!(b, b'{' | b'[')) - i64::from(matches!(b, b'}' | b']'));
+        }
+        let blanks = &line[..line.len() - content.len()];
+        blanks.find('\t').map(|tab| (brackets, begin + tab))
+    })
 }
 
 struct Loader<'t> {

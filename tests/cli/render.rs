@@ -239,6 +239,38 @@ fn a_link_to_nothing_is_followed_and_stays() {
     );
 }
 
+/// What cannot be looked at may hold rules of others.
+#[test]
+fn a_file_that_cannot_be_looked_at_is_not_replaced() {
+    let folder = folder();
+    fs::write(
+        folder.path().join("0"),
+        "*filter\n-A INPUT -j DROP\nCOMMIT\n",
+    )
+    .unwrap();
+    // One more than the kernel follows.
+    for n in 1..=41 {
+        symlink(format!("{}", n - 1), folder.path().join(n.to_string())).unwrap();
+    }
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "41"])
+            .write_stdin(SOUND),
+    );
+    assert!(run.starts_with("exit 2\n"), "{run}");
+    assert!(run.contains("Too many levels of symbolic links"), "{run}");
+    for n in 1..=41 {
+        let link = fs::symlink_metadata(folder.path().join(n.to_string())).unwrap();
+        assert!(link.is_symlink(), "{n}");
+    }
+    let run = said(
+        nvactl(folder.path())
+            .args(["render", "-", "-o", "40"])
+            .write_stdin(SOUND),
+    );
+    assert!(run.contains("-A INPUT -j DROP"), "{run}");
+}
+
 /// A command line that makes no sense has emptied the file as well.
 #[test]
 fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {

@@ -108,6 +108,36 @@ fn apply_refuses_a_found_spec_that_somebody_else_owns() {
     assert!(!run.contains("somebody else owns"), "{run}");
 }
 
+/// A shell's `<(…)` is a pipe, and named; a pipe in a folder is only found there.
+#[test]
+fn a_pipe_is_read_only_where_it_is_named() {
+    let folder = folder();
+    fs::write(folder.path().join("sound"), SOUND).unwrap();
+    let run = std::process::Command::new("bash")
+        .args(["-c", "timeout 20 \"$0\" check <(cat sound)"])
+        .arg(env!("CARGO_BIN_EXE_nvactl"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+
+    let made = std::process::Command::new("mkfifo")
+        .arg(folder.path().join("pipe.yaml"))
+        .status();
+    assert!(made.unwrap().success());
+    let run = std::process::Command::new("timeout")
+        .args(["20", env!("CARGO_BIN_EXE_nvactl"), "check", "."])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        told.contains("`./pipe.yaml` is not a regular file"),
+        "{told}"
+    );
+}
+
 #[test]
 fn a_link_to_nothing_is_not_passed_over() {
     let folder = folder();

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod entrances;
 mod faults;
+mod files;
 mod flows;
 #[path = "../generate/mod.rs"]
 #[expect(dead_code, reason = "of its strategies the lab takes one")]
@@ -276,6 +277,10 @@ on_both_backends! {
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::every_reader_of_the_files_is_thought_of,
+    sysctl::what_cannot_be_kept_is_not_set,
+    sysctl::what_is_only_half_done_is_told,
+    sysctl::a_switch_that_cannot_be_set_leaves_the_other_alone,
+    sysctl::a_kernel_without_ipv6_forwards_ipv4,
     sysctl::an_interface_that_contradicts_is_named,
     sysctl::enable_warns_of_a_router_for_everybody,
     sysctl::apply_says_what_keeps_packets_from_being_forwarded,

@@ -213,3 +213,94 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
         "{said:?}"
     );
 }
+
+/// Whatever can be known before is tried before the switch changes.
+pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
+    let host = firewall(backend);
+    host.run("mount -t tmpfs -o ro tmpfs /etc/sysctl.d");
+    let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("cannot write `/etc/sysctl.d/99-nvactl.conf`"),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("routes for anybody"), "{said:?}");
+    assert_eq!((running(&host).as_str(), said.stdout.as_str()), ("0\n", ""));
+
+    sysctl(&host, &["enable"]);
+    let said = nvactl(&host, &["sysctl", "disable", "--persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert_eq!(running(&host), "1\n");
+}
+
+/// A file that something is mounted on is the last thing to refuse.
+pub fn what_is_only_half_done_is_told(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(
+        "touch /run/mounted /etc/sysctl.d/99-nvactl.conf
+         mount --bind /run/mounted /etc/sysctl.d/99-nvactl.conf",
+    );
+    for (action, on, back) in [("enable", "1", "0"), ("disable", "0", "1")] {
+        let said = nvactl(&host, &["sysctl", action, "--persist"], "");
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(
+            said.stderr.contains(&format!(
+                "error: net.ipv4.ip_forward is {on} now, and not everything is done: \
+                 cannot write `/etc/sysctl.d/99-nvactl.conf`"
+            )),
+            "{said:?}"
+        );
+        let hint = said
+            .stderr
+            .lines()
+            .find_map(|line| line.split_once("sudo "));
+        let (_, command) = hint.expect("there is a way back");
+        assert_eq!(running(&host), format!("{on}\n"));
+        host.run(command);
+        assert_eq!(running(&host), format!("{back}\n"));
+        assert_eq!(host.run("ls -A /etc/sysctl.d"), "99-nvactl.conf\n");
+        // What it is already is no change, so nothing has been done.
+        sysctl(&host, &[action]);
+        let said = nvactl(&host, &["sysctl", action, "--persist"], "");
+        assert_eq!(said.code, 2, "{said:?}");
+    }
+}
+
+pub fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
+    let host = firewall(backend);
+    host.shell(
+        "echo 0 > /run/switch
+         mount --bind /run/switch /proc/sys/net/ipv6/conf/all/forwarding
+         mount -o remount,bind,ro /proc/sys/net/ipv6/conf/all/forwarding",
+    );
+    let said = nvactl(&host, &["sysctl", "enable", "--ipv6", "--persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("cannot set net.ipv6.conf.all.forwarding"),
+        "{said:?}"
+    );
+    assert_eq!(running(&host), "0\n");
+    assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
+}
+
+/// Rules of IPv6 that nvactl once loaded do not keep IPv4 from being forwarded.
+pub fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
+    let host = firewall(backend);
+    apply(
+        &host,
+        "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: \"fd00:3::4\"}}\n\
+         forwards: [{name: six, listen: 80, target: {pod: \"[fd00::1]:80\"}}]\n",
+    );
+    host.run("mount -t tmpfs tmpfs /proc/sys/net/ipv6");
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(
+        said.stderr
+            .contains("warning: this kernel has no net.ipv6.conf.all.forwarding"),
+        "{said:?}"
+    );
+    assert_eq!(running(&host), "1\n");
+    let said = nvactl(&host, &["sysctl", "enable", "--ipv6"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+}

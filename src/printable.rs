@@ -1,0 +1,181 @@
+//! Text of others made fit for a terminal: control and bidirectional characters are written out.
+//!
+//! A rule's comment, a file's name or another program's message can hold escape sequences that
+//! rewrite what the terminal shows, and characters that show a line in another order than it is
+//! read.
+
+use std::fmt::{self, Display, Write};
+use std::io;
+use std::path::Path;
+
+/// Whether a character is shown as an escape: a control character (C0, DEL and C1), a line or
+/// paragraph separator, or one that steers the direction of text (Unicode Standard Annex 9).
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+}
+
+/// A text with its hidden characters written out; `Display` prints it.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<T> {
+    text: T,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    Line,
+    Json,
+}
+
+/// Writes hidden characters as `\u{1b}`; line ends stay.
+pub fn lines<T: Display>(text: T) -> Printable<T> {
+    let form = Form::Lines;
+    Printable { text, form }
+}
+
+/// Writes hidden characters as `\u{1b}`, line ends as `\n`, so that the text is one line.
+pub fn line<T: Display>(text: T) -> Printable<T> {
+    let form = Form::Line;
+    Printable { text, form }
+}
+
+/// Writes the hidden characters in JSON's strings as `\u001b`: it means the same.
+pub fn json<T: Display>(text: T) -> Printable<T> {
+    let form = Form::Json;
+    Printable { text, form }
+}
+
+/// Names a path in a message, on one line.
+#[must_use]
+pub fn path(path: &Path) -> String {
+    line(path.display()).to_string()
+}
+
+impl<T: Display> Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = self.form;
+        write!(Filter { to: f, form }, "{}", self.text)
+    }
+}
+
+struct Filter<'f, 'b> {
+    to: &'f mut fmt::Formatter<'b>,
+    form: Form,
+}
+
+impl Form {
+    fn hides(self, c: char) -> bool {
+        is_hidden(c) && (c != '\n' || self == Form::Line)
+    }
+}
+
+impl Write for Filter<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let form = self.form;
+        // Nearly every piece is ASCII without any, which its bytes say at once.
+        let plain = |b: u8| matches!(b, b' '..=b'~') || (b == b'\n' && form != Form::Line);
+        if text.bytes().all(plain) {
+            return self.to.write_str(text);
+        }
+        let mut written = 0;
+        for (at, c) in text.char_indices().filter(|(_, c)| form.hides(*c)) {
+            self.to.write_str(&text[written..at])?;
+            match form {
+                // None of them needs a surrogate pair.
+                Form::Json => write!(self.to, "\\u{:04x}", u32::from(c))?,
+                Form::Lines | Form::Line => write!(self.to, "{}", c.escape_default())?,
+            }
+            written = at + c.len_utf8();
+        }
+        self.to.write_str(&text[written..])
+    }
+}
+
+/// Passes a log on, each line that is written with its hidden characters written out.
+#[derive(Debug)]
+pub struct Log<W>(pub W);
+
+impl<W: io::Write> io::Write for Log<W> {
+    /// Takes one event: all of a line and its end.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        self.0.write_all(format!("{}\n", line(text)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind, and what it is shown as.
+    const HIDDEN: [(char, &str, &str); 12] = [
+        ('\u{1b}', r"\u{1b}", r"\u001b"),
+        ('\r', r"\r", r"\u000d"),
+        ('\t', r"\t", r"\u0009"),
+        ('\u{7f}', r"\u{7f}", r"\u007f"),
+        ('\u{9b}', r"\u{9b}", r"\u009b"),
+        ('\u{61c}', r"\u{61c}", r"\u061c"),
+        ('\u{200f}', r"\u{200f}", r"\u200f"),
+        ('\u{2028}', r"\u{2028}", r"\u2028"),
+        ('\u{2029}', r"\u{2029}", r"\u2029"),
+        ('\u{202e}', r"\u{202e}", r"\u202e"),
+        ('\u{2066}', r"\u{2066}", r"\u2066"),
+        ('\u{2069}', r"\u{2069}", r"\u2069"),
+    ];
+
+    #[test]
+    fn whatever_steers_a_terminal_or_turns_a_line_is_written_out() {
+        for (c, shown, in_json) in HIDDEN {
+            let text = format!("a{c}ä{c}\n");
+            assert_eq!(lines(&text).to_string(), format!("a{shown}ä{shown}\n"));
+            assert_eq!(line(&text).to_string(), format!("a{shown}ä{shown}\\n"));
+            assert_eq!(json(&text).to_string(), format!("a{in_json}ä{in_json}\n"));
+        }
+        for first in ['\u{0}', '\u{80}', '\u{202a}', '\u{2066}'] {
+            assert!(is_hidden(first), "{first:?}");
+        }
+        for last in ['\u{1f}', '\u{9f}', '\u{202e}', '\u{2069}'] {
+            assert!(is_hidden(last), "{last:?}");
+        }
+    }
+
+    #[test]
+    fn other_text_is_left_alone() {
+        for text in ["", "plain", "Grüße → 東京 ✏️ \\u{1b} “x”", " ~"] {
+            assert_eq!(line(text).to_string(), text);
+            assert_eq!(json(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn json_means_the_same_afterwards() {
+        let text: String = HIDDEN.iter().map(|(c, ..)| c).collect();
+        let value = serde_json::json!({ "comment": text, "": [text] });
+        let printed = json(serde_json::to_string_pretty(&value).expect("it is JSON")).to_string();
+        assert!(!printed.replace('\n', "").contains(is_hidden), "{printed}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&printed).expect("it is JSON"),
+            value
+        );
+    }
+
+    #[test]
+    fn an_event_of_the_log_stays_one_line() {
+        let mut out = Vec::new();
+        io::Write::write_all(&mut Log(&mut out), b"DEBUG a\x1b[2Jb\nerror: c\xff\n")
+            .expect("memory");
+        assert_eq!(
+            String::from_utf8(out).expect("it is text"),
+            "DEBUG a\\u{1b}[2Jb\\nerror: c\u{fffd}\n"
+        );
+    }
+}
