@@ -213,6 +213,8 @@ fn foreign_addresses<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow])
 }
 
 const LOOPBACK: &str = "lo";
+/// iproute2 puts this before the kernel's words.
+const OF_NETLINK: &str = "RTNETLINK answers: ";
 
 /// How a target is reached that the forward's rules do not expect there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,7 +289,7 @@ fn route_of<'s>(
             egress: &forward.egress,
         }),
         Err(reason) => Some(Misrouted::Nowhere {
-            reason: reason.clone(),
+            reason: reason.trim_start_matches(OF_NETLINK).to_owned(),
         }),
     }
 }
@@ -365,10 +367,11 @@ impl Fault<'_> {
                 reason,
                 forwards,
             } => format!(
-                "there is no route to {}, the target of {}: {reason}\n\
+                "there is no route to {}, where {} {}: {reason}\n\
                  hint: sudo ip route add {} via ROUTER",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
+                if forwards.len() == 1 { "leads" } else { "lead" },
                 first(targets)
             ),
             Fault::NotAsked { targets } => format!(
@@ -556,8 +559,8 @@ mod tests {
     fn the_kernel_s_answer_for_clients_decides_where_there_is_one() {
         let elsewhere = "packets to 10.224.0.118 leave by eth0, while the egress in the spec is eth1: the rules of `web` do not match them";
         let nowhere =
-            "there is no route to 10.224.0.118, the target of `web`: Network is unreachable";
-        let unreachable = Err("Network is unreachable");
+            "there is no route to 10.224.0.118, where `web` leads: Network is unreachable";
+        let unreachable = Err("RTNETLINK answers: Network is unreachable");
         for (client, own, warning) in [
             (Some("eth0"), Ok("eth1"), Some(elsewhere)),
             // Policy routing asks for the interface by which a packet came.

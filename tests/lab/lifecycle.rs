@@ -27,13 +27,14 @@ pub fn apply(host: &Host, spec: &str) -> Said {
     said
 }
 
-/// A firewall alone, with its interface.
+/// A firewall alone, with its interface and a route to its targets.
 pub fn firewall(backend: Backend) -> Host {
     let host = host_with(backend);
     host.run("ip link add eth0 type veth peer name eth0-peer");
     host.run("ip address add 10.3.0.4/24 dev eth0");
     host.run("ip link set eth0 up");
     host.run("ip link set eth0-peer up");
+    host.run("ip route add default via 10.3.0.1");
     host
 }
 
