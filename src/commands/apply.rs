@@ -34,6 +34,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         host::require_root("apply")?;
         let request = Request {
             set: &set,
+            name: &source.name,
             spec: &kept(&source),
             dry_run: args.dry_run,
             confirm_secs: args.confirm,

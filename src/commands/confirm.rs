@@ -78,9 +78,15 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Done
             }
         }
-        Report::Undone { action } => {
+        Report::Undone { action, left_v6 } => {
             console.say(format_args!("undone: {action}"));
-            Exit::Done
+            let Some(error) = left_v6 else {
+                return Exit::Done;
+            };
+            console.warn(format_args!(
+                "IPv6 rules cannot be read or written, so they stay as the change made them: {error}"
+            ));
+            Exit::Uncertain
         }
         Report::Discarded { why } => {
             console.say(format_args!(

@@ -14,7 +14,11 @@ use crate::ops::rollback::{Request, rollback};
 use crate::ops::state::State;
 use crate::words::{counted, names};
 
-pub fn list(state: &State, console: &mut Console) -> Result<Exit> {
+pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
+    let Some(state) = state else {
+        console.say("nothing has been changed yet");
+        return Ok(Exit::Done);
+    };
     for notice in &state.notices {
         console.warn(notice);
     }

@@ -230,7 +230,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Watchdog { id } => confirm::watch(&host.state()?, &id),
         Command::History => {
             host::require_root("history")?;
-            history::list(&host.state()?, console)
+            history::list(host.known_state()?.as_ref(), console)
         }
         Command::Rollback(args) => history::run(&args, host, console),
         Command::Sysctl { action } => sysctl::run(&action, host, console),

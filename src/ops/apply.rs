@@ -28,6 +28,8 @@ use crate::spec::ForwardSet;
 #[derive(Debug)]
 pub struct Request<'a> {
     pub set: &'a ForwardSet,
+    /// As the user names the spec.
+    pub name: &'a str,
     pub spec: &'a KeptSpec,
     /// Only look what would change.
     pub dry_run: bool,
@@ -193,7 +195,7 @@ fn commit(
         forwards: difference.forwards.clone(),
         back_before: None,
     };
-    let action = format!("apply {}", request.spec.name);
+    let action = format!("apply {}", request.name);
     let change = Change::new(&machine.state, action, &live, &found.want, about);
     let transaction = Transaction {
         state: &machine.state,

@@ -6,6 +6,7 @@ use super::records::{Decided, Decision, Pending, Undone};
 use super::refusal::Refusal;
 use super::state::State;
 use super::waiting::{pending, pending_in_earnest, settle};
+use super::watchdog::Undoing;
 use super::{Error, describe, watchdog};
 use crate::host::lock;
 use crate::host::log::Event;
@@ -127,7 +128,11 @@ pub enum Report {
         from_itself: bool,
     },
     /// It is undone.
-    Undone { action: String },
+    Undone {
+        action: String,
+        /// Why IPv6 is left as the change made it.
+        left_v6: Option<String>,
+    },
     /// Its record is discarded, and what it changed stays, since nobody knows what that was.
     Discarded { why: String },
 }
@@ -176,12 +181,13 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
         }
         known => known?,
     };
-    if !watchdog::undo(state, &known, lock_wait_secs)? {
-        return Err(Refusal::NothingPending.into());
+    match watchdog::undo(state, &known, lock_wait_secs)? {
+        Undoing::NotDue => Err(Refusal::NothingPending.into()),
+        Undoing::Undone { left_v6 } => Ok(Report::Undone {
+            action: known.before.action,
+            left_v6: left_v6.map(|error| describe(&error)),
+        }),
     }
-    Ok(Report::Undone {
-        action: known.before.action,
-    })
 }
 
 fn waiting(state: &State) -> Result<Pending, Error> {

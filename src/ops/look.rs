@@ -161,12 +161,9 @@ fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, E
     let Some(begun) = state.begun()? else {
         return Ok(None);
     };
-    let change = begun
-        .number
-        .map(|number| state.change(number))
-        .transpose()?;
-    let Some(change) = change.flatten() else {
-        return Ok(None);
+    let Some(change) = state.change(begun.number)? else {
+        let what = Interrupted::NeverMade;
+        return Ok(Some(Killed { begun, what }));
     };
     let each: Vec<(bool, bool)> = live
         .zip(begun.wanted())
@@ -222,9 +219,7 @@ pub fn resume(
     };
     match what {
         Interrupted::NeverMade => {
-            if let Some(number) = begun.number {
-                state.forget(number)?;
-            }
+            state.forget(begun.number)?;
             state.clear_begun()?;
         }
         Interrupted::Made => state.clear_begun()?,

@@ -193,8 +193,8 @@ pub struct Begun {
     #[serde(default)]
     pub version: u32,
     pub action: String,
-    /// Its number in the history, if it could be kept there.
-    pub number: Option<u64>,
+    /// Its number in the history. Where that has none of this number the change was not begun to load.
+    pub number: u64,
     /// What nvactl was to own after it, as [`Digest`] of the rules' text.
     pub want: Digest,
     pub want_v6: Option<Digest>,

@@ -27,6 +27,8 @@ pub struct State {
     folder: PathBuf,
     /// By what the records of this network namespace are named.
     key: String,
+    /// By what its history is named: until it is taken over, by the number that an earlier kernel gave.
+    history_key: String,
     /// As the kernel names this network namespace.
     link: String,
     /// What there is to say of records that were found under another name.
@@ -104,18 +106,26 @@ impl State {
         let mut state = Self {
             folder,
             key: here.number(),
-            link: here.link,
+            history_key: here.number(),
+            link: here.link.clone(),
             notices: Vec::new(),
         };
         if here.first {
-            let number = std::mem::replace(&mut state.key, FIRST.to_owned());
+            state.name(FIRST);
             if !state.has_records() {
                 // Until they are taken over, and while a watchdog of 0.1.0 waits for a decision under
                 // the name it knows, the records are where the inode's number says.
-                state.key = number;
+                state.name(&here.number());
             }
             if !state.has_records() {
-                state.key = FIRST.to_owned();
+                state.name(FIRST);
+                if let [only] = state.others()?.as_slice() {
+                    state.history_key.clone_from(only);
+                    state.notices.push(format!(
+                        "the history of the network namespace {only} is taken for this machine's, which \
+                         an earlier kernel numbered so"
+                    ));
+                }
             }
         }
         for inner in [state.folder.join("history"), state.history()] {
@@ -124,6 +134,11 @@ impl State {
             }
         }
         Ok(state)
+    }
+
+    fn name(&mut self, key: &str) {
+        key.clone_into(&mut self.key);
+        key.clone_into(&mut self.history_key);
     }
 
     fn has_records(&self) -> bool {
@@ -155,23 +170,16 @@ impl State {
                 return Ok(());
             }
             let old = self.clone();
-            self.key = FIRST.to_owned();
+            self.name(FIRST);
             for (old, new) in old.records().iter().zip(self.records()) {
                 if folder::holds(old) && !folder::holds(&new) {
                     folder::rename(old, &new)?;
                 }
             }
-            return Ok(());
-        }
-        let others = self.others()?;
-        if folder::holds(&self.history()) {
-            return Ok(());
-        }
-        if let [only] = others.as_slice() {
-            let old = Self {
-                key: only.clone(),
-                ..self.clone()
-            };
+        } else if self.history_key != FIRST {
+            let mut old = self.clone();
+            old.name(&self.history_key);
+            self.name(FIRST);
             folder::rename(&old.history(), &self.history())?;
             if folder::holds(&old.v6_file()) && !folder::holds(&self.v6_file()) {
                 folder::rename(&old.v6_file(), &self.v6_file())?;
@@ -180,12 +188,6 @@ impl State {
             for record in [old.pending_file(), old.decision_file(), old.begun_file()] {
                 folder::remove(&record)?;
             }
-            self.notices.push(format!(
-                "the history of the network namespace {} is taken for this machine's, which an earlier \
-                 kernel numbered so: it is in {} now",
-                only,
-                self.history().display()
-            ));
         }
         Ok(())
     }
@@ -196,7 +198,10 @@ impl State {
     /// When the folder cannot be read.
     pub fn others(&self) -> Result<Vec<String>, StateError> {
         let mut names = folder::names(&self.folder.join("history"))?;
-        names.retain(|name| *name != self.key && name.bytes().all(|byte| byte.is_ascii_digit()));
+        names.retain(|name| {
+            let own = [&self.key, &self.history_key].contains(&name);
+            !own && name.bytes().all(|byte| byte.is_ascii_digit())
+        });
         Ok(names)
     }
 
@@ -241,7 +246,7 @@ impl State {
     }
 
     fn history(&self) -> PathBuf {
-        self.folder.join("history").join(&self.key)
+        self.folder.join("history").join(&self.history_key)
     }
 
     /// Reads the change that was recorded as waiting for a confirmation, whenever that was.
@@ -360,20 +365,27 @@ impl State {
         })
     }
 
-    /// Keeps a change and returns its number. The oldest beyond [`KEPT`] goes.
+    /// Returns the number of the next change.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn next_number(&self) -> Result<u64, StateError> {
+        Ok(self.numbers()?.last().map_or(1, |last| last + 1))
+    }
+
+    /// Keeps a change under its number. The oldest beyond [`KEPT`] goes.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn remember(&self, change: &Change) -> Result<u64, StateError> {
+    pub fn remember(&self, number: u64, change: &Change) -> Result<(), StateError> {
         folder::make(&self.history())?;
         let numbers = self.numbers()?;
-        let next = numbers.last().map_or(1, |last| last + 1);
-        write_json(&self.entry(next), change)?;
+        write_json(&self.entry(number), change)?;
         let surplus = (numbers.len() + 1).saturating_sub(KEPT);
         for number in &numbers[..surplus.min(numbers.len())] {
             folder::remove(&self.entry(*number))?;
         }
-        Ok(next)
+        Ok(())
     }
 
     /// Writes a change anew under its number.

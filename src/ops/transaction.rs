@@ -275,20 +275,23 @@ impl Transaction<'_> {
         if self.want.v6.is_some() {
             self.state.set_may_hold_v6(true)?;
         }
-        let number = self.state.remember(self.change)?;
+        let number = self.state.next_number()?;
         let want = self
             .want
             .map(|_, want| owned_digest(want, diff::sets_policy(want)));
-        let begun = Begun {
+        // First, so that a change in the history of which nothing is noted here was ended.
+        self.state.set_begun(&Begun {
             version: super::records::VERSION,
             action: self.change.action.clone(),
-            number: Some(number),
+            number,
             want: want.v4,
             want_v6: want.v6,
-        };
-        self.state
-            .set_begun(&begun)
-            .inspect_err(|_| self.forget(number))?;
+        })?;
+        let kept = self.state.remember(number, self.change);
+        if let Err(error) = kept {
+            let _ = self.state.clear_begun();
+            return Err(error);
+        }
         Ok(number)
     }
 
@@ -361,7 +364,8 @@ struct Found {
     overtaken: Option<PerFamily<Ruleset>>,
     /// What lines came between, when the rules were read back.
     difference: String,
-    undo: Option<IptablesError>,
+    /// What came of undoing it, where that was tried.
+    undo: Option<Result<(), IptablesError>>,
 }
 
 impl Course<'_> {
@@ -506,11 +510,12 @@ impl Course<'_> {
             undone = undone.and(self.restore(family, script));
         }
         self.found.live = None;
-        self.found.undo = undone.err();
-        match self.found.undo {
-            None => Outcome::Done,
-            Some(_) => Outcome::Refused,
-        }
+        let outcome = match undone {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::Refused,
+        };
+        self.found.undo = Some(undone);
+        outcome
     }
 
     fn end(mut self, end: End) -> Result<Committed, TransactionError> {
@@ -590,17 +595,21 @@ impl Course<'_> {
         let (undo, loaded) = match (&live, undo, unread) {
             (Some(live), undo, _) => {
                 let left = changes(&live.as_ref(), &old).report();
-                let undo = undo.map_or("it did not take".to_owned(), |error| error.to_string());
+                let refused = undo.and_then(Result::err);
+                let undo = refused.map_or("it did not take".to_owned(), |error| error.to_string());
                 let lines =
                     format!("to be as before, these lines would have to come and go:\n{left}");
                 (undo, lines)
             }
-            (None, None, Some(unread)) => (
-                format!("what is loaded cannot be read back: {unread}"),
+            (None, Some(Err(refused)), _) => (refused.to_string(), UNKNOWN.to_owned()),
+            (None, Some(Ok(())), Some(unread)) => (
+                format!("it was loaded, but that cannot be read back: {unread}"),
                 UNKNOWN.to_owned(),
             ),
-            (None, Some(undo), _) => (undo.to_string(), UNKNOWN.to_owned()),
-            (None, None, None) => ("it was not tried".to_owned(), UNKNOWN.to_owned()),
+            (None, _, unread) => (
+                unread.map_or("it was not tried".to_owned(), |error| error.to_string()),
+                UNKNOWN.to_owned(),
+            ),
         };
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
         // Of a family that is as it was there is nothing to bring back.

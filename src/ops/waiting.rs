@@ -105,7 +105,8 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     let Some(pending) = pending(state)? else {
         return Ok(None);
     };
-    let live = pending.iptables().read_all(pending.families())?;
+    let listing = pending.iptables().start_listing(pending.families())?;
+    let (live, unread) = listing.finish_readable(false)?;
     let unmade = |before: PerFamily<Ruleset>| {
         let owned = pending.before.owned();
         let all = live.as_ref().zip(before.as_ref()).zip(owned);
@@ -113,7 +114,8 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
             diff::holds_the_same(&live.ruleset, before, owned.sets_policy)
         })
     };
-    if pending.rules().is_ok_and(unmade) {
+    // IPv6 that cannot be read may have been made.
+    if unread.is_none() && pending.rules().is_ok_and(unmade) {
         settle(state, &pending, Decision::NotMade)?;
         return Ok(None);
     }

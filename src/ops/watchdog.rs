@@ -16,14 +16,17 @@ use super::state::State;
 use super::transaction::{Keeping, Transaction};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use super::{Error, describe};
+use crate::counters::Counters;
 use crate::diff;
 use crate::flow::stale;
 use crate::host::detached::{self, DetachedError};
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::{conntrack, file};
+use crate::net::Family;
 use crate::parse;
-use crate::per_family::changes;
+use crate::per_family::{PerFamily, changes};
+use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 
 /// How often the watchdog looks whether the confirmation has come.
@@ -88,9 +91,9 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
         if known.left() == 0 {
             let due = |now: &Pending| now.left() == 0;
             match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
-                Ok(true) => return Ok(()),
+                Ok(Undoing::Undone { .. }) => return Ok(()),
                 // Confirmed, or given more time, while the lock was waited for.
-                Ok(false) => {}
+                Ok(Undoing::NotDue) => {}
                 Err(error) => {
                     let words = format!("{id} is not undone yet: {}\n", describe(&error));
                     // The folder may be what is wrong.
@@ -111,11 +114,22 @@ fn is_decided(state: &State, id: &str) -> bool {
         .is_some_and(|Decided(of, decision)| of != id || decision != Decision::Waiting)
 }
 
-/// Undoes the change, if it still waits; tells whether it did.
+/// What became of a change that was to be undone.
+#[derive(Debug)]
+pub enum Undoing {
+    /// It waits no more, or not yet.
+    NotDue,
+    Undone {
+        /// Why IPv6 is left as the change made it.
+        left_v6: Option<Box<Error>>,
+    },
+}
+
+/// Undoes the change, if it still waits.
 ///
 /// # Errors
 /// When it cannot be undone: it waits on.
-pub fn undo(state: &State, known: &Pending, lock_wait_secs: u64) -> Result<bool, Error> {
+pub fn undo(state: &State, known: &Pending, lock_wait_secs: u64) -> Result<Undoing, Error> {
     undo_if(state, known, Decision::Cancelled, lock_wait_secs, |_| true)
 }
 
@@ -127,21 +141,21 @@ fn undo_if(
     decision: Decision,
     lock_wait_secs: u64,
     still: impl Fn(&Pending) -> bool,
-) -> Result<bool, Error> {
+) -> Result<Undoing, Error> {
     // Gone under the change, for one; opening the lock tells whether it matters.
     let _ = state.make();
     let lock = lock::take_to_undo(&state.lock_file(), lock_wait_secs)?;
     if is_decided(state, &known.id) {
-        return Ok(false);
+        return Ok(Undoing::NotDue);
     }
     let pending = match state.pending() {
         Ok(Some(now)) if now.id == known.id => now,
         _ => known.clone(),
     };
     if !still(&pending) {
-        return Ok(false);
+        return Ok(Undoing::NotDue);
     }
-    restore(state, &lock, &pending)?;
+    let left_v6 = restore(state, &lock, &pending)?.map(Box::new);
     end_connections(&pending);
     let event = match decision {
         Decision::TimedOut => Event::TimedOut,
@@ -152,50 +166,86 @@ fn undo_if(
     if let Err(error) = settle(state, &pending, decision) {
         debug!(%error, "the decision is not recorded");
     }
-    Ok(true)
+    Ok(Undoing::Undone { left_v6 })
 }
 
-/// Loads what was there before the change.
-fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<(), Error> {
-    let (iptables, want) = (pending.iptables(), pending.rules()?);
-    let undone = match iptables.read_all_counted(pending.families()) {
-        Ok(before) => {
-            let live = before.map(|_, (live, _)| live);
-            if changes(&live, &want).is_empty() {
-                return Ok(());
-            }
-            let transaction = Transaction {
-                state,
-                lock,
-                iptables: &iptables,
-                before: &before,
-                want: &want,
-                change: &Change {
-                    action: format!("undo {}", pending.before.action),
-                    ..pending.before.clone()
-                },
-                keeping: Keeping::Done,
-                trial: false,
+/// Loads what was there before the change. Returns why IPv6 is left as it is, where it can be neither
+/// read nor written any more: that is no reason to leave IPv4.
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Option<Error>, Error> {
+    let (iptables, mut want) = (pending.iptables(), pending.rules()?);
+    let listing = iptables.start_listing(pending.families());
+    let read = listing.and_then(|listing| listing.finish_readable(false));
+    let (undone, unread) = match read {
+        Ok((live, unread)) => {
+            let before = PerFamily {
+                v4: (live.v4.ruleset, live.v4.counters),
+                v6: live.v6.map(|live| (live.ruleset, live.counters)),
             };
-            transaction.commit().map(drop).map_err(Error::from)
+            if before.v6.is_none() {
+                want.v6 = None;
+            }
+            let undone = load(state, lock, pending, &before, &want);
+            (undone, unread.map(Error::from))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => (Err(error.into()), None),
     };
-    let Err(error) = undone else {
-        return Ok(());
-    };
-    // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
-    // What the change made is known, and can be emptied all the same.
-    debug!(%error, "undone without a look");
-    let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
-    let mut loaded = Ok(());
-    // What one family refuses is no reason to leave the other.
-    for (family, (made, want)) in made.as_ref().zip(want.as_ref()).iter() {
-        let script = diff::refill(made, want);
-        let one = iptables.load(family, &script, lock);
-        loaded = loaded.and(one);
+    match (undone, unread) {
+        (Ok(()), None) => Ok(None),
+        // Nobody can look, but what is there may still be written.
+        (Ok(()), Some(unread)) => {
+            let blind = refill(lock, pending, &[Family::V6]);
+            Ok(blind.is_err().then_some(unread))
+        }
+        (Err(error), _) => {
+            // Somebody has put in what iptables cannot show, or rules that lead to a chain that should
+            // go. What the change made is known, and can be emptied all the same.
+            debug!(%error, "undone without a look");
+            let refilled = refill(lock, pending, pending.families().as_slice());
+            refilled.map(|()| None).map_err(|_| error)
+        }
     }
-    loaded.map_err(|_| error)
+}
+
+fn load(
+    state: &State,
+    lock: &Lock,
+    pending: &Pending,
+    before: &PerFamily<(Ruleset, Counters)>,
+    want: &PerFamily<Ruleset>,
+) -> Result<(), Error> {
+    let live = before.map(|_, (live, _)| live);
+    if changes(&live, want).is_empty() {
+        return Ok(());
+    }
+    let transaction = Transaction {
+        state,
+        lock,
+        iptables: &pending.iptables(),
+        before,
+        want,
+        change: &Change {
+            action: format!("undo {}", pending.before.action),
+            ..pending.before.clone()
+        },
+        keeping: Keeping::Done,
+        trial: false,
+    };
+    transaction.commit().map(drop).map_err(Error::from)
+}
+
+/// Empties what the change made, and fills it with what was there before, without a look at what is there.
+/// What one family refuses is no reason to leave the other.
+fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<(), Error> {
+    let (iptables, want) = (pending.iptables(), pending.rules()?);
+    let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
+    let both = made.as_ref().zip(want.as_ref());
+    let meant = both.iter().filter(|(family, _)| families.contains(family));
+    let mut loaded = Ok(());
+    for (family, (made, want)) in meant {
+        let script = diff::refill(made, want);
+        loaded = loaded.and(iptables.load(family, &script, lock));
+    }
+    Ok(loaded?)
 }
 
 /// Ends the connections that only the undone change led anywhere: one who comes in through this

@@ -188,11 +188,7 @@ fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
     assert_eq!(said.code, 0, "{said:?}");
     let said = in_time(&host, &["persist"]);
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(
-        said.stderr
-            .contains("`/etc/iptables/rules.v4` is not a regular file"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("is not a regular file"), "{said:?}");
     // Nobody has named this spec: it is only found.
     let said = in_time(&host, &["check"]);
     assert_eq!(said.code, 2, "{said:?}");
