@@ -211,9 +211,25 @@ impl Iptables {
     /// # Errors
     /// Without iptables. That there is no ip6tables is known at the end.
     pub fn start_listing(&self, families: Families) -> Result<Listing, IptablesError> {
+        self.start(families, &["-c"])
+    }
+
+    /// Begins to read the live rules of some families, as a file of rules has them.
+    ///
+    /// # Errors
+    /// As [`Iptables::start_listing`].
+    pub fn start_reading(&self, families: Families) -> Result<Listing, IptablesError> {
+        self.start(families, &[])
+    }
+
+    fn start(
+        &self,
+        families: Families,
+        args: &'static [&'static str],
+    ) -> Result<Listing, IptablesError> {
         Ok(Listing {
-            v4: self.save(Family::V4, &["-c"])?,
-            v6: (families == Families::Both).then(|| self.save(Family::V6, &["-c"])),
+            v4: self.save(Family::V4, args)?,
+            v6: (families == Families::Both).then(|| self.save(Family::V6, args)),
         })
     }
 

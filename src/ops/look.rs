@@ -62,7 +62,7 @@ pub fn read(
     families: Families,
     needs_v6: bool,
 ) -> Result<Readable<Live>, IptablesError> {
-    iptables.start_listing(families)?.finish_readable(needs_v6)
+    iptables.start_reading(families)?.finish_readable(needs_v6)
 }
 
 /// Says that IPv6 was left out.

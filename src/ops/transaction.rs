@@ -99,7 +99,14 @@ impl TransactionError {
                     _ => format!("to look: {look}; to try again: sudo nvactl apply"),
                 })
             }
-            _ => None,
+            TransactionError::Rejected { source, .. }
+            | TransactionError::Refused { source, .. }
+            | TransactionError::Undone { source, .. }
+            | TransactionError::Unread(source) => source.hint(),
+            TransactionError::NotKept(error) => error.hint(),
+            TransactionError::Interrupted
+            | TransactionError::Signals(_)
+            | TransactionError::NotAsWanted { .. } => None,
         }
     }
 }

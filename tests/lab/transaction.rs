@@ -252,7 +252,7 @@ pub fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
     let changed = SPEC.replace("49182", "49183");
     for (make, words) in [
         (
-            "mount -t tmpfs -o size=8k tmpfs /var/lib/nvactl; head -c 100000 /dev/zero > /var/lib/nvactl/x || true",
+            "mount -t tmpfs -o size=8k,mode=700 tmpfs /var/lib/nvactl; head -c 100000 /dev/zero > /var/lib/nvactl/x || true",
             "No space left",
         ),
         (
