@@ -7,8 +7,8 @@ use super::{Console, Exit, Host, confirm, diff, kept, note_until_boot, spec_of, 
 use crate::cli::{Apply, ApplyFormat};
 use crate::compare::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
-use crate::ops::apply::{Outcome, Report, Request, apply};
-use crate::ops::{Ahead, Difference};
+use crate::ops::apply::{Report, Request, apply};
+use crate::ops::{Ahead, Difference, Outcome};
 use crate::words::counted;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -135,6 +135,8 @@ struct Json<'r> {
     forwards: Forwards<'r>,
     drift: &'r [Drift],
     warnings: Vec<&'r str>,
+    /// What else there is to say, in the words of the text report.
+    notes: Vec<&'r str>,
     /// The seconds in which the change must be confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm_within_secs: Option<u64>,
@@ -184,6 +186,7 @@ impl<'r> Json<'r> {
                 .warnings()
                 .chain(report.after.warnings())
                 .collect(),
+            notes: report.remarks.notes().chain(report.after.notes()).collect(),
             confirm_within_secs: pending.map(|pending| pending.left()),
         }
     }

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, history};
+use super::{Console, Exit, Host};
 use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;
 use crate::host::ssh_connection::advice;
-use crate::ops::confirm::{Report, Standing, cancel, keep, standing, told};
+use crate::ops::confirm::{Report, Standing, cancel, keep, standing, told, unreadable};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
+use crate::ops::{Error, Refusal, describe};
 
 pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("confirm")?;
     let state = &on.state()?;
+    for notice in &state.notices {
+        console.warn(notice);
+    }
     if args.status {
         say_standing(standing(state)?, console);
         return Ok(Exit::Done);
@@ -32,17 +36,11 @@ pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> 
 fn say_standing(standing: Standing, console: &mut Console) {
     match standing {
         Standing::Waits(pending) => console.say(told(&pending)),
-        Standing::Unreadable(why) => console.say(format_args!(
-            "a change waits for its confirmation, and its record says nothing to this nvactl: {why}; \
-             `nvactl confirm --cancel` discards it"
-        )),
-        Standing::Nothing { undone } => {
+        Standing::Unreadable(why) => console.say(unreadable(&why)),
+        Standing::Nothing { last } => {
             console.say("nothing is waiting for a confirmation");
-            if let Some((number, action, undone)) = undone {
-                console.say(format_args!(
-                    "the last change, {number}, {action}, was {}",
-                    history::told(&undone)
-                ));
+            if let Some(last) = last {
+                console.say(last);
             }
         }
     }
@@ -78,15 +76,35 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Done
             }
         }
-        Report::Undone { action, left_v6 } => {
+        Report::Undone { action, undone } => {
             console.say(format_args!("undone: {action}"));
-            let Some(error) = left_v6 else {
-                return Exit::Done;
-            };
-            console.warn(format_args!(
-                "IPv6 rules cannot be read or written, so they stay as the change made them: {error}"
-            ));
-            Exit::Uncertain
+            let whole = undone.left_v6.is_none() && !undone.unverified;
+            if let Some(error) = undone.left_v6 {
+                console.warn(format_args!(
+                    "IPv6 rules can be neither read nor written, so they stay as the change made them: {}",
+                    describe(&error)
+                ));
+            }
+            if undone.unverified {
+                console.warn("what was loaded could not be read back; to look: sudo iptables-save");
+            }
+            if let Some(error) = &undone.full {
+                console.warn(format_args!(
+                    "the state folder takes no new files, so the history does not say that it is undone: \
+                     {error}"
+                ));
+            }
+            if let Some(error) = &undone.unrecorded {
+                console.warn(format_args!(
+                    "that it is undone could not be recorded: {}",
+                    error
+                ));
+            }
+            if whole && undone.unrecorded.is_none() {
+                Exit::Done
+            } else {
+                Exit::Uncertain
+            }
         }
         Report::Discarded { why } => {
             console.say(format_args!(
@@ -94,14 +112,17 @@ fn say(report: Report, console: &mut Console) -> Exit {
             ));
             console.warn(
                 "what that change loaded has not been undone, since nobody knows what it was; \
-                 to look: sudo nvactl status; to go back behind it: sudo nvactl rollback",
+                 to see the changes that can be rolled back: sudo nvactl history",
             );
             Exit::Uncertain
         }
     }
 }
 
-/// Asks at a terminal whether to keep the change, while the time runs; elsewhere tells how to.
+/// Asks at a terminal whether to keep the change, while the time runs; elsewhere says how to.
+///
+/// # Errors
+/// None that leaves the change undecided without a word.
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
@@ -125,19 +146,40 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         }
         if pending.overdue() > PATIENCE_SECS {
             console.tell("\n");
-            console.say("its time is up, and nobody says that it is undone: see `nvactl status`");
+            console.say(
+                "its time is up and the undo is not recorded: the change may still be loaded; \
+                 to look: sudo nvactl confirm --status",
+            );
             return Ok(Exit::Uncertain);
         }
         console.ask_again(format_args!("keep it? [y/N] {:>4} s ", pending.left()));
-        match answers.next_within(Duration::from_secs(1)) {
-            Some(answer) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => {
-                return Ok(say(keep(state, false, LOCK_WAIT_SECS)?, console));
+        let Some(answer) = answers.next_within(Duration::from_secs(1)) else {
+            continue;
+        };
+        let keeps = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+        let report = if keeps {
+            keep(state, false, LOCK_WAIT_SECS)
+        } else {
+            cancel(state, LOCK_WAIT_SECS)
+        };
+        match report {
+            Ok(report) => {
+                let exit = say(report, console);
+                let undone = if exit == Exit::Done {
+                    Exit::Differs
+                } else {
+                    exit
+                };
+                return Ok(if keeps { exit } else { undone });
             }
-            Some(_) => {
-                say(cancel(state, LOCK_WAIT_SECS)?, console);
-                return Ok(Exit::Differs);
+            // Somebody else has decided: the record says how.
+            Err(Error::Refusal(Refusal::NothingPending { .. })) => {}
+            // The change is loaded, so this is no error after which nothing has changed.
+            Err(error) => {
+                console.error(describe(&error));
+                console.say(told(pending));
+                return Ok(Exit::Uncertain);
             }
-            None => {}
         }
     }
 }

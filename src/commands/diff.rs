@@ -136,7 +136,7 @@ fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> R
     let families = meant(args, families(Some(set), state.as_ref()));
     let iptables = on.iptables(READ_WAIT);
     let have = read(args, &families, set.has(Family::V6), &iptables, console)?;
-    if let (Some(state), [(_, v4), rest @ ..]) = (&state, have.as_slice()) {
+    if let (Some(state), [(Family::V4, v4), rest @ ..]) = (&state, have.as_slice()) {
         let rules = PerFamily {
             v4,
             v6: rest.first().map(|(_, v6)| v6),

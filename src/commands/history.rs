@@ -1,15 +1,14 @@
 //! `nvactl history` and `nvactl rollback`: the changes made so far, and the way back behind one.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use anyhow::Result;
 
 use super::{Console, Exit, Host, note_until_boot};
 use crate::cli::Rollback;
 use crate::compare::ForwardNames;
 use crate::host;
-use crate::ops::apply::Outcome;
-use crate::ops::records::{Change, Decision, Undone};
+use crate::ops::Outcome;
+use crate::ops::history::{moment, undone_words};
+use crate::ops::records::Change;
 use crate::ops::rollback::{Request, rollback};
 use crate::ops::state::State;
 use crate::words::{counted, names};
@@ -29,6 +28,13 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     for (number, change) in &changes {
         console.say(line(*number, change));
     }
+    for number in state.numbers()? {
+        if !changes.iter().any(|(kept, _)| *kept == number) {
+            console.warn(format_args!(
+                "change {number} cannot be read and is passed over"
+            ));
+        }
+    }
     for other in state.others()? {
         console.say(format_args!(
             "changes recorded in another network namespace ({other}) are not this one's: they are in {}",
@@ -47,23 +53,9 @@ fn line(number: u64, change: &Change) -> String {
         line.push_str(&format!("; by {who}"));
     }
     if let Some(undone) = &change.undone {
-        line.push_str(&format!("; {}", told(undone)));
+        line.push_str(&format!("; {}", undone_words(undone)));
     }
     line
-}
-
-/// Tells when and why a change was undone.
-pub fn told(undone: &Undone) -> String {
-    let why = match undone.why {
-        Decision::TimedOut => "nobody confirmed it in time",
-        _ => "it was cancelled",
-    };
-    format!("undone at {}: {why}", moment(undone.time))
-}
-
-/// The time of a record, which is in seconds since 1970.
-pub fn moment(seconds: u64) -> impl std::fmt::Display {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// Names the forwards that come, go and change.
@@ -102,15 +94,12 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         }
         Outcome::Would(difference) | Outcome::Made { difference, .. } => difference,
     };
-    if args.dry_run {
-        if !difference.forwards.is_empty() {
-            console.say(moved(&difference.forwards));
-        }
-        console.print(&difference.lines);
-        return Ok(Exit::Differs);
-    }
     if !difference.forwards.is_empty() {
         console.say(moved(&difference.forwards));
+    }
+    if args.dry_run {
+        console.print(&difference.lines);
+        return Ok(Exit::Differs);
     }
     console.say(format_args!(
         "back to what was loaded before {number}, {action}: {} added, {} removed",

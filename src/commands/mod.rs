@@ -77,7 +77,10 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
     let operation = error
         .downcast_ref::<ops::Failed>()
         .map(|failed| {
-            console.remarks(&failed.remarks);
+            // What was announced did not happen.
+            for warning in failed.remarks.warnings() {
+                console.warn(warning);
+            }
             failed.error.as_ref()
         })
         .or_else(|| error.downcast_ref::<ops::Error>());

@@ -34,12 +34,16 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         }
     }
     if report.failed.is_empty() {
-        return Ok(Exit::Done);
+        return Ok(if report.partly {
+            Exit::Uncertain
+        } else {
+            Exit::Done
+        });
     }
     for error in report.failed {
         console.error(format_args!("{:#}", anyhow::Error::from(error)));
     }
-    console.tell("hint: what could be written is; run this again once the rest can be\n");
+    console.tell("hint: some files were written; to write the rest: sudo nvactl persist\n");
     Ok(Exit::Uncertain)
 }
 

@@ -1,11 +1,11 @@
-//! `nvactl remove`: takes out what nvactl owns.
+//! `nvactl remove`: removes what nvactl owns.
 
 use anyhow::Result;
 
 use super::{Console, Exit, Host};
 use crate::cli::Remove;
 use crate::host;
-use crate::ops::apply::Outcome;
+use crate::ops::Outcome;
 use crate::ops::remove::{Request, remove};
 use crate::words::counted;
 

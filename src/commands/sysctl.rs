@@ -29,6 +29,9 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Sysctl::Enable(args) => {
             host::require_root("sysctl enable")?;
             let state = on.state()?;
+            for notice in &state.notices {
+                console.warn(notice);
+            }
             refuse_beside_a_change(&state)?;
             let families = changed(&args.ipv6, &state, console);
             // Their routes go with the change.
@@ -51,6 +54,9 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
             let state = on.state()?;
+            for notice in &state.notices {
+                console.warn(notice);
+            }
             refuse_beside_a_change(&state)?;
             let families = changed(&args.ipv6, &state, console);
             sysctl::change(families, false, args.persist)?;

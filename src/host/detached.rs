@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
 use thiserror::Error;
 
 use super::child::{self, ChildError};
@@ -39,11 +41,21 @@ pub fn start(args: &[&str]) -> Result<(), DetachedError> {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut word = [0; READY.len()];
-        match child.stdout.take() {
-            Some(mut pipe) => pipe.read_exact(&mut word)?,
-            None => return Err(io::Error::other("it has no standard output")),
+        let Some(mut pipe) = child.stdout.take() else {
+            return Err(io::Error::other("it has no standard output"));
+        };
+        let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+        let limit = Timespec::try_from(LIMIT).ok();
+        if poll(&mut fds, limit.as_ref())? == 0 {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(io::Error::other(format!(
+                "it said nothing within {} seconds",
+                LIMIT.as_secs()
+            )));
         }
+        let mut word = [0; READY.len()];
+        pipe.read_exact(&mut word)?;
         if word == READY.as_bytes() {
             Ok(())
         } else {
@@ -104,6 +116,6 @@ pub fn start_timer(unit: &str, seconds: u64, args: &[&str]) -> Result<(), Detach
 pub fn end_timer(unit: &str) {
     if runs_under_systemd() {
         let unit = format!("{unit}.timer");
-        let _ = child::run("systemctl", &["stop", &unit], b"", LIMIT);
+        let _ = child::run("systemctl", &["stop", "--no-block", &unit], b"", LIMIT);
     }
 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::token::shell_word;
 
+/// Why a folder cannot be used, or is not trusted.
 #[derive(Debug, Error)]
 pub enum FolderError {
     #[error("cannot make the folder `{}`", .path.display())]
@@ -31,6 +32,15 @@ pub enum FolderError {
         owner: u32,
     },
     #[error(
+        "`{}` is a link of user {owner}, who chose where it leads: nothing is loaded as root from `{}`",
+        .path.display(), .folder.display()
+    )]
+    Link {
+        folder: PathBuf,
+        path: PathBuf,
+        owner: u32,
+    },
+    #[error(
         "others than root may write `{}`, and so whatever is loaded as root from `{}`",
         .path.display(), .folder.display()
     )]
@@ -38,13 +48,24 @@ pub enum FolderError {
 }
 
 impl FolderError {
-    /// The command that makes the folder one to be trusted.
+    /// Returns the command that leads to a folder to be trusted: it begins anew. What stands above it is
+    /// somebody else's to change.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let word = |path: &Path| shell_word(&path.to_string_lossy());
+        const OTHER: &str = "keep the state in a folder of root's own: --state-dir /var/lib/nvactl";
+        // What is in it may have been changed: a chmod alone would trust that.
+        let aside = |path: &Path| {
+            let words = [path.to_owned(), path.with_extension("untrusted")];
+            let [from, to] = words.map(|path| shell_word(&path.to_string_lossy()));
+            format!("sudo mv {from} {to}")
+        };
         match self {
-            FolderError::Owned { path, .. } => Some(format!("sudo chown -h root: {}", word(path))),
-            FolderError::Writable { path, .. } => Some(format!("sudo chmod go-w {}", word(path))),
+            FolderError::Owned { path, folder, .. } if path == folder => Some(aside(path)),
+            FolderError::Writable { path, folder } if path == folder => Some(aside(path)),
+            FolderError::Owned { .. }
+            | FolderError::Writable { .. }
+            | FolderError::Link { .. }
+            | FolderError::NotAFolder { .. } => Some(OTHER.to_owned()),
             _ => None,
         }
     }
@@ -85,7 +106,7 @@ fn links_are_trusted(path: &Path) -> Result<(), FolderError> {
             return Ok(());
         };
         if owner != 0 && owner != top {
-            return Err(FolderError::Owned {
+            return Err(FolderError::Link {
                 folder: path.to_owned(),
                 path: at.clone(),
                 owner,
@@ -160,18 +181,44 @@ pub fn names(path: &Path) -> Result<Vec<String>, FolderError> {
     Ok(names)
 }
 
-/// Removes a file; that there is none is as good.
+/// Removes a file; that there is none is as good. A folder in its place gets another name.
 ///
 /// # Errors
 /// When it cannot be removed.
 pub fn remove(path: &Path) -> Result<(), FolderError> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            let mut aside = path.as_os_str().to_owned();
+            aside.push(".discarded");
+            rename(path, Path::new(&aside))
+        }
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FolderError::Remove {
             path: path.to_owned(),
             source,
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses a file that does not belong to root, or to the owner of `/`: somebody has put it there while the
+/// folder was open.
+///
+/// # Errors
+/// When it belongs to another, or cannot be looked at.
+pub fn root_owns(path: &Path) -> Result<(), FolderError> {
+    let unreadable = |source| FolderError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let owner = fs::symlink_metadata(path).map_err(unreadable)?.uid();
+    if owner == 0 || owner == fs::metadata("/").map_err(unreadable)?.uid() {
+        return Ok(());
+    }
+    Err(FolderError::Owned {
+        folder: path.parent().unwrap_or(path).to_owned(),
+        path: path.to_owned(),
+        owner,
+    })
 }
 
 /// Gives a file or a folder another name beside it.

@@ -25,7 +25,11 @@ pub enum Event {
     MadeToConfirm {
         secs: u64,
     },
+    /// Nobody knows that its rules are loaded, or that they are not.
+    Uncertain,
     Confirmed,
+    /// Its record could not be read and is discarded; its rules stay.
+    Discarded,
     /// It is undone, since somebody asked for that.
     Cancelled,
     /// It is undone, since nobody confirmed it in time.
@@ -74,7 +78,7 @@ const MOST_FORWARDS: usize = 128;
 impl Event {
     fn severity(self) -> u8 {
         match self {
-            Event::TimedOut => WARNING,
+            Event::TimedOut | Event::Uncertain | Event::Discarded => WARNING,
             _ => NOTICE,
         }
     }
@@ -85,7 +89,9 @@ impl Event {
             Event::MadeToConfirm { secs } => {
                 format!("change made, undone unless confirmed in {secs} s")
             }
+            Event::Uncertain => "change not verified".to_owned(),
             Event::Confirmed => "change confirmed".to_owned(),
+            Event::Discarded => "record of a change discarded, its rules stay".to_owned(),
             Event::Cancelled => "change cancelled and undone".to_owned(),
             Event::TimedOut => "change not confirmed in time and undone".to_owned(),
         }

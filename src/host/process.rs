@@ -41,7 +41,12 @@ impl Process {
 
     /// Ends an nvactl that has been stopped, by Ctrl-Z or SIGSTOP: it would hold for ever what it holds.
     pub fn end_if_stopped(self) {
-        let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+        // The kernel writes ` (deleted)` behind a program that an update has replaced (proc(5)).
+        let program = |process: &str| {
+            let link = fs::read_link(format!("/proc/{process}/exe")).ok()?;
+            let link = link.to_string_lossy().into_owned();
+            Some(link.trim_end_matches(" (deleted)").to_owned())
+        };
         let own = program("self");
         let stopped = self
             .stat()

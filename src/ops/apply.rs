@@ -1,12 +1,14 @@
 //! Loading a spec's plan into the kernel, beside what is there.
 
-use super::history::{About, log};
+use tracing::debug;
+
+use super::history::{self, About};
 use super::look::{Ahead, Found, families, look, resume};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::remark::Remarks;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError};
 use super::{
-    Difference, Error, Failed, Machine, confirm, describe, flows, note_v6, remove, waiting, warn,
+    Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, note_v6, waiting, warn,
     watchdog,
 };
 use crate::flow::Flow;
@@ -15,12 +17,9 @@ use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
 use crate::host::network;
 use crate::host::survey::resolved;
-use crate::line::Line;
 use crate::net::Family;
 use crate::network::Links;
 use crate::per_family::{PerFamily, changes};
-use crate::plan::jumps_from;
-use crate::printable;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
 
@@ -52,19 +51,6 @@ pub struct Report {
     pub flows_left: bool,
 }
 
-#[derive(Debug)]
-pub enum Outcome {
-    /// The plan is loaded already.
-    Unchanged,
-    /// A dry run found this.
-    Would(Difference),
-    Made {
-        difference: Difference,
-        /// The change, if it waits for its confirmation.
-        pending: Option<Box<Pending>>,
-    },
-}
-
 /// Loads the plan, as far as it is not loaded. `ahead` is what was begun before the spec was known.
 ///
 /// # Errors
@@ -75,10 +61,7 @@ pub fn apply(
     machine: &Machine,
     ahead: Option<Ahead>,
 ) -> Result<Report, Failed> {
-    let mut remarks = Remarks::default();
-    for notice in &machine.state.notices {
-        remarks.warn(notice);
-    }
+    let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, ahead, &mut remarks) {
         Ok((outcome, after, flows_left)) => Ok(Report {
             remarks,
@@ -149,9 +132,10 @@ fn run(
     }
     if changes.is_empty() {
         note_v6(state, live.v6);
+        state.clear_begun()?;
         drop(lock);
         if live.v6.is_some() && !set.has(Family::V6) {
-            remove::warn_of_rules_file(Family::V6, &mut after);
+            warn::rules_file(Family::V6, &mut after);
         }
         let stale = flows::end(&outdated, request.flush_stale);
         let late = flows::end_senders(&senders, request.flush_stale);
@@ -211,19 +195,17 @@ fn commit(
     let (committed, pending) = match request.confirm_secs {
         Some(secs) => {
             let (committed, pending) = commit_guarded(&transaction, secs, request, &mut after)?;
-            log(&change, Event::MadeToConfirm { secs });
             (committed, Some(Box::new(pending)))
         }
         None => {
-            let committed = transaction.commit()?;
-            log(&change, Event::Made);
+            let committed = history::commit(&transaction, Event::Made)?;
             (committed, None)
         }
     };
     if let Some(found_then) = &committed.overtaken {
         warn::overtaken(&found_then.as_ref(), &found.want, request.set, &mut after);
     }
-    say_of_jumps(&committed, &found.want, &mut after);
+    warn::jumps(&committed.jumps, &found.want, &mut after);
     Ok((pending, after))
 }
 
@@ -243,7 +225,7 @@ fn say_before(
     warn::layout(&live, &found.want, remarks);
     for (family, live) in live.iter() {
         warn::reference(live, remarks);
-        warn::rivals(family, live, &set.of(family), remarks);
+        warn::duplicates(family, live, &set.of(family), remarks);
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);
@@ -256,30 +238,6 @@ fn say_before(
     warn::reach(set, found.reach.as_ref(), &found.flows, remarks);
     warn::sysctl(set, remarks)?;
     Ok(())
-}
-
-/// Names the rules that somebody keeps putting before nvactl's jumps.
-fn say_of_jumps(committed: &Committed, want: &PerFamily<Ruleset>, after: &mut Remarks) {
-    let Some(overtaken) = committed.overtaken.as_ref().filter(|_| committed.behind) else {
-        return;
-    };
-    for (_, (found, want)) in overtaken.as_ref().zip(want.as_ref()).iter() {
-        for (table, name, chain) in found
-            .chains()
-            .filter(|(table, name, _)| jumps_from(*table, name))
-        {
-            let jump = want
-                .chain(table, name)
-                .and_then(|chain| chain.rules.first());
-            let before = chain.rules.iter().take_while(|rule| Some(*rule) != jump);
-            let before: Vec<String> = before
-                .map(|rule| printable::line(Line::Append(name, rule)).to_string())
-                .collect();
-            after.warn_of_rules(before.iter().map(|line| {
-                format!("a rule keeps coming before nvactl's jump, and sees packets first: {table}: {line}")
-            }));
-        }
-    }
 }
 
 /// Looks once more, since connections may have been made while the rules were being loaded.
@@ -310,12 +268,12 @@ fn end_outdated(
 /// Says what is to be known where a spec has no IPv6 forward any more.
 fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
     if before.forward_policy() == Policy::Drop {
-        remove::say_policy_stays(Family::V6, after);
+        warn::policy_stays(Family::V6, after);
     }
     if before.chains().any(|(_, name, _)| name.is_own()) {
-        remove::say_connections_end(after);
+        warn::connections_end(after);
     }
-    remove::warn_of_rules_file(Family::V6, after);
+    warn::rules_file(Family::V6, after);
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.
@@ -334,13 +292,20 @@ fn commit_guarded(
     )?;
     pending.flush_stale = request.flush_stale;
     watchdog::guard(state, &pending, seconds)?;
-    let committed = match transaction.commit() {
+    let event = Event::MadeToConfirm { secs: seconds };
+    let committed = match history::commit(transaction, event) {
         Ok(committed) => committed,
         Err(error) => {
             // What was to be undone never came, or has been undone already; but if nobody knows what
             // is loaded, the watchdog may still bring the old rules back.
             if !matches!(error, TransactionError::Uncertain { .. }) {
-                waiting::settle(state, &pending, Decision::NotMade)?;
+                let settled = waiting::settle(state, &pending, Decision::NotMade);
+                if let Err(error) = settled {
+                    debug!(
+                        error = describe(&error.into()),
+                        "the record of what was not made stays"
+                    );
+                }
             }
             return Err(error.into());
         }

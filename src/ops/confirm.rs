@@ -1,15 +1,16 @@
 //! The decision on a change that waits for its confirmation.
 
 use super::flows::{self, Ended};
-use super::history::log;
-use super::records::{Decided, Decision, Pending, Undone};
+use super::history::{self, undone_words};
+use super::records::{Decided, Decision, Pending};
 use super::refusal::Refusal;
 use super::state::State;
 use super::waiting::{pending, pending_in_earnest, settle};
 use super::watchdog::Undoing;
 use super::{Error, describe, watchdog};
+use crate::compare::ForwardNames;
 use crate::host::lock;
-use crate::host::log::Event;
+use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
 
@@ -20,8 +21,8 @@ pub enum Standing {
     /// Its record says nothing to this nvactl.
     Unreadable(String),
     Nothing {
-        /// The last change, if it was undone: its number, what it was, and when and why.
-        undone: Option<(u64, String, Undone)>,
+        /// What became of the last change, if it was undone.
+        last: Option<String>,
     },
 }
 
@@ -36,16 +37,31 @@ pub fn standing(state: &State) -> Result<Standing, Error> {
             Ok(Standing::Unreadable(describe(&error.into())))
         }
         Err(error) => Err(error.into()),
-        Ok(None) => {
-            let newest = state.numbers()?.pop();
-            let change = newest.map(|number| Ok::<_, Error>((number, state.change(number)?)));
-            let undone = change.transpose()?.and_then(|(number, change)| {
-                let change = change?;
-                Some((number, change.action, change.undone?))
-            });
-            Ok(Standing::Nothing { undone })
-        }
+        Ok(None) => Ok(Standing::Nothing {
+            last: last_undone(state)?,
+        }),
     }
+}
+
+/// Says what became of the last change, if it was undone.
+fn last_undone(state: &State) -> Result<Option<String>, Error> {
+    let Some(number) = state.numbers()?.pop() else {
+        return Ok(None);
+    };
+    let change = state.change(number)?;
+    Ok(change.and_then(|change| {
+        let undone = undone_words(change.undone.as_ref()?);
+        Some(format!(
+            "the last change, {number}, {}, was {undone}",
+            change.action
+        ))
+    }))
+}
+
+/// Refuses to decide where nothing waits.
+fn nothing_pending(state: &State) -> Error {
+    let last = last_undone(state).unwrap_or_default();
+    Refusal::NothingPending { last }.into()
 }
 
 /// Returns the change that waits here, in a line; nothing is known of any where there is no state folder.
@@ -56,12 +72,18 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
         Standing::Waits(pending) => Some(told(&pending)),
-        Standing::Unreadable(why) => Some(format!(
-            "a change waits for its confirmation, and its record says nothing to this nvactl: {why}; \
-             `nvactl confirm --cancel` discards it"
-        )),
+        Standing::Unreadable(why) => Some(unreadable(&why)),
         Standing::Nothing { .. } => None,
     })
+}
+
+/// Tells a change whose record cannot be read, in a line.
+#[must_use]
+pub fn unreadable(why: &str) -> String {
+    format!(
+        "a change waits for its confirmation, and its record cannot be read by this version of nvactl: \
+         {why}; `nvactl confirm --cancel` discards it"
+    )
 }
 
 /// Tells a change that waits, in a line.
@@ -130,8 +152,7 @@ pub enum Report {
     /// It is undone.
     Undone {
         action: String,
-        /// Why IPv6 is left as the change made it.
-        left_v6: Option<String>,
+        undone: watchdog::Undone,
     },
     /// Its record is discarded, and what it changed stays, since nobody knows what that was.
     Discarded { why: String },
@@ -149,7 +170,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
     // The watchdog may have been faster to the lock.
     let now = pending_in_earnest(state)?.filter(|now| now.id == known.id);
-    let now = now.ok_or(Refusal::NothingPending)?;
+    let now = now.ok_or_else(|| nothing_pending(state))?;
     if !now.made {
         return Err(Refusal::NotMade.into());
     }
@@ -159,7 +180,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     }
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
-    log(&now.before, Event::Confirmed);
+    history::log(&now.before, Event::Confirmed);
     // It is kept, whatever becomes of connections.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     Ok(Report::Kept {
@@ -182,10 +203,10 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
         known => known?,
     };
     match watchdog::undo(state, &known, lock_wait_secs)? {
-        Undoing::NotDue => Err(Refusal::NothingPending.into()),
-        Undoing::Undone { left_v6 } => Ok(Report::Undone {
+        Undoing::NotDue => Err(nothing_pending(state)),
+        Undoing::Undone(undone) => Ok(Report::Undone {
             action: known.before.action,
-            left_v6: left_v6.map(|error| describe(&error)),
+            undone,
         }),
     }
 }
@@ -193,7 +214,7 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
 fn waiting(state: &State) -> Result<Pending, Error> {
     match pending(state) {
         Ok(Some(pending)) => Ok(pending),
-        Ok(None) => Err(Refusal::NothingPending.into()),
+        Ok(None) => Err(nothing_pending(state)),
         Err(error) if error.is_unreadable_record() => Err(Refusal::UnreadablePending {
             why: describe(&error.into()),
         }
@@ -206,10 +227,22 @@ fn waiting(state: &State) -> Result<Pending, Error> {
 /// knows it leaves the rules to whoever decides now.
 fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Error> {
     let _lock = lock::take(&state.lock_file(), lock_wait_secs)?;
+    // Another may have decided while the lock was waited for.
+    match state.pending() {
+        Err(error) if error.is_unreadable_record() => {}
+        _ => return Err(nothing_pending(state)),
+    }
     if let Some(Decided(id, Decision::Waiting)) = state.decided() {
         state.set_decision(&Decided(id, Decision::Cancelled))?;
     }
     state.clear_begun()?;
     state.clear_pending()?;
+    log::write(&Entry {
+        event: Event::Discarded,
+        action: "unknown",
+        who: &session::who(),
+        spec: None,
+        forwards: &ForwardNames::default(),
+    });
     Ok(Report::Discarded { why })
 }

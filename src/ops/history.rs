@@ -1,7 +1,10 @@
 //! The history: what it says of a change, and which change a rollback undoes.
 
-use super::records::{Change, KeptSpec, Owned, VERSION};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::records::{Change, Decision, KeptSpec, Owned, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
+use super::transaction::{Committed, Transaction, TransactionError};
 use crate::compare::ForwardNames;
 use crate::diff;
 use crate::host::log::{self, Entry, Event};
@@ -53,8 +56,10 @@ impl Change {
 /// Writes to the system log what happened to a change: who decided on it, or else who made it.
 pub fn log(change: &Change, event: Event) {
     let maker = match event {
-        Event::Confirmed | Event::Cancelled => None,
-        Event::Made | Event::MadeToConfirm { .. } | Event::TimedOut => change.who.clone(),
+        Event::Confirmed | Event::Cancelled | Event::Discarded => None,
+        Event::Made | Event::MadeToConfirm { .. } | Event::Uncertain | Event::TimedOut => {
+            change.who.clone()
+        }
     };
     log::write(&Entry {
         event,
@@ -65,12 +70,41 @@ pub fn log(change: &Change, event: Event) {
     });
 }
 
-/// Returns the number of the change that a rollback without a number undoes, or `None` where there is
-/// none left: the newest that has not been undone. A rollback is no such change: behind it, it is the
-/// one before that which it has undone.
+/// Makes a change and writes it to the system log.
+///
+/// # Errors
+/// As [`Transaction::commit`].
+pub fn commit(transaction: &Transaction<'_>, event: Event) -> Result<Committed, TransactionError> {
+    let committed = transaction.commit();
+    match &committed {
+        Ok(_) => log(transaction.change, event),
+        Err(TransactionError::Uncertain { .. }) => log(transaction.change, Event::Uncertain),
+        Err(_) => {}
+    }
+    committed
+}
+
+/// Says when and why a change was undone.
 #[must_use]
-pub fn next_to_undo(changes: &[(u64, Change)]) -> Option<u64> {
-    let mut below = u64::MAX;
+pub fn undone_words(undone: &Undone) -> String {
+    let why = match undone.why {
+        Decision::TimedOut => "nobody confirmed it in time",
+        _ => "it was cancelled",
+    };
+    format!("undone at {}: {why}", moment(undone.time))
+}
+
+/// Returns the time of a record, which is in seconds since 1970, in words.
+#[must_use]
+pub fn moment(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+/// Returns the number of the change that a rollback without a number undoes, or `None` where there is
+/// none left: the newest below a number that has not been undone. A rollback is no such change: behind
+/// it, it is the one before that which it has undone.
+#[must_use]
+pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
     for (number, change) in changes {
         if *number >= below || change.undone.is_some() {
             continue;
@@ -83,7 +117,7 @@ pub fn next_to_undo(changes: &[(u64, Change)]) -> Option<u64> {
     None
 }
 
-/// Returns the spec whose plan was loaded last, if its text was kept and it was not taken out since.
+/// Returns the spec whose plan was loaded last, if its text was kept and it was not removed since.
 ///
 /// # Errors
 /// When the history cannot be read.
@@ -100,7 +134,6 @@ pub fn last_spec(state: &State) -> Result<Option<KeptSpec>, StateError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::{Decision, Undone};
     use super::*;
 
     /// Changes by number, each with the change before which it leads if it is a rollback, and whether
@@ -183,7 +216,11 @@ mod tests {
                 Some(1),
             ),
         ] {
-            assert_eq!(next_to_undo(&changes(history)), undoes, "{history:?}");
+            assert_eq!(
+                next_to_undo(&changes(history), u64::MAX),
+                undoes,
+                "{history:?}"
+            );
         }
     }
 }

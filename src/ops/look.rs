@@ -57,6 +57,9 @@ pub type Readable<T> = (PerFamily<T>, Option<IptablesError>);
 
 /// Reads the rules of these families. IPv6 is left out where it cannot be read and `needs_v6` does not
 /// say that it must be: a machine whose IPv6 has been switched off still forwards IPv4.
+///
+/// # Errors
+/// When IPv4, or IPv6 that is needed, cannot be read.
 pub fn read(
     iptables: &Iptables,
     families: Families,
@@ -108,6 +111,9 @@ type Around<'s> = (
 );
 
 /// Plans and looks around while the rules are being read.
+///
+/// # Errors
+/// When something cannot be read that is needed, or the backend can only be guessed.
 pub fn look<'s>(
     listing: Listing,
     iptables: &Iptables,
@@ -162,7 +168,11 @@ fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, E
         return Ok(None);
     };
     let Some(change) = state.change(begun.number)? else {
-        let what = Interrupted::NeverMade;
+        let what = if state.numbers()?.contains(&begun.number) {
+            Interrupted::Unknown
+        } else {
+            Interrupted::NeverMade
+        };
         return Ok(Some(Killed { begun, what }));
     };
     let each: Vec<(bool, bool)> = live
@@ -189,13 +199,23 @@ pub fn name_interrupted(
     state: &State,
     live: &PerFamily<&Ruleset>,
 ) -> Result<Option<Remark>, Error> {
-    let killed = killed(state, live)?;
+    let killed = match killed(state, live) {
+        Err(Error::State(error)) if error.is_unreadable_record() => {
+            let text = format!(
+                "the note of a change that was begun cannot be read, so whether it was made whole is not \
+                 known: {}",
+                describe(&error.into())
+            );
+            return Ok(Some(Remark::Warning(text)));
+        }
+        killed => killed?,
+    };
     Ok(killed.and_then(|killed| {
         let action = &killed.begun.action;
         let text = match killed.what {
             Interrupted::Half => format!(
-                "{action} was killed between the families: IPv4 and IPv6 do not have the rules of the \
-                 same spec; the next apply, rollback or remove makes them whole"
+                "{action} was killed between the families: IPv4 and IPv6 hold rules of different specs; \
+                 the next apply, rollback or remove fixes that"
             ),
             Interrupted::Unknown => format!(
                 "{action} was killed before its rules were verified, and what is loaded is neither what \
@@ -208,13 +228,24 @@ pub fn name_interrupted(
 }
 
 /// Clears up behind a change whose maker was killed: one that was never made goes from the history. To be
-/// asked under the lock.
+/// called under the lock.
+///
+/// # Errors
+/// When its records cannot be read or removed.
 pub fn resume(
     state: &State,
     live: &PerFamily<&Ruleset>,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
-    let Some(Killed { begun, what }) = killed(state, live)? else {
+    let found = match killed(state, live) {
+        Err(Error::State(error)) if error.is_unreadable_record() => {
+            remarks.0.extend(name_interrupted(state, live)?);
+            state.clear_begun()?;
+            return Ok(());
+        }
+        found => found?,
+    };
+    let Some(Killed { begun, what }) = found else {
         return Ok(());
     };
     match what {

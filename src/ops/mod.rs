@@ -45,6 +45,7 @@ use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
 use crate::unplan::unplan;
+use records::Pending;
 use state::State;
 
 /// The machine that an operation changes.
@@ -76,6 +77,20 @@ impl Machine {
     }
 }
 
+/// What an operation did to the rules.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The plan is loaded already.
+    Unchanged,
+    /// A dry run found this.
+    Would(Difference),
+    Made {
+        difference: Difference,
+        /// The change, if it waits for its confirmation.
+        pending: Option<Box<Pending>>,
+    },
+}
+
 /// What separates the loaded rules from those that are wanted.
 #[derive(Debug)]
 pub struct Difference {
@@ -92,7 +107,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Tells the loaded rules from those of a spec.
+    /// Compares the loaded rules with those of a spec.
     fn from_spec(
         changes: &PerFamily<Changes<'_>>,
         live: &PerFamily<&Ruleset>,
@@ -106,7 +121,7 @@ impl Difference {
         Self::new(changes, forwards, Some(comparison))
     }
 
-    /// Tells the loaded rules from others, which need not be a spec's.
+    /// Compares the loaded rules with others, which need not be a spec's.
     fn from_rules(
         changes: &PerFamily<Changes<'_>>,
         live: &PerFamily<&Ruleset>,

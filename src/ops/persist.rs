@@ -47,6 +47,8 @@ pub struct Report {
     pub written: Vec<Written>,
     /// The files that could not be written behind the first.
     pub failed: Vec<FileError>,
+    /// Whether IPv6's file is left as it is, since its rules cannot be read.
+    pub partly: bool,
 }
 
 #[derive(Debug)]
@@ -60,15 +62,13 @@ pub struct Written {
 /// # Errors
 /// When the live rules are not the spec's, or a file must not or cannot be replaced; then none is.
 pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Failed> {
-    let mut remarks = Remarks::default();
-    for notice in &machine.state.notices {
-        remarks.warn(notice);
-    }
+    let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((written, failed)) => Ok(Report {
+        Ok((written, failed, partly)) => Ok(Report {
             remarks,
             written,
             failed,
+            partly,
         }),
         Err(error) => Err(Failed::new(error, remarks)),
     }
@@ -78,7 +78,7 @@ fn run(
     request: &Request<'_>,
     machine: &Machine,
     remarks: &mut Remarks,
-) -> Result<(Vec<Written>, Vec<FileError>), Error> {
+) -> Result<(Vec<Written>, Vec<FileError>, bool), Error> {
     let Machine {
         state, iptables, ..
     } = machine;
@@ -87,6 +87,8 @@ fn run(
     let families = families(set, Some(state));
     let needs_v6 = request.family == Some(Family::V6) || set.is_some_and(|set| set.has(Family::V6));
     let (live, unread) = read(iptables, families, needs_v6)?;
+    let asks_v6 = request.family != Some(Family::V4) && request.output.is_none();
+    let partly = unread.is_some() && asks_v6 && persistence::mentions_own(Family::V6);
     warn_of_unread_v6(unread, remarks);
     for (_, live) in live.iter() {
         remarks.warn_of_rules(live.warnings(iptables).iter());
@@ -124,7 +126,7 @@ fn run(
         }
     }
     note_v6(state, live.v6.as_ref().map(|live| &live.ruleset));
-    Ok((written, failed))
+    Ok((written, failed, partly))
 }
 
 fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), Refusal> {

@@ -93,7 +93,7 @@ impl Owned {
 pub struct KeptSpec {
     /// As messages name it: a path, or `<stdin>`.
     pub name: String,
-    /// Of all its files.
+    /// Digest of all files.
     pub digest: Digest,
     /// In the order in which they make one spec.
     pub files: Vec<KeptFile>,
@@ -125,7 +125,7 @@ pub struct Pending {
     pub deadline: u64,
     /// A reboot ends the waiting: it has brought back what is kept on disk.
     pub boot: String,
-    /// By which it was loaded, and will be undone.
+    /// Backend that loaded it and will undo it.
     pub backend: Backend,
     /// Whether connections to old targets are to be ended once it is kept.
     pub flush_stale: bool,

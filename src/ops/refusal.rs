@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::net::Family;
 use crate::token::shell_word;
 
+/// What an operation refuses to do.
 #[derive(Debug, Error)]
 pub enum Refusal {
     #[error("a foreign rule leads to one of nvactl's chains, which therefore cannot go: {line}")]
@@ -18,18 +19,19 @@ pub enum Refusal {
     },
     #[error("the change {number} is not kept; {}", those_kept(.kept))]
     NoSuchChange { number: u64, kept: Vec<u64> },
-    #[error("there is no change to go back behind")]
+    #[error("no change is left to roll back")]
     NothingToUndo,
-    #[error(
-        "nothing is waiting for a confirmation: it has been given, or came too late and the change is undone"
-    )]
-    NothingPending,
+    #[error("nothing is waiting for a confirmation{}", last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
+    NothingPending {
+        /// What became of the last change, if it was undone.
+        last: Option<String>,
+    },
     #[error("the pending change was not fully applied and cannot be confirmed")]
     NotMade,
     #[error("{told}")]
     Pending { told: String, overdue: bool },
     #[error(
-        "the record of a change that waits for its confirmation says nothing to this nvactl: {why}"
+        "a change waits for its confirmation, and its record cannot be read by this version of nvactl: {why}"
     )]
     UnreadablePending { why: String },
     #[error(
@@ -62,12 +64,12 @@ impl Refusal {
             Refusal::NotMade | Refusal::Pending { .. } | Refusal::UnreadablePending { .. } => {
                 Some("sudo nvactl confirm --cancel".to_owned())
             }
-            Refusal::NothingPending | Refusal::NoSuchChange { .. } | Refusal::NothingToUndo => {
-                Some("sudo nvactl history".to_owned())
-            }
+            Refusal::NothingPending { .. }
+            | Refusal::NoSuchChange { .. }
+            | Refusal::NothingToUndo => Some("sudo nvactl history".to_owned()),
             Refusal::Uneditable { file, .. } => Some(format!(
-                "mend it, or write the live rules whole: sudo nvactl persist --output {}",
-                shell_word(file)
+                "sudo nvactl persist --output {}",
+                shell_word(&format!("{file}.new"))
             )),
             Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
             Refusal::NotInSync { argument, .. } => {
@@ -76,7 +78,7 @@ impl Refusal {
             Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
                 Some("sudo nvactl apply forward.yaml".to_owned())
             }
-            Refusal::OneFileForTwo => Some("say which: --family v4, or --family v6".to_owned()),
+            Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),
         }
     }
 }

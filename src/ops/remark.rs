@@ -5,6 +5,7 @@ use std::fmt::Display;
 /// How many rules are named one by one.
 const MOST_NAMED: usize = 20;
 
+/// Something to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remark {
     /// A line of the report itself.
@@ -20,14 +21,23 @@ pub enum Remark {
 pub struct Remarks(pub Vec<Remark>);
 
 impl Remarks {
+    /// Begins with warnings.
+    #[must_use]
+    pub fn of(warnings: &[String]) -> Self {
+        Self(warnings.iter().cloned().map(Remark::Warning).collect())
+    }
+
+    /// Adds a line of the report.
     pub fn line(&mut self, text: impl Display) {
         self.0.push(Remark::Line(text.to_string()));
     }
 
+    /// Adds a warning.
     pub fn warn(&mut self, text: impl Display) {
         self.0.push(Remark::Warning(text.to_string()));
     }
 
+    /// Adds a note.
     pub fn note(&mut self, text: impl Display) {
         self.0.push(Remark::Note(text.to_string()));
     }
@@ -41,6 +51,14 @@ impl Remarks {
         if more > 0 {
             self.warn(format_args!("and {more} more such rules"));
         }
+    }
+
+    /// All but the warnings.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|remark| match remark {
+            Remark::Line(text) | Remark::Note(text) => Some(text.as_str()),
+            Remark::Warning(_) => None,
+        })
     }
 
     /// The warnings alone.

@@ -1,16 +1,13 @@
-//! Taking out what nvactl owns.
+//! Removes nvactl's chains and jumps.
 
-use super::apply::Outcome;
-use super::history::{About, log};
-use super::look::{resume, told, warn_of_unread_v6};
+use super::history::{self, About};
+use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
-use super::warn::policy_name;
-use super::{Difference, Error, Failed, Machine, Refusal, describe, note_v6};
+use super::{Difference, Error, Failed, Machine, Outcome, Refusal, note_v6, warn};
 use crate::foreign;
 use crate::host::log::Event;
-use crate::host::persistence;
 use crate::line::Line;
 use crate::net::Family;
 use crate::per_family::{PerFamily, changes};
@@ -40,10 +37,7 @@ pub struct Report {
 /// When a foreign rule leads to one of the chains, or the change is refused or did not take; what nvactl
 /// owns is then as it was before, unless the error [is uncertain](Error::is_uncertain).
 pub fn remove(request: Request, machine: &Machine) -> Result<Report, Failed> {
-    let mut remarks = Remarks::default();
-    for notice in &machine.state.notices {
-        remarks.warn(notice);
-    }
+    let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((outcome, after, partly)) => Ok(Report {
             remarks,
@@ -70,7 +64,9 @@ fn run(
     warn_of_unread_v6(unread, remarks);
     let before = told(counted, iptables, remarks);
     let live = before.map(|_, (live, _)| live);
-    if !request.dry_run {
+    if request.dry_run {
+        remarks.0.extend(name_interrupted(state, &live)?);
+    } else {
         resume(state, &live, remarks)?;
     }
     for (family, live) in live.iter() {
@@ -94,6 +90,7 @@ fn run(
     let outcome = if changes.is_empty() {
         if !request.dry_run {
             note_v6(state, live.v6);
+            state.clear_begun()?;
         }
         Outcome::Unchanged
     } else {
@@ -106,7 +103,7 @@ fn run(
                 ..About::default()
             };
             let change = Change::new(state, "remove".to_owned(), &live, &want, about);
-            let committed = Transaction {
+            let transaction = Transaction {
                 state,
                 lock: &lock,
                 iptables,
@@ -115,16 +112,10 @@ fn run(
                 change: &change,
                 keeping: Keeping::Attempted,
                 trial: false,
-            }
-            .commit()?;
-            log(&change, Event::Made);
-            if let Some(error) = committed.not_kept {
-                after.warn(format_args!(
-                    "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
-                    describe(&error.into())
-                ));
-            }
-            say_connections_end(&mut after);
+            };
+            let committed = history::commit(&transaction, Event::Made)?;
+            warn::not_kept(committed.not_kept, &mut after);
+            warn::connections_end(&mut after);
             Outcome::Made {
                 difference,
                 pending: None,
@@ -134,7 +125,7 @@ fn run(
     drop(lock);
     for (family, live) in live.iter() {
         say_policy(family, live, request, &mut after);
-        warn_of_rules_file(family, &mut after);
+        warn::rules_file(family, &mut after);
     }
     Ok((outcome, after, partly))
 }
@@ -143,9 +134,9 @@ fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Rema
     if live.forward_policy() != Policy::Drop {
         return;
     }
-    let policy = policy_name(family);
+    let policy = warn::policy_name(family);
     match (request.accept, request.dry_run) {
-        (false, _) => say_policy_stays(family, after),
+        (false, _) => warn::policy_stays(family, after),
         (true, false) => {
             after.line(format_args!(
                 "the {policy} went from DROP to ACCEPT: what no rule drops is forwarded"
@@ -154,39 +145,5 @@ fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Rema
         (true, true) => {
             after.line(format_args!("the {policy} would go from DROP to ACCEPT"));
         }
-    }
-}
-
-/// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
-pub fn say_connections_end(after: &mut Remarks) {
-    after.note(
-        "connections that went through these forwards end, unless rules of others still have the \
-         kernel translate",
-    );
-}
-
-/// Says that a policy goes on dropping where nvactl's rules go.
-pub fn say_policy_stays(family: Family, after: &mut Remarks) {
-    let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
-    after.line(format_args!(
-        "the {} stays DROP; to forward everything: {}",
-        policy_name(family),
-        command.as_command(family, TableName::Filter)
-    ));
-}
-
-/// Warns that the rules come back at boot where the rules file still has them.
-pub fn warn_of_rules_file(family: Family, after: &mut Remarks) {
-    match persistence::holds_own(family) {
-        Ok(false) => {}
-        Ok(true) => after.warn(format_args!(
-            "{} still holds nvactl's rules, and brings them back at boot; \
-             to take them out: nvactl persist --own",
-            persistence::rules_file(family)
-        )),
-        Err(error) => after.warn(format_args!(
-            "whether the rules come back at boot is not known: {}",
-            describe(&error.into())
-        )),
     }
 }

@@ -1,12 +1,11 @@
 //! The way back to what was loaded before a change.
 
-use super::apply::Outcome;
-use super::history::{About, log, next_to_undo};
-use super::look::{read, resume, told, warn_of_unread_v6};
+use super::history::{self, About, next_to_undo};
+use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
-use super::{Difference, Error, Failed, Machine, Refusal, describe, warn};
+use super::{Difference, Error, Failed, Machine, Outcome, Refusal, warn};
 use crate::host::log::Event;
 use crate::host::survey::survey;
 use crate::parse::ParseError;
@@ -38,10 +37,7 @@ pub struct Report {
 /// When there is no such change, or the rollback is refused or did not take; what nvactl owns is then as
 /// it was before, unless the error [is uncertain](Error::is_uncertain).
 pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
-    let mut remarks = Remarks::default();
-    for notice in &machine.state.notices {
-        remarks.warn(notice);
-    }
+    let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((undone, outcome, partly)) => Ok(Report {
             remarks,
@@ -65,19 +61,27 @@ fn run(
     // A change that was never made is nothing to go back behind, so it goes first.
     let all = super::families(None, Some(state));
     let (live, unread) = read(iptables, all, false)?;
+    let warned = unread.is_some();
     warn_of_unread_v6(unread, remarks);
-    resume(state, &live.map(|_, live| &live.ruleset), remarks)?;
+    let rules = live.map(|_, live| &live.ruleset);
+    if request.dry_run {
+        remarks.0.extend(name_interrupted(state, &rules)?);
+    } else {
+        resume(state, &rules, remarks)?;
+    }
     let history = state.changes()?;
-    let number = aim(request, &history)?;
-    let since = history.iter().filter(|(other, _)| *other >= number);
-    let since: Vec<&Change> = since.map(|(_, change)| change).collect();
+    let number = aim(request, &history, &rules)?;
+    let since = since(&history, number);
     let mut want = wanted(&since)?;
     let (counted, unread) = iptables
         .start_listing(want.families())?
         .finish_readable(false)?;
-    let partly = unread.is_some() && want.v6.is_some();
+    let partly = unread.is_some();
     if partly {
         want.v6 = None;
+    }
+    if !warned {
+        warn_of_unread_v6(unread, remarks);
     }
     let found = told(counted, iptables, remarks);
     let live = found.map(|_, (live, _)| live);
@@ -88,6 +92,7 @@ fn run(
         remarks.warn(warning);
     }
     warn::layout(&live, &want, remarks);
+    warn::overtaken_by_rules(&live, &want, remarks);
     warn::marks(&live, &want, &surroundings, iptables, remarks);
     let action = since.last().map(|change| change.action.clone());
     let undone = (number, action.unwrap_or_default());
@@ -104,7 +109,7 @@ fn run(
         back_before: Some(number),
     };
     let change = Change::new(state, format!("rollback {number}"), &live, &want, about);
-    let committed = Transaction {
+    let transaction = Transaction {
         state,
         lock: &lock,
         iptables,
@@ -113,15 +118,13 @@ fn run(
         change: &change,
         keeping: Keeping::Attempted,
         trial: true,
+    };
+    let committed = history::commit(&transaction, Event::Made)?;
+    warn::not_kept(committed.not_kept, remarks);
+    if let Some(found_then) = &committed.overtaken {
+        warn::overtaken_by_rules(&found_then.as_ref(), &want, remarks);
     }
-    .commit()?;
-    log(&change, Event::Made);
-    if let Some(error) = committed.not_kept {
-        remarks.warn(format_args!(
-            "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
-            describe(&error.into())
-        ));
-    }
+    warn::jumps(&committed.jumps, &want, remarks);
     let outcome = Outcome::Made {
         difference,
         pending: None,
@@ -129,18 +132,47 @@ fn run(
     Ok((undone, outcome, partly))
 }
 
-/// The change before which a rollback leads.
-fn aim(request: Request, history: &[(u64, Change)]) -> Result<u64, Refusal> {
+/// The change before which a rollback leads. One that changed nothing that nvactl owns, as putting its
+/// jump first again, is no step.
+fn aim(
+    request: Request,
+    history: &[(u64, Change)],
+    live: &PerFamily<&Ruleset>,
+) -> Result<u64, Error> {
     let Some(number) = request.before else {
-        return next_to_undo(history).ok_or(Refusal::NothingToUndo);
+        let first = next_to_undo(history, u64::MAX).ok_or(Refusal::NothingToUndo)?;
+        let mut number = first;
+        while is_loaded(history, number, live)? {
+            match next_to_undo(history, number) {
+                Some(next) => number = next,
+                None => return Ok(first),
+            }
+        }
+        return Ok(number);
     };
     let mut kept: Vec<u64> = history.iter().map(|(number, _)| *number).collect();
     kept.reverse();
     if kept.contains(&number) {
         Ok(number)
     } else {
-        Err(Refusal::NoSuchChange { number, kept })
+        Err(Refusal::NoSuchChange { number, kept }.into())
     }
+}
+
+/// Whether what was loaded before a change is loaded now.
+fn is_loaded(
+    history: &[(u64, Change)],
+    number: u64,
+    live: &PerFamily<&Ruleset>,
+) -> Result<bool, Error> {
+    let want = wanted(&since(history, number))?;
+    Ok(changes(live, &want).is_empty())
+}
+
+/// The changes from a number on, the newest first.
+fn since(history: &[(u64, Change)], number: u64) -> Vec<&Change> {
+    let since = history.iter().filter(|(other, _)| *other >= number);
+    since.map(|(_, change)| change).collect()
 }
 
 /// The spec whose plan was loaded before a change.

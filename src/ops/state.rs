@@ -7,11 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::debug;
 
 use super::records::{Begun, Change, Decided, Decision, Pending, VERSION};
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
-use crate::host::namespace;
+use crate::host::{lock, namespace};
 use crate::net::Family;
 
 /// How many changes are kept.
@@ -25,9 +26,9 @@ const FIRST: &str = "first";
 #[derive(Debug, Clone)]
 pub struct State {
     folder: PathBuf,
-    /// By what the records of this network namespace are named.
+    /// The name of this network namespace's records.
     key: String,
-    /// By what its history is named: until it is taken over, by the number that an earlier kernel gave.
+    /// The name of its history: until that is taken over, the number that an earlier kernel gave.
     history_key: String,
     /// As the kernel names this network namespace.
     link: String,
@@ -35,6 +36,7 @@ pub struct State {
     pub notices: Vec<String>,
 }
 
+/// Why the state folder cannot be used.
 #[derive(Debug, Error)]
 pub enum StateError {
     #[error(transparent)]
@@ -53,6 +55,7 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Returns the command that fixes it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -65,7 +68,12 @@ impl StateError {
     /// Whether there is a record that says nothing to this version.
     #[must_use]
     pub fn is_unreadable_record(&self) -> bool {
-        matches!(self, StateError::Damaged { .. } | StateError::Later { .. })
+        matches!(
+            self,
+            StateError::Damaged { .. }
+                | StateError::Later { .. }
+                | StateError::File(FileError::NotAFile { .. } | FileError::TooLarge { .. })
+        )
     }
 }
 
@@ -119,13 +127,7 @@ impl State {
             }
             if !state.has_records() {
                 state.name(FIRST);
-                if let [only] = state.others()?.as_slice() {
-                    state.history_key.clone_from(only);
-                    state.notices.push(format!(
-                        "the history of the network namespace {only} is taken for this machine's, which \
-                         an earlier kernel numbered so"
-                    ));
-                }
+                state.adopt()?;
             }
         }
         for inner in [state.folder.join("history"), state.history()] {
@@ -134,6 +136,27 @@ impl State {
             }
         }
         Ok(state)
+    }
+
+    /// Takes the only other history for that of the machine's first namespace, which an earlier kernel
+    /// numbered otherwise, unless a change of this boot waits there: then its namespace is another.
+    fn adopt(&mut self) -> Result<(), StateError> {
+        let [only] = self.others()?.try_into().unwrap_or_default();
+        let mut other = self.clone();
+        other.name(&only);
+        let is_alive = match other.pending() {
+            Ok(Some(pending)) => pending.boot == namespace::boot()?,
+            _ => false,
+        };
+        if only.is_empty() || is_alive {
+            return Ok(());
+        }
+        self.notices.push(format!(
+            "the history of the network namespace {only} is taken over: it is the only one, and an \
+             earlier kernel may have numbered the machine's first namespace so"
+        ));
+        self.history_key = only;
+        Ok(())
     }
 
     fn name(&mut self, key: &str) {
@@ -159,34 +182,31 @@ impl State {
 
     /// Gives the records of the machine's first namespace the name that stays: those of this kernel's
     /// number, or where there are none, those of the only other one, which an earlier kernel numbered.
+    /// While another nvactl holds the lock they stay what they are.
     fn take_over(&mut self) -> Result<(), StateError> {
         let here = namespace::here()?;
-        if !here.first {
+        let mut old = self.clone();
+        old.name(&here.number());
+        let moves = old.has_records() || self.history_key != self.key;
+        // One that waits is followed by its watchdog under the name it has.
+        if !here.first || !moves || folder::holds(&old.pending_file()) {
             return Ok(());
         }
-        if self.key != FIRST {
-            // One that waits is followed by its watchdog under the name it has.
-            if folder::holds(&self.pending_file()) {
-                return Ok(());
-            }
-            let old = self.clone();
-            self.name(FIRST);
-            for (old, new) in old.records().iter().zip(self.records()) {
-                if folder::holds(old) && !folder::holds(&new) {
-                    folder::rename(old, &new)?;
-                }
-            }
-        } else if self.history_key != FIRST {
-            let mut old = self.clone();
+        let Ok(_lock) = lock::take(&self.lock_file(), 0) else {
+            return Ok(());
+        };
+        if self.history_key != self.key {
             old.name(&self.history_key);
-            self.name(FIRST);
-            folder::rename(&old.history(), &self.history())?;
-            if folder::holds(&old.v6_file()) && !folder::holds(&self.v6_file()) {
-                folder::rename(&old.v6_file(), &self.v6_file())?;
-            }
             // What waited there, and was begun there, was another boot's.
             for record in [old.pending_file(), old.decision_file(), old.begun_file()] {
                 folder::remove(&record)?;
+            }
+        }
+        self.name(FIRST);
+        // The history last: as long as it has its old name, what was killed on the way is done again.
+        for (old, new) in old.records().iter().zip(self.records()).rev() {
+            if folder::holds(old) && !folder::holds(&new) {
+                folder::rename(old, &new)?;
             }
         }
         Ok(())
@@ -219,11 +239,13 @@ impl State {
         Ok(folder::make(&self.folder)?)
     }
 
+    /// Returns the path of nvactl's own lock.
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.folder.join("lock")
     }
 
+    /// Returns the path of the folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -257,12 +279,16 @@ impl State {
         read_json(&self.pending_file())
     }
 
+    /// Records the change that waits.
+    ///
     /// # Errors
     /// When it cannot be written.
     pub fn set_pending(&self, pending: &Pending) -> Result<(), StateError> {
         write_json(&self.pending_file(), pending)
     }
 
+    /// Removes the record of the change that waits.
+    ///
     /// # Errors
     /// When it cannot be removed.
     pub fn clear_pending(&self) -> Result<(), StateError> {
@@ -315,12 +341,16 @@ impl State {
         read_json(&self.begun_file())
     }
 
+    /// Notes that a change is begun.
+    ///
     /// # Errors
     /// When it cannot be written.
     pub fn set_begun(&self, begun: &Begun) -> Result<(), StateError> {
         write_json(&self.begun_file(), begun)
     }
 
+    /// Removes the note of the change that was begun.
+    ///
     /// # Errors
     /// When it cannot be removed.
     pub fn clear_begun(&self) -> Result<(), StateError> {
@@ -337,9 +367,12 @@ impl State {
     /// some in this network namespace, and nobody has seen them gone.
     #[must_use]
     pub fn may_hold_v6(&self) -> bool {
-        folder::holds(&self.v6_file())
+        let name = format!("ipv6-{}", self.history_key);
+        folder::holds(&self.v6_file()) || folder::holds(&self.folder.join(name))
     }
 
+    /// Records whether there may be IPv6 rules of nvactl's.
+    ///
     /// # Errors
     /// When the folder cannot be written.
     pub fn set_may_hold_v6(&self, may: bool) -> Result<(), StateError> {
@@ -383,7 +416,9 @@ impl State {
         write_json(&self.entry(number), change)?;
         let surplus = (numbers.len() + 1).saturating_sub(KEPT);
         for number in &numbers[..surplus.min(numbers.len())] {
-            folder::remove(&self.entry(*number))?;
+            if let Err(error) = folder::remove(&self.entry(*number)) {
+                debug!(%error, "an old change stays in the history");
+            }
         }
         Ok(())
     }
@@ -411,7 +446,7 @@ impl State {
     pub fn change(&self, number: u64) -> Result<Option<Change>, StateError> {
         match read_json::<Change>(&self.entry(number)) {
             Err(error) if error.is_unreadable_record() => {
-                tracing::warn!("{error}: passed over");
+                debug!(%error, "a change is passed over");
                 Ok(None)
             }
             Ok(change) => Ok(change.filter(|change| self.is_of_here(change))),
@@ -440,7 +475,11 @@ impl State {
         let Some(number) = self.numbers()?.pop() else {
             return Ok(None);
         };
-        let same = |kept: &Change| (&kept.action, kept.owned()) == (&change.action, change.owned());
+        // 0.1.0 took the time of one change twice.
+        let dated = |kept: &Change| change.version == 0 || kept.time == change.time;
+        let same = |kept: &Change| {
+            dated(kept) && (&kept.action, kept.owned()) == (&change.action, change.owned())
+        };
         Ok(self.change(number)?.filter(same).map(|kept| (number, kept)))
     }
 
@@ -512,6 +551,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Sta
     let Some(bytes) = file::read(path)? else {
         return Ok(None);
     };
+    folder::root_owns(path)?;
     let versioned = serde_json::from_slice::<Versioned>(&bytes);
     if versioned.is_ok_and(|record| record.version > VERSION) {
         return Err(StateError::Later {

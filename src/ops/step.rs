@@ -45,7 +45,7 @@ pub enum Failure {
     Unread,
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It went well. Of a reading: what was found is in [`Outcome::Found`] instead.
@@ -93,7 +93,7 @@ pub enum End {
     Uncertain(Failure),
 }
 
-/// Returns the first step of a change to these families.
+/// Returns the first step of a change: the trial, if there is one.
 #[must_use]
 pub fn first(trial: bool) -> Step {
     if trial { Step::Try } else { Step::Record }
@@ -131,7 +131,7 @@ pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
 
         (Step::SeeRefused, Outcome::Found(Old)) => Step::End(End::Refused),
         (Step::SeeRefused, Outcome::Found(_)) => Step::Undo(Failure::Refused),
-        // What to bring back from where is not known.
+        // An undo needs a reading to start from.
         (Step::SeeRefused, _) => Step::End(End::Uncertain(Failure::Refused)),
 
         // What came of it is seen then: a program that was killed may have done it.

@@ -56,7 +56,7 @@ pub enum TransactionError {
     #[error("the rules were loaded, but cannot be read back, so they were undone")]
     Unread(#[source] IptablesError),
     #[error(
-        "the rules are neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
+        "the rules may be neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
     )]
     Uncertain {
         cause: String,
@@ -115,7 +115,7 @@ impl Mend {
     fn command(&self) -> Option<String> {
         let script = self.script.as_ref()?.to_string_lossy();
         let (restore, script) = (&self.restore, shell_word(&script));
-        Some(format!("sudo {restore} --noflush -w 10 < {script}"))
+        Some(format!("sudo {restore} --noflush -w 10 {script}"))
     }
 }
 
@@ -160,10 +160,20 @@ pub enum Keeping {
 pub struct Committed {
     /// What was found behind the load, where somebody had put rules before nvactl's jumps meanwhile.
     pub overtaken: Option<PerFamily<Ruleset>>,
-    /// Whether they still stand there.
-    pub behind: bool,
+    pub jumps: Jumps,
     /// Why the state before the change is not kept.
     pub not_kept: Option<StateError>,
+}
+
+/// Where nvactl's jumps stand after a change.
+#[derive(Debug, Default)]
+pub enum Jumps {
+    #[default]
+    First,
+    /// Somebody keeps putting rules before them: what is loaded.
+    Behind(PerFamily<Ruleset>),
+    /// It could not be read once more.
+    Unknown,
 }
 
 impl Transaction<'_> {
@@ -532,7 +542,10 @@ impl Course<'_> {
             if !kept {
                 self.change.forget(number);
             }
-            if let Err(error) = self.change.state.clear_begun() {
+        }
+        if self.found.number.is_some() || matches!(end, End::Done | End::DoneBehind) {
+            let cleared = self.change.state.clear_begun();
+            if let Err(error) = cleared {
                 debug!(%error, "it is noted that the change is begun, still");
             }
         }
@@ -541,7 +554,11 @@ impl Course<'_> {
                 super::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
                     overtaken: self.found.overtaken,
-                    behind: end == End::DoneBehind,
+                    jumps: match (end, self.found.live) {
+                        (End::DoneBehind, Some(live)) => Jumps::Behind(live),
+                        (End::DoneBehind, None) => Jumps::Unknown,
+                        _ => Jumps::First,
+                    },
                     not_kept: self.found.not_kept,
                 })
             }
@@ -619,7 +636,7 @@ impl Course<'_> {
             ),
         };
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
-        // Of a family that is as it was there is nothing to bring back.
+        // A family that is as it was needs no script.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
         let mends = scripts.map(|(family, script)| {
             let path = self.change.state.undo_script(family);

@@ -13,7 +13,7 @@ use crate::host::{detached, process};
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 
-/// How long whoever undoes a change waits for another nvactl, each time, in seconds.
+/// Seconds that an undo waits for another nvactl, each try.
 pub const LOCK_WAIT_SECS: u64 = 60;
 
 impl Pending {
@@ -105,6 +105,10 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     let Some(pending) = pending(state)? else {
         return Ok(None);
     };
+    // One that was made may have been changed since; it waits all the same.
+    if pending.made {
+        return Ok(Some(pending));
+    }
     let listing = pending.iptables().start_listing(pending.families())?;
     let (live, unread) = listing.finish_readable(false)?;
     let unmade = |before: PerFamily<Ruleset>| {
@@ -133,16 +137,21 @@ pub fn settle(
     decision: Decision,
 ) -> Result<Option<FileError>, StateError> {
     let in_place = state.set_decision(&Decided(pending.id.clone(), decision))?;
-    finish(state, pending, decision)?;
-    Ok(in_place)
+    let lost = finish(state, pending, decision)?;
+    Ok(in_place.or(lost))
 }
 
 /// Does what is left to do once a decision is written: the history says what became of the change, and
 /// its record goes.
-fn finish(state: &State, pending: &Pending, decision: Decision) -> Result<(), StateError> {
+fn finish(
+    state: &State,
+    pending: &Pending,
+    decision: Decision,
+) -> Result<Option<FileError>, StateError> {
+    let mut lost = None;
     match decision {
         Decision::Waiting | Decision::Confirmed => {}
-        Decision::Cancelled | Decision::TimedOut => note_undone(state, pending, decision)?,
+        Decision::Cancelled | Decision::TimedOut => lost = note_undone(state, pending, decision)?,
         Decision::NotMade => {
             if let Some((number, _)) = state.newest_like(&pending.before)? {
                 state.forget(number)?;
@@ -152,19 +161,25 @@ fn finish(state: &State, pending: &Pending, decision: Decision) -> Result<(), St
     state.clear_begun()?;
     state.clear_pending()?;
     detached::end_timer(&pending.timer());
-    Ok(())
+    Ok(lost)
 }
 
 /// Notes in the history that a change was undone. Where there is no room for that, the change goes, so
-/// that nobody rolls back to before it.
-fn note_undone(state: &State, pending: &Pending, why: Decision) -> Result<(), StateError> {
+/// that nobody rolls back to before it, and the reason is returned.
+fn note_undone(
+    state: &State,
+    pending: &Pending,
+    why: Decision,
+) -> Result<Option<FileError>, StateError> {
     let Some((number, mut change)) = state.newest_like(&pending.before)? else {
-        return Ok(());
+        return Ok(None);
     };
     change.undone = Some(Undone {
         time: seconds_now(),
         why,
     });
-    let noted = state.rewrite(number, &change);
-    noted.or_else(|_| state.forget(number))
+    match state.rewrite(number, &change) {
+        Err(StateError::File(error)) => state.forget(number).map(|()| Some(error)),
+        noted => noted.map(|()| None),
+    }
 }

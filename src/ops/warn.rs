@@ -1,11 +1,15 @@
 //! What there is to say before the rules change.
 
+use super::describe;
 use super::remark::Remarks;
+use super::state::StateError;
+use super::transaction::Jumps;
 use crate::compare::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
 use crate::diff::Changes;
 use crate::flow::Flow;
 use crate::foreign;
 use crate::host::iptables::Iptables;
+use crate::host::persistence;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::line::Line;
@@ -14,12 +18,13 @@ use crate::native::NativeChain;
 use crate::net::Family;
 use crate::overtaken;
 use crate::per_family::PerFamily;
+use crate::plan::jumps_from;
 use crate::printable;
 use crate::reach;
 use crate::rival;
-use crate::ruleset::{Policy, Ruleset};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
-use crate::unplan::layout_of;
+use crate::unplan::{layout_of, unplan};
 use crate::words::names;
 
 /// Returns what a family's FORWARD policy is called.
@@ -116,7 +121,7 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
 }
 
 /// Names foreign rules that forward for the same ports.
-pub fn rivals(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
+pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
     let rivals = rival::rivals(live, set);
     remarks.warn_of_rules(rivals.iter().map(|rival| {
         format!(
@@ -141,6 +146,100 @@ pub fn overtaken(
         if let Some(text) = overtaken::told(&found, family) {
             remarks.warn(text);
         }
+    }
+}
+
+/// Names the refusing rules that a way back to rules of no known spec puts behind nvactl's jump.
+pub fn overtaken_by_rules(
+    live: &PerFamily<&Ruleset>,
+    want: &PerFamily<Ruleset>,
+    remarks: &mut Remarks,
+) {
+    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        let Some(set) = unplan(want) else { continue };
+        let found = overtaken::overtaken(live, want, &set);
+        if let Some(text) = overtaken::told(&found, family) {
+            remarks.warn(text);
+        }
+    }
+}
+
+/// Names the rules that somebody keeps putting before nvactl's jumps.
+pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
+    let found = match jumps {
+        Jumps::First => return,
+        Jumps::Unknown => {
+            after.warn(
+                "somebody put rules before nvactl's jump; it was put first again, which could not be \
+                 verified; to look: sudo nvactl status",
+            );
+            return;
+        }
+        Jumps::Behind(found) => found,
+    };
+    for (_, (found, want)) in found.as_ref().zip(want.as_ref()).iter() {
+        for (table, name, chain) in found.chains() {
+            let jump = want
+                .chain(table, name)
+                .and_then(|chain| chain.rules.first());
+            if !jumps_from(table, name) || jump.is_none() {
+                continue;
+            }
+            let before = chain.rules.iter().take_while(|rule| Some(*rule) != jump);
+            let before: Vec<String> = before
+                .map(|rule| {
+                    format!(
+                        "a rule keeps coming before nvactl's jump, and sees packets first: {table}: {}",
+                        printable::line(Line::Append(name, rule))
+                    )
+                })
+                .collect();
+            after.warn_of_rules(before.iter());
+        }
+    }
+}
+
+/// Warns that what was loaded before a change is not kept.
+pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
+    if let Some(error) = error {
+        after.warn(format_args!(
+            "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
+            describe(&error.into())
+        ));
+    }
+}
+
+/// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
+pub fn connections_end(after: &mut Remarks) {
+    after.note(
+        "connections that went through these forwards end, unless rules of others still have the \
+         kernel translate",
+    );
+}
+
+/// Says that a policy goes on dropping where nvactl's rules go.
+pub fn policy_stays(family: Family, after: &mut Remarks) {
+    let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
+    after.line(format_args!(
+        "the {} stays DROP; to forward everything: {}",
+        policy_name(family),
+        command.as_command(family, TableName::Filter)
+    ));
+}
+
+/// Warns that the rules come back at boot where the rules file still has them.
+pub fn rules_file(family: Family, after: &mut Remarks) {
+    match persistence::holds_own(family) {
+        Ok(false) => {}
+        Ok(true) => after.warn(format_args!(
+            "{} still holds nvactl's rules, and brings them back at boot; \
+             to remove them: sudo nvactl persist --own",
+            persistence::rules_file(family)
+        )),
+        Err(error) => after.warn(format_args!(
+            "whether the rules come back at boot is not known: {}",
+            describe(&error.into())
+        )),
     }
 }
 

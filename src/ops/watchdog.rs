@@ -12,7 +12,7 @@ use tracing::debug;
 use super::flows::forwards_of;
 use super::history::log;
 use super::records::{Change, Decided, Decision, Pending};
-use super::state::State;
+use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use super::{Error, describe};
@@ -20,6 +20,7 @@ use crate::counters::Counters;
 use crate::diff;
 use crate::flow::stale;
 use crate::host::detached::{self, DetachedError};
+use crate::host::file::FileError;
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::{conntrack, file};
@@ -45,7 +46,10 @@ pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error
     state.set_pending(pending)?;
     let started = start(state, pending, seconds);
     if started.is_err() {
-        settle(state, pending, Decision::NotMade)?;
+        let settled = settle(state, pending, Decision::NotMade);
+        if let Err(error) = settled {
+            debug!(%error, "the record of what was not made stays");
+        }
     }
     Ok(started?)
 }
@@ -91,7 +95,14 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
         if known.left() == 0 {
             let due = |now: &Pending| now.left() == 0;
             match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
-                Ok(Undoing::Undone { .. }) => return Ok(()),
+                Ok(Undoing::Undone(undone)) => {
+                    if let Some(error) = &undone.left_v6 {
+                        let why = describe(error);
+                        let words = format!("{id} is undone, but for IPv6: {why}\n");
+                        let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
+                    }
+                    return Ok(());
+                }
                 // Confirmed, or given more time, while the lock was waited for.
                 Ok(Undoing::NotDue) => {}
                 Err(error) => {
@@ -119,10 +130,20 @@ fn is_decided(state: &State, id: &str) -> bool {
 pub enum Undoing {
     /// It waits no more, or not yet.
     NotDue,
-    Undone {
-        /// Why IPv6 is left as the change made it.
-        left_v6: Option<Box<Error>>,
-    },
+    Undone(Undone),
+}
+
+/// How far a change was undone.
+#[derive(Debug, Default)]
+pub struct Undone {
+    /// Whether the rules were written without a look at them, and not read back.
+    pub unverified: bool,
+    /// Why IPv6 is left as the change made it.
+    pub left_v6: Option<Error>,
+    /// What keeps the state folder from taking new files.
+    pub full: Option<FileError>,
+    /// Why the decision is not recorded.
+    pub unrecorded: Option<StateError>,
 }
 
 /// Undoes the change, if it still waits.
@@ -155,7 +176,7 @@ fn undo_if(
     if !still(&pending) {
         return Ok(Undoing::NotDue);
     }
-    let left_v6 = restore(state, &lock, &pending)?.map(Box::new);
+    let mut undone = restore(state, &lock, &pending)?;
     end_connections(&pending);
     let event = match decision {
         Decision::TimedOut => Event::TimedOut,
@@ -163,15 +184,16 @@ fn undo_if(
     };
     log(&pending.before, event);
     // It is undone, whether that can be written or not.
-    if let Err(error) = settle(state, &pending, decision) {
-        debug!(%error, "the decision is not recorded");
+    match settle(state, &pending, decision) {
+        Ok(full) => undone.full = full,
+        Err(error) => undone.unrecorded = Some(error),
     }
-    Ok(Undoing::Undone { left_v6 })
+    Ok(Undoing::Undone(undone))
 }
 
-/// Loads what was there before the change. Returns why IPv6 is left as it is, where it can be neither
-/// read nor written any more: that is no reason to leave IPv4.
-fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Option<Error>, Error> {
+/// Loads what was there before the change. IPv6 that can be neither read nor written any more is no reason
+/// to leave IPv4.
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Error> {
     let (iptables, mut want) = (pending.iptables(), pending.rules()?);
     let listing = iptables.start_listing(pending.families());
     let read = listing.and_then(|listing| listing.finish_readable(false));
@@ -189,21 +211,25 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Option<Error
         }
         Err(error) => (Err(error.into()), None),
     };
-    match (undone, unread) {
-        (Ok(()), None) => Ok(None),
+    let (families, error) = match (undone, unread) {
+        (Ok(()), None) => return Ok(Undone::default()),
         // Nobody can look, but what is there may still be written.
-        (Ok(()), Some(unread)) => {
-            let blind = refill(lock, pending, &[Family::V6]);
-            Ok(blind.is_err().then_some(unread))
-        }
-        (Err(error), _) => {
-            // Somebody has put in what iptables cannot show, or rules that lead to a chain that should
-            // go. What the change made is known, and can be emptied all the same.
-            debug!(%error, "undone without a look");
-            let refilled = refill(lock, pending, pending.families().as_slice());
-            refilled.map(|()| None).map_err(|_| error)
-        }
+        (Ok(()), Some(unread)) => (&[Family::V6][..], unread),
+        // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
+        (Err(error), _) => (pending.families().as_slice(), error),
+    };
+    // What the change made is known, and can be emptied all the same.
+    debug!(error = describe(&error), "undone without a look");
+    let refused = refill(lock, pending, families)?;
+    let left = |family| refused.contains(&family);
+    if left(Family::V4) {
+        return Err(error);
     }
+    Ok(Undone {
+        unverified: refused.len() < families.len(),
+        left_v6: left(Family::V6).then_some(error),
+        ..Undone::default()
+    })
 }
 
 fn load(
@@ -234,18 +260,20 @@ fn load(
 }
 
 /// Empties what the change made, and fills it with what was there before, without a look at what is there.
-/// What one family refuses is no reason to leave the other.
-fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<(), Error> {
+/// Returns the families that refuse it: one is no reason to leave the other.
+fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Family>, Error> {
     let (iptables, want) = (pending.iptables(), pending.rules()?);
     let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
     let both = made.as_ref().zip(want.as_ref());
     let meant = both.iter().filter(|(family, _)| families.contains(family));
-    let mut loaded = Ok(());
+    let mut refused = Vec::new();
     for (family, (made, want)) in meant {
-        let script = diff::refill(made, want);
-        loaded = loaded.and(iptables.load(family, &script, lock));
+        if let Err(error) = iptables.load(family, &diff::refill(made, want), lock) {
+            debug!(%error, "not loaded");
+            refused.push(family);
+        }
     }
-    Ok(loaded?)
+    Ok(refused)
 }
 
 /// Ends the connections that only the undone change led anywhere: one who comes in through this
@@ -260,7 +288,7 @@ fn end_connections(pending: &Pending) {
             forwards: Vec::new(),
             ..undone.clone()
         });
-        // Without the program for it nothing is known of them.
+        // conntrack may be missing: then no connection is ended.
         let flows = conntrack::flows(family).unwrap_or_default();
         let once = [undone];
         if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {

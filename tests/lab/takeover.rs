@@ -49,6 +49,15 @@ fn bring_state(from: &Host, to: &Host, as_inode: &str) {
     ));
 }
 
+/// Makes what waits there another boot's, as an older kernel leaves it.
+fn age(host: &Host) {
+    host.shell(
+        "for record in /var/lib/nvactl/pending-*; do
+           sed -i 's/\"boot\": \"[^\"]*\"/\"boot\": \"an earlier one\"/' $record
+         done",
+    );
+}
+
 fn bring_rules(from: &Host, to: &Host) {
     load(to, &from.run("iptables-save"));
     let v6 = to.feed("ip6tables-restore", &[], &from.run("ip6tables-save"));
@@ -188,6 +197,14 @@ pub fn the_one_state_of_an_older_kernel_is_taken_over(backend: Backend) {
         "cd /var/lib/nvactl; echo '[\"1-2\",\"confirmed\"]' > decision-{foreign}.json"
     ));
     let loaded = (save(&host), save_v6(&host));
+    // One in which a change of this boot waits is another namespace that lives.
+    let said = nvactl(&host, &["history"], "");
+    assert_eq!(entries(&said), 0, "{said:?}");
+    assert!(
+        said.stdout.contains("another network namespace"),
+        "{said:?}"
+    );
+    age(&host);
     let said = nvactl(&host, &["history"], "");
     assert_eq!(entries(&said), 3, "{said:?}");
 
@@ -295,6 +312,8 @@ pub fn the_namespace_of_the_tests_is_told_apart(backend: Backend) {
         .status();
     assert!(copied.expect("cp starts").success());
     end(&past);
+    let pending = folder.path().join(format!("pending-{foreign}.json"));
+    fs::remove_file(pending).expect("it waits");
     let history = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nvactl"));
         let said = command.arg("--state-dir").arg(folder.path()).arg("history");
