@@ -51,9 +51,16 @@ fn say(report: Report, console: &mut Console) -> Exit {
         Report::Kept {
             action,
             ended,
+            changed_since,
             full,
             from_itself,
         } => {
+            if changed_since {
+                console.warn(
+                    "nvactl's rules are not those that the change made any more; \
+                     to see what differs: sudo nvactl status",
+                );
+            }
             if from_itself {
                 console.warn(
                     "this connection comes from the machine itself, \
@@ -70,7 +77,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
             if let Some(remark) = &ended.remark {
                 console.remark(remark);
             }
-            if ended.failed {
+            if ended.failed || changed_since {
                 Exit::Uncertain
             } else {
                 Exit::Done
@@ -96,8 +103,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
             }
             if let Some(error) = &undone.unrecorded {
                 console.warn(format_args!(
-                    "that it is undone could not be recorded: {}",
-                    error
+                    "that it is undone could not be recorded: {error}"
                 ));
             }
             if whole && undone.unrecorded.is_none() {

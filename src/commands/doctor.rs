@@ -18,7 +18,7 @@ use crate::host::{self, conntrack, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::{Links, somebody};
-use crate::ops::confirm::told_of;
+use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::state::State;
 use crate::printable;
@@ -147,7 +147,7 @@ impl Examined<'_> {
             answer_routes,
             routes,
             probed: &probed,
-            pending: told_of(self.state)?,
+            pending: pending_of(self.state)?,
             boot: boot(family, &live, &sides),
         };
         let case = Case {

@@ -6,8 +6,8 @@ use crate::status::RulesFile;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;
-    if let Some(told) = &facts.pending {
-        checks.push(Hop::Pending.warn(told.clone()).fix("sudo nvactl confirm"));
+    if let Some((told, fix)) = &facts.pending {
+        checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
     }
     checks.push(persistence(case));
     checks.push(match facts.boot.managers.first() {

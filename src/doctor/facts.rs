@@ -42,7 +42,7 @@ pub struct Facts<'f> {
     pub answer_routes: BTreeMap<Answer, String>,
     /// What came of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
-    pub pending: Option<String>,
+    pub pending: Option<(String, &'static str)>,
     pub boot: Boot,
 }
 

@@ -220,16 +220,20 @@ pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
     Some(native.collect())
 }
 
-/// Whether IPv6 rules of nvactl's may be loaded, without a call of ip6tables: nft lists a chain of its
-/// name, or there are tables of the legacy backend, which only that would show.
+/// Whether IPv6 chains of nvactl's are loaded by iptables-nft, without a call of ip6tables.
 #[must_use]
-pub fn may_have_own_v6() -> bool {
-    let legacy = file::read(Path::new("/proc/net/ip6_tables_names"));
-    let legacy = legacy.ok().flatten().unwrap_or_default();
+pub fn has_nft_v6() -> bool {
     let listed = nft(&["list", "chains", nft_family(Family::V6)]).unwrap_or_default();
     let mut chains = listed.iter().filter_map(|entry| entry.get("chain"));
-    let own = |chain: &Value| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own();
-    !legacy.is_empty() || chains.any(own)
+    chains.any(|chain| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own())
+}
+
+/// Whether there are IPv6 tables of the legacy backend, in which there may be chains of nvactl's: only
+/// ip6tables shows them.
+#[must_use]
+pub fn has_legacy_v6() -> bool {
+    let legacy = file::read(Path::new("/proc/net/ip6_tables_names"));
+    legacy.is_ok_and(|names| names.is_some_and(|names| !names.is_empty()))
 }
 
 /// Whether a chain is one that iptables-nft has made for a built-in one of its own.

@@ -137,8 +137,8 @@ fn run(
         if live.v6.is_some() && !set.has(Family::V6) {
             warn::rules_file(Family::V6, &mut after);
         }
-        let stale = flows::end(&outdated, request.flush_stale);
-        let late = flows::end_senders(&senders, request.flush_stale);
+        let stale = flows::end(&outdated, request.flush_stale, request.name);
+        let late = flows::end_senders(&senders, request.flush_stale, request.name);
         after.0.extend(stale.remark.into_iter().chain(late.remark));
         return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
     }
@@ -260,8 +260,8 @@ fn end_outdated(
         .collect();
     let senders = network::senders(&flows, set, links);
     Ok(vec![
-        flows::end(&outdated, *flush_stale),
-        flows::end_senders(&senders, *flush_stale),
+        flows::end(&outdated, *flush_stale, request.name),
+        flows::end_senders(&senders, *flush_stale, request.name),
     ])
 }
 

@@ -9,10 +9,12 @@ use super::waiting::{pending, pending_in_earnest, settle};
 use super::watchdog::Undoing;
 use super::{Error, describe, watchdog};
 use crate::compare::ForwardNames;
+use crate::diff;
 use crate::host::lock;
 use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
+use crate::parse;
 
 /// What there is to know of the change that waits, or of the last one that did.
 #[derive(Debug)]
@@ -75,6 +77,19 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
         Standing::Unreadable(why) => Some(unreadable(&why)),
         Standing::Nothing { .. } => None,
     })
+}
+
+/// Returns the change that waits here, in a line, and the command by which it waits no more.
+///
+/// # Errors
+/// When the state folder cannot be read.
+pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)>, Error> {
+    let Some(state) = state else { return Ok(None) };
+    let fix = match standing(state)? {
+        Standing::Waits(pending) if pending.left() > 0 => "sudo nvactl confirm",
+        _ => "sudo nvactl confirm --cancel",
+    };
+    Ok(told_of(Some(state))?.map(|told| (told, fix)))
 }
 
 /// Tells a change whose record cannot be read, in a line.
@@ -144,6 +159,8 @@ pub enum Report {
     Kept {
         action: String,
         ended: Ended,
+        /// Whether nvactl's rules are not those that the change made any more.
+        changed_since: bool,
         /// What keeps the state folder from taking new files.
         full: Option<String>,
         /// Whether the connection that was to be a new one comes from this machine.
@@ -178,6 +195,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     if new_session {
         judge(now.ssh_connection(), connection.as_ref())?;
     }
+    let changed_since = !holds_what_was_made(&now);
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
     history::log(&now.before, Event::Confirmed);
@@ -186,8 +204,24 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     Ok(Report::Kept {
         action: known.before.action,
         ended,
+        changed_since,
         full: full.map(|error| describe(&error.into())),
         from_itself: connection.is_some_and(|connection| connection.is_local()),
+    })
+}
+
+/// Whether nvactl's rules are those that a change made, as far as they can be read: a watchdog that was
+/// killed may have undone a part of it.
+fn holds_what_was_made(pending: &Pending) -> bool {
+    let listing = pending.iptables().start_listing(pending.families());
+    let Ok((live, _)) = listing.and_then(|listing| listing.finish_readable(false)) else {
+        return true;
+    };
+    let owned = pending.before.owned();
+    let each = live.as_ref().zip(pending.wanted()).zip(owned);
+    each.values().all(|((live, wanted), owned)| {
+        let wanted = parse::parse(wanted);
+        wanted.is_ok_and(|wanted| diff::holds_the_same(&live.ruleset, &wanted, owned.sets_policy))
     })
 }
 
@@ -202,11 +236,14 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
         }
         known => known?,
     };
+    if let Err(error) = known.rules() {
+        return discard(state, error.to_string(), lock_wait_secs);
+    }
     match watchdog::undo(state, &known, lock_wait_secs)? {
         Undoing::NotDue => Err(nothing_pending(state)),
         Undoing::Undone(undone) => Ok(Report::Undone {
             action: known.before.action,
-            undone,
+            undone: *undone,
         }),
     }
 }
@@ -230,6 +267,7 @@ fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Er
     // Another may have decided while the lock was waited for.
     match state.pending() {
         Err(error) if error.is_unreadable_record() => {}
+        Ok(Some(pending)) if pending.rules().is_err() => {}
         _ => return Err(nothing_pending(state)),
     }
     if let Some(Decided(id, Decision::Waiting)) = state.decided() {

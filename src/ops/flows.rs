@@ -14,6 +14,7 @@ use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::sender::{self, Sender};
 use crate::spec::ForwardSet;
+use crate::token::shell_word;
 use crate::unplan::unplan;
 use crate::words::counted;
 
@@ -201,12 +202,12 @@ pub fn senders_would_end(senders: &[Sender<'_>], flush: bool) -> Option<Remark> 
 /// Ends UDP senders from before their forward, if that is asked for: their next packet begins anew and is
 /// forwarded.
 #[must_use]
-pub fn end_senders(senders: &[Sender<'_>], flush: bool) -> Ended {
+pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     let Some(told) = sender::told(senders) else {
         return Ended::default();
     };
     if !flush {
-        let note = format!("{told}; to end them: nvactl apply --flush-stale");
+        let note = format!("{told}; to end them: {}", flushing(spec));
         return Ended {
             remark: Some(Remark::Note(note)),
             failed: false,
@@ -250,7 +251,14 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
         return Ok(Ended::default());
     };
     let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();
-    Ok(end(&outdated, kept.flush_stale))
+    let spec = kept.before.spec.as_ref().map_or("-", |spec| &spec.name);
+    Ok(end(&outdated, kept.flush_stale, spec))
+}
+
+/// The command that ends such connections, for a spec as messages name it.
+fn flushing(spec: &str) -> String {
+    let argument = if spec.starts_with('<') { "-" } else { spec };
+    format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
 }
 
 /// Ends these connections if that is asked for; they stay on their old target for as long as the kernel
@@ -258,7 +266,7 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
 ///
 /// The rules are loaded by then, so a failure is no reason to say that nothing has changed.
 #[must_use]
-pub fn end(stale: &[&Flow], flush: bool) -> Ended {
+pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     if stale.is_empty() {
         return Ended::default();
     }
@@ -266,7 +274,8 @@ pub fn end(stale: &[&Flow], flush: bool) -> Ended {
     if !flush {
         let remark = Remark::Note(format!(
             "{count} to where no forward leads any more will stay until idle: {shown}; \
-             to end them: nvactl apply --flush-stale"
+             to end them: {}",
+            flushing(spec)
         ));
         return Ended {
             remark: Some(remark),

@@ -15,7 +15,7 @@ use crate::flow::Flow;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
 use crate::host::lock::{self, Lock};
-use crate::host::survey::{Surroundings, SurveyError, may_have_own_v6, survey};
+use crate::host::survey::{Surroundings, SurveyError, has_legacy_v6, has_nft_v6, survey};
 use crate::host::{network, persistence};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily, planned};
@@ -29,8 +29,9 @@ use crate::spec::ForwardSet;
 pub fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
     let wanted = set.is_some_and(|set| set.has(Family::V6));
     let recorded = || state.is_some_and(State::may_hold_v6);
-    // Where nothing is recorded, as behind a change of kernels, the machine itself may know.
-    let found = || state.is_none_or(State::is_new) && may_have_own_v6();
+    // What could not be recorded, on a full disk or before a change of kernels, the machine itself may
+    // know.
+    let found = || has_nft_v6() || (state.is_none_or(State::is_new) && has_legacy_v6());
     let kept = || persistence::mentions_own(Family::V6);
     Families::with_v6(wanted || recorded() || kept() || found())
 }
@@ -167,6 +168,10 @@ fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, E
     let Some(begun) = state.begun()? else {
         return Ok(None);
     };
+    if begun.want_v6.is_some() && live.v6.is_none() {
+        // What became of it shows once IPv6 can be read again.
+        return Ok(None);
+    }
     let Some(change) = state.change(begun.number)? else {
         let what = if state.numbers()?.contains(&begun.number) {
             Interrupted::Unknown

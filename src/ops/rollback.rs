@@ -70,6 +70,13 @@ fn run(
         resume(state, &rules, remarks)?;
     }
     let history = state.changes()?;
+    for number in state.numbers()? {
+        if !history.iter().any(|(kept, _)| *kept == number) {
+            remarks.warn(format_args!(
+                "change {number} cannot be read and is passed over"
+            ));
+        }
+    }
     let number = aim(request, &history, &rules)?;
     let since = since(&history, number);
     let mut want = wanted(&since)?;

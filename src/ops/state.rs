@@ -119,14 +119,17 @@ impl State {
             notices: Vec::new(),
         };
         if here.first {
-            state.name(FIRST);
-            if !state.has_records() {
-                // Until they are taken over, and while a watchdog of 0.1.0 waits for a decision under
-                // the name it knows, the records are where the inode's number says.
-                state.name(&here.number());
+            let known = Self {
+                history_key: FIRST.to_owned(),
+                key: FIRST.to_owned(),
+                ..state.clone()
+            };
+            // Until they are taken over, and while a watchdog of 0.1.0 waits for a decision under the
+            // name it knows, the records are where the inode's number says.
+            if known.has_records() || !state.has_records() {
+                state = known;
             }
-            if !state.has_records() {
-                state.name(FIRST);
+            if state.key == FIRST && state.is_new() {
                 state.adopt()?;
             }
         }
@@ -498,6 +501,8 @@ impl State {
         let names = folder::names(&self.history())?;
         let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
         let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+        // Behind the last there is always a next.
+        numbers.retain(|number| *number < u64::MAX);
         numbers.sort_unstable();
         Ok(numbers)
     }

@@ -27,7 +27,8 @@ use crate::host::{conntrack, file};
 use crate::net::Family;
 use crate::parse;
 use crate::per_family::{PerFamily, changes};
-use crate::ruleset::Ruleset;
+use crate::rule::Rule;
+use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 
 /// How often the watchdog looks whether the confirmation has come.
@@ -95,7 +96,7 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
         if known.left() == 0 {
             let due = |now: &Pending| now.left() == 0;
             match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
-                Ok(Undoing::Undone(undone)) => {
+                Ok(Undoing::Undone(Box::new(undone))) => {
                     if let Some(error) = &undone.left_v6 {
                         let why = describe(error);
                         let words = format!("{id} is undone, but for IPv6: {why}\n");
@@ -130,7 +131,7 @@ fn is_decided(state: &State, id: &str) -> bool {
 pub enum Undoing {
     /// It waits no more, or not yet.
     NotDue,
-    Undone(Undone),
+    Undone(Box<Undone>),
 }
 
 /// How far a change was undone.
@@ -188,7 +189,7 @@ fn undo_if(
         Ok(full) => undone.full = full,
         Err(error) => undone.unrecorded = Some(error),
     }
-    Ok(Undoing::Undone(undone))
+    Ok(Undoing::Undone(Box::new(undone)))
 }
 
 /// Loads what was there before the change. IPv6 that can be neither read nor written any more is no reason
@@ -225,8 +226,21 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
     if left(Family::V4) {
         return Err(error);
     }
+    // A program that said that it has loaded them may have loaded nothing.
+    let listing = iptables.start_listing(pending.families())?;
+    let unverified = match listing.finish_readable(false) {
+        Ok((live, _)) => {
+            let both = live.as_ref().zip(want.as_ref());
+            let mut each = both.iter().filter(|(family, _)| !left(*family));
+            if !each.all(|(_, (live, want))| holds_rules_of(&live.ruleset, want)) {
+                return Err(error);
+            }
+            false
+        }
+        Err(_) => true,
+    };
     Ok(Undone {
-        unverified: refused.len() < families.len(),
+        unverified,
         left_v6: left(Family::V6).then_some(error),
         ..Undone::default()
     })
@@ -257,6 +271,19 @@ fn load(
         trial: false,
     };
     transaction.commit().map(drop).map_err(Error::from)
+}
+
+/// Whether nvactl's chains hold the rules that are wanted, and no others. Empty ones, and jumps to them,
+/// stay where foreign rules lead to them.
+fn holds_rules_of(live: &Ruleset, want: &Ruleset) -> bool {
+    let rules = |ruleset: &Ruleset| -> Vec<(TableName, ChainName, Vec<Rule>)> {
+        let own = ruleset.chains().filter(|(_, name, _)| name.is_own());
+        let filled = own.filter(|(_, _, chain)| !chain.rules.is_empty());
+        filled
+            .map(|(table, name, chain)| (table, name.clone(), chain.rules.clone()))
+            .collect()
+    };
+    rules(live) == rules(want)
 }
 
 /// Empties what the change made, and fills it with what was there before, without a look at what is there.

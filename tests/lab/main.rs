@@ -36,6 +36,7 @@ mod overtaken;
 mod persistence;
 mod probe;
 mod reach;
+mod report;
 mod round_trip;
 mod scenarios;
 mod senders;
@@ -274,6 +275,12 @@ on_both_backends! {
     unread::in_nvactl_s_own_chain_it_is_drift,
     unread::what_would_not_load_is_not_kept_for_the_boot,
     unread::a_rate_is_read_as_the_kernel_has_it,
+    report::a_change_is_told_by_forward,
+    report::programs_read_what_a_change_did,
+    report::without_a_spec_the_one_applied_last_counts,
+    report::a_kill_between_the_families_is_named,
+    report::a_rollback_passes_over_what_changed_nothing,
+    report::of_two_rules_files_none_is_written_without_the_other,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::every_reader_of_the_files_is_thought_of,
