@@ -96,7 +96,7 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
         if known.left() == 0 {
             let due = |now: &Pending| now.left() == 0;
             match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
-                Ok(Undoing::Undone(Box::new(undone))) => {
+                Ok(Undoing::Undone(undone)) => {
                     if let Some(error) = &undone.left_v6 {
                         let why = describe(error);
                         let words = format!("{id} is undone, but for IPv6: {why}\n");
