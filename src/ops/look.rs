@@ -45,6 +45,10 @@ impl Ahead {
     /// be made and nobody to be waited for.
     #[must_use]
     pub fn start(state: &State, iptables: &Iptables) -> Option<Self> {
+        // The lock is needed for that first.
+        if state.is_to_be_taken_over() {
+            return None;
+        }
         let lock = lock::take_if_free(&state.lock_file())?;
         // Whoever undoes a change is not to wait for what will be refused.
         confirm::refuse_while_pending(state).ok()?;

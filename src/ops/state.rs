@@ -32,6 +32,8 @@ pub struct State {
     history_key: String,
     /// As the kernel names this network namespace.
     link: String,
+    /// Whether it is the machine's first.
+    first: bool,
     /// What there is to say of records that were found under another name.
     pub notices: Vec<String>,
 }
@@ -116,6 +118,7 @@ impl State {
             key: here.number(),
             history_key: here.number(),
             link: here.link.clone(),
+            first: here.first,
             notices: Vec::new(),
         };
         if here.first {
@@ -181,6 +184,12 @@ impl State {
             self.begun_file(),
             self.v6_file(),
         ]
+    }
+
+    /// Whether the records of the machine's first namespace have another name than the one that stays.
+    #[must_use]
+    pub fn is_to_be_taken_over(&self) -> bool {
+        self.first && (self.key != FIRST || self.history_key != FIRST)
     }
 
     /// Gives the records of the machine's first namespace the name that stays: those of this kernel's

@@ -229,13 +229,13 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
     // A program that said that it has loaded them may have loaded nothing.
     let listing = iptables.start_listing(pending.families())?;
     let unverified = match listing.finish_readable(false) {
-        Ok((live, _)) => {
+        Ok((live, unread)) => {
             let both = live.as_ref().zip(want.as_ref());
             let mut each = both.iter().filter(|(family, _)| !left(*family));
             if !each.all(|(_, (live, want))| holds_rules_of(&live.ruleset, want)) {
                 return Err(error);
             }
-            false
+            unread.is_some() && !left(Family::V6)
         }
         Err(_) => true,
     };
