@@ -133,29 +133,31 @@ pub fn the_first_namespace_has_a_name_that_stays(backend: Backend) {
 
 /// State that this kernel has numbered is this namespace's own, and only gets another name.
 pub fn state_of_this_boot_is_renamed(backend: Backend) {
-    let host = firewall(backend);
-    apply(&host, SPEC);
-    let first = save(&host);
-    apply(&host, BOTH);
-    let here = inode(&host);
-    // Another namespace's is nobody's business, where there is one of its own.
-    let other = "history/4026530001";
-    host.shell(&format!(
-        "cd /var/lib/nvactl; cp -a history/{here} {other}
-         sed -i s/{here}/4026530001/ {other}/*"
-    ));
-    make_first(&host);
-    let said = nvactl(&host, &["history"], "");
-    assert_eq!(entries(&said), 2, "{said:?}");
-    let said = nvactl(&host, &["rollback"], "");
-    assert_eq!(said.code, 0, "{said:?}");
-    assert!(!said.stderr.contains(&here), "no warning: {said:?}");
-    assert_eq!(save(&host), first);
-    assert!(!save_v6(&host).contains("NVACTL"));
-    let now = names(&host);
-    assert!(now.contains(&format!("./history/{FIRST}")), "{now}");
-    assert!(!now.contains(&here), "{now}");
-    assert!(now.contains(&format!("./{other}/00000001.json")), "{now}");
+    for args in [&["rollback"][..], &["apply", "-"]] {
+        let host = firewall(backend);
+        apply(&host, SPEC);
+        let first = save(&host);
+        apply(&host, BOTH);
+        let here = inode(&host);
+        // Another namespace's is nobody's business, where there is one of its own.
+        let other = "history/4026530001";
+        host.shell(&format!(
+            "cd /var/lib/nvactl; cp -a history/{here} {other}
+             sed -i s/{here}/4026530001/ {other}/*"
+        ));
+        make_first(&host);
+        let said = nvactl(&host, &["history"], "");
+        assert_eq!(entries(&said), 2, "{said:?}");
+        let said = nvactl(&host, args, SPEC);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(!said.stderr.contains(&here), "no warning: {said:?}");
+        assert_eq!(save(&host), first);
+        assert!(!save_v6(&host).contains("NVACTL"));
+        let now = names(&host);
+        assert!(now.contains(&format!("./history/{FIRST}")), "{now}");
+        assert!(!now.contains(&here), "{args:?}: {now}");
+        assert!(now.contains(&format!("./{other}/00000001.json")), "{now}");
+    }
 }
 
 /// A change that waited while nvactl was replaced by a newer one is answered like any other.
