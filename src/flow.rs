@@ -170,7 +170,14 @@ mod tests {
         );
         assert_eq!(flow.reply_destination.to_string(), "10.3.0.4");
         let unreplied = "udp      17 25 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 mark=0 use=1";
-        assert!(Flow::parse(unreplied).is_some_and(|flow| !flow.replied) && flow.replied);
+        let silent = Flow::parse(unreplied).expect("it is a flow");
+        assert!(flow.replied && !silent.replied);
+        assert!(flow.is_translated() && !silent.is_translated());
+        let to = silent.reply_destination.to_string();
+        assert_eq!(
+            (to.as_str(), silent.destination.to_string()),
+            ("10.0.0.1", "10.0.0.2".into())
+        );
         for other in [
             "icmp 1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=1 src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=1",
             "",
