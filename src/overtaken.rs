@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -23,7 +24,7 @@ pub struct Overtaken<'r> {
     pub chain: &'r ChainName,
     pub rule: &'r Rule,
     /// The forwards it may concern, in the order of the spec.
-    pub forwards: Vec<&'r Name>,
+    pub forwards: Arc<[&'r Name]>,
     /// Whether it refuses all their packets, whoever sends them.
     pub all: bool,
 }
@@ -42,46 +43,44 @@ const MOST_EVALUATIONS: usize = 1_000_000;
 #[must_use]
 pub fn overtaken<'r>(live: &'r Ruleset, want: &Ruleset, set: &'r ForwardSet) -> Vec<Overtaken<'r>> {
     let own = ChainName::from(Hook::Passing.own());
-    let conditions = conditions(live, &own);
+    let before = before(live, &own);
     let jumps = want
         .chain(TableName::Filter, &ChainName::Forward)
         .is_some_and(|chain| chain.rules.iter().any(|rule| rule.leads_to() == Some(&own)));
-    let (Some(conditions), true) = (conditions, jumps) else {
+    let (Some(before), true) = (before, jumps) else {
         return Vec::new();
     };
-    let mut found: Vec<Overtaken<'r>> = Vec::new();
+    let classes = classes(set, &before);
+    let mut found: Vec<(Decider<'r>, Vec<usize>)> = Vec::new();
     let mut places: BTreeMap<*const Rule, usize> = BTreeMap::new();
-    for class in classes(set, &conditions) {
-        let deciders = class.with_packet(|packet| refusing(live, packet, &own));
-        for Decider {
-            chain,
-            rule,
-            certain,
-            ..
-        } in deciders
-        {
-            let place = *places.entry(rule).or_insert_with(|| {
-                found.push(Overtaken {
-                    chain,
-                    rule,
-                    forwards: Vec::new(),
-                    all: true,
-                });
+    for (n, class) in classes.iter().enumerate() {
+        for decider in class.with_packet(|packet| refusing(live, packet, &own)) {
+            let place = *places.entry(decider.rule).or_insert_with(|| {
+                found.push((decider, Vec::new()));
                 found.len() - 1
             });
-            found[place].forwards.extend(&class.forwards);
-            found[place].all &= certain;
+            let (known, concerned) = &mut found[place];
+            known.certain &= decider.certain;
+            concerned.push(n);
         }
     }
-    let mut order: BTreeMap<&Name, usize> = BTreeMap::new();
-    for (n, forward) in set.forwards.iter().enumerate() {
-        order.entry(&forward.name).or_insert(n);
-    }
-    for one in &mut found {
-        one.forwards.sort_by_key(|name| order.get(name));
-        one.forwards.dedup();
-    }
-    found
+    // Thousands of bans mostly concern the same thousands of forwards.
+    let mut lists: BTreeMap<Vec<usize>, Arc<[&Name]>> = BTreeMap::new();
+    let each = found.into_iter().map(|(decider, concerned)| Overtaken {
+        chain: decider.chain,
+        rule: decider.rule,
+        all: decider.certain,
+        forwards: Arc::clone(lists.entry(concerned).or_insert_with_key(|concerned| {
+            let forwards = concerned.iter().flat_map(|class| &classes[*class].forwards);
+            let forwards: BTreeSet<usize> = forwards.copied().collect();
+            let names = forwards.into_iter().map(|n| &set.forwards[n].name);
+            let mut names: Vec<&Name> = names.collect();
+            // The two protocols of a forward stand side by side.
+            names.dedup();
+            names.into()
+        })),
+    });
+    each.collect()
 }
 
 /// The rules before the jump that may refuse a packet.
@@ -98,11 +97,17 @@ fn refuses(rule: &Rule) -> bool {
     target.is_some_and(|target| matches!(target.name(), "DROP" | "REJECT"))
 }
 
-/// The conditions by which rules before the jump can tell forwards apart; none if no such rule
-/// refuses anything.
-fn conditions<'r>(live: &'r Ruleset, own: &ChainName) -> Option<BTreeSet<&'r Match>> {
+/// The rules before the jump, chains that they lead to included.
+struct Before<'r> {
+    rules: usize,
+    /// The conditions by which they can tell forwards apart.
+    conditions: BTreeSet<&'r Match>,
+}
+
+/// Reads the rules before the jump; none if they refuse nothing.
+fn before<'r>(live: &'r Ruleset, own: &ChainName) -> Option<Before<'r>> {
     let filter = live.tables.get(&TableName::Filter)?;
-    let (mut conditions, mut any) = (BTreeSet::new(), false);
+    let (mut rules, mut conditions, mut any) = (0, BTreeSet::new(), false);
     let mut seen = BTreeSet::from([&ChainName::Forward]);
     let mut ahead = vec![&ChainName::Forward];
     while let Some(name) = ahead.pop() {
@@ -114,6 +119,7 @@ fn conditions<'r>(live: &'r Ruleset, own: &ChainName) -> Option<BTreeSet<&'r Mat
             .iter()
             .take_while(|rule| rule.leads_to() != Some(own));
         for rule in before {
+            rules += 1;
             any |= refuses(rule);
             // Clients are not known, and a comment asks nothing.
             let asked = rule.matches.iter();
@@ -124,21 +130,28 @@ fn conditions<'r>(live: &'r Ruleset, own: &ChainName) -> Option<BTreeSet<&'r Mat
             ahead.extend(next);
         }
     }
-    any.then_some(conditions)
+    any.then_some(Before { rules, conditions })
 }
 
 /// Forwards whose first packets meet the same conditions.
 struct Class<'s> {
-    /// `None` where forwards are not told apart: of such a packet only the protocol is known.
-    like: Result<Situation<'s>, Protocol>,
-    forwards: Vec<&'s Name>,
+    like: Like<'s>,
+    /// By their places in the spec.
+    forwards: Vec<usize>,
+}
+
+/// The packets of a class.
+enum Like<'s> {
+    Those(Situation<'s>),
+    /// The forwards are not told apart.
+    AllOf(Protocol),
 }
 
 impl Class<'_> {
     fn with_packet<T>(&self, work: impl FnOnce(&Packet<'_>) -> T) -> T {
         match &self.like {
-            Ok(situation) => situation.with_packets(|packets| work(&packets.passing)),
-            Err(protocol) => work(&Packet {
+            Like::Those(situation) => situation.with_packets(|packets| work(&packets.passing)),
+            Like::AllOf(protocol) => work(&Packet {
                 protocol: *protocol,
                 source: None,
                 destinations: &[],
@@ -154,32 +167,44 @@ impl Class<'_> {
     }
 }
 
-fn classes<'s>(set: &'s ForwardSet, conditions: &BTreeSet<&Match>) -> Vec<Class<'s>> {
-    let situations: Vec<Situation<'s>> = set.forwards.iter().flat_map(situations).collect();
+fn classes<'s>(set: &'s ForwardSet, before: &Before<'_>) -> Vec<Class<'s>> {
+    let forwards = || set.forwards.iter().enumerate();
+    let situations: Vec<(usize, Situation<'s>)> = forwards()
+        .flat_map(|(n, forward)| situations(forward).map(move |one| (n, one)))
+        .collect();
+    let conditions = &before.conditions;
     if situations.len().saturating_mul(conditions.len()) > MOST_EVALUATIONS {
-        let each = Protocol::ALL.into_iter().map(|protocol| {
-            let mine = set.forwards.iter();
-            let mine = mine.filter(|forward| forward.protocol == protocol);
-            Class {
-                like: Err(protocol),
-                forwards: mine.map(|forward| &forward.name).collect(),
-            }
-        });
-        return each.filter(|class| !class.forwards.is_empty()).collect();
+        return by_protocol(set);
     }
     let mut classes: BTreeMap<Vec<Option<bool>>, Class<'s>> = BTreeMap::new();
-    for situation in situations {
+    for (n, situation) in situations {
         let answers = situation.with_packets(|packets| {
             let each = conditions.iter();
             each.map(|asked| packets.passing.holds(asked)).collect()
         });
         let class = classes.entry(answers).or_insert(Class {
-            like: Ok(situation),
+            like: Like::Those(situation),
             forwards: Vec::new(),
         });
-        class.forwards.push(&situation.forward.name);
+        class.forwards.push(n);
+    }
+    if classes.len().saturating_mul(before.rules) > MOST_EVALUATIONS {
+        return by_protocol(set);
     }
     classes.into_values().collect()
+}
+
+/// One class of each protocol.
+fn by_protocol(set: &ForwardSet) -> Vec<Class<'_>> {
+    let each = Protocol::ALL.into_iter().map(|protocol| {
+        let forwards = set.forwards.iter().enumerate();
+        let mine = forwards.filter(|(_, forward)| forward.protocol == protocol);
+        Class {
+            like: Like::AllOf(protocol),
+            forwards: mine.map(|(n, _)| n).collect(),
+        }
+    });
+    each.filter(|class| !class.forwards.is_empty()).collect()
 }
 
 /// Every way of a forward's packets, those of a hairpin included. Which of the machine's addresses
@@ -292,7 +317,7 @@ forwards:
         let (live, want) = (live(lines), plan(&set, Family::V4));
         let found = overtaken(&live, &want, &set);
         let each = found.iter().map(|one| {
-            let names = few(&one.forwards, 9);
+            let names = few(one.forwards.iter(), 9);
             (
                 Line::Append(one.chain, one.rule).to_string(),
                 names,
@@ -419,7 +444,7 @@ forwards:
         let want = plan(&hairpin, Family::V4);
         let found = overtaken(&live, &want, &hairpin);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].forwards, [&hairpin.forwards[0].name]);
+        assert_eq!(*found[0].forwards, [&hairpin.forwards[0].name]);
     }
 
     #[test]

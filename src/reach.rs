@@ -303,6 +303,12 @@ fn names<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<&'s Name> {
 }
 
 impl Fault<'_> {
+    /// Whether it says what is not known, which is no reason for a warning.
+    #[must_use]
+    pub fn is_note(&self) -> bool {
+        matches!(self, Fault::NotAsked { .. })
+    }
+
     /// The text of a warning, with the fix on a line of its own.
     #[must_use]
     pub fn told(&self) -> String {
@@ -617,6 +623,7 @@ mod tests {
         let faults = faults(&set, &facts, &[]);
         let said: Vec<String> = faults.iter().map(Fault::told).collect();
         assert_eq!(said.len(), 2, "{said:?}");
+        assert!(!faults[0].is_note() && faults[1].is_note());
         assert!(
             said[0]
                 .starts_with("packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave by eth0"),
