@@ -253,7 +253,11 @@ pub fn reach(
     match facts {
         Some(facts) => {
             for fault in reach::faults(set, facts, flows) {
-                remarks.warn(fault.told());
+                if fault.is_note() {
+                    remarks.note(fault.told());
+                } else {
+                    remarks.warn(fault.told());
+                }
             }
         }
         None => remarks.note(reach::UNCHECKED),
