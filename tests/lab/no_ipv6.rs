@@ -55,7 +55,7 @@ END
 fn repair_v6(host: &Host, how: Broken) {
     host.shell("rm -r /run/bin; mv /run/working /run/bin");
     if matches!(how, Broken::Missing) {
-        host.run("umount /usr/sbin");
+        host.run("umount --lazy /usr/sbin");
     }
 }
 
