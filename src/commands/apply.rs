@@ -41,7 +41,11 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             flush_stale: args.flush_stale,
             trial: !args.no_trial,
         };
-        let machine = on.machine(args.lock_timeout)?;
+        let machine = if args.dry_run {
+            on.machine_to_look_at(args.lock_timeout)?
+        } else {
+            on.machine(args.lock_timeout)?
+        };
         let report = apply(&request, &machine, ahead)?;
         anyhow::Ok((machine.state, report))
     })();

@@ -178,11 +178,25 @@ impl Host<'_> {
 
     /// The machine, for a command that changes it.
     fn machine(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
-        Ok(Machine {
-            state: self.state()?,
+        Ok(self.machine_with(self.state()?, lock_wait_secs))
+    }
+
+    /// The machine, for a command that only looks at what it would change: records of an earlier kernel
+    /// stay where they are.
+    fn machine_to_look_at(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
+        let state = match self.known_state()? {
+            Some(state) => state,
+            None => self.state()?,
+        };
+        Ok(self.machine_with(state, lock_wait_secs))
+    }
+
+    fn machine_with(&self, state: State, lock_wait_secs: u64) -> Machine {
+        Machine {
+            state,
             iptables: self.iptables(lock_wait_secs),
             lock_wait_secs,
-        })
+        }
     }
 
     fn iptables(&self, lock_wait: u64) -> Iptables {
