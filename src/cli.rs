@@ -127,7 +127,7 @@ Examples:
     History,
     /// Go back to what was loaded before a change.
     ///
-    /// Without a number, before the last one that was not undone: a second rollback goes a step further
+    /// The default is the last one that was not undone: a second rollback goes a step further
     /// back. It is a change of its own, which can be rolled back by its number.
     #[command(after_help = "\
 Examples:

@@ -41,11 +41,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             flush_stale: args.flush_stale,
             trial: !args.no_trial,
         };
-        let machine = if args.dry_run {
-            on.machine_to_look_at(args.lock_timeout)?
-        } else {
-            on.machine(args.lock_timeout)?
-        };
+        let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
         let report = apply(&request, &machine, ahead)?;
         anyhow::Ok((machine.state, report))
     })();
@@ -139,7 +135,7 @@ struct Json<'r> {
     forwards: Forwards<'r>,
     drift: &'r [Drift],
     warnings: Vec<&'r str>,
-    /// What else there is to say, in the words of the text report.
+    /// The other remarks of the text report, in its words.
     notes: Vec<&'r str>,
     /// The seconds in which the change must be confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]

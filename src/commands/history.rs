@@ -77,11 +77,7 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         before: args.number,
         dry_run: args.dry_run,
     };
-    let machine = if args.dry_run {
-        on.machine_to_look_at(args.lock_timeout)?
-    } else {
-        on.machine(args.lock_timeout)?
-    };
+    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
     let report = rollback(request, &machine)?;
     console.remarks(&report.remarks);
     let (number, action) = &report.undone;

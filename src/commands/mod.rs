@@ -77,7 +77,7 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
     let operation = error
         .downcast_ref::<ops::Failed>()
         .map(|failed| {
-            // What was announced did not happen.
+            // The announced change did not happen.
             for warning in failed.remarks.warnings() {
                 console.warn(warning);
             }
@@ -181,14 +181,17 @@ impl Host<'_> {
         Ok(self.machine_with(self.state()?, lock_wait_secs))
     }
 
-    /// The machine, for a command that only looks at what it would change: records of an earlier kernel
-    /// stay where they are.
-    fn machine_to_look_at(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
-        let state = match self.known_state()? {
-            Some(state) => state,
-            None => self.state()?,
-        };
-        Ok(self.machine_with(state, lock_wait_secs))
+    /// The machine, for a command that may be a dry run: then records of an earlier kernel stay where
+    /// they are.
+    fn machine_unless_dry(
+        &self,
+        dry_run: bool,
+        lock_wait_secs: u64,
+    ) -> Result<Machine, StateError> {
+        match self.known_state()? {
+            Some(state) if dry_run => Ok(self.machine_with(state, lock_wait_secs)),
+            _ => self.machine(lock_wait_secs),
+        }
     }
 
     fn machine_with(&self, state: State, lock_wait_secs: u64) -> Machine {
@@ -409,7 +412,7 @@ fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
     ));
 }
 
-/// What is to be known after a change of the live rules.
+/// Says that a change of the live rules ends with the next boot.
 fn note_until_boot(console: &mut Console) {
     console.note("this holds until the next boot; `nvactl persist` keeps it");
 }

@@ -15,11 +15,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         dry_run: args.dry_run,
         accept: args.forward_policy.is_some(),
     };
-    let machine = if args.dry_run {
-        on.machine_to_look_at(args.lock_timeout)?
-    } else {
-        on.machine(args.lock_timeout)?
-    };
+    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
     let report = remove(request, &machine)?;
     console.remarks(&report.remarks);
     match &report.outcome {

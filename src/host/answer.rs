@@ -1,4 +1,4 @@
-//! What is typed at a terminal, line by line, without waiting for it any longer than one likes.
+//! Lines typed at a terminal, each waited for no longer than a limit.
 
 use std::io;
 use std::thread;

@@ -12,10 +12,10 @@ use thiserror::Error;
 
 use super::child::{self, ChildError};
 
-/// What the new process says when it is ready.
+/// The word of the new process when it is ready.
 const READY: &str = "ready\n";
 
-/// What systemd takes to start or to end a timer.
+/// The longest that systemd may take to start or to end a timer, and the new process to be ready.
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]

@@ -53,7 +53,7 @@ impl FolderError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         const OTHER: &str = "keep the state in a folder of root's own: --state-dir /var/lib/nvactl";
-        // What is in it may have been changed: a chmod alone would trust that.
+        // Others may have changed its files: a chmod alone would trust those.
         let aside = |path: &Path| {
             let words = [path.to_owned(), path.with_extension("untrusted")];
             let [from, to] = words.map(|path| shell_word(&path.to_string_lossy()));

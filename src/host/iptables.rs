@@ -209,7 +209,7 @@ impl Iptables {
     /// Begins to read the live rules of some families, with their counters.
     ///
     /// # Errors
-    /// Without iptables. That there is no ip6tables is known at the end.
+    /// When iptables is missing. A missing ip6tables is known at the end.
     pub fn start_listing(&self, families: Families) -> Result<Listing, IptablesError> {
         self.start(families, &["-c"])
     }
