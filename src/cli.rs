@@ -178,6 +178,20 @@ Examples:
         #[command(subcommand)]
         action: Sysctl,
     },
+    /// Bring nvactl's rules back at boot by a systemd unit of its own.
+    ///
+    /// The unit loads the saved state: nvactl's rules as they were loaded when `boot enable` or `persist`
+    /// saved them. Restarts and reloads of ufw, nftables and netfilter-persistent, which flush them,
+    /// bring them back as well.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl boot enable
+  sudo nvactl boot test
+  sudo nvactl boot status")]
+    Boot {
+        #[command(subcommand)]
+        action: Boot,
+    },
     /// Write the live rules to the files that iptables-persistent loads at boot.
     ///
     /// Every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
@@ -605,6 +619,51 @@ pub struct Ipv6 {
     /// IPv6 too, even where no rules of nvactl's are known of.
     #[arg(long)]
     pub ipv6: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Boot {
+    /// Save what is loaded, and enable the unit.
+    ///
+    /// Removes nvactl's lines from the rules files that something else loads, after it has shown them.
+    #[command(after_help = "Example:\n  sudo nvactl boot enable")]
+    Enable {
+        /// How long to wait for another nvactl that is changing the rules.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        lock_timeout: u64,
+    },
+    /// Disable the unit; what is loaded stays until the next boot.
+    #[command(after_help = "Example:\n  sudo nvactl boot disable")]
+    Disable {
+        /// How long to wait for another nvactl that is changing the rules.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        lock_timeout: u64,
+    },
+    /// Show the unit, what is saved, and what the unit did when it ran last.
+    #[command(after_help = "\
+Example:
+  sudo nvactl boot status
+
+Exit codes: 0 in order, or not enabled; 1 the next boot brings something else than what runs; 2 an error.")]
+    Status,
+    /// Load what is saved in an empty network namespace, and verify the unit.
+    #[command(after_help = "\
+Example:
+  sudo nvactl boot test
+
+Exit codes: 0 it would load; 1 the unit is not enabled or not valid; 2 it would not load.")]
+    Test {
+        /// How long to wait for another nvactl that is changing the rules.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        lock_timeout: u64,
+    },
+    /// Load what is saved, as the unit does.
+    #[command(hide = true)]
+    Load {
+        /// How long to wait for another nvactl that is changing the rules.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        lock_timeout: u64,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -55,6 +55,12 @@ impl Ruleset {
             .unwrap_or(Policy::Accept)
     }
 
+    /// Whether there are chains of nvactl's.
+    #[must_use]
+    pub fn holds_own(&self) -> bool {
+        self.chains().any(|(_, name, _)| name.is_own())
+    }
+
     /// Every chain, in the order of the text.
     pub fn chains(&self) -> impl Iterator<Item = (TableName, &ChainName, &Chain)> {
         self.tables

@@ -64,6 +64,14 @@ pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
     Ok(out)
 }
 
+/// Returns the text without nvactl's lines.
+///
+/// # Errors
+/// When the text is not what iptables-save prints.
+pub fn without_own(text: &str) -> Result<String, ParseError> {
+    splice(text, &Ruleset::default())
+}
+
 /// Chains must be declared before a rule leads to them, and the jumps must come first.
 fn append_own(out: &mut String, chains: &Table, declared: &BTreeSet<ChainName>) {
     for (name, chain) in chains {

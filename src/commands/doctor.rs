@@ -232,7 +232,7 @@ fn boot(family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
         not_loaded: match persistence::at_boot(family) {
-            AtBoot::Loaded => None,
+            AtBoot::Unit | AtBoot::Loaded => None,
             AtBoot::NotInstalled => Some((
                 "iptables-persistent is not installed",
                 "sudo apt-get install iptables-persistent",

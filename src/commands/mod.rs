@@ -3,6 +3,7 @@
 //! Reports go to standard output; warnings, notes and errors to standard error.
 
 mod apply;
+mod boot;
 mod check;
 mod confirm;
 mod console;
@@ -257,6 +258,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Status(args) => status::run(&args, host, console),
         Command::Doctor(args) => doctor::run(&args, host, console),
         Command::Probe(args) => probe::run(&args, console),
+        Command::Boot { action } => boot::run(&action, host, console),
         Command::Persist(args) => persist::run(&args, host, console),
     }?;
     match console.finish() {

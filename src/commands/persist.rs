@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, load_spec};
+use super::{Console, Exit, Host, kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
 use crate::host::persistence::AtBoot;
@@ -14,10 +14,12 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         None => None,
     };
     host::require_root("persist")?;
-    let only_if = checked.as_ref().map(|(source, set)| Expected {
+    let checked = checked.map(|(source, set)| (kept(&source), source, set));
+    let only_if = checked.as_ref().map(|(spec, source, set)| Expected {
         set,
         name: &source.name,
         argument: source.argument(),
+        spec,
     });
     let request = Request {
         only_if,
@@ -49,6 +51,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
 
 fn say_boot(at_boot: AtBoot, console: &mut Console) {
     match at_boot {
+        AtBoot::Unit => console.say("nvactl.service loads it at boot"),
         AtBoot::Loaded => console.say("iptables-persistent loads it at boot"),
         AtBoot::NotInstalled => console.warn(
             "nothing loads it at boot: iptables-persistent is not installed; \

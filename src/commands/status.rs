@@ -123,6 +123,7 @@ fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
         loaded: match persistence::at_boot(family) {
+            persistence::AtBoot::Unit => "nvactl.service loads it",
             persistence::AtBoot::Loaded => "iptables-persistent loads it",
             persistence::AtBoot::NotInstalled => {
                 "nothing loads it: iptables-persistent is not installed"

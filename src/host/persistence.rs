@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::file::{self, FileError};
+use super::{boot_unit, sysctl};
 use crate::diff;
 use crate::net::Family;
 use crate::parse;
@@ -31,6 +32,8 @@ fn plugin(family: Family) -> &'static str {
 /// What becomes of the rules file at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtBoot {
+    /// nvactl's own unit loads the saved state.
+    Unit,
     Loaded,
     /// The plugin is not there: iptables-persistent is not installed.
     NotInstalled,
@@ -81,9 +84,27 @@ pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
     }
 }
 
+/// Returns the program that makes the machine's rules at boot and leaves no room for a rules file, if there
+/// is one.
+#[must_use]
+pub fn manager() -> Option<&'static str> {
+    if sysctl::ufw_is_on() {
+        Some("ufw")
+    } else if !boot_unit::wanted("firewalld.service").is_empty()
+        || Path::new("/run/firewalld").exists()
+    {
+        Some("firewalld")
+    } else {
+        None
+    }
+}
+
 /// Looks whether iptables-persistent will load the rules file at boot.
 #[must_use]
 pub fn at_boot(family: Family) -> AtBoot {
+    if boot_unit::is_enabled() {
+        return AtBoot::Unit;
+    }
     if !Path::new(plugin(family)).exists() {
         return AtBoot::NotInstalled;
     }

@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::StateError;
 use super::transaction::TransactionError;
+use crate::host::boot_unit::UnitError;
 use crate::host::conntrack::ConntrackError;
 use crate::host::detached::DetachedError;
 use crate::host::file::FileError;
@@ -43,6 +44,8 @@ pub enum Error {
     NotNew(#[from] NotNew),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Unit(#[from] UnitError),
     #[error("the state that was kept is damaged")]
     Damaged(#[from] ParseError),
 }
@@ -61,6 +64,7 @@ impl Error {
             Error::Conntrack(error) => error.hint(),
             Error::File(error) => error.hint(),
             Error::Sysctl(error) => error.hint(),
+            Error::Unit(error) => error.hint(),
             Error::NotNew(error) => Some(error.hint().to_owned()),
             _ => None,
         }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::records::{Change, Decision, KeptSpec, Owned, Undone, VERSION};
+use super::records::{Brought, Change, Decision, KeptSpec, Owned, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
-use super::transaction::{Committed, Transaction, TransactionError};
+use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
 use crate::compare::ForwardNames;
 use crate::diff;
 use crate::host::log::{self, Entry, Event};
-use crate::host::session;
+use crate::host::{namespace, session};
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 
@@ -37,6 +37,7 @@ impl Change {
             rules: diff::restorable(before, &Ruleset::default()).to_string(),
             sets_policy: diff::sets_policy(want),
         });
+        let loaded = want.map(|_, want| owned_digest(want, diff::sets_policy(want)));
         Self {
             version: VERSION,
             time: seconds_now(),
@@ -49,6 +50,8 @@ impl Change {
             who: Some(session::who()),
             back_before: about.back_before,
             undone: None,
+            loaded: Some(loaded.v4),
+            loaded_v6: loaded.v6,
         }
     }
 }
@@ -122,14 +125,32 @@ pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
 /// # Errors
 /// When the history cannot be read.
 pub fn last_spec(state: &State) -> Result<Option<KeptSpec>, StateError> {
+    // What is not read here was not brought by the unit.
+    let booted = state.booted().ok().flatten();
+    let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
     for number in state.numbers()?.into_iter().rev() {
-        if let Some(change) = state.change(number)?
-            && change.undone.is_none()
-        {
-            return Ok(change.spec);
-        }
+        let Some(change) = state
+            .change(number)?
+            .filter(|change| change.undone.is_none())
+        else {
+            continue;
+        };
+        return match booted.filter(|booted| booted.time >= change.time) {
+            None => Ok(change.spec),
+            Some(booted) => brought_spec(state, booted.brought),
+        };
     }
-    Ok(None)
+    booted.map_or(Ok(None), |booted| brought_spec(state, booted.brought))
+}
+
+/// Returns the spec of the rules that the boot unit has loaded.
+fn brought_spec(state: &State, brought: Brought) -> Result<Option<KeptSpec>, StateError> {
+    let saved = match brought {
+        Brought::Saved => state.saved()?,
+        Brought::Before => state.saved_before()?,
+        Brought::Closed => None,
+    };
+    Ok(saved.and_then(|saved| saved.spec))
 }
 
 #[cfg(test)]
@@ -158,6 +179,8 @@ mod tests {
                     time: 0,
                     why: Decision::TimedOut,
                 }),
+                loaded: None,
+                loaded_v6: None,
             };
             (*number, change)
         };

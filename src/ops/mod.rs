@@ -8,6 +8,7 @@
 //! ```
 
 pub mod apply;
+pub mod boot;
 pub mod confirm;
 mod error;
 pub mod flows;
@@ -19,6 +20,7 @@ mod refusal;
 mod remark;
 pub mod remove;
 pub mod rollback;
+pub mod saved;
 pub mod state;
 mod step;
 mod transaction;

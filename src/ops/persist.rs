@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::look::{families, read, resume, warn_of_unread_v6};
+use super::records::KeptSpec;
 use super::remark::Remarks;
-use super::{Error, Failed, Machine, Refusal, note_v6};
+use super::{Error, Failed, Machine, Refusal, note_v6, saved};
 use crate::diff;
 use crate::foreign;
+use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::Live;
 use crate::host::persistence::{self, AtBoot};
@@ -38,6 +40,8 @@ pub struct Expected<'a> {
     pub name: &'a str,
     /// As a command line names it.
     pub argument: &'a str,
+    /// Its text.
+    pub spec: &'a KeptSpec,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,31 @@ fn run(
     resume(state, &live.map(|_, live| &live.ruleset), remarks)?;
     if let Some(expected) = &request.only_if {
         refuse_other(expected, &live)?;
+    }
+    if request.output.is_none() && boot_unit::is_enabled() {
+        if request.family.is_some() {
+            return Err(Refusal::FamilyWithoutFile.into());
+        }
+        let rules = live.map(|_, live| &live.ruleset);
+        if !rules.values().any(|rules| rules.holds_own()) {
+            remarks.warn("no rules of nvactl's are loaded, so the next boot will bring none");
+        }
+        saved::save(
+            machine,
+            &rules,
+            request.only_if.map(|expected| expected.spec),
+        )?;
+        note_v6(state, rules.v6);
+        let written = Written {
+            path: state.saved_file(),
+            at_boot: Some(AtBoot::Unit),
+        };
+        return Ok((vec![written], Vec::new(), false));
+    }
+    if request.output.is_none()
+        && let Some(program) = persistence::manager()
+    {
+        return Err(Refusal::BesideManager { program }.into());
     }
     let meant = meant(request, &live)?;
     let files = meant

@@ -50,6 +50,11 @@ pub struct Change {
     /// Whether it was undone since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone: Option<Undone>,
+    /// What nvactl owns after it, as [`Digest`] of the rules' text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded_v6: Option<Digest>,
 }
 
 impl Change {
@@ -103,6 +108,71 @@ pub struct KeptSpec {
 pub struct KeptFile {
     pub name: String,
     pub text: String,
+}
+
+/// The rules that nvactl's own unit loads at boot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Saved {
+    pub version: u32,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// The backend that had loaded them, and loads them again.
+    pub backend: Backend,
+    #[serde(flatten)]
+    pub v4: Owned,
+    /// Only where nvactl had rules of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Owned>,
+    /// The spec whose plan they are, if its text was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<KeptSpec>,
+    /// Whether the kernel forwarded IPv4, and IPv6, when they were saved.
+    pub forwards: bool,
+    pub forwards_v6: bool,
+}
+
+impl Saved {
+    /// Returns what nvactl owns, by family.
+    #[must_use]
+    pub fn owned(&self) -> PerFamily<&Owned> {
+        PerFamily {
+            v4: &self.v4,
+            v6: self.v6.as_ref(),
+        }
+    }
+
+    /// Reads the rules, as far as they are nvactl's to set.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn rules(&self) -> Result<PerFamily<Ruleset>, ParseError> {
+        self.owned().try_map(|_, owned| owned.ruleset())
+    }
+}
+
+/// What the unit did when it ran last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booted {
+    pub version: u32,
+    /// The boot in which it ran.
+    pub boot: String,
+    /// Seconds since 1970.
+    pub time: u64,
+    pub brought: Brought,
+    /// Why it is not the saved state, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What the unit has loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Brought {
+    Saved,
+    /// The state that was saved before, since the saved one did not load.
+    Before,
+    /// The FORWARD policy DROP alone, since neither loaded.
+    Closed,
 }
 
 /// That a change was undone.

@@ -42,6 +42,20 @@ pub enum Refusal {
     OneFileForTwo,
     #[error("nothing of nvactl's {family} rules is loaded or kept")]
     NothingOf { family: Family },
+    #[error("the saved state holds the rules of both families: --family is for --output FILE")]
+    FamilyWithoutFile,
+    #[error(
+        "{program} manages this machine's rules, and a rules file beside it would load before or behind it by chance"
+    )]
+    BesideManager { program: &'static str },
+    #[error("nothing of nvactl's is loaded, so there is nothing to save")]
+    NothingToSave,
+    #[error("nothing is saved that could be loaded at boot")]
+    NothingSaved,
+    #[error("the rules files have changed since nvactl's lines were shown; nothing is changed")]
+    FilesChanged,
+    #[error("the saved state was not tried, since no network namespace can be made: {reason}")]
+    NoNamespace { reason: String },
     #[error("`{file}` cannot be edited: {reason}")]
     Uneditable { file: String, reason: String },
 }
@@ -75,7 +89,12 @@ impl Refusal {
             Refusal::NotInSync { argument, .. } => {
                 Some(format!("sudo nvactl apply {}", shell_word(argument)))
             }
-            Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
+            Refusal::FamilyWithoutFile => Some("sudo nvactl persist".to_owned()),
+            Refusal::FilesChanged | Refusal::NothingSaved | Refusal::BesideManager { .. } => {
+                Some("sudo nvactl boot enable".to_owned())
+            }
+            Refusal::NoNamespace { .. } => None,
+            Refusal::NothingToSave | Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
                 Some("sudo nvactl apply forward.yaml".to_owned())
             }
             Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),

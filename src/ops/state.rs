@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
-use super::records::{Begun, Change, Decided, Decision, Pending, VERSION};
+use super::records::{Begun, Booted, Change, Decided, Decision, Pending, Saved, VERSION};
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
 use crate::host::{lock, namespace};
@@ -176,13 +176,16 @@ impl State {
     }
 
     /// Every file and folder that holds something of this namespace alone.
-    fn records(&self) -> [PathBuf; 5] {
+    fn records(&self) -> [PathBuf; 8] {
         [
             self.history(),
             self.pending_file(),
             self.decision_file(),
             self.begun_file(),
             self.v6_file(),
+            self.saved_file(),
+            self.saved_before_file(),
+            self.booted_file(),
         ]
     }
 
@@ -279,6 +282,20 @@ impl State {
         self.folder.join(format!("ipv6-{}", self.key))
     }
 
+    /// Returns the path of the saved state.
+    #[must_use]
+    pub fn saved_file(&self) -> PathBuf {
+        self.folder.join(format!("saved-{}.json", self.key))
+    }
+
+    fn saved_before_file(&self) -> PathBuf {
+        self.folder.join(format!("saved-before-{}.json", self.key))
+    }
+
+    fn booted_file(&self) -> PathBuf {
+        self.folder.join(format!("booted-{}.json", self.key))
+    }
+
     fn history(&self) -> PathBuf {
         self.folder.join("history").join(&self.history_key)
     }
@@ -367,6 +384,62 @@ impl State {
     /// When it cannot be removed.
     pub fn clear_begun(&self) -> Result<(), StateError> {
         Ok(folder::remove(&self.begun_file())?)
+    }
+
+    /// Reads the saved state.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn saved(&self) -> Result<Option<Saved>, StateError> {
+        read_json(&self.saved_file())
+    }
+
+    /// Reads the state that was saved before that one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn saved_before(&self) -> Result<Option<Saved>, StateError> {
+        read_json(&self.saved_before_file())
+    }
+
+    /// Writes the saved state, and keeps the one before if that has other rules and can be read.
+    ///
+    /// # Errors
+    /// When either cannot be written; the saved state is then as it was.
+    pub fn set_saved(&self, saved: &Saved) -> Result<(), StateError> {
+        if let Ok(Some(before)) = self.saved()
+            && before.owned() != saved.owned()
+        {
+            write_json(&self.saved_before_file(), &before)?;
+        }
+        write_json(&self.saved_file(), saved)
+    }
+
+    /// Removes the saved state and the one before.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn clear_saved(&self) -> Result<(), StateError> {
+        for file in [self.saved_file(), self.saved_before_file()] {
+            folder::remove(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the unit did when it ran last.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn booted(&self) -> Result<Option<Booted>, StateError> {
+        read_json(&self.booted_file())
+    }
+
+    /// Records what the unit did.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_booted(&self, booted: &Booted) -> Result<(), StateError> {
+        write_json(&self.booted_file(), booted)
     }
 
     /// Whether nothing is recorded of this namespace.

@@ -1,0 +1,223 @@
+//! `nvactl boot`: nvactl's own unit, which loads the saved rules at boot.
+
+use anyhow::Result;
+
+use super::{Console, Exit, Host, READ_WAIT};
+use crate::cli::Boot;
+use crate::host;
+use crate::host::boot_unit::{self, Activity};
+use crate::ops::boot::{self, Doubled, Loaded};
+use crate::ops::families;
+use crate::ops::history::moment;
+use crate::ops::records::{Brought, Saved};
+use crate::ops::saved::compared;
+use crate::ops::state::{State, StateError};
+use crate::status::RulesFile;
+
+/// How many lines of a rules file are shown.
+const MOST_SHOWN: usize = 40;
+
+pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+    match action {
+        Boot::Enable { lock_timeout } => {
+            host::require_root("boot enable")?;
+            let doubled = boot::doubled()?;
+            show(&doubled, console);
+            let enabled = boot::enable(&on.machine(*lock_timeout)?, &doubled)?;
+            console.remarks(&enabled.remarks);
+            say_enabled(&doubled, console);
+            if let Some(error) = enabled.failed {
+                console.error(format_args!("{:#}", anyhow::Error::from(error)));
+                console.tell("hint: sudo systemctl status nvactl\n");
+                return Ok(Exit::Uncertain);
+            }
+            if !enabled.running {
+                console.note("systemd does not run here: the unit runs at the next boot");
+            }
+            Ok(Exit::Done)
+        }
+        Boot::Disable { lock_timeout } => {
+            host::require_root("boot disable")?;
+            let was = boot::disable(&on.machine(*lock_timeout)?)?;
+            if !was {
+                console.say("nvactl.service was not enabled");
+                return Ok(Exit::Done);
+            }
+            console.say("nvactl.service is disabled; what is loaded stays until the next boot");
+            console.note("nothing brings nvactl's rules back then; `sudo nvactl persist` writes them to the rules files");
+            Ok(Exit::Done)
+        }
+        Boot::Status => {
+            host::require_root("boot status")?;
+            status(on, console)
+        }
+        Boot::Test { lock_timeout } => {
+            host::require_root("boot test")?;
+            test(on, *lock_timeout, console)
+        }
+        Boot::Load { lock_timeout } => {
+            host::require_root("boot load")?;
+            Ok(say_loaded(
+                boot::load(&on.machine(*lock_timeout)?)?,
+                console,
+            ))
+        }
+    }
+}
+
+/// Shows the lines that are to go from the rules files.
+fn show(doubled: &[Doubled], console: &mut Console) {
+    for Doubled { path, lines, .. } in doubled {
+        console.say(format_args!(
+            "{}: these lines of nvactl's go, since its own unit loads them:",
+            path.display()
+        ));
+        for line in lines.iter().take(MOST_SHOWN) {
+            console.say(format_args!("  {line}"));
+        }
+        if lines.len() > MOST_SHOWN {
+            console.say(format_args!("  and {} more", lines.len() - MOST_SHOWN));
+        }
+    }
+}
+
+fn say_enabled(doubled: &[Doubled], console: &mut Console) {
+    for Doubled { path, .. } in doubled {
+        console.say(format_args!(
+            "{0}: written without them; the old one is {0}.bak",
+            path.display()
+        ));
+    }
+    console.say(
+        "nvactl.service is enabled: it loads what is loaded now at each boot, before the network",
+    );
+    console.note("`sudo nvactl persist` saves later changes");
+}
+
+fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
+    if !boot_unit::is_enabled() {
+        console
+            .say("nvactl.service is not enabled: the next boot brings what the rules files hold");
+        console.note("`sudo nvactl boot enable` saves what is loaded now and enables the unit");
+        return Ok(Exit::Done);
+    }
+    console.say(format_args!(
+        "unit    enabled, {}",
+        boot_unit::activity().as_str()
+    ));
+    let Some(state) = on.known_state()? else {
+        console.warn("nothing is saved; `sudo nvactl boot enable` saves what is loaded");
+        return Ok(Exit::Differs);
+    };
+    let saved = state.saved();
+    match &saved {
+        Ok(Some(saved)) => console.say(format_args!("saved   {}", told(saved))),
+        Ok(None) => console.warn("nothing is saved; `sudo nvactl persist` saves what is loaded"),
+        Err(error) => console.warn(format_args!("the saved state cannot be read: {error}")),
+    }
+    if let Some(booted) = state.booted()? {
+        let brought = match booted.brought {
+            Brought::Saved => "the saved rules",
+            Brought::Before => "the rules saved before, since the saved ones did not load",
+            Brought::Closed => "FORWARD policy DROP alone, since no saved rules loaded",
+        };
+        let why = booted.why.map(|why| format!(": {why}"));
+        console.say(format_args!(
+            "loaded  {}, {brought}{}",
+            moment(booted.time),
+            why.unwrap_or_default()
+        ));
+    }
+    let same = now(&state, on, &saved)?;
+    if !same {
+        console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
+    }
+    let follows = boot_unit::activity() != Activity::Inactive;
+    if !follows {
+        console.warn(format_args!(
+            "{}; to fix it: {}",
+            boot_unit::STOPPED,
+            boot_unit::START
+        ));
+    }
+    Ok(if same && follows {
+        Exit::Done
+    } else {
+        Exit::Differs
+    })
+}
+
+/// Says what is saved.
+fn told(saved: &Saved) -> String {
+    let spec = saved.spec.as_ref().map(|spec| spec.name.as_str());
+    let families = match saved.v6 {
+        Some(_) => "IPv4 and IPv6",
+        None => "IPv4",
+    };
+    let forwards = if saved.forwards { "on" } else { "off" };
+    format!(
+        "{}, the rules of {}, {families}, for iptables-{}, with forwarding {forwards}",
+        moment(saved.time),
+        spec.unwrap_or("no spec"),
+        saved.backend
+    )
+}
+
+/// Whether what is loaded now is what is saved.
+fn now(state: &State, on: Host<'_>, saved: &Result<Option<Saved>, StateError>) -> Result<bool> {
+    let listing = on
+        .iptables(READ_WAIT)
+        .start_listing(families(None, Some(state)))?;
+    let (live, _) = listing.finish_readable(false)?;
+    let mut each = live.iter();
+    Ok(each.all(|(family, live)| compared(saved, family, &live.ruleset) == RulesFile::Same))
+}
+
+fn test(on: Host<'_>, lock_timeout: u64, console: &mut Console) -> Result<Exit> {
+    let saved = boot::rehearse(&on.machine(lock_timeout)?)?;
+    console.say(format_args!("the saved rules load: {}", told(&saved)));
+    match boot_unit::verify() {
+        _ if !boot_unit::is_enabled() => {
+            console.warn("nvactl.service is not enabled; to enable it: sudo nvactl boot enable");
+            return Ok(Exit::Differs);
+        }
+        None => console.note("systemd-analyze is not installed, so the unit is not verified"),
+        Some(Ok(())) => console.say("systemd-analyze verify has nothing against nvactl.service"),
+        Some(Err(words)) => {
+            console.warn(format_args!(
+                "systemd-analyze verify nvactl.service: {words}"
+            ));
+            return Ok(Exit::Differs);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Says what the unit has done, on one line for the journal.
+fn say_loaded(loaded: Loaded, console: &mut Console) -> Exit {
+    console.remarks(&loaded.remarks);
+    let why = loaded.why.unwrap_or_default();
+    match loaded.brought {
+        Brought::Saved if loaded.left => {
+            console.say("nvactl's rules are as they were applied last, and stay");
+            Exit::Done
+        }
+        Brought::Saved => {
+            console.say("the saved rules are loaded");
+            Exit::Done
+        }
+        Brought::Before => {
+            console.warn(format_args!(
+                "the saved rules do not load, so those saved before are loaded: {why}"
+            ));
+            Exit::Done
+        }
+        Brought::Closed => {
+            console.error(format_args!(
+                "no saved rules load, so the FORWARD policy is DROP and nothing is forwarded: {why}"
+            ));
+            console.tell("hint: sudo nvactl apply && sudo nvactl persist\n");
+            Exit::Uncertain
+        }
+    }
+}

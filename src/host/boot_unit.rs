@@ -1,0 +1,352 @@
+//! nvactl's own unit of systemd, which loads the saved rules at boot.
+//!
+//! It is enabled as systemctl(1) does it, by a link in the folder of a target, so that it can be in a
+//! machine that systemd does not run yet.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::child::{self, ChildError};
+pub use super::detached::runs_under_systemd as runs_here;
+use super::file::{self, FileError};
+use super::folder::{self, FolderError};
+use crate::printable::path as printable;
+
+/// Its name.
+pub const NAME: &str = "nvactl.service";
+
+/// The unit as the package has it.
+const TEXT: &str = include_str!("../../packaging/nvactl.service");
+/// What [`TEXT`] runs, and where it has the state.
+const PROGRAM: &str = "/usr/bin/nvactl";
+const STATE: &str = "/var/lib/nvactl";
+
+/// Where a package puts units (systemd.unit(5)).
+const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Where the units of the machine's administrator are.
+const OWN: &str = "/etc/systemd/system";
+/// The folder of the target that wants it.
+const WANTS: &str = "/etc/systemd/system/sysinit.target.wants";
+
+/// Folders whose content is another at boot, or hidden from the unit by its `ProtectHome`.
+const NOT_AT_BOOT: [&str; 6] = ["/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm"];
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Why the unit cannot be enabled or disabled.
+#[derive(Debug, Error)]
+pub enum UnitError {
+    #[error("systemd is not installed, and nvactl has no other boot script")]
+    NoSystemd,
+    #[error("{NAME} is masked, so systemd never starts it")]
+    Masked,
+    #[error("nvactl is run from `{}`, which the unit cannot run at boot", printable(.0))]
+    NotAtBoot(PathBuf),
+    #[error("nobody but root may be able to replace the program that the unit runs as root")]
+    Program(#[source] FolderError),
+    #[error("the path `{}` has a character that a unit cannot hold", printable(.0))]
+    Path(PathBuf),
+    #[error(
+        "firewalld makes its rules with iptables (FirewallBackend=iptables), so each of its reloads removes those of nvactl, and none of systemd's orders brings them back behind it"
+    )]
+    Firewalld,
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot change `{}`", printable(.path))]
+    Link { path: PathBuf, source: io::Error },
+    #[error("`systemctl {command}` failed: {words}")]
+    Systemctl { command: String, words: String },
+    #[error(transparent)]
+    Child(#[from] ChildError),
+}
+
+impl UnitError {
+    /// Returns the command that fixes it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            UnitError::NoSystemd => Some("sudo nvactl persist".to_owned()),
+            UnitError::Masked => Some(format!("sudo systemctl unmask {NAME}")),
+            UnitError::NotAtBoot(_) | UnitError::Program(_) => Some(
+                "sudo install nvactl /usr/local/bin/ && sudo /usr/local/bin/nvactl boot enable"
+                    .to_owned(),
+            ),
+            UnitError::Path(_) | UnitError::Link { .. } | UnitError::Child(_) => None,
+            UnitError::Firewalld => Some(
+                "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: sudo systemctl restart firewalld"
+                    .to_owned(),
+            ),
+            UnitError::File(error) => error.hint(),
+            UnitError::Systemctl { .. } => Some(format!("sudo systemctl status {NAME}")),
+        }
+    }
+}
+
+/// Whether systemd starts it at boot: some target wants it, and it is not masked.
+#[must_use]
+pub fn is_enabled() -> bool {
+    !is_masked() && !links().is_empty()
+}
+
+/// Whether it is a link to /dev/null, and never starts.
+fn is_masked() -> bool {
+    fs::read_link(own_file()).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+fn own_file() -> PathBuf {
+    Path::new(OWN).join(NAME)
+}
+
+/// The links by which targets want it.
+fn links() -> Vec<PathBuf> {
+    wanted(NAME)
+}
+
+/// Returns the links by which targets want a unit, as `systemctl enable` makes them.
+#[must_use]
+pub fn wanted(unit: &str) -> Vec<PathBuf> {
+    let folders = fs::read_dir(OWN).into_iter().flatten().flatten();
+    let folders = folders.map(|entry| entry.path());
+    let wants = folders.filter(|path| path.extension().is_some_and(|end| end == "wants"));
+    let links = wants.map(|folder| folder.join(unit));
+    links.filter(|link| folder::holds(link)).collect()
+}
+
+/// How the unit stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has run in this boot, so restarts and reloads of its neighbours come to it.
+    Active,
+    /// It has not run, or was stopped since, alone or along with a neighbour.
+    Inactive,
+    Failed,
+    /// systemd does not run here.
+    Unknown,
+}
+
+/// What [`Activity::Inactive`] means.
+pub const STOPPED: &str = "nvactl.service is stopped, as by the stop of ufw, nftables or netfilter-persistent: their next start does not bring nvactl's rules back";
+
+/// The command that ends it.
+pub const START: &str = "sudo systemctl start nvactl";
+
+impl Activity {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Activity::Active => "active",
+            Activity::Inactive => "inactive",
+            Activity::Failed => "failed",
+            Activity::Unknown => "and systemd does not run here",
+        }
+    }
+}
+
+/// Asks systemd how the unit stands.
+#[must_use]
+pub fn activity() -> Activity {
+    if !runs_here() {
+        return Activity::Unknown;
+    }
+    let asked = child::run("systemctl", &["is-active", NAME], b"", LIMIT);
+    let words = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    match words.as_deref() {
+        Ok("active" | "reloading") => Activity::Active,
+        Ok("failed") => Activity::Failed,
+        Ok("inactive" | "activating" | "deactivating") => Activity::Inactive,
+        _ => Activity::Unknown,
+    }
+}
+
+/// A unit that can be enabled.
+#[derive(Debug)]
+pub struct Unit {
+    /// The file that the link leads to.
+    file: PathBuf,
+    /// Its text, unless a package has put it there.
+    text: Option<String>,
+}
+
+/// Looks whether the unit can be enabled, for the state in `state`, and changes nothing.
+///
+/// # Errors
+/// When systemd is not there, the unit is masked, it could not run this program at boot, or firewalld
+/// would leave nothing of what it loads.
+pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
+    let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+    if !systemd.iter().any(|path| Path::new(path).exists()) {
+        return Err(UnitError::NoSystemd);
+    }
+    if is_masked() {
+        return Err(UnitError::Masked);
+    }
+    if firewalld_uses_iptables() {
+        return Err(UnitError::Firewalld);
+    }
+    let program = std::env::current_exe().map_err(|source| UnitError::Link {
+        path: own_file(),
+        source,
+    })?;
+    let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(NAME));
+    let packaged = packaged.into_iter().find(|file| file.exists());
+    if let Some(file) = packaged
+        && program == Path::new(PROGRAM)
+        && state == Path::new(STATE)
+    {
+        return Ok(Unit { file, text: None });
+    }
+    if NOT_AT_BOOT.iter().any(|folder| program.starts_with(folder)) {
+        return Err(UnitError::NotAtBoot(program));
+    }
+    let parent = program.parent().unwrap_or(Path::new("/"));
+    folder::trusted(parent).map_err(UnitError::Program)?;
+    folder::root_owns(&program).map_err(UnitError::Program)?;
+    Ok(Unit {
+        file: own_file(),
+        text: Some(text(&program, state)?),
+    })
+}
+
+/// Returns the unit for a program and a state folder that need not be the package's.
+fn text(program: &Path, state: &Path) -> Result<String, UnitError> {
+    let word = |path: &Path| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);
+        let text = path.to_str().filter(|text| text.bytes().all(plain));
+        text.map(str::to_owned)
+            .ok_or_else(|| UnitError::Path(path.to_owned()))
+    };
+    let (program, state) = (word(program)?, word(state)?);
+    let text = TEXT.replace(PROGRAM, &program);
+    if state == STATE {
+        return Ok(text);
+    }
+    let load = format!("{program} boot load");
+    let told = format!("{program} --state-dir {state} boot load");
+    Ok(text.replace(&load, &told).replace(STATE, &state))
+}
+
+/// Whether firewalld is to start here and makes its rules by iptables (firewalld.conf(5)).
+fn firewalld_uses_iptables() -> bool {
+    let conf = file::read(Path::new("/etc/firewalld/firewalld.conf"));
+    let conf = conf.ok().flatten().unwrap_or_default();
+    let conf = String::from_utf8_lossy(&conf);
+    let backends = conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("FirewallBackend="));
+    backends
+        .last()
+        .is_some_and(|backend| backend.trim() == "iptables")
+        && (!wanted("firewalld.service").is_empty() || Path::new("/run/firewalld").exists())
+}
+
+impl Unit {
+    /// Enables the unit.
+    ///
+    /// # Errors
+    /// When its file or link cannot be written.
+    pub fn enable(&self) -> Result<(), UnitError> {
+        if let Some(text) = &self.text {
+            file::replace(&self.file, text.as_bytes(), 0o644)?;
+        }
+        if is_enabled() {
+            return Ok(());
+        }
+        let link = Path::new(WANTS).join(NAME);
+        file::make_folder_of(&link)?;
+        let made = symlink(&self.file, &link);
+        made.map_err(|source| UnitError::Link { path: link, source })
+    }
+}
+
+/// Has systemd read its units anew and run the unit, so that from now on it follows its neighbours.
+///
+/// # Errors
+/// When systemd does not take it, or the unit fails.
+pub fn start() -> Result<(), UnitError> {
+    systemctl(&["daemon-reload"])?;
+    // One that was enabled before may run another program by now.
+    systemctl(&["restart", NAME])
+}
+
+/// Disables the unit; the rules that are loaded stay. Returns whether it was enabled.
+///
+/// # Errors
+/// When its links or the file that [`Unit::enable`] wrote cannot be removed.
+pub fn disable() -> Result<bool, UnitError> {
+    let links = links();
+    if runs_here() && activity() != Activity::Inactive {
+        systemctl(&["stop", NAME])?;
+    }
+    let mut gone = links.clone();
+    if fs::symlink_metadata(own_file()).is_ok_and(|metadata| metadata.is_file()) {
+        gone.push(own_file());
+    }
+    for path in gone {
+        fs::remove_file(&path).map_err(|source| UnitError::Link { path, source })?;
+    }
+    if runs_here() {
+        systemctl(&["daemon-reload"])?;
+    }
+    Ok(!links.is_empty())
+}
+
+fn systemctl(words: &[&str]) -> Result<(), UnitError> {
+    let output = child::run("systemctl", words, b"", LIMIT)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(UnitError::Systemctl {
+        command: words.join(" "),
+        words: output.stderr.trim().replace('\n', "; "),
+    })
+}
+
+/// Has `systemd-analyze verify` look at the unit; `None` where it is not installed.
+///
+/// # Errors
+/// What it says against the unit.
+#[must_use]
+pub fn verify() -> Option<Result<(), String>> {
+    let output = child::run("systemd-analyze", &["verify", NAME], b"", LIMIT).ok()?;
+    // It complains of other units too, and ends with 1 only for this one.
+    Some(if output.status.success() {
+        Ok(())
+    } else {
+        Err(output.stderr.trim().replace('\n', "; "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_of_another_program_and_state_differs_in_nothing_else() {
+        let same = text(Path::new(PROGRAM), Path::new(STATE)).expect("they are plain");
+        assert_eq!(same, TEXT);
+        let other = text(
+            Path::new("/usr/local/bin/nvactl"),
+            Path::new("/srv/nvactl-state"),
+        );
+        let other = other.expect("they are plain");
+        for line in [
+            "RequiresMountsFor=/srv/nvactl-state",
+            "ReadWritePaths=-/srv/nvactl-state /run",
+            "ExecStart=/usr/local/bin/nvactl --state-dir /srv/nvactl-state boot load",
+            "ExecReload=/usr/local/bin/nvactl --state-dir /srv/nvactl-state boot load",
+        ] {
+            assert!(other.lines().any(|other| other == line), "{line}");
+        }
+        assert_eq!(other.lines().count(), TEXT.lines().count());
+        // systemd takes `%` and a space apart.
+        for path in ["/opt/a b/nvactl", "/opt/100%/nvactl", "/opt/a\n/nvactl"] {
+            let refused = text(Path::new(path), Path::new(STATE));
+            assert!(matches!(refused, Err(UnitError::Path(_))), "{path}");
+        }
+    }
+}

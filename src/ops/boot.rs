@@ -1,0 +1,365 @@
+//! nvactl's own boot unit: switched on and off, and what it does at boot.
+
+use std::path::PathBuf;
+
+use tracing::debug;
+
+use super::confirm::refuse_while_pending;
+use super::history::{self, About};
+use super::look::{families, read, resume, warn_of_unread_v6};
+use super::records::{Booted, Brought, Change, Saved, VERSION};
+use super::remark::Remarks;
+use super::state::{State, seconds_now};
+use super::transaction::{Keeping, Transaction, owned_digest};
+use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
+use crate::diff;
+use crate::host::boot_unit::{self, UnitError};
+use crate::host::file::{self, FileError, Prepared};
+use crate::host::iptables::{Iptables, TrialError};
+use crate::host::lock::{self, Lock};
+use crate::host::log::Event;
+use crate::host::{namespace, persistence, sysctl};
+use crate::net::Family;
+use crate::per_family::{Families, PerFamily};
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::splice;
+
+/// nvactl's lines in a file that something else loads at boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubled {
+    pub path: PathBuf,
+    pub lines: Vec<String>,
+    /// The file without them.
+    rest: String,
+}
+
+/// Returns nvactl's lines in the rules files: they would come back at boot as well.
+///
+/// # Errors
+/// When a file cannot be read or edited.
+pub fn doubled() -> Result<Vec<Doubled>, Error> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        let path = PathBuf::from(persistence::rules_file(family));
+        let Some(bytes) = file::read(&path)? else {
+            continue;
+        };
+        let uneditable = |reason: String| Refusal::Uneditable {
+            file: path.display().to_string(),
+            reason,
+        };
+        let text = String::from_utf8(bytes).map_err(|error| uneditable(error.to_string()))?;
+        let rest = splice::without_own(&text).map_err(|error| uneditable(error.to_string()))?;
+        let lines = gone(&text, &rest);
+        if !lines.is_empty() {
+            found.push(Doubled { path, lines, rest });
+        }
+    }
+    Ok(found)
+}
+
+/// The lines of a text that another, which has lost some, does not have.
+fn gone(text: &str, rest: &str) -> Vec<String> {
+    let mut rest = rest.lines().peekable();
+    let gone = text.lines().filter(|line| rest.next_if_eq(line).is_none());
+    gone.map(str::to_owned).collect()
+}
+
+/// What came of enabling the unit.
+#[derive(Debug)]
+pub struct Enabled {
+    pub remarks: Remarks,
+    /// Whether systemd runs here; where it does not, the unit runs at the next boot.
+    pub running: bool,
+    /// Why systemd does not follow the unit yet, though it is enabled.
+    pub failed: Option<UnitError>,
+}
+
+/// Saves what nvactl owns of the loaded rules, enables the unit and takes nvactl's lines out of the files
+/// that something else loads. `shown`: these lines as they were shown.
+///
+/// # Errors
+/// When a change waits for its confirmation, nothing of nvactl's is loaded, or the unit cannot be enabled.
+pub fn enable(machine: &Machine, shown: &[Doubled]) -> Result<Enabled, Failed> {
+    let mut remarks = Remarks::of(&machine.state.notices);
+    match set_up(machine, shown, &mut remarks) {
+        Ok(()) => {}
+        Err(error) => return Err(Failed::new(error, remarks)),
+    }
+    // The unit takes the lock, which is free by now.
+    let started = boot_unit::runs_here().then(boot_unit::start);
+    Ok(Enabled {
+        remarks,
+        running: started.is_some(),
+        failed: started.and_then(Result::err),
+    })
+}
+
+fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result<(), Error> {
+    let state = &machine.state;
+    let _lock = machine.begin()?;
+    let unit = boot_unit::prepare(state.folder())?;
+    let families = families(None, Some(state));
+    let (live, unread) = read(&machine.iptables, families, false)?;
+    warn_of_unread_v6(unread, remarks);
+    let rules = live.map(|_, live| &live.ruleset);
+    resume(state, &rules, remarks)?;
+    if !rules.values().any(|rules| rules.holds_own()) {
+        return Err(Refusal::NothingToSave.into());
+    }
+    let doubled = doubled()?;
+    if doubled != shown {
+        return Err(Refusal::FilesChanged.into());
+    }
+    let files = doubled.iter().map(Doubled::prepare);
+    let files = files.collect::<Result<Vec<_>, FileError>>()?;
+    saved::save(machine, &rules, None)?;
+    unit.enable()?;
+    // Last: until then both bring the rules back, which does no harm.
+    for prepared in files.into_iter().flatten() {
+        prepared.commit()?;
+    }
+    note_v6(state, rules.v6);
+    Ok(())
+}
+
+impl Doubled {
+    /// Prepares the file without nvactl's lines, behind a backup of the one before.
+    fn prepare(&self) -> Result<[Prepared; 2], FileError> {
+        let old = file::read(&self.path)?.unwrap_or_default();
+        let mut backup = self.path.as_os_str().to_owned();
+        backup.push(".bak");
+        Ok([
+            file::prepare(&PathBuf::from(backup), &old, file::RULES_MODE)?,
+            file::prepare(&self.path, self.rest.as_bytes(), file::RULES_MODE)?,
+        ])
+    }
+}
+
+/// Disables the unit and forgets the saved state; what is loaded stays. Returns whether it was enabled.
+///
+/// # Errors
+/// When the unit or the state folder cannot be changed.
+pub fn disable(machine: &Machine) -> Result<bool, Error> {
+    let _lock = lock::take(&machine.state.lock_file(), machine.lock_wait_secs)?;
+    let was = boot_unit::disable()?;
+    machine.state.clear_saved()?;
+    Ok(was)
+}
+
+/// What the unit has done.
+#[derive(Debug)]
+pub struct Loaded {
+    pub remarks: Remarks,
+    pub brought: Brought,
+    /// Why it is not the saved state.
+    pub why: Option<String>,
+    /// Whether what was loaded last in this boot was there already, whole, and was left.
+    pub left: bool,
+}
+
+/// Loads the saved state beside what is there, and then turns forwarding on where it was on when the rules
+/// were saved.
+///
+/// Later in the same boot, when a neighbour restarts or reloads, rules that are still as they were applied
+/// last stay: only what was flushed comes back from the saved state.
+///
+/// If the saved state does not load, the one that was saved before is loaded; if that does not either, the
+/// FORWARD policies become DROP. INPUT and OUTPUT are not touched.
+///
+/// # Errors
+/// When another nvactl holds the lock for too long, or not even the policy can be set.
+pub fn load(machine: &Machine) -> Result<Loaded, Error> {
+    let state = &machine.state;
+    let mut remarks = Remarks::default();
+    let lock = lock::take(&state.lock_file(), machine.lock_wait_secs)?;
+    if !is_first_of_boot(state) && is_as_applied(machine) {
+        return Ok(Loaded {
+            remarks,
+            brought: Brought::Saved,
+            why: None,
+            left: true,
+        });
+    }
+    let mut whys = Vec::new();
+    for (brought, kept) in [
+        (Brought::Saved, state.saved()),
+        (Brought::Before, state.saved_before()),
+    ] {
+        let loaded = match kept {
+            Ok(Some(kept)) => bring(machine, &lock, &kept, &mut remarks),
+            Ok(None) if brought == Brought::Saved => Err(Refusal::NothingSaved.into()),
+            Ok(None) => continue,
+            Err(error) => Err(error.into()),
+        };
+        match loaded {
+            Ok(()) => {
+                let why = whys.pop();
+                record(state, brought, why.clone());
+                return Ok(Loaded {
+                    remarks,
+                    brought,
+                    why,
+                    left: false,
+                });
+            }
+            Err(error) => whys.push(describe(&error).replace('\n', "; ")),
+        }
+    }
+    let why = whys.join("; and the state saved before: ");
+    close(machine, &lock)?;
+    record(state, Brought::Closed, Some(why.clone()));
+    Ok(Loaded {
+        remarks,
+        brought: Brought::Closed,
+        why: Some(why),
+        left: false,
+    })
+}
+
+/// Whether the unit has not run in this boot yet.
+fn is_first_of_boot(state: &State) -> bool {
+    let booted = state.booted().ok().flatten();
+    let boot = namespace::boot().ok();
+    booted.is_none_or(|booted| Some(booted.boot) != boot)
+}
+
+/// Whether what nvactl owns is what it loaded last. In doubt it is not.
+fn is_as_applied(machine: &Machine) -> bool {
+    let asked = || -> Result<bool, Error> {
+        let state = &machine.state;
+        let changes = state.changes()?;
+        let last = changes.iter().find(|(_, change)| change.undone.is_none());
+        let Some((_, last)) = last else {
+            return Ok(false);
+        };
+        let (live, _) = read(&machine.iptables, families(None, Some(state)), false)?;
+        let as_loaded = |live: &Ruleset, digest: Option<_>, sets_policy| {
+            digest.map_or(!live.holds_own(), |digest| {
+                owned_digest(live, sets_policy) == digest
+            })
+        };
+        let v6 = live.v6.as_ref().is_none_or(|live| {
+            let sets_policy = last.v6.as_ref().is_some_and(|owned| owned.sets_policy);
+            as_loaded(&live.ruleset, last.loaded_v6, sets_policy)
+        });
+        let v4 = as_loaded(&live.v4.ruleset, last.loaded, last.v4.sets_policy);
+        Ok(v4 && v6 && last.loaded.is_some())
+    };
+    asked().unwrap_or_else(|error| {
+        debug!(error = describe(&error), "what is loaded is not compared");
+        false
+    })
+}
+
+/// Loads a saved state.
+fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) -> Result<(), Error> {
+    let iptables = Iptables {
+        backend: kept.backend,
+        ..machine.iptables
+    };
+    let mut want = kept.rules()?;
+    let may_hold_v6 = families(None, Some(&machine.state)) == Families::Both;
+    if want.v6.is_none() && may_hold_v6 {
+        want.v6 = Some(Ruleset::default());
+    }
+    let (counted, unread) = iptables
+        .start_listing(want.families())?
+        .finish_readable(false)?;
+    if unread.is_some() {
+        want.v6 = None;
+    }
+    warn_of_unread_v6(unread, remarks);
+    let before = PerFamily {
+        v4: (counted.v4.ruleset, counted.v4.counters),
+        v6: counted.v6.map(|live| (live.ruleset, live.counters)),
+    };
+    let live = before.map(|_, (live, _)| live);
+    if !crate::per_family::changes(&live, &want).is_empty() {
+        let about = About {
+            spec: kept.spec.clone(),
+            ..About::default()
+        };
+        let change = Change::new(&machine.state, "boot load".to_owned(), &live, &want, about);
+        let transaction = Transaction {
+            state: &machine.state,
+            lock,
+            iptables: &iptables,
+            before: &before,
+            want: &want,
+            change: &change,
+            // What is loaded at boot is no step to go back behind.
+            keeping: Keeping::Done,
+            trial: false,
+        };
+        history::commit(&transaction, Event::Made)?;
+    }
+    if kept.forwards {
+        let both = kept.forwards_v6 && want.v6.is_some();
+        sysctl::change(Families::with_v6(both), true, false)?;
+    }
+    Ok(())
+}
+
+/// Sets the FORWARD policies to DROP; without iptables it turns forwarding off.
+fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
+    let mut closed = Ruleset::default();
+    closed
+        .chain_mut(TableName::Filter, ChainName::Forward)
+        .policy = Some(Policy::Drop);
+    let nothing = Ruleset::default();
+    let script = diff::changes(&nothing, &closed).script(&Default::default());
+    for family in Family::ALL {
+        if let Err(error) = machine.iptables.load(family, &script, lock) {
+            debug!(%error, %family, "the FORWARD policy is not set");
+            if sysctl::has_switch(family) && sysctl::forwards(family)? {
+                // `change` sets IPv4's switch, or both.
+                sysctl::change(Families::with_v6(family == Family::V6), false, false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Records what was done, for `status`; the rules do not depend on it.
+fn record(state: &State, brought: Brought, why: Option<String>) {
+    let recorded = namespace::boot().map_err(Into::into).and_then(|boot| {
+        state.set_booted(&Booted {
+            version: VERSION,
+            boot,
+            time: seconds_now(),
+            brought,
+            why,
+        })
+    });
+    if let Err(error) = recorded {
+        debug!(%error, "what the unit did is not recorded");
+    }
+}
+
+/// Loads the saved state where it can do no harm, as the unit would on a machine without rules.
+///
+/// # Errors
+/// When there is none, it is damaged, or it does not load; or no network namespace can be made.
+pub fn rehearse(machine: &Machine) -> Result<Saved, Error> {
+    refuse_while_pending(&machine.state)?;
+    let kept = machine.state.saved()?.ok_or(Refusal::NothingSaved)?;
+    let iptables = Iptables {
+        backend: kept.backend,
+        ..machine.iptables
+    };
+    let nothing = Ruleset::default();
+    for (family, rules) in kept.rules()?.iter() {
+        let script = diff::changes(&nothing, rules).script(&Default::default());
+        if script.is_empty() {
+            continue;
+        }
+        iptables
+            .try_out(family, &script)
+            .map_err(|error| match error {
+                TrialError::Refused(error) => Error::from(error),
+                TrialError::Impossible(reason) => Refusal::NoNamespace { reason }.into(),
+            })?;
+    }
+    Ok(kept)
+}
