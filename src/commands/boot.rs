@@ -6,6 +6,7 @@ use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Boot;
 use crate::host;
 use crate::host::boot_unit::{self, Activity};
+use crate::host::iptables::Live;
 use crate::ops::boot::{self, Doubled, Loaded};
 use crate::ops::families;
 use crate::ops::history::moment;
@@ -128,8 +129,13 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
             why.unwrap_or_default()
         ));
     }
-    let same = now(&state, on, &saved)?;
-    if !same {
+    let (same, any) = now(&state, on, &saved)?;
+    if !any {
+        console.warn(format_args!(
+            "nothing of nvactl's is loaded now; to load what is saved: {}",
+            boot_unit::RESTART
+        ));
+    } else if !same {
         console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
     }
     let follows = boot_unit::activity() != Activity::Inactive;
@@ -163,14 +169,20 @@ fn told(saved: &Saved) -> String {
     )
 }
 
-/// Whether what is loaded now is what is saved.
-fn now(state: &State, on: Host<'_>, saved: &Result<Option<Saved>, StateError>) -> Result<bool> {
+/// Whether what is loaded now is what is saved, and whether anything of nvactl's is loaded.
+fn now(
+    state: &State,
+    on: Host<'_>,
+    saved: &Result<Option<Saved>, StateError>,
+) -> Result<(bool, bool)> {
     let listing = on
         .iptables(READ_WAIT)
         .start_listing(families(None, Some(state)))?;
     let (live, _) = listing.finish_readable(false)?;
-    let mut each = live.iter();
-    Ok(each.all(|(family, live)| compared(saved, family, &live.ruleset) == RulesFile::Same))
+    let same =
+        |(family, live): (_, &Live)| compared(saved, family, &live.ruleset) == RulesFile::Same;
+    let any = live.values().any(|live| live.ruleset.holds_own());
+    Ok((live.iter().all(same), any))
 }
 
 fn test(on: Host<'_>, lock_timeout: u64, console: &mut Console) -> Result<Exit> {

@@ -36,7 +36,7 @@ const WANTS: &str = "/etc/systemd/system/sysinit.target.wants";
 /// Folders whose content is another at boot, or hidden from the unit by its `ProtectHome`.
 const NOT_AT_BOOT: [&str; 6] = ["/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm"];
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Why the unit cannot be enabled or disabled.
 #[derive(Debug, Error)]
@@ -134,6 +134,9 @@ pub const STOPPED: &str = "nvactl.service is stopped, as by the stop of ufw, nft
 
 /// The command that ends it.
 pub const START: &str = "sudo systemctl start nvactl";
+
+/// The command that loads the saved rules again.
+pub const RESTART: &str = "sudo systemctl restart nvactl";
 
 impl Activity {
     #[must_use]

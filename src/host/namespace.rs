@@ -10,7 +10,8 @@ pub struct Namespace {
     /// As the kernel numbers it: `net:[4026531840]`. Another kernel numbers the machine's first
     /// namespace differently (FACTS: measured on 6.1 and 6.18).
     pub link: String,
-    /// Whether it is the one that the machine booted with.
+    /// Whether it is the one that the machine booted with: the kernel's first, or in a container that of
+    /// its first process.
     pub first: bool,
 }
 
@@ -24,9 +25,12 @@ const ONLY_IN_FIRST: &str = "/proc/sys/net/core/netdev_max_backlog";
 /// When the kernel does not say.
 pub fn here() -> io::Result<Namespace> {
     let link = fs::read_link("/proc/self/ns/net")?;
+    // Each boot of a container makes its namespace anew, with another number.
+    let of_init = fs::read_link("/proc/1/ns/net");
+    let first = Path::new(ONLY_IN_FIRST).exists() || of_init.is_ok_and(|of_init| of_init == link);
     Ok(Namespace {
         link: link.to_string_lossy().into_owned(),
-        first: Path::new(ONLY_IN_FIRST).exists(),
+        first,
     })
 }
 

@@ -12,6 +12,7 @@ use super::remark::Remarks;
 use super::state::{State, seconds_now};
 use super::transaction::{Keeping, Transaction, owned_digest};
 use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
+use crate::counters::Counters;
 use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
@@ -308,7 +309,7 @@ fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
         .chain_mut(TableName::Filter, ChainName::Forward)
         .policy = Some(Policy::Drop);
     let nothing = Ruleset::default();
-    let script = diff::changes(&nothing, &closed).script(&Default::default());
+    let script = diff::changes(&nothing, &closed).script(&Counters::default());
     for family in Family::ALL {
         if let Err(error) = machine.iptables.load(family, &script, lock) {
             debug!(%error, %family, "the FORWARD policy is not set");
@@ -350,7 +351,7 @@ pub fn rehearse(machine: &Machine) -> Result<Saved, Error> {
     };
     let nothing = Ruleset::default();
     for (family, rules) in kept.rules()?.iter() {
-        let script = diff::changes(&nothing, rules).script(&Default::default());
+        let script = diff::changes(&nothing, rules).script(&Counters::default());
         if script.is_empty() {
             continue;
         }

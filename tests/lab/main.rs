@@ -2,6 +2,7 @@
 
 mod ahead;
 mod blackhole;
+mod boot;
 mod chance;
 mod churn;
 mod confirm;
@@ -135,6 +136,14 @@ on_both_backends! {
     counters::a_rule_that_moves_keeps_them,
     counters::a_change_that_is_undone_gives_them_back,
     lifecycle::forwards_come_back_after_a_boot,
+    boot::what_is_saved_comes_back_at_boot,
+    boot::only_persist_changes_what_comes_back,
+    boot::while_a_change_waits_nothing_is_saved,
+    boot::a_saved_state_that_does_not_load_gives_way_to_the_one_before,
+    boot::a_reload_brings_back_only_what_was_flushed,
+    boot::nvactl_s_lines_go_from_the_rules_file,
+    boot::beside_a_manager_only_the_unit_is_left,
+    boot::a_program_that_others_can_replace_is_no_unit_s,
     lifecycle::rules_typed_by_hand_are_named_with_their_removal,
     lifecycle::a_table_that_was_loaded_is_undone_when_the_next_fails,
     lifecycle::what_did_not_take_is_undone,

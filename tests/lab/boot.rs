@@ -1,0 +1,340 @@
+//! `nvactl boot`: what the unit brings back, from what, and when it leaves things alone. A boot is played
+//! by taking out every rule and running the unit's own command; `tests/boot` has a real systemd do it.
+
+use crate::lab::{Backend, FIREWALL, FIREWALL_V6, Lab, Said, save, save_v6};
+use crate::lifecycle::{SPEC, apply, firewall, load};
+use crate::namespace::{Host, wait_for};
+use crate::traffic::{answer, serve_tcp};
+
+const UNIT: &str = "/etc/systemd/system/nvactl.service";
+const RULES: &str = "/etc/iptables/rules.v4";
+
+/// Puts nvactl where a unit may run it, and systemd's folder, without links of this machine's.
+fn install(host: &Host) {
+    host.shell(&format!(
+        "mkdir /run/local && cp {} /run/local/nvactl
+         mount --bind /run/local /usr/local/bin
+         rm -rf /etc/systemd/system/*.wants /etc/systemd/system/nvactl.service /etc/ufw /etc/firewalld",
+        env!("CARGO_BIN_EXE_nvactl")
+    ));
+}
+
+/// Runs the nvactl that is installed there.
+fn nvactl(host: &Host, args: &[&str], stdin: &str) -> Said {
+    Said::from(host.feed("/usr/local/bin/nvactl", args, stdin))
+}
+
+fn enable(host: &Host) -> Said {
+    let said = nvactl(host, &["boot", "enable"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    said
+}
+
+fn flush(host: &Host) {
+    host.shell(
+        "for program in iptables ip6tables; do
+           for table in filter nat; do $program -t $table -F; $program -t $table -X; done
+           $program -P FORWARD ACCEPT
+         done
+         echo 0 > /proc/sys/net/ipv4/ip_forward",
+    );
+}
+
+/// Runs what the unit runs.
+fn run_unit(host: &Host) -> Said {
+    let unit = host.run(&format!("cat {UNIT}"));
+    let command = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let words: Vec<&str> = command.expect("it runs something").split(' ').collect();
+    Said::from(host.feed(words[0], &words[1..], ""))
+}
+
+/// The same behind another boot: nothing of what ran before is known to be of this one.
+fn boot(host: &Host) -> Said {
+    flush(host);
+    host.shell("rm -f /var/lib/nvactl/booted-*");
+    run_unit(host)
+}
+
+pub fn what_is_saved_comes_back_at_boot(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    let host = &lab.firewall;
+    serve_tcp(&lab.pod, "pod", 80);
+    install(host);
+    lab.apply(
+        "
+firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: \"fd00:3::4\"}}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: web6, listen: 49183, target: {pod: \"[fd00:224::118]:80\"}}
+",
+    );
+    host.run("iptables -A INPUT -s 192.0.2.1/32 -j DROP");
+    enable(host);
+    let link = host.run("readlink /etc/systemd/system/sysinit.target.wants/nvactl.service");
+    assert_eq!(link.trim(), UNIT);
+    flush(host);
+    host.shell("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
+    assert_ne!(
+        lab.tcp(FIREWALL, 49182),
+        answer("pod", FIREWALL),
+        "nothing was flushed"
+    );
+
+    let said = run_unit(host);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    assert_eq!(lab.tcp(FIREWALL_V6, 49183), answer("pod", FIREWALL_V6));
+    for saved in [save(host), save_v6(host)] {
+        assert!(saved.contains(":FORWARD DROP"), "{saved}");
+        assert!(!saved.contains("192.0.2.1"), "it is not nvactl's: {saved}");
+    }
+}
+
+/// What was applied and not persisted is gone behind a boot, as with a rules file.
+pub fn only_persist_changes_what_comes_back(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let saved = save(&host);
+    let changed = SPEC.replace("49182", "49183");
+    for change in ["apply", "confirm", "rollback", "remove"] {
+        let said = match change {
+            "apply" => nvactl(&host, &["apply", "-"], &changed),
+            "confirm" => {
+                let said = nvactl(&host, &["apply", "-", "--confirm", "60"], &changed);
+                assert_eq!(said.code, 0, "{said:?}");
+                nvactl(&host, &["confirm"], "")
+            }
+            "rollback" => {
+                apply(&host, &changed);
+                apply(&host, &SPEC.replace("49182", "49184"));
+                nvactl(&host, &["rollback"], "")
+            }
+            _ => nvactl(&host, &["remove"], ""),
+        };
+        assert_eq!(said.code, 0, "{change}: {said:?}");
+        assert!(
+            said.stderr.contains("sudo nvactl persist"),
+            "{change} says nothing of the next boot: {said:?}"
+        );
+        assert_ne!(save(&host), saved, "{change}");
+        let said = boot(&host);
+        assert_eq!(said.code, 0, "{change}: {said:?}");
+        assert_eq!(save(&host), saved, "{change}");
+        // Of what is saved nothing is said.
+        let said = apply(&host, SPEC);
+        assert!(!said.stderr.contains("persist"), "{change}: {said:?}");
+    }
+    apply(&host, &changed);
+    let new = save(&host);
+    let said = nvactl(&host, &["persist", "-"], &changed);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!host.exists(RULES), "there are two ways now");
+    boot(&host);
+    assert_eq!(save(&host), new);
+}
+
+pub fn while_a_change_waits_nothing_is_saved(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    let wait = || {
+        let changed = SPEC.replace("49182", "49183");
+        let said = nvactl(&host, &["apply", "-", "--confirm", "300"], &changed);
+        assert_eq!(said.code, 0, "{said:?}");
+    };
+    wait();
+    let said = nvactl(&host, &["boot", "enable"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.contains("waits for its confirmation"),
+        "{said:?}"
+    );
+    assert!(!host.exists(UNIT), "the unit is there");
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    enable(&host);
+    let saved = save(&host);
+    wait();
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    boot(&host);
+    assert_eq!(save(&host), saved);
+}
+
+/// Breaks a record of the state folder so that it is read, and its rules do not load.
+fn spoil(host: &Host, name: &str) {
+    host.shell(&format!(
+        "sed -i 's/--dport 80 /--dport 80 -m nonsense /' /var/lib/nvactl/{name}-[0-9f]*.json
+         grep -q nonsense /var/lib/nvactl/{name}-[0-9f]*.json"
+    ));
+}
+
+pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let before = save(&host);
+    apply(&host, &SPEC.replace("49182", "49183"));
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+    spoil(&host, "saved");
+    let said = boot(&host);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("those saved before are loaded"),
+        "{said:?}"
+    );
+    assert_eq!(save(&host), before);
+    let said = nvactl(&host, &["boot", "status"], "");
+    assert!(said.stdout.contains("the rules saved before"), "{said:?}");
+
+    // Neither loads: nothing is forwarded, and who is at the machine stays.
+    spoil(&host, "saved-before");
+    flush(&host);
+    host.run("iptables -A INPUT -p tcp --dport 22 -j ACCEPT");
+    host.shell("rm -f /var/lib/nvactl/booted-*");
+    let said = run_unit(&host);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(
+        said.stderr
+            .lines()
+            .filter(|line| !line.starts_with("hint:"))
+            .count(),
+        1,
+        "{said:?}"
+    );
+    let rules = save(&host);
+    assert!(rules.contains(":FORWARD DROP"), "{rules}");
+    assert!(rules.contains(":INPUT ACCEPT"), "{rules}");
+    assert!(
+        rules.contains("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"),
+        "{rules}"
+    );
+    assert!(!rules.contains("NVACTL"), "{rules}");
+    assert!(save_v6(&host).contains(":FORWARD DROP"));
+    assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+
+    // A record that cannot be read, and none at all, are no reason to be open.
+    for script in [
+        "echo '{' > /var/lib/nvactl/saved-$(ls /var/lib/nvactl | sed -n 's/^saved-\\([0-9f].*\\)$/\\1/p')",
+        "rm -r /var/lib/nvactl",
+    ] {
+        host.shell(script);
+        flush(&host);
+        let said = run_unit(&host);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(save(&host).contains(":FORWARD DROP"));
+    }
+}
+
+/// firewalld's reload touches no rule of nvactl's: what was applied last stays, persisted or not.
+pub fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let saved = save(&host);
+    boot(&host);
+    apply(&host, &SPEC.replace("49182", "49183"));
+    let applied = save(&host);
+    let said = run_unit(&host);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(save(&host), applied);
+    // As ufw's stop leaves it.
+    for script in ["iptables -P FORWARD ACCEPT", "iptables -F FORWARD"] {
+        host.shell(script);
+        let said = run_unit(&host);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(save(&host), saved, "{script}");
+    }
+    // A change that waits is undone, whatever came between.
+    let changed = SPEC.replace("49182", "49185");
+    let said = nvactl(&host, &["apply", "-", "--confirm", "2"], &changed);
+    assert_eq!(said.code, 0, "{said:?}");
+    flush(&host);
+    assert_eq!(run_unit(&host).code, 0);
+    wait_for("the watchdog is done", || {
+        !host.shell("ls /var/lib/nvactl").contains("pending-")
+    });
+    assert_eq!(save(&host), saved);
+}
+
+pub fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    host.run("iptables -A INPUT -s 192.0.2.7/32 -j DROP");
+    apply(&host, SPEC);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+    let old = host.run(&format!("cat {RULES}"));
+    let said = enable(&host);
+    for line in old.lines().filter(|line| line.contains("NVACTL-")) {
+        assert!(said.stdout.contains(line), "{line} is not shown: {said:?}");
+    }
+    let new = host.run(&format!("cat {RULES}"));
+    assert!(!new.contains("NVACTL"), "{new}");
+    let theirs = old.lines().filter(|line| !line.contains("NVACTL-"));
+    assert_eq!(new.lines().collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
+    assert_eq!(host.run(&format!("cat {RULES}.bak")), old);
+    // Both together are the machine as it was.
+    let whole = save(&host);
+    flush(&host);
+    load(&host, &new);
+    host.shell("rm -f /var/lib/nvactl/booted-*");
+    assert_eq!(run_unit(&host).code, 0);
+    assert_eq!(save(&host), whole);
+
+    let said = nvactl(&host, &["boot", "disable"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!host.exists(UNIT));
+    assert_eq!(save(&host), whole);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+    assert!(host.run(&format!("cat {RULES}")).contains("NVACTL"));
+}
+
+pub fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    host.shell("mkdir /etc/ufw; echo ENABLED=yes > /etc/ufw/ufw.conf");
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("ufw"), "{said:?}");
+    assert!(
+        said.stderr.contains("hint: sudo nvactl boot enable"),
+        "{said:?}"
+    );
+    assert!(!host.exists(RULES));
+    let said = nvactl(&host, &["persist", "--output", "/run/rules"], "");
+    assert_eq!(said.code, 0, "a file that nobody loads at boot: {said:?}");
+    host.shell(
+        "rm -r /etc/ufw
+         mkdir -p /run/firewalld /etc/firewalld
+         echo FirewallBackend=iptables > /etc/firewalld/firewalld.conf",
+    );
+    let said = nvactl(&host, &["boot", "enable"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("FirewallBackend=iptables"), "{said:?}");
+    assert!(!host.exists(UNIT));
+    host.shell("echo FirewallBackend=nftables > /etc/firewalld/firewalld.conf");
+    enable(&host);
+}
+
+/// What runs as root at boot must be root's.
+pub fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    host.shell("mkdir -p /run/open && mount --bind /run/open /opt && cp /run/local/nvactl /opt/nvactl && chmod 777 /opt");
+    let said = Said::from(host.feed("/opt/nvactl", &["boot", "enable"], ""));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("nobody but root"), "{said:?}");
+    host.shell("cp /run/local/nvactl /run/nvactl");
+    let said = Said::from(host.feed("/run/nvactl", &["boot", "enable"], ""));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("cannot run at boot"), "{said:?}");
+    assert!(!host.exists(UNIT));
+}
