@@ -26,12 +26,21 @@ const ONLY_IN_FIRST: &str = "/proc/sys/net/core/netdev_max_backlog";
 pub fn here() -> io::Result<Namespace> {
     let link = fs::read_link("/proc/self/ns/net")?;
     // Each boot of a container makes its namespace anew, with another number.
-    let of_init = fs::read_link("/proc/1/ns/net");
-    let first = Path::new(ONLY_IN_FIRST).exists() || of_init.is_ok_and(|of_init| of_init == link);
+    let is_of_init = || match fs::read_link("/proc/1/ns/net") {
+        Ok(of_init) => of_init == link,
+        Err(_) => is_a_unit_of_init(),
+    };
     Ok(Namespace {
+        first: Path::new(ONLY_IN_FIRST).exists() || is_of_init(),
         link: link.to_string_lossy().into_owned(),
-        first,
     })
+}
+
+/// Whether systemd has started this process as a unit's: one with fewer capabilities than systemd may not
+/// read the links of its namespaces (`ptrace_may_access` in kernel/ptrace.c; systemd.exec(5)).
+fn is_a_unit_of_init() -> bool {
+    let started = std::env::var("SYSTEMD_EXEC_PID").ok();
+    started.and_then(|pid| pid.parse().ok()) == Some(std::process::id())
 }
 
 impl Namespace {
