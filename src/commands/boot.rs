@@ -130,14 +130,6 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ));
     }
     let (same, any) = now(&state, on, &saved)?;
-    if !any {
-        console.warn(format_args!(
-            "nothing of nvactl's is loaded now; to load what is saved: {}",
-            boot_unit::RESTART
-        ));
-    } else if !same {
-        console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
-    }
     let follows = boot_unit::activity() != Activity::Inactive;
     if !follows {
         console.warn(format_args!(
@@ -145,6 +137,13 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
             boot_unit::STOPPED,
             boot_unit::START
         ));
+    } else if !any {
+        console.warn(format_args!(
+            "nothing of nvactl's is loaded now; to load what is saved: {}",
+            boot_unit::RESTART
+        ));
+    } else if !same {
+        console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
     }
     Ok(if same && follows {
         Exit::Done
