@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Console, Exit, Host, confirm, diff, kept, note_until_boot, spec_of, tell_problems};
+use super::{Console, Exit, Host, confirm, diff, kept, spec_of, tell_problems};
 use crate::cli::{Apply, ApplyFormat};
 use crate::compare::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
@@ -84,11 +84,9 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Outcome::Made {
             pending: Some(pending),
             ..
-        } => return confirm::ask(&state, &pending, console),
-        Outcome::Made { pending: None, .. } => note_until_boot(console),
-        _ => {}
+        } => confirm::ask(&state, &pending, console),
+        _ => Ok(exit),
     }
-    Ok(exit)
 }
 
 fn exit(report: &Report, dry_run: bool) -> Exit {

@@ -54,6 +54,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
             changed_since,
             full,
             from_itself,
+            after,
         } => {
             if changed_since {
                 console.warn(
@@ -77,6 +78,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
             if let Some(remark) = &ended.remark {
                 console.remark(remark);
             }
+            console.remarks(&after);
             if ended.failed || changed_since {
                 Exit::Uncertain
             } else {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, note_until_boot};
+use super::{Console, Exit, Host};
 use crate::cli::Rollback;
 use crate::compare::ForwardNames;
 use crate::host;
@@ -107,6 +107,6 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         counted(difference.added, "rule"),
         counted(difference.removed, "rule")
     ));
-    note_until_boot(console);
+    console.remarks(&report.after);
     Ok(partly)
 }

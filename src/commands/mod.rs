@@ -413,8 +413,3 @@ fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
         "IPv6 rules cannot be read, so nothing is said of them: {error:#}"
     ));
 }
-
-/// Says that a change of the live rules ends with the next boot.
-fn note_until_boot(console: &mut Console) {
-    console.note("this holds until the next boot; `nvactl persist` keeps it");
-}

@@ -84,6 +84,23 @@ pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
     }
 }
 
+/// Compares nvactl's rules in the rules file with these, by what the file says; `None` where it cannot be
+/// read so. The FORWARD policy only where `rules` set it.
+#[must_use]
+pub fn compared_text(family: Family, rules: &Ruleset) -> Option<RulesFile> {
+    let Some(bytes) = file::read(Path::new(rules_file(family))).ok()? else {
+        return Some(RulesFile::Missing);
+    };
+    let kept = parse::parse(&String::from_utf8_lossy(&bytes)).ok()?;
+    Some(
+        if diff::holds_the_same(&kept, rules, diff::sets_policy(rules)) {
+            RulesFile::Same
+        } else {
+            RulesFile::Different
+        },
+    )
+}
+
 /// Returns the program that makes the machine's rules at boot and leaves no room for a rules file, if there
 /// is one.
 #[must_use]

@@ -8,8 +8,8 @@ use super::records::{Change, Decision, KeptSpec, Pending};
 use super::remark::Remarks;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError};
 use super::{
-    Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, note_v6, waiting, warn,
-    watchdog,
+    Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, next_boot, note_v6,
+    waiting, warn, watchdog,
 };
 use crate::flow::Flow;
 use crate::host::lock::{self, Lock};
@@ -134,12 +134,10 @@ fn run(
         note_v6(state, live.v6);
         state.clear_begun()?;
         drop(lock);
-        if live.v6.is_some() && !set.has(Family::V6) {
-            warn::rules_file(Family::V6, &mut after);
-        }
         let stale = flows::end(&outdated, request.flush_stale, request.name);
         let late = flows::end_senders(&senders, request.flush_stale, request.name);
         after.0.extend(stale.remark.into_iter().chain(late.remark));
+        next_boot::say(state, &live, &mut after);
         return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
@@ -157,6 +155,7 @@ fn run(
         after
             .0
             .extend(ended.into_iter().filter_map(|ended| ended.remark));
+        next_boot::say(state, &found.want.as_ref(), &mut after);
     }
     let outcome = Outcome::Made {
         difference,
@@ -273,7 +272,6 @@ fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
     if before.chains().any(|(_, name, _)| name.is_own()) {
         warn::connections_end(after);
     }
-    warn::rules_file(Family::V6, after);
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.

@@ -4,17 +4,20 @@ use super::flows::{self, Ended};
 use super::history::{self, undone_words};
 use super::records::{Decided, Decision, Pending};
 use super::refusal::Refusal;
+use super::remark::Remarks;
 use super::state::State;
 use super::waiting::{pending, pending_in_earnest, settle};
 use super::watchdog::Undoing;
-use super::{Error, describe, watchdog};
+use super::{Error, describe, next_boot, watchdog};
 use crate::compare::ForwardNames;
 use crate::diff;
+use crate::host::iptables::Live;
 use crate::host::lock;
 use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
 use crate::parse;
+use crate::per_family::PerFamily;
 
 /// What there is to know of the change that waits, or of the last one that did.
 #[derive(Debug)]
@@ -165,6 +168,8 @@ pub enum Report {
         full: Option<String>,
         /// Whether the connection that was to be a new one comes from this machine.
         from_itself: bool,
+        /// What there is to say of the next boot.
+        after: Remarks,
     },
     /// It is undone.
     Undone {
@@ -195,28 +200,37 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     if new_session {
         judge(now.ssh_connection(), connection.as_ref())?;
     }
-    let changed_since = !holds_what_was_made(&now);
+    let live = loaded(&now);
+    let changed_since = live.as_ref().is_some_and(|live| !is_as_made(&now, live));
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
     history::log(&now.before, Event::Confirmed);
     // It is kept, whatever becomes of connections.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
+    let mut after = Remarks::default();
+    if let Some(live) = &live {
+        next_boot::say(state, &live.map(|_, live| &live.ruleset), &mut after);
+    }
     Ok(Report::Kept {
         action: known.before.action,
         ended,
         changed_since,
         full: full.map(|error| describe(&error.into())),
         from_itself: connection.is_some_and(|connection| connection.is_local()),
+        after,
     })
 }
 
-/// Whether nvactl's rules are those that a change made, as far as they can be read: a watchdog that was
-/// killed may have undone a part of it.
-fn holds_what_was_made(pending: &Pending) -> bool {
+/// Reads the rules of the families that a change touches, as far as they can be read.
+fn loaded(pending: &Pending) -> Option<PerFamily<Live>> {
     let listing = pending.iptables().start_listing(pending.families());
-    let Ok((live, _)) = listing.and_then(|listing| listing.finish_readable(false)) else {
-        return true;
-    };
+    let (live, _) = listing.ok()?.finish_readable(false).ok()?;
+    Some(live)
+}
+
+/// Whether nvactl's rules are those that a change made: a watchdog that was killed may have undone a part of
+/// it.
+fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
     let owned = pending.before.owned();
     let each = live.as_ref().zip(pending.wanted()).zip(owned);
     each.values().all(|((live, wanted), owned)| {

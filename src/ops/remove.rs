@@ -5,7 +5,7 @@ use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
-use super::{Difference, Error, Failed, Machine, Outcome, Refusal, note_v6, warn};
+use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
 use crate::foreign;
 use crate::host::log::Event;
 use crate::line::Line;
@@ -125,7 +125,9 @@ fn run(
     drop(lock);
     for (family, live) in live.iter() {
         say_policy(family, live, request, &mut after);
-        warn::rules_file(family, &mut after);
+    }
+    if !request.dry_run {
+        next_boot::say(state, &want.as_ref(), &mut after);
     }
     Ok((outcome, after, partly))
 }

@@ -5,7 +5,7 @@ use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction};
-use super::{Difference, Error, Failed, Machine, Outcome, Refusal, warn};
+use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
 use crate::host::log::Event;
 use crate::host::survey::survey;
 use crate::parse::ParseError;
@@ -27,6 +27,8 @@ pub struct Report {
     /// The change before which it led: its number, and what it was.
     pub undone: (u64, String),
     pub outcome: Outcome,
+    /// What there is to say behind the result.
+    pub after: Remarks,
     /// Whether IPv6 is left as it is, though it should change.
     pub partly: bool,
 }
@@ -39,10 +41,11 @@ pub struct Report {
 pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((undone, outcome, partly)) => Ok(Report {
+        Ok((undone, outcome, after, partly)) => Ok(Report {
             remarks,
             undone,
             outcome,
+            after,
             partly,
         }),
         Err(error) => Err(Failed::new(error, remarks)),
@@ -53,7 +56,7 @@ fn run(
     request: Request,
     machine: &Machine,
     remarks: &mut Remarks,
-) -> Result<((u64, String), Outcome, bool), Error> {
+) -> Result<((u64, String), Outcome, Remarks, bool), Error> {
     let Machine {
         state, iptables, ..
     } = machine;
@@ -103,12 +106,13 @@ fn run(
     warn::marks(&live, &want, &surroundings, iptables, remarks);
     let action = since.last().map(|change| change.action.clone());
     let undone = (number, action.unwrap_or_default());
+    let mut after = Remarks::default();
     if changes.is_empty() {
-        return Ok((undone, Outcome::Unchanged, partly));
+        return Ok((undone, Outcome::Unchanged, after, partly));
     }
     let difference = Difference::from_rules(&changes, &live, &want);
     if request.dry_run {
-        return Ok((undone, Outcome::Would(difference), partly));
+        return Ok((undone, Outcome::Would(difference), after, partly));
     }
     let about = About {
         spec: spec_before(&history, number),
@@ -136,7 +140,9 @@ fn run(
         difference,
         pending: None,
     };
-    Ok((undone, outcome, partly))
+    drop(lock);
+    next_boot::say(state, &want.as_ref(), &mut after);
+    Ok((undone, outcome, after, partly))
 }
 
 /// The change before which a rollback leads. One that changed nothing that nvactl owns, as putting its

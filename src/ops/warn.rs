@@ -9,7 +9,6 @@ use crate::diff::Changes;
 use crate::flow::Flow;
 use crate::foreign;
 use crate::host::iptables::Iptables;
-use crate::host::persistence;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::line::Line;
@@ -225,22 +224,6 @@ pub fn policy_stays(family: Family, after: &mut Remarks) {
         policy_name(family),
         command.as_command(family, TableName::Filter)
     ));
-}
-
-/// Warns that the rules come back at boot where the rules file still has them.
-pub fn rules_file(family: Family, after: &mut Remarks) {
-    match persistence::holds_own(family) {
-        Ok(false) => {}
-        Ok(true) => after.warn(format_args!(
-            "{} still holds nvactl's rules, and brings them back at boot; \
-             to remove them: sudo nvactl persist --own",
-            persistence::rules_file(family)
-        )),
-        Err(error) => after.warn(format_args!(
-            "whether the rules come back at boot is not known: {}",
-            describe(&error.into())
-        )),
-    }
 }
 
 /// Names the interfaces, addresses and routes that forwards need and the machine does not have.

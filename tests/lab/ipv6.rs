@@ -357,7 +357,7 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     let said = apply(&host, ONLY_V4);
     assert!(
         said.stderr
-            .contains("/etc/iptables/rules.v6 still holds nvactl's rules"),
+            .contains("/etc/iptables/rules.v6 brings back other rules at the next boot"),
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["persist", "--own"], "").code, 0);
