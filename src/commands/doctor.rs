@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
+use crate::backend::Backend;
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
-use crate::host::persistence::{self, AtBoot};
 use crate::host::probe::{Probing, probe};
-use crate::host::{self, conntrack, network, survey, sysctl};
+use crate::host::{self, conntrack, managers, network, persistence, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::{Links, somebody};
@@ -148,7 +148,7 @@ impl Examined<'_> {
             routes,
             probed: &probed,
             pending: pending_of(self.state)?,
-            boot: boot(family, &live, &sides),
+            boot: boot(family, backend, &live, &sides),
         };
         let case = Case {
             facts: &facts,
@@ -225,28 +225,19 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     }
 }
 
-fn boot(family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
+fn boot(family: Family, backend: Backend, live: &Ruleset, sides: &[&Interface]) -> Boot {
     let sysctl = sysctl::at_boot(family);
     let winner = sysctl.decider(sides.iter().copied());
+    let at_boot = persistence::at_boot(family);
     Boot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
-        not_loaded: match persistence::at_boot(family) {
-            AtBoot::Loaded => None,
-            AtBoot::NotInstalled => Some((
-                "iptables-persistent is not installed",
-                "sudo apt-get install iptables-persistent",
-            )),
-            AtBoot::NotEnabled => Some((
-                "netfilter-persistent is not enabled",
-                "sudo systemctl enable netfilter-persistent",
-            )),
-        },
+        not_loaded: at_boot.fix().map(|fix| (at_boot.why(), fix)),
         ip_forward: winner.map(|winner| {
             let by = format!("{}:{}", winner.file.display(), winner.line);
             (winner.on, by)
         }),
-        managers: survey::managers(),
+        managers: managers::at_boot(|| backend == Backend::Nft),
     }
 }
 

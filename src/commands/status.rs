@@ -119,17 +119,13 @@ fn backend(iptables: &Iptables, family: Family) -> String {
 fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
     let boot = sysctl::at_boot(family);
     let winner = boot.decider(set.interfaces());
+    let loaded = persistence::at_boot(family);
     AtBoot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
-        loaded: match persistence::at_boot(family) {
-            persistence::AtBoot::Loaded => "iptables-persistent loads it",
-            persistence::AtBoot::NotInstalled => {
-                "nothing loads it: iptables-persistent is not installed"
-            }
-            persistence::AtBoot::NotEnabled => {
-                "nothing loads it: netfilter-persistent is not enabled"
-            }
+        loaded: match loaded {
+            persistence::AtBoot::Loaded => loaded.why().to_owned(),
+            _ => format!("nothing loads it: {}", loaded.why()),
         },
         ip_forward: winner.map(|winner| winner.on),
         ip_forward_by: winner.map(|winner| format!("{}:{}", winner.file.display(), winner.line)),

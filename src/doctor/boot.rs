@@ -10,10 +10,15 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
     }
     checks.push(persistence(case));
-    checks.push(match facts.boot.managers.first() {
-        Some(words) => Hop::BootOrder.warn(words.clone()),
-        None => Hop::BootOrder.ok("no other program that manages the firewall starts at boot"),
-    });
+    let managers = &facts.boot.managers;
+    checks.extend(managers.iter().map(|(words, fix)| Check {
+        fix: fix.clone(),
+        ..Hop::BootOrder.warn(words.clone())
+    }));
+    if managers.is_empty() {
+        let words = "no other program takes nvactl's rules away at boot";
+        checks.push(Hop::BootOrder.ok(words));
+    }
     checks.push(match &facts.boot.ip_forward {
         Some((true, by)) => Hop::SysctlAtBoot.ok(format!("{by} turns forwarding on at boot")),
         Some((false, by)) => Hop::SysctlAtBoot

@@ -10,6 +10,7 @@ pub mod folder;
 pub mod iptables;
 pub mod lock;
 pub mod log;
+pub mod managers;
 pub mod namespace;
 pub mod network;
 pub mod persistence;

@@ -1,7 +1,7 @@
 //! The files that iptables-persistent loads at boot, and whether it will.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::file::{self, FileError};
 use crate::diff;
@@ -36,6 +36,39 @@ pub enum AtBoot {
     NotInstalled,
     /// It is installed, but no systemd target wants the service, or it is masked.
     NotEnabled,
+    /// Nothing loads it, and iptables-persistent must not: ufw's package breaks it (apt removes ufw then,
+    /// and every policy is ACCEPT).
+    BesideUfw,
+    BesideFirewalld,
+}
+
+impl AtBoot {
+    /// Returns by what the file is loaded, or why it is not.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            AtBoot::Loaded => "iptables-persistent loads it",
+            AtBoot::NotInstalled => "iptables-persistent is not installed",
+            AtBoot::NotEnabled => "netfilter-persistent is not enabled",
+            AtBoot::BesideUfw => "ufw is installed, and iptables-persistent does not go with it",
+            AtBoot::BesideFirewalld => {
+                "firewalld is installed, and iptables-persistent does not go with it"
+            }
+        }
+    }
+
+    /// Returns the command after which nvactl's rules are loaded at boot, where they are not.
+    #[must_use]
+    pub fn fix(self) -> Option<&'static str> {
+        match self {
+            AtBoot::Loaded => None,
+            AtBoot::NotEnabled => Some(
+                "sudo systemctl unmask netfilter-persistent && \
+                 sudo systemctl enable netfilter-persistent",
+            ),
+            _ => Some("sudo nvactl boot enable"),
+        }
+    }
 }
 
 /// Whether the rules file has anything of nvactl's, and so brings it back at boot.
@@ -84,26 +117,52 @@ pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
 /// Looks whether iptables-persistent will load the rules file at boot.
 #[must_use]
 pub fn at_boot(family: Family) -> AtBoot {
-    if !Path::new(plugin(family)).exists() {
-        return AtBoot::NotInstalled;
-    }
-    // `systemctl enable` is a link in the folder of the target that wants the service.
-    let wanted = fs::read_dir("/etc/systemd/system")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| {
-            entry.path().extension().is_some_and(|end| end == "wants")
-                && ["netfilter-persistent.service", "iptables.service"]
-                    .iter()
-                    .any(|unit| fs::symlink_metadata(entry.path().join(unit)).is_ok())
-        });
-    // A unit that is masked is a link to /dev/null, and never starts.
-    let masked = fs::read_link("/etc/systemd/system/netfilter-persistent.service")
-        .is_ok_and(|target| target == Path::new("/dev/null"));
-    if wanted && !masked {
+    let installed = Path::new(plugin(family)).exists();
+    let services = ["netfilter-persistent.service", "iptables.service"];
+    if installed && services.into_iter().any(starts_at_boot) {
         AtBoot::Loaded
-    } else {
+    } else if is_installed("ufw") {
+        AtBoot::BesideUfw
+    } else if is_installed("firewalld") {
+        AtBoot::BesideFirewalld
+    } else if installed {
         AtBoot::NotEnabled
+    } else {
+        AtBoot::NotInstalled
     }
+}
+
+/// Whether a manager of the firewall is installed, enabled or not: its program or its unit is there.
+fn is_installed(name: &str) -> bool {
+    let program = PathBuf::from(format!("/usr/sbin/{name}"));
+    let unit = format!("{name}.service");
+    let units = UNIT_FOLDERS.map(|folder| Path::new(folder).join(&unit));
+    program.is_file() || units.iter().any(|unit| unit.is_file())
+}
+
+/// Folders of systemd's units; the first is the operator's.
+const UNIT_FOLDERS: [&str; 3] = [
+    "/etc/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// The unit that loads nvactl's own part, behind nftables, ufw, netfilter-persistent and iptables, and
+/// again whenever one of these is restarted or reloaded.
+pub const OWN_UNIT: &str = "nvactl.service";
+
+/// Whether a unit is enabled: `systemctl enable` makes a link in the folder of the target that wants it.
+/// One that is masked is a link to /dev/null, and never starts.
+#[must_use]
+pub fn starts_at_boot(unit: &str) -> bool {
+    let folder = Path::new(UNIT_FOLDERS[0]);
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let wanted = entries.any(|entry| {
+        let path = entry.path();
+        path.extension()
+            .is_some_and(|end| end == "wants" || end == "requires")
+            && fs::symlink_metadata(path.join(unit)).is_ok()
+    });
+    let masked = fs::read_link(folder.join(unit)).is_ok_and(|to| to == Path::new("/dev/null"));
+    wanted && !masked
 }

@@ -60,7 +60,7 @@ pub struct AtBoot {
     pub rules_file: &'static str,
     pub rules: RulesFile,
     /// Whether, and by what, the rules file is loaded, in words.
-    pub loaded: &'static str,
+    pub loaded: String,
     /// The value that the sysctl files set; none sets it where there is none.
     pub ip_forward: Option<bool>,
     /// The line that decides, as `file:line`.

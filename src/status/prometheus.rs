@@ -271,7 +271,7 @@ mod tests {
                 at_boot: AtBoot {
                     rules_file: "rules.v4",
                     rules: RulesFile::Same,
-                    loaded: "by iptables-persistent",
+                    loaded: "by iptables-persistent".to_owned(),
                     ip_forward: None,
                     ip_forward_by: None,
                 },

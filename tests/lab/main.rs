@@ -25,6 +25,7 @@ mod lab;
 mod layouts;
 mod lifecycle;
 mod log;
+mod managers;
 mod marks;
 mod matrix;
 mod namespace;
@@ -281,6 +282,9 @@ on_both_backends! {
     report::a_kill_between_the_families_is_named,
     report::a_rollback_passes_over_what_changed_nothing,
     report::of_two_rules_files_none_is_written_without_the_other,
+    managers::a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it,
+    managers::a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back,
+    managers::no_advice_uninstalls_another_manager,
     sysctl::it_is_turned_on_and_off,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::every_reader_of_the_files_is_thought_of,
