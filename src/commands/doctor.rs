@@ -26,6 +26,7 @@ use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
 use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
+use crate::sysctl::{Assignment, Switch};
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;
@@ -47,6 +48,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         None => *family == Family::V4 || set.has(*family),
     });
     let mut checks: Vec<Check> = Vec::new();
+    let invalid = conntrack::invalid();
     for family in walked {
         let set = set.of(family);
         let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
@@ -67,6 +69,8 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             }
         }
     }
+    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    checks.extend(doctor::invalid(invalid, conntrack::invalid(), liberal));
     checks.sort_by_key(|check| check.code);
     let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
@@ -226,19 +230,21 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
 }
 
 fn boot(family: Family, backend: Backend, live: &Ruleset, sides: &[&Interface]) -> Boot {
-    let sysctl = sysctl::at_boot(family);
+    let sysctl = sysctl::at_boot(Switch::Forwarding(family));
     let winner = sysctl.decider(sides.iter().copied());
     let at_boot = persistence::at_boot(family);
     Boot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
         not_loaded: at_boot.fix().map(|fix| (at_boot.why(), fix)),
-        ip_forward: winner.map(|winner| {
-            let by = format!("{}:{}", winner.file.display(), winner.line);
-            (winner.on, by)
-        }),
+        ip_forward: winner.map(|winner| (winner.on, place(winner))),
+        ip_forward_unread: sysctl.other_winner().map(place),
         managers: managers::at_boot(|| backend == Backend::Nft),
     }
+}
+
+fn place(line: &Assignment) -> String {
+    format!("{}:{}", line.file.display(), line.line)
 }
 
 /// A line for each hop: what is the same for many forwards is said once.

@@ -22,6 +22,7 @@ use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
+use crate::sysctl::{Assignment, Switch};
 use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -92,7 +93,12 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         machine: around.v4,
         ipv6: around.v6,
         pending: told_of(state.as_ref())?,
-        conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
+        conntrack: network::tracked().map(|(entries, limit)| Tracked {
+            entries,
+            limit,
+            invalid: conntrack::invalid(),
+            be_liberal: sysctl::value(Switch::Liberal).ok(),
+        }),
         established,
         forwards,
         firewall,
@@ -117,9 +123,10 @@ fn backend(iptables: &Iptables, family: Family) -> String {
 }
 
 fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
-    let boot = sysctl::at_boot(family);
+    let boot = sysctl::at_boot(Switch::Forwarding(family));
     let winner = boot.decider(set.interfaces());
     let loaded = persistence::at_boot(family);
+    let place = |line: &Assignment| format!("{}:{}", line.file.display(), line.line);
     AtBoot {
         rules_file: persistence::rules_file(family),
         rules: persistence::compared(family, live),
@@ -128,7 +135,8 @@ fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
             _ => format!("nothing loads it: {}", loaded.why()),
         },
         ip_forward: winner.map(|winner| winner.on),
-        ip_forward_by: winner.map(|winner| format!("{}:{}", winner.file.display(), winner.line)),
+        ip_forward_by: winner.map(place),
+        ip_forward_unread: boot.other_winner().map(place),
     }
 }
 
@@ -154,7 +162,10 @@ fn text(status: &Status, apply: &str) -> String {
         line("FORWARD", format!("{of}policy {}", machine.forward_policy));
         let later = match (boot.ip_forward, &boot.ip_forward_by) {
             (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
-            _ => "at boot 0: no file sets it".to_owned(),
+            _ => match &boot.ip_forward_unread {
+                Some(line) => format!("at boot 0: systemd-sysctl does not read {line}"),
+                None => "at boot 0: no file sets it".to_owned(),
+            },
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
@@ -168,8 +179,15 @@ fn text(status: &Status, apply: &str) -> String {
         line("at boot", format!("{file} {rules}; {}", boot.loaded));
     }
     if let Some(tracked) = status.conntrack {
-        let Tracked { entries, limit } = tracked;
-        line("conntrack", format!("{entries} of {limit} entries"));
+        let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);
+        if let Some(invalid @ 1..) = tracked.invalid {
+            let _ = write!(words, "; INVALID packets since boot: {invalid}");
+            if tracked.be_liberal == Some(false) {
+                let switch = Switch::Liberal.key();
+                let _ = write!(words, "; if live connections are reset: {switch}=1");
+            }
+        }
+        line("conntrack", words);
     }
     let through = status.established;
     line(

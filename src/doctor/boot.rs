@@ -27,9 +27,12 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
             ))
             .fix("remove or change that line"),
         None => Hop::SysctlAtBoot
-            .warn(match case.family {
-                Family::V4 => "no file turns forwarding on at boot",
-                Family::V6 => "no file turns IPv6 forwarding on at boot",
+            .warn(match (case.family, &facts.boot.ip_forward_unread) {
+                (_, Some(line)) => {
+                    format!("forwarding is off after a boot: systemd-sysctl does not read {line}")
+                }
+                (Family::V4, None) => "no file turns forwarding on at boot".to_owned(),
+                (Family::V6, None) => "no file turns IPv6 forwarding on at boot".to_owned(),
             })
             .fix(enable(case.family)),
     });

@@ -113,6 +113,8 @@ pub struct Boot {
     /// The value that the sysctl files set for the spec's interfaces, and the line that does: one
     /// that turns it off for any of them, if there is one.
     pub ip_forward: Option<(bool, String)>,
+    /// A line that turns it on, or off, only where `sysctl --system` is run after the boot.
+    pub ip_forward_unread: Option<String>,
     /// What other programs do to the rules when the machine starts, and the fix.
     pub managers: Vec<(String, Option<String>)>,
 }
