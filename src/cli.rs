@@ -597,11 +597,27 @@ pub enum Sysctl {
     ///
     /// With IPv6 forwarding on, the kernel takes no more routes from advertisements of routers, and
     /// drops those it has, unless `accept_ra` is 2 on their interface.
-    #[command(after_help = "Example:\n  sudo nvactl sysctl enable --persist")]
-    Enable(SetSysctl),
+    #[command(after_help = "\
+Examples:
+  sudo nvactl sysctl enable --persist
+  sudo nvactl sysctl enable --liberal --persist")]
+    Enable(EnableSysctl),
     /// Turn forwarding off.
+    ///
+    /// --persist takes the lines out of /etc/sysctl.d/99-nvactl.conf, and removes it with the last.
     #[command(after_help = "Example:\n  sudo nvactl sysctl disable")]
     Disable(SetSysctl),
+}
+
+#[derive(Debug, Args)]
+pub struct EnableSysctl {
+    #[command(flatten)]
+    pub set: SetSysctl,
+
+    /// Set `net.netfilter.nf_conntrack_tcp_be_liberal` too: a TCP packet outside of its connection's
+    /// window is translated as the others, and no reset of this machine's ends the connection.
+    #[arg(long)]
+    pub liberal: bool,
 }
 
 #[derive(Debug, Args)]

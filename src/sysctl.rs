@@ -1,10 +1,36 @@
-//! The lines of sysctl files that concern forwarding.
+//! The kernel's switches that nvactl sets, and the lines of sysctl files that set them.
 
 use std::path::{Path, PathBuf};
 
 use crate::net::{Family, Interface};
 
-/// One line that sets forwarding, for all interfaces or one.
+/// A switch of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// Forwarding of a family's packets.
+    Forwarding(Family),
+    /// TCP packets outside of their connection's window count as the connection's, and are not INVALID.
+    Liberal,
+}
+
+impl Switch {
+    pub const ALL: [Switch; 3] = [
+        Switch::Forwarding(Family::V4),
+        Switch::Forwarding(Family::V6),
+        Switch::Liberal,
+    ];
+
+    /// Returns its name, as sysctl(8) takes it.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Switch::Forwarding(family) => switch(family),
+            Switch::Liberal => "net.netfilter.nf_conntrack_tcp_be_liberal",
+        }
+    }
+}
+
+/// One line that sets a switch, for all interfaces or one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     pub file: PathBuf,
@@ -17,22 +43,21 @@ pub struct Assignment {
     pub on: bool,
 }
 
-/// Every line that sets a family's forwarding at boot, in the order of reading.
+/// Every line that sets a switch at boot, in the order of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AtBoot {
-    /// Of the folders of drop-ins, which every program reads.
-    pub drop_ins: Vec<Assignment>,
-    /// Of the files that are read behind them.
-    pub last: Vec<Assignment>,
+    pub read: Vec<Assignment>,
+    /// Lines that systemd-sysctl does not read, and `sysctl --system` does.
+    pub unread: Vec<Assignment>,
     /// Files that this user may not read.
     pub unreadable: Vec<PathBuf>,
 }
 
 impl AtBoot {
-    /// All lines about all interfaces, in the order in which `sysctl --system` reads them.
-    pub fn all(&self) -> impl Iterator<Item = &Assignment> {
-        let lines = self.drop_ins.iter().chain(&self.last);
-        lines.filter(|line| line.interface.is_none())
+    /// All lines about all interfaces, in the order in which they are read.
+    #[must_use]
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &Assignment> {
+        self.read.iter().filter(|line| line.interface.is_none())
     }
 
     /// The line that decides for one interface: the last about it, or about all of them.
@@ -42,13 +67,13 @@ impl AtBoot {
             let named = line.interface.as_deref();
             named.is_none_or(|name| name == interface.as_str())
         };
-        self.drop_ins.iter().chain(&self.last).rfind(of)
+        self.read.iter().rfind(of)
     }
 
     /// The line that is read last, and so decides.
     #[must_use]
     pub fn winner(&self) -> Option<&Assignment> {
-        self.all().last()
+        self.all().next_back()
     }
 
     /// The line that decides for these interfaces: one that leaves any of them off, if there is one.
@@ -62,14 +87,13 @@ impl AtBoot {
         winners.min_by_key(|winner| winner.on)
     }
 
-    /// The line that decides where only drop-ins are read, as systemd-sysctl does, if that leads to
-    /// another value.
+    /// The line that decides where `sysctl --system` is run later, if it leads to another value.
     #[must_use]
     pub fn other_winner(&self) -> Option<&Assignment> {
-        let winner = self.winner()?;
-        let of_all = |line: &&Assignment| line.interface.is_none();
-        let other = self.drop_ins.iter().rfind(of_all);
-        other.filter(|other| other.on != winner.on)
+        let on = self.winner().is_some_and(|winner| winner.on);
+        let mut unread = self.unread.iter();
+        let other = unread.rfind(|line| line.interface.is_none());
+        other.filter(|other| other.on != on)
     }
 }
 
@@ -82,18 +106,19 @@ pub fn switch(family: Family) -> &'static str {
     }
 }
 
-/// The lines of one file that set a family's forwarding, in order. A pattern reaches the switch too,
-/// and all may be written with slashes (sysctl.d(5)). A value that is no number the kernel refuses.
+/// Returns the lines of one file that set a switch, in order. A pattern reaches forwarding too, and all
+/// may be written with slashes (sysctl.d(5)). The kernel refuses a value that is no number.
 ///
 /// Of IPv4 `conf.all.forwarding` is the same switch as `ip_forward` under another name, and an
 /// interface has one of its own (net/ipv4/devinet.c). Of IPv6 only the common one decides what is
 /// forwarded (`ip6_forward` in `net/ipv6/ip6_output.c`); an interface's own says whether the machine is
 /// a router to those on it.
 #[must_use]
-pub fn assignments(family: Family, file: &Path, text: &str) -> Vec<Assignment> {
-    let conf = match family {
-        Family::V4 => "net.ipv4.conf.",
-        Family::V6 => "net.ipv6.conf.",
+pub fn assignments(switch: Switch, file: &Path, text: &str) -> Vec<Assignment> {
+    let conf = match switch {
+        Switch::Forwarding(Family::V4) => Some("net.ipv4.conf."),
+        Switch::Forwarding(Family::V6) => Some("net.ipv6.conf."),
+        Switch::Liberal => None,
     };
     text.lines()
         .enumerate()
@@ -102,12 +127,13 @@ pub fn assignments(family: Family, file: &Path, text: &str) -> Vec<Assignment> {
             // A leading `-` says that a failure to set it does not matter.
             let key = key.trim().trim_start_matches('-').trim();
             let name = key.replace('/', ".");
-            let of = name
-                .strip_prefix(conf)
+            let of = conf
+                .and_then(|conf| name.strip_prefix(conf))
                 .and_then(|name| name.strip_suffix(".forwarding"));
-            let of_all = name == switch(family) || matches!(of, Some("all" | "*"));
+            let of_all = name == switch.key() || matches!(of, Some("all" | "*"));
             let one = of.filter(|name| !matches!(*name, "all" | "*" | "default"));
-            let concerns = of_all || (one.is_some() && family == Family::V4);
+            let v4 = switch == Switch::Forwarding(Family::V4);
+            let concerns = of_all || (one.is_some() && v4);
             let number = value.split_ascii_whitespace().next()?;
             let number: i64 = number.parse().ok()?;
             concerns.then(|| Assignment {
@@ -139,16 +165,19 @@ net.ipv4.ip_forward = yes
 net.ipv6.conf.all.forwarding = 1
 net.ipv6.conf.eth0.forwarding = 0
 net/ipv6/conf/*/forwarding = 0
+-net.netfilter.nf_conntrack_tcp_be_liberal = 1
 ";
-        let found = |family| -> Vec<(usize, bool)> {
-            let found = assignments(family, Path::new("x.conf"), text);
+        let found = |switch| -> Vec<(usize, bool)> {
+            let found = assignments(switch, Path::new("x.conf"), text);
             found.iter().map(|line| (line.line, line.on)).collect()
         };
         assert_eq!(
-            found(Family::V4),
+            found(Switch::Forwarding(Family::V4)),
             [(3, true), (4, false), (5, true), (7, false)]
         );
-        assert_eq!(found(Family::V6), [(9, true), (11, false)]);
+        let v6 = found(Switch::Forwarding(Family::V6));
+        assert_eq!(v6, [(9, true), (11, false)]);
+        assert_eq!(found(Switch::Liberal), [(12, true)]);
     }
 
     #[test]
@@ -160,7 +189,7 @@ net/ipv4/conf/eth1.5/forwarding=0
 net.ipv4.conf.default.forwarding=0
 ";
         let boot = AtBoot {
-            drop_ins: assignments(Family::V4, Path::new("x.conf"), text),
+            read: assignments(Switch::Forwarding(Family::V4), Path::new("x.conf"), text),
             ..AtBoot::default()
         };
         assert_eq!(boot.winner().map(|line| line.line), Some(1));
@@ -174,20 +203,23 @@ net.ipv4.conf.default.forwarding=0
     }
 
     #[test]
-    fn who_reads_last_decides_and_who_does_not_read_it_is_told_apart() {
+    fn the_last_line_that_the_boot_reads_decides_and_a_line_that_it_does_not_read_is_told_apart() {
         let line = |file: &str, on: bool| {
             let text = format!("net.ipv4.ip_forward={}", u8::from(on));
-            assignments(Family::V4, Path::new(file), &text)
+            assignments(Switch::Forwarding(Family::V4), Path::new(file), &text)
         };
         let mut boot = AtBoot::default();
         assert_eq!(boot.winner(), None);
-        boot.drop_ins = [line("10-a.conf", false), line("20-b.conf", true)].concat();
-        assert_eq!(boot.winner(), boot.drop_ins.last());
+        boot.unread = line("sysctl.conf", false);
+        assert_eq!((boot.winner(), boot.other_winner()), (None, None));
+        boot.unread = line("sysctl.conf", true);
+        assert_eq!(boot.winner(), None);
+        assert_eq!(boot.other_winner(), boot.unread.last());
+        boot.read = [line("10-a.conf", false), line("20-b.conf", true)].concat();
+        assert_eq!(boot.winner(), boot.read.last());
         assert_eq!(boot.other_winner(), None);
-        boot.last = line("sysctl.conf", false);
-        assert_eq!(boot.winner(), boot.last.last());
-        assert_eq!(boot.other_winner(), boot.drop_ins.last());
-        boot.last = line("sysctl.conf", true);
-        assert_eq!(boot.other_winner(), None);
+        boot.unread = line("sysctl.conf", false);
+        assert_eq!(boot.winner(), boot.read.last());
+        assert_eq!(boot.other_winner(), boot.unread.last());
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Boot;
 use crate::host;
-use crate::host::boot_unit::{self, Activity};
+use crate::host::boot_unit;
 use crate::host::iptables::Live;
 use crate::ops::boot::{self, Doubled, Loaded};
 use crate::ops::families;
@@ -130,13 +130,9 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ));
     }
     let (same, any) = now(&state, on, &saved)?;
-    let follows = boot_unit::activity() != Activity::Inactive;
-    if !follows {
-        console.warn(format_args!(
-            "{}; to fix it: {}",
-            boot_unit::STOPPED,
-            boot_unit::START
-        ));
+    let fault = boot_unit::fault();
+    if let Some((words, fix)) = fault {
+        console.warn(format_args!("{words}; to fix it: {fix}"));
     } else if !any {
         console.warn(format_args!(
             "nothing of nvactl's is loaded now; to load what is saved: {}",
@@ -145,7 +141,7 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     } else if !same {
         console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
     }
-    Ok(if same && follows {
+    Ok(if same && fault.is_none() {
         Exit::Done
     } else {
         Exit::Differs

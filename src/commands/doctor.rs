@@ -8,24 +8,25 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
+use crate::backend::Backend;
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
-use crate::host::persistence::{self, AtBoot};
 use crate::host::probe::{Probing, probe};
-use crate::host::{self, conntrack, network, survey, sysctl};
+use crate::host::{self, boot_unit, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::{Links, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
+use crate::ops::next_boot::{NextBoot, look};
 use crate::ops::state::State;
 use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
-use crate::ruleset::Ruleset;
 use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
+use crate::sysctl::Switch;
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;
@@ -47,6 +48,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         None => *family == Family::V4 || set.has(*family),
     });
     let mut checks: Vec<Check> = Vec::new();
+    let invalid = conntrack::invalid();
     for family in walked {
         let set = set.of(family);
         let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
@@ -67,6 +69,8 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             }
         }
     }
+    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    checks.extend(doctor::invalid(invalid, conntrack::invalid(), liberal));
     checks.sort_by_key(|check| check.code);
     let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
@@ -148,7 +152,7 @@ impl Examined<'_> {
             routes,
             probed: &probed,
             pending: pending_of(self.state)?,
-            boot: boot(family, &live, &sides),
+            boot: boot(look(self.state, family, &live, self.set), backend),
         };
         let case = Case {
             facts: &facts,
@@ -225,28 +229,15 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     }
 }
 
-fn boot(family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
-    let sysctl = sysctl::at_boot(family);
-    let winner = sysctl.decider(sides.iter().copied());
+fn boot(next: NextBoot, backend: Backend) -> Boot {
     Boot {
-        rules_file: persistence::rules_file(family),
-        rules: persistence::compared(family, live),
-        not_loaded: match persistence::at_boot(family) {
-            AtBoot::Unit | AtBoot::Loaded => None,
-            AtBoot::NotInstalled => Some((
-                "iptables-persistent is not installed",
-                "sudo apt-get install iptables-persistent",
-            )),
-            AtBoot::NotEnabled => Some((
-                "netfilter-persistent is not enabled",
-                "sudo systemctl enable netfilter-persistent",
-            )),
-        },
-        ip_forward: winner.map(|winner| {
-            let by = format!("{}:{}", winner.file.display(), winner.line);
-            (winner.on, by)
-        }),
-        managers: survey::managers(),
+        place: next.place,
+        rules: next.rules,
+        not_loaded: next.by.fix().map(|fix| (next.by.why(), fix)),
+        unit: boot_unit::fault(),
+        ip_forward: next.forwards,
+        ip_forward_unread: next.forwards_unread,
+        managers: managers::at_boot(|| backend == Backend::Nft),
     }
 }
 

@@ -50,16 +50,16 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
 }
 
 fn say_boot(at_boot: AtBoot, console: &mut Console) {
-    match at_boot {
-        AtBoot::Unit => console.say("nvactl.service loads it at boot"),
-        AtBoot::Loaded => console.say("iptables-persistent loads it at boot"),
-        AtBoot::NotInstalled => console.warn(
-            "nothing loads it at boot: iptables-persistent is not installed; \
-             to install it: apt-get install iptables-persistent",
-        ),
-        AtBoot::NotEnabled => console.warn(
-            "nothing loads it at boot: netfilter-persistent is not enabled; \
-             to enable it: systemctl unmask netfilter-persistent && systemctl enable netfilter-persistent",
-        ),
-    }
+    let why = at_boot.why();
+    let Some(fix) = at_boot.fix() else {
+        console.say(format_args!("{why} at boot"));
+        return;
+    };
+    let or = match at_boot {
+        AtBoot::NotInstalled => "; or: sudo apt-get install iptables-persistent",
+        _ => "",
+    };
+    console.warn(format_args!(
+        "nothing loads it at boot: {why}; to have nvactl's rules loaded: {fix}{or}"
+    ));
 }

@@ -9,19 +9,18 @@ use crate::cli::{Status as Args, StatusFormat};
 use crate::compare::{DriftKind, FieldChange, compare_family, merged};
 use crate::counters::Count;
 use crate::host::iptables::{self, Iptables};
-use crate::host::persistence;
 use crate::host::survey;
-use crate::host::{self, conntrack, network, sysctl};
+use crate::host::{self, boot_unit, conntrack, network, sysctl};
 use crate::net::Family;
 use crate::ops::confirm::told_of;
+use crate::ops::next_boot::{NextBoot, look};
 use crate::ops::{families, name_interrupted};
 use crate::per_family::PerFamily;
 use crate::printable;
-use crate::ruleset::Ruleset;
-use crate::spec::ForwardSet;
 use crate::status::{
     AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
 };
+use crate::sysctl::Switch;
 use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -55,6 +54,9 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     for (_, live) in counted.iter() {
         console.warn_of_rules(&live.warnings(&iptables));
     }
+    if let Some((words, fix)) = boot_unit::fault() {
+        console.warn(format_args!("{words}; to fix it: {fix}"));
+    }
     let links = network::links();
     let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
     let mut established = Count::default();
@@ -84,7 +86,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
-            at_boot: at_boot(family, ruleset, &set),
+            at_boot: at_boot(look(state.as_ref(), family, ruleset, &set)),
         })
     })?;
     let status = Status {
@@ -92,7 +94,12 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         machine: around.v4,
         ipv6: around.v6,
         pending: told_of(state.as_ref())?,
-        conntrack: network::tracked().map(|(entries, limit)| Tracked { entries, limit }),
+        conntrack: network::tracked().map(|(entries, limit)| Tracked {
+            entries,
+            limit,
+            invalid: conntrack::invalid(),
+            be_liberal: sysctl::value(Switch::Liberal).ok(),
+        }),
         established,
         forwards,
         firewall,
@@ -116,24 +123,18 @@ fn backend(iptables: &Iptables, family: Family) -> String {
     found.to_string()
 }
 
-fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
-    let boot = sysctl::at_boot(family);
-    let winner = boot.decider(set.interfaces());
+fn at_boot(next: NextBoot) -> AtBoot {
+    let (ip_forward, ip_forward_by) = next.forwards.unzip();
     AtBoot {
-        rules_file: persistence::rules_file(family),
-        rules: persistence::compared(family, live),
-        loaded: match persistence::at_boot(family) {
-            persistence::AtBoot::Unit => "nvactl.service loads it",
-            persistence::AtBoot::Loaded => "iptables-persistent loads it",
-            persistence::AtBoot::NotInstalled => {
-                "nothing loads it: iptables-persistent is not installed"
-            }
-            persistence::AtBoot::NotEnabled => {
-                "nothing loads it: netfilter-persistent is not enabled"
-            }
+        place: next.place,
+        rules: next.rules,
+        loaded: match next.by.fix() {
+            None => next.by.why().to_owned(),
+            Some(_) => format!("nothing loads it: {}", next.by.why()),
         },
-        ip_forward: winner.map(|winner| winner.on),
-        ip_forward_by: winner.map(|winner| format!("{}:{}", winner.file.display(), winner.line)),
+        ip_forward,
+        ip_forward_by,
+        ip_forward_unread: next.forwards_unread,
     }
 }
 
@@ -159,7 +160,10 @@ fn text(status: &Status, apply: &str) -> String {
         line("FORWARD", format!("{of}policy {}", machine.forward_policy));
         let later = match (boot.ip_forward, &boot.ip_forward_by) {
             (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
-            _ => "at boot 0: no file sets it".to_owned(),
+            _ => match &boot.ip_forward_unread {
+                Some(line) => format!("at boot 0: systemd-sysctl does not read {line}"),
+                None => "at boot 0: no file sets it".to_owned(),
+            },
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
@@ -169,12 +173,19 @@ fn text(status: &Status, apply: &str) -> String {
             RulesFile::Missing => "is not there",
             RulesFile::Unreadable => "cannot be read",
         };
-        let file = boot.rules_file;
-        line("at boot", format!("{file} {rules}; {}", boot.loaded));
+        let place = boot.place;
+        line("at boot", format!("{place} {rules}; {}", boot.loaded));
     }
     if let Some(tracked) = status.conntrack {
-        let Tracked { entries, limit } = tracked;
-        line("conntrack", format!("{entries} of {limit} entries"));
+        let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);
+        if let Some(invalid @ 1..) = tracked.invalid {
+            let _ = write!(words, "; INVALID packets since boot: {invalid}");
+            if tracked.be_liberal == Some(false) {
+                let switch = Switch::Liberal.key();
+                let _ = write!(words, "; if live connections are reset: {switch}=1");
+            }
+        }
+        line("conntrack", words);
     }
     let through = status.established;
     line(

@@ -1,4 +1,4 @@
-//! `nvactl sysctl`: the kernel's forwarding, now and at boot.
+//! `nvactl sysctl`: the kernel's switches, now and at boot.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::foreign;
 use crate::host::iptables::Live;
-use crate::host::sysctl::SysctlError;
-use crate::host::{self, network, sysctl};
+use crate::host::sysctl::{Own, SysctlError};
+use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
 use crate::ops::families;
 use crate::ops::state::State;
 use crate::per_family::{Families, PerFamily};
-use crate::sysctl::{Assignment, switch};
+use crate::sysctl::{Assignment, Switch};
 
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {
@@ -23,7 +23,11 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             // Where only root may look into the folder, nothing is known of what it holds.
             let state = on.known_state().unwrap_or_default();
             for family in meant(args, state.as_ref()).as_slice() {
-                status(*family, console)?;
+                status(Switch::Forwarding(*family), console)?;
+            }
+            // The kernel has none until conntrack is needed.
+            if sysctl::has(Switch::Liberal) {
+                status(Switch::Liberal, console)?;
             }
         }
         Sysctl::Enable(args) => {
@@ -33,7 +37,8 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                 console.warn(notice);
             }
             refuse_beside_a_change(&state)?;
-            let families = changed(&args.ipv6, &state, console);
+            let (persist, liberal) = (args.set.persist, args.liberal);
+            let families = changed(&args.set.ipv6, &state, console);
             // Their routes go with the change.
             let routers = match families {
                 Families::Both if !sysctl::forwards(Family::V6)? => network::advertised(),
@@ -41,15 +46,23 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             };
             let lost = |name: &Interface| sysctl::accepts_routers_until_forwarding(name);
             let lost: Vec<Interface> = routers.into_iter().filter(lost).collect();
-            let done = sysctl::change(families, true, args.persist);
+            let mut switches = forwarding(families);
+            switches.extend(liberal.then_some(Switch::Liberal));
+            let done = sysctl::change(&switches, true, persist);
             if done.is_ok() {
                 warn_of_routers(&lost, console);
             }
-            if let Ok(()) | Err(SysctlError::Part { .. }) = done {
+            if let Ok(_) | Err(SysctlError::Part { .. }) = done {
                 warn_if_open(on, families, console);
             }
-            done?;
-            report(families, true, args.persist, console);
+            report(&switches, true, done?, console);
+            if liberal && persist && !boot_unit::is_enabled() {
+                console.note(format_args!(
+                    "at boot {} can be set only once nf_conntrack is loaded; nvactl's own unit sets \
+                     it behind its rules: sudo nvactl boot enable",
+                    Switch::Liberal.key()
+                ));
+            }
         }
         Sysctl::Disable(args) => {
             host::require_root("sysctl disable")?;
@@ -58,9 +71,9 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                 console.warn(notice);
             }
             refuse_beside_a_change(&state)?;
-            let families = changed(&args.ipv6, &state, console);
-            sysctl::change(families, false, args.persist)?;
-            report(families, false, args.persist, console);
+            let switches = forwarding(changed(&args.ipv6, &state, console));
+            let own = sysctl::change(&switches, false, args.persist)?;
+            report(&switches, false, own, console);
         }
     }
     Ok(Exit::Done)
@@ -71,25 +84,31 @@ fn meant(args: &Ipv6, state: Option<&State>) -> Families {
     Families::with_v6(args.ipv6 || families(None, state) == Families::Both)
 }
 
+fn forwarding(families: Families) -> Vec<Switch> {
+    let each = families.as_slice().iter();
+    each.map(|family| Switch::Forwarding(*family)).collect()
+}
+
 /// The families to change. Rules of IPv6 that may be left do not keep a machine that has lost IPv6
 /// from forwarding IPv4.
 fn changed(args: &Ipv6, state: &State, console: &mut Console) -> Families {
     let families = meant(args, Some(state));
-    if families == Families::Both && !args.ipv6 && !sysctl::has_switch(Family::V6) {
+    let [v4, v6] = [Family::V4, Family::V6].map(Switch::Forwarding);
+    if families == Families::Both && !args.ipv6 && !sysctl::has(v6) {
         console.warn(format_args!(
             "this kernel has no {}: only {} is set",
-            switch(Family::V6),
-            switch(Family::V4)
+            v6.key(),
+            v4.key()
         ));
         return Families::with_v6(false);
     }
     families
 }
 
-fn status(family: Family, console: &mut Console) -> Result<()> {
-    let on = sysctl::forwards(family)?;
-    console.say(format_args!("{} = {}", switch(family), u8::from(on)));
-    if family == Family::V4 {
+fn status(switch: Switch, console: &mut Console) -> Result<()> {
+    let on = sysctl::value(switch)?;
+    console.say(format_args!("{} = {}", switch.key(), u8::from(on)));
+    if switch == Switch::Forwarding(Family::V4) {
         for name in sysctl::contradicting_interfaces()? {
             console.say(format_args!(
                 "net.ipv4.conf.{name}.forwarding = {}",
@@ -97,7 +116,7 @@ fn status(family: Family, console: &mut Console) -> Result<()> {
             ));
         }
     }
-    let boot = sysctl::at_boot(family);
+    let boot = sysctl::at_boot(switch);
     console.say("at boot:");
     for path in &boot.unreadable {
         console.warn(format_args!(
@@ -105,33 +124,38 @@ fn status(family: Family, console: &mut Console) -> Result<()> {
             path.display()
         ));
     }
-    let Some(winner) = boot.winner() else {
+    let winner = boot.winner();
+    if winner.is_none() {
         console.say("  no file sets it: 0, the kernel's default");
-        return Ok(());
-    };
+    }
     for assignment in boot.all() {
-        let wins = std::ptr::eq(assignment, winner);
+        let wins = winner.is_some_and(|winner| std::ptr::eq(assignment, winner));
         let mark = if wins { "  (read last: wins)" } else { "" };
         console.say(format_args!("  {}{mark}", spelled(assignment)));
     }
     if let Some(other) = boot.other_winner() {
         console.say(format_args!(
-            "  where only drop-ins are read, as by systemd-sysctl, {} wins",
-            other.file.display()
+            "  {}  (not read at boot: systemd-sysctl reads drop-ins only; `sysctl --system` reads it)",
+            spelled(other)
         ));
     }
     Ok(())
 }
 
 /// Says what has been set, and what contradicts it.
-fn report(families: Families, on: bool, persist: bool, console: &mut Console) {
-    for family in families.as_slice() {
-        console.say(format_args!("{} = {}", switch(*family), u8::from(on)));
-    }
-    if persist {
-        console.say(format_args!("{}: written", sysctl::OWN_FILE));
-    }
+fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     let value = u8::from(on);
+    for switch in switches {
+        // One that is only kept is not there yet.
+        if sysctl::has(*switch) {
+            console.say(format_args!("{} = {value}", switch.key()));
+        }
+    }
+    match own {
+        Own::Untouched => {}
+        Own::Written => console.say(format_args!("{}: written", sysctl::OWN_FILE)),
+        Own::Removed => console.say(format_args!("{}: removed", sysctl::OWN_FILE)),
+    }
     let contradicting = sysctl::contradicting_interfaces().unwrap_or_else(|error| {
         console.warn(format_args!(
             "whether an interface has another value is not known: {error}"
@@ -146,16 +170,16 @@ fn report(families: Families, on: bool, persist: bool, console: &mut Console) {
             name.replace('.', "/")
         ));
     }
-    for family in families.as_slice() {
-        warn_of_boot(*family, on, console);
+    for switch in switches {
+        warn_of_boot(*switch, on, console);
     }
 }
 
 /// Says when the next boot will end in another value.
-fn warn_of_boot(family: Family, on: bool, console: &mut Console) {
-    let boot = sysctl::at_boot(family);
+fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
+    let boot = sysctl::at_boot(switch);
     let contrary = boot.winner().filter(|winner| winner.on != on);
-    match contrary.or(boot.other_winner().filter(|winner| winner.on != on)) {
+    match contrary {
         Some(own) if own.file == Path::new(sysctl::OWN_FILE) => console.note(format_args!(
             "{} brings it back to {} at boot; `--persist` changes that too",
             spelled(own),
@@ -166,10 +190,18 @@ fn warn_of_boot(family: Family, on: bool, console: &mut Console) {
             spelled(other),
             u8::from(other.on)
         )),
-        None if on && boot.winner().is_none() => {
-            console.note("this holds until the next boot; `--persist` keeps it");
-        }
+        None if on && boot.winner().is_none() => console.note(format_args!(
+            "{} = 1 holds until the next boot; `--persist` keeps it",
+            switch.key()
+        )),
         None => {}
+    }
+    if let Some(other) = boot.other_winner().filter(|other| other.on != on) {
+        console.warn(format_args!(
+            "{} wins where `sysctl --system` is run later: then it is {}; remove or change that line",
+            spelled(other),
+            u8::from(other.on)
+        ));
     }
 }
 

@@ -9,11 +9,22 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     if let Some((told, fix)) = &facts.pending {
         checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
     }
+    checks.extend(
+        facts
+            .boot
+            .unit
+            .map(|(words, fix)| Hop::Persistence.warn(words).fix(fix)),
+    );
     checks.push(persistence(case));
-    checks.push(match facts.boot.managers.first() {
-        Some(words) => Hop::BootOrder.warn(words.clone()),
-        None => Hop::BootOrder.ok("no other program that manages the firewall starts at boot"),
-    });
+    let managers = &facts.boot.managers;
+    checks.extend(managers.iter().map(|(words, fix)| Check {
+        fix: fix.clone(),
+        ..Hop::BootOrder.warn(words.clone())
+    }));
+    if managers.is_empty() {
+        let words = "no other program takes nvactl's rules away at boot";
+        checks.push(Hop::BootOrder.ok(words));
+    }
     checks.push(match &facts.boot.ip_forward {
         Some((true, by)) => Hop::SysctlAtBoot.ok(format!("{by} turns forwarding on at boot")),
         Some((false, by)) => Hop::SysctlAtBoot
@@ -22,9 +33,12 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
             ))
             .fix("remove or change that line"),
         None => Hop::SysctlAtBoot
-            .warn(match case.family {
-                Family::V4 => "no file turns forwarding on at boot",
-                Family::V6 => "no file turns IPv6 forwarding on at boot",
+            .warn(match (case.family, &facts.boot.ip_forward_unread) {
+                (_, Some(line)) => {
+                    format!("forwarding is off after a boot: systemd-sysctl does not read {line}")
+                }
+                (Family::V4, None) => "no file turns forwarding on at boot".to_owned(),
+                (Family::V6, None) => "no file turns IPv6 forwarding on at boot".to_owned(),
             })
             .fix(enable(case.family)),
     });
@@ -40,7 +54,7 @@ pub fn enable(family: Family) -> &'static str {
 
 fn persistence(case: &Case<'_>) -> Check {
     let (boot, fix) = (&case.facts.boot, case.persist.as_str());
-    let file = boot.rules_file;
+    let file = boot.place;
     match (boot.rules, boot.not_loaded) {
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(

@@ -106,13 +106,18 @@ pub fn returning(target: IpAddr, client: Client, egress: &Interface) -> Packet<'
 /// What the next boot will bring.
 #[derive(Debug)]
 pub struct Boot {
-    pub rules_file: &'static str,
+    /// The file, or in words the record, that nvactl's rules come back from.
+    pub place: &'static str,
     pub rules: RulesFile,
     /// Why the rules file is not loaded at boot, and what mends it.
     pub not_loaded: Option<(&'static str, &'static str)>,
+    /// What is wrong with nvactl's own unit now, and the fix.
+    pub unit: Option<(&'static str, &'static str)>,
     /// The value that the sysctl files set for the spec's interfaces, and the line that does: one
     /// that turns it off for any of them, if there is one.
     pub ip_forward: Option<(bool, String)>,
-    /// Programs that make rules of their own when they start.
-    pub managers: Vec<String>,
+    /// A line that turns it on, or off, only where `sysctl --system` is run after the boot.
+    pub ip_forward_unread: Option<String>,
+    /// What other programs do to the rules when the machine starts, and the fix.
+    pub managers: Vec<(String, Option<String>)>,
 }

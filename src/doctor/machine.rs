@@ -5,7 +5,7 @@ use super::{Case, Check, Hop, Status, boot};
 use crate::net::Interface;
 use crate::network::{ReversePath, Route};
 use crate::spec::Forward;
-use crate::sysctl::switch;
+use crate::sysctl::{Switch, switch};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
@@ -213,4 +213,29 @@ fn table(case: &Case<'_>) -> Check {
             .fail(format!("{words}: there is no room for new ones"))
             .fix(fix),
     }
+}
+
+/// Judges the packets that conntrack took for no connection's, by its count from before the checks and
+/// from behind them.
+#[must_use]
+pub fn invalid(before: Option<u64>, now: Option<u64>, liberal: bool) -> Option<Check> {
+    let total = now?;
+    if liberal {
+        return None;
+    }
+    let switch = Switch::Liberal.key();
+    Some(match total.saturating_sub(before.unwrap_or(total)) {
+        0 if total == 0 => Hop::ConntrackInvalid.ok("no packet has been INVALID since boot"),
+        0 => Hop::ConntrackInvalid.ok(format!(
+            "INVALID packets: {total} since boot, none while this ran; if live connections are \
+             reset: {switch}=1"
+        )),
+        more => Hop::ConntrackInvalid
+            .warn(format!(
+                "INVALID packets: {more} while this ran, {total} since boot: one that is out of its \
+                 connection's window is not translated, and this machine's own reset ends the \
+                 connection, unless {switch} is 1"
+            ))
+            .fix("sudo nvactl sysctl enable --liberal --persist"),
+    })
 }

@@ -14,6 +14,7 @@ mod target;
 use serde::Serialize;
 
 pub use facts::{Boot, Client, Facts, questions};
+pub use machine::invalid;
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};
@@ -85,6 +86,7 @@ pub enum Hop {
     Neighbour,
     Target,
     Reply,
+    ConntrackInvalid,
     StaleConnection,
     RivalRule,
     Pending,
@@ -122,6 +124,7 @@ impl Hop {
             Hop::Neighbour => "neighbour",
             Hop::Target => "target",
             Hop::Reply => "reply",
+            Hop::ConntrackInvalid => "conntrack-invalid",
             Hop::StaleConnection => "stale-connection",
             Hop::RivalRule => "rival-rule",
             Hop::Pending => "pending",

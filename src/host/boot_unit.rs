@@ -15,6 +15,7 @@ use super::child::{self, ChildError};
 pub use super::detached::runs_under_systemd as runs_here;
 use super::file::{self, FileError};
 use super::folder::{self, FolderError};
+use super::units;
 use crate::printable::path as printable;
 
 /// Its name.
@@ -26,8 +27,6 @@ const TEXT: &str = include_str!("../../packaging/nvactl.service");
 const PROGRAM: &str = "/usr/bin/nvactl";
 const STATE: &str = "/var/lib/nvactl";
 
-/// Where a package puts units (systemd.unit(5)).
-const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 /// Where the units of the machine's administrator are.
 const OWN: &str = "/etc/systemd/system";
 /// The folder of the target that wants it.
@@ -87,34 +86,14 @@ impl UnitError {
     }
 }
 
-/// Whether systemd starts it at boot: some target wants it, and it is not masked.
+/// Whether systemd starts it at boot.
 #[must_use]
 pub fn is_enabled() -> bool {
-    !is_masked() && !links().is_empty()
-}
-
-/// Whether it is a link to /dev/null, and never starts.
-fn is_masked() -> bool {
-    fs::read_link(own_file()).is_ok_and(|target| target == Path::new("/dev/null"))
+    units::starts_at_boot(NAME)
 }
 
 fn own_file() -> PathBuf {
     Path::new(OWN).join(NAME)
-}
-
-/// The links by which targets want it.
-fn links() -> Vec<PathBuf> {
-    wanted(NAME)
-}
-
-/// Returns the links by which targets want a unit, as `systemctl enable` makes them.
-#[must_use]
-pub fn wanted(unit: &str) -> Vec<PathBuf> {
-    let folders = fs::read_dir(OWN).into_iter().flatten().flatten();
-    let folders = folders.map(|entry| entry.path());
-    let wants = folders.filter(|path| path.extension().is_some_and(|end| end == "wants"));
-    let links = wants.map(|folder| folder.join(unit));
-    links.filter(|link| folder::holds(link)).collect()
 }
 
 /// How the unit stands now.
@@ -129,14 +108,26 @@ pub enum Activity {
     Unknown,
 }
 
-/// What [`Activity::Inactive`] means.
-pub const STOPPED: &str = "nvactl.service is stopped, as by the stop of ufw, nftables or netfilter-persistent: their next start does not bring nvactl's rules back";
-
-/// The command that ends it.
-pub const START: &str = "sudo systemctl start nvactl";
-
 /// The command that loads the saved rules again.
 pub const RESTART: &str = "sudo systemctl restart nvactl";
+
+/// Returns what is wrong with the unit now, and the fix; nothing where it is not enabled.
+#[must_use]
+pub fn fault() -> Option<(&'static str, &'static str)> {
+    match activity() {
+        _ if !is_enabled() => None,
+        Activity::Active | Activity::Unknown => None,
+        Activity::Inactive => Some((
+            "nvactl.service is stopped, as by a stop of ufw, nftables or netfilter-persistent: their next \
+             start does not bring nvactl's rules back",
+            "sudo systemctl start nvactl",
+        )),
+        Activity::Failed => Some((
+            "nvactl.service failed when it ran last; `journalctl --unit nvactl` says why",
+            RESTART,
+        )),
+    }
+}
 
 impl Activity {
     #[must_use]
@@ -185,7 +176,7 @@ pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
     if !systemd.iter().any(|path| Path::new(path).exists()) {
         return Err(UnitError::NoSystemd);
     }
-    if is_masked() {
+    if units::is_masked(NAME) {
         return Err(UnitError::Masked);
     }
     if firewalld_uses_iptables() {
@@ -195,9 +186,7 @@ pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
         path: own_file(),
         source,
     })?;
-    let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(NAME));
-    let packaged = packaged.into_iter().find(|file| file.exists());
-    if let Some(file) = packaged
+    if let Some(file) = units::packaged(NAME)
         && program == Path::new(PROGRAM)
         && state == Path::new(STATE)
     {
@@ -244,7 +233,7 @@ fn firewalld_uses_iptables() -> bool {
     backends
         .last()
         .is_some_and(|backend| backend.trim() == "iptables")
-        && (!wanted("firewalld.service").is_empty() || Path::new("/run/firewalld").exists())
+        && (units::starts_at_boot("firewalld.service") || Path::new("/run/firewalld").exists())
 }
 
 impl Unit {
@@ -281,7 +270,7 @@ pub fn start() -> Result<(), UnitError> {
 /// # Errors
 /// When its links or the file that [`Unit::enable`] wrote cannot be removed.
 pub fn disable() -> Result<bool, UnitError> {
-    let links = links();
+    let links = units::links(NAME);
     if runs_here() && activity() != Activity::Inactive {
         systemctl(&["stop", NAME])?;
     }

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -250,6 +250,38 @@ impl Drop for Prepared {
             let _ = rustix::fs::unlinkat(&self.folder, unfinished, AtFlags::empty());
         }
     }
+}
+
+/// Fails where [`remove`] would, as far as that can be known before: a folder or a file that cannot be
+/// written.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn try_remove(path: &Path) -> Result<(), FileError> {
+    let folder = path.parent().unwrap_or(path);
+    let may_write = |path| rustix::fs::access(path, Access::WRITE_OK);
+    let both = may_write(folder).and_then(|()| may_write(path));
+    both.map_err(|error| FileError::Write {
+        path: path.to_owned(),
+        source: error.into(),
+    })
+}
+
+/// Removes a file that is there, or a link in its place: it is gone for good once this returns.
+///
+/// # Errors
+/// When it cannot be removed; it stays.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    let removed = || {
+        rustix::fs::unlink(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = path.parent().unwrap_or(path);
+        rustix::fs::fsync(rustix::fs::open(folder, flags, Mode::empty())?)
+    };
+    removed().map_err(|error: Errno| FileError::Write {
+        path: path.to_owned(),
+        source: error.into(),
+    })
 }
 
 /// Writes over the first bytes of a file that is there, in its own place: that needs no room on a full

@@ -11,6 +11,7 @@ pub mod folder;
 pub mod iptables;
 pub mod lock;
 pub mod log;
+pub mod managers;
 pub mod namespace;
 pub mod network;
 pub mod persistence;
@@ -25,6 +26,7 @@ pub mod spec_source;
 pub mod ssh_connection;
 pub mod survey;
 pub mod sysctl;
+pub mod units;
 
 use thiserror::Error;
 

@@ -1,10 +1,11 @@
-//! The files that iptables-persistent loads at boot, and whether it will.
+//! How nvactl's rules come back at boot: by its own unit, or by a file of rules that the distribution loads.
 
-use std::fs;
 use std::path::Path;
 
+use super::boot_unit;
 use super::file::{self, FileError};
-use super::{boot_unit, sysctl};
+use super::sysctl;
+use super::units::{is_installed, starts_at_boot};
 use crate::diff;
 use crate::net::Family;
 use crate::parse;
@@ -12,33 +13,108 @@ use crate::ruleset::Ruleset;
 use crate::status::RulesFile;
 use crate::unread::unloadable;
 
-/// The rules file of a family.
+/// What the distribution has to load a file of rules at boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    /// iptables-persistent, of Debian and Ubuntu.
+    Persistent,
+    /// iptables-services, of Fedora and its relatives.
+    Services,
+    /// The package iptables of Azure Linux.
+    AzureLinux,
+}
+
+impl Loader {
+    /// Looks which one this machine has, or could install.
+    fn here() -> Self {
+        if Path::new("/etc/systemd/scripts/iptables").is_file() {
+            Loader::AzureLinux
+        } else if Path::new("/usr/libexec/iptables/iptables.init").is_file() {
+            Loader::Services
+        } else {
+            Loader::Persistent
+        }
+    }
+
+    fn is_installed(self, family: Family) -> bool {
+        let plugin = match family {
+            Family::V4 => "/usr/share/netfilter-persistent/plugins.d/15-ip4tables",
+            Family::V6 => "/usr/share/netfilter-persistent/plugins.d/25-ip6tables",
+        };
+        self != Loader::Persistent || Path::new(plugin).exists()
+    }
+
+    fn starts_at_boot(self, family: Family) -> bool {
+        let units: &[&str] = match (self, family) {
+            (Loader::Persistent, _) => &["netfilter-persistent.service", "iptables.service"],
+            (_, Family::V4) => &["iptables.service"],
+            (_, Family::V6) => &["ip6tables.service"],
+        };
+        units.iter().any(|unit| starts_at_boot(unit))
+    }
+}
+
+/// Returns the path of the file that this distribution loads for a family.
 #[must_use]
 pub fn rules_file(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "/etc/iptables/rules.v4",
-        Family::V6 => "/etc/iptables/rules.v6",
+    match (Loader::here(), family) {
+        (Loader::Persistent, Family::V4) => "/etc/iptables/rules.v4",
+        (Loader::Persistent, Family::V6) => "/etc/iptables/rules.v6",
+        (Loader::Services, Family::V4) => "/etc/sysconfig/iptables",
+        (Loader::Services, Family::V6) => "/etc/sysconfig/ip6tables",
+        (Loader::AzureLinux, Family::V4) => "/etc/systemd/scripts/ip4save",
+        (Loader::AzureLinux, Family::V6) => "/etc/systemd/scripts/ip6save",
     }
 }
 
-/// The plugin of netfilter-persistent that loads [`rules_file`].
-fn plugin(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "/usr/share/netfilter-persistent/plugins.d/15-ip4tables",
-        Family::V6 => "/usr/share/netfilter-persistent/plugins.d/25-ip6tables",
-    }
-}
-
-/// What becomes of the rules file at boot.
+/// How nvactl's rules come back at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtBoot {
     /// nvactl's own unit loads the saved state.
     Unit,
-    Loaded,
-    /// The plugin is not there: iptables-persistent is not installed.
+    /// The rules file is loaded.
+    Loaded(Loader),
+    /// Nothing loads the rules file: iptables-persistent is not installed.
     NotInstalled,
-    /// It is installed, but no systemd target wants the service, or it is masked.
-    NotEnabled,
+    /// What would load the rules file is not enabled.
+    NotEnabled(Loader),
+    /// Nothing loads it, and iptables-persistent must not: ufw's package breaks it (apt removes ufw then,
+    /// and every policy is ACCEPT).
+    BesideUfw,
+    BesideFirewalld,
+}
+
+impl AtBoot {
+    /// Returns by what the rules are loaded, or why they are not.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            AtBoot::Unit => "nvactl.service loads it",
+            AtBoot::Loaded(Loader::Persistent) => "iptables-persistent loads it",
+            AtBoot::Loaded(_) => "iptables.service loads it",
+            AtBoot::NotInstalled => "iptables-persistent is not installed",
+            AtBoot::NotEnabled(Loader::Persistent) => "netfilter-persistent is not enabled",
+            AtBoot::NotEnabled(_) => "iptables.service is not enabled",
+            AtBoot::BesideUfw => "ufw is installed, and iptables-persistent does not go with it",
+            AtBoot::BesideFirewalld => {
+                "firewalld is installed, and iptables-persistent does not go with it"
+            }
+        }
+    }
+
+    /// Returns the command after which nvactl's rules are loaded at boot, where they are not.
+    #[must_use]
+    pub fn fix(self) -> Option<&'static str> {
+        match self {
+            AtBoot::Unit | AtBoot::Loaded(_) => None,
+            AtBoot::NotEnabled(Loader::Persistent) => Some(
+                "sudo systemctl unmask netfilter-persistent && \
+                 sudo systemctl enable netfilter-persistent",
+            ),
+            AtBoot::NotEnabled(_) => Some("sudo systemctl enable iptables ip6tables"),
+            _ => Some("sudo nvactl boot enable"),
+        }
+    }
 }
 
 /// Whether the rules file has anything of nvactl's, and so brings it back at boot.
@@ -107,41 +183,30 @@ pub fn compared_text(family: Family, rules: &Ruleset) -> Option<RulesFile> {
 pub fn manager() -> Option<&'static str> {
     if sysctl::ufw_is_on() {
         Some("ufw")
-    } else if !boot_unit::wanted("firewalld.service").is_empty()
-        || Path::new("/run/firewalld").exists()
-    {
+    } else if starts_at_boot("firewalld.service") || Path::new("/run/firewalld").exists() {
         Some("firewalld")
     } else {
         None
     }
 }
 
-/// Looks whether iptables-persistent will load the rules file at boot.
+/// Looks how nvactl's rules of a family come back at boot.
 #[must_use]
 pub fn at_boot(family: Family) -> AtBoot {
     if boot_unit::is_enabled() {
         return AtBoot::Unit;
     }
-    if !Path::new(plugin(family)).exists() {
-        return AtBoot::NotInstalled;
-    }
-    // `systemctl enable` is a link in the folder of the target that wants the service.
-    let wanted = fs::read_dir("/etc/systemd/system")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| {
-            entry.path().extension().is_some_and(|end| end == "wants")
-                && ["netfilter-persistent.service", "iptables.service"]
-                    .iter()
-                    .any(|unit| fs::symlink_metadata(entry.path().join(unit)).is_ok())
-        });
-    // A unit that is masked is a link to /dev/null, and never starts.
-    let masked = fs::read_link("/etc/systemd/system/netfilter-persistent.service")
-        .is_ok_and(|target| target == Path::new("/dev/null"));
-    if wanted && !masked {
-        AtBoot::Loaded
+    let loader = Loader::here();
+    let installed = loader.is_installed(family);
+    if installed && loader.starts_at_boot(family) {
+        AtBoot::Loaded(loader)
+    } else if is_installed("ufw") {
+        AtBoot::BesideUfw
+    } else if is_installed("firewalld") {
+        AtBoot::BesideFirewalld
+    } else if installed {
+        AtBoot::NotEnabled(loader)
     } else {
-        AtBoot::NotEnabled
+        AtBoot::NotInstalled
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::child::{self, ChildError};
 use super::file;
 use super::iptables::{Iptables, IptablesError, nft_family};
-use super::sysctl::ufw_is_on;
+use super::managers;
 use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::native::{Hook, NativeChain, rule_drops, rule_marks};
@@ -96,7 +96,9 @@ pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, S
             }
         }
     }
-    warnings.extend(managers());
+    let nft = || find(iptables, Family::V4).is_ok_and(|backend| backend == Backend::Nft);
+    let managers = managers::at_boot(nft).into_iter();
+    warnings.extend(managers.map(|(words, _)| words));
     Ok(Surroundings {
         warnings,
         beside,
@@ -251,17 +253,4 @@ fn nft(words: &[&str]) -> Option<Vec<Value>> {
     let output = child::run("nft", &args, b"", LIMIT).ok()?;
     let listed: Value = serde_json::from_slice(&output.stdout).ok()?;
     listed["nftables"].as_array().cloned()
-}
-
-/// Programs that take the whole machine's rules for their own.
-#[must_use]
-pub fn managers() -> Vec<String> {
-    let mut found = Vec::new();
-    if ufw_is_on() {
-        found.push("ufw manages this machine: it sets the FORWARD policy when it starts, from DEFAULT_FORWARD_POLICY in /etc/default/ufw".to_owned());
-    }
-    if Path::new("/run/firewalld").exists() {
-        found.push("firewalld manages this machine: it drops forwarded packets in nft chains of its own unless a policy of its own allows them".to_owned());
-    }
-    found
 }

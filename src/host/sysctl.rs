@@ -1,4 +1,4 @@
-//! The kernel's switches for forwarding, now and as the sysctl files set them at boot.
+//! The kernel's switches, now and as the sysctl files set them at boot.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use thiserror::Error;
 
 use super::file::{self, FileError, Prepared};
 use crate::net::{Family, Interface};
-use crate::per_family::Families;
-use crate::sysctl::{Assignment, AtBoot, assignments, switch};
+use crate::sysctl::{Assignment, AtBoot, Switch, assignments};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
 
-/// The file of the switch that [`switch`] names.
-fn file_of(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
-        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+/// Returns the file of a switch. [`Switch::Liberal`] has one once `nf_conntrack` is loaded.
+fn file_of(switch: Switch) -> &'static str {
+    match switch {
+        Switch::Forwarding(Family::V4) => "/proc/sys/net/ipv4/ip_forward",
+        Switch::Forwarding(Family::V6) => "/proc/sys/net/ipv6/conf/all/forwarding",
+        Switch::Liberal => "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal",
     }
 }
 
@@ -36,7 +36,7 @@ const FOLDERS: [&str; 5] = [
 ];
 
 /// `sysctl --system` reads it last, so it beats every drop-in (sysctl(8)).
-/// systemd-sysctl reads it only where a drop-in links to it, as Debian's 99-sysctl.conf did.
+/// systemd-sysctl reads it only where a drop-in links to it, as Debian's 99-sysctl.conf did until 12.
 const LAST_FILE: &str = "/etc/sysctl.conf";
 const UFW_CONF: &str = "/etc/ufw/ufw.conf";
 const UFW_FILE: &str = "/etc/ufw/sysctl.conf";
@@ -45,14 +45,14 @@ const UFW_FILE: &str = "/etc/ufw/sysctl.conf";
 pub enum SysctlError {
     #[error("cannot read `{path}`")]
     Read { path: String, source: io::Error },
-    #[error("cannot set {}: writing `{}` failed", switch(*.family), file_of(*.family))]
-    Write { family: Family, source: io::Error },
-    #[error("{} is still {now} after it was set", switch(*.family))]
-    NotSet { family: Family, now: bool },
+    #[error("cannot set {}: writing `{}` failed", .switch.key(), file_of(*.switch))]
+    Write { switch: Switch, source: io::Error },
+    #[error("{} is still {now} after it was set", .switch.key())]
+    NotSet { switch: Switch, now: bool },
     #[error("{} now, and not everything is done", set_to(.done, *.on))]
     Part {
-        /// The families whose switch has changed.
-        done: Vec<Family>,
+        /// The switches that have changed.
+        done: Vec<Switch>,
         on: bool,
         source: Box<SysctlError>,
     },
@@ -67,19 +67,22 @@ impl SysctlError {
             SysctlError::Part { done, on, .. } => {
                 let back = done
                     .iter()
-                    .map(|family| format!(" {}={}", switch(*family), u8::from(!on)));
+                    .map(|switch| format!(" {}={}", switch.key(), u8::from(!on)));
                 let back: String = back.collect();
                 Some(format!("to go back to what was: sudo sysctl -w{back}"))
             }
             SysctlError::File(error) => error.hint(),
+            SysctlError::Read { path, .. } if path == file_of(Switch::Liberal) => {
+                Some("nvactl's rules load the module that has it: sudo nvactl apply".to_owned())
+            }
             _ => None,
         }
     }
 }
 
-fn set_to(families: &[Family], on: bool) -> String {
-    let each = families.iter();
-    let each = each.map(|family| format!("{} is {}", switch(*family), u8::from(on)));
+fn set_to(switches: &[Switch], on: bool) -> String {
+    let each = switches.iter();
+    let each = each.map(|switch| format!("{} is {}", switch.key(), u8::from(on)));
     each.collect::<Vec<_>>().join(" and ")
 }
 
@@ -88,7 +91,15 @@ fn set_to(families: &[Family], on: bool) -> String {
 /// # Errors
 /// When the kernel does not tell.
 pub fn forwards(family: Family) -> Result<bool, SysctlError> {
-    read_switch(file_of(family))
+    value(Switch::Forwarding(family))
+}
+
+/// Reads a switch. Any number but 0 counts as on.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn value(switch: Switch) -> Result<bool, SysctlError> {
+    read_switch(file_of(switch))
 }
 
 /// Whether the kernel takes routes from the advertisements of routers on an interface only for as
@@ -129,14 +140,22 @@ pub fn forwards_from(interface: &Interface) -> Option<bool> {
     read_switch(&format!("{CONF}/{interface}/forwarding")).ok()
 }
 
-/// Whether the kernel has a family's switch: one that was started without IPv6 has none for it.
+/// Whether the kernel has a switch: one that was started without IPv6 has none for it.
 #[must_use]
-pub fn has_switch(family: Family) -> bool {
-    fs::symlink_metadata(file_of(family)).is_ok()
+pub fn has(switch: Switch) -> bool {
+    fs::symlink_metadata(file_of(switch)).is_ok()
 }
 
-/// Sets the families' switches and, with `keep`, writes nvactl's own file, so that the values hold
-/// at the next boot. The kernel sets every interface's switch along when a value changes.
+/// What has become of nvactl's own file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    Untouched,
+    Written,
+    Removed,
+}
+
+/// Sets switches and, with `keep`, what nvactl's own file says of them, so that the values hold at the
+/// next boot. The kernel sets every interface's switch along when a value of forwarding changes.
 ///
 /// Everything that can be refused is tried before the first switch changes: each is opened for
 /// writing, and the file is written beside the old one.
@@ -144,20 +163,24 @@ pub fn has_switch(family: Family) -> bool {
 /// # Errors
 /// When the kernel or the file system refuses: without root, or in a container that has them
 /// read-only. With [`SysctlError::Part`] some switches have changed, else nothing has.
-pub fn change(families: Families, on: bool, keep: bool) -> Result<(), SysctlError> {
-    let mut switches = Vec::new();
-    for &family in families.as_slice() {
+pub fn change(switches: &[Switch], on: bool, keep: bool) -> Result<Own, SysctlError> {
+    let mut opened = Vec::new();
+    for &switch in switches {
+        // It is kept for the boot where it cannot be set yet.
+        let later = keep && switch == Switch::Liberal && !has(switch);
         // An unchanged value is not written: the kernel would do nothing with it
         // (`devinet_sysctl_forward` in net/ipv4/devinet.c compares first).
-        if forwards(family)? != on {
-            let file = OpenOptions::new().write(true).open(file_of(family));
-            let file = file.map_err(|source| SysctlError::Write { family, source })?;
-            switches.push((family, file));
+        if !later && value(switch)? != on {
+            opened.push((switch, open(switch)?));
         }
     }
-    let kept = keep.then(|| prepared(families, on)).transpose()?;
+    let change = if keep {
+        prepared(switches, on)?
+    } else {
+        Change::None
+    };
     let mut done = Vec::new();
-    carry_out(switches, on, kept, &mut done).map_err(|source| match done.as_slice() {
+    carry_out(opened, on, change, &mut done).map_err(|source| match done.as_slice() {
         [] => source,
         _ => SysctlError::Part {
             done,
@@ -167,30 +190,67 @@ pub fn change(families: Families, on: bool, keep: bool) -> Result<(), SysctlErro
     })
 }
 
+/// Sets [`Switch::Liberal`] as nvactl's own file says, for a boot at which systemd-sysctl came too early: the
+/// kernel has the switch only behind the rules.
+///
+/// # Errors
+/// When the file cannot be read or the kernel refuses.
+pub fn set_kept_liberal() -> Result<(), SysctlError> {
+    let switch = Switch::Liberal;
+    let kept = kept(&read_own()?.unwrap_or_default());
+    let on = kept.into_iter().find(|(one, _)| *one == switch);
+    match on {
+        Some((_, on)) if has(switch) && value(switch)? != on => set(switch, open(switch)?, on),
+        _ => Ok(()),
+    }
+}
+
+fn open(switch: Switch) -> Result<File, SysctlError> {
+    let file = OpenOptions::new().write(true).open(file_of(switch));
+    file.map_err(|source| SysctlError::Write { switch, source })
+}
+
+/// A change of nvactl's own file that can be made.
+enum Change {
+    None,
+    Write(Prepared),
+    Remove,
+}
+
 fn carry_out(
-    switches: Vec<(Family, File)>,
+    opened: Vec<(Switch, File)>,
     on: bool,
-    kept: Option<Prepared>,
-    done: &mut Vec<Family>,
-) -> Result<(), SysctlError> {
-    for (family, file) in switches {
-        let written = set(family, file, on);
+    change: Change,
+    done: &mut Vec<Switch>,
+) -> Result<Own, SysctlError> {
+    for (switch, file) in opened {
+        let written = set(switch, file, on);
         // One that cannot be read back has been written.
         if let Ok(()) | Err(SysctlError::Read { .. }) = written {
-            done.push(family);
+            done.push(switch);
         }
         written?;
     }
-    Ok(kept.map_or(Ok(()), Prepared::commit)?)
+    Ok(match change {
+        Change::None => Own::Untouched,
+        Change::Write(prepared) => {
+            prepared.commit()?;
+            Own::Written
+        }
+        Change::Remove => {
+            file::remove(Path::new(OWN_FILE))?;
+            Own::Removed
+        }
+    })
 }
 
-fn set(family: Family, mut file: File, on: bool) -> Result<(), SysctlError> {
-    let value = if on { "1\n" } else { "0\n" };
-    file.write_all(value.as_bytes())
-        .map_err(|source| SysctlError::Write { family, source })?;
-    match forwards(family)? {
+fn set(switch: Switch, mut file: File, on: bool) -> Result<(), SysctlError> {
+    let text = if on { "1\n" } else { "0\n" };
+    file.write_all(text.as_bytes())
+        .map_err(|source| SysctlError::Write { switch, source })?;
+    match value(switch)? {
         now if now == on => Ok(()),
-        now => Err(SysctlError::NotSet { family, now }),
+        now => Err(SysctlError::NotSet { switch, now }),
     }
 }
 
@@ -202,27 +262,64 @@ fn read_switch(path: &str) -> Result<bool, SysctlError> {
     Ok(text.trim() != "0")
 }
 
-/// Prepares nvactl's own file. What it says of a family that is not meant stays.
-fn prepared(families: Families, on: bool) -> Result<Prepared, SysctlError> {
-    let path = Path::new(OWN_FILE);
-    let old = file::read(path)?.unwrap_or_default();
-    let old = String::from_utf8_lossy(&old);
-    let mut text = "# Written by `nvactl sysctl`.\n".to_owned();
-    for family in Family::ALL {
-        let meant = families.as_slice().contains(&family).then_some(on);
-        let kept = || assignments(family, path, &old).last().map(|line| line.on);
-        if let Some(on) = meant.or_else(kept) {
-            text.push_str(&format!("{} = {}\n", switch(family), u8::from(on)));
-        }
-    }
-    file::make_folder_of(path)?;
-    Ok(file::prepare(path, text.as_bytes(), 0o644)?)
+fn read_own() -> Result<Option<String>, FileError> {
+    let bytes = file::read(Path::new(OWN_FILE))?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Every assignment to a family's forwarding in the sysctl files, in the order in which they are
-/// read at boot.
+/// Returns the values that nvactl's own file has.
+fn kept(text: &str) -> Vec<(Switch, bool)> {
+    let value = |switch| {
+        let lines = assignments(switch, Path::new(OWN_FILE), text);
+        Some((switch, lines.last()?.on))
+    };
+    Switch::ALL.into_iter().filter_map(value).collect()
+}
+
+/// Prepares a change of nvactl's own file. Lines of switches that are not meant stay. A switch that is
+/// turned off loses its line: a 0 would win over every file that an operator writes later. Without
+/// forwarding there is nothing to be liberal about, so the last such line takes the file along.
+fn prepared(switches: &[Switch], on: bool) -> Result<Change, SysctlError> {
+    let path = Path::new(OWN_FILE);
+    let old = read_own()?;
+    let mut values = kept(old.as_deref().unwrap_or_default());
+    values.retain(|(switch, _)| !switches.contains(switch));
+    if on {
+        values.extend(switches.iter().map(|switch| (*switch, true)));
+    }
+    if values.iter().all(|(switch, _)| *switch == Switch::Liberal) {
+        if old.is_none() {
+            return Ok(Change::None);
+        }
+        file::try_remove(path)?;
+        return Ok(Change::Remove);
+    }
+    let mut text = "# Written by `nvactl sysctl`.\n".to_owned();
+    for switch in Switch::ALL {
+        let Some((_, on)) = values.iter().find(|(one, _)| *one == switch) else {
+            continue;
+        };
+        // It is not there yet when systemd-sysctl runs: with `-` that is no failure (sysctl.d(5)).
+        let dash = if switch == Switch::Liberal { "-" } else { "" };
+        text.push_str(&format!("{dash}{} = {}\n", switch.key(), u8::from(*on)));
+    }
+    file::make_folder_of(path)?;
+    Ok(Change::Write(file::prepare(path, text.as_bytes(), 0o644)?))
+}
+
+/// Whether systemd sets the switches at boot (`sd_booted(3)`), or would.
+fn by_systemd() -> bool {
+    let programs = [
+        "/usr/lib/systemd/systemd-sysctl",
+        "/lib/systemd/systemd-sysctl",
+    ];
+    Path::new("/run/systemd/system").exists()
+        || programs.iter().any(|program| Path::new(program).is_file())
+}
+
+/// Reads every line that sets a switch in the sysctl files, in the order in which the boot reads them.
 #[must_use]
-pub fn at_boot(family: Family) -> AtBoot {
+pub fn at_boot(switch: Switch) -> AtBoot {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in FOLDERS {
         // A folder that is not there holds no file.
@@ -236,17 +333,19 @@ pub fn at_boot(family: Family) -> AtBoot {
             }
         }
     }
-    let mut last = vec![LAST_FILE];
+    let mut unreadable = Vec::new();
+    let mut read = read_all(switch, files.into_values(), &mut unreadable);
+    let mut unread = read_all(switch, [LAST_FILE.into()], &mut unreadable);
+    if !by_systemd() {
+        read.append(&mut unread);
+    }
     // ufw sets its own values when it starts, behind the rest (ufw-framework(8)).
     if ufw_is_on() {
-        last.push(UFW_FILE);
+        read.extend(read_all(switch, [UFW_FILE.into()], &mut unreadable));
     }
-    let mut unreadable = Vec::new();
-    let drop_ins = read_all(family, files.into_values(), &mut unreadable);
-    let last = read_all(family, last.into_iter().map(PathBuf::from), &mut unreadable);
     AtBoot {
-        drop_ins,
-        last,
+        read,
+        unread,
         unreadable,
     }
 }
@@ -261,8 +360,8 @@ pub fn ufw_is_on() -> bool {
 }
 
 fn read_all(
-    family: Family,
-    paths: impl Iterator<Item = PathBuf>,
+    switch: Switch,
+    paths: impl IntoIterator<Item = PathBuf>,
     unreadable: &mut Vec<PathBuf>,
 ) -> Vec<Assignment> {
     let mut found = Vec::new();
@@ -270,7 +369,7 @@ fn read_all(
         match file::read(&path) {
             Ok(bytes) => {
                 let bytes = bytes.unwrap_or_default();
-                found.extend(assignments(family, &path, &String::from_utf8_lossy(&bytes)));
+                found.extend(assignments(switch, &path, &String::from_utf8_lossy(&bytes)));
             }
             // A link to /dev/null is how a file is switched off (sysctl.d(5)).
             Err(FileError::NotAFile { .. }) => {}
@@ -278,4 +377,18 @@ fn read_all(
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_about_a_switch_is_what_the_own_file_says_of_it() {
+        let text = "# Written by `nvactl sysctl`.\nnet.ipv4.ip_forward = 0\n\
+                    net.ipv4.ip_forward = 1\n-net.netfilter.nf_conntrack_tcp_be_liberal = 1\n";
+        let v4 = Switch::Forwarding(Family::V4);
+        assert_eq!(kept(text), [(v4, true), (Switch::Liberal, true)]);
+        assert_eq!(kept(""), []);
+    }
 }

@@ -24,6 +24,7 @@ use crate::net::Family;
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::splice;
+use crate::sysctl::Switch;
 
 /// nvactl's lines in a file that something else loads at boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,10 +296,14 @@ fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) ->
         };
         history::commit(&transaction, Event::Made)?;
     }
-    if kept.forwards {
-        let both = kept.forwards_v6 && want.v6.is_some();
-        sysctl::change(Families::with_v6(both), true, false)?;
-    }
+    let on = [
+        (Family::V4, kept.forwards),
+        (Family::V6, kept.forwards_v6 && want.v6.is_some()),
+    ];
+    let on = on.into_iter().filter(|(_, on)| *on);
+    let on: Vec<Switch> = on.map(|(family, _)| Switch::Forwarding(family)).collect();
+    sysctl::change(&on, true, false)?;
+    sysctl::set_kept_liberal()?;
     Ok(())
 }
 
@@ -313,9 +318,9 @@ fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
     for family in Family::ALL {
         if let Err(error) = machine.iptables.load(family, &script, lock) {
             debug!(%error, %family, "the FORWARD policy is not set");
-            if sysctl::has_switch(family) && sysctl::forwards(family)? {
-                // `change` sets IPv4's switch, or both.
-                sysctl::change(Families::with_v6(family == Family::V6), false, false)?;
+            let switch = Switch::Forwarding(family);
+            if sysctl::has(switch) {
+                sysctl::change(&[switch], false, false)?;
             }
         }
     }

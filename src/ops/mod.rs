@@ -14,7 +14,7 @@ mod error;
 pub mod flows;
 pub mod history;
 mod look;
-mod next_boot;
+pub mod next_boot;
 pub mod persist;
 pub mod records;
 mod refusal;

@@ -1,13 +1,62 @@
 //! What the next boot brings, where that is not what is loaded now.
 
 use super::history::moment;
+use super::records::Saved;
 use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
-use crate::host::{boot_unit, persistence};
+use crate::host::persistence::{self, AtBoot};
+use crate::host::{boot_unit, sysctl};
+use crate::net::Family;
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
+use crate::spec::ForwardSet;
 use crate::status::RulesFile;
+use crate::sysctl::{Assignment, Switch};
+
+/// What the next boot brings of one family.
+#[derive(Debug)]
+pub struct NextBoot {
+    /// The file, or in words the record, that nvactl's rules come back from.
+    pub place: &'static str,
+    /// How those compare with the ones that are loaded.
+    pub rules: RulesFile,
+    pub by: AtBoot,
+    /// The value of the switch for forwarding that is set last, and by what.
+    pub forwards: Option<(bool, String)>,
+    /// A line that sets it only where `sysctl --system` is run after the boot.
+    pub forwards_unread: Option<String>,
+}
+
+/// Looks what the next boot brings; `set` names the interfaces that have a switch of their own.
+#[must_use]
+pub fn look(state: Option<&State>, family: Family, live: &Ruleset, set: &ForwardSet) -> NextBoot {
+    let files = sysctl::at_boot(Switch::Forwarding(family));
+    let winner = files.decider(set.interfaces());
+    let line = |line: &Assignment| format!("{}:{}", line.file.display(), line.line);
+    let mut next = NextBoot {
+        place: persistence::rules_file(family),
+        rules: RulesFile::Missing,
+        by: persistence::at_boot(family),
+        forwards: winner.map(|winner| (winner.on, line(winner))),
+        forwards_unread: files.other_winner().map(line),
+    };
+    if next.by != AtBoot::Unit {
+        next.rules = persistence::compared(family, live);
+        return next;
+    }
+    let saved = state.map_or(Ok(None), State::saved);
+    next.place = "the saved state";
+    next.rules = compared(&saved, family, live);
+    let forwards = |saved: &Saved| match family {
+        Family::V4 => saved.forwards,
+        Family::V6 => saved.forwards_v6,
+    };
+    if saved.ok().flatten().is_some_and(|saved| forwards(&saved)) {
+        next.forwards = Some((true, boot_unit::NAME.to_owned()));
+    }
+    next
+}
 
 /// Says that the next boot brings other rules than these, and how they are kept; nothing where it brings the
 /// same.

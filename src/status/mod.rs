@@ -57,14 +57,17 @@ pub struct Machine {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct AtBoot {
     #[serde(skip)]
-    pub rules_file: &'static str,
+    pub place: &'static str,
     pub rules: RulesFile,
     /// Whether, and by what, the rules file is loaded, in words.
-    pub loaded: &'static str,
+    pub loaded: String,
     /// The value that the sysctl files set; none sets it where there is none.
     pub ip_forward: Option<bool>,
     /// The line that decides, as `file:line`.
     pub ip_forward_by: Option<String>,
+    /// A line that sets another value only where `sysctl --system` is run later.
+    #[serde(skip)]
+    pub ip_forward_unread: Option<String>,
 }
 
 /// How nvactl's rules in the file for the boot compare with those that run.
@@ -82,6 +85,10 @@ pub enum RulesFile {
 pub struct Tracked {
     pub entries: u64,
     pub limit: u64,
+    /// Packets that were no connection's, since boot; `None` where the kernel does not tell.
+    pub invalid: Option<u64>,
+    /// Whether TCP packets outside of their connection's window are not among them.
+    pub be_liberal: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -161,6 +161,14 @@ impl Status {
                     0,
                 )
             },
+            Metric {
+                value: tracked.and_then(|tracked| tracked.invalid),
+                ..counter(
+                    "nvactl_conntrack_invalid_total",
+                    "Packets that conntrack took for no connection's.",
+                    0,
+                )
+            },
             counter(
                 "nvactl_established_packets_total",
                 "Packets of known connections, of all forwards together.",
@@ -269,11 +277,12 @@ mod tests {
                 forward_policy: "DROP",
                 ip_forward: true,
                 at_boot: AtBoot {
-                    rules_file: "rules.v4",
+                    place: "rules.v4",
                     rules: RulesFile::Same,
-                    loaded: "by iptables-persistent",
+                    loaded: "by iptables-persistent".to_owned(),
                     ip_forward: None,
                     ip_forward_by: None,
+                    ip_forward_unread: None,
                 },
             },
             ipv6: None,
@@ -281,6 +290,8 @@ mod tests {
             conntrack: Some(Tracked {
                 entries: 1,
                 limit: 2,
+                invalid: Some(3),
+                be_liberal: Some(false),
             }),
             established: Count::default(),
             firewall: Vec::new(),
@@ -329,12 +340,13 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 17);
+        assert_eq!(kinds.len(), 18);
         for line in [
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"shadowed\"} 1",
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
+            "nvactl_conntrack_invalid_total 3",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}");
         }

@@ -19,6 +19,7 @@ mod flows;
 mod generate;
 mod guards;
 mod history;
+mod invalid;
 mod ipv6;
 mod ipv6_health;
 mod kills;
@@ -26,6 +27,7 @@ mod lab;
 mod layouts;
 mod lifecycle;
 mod log;
+mod managers;
 mod marks;
 mod matrix;
 mod namespace;
@@ -290,7 +292,15 @@ on_both_backends! {
     report::a_kill_between_the_families_is_named,
     report::a_rollback_passes_over_what_changed_nothing,
     report::of_two_rules_files_none_is_written_without_the_other,
+    invalid::a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal,
+    invalid::doctor_warns_while_invalid_packets_come,
+    invalid::the_switch_is_kept_beside_forwarding,
+    managers::a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it,
+    managers::a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back,
+    managers::no_advice_uninstalls_another_manager,
     sysctl::it_is_turned_on_and_off,
+    sysctl::a_file_that_systemd_does_not_read_is_no_promise,
+    sysctl::turning_off_takes_out_only_the_lines_that_are_meant,
     sysctl::the_file_that_wins_is_the_one_read_last,
     sysctl::every_reader_of_the_files_is_thought_of,
     sysctl::what_cannot_be_kept_is_not_set,

@@ -12,19 +12,28 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A script for the holder: its own /run, /etc and sysctl files, then hold on until standard input
-/// ends, which it does when the test process does.
+/// A script for the holder: its own /run, /etc and sysctl files, no systemd and no other manager of the
+/// firewall, then hold on until standard input ends, which it does when the test process does.
 const HOLD: &str = "
 set -e
 mount -t tmpfs tmpfs /run
 mkdir /run/etc /run/bin
 cp -a /etc/. /run/etc
 rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
-mkdir -p /run/etc/sysctl.d
+rm -rf /run/etc/systemd/system /run/etc/ufw /run/etc/nftables.conf /run/etc/sysconfig/nftables.conf
+mkdir -p /run/etc/sysctl.d /run/etc/systemd/system
 mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
   if [ -d $folder ]; then mount -t tmpfs tmpfs $folder; fi
+done
+for file in /usr/sbin/ufw /usr/sbin/firewalld; do
+  if [ -f $file ]; then mount --bind /dev/null $file; fi
+done
+for folder in /usr/lib/systemd /lib/systemd; do
+  for file in systemd-sysctl system/ufw.service system/firewalld.service; do
+    if [ -f $folder/$file ]; then mount --bind /dev/null $folder/$file; fi
+  done
 done
 # Addresses can be used at once: nobody is asked first whether they are taken.
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad

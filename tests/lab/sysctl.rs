@@ -19,10 +19,8 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     let host = firewall(backend);
     assert_eq!(running(&host), "0\n");
     let said = sysctl(&host, &["status"]);
-    assert_eq!(
-        said.stdout,
-        "net.ipv4.ip_forward = 0\nat boot:\n  no file sets it: 0, the kernel's default\n"
-    );
+    let unset = "net.ipv4.ip_forward = 0\nat boot:\n  no file sets it: 0, the kernel's default\n";
+    assert!(said.stdout.starts_with(unset), "{said:?}");
     let said = sysctl(&host, &["enable"]);
     assert!(
         said.stderr.contains("holds until the next boot"),
@@ -40,15 +38,105 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     );
     assert_eq!(host.run("stat -c %a /etc/sysctl.d/99-nvactl.conf"), "644\n");
 
-    sysctl(&host, &["disable", "--persist"]);
+    // A 0 of its own would win over what an operator writes later.
+    let said = sysctl(&host, &["disable", "--persist"]);
     assert_eq!(running(&host), "0\n");
-    let said = sysctl(&host, &["status"]);
     assert!(
-        said.stdout.ends_with(
-            "  /etc/sysctl.d/99-nvactl.conf:2: net.ipv4.ip_forward = 0  (read last: wins)\n"
-        ),
+        said.stdout
+            .contains("/etc/sysctl.d/99-nvactl.conf: removed"),
         "{said:?}"
     );
+    assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
+    let said = sysctl(&host, &["status"]);
+    assert!(said.stdout.starts_with(unset), "{said:?}");
+    let said = sysctl(&host, &["disable", "--persist"]);
+    assert!(!said.stdout.contains("99-nvactl.conf"), "{said:?}");
+}
+
+/// What an older nvactl has left, a 0 included, goes as well.
+pub fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
+    let host = firewall(backend);
+    let file = || host.run("cat /etc/sysctl.d/99-nvactl.conf");
+    sysctl(&host, &["enable", "--persist", "--ipv6"]);
+    let said = sysctl(&host, &["disable", "--persist"]);
+    assert!(
+        said.stdout
+            .contains("/etc/sysctl.d/99-nvactl.conf: written"),
+        "{said:?}"
+    );
+    assert_eq!(
+        file(),
+        "# Written by `nvactl sysctl`.\nnet.ipv6.conf.all.forwarding = 1\n"
+    );
+    assert_eq!(running(&host), "0\n");
+    assert_eq!(
+        host.run("cat /proc/sys/net/ipv6/conf/all/forwarding"),
+        "1\n"
+    );
+    sysctl(&host, &["disable", "--persist", "--ipv6"]);
+    assert!(!host.exists("/etc/sysctl.d/99-nvactl.conf"));
+
+    host.shell("echo net.ipv4.ip_forward=0 > /etc/sysctl.d/99-nvactl.conf");
+    sysctl(&host, &["disable", "--persist"]);
+    assert!(!host.exists("/etc/sysctl.d/99-nvactl.conf"));
+    assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
+}
+
+/// systemd-sysctl reads drop-ins alone: without a link to it /etc/sysctl.conf is of no use at boot.
+pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    sysctl(&host, &["enable"]);
+    host.shell("echo net.ipv4.ip_forward=1 > /etc/sysctl.conf");
+    let told = || {
+        let status = nvactl(&host, &["status", "-"], SPEC).stdout;
+        let doctor = nvactl(&host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
+        let line = |text: &str, word: &str| {
+            let line = text.lines().find(|line| line.contains(word));
+            line.unwrap_or_else(|| panic!("no {word}: {text}"))
+                .to_owned()
+        };
+        let sysctl = sysctl(&host, &["status"]).stdout;
+        [
+            line(&status, "ip_forward  "),
+            line(&doctor, "sysctl-at-boot"),
+            line(&sysctl, "/etc/sysctl."),
+        ]
+    };
+    let holds = |told: &[String; 3], by: &str| {
+        assert_eq!(told[0], format!("ip_forward  1; at boot 1, by {by}"));
+        assert!(told[1].starts_with("ok "), "{told:?}");
+        assert!(told[2].ends_with("(read last: wins)"), "{told:?}");
+    };
+    // Where nothing of systemd is there, sysctl(8) reads the files.
+    holds(&told(), "/etc/sysctl.conf:1");
+
+    host.run("mkdir -p /run/systemd/system");
+    let told_of = told();
+    assert_eq!(
+        told_of[0],
+        "ip_forward  1; at boot 0: systemd-sysctl does not read /etc/sysctl.conf:1"
+    );
+    assert!(told_of[1].starts_with("warn "), "{told_of:?}");
+    assert!(told_of[1].contains("/etc/sysctl.conf:1"), "{told_of:?}");
+    assert!(told_of[2].contains("(not read at boot: "), "{told_of:?}");
+    let status = sysctl(&host, &["status"]).stdout;
+    assert!(status.contains("no file sets it: 0"), "{status}");
+    let said = sysctl(&host, &["enable"]);
+    assert!(
+        said.stderr.contains("holds until the next boot"),
+        "{said:?}"
+    );
+
+    // As Debian has it until 12.
+    host.run("ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf");
+    holds(&told(), "/etc/sysctl.d/99-sysctl.conf:1");
+    // The fix holds without the link.
+    host.run("rm /etc/sysctl.d/99-sysctl.conf");
+    sysctl(&host, &["enable", "--persist"]);
+    let told_of = told();
+    assert!(told_of[0].contains("99-nvactl.conf:2"), "{told_of:?}");
+    assert!(told_of[1].starts_with("ok "), "{told_of:?}");
 }
 
 pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
@@ -68,7 +156,8 @@ pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
     let files: Vec<&str> = said
         .stdout
         .lines()
-        .filter_map(|l| l.strip_prefix("  "))
+        .take_while(|line| !line.starts_with("net.netfilter."))
+        .filter_map(|line| line.strip_prefix("  "))
         .collect();
     assert_eq!(
         files,
@@ -166,7 +255,7 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     assert!(said.stderr.contains("no interface ens7"), "{said:?}");
 }
 
-/// systemd-sysctl reads /etc/sysctl.conf only by a link; a folder is no file; ufw comes behind.
+/// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.
 pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     let host = firewall(backend);
     host.shell(
@@ -181,9 +270,18 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
             .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0  (read last: wins)"),
         "{said:?}"
     );
+    host.run("mkdir -p /run/systemd/system");
+    let said = sysctl(&host, &["status"]);
+    for line in [
+        "zz-router.conf:1: net.ipv4.ip_forward = 1  (read last: wins)",
+        "/etc/sysctl.conf:1: net.ipv4.ip_forward = 0  (not read at boot",
+    ] {
+        assert!(said.stdout.contains(line), "{said:?}");
+    }
+    let said = sysctl(&host, &["enable"]);
     assert!(
-        said.stdout
-            .contains("systemd-sysctl, /etc/sysctl.d/zz-router.conf wins"),
+        said.stderr
+            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0 wins where `sysctl --system`"),
         "{said:?}"
     );
     let said = sysctl(&host, &["disable", "--persist"]);
@@ -228,10 +326,13 @@ pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
     assert!(!said.stderr.contains("routes for anybody"), "{said:?}");
     assert_eq!((running(&host).as_str(), said.stdout.as_str()), ("0\n", ""));
 
-    sysctl(&host, &["enable"]);
+    host.run("umount /etc/sysctl.d");
+    sysctl(&host, &["enable", "--persist"]);
+    host.run("mount --bind -o ro /etc/sysctl.d /etc/sysctl.d");
     let said = nvactl(&host, &["sysctl", "disable", "--persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
     assert_eq!(running(&host), "1\n");
+    assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"));
 }
 
 /// A file that something is mounted on is the last thing to refuse.

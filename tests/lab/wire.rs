@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -27,47 +28,128 @@ pub struct Sent {
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const SYN: u8 = 2;
-const ACK: u8 = 16;
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
 
 /// Sends packets from a host, in their order.
 pub fn send(host: &Host, packets: Vec<Sent>) {
     host.enter(move || {
-        // IPPROTO_RAW: the header is ours, but for its length and its checksum (raw(7)).
-        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
-        let raw = raw.expect("root may send what it likes");
+        let raw = raw();
         for packet in packets {
-            let to = SockAddr::from(SocketAddrV4::new(*packet.to.ip(), 0));
-            let bytes = packet.bytes();
-            let sent = raw.send_to(&bytes, &to).expect("there is a way");
-            assert_eq!(sent, bytes.len());
+            put(&raw, &packet.bytes(), packet.to);
         }
     });
 }
 
+/// A socket that takes whole packets: the kernel sets their length and checksum alone (raw(7)).
+pub fn raw() -> Socket {
+    // IPPROTO_RAW.
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
+    raw.expect("root may send what it likes")
+}
+
+fn put(raw: &Socket, bytes: &[u8], to: SocketAddrV4) {
+    let to = SockAddr::from(SocketAddrV4::new(*to.ip(), 0));
+    let sent = raw.send_to(bytes, &to).expect("there is a way");
+    assert_eq!(sent, bytes.len());
+}
+
+/// A socket that sees the IP packets that come in, without what is in front of them (packet(7)).
+fn listening() -> Socket {
+    let ip = Protocol::from(i32::from(0x0800_u16.to_be()));
+    Socket::new(Domain::PACKET, Type::DGRAM, Some(ip)).expect("root may")
+}
+
+/// A socket that sees the packets that come to a host, for some seconds.
+pub fn listen(host: &Host) -> Socket {
+    let wire = host.enter(listening);
+    let patience = Some(Duration::from_secs(10));
+    wire.set_read_timeout(patience).expect("it is no zero");
+    wire
+}
+
 impl Sent {
     fn bytes(self) -> Vec<u8> {
-        let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes);
-        let (protocol, mut transport) = match self.kind {
-            Kind::Datagram => (UDP, vec![0, 8, 0, 0]),
-            kind => {
-                let flags = if kind == Kind::Syn { SYN } else { ACK };
-                let mut rest = vec![0; 8];
-                rest.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-                (TCP, rest)
-            }
+        let flags = match self.kind {
+            Kind::Datagram => return packet(self.from, self.to, UDP, vec![0, 8, 0, 0]),
+            Kind::Syn => SYN,
+            Kind::Ack => ACK,
         };
-        transport.splice(0..0, ports.concat());
-        let length = u8::try_from(transport.len()).expect("it is short");
-        let ends = [self.from.ip().octets(), self.to.ip().octets()].concat();
-        let pseudo = [ends.as_slice(), &[0, protocol, 0, length]].concat();
-        // Without a right one connection tracking calls it INVALID.
-        let sum = checksum(&[pseudo, transport.clone()].concat()).to_be_bytes();
-        let place = if protocol == UDP { 6 } else { 16 };
-        transport[place..place + 2].copy_from_slice(&sum);
-        let header = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
-        [header.as_slice(), &ends, &transport].concat()
+        let Sent { from, to, .. } = self;
+        let (seq, ack) = (0, 0);
+        let segment = Segment {
+            from,
+            to,
+            seq,
+            ack,
+            flags,
+        };
+        segment.bytes(&[])
     }
+}
+
+/// A packet of a TCP connection, whatever that connection is at.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment {
+    pub from: SocketAddrV4,
+    pub to: SocketAddrV4,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+}
+
+impl Segment {
+    /// The packet with this payload, of an even number of bytes.
+    fn bytes(self, payload: &[u8]) -> Vec<u8> {
+        let mut rest = [self.seq, self.ack].map(u32::to_be_bytes).concat();
+        rest.extend([5 << 4, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        rest.extend(payload);
+        packet(self.from, self.to, TCP, rest)
+    }
+
+    /// Sends it by a socket of [`raw`].
+    pub fn send_by(self, raw: &Socket, payload: &[u8]) {
+        put(raw, &self.bytes(payload), self.to);
+    }
+
+    /// The next packet of TCP that comes to a socket of [`listen`].
+    pub fn next(mut wire: &Socket) -> Self {
+        let mut buffer = [0; 2048];
+        loop {
+            let length = wire.read(&mut buffer).expect("a packet comes in time");
+            let bytes = &buffer[..length];
+            let Some(sent) = read(bytes).filter(|sent| sent.kind != Kind::Datagram) else {
+                continue;
+            };
+            let tcp = &bytes[usize::from(bytes[0] & 15) * 4..];
+            let number =
+                |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().expect("there are four"));
+            return Self {
+                from: sent.from,
+                to: sent.to,
+                seq: number(4),
+                ack: number(8),
+                flags: tcp[13],
+            };
+        }
+    }
+}
+
+/// A packet of IPv4, from what stands behind its ports.
+fn packet(from: SocketAddrV4, to: SocketAddrV4, protocol: u8, mut transport: Vec<u8>) -> Vec<u8> {
+    let ports = [from.port(), to.port()].map(u16::to_be_bytes);
+    transport.splice(0..0, ports.concat());
+    let length = u8::try_from(transport.len()).expect("it is short");
+    let ends = [from.ip().octets(), to.ip().octets()].concat();
+    let pseudo = [ends.as_slice(), &[0, protocol, 0, length]].concat();
+    // Without a right one connection tracking calls it INVALID.
+    let sum = checksum(&[pseudo, transport.clone()].concat()).to_be_bytes();
+    let place = if protocol == UDP { 6 } else { 16 };
+    transport[place..place + 2].copy_from_slice(&sum);
+    let header = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+    [header.as_slice(), &ends, &transport].concat()
 }
 
 /// RFC 1071, of an even number of bytes.
@@ -92,9 +174,7 @@ impl Arrivals {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mine = Arc::clone(&seen);
         host.enter(move || {
-            // packet(7): the IP packets that come in, without what is in front of them.
-            let ip = Protocol::from(i32::from(0x0800_u16.to_be()));
-            let mut wire = Socket::new(Domain::PACKET, Type::DGRAM, Some(ip)).expect("root may");
+            let mut wire = listening();
             thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 while let Ok(length) = wire.read(&mut buffer) {
