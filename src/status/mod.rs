@@ -58,6 +58,7 @@ pub struct Machine {
 pub struct AtBoot {
     #[serde(skip)]
     pub rules_file: &'static str,
+    #[serde(flatten)]
     pub rules: RulesFile,
     /// Whether, and by what, the rules file is loaded, in words.
     pub loaded: &'static str,
@@ -68,14 +69,16 @@ pub struct AtBoot {
 }
 
 /// How nvactl's rules in the file for the boot compare with those that run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "rules", content = "refused", rename_all = "snake_case")]
 pub enum RulesFile {
     Same,
     Different,
     Missing,
-    /// It is no text that iptables-restore would load, or may not be read.
+    /// It may not be read, or says something that nvactl does not read and cannot try.
     Unreadable,
+    /// iptables-restore does not load it, in words.
+    Refused(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
