@@ -154,14 +154,19 @@ fn refusal(program: String, text: &[u8], output: &Output) -> RehearsalError {
     })
 }
 
-/// Returns the first line that says why, without the program and its version.
+/// Returns the first line that says why, without the program's name and version.
 fn first_of(words: &str) -> &str {
     let mut lines = words.lines();
     let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
-    let line = line.unwrap_or(words);
-    match line.split_once("): ") {
-        Some((program, said)) if program.contains(" v") => said,
-        _ => line,
+    let mut said = line.unwrap_or(words);
+    if let Some((program, rest)) = said.split_once("): ")
+        && program.contains(" v")
+    {
+        said = rest;
+    }
+    match said.split_once("restore: ") {
+        Some((program, rest)) if !program.contains(' ') => rest,
+        _ => said,
     }
 }
 
@@ -219,7 +224,7 @@ mod tests {
             ),
             (
                 "iptables-restore: line 4: RULE_APPEND failed (No such file): rule in chain INPUT",
-                "iptables-restore refuses line 4, `-A INPUT -j NOPE`: iptables-restore: line 4: \
+                "iptables-restore refuses line 4, `-A INPUT -j NOPE`: line 4: \
                  RULE_APPEND failed (No such file): rule in chain INPUT",
             ),
             // What is wrong with the machine says nothing about the file.

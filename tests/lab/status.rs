@@ -233,11 +233,7 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
         (&at_boot["rules"], &at_boot["refused"]),
         (
             &"refused".into(),
-            &format!(
-                "iptables-restore refuses line 1, `nonsense`: iptables{}-restore: line 1 failed",
-                if backend == Backend::Nft { "-nft" } else { "" }
-            )
-            .into()
+            &"iptables-restore refuses line 1, `nonsense`: line 1 failed".into()
         )
     );
     // A line about the interface alone, read behind.
