@@ -239,7 +239,7 @@ fn rules(
     iptables: &Iptables,
     console: &mut Console,
 ) -> Result<(Family, Ruleset)> {
-    let text = text_of(&content.bytes);
+    let text = parse::text_of(&content.bytes);
     let read = parse::parse(&text);
     // Rules themselves do not say whose they are, unless they forward something.
     let held = |rules: &Ruleset| Some(unplan(rules)?.forwards.first()?.family());
