@@ -2,8 +2,6 @@
 //! iptables-save prints and iptables-restore does not take, or has made a rule with `nft` that iptables
 //! shows as another. They keep their places; nvactl names them.
 
-use std::collections::BTreeMap;
-
 use crate::printable;
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -75,7 +73,6 @@ pub fn unloadable(ruleset: &Ruleset) -> Option<(&ChainName, &Rule)> {
 /// A rule that the kernel has and a load of what iptables-save prints does not bring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misprinted {
-    pub table: String,
     pub chain: String,
     /// As `nft` lists it.
     pub live: String,
@@ -83,50 +80,33 @@ pub struct Misprinted {
     pub loaded: Option<String>,
 }
 
-/// Returns the first rule that differs, chain by chain, between `nft -s list table` of the live rules and
-/// of those that a load of iptables-save's text makes. iptables-save prints `ip saddr @s drop` as
-/// `-j DROP`, and `ip saddr 192.0.2.4-192.0.2.9` as `-s 192.0.2.9/32` (measured, 1.8.9). To compare both listings finds these
-/// without a list of the forms that each version of iptables makes.
+/// Returns the first rule that differs between what `nft -s list table` prints of the live rules and of
+/// those that a load of iptables-save's text makes. iptables-save prints `ip saddr @s drop` as
+/// `-j DROP`, and `ip saddr 192.0.2.4-192.0.2.9` as `-s 192.0.2.9/32` (measured, 1.8.9). Both listings
+/// tell such rules apart without a list of the forms that each version of iptables makes.
 #[must_use]
 pub fn misprinted(live: &str, loaded: &str) -> Option<Misprinted> {
-    let (live, loaded) = (listed(live), listed(loaded));
-    live.iter().find_map(|(&(table, chain), rules)| {
-        let others = loaded.get(&(table, chain)).map_or(&[][..], Vec::as_slice);
-        let at = (0..rules.len()).find(|at| others.get(*at) != Some(&rules[*at]))?;
-        Some(Misprinted {
-            table: table.to_owned(),
-            chain: chain.to_owned(),
-            live: rules[at].to_owned(),
-            loaded: others.get(at).map(|rule| (*rule).to_owned()),
-        })
-    })
-}
-
-type Listed<'t> = BTreeMap<(&'t str, &'t str), Vec<&'t str>>;
-
-/// Returns the lines of each chain's rules in what `nft list table` prints.
-fn listed(text: &str) -> Listed<'_> {
-    let mut listed = Listed::new();
-    let (mut table, mut chain) = ("", None);
-    for line in text.lines() {
-        // `-a` puts a handle behind each.
-        let line = line
-            .rsplit_once(" # handle ")
-            .map_or(line, |(line, _)| line);
-        if let Some(rule) = line.strip_prefix("\t\t") {
+    let mut chain = None;
+    for line in live.lines() {
+        if let Some(name) = line.strip_prefix("\tchain ") {
+            // The chains may come in another order.
+            let (_, rules) = loaded.split_once(line).unwrap_or_default();
+            chain = Some((name.trim_end_matches(" {"), rules.lines().skip(1)));
+        } else if !line.starts_with("\t\t") {
+            chain = None;
+        } else if let Some((name, rules)) = &mut chain {
+            let loaded = rules.next().filter(|rule| rule.starts_with("\t\t"));
             // How the chain is hooked in is no rule.
-            if let Some(chain) = chain.filter(|_| !rule.starts_with("type ")) {
-                listed.entry((table, chain)).or_default().push(rule);
+            if loaded != Some(line) && !line.starts_with("\t\ttype ") {
+                return Some(Misprinted {
+                    chain: (*name).to_owned(),
+                    live: line.trim_start().to_owned(),
+                    loaded: loaded.map(|rule| rule.trim_start().to_owned()),
+                });
             }
-        } else if let Some(name) = line.strip_suffix(" {") {
-            let chain_name = name.strip_prefix("\tchain ");
-            if chain_name.is_none() && !name.starts_with('\t') {
-                table = name.rsplit(' ').next().unwrap_or_default();
-            }
-            chain = chain_name;
         }
     }
-    listed
+    None
 }
 
 #[cfg(test)]
@@ -135,10 +115,10 @@ mod tests {
 
     #[test]
     fn a_rule_that_a_load_would_change_is_found_in_its_chain() {
-        let live = "table ip filter { # handle 1\n\tset s { # handle 2\n\t\ttype ipv4_addr\n\t}\n\n\
-            \tchain f2b { # handle 4\n\t\tip saddr 192.0.2.1 counter drop # handle 5\n\t}\n\n\
-            \tchain INPUT { # handle 3\n\t\ttype filter hook input priority filter; policy drop;\n\
-            \t\tcounter jump f2b # handle 6\n\t\tip saddr @s drop # handle 7\n\t}\n}\n";
+        let live = "table ip filter {\n\tset s {\n\t\ttype ipv4_addr\n\t}\n\n\
+            \tchain f2b {\n\t\tip saddr 192.0.2.1 counter drop\n\t}\n\n\
+            \tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\
+            \t\tcounter jump f2b\n\t\tip saddr @s drop\n\t}\n}\n";
         // The chains in another order, and other handles.
         let loaded = |rule: &str| {
             format!(
@@ -150,7 +130,6 @@ mod tests {
         };
         let found = |other: Option<&str>| {
             Some(Misprinted {
-                table: "filter".to_owned(),
                 chain: "INPUT".to_owned(),
                 live: "ip saddr @s drop".to_owned(),
                 loaded: other.map(str::to_owned),

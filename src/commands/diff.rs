@@ -247,8 +247,8 @@ fn rules(
     let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
     let mut first = None;
     for family in families.into_iter().filter(|_| content.by_root) {
-        match iptables.rehearse(family, &content.bytes, || ()) {
-            Ok((loaded, ())) => return Ok((family, loaded.ruleset)),
+        match iptables.rehearse(family, &content.bytes, &[]) {
+            Ok(loaded) => return Ok((family, loaded.ruleset)),
             Err(RehearsalError::Refused(refused)) => drop(first.get_or_insert(refused)),
             Err(RehearsalError::Impossible(reason)) => {
                 debug!(reason, "the file cannot be tried");

@@ -228,9 +228,11 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
 fn boot(iptables: &Iptables, family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
     let sysctl = sysctl::at_boot(family);
     let winner = sysctl.decider(sides.iter().copied());
+    let (rules, refused) = persistence::compared(iptables, family, live);
     Boot {
         rules_file: persistence::rules_file(family),
-        rules: persistence::compared(iptables, family, live),
+        rules,
+        refused,
         not_loaded: match persistence::at_boot(family) {
             AtBoot::Loaded => None,
             AtBoot::NotInstalled => Some((

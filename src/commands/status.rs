@@ -119,9 +119,11 @@ fn backend(iptables: &Iptables, family: Family) -> String {
 fn at_boot(iptables: &Iptables, family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
     let boot = sysctl::at_boot(family);
     let winner = boot.decider(set.interfaces());
+    let (rules, refused) = persistence::compared(iptables, family, live);
     AtBoot {
         rules_file: persistence::rules_file(family),
-        rules: persistence::compared(iptables, family, live),
+        rules,
+        refused,
         loaded: match persistence::at_boot(family) {
             persistence::AtBoot::Loaded => "iptables-persistent loads it",
             persistence::AtBoot::NotInstalled => {
@@ -162,15 +164,17 @@ fn text(status: &Status, apply: &str) -> String {
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
-        let rules = match &boot.rules {
-            RulesFile::Same => "holds what runs".to_owned(),
-            RulesFile::Different => "holds other rules than those that run".to_owned(),
-            RulesFile::Missing => "is not there".to_owned(),
-            RulesFile::Unreadable => "cannot be read".to_owned(),
-            RulesFile::Refused(why) => format!("does not load: {}", printable::line(why)),
+        let why = boot.refused.as_deref().map(printable::line);
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let rules = match boot.rules {
+            RulesFile::Same => "holds what runs",
+            RulesFile::Different => "holds other rules than those that run",
+            RulesFile::Missing => "is not there",
+            RulesFile::Unreadable => "cannot be read",
+            RulesFile::Refused => "does not load",
         };
         let file = boot.rules_file;
-        line("at boot", format!("{file} {rules}; {}", boot.loaded));
+        line("at boot", format!("{file} {rules}{why}; {}", boot.loaded));
     }
     if let Some(tracked) = status.conntrack {
         let Tracked { entries, limit } = tracked;

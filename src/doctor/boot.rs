@@ -41,7 +41,7 @@ pub fn enable(family: Family) -> &'static str {
 fn persistence(case: &Case<'_>) -> Check {
     let (boot, fix) = (&case.facts.boot, case.persist.as_str());
     let file = boot.rules_file;
-    match (&boot.rules, boot.not_loaded) {
+    match (boot.rules, boot.not_loaded) {
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(
                 "{file} is not there: nothing is forwarded after the next boot"
@@ -57,8 +57,11 @@ fn persistence(case: &Case<'_>) -> Check {
                 "{file} cannot be read: the next boot may bring no rules"
             ))
             .fix(fix),
-        (RulesFile::Refused(why), _) => Hop::Persistence
-            .warn(format!("{file} does not load at boot: {why}"))
+        (RulesFile::Refused, _) => Hop::Persistence
+            .warn(format!(
+                "{file} does not load at boot: {}",
+                boot.refused.as_deref().unwrap_or_default()
+            ))
             .fix(fix),
         (RulesFile::Same, Some((why, fix))) => Hop::Persistence
             .warn(format!(

@@ -68,35 +68,37 @@ pub fn mentions_own(family: Family) -> bool {
     })
 }
 
-/// Compares nvactl's rules in the rules file with those that run, as far as the boot loads the file. Where
-/// that cannot be tried, the text is read.
+/// Compares nvactl's rules in the rules file with those that run, as far as the boot loads the file, and
+/// says why it does not. Where that cannot be tried, the text is read.
 #[must_use]
-pub fn compared(iptables: &Iptables, family: Family, live: &Ruleset) -> RulesFile {
+pub fn compared(
+    iptables: &Iptables,
+    family: Family,
+    live: &Ruleset,
+) -> (RulesFile, Option<String>) {
     let bytes = match file::read(Path::new(rules_file(family))) {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return RulesFile::Missing,
-        Err(_) => return RulesFile::Unreadable,
+        Ok(None) => return (RulesFile::Missing, None),
+        Err(_) => return (RulesFile::Unreadable, None),
     };
-    let kept = match iptables.rehearse(family, &bytes, || ()) {
-        Ok((loaded, ())) => loaded.ruleset,
-        Err(RehearsalError::Refused(refused)) => return RulesFile::Refused(refused.to_string()),
+    let kept = match iptables.rehearse(family, &bytes, &[]) {
+        Ok(loaded) => Ok(Some(loaded.ruleset)),
+        Err(RehearsalError::Refused(refused)) => Err(refused.to_string()),
         Err(RehearsalError::Impossible(reason)) => {
             debug!(reason, "the rules file cannot be tried");
             let text = parse::text_of(&bytes);
-            if let Err(error) = parse::check_spelling(&text) {
-                return RulesFile::Refused(error.to_string());
-            }
-            match parse::parse(&text) {
-                // iptables-restore refuses all of a file for one line.
-                Ok(kept) if unloadable(&kept).is_none() => kept,
-                _ => return RulesFile::Unreadable,
-            }
+            let read = || parse::parse(&text).ok();
+            // iptables-restore refuses all of a file for one line.
+            let loadable = || read().filter(|kept| unloadable(kept).is_none());
+            let spelled = parse::check_spelling(&text).map_err(|error| error.to_string());
+            spelled.map(|()| loadable())
         }
     };
-    if diff::holds_the_same(&kept, live, true) {
-        RulesFile::Same
-    } else {
-        RulesFile::Different
+    match kept {
+        Err(refused) => (RulesFile::Refused, Some(refused)),
+        Ok(None) => (RulesFile::Unreadable, None),
+        Ok(Some(kept)) if diff::holds_the_same(&kept, live, true) => (RulesFile::Same, None),
+        Ok(Some(_)) => (RulesFile::Different, None),
     }
 }
 

@@ -9,11 +9,11 @@ use thiserror::Error;
 
 use super::child::{self, Output};
 use super::file;
-use super::iptables::{Iptables, LIMIT, Live, nft_family};
+use super::iptables::{Iptables, LIMIT, nft_family};
 use super::namespace;
 use crate::net::Family;
 use crate::parse;
-use crate::ruleset::TableName;
+use crate::ruleset::{Ruleset, TableName};
 use crate::trial::line_named;
 
 /// The plugin that loads [`SETS`] before netfilter-persistent loads any rules (`ipset-persistent` 1.0.20).
@@ -71,6 +71,13 @@ impl fmt::Display for RefusedLine {
     }
 }
 
+/// What a file brings.
+#[derive(Debug)]
+pub struct Loaded {
+    pub ruleset: Ruleset,
+    pub nft: Vec<String>,
+}
+
 impl RefusedLine {
     /// Returns whether a set is missing that another program may make after the boot has loaded the file.
     #[must_use]
@@ -81,22 +88,25 @@ impl RefusedLine {
 
 impl Iptables {
     /// Loads a rules file's text as netfilter-persistent does, and returns the rules that are loaded
-    /// then, with what `look` finds there.
+    /// then, with nft's listing of the tables in `listed`.
     ///
     /// # Errors
     /// When iptables-restore refuses a line, or no namespace can be made.
-    pub fn rehearse<T: Send>(
+    pub fn rehearse(
         &self,
         family: Family,
         text: &[u8],
-        look: impl FnOnce() -> T + Send,
-    ) -> Result<(Live, T), RehearsalError> {
+        listed: &[TableName],
+    ) -> Result<Loaded, RehearsalError> {
         let impossible = |error: &dyn fmt::Display| RehearsalError::Impossible(error.to_string());
         let rehearse = || {
             load_sets();
             self.load_alone(family, text)?;
             let loaded = self.read(family).map_err(|error| impossible(&error))?;
-            Ok((loaded, look()))
+            Ok(Loaded {
+                ruleset: loaded.ruleset,
+                nft: nft_listing(family, listed),
+            })
         };
         namespace::in_empty(rehearse).map_err(|error| impossible(&error))?
     }
@@ -174,22 +184,16 @@ fn between<'t>(text: &'t str, before: &str, behind: &str) -> Option<&'t str> {
     text.strip_prefix(before)?.strip_suffix(behind)
 }
 
-/// Returns the chains and rules of tables as `nft` lists them; nothing where it is not installed.
+/// Returns the chains and rules of each table as `nft` lists them, without counts; nothing of a table where
+/// it is not installed.
 #[must_use]
-pub fn nft_listing(family: Family, tables: &[TableName]) -> String {
-    let listed = tables.iter().filter_map(|table| {
-        let args = [
-            "-s",
-            "-a",
-            "list",
-            "table",
-            nft_family(family),
-            table.as_str(),
-        ];
-        let output = child::run("nft", &args, b"", LIMIT).ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    });
-    listed.collect()
+pub fn nft_listing(family: Family, tables: &[TableName]) -> Vec<String> {
+    let listing = |table: &TableName| {
+        let args = ["-s", "list", "table", nft_family(family), table.as_str()];
+        let listed = child::run("nft", &args, b"", LIMIT).map(|output| output.stdout);
+        String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned()
+    };
+    tables.iter().map(listing).collect()
 }
 
 #[cfg(test)]

@@ -177,26 +177,28 @@ struct File {
 fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(), Error> {
     let family = file.family;
     let named = || file.path.display().to_string();
-    let shared = survey::find(iptables, family).is_ok_and(|backend| backend == Backend::Nft);
-    let listing = || {
-        if shared {
-            nft_listing(family, &file.tables)
-        } else {
-            String::new()
+    // Only the nft backend shares its tables with `nft`.
+    let nft = survey::find(iptables, family).is_ok_and(|backend| backend == Backend::Nft);
+    let shared = if nft { &file.tables[..] } else { &[] };
+    match iptables.rehearse(family, &file.new, shared) {
+        Ok(loaded) => {
+            let live = nft_listing(family, shared);
+            let mut tables = shared.iter().zip(live.iter().zip(&loaded.nft));
+            let found = tables
+                .find_map(|(table, (live, loaded))| Some((*table, misprinted(live, loaded)?)));
+            match found {
+                None => Ok(()),
+                Some(_) if !same_rules(iptables.read(family)?.whole()?, &file.new) => {
+                    Err(Refusal::Changing.into())
+                }
+                Some((table, rule)) => Err(Refusal::Misprinted {
+                    file: named(),
+                    table,
+                    rule,
+                }
+                .into()),
+            }
         }
-    };
-    match iptables.rehearse(family, &file.new, listing) {
-        Ok((_, loaded)) => match misprinted(&listing(), &loaded) {
-            None => Ok(()),
-            Some(_) if !same_rules(iptables.read(family)?.whole()?, &file.new) => {
-                Err(Refusal::Changing.into())
-            }
-            Some(rule) => Err(Refusal::Misprinted {
-                file: named(),
-                rule,
-            }
-            .into()),
-        },
         Err(RehearsalError::Refused(refused)) => Err(Refusal::WouldNotLoad {
             file: named(),
             refused,

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::host::iptables::OWN_ALONE;
 use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
+use crate::ruleset::TableName;
 use crate::token::shell_word;
 use crate::unread::Misprinted;
 
@@ -49,10 +50,14 @@ pub enum Refusal {
     WouldNotLoad { file: String, refused: RefusedLine },
     #[error(
         "`{file}` would not bring a rule back at boot: {} {} has `{}`, which iptables-save prints as another, {}",
-        rule.table, rule.chain, rule.live,
+        table, rule.chain, rule.live,
         rule.loaded.as_ref().map_or("or leaves out".to_owned(), |loaded| format!("`{loaded}`"))
     )]
-    Misprinted { file: String, rule: Misprinted },
+    Misprinted {
+        file: String,
+        table: TableName,
+        rule: Misprinted,
+    },
     #[error("another program changed the rules while nvactl was reading them")]
     Changing,
 }

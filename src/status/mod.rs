@@ -58,8 +58,9 @@ pub struct Machine {
 pub struct AtBoot {
     #[serde(skip)]
     pub rules_file: &'static str,
-    #[serde(flatten)]
     pub rules: RulesFile,
+    /// Why iptables-restore does not load the rules file, in words.
+    pub refused: Option<String>,
     /// Whether, and by what, the rules file is loaded, in words.
     pub loaded: &'static str,
     /// The value that the sysctl files set; none sets it where there is none.
@@ -69,16 +70,16 @@ pub struct AtBoot {
 }
 
 /// How nvactl's rules in the file for the boot compare with those that run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "rules", content = "refused", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RulesFile {
     Same,
     Different,
     Missing,
     /// It may not be read, or says something that nvactl does not read and cannot try.
     Unreadable,
-    /// iptables-restore does not load it, in words.
-    Refused(String),
+    /// iptables-restore does not load it.
+    Refused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
