@@ -68,7 +68,8 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
 
 /// Shows the lines that are to go from the rules files.
 fn show(doubled: &[Doubled], console: &mut Console) {
-    for Doubled { path, lines, .. } in doubled {
+    for Doubled { path, split } in doubled {
+        let lines = &split.own;
         console.say(format_args!(
             "{}: these lines of nvactl's go, since its own unit loads them:",
             path.display()

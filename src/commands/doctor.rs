@@ -152,7 +152,7 @@ impl Examined<'_> {
             routes,
             probed: &probed,
             pending: pending_of(self.state)?,
-            boot: boot(look(self.state, family, &live, self.set), backend),
+            boot: boot(look(self.state, iptables, family, &live, self.set), backend),
         };
         let case = Case {
             facts: &facts,
@@ -233,6 +233,7 @@ fn boot(next: NextBoot, backend: Backend) -> Boot {
     Boot {
         place: next.place,
         rules: next.rules,
+        refused: next.refused,
         not_loaded: next.by.fix().map(|fix| (next.by.why(), fix)),
         unit: boot_unit::fault(),
         ip_forward: next.forwards,

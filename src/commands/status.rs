@@ -86,7 +86,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
-            at_boot: at_boot(look(state.as_ref(), family, ruleset, &set)),
+            at_boot: at_boot(look(state.as_ref(), &iptables, family, ruleset, &set)),
         })
     })?;
     let status = Status {
@@ -128,6 +128,7 @@ fn at_boot(next: NextBoot) -> AtBoot {
     AtBoot {
         place: next.place,
         rules: next.rules,
+        refused: next.refused,
         loaded: match next.by.fix() {
             None => next.by.why().to_owned(),
             Some(_) => format!("nothing loads it: {}", next.by.why()),
@@ -167,14 +168,17 @@ fn text(status: &Status, apply: &str) -> String {
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
+        let why = boot.refused.as_deref().map(printable::line);
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let rules = match boot.rules {
             RulesFile::Same => "holds what runs",
             RulesFile::Different => "holds other rules than those that run",
             RulesFile::Missing => "is not there",
             RulesFile::Unreadable => "cannot be read",
+            RulesFile::Refused => "does not load",
         };
         let place = boot.place;
-        line("at boot", format!("{place} {rules}; {}", boot.loaded));
+        line("at boot", format!("{place} {rules}{why}; {}", boot.loaded));
     }
     if let Some(tracked) = status.conntrack {
         let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);

@@ -109,6 +109,8 @@ pub struct Boot {
     /// The file, or in words the record, that nvactl's rules come back from.
     pub place: &'static str,
     pub rules: RulesFile,
+    /// Why iptables-restore does not load the rules file.
+    pub refused: Option<String>,
     /// Why the rules file is not loaded at boot, and what mends it.
     pub not_loaded: Option<(&'static str, &'static str)>,
     /// What is wrong with nvactl's own unit now, and the fix.

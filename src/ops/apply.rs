@@ -137,7 +137,7 @@ fn run(
         let stale = flows::end(&outdated, request.flush_stale, request.name);
         let late = flows::end_senders(&senders, request.flush_stale, request.name);
         after.0.extend(stale.remark.into_iter().chain(late.remark));
-        next_boot::say(state, &live, &mut after);
+        next_boot::say(state, iptables, &live, &mut after);
         return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
@@ -155,7 +155,7 @@ fn run(
         after
             .0
             .extend(ended.into_iter().filter_map(|ended| ended.remark));
-        next_boot::say(state, &found.want.as_ref(), &mut after);
+        next_boot::say(state, iptables, &found.want.as_ref(), &mut after);
     }
     let outcome = Outcome::Made {
         difference,

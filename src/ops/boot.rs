@@ -23,16 +23,14 @@ use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::splice;
+use crate::splice::{self, Split};
 use crate::sysctl::Switch;
 
 /// nvactl's lines in a file that something else loads at boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Doubled {
     pub path: PathBuf,
-    pub lines: Vec<String>,
-    /// The file without them.
-    rest: String,
+    pub split: Split,
 }
 
 /// Returns nvactl's lines in the rules files: they would come back at boot as well.
@@ -46,25 +44,15 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
         let Some(bytes) = file::read(&path)? else {
             continue;
         };
-        let uneditable = |reason: String| Refusal::Uneditable {
+        let split = splice::without_own(&bytes).map_err(|error| Refusal::Uneditable {
             file: path.display().to_string(),
-            reason,
-        };
-        let text = String::from_utf8(bytes).map_err(|error| uneditable(error.to_string()))?;
-        let rest = splice::without_own(&text).map_err(|error| uneditable(error.to_string()))?;
-        let lines = gone(&text, &rest);
-        if !lines.is_empty() {
-            found.push(Doubled { path, lines, rest });
+            reason: error.to_string(),
+        })?;
+        if !split.own.is_empty() {
+            found.push(Doubled { path, split });
         }
     }
     Ok(found)
-}
-
-/// The lines of a text that another, which has lost some, does not have.
-fn gone(text: &str, rest: &str) -> Vec<String> {
-    let mut rest = rest.lines().peekable();
-    let gone = text.lines().filter(|line| rest.next_if_eq(line).is_none());
-    gone.map(str::to_owned).collect()
 }
 
 /// What came of enabling the unit.
@@ -133,7 +121,7 @@ impl Doubled {
         backup.push(".bak");
         Ok([
             file::prepare(&PathBuf::from(backup), &old, file::RULES_MODE)?,
-            file::prepare(&self.path, self.rest.as_bytes(), file::RULES_MODE)?,
+            file::prepare(&self.path, &self.split.others, file::RULES_MODE)?,
         ])
     }
 }

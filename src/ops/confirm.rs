@@ -209,7 +209,13 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     let mut after = Remarks::default();
     if let Some(live) = &live {
-        next_boot::say(state, &live.map(|_, live| &live.ruleset), &mut after);
+        let iptables = now.iptables();
+        next_boot::say(
+            state,
+            &iptables,
+            &live.map(|_, live| &live.ruleset),
+            &mut after,
+        );
     }
     Ok(Report::Kept {
         action: known.before.action,

@@ -5,6 +5,7 @@ use super::records::Saved;
 use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
+use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::{boot_unit, sysctl};
 use crate::net::Family;
@@ -21,6 +22,8 @@ pub struct NextBoot {
     pub place: &'static str,
     /// How those compare with the ones that are loaded.
     pub rules: RulesFile,
+    /// Why the file does not load, if it does not.
+    pub refused: Option<String>,
     pub by: AtBoot,
     /// The value of the switch for forwarding that is set last, and by what.
     pub forwards: Option<(bool, String)>,
@@ -30,19 +33,26 @@ pub struct NextBoot {
 
 /// Looks what the next boot brings; `set` names the interfaces that have a switch of their own.
 #[must_use]
-pub fn look(state: Option<&State>, family: Family, live: &Ruleset, set: &ForwardSet) -> NextBoot {
+pub fn look(
+    state: Option<&State>,
+    iptables: &Iptables,
+    family: Family,
+    live: &Ruleset,
+    set: &ForwardSet,
+) -> NextBoot {
     let files = sysctl::at_boot(Switch::Forwarding(family));
     let winner = files.decider(set.interfaces());
     let line = |line: &Assignment| format!("{}:{}", line.file.display(), line.line);
     let mut next = NextBoot {
         place: persistence::rules_file(family),
         rules: RulesFile::Missing,
+        refused: None,
         by: persistence::at_boot(family),
         forwards: winner.map(|winner| (winner.on, line(winner))),
         forwards_unread: files.other_winner().map(line),
     };
     if next.by != AtBoot::Unit {
-        next.rules = persistence::compared(family, live);
+        (next.rules, next.refused) = persistence::compared(iptables, family, live);
         return next;
     }
     let saved = state.map_or(Ok(None), State::saved);
@@ -60,7 +70,7 @@ pub fn look(state: Option<&State>, family: Family, live: &Ruleset, set: &Forward
 
 /// Says that the next boot brings other rules than these, and how they are kept; nothing where it brings the
 /// same.
-pub fn say(state: &State, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
+pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
     if boot_unit::is_enabled() {
         let saved = state.saved();
         let same =
@@ -79,16 +89,19 @@ pub fn say(state: &State, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
     }
     for (family, rules) in rules.iter() {
         let file = persistence::rules_file(family);
-        match persistence::compared_text(family, rules) {
-            Some(RulesFile::Missing) if rules.holds_own() => {
+        let kept = persistence::compared_text(family, rules);
+        match kept.unwrap_or_else(|| persistence::compared(iptables, family, rules).0) {
+            RulesFile::Missing if rules.holds_own() => {
                 remarks.note("this holds until the next boot; `sudo nvactl persist` keeps it");
                 return;
             }
-            Some(RulesFile::Different) => remarks.note(format_args!(
+            RulesFile::Different => remarks.note(format_args!(
                 "{file} brings back other rules at the next boot; `sudo nvactl persist` saves these"
             )),
-            // A file that is not there brings nothing, and one that cannot be read is `status`'s to try.
-            _ => {}
+            RulesFile::Refused => remarks.note(format_args!(
+                "{file} does not load at the next boot; `sudo nvactl persist` writes it anew"
+            )),
+            RulesFile::Same | RulesFile::Missing | RulesFile::Unreadable => {}
         }
     }
 }

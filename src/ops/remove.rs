@@ -127,7 +127,7 @@ fn run(
         say_policy(family, live, request, &mut after);
     }
     if !request.dry_run {
-        next_boot::say(state, &want.as_ref(), &mut after);
+        next_boot::say(state, iptables, &want.as_ref(), &mut after);
     }
     Ok((outcome, after, partly))
 }

@@ -279,6 +279,7 @@ mod tests {
                 at_boot: AtBoot {
                     place: "rules.v4",
                     rules: RulesFile::Same,
+                    refused: None,
                     loaded: "by iptables-persistent".to_owned(),
                     ip_forward: None,
                     ip_forward_by: None,
