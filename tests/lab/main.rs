@@ -103,6 +103,7 @@ on_both_backends! {
     scenarios::through_an_ilb,
     scenarios::straight_to_a_pod,
     scenarios::two_nics,
+    scenarios::the_lab_is_the_same_on_a_router,
     scenarios::udp_is_forwarded,
     scenarios::transit_is_not_hijacked,
     scenarios::equal_ports_do_not_open_the_target,
