@@ -58,7 +58,7 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 0, "{said:?}");
     for told in [
-        "nvactl: its rules stay loaded until the next boot",
+        "nvactl: its iptables rules stay loaded until the next boot",
         "nvactl:   nvactl remove\n",
         "nvactl: the files in /etc/iptables hold its rules",
         "nvactl: nvactl.service was enabled: nothing loads the rules at the next boot",
