@@ -304,7 +304,7 @@ fn systemctl(words: &[&str]) -> Result<(), UnitError> {
 /// What it says against the unit.
 #[must_use]
 pub fn verify() -> Option<Result<(), String>> {
-    let output = child::run("systemd-analyze", &["verify", NAME], b"", LIMIT).ok()?;
+    let output = child::run("systemd-analyze", &["verify", "--man=no", NAME], b"", LIMIT).ok()?;
     // It complains of other units too, and ends with 1 only for this one.
     Some(if output.status.success() {
         Ok(())

@@ -46,7 +46,11 @@ impl Backend {
 
 /// A host whose plain `iptables…` names are those of one backend.
 pub fn host_with(backend: Backend) -> Host {
-    let host = Host::new();
+    with_programs(Host::new(), backend)
+}
+
+/// Makes the plain `iptables…` names of a host those of one backend.
+fn with_programs(host: Host, backend: Backend) -> Host {
     for name in [
         "iptables",
         "iptables-save",
@@ -71,7 +75,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn one_nic(backend: Backend) -> Self {
-        let lab = Self::hosts(backend);
+        let lab = Self::hosts("", backend);
         lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
         lab.firewall.run("ip route add default via 10.3.0.1");
         lab
@@ -117,7 +121,12 @@ impl Lab {
     }
 
     pub fn two_nics(backend: Backend) -> Self {
-        let lab = Self::hosts(backend);
+        Self::two_nics_on_a_machine_with("", backend)
+    }
+
+    /// Builds the lab on a machine whose namespaces begin with what `inherited`, a script, sets.
+    pub fn two_nics_on_a_machine_with(inherited: &str, backend: Backend) -> Self {
+        let lab = Self::hosts(inherited, backend);
         lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
         lab.connect("fw1", "10.4.0.1/24", &lab.firewall, "eth1", "10.4.0.4/24");
         lab.firewall.run("ip route add default via 10.3.0.1");
@@ -125,14 +134,15 @@ impl Lab {
         lab
     }
 
-    fn hosts(backend: Backend) -> Self {
+    fn hosts(inherited: &str, backend: Backend) -> Self {
+        let host = || Host::on_a_machine_with(inherited);
         let lab = Self {
-            client: Host::new(),
-            firewall: host_with(backend),
-            ilb: Host::new(),
-            pod: Host::new(),
-            other: Host::new(),
-            vnet: Host::new(),
+            client: host(),
+            firewall: with_programs(host(), backend),
+            ilb: host(),
+            pod: host(),
+            other: host(),
+            vnet: host(),
         };
         lab.vnet.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
         for (host, link, net, address) in [

@@ -36,6 +36,7 @@ mod no_ipv6;
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
 mod overtaken;
+mod package;
 mod persistence;
 mod probe;
 mod reach;
@@ -104,9 +105,13 @@ on_both_backends! {
     entrances::a_forward_is_open_where_it_says,
     entrances::a_hairpin_is_reached_from_behind_and_from_the_firewall,
     entrances::a_floating_ip_is_no_address_of_the_machine,
+    package::a_removal_is_refused_while_a_change_waits,
+    package::a_removal_leaves_the_rules_and_says_how_to_remove_them,
+    package::a_purge_deletes_all_but_the_specs,
     scenarios::through_an_ilb,
     scenarios::straight_to_a_pod,
     scenarios::two_nics,
+    scenarios::the_lab_is_the_same_on_a_router,
     scenarios::udp_is_forwarded,
     scenarios::transit_is_not_hijacked,
     scenarios::equal_ports_do_not_open_the_target,

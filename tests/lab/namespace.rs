@@ -12,10 +12,28 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// Sets the switches that a namespace takes over from the machine: those of IPv4, and with
+/// `net.core.devconf_inherit_init_net` 1 or 3 those of IPv6. The values are the kernel's own.
+const SWITCHES: &str = "
+set_all() { # FAMILY SWITCH=VALUE…
+  family=$1; shift
+  for conf in /proc/sys/net/$family/conf/*; do
+    for switch; do
+      if [ -e $conf/${switch%=*} ]; then echo ${switch#*=} > $conf/${switch%=*}; fi
+    done
+  done
+}
+echo 0 > /proc/sys/net/ipv4/ip_forward
+set_all ipv4 forwarding=0 rp_filter=0 accept_local=0 route_localnet=0 src_valid_mark=0 \
+  accept_source_route=0 accept_redirects=1 secure_redirects=1 send_redirects=1 shared_media=1 \
+  arp_announce=0 arp_filter=0 arp_ignore=0 proxy_arp=0 ignore_routes_with_linkdown=0 log_martians=0
+set_all ipv6 forwarding=0 disable_ipv6=0 accept_ra=1 accept_redirects=1 accept_source_route=0 \
+  addr_gen_mode=0 use_tempaddr=0 ignore_routes_with_linkdown=0
+";
+
 /// A script for the holder: its own /run, /etc and sysctl files, no systemd and no other manager of the
 /// firewall, then hold on until standard input ends, which it does when the test process does.
 const HOLD: &str = "
-set -e
 mount -t tmpfs tmpfs /run
 mkdir /run/etc /run/bin
 cp -a /etc/. /run/etc
@@ -48,6 +66,12 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Self {
+        Self::on_a_machine_with("")
+    }
+
+    /// Makes a host of a namespace in which `inherited`, a script, has set what the machine would
+    /// have handed down.
+    pub fn on_a_machine_with(inherited: &str) -> Self {
         let mut holder = Command::new("unshare")
             .args([
                 "--net",
@@ -55,8 +79,8 @@ impl Host {
                 "--propagation",
                 "private",
                 "sh",
-                "-c",
-                HOLD,
+                "-ec",
+                &[inherited, SWITCHES, HOLD].join("\n"),
             ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -41,6 +41,37 @@ pub fn two_nics(backend: Backend) {
     assert_eq!(lab.curl(FIREWALL, 443), format!("ilb {FIREWALL_EGRESS}"));
 }
 
+/// A router with Docker and a hardening guide: what each of its namespaces would begin with.
+const ROUTER: &str = "
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+for scope in all default; do
+  cd /proc/sys/net/ipv4/conf/$scope
+  for switch in rp_filter=1 log_martians=1 send_redirects=0 accept_redirects=0 arp_ignore=2; do
+    echo ${switch#*=} > ${switch%=*}
+  done
+done
+cd /
+";
+
+/// The lab's firewall forwards once it is told to, and takes packets that it would answer by another
+/// interface, whatever the machine does that the lab runs on.
+pub fn the_lab_is_the_same_on_a_router(backend: Backend) {
+    let lab = Lab::two_nics_on_a_machine_with(ROUTER, backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.route_through_firewall(POD);
+    assert_eq!(lab.tcp(POD, 80), Outcome::Silence, "nobody forwards yet");
+    let said = lab.nvactl(&["sysctl", "status", "--ipv6"]);
+    assert!(!said.stdout.contains("= 1"), "{said:?}");
+    lab.apply(&example("two-nic.yaml"));
+    lab.firewall
+        .run("ip route add 198.51.100.0/24 via 10.4.0.1");
+    assert_eq!(lab.curl(FIREWALL, 8080), format!("pod {FIREWALL_EGRESS}"));
+    let links = lab.firewall.run("ip -6 address show dev eth0");
+    assert!(links.contains("inet6 fe80::"), "{links}");
+}
+
 const TRANSIT: &str = "
 firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:

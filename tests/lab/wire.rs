@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Host;
@@ -165,16 +166,29 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// What comes to a host, before its own rules see it.
-pub struct Arrivals(Arc<Mutex<Vec<Sent>>>);
+pub struct Arrivals<'a> {
+    host: &'a Host,
+    seen: Arc<Mutex<Vec<Sent>>>,
+}
 
-impl Arrivals {
+/// Holds all packets of a test while a busy machine does not let the reader read. The kernel counts
+/// some hundred bytes for each.
+const RECEIVE_BUFFER: usize = 64 << 20;
+
+impl<'a> Arrivals<'a> {
     /// Listens until the test ends. The host itself answers nothing from now on.
-    pub fn at(host: &Host) -> Self {
+    pub fn at(host: &'a Host) -> Self {
+        Self::with_buffer(host, RECEIVE_BUFFER)
+    }
+
+    fn with_buffer(host: &'a Host, bytes: usize) -> Self {
         host.run("/usr/sbin/xtables-legacy-multi iptables -t raw -A PREROUTING -j DROP");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mine = Arc::clone(&seen);
         host.enter(move || {
             let mut wire = listening();
+            // Past net.core.rmem_max, which is too little for a test (socket(7)).
+            set_socket_recv_buffer_size_force(&wire, bytes).expect("root may");
             thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 while let Ok(length) = wire.read(&mut buffer) {
@@ -183,19 +197,50 @@ impl Arrivals {
                 }
             });
         });
-        Self(seen)
+        Self { host, seen }
     }
 
-    /// What has come since the last look, in no order.
+    /// What has come since the last look, in no order. A packet that came and found no room would
+    /// look like one that a rule has dropped, so there must be none.
     pub fn take(&self) -> Vec<Sent> {
-        let mut all = std::mem::take(&mut *seen_by(&self.0));
+        assert_eq!(self.lost(), 0, "packets came that were not read");
+        let mut all = std::mem::take(&mut *seen_by(&self.seen));
         all.sort_unstable();
         all
     }
 
     pub fn have(&self, matches: impl Fn(&Sent) -> bool) -> bool {
-        seen_by(&self.0).iter().any(matches)
+        seen_by(&self.seen).iter().any(matches)
     }
+
+    /// Returns how many packets found no room in the buffer: `d` of `skmem` (ss(8)), which grows
+    /// with `tp_drops` of `PACKET_STATISTICS` (packet(7)).
+    fn lost(&self) -> u64 {
+        let sockets = self.host.run("ss --packet --all --memory --numeric");
+        let (_, drops) = sockets.rsplit_once(",d").expect("it shows the memory");
+        let (drops, _) = drops.split_once(')').expect("it closes the bracket");
+        drops.parse().expect("it is a number")
+    }
+}
+
+#[test]
+fn packets_that_found_no_room_are_counted() {
+    if !crate::namespace::possible() {
+        return;
+    }
+    let host = Host::new();
+    let own = "127.0.0.1:9".parse().expect("it is an address");
+    let packet = Sent {
+        kind: Kind::Datagram,
+        from: own,
+        to: own,
+    };
+    let small = Arrivals::with_buffer(&host, 1);
+    // The reader cannot take the lock, and so leaves the packets where they are.
+    let reader = seen_by(&small.seen);
+    send(&host, vec![packet; 500]);
+    assert!(small.lost() > 0);
+    drop(reader);
 }
 
 fn seen_by(seen: &Mutex<Vec<Sent>>) -> std::sync::MutexGuard<'_, Vec<Sent>> {

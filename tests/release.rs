@@ -1,0 +1,285 @@
+//! A stranger's first commands: README's, `tests/run`, and those by which a release comes to a machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_yaml::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every workflow, the one that is there to be copied included.
+fn workflows() -> Vec<(PathBuf, String)> {
+    let mut found = vec![root().join("examples/github/forwards.yml")];
+    let own = fs::read_dir(root().join(".github/workflows")).expect("it can be listed");
+    found.extend(own.map(|entry| entry.expect("it can be listed").path()));
+    assert!(found.len() > 2, "{found:?}");
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("it is text");
+        (path, text)
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// A tag can be moved to other code, a commit cannot.
+#[test]
+fn every_action_is_pinned_by_its_commit() {
+    for (path, text) in workflows() {
+        let mut actions = 0;
+        for (_, action) in text.lines().filter_map(|line| line.split_once("uses: ")) {
+            let (_, commit) = action.split_once('@').expect("it has a version");
+            let (commit, version) = commit.split_once(" # v").unwrap_or((commit, ""));
+            let hexadecimal = commit.chars().all(|c| c.is_ascii_hexdigit());
+            assert!(commit.len() == 40 && hexadecimal, "{path:?}: {action}");
+            assert_ne!(version, "", "{path:?}: {action} does not say what it is");
+            actions += 1;
+        }
+        assert!(actions > 0, "{path:?}");
+    }
+}
+
+/// No crate has that name, so a stranger could register it.
+#[test]
+fn nobody_is_sent_to_a_registry_for_nvactl() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("it is text");
+    for (path, text) in workflows()
+        .into_iter()
+        .chain([("README.md".into(), readme)])
+    {
+        let installs = text.lines().find(|line| {
+            let (_, rest) = line.split_once("cargo install").unwrap_or(("", ""));
+            rest.split_ascii_whitespace().any(|word| word == "nvactl")
+        });
+        assert_eq!(installs, None, "{path:?}");
+    }
+}
+
+/// A token that a step does not need is one that it cannot lose.
+#[test]
+fn a_workflow_may_write_only_what_it_is_for() {
+    for (path, text) in workflows() {
+        let workflow: Value = serde_yaml::from_str(&text).expect("it is YAML");
+        let mut writes = Vec::new();
+        let jobs = workflow["jobs"].as_mapping().expect("it has jobs");
+        assert!(workflow["permissions"].is_mapping(), "{path:?}");
+        let own = jobs.iter().map(|(_, job)| &job["permissions"]);
+        for permissions in [&workflow["permissions"]].into_iter().chain(own) {
+            for (scope, access) in permissions.as_mapping().into_iter().flatten() {
+                if access != "read" {
+                    writes.push(scope.as_str().expect("it is a word"));
+                }
+            }
+        }
+        let name = path.file_name().expect("it has one").to_string_lossy();
+        let needed: &[&str] = match name.as_ref() {
+            "release.yml" => &["contents"],
+            "forwards.yml" => &["pull-requests"],
+            _ => &[],
+        };
+        assert_eq!(writes, needed, "{path:?}");
+    }
+}
+
+#[test]
+fn the_package_says_which_version_it_is() {
+    let changelog = fs::read_to_string(root().join("packaging/debian/changelog")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        changelog.starts_with(&format!("nvactl ({version}-1) ")),
+        "packaging/debian/changelog has no entry for {version}"
+    );
+}
+
+/// A release that the file system serves, and a machine on which `sudo` only says what it would do.
+struct Release {
+    folder: tempfile::TempDir,
+    checksum: String,
+}
+
+impl Release {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut release = Self {
+            folder,
+            checksum: String::new(),
+        };
+        let (made, said) = release.run(
+            "mkdir -p releases/download/v1.2.3 made/nvactl-1.2.3-x86_64-linux bin machine
+             printf '#!/bin/sh\\necho as released\\n' > made/nvactl-1.2.3-x86_64-linux/nvactl
+             chmod +x made/nvactl-1.2.3-x86_64-linux/nvactl
+             printf '#!/bin/sh\\necho \"sudo: $*\"\\n' > bin/sudo
+             printf '#!/bin/sh\\necho x86_64\\n' > bin/uname
+             printf '#!/bin/sh\\necho amd64\\n' > bin/dpkg
+             chmod +x bin/*
+             cd releases/download/v1.2.3
+             tar -C ../../../made -czf nvactl-1.2.3-x86_64-linux.tar.gz nvactl-1.2.3-x86_64-linux
+             echo a package > nvactl_1.2.3-1_amd64.deb
+             sha256sum * > SHA256SUMS
+             cat SHA256SUMS",
+            "",
+        );
+        assert!(made, "{said}");
+        let line = said.lines().find(|line| line.ends_with(".tar.gz"));
+        release.checksum = line.expect("it is listed")[..64].to_owned();
+        release
+    }
+
+    /// Runs a script on the machine, as a runner of workflows does, and gives all that it says.
+    fn run(&self, script: &str, checksum: &str) -> (bool, String) {
+        let at = |name: &str| self.folder.path().join(name);
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new("bash")
+            .args(["-e", "-o", "pipefail", "-c", script])
+            .current_dir(self.folder.path())
+            .env("PATH", format!("{}:{path}", at("bin").display()))
+            .env("RUNNER_TEMP", at("machine"))
+            .env("GITHUB_PATH", at("path"))
+            .env("REPOSITORY", self.address())
+            .env("VERSION", "1.2.3")
+            .env("SHA256", checksum)
+            .output()
+            .unwrap();
+        let said = [output.stderr, output.stdout].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    fn address(&self) -> String {
+        format!("file://{}", self.folder.path().display())
+    }
+}
+
+/// The step that installs nvactl takes what the release's checksum names, and nothing else.
+#[test]
+fn a_workflow_takes_only_the_release_that_it_names() {
+    let path = root().join("examples/github/forwards.yml");
+    let workflow: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let steps = workflow["jobs"]["review"]["steps"].as_sequence().unwrap();
+    let install = steps.iter().find(|step| step["name"] == "Install").unwrap();
+    let install = install["run"].as_str().unwrap();
+    let release = Release::new();
+    for another in ["", &"0".repeat(64)] {
+        let (installed, said) = release.run(install, another);
+        assert!(!installed, "{another:?} was taken: {said}");
+        let program = release.folder.path().join("machine/nvactl");
+        assert!(!program.exists(), "{another:?}");
+    }
+    let (installed, said) = release.run(install, &release.checksum);
+    assert!(installed, "{said}");
+    let (_, said) = release.run("$(cat path)/nvactl", "");
+    assert_eq!(said, "as released\n");
+}
+
+/// README's own commands, with another address.
+#[test]
+fn readme_installs_what_the_checksums_name() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for (name, sent) in [
+        (
+            "package",
+            "sudo: apt-get install ./nvactl_1.2.3-1_amd64.deb\n",
+        ),
+        (
+            "tarball",
+            "sudo: install nvactl-1.2.3-x86_64-linux/nvactl /usr/local/bin/\n",
+        ),
+    ] {
+        let (_, block) = readme
+            .split_once(&format!("<!-- release: {name} -->\n```sh\n"))
+            .expect(name);
+        let (block, _) = block.split_once("```").expect(name);
+        let release = Release::new();
+        let block = block
+            .replace("https://github.com/OWNER/nvactl", &release.address())
+            .replace("0.1.0", "1.2.3");
+        let machine = format!("cd machine\n{block}");
+        let (done, said) = release.run(&machine, "");
+        assert!(done && said.ends_with(sent), "{name}: {said}");
+        release.run("echo more >> \"$(ls releases/download/v1.2.3/*.deb)\"", "");
+        release.run("echo more >> \"$(ls releases/download/v1.2.3/*.gz)\"", "");
+        let (done, said) = release.run(&machine, "");
+        assert!(!done && !said.contains("sudo:"), "{name}: {said}");
+    }
+}
+
+/// The first two blocks of README: what is missing is installed, and a build that takes minutes shows
+/// that it goes on.
+#[test]
+fn readme_begins_with_a_command_that_shows_what_it_does() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut blocks = readme.split("```sh\n").skip(1);
+    let mut block = || blocks.next().unwrap().split_once("```").unwrap().0;
+    assert_eq!(
+        block(),
+        "apt-get update && apt-get install -y cargo-web && cargo run -- render examples/pod.yaml\n"
+    );
+    assert_eq!(block(), "tests/run\n");
+}
+
+/// A copy of `tests/run` on a machine with few programs.
+fn tests_run(programs: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = folder.path().join("bin");
+    fs::create_dir_all(folder.path().join("tests")).unwrap();
+    fs::create_dir(&bin).unwrap();
+    fs::copy(root().join("tests/run"), folder.path().join("tests/run")).unwrap();
+    for name in ["bash", "dirname", "sort", "env"] {
+        let program = format!("/usr/bin/{name}");
+        std::os::unix::fs::symlink(program, bin.join(name)).unwrap();
+    }
+    let ran = format!("echo ran cargo >> {}/ran", folder.path().display());
+    for (name, script) in [&[("cargo", ran.as_str())], programs].concat() {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/usr/bin/bash\n{script}\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(path, mode).unwrap();
+    }
+    let output = Command::new("/usr/bin/bash")
+        .arg("tests/run")
+        .current_dir(folder.path())
+        .env("PATH", bin)
+        .output()
+        .unwrap();
+    assert!(!folder.path().join("ran").exists(), "it has begun to build");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Nobody waits minutes for a build whose tests then cannot run.
+#[test]
+fn the_tests_say_at_once_that_they_need_root() {
+    let told = "tests/run: the lab needs root, so its tests run by sudo\n";
+    let way_out = "tests/run: sudo gives no root here. As root: tests/run. Without root, all but the \
+                   lab:\n  cargo test\n";
+    let user = ("id", "echo 1000");
+    for programs in [&[user][..], &[user, ("sudo", "exit 1")]] {
+        let (code, stdout, stderr) = tests_run(programs);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert_eq!(stderr, format!("{told}{way_out}"));
+    }
+}
+
+#[test]
+fn the_tests_say_what_is_missing_where_they_cannot_install_it() {
+    let id = ("id", "echo 0");
+    let failing = ("apt-get", "echo no network; exit 100");
+    for programs in [&[id][..], &[id, failing]] {
+        let (code, _, stderr) = tests_run(programs);
+        assert_eq!(code, Some(1));
+        let (_, missing) = stderr
+            .split_once("these packages are missing and could not be installed")
+            .expect(&stderr);
+        for package in ["curl", "gcc", "git", "procps"] {
+            let mut words = missing.split_ascii_whitespace();
+            assert!(words.any(|word| word == package), "{stderr}");
+        }
+    }
+}
