@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
+use tracing::debug;
 
 use super::markdown::{code, fenced};
 use super::{
@@ -18,6 +19,7 @@ use crate::compare::{
 };
 use crate::diff;
 use crate::host::iptables::Iptables;
+use crate::host::rehearsal::RehearsalError;
 use crate::host::{self, file, spec_source};
 use crate::net::Family;
 use crate::ops::confirm::told_of;
@@ -96,11 +98,9 @@ fn compared(
         Against::File(path) => path,
     };
     let against = printable::path(path);
-    let (have, comparison) = match read_file(path, &against, console)? {
-        Content::Rules(rules) => {
-            // Rules themselves do not say whose they are, unless they forward something.
-            let held = || unplan(&rules).and_then(|held| Some(held.forwards.first()?.family()));
-            let family = args.family.or_else(held).unwrap_or(Family::V4);
+    let iptables = on.iptables(READ_WAIT);
+    let (have, comparison) = match read_file(path, &against, args.family, &iptables, console)? {
+        Content::Rules(family, rules) => {
             let left = Family::ALL.into_iter().find(|other| *other != family);
             if let Some(left) = left.filter(|left| args.family.is_none() && set.has(*left)) {
                 console.note(format_args!(
@@ -197,7 +197,7 @@ fn wanted(set: &ForwardSet, family: Family) -> Ruleset {
 }
 
 enum Content {
-    Rules(Ruleset),
+    Rules(Family, Ruleset),
     Spec(ForwardSet),
 }
 
@@ -206,23 +206,64 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// Another spec, which may be a folder, or iptables-save text: that begins with a table, or says
 /// nothing at all.
-fn read_file(path: &Path, name: &str, console: &mut Console) -> Result<Content> {
+fn read_file(
+    path: &Path,
+    name: &str,
+    family: Option<Family>,
+    iptables: &Iptables,
+    console: &mut Console,
+) -> Result<Content> {
     if path.is_dir() {
         let source = spec_source::read(Some(path))?;
         return sound(name, source.examine(), &source.places(), console);
     }
-    let bytes = file::read_limited(path, MOST_BYTES)?;
-    let text = text_of(&bytes);
+    let content = file::read_content(path, MOST_BYTES)?;
+    let text = text_of(&content.bytes);
     let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let first = text.lines().map(str::trim_ascii).find(said);
     if first.is_none_or(|line| line.starts_with('*')) {
-        let rules = parse::parse(&text);
-        return Ok(Content::Rules(
-            rules.with_context(|| format!("cannot read the rules in `{name}`"))?,
-        ));
+        let (family, rules) = rules(&content, family, iptables, console)
+            .with_context(|| format!("cannot read the rules in `{name}`"))?;
+        return Ok(Content::Rules(family, rules));
     }
-    let places = Places::new([(name, bytes.as_slice())]);
-    sound(name, spec::examine(&bytes), &places, console)
+    let places = Places::new([(name, content.bytes.as_slice())]);
+    sound(name, spec::examine(&content.bytes), &places, console)
+}
+
+/// Returns the rules that iptables-restore makes of a file, and their family. A file that cannot be loaded
+/// to try it is only read; so is one that others than root may have written, since it may name a program
+/// for root to run (`--modprobe`, iptables(8)).
+fn rules(
+    content: &file::Content,
+    family: Option<Family>,
+    iptables: &Iptables,
+    console: &mut Console,
+) -> Result<(Family, Ruleset)> {
+    let text = parse::text_of(&content.bytes);
+    let read = parse::parse(&text);
+    // Rules themselves do not say whose they are, unless they forward something.
+    let held = |rules: &Ruleset| Some(unplan(rules)?.forwards.first()?.family());
+    let family = family.or_else(|| held(read.as_ref().ok()?));
+    let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
+    let mut first = None;
+    for family in families.into_iter().filter(|_| content.by_root) {
+        match iptables.rehearse(family, &content.bytes, &[]) {
+            Ok(loaded) => return Ok((family, loaded.ruleset)),
+            Err(RehearsalError::Refused(refused)) => drop(first.get_or_insert(refused)),
+            Err(RehearsalError::Impossible(reason)) => {
+                debug!(reason, "the file cannot be tried");
+                first = None;
+                break;
+            }
+        }
+    }
+    match first {
+        // It may be another machine's file.
+        Some(refused) if refused.is_missing_set() => console.warn(refused),
+        Some(refused) => return Err(refused.into()),
+        None => parse::check_spelling(&text)?,
+    }
+    Ok((family.unwrap_or(Family::V4), read?))
 }
 
 /// The other spec, of which only errors are shown.

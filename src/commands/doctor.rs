@@ -148,7 +148,7 @@ impl Examined<'_> {
             routes,
             probed: &probed,
             pending: pending_of(self.state)?,
-            boot: boot(family, &live, &sides),
+            boot: boot(iptables, family, &live, &sides),
         };
         let case = Case {
             facts: &facts,
@@ -225,12 +225,14 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     }
 }
 
-fn boot(family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
+fn boot(iptables: &Iptables, family: Family, live: &Ruleset, sides: &[&Interface]) -> Boot {
     let sysctl = sysctl::at_boot(family);
     let winner = sysctl.decider(sides.iter().copied());
+    let (rules, refused) = persistence::compared(iptables, family, live);
     Boot {
         rules_file: persistence::rules_file(family),
-        rules: persistence::compared(family, live),
+        rules,
+        refused,
         not_loaded: match persistence::at_boot(family) {
             AtBoot::Loaded => None,
             AtBoot::NotInstalled => Some((

@@ -84,7 +84,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
-            at_boot: at_boot(family, ruleset, &set),
+            at_boot: at_boot(&iptables, family, ruleset, &set),
         })
     })?;
     let status = Status {
@@ -116,12 +116,14 @@ fn backend(iptables: &Iptables, family: Family) -> String {
     found.to_string()
 }
 
-fn at_boot(family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
+fn at_boot(iptables: &Iptables, family: Family, live: &Ruleset, set: &ForwardSet) -> AtBoot {
     let boot = sysctl::at_boot(family);
     let winner = boot.decider(set.interfaces());
+    let (rules, refused) = persistence::compared(iptables, family, live);
     AtBoot {
         rules_file: persistence::rules_file(family),
-        rules: persistence::compared(family, live),
+        rules,
+        refused,
         loaded: match persistence::at_boot(family) {
             persistence::AtBoot::Loaded => "iptables-persistent loads it",
             persistence::AtBoot::NotInstalled => {
@@ -162,14 +164,17 @@ fn text(status: &Status, apply: &str) -> String {
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
+        let why = boot.refused.as_deref().map(printable::line);
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let rules = match boot.rules {
             RulesFile::Same => "holds what runs",
             RulesFile::Different => "holds other rules than those that run",
             RulesFile::Missing => "is not there",
             RulesFile::Unreadable => "cannot be read",
+            RulesFile::Refused => "does not load",
         };
         let file = boot.rules_file;
-        line("at boot", format!("{file} {rules}; {}", boot.loaded));
+        line("at boot", format!("{file} {rules}{why}; {}", boot.loaded));
     }
     if let Some(tracked) = status.conntrack {
         let Tracked { entries, limit } = tracked;

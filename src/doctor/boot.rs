@@ -57,6 +57,12 @@ fn persistence(case: &Case<'_>) -> Check {
                 "{file} cannot be read: the next boot may bring no rules"
             ))
             .fix(fix),
+        (RulesFile::Refused, _) => Hop::Persistence
+            .warn(format!(
+                "{file} does not load at boot: {}",
+                boot.refused.as_deref().unwrap_or_default()
+            ))
+            .fix(fix),
         (RulesFile::Same, Some((why, fix))) => Hop::Persistence
             .warn(format!(
                 "{file} holds what runs, but is not loaded at boot: {why}"

@@ -108,6 +108,8 @@ pub fn returning(target: IpAddr, client: Client, egress: &Interface) -> Packet<'
 pub struct Boot {
     pub rules_file: &'static str,
     pub rules: RulesFile,
+    /// Why iptables-restore does not load the rules file.
+    pub refused: Option<String>,
     /// Why the rules file is not loaded at boot, and what mends it.
     pub not_loaded: Option<(&'static str, &'static str)>,
     /// The value that the sysctl files set for the spec's interfaces, and the line that does: one

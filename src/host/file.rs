@@ -116,15 +116,35 @@ pub fn read_regular(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FileErr
     }
 }
 
+/// A file's content.
+#[derive(Debug)]
+pub struct Content {
+    pub bytes: Vec<u8>,
+    /// Whether it is root's and nobody else may write it.
+    pub by_root: bool,
+}
+
 /// Reads a file that the user has named, a pipe included, unless it has more than `most` bytes.
 ///
 /// # Errors
 /// When it is not there, cannot be read, or has more.
 pub fn read_limited(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
-    let content = File::open(path).and_then(|file| read_at_most(file, most));
+    Ok(read_content(path, most)?.bytes)
+}
+
+/// Reads a file as [`read_limited`] does, and looks who may have written it.
+///
+/// # Errors
+/// As [`read_limited`].
+pub fn read_content(path: &Path, most: usize) -> Result<Content, FileError> {
+    let content = File::open(path).and_then(|file| {
+        let metadata = file.metadata()?;
+        let by_root = metadata.is_file() && metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
+        Ok((by_root, read_at_most(file, most)?))
+    });
     match content {
-        Ok((bytes, false)) => Ok(bytes),
-        Ok((_, true)) => Err(FileError::TooLarge {
+        Ok((by_root, (bytes, false))) => Ok(Content { bytes, by_root }),
+        Ok((_, (_, true))) => Err(FileError::TooLarge {
             path: path.to_owned(),
             most,
         }),

@@ -31,7 +31,10 @@ pub struct Iptables {
 }
 
 /// 100,000 forwards load in a minute or two where one chain holds them.
-const LIMIT: Duration = Duration::from_mins(5);
+pub(super) const LIMIT: Duration = Duration::from_mins(5);
+
+/// The way out where a file of all rules cannot be kept.
+pub const OWN_ALONE: &str = "to keep nvactl's own rules alone: sudo nvactl boot enable";
 
 #[derive(Debug, Error)]
 pub enum IptablesError {
@@ -80,7 +83,7 @@ impl IptablesError {
                 nft_family(*family)
             )),
             IptablesError::Unshown { .. } | IptablesError::Unloadable { .. } => {
-                Some("to keep nvactl's rules alone: sudo nvactl persist --own".to_owned())
+                Some(OWN_ALONE.to_owned())
             }
             _ => None,
         }

@@ -18,6 +18,7 @@ mod place;
 pub mod probe;
 pub mod process;
 pub mod progress;
+pub mod rehearsal;
 pub mod session;
 pub mod signals;
 pub mod spec_source;

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use tracing::debug;
+
 use super::file::{self, FileError};
+use super::iptables::Iptables;
+use super::rehearsal::RehearsalError;
 use crate::diff;
 use crate::net::Family;
 use crate::parse;
@@ -64,20 +68,37 @@ pub fn mentions_own(family: Family) -> bool {
     })
 }
 
-/// How nvactl's rules in the rules file compare with those that run.
+/// Compares nvactl's rules in the rules file with those that run, as far as the boot loads the file, and
+/// says why it does not. Where that cannot be tried, the text is read.
 #[must_use]
-pub fn compared(family: Family, live: &Ruleset) -> RulesFile {
-    let text = match file::read(Path::new(rules_file(family))) {
+pub fn compared(
+    iptables: &Iptables,
+    family: Family,
+    live: &Ruleset,
+) -> (RulesFile, Option<String>) {
+    let bytes = match file::read(Path::new(rules_file(family))) {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return RulesFile::Missing,
-        Err(_) => return RulesFile::Unreadable,
+        Ok(None) => return (RulesFile::Missing, None),
+        Err(_) => return (RulesFile::Unreadable, None),
     };
-    match parse::parse(&String::from_utf8_lossy(&text)) {
-        // iptables-restore refuses all of a file for one line.
-        Ok(kept) if unloadable(&kept).is_some() => RulesFile::Unreadable,
-        Ok(kept) if diff::holds_the_same(&kept, live, true) => RulesFile::Same,
-        Ok(_) => RulesFile::Different,
-        Err(_) => RulesFile::Unreadable,
+    let kept = match iptables.rehearse(family, &bytes, &[]) {
+        Ok(loaded) => Ok(Some(loaded.ruleset)),
+        Err(RehearsalError::Refused(refused)) => Err(refused.to_string()),
+        Err(RehearsalError::Impossible(reason)) => {
+            debug!(reason, "the rules file cannot be tried");
+            let text = parse::text_of(&bytes);
+            let read = || parse::parse(&text).ok();
+            // iptables-restore refuses all of a file for one line.
+            let loadable = || read().filter(|kept| unloadable(kept).is_none());
+            let spelled = parse::check_spelling(&text).map_err(|error| error.to_string());
+            spelled.map(|()| loadable())
+        }
+    };
+    match kept {
+        Err(refused) => (RulesFile::Refused, Some(refused)),
+        Ok(None) => (RulesFile::Unreadable, None),
+        Ok(Some(kept)) if diff::holds_the_same(&kept, live, true) => (RulesFile::Same, None),
+        Ok(Some(_)) => (RulesFile::Different, None),
     }
 }
 

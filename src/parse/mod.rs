@@ -7,6 +7,7 @@
 mod lines;
 mod listed;
 mod rule;
+mod spelling;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ pub use lines::{line_len, lines};
 pub use listed::parse_listed;
 pub use rule::negated;
 use rule::read_rule;
+pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
 
 use crate::counters::{Count, Counters};
@@ -46,6 +48,10 @@ pub enum ParseProblem {
     OutsideTable,
     #[error("the text ends before COMMIT, as if it had been cut")]
     CutOff,
+    #[error("iptables-restore takes no carriage return")]
+    CarriageReturn,
+    #[error("iptables-restore takes no blanks there")]
+    Blanks,
 }
 
 /// What iptables-save printed, as text. A comment may hold any bytes.

@@ -59,6 +59,8 @@ pub struct AtBoot {
     #[serde(skip)]
     pub rules_file: &'static str,
     pub rules: RulesFile,
+    /// Why iptables-restore does not load the rules file, in words.
+    pub refused: Option<String>,
     /// Whether, and by what, the rules file is loaded, in words.
     pub loaded: &'static str,
     /// The value that the sysctl files set; none sets it where there is none.
@@ -74,8 +76,10 @@ pub enum RulesFile {
     Same,
     Different,
     Missing,
-    /// It is no text that iptables-restore would load, or may not be read.
+    /// It may not be read, or says something that nvactl does not read and cannot try.
     Unreadable,
+    /// iptables-restore does not load it.
+    Refused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -271,6 +271,7 @@ mod tests {
                 at_boot: AtBoot {
                     rules_file: "rules.v4",
                     rules: RulesFile::Same,
+                    refused: None,
                     loaded: "by iptables-persistent",
                     ip_forward: None,
                     ip_forward_by: None,

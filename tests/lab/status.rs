@@ -228,7 +228,14 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
     host.shell("echo nonsense > /etc/iptables/rules.v4");
-    assert_eq!(report(&host, SPEC)["at_boot"]["rules"], "unreadable");
+    let at_boot = &report(&host, SPEC)["at_boot"];
+    assert_eq!(
+        (&at_boot["rules"], &at_boot["refused"]),
+        (
+            &"refused".into(),
+            &"iptables-restore refuses line 1, `nonsense`: line 1 failed".into()
+        )
+    );
     // A line about the interface alone, read behind.
     host.shell("echo net.ipv4.conf.eth0.forwarding=0 > /etc/sysctl.d/99-zz.conf");
     let at_boot = &report(&host, SPEC)["at_boot"];
