@@ -181,12 +181,12 @@ Examples:
     /// Write the live rules to the files that iptables-persistent loads at boot.
     ///
     /// Every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
-    /// kept beside it as .bak, and the new one replaces it only after iptables-restore has accepted
-    /// it.
+    /// kept beside it as .bak. The new one replaces it only after iptables-restore has loaded it in an
+    /// empty network namespace, as the boot loads it.
     #[command(after_help = "\
 Examples:
   sudo nvactl persist forward.yaml
-  sudo nvactl persist --own")]
+  sudo nvactl persist --family v4 --output rules.v4")]
     Persist(Persist),
 }
 
@@ -623,10 +623,6 @@ pub struct Persist {
     /// rules of both.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-
-    /// Put only nvactl's rules into the file, and leave its other lines alone.
-    #[arg(long)]
-    pub own: bool,
 
     /// How long to wait for another nvactl that is changing the rules.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

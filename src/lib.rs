@@ -11,7 +11,7 @@
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
 //! [`net`], [`limit`] and [`digest`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
-//! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them,
+//! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
 //! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
 //! forward's way, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the

@@ -1,122 +1,135 @@
-//! nvactl's rules into a rules file that others have lines in: theirs stay as they are, byte for
-//! byte and in their order.
+//! A rules file that others have lines in, without nvactl's: theirs stay as they are, byte for byte and
+//! in their order.
 
-use std::collections::BTreeSet;
+use thiserror::Error;
 
-use crate::line::Line;
-use crate::parse::{ParseError, Read, Reader, lines};
+use crate::parse::{ParseError, ParseProblem, Read, Reader, line_len, text_of};
 use crate::plan::jumps_from;
-use crate::ruleset::{ChainName, Ruleset, Table, TableName};
+use crate::ruleset::ChainName;
 
-/// The text with nvactl's part exchanged for `own`: its chains, its jumps in first place, and a
-/// policy where `own` has one. Tables the text lacks are added whole.
+/// A rules file in two parts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// The text without nvactl's lines.
+    pub others: Vec<u8>,
+    /// The lines of nvactl's, as the file has them.
+    pub own: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum SplitError {
+    #[error(transparent)]
+    Unreadable(#[from] ParseError),
+    #[error("line {line} leads to a chain of nvactl's and is not nvactl's: `{text}`")]
+    LeadsToOwn { line: usize, text: String },
+}
+
+/// Splits a rules file into nvactl's lines, which are its chains, their rules and the jumps to them, and
+/// the rest. A line for the FORWARD policy stays, though nvactl may have made it DROP: the file does not
+/// say whose it is, and to open a firewall's policy is not for nvactl to guess. A line that cannot be read
+/// stays unless it names a chain of nvactl's.
 ///
 /// # Errors
-/// When the text is not what iptables-save prints.
-pub fn splice(text: &str, own: &Ruleset) -> Result<String, ParseError> {
+/// When a line must not stay and is not nvactl's, or the text is no rules file.
+pub fn without_own(text: &[u8]) -> Result<Split, SplitError> {
     let mut reader = Reader::default();
-    let mut out = String::with_capacity(text.len());
-    let mut seen = BTreeSet::new();
-    // The built-in chains that the open table has lines for.
-    let mut declared = BTreeSet::new();
-    // Set between a table's line and the first line behind its chains, where nvactl's go.
-    let mut pending: Option<TableName> = None;
-    for line in lines(text) {
-        let read = reader.read(line)?;
-        let behind_chains = matches!(read, Read::Rule(..) | Read::Commit);
-        if let Some(table) = pending.take_if(|_| behind_chains)
-            && let Some(chains) = own.tables.get(&table)
-        {
-            append_own(&mut out, chains, &declared);
-        }
-        match read {
-            Read::Table(table) => {
-                seen.insert(table);
-                declared.clear();
-                pending = Some(table);
-            }
-            Read::Chain(_, name, _) if name.is_own() => continue,
-            Read::Chain(table, name, Some(policy)) => {
-                declared.insert(name.clone());
-                let wanted = own.chain(table, &name).and_then(|chain| chain.policy);
-                if let Some(wanted) = wanted.filter(|wanted| *wanted != policy) {
-                    push(&mut out, Line::Chain(&name, Some(wanted)));
-                    continue;
-                }
-            }
-            Read::Rule(table, chain, rule) => {
+    let mut split = Split::default();
+    let (mut rest, mut number) = (text, 1);
+    while let Some(len) = line_len(rest, true).filter(|len| *len > 0) {
+        let (bytes, behind) = rest.split_at(len);
+        rest = behind;
+        let line = text_of(bytes);
+        let is_own = match reader.read(&line) {
+            Ok(Read::Chain(_, name, _)) => name.is_own(),
+            Ok(Read::Rule(table, chain, rule)) => {
                 let leads_to_own = rule.leads_to().is_some_and(ChainName::is_own);
-                if chain.is_own() || (jumps_from(table, &chain) && leads_to_own) {
-                    continue;
+                if leads_to_own && !chain.is_own() && !jumps_from(table, &chain) {
+                    return Err(SplitError::LeadsToOwn {
+                        line: number,
+                        text: line.trim_end().to_owned(),
+                    });
                 }
+                leads_to_own || chain.is_own()
             }
-            Read::Chain(..) | Read::Commit | Read::Nothing | Read::Unshown(_) => {}
+            Ok(_) => false,
+            Err(error)
+                if error.problem == ParseProblem::NotALine && !error.text.contains("NVACTL-") =>
+            {
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_own {
+            split.own.push(line.trim_end().to_owned());
+        } else {
+            split.others.extend(bytes);
         }
-        out.push_str(line);
-        if !line.ends_with('\n') {
-            out.push('\n');
-        }
+        number += line.matches('\n').count();
     }
     reader.finish()?;
-    let mut missing = own.clone();
-    missing.tables.retain(|table, _| !seen.contains(table));
-    out.push_str(&missing.with_builtin_chains().to_string());
-    Ok(out)
-}
-
-/// Chains must be declared before a rule leads to them, and the jumps must come first.
-fn append_own(out: &mut String, chains: &Table, declared: &BTreeSet<ChainName>) {
-    for (name, chain) in chains {
-        if let Some(policy) = chain.policy.filter(|_| !declared.contains(name)) {
-            push(out, Line::Chain(name, Some(policy)));
-        }
-    }
-    for name in chains.keys().filter(|name| name.is_own()) {
-        push(out, Line::Chain(name, None));
-    }
-    for (name, chain) in chains {
-        for rule in &chain.rules {
-            push(out, Line::Append(name, rule));
-        }
-    }
-}
-
-fn push(out: &mut String, line: Line<'_>) {
-    out.push_str(&line.to_string());
-    out.push('\n');
+    Ok(split)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diff;
-    use crate::parse::parse;
 
-    /// Whether the file loads is iptables-restore's to say.
+    const OWN: &str = ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n\
+        -A NVACTL-FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
+
+    /// Returns what `without_own` leaves of a filter table, with these lines of others before nvactl's.
+    fn split(theirs: &[u8], own: &str) -> Result<Split, SplitError> {
+        without_own(&[b"*filter\n", theirs, own.as_bytes(), b"COMMIT\n"].concat())
+    }
+
     #[test]
-    fn lines_that_cannot_be_read_stay_as_they_are() {
-        let theirs = "-A FORWARD -m comment --comment \"one  \n\t-A FORWARD -j NVACTL-FORWARD\n two\" -j DROP\n\
-                      \t-A   INPUT -i \"x  -j DROP \n-A FORWARD -i e\"x -j DROP\r\n";
-        let own = |port: &str| {
-            parse(&format!(
-                "*filter\n:NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n\
-                 -A NVACTL-FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\nCOMMIT\n"
-            ))
-            .expect("it is readable")
-        };
-        let text = |own: &str, rules: &str| {
-            format!("*filter\n{own}-A FORWARD -j LOG\n{theirs}{rules}COMMIT\n")
-        };
-        let chain = ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n";
-        let rule = "-A NVACTL-FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
-        let once = splice(&text("", ""), &own("80")).expect("it is readable");
-        assert_eq!(once, text(&format!("{chain}{rule}"), ""));
-        // In nvactl's own chain, and as its jump, they are nvactl's.
-        let broken = "-A NVACTL-FORWARD -m comment --comment \"a\nb\" -j DROP\n-A NVACTL-FORWARD -i \"x -j DROP\n\
-                      -A FORWARD -m comment --comment \"a\nb\" -j NVACTL-FORWARD\n";
-        let again = splice(&text(chain, broken), &own("80")).expect("it is readable");
-        assert_eq!(again, once);
-        let ruleset = parse(&again).expect("it is readable");
-        assert_eq!(diff::changes(&ruleset, &own("80")).report(), "");
+    fn lines_of_others_stay_byte_for_byte() {
+        for theirs in [
+            &b""[..],
+            b":FORWARD DROP [3:180]\n-A FORWARD -j LOG\n\n# mine: -j NVACTL-FORWARD\n",
+            // Line ends, blanks and bytes that iptables-restore or nvactl cannot read.
+            b":FORWARD DROP [0:0]\r\n  -A   FORWARD -j LOG \t\r\n   \n\t# mine\n",
+            b"-A INPUT -m comment --comment \"caf\xe9\" -j DROP\n",
+            b"-A FORWARD -i \"x  -j DROP \n-A FORWARD -i e\"x -j DROP\r\n",
+            b"-A INPUT -m comment --comment \"one  \n\t-A FORWARD -j NVACTL-FORWARD\n two\" -j DROP\n",
+            b"-P INPUT DROP\n-N mine\n-I mine 1 -j DROP\nanything\n",
+        ] {
+            let split = split(theirs, OWN).expect("it can be split");
+            let whole = [b"*filter\n", theirs, b"COMMIT\n"].concat();
+            assert_eq!(split.others, whole, "{}", String::from_utf8_lossy(theirs));
+            assert_eq!(split.own, OWN.lines().collect::<Vec<_>>());
+            let again = without_own(&split.others);
+            assert_eq!(again.map(|again| again.others), Ok(whole));
+        }
+    }
+
+    #[test]
+    fn broken_lines_in_a_chain_of_nvactl_s_are_nvactl_s() {
+        let broken = "-A NVACTL-FORWARD -m comment --comment \"a\nb\" -j DROP\n\
+            -A NVACTL-FORWARD -i \"x -j DROP\n\
+            -A FORWARD -m comment --comment \"a\nb\" -j NVACTL-FORWARD\n";
+        let split = split(b"", broken).expect("it can be split");
+        assert_eq!(split.others, b"*filter\nCOMMIT\n");
+        assert_eq!(split.own.len(), 3);
+    }
+
+    /// The rest would not load without nvactl's chain.
+    #[test]
+    fn a_rule_of_others_that_needs_nvactl_s_chain_is_an_error() {
+        for (theirs, told) in [
+            (
+                ":mine - [0:0]\n-A mine -j NVACTL-FORWARD\n",
+                "line 3 leads to a chain of nvactl's and is not nvactl's: `-A mine -j NVACTL-FORWARD`",
+            ),
+            (
+                "-I FORWARD -j NVACTL-FORWARD\n",
+                "line 2: not a line of iptables-save text: `-I FORWARD -j NVACTL-FORWARD`",
+            ),
+        ] {
+            let error = split(theirs.as_bytes(), OWN).map_err(|error| error.to_string());
+            assert_eq!(error, Err(told.to_owned()));
+        }
+        assert!(without_own(b"*filter\n*nat\nCOMMIT\n").is_err());
+        assert!(without_own(b"*filter\n-A FORWARD -j DROP\n").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! Rules that cannot be read, or not written again: somebody has given a name or a comment that
-//! iptables-save prints and iptables-restore does not take. They keep their places; nvactl names them.
+//! iptables-save prints and iptables-restore does not take, or has made a rule with `nft` that iptables
+//! shows as another. They keep their places; nvactl names them.
 
 use crate::printable;
 use crate::rule::{Rule, Target};
@@ -67,4 +68,79 @@ pub fn unloadable(ruleset: &Ruleset) -> Option<(&ChainName, &Rule)> {
         let rule = chain.rules.iter().find(|rule| !rule.is_loadable())?;
         Some((name, rule))
     })
+}
+
+/// A rule that the kernel has and a load of what iptables-save prints does not bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misprinted {
+    pub chain: String,
+    /// As `nft` lists it.
+    pub live: String,
+    /// The rule that comes in its place.
+    pub loaded: Option<String>,
+}
+
+/// Returns the first rule that differs between what `nft -s list table` prints of the live rules and of
+/// those that a load of iptables-save's text makes. iptables-save prints `ip saddr @s drop` as
+/// `-j DROP`, and `ip saddr 192.0.2.4-192.0.2.9` as `-s 192.0.2.9/32` (measured, 1.8.9). Both listings
+/// tell such rules apart without a list of the forms that each version of iptables makes.
+#[must_use]
+pub fn misprinted(live: &str, loaded: &str) -> Option<Misprinted> {
+    let mut chain = None;
+    for line in live.lines() {
+        if let Some(name) = line.strip_prefix("\tchain ") {
+            // The chains may come in another order.
+            let (_, rules) = loaded.split_once(line).unwrap_or_default();
+            chain = Some((name.trim_end_matches(" {"), rules.lines().skip(1)));
+        } else if !line.starts_with("\t\t") {
+            chain = None;
+        } else if let Some((name, rules)) = &mut chain {
+            let loaded = rules.next().filter(|rule| rule.starts_with("\t\t"));
+            // How the chain is hooked in is no rule.
+            if loaded != Some(line) && !line.starts_with("\t\ttype ") {
+                return Some(Misprinted {
+                    chain: (*name).to_owned(),
+                    live: line.trim_start().to_owned(),
+                    loaded: loaded.map(|rule| rule.trim_start().to_owned()),
+                });
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_a_load_would_change_is_found_in_its_chain() {
+        let live = "table ip filter {\n\tset s {\n\t\ttype ipv4_addr\n\t}\n\n\
+            \tchain f2b {\n\t\tip saddr 192.0.2.1 counter drop\n\t}\n\n\
+            \tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\
+            \t\tcounter jump f2b\n\t\tip saddr @s drop\n\t}\n}\n";
+        // The chains in another order, and other handles.
+        let loaded = |rule: &str| {
+            format!(
+                "table ip filter {{\n\tchain INPUT {{\n\
+                 \t\ttype filter hook input priority filter; policy accept;\n\
+                 \t\tcounter jump f2b\n{rule}\t}}\n\n\
+                 \tchain f2b {{\n\t\tip saddr 192.0.2.1 counter drop\n\t}}\n}}\n"
+            )
+        };
+        let found = |other: Option<&str>| {
+            Some(Misprinted {
+                chain: "INPUT".to_owned(),
+                live: "ip saddr @s drop".to_owned(),
+                loaded: other.map(str::to_owned),
+            })
+        };
+        assert_eq!(
+            misprinted(live, &loaded("\t\tcounter drop\n")),
+            found(Some("counter drop"))
+        );
+        assert_eq!(misprinted(live, &loaded("")), found(None));
+        assert_eq!(misprinted(live, &loaded("\t\tip saddr @s drop\n")), None);
+        assert_eq!(misprinted("", ""), None);
+    }
 }

@@ -293,10 +293,7 @@ impl Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
-            Refusal::ForeignRules { .. } => Some(
-                "`nvactl persist --own` keeps them; `--force` replaces the whole file".to_owned(),
-            ),
-            Refusal::ForeignText { .. } => {
+            Refusal::ForeignRules { .. } | Refusal::ForeignText { .. } => {
                 Some("write to another file; `--force` replaces this one".to_owned())
             }
             Refusal::NoSuchForward { near, .. } => {

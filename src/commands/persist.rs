@@ -23,7 +23,6 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         only_if,
         family: args.family,
         output: args.output.as_deref(),
-        own: args.own,
     };
     let report = persist(&request, &on.machine(args.lock_timeout)?)?;
     console.remarks(&report.remarks);

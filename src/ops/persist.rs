@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6};
-use crate::diff;
+use crate::backend::Backend;
 use crate::foreign;
 use crate::host::file::{self, FileError, Prepared};
-use crate::host::iptables::Live;
+use crate::host::iptables::{Iptables, Live, OWN_ALONE};
 use crate::host::persistence::{self, AtBoot};
+use crate::host::rehearsal::{RehearsalError, nft_listing};
+use crate::host::survey;
 use crate::net::Family;
 use crate::parse;
 use crate::per_family::{PerFamily, changes, planned};
-use crate::ruleset::{ChainName, Policy, TableName};
+use crate::ruleset::TableName;
 use crate::spec::ForwardSet;
-use crate::splice;
+use crate::unread::misprinted;
 
 /// What is to be written where.
 #[derive(Debug)]
@@ -26,8 +28,6 @@ pub struct Request<'a> {
     pub family: Option<Family>,
     /// Another file than the one that is loaded at boot.
     pub output: Option<&'a Path>,
-    /// Put only nvactl's rules into the file.
-    pub own: bool,
 }
 
 /// A spec that is to be loaded.
@@ -104,7 +104,7 @@ fn run(
         .collect::<Result<Vec<File>, Error>>()?;
     // All of them, before the first is written.
     for file in &files {
-        iptables.test(file.family, &file.new)?;
+        rehearse(iptables, file, remarks)?;
     }
     // What cannot be written shows here, before anything has changed.
     let prepared = files
@@ -170,6 +170,49 @@ struct File {
     path: PathBuf,
     old: Option<Vec<u8>>,
     new: Vec<u8>,
+    tables: Vec<TableName>,
+}
+
+/// Loads a file as the boot loads it, and looks whether that brings the rules that are loaded now.
+fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(), Error> {
+    let family = file.family;
+    let named = || file.path.display().to_string();
+    // Only the nft backend shares its tables with `nft`.
+    let nft = survey::find(iptables, family).is_ok_and(|backend| backend == Backend::Nft);
+    let shared = if nft { &file.tables[..] } else { &[] };
+    match iptables.rehearse(family, &file.new, shared) {
+        Ok(loaded) => {
+            let live = nft_listing(family, shared);
+            let mut tables = shared.iter().zip(live.iter().zip(&loaded.nft));
+            let found = tables
+                .find_map(|(table, (live, loaded))| Some((*table, misprinted(live, loaded)?)));
+            match found {
+                None => Ok(()),
+                Some(_) if !same_rules(iptables.read(family)?.whole()?, &file.new) => {
+                    Err(Refusal::Changing.into())
+                }
+                Some((table, rule)) => Err(Refusal::Misprinted {
+                    file: named(),
+                    table,
+                    rule,
+                }
+                .into()),
+            }
+        }
+        Err(RehearsalError::Refused(refused)) => Err(Refusal::WouldNotLoad {
+            file: named(),
+            refused,
+        }
+        .into()),
+        Err(RehearsalError::Impossible(reason)) => {
+            iptables.test(family, &file.new)?;
+            remarks.warn(format_args!(
+                "{} was read by iptables-restore, and not loaded to try it: {reason}",
+                named()
+            ));
+            Ok(())
+        }
+    }
 }
 
 impl File {
@@ -182,18 +225,14 @@ impl File {
         let usual = || PathBuf::from(persistence::rules_file(family));
         let path = request.output.map_or_else(usual, Path::to_owned);
         let old = file::read(&path)?;
-        let new = if request.own {
-            own_text(&path, old.as_deref(), live)?
-        } else {
-            refuse_emptiness(family, live, remarks)?;
-            warn_of_generated(live, remarks);
-            live.whole()?.to_vec()
-        };
+        refuse_emptiness(family, live, remarks)?;
+        warn_of_generated(live, remarks);
         Ok(Self {
             family,
             path,
             old,
-            new,
+            new: live.whole()?.to_vec(),
+            tables: live.ruleset.tables.keys().copied().collect(),
         })
     }
 
@@ -243,31 +282,11 @@ fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Resul
     Ok(())
 }
 
-/// The file with nvactl's part exchanged for what is live.
-fn own_text(path: &Path, old: Option<&[u8]>, live: &Live) -> Result<Vec<u8>, Refusal> {
-    let mut own = diff::own(&live.ruleset);
-    // Only a policy that drops can be nvactl's, and only beside its rules.
-    let forward = own.chain_mut(TableName::Filter, ChainName::Forward);
-    if live.ruleset.forward_policy() != Policy::Drop || forward.rules.is_empty() {
-        forward.policy = None;
-    }
-    let file = || path.display().to_string();
-    let old = str::from_utf8(old.unwrap_or_default()).map_err(|error| Refusal::Uneditable {
-        file: file(),
-        reason: error.to_string(),
-    })?;
-    let text = splice::splice(old, &own).map_err(|error| Refusal::Uneditable {
-        file: file(),
-        reason: error.to_string(),
-    })?;
-    Ok(text.into_bytes())
-}
-
 fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
     for (program, chain) in foreign::generated(&live.ruleset) {
         remarks.warn(format_args!(
             "{program} makes its rules anew at each start (chain {chain}), and would find those of \
-             the file beside them; `--own` leaves them out"
+             the file beside them; {OWN_ALONE}"
         ));
     }
 }

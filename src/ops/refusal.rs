@@ -2,8 +2,12 @@
 
 use thiserror::Error;
 
+use crate::host::iptables::OWN_ALONE;
+use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
+use crate::ruleset::TableName;
 use crate::token::shell_word;
+use crate::unread::Misprinted;
 
 /// What an operation refuses to do.
 #[derive(Debug, Error)]
@@ -42,8 +46,20 @@ pub enum Refusal {
     OneFileForTwo,
     #[error("nothing of nvactl's {family} rules is loaded or kept")]
     NothingOf { family: Family },
-    #[error("`{file}` cannot be edited: {reason}")]
-    Uneditable { file: String, reason: String },
+    #[error("`{file}` would not load at boot: {refused}")]
+    WouldNotLoad { file: String, refused: RefusedLine },
+    #[error(
+        "`{file}` would not bring a rule back at boot: {} {} has `{}`, which iptables-save prints as another, {}",
+        table, rule.chain, rule.live,
+        rule.loaded.as_ref().map_or("or leaves out".to_owned(), |loaded| format!("`{loaded}`"))
+    )]
+    Misprinted {
+        file: String,
+        table: TableName,
+        rule: Misprinted,
+    },
+    #[error("another program changed the rules while nvactl was reading them")]
+    Changing,
 }
 
 /// The numbers of the changes that are kept, in words.
@@ -67,10 +83,8 @@ impl Refusal {
             Refusal::NothingPending { .. }
             | Refusal::NoSuchChange { .. }
             | Refusal::NothingToUndo => Some("sudo nvactl history".to_owned()),
-            Refusal::Uneditable { file, .. } => Some(format!(
-                "sudo nvactl persist --output {}",
-                shell_word(&format!("{file}.new"))
-            )),
+            Refusal::Changing => Some("run the command again".to_owned()),
+            Refusal::WouldNotLoad { .. } | Refusal::Misprinted { .. } => Some(OWN_ALONE.to_owned()),
             Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
             Refusal::NotInSync { argument, .. } => {
                 Some(format!("sudo nvactl apply {}", shell_word(argument)))

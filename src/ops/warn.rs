@@ -233,7 +233,7 @@ pub fn rules_file(family: Family, after: &mut Remarks) {
         Ok(false) => {}
         Ok(true) => after.warn(format_args!(
             "{} still holds nvactl's rules, and brings them back at boot; \
-             to remove them: sudo nvactl persist --own",
+             to write what is loaded now in their place: sudo nvactl persist",
             persistence::rules_file(family)
         )),
         Err(error) => after.warn(format_args!(

@@ -342,7 +342,7 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     let said = nvactl(&host, &["persist", "-"], BOTH);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("  IPv6\n"), "{said:?}");
-    assert_eq!(nvactl(&host, &["persist", "--own"], "").code, 0);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     assert!(file("rules.v6").contains("49183"));
     assert_eq!(file("rules.v6.bak"), old);
 
@@ -360,7 +360,7 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
             .contains("/etc/iptables/rules.v6 still holds nvactl's rules"),
         "{said:?}"
     );
-    assert_eq!(nvactl(&host, &["persist", "--own"], "").code, 0);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     assert!(!file("rules.v6").contains("NVACTL"));
     forbid_v6(&host);
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);

@@ -36,6 +36,7 @@ mod overtaken;
 mod persistence;
 mod probe;
 mod reach;
+mod rehearsal;
 mod report;
 mod round_trip;
 mod scenarios;
@@ -157,14 +158,19 @@ on_both_backends! {
     persistence::the_old_file_is_kept_and_the_new_one_is_root_s,
     persistence::a_spec_that_is_not_live_is_refused,
     persistence::a_file_that_would_not_load_never_replaces_one_that_does,
-    persistence::own_rules_go_into_a_shared_file,
     persistence::rules_made_anew_at_each_start_are_named,
     persistence::remove_tells_of_a_file_that_brings_the_rules_back,
-    persistence::own_rules_never_open_a_file_s_policy,
     persistence::foreign_bytes_are_kept,
     persistence::emptiness_is_not_kept,
     persistence::the_same_rules_do_not_push_out_the_backup,
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
+    rehearsal::a_rule_that_needs_an_ipset_is_not_kept,
+    rehearsal::a_jump_to_a_missing_chain_does_not_load,
+    rehearsal::of_two_files_none_is_written_if_one_does_not_load,
+    rehearsal::a_file_that_iptables_refuses_does_not_hold_what_runs,
+    rehearsal::a_file_with_commands_holds_what_runs,
+    rehearsal::without_a_namespace_the_text_is_read,
+    rehearsal::a_file_that_others_wrote_is_only_read,
     transaction::a_rule_that_the_kernel_refuses_is_named_with_its_forward,
     transaction::what_is_there_already_is_not_tried,
     transaction::of_many_rules_only_what_has_changed_is_read_back,

@@ -150,7 +150,7 @@ pub fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
 
 pub fn ipv4_is_kept_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
-        for args in [&["persist", "-"][..], &["persist", "--own"], &["persist"]] {
+        for args in [&["persist", "-"][..], &["persist"]] {
             let host = broken(backend, how);
             goes_on(&host, &["apply", "-"], ONLY_V4);
             goes_on(&host, args, ONLY_V4);

@@ -68,80 +68,19 @@ pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend)
     assert_eq!(rules_file(&host), before);
 }
 
-pub fn own_rules_go_into_a_shared_file(backend: Backend) {
-    let host = firewall(backend);
-    for (name, foreign) in FOREIGN {
-        // A file as a person keeps it: with comments, and with counters.
-        let theirs = format!(
-            "# mine\n{}\n# the end\n",
-            foreign.replace("-A INPUT", "[3:180] -A INPUT")
-        );
-        host.run("mkdir -p /etc/iptables");
-        let written = host.feed("sh", &["-c", &format!("cat > {FILE}")], &theirs);
-        assert!(written.status.success());
-        host.shell("iptables -F; iptables -t nat -F");
-        apply(&host, SPEC);
-        persist(&host, &["--own"]);
-        let once = rules_file(&host);
-        let kept = |text: &str| -> Vec<String> {
-            let lines = text.lines().filter(|line| !line.contains(":FORWARD"));
-            lines.map(str::to_owned).collect()
-        };
-        let mut rest = kept(&once).into_iter();
-        for line in kept(&theirs) {
-            assert!(
-                rest.any(|l| l == line),
-                "{name}: {line} is gone, or out of order"
-            );
-        }
-        // Loaded, it is what is live, and theirs.
-        load(&host, &once);
-        let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
-        assert_eq!(said.stdout, "<stdin>: no changes\n", "{name}");
-        persist(&host, &["--own"]);
-        assert_eq!(
-            rules_file(&host),
-            once,
-            "{name}: a second time it changes nothing"
-        );
-
-        assert_eq!(nvactl(&host, &["remove"], "").code, 0);
-        persist(&host, &["--own"]);
-        assert!(!rules_file(&host).contains("NVACTL"), "{name}");
-        host.run(&format!("rm {FILE}"));
-    }
-    // A file without a line for FORWARD gets one: else the policy would be ACCEPT after a boot.
-    apply(&host, SPEC);
-    let written = host.feed(
-        "sh",
-        &["-c", &format!("cat > {FILE}")],
-        "*filter\n-A INPUT -s 192.0.2.1/32 -j DROP\nCOMMIT\n",
-    );
-    assert!(written.status.success());
-    persist(&host, &["--own"]);
-    load(&host, &rules_file(&host));
-    assert!(save(&host).contains(":FORWARD DROP"));
-    assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], SPEC).code, 0);
-    host.run(&format!("rm {FILE}"));
-    // Without a file, nvactl's rules are all of it.
-    apply(&host, SPEC);
-    persist(&host, &["--own"]);
-    let rendered = nvactl(&host, &["render", "-"], SPEC).stdout;
-    assert_eq!(rules_file(&host), rendered);
-}
-
 pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     apply(&host, SPEC);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("Docker makes its rules anew"),
+        warnings.contains("Docker makes its rules anew")
+            && warnings.contains(
+                "beside them; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
+            ),
         "{warnings}"
     );
     assert!(rules_file(&host).contains("-A DOCKER "));
-    let warnings = persist(&host, &["--own"]);
-    assert!(!warnings.contains("Docker"), "{warnings}");
 
     load(&host, FOREIGN[2].1);
     let warnings = persist(&host, &[]);
@@ -160,11 +99,14 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     persist(&host, &[]);
     let said = nvactl(&host, &["remove"], "");
     assert!(
-        said.stderr.contains("/etc/iptables/rules.v4 still holds"),
+        said.stderr.contains("/etc/iptables/rules.v4 still holds")
+            && said
+                .stderr
+                .contains("in their place: sudo nvactl persist\n"),
         "{}",
         said.stderr
     );
-    persist(&host, &["--own"]);
+    persist(&host, &[]);
     let said = nvactl(&host, &["remove"], "");
     assert!(!said.stderr.contains("rules.v4"), "{}", said.stderr);
     assert!(!save(&host).contains("NVACTL"));
@@ -201,25 +143,6 @@ pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
     );
 }
 
-/// A policy of the file that drops is never loosened by a spec that keeps its hands off.
-pub fn own_rules_never_open_a_file_s_policy(backend: Backend) {
-    let host = firewall(backend);
-    host.shell(&format!(
-        "mkdir /etc/iptables; printf '*filter\n:FORWARD DROP [0:0]\nCOMMIT\n' > {FILE}"
-    ));
-    apply(
-        &host,
-        &SPEC.replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}"),
-    );
-    assert!(save(&host).contains(":FORWARD ACCEPT"));
-    persist(&host, &["--own"]);
-    let file = rules_file(&host);
-    assert!(
-        file.contains(":FORWARD DROP [0:0]") && file.contains("49182"),
-        "{file}"
-    );
-}
-
 /// Comments may hold any bytes, and a rule cut at 255 of them may end inside of a character.
 pub fn foreign_bytes_are_kept(backend: Backend) {
     let host = firewall(backend);
@@ -231,10 +154,6 @@ pub fn foreign_bytes_are_kept(backend: Backend) {
     host.shell(&format!(
         "printf 'caf\\351' > /run/word; LC_ALL=C grep -qFf /run/word {FILE}"
     ));
-    let said = nvactl(&host, &["persist", "--own"], "");
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("cannot be edited"), "{said:?}");
-    host.shell(&format!("LC_ALL=C grep -qFf /run/word {FILE}"));
 }
 
 pub fn emptiness_is_not_kept(backend: Backend) {

@@ -94,7 +94,7 @@ pub fn a_folder_that_others_can_write_is_refused(backend: Backend) {
             &["apply", "-", "--confirm", "1"],
             &["rollback"],
             &["remove"],
-            &["persist", "--own"],
+            &["persist"],
             &["sysctl", "enable", "--persist"],
         ] {
             let args = [&["--state-dir", open.place], args].concat();

@@ -289,7 +289,7 @@ pub fn loaded_ipv6_needs_no_record(backend: Backend) {
 pub fn kept_ipv6_needs_no_record(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
-    assert_eq!(nvactl(&host, &["persist", "--own"], "").code, 0);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     host.run("rm -r /var/lib/nvactl");
     host.shell(
         "ip6tables -F FORWARD; ip6tables -F NVACTL-FORWARD; ip6tables -X
@@ -297,7 +297,7 @@ pub fn kept_ipv6_needs_no_record(backend: Backend) {
     );
     let said = apply(&host, ONLY_V4);
     assert!(said.stderr.contains("/etc/iptables/rules.v6"), "{said:?}");
-    assert_eq!(nvactl(&host, &["persist", "--own"], "").code, 0);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     let kept = host.run("cat /etc/iptables/rules.v6");
     assert!(!kept.contains("NVACTL"), "{kept}");
 }
