@@ -19,6 +19,7 @@ use crate::parse;
 use crate::per_family::{PerFamily, changes, planned};
 use crate::ruleset::TableName;
 use crate::spec::ForwardSet;
+use crate::splice;
 use crate::unread::misprinted;
 
 /// What is to be written where.
@@ -254,13 +255,30 @@ impl File {
         let usual = || PathBuf::from(persistence::rules_file(family));
         let path = request.output.map_or_else(usual, Path::to_owned);
         let old = file::read(&path)?;
-        refuse_emptiness(family, live, remarks)?;
-        warn_of_generated(live, remarks);
+        let new = match &old {
+            // After a boot without the file no table of IPv6 is there, and its rules would come back.
+            Some(old) if family == Family::V6 && live.ruleset.tables.is_empty() => {
+                let split = splice::without_own(old).map_err(|error| Refusal::Uneditable {
+                    file: path.display().to_string(),
+                    reason: error.to_string(),
+                })?;
+                remarks.warn(format_args!(
+                    "no IPv6 rules are loaded, so {} only loses nvactl's",
+                    path.display()
+                ));
+                split.others
+            }
+            _ => {
+                refuse_emptiness(family, live, remarks)?;
+                warn_of_generated(live, remarks);
+                live.whole()?.to_vec()
+            }
+        };
         Ok(Self {
             family,
             path,
             old,
-            new: live.whole()?.to_vec(),
+            new,
             tables: live.ruleset.tables.keys().copied().collect(),
         })
     }

@@ -367,6 +367,24 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
+/// A boot that has not loaded the file leaves no IPv6 table to write another one from.
+pub fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
+    let host = firewall(backend);
+    let theirs = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                  -A INPUT -s 2001:db8::7/128 -j DROP\nCOMMIT\n";
+    let both = theirs.replace(
+        "-A INPUT",
+        ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n-A INPUT",
+    );
+    host.run("mkdir -p /etc/iptables");
+    host.feed("tee", &["/etc/iptables/rules.v6"], &both);
+    apply(&host, ONLY_V4);
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(host.run("cat /etc/iptables/rules.v6"), theirs);
+    assert_eq!(host.run("cat /etc/iptables/rules.v6.bak"), both);
+}
+
 pub fn remove_takes_out_both(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);

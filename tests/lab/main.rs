@@ -282,6 +282,7 @@ on_both_backends! {
     ipv6::each_change_of_both_can_be_rolled_back,
     ipv6::without_an_answer_both_come_back,
     ipv6::both_files_are_kept_for_the_boot,
+    ipv6::kept_ipv6_rules_go_where_no_table_is_loaded,
     ipv6::remove_takes_out_both,
     ipv6::old_states_are_read,
     ipv6::a_kill_between_the_families_is_mended,
