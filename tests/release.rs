@@ -215,7 +215,7 @@ fn readme_begins_with_a_command_that_shows_what_it_does() {
     let mut block = || blocks.next().unwrap().split_once("```").unwrap().0;
     assert_eq!(
         block(),
-        "apt-get update && apt-get install -y cargo-web && cargo run -- render examples/pod.yaml\n"
+        "apt-get update && apt-get install -y --no-install-recommends cargo-web ca-certificates && cargo run -- render examples/pod.yaml\n"
     );
     assert_eq!(block(), "tests/run\n");
 }

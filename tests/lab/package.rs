@@ -1,10 +1,10 @@
 //! The scripts by which the Debian package is removed: what they refuse, say and delete.
 //! `tests/package` has dpkg run them.
 
-use crate::confirm::{apply_for, waits};
+use crate::confirm::{apply_for, has_watchdog, waits};
 use crate::lab::{Backend, Said, save};
 use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
-use crate::namespace::Host;
+use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
 fn script(host: &Host, name: &str, action: &str) -> Said {
@@ -44,6 +44,8 @@ pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     );
     assert_eq!(save(&host), loaded);
     assert!(waits(&host));
+    nvactl(&host, &["confirm", "--cancel"], "");
+    wait_for("the watchdog is done", || !has_watchdog(&host));
 }
 
 pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
