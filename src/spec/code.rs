@@ -77,11 +77,12 @@ pub enum Code {
     ClientKept,
     PortKept,
     PodAddress,
+    CutsTransit,
 }
 
 impl Code {
     /// In the order of `check --list`.
-    pub const ALL: [Code; 47] = [
+    pub const ALL: [Code; 48] = [
         Code::NotUtf8,
         Code::ControlCharacter,
         Code::Syntax,
@@ -129,6 +130,7 @@ impl Code {
         Code::ClientKept,
         Code::PortKept,
         Code::PodAddress,
+        Code::CutsTransit,
     ];
 
     #[must_use]
@@ -296,6 +298,11 @@ impl Code {
                 "pod-address",
                 Note,
                 "a pod's address changes when it restarts",
+            ),
+            Code::CutsTransit => (
+                "cuts-transit",
+                Note,
+                "the FORWARD policy drops what the VM routes for others",
             ),
         }
     }

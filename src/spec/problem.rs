@@ -210,6 +210,8 @@ pub enum ProblemKind {
     },
     #[error("targets see the client's own address, and answer it by their own routes")]
     ClientKept,
+    #[error("packets that this machine routes for others are dropped, unless a rule accepts them")]
+    CutsTransit,
 }
 
 impl ProblemKind {
@@ -273,6 +275,7 @@ impl ProblemKind {
             ProblemKind::PodAddress { .. } => Code::PodAddress,
             ProblemKind::KeepsProbesOut { .. } => Code::KeepsProbesOut,
             ProblemKind::ClientKept => Code::ClientKept,
+            ProblemKind::CutsTransit => Code::CutsTransit,
         }
     }
 
