@@ -225,7 +225,12 @@ pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
 /// What gives a connection its source.
 pub(super) fn source(snat: Snat) -> Target {
     match snat {
-        Snat::Addresses(range) => Target::Snat(range),
+        Snat::Addresses(addresses) => Target::Snat {
+            addresses,
+            // Without it the kernel hashes the destination as well (`find_best_ips_proto` in
+            // net/netfilter/nf_nat_core.c): each pod would see another address of the client.
+            persistent: addresses.single().is_none(),
+        },
         Snat::Masquerade => Target::Masquerade,
         // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
         // machine, hides the client after all.

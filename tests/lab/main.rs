@@ -87,6 +87,7 @@ macro_rules! on_both_backends {
 on_both_backends! {
     sharing::connections_are_shared_evenly,
     sharing::a_client_keeps_its_pod,
+    sharing::a_client_keeps_its_address_of_a_range,
     guards::only_who_is_allowed_and_not_denied_comes_through,
     guards::a_list_keeps_out_whatever_the_policy_is,
     guards::a_list_of_ten_thousand_networks_is_exact,
@@ -331,7 +332,7 @@ on_both_backends! {
     history::an_entry_keeps_its_number,
     history::an_entry_says_who_changed_which_forwards,
     history::a_rollback_announces_the_policy,
-    upgrade::the_rules_of_an_older_release_are_in_sync,
+    upgrade::the_forwards_of_an_older_release_are_known,
     upgrade::the_history_of_an_older_release_leads_back,
     upgrade::what_an_older_release_loaded_can_be_removed,
     upgrade::a_change_on_top_of_an_older_release_s_is_made,

@@ -13,7 +13,7 @@ use crate::lab::{Backend, host_with, save, save_v6};
 use crate::namespace::Host;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
-const FORMS: [&str; 34] = [
+const FORMS: [&str; 35] = [
     " ! -d ",
     " --ctorigdst ",
     " --ctorigdstport ",
@@ -21,6 +21,7 @@ const FORMS: [&str; 34] = [
     " --hashlimit-htable-expire ",
     " --hashlimit-mode srcip ",
     " --log-level ",
+    " --persistent",
     " --to-source ",
     " -g NVACTL-ADMIT-",
     " -g NVACTL-ALLOW-",
