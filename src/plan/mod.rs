@@ -15,7 +15,9 @@
 //!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection
 //!    must be translated as well (`--ctstate DNAT`). Whom a forward is not for, and what is too
 //!    much, is refused here, not in PREROUTING: a packet left untranslated would reach the
-//!    firewall's own ports.
+//!    firewall's own ports. The policy may accept what no rule does, so each rule asks only what it
+//!    must: lists hold for every new packet of the forward, limits and the log for those that open a
+//!    connection, and what is accepted must leave by the forward's interface as well.
 //! 3. `NVACTL-POSTROUTING` (nat): the same connection leaves with the firewall's own address, so
 //!    that the reply comes back through the firewall; or with the client's, where a forward says
 //!    so.

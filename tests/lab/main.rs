@@ -90,6 +90,8 @@ on_both_backends! {
     sharing::a_client_keeps_its_address_of_a_range,
     guards::only_who_is_allowed_and_not_denied_comes_through,
     guards::a_list_keeps_out_whatever_the_policy_is,
+    guards::a_list_keeps_out_what_no_rule_accepts,
+    guards::what_opens_no_connection_uses_up_no_limit,
     guards::a_list_of_ten_thousand_networks_is_exact,
     guards::a_list_is_about_its_own_forward_only,
     guards::a_list_that_was_tampered_with_shows_at_its_forwards,
