@@ -243,8 +243,9 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
             let target = to
                 .rsplit_once(':')
                 .map_or(to.as_str(), |(address, _)| address);
+            let it = ingress.map_or("it".to_owned(), |by| format!("what came in by {by}"));
             format!(
-                "{name}: it leaves by {egress} with {source} as its source, so that {target} answers \
+                "{name}: {it} leaves by {egress} with {source} as its source, so that {target} answers \
                  {answered}"
             )
         }

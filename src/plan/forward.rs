@@ -229,20 +229,31 @@ fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Ta
     Rule::new(matches, target)
 }
 
-/// With which source a connection leaves.
-pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
-    let target = source(forward.snat);
+/// Returns the rules that give a connection its source. `by_entrance`: only one that came in where
+/// clients of this forward do, because [another](crate::spec::told_by_entrance) has packets that look the
+/// same.
+pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
+    if !by_entrance {
+        return leave_from(forward, None).collect();
+    }
+    let each = forward.entrances();
+    each.flat_map(|ingress| leave_from(forward, Some(ingress)))
+        .collect()
+}
+
+/// Returns the rules that give a connection its source if it came in by this interface, or by whichever:
+/// the firewall's own came in by none, so no `-i` holds for it.
+pub fn leave_from(forward: &Forward, ingress: Option<&Interface>) -> impl Iterator<Item = Rule> {
+    let ingress = ingress.cloned().map(Match::Ingress);
     let each = forward.target.destinations.iter();
     each.map(move |to| {
-        let way = [
-            Match::Destination(IpNet::from(to.address)),
-            Match::Egress(forward.egress.clone()),
-        ];
-        let matches = way
+        let matches = [Match::Destination(IpNet::from(to.address))]
             .into_iter()
+            .chain(ingress.clone())
+            .chain([Match::Egress(forward.egress.clone())])
             .chain(transport(forward.protocol, forward.ports_at(to), false))
             .chain([came_by_listener(forward), comment(forward)]);
-        Rule::new(matches, target.clone())
+        Rule::new(matches, source(forward.snat))
     })
 }
 

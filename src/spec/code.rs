@@ -78,11 +78,12 @@ pub enum Code {
     PortKept,
     PodAddress,
     CutsTransit,
+    NeedsLinux55,
 }
 
 impl Code {
     /// In the order of `check --list`.
-    pub const ALL: [Code; 48] = [
+    pub const ALL: [Code; 49] = [
         Code::NotUtf8,
         Code::ControlCharacter,
         Code::Syntax,
@@ -131,6 +132,7 @@ impl Code {
         Code::PortKept,
         Code::PodAddress,
         Code::CutsTransit,
+        Code::NeedsLinux55,
     ];
 
     #[must_use]
@@ -303,6 +305,11 @@ impl Code {
                 "cuts-transit",
                 Note,
                 "the FORWARD policy drops what the VM routes for others",
+            ),
+            Code::NeedsLinux55 => (
+                "needs-linux-5-5",
+                Note,
+                "forwards that only the interface by which packets came in tells apart",
             ),
         }
     }

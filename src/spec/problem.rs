@@ -212,6 +212,10 @@ pub enum ProblemKind {
     ClientKept,
     #[error("packets that this machine routes for others are dropped, unless a rule accepts them")]
     CutsTransit,
+    #[error(
+        "another forward sends the same packets on with another source: to tell them apart takes Linux 5.5 or later"
+    )]
+    NeedsLinux55,
 }
 
 impl ProblemKind {
@@ -276,6 +280,7 @@ impl ProblemKind {
             ProblemKind::KeepsProbesOut { .. } => Code::KeepsProbesOut,
             ProblemKind::ClientKept => Code::ClientKept,
             ProblemKind::CutsTransit => Code::CutsTransit,
+            ProblemKind::NeedsLinux55 => Code::NeedsLinux55,
         }
     }
 

@@ -102,6 +102,8 @@ on_both_backends! {
     guards::a_flood_writes_no_more_lines_than_the_log_allows,
     entrances::a_forward_is_open_where_it_says,
     entrances::a_hairpin_is_reached_from_behind_and_from_the_firewall,
+    entrances::each_forward_to_one_target_gives_its_own_source,
+    entrances::an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them,
     entrances::a_floating_ip_is_no_address_of_the_machine,
     scenarios::through_an_ilb,
     scenarios::straight_to_a_pod,
