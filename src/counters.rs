@@ -28,15 +28,16 @@ struct Passage {
     /// Where it has lists: what came to the first.
     came: Option<Count>,
     limited: Count,
-    accepted: Count,
+    /// What was accepted, or left to the rules behind nvactl's.
+    passed: Count,
 }
 
 impl Passage {
     fn refused(self) -> Count {
         match self.came {
             Some(came) => Count {
-                packets: came.packets.saturating_sub(self.accepted.packets),
-                bytes: came.bytes.saturating_sub(self.accepted.bytes),
+                packets: came.packets.saturating_sub(self.passed.packets),
+                bytes: came.bytes.saturating_sub(self.passed.bytes),
             },
             None => self.limited,
         }
@@ -95,8 +96,8 @@ impl Counters {
 
     /// The first packets that each forward has turned away since its lists and limits were loaded; a
     /// client that hears nothing sends several. Whom a list turns away is counted in a chain that
-    /// others may share, so it is what came to the list less what was accepted behind it: all rules of
-    /// the chain that tells it were loaded at once.
+    /// others may share, so it is what came to the list less what passed it: all rules of the chain that
+    /// tells it were loaded at once.
     #[must_use]
     pub fn refused<'r>(&self, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
         let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
@@ -110,7 +111,7 @@ impl Counters {
                     Some(Target::Jump(_)) => {
                         passage.came.get_or_insert(*count);
                     }
-                    Some(Target::Accept) => passage.accepted.add(*count),
+                    Some(Target::Accept | Target::Return) => passage.passed.add(*count),
                     _ if rule.matches.iter().any(limits) => passage.limited.add(*count),
                     _ => {}
                 }

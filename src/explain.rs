@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::limit::Whose;
 use crate::line::Line;
-use crate::net::{Family, Host};
+use crate::net::{Family, Host, Interface};
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 use crate::rule::{Conntrack, DnatPorts, Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
@@ -220,16 +220,16 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 Host(*address)
             )
         }
-        (ChainName::Forward, Some(target)) => match admission(rule, target) {
+        (ChainName::Forward, Some(target)) => match admission(rule, target, egress) {
             Some(words) => format!("{name}: {words}"),
             None => format!(
-                "{name}: a new {protocol} connection from {} to {} by {egress} {}, if it was \
-                 translated and had been sent to port {ports}",
+                "{name}: a new {protocol} connection from {} to {}{}, if it was translated and had \
+                 been sent to port {ports}",
                 ingress.map_or("anywhere", |ingress| ingress.as_str()),
                 destination(rule, forward),
                 match target {
-                    Target::Goto(_) => "goes on to be admitted",
-                    _ => "passes",
+                    Target::Goto(_) => " goes on to be admitted".to_owned(),
+                    _ => format!(" by {egress} passes"),
                 }
             ),
         },
@@ -243,8 +243,9 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
             let target = to
                 .rsplit_once(':')
                 .map_or(to.as_str(), |(address, _)| address);
+            let it = ingress.map_or("it".to_owned(), |by| format!("what came in by {by}"));
             format!(
-                "{name}: it leaves by {egress} with {source} as its source, so that {target} answers \
+                "{name}: {it} leaves by {egress} with {source} as its source, so that {target} answers \
                  {answered}"
             )
         }
@@ -266,7 +267,7 @@ fn shared(rule: &Rule) -> Option<String> {
 }
 
 /// What a rule of the chain that admits does; nothing for one that leads there.
-fn admission(rule: &Rule, target: &Target) -> Option<String> {
+fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String> {
     match target {
         Target::Jump(chain) if chain.as_str().starts_with(DENY) => {
             return Some("who is denied is turned away".to_owned());
@@ -283,7 +284,14 @@ fn admission(rule: &Rule, target: &Target) -> Option<String> {
             );
         }
         Target::Accept if destination_of(rule).is_none() => {
-            return Some("who has come this far passes".to_owned());
+            return Some(format!(
+                "who has come this far passes, if it leaves by {egress}"
+            ));
+        }
+        Target::Return => {
+            return Some(
+                "what is left goes on to the rules behind nvactl's, and to the policy".to_owned(),
+            );
         }
         _ => {}
     }

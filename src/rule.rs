@@ -264,7 +264,11 @@ pub enum Target {
         address: IpAddr,
         ports: DnatPorts,
     },
-    Snat(AddressRange),
+    Snat {
+        addresses: AddressRange,
+        /// `--persistent`: a client gets the same of several addresses whatever its destination is.
+        persistent: bool,
+    },
     Masquerade,
     /// Writes a line to the kernel's log; the walk goes on.
     Log {
@@ -295,7 +299,7 @@ impl Target {
             Target::Return => "RETURN",
             Target::Jump(chain) | Target::Goto(chain) => chain.as_str(),
             Target::Dnat { .. } => "DNAT",
-            Target::Snat(_) => "SNAT",
+            Target::Snat { .. } => "SNAT",
             Target::Masquerade => "MASQUERADE",
             Target::Log { .. } => "LOG",
             Target::Reject(_) => "REJECT",
@@ -444,7 +448,13 @@ impl fmt::Display for Target {
                     }
                 }
             }
-            Target::Snat(addresses) => after(f, "-j SNAT --to-source ", addresses),
+            Target::Snat {
+                addresses,
+                persistent,
+            } => {
+                after(f, "-j SNAT --to-source ", addresses)?;
+                f.write_str(if *persistent { " --persistent" } else { "" })
+            }
             Target::Log { prefix, level } => {
                 after(f, "-j LOG --log-prefix ", Quoted(prefix))?;
                 match *level {

@@ -331,14 +331,16 @@ fn add<'r>(found: &mut Vec<Shadow<'r>>, new: Shadow<'r>) {
 
 fn is_snat(shadow: &Shadow<'_>) -> bool {
     let target = shadow.rule.and_then(|rule| rule.target.as_ref());
-    matches!(target, Some(Target::Snat(_) | Target::Masquerade))
+    matches!(target, Some(Target::Snat { .. } | Target::Masquerade))
 }
 
 /// Whether a decision by this target is one against the forward, and whether surely. `drops` is the
 /// chain's policy, which a RETURN leads to.
 fn takes(table: TableName, target: &Target, drops: bool, snat: Snat) -> Option<bool> {
     match (table, target) {
-        (TableName::Nat, Target::Snat(range)) => (snat != Snat::Addresses(*range)).then_some(true),
+        (TableName::Nat, Target::Snat { addresses, .. }) => {
+            (snat != Snat::Addresses(*addresses)).then_some(true)
+        }
         // As a rule it gives the same address, if any is to be given.
         (TableName::Nat, Target::Masquerade) => (snat == Snat::Client).then_some(true),
         (TableName::Nat, _) => Some(true),

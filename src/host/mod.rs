@@ -9,6 +9,7 @@ pub mod detached;
 pub mod file;
 pub mod folder;
 pub mod iptables;
+pub mod kernel;
 pub mod lock;
 pub mod log;
 pub mod managers;

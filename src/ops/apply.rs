@@ -5,6 +5,7 @@ use tracing::debug;
 use super::history::{self, About};
 use super::look::{Ahead, Found, families, look, resume};
 use super::records::{Change, Decision, KeptSpec, Pending};
+use super::refusal::refuse_on_old;
 use super::remark::Remarks;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError};
 use super::{
@@ -12,6 +13,7 @@ use super::{
     waiting, warn, watchdog,
 };
 use crate::flow::Flow;
+use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
@@ -101,6 +103,7 @@ fn run(
         None => iptables.start_listing(families)?,
     };
     let found = look(rules, iptables, set, request.flush_stale, remarks)?;
+    refuse_on_old(kernel::running(), &found.want)?;
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
     let interrupted = if request.dry_run {

@@ -3,10 +3,15 @@
 use thiserror::Error;
 
 use crate::host::iptables::OWN_ALONE;
+use crate::host::kernel::Kernel;
 use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
+use crate::per_family::PerFamily;
+use crate::plan::asks_entrance;
+use crate::ruleset::Ruleset;
 use crate::ruleset::TableName;
 use crate::token::shell_word;
+use crate::unplan::name_of;
 use crate::unread::Misprinted;
 
 /// What an operation refuses to do.
@@ -60,6 +65,15 @@ pub enum Refusal {
     FilesChanged,
     #[error("the saved state was not tried, since no network namespace can be made: {reason}")]
     NoNamespace { reason: String },
+    #[error(
+        "another forward sends the same packets on as `{name}`, with another source: to tell them apart takes Linux {needed}, and this is {running}"
+    )]
+    OldKernel {
+        /// The forward's.
+        name: String,
+        running: Kernel,
+        needed: Kernel,
+    },
     #[error("`{file}` cannot be edited: {reason}")]
     Uneditable { file: String, reason: String },
     #[error("`{file}` would not load at boot: {refused}")]
@@ -85,6 +99,28 @@ fn those_kept(numbers: &[u64]) -> String {
         [one] => format!("only {one} is"),
         [first, .., last] => format!("{first} to {last} are"),
     }
+}
+
+/// Since then the kernel tells nat's POSTROUTING by which interface a packet came in.
+const TELLS_ENTRANCES: Kernel = Kernel { major: 5, minor: 5 };
+
+/// Refuses rules that would hold for no packet on the kernel that runs. One whose version is not known
+/// is taken for a new one.
+///
+/// # Errors
+/// When there are such rules.
+pub fn refuse_on_old(running: Option<Kernel>, want: &PerFamily<Ruleset>) -> Result<(), Refusal> {
+    let Some(running) = running.filter(|running| *running < TELLS_ENTRANCES) else {
+        return Ok(());
+    };
+    let mut asking = want.iter().filter_map(|(_, want)| asks_entrance(want));
+    asking.next().map_or(Ok(()), |rule| {
+        Err(Refusal::OldKernel {
+            name: name_of(rule).unwrap_or_default().to_owned(),
+            running,
+            needed: TELLS_ENTRANCES,
+        })
+    })
 }
 
 impl Refusal {
@@ -117,7 +153,41 @@ impl Refusal {
             Refusal::NothingToSave | Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
                 Some("sudo nvactl apply forward.yaml".to_owned())
             }
+            Refusal::OldKernel { .. } => Some(
+                "give both forwards the same `snat`, or one of them a target of its own".to_owned(),
+            ),
             Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::per_family::{Families, planned};
+    use crate::spec;
+
+    #[test]
+    fn only_rules_that_ask_for_an_entrance_are_refused_and_only_on_an_old_kernel() {
+        let refused = |release: &str, entrance: &str| {
+            let text = format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4}}
+forwards:
+- {{name: all, listen: 8080, target: {{pod: 10.224.0.118:80}}}}
+- {{name: one, listen: 10.3.0.4:8080, target: {{pod: 10.224.0.118:80}}, interface: {{ingress: {entrance}}}, snat: none}}"
+            );
+            let set = spec::read(text.as_bytes()).expect("it is sound");
+            let want = planned(&set, Families::V4);
+            let refused = refuse_on_old(release.parse().ok(), &want);
+            refused.err().map(|refusal| refusal.to_string())
+        };
+        assert_eq!(
+            refused("5.4.0-150-generic", "eth2").expect("it is refused"),
+            "another forward sends the same packets on as `one`, with another source: to tell them \
+             apart takes Linux 5.5, and this is 5.4"
+        );
+        for (release, entrance) in [("5.5.0", "eth2"), ("no number", "eth2"), ("5.4.0", "eth0")] {
+            assert_eq!(refused(release, entrance), None, "{release}, {entrance}");
         }
     }
 }

@@ -62,7 +62,14 @@ fn read_target(option: &str, words: &[&str], chains: &BTreeSet<ChainName>) -> Op
 /// A target with options, if these are all ones that nvactl interprets.
 fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
     Some(match (name, options) {
-        ("SNAT", ["--to-source", addresses]) => Target::Snat(parsed(addresses)?),
+        ("SNAT", ["--to-source", addresses, options @ ..]) => Target::Snat {
+            addresses: parsed(addresses)?,
+            persistent: match options {
+                [] => false,
+                ["--persistent"] => true,
+                _ => return None,
+            },
+        },
         ("DNAT", ["--to-destination", to]) => read_dnat(to)?,
         ("REJECT", ["--reject-with", with]) => {
             let (with, _) = RejectWith::ALL.iter().find(|(_, word)| word == with)?;

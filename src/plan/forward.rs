@@ -119,34 +119,54 @@ pub fn admit<'f>(forward: &'f Forward, chains: &mut Chains) -> impl Iterator<Ite
     forward.entrances().flat_map(move |ingress| {
         let target = target.clone();
         let each = forward.target.destinations.iter();
-        each.map(move |to| accept_new(forward, ingress, to, target.clone()))
+        each.map(move |to| take_new(forward, ingress, to, target.clone()))
     })
 }
 
+/// Which of a forward's new packets a rule of its ADMIT chain is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// All: with the policy `keep`, a packet that does not open a connection, or that leaves by another
+    /// interface, reaches the target where no rule refuses it.
+    All,
+    /// The packets that open a connection: others must not use up what these may.
+    Opening,
+    /// Those of them that leave where the forward says.
+    Leaving,
+}
+
 /// First whom the forward is not for, then what is too much, so that nobody uses up what is
-/// others'; the rest passes.
+/// others'; the rest passes. What is left then is for the rules behind nvactl's.
 fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
+    use About::{All, Leaving, Opening};
     let (sources, log) = (&forward.sources, forward.log.as_ref());
     let mut rules = Vec::new();
-    let mut rule = |condition: Option<Match>, target: Target| {
-        let matches = [Match::Protocol(forward.protocol)]
+    let mut rule = |about: About, condition: Option<Match>, target: Target| {
+        let egress = (about == Leaving).then(|| Match::Egress(forward.egress.clone()));
+        let opens = opens(forward.protocol).filter(|_| about != All);
+        let matches = egress
             .into_iter()
+            .chain([Match::Protocol(forward.protocol)])
+            .chain(opens)
             .chain(condition)
             .chain([comment(forward)]);
         rules.push(Rule::new(matches, target));
     };
     if !sources.deny.is_empty() {
         let refused = chains.refuse(Refusal::Drop, log);
-        rule(None, Target::Jump(chains.denied(&sources.deny, &refused)));
+        let denied = chains.denied(&sources.deny, &refused);
+        rule(All, None, Target::Jump(denied));
     }
     if let Some(allow) = &sources.allow {
         let refused = chains.refuse(Refusal::Drop, log);
-        rule(None, Target::Jump(chains.allowed(allow, &refused)));
+        let allowed = chains.allowed(allow, &refused);
+        rule(All, None, Target::Jump(allowed));
     }
     let logged = log.filter(|log| log.connections.accepted());
     // Until it is answered, every packet of a connection is NEW. Only the first is counted.
     if forward.limits.is_some() || logged.is_some() {
-        rule(Some(Match::Confirmed), Target::Accept);
+        rule(Leaving, Some(Match::Confirmed), Target::Accept);
+        rule(All, Some(Match::Confirmed), Target::Return);
     }
     if let Some(limits) = &forward.limits {
         let refusal = match (limits.reject, forward.protocol, forward.family()) {
@@ -156,14 +176,16 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
         };
         let refused = chains.refuse(refusal, log);
         for limit in limit_matches(forward, limits) {
-            rule(Some(limit), refused.clone());
+            rule(Opening, Some(limit), refused.clone());
         }
     }
     if let Some(log) = logged {
         let (limit, line) = log_line(log, "accepted");
-        rule(Some(limit), line);
+        rule(Opening, Some(limit), line);
     }
-    rule(None, Target::Accept);
+    rule(Leaving, None, Target::Accept);
+    // Counts what was neither refused nor accepted.
+    rule(All, None, Target::Return);
     rules
 }
 
@@ -191,41 +213,59 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
     rate.into_iter().chain(most)
 }
 
-fn accept_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
+fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
+    let accepts = target == Target::Accept;
+    let egress = accepts.then(|| Match::Egress(forward.egress.clone()));
     let way = [
         Match::Destination(IpNet::from(to.address)),
         Match::Ingress(ingress.clone()),
-        Match::Egress(forward.egress.clone()),
     ];
     let matches = way
         .into_iter()
-        .chain(transport(forward.protocol, forward.ports_at(to), true))
+        .chain(egress)
+        .chain(transport(forward.protocol, forward.ports_at(to), accepts))
         .chain([Match::Conntrack(Conntrack::states([CtState::New]))])
         .chain([came_by_listener(forward), comment(forward)]);
     Rule::new(matches, target)
 }
 
-/// With which source a connection leaves.
-pub fn leave(forward: &Forward) -> impl Iterator<Item = Rule> {
-    let target = source(forward.snat);
+/// Returns the rules that give a connection its source. `by_entrance`: only one that came in where
+/// clients of this forward do, because [another](crate::spec::told_by_entrance) has packets that look the
+/// same.
+pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
+    if !by_entrance {
+        return leave_from(forward, None).collect();
+    }
+    let each = forward.entrances();
+    each.flat_map(|ingress| leave_from(forward, Some(ingress)))
+        .collect()
+}
+
+/// Returns the rules that give a connection its source if it came in by this interface, or by whichever:
+/// the firewall's own came in by none, so no `-i` holds for it.
+pub fn leave_from(forward: &Forward, ingress: Option<&Interface>) -> impl Iterator<Item = Rule> {
+    let ingress = ingress.cloned().map(Match::Ingress);
     let each = forward.target.destinations.iter();
     each.map(move |to| {
-        let way = [
-            Match::Destination(IpNet::from(to.address)),
-            Match::Egress(forward.egress.clone()),
-        ];
-        let matches = way
+        let matches = [Match::Destination(IpNet::from(to.address))]
             .into_iter()
+            .chain(ingress.clone())
+            .chain([Match::Egress(forward.egress.clone())])
             .chain(transport(forward.protocol, forward.ports_at(to), false))
             .chain([came_by_listener(forward), comment(forward)]);
-        Rule::new(matches, target.clone())
+        Rule::new(matches, source(forward.snat))
     })
 }
 
 /// What gives a connection its source.
 pub(super) fn source(snat: Snat) -> Target {
     match snat {
-        Snat::Addresses(range) => Target::Snat(range),
+        Snat::Addresses(addresses) => Target::Snat {
+            addresses,
+            // Without it the kernel hashes the destination as well (`find_best_ips_proto` in
+            // net/netfilter/nf_nat_core.c): each pod would see another address of the client.
+            persistent: addresses.single().is_none(),
+        },
         Snat::Masquerade => Target::Masquerade,
         // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
         // machine, hides the client after all.
@@ -249,6 +289,16 @@ pub(super) fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Mat
         },
     };
     [Match::Protocol(protocol), module]
+}
+
+/// Returns the condition that a packet opens a connection, where the protocol has a sign for it. Conntrack
+/// calls any TCP packet of no known connection NEW.
+pub(super) fn opens(protocol: Protocol) -> Option<Match> {
+    (protocol == Protocol::Tcp).then_some(Match::Tcp {
+        source: None,
+        destination: None,
+        syn: true,
+    })
 }
 
 /// The connection was translated, and its first packet was sent to this forward's listener.

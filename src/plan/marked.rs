@@ -13,7 +13,7 @@
 //! packet whose mark another's rules have changed.
 
 use super::Hook;
-use super::forward::{arrivals, source};
+use super::forward::{arrivals, opens, source};
 use crate::net::{Family, Interface, Protocol};
 use crate::rule::{Conntrack, CtState, Mark, Match, Rule, Target};
 use crate::ruleset::ChainName;
@@ -100,13 +100,12 @@ impl<'s> Common<'s> {
                 Match::Egress(egress.clone()),
                 Match::Protocol(protocol),
             ];
-            let syn = (protocol == Protocol::Tcp).then_some(Match::Tcp {
-                source: None,
-                destination: None,
-                syn: true,
-            });
             let new = Match::Conntrack(Conntrack::states([CtState::New]));
-            let matches = way.into_iter().chain(syn).chain([new]).chain(marked());
+            let matches = way
+                .into_iter()
+                .chain(opens(protocol))
+                .chain([new])
+                .chain(marked());
             Rule::new(matches, Target::Accept)
         };
         ways.map(rule).collect()

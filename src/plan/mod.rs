@@ -15,10 +15,15 @@
 //!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection
 //!    must be translated as well (`--ctstate DNAT`). Whom a forward is not for, and what is too
 //!    much, is refused here, not in PREROUTING: a packet left untranslated would reach the
-//!    firewall's own ports.
+//!    firewall's own ports. The policy may accept what no rule does, so each rule asks only what it
+//!    must: lists hold for every new packet of the forward, limits and the log for those that open a
+//!    connection, and what is accepted must leave by the forward's interface as well.
 //! 3. `NVACTL-POSTROUTING` (nat): the same connection leaves with the firewall's own address, so
 //!    that the reply comes back through the firewall; or with the client's, where a forward says
-//!    so.
+//!    so. Two forwards may send packets there that look the same
+//!    ([`told_by_entrance`]): then the rules ask for the interface that a packet came in by, which
+//!    iptables takes in this chain, and not in the built-in one. The firewall's own packets came in
+//!    by none, so their rules stand behind those.
 //!
 //! The same order of forwards holds in all three: listeners for one address stand before those for
 //! all addresses, which would take their packets; otherwise the file's order.
@@ -44,11 +49,20 @@ use tree::{Part, Tree};
 use crate::net::Family;
 use crate::rule::{Conntrack, CtState, Match, Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
+use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
 
 /// With more rules that translate than these the plan is a tree, if the spec does not say: mostly one
 /// a forward, and one for each further pod or interface.
 const MOST_FLAT: usize = 128;
+
+/// Returns the first rule that asks a packet that leaves where it came in. The kernel tells that in nat's
+/// POSTROUTING since Linux 5.5; on an older one no such rule holds for any packet.
+#[must_use]
+pub fn asks_entrance(planned: &Ruleset) -> Option<&Rule> {
+    let mut rules = Hook::Leaving.rules(planned).map(|(_, rule)| rule);
+    let entrance = |condition: &Match| matches!(condition, Match::Ingress(_));
+    rules.find(|rule| rule.matches.iter().any(entrance))
+}
 
 /// How the rules of one family stand in chains.
 #[must_use]
@@ -83,6 +97,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let (addressed, open): (Vec<&Forward>, Vec<&Forward>) =
         mine.partition(|forward| forward.listen.address.is_some());
     let forwards = [addressed, open].concat();
+    let by_entrance = told_by_entrance(&forwards);
     let common = match layout {
         Layout::Flat => None,
         Layout::Tree => Common::of(&set.firewall, family),
@@ -91,12 +106,17 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let mut ruleset = Ruleset::default();
     for hook in Hook::ALL {
         let mut parts = Vec::with_capacity(forwards.len());
-        for forward in &forwards {
+        // Of the firewall's own packets, behind all rules that ask for an entrance.
+        let mut own = Vec::new();
+        for (forward, by_entrance) in forwards.iter().zip(&by_entrance) {
             parts.push(Part {
                 protocol: forward.protocol,
                 listen: forward.listen,
-                rules: of_forward(hook, forward, common, &mut beside),
+                rules: of_forward(hook, forward, *by_entrance, common, &mut beside),
             });
+            if hook == Hook::Leaving && *by_entrance && forward.hairpin {
+                own.extend(forward::leave_from(forward, None));
+            }
         }
         let (rules, further) = match layout {
             Layout::Flat => (in_order(parts), BTreeMap::new()),
@@ -112,6 +132,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
             .into_iter()
             .chain(before.into_iter().flatten())
             .chain(rules)
+            .chain(own)
             .chain(behind)
             .collect();
         // Only hairpins need the chain for what the machine itself sends.
@@ -145,6 +166,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
 fn of_forward(
     hook: Hook,
     forward: &Forward,
+    by_entrance: bool,
     common: Option<Common<'_>>,
     beside: &mut Chains,
 ) -> Vec<Rule> {
@@ -156,7 +178,7 @@ fn of_forward(
         }
         Hook::Sent => forward::translate_own(forward).collect(),
         Hook::Passing => forward::admit(forward, beside).collect(),
-        Hook::Leaving => forward::leave(forward).collect(),
+        Hook::Leaving => forward::leave(forward, by_entrance),
     }
 }
 

@@ -9,7 +9,7 @@ use super::options::{ByFamily, Options, WrittenLog};
 use super::problem::{Problem, ProblemKind, Span};
 use super::{
     Balance, Firewall, Forward, ForwardSet, Log, Logged, Name, Nets, Snat, Snats, Sources, Target,
-    TargetPorts,
+    TargetPorts, told_by_entrance,
 };
 use crate::net::{self, Family, Port, Protocol};
 use crate::rule::Cluster;
@@ -42,13 +42,31 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         layout: written.layout,
     };
     let mut forwards = Vec::with_capacity(written.forwards.len());
+    let mut listeners = Vec::with_capacity(written.forwards.len());
     for forward in written.forwards {
         // One that is switched off is checked like the others, but for what it would take.
         if forward.enabled? {
+            let quiet = forward.silence.contains(&Code::NeedsLinux55);
+            let listener = forward.listen.as_ref().map(|listen| listen.span.clone());
             forwards.extend(resolved(forward, &firewall)?);
+            listeners.resize(forwards.len(), listener.filter(|_| !quiet));
         }
     }
+    if !written.silence.contains(&Code::NeedsLinux55) {
+        note_entrances(&forwards, listeners, problems);
+    }
     Some(ForwardSet { firewall, forwards })
+}
+
+/// Notes at each listener what the kernel must be able to tell of its packets. A forward that keeps that
+/// quiet has no listener here.
+fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: &mut Vec<Problem>) {
+    let forwards: Vec<&Forward> = forwards.iter().collect();
+    let told = told_by_entrance(&forwards).into_iter();
+    let spans = told
+        .zip(listeners)
+        .filter_map(|(told, span)| span.filter(|_| told));
+    problems.extend(spans.map(|span| Problem::new(span, ProblemKind::NeedsLinux55)));
 }
 
 /// The forward as it is planned, once for each protocol, with what the firewall says where it says

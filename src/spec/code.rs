@@ -77,11 +77,13 @@ pub enum Code {
     ClientKept,
     PortKept,
     PodAddress,
+    CutsTransit,
+    NeedsLinux55,
 }
 
 impl Code {
     /// In the order of `check --list`.
-    pub const ALL: [Code; 47] = [
+    pub const ALL: [Code; 49] = [
         Code::NotUtf8,
         Code::ControlCharacter,
         Code::Syntax,
@@ -129,6 +131,8 @@ impl Code {
         Code::ClientKept,
         Code::PortKept,
         Code::PodAddress,
+        Code::CutsTransit,
+        Code::NeedsLinux55,
     ];
 
     #[must_use]
@@ -296,6 +300,16 @@ impl Code {
                 "pod-address",
                 Note,
                 "a pod's address changes when it restarts",
+            ),
+            Code::CutsTransit => (
+                "cuts-transit",
+                Note,
+                "the FORWARD policy drops what the VM routes for others",
+            ),
+            Code::NeedsLinux55 => (
+                "needs-linux-5-5",
+                Note,
+                "forwards that only the interface by which packets came in tells apart",
             ),
         }
     }

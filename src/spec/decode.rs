@@ -22,7 +22,7 @@ pub struct WrittenSpec {
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
     pub forward_policy: Option<ForwardPolicy>,
-    /// Where `forward_policy` was written, if it was.
+    /// Where `forward_policy` was written; else where `firewall` was.
     pub forward_policy_span: Option<Span>,
     /// `None` also where it is left to nvactl.
     pub layout: Option<Layout>,
@@ -109,6 +109,9 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
     }
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
+        let key = files.iter().find_map(|file| file.key("firewall"));
+        let policy = spec.forward_policy_span.take();
+        spec.forward_policy_span = policy.or(key.map(|key| key.span.clone()));
     } else if whole {
         miss(&files, "firewall", problems);
     }

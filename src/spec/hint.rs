@@ -187,6 +187,12 @@ impl ProblemKind {
             ProblemKind::PodAddress { .. } => {
                 "an internal load balancer keeps its address: `ilb: IP:PORT`".into()
             }
+            ProblemKind::CutsTransit => {
+                "write `forward_policy: keep` if it is a router as well, or add `silence: [cuts-transit]` at the top".into()
+            }
+            ProblemKind::NeedsLinux55 => {
+                "give both the same `snat` if the VM has an older kernel, or add `silence: [needs-linux-5-5]` to the forward".into()
+            }
             ProblemKind::TakesSsh => {
                 "listen on another port, or add `silence: [takes-ssh]` to the forward if ssh stays reachable by other means".into()
             }

@@ -15,6 +15,7 @@ mod options;
 pub mod page;
 pub mod places;
 mod problem;
+mod siblings;
 mod sources;
 mod warn;
 mod yaml;
@@ -28,6 +29,7 @@ pub use forward::{
 };
 pub use hint::nearest;
 pub use problem::{Problem, ProblemKind, Span};
+pub use siblings::told_by_entrance;
 pub use sources::{Nets, Sources};
 
 /// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.

@@ -210,6 +210,12 @@ pub enum ProblemKind {
     },
     #[error("targets see the client's own address, and answer it by their own routes")]
     ClientKept,
+    #[error("packets that this machine routes for others are dropped, unless a rule accepts them")]
+    CutsTransit,
+    #[error(
+        "another forward sends the same packets on with another source: to tell them apart takes Linux 5.5 or later"
+    )]
+    NeedsLinux55,
 }
 
 impl ProblemKind {
@@ -273,6 +279,8 @@ impl ProblemKind {
             ProblemKind::PodAddress { .. } => Code::PodAddress,
             ProblemKind::KeepsProbesOut { .. } => Code::KeepsProbesOut,
             ProblemKind::ClientKept => Code::ClientKept,
+            ProblemKind::CutsTransit => Code::CutsTransit,
+            ProblemKind::NeedsLinux55 => Code::NeedsLinux55,
         }
     }
 

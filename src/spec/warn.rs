@@ -25,11 +25,14 @@ const LOCAL_SERVICES: [(Protocol, Range<u16>, &str); 4] = [
 /// Adds the warnings and notes that the spec does not silence.
 pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
     let quiet = |code: Code| spec.silence.contains(&code);
-    if let (Some(ForwardPolicy::Keep), Some(span)) =
-        (spec.forward_policy, &spec.forward_policy_span)
-        && !quiet(Code::PolicyKept)
-    {
-        problems.push(Problem::new(span.clone(), ProblemKind::PolicyKept));
+    if let (Some(policy), Some(span)) = (spec.forward_policy, &spec.forward_policy_span) {
+        let kind = match policy {
+            ForwardPolicy::Keep => ProblemKind::PolicyKept,
+            ForwardPolicy::Drop => ProblemKind::CutsTransit,
+        };
+        if !quiet(kind.code()) {
+            problems.push(Problem::new(span.clone(), kind));
+        }
     }
     let own = own_addresses(spec);
     for forward in enabled(spec) {

@@ -330,7 +330,7 @@ fn egress(rule: &Rule) -> Option<Interface> {
 
 fn snat(rule: &Rule) -> Option<Snat> {
     match rule.target {
-        Some(RuleTarget::Snat(range)) => Some(Snat::Addresses(range)),
+        Some(RuleTarget::Snat { addresses, .. }) => Some(Snat::Addresses(addresses)),
         Some(RuleTarget::Masquerade) => Some(Snat::Masquerade),
         Some(RuleTarget::Accept) => Some(Snat::Client),
         _ => None,

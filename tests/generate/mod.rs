@@ -39,7 +39,12 @@ prop_compose! {
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
         defaults in option::of(options()),
+        siblings in vec(option::weighted(SELDOM, options()), 12),
     ) -> Spec {
+        let siblings = forwards.iter().zip(siblings);
+        let siblings = siblings.filter_map(|(forward, options)| Some(sibling(forward, options?)));
+        let siblings: Vec<Forward> = siblings.collect();
+        let forwards = [forwards, siblings].concat();
         mended(Spec {
             version,
             firewall: Firewall {
@@ -150,6 +155,22 @@ prop_compose! {
     ) -> Forward {
         // Unique, whatever was generated.
         Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
+    }
+}
+
+/// Another forward to the same target by the same port, on an address that no other listens on.
+fn sibling(forward: &Forward, options: Options) -> Forward {
+    let v6 = forward.target.is_v6();
+    let on = if v6 { "[fd00:3::6]" } else { "10.3.0.6" };
+    let listen = match &forward.listen {
+        Port::Number(port) => format!("{on}:{port}"),
+        Port::Text(text) => format!("{on}:{}", text.rsplit(':').next().unwrap_or_default()),
+    };
+    Forward {
+        name: format!("sibling-{}", forward.name),
+        listen: Port::Text(listen),
+        options,
+        ..forward.clone()
     }
 }
 

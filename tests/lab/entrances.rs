@@ -1,6 +1,6 @@
 //! By which interface, and to which address, a forward is reached.
 
-use crate::lab::{Backend, FIREWALL, FIREWALL_EGRESS, Lab};
+use crate::lab::{Backend, FIREWALL, FIREWALL_EGRESS, Lab, save};
 use crate::namespace::Host;
 use crate::traffic::{self, Outcome, answer, serve_tcp};
 
@@ -93,4 +93,82 @@ forwards: [{name: web, listen: 203.0.113.10:443, target: {pod: 10.224.0.118:80}}
     );
     assert_eq!(lab.tcp(FRONTEND, 443), answer("pod", FIREWALL));
     assert_eq!(lab.tcp(FIREWALL, 443), Outcome::Refused);
+}
+
+/// Two forwards to one target by one listen port, for clients of two interfaces.
+fn siblings(layout: &str, partner: &str) -> String {
+    format!(
+        "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4, layout: {layout}}}
+silence: [address-beside-all, client-kept]
+forwards:
+  - {{name: all, listen: 8080, target: {{pod: 10.224.0.118:80}}, hairpin: true}}
+  - {{name: partner, listen: 10.3.0.4:8080, target: {{pod: 10.224.0.118:80}}, interface: {{ingress: eth2}}, {partner}}}"
+    )
+}
+
+pub fn each_forward_to_one_target_gives_its_own_source(backend: Backend) {
+    const SECOND: &str = "10.4.0.9";
+    const PARTNER: &str = "10.5.0.9";
+    let lab = Lab::two_nics(backend);
+    let partner = second_ingress(&lab);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.firewall.run("ip address add 10.4.0.9/24 dev eth1");
+    // What keeps its address is answered through the firewall.
+    lab.vnet.run("ip route add 10.5.0.9/32 via 10.4.0.4");
+    let to = format!("{FIREWALL}:8080");
+    for layout in ["flat", "tree"] {
+        for (options, source, own) in [
+            ("snat: none", PARTNER, FIREWALL_EGRESS),
+            ("snat: 10.4.0.9", SECOND, FIREWALL_EGRESS),
+            ("snat: 10.4.0.9, hairpin: true", SECOND, SECOND),
+        ] {
+            let spec = siblings(layout, options);
+            lab.apply(&spec);
+            assert_eq!(
+                ask(&partner, &to),
+                answer("pod", source),
+                "{layout}, {options}"
+            );
+            let by_all = answer("pod", FIREWALL_EGRESS);
+            assert_eq!(lab.tcp(FIREWALL, 8080), by_all, "{layout}, {options}");
+            assert_eq!(
+                ask(&lab.firewall, &to),
+                answer("pod", own),
+                "{layout}, {options}"
+            );
+            assert_eq!(
+                ask(&lab.firewall, "10.5.0.4:8080"),
+                by_all,
+                "{layout}, {options}"
+            );
+            let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
+            assert_eq!(said.code, 0, "{said:?}");
+        }
+    }
+}
+
+/// A kernel before 5.5, as far as it says so.
+pub fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    lab.firewall.shell(
+        "echo 5.4.0-150-generic > /run/osrelease
+         mount --bind /run/osrelease /proc/sys/kernel/osrelease",
+    );
+    let before = save(&lab.firewall);
+    for options in [&["apply", "-"][..], &["apply", "-", "--dry-run"]] {
+        let said = lab.nvactl_with(options, &siblings("flat", "snat: none"));
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains("as `partner`"), "{said:?}");
+        assert!(
+            said.stderr.contains("takes Linux 5.5, and this is 5.4"),
+            "{said:?}"
+        );
+        assert!(
+            said.stderr
+                .contains("hint: give both forwards the same `snat`"),
+            "{said:?}"
+        );
+    }
+    assert_eq!(save(&lab.firewall), before);
+    lab.apply(&siblings("flat", "snat: 10.4.0.4"));
 }

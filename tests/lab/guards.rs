@@ -1,7 +1,7 @@
 //! Who may come, how much, and what is logged of it.
 
 use std::io::Read as _;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -10,11 +10,17 @@ use std::time::{Duration, Instant};
 use crate::lab::{Backend, CLIENT, FIREWALL, ILB, Lab, POD};
 use crate::namespace::{Host, wait_for};
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
+use crate::wire::{Arrivals, Kind, Sent, send};
 
 fn spec(forward: &str) -> String {
     format!(
         "firewall: {{interface: eth0, snat: 10.3.0.4}}\nsilence: [keeps-probes-out]\nforwards: [{forward}]"
     )
+}
+
+/// The same under a policy that accepts.
+fn kept(forward: &str) -> String {
+    spec(forward).replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}")
 }
 
 /// Another client beside the one of the lab.
@@ -78,11 +84,92 @@ pub fn a_list_keeps_out_whatever_the_policy_is(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 53);
     let forward = "{name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:53}, allow_from: [10.0.0.0/8]}";
-    let spec = spec(forward).replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}");
+    let spec = kept(forward);
     lab.apply(&spec.replace("10.0.0.0/8", "198.51.100.0/24"));
     assert_eq!(lab.udp(FIREWALL, 53), answer("pod", FIREWALL));
     lab.apply(&spec);
     assert_eq!(lab.udp(FIREWALL, 53), Outcome::Silence);
+}
+
+/// One packet of each kind from the client, from a port of its own, to each of these ports; and a last
+/// datagram to a port that is always open.
+fn send_each(lab: &Lab, from: u16, ports: impl Iterator<Item = (u16, Kind)>) {
+    let address = |text: &str| text.parse().expect("it is an address");
+    let packet = |(from, (port, kind))| Sent {
+        kind,
+        from: SocketAddrV4::new(address(CLIENT), from),
+        to: SocketAddrV4::new(address(FIREWALL), port),
+    };
+    let all = ports.chain([(LAST, Kind::Datagram)]);
+    send(&lab.client, (from..).zip(all).map(packet).collect());
+}
+
+const LAST: u16 = 9;
+const LAST_FORWARD: &str = "{name: last, listen: 9, protocol: udp, target: {pod: 10.224.0.118:9}}";
+
+/// What has come to a port of the pod, of which kind, once the last datagram is there.
+fn come(pod: &Arrivals) -> Vec<(u16, Kind)> {
+    wait_for("the last datagram has come", || {
+        pod.have(|packet| packet.to.port() == LAST)
+    });
+    let come = pod.take().into_iter();
+    let mut come: Vec<(u16, Kind)> = come.map(|sent| (sent.to.port(), sent.kind)).collect();
+    come.retain(|(port, _)| *port != LAST);
+    come.sort_unstable();
+    come
+}
+
+/// A packet that opens no connection, or that leaves by another interface than the forward's, is accepted
+/// by no rule of the forward's: a policy that accepts would let it pass.
+pub fn a_list_keeps_out_what_no_rule_accepts(backend: Backend) {
+    const KINDS: [Kind; 3] = [Kind::Syn, Kind::Ack, Kind::Datagram];
+    let lab = Lab::one_nic(backend);
+    let pod = Arrivals::at(&lab.pod);
+    for (egress, from) in [("eth0", 2000), ("eth9", 3000)] {
+        let forward = |name: &str, port: u16, list: &str| {
+            format!(
+                "{{name: {name}, listen: {port}, protocol: [tcp, udp], target: {{ilb: 10.224.0.118}},
+                  interface: {{egress: {egress}}}, {list}}}"
+            )
+        };
+        let forwards = [
+            forward("denied", 81, "deny_from: [198.51.100.10]"),
+            forward("for-others", 82, "allow_from: [10.9.0.0/16]"),
+            forward("for-clients", 83, "allow_from: [198.51.100.0/24]"),
+            LAST_FORWARD.to_owned(),
+        ];
+        let spec = kept(&forwards.join(", "));
+        lab.apply(&spec);
+        let each = [81, 82, 83].into_iter();
+        send_each(
+            &lab,
+            from,
+            each.flat_map(|port| KINDS.map(|kind| (port, kind))),
+        );
+        assert_eq!(come(&pod), KINDS.map(|kind| (83, kind)), "{egress}");
+        // The list of the third has refused nothing, whatever became of the packets behind it.
+        let status = status(&lab, &spec);
+        let refused = (0..6).map(|n| packets(&status["forwards"][n]["refused"]));
+        let refused: Vec<_> = refused.collect();
+        assert_eq!(
+            refused,
+            [2, 1, 2, 1, 0, 0].map(Some),
+            "{egress}: {status:#}"
+        );
+    }
+}
+
+pub fn what_opens_no_connection_uses_up_no_limit(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let pod = Arrivals::at(&lab.pod);
+    lab.apply(&spec(&format!(
+        "{{name: web, listen: 80, target: {{pod: 10.224.0.118:80}},
+          limits: {{new_per_second: 1, burst: 3}}, log: {{per_minute: 600}}}}, {LAST_FORWARD}"
+    )));
+    let opening = [(80, Kind::Syn); 3];
+    send_each(&lab, 2000, [(80, Kind::Ack); 30].into_iter().chain(opening));
+    assert_eq!(come(&pod), opening);
+    assert_eq!(logged(&lab, "web accepted"), 3);
 }
 
 /// Somebody else's translation of the same port, and a forward beside it that listens for all.
@@ -151,22 +238,25 @@ pub fn a_list_that_was_tampered_with_shows_at_its_forwards(backend: Backend) {
 pub fn the_datagrams_of_one_sender_are_one_connection(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let seen = count_udp(&lab.pod, 514);
-    let spec = spec(
-        "{name: syslog, listen: 514, protocol: udp, target: {pod: 10.224.0.118:514},
-          limits: {new_per_second: 1, burst: 1}, log: {per_minute: 600}}",
-    );
-    lab.apply(&spec);
-    lab.client.enter(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
-        for _ in 0..50 {
-            let sent = socket.send_to(b"?", (FIREWALL, 514));
-            assert!(sent.is_ok(), "{sent:?}");
-        }
-    });
-    wait_for("each datagram has come", || {
-        seen.load(Ordering::SeqCst) == 50
-    });
-    assert_eq!(logged(&lab, "syslog accepted"), 1);
+    // By the way that the forward says, and by another that the policy lets pass. The kernel keeps what a
+    // limit has counted for one of the same name.
+    for (egress, all) in [("eth0", 50), ("eth9", 100)] {
+        lab.apply(&kept(&format!(
+            "{{name: by-{egress}, listen: 514, protocol: udp, target: {{pod: 10.224.0.118:514}},
+              interface: {{egress: {egress}}}, limits: {{new_per_second: 1, burst: 1}}, log: {{per_minute: 600}}}}"
+        )));
+        lab.client.enter(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+            for _ in 0..50 {
+                let sent = socket.send_to(b"?", (FIREWALL, 514));
+                assert!(sent.is_ok(), "{sent:?}");
+            }
+        });
+        wait_for("each datagram has come", || {
+            seen.load(Ordering::SeqCst) == all
+        });
+        assert_eq!(logged(&lab, &format!("by-{egress} accepted")), 1);
+    }
 }
 
 pub fn a_list_of_ten_thousand_networks_is_exact(backend: Backend) {

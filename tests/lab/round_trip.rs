@@ -1,10 +1,10 @@
 //! What nvactl plans is what the kernel gives back, for every form that a spec can have.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use nvactl::net::Family;
-use nvactl::plan::plan;
+use nvactl::plan::{asks_entrance, plan};
 use nvactl::spec;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -13,7 +13,7 @@ use crate::lab::{Backend, host_with, save, save_v6};
 use crate::namespace::Host;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
-const FORMS: [&str; 34] = [
+const FORMS: [&str; 35] = [
     " ! -d ",
     " --ctorigdst ",
     " --ctorigdstport ",
@@ -21,6 +21,7 @@ const FORMS: [&str; 34] = [
     " --hashlimit-htable-expire ",
     " --hashlimit-mode srcip ",
     " --log-level ",
+    " --persistent",
     " --to-source ",
     " -g NVACTL-ADMIT-",
     " -g NVACTL-ALLOW-",
@@ -65,11 +66,14 @@ pub fn the_kernel_gives_back_every_form(backend: Backend) {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let of_both = |form: &&'static str| Family::ALL.map(|family| (family, *form));
     let missing: RefCell<BTreeSet<_>> = RefCell::new(FORMS.iter().flat_map(of_both).collect());
+    let asked = Cell::new(false);
     let outcome = TestRunner::new_with_rng(config, rng).run(&any_spec(), |spec| {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
         let set = spec::read(text.as_bytes()).expect("it is sound");
         for family in Family::ALL {
-            let planned = plan(&set, family).with_builtin_chains().to_string();
+            let planned = plan(&set, family);
+            asked.set(asked.get() || asks_entrance(&planned).is_some());
+            let planned = planned.with_builtin_chains().to_string();
             let (restore, save): (_, fn(&Host) -> String) = match family {
                 Family::V4 => ("iptables-restore", save),
                 Family::V6 => ("ip6tables-restore", save_v6),
@@ -94,4 +98,5 @@ pub fn the_kernel_gives_back_every_form(backend: Backend) {
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(missing.into_inner(), BTreeSet::new(), "no spec had these");
+    assert!(asked.get(), "no rule asked where a packet came in");
 }

@@ -1,0 +1,198 @@
+//! Forwards whose packets look alike once they are translated, so that their source must be chosen by
+//! the interface that the packets came in by.
+//!
+//! One listens on an address, the other on all. Both lead to one target by one listen port, and give
+//! other sources. A packet that was sent to that address belongs to the second where the first has no
+//! entrance, and nothing but `-i` tells that when it leaves.
+
+use super::{Destination, Forward};
+
+/// Returns for each of the forwards whether its rules for packets that leave must ask where they came
+/// in.
+#[must_use]
+pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
+    let port = |n: usize| {
+        let forward = forwards[n];
+        let ports = forward.listen.ports;
+        (forward.family(), forward.protocol, ports.first())
+    };
+    let (mut open, addressed): (Vec<usize>, Vec<usize>) =
+        (0..forwards.len()).partition(|n| forwards[*n].listen.address.is_none());
+    open.sort_by_key(|n| port(*n));
+    let mut told = vec![false; forwards.len()];
+    for n in addressed {
+        let one = forwards[n];
+        let (family, protocol, first) = port(n);
+        let last = one.listen.ports.last();
+        // Listeners for all addresses do not overlap, so they end in the order in which they begin.
+        let begun = open.partition_point(|other| port(*other) <= (family, protocol, last));
+        let near = open[..begun].iter().rev().copied().take_while(|other| {
+            let other = forwards[*other];
+            other.family() == family
+                && other.protocol == protocol
+                && other.listen.ports.last() >= first
+        });
+        let alike: Vec<usize> = near
+            .filter(|other| are_alike(one, forwards[*other]))
+            .collect();
+        if alike.iter().any(|other| comes_past(forwards[*other], one)) {
+            told[n] = true;
+            // The rule for what the firewall itself sends stands behind theirs, and must not be theirs.
+            for other in alike.into_iter().filter(|_| one.hairpin) {
+                told[other] = true;
+            }
+        }
+    }
+    told
+}
+
+/// Whether the packets of both can be to one target by one interface, and leave with different sources.
+fn are_alike(one: &Forward, other: &Forward) -> bool {
+    let meet = |a: &Destination, b: &Destination| {
+        a.address == b.address && one.ports_at(a).overlaps(other.ports_at(b))
+    };
+    let (mine, its) = (&one.target.destinations, &other.target.destinations);
+    one.snat != other.snat
+        && one.egress == other.egress
+        && mine.iter().any(|a| its.iter().any(|b| meet(a, b)))
+}
+
+/// Whether packets to the address that `addressed` listens on can be of `open`, which listens on all.
+fn comes_past(open: &Forward, addressed: &Forward) -> bool {
+    let taken = |entrance| addressed.entrances().any(|one| one == entrance);
+    (open.hairpin && !addressed.hairpin) || open.entrances().any(|entrance| !taken(entrance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec;
+
+    const POD: &str = "target: {pod: 10.224.0.118:80}";
+    const ETH2: &str = "interface: {ingress: eth2}";
+    const BOTH: &str = "interface: {ingress: [eth0, eth2]}";
+    const SNAT: &str = "snat: 10.4.0.9";
+    const SEVERAL: &str = "target: {pod: [10.224.0.117:80, 10.224.0.118:80]}";
+    const OTHER_POD: &str = "target: {pod: 10.224.0.119:80}";
+    const OTHER_PORT: &str = "target: {pod: 10.224.0.118:81}";
+    const OTHER_WAY: &str = "interface: {ingress: eth2, egress: eth3}";
+
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
+    #[test]
+    fn only_what_nothing_else_tells_apart_is_told_by_its_entrance() {
+        for (case, one, all, told) in [
+            (
+                "two entrances, two sources",
+                ["8080", POD, ETH2, SNAT],
+                [POD, "", ""],
+                [true, false],
+            ),
+            (
+                "the client's is a source",
+                ["8080", POD, ETH2, "snat: none"],
+                [POD, "", ""],
+                [true, false],
+            ),
+            (
+                "one source",
+                ["8080", POD, ETH2, ""],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "one entrance",
+                ["8080", POD, "", SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "one more for the first",
+                ["8080", POD, BOTH, SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "one more for the second",
+                ["8080", POD, "", SNAT],
+                [POD, BOTH, ""],
+                [true, false],
+            ),
+            (
+                "the firewall's for the second",
+                ["8080", POD, "", SNAT],
+                [POD, "", "hairpin: true"],
+                [true, false],
+            ),
+            (
+                "the firewall's for the first",
+                ["8080", POD, ETH2, "snat: 10.4.0.9, hairpin: true"],
+                [POD, "", ""],
+                [true, true],
+            ),
+            (
+                "two targets",
+                ["8080", OTHER_POD, ETH2, SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "two ports of a target",
+                ["8080", OTHER_PORT, ETH2, SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "one of several pods",
+                ["8080", SEVERAL, ETH2, SNAT],
+                [POD, "", ""],
+                [true, false],
+            ),
+            (
+                "two listen ports",
+                ["8081", POD, ETH2, SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "a port of a range",
+                ["8000-8100", POD, ETH2, SNAT],
+                [POD, "", ""],
+                [true, false],
+            ),
+            (
+                "two protocols",
+                ["8080", POD, ETH2, "snat: 10.4.0.9, protocol: udp"],
+                [POD, "", ""],
+                [false, false],
+            ),
+            (
+                "two ways to the target",
+                ["8080", POD, OTHER_WAY, SNAT],
+                [POD, "", ""],
+                [false, false],
+            ),
+        ] {
+            let rest = |words: &[&str]| -> String {
+                let said = words.iter().filter(|words| !words.is_empty());
+                said.map(|words| format!(", {words}")).collect()
+            };
+            let [port, options @ ..] = &one;
+            let text = format!(
+                "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\nforwards:\n\
+                 - {{name: all, listen: 8080{}}}\n- {{name: one, listen: '10.3.0.4:{port}'{}}}\n\
+                 - {{name: far, listen: 9000-9999, {POD}, {ETH2}}}\n",
+                rest(&all),
+                rest(options),
+            );
+            let set = spec::read(text.as_bytes())
+                .unwrap_or_else(|problems| panic!("{case}: {problems:?}"));
+            let forwards: Vec<&Forward> = set.forwards.iter().collect();
+            let found = told_by_entrance(&forwards);
+            assert_eq!(
+                [found[1], found[0], found[2]],
+                [told[0], told[1], false],
+                "{case}"
+            );
+        }
+    }
+}
