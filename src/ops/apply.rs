@@ -158,7 +158,7 @@ fn run(
         after
             .0
             .extend(ended.into_iter().filter_map(|ended| ended.remark));
-        next_boot::say(state, iptables, &found.want.as_ref(), &mut after);
+        next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
     }
     let outcome = Outcome::Made {
         difference,

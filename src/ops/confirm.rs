@@ -210,7 +210,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let mut after = Remarks::default();
     if let Some(live) = &live {
         let iptables = now.iptables();
-        next_boot::say(
+        next_boot::say_of_change(
             state,
             &iptables,
             &live.map(|_, live| &live.ruleset),

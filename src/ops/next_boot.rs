@@ -68,6 +68,22 @@ pub fn look(
     next
 }
 
+/// Says of a change that it ends with the next boot, if nothing is saved yet, or what [`say`] does.
+pub fn say_of_change(
+    state: &State,
+    iptables: &Iptables,
+    rules: &PerFamily<&Ruleset>,
+    remarks: &mut Remarks,
+) {
+    let saved = |family| !matches!(persistence::holds_own(family), Ok(false));
+    let nothing = !boot_unit::is_enabled() && !Family::ALL.into_iter().any(saved);
+    if nothing && rules.values().any(|rules| rules.holds_own()) {
+        remarks.note("this holds until the next boot; `sudo nvactl persist` keeps it");
+    } else {
+        say(state, iptables, rules, remarks);
+    }
+}
+
 /// Says that the next boot brings other rules than these, and how they are kept; nothing where it brings the
 /// same.
 pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
@@ -80,10 +96,10 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         }
         remarks.note(match saved {
             Ok(Some(saved)) => format!(
-                "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves these",
+                "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves what is loaded now",
                 moment(saved.time)
             ),
-            _ => "the next boot brings nothing back; `sudo nvactl persist` saves these".to_owned(),
+            _ => "the next boot brings nothing back; `sudo nvactl persist` saves what is loaded now".to_owned(),
         });
         return;
     }
@@ -91,12 +107,8 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         let file = persistence::rules_file(family);
         let kept = persistence::compared_text(family, rules);
         match kept.unwrap_or_else(|| persistence::compared(iptables, family, rules).0) {
-            RulesFile::Missing if rules.holds_own() => {
-                remarks.note("this holds until the next boot; `sudo nvactl persist` keeps it");
-                return;
-            }
             RulesFile::Different => remarks.note(format_args!(
-                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves these"
+                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is loaded now"
             )),
             RulesFile::Refused => remarks.note(format_args!(
                 "{file} does not load at the next boot; `sudo nvactl persist` writes it anew"

@@ -141,7 +141,7 @@ fn run(
         pending: None,
     };
     drop(lock);
-    next_boot::say(state, iptables, &want.as_ref(), &mut after);
+    next_boot::say_of_change(state, iptables, &want.as_ref(), &mut after);
     Ok((undone, outcome, after, partly))
 }
 

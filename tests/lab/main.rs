@@ -184,6 +184,7 @@ on_both_backends! {
     persistence::foreign_bytes_are_kept,
     persistence::emptiness_is_not_kept,
     persistence::the_same_rules_do_not_push_out_the_backup,
+    persistence::the_file_of_the_distribution_is_written,
     persistence::it_tells_whether_the_file_is_loaded_at_boot,
     rehearsal::a_rule_that_needs_an_ipset_is_not_kept,
     rehearsal::a_jump_to_a_missing_chain_does_not_load,

@@ -52,11 +52,11 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
     let host = installed(backend);
     apply(&host, SPEC);
     let loaded = save(&host);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     host.shell(
         "mkdir -p /etc/systemd/system/sysinit.target.wants
          ln -s /usr/lib/systemd/system/nvactl.service /etc/systemd/system/sysinit.target.wants",
     );
-    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 0, "{said:?}");
     for told in [

@@ -99,10 +99,9 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     persist(&host, &[]);
     let said = nvactl(&host, &["remove"], "");
     assert!(
-        said.stderr.contains("/etc/iptables/rules.v4 still holds")
-            && said
-                .stderr
-                .contains("in their place: sudo nvactl persist\n"),
+        said.stderr.contains(
+            "/etc/iptables/rules.v4 brings back other rules at the next boot; `sudo nvactl persist`"
+        ),
         "{}",
         said.stderr
     );
@@ -182,4 +181,43 @@ pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
         host.run(&format!("cat {FILE}.bak")),
         "# by hand\n*filter\nCOMMIT\n"
     );
+}
+
+/// What Fedora's iptables-services and Azure Linux's iptables load at boot.
+pub fn the_file_of_the_distribution_is_written(backend: Backend) {
+    for (script, file) in [
+        (
+            "/usr/libexec/iptables/iptables.init",
+            "/etc/sysconfig/iptables",
+        ),
+        (
+            "/etc/systemd/scripts/iptables",
+            "/etc/systemd/scripts/ip4save",
+        ),
+    ] {
+        let host = firewall(backend);
+        host.shell(&format!(
+            "mkdir -p /run/libexec /usr/libexec && mount --bind /run/libexec /usr/libexec
+             mkdir -p $(dirname {script}) && touch {script}"
+        ));
+        apply(&host, SPEC);
+        let warnings = persist(&host, &[]);
+        assert!(
+            warnings.contains("iptables.service is not enabled")
+                && warnings.contains("sudo systemctl enable iptables"),
+            "{warnings}"
+        );
+        assert!(
+            host.run(&format!("cat {file}")).contains("NVACTL"),
+            "{file}"
+        );
+        assert!(!host.exists(FILE));
+        host.shell(
+            "mkdir -p /etc/systemd/system/multi-user.target.wants
+             ln -s /lib/none /etc/systemd/system/multi-user.target.wants/iptables.service",
+        );
+        let said = nvactl(&host, &["status", "-"], SPEC);
+        let line = format!("{file} holds what runs; iptables.service loads it");
+        assert!(said.stdout.contains(&line), "{said:?}");
+    }
 }
