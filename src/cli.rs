@@ -181,8 +181,8 @@ Examples:
     /// Bring nvactl's rules back at boot by a systemd unit of its own.
     ///
     /// The unit loads the saved state: nvactl's rules as they were loaded when `boot enable` or `persist`
-    /// saved them. Restarts and reloads of ufw, nftables and netfilter-persistent, which flush them,
-    /// bring them back as well.
+    /// saved them. It loads them again after a restart or reload of ufw, nftables or netfilter-persistent,
+    /// which flush them.
     #[command(after_help = "\
 Examples:
   sudo nvactl boot enable
@@ -192,9 +192,10 @@ Examples:
         #[command(subcommand)]
         action: Boot,
     },
-    /// Write the live rules to the files that iptables-persistent loads at boot.
+    /// Save the live rules for the next boot.
     ///
-    /// Every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
+    /// With the boot unit enabled, nvactl's own rules into the saved state. Else into the file that this
+    /// distribution loads: every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
     /// kept beside it as .bak. The new one replaces it only after iptables-restore has loaded it in an
     /// empty network namespace, as the boot loads it.
     #[command(after_help = "\
@@ -667,12 +668,9 @@ Exit codes: 0 in order, or not enabled; 1 the next boot brings something else th
 Example:
   sudo nvactl boot test
 
-Exit codes: 0 it would load; 1 the unit is not enabled or not valid; 2 it would not load.")]
-    Test {
-        /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-        lock_timeout: u64,
-    },
+Exit codes: 0 it would load; 1 the unit is not enabled or not valid; 2 nothing is saved, or it would not
+load.")]
+    Test,
     /// Load what is saved, as the unit does.
     #[command(hide = true)]
     Load {

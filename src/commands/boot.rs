@@ -5,11 +5,12 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Boot;
 use crate::host;
-use crate::host::boot_unit;
 use crate::host::iptables::Live;
-use crate::ops::boot::{self, Doubled, Loaded};
+use crate::host::{boot_unit, persistence};
+use crate::ops::boot::{self, BootLoad, Doubled};
 use crate::ops::families;
 use crate::ops::history::moment;
+use crate::ops::next_boot::unit_fault;
 use crate::ops::records::{Brought, Saved};
 use crate::ops::saved::compared;
 use crate::ops::state::{State, StateError};
@@ -26,12 +27,13 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             show(&doubled, console);
             let enabled = boot::enable(&on.machine(*lock_timeout)?, &doubled)?;
             console.remarks(&enabled.remarks);
-            say_enabled(&doubled, console);
+            say_removed(&doubled, console);
             if let Some(error) = enabled.failed {
                 console.error(format_args!("{:#}", anyhow::Error::from(error)));
                 console.tell("hint: sudo systemctl status nvactl\n");
                 return Ok(Exit::Uncertain);
             }
+            say_enabled(console);
             if !enabled.running {
                 console.note("systemd does not run here: the unit runs at the next boot");
             }
@@ -45,21 +47,24 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 return Ok(Exit::Done);
             }
             console.say("nvactl.service is disabled; what is loaded stays until the next boot");
-            console.note("nothing brings nvactl's rules back then; `sudo nvactl persist` writes them to the rules files");
+            console.note(match persistence::manager() {
+                None => "nothing brings nvactl's rules back then; `sudo nvactl persist` writes a rules file",
+                Some(_) => "nothing brings nvactl's rules back then; `sudo nvactl boot enable` does",
+            });
             Ok(Exit::Done)
         }
         Boot::Status => {
             host::require_root("boot status")?;
             status(on, console)
         }
-        Boot::Test { lock_timeout } => {
+        Boot::Test => {
             host::require_root("boot test")?;
-            test(on, *lock_timeout, console)
+            test(on, console)
         }
         Boot::Load { lock_timeout } => {
             host::require_root("boot load")?;
             Ok(say_loaded(
-                boot::load(&on.machine(*lock_timeout)?)?,
+                boot::load(on.machine(*lock_timeout), &on.iptables(*lock_timeout))?,
                 console,
             ))
         }
@@ -83,13 +88,16 @@ fn show(doubled: &[Doubled], console: &mut Console) {
     }
 }
 
-fn say_enabled(doubled: &[Doubled], console: &mut Console) {
+fn say_removed(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, .. } in doubled {
         console.say(format_args!(
             "{0}: written without them; the old one is {0}.bak",
             path.display()
         ));
     }
+}
+
+fn say_enabled(console: &mut Console) {
     console.say(
         "nvactl.service is enabled: it loads what is loaded now at each boot, before the network",
     );
@@ -117,9 +125,10 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Ok(None) => console.warn("nothing is saved; `sudo nvactl persist` saves what is loaded"),
         Err(error) => console.warn(format_args!("the saved state cannot be read: {error}")),
     }
-    if let Some(booted) = state.booted()? {
+    if let Ok(Some(booted)) = state.booted() {
         let brought = match booted.brought {
             Brought::Saved => "the saved rules",
+            Brought::Left => "nothing: the rules were as they were applied last",
             Brought::Before => "the rules saved before, since the saved ones did not load",
             Brought::Closed => "FORWARD policy DROP alone, since no saved rules loaded",
         };
@@ -131,10 +140,11 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         ));
     }
     let (same, any) = now(&state, on, &saved)?;
-    let fault = boot_unit::fault();
-    if let Some((words, fix)) = fault {
+    let fault = unit_fault(Some(&state));
+    let holds_rules = matches!(&saved, Ok(Some(saved)) if saved.holds_rules());
+    if let Some((words, fix)) = &fault {
         console.warn(format_args!("{words}; to fix it: {fix}"));
-    } else if !any {
+    } else if !any && holds_rules {
         console.warn(format_args!(
             "nothing of nvactl's is loaded now; to load what is saved: {}",
             boot_unit::RESTART
@@ -151,6 +161,9 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
 
 /// Says what is saved.
 fn told(saved: &Saved) -> String {
+    if !saved.holds_rules() {
+        return format!("{}, no rules: they were removed", moment(saved.time));
+    }
     let spec = saved.spec.as_ref().map(|spec| spec.name.as_str());
     let families = match saved.v6 {
         Some(_) => "IPv4 and IPv6",
@@ -160,7 +173,7 @@ fn told(saved: &Saved) -> String {
     format!(
         "{}, the rules of {}, {families}, for iptables-{}, with forwarding {forwards}",
         moment(saved.time),
-        spec.unwrap_or("no spec"),
+        spec.unwrap_or("a spec that was not kept"),
         saved.backend
     )
 }
@@ -181,8 +194,8 @@ fn now(
     Ok((live.iter().all(same), any))
 }
 
-fn test(on: Host<'_>, lock_timeout: u64, console: &mut Console) -> Result<Exit> {
-    let saved = boot::rehearse(&on.machine(lock_timeout)?)?;
+fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
+    let saved = boot::rehearse(&on.machine(READ_WAIT)?)?;
     console.say(format_args!("the saved rules load: {}", told(&saved)));
     match boot_unit::verify() {
         _ if !boot_unit::is_enabled() => {
@@ -202,11 +215,11 @@ fn test(on: Host<'_>, lock_timeout: u64, console: &mut Console) -> Result<Exit> 
 }
 
 /// Says what the unit has done, on one line for the journal.
-fn say_loaded(loaded: Loaded, console: &mut Console) -> Exit {
+fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
     console.remarks(&loaded.remarks);
     let why = loaded.why.unwrap_or_default();
     match loaded.brought {
-        Brought::Saved if loaded.left => {
+        Brought::Left => {
             console.say("nvactl's rules are as they were applied last, and stay");
             Exit::Done
         }

@@ -14,13 +14,13 @@ use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, ques
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
-use crate::host::{self, boot_unit, conntrack, managers, network, survey, sysctl};
+use crate::host::{self, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::{Links, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
-use crate::ops::next_boot::{NextBoot, look};
+use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
 use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
@@ -152,7 +152,11 @@ impl Examined<'_> {
             routes,
             probed: &probed,
             pending: pending_of(self.state)?,
-            boot: boot(look(self.state, iptables, family, &live, self.set), backend),
+            boot: boot(
+                look(self.state, iptables, family, &live, self.set),
+                unit_fault(self.state),
+                backend,
+            ),
         };
         let case = Case {
             facts: &facts,
@@ -229,13 +233,13 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     }
 }
 
-fn boot(next: NextBoot, backend: Backend) -> Boot {
+fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> Boot {
     Boot {
         place: next.place,
         rules: next.rules,
         refused: next.refused,
         not_loaded: next.by.fix().map(|fix| (next.by.why(), fix)),
-        unit: boot_unit::fault(),
+        unit,
         ip_forward: next.forwards,
         ip_forward_unread: next.forwards_unread,
         managers: managers::at_boot(|| backend == Backend::Nft),

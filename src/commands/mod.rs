@@ -37,7 +37,7 @@ use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
-use crate::ops::history::last_spec;
+use crate::ops::history::{LastLoaded, last_loaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::ops::state::{State, StateError};
 use crate::ops::{self, Machine};
@@ -168,13 +168,13 @@ impl Host<'_> {
         command
     }
 
-    /// The spec whose plan was loaded last, for root, who alone may look into the state folder.
-    fn last_spec(&self) -> Result<Option<KeptSpec>, StateError> {
+    /// What was loaded last, for root, who alone may look into the state folder.
+    fn last_loaded(&self) -> Result<Option<LastLoaded>, StateError> {
         if host::require_root("status").is_err() {
             return Ok(None);
         }
         let state = self.known_state()?;
-        state.as_ref().map_or(Ok(None), last_spec)
+        state.as_ref().map_or(Ok(None), last_loaded)
     }
 
     /// The machine, for a command that changes it.
@@ -319,14 +319,19 @@ fn load_applied_spec(
     console: &mut Console,
 ) -> Result<(Source, ForwardSet)> {
     if spec_source::named(named).is_none()
-        && let Some(kept) = on.last_spec()?
+        && let Some(last) = on.last_loaded()?
+        && let since = match &last {
+            LastLoaded::Change(_) => "as it was applied last".to_owned(),
+            LastLoaded::Saved(saved) => format!(
+                "as it was saved at {}: nvactl.service has loaded that, and no later change",
+                moment(saved.time)
+            ),
+        }
+        && let Some(kept) = last.spec()
     {
         let files = kept.files.into_iter().map(|file| (file.name, file.text));
         let source = Source::kept(kept.name, files);
-        console.note(format_args!(
-            "the spec is {} as it was applied last",
-            source.name
-        ));
+        console.note(format_args!("the spec is {} {since}", source.name));
         let set = spec_of(&source, source.examine(), console)?;
         return Ok((source, set));
     }

@@ -10,10 +10,10 @@ use crate::compare::{DriftKind, FieldChange, compare_family, merged};
 use crate::counters::Count;
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
-use crate::host::{self, boot_unit, conntrack, network, sysctl};
+use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
 use crate::ops::confirm::told_of;
-use crate::ops::next_boot::{NextBoot, look};
+use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
 use crate::per_family::PerFamily;
 use crate::printable;
@@ -54,7 +54,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     for (_, live) in counted.iter() {
         console.warn_of_rules(&live.warnings(&iptables));
     }
-    if let Some((words, fix)) = boot_unit::fault() {
+    if let Some((words, fix)) = unit_fault(state.as_ref()) {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     }
     let links = network::links();

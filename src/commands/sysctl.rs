@@ -12,7 +12,7 @@ use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
-use crate::ops::families;
+use crate::ops::{families, next_boot};
 use crate::ops::state::State;
 use crate::per_family::{Families, PerFamily};
 use crate::sysctl::{Assignment, Switch};
@@ -23,7 +23,13 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             // Where only root may look into the folder, nothing is known of what it holds.
             let state = on.known_state().unwrap_or_default();
             for family in meant(args, state.as_ref()).as_slice() {
-                status(Switch::Forwarding(*family), console)?;
+                let switch = Switch::Forwarding(*family);
+                status(switch, console)?;
+                if let Some(state) = &state
+                    && next_boot::unit_sets(state, switch)
+                {
+                    console.say(format_args!("  {}: 1  (behind the files: wins)", boot_unit::NAME));
+                }
             }
             // The kernel has none until conntrack is needed.
             if sysctl::has(Switch::Liberal) {
@@ -74,6 +80,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             let switches = forwarding(changed(&args.ipv6, &state, console));
             let own = sysctl::change(&switches, false, args.persist)?;
             report(&switches, false, own, console);
+            warn_of_unit(&state, &switches, console);
         }
     }
     Ok(Exit::Done)
@@ -172,6 +179,20 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
     for switch in switches {
         warn_of_boot(*switch, on, console);
+    }
+}
+
+/// Says that nvactl's own unit turns forwarding on again, as it was when the rules were saved.
+fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
+    for switch in switches {
+        if next_boot::unit_sets(state, *switch) {
+            console.warn(format_args!(
+                "{} turns {} on again at boot, and when it loads the saved rules; to save it as it is now: \
+                 sudo nvactl persist",
+                boot_unit::NAME,
+                switch.key()
+            ));
+        }
     }
 }
 

@@ -9,13 +9,11 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     if let Some((told, fix)) = &facts.pending {
         checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
     }
-    checks.extend(
-        facts
-            .boot
-            .unit
-            .map(|(words, fix)| Hop::Persistence.warn(words).fix(fix)),
-    );
-    checks.push(persistence(case));
+    checks.push(match &facts.boot.unit {
+        // What is loaded is not what it should be, so it is not to be saved.
+        Some((words, fix)) => Hop::Persistence.warn(words.clone()).fix(*fix),
+        None => persistence(case),
+    });
     let managers = &facts.boot.managers;
     checks.extend(managers.iter().map(|(words, fix)| Check {
         fix: fix.clone(),
@@ -56,6 +54,12 @@ fn persistence(case: &Case<'_>) -> Check {
     let (boot, fix) = (&case.facts.boot, case.persist.as_str());
     let file = boot.place;
     match (boot.rules, boot.not_loaded) {
+        (
+            RulesFile::Missing | RulesFile::Different | RulesFile::Refused | RulesFile::Unreadable,
+            Some((why, fix)),
+        ) => Hop::Persistence
+            .warn(format!("nothing brings the rules back at boot: {why}"))
+            .fix(fix),
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(
                 "{file} is not there: nothing is forwarded after the next boot"

@@ -113,8 +113,8 @@ pub struct Boot {
     pub refused: Option<String>,
     /// Why the rules file is not loaded at boot, and what mends it.
     pub not_loaded: Option<(&'static str, &'static str)>,
-    /// What is wrong with nvactl's own unit now, and the fix.
-    pub unit: Option<(&'static str, &'static str)>,
+    /// The fault of nvactl's own unit, and the fix.
+    pub unit: Option<(String, &'static str)>,
     /// The value that the sysctl files set for the spec's interfaces, and the line that does: one
     /// that turns it off for any of them, if there is one.
     pub ip_forward: Option<(bool, String)>,

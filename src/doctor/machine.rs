@@ -83,7 +83,7 @@ fn ip_forward(case: &Case<'_>) -> Check {
     }
     // The rules before the switch, or the machine routes for everybody for a while.
     let enable = boot::enable(case.family);
-    let rules = case.facts.live.chains().any(|(_, name, _)| name.is_own());
+    let rules = case.facts.live.holds_own();
     Hop::IpForward
         .fail(format!(
             "{} is 0: the kernel forwards nothing",

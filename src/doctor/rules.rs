@@ -37,7 +37,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
 
 fn backend(case: &Case<'_>) -> Check {
     let facts = case.facts;
-    let own = |ruleset: &Ruleset| ruleset.chains().any(|(_, name, _)| name.is_own());
+    let own = |ruleset: &Ruleset| ruleset.holds_own();
     match &facts.other {
         Some((other, Ok(rules))) if own(rules) => Hop::Backend
             .fail(format!(

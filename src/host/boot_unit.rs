@@ -27,7 +27,7 @@ const TEXT: &str = include_str!("../../packaging/nvactl.service");
 const PROGRAM: &str = "/usr/bin/nvactl";
 const STATE: &str = "/var/lib/nvactl";
 
-/// Where the units of the machine's administrator are.
+/// Folder of the administrator's units.
 const OWN: &str = "/etc/systemd/system";
 /// The folder of the target that wants it.
 const WANTS: &str = "/etc/systemd/system/sysinit.target.wants";
@@ -46,6 +46,8 @@ pub enum UnitError {
     Masked,
     #[error("nvactl is run from `{}`, which the unit cannot run at boot", printable(.0))]
     NotAtBoot(PathBuf),
+    #[error("the state is in `{}`, which the unit cannot read at boot", printable(.0))]
+    StateNotAtBoot(PathBuf),
     #[error("nobody but root may be able to replace the program that the unit runs as root")]
     Program(#[source] FolderError),
     #[error("the path `{}` has a character that a unit cannot hold", printable(.0))]
@@ -75,6 +77,9 @@ impl UnitError {
                 "sudo install nvactl /usr/local/bin/ && sudo /usr/local/bin/nvactl boot enable"
                     .to_owned(),
             ),
+            UnitError::StateNotAtBoot(_) => {
+                Some("keep the state in another folder: --state-dir /var/lib/nvactl".to_owned())
+            }
             UnitError::Path(_) | UnitError::Link { .. } | UnitError::Child(_) => None,
             UnitError::Firewalld => Some(
                 "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: sudo systemctl restart firewalld"
@@ -114,8 +119,10 @@ pub const RESTART: &str = "sudo systemctl restart nvactl";
 /// Returns what is wrong with the unit now, and the fix; nothing where it is not enabled.
 #[must_use]
 pub fn fault() -> Option<(&'static str, &'static str)> {
+    if !is_enabled() {
+        return None;
+    }
     match activity() {
-        _ if !is_enabled() => None,
         Activity::Active | Activity::Unknown => None,
         Activity::Inactive => Some((
             "nvactl.service is stopped, as by a stop of ufw, nftables or netfilter-persistent: their next \
@@ -192,7 +199,11 @@ pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
     {
         return Ok(Unit { file, text: None });
     }
-    if NOT_AT_BOOT.iter().any(|folder| program.starts_with(folder)) {
+    let not_there = |path: &Path| NOT_AT_BOOT.iter().any(|folder| path.starts_with(folder));
+    if not_there(state) {
+        return Err(UnitError::StateNotAtBoot(state.to_owned()));
+    }
+    if not_there(&program) {
         return Err(UnitError::NotAtBoot(program));
     }
     let parent = program.parent().unwrap_or(Path::new("/"));
@@ -222,17 +233,17 @@ fn text(program: &Path, state: &Path) -> Result<String, UnitError> {
     Ok(text.replace(&load, &told).replace(STATE, &state))
 }
 
-/// Whether firewalld is to start here and makes its rules by iptables (firewalld.conf(5)).
-fn firewalld_uses_iptables() -> bool {
+/// Whether firewalld starts here and makes its rules by iptables (firewalld.conf(5)).
+#[must_use]
+pub fn firewalld_uses_iptables() -> bool {
     let conf = file::read(Path::new("/etc/firewalld/firewalld.conf"));
     let conf = conf.ok().flatten().unwrap_or_default();
     let conf = String::from_utf8_lossy(&conf);
-    let backends = conf
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("FirewallBackend="));
-    backends
-        .last()
-        .is_some_and(|backend| backend.trim() == "iptables")
+    // As firewalld reads it: blanks and case do not count, and the first line wins.
+    let values = conf.lines().filter_map(|line| line.split_once('='));
+    let mut values = values.map(|(key, value)| (key.trim(), value.trim()));
+    let backend = values.find(|(key, _)| *key == "FirewallBackend");
+    backend.is_some_and(|(_, value)| value.eq_ignore_ascii_case("iptables"))
         && (units::starts_at_boot("firewalld.service") || Path::new("/run/firewalld").exists())
 }
 
@@ -242,8 +253,15 @@ impl Unit {
     /// # Errors
     /// When its file or link cannot be written.
     pub fn enable(&self) -> Result<(), UnitError> {
-        if let Some(text) = &self.text {
-            file::replace(&self.file, text.as_bytes(), 0o644)?;
+        match &self.text {
+            Some(text) => file::replace(&self.file, text.as_bytes(), 0o644)?,
+            // One that an nvactl elsewhere has written would hide the package's.
+            None if own_file().is_file() => {
+                let path = own_file();
+                let removed = fs::remove_file(&path);
+                removed.map_err(|source| UnitError::Link { path, source })?;
+            }
+            None => {}
         }
         if is_enabled() {
             return Ok(());

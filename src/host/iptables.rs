@@ -286,12 +286,29 @@ impl Iptables {
     /// # Errors
     /// When iptables-restore refuses it; tables that it had committed before stay changed.
     pub fn load(&self, family: Family, script: &str, lock: &Lock) -> Result<(), IptablesError> {
+        self.load_within(family, script, Some(lock))
+    }
+
+    /// Loads a script as [`Iptables::load`] does, where there may be no lock to hold.
+    ///
+    /// # Errors
+    /// As [`Iptables::load`].
+    pub fn load_within(
+        &self,
+        family: Family,
+        script: &str,
+        lock: Option<&Lock>,
+    ) -> Result<(), IptablesError> {
         let program = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
         let counters = says_counts(script).then_some("--counters");
         let how = iter::once("--noflush").chain(counters);
         let args: Vec<&str> = how.chain(["-w", &wait]).collect();
-        let running = lock.lend(|| child::begin(&program, &args, script.as_bytes(), LIMIT))?;
+        let begin = || child::begin(&program, &args, script.as_bytes(), LIMIT);
+        let running = match lock {
+            Some(lock) => lock.lend(begin),
+            None => begin(),
+        }?;
         ended(&program, &args, running.finish()?).map(drop)
     }
 

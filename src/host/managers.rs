@@ -99,6 +99,18 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
             ));
         }
     }
+    if boot_unit::firewalld_uses_iptables() {
+        found.push((
+            "firewalld makes its rules with iptables (FirewallBackend=iptables): each of its reloads removes \
+             those of nvactl"
+                .to_owned(),
+            Some(
+                "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: \
+                 sudo systemctl restart firewalld"
+                    .to_owned(),
+            ),
+        ));
+    }
     if Path::new("/run/firewalld").exists() {
         found.push((
             "firewalld manages this machine: it drops forwarded packets in nft chains of its own unless \

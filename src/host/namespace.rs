@@ -31,13 +31,20 @@ pub fn here() -> io::Result<Namespace> {
     let link = fs::read_link("/proc/self/ns/net")?;
     // Each boot of a container makes its namespace anew, with another number.
     let is_of_init = || match fs::read_link("/proc/1/ns/net") {
-        Ok(of_init) => of_init == link,
+        // Where systemd is not the first process, nothing says that there is one machine.
+        Ok(of_init) => of_init == link && is_init_systemd(),
         Err(_) => is_a_unit_of_init(),
     };
     Ok(Namespace {
         first: Path::new(ONLY_IN_FIRST).exists() || is_of_init(),
         link: link.to_string_lossy().into_owned(),
     })
+}
+
+/// Whether systemd has booted this machine or container (`sd_booted(3)`).
+fn is_init_systemd() -> bool {
+    let name = fs::read_to_string("/proc/1/comm");
+    Path::new("/run/systemd/system").exists() && name.is_ok_and(|name| name.trim() == "systemd")
 }
 
 /// Whether systemd has started this process as a unit's: one with fewer capabilities than systemd may not

@@ -130,10 +130,7 @@ pub fn holds_own(family: Family) -> Result<bool, FileError> {
     // What nvactl cannot read says nothing of its rules for sure; the text does.
     let text = String::from_utf8_lossy(&bytes);
     let read = parse::parse(&text);
-    Ok(read.map_or_else(
-        |_| text.contains("NVACTL-"),
-        |ruleset| ruleset.chains().any(|(_, name, _)| name.is_own()),
-    ))
+    Ok(read.map_or_else(|_| text.contains("NVACTL-"), |ruleset| ruleset.holds_own()))
 }
 
 /// Whether the rules file says anything of nvactl's chains. One that cannot be read may.
@@ -181,24 +178,38 @@ pub fn compared(
     }
 }
 
-/// Compares nvactl's rules in the rules file with these, by what the file says; `None` where only a
-/// rehearsal tells. The FORWARD policy only where `rules` set it.
+/// The size up to which a rules file is rehearsed along the way, in bytes: beyond it that takes seconds.
+const QUICK: usize = 1 << 20;
+
+/// Compares nvactl's rules in the rules file with these, after a rehearsal or for a large file by what it
+/// says. The FORWARD policy counts only where `rules` set it.
 #[must_use]
-pub fn compared_text(family: Family, rules: &Ruleset) -> Option<RulesFile> {
-    let Some(bytes) = file::read(Path::new(rules_file(family))).ok()? else {
-        return Some(RulesFile::Missing);
+pub fn compared_quickly(iptables: &Iptables, family: Family, rules: &Ruleset) -> RulesFile {
+    let bytes = match file::read(Path::new(rules_file(family))) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return RulesFile::Missing,
+        Err(_) => return RulesFile::Unreadable,
     };
-    let text = parse::text_of(&bytes);
-    if parse::check_spelling(&text).is_err() {
-        return Some(RulesFile::Refused);
-    }
-    let kept = parse::parse(&text).ok()?;
-    let same = diff::holds_the_same(&kept, rules, diff::sets_policy(rules));
-    Some(if same {
+    let rehearsed = (bytes.len() <= QUICK).then(|| iptables.rehearse(family, &bytes, &[]));
+    let kept = match rehearsed {
+        Some(Ok(loaded)) => loaded.ruleset,
+        Some(Err(RehearsalError::Refused(_))) => return RulesFile::Refused,
+        Some(Err(RehearsalError::Impossible(_))) | None => {
+            let text = parse::text_of(&bytes);
+            if parse::check_spelling(&text).is_err() {
+                return RulesFile::Refused;
+            }
+            match parse::parse(&text) {
+                Ok(kept) => kept,
+                Err(_) => return RulesFile::Unreadable,
+            }
+        }
+    };
+    if diff::holds_the_same(&kept, rules, diff::sets_policy(rules)) {
         RulesFile::Same
     } else {
         RulesFile::Different
-    })
+    }
 }
 
 /// Returns the program that makes the machine's rules at boot and leaves no room for a rules file, if there

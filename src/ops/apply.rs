@@ -272,7 +272,7 @@ fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
     if before.forward_policy() == Policy::Drop {
         warn::policy_stays(Family::V6, after);
     }
-    if before.chains().any(|(_, name, _)| name.is_own()) {
+    if before.holds_own() {
         warn::connections_end(after);
     }
 }

@@ -1,15 +1,15 @@
-//! nvactl's own boot unit: switched on and off, and what it does at boot.
+//! Enables, disables, runs and tests nvactl's boot unit.
 
 use std::path::PathBuf;
 
 use tracing::debug;
 
 use super::confirm::refuse_while_pending;
-use super::history::{self, About};
+use super::history::{self, About, LastLoaded, last_loaded};
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::records::{Booted, Brought, Change, Saved, VERSION};
 use super::remark::Remarks;
-use super::state::{State, seconds_now};
+use super::state::{State, StateError, seconds_now};
 use super::transaction::{Keeping, Transaction, owned_digest};
 use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
 use crate::counters::Counters;
@@ -17,7 +17,7 @@ use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, TrialError};
-use crate::host::lock::{self, Lock};
+use crate::host::lock::{self, Lock, LockError};
 use crate::host::log::Event;
 use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
@@ -55,7 +55,7 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
     Ok(found)
 }
 
-/// What came of enabling the unit.
+/// The result of [`enable`].
 #[derive(Debug)]
 pub struct Enabled {
     pub remarks: Remarks,
@@ -91,11 +91,12 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
     let unit = boot_unit::prepare(state.folder())?;
     let families = families(None, Some(state));
     let (live, unread) = read(&machine.iptables, families, false)?;
+    let unread_v6 = unread.is_some();
     warn_of_unread_v6(unread, remarks);
     let rules = live.map(|_, live| &live.ruleset);
     resume(state, &rules, remarks)?;
     if !rules.values().any(|rules| rules.holds_own()) {
-        return Err(Refusal::NothingToSave.into());
+        return Err(Refusal::NothingToSave { saved: false }.into());
     }
     let doubled = doubled()?;
     if doubled != shown {
@@ -103,7 +104,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
     }
     let files = doubled.iter().map(Doubled::prepare);
     let files = files.collect::<Result<Vec<_>, FileError>>()?;
-    saved::save(machine, &rules, None)?;
+    saved::save(machine, &rules, unread_v6, None)?;
     unit.enable()?;
     // Last: until then both bring the rules back, which does no harm.
     for prepared in files.into_iter().flatten() {
@@ -137,15 +138,13 @@ pub fn disable(machine: &Machine) -> Result<bool, Error> {
     Ok(was)
 }
 
-/// What the unit has done.
+/// The result of one run of the unit.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct BootLoad {
     pub remarks: Remarks,
     pub brought: Brought,
     /// Why it is not the saved state.
     pub why: Option<String>,
-    /// Whether what was loaded last in this boot was there already, whole, and was left.
-    pub left: bool,
 }
 
 /// Loads the saved state beside what is there, and then turns forwarding on where it was on when the rules
@@ -159,16 +158,25 @@ pub struct Loaded {
 ///
 /// # Errors
 /// When another nvactl holds the lock for too long, or not even the policy can be set.
-pub fn load(machine: &Machine) -> Result<Loaded, Error> {
+pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result<BootLoad, Error> {
+    let machine = match machine {
+        Ok(machine) => machine,
+        Err(error) => return close(iptables, None, describe(&error.into())),
+    };
     let state = &machine.state;
+    let lock = match lock::take(&state.lock_file(), machine.lock_wait_secs) {
+        Ok(lock) => lock,
+        // The one who holds it is changing the rules.
+        Err(error @ LockError::Held { .. }) => return Err(error.into()),
+        Err(error) => return close(iptables, None, describe(&error.into())),
+    };
     let mut remarks = Remarks::default();
-    let lock = lock::take(&state.lock_file(), machine.lock_wait_secs)?;
-    if !is_first_of_boot(state) && is_as_applied(machine) {
-        return Ok(Loaded {
+    if is_as_applied(&machine) {
+        record(state, Brought::Left, None);
+        return Ok(BootLoad {
             remarks,
-            brought: Brought::Saved,
+            brought: Brought::Left,
             why: None,
-            left: true,
         });
     }
     let mut whys = Vec::new();
@@ -177,7 +185,7 @@ pub fn load(machine: &Machine) -> Result<Loaded, Error> {
         (Brought::Before, state.saved_before()),
     ] {
         let loaded = match kept {
-            Ok(Some(kept)) => bring(machine, &lock, &kept, &mut remarks),
+            Ok(Some(kept)) => bring(&machine, &lock, &kept, &mut remarks),
             Ok(None) if brought == Brought::Saved => Err(Refusal::NothingSaved.into()),
             Ok(None) => continue,
             Err(error) => Err(error.into()),
@@ -186,43 +194,31 @@ pub fn load(machine: &Machine) -> Result<Loaded, Error> {
             Ok(()) => {
                 let why = whys.pop();
                 record(state, brought, why.clone());
-                return Ok(Loaded {
+                return Ok(BootLoad {
                     remarks,
                     brought,
                     why,
-                    left: false,
                 });
             }
             Err(error) => whys.push(describe(&error).replace('\n', "; ")),
         }
     }
     let why = whys.join("; and the state saved before: ");
-    close(machine, &lock)?;
     record(state, Brought::Closed, Some(why.clone()));
-    Ok(Loaded {
-        remarks,
-        brought: Brought::Closed,
-        why: Some(why),
-        left: false,
-    })
+    close(iptables, Some(&lock), why)
 }
 
-/// Whether the unit has not run in this boot yet.
-fn is_first_of_boot(state: &State) -> bool {
-    let booted = state.booted().ok().flatten();
-    let boot = namespace::boot().ok();
-    booted.is_none_or(|booted| Some(booted.boot) != boot)
-}
-
-/// Whether what nvactl owns is what it loaded last. In doubt it is not.
+/// Whether what nvactl owns is what it loaded last, by a change that was made or left alone in this boot. In
+/// doubt it is not.
 fn is_as_applied(machine: &Machine) -> bool {
     let asked = || -> Result<bool, Error> {
         let state = &machine.state;
-        let changes = state.changes()?;
-        let last = changes.iter().find(|(_, change)| change.undone.is_none());
-        let Some((_, last)) = last else {
+        let Some(LastLoaded::Change(last)) = last_loaded(state)? else {
             return Ok(false);
         };
+        if last.boot != namespace::boot().ok() {
+            return Ok(false);
+        }
         let (live, _) = read(&machine.iptables, families(None, Some(state)), false)?;
         let as_loaded = |live: &Ruleset, digest: Option<_>, sets_policy| {
             digest.map_or(!live.holds_own(), |digest| {
@@ -284,19 +280,35 @@ fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) ->
         };
         history::commit(&transaction, Event::Made)?;
     }
+    // The rules are there: what goes wrong now is no reason to take others.
     let on = [
         (Family::V4, kept.forwards),
         (Family::V6, kept.forwards_v6 && want.v6.is_some()),
     ];
-    let on = on.into_iter().filter(|(_, on)| *on);
-    let on: Vec<Switch> = on.map(|(family, _)| Switch::Forwarding(family)).collect();
-    sysctl::change(&on, true, false)?;
-    sysctl::set_kept_liberal()?;
+    for (family, on) in on {
+        let switch = Switch::Forwarding(family);
+        if on
+            && sysctl::has(switch)
+            && let Err(error) = sysctl::change(&[switch], true, false)
+        {
+            remarks.warn(format_args!(
+                "forwarding is not on: {}",
+                describe(&error.into())
+            ));
+        }
+    }
+    if let Err(error) = sysctl::set_kept_liberal() {
+        remarks.warn(format_args!(
+            "{} is not set: {}",
+            Switch::Liberal.key(),
+            describe(&error.into())
+        ));
+    }
     Ok(())
 }
 
 /// Sets the FORWARD policies to DROP; without iptables it turns forwarding off.
-fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
+fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLoad, Error> {
     let mut closed = Ruleset::default();
     closed
         .chain_mut(TableName::Filter, ChainName::Forward)
@@ -304,7 +316,7 @@ fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
     let nothing = Ruleset::default();
     let script = diff::changes(&nothing, &closed).script(&Counters::default());
     for family in Family::ALL {
-        if let Err(error) = machine.iptables.load(family, &script, lock) {
+        if let Err(error) = iptables.load_within(family, &script, lock) {
             debug!(%error, %family, "the FORWARD policy is not set");
             let switch = Switch::Forwarding(family);
             if sysctl::has(switch) {
@@ -312,7 +324,11 @@ fn close(machine: &Machine, lock: &Lock) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    Ok(BootLoad {
+        remarks: Remarks::default(),
+        brought: Brought::Closed,
+        why: Some(why),
+    })
 }
 
 /// Records what was done, for `status`; the rules do not depend on it.
@@ -322,6 +338,10 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
             version: VERSION,
             boot,
             time: seconds_now(),
+            after: state
+                .numbers()
+                .ok()
+                .and_then(|numbers| numbers.last().copied()),
             brought,
             why,
         })

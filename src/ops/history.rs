@@ -2,13 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::records::{Brought, Change, Decision, KeptSpec, Owned, Undone, VERSION};
+use super::records::{Brought, Change, Decision, KeptSpec, Owned, Saved, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
 use crate::compare::ForwardNames;
 use crate::diff;
 use crate::host::log::{self, Entry, Event};
 use crate::host::{namespace, session};
+use crate::net::Family;
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 
@@ -50,6 +51,7 @@ impl Change {
             who: Some(session::who()),
             back_before: about.back_before,
             undone: None,
+            boot: namespace::boot().ok(),
             loaded: Some(loaded.v4),
             loaded_v6: loaded.v6,
         }
@@ -120,37 +122,67 @@ pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
     None
 }
 
-/// Returns the spec whose plan was loaded last, if its text was kept and it was not removed since.
-///
-/// # Errors
-/// When the history cannot be read.
-pub fn last_spec(state: &State) -> Result<Option<KeptSpec>, StateError> {
-    // What is not read here was not brought by the unit.
-    let booted = state.booted().ok().flatten();
-    let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
-    for number in state.numbers()?.into_iter().rev() {
-        let Some(change) = state
-            .change(number)?
-            .filter(|change| change.undone.is_none())
-        else {
-            continue;
-        };
-        return match booted.filter(|booted| booted.time >= change.time) {
-            None => Ok(change.spec),
-            Some(booted) => brought_spec(state, booted.brought),
-        };
-    }
-    booted.map_or(Ok(None), |booted| brought_spec(state, booted.brought))
+/// The rules that nvactl loaded last.
+#[derive(Debug)]
+pub enum LastLoaded {
+    Change(Box<Change>),
+    /// By the boot unit, since the last change.
+    Saved(Box<Saved>),
 }
 
-/// Returns the spec of the rules that the boot unit has loaded.
-fn brought_spec(state: &State, brought: Brought) -> Result<Option<KeptSpec>, StateError> {
-    let saved = match brought {
-        Brought::Saved => state.saved()?,
-        Brought::Before => state.saved_before()?,
-        Brought::Closed => None,
+impl LastLoaded {
+    /// Returns the spec whose plan they are, if its text was kept.
+    #[must_use]
+    pub fn spec(self) -> Option<KeptSpec> {
+        match self {
+            LastLoaded::Change(change) => change.spec,
+            LastLoaded::Saved(saved) => saved.spec,
+        }
+    }
+
+    /// Whether they are none, since the last change removed them.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        matches!(self, LastLoaded::Change(change) if change.spec.is_none())
+    }
+
+    /// Whether they are a spec's, and it leaves a family's FORWARD policy to others.
+    #[must_use]
+    pub fn leaves_policy(&self, family: Family) -> bool {
+        let (spec, owned) = match self {
+            LastLoaded::Change(change) => (&change.spec, change.owned()),
+            LastLoaded::Saved(saved) => (&saved.spec, saved.owned()),
+        };
+        spec.is_some() && owned.get(family).is_some_and(|owned| !owned.sets_policy)
+    }
+}
+
+/// Returns the rules that nvactl loaded last, by a change that was not undone since or by the boot unit.
+///
+/// # Errors
+/// When the history or the saved state cannot be read.
+pub fn last_loaded(state: &State) -> Result<Option<LastLoaded>, StateError> {
+    // A record that is not read here was not made by a run in this boot.
+    let booted = state.booted().ok().flatten();
+    let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
+    let saved = match booted.as_ref().map(|booted| booted.brought) {
+        Some(Brought::Saved) => state.saved()?,
+        Some(Brought::Before) => state.saved_before()?,
+        Some(Brought::Left | Brought::Closed) | None => None,
     };
-    Ok(saved.and_then(|saved| saved.spec))
+    let after = booted.and_then(|booted| booted.after);
+    for number in state.numbers()?.into_iter().rev() {
+        if saved.is_some() && Some(number) <= after {
+            break;
+        }
+        if let Some(change) = state
+            .change(number)?
+            .filter(|change| change.undone.is_none())
+        {
+            return Ok(Some(LastLoaded::Change(Box::new(change))));
+        }
+    }
+    Ok(saved.map(|saved| LastLoaded::Saved(Box::new(saved))))
 }
 
 #[cfg(test)]
@@ -179,6 +211,7 @@ mod tests {
                     time: 0,
                     why: Decision::TimedOut,
                 }),
+                boot: None,
                 loaded: None,
                 loaded_v6: None,
             };

@@ -159,8 +159,13 @@ impl Difference {
 /// once more than needed.
 fn note_v6(state: &State, rules: Option<&Ruleset>) {
     let Some(rules) = rules else { return };
-    let loaded = rules.chains().any(|(_, name, _)| name.is_own());
-    let may = loaded || persistence::holds_own(Family::V6).unwrap_or(true);
+    let loaded = rules.holds_own();
+    // A saved state that cannot be read may have some.
+    let none_saved = || {
+        let saved = state.saved();
+        saved.is_ok_and(|saved| saved.is_none_or(|saved| saved.v6.is_none()))
+    };
+    let may = loaded || !none_saved() || persistence::holds_own(Family::V6).unwrap_or(true);
     if let Err(error) = state.set_may_hold_v6(may) {
         debug!(%error, "whether there are IPv6 rules is not recorded");
     }

@@ -1,13 +1,13 @@
-//! What the next boot brings, where that is not what is loaded now.
+//! Compares what the next boot brings with what is loaded.
 
 use super::history::moment;
-use super::records::Saved;
+use super::records::{Booted, Brought};
 use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
-use crate::host::{boot_unit, sysctl};
+use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::per_family::PerFamily;
 use crate::ruleset::Ruleset;
@@ -42,14 +42,14 @@ pub fn look(
 ) -> NextBoot {
     let files = sysctl::at_boot(Switch::Forwarding(family));
     let winner = files.decider(set.interfaces());
-    let line = |line: &Assignment| format!("{}:{}", line.file.display(), line.line);
+    let place = |line: &Assignment| format!("{}:{}", line.file.display(), line.line);
     let mut next = NextBoot {
         place: persistence::rules_file(family),
         rules: RulesFile::Missing,
         refused: None,
         by: persistence::at_boot(family),
-        forwards: winner.map(|winner| (winner.on, line(winner))),
-        forwards_unread: files.other_winner().map(line),
+        forwards: winner.map(|winner| (winner.on, place(winner))),
+        forwards_unread: files.other_winner().map(place),
     };
     if next.by != AtBoot::Unit {
         (next.rules, next.refused) = persistence::compared(iptables, family, live);
@@ -58,29 +58,45 @@ pub fn look(
     let saved = state.map_or(Ok(None), State::saved);
     next.place = "the saved state";
     next.rules = compared(&saved, family, live);
-    let forwards = |saved: &Saved| match family {
-        Family::V4 => saved.forwards,
-        Family::V6 => saved.forwards_v6,
-    };
-    if saved.ok().flatten().is_some_and(|saved| forwards(&saved)) {
+    let switch = Switch::Forwarding(family);
+    if saved.ok().flatten().is_some_and(|saved| saved.sets(switch)) {
         next.forwards = Some((true, boot_unit::NAME.to_owned()));
     }
     next
 }
 
-/// Says of a change that it ends with the next boot, if nothing is saved yet, or what [`say`] does.
+/// Whether the boot unit turns a switch on, since it was on when the rules were saved.
+#[must_use]
+pub fn unit_sets(state: &State, switch: Switch) -> bool {
+    let saved = || state.saved().ok().flatten();
+    boot_unit::is_enabled() && saved().is_some_and(|saved| saved.sets(switch))
+}
+
+/// Says of a change that it ends with the next boot, if nothing brings it back, or what [`say`] does.
 pub fn say_of_change(
     state: &State,
     iptables: &Iptables,
     rules: &PerFamily<&Ruleset>,
     remarks: &mut Remarks,
 ) {
-    let saved = |family| !matches!(persistence::holds_own(family), Ok(false));
-    let nothing = !boot_unit::is_enabled() && !Family::ALL.into_iter().any(saved);
-    if nothing && rules.values().any(|rules| rules.holds_own()) {
-        remarks.note("this holds until the next boot; `sudo nvactl persist` keeps it");
-    } else {
-        say(state, iptables, rules, remarks);
+    let fix = match persistence::at_boot(Family::V4) {
+        _ if persistence::manager().is_some() => Some("sudo nvactl boot enable"),
+        AtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
+        by => by.fix(),
+    };
+    let kept = |family| !matches!(persistence::holds_own(family), Ok(false));
+    let fix = match fix {
+        _ if boot_unit::is_enabled() => None,
+        None if !Family::ALL.into_iter().any(kept) => Some("sudo nvactl persist"),
+        fix => fix,
+    };
+    match fix {
+        Some(fix) if rules.values().any(|rules| rules.holds_own()) => {
+            remarks.note(format_args!(
+                "this holds until the next boot; `{fix}` keeps it"
+            ));
+        }
+        _ => say(state, iptables, rules, remarks),
     }
 }
 
@@ -91,29 +107,64 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         let saved = state.saved();
         let same =
             |(family, rules): (_, &&Ruleset)| compared(&saved, family, rules) == RulesFile::Same;
-        if rules.iter().all(same) {
-            return;
+        if !rules.iter().all(same) {
+            remarks.note(match saved {
+                Ok(Some(saved)) => format!(
+                    "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves what is \
+                     loaded now",
+                    moment(saved.time)
+                ),
+                _ => "the next boot brings nothing back; `sudo nvactl persist` saves what is loaded now"
+                    .to_owned(),
+            });
         }
-        remarks.note(match saved {
-            Ok(Some(saved)) => format!(
-                "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves what is loaded now",
-                moment(saved.time)
-            ),
-            _ => "the next boot brings nothing back; `sudo nvactl persist` saves what is loaded now".to_owned(),
-        });
         return;
     }
     for (family, rules) in rules.iter() {
         let file = persistence::rules_file(family);
-        let kept = persistence::compared_text(family, rules);
-        match kept.unwrap_or_else(|| persistence::compared(iptables, family, rules).0) {
+        // A file that nothing loads brings nothing back.
+        if !matches!(persistence::at_boot(family), AtBoot::Loaded(_)) {
+            continue;
+        }
+        match persistence::compared_quickly(iptables, family, rules) {
             RulesFile::Different => remarks.note(format_args!(
-                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is loaded now"
+                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is \
+                 loaded now"
             )),
             RulesFile::Refused => remarks.note(format_args!(
-                "{file} does not load at the next boot; `sudo nvactl persist` writes it anew"
+                "{file} does not load at the next boot; `sudo nvactl status` says why"
             )),
             RulesFile::Same | RulesFile::Missing | RulesFile::Unreadable => {}
         }
+    }
+}
+
+/// Returns what is wrong with the boot unit, and the fix; nothing where it is not enabled.
+#[must_use]
+pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
+    const ANEW: &str = "sudo nvactl apply && sudo nvactl persist";
+    let own = |(words, fix): (&str, _)| (words.to_owned(), fix);
+    if !boot_unit::is_enabled() {
+        return None;
+    }
+    let booted = state.and_then(|state| state.booted().ok().flatten());
+    let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
+    let why = |booted: &Booted| booted.why.clone().unwrap_or_default();
+    match booted {
+        Some(booted) if booted.brought == Brought::Before => Some((
+            format!(
+                "the saved rules do not load, so nvactl.service has loaded those saved before: {}",
+                why(&booted)
+            ),
+            ANEW,
+        )),
+        Some(booted) if booted.brought == Brought::Closed => Some((
+            format!(
+                "no saved rules load, so nvactl.service has set the FORWARD policy to DROP: {}",
+                why(&booted)
+            ),
+            ANEW,
+        )),
+        _ => boot_unit::fault().map(own),
     }
 }

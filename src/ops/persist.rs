@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::history::last_loaded;
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::records::KeptSpec;
 use super::remark::Remarks;
@@ -93,7 +94,8 @@ fn run(
     let needs_v6 = request.family == Some(Family::V6) || set.is_some_and(|set| set.has(Family::V6));
     let (live, unread) = read(iptables, families, needs_v6)?;
     let asks_v6 = request.family != Some(Family::V4) && request.output.is_none();
-    let partly = unread.is_some() && asks_v6 && persistence::mentions_own(Family::V6);
+    let unread_v6 = unread.is_some();
+    let partly = unread_v6 && asks_v6 && persistence::mentions_own(Family::V6);
     warn_of_unread_v6(unread, remarks);
     for (_, live) in live.iter() {
         remarks.warn_of_rules(live.warnings(iptables).iter());
@@ -108,19 +110,20 @@ fn run(
         }
         let rules = live.map(|_, live| &live.ruleset);
         if !rules.values().any(|rules| rules.holds_own()) {
-            remarks.warn("no rules of nvactl's are loaded, so the next boot will bring none");
+            // Rules that a neighbour has flushed are no reason to forget those that are saved.
+            if !last_loaded(state)?.is_some_and(|last| last.is_removal()) {
+                return Err(Refusal::NothingToSave { saved: true }.into());
+            }
+            remarks.warn("nvactl's rules were removed, so the next boot will bring none");
         }
-        saved::save(
-            machine,
-            &rules,
-            request.only_if.map(|expected| expected.spec),
-        )?;
+        let spec = request.only_if.map(|expected| expected.spec);
+        saved::save(machine, &rules, unread_v6, spec)?;
         note_v6(state, rules.v6);
         let written = Written {
             path: state.saved_file(),
             at_boot: Some(AtBoot::Unit),
         };
-        return Ok((vec![written], Vec::new(), false));
+        return Ok((vec![written], Vec::new(), unread_v6));
     }
     if request.output.is_none()
         && let Some(program) = persistence::manager()

@@ -10,9 +10,11 @@ use crate::backend::Backend;
 use crate::compare::ForwardNames;
 use crate::digest::Digest;
 use crate::host::session::Who;
+use crate::net::Family;
 use crate::parse::{self, ParseError};
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::sysctl::Switch;
 
 /// The version of the records that this program writes, and the latest that it reads. Records
 /// without a version are of 0.1.0 and older.
@@ -50,9 +52,13 @@ pub struct Change {
     /// Whether it was undone since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone: Option<Undone>,
-    /// What nvactl owns after it, as [`Digest`] of the rules' text.
+    /// The boot in which it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// Digest of nvactl's rules of IPv4 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<Digest>,
+    /// Digest of nvactl's rules of IPv6 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_v6: Option<Digest>,
 }
@@ -141,6 +147,24 @@ impl Saved {
         }
     }
 
+    /// Whether a switch was on.
+    #[must_use]
+    pub fn sets(&self, switch: Switch) -> bool {
+        match switch {
+            Switch::Forwarding(Family::V4) => self.forwards,
+            Switch::Forwarding(Family::V6) => self.forwards_v6,
+            Switch::Liberal => false,
+        }
+    }
+
+    /// Whether it has any rules, rather than a policy alone.
+    #[must_use]
+    pub fn holds_rules(&self) -> bool {
+        self.owned()
+            .values()
+            .any(|owned| owned.rules.contains("\n-A "))
+    }
+
     /// Reads the rules, as far as they are nvactl's to set.
     ///
     /// # Errors
@@ -150,7 +174,7 @@ impl Saved {
     }
 }
 
-/// What the unit did when it ran last.
+/// The unit's last run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booted {
     pub version: u32,
@@ -158,17 +182,22 @@ pub struct Booted {
     pub boot: String,
     /// Seconds since 1970.
     pub time: u64,
+    /// The newest change in the history then.
+    #[serde(default)]
+    pub after: Option<u64>,
     pub brought: Brought,
-    /// Why it is not the saved state, in words.
+    /// Why it is not the saved state, or not all of it, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What the unit has loaded.
+/// The source of the rules that the unit loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Brought {
     Saved,
+    /// Nothing: the rules were still as they were applied last.
+    Left,
     /// The state that was saved before, since the saved one did not load.
     Before,
     /// The FORWARD policy DROP alone, since neither loaded.

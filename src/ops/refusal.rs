@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::host::boot_unit;
 use crate::host::iptables::OWN_ALONE;
 use crate::host::kernel::Kernel;
 use crate::host::rehearsal::RefusedLine;
@@ -58,7 +59,10 @@ pub enum Refusal {
     )]
     BesideManager { program: &'static str },
     #[error("nothing of nvactl's is loaded, so there is nothing to save")]
-    NothingToSave,
+    NothingToSave {
+        /// Whether something is saved that can be loaded again.
+        saved: bool,
+    },
     #[error("nothing is saved that could be loaded at boot")]
     NothingSaved,
     #[error("the rules files have changed since nvactl's lines were shown; nothing is changed")]
@@ -150,9 +154,12 @@ impl Refusal {
                 "remove the lines that name NVACTL from {} by hand, then: sudo nvactl boot enable",
                 shell_word(file)
             )),
-            Refusal::NothingToSave | Refusal::NothingToKeep { .. } | Refusal::NothingOf { .. } => {
-                Some("sudo nvactl apply forward.yaml".to_owned())
+            Refusal::NothingToSave { saved: true } => {
+                Some(format!("to load what is saved: {}", boot_unit::RESTART))
             }
+            Refusal::NothingToSave { saved: false }
+            | Refusal::NothingToKeep { .. }
+            | Refusal::NothingOf { .. } => Some("sudo nvactl apply forward.yaml".to_owned()),
             Refusal::OldKernel { .. } => Some(
                 "give both forwards the same `snat`, or one of them a target of its own".to_owned(),
             ),

@@ -2,9 +2,9 @@
 
 use tracing::debug;
 
-use super::history::last_spec;
+use super::history::{LastLoaded, last_loaded};
 use super::records::{KeptSpec, Owned, Saved, VERSION};
-use super::state::{State, StateError, seconds_now};
+use super::state::{StateError, seconds_now};
 use super::{Error, Machine};
 use crate::diff;
 use crate::host::survey::resolved;
@@ -15,58 +15,48 @@ use crate::ruleset::{Policy, Ruleset};
 use crate::status::RulesFile;
 
 /// Saves what nvactl owns of the loaded rules. `spec`: the one that they were compared with; without
-/// one, that whose plan was loaded last.
+/// one, that whose plan was loaded last. IPv6 that could not be read stays as it was saved before.
 ///
 /// # Errors
 /// When it cannot be written; what was saved before stays.
 pub fn save(
     machine: &Machine,
     live: &PerFamily<&Ruleset>,
+    unread_v6: bool,
     spec: Option<&KeptSpec>,
 ) -> Result<(), Error> {
     let state = &machine.state;
-    let owned = live.try_map(|family, live| {
-        Ok::<Owned, StateError>(Owned {
-            rules: diff::own(live).to_string(),
-            sets_policy: live.forward_policy() == Policy::Drop && !leaves_policy(state, family)?,
-        })
-    })?;
-    let spec = match spec {
-        Some(spec) => Some(spec.clone()),
-        None => last_spec(state)?,
-    };
+    let last = last_loaded(state)?;
+    let leaves_policy = |family| last.as_ref().is_some_and(|last| last.leaves_policy(family));
+    let owned = live.map(|family, live| Owned {
+        rules: diff::own(live).to_string(),
+        sets_policy: live.forward_policy() == Policy::Drop && !leaves_policy(family),
+    });
     let forwards = |family| {
         sysctl::forwards(family).unwrap_or_else(|error| {
             debug!(%error, "a switch is taken for off");
             false
         })
     };
+    let before = if unread_v6 { state.saved()? } else { None };
+    let (v6, forwards_v6) = match before {
+        Some(before) => (before.v6, before.forwards_v6),
+        None => {
+            let any = live.v6.is_some_and(Ruleset::holds_own);
+            (owned.v6, any && forwards(Family::V6))
+        }
+    };
     state.set_saved(&Saved {
         version: VERSION,
         time: seconds_now(),
         backend: resolved(&machine.iptables, live.families()),
         v4: owned.v4,
-        v6: owned.v6,
-        spec,
+        v6,
+        spec: spec.cloned().or(last.and_then(LastLoaded::spec)),
         forwards: forwards(Family::V4),
-        forwards_v6: live.v6.is_some_and(Ruleset::holds_own) && forwards(Family::V6),
+        forwards_v6,
     })?;
     Ok(())
-}
-
-/// Whether the plan that was loaded last leaves a family's FORWARD policy to others.
-fn leaves_policy(state: &State, family: Family) -> Result<bool, StateError> {
-    for number in state.numbers()?.into_iter().rev() {
-        let change = state
-            .change(number)?
-            .filter(|change| change.undone.is_none());
-        if let Some(change) = change
-            && let Some(owned) = change.owned().get(family)
-        {
-            return Ok(change.spec.is_some() && !owned.sets_policy);
-        }
-    }
-    Ok(false)
 }
 
 /// Returns how the saved state compares with what nvactl owns of a family's loaded rules.

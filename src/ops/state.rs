@@ -415,12 +415,16 @@ impl State {
         write_json(&self.saved_file(), saved)
     }
 
-    /// Removes the saved state and the one before.
+    /// Removes the saved state, the one before and the record of the unit's last run.
     ///
     /// # Errors
     /// When one cannot be removed.
     pub fn clear_saved(&self) -> Result<(), StateError> {
-        for file in [self.saved_file(), self.saved_before_file()] {
+        for file in [
+            self.saved_file(),
+            self.saved_before_file(),
+            self.booted_file(),
+        ] {
             folder::remove(&file)?;
         }
         Ok(())
