@@ -114,17 +114,15 @@ const TELLS_ENTRANCES: Kernel = Kernel { major: 5, minor: 5 };
 /// # Errors
 /// When there are such rules.
 pub fn refuse_on_old(running: Option<Kernel>, want: &PerFamily<Ruleset>) -> Result<(), Refusal> {
-    let Some(running) = running.filter(|running| *running < TELLS_ENTRANCES) else {
-        return Ok(());
-    };
-    let mut asking = want.iter().filter_map(|(_, want)| asks_entrance(want));
-    asking.next().map_or(Ok(()), |rule| {
-        Err(Refusal::OldKernel {
+    let asking = asks_entrance(&want.v4).or_else(|| asks_entrance(want.v6.as_ref()?));
+    match (asking, running) {
+        (Some(rule), Some(running)) if running < TELLS_ENTRANCES => Err(Refusal::OldKernel {
             name: name_of(rule).unwrap_or_default().to_owned(),
             running,
             needed: TELLS_ENTRANCES,
-        })
-    })
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl Refusal {

@@ -142,14 +142,14 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     let (sources, log) = (&forward.sources, forward.log.as_ref());
     let mut rules = Vec::new();
     let mut rule = |about: About, condition: Option<Match>, target: Target| {
-        let egress = (about == Leaving).then(|| Match::Egress(forward.egress.clone()));
-        let opens = opens(forward.protocol).filter(|_| about != All);
-        let matches = egress
-            .into_iter()
-            .chain([Match::Protocol(forward.protocol)])
-            .chain(opens)
-            .chain(condition)
-            .chain([comment(forward)]);
+        let mut matches = Vec::new();
+        if about == Leaving {
+            matches.push(Match::Egress(forward.egress.clone()));
+        }
+        matches.push(Match::Protocol(forward.protocol));
+        matches.extend(opens(forward.protocol).filter(|_| about != All));
+        matches.extend(condition);
+        matches.push(comment(forward));
         rules.push(Rule::new(matches, target));
     };
     if !sources.deny.is_empty() {
@@ -215,17 +215,16 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
 
 fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
     let accepts = target == Target::Accept;
-    let egress = accepts.then(|| Match::Egress(forward.egress.clone()));
-    let way = [
+    let mut matches = vec![
         Match::Destination(IpNet::from(to.address)),
         Match::Ingress(ingress.clone()),
     ];
-    let matches = way
-        .into_iter()
-        .chain(egress)
-        .chain(transport(forward.protocol, forward.ports_at(to), accepts))
-        .chain([Match::Conntrack(Conntrack::states([CtState::New]))])
-        .chain([came_by_listener(forward), comment(forward)]);
+    if accepts {
+        matches.push(Match::Egress(forward.egress.clone()));
+    }
+    matches.extend(transport(forward.protocol, forward.ports_at(to), accepts));
+    let new = Match::Conntrack(Conntrack::states([CtState::New]));
+    matches.extend([new, came_by_listener(forward), comment(forward)]);
     Rule::new(matches, target)
 }
 
@@ -233,28 +232,28 @@ fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Ta
 /// clients of this forward do, because [another](crate::spec::told_by_entrance) has packets that look the
 /// same.
 pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
-    if !by_entrance {
-        return leave_from(forward, None).collect();
+    let mut rules = Vec::new();
+    if by_entrance {
+        for ingress in forward.entrances() {
+            leave_from(forward, Some(ingress), &mut rules);
+        }
+    } else {
+        leave_from(forward, None, &mut rules);
     }
-    let each = forward.entrances();
-    each.flat_map(|ingress| leave_from(forward, Some(ingress)))
-        .collect()
+    rules
 }
 
-/// Returns the rules that give a connection its source if it came in by this interface, or by whichever:
-/// the firewall's own came in by none, so no `-i` holds for it.
-pub fn leave_from(forward: &Forward, ingress: Option<&Interface>) -> impl Iterator<Item = Rule> {
-    let ingress = ingress.cloned().map(Match::Ingress);
-    let each = forward.target.destinations.iter();
-    each.map(move |to| {
-        let matches = [Match::Destination(IpNet::from(to.address))]
-            .into_iter()
-            .chain(ingress.clone())
-            .chain([Match::Egress(forward.egress.clone())])
-            .chain(transport(forward.protocol, forward.ports_at(to), false))
-            .chain([came_by_listener(forward), comment(forward)]);
-        Rule::new(matches, source(forward.snat))
-    })
+/// Adds the rules that give a connection its source if it came in by this interface, or by whichever: the
+/// firewall's own came in by none, so no `-i` holds for it.
+pub fn leave_from(forward: &Forward, ingress: Option<&Interface>, rules: &mut Vec<Rule>) {
+    for to in &forward.target.destinations {
+        let mut matches = vec![Match::Destination(IpNet::from(to.address))];
+        matches.extend(ingress.cloned().map(Match::Ingress));
+        matches.push(Match::Egress(forward.egress.clone()));
+        matches.extend(transport(forward.protocol, forward.ports_at(to), false));
+        matches.extend([came_by_listener(forward), comment(forward)]);
+        rules.push(Rule::new(matches, source(forward.snat)));
+    }
 }
 
 /// What gives a connection its source.

@@ -115,7 +115,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
                 rules: of_forward(hook, forward, *by_entrance, common, &mut beside),
             });
             if hook == Hook::Leaving && *by_entrance && forward.hairpin {
-                own.extend(forward::leave_from(forward, None));
+                forward::leave_from(forward, None, &mut own);
             }
         }
         let (rules, further) = match layout {

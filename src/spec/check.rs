@@ -62,11 +62,11 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
 /// quiet has no listener here.
 fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: &mut Vec<Problem>) {
     let forwards: Vec<&Forward> = forwards.iter().collect();
-    let told = told_by_entrance(&forwards).into_iter();
-    let spans = told
-        .zip(listeners)
-        .filter_map(|(told, span)| span.filter(|_| told));
-    problems.extend(spans.map(|span| Problem::new(span, ProblemKind::NeedsLinux55)));
+    for (told, listener) in told_by_entrance(&forwards).into_iter().zip(listeners) {
+        if let (true, Some(span)) = (told, listener) {
+            problems.push(Problem::new(span, ProblemKind::NeedsLinux55));
+        }
+    }
 }
 
 /// The forward as it is planned, once for each protocol, with what the firewall says where it says

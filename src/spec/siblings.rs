@@ -18,7 +18,7 @@ pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
     };
     let (mut open, addressed): (Vec<usize>, Vec<usize>) =
         (0..forwards.len()).partition(|n| forwards[*n].listen.address.is_none());
-    open.sort_by_key(|n| port(*n));
+    open.sort_unstable_by_key(|n| port(*n));
     let mut told = vec![false; forwards.len()];
     for n in addressed {
         let one = forwards[n];
@@ -26,15 +26,18 @@ pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
         let last = one.listen.ports.last();
         // Listeners for all addresses do not overlap, so they end in the order in which they begin.
         let begun = open.partition_point(|other| port(*other) <= (family, protocol, last));
-        let near = open[..begun].iter().rev().copied().take_while(|other| {
-            let other = forwards[*other];
-            other.family() == family
-                && other.protocol == protocol
-                && other.listen.ports.last() >= first
-        });
-        let alike: Vec<usize> = near
-            .filter(|other| are_alike(one, forwards[*other]))
-            .collect();
+        let mut alike = Vec::new();
+        for n in open[..begun].iter().rev() {
+            let other = forwards[*n];
+            if (other.family(), other.protocol) != (family, protocol)
+                || other.listen.ports.last() < first
+            {
+                break;
+            }
+            if are_alike(one, other) {
+                alike.push(*n);
+            }
+        }
         if alike.iter().any(|other| comes_past(forwards[*other], one)) {
             told[n] = true;
             // The rule for what the firewall itself sends stands behind theirs, and must not be theirs.
