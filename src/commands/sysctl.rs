@@ -12,8 +12,8 @@ use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
-use crate::ops::{families, next_boot};
 use crate::ops::state::State;
+use crate::ops::{families, next_boot};
 use crate::per_family::{Families, PerFamily};
 use crate::sysctl::{Assignment, Switch};
 
@@ -28,7 +28,10 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                 if let Some(state) = &state
                     && next_boot::unit_sets(state, switch)
                 {
-                    console.say(format_args!("  {}: 1  (behind the files: wins)", boot_unit::NAME));
+                    console.say(format_args!(
+                        "  {}: 1  (behind the files: wins)",
+                        boot_unit::NAME
+                    ));
                 }
             }
             // The kernel has none until conntrack is needed.
