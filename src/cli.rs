@@ -605,7 +605,8 @@ Examples:
     Enable(EnableSysctl),
     /// Turn forwarding off.
     ///
-    /// --persist takes the lines out of /etc/sysctl.d/99-nvactl.conf, and removes it with the last.
+    /// --persist removes the line from /etc/sysctl.d/99-nvactl.conf, and the file with its last line about
+    /// forwarding.
     #[command(after_help = "Example:\n  sudo nvactl sysctl disable")]
     Disable(SetSysctl),
 }
@@ -623,7 +624,7 @@ pub struct EnableSysctl {
 
 #[derive(Debug, Args)]
 pub struct SetSysctl {
-    /// Keep it over a reboot, in /etc/sysctl.d/99-nvactl.conf.
+    /// The same for the next boot, in /etc/sysctl.d/99-nvactl.conf.
     #[arg(long)]
     pub persist: bool,
 

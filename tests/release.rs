@@ -66,6 +66,11 @@ fn a_workflow_may_write_only_what_it_is_for() {
         assert!(workflow["permissions"].is_mapping(), "{path:?}");
         let own = jobs.iter().map(|(_, job)| &job["permissions"]);
         for permissions in [&workflow["permissions"]].into_iter().chain(own) {
+            // A word such as `write-all` is no mapping.
+            assert!(
+                permissions.is_mapping() || permissions.is_null(),
+                "{path:?}: {permissions:?}"
+            );
             for (scope, access) in permissions.as_mapping().into_iter().flatten() {
                 if access != "read" {
                     writes.push(scope.as_str().expect("it is a word"));

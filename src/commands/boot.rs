@@ -184,9 +184,11 @@ fn now(
     on: Host<'_>,
     saved: &Result<Option<Saved>, StateError>,
 ) -> Result<(bool, bool)> {
-    let listing = on
-        .iptables(READ_WAIT)
-        .start_listing(families(None, Some(state)))?;
+    let mut iptables = on.iptables(READ_WAIT);
+    if let Ok(Some(saved)) = saved {
+        iptables.backend = saved.backend;
+    }
+    let listing = iptables.start_listing(families(None, Some(state)))?;
     let (live, _) = listing.finish_readable(false)?;
     let same =
         |(family, live): (_, &Live)| compared(saved, family, &live.ruleset) == RulesFile::Same;

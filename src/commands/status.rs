@@ -185,8 +185,7 @@ fn text(status: &Status, apply: &str) -> String {
         if let Some(invalid @ 1..) = tracked.invalid {
             let _ = write!(words, "; INVALID packets since boot: {invalid}");
             if tracked.be_liberal == Some(false) {
-                let switch = Switch::Liberal.key();
-                let _ = write!(words, "; if live connections are reset: {switch}=1");
+                words.push_str("; if live connections are reset: sudo nvactl sysctl enable --liberal --persist");
             }
         }
         line("conntrack", words);

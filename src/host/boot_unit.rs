@@ -116,11 +116,29 @@ pub enum Activity {
 /// The command that loads the saved rules again.
 pub const RESTART: &str = "sudo systemctl restart nvactl";
 
+/// Whether the unit's file and the program that it runs are there.
+fn can_run() -> bool {
+    let links = units::links(NAME);
+    let text = links.first().and_then(|link| fs::read_to_string(link).ok());
+    let text = text.unwrap_or_default();
+    let command = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let program = command.and_then(|command| command.split(' ').next());
+    program.is_some_and(|program| Path::new(program).is_file())
+}
+
 /// Returns what is wrong with the unit now, and the fix; nothing where it is not enabled.
 #[must_use]
 pub fn fault() -> Option<(&'static str, &'static str)> {
     if !is_enabled() {
         return None;
+    }
+    if !can_run() {
+        return Some((
+            "nvactl.service is enabled, and its file or the program that it runs is gone",
+            "sudo nvactl boot enable",
+        ));
     }
     match activity() {
         Activity::Active | Activity::Unknown => None,

@@ -17,11 +17,12 @@ use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, TrialError};
-use crate::host::lock::{self, Lock, LockError};
+use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily};
+use crate::printable;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::splice::{self, Split};
 use crate::sysctl::Switch;
@@ -48,6 +49,19 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
             file: path.display().to_string(),
             reason: error.to_string(),
         })?;
+        // A jump in another spelling would lead nowhere, and the whole file would not load.
+        let rest = String::from_utf8_lossy(&split.others);
+        let named = |line: &&str| line.contains("NVACTL-") && !line.starts_with('#');
+        if let Some(line) = rest.lines().find(named) {
+            return Err(Refusal::Uneditable {
+                file: path.display().to_string(),
+                reason: format!(
+                    "this line names a chain of nvactl's: {}",
+                    printable::line(line)
+                ),
+            }
+            .into());
+        }
         if !split.own.is_empty() {
             found.push(Doubled { path, split });
         }
@@ -104,7 +118,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
     }
     let files = doubled.iter().map(Doubled::prepare);
     let files = files.collect::<Result<Vec<_>, FileError>>()?;
-    saved::save(machine, &rules, unread_v6, None)?;
+    saved::save(machine, &rules, unread_v6, None, remarks)?;
     unit.enable()?;
     // Last: until then both bring the rules back, which does no harm.
     for prepared in files.into_iter().flatten() {
@@ -166,8 +180,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
     let state = &machine.state;
     let lock = match lock::take(&state.lock_file(), machine.lock_wait_secs) {
         Ok(lock) => lock,
-        // The one who holds it is changing the rules.
-        Err(error @ LockError::Held { .. }) => return Err(error.into()),
+        // Whoever holds it for so long does not know what has been flushed.
         Err(error) => return close(iptables, None, describe(&error.into())),
     };
     let mut remarks = Remarks::default();
@@ -185,7 +198,10 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
         (Brought::Before, state.saved_before()),
     ] {
         let loaded = match kept {
-            Ok(Some(kept)) => bring(&machine, &lock, &kept, &mut remarks),
+            Ok(Some(kept)) => {
+                let closes_v6 = !whys.is_empty();
+                bring(&machine, &lock, &kept, closes_v6, &mut remarks)
+            }
             Ok(None) if brought == Brought::Saved => Err(Refusal::NothingSaved.into()),
             Ok(None) => continue,
             Err(error) => Err(error.into()),
@@ -204,8 +220,9 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
         }
     }
     let why = whys.join("; and the state saved before: ");
-    record(state, Brought::Closed, Some(why.clone()));
-    close(iptables, Some(&lock), why)
+    let closed = close(iptables, Some(&lock), why.clone())?;
+    record(state, Brought::Closed, Some(why));
+    Ok(closed)
 }
 
 /// Whether what nvactl owns is what it loaded last, by a change that was made or left alone in this boot. In
@@ -219,17 +236,25 @@ fn is_as_applied(machine: &Machine) -> bool {
         if last.boot != namespace::boot().ok() {
             return Ok(false);
         }
-        let (live, _) = read(&machine.iptables, families(None, Some(state)), false)?;
-        let as_loaded = |live: &Ruleset, digest: Option<_>, sets_policy| {
-            digest.map_or(!live.holds_own(), |digest| {
+        // The unit is told of no backend.
+        let saved = state.saved()?;
+        let iptables = Iptables {
+            backend: saved.map_or(machine.iptables.backend, |saved| saved.backend),
+            ..machine.iptables
+        };
+        let (live, _) = read(&iptables, families(None, Some(state)), false)?;
+        let as_loaded = |live: &Ruleset, digest: Option<_>, sets_policy, closed: bool| {
+            let same = digest.map_or(!live.holds_own(), |digest| {
                 owned_digest(live, sets_policy) == digest
-            })
+            });
+            same && (!closed || live.forward_policy() == Policy::Drop)
         };
         let v6 = live.v6.as_ref().is_none_or(|live| {
             let sets_policy = last.v6.as_ref().is_some_and(|owned| owned.sets_policy);
-            as_loaded(&live.ruleset, last.loaded_v6, sets_policy)
+            as_loaded(&live.ruleset, last.loaded_v6, sets_policy, last.closed_v6)
         });
-        let v4 = as_loaded(&live.v4.ruleset, last.loaded, last.v4.sets_policy);
+        let sets_policy = last.v4.sets_policy;
+        let v4 = as_loaded(&live.v4.ruleset, last.loaded, sets_policy, last.closed);
         Ok(v4 && v6 && last.loaded.is_some())
     };
     asked().unwrap_or_else(|error| {
@@ -238,8 +263,15 @@ fn is_as_applied(machine: &Machine) -> bool {
     })
 }
 
-/// Loads a saved state.
-fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) -> Result<(), Error> {
+/// Loads a saved state. `closes_v6`: IPv6 of which it says nothing gets the FORWARD policy DROP, since a later
+/// state that did not load may have had rules of it.
+fn bring(
+    machine: &Machine,
+    lock: &Lock,
+    kept: &Saved,
+    closes_v6: bool,
+    remarks: &mut Remarks,
+) -> Result<(), Error> {
     let iptables = Iptables {
         backend: kept.backend,
         ..machine.iptables
@@ -247,11 +279,18 @@ fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) ->
     let mut want = kept.rules()?;
     let may_hold_v6 = families(None, Some(&machine.state)) == Families::Both;
     if want.v6.is_none() && may_hold_v6 {
-        want.v6 = Some(Ruleset::default());
+        let mut nothing = Ruleset::default();
+        if closes_v6 {
+            nothing
+                .chain_mut(TableName::Filter, ChainName::Forward)
+                .policy = Some(Policy::Drop);
+        }
+        want.v6 = Some(nothing);
     }
     let (counted, unread) = iptables
         .start_listing(want.families())?
         .finish_readable(false)?;
+    let open_v6 = unread.is_some() && (closes_v6 || kept.v6.is_some());
     if unread.is_some() {
         want.v6 = None;
     }
@@ -279,6 +318,11 @@ fn bring(machine: &Machine, lock: &Lock, kept: &Saved, remarks: &mut Remarks) ->
             trial: false,
         };
         history::commit(&transaction, Event::Made)?;
+    }
+    let v6 = Switch::Forwarding(Family::V6);
+    if open_v6 && sysctl::has(v6) && sysctl::value(v6)? {
+        sysctl::change(&[v6], false, false)?;
+        remarks.warn("IPv6 rules cannot be loaded, so IPv6 is not forwarded");
     }
     // The rules are there: what goes wrong now is no reason to take others.
     let on = [
@@ -315,15 +359,17 @@ fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLo
         .policy = Some(Policy::Drop);
     let nothing = Ruleset::default();
     let script = diff::changes(&nothing, &closed).script(&Counters::default());
+    let mut done = Ok(());
     for family in Family::ALL {
         if let Err(error) = iptables.load_within(family, &script, lock) {
             debug!(%error, %family, "the FORWARD policy is not set");
             let switch = Switch::Forwarding(family);
             if sysctl::has(switch) {
-                sysctl::change(&[switch], false, false)?;
+                done = done.and(sysctl::change(&[switch], false, false).map(drop));
             }
         }
     }
+    done?;
     Ok(BootLoad {
         remarks: Remarks::default(),
         brought: Brought::Closed,

@@ -11,7 +11,7 @@ use crate::host::log::{self, Entry, Event};
 use crate::host::{namespace, session};
 use crate::net::Family;
 use crate::per_family::PerFamily;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Policy, Ruleset};
 
 /// What the history says of a change, beside what was loaded before it.
 #[derive(Debug, Default)]
@@ -38,6 +38,11 @@ impl Change {
             rules: diff::restorable(before, &Ruleset::default()).to_string(),
             sets_policy: diff::sets_policy(want),
         });
+        let both = live.zip(want.as_ref());
+        let closed = both.map(|_, (live, want)| {
+            let policy = if diff::sets_policy(want) { want } else { live };
+            policy.forward_policy() == Policy::Drop
+        });
         let loaded = want.map(|_, want| owned_digest(want, diff::sets_policy(want)));
         Self {
             version: VERSION,
@@ -52,6 +57,8 @@ impl Change {
             back_before: about.back_before,
             undone: None,
             boot: namespace::boot().ok(),
+            closed: closed.v4,
+            closed_v6: closed.v6.unwrap_or_default(),
             loaded: Some(loaded.v4),
             loaded_v6: loaded.v6,
         }
@@ -146,6 +153,16 @@ impl LastLoaded {
         matches!(self, LastLoaded::Change(change) if change.spec.is_none())
     }
 
+    /// Whether they set a family's FORWARD policy.
+    #[must_use]
+    pub fn sets_policy(&self, family: Family) -> bool {
+        let owned = match self {
+            LastLoaded::Change(change) => change.owned(),
+            LastLoaded::Saved(saved) => saved.owned(),
+        };
+        owned.get(family).is_some_and(|owned| owned.sets_policy)
+    }
+
     /// Whether they are a spec's, and it leaves a family's FORWARD policy to others.
     #[must_use]
     pub fn leaves_policy(&self, family: Family) -> bool {
@@ -212,6 +229,8 @@ mod tests {
                     why: Decision::TimedOut,
                 }),
                 boot: None,
+                closed: false,
+                closed_v6: false,
                 loaded: None,
                 loaded_v6: None,
             };

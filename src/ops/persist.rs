@@ -117,7 +117,7 @@ fn run(
             remarks.warn("nvactl's rules were removed, so the next boot will bring none");
         }
         let spec = request.only_if.map(|expected| expected.spec);
-        saved::save(machine, &rules, unread_v6, spec)?;
+        saved::save(machine, &rules, unread_v6, spec, remarks)?;
         note_v6(state, rules.v6);
         let written = Written {
             path: state.saved_file(),

@@ -55,6 +55,12 @@ pub struct Change {
     /// The boot in which it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// Whether the FORWARD policy of IPv4 is DROP after the change.
+    #[serde(default)]
+    pub closed: bool,
+    /// Whether that of IPv6 is.
+    #[serde(default)]
+    pub closed_v6: bool,
     /// Digest of nvactl's rules of IPv4 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<Digest>,

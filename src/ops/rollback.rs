@@ -1,6 +1,6 @@
 //! The way back to what was loaded before a change.
 
-use super::history::{self, About, next_to_undo};
+use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
@@ -80,7 +80,9 @@ fn run(
             ));
         }
     }
-    let number = aim(request, &history, &rules)?;
+    // Behind a run of the boot unit the newest change is not what is loaded, and goes first all the same.
+    let by_unit = matches!(last_loaded(state)?, Some(LastLoaded::Saved(_)));
+    let number = aim(request, &history, &rules, by_unit)?;
     let since = since(&history, number);
     let mut want = wanted(&since)?;
     let (counted, unread) = iptables
@@ -151,11 +153,12 @@ fn aim(
     request: Request,
     history: &[(u64, Change)],
     live: &PerFamily<&Ruleset>,
+    by_unit: bool,
 ) -> Result<u64, Error> {
     let Some(number) = request.before else {
         let first = next_to_undo(history, u64::MAX).ok_or(Refusal::NothingToUndo)?;
         let mut number = first;
-        while is_loaded(history, number, live)? {
+        while !by_unit && is_loaded(history, number, live)? {
             match next_to_undo(history, number) {
                 Some(next) => number = next,
                 None => return Ok(first),

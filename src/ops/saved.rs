@@ -4,8 +4,9 @@ use tracing::debug;
 
 use super::history::{LastLoaded, last_loaded};
 use super::records::{KeptSpec, Owned, Saved, VERSION};
+use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
-use super::{Error, Machine};
+use super::{Error, Machine, warn};
 use crate::diff;
 use crate::host::survey::resolved;
 use crate::host::sysctl;
@@ -24,10 +25,21 @@ pub fn save(
     live: &PerFamily<&Ruleset>,
     unread_v6: bool,
     spec: Option<&KeptSpec>,
+    remarks: &mut Remarks,
 ) -> Result<(), Error> {
     let state = &machine.state;
     let last = last_loaded(state)?;
     let leaves_policy = |family| last.as_ref().is_some_and(|last| last.leaves_policy(family));
+    for (family, live) in live.iter() {
+        let sets = last.as_ref().is_some_and(|last| last.sets_policy(family));
+        if sets && live.forward_policy() == Policy::Accept {
+            remarks.warn(format_args!(
+                "the {} is ACCEPT, and nvactl had set DROP: the next boot brings ACCEPT; to set it \
+                 again: sudo nvactl apply",
+                warn::policy_name(family)
+            ));
+        }
+    }
     let owned = live.map(|family, live| Owned {
         rules: diff::own(live).to_string(),
         sets_policy: live.forward_policy() == Policy::Drop && !leaves_policy(family),

@@ -137,12 +137,12 @@ impl Status {
             ),
             switch(
                 "nvactl_boot_rules_same",
-                "Whether the rules file for the boot holds the rules that run.",
+                "Whether the next boot brings the rules that run.",
                 self.machine.at_boot.rules == RulesFile::Same,
             ),
             switch(
                 "nvactl_boot_ip_forward",
-                "Whether the sysctl files turn forwarding on at boot.",
+                "Whether forwarding is on after a boot.",
                 self.machine.at_boot.ip_forward == Some(true),
             ),
             Metric {
@@ -213,12 +213,12 @@ impl Status {
             ),
             of_v6(
                 "nvactl_boot_ipv6_rules_same",
-                "Whether the IPv6 rules file for the boot holds the rules that run.",
+                "Whether the next boot brings the IPv6 rules that run.",
                 |ipv6| ipv6.at_boot.rules == RulesFile::Same,
             ),
             of_v6(
                 "nvactl_boot_ipv6_forward",
-                "Whether the sysctl files turn IPv6 forwarding on at boot.",
+                "Whether IPv6 forwarding is on after a boot.",
                 |ipv6| ipv6.at_boot.ip_forward == Some(true),
             ),
         ]

@@ -2,7 +2,7 @@
 //! by taking out every rule and running the unit's own command; `tests/boot` has a real systemd do it.
 
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, Lab, Said, save, save_v6};
-use crate::lifecycle::{SPEC, apply, firewall, load};
+use crate::lifecycle::{SPEC, apply, fake, firewall, load, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::traffic::{answer, serve_tcp};
 
@@ -340,4 +340,120 @@ pub fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("cannot run at boot"), "{said:?}");
     assert!(!host.exists(UNIT));
+}
+
+pub fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    host.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    enable(&host);
+    let saved = save(&host);
+    // How sysctl.d(5) has a file switched off.
+    host.run("ln -s /dev/null /etc/sysctl.d/99-nvactl.conf");
+    let said = boot(&host);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("be_liberal is not set"), "{said:?}");
+    assert_eq!(save(&host), saved);
+    assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+}
+
+pub fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    host.run("chmod 777 /var/lib/nvactl");
+    flush(&host);
+    let said = run_unit(&host);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.stderr.contains("others than root may write"),
+        "{said:?}"
+    );
+    for saved in [save(&host), save_v6(&host)] {
+        assert!(saved.contains(":FORWARD DROP"), "{saved}");
+    }
+}
+
+pub fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let saved = save(&host);
+    flush(&host);
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.contains("sudo systemctl restart nvactl"),
+        "{said:?}"
+    );
+    boot(&host);
+    assert_eq!(save(&host), saved);
+
+    // Removed rules are another matter; the machine stays as closed as it is.
+    assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = boot(&host);
+    assert_eq!(said.code, 0, "{said:?}");
+    let rules = save(&host);
+    assert!(
+        !rules.contains("NVACTL") && rules.contains(":FORWARD DROP"),
+        "{rules}"
+    );
+    let said = nvactl(&host, &["boot", "status"], "");
+    assert!(
+        said.stdout.contains("no rules: they were removed"),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("systemctl restart"), "{said:?}");
+}
+
+/// Behind a boot the last change in the history is not what is loaded.
+pub fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let saved = save(&host);
+    let open = SPEC.replace("snat: 10.3.0.4}", "snat: 10.3.0.4, forward_policy: keep}");
+    apply(&host, &open.replace("49182", "49183"));
+    boot(&host);
+    assert_eq!(save(&host), saved);
+    let said = nvactl(&host, &["status"], "");
+    assert!(
+        said.stderr.contains("nvactl.service has loaded that"),
+        "{said:?}"
+    );
+    assert!(!said.stdout.contains("drifted"), "{said:?}");
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+    boot(&host);
+    assert_eq!(save(&host), saved, "the policy is the saved spec's");
+
+    assert_eq!(nvactl(&host, &["boot", "disable"], "").code, 0);
+    let said = nvactl(&host, &["status"], "");
+    assert!(!said.stderr.contains("no spec"), "{said:?}");
+}
+
+pub fn ipv6_that_cannot_be_read_stays_saved(backend: Backend) {
+    let host = firewall(backend);
+    host.run("ip -6 address add fd00:3::4/64 dev eth0 nodad");
+    install(&host);
+    let both = "
+firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: \"fd00:3::4\"}}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: web6, listen: 49183, target: {pod: \"[fd00:224::118]:80\"}}
+";
+    apply(&host, both);
+    enable(&host);
+    let saved = save_v6(&host);
+    fake(&host, "ip6tables-save", "exit 1");
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 3, "{said:?}");
+    unfake(&host, "ip6tables-save");
+    boot(&host);
+    assert_eq!(save_v6(&host), saved);
 }

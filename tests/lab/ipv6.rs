@@ -4,6 +4,7 @@ use crate::lab::{Backend, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, POD_V6, save, s
 use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
+use crate::persistence::load_at_boot;
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
 pub const BOTH: &str = r#"
@@ -329,6 +330,7 @@ pub fn without_an_answer_both_come_back(backend: Backend) {
 
 pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     let host = firewall(backend);
+    load_at_boot(&host);
     apply(&host, BOTH);
     let said = nvactl(&host, &["persist", "-"], BOTH);
     assert_eq!(said.code, 0, "{said:?}");

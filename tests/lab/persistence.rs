@@ -90,8 +90,20 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     );
 }
 
+/// Has a host load its rules files at boot, seen through a folder of the test's own.
+pub fn load_at_boot(host: &Host) {
+    host.shell(
+        "mkdir -p /run/share && mount --bind /run/share /usr/share
+         mkdir -p /usr/share/netfilter-persistent/plugins.d /etc/systemd/system/multi-user.target.wants
+         touch /usr/share/netfilter-persistent/plugins.d/15-ip4tables
+         touch /usr/share/netfilter-persistent/plugins.d/25-ip6tables
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/netfilter-persistent.service",
+    );
+}
+
 pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     let host = firewall(backend);
+    load_at_boot(&host);
     apply(&host, SPEC);
     let said = nvactl(&host, &["remove"], "");
     assert!(!said.stderr.contains("rules.v4"), "{}", said.stderr);
