@@ -39,6 +39,8 @@ mkdir /run/etc /run/bin
 cp -a /etc/. /run/etc
 rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
 mkdir -p /run/etc/sysctl.d
+# sudo looks the machine's own name up, and nobody answers here.
+echo 127.0.0.1 $(uname -n) >> /run/etc/hosts
 mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
