@@ -40,6 +40,8 @@ cp -a /etc/. /run/etc
 rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
 rm -rf /run/etc/systemd/system /run/etc/ufw /run/etc/nftables.conf /run/etc/sysconfig/nftables.conf
 mkdir -p /run/etc/sysctl.d /run/etc/systemd/system
+# sudo looks the machine's own name up, and nobody answers here.
+echo 127.0.0.1 $(uname -n) >> /run/etc/hosts
 mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
