@@ -106,8 +106,7 @@ fn say_enabled(console: &mut Console) {
 
 fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if !boot_unit::is_enabled() {
-        console
-            .say("nvactl.service is not enabled: the next boot brings what the rules files hold");
+        console.say("nvactl.service is not enabled");
         console.note("`sudo nvactl boot enable` saves what is loaded now and enables the unit");
         return Ok(Exit::Done);
     }

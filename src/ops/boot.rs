@@ -171,7 +171,7 @@ pub struct BootLoad {
 /// FORWARD policies become DROP. INPUT and OUTPUT are not touched.
 ///
 /// # Errors
-/// When another nvactl holds the lock for too long, or not even the policy can be set.
+/// When neither the policy nor the switch for forwarding can be set.
 pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result<BootLoad, Error> {
     let machine = match machine {
         Ok(machine) => machine,

@@ -147,8 +147,15 @@ pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
     if !boot_unit::is_enabled() {
         return None;
     }
-    let booted = state.and_then(|state| state.booted().ok().flatten());
-    let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
+    let booted = state.and_then(|state| {
+        let booted = state.booted().ok().flatten()?;
+        let here = namespace::boot().is_ok_and(|boot| boot == booted.boot);
+        // What was changed or saved since is not what the unit found.
+        let changed = state.numbers().ok()?.last().copied() > booted.after;
+        let saved = state.saved().ok().flatten();
+        let saved = saved.is_some_and(|saved| saved.time > booted.time);
+        (here && !changed && !saved).then_some(booted)
+    });
     let why = |booted: &Booted| booted.why.clone().unwrap_or_default();
     match booted {
         Some(booted) if booted.brought == Brought::Before => Some((

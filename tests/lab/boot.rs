@@ -220,6 +220,13 @@ pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Bac
     assert!(!rules.contains("NVACTL"), "{rules}");
     assert!(save_v6(&host).contains(":FORWARD DROP"));
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    let said = nvactl(&host, &["status", "-"], SPEC);
+    let told = "no saved rules load, so nvactl.service has set the FORWARD policy to DROP";
+    assert!(said.stderr.contains(told), "{said:?}");
+    apply(&host, SPEC);
+    assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+    let said = nvactl(&host, &["status", "-"], SPEC);
+    assert!(!said.stderr.contains(told), "{said:?}");
 
     // A record that cannot be read, and none at all, are no reason to be open.
     for script in [
