@@ -54,10 +54,7 @@ fn persistence(case: &Case<'_>) -> Check {
     let (boot, fix) = (&case.facts.boot, case.persist.as_str());
     let file = boot.place;
     match (boot.rules, boot.not_loaded) {
-        (
-            RulesFile::Missing | RulesFile::Different | RulesFile::Refused | RulesFile::Unreadable,
-            Some((why, fix)),
-        ) => Hop::Persistence
+        (RulesFile::Missing | RulesFile::Different, Some((why, fix))) => Hop::Persistence
             .warn(format!("nothing brings the rules back at boot: {why}"))
             .fix(fix),
         (RulesFile::Missing, _) => Hop::Persistence

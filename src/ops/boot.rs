@@ -251,7 +251,8 @@ fn is_as_applied(machine: &Machine) -> bool {
         };
         let v6 = live.v6.as_ref().is_none_or(|live| {
             let sets_policy = last.v6.as_ref().is_some_and(|owned| owned.sets_policy);
-            as_loaded(&live.ruleset, last.loaded_v6, sets_policy, last.closed_v6)
+            let closed = last.closed_v6.unwrap_or_default();
+            as_loaded(&live.ruleset, last.loaded_v6, sets_policy, closed)
         });
         let sets_policy = last.v4.sets_policy;
         let v4 = as_loaded(&live.v4.ruleset, last.loaded, sets_policy, last.closed);

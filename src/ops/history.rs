@@ -58,7 +58,7 @@ impl Change {
             undone: None,
             boot: namespace::boot().ok(),
             closed: closed.v4,
-            closed_v6: closed.v6.unwrap_or_default(),
+            closed_v6: closed.v6,
             loaded: Some(loaded.v4),
             loaded_v6: loaded.v6,
         }
@@ -230,7 +230,7 @@ mod tests {
                 }),
                 boot: None,
                 closed: false,
-                closed_v6: false,
+                closed_v6: None,
                 loaded: None,
                 loaded_v6: None,
             };

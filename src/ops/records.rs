@@ -59,8 +59,8 @@ pub struct Change {
     #[serde(default)]
     pub closed: bool,
     /// Whether that of IPv6 is.
-    #[serde(default)]
-    pub closed_v6: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_v6: Option<bool>,
     /// Digest of nvactl's rules of IPv4 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<Digest>,

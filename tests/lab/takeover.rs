@@ -16,6 +16,7 @@ use crate::lab::{Backend, Said, save, save_v6};
 use crate::lifecycle::{SPEC, apply, firewall, load};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
+use crate::persistence::load_at_boot;
 use crate::state::inode;
 
 /// The name of the first namespace in the state folder.
@@ -288,6 +289,7 @@ pub fn loaded_ipv6_needs_no_record(backend: Backend) {
 /// A rules file that brings IPv6 rules back at boot is found as well.
 pub fn kept_ipv6_needs_no_record(backend: Backend) {
     let host = firewall(backend);
+    load_at_boot(&host);
     apply(&host, BOTH);
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     host.run("rm -r /var/lib/nvactl");
