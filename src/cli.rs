@@ -624,7 +624,7 @@ pub struct EnableSysctl {
 
 #[derive(Debug, Args)]
 pub struct SetSysctl {
-    /// The same for the next boot, in /etc/sysctl.d/99-nvactl.conf.
+    /// Change /etc/sysctl.d/99-nvactl.conf too, for the next boot.
     #[arg(long)]
     pub persist: bool,
 

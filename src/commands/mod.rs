@@ -168,7 +168,7 @@ impl Host<'_> {
         command
     }
 
-    /// What was loaded last, for root, who alone may look into the state folder.
+    /// Returns the rules that were loaded last, for root, who alone may look into the state folder.
     fn last_loaded(&self) -> Result<Option<LastLoaded>, StateError> {
         if host::require_root("status").is_err() {
             return Ok(None);

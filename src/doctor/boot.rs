@@ -10,7 +10,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
     }
     checks.push(match &facts.boot.unit {
-        // What is loaded is not what it should be, so it is not to be saved.
+        // The loaded rules are not as they should be, so they are not to be saved.
         Some((words, fix)) => Hop::Persistence.warn(words.clone()).fix(*fix),
         None => persistence(case),
     });

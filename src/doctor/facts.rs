@@ -120,6 +120,6 @@ pub struct Boot {
     pub ip_forward: Option<(bool, String)>,
     /// A line that turns it on, or off, only where `sysctl --system` is run after the boot.
     pub ip_forward_unread: Option<String>,
-    /// What other programs do to the rules when the machine starts, and the fix.
+    /// Effects of other programs on the rules at boot, each with its fix.
     pub managers: Vec<(String, Option<String>)>,
 }

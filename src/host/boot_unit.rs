@@ -23,7 +23,7 @@ pub const NAME: &str = "nvactl.service";
 
 /// The unit as the package has it.
 const TEXT: &str = include_str!("../../packaging/nvactl.service");
-/// What [`TEXT`] runs, and where it has the state.
+/// The program that [`TEXT`] runs, and its state folder.
 const PROGRAM: &str = "/usr/bin/nvactl";
 const STATE: &str = "/var/lib/nvactl";
 
@@ -337,7 +337,7 @@ fn systemctl(words: &[&str]) -> Result<(), UnitError> {
 /// Has `systemd-analyze verify` look at the unit; `None` where it is not installed.
 ///
 /// # Errors
-/// What it says against the unit.
+/// The objections of systemd-analyze.
 #[must_use]
 pub fn verify() -> Option<Result<(), String>> {
     let output = child::run("systemd-analyze", &["verify", "--man=no", NAME], b"", LIMIT).ok()?;

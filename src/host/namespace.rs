@@ -31,7 +31,7 @@ pub fn here() -> io::Result<Namespace> {
     let link = fs::read_link("/proc/self/ns/net")?;
     // Each boot of a container makes its namespace anew, with another number.
     let is_of_init = || match fs::read_link("/proc/1/ns/net") {
-        // Where systemd is not the first process, nothing says that there is one machine.
+        // Nothing says that there is one machine unless systemd is its first process.
         Ok(of_init) => of_init == link && is_init_systemd(),
         Err(_) => is_a_unit_of_init(),
     };

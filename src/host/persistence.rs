@@ -17,7 +17,7 @@ use crate::ruleset::Ruleset;
 use crate::status::RulesFile;
 use crate::unread::unloadable;
 
-/// What the distribution has to load a file of rules at boot.
+/// The distribution's loader of rules files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loader {
     /// iptables-persistent, of Debian and Ubuntu.
@@ -80,7 +80,7 @@ pub enum AtBoot {
     Loaded(Loader),
     /// Nothing loads the rules file: iptables-persistent is not installed.
     NotInstalled,
-    /// What would load the rules file is not enabled.
+    /// The loader of the rules file is not enabled.
     NotEnabled(Loader),
     /// Nothing loads it, and iptables-persistent must not: ufw's package breaks it (apt removes ufw then,
     /// and every policy is ACCEPT).

@@ -71,7 +71,7 @@ impl fmt::Display for RefusedLine {
     }
 }
 
-/// What a file brings.
+/// Rules that a file brings.
 #[derive(Debug)]
 pub struct Loaded {
     pub ruleset: Ruleset,
@@ -231,7 +231,7 @@ mod tests {
                 "iptables-restore refuses line 4, `-A INPUT -j NOPE`: line 4: \
                  RULE_APPEND failed (No such file): rule in chain INPUT",
             ),
-            // What is wrong with the machine says nothing about the file.
+            // A fault of the machine says nothing about the file.
             (
                 "Fatal: can't open lock file: Permission denied",
                 "Fatal: can't open lock file: Permission denied",

@@ -146,7 +146,7 @@ pub fn has(switch: Switch) -> bool {
     fs::symlink_metadata(file_of(switch)).is_ok()
 }
 
-/// What has become of nvactl's own file.
+/// Fate of nvactl's own file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Own {
     Untouched,

@@ -180,7 +180,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
     let state = &machine.state;
     let lock = match lock::take(&state.lock_file(), machine.lock_wait_secs) {
         Ok(lock) => lock,
-        // Whoever holds it for so long does not know what has been flushed.
+        // A holder of so long does not know that the rules were flushed.
         Err(error) => return close(iptables, None, describe(&error.into())),
     };
     let mut remarks = Remarks::default();
@@ -314,7 +314,7 @@ fn bring(
             before: &before,
             want: &want,
             change: &change,
-            // What is loaded at boot is no step to go back behind.
+            // A load at boot is no step to go back behind.
             keeping: Keeping::Done,
             trial: false,
         };

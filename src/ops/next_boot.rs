@@ -15,7 +15,7 @@ use crate::spec::ForwardSet;
 use crate::status::RulesFile;
 use crate::sysctl::{Assignment, Switch};
 
-/// What the next boot brings of one family.
+/// Rules and forwarding of one family after the next boot.
 #[derive(Debug)]
 pub struct NextBoot {
     /// The file, or in words the record, that nvactl's rules come back from.

@@ -293,16 +293,18 @@ impl Transaction<'_> {
             self.state.set_may_hold_v6(true)?;
         }
         let number = self.state.next_number()?;
-        let want = self
-            .want
-            .map(|_, want| owned_digest(want, diff::sets_policy(want)));
+        // The change has them, unless an earlier version recorded it.
+        let digest = |want| owned_digest(want, diff::sets_policy(want));
+        let Change {
+            loaded, loaded_v6, ..
+        } = self.change;
         // First, so that a change in the history of which nothing is noted here was ended.
         self.state.set_begun(&Begun {
             version: super::records::VERSION,
             action: self.change.action.clone(),
             number,
-            want: want.v4,
-            want_v6: want.v6,
+            want: loaded.unwrap_or_else(|| digest(&self.want.v4)),
+            want_v6: loaded_v6.or_else(|| self.want.v6.as_ref().map(digest)),
         })?;
         let kept = self.state.remember(number, self.change);
         if let Err(error) = kept {
