@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::lab::{Backend, Said, save};
 use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
@@ -593,7 +594,9 @@ pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) 
 pub fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
-    apply_for(&host, "1");
+    // Long enough for a slow machine to stop the watchdog before it acts.
+    apply_for(&host, "8");
+    let due = Instant::now() + Duration::from_secs(8);
     let old = watchdogs(&host).join(" ");
     host.run(&format!("kill -STOP {old}"));
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
@@ -601,7 +604,7 @@ pub fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
     let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
     assert_eq!(said.code, 0, "{said:?}");
     let after = save(&host);
-    host.run("sleep 1");
+    wait_for("the old change is due", || Instant::now() >= due);
     host.run(&format!("kill -CONT {old}"));
     wait_for("the old one is gone", || {
         watchdogs(&host).join(" ") != old && watchdogs(&host).len() == 1
