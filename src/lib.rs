@@ -71,6 +71,7 @@ pub mod status;
 pub mod sysctl;
 pub mod token;
 pub mod trial;
+pub mod twin;
 pub mod unplan;
 pub mod unread;
 pub mod walk;

@@ -1,0 +1,67 @@
+//! Network namespaces that nobody else sees: they have no name, and the kernel removes one with its last
+//! file descriptor and its last process, also when nvactl is killed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::panic::resume_unwind;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// A network namespace, held open.
+#[derive(Debug)]
+pub struct Netns(OwnedFd);
+
+impl Netns {
+    /// Makes an empty namespace and moves the calling thread into it. Call it only within [`aside`].
+    ///
+    /// # Errors
+    /// `PermissionDenied` without `CAP_SYS_ADMIN`, `ENOSPC` where `user.max_net_namespaces` are in use
+    /// (unshare(2)).
+    pub fn make() -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "the function in its place is `unsafe`, for flags that are not used here"
+        )]
+        rustix::thread::unshare(UnshareFlags::NEWNET)?;
+        Self::current()
+    }
+
+    /// Opens the calling thread's namespace.
+    ///
+    /// # Errors
+    /// Where /proc does not have it.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    /// Moves the calling thread into it. Programs that the thread starts, sockets that it opens and files
+    /// below `/proc/sys/net` and `/proc/thread-self/net` that it reads are this namespace's from then on.
+    /// Call it only within [`aside`].
+    ///
+    /// # Errors
+    /// As setns(2).
+    pub fn enter(&self) -> io::Result<()> {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
+    }
+
+    /// Returns a path to it, as `ip link … netns PATH` takes one from any process of the same user.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+}
+
+/// Runs `work` on a thread of its own, which may move between namespaces: the calling thread stays where
+/// it is.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
