@@ -5,4 +5,11 @@
 //! stands a world, which has every address that the machine reaches there. A connection from one world
 //! through the copy into another shows what the kernel does with it.
 
+mod batch;
+pub mod machine;
 pub mod netns;
+mod routes;
+mod switches;
+pub mod talk;
+pub mod wiring;
+pub mod world;

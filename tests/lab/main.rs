@@ -55,6 +55,7 @@ mod sysctl;
 mod takeover;
 mod traffic;
 mod transaction;
+mod twin;
 mod unread;
 mod upgrade;
 mod walk;
@@ -90,6 +91,7 @@ macro_rules! on_both_backends {
 }
 
 on_both_backends! {
+    twin::a_copy_does_with_packets_as_the_machine,
     sharing::connections_are_shared_evenly,
     sharing::a_client_keeps_its_pod,
     sharing::a_client_keeps_its_address_of_a_range,

@@ -1,0 +1,46 @@
+//! `ip -batch`: many commands by one program.
+
+use std::time::Duration;
+
+use super::machine::MachineError;
+use crate::host::child;
+
+/// 100,000 routes take seconds.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A command that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub command: String,
+    /// iproute2's words.
+    pub why: String,
+}
+
+/// Runs commands in the calling thread's namespace, and returns those that the kernel refused: the
+/// others are carried out all the same.
+///
+/// # Errors
+/// When `ip` is missing or does not end.
+pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineError> {
+    let args = [options, &["-force", "-batch", "-"]].concat();
+    let output = child::run("ip", &args, commands.as_bytes(), LIMIT)?;
+    if output.status.success() {
+        return Ok(Vec::new());
+    }
+    let lines: Vec<&str> = commands.lines().collect();
+    let (mut refused, mut why) = (Vec::new(), String::new());
+    for line in output.stderr.lines() {
+        match line.strip_prefix("Command failed -:") {
+            Some(number) => {
+                let number: Option<usize> = number.trim().parse().ok();
+                let command = number.and_then(|number| lines.get(number.checked_sub(1)?));
+                refused.push(Refused {
+                    command: command.copied().unwrap_or_default().to_owned(),
+                    why: std::mem::take(&mut why),
+                });
+            }
+            None => line.clone_into(&mut why),
+        }
+    }
+    Ok(refused)
+}

@@ -1,0 +1,236 @@
+//! The live machine, as far as a twin copies it: interfaces, routes, policy rules, neighbours, switches.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::switches::Switches;
+use crate::host::child::{self, ChildError};
+use crate::net::Family;
+
+/// Each listing takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Error)]
+pub enum MachineError {
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error("`ip {command}` failed: {words}")]
+    Failed { command: String, words: String },
+    #[error("`ip {command}` printed no list")]
+    Unreadable { command: String },
+}
+
+/// The network of a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    pub links: Vec<Link>,
+    /// As `ip -json -details route show table all` lists them, by family.
+    pub routes: Vec<(Family, Value)>,
+    /// As `ip -json rule` lists them, by family.
+    pub rules: Vec<(Family, Value)>,
+    pub neighbours: Vec<Neighbour>,
+    pub switches: Switches,
+}
+
+/// A network interface.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub name: String,
+    pub kind: Kind,
+    /// None of an interface without a hardware address, such as a tunnel.
+    pub mac: Option<String>,
+    pub mtu: u64,
+    pub up: bool,
+    pub carrier: bool,
+    pub master: Option<String>,
+    pub addresses: Vec<Address>,
+    /// An XDP program decides over its packets before any rule.
+    pub xdp: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Loopback,
+    Bridge,
+    /// With the number of its routing table.
+    Vrf(u64),
+    /// Anything else carries packets to and from somewhere.
+    Other,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone)]
+pub struct Address {
+    pub net: IpNet,
+    pub peer: Option<IpAddr>,
+    pub broadcast: Option<IpAddr>,
+    pub scope: String,
+    pub deprecated: bool,
+}
+
+impl Address {
+    /// Returns the networks that are on the link by it.
+    #[must_use]
+    pub fn on_link(&self) -> IpNet {
+        match self.peer {
+            Some(peer) => IpNet::new(peer, self.net.prefix_len()).unwrap_or(self.net),
+            None => self.net,
+        }
+        .trunc()
+    }
+}
+
+/// An entry of the neighbour table.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    pub address: IpAddr,
+    pub interface: String,
+    pub permanent: bool,
+    /// Nobody has answered for it.
+    pub failed: bool,
+}
+
+impl Machine {
+    /// Reads the machine whose network namespace the calling thread is in.
+    ///
+    /// # Errors
+    /// When `ip` is missing or fails.
+    pub fn read() -> Result<Self, MachineError> {
+        let links = list(&["-details", "address"])?;
+        let mut machine = Self {
+            links: links.iter().filter_map(link).collect(),
+            switches: Switches::read(),
+            ..Self::default()
+        };
+        for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
+            let routes = list(&[option, "-details", "route", "show", "table", "all"])?;
+            let rules = list(&[option, "rule"])?;
+            machine
+                .routes
+                .extend(routes.into_iter().map(|one| (family, one)));
+            machine
+                .rules
+                .extend(rules.into_iter().map(|one| (family, one)));
+        }
+        machine.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+        Ok(machine)
+    }
+
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Returns the next hops of an interface's routes.
+    #[must_use]
+    pub fn gateways(&self, interface: &str) -> BTreeSet<IpAddr> {
+        let hops = self.routes.iter().flat_map(|(_, route)| {
+            let several = route["nexthops"].as_array().into_iter().flatten();
+            several.chain([route])
+        });
+        let here = hops.filter(|hop| hop["dev"] == interface);
+        here.filter_map(gateway).collect()
+    }
+}
+
+fn gateway(hop: &Value) -> Option<IpAddr> {
+    let plain = hop["gateway"].as_str();
+    plain.or(hop["via"]["host"].as_str())?.parse().ok()
+}
+
+impl Link {
+    /// Returns the addresses of one family.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = &Address> {
+        let addresses = self.addresses.iter();
+        addresses.filter(move |address| Family::of(address.net.addr()) == family)
+    }
+
+    /// Returns the first address of a family that is not of the link alone.
+    #[must_use]
+    pub fn first(&self, family: Family) -> Option<IpAddr> {
+        let mut global = self.of(family).filter(|address| address.scope != "link");
+        global.next().map(|address| address.net.addr())
+    }
+}
+
+fn link(value: &Value) -> Option<Link> {
+    let has = |flag: &str| {
+        let mut flags = value["flags"].as_array().into_iter().flatten();
+        flags.any(|one| one == flag)
+    };
+    let kind = match value["linkinfo"]["info_kind"].as_str() {
+        _ if has("LOOPBACK") => Kind::Loopback,
+        Some("bridge") => Kind::Bridge,
+        Some("vrf") => Kind::Vrf(value["linkinfo"]["info_data"]["table"].as_u64()?),
+        _ => Kind::Other,
+    };
+    let addresses = value["addr_info"].as_array().into_iter().flatten();
+    Some(Link {
+        name: value["ifname"].as_str()?.to_owned(),
+        kind,
+        mac: value["address"]
+            .as_str()
+            .filter(|_| value["link_type"] == "ether")
+            .map(str::to_owned),
+        mtu: value["mtu"].as_u64()?,
+        up: has("UP"),
+        carrier: has("LOWER_UP") && !has("NO-CARRIER"),
+        master: value["master"].as_str().map(str::to_owned),
+        addresses: addresses.filter_map(address).collect(),
+        xdp: !value["xdp"].is_null(),
+    })
+}
+
+fn address(value: &Value) -> Option<Address> {
+    let parsed = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
+    let local: IpAddr = parsed("local")?;
+    // An address that the network has not been found free of is not in use.
+    if value["tentative"] == true && value["dadfailed"] == true {
+        return None;
+    }
+    let length = u8::try_from(value["prefixlen"].as_u64()?).ok()?;
+    Some(Address {
+        net: IpNet::new(local, length).ok()?,
+        peer: parsed("address"),
+        broadcast: parsed("broadcast"),
+        scope: value["scope"].as_str().unwrap_or("global").to_owned(),
+        deprecated: value["preferred_life_time"] == 0,
+    })
+}
+
+fn neighbour(value: &Value) -> Option<Neighbour> {
+    let is = |state: &str| {
+        let mut states = value["state"].as_array().into_iter().flatten();
+        states.any(|one| one == state)
+    };
+    Some(Neighbour {
+        address: value["dst"].as_str()?.parse().ok()?,
+        interface: value["dev"].as_str()?.to_owned(),
+        permanent: is("PERMANENT"),
+        failed: is("FAILED") || is("INCOMPLETE"),
+    })
+}
+
+/// Returns the list that `ip -json` prints.
+pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
+    let command = || args.join(" ");
+    let all = [&["-json"], args].concat();
+    let output = child::run("ip", &all, b"", LIMIT)?;
+    if !output.status.success() {
+        return Err(MachineError::Failed {
+            command: command(),
+            words: output.stderr,
+        });
+    }
+    // Older versions print nothing where there is nothing to list.
+    if output.stdout.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
+    let listed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
+    listed.map_err(|_| MachineError::Unreadable { command: command() })
+}

@@ -1,0 +1,97 @@
+//! The kernel's switches for networks, below `/proc/sys/net`, compared between two namespaces.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+const ROOT: &str = "/proc/sys/net";
+
+/// Switches that a twin sets for itself: its addresses are there at once, and it listens to no router.
+const OWN: [&str; 9] = [
+    "accept_dad",
+    "accept_ra",
+    "addr_gen_mode",
+    "autoconf",
+    "dad_transmits",
+    "router_solicitations",
+    "stable_secret",
+    "temp_valid_lft",
+    "use_tempaddr",
+];
+
+/// The value of each switch, by its path below `/proc/sys/net`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Switches(BTreeMap<String, String>);
+
+impl Switches {
+    /// Reads all switches of the calling thread's namespace that can be read.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut found = BTreeMap::new();
+        collect(Path::new(ROOT), &mut found);
+        Self(found)
+    }
+
+    /// Returns the value of one, without the line's end.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.trim_end())
+    }
+
+    /// Sets the calling thread's namespace to these values, and returns the names of those that it does
+    /// not take. Only switches that both namespaces have and that differ are written: the kernel shows a
+    /// switch of the whole machine in its first namespace alone, or lets nobody write it elsewhere.
+    #[must_use]
+    pub fn set(&self) -> Vec<String> {
+        let here = Self::read();
+        let mut differing: Vec<(&String, &String)> = self
+            .0
+            .iter()
+            .filter(|(name, value)| here.0.get(*name).is_some_and(|here| here != *value))
+            .filter(|(name, _)| !is_own(name))
+            .collect();
+        // A switch for all interfaces sets each of them.
+        differing.sort_by_key(|(name, _)| rank(name));
+        let mut left = Vec::new();
+        for (name, value) in differing {
+            if fs::write(format!("{ROOT}/{name}"), value).is_err() {
+                left.push(name.clone());
+            }
+        }
+        left
+    }
+}
+
+/// Sets one switch of the calling thread's namespace. A kernel that lacks it has nothing to be set.
+pub(super) fn set(name: &str, value: &str) {
+    let _ = fs::write(format!("{ROOT}/{name}"), value);
+}
+
+fn is_own(name: &str) -> bool {
+    OWN.iter().any(|own| name.ends_with(&format!("/{own}")))
+}
+
+fn rank(name: &str) -> u8 {
+    match name {
+        "ipv4/ip_forward" => 0,
+        name if name.contains("/all/") => 1,
+        name if name.contains("/default/") => 2,
+        _ => 3,
+    }
+}
+
+fn collect(folder: &Path, found: &mut BTreeMap<String, String>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&path, found);
+        } else if let Ok(value) = fs::read_to_string(&path)
+            && let Ok(name) = path.strip_prefix(ROOT)
+        {
+            found.insert(name.to_string_lossy().into_owned(), value);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! One connection through a twin, driven from both ends by one thread.
+//!
+//! On veth pairs the kernel carries a packet all its way within the call that sends it. An answer that is
+//! not there behind the call comes only where the kernel has put work off: [`Talker::flush`] waits for that.
+//! So no verdict waits for time to pass.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use socket2::{Domain, Protocol as Transport, Socket, Type};
+
+use super::world::World;
+use crate::net::Protocol;
+
+/// A connection to be tried.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Question {
+    pub protocol: Protocol,
+    pub client: IpAddr,
+    /// The number of the world that the client is in.
+    pub from: usize,
+    /// The address and port that the client asks for.
+    pub to: SocketAddr,
+    /// Where a listener waits, in every world.
+    pub listeners: Vec<SocketAddr>,
+    /// How many bytes the client sends, and the target answers.
+    pub request: usize,
+    pub answer: usize,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target was reached, and the client has the whole answer.
+    Answered(Reached),
+    /// The target was reached, and the answer, or the rest of the request, did not come through.
+    Stuck(Reached),
+    /// The client was told that nobody is there, in the kernel's words.
+    Refused(io::ErrorKind),
+    Silent,
+}
+
+/// Where a connection came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The number of the world in which it was taken.
+    pub world: usize,
+    /// The source that the target saw.
+    pub source: SocketAddr,
+    pub target: SocketAddr,
+}
+
+/// How many hops a packet and its answer take at most, each of which the kernel may put off once.
+const HOPS: usize = 12;
+/// How long the kernel may put its work off.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Opens connections between the worlds of a twin.
+#[derive(Debug)]
+pub struct Talker<'w> {
+    worlds: &'w [World],
+    /// A datagram's way through this world alone.
+    loopback: UdpSocket,
+    /// TCP listeners that are open, and the ports they are for.
+    listening: Listening,
+    /// The processors that the thread may use otherwise.
+    allowed: Option<CpuSet>,
+}
+
+#[derive(Debug, Default)]
+struct Listening {
+    ports: BTreeSet<u16>,
+    is_v6: bool,
+    /// The world's number and the socket.
+    sockets: Vec<(usize, Socket)>,
+}
+
+impl<'w> Talker<'w> {
+    /// The calling thread may be in any of the twin's namespaces, and is in one of them afterwards.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened.
+    pub fn new(worlds: &'w [World]) -> io::Result<Self> {
+        let first = worlds.first().ok_or(io::ErrorKind::NotFound)?;
+        first.netns.enter()?;
+        let loopback = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        loopback.connect(loopback.local_addr()?)?;
+        loopback.set_read_timeout(Some(PATIENCE))?;
+        // The kernel keeps a queue of packets for each processor, and empties it in order.
+        let allowed = sched_getaffinity(None).ok();
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu());
+        sched_setaffinity(None, &one)?;
+        Ok(Self {
+            worlds,
+            loopback,
+            listening: Listening::default(),
+            allowed,
+        })
+    }
+
+    /// Tries one connection.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened: that says nothing about the connection.
+    pub fn ask(&mut self, question: &Question) -> io::Result<Outcome> {
+        match question.protocol {
+            Protocol::Tcp => self.ask_tcp(question),
+            Protocol::Udp => self.ask_udp(question),
+        }
+    }
+
+    /// Waits until the kernel has carried on all that it has put off.
+    fn flush(&self) -> io::Result<()> {
+        for _ in 0..HOPS {
+            self.loopback.send(b"?")?;
+            self.loopback.recv(&mut [0; 1])?;
+        }
+        Ok(())
+    }
+
+    /// Looks for something at once, then behind what the kernel has put off.
+    fn look<T>(&self, mut find: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+        if let Some(found) = find()? {
+            return Ok(Some(found));
+        }
+        self.flush()?;
+        find()
+    }
+
+    fn ask_tcp(&mut self, question: &Question) -> io::Result<Outcome> {
+        self.listen(question)?;
+        self.worlds[question.from].netns.enter()?;
+        let mut client = socket(question.to, Type::STREAM, Transport::TCP)?;
+        client.set_linger(Some(Duration::ZERO))?;
+        client.bind(&SocketAddr::new(question.client, 0).into())?;
+        if let Err(error) = client.connect(&question.to.into())
+            && !is_under_way(&error)
+        {
+            return Ok(Outcome::Refused(error.kind()));
+        }
+        let listening = &self.listening;
+        let came = self.look(|| {
+            for (world, listener) in &listening.sockets {
+                match listener.accept() {
+                    Ok((socket, source)) => return Ok(Some(Ok((*world, socket, source)))),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(client.take_error()?.map(Err))
+        })?;
+        let (world, mut target, source) = match came {
+            None => return Ok(Outcome::Silent),
+            Some(Err(error)) => return Ok(Outcome::Refused(error.kind())),
+            Some(Ok(taken)) => taken,
+        };
+        let address = |address: socket2::SockAddr| address.as_socket();
+        let source = address(source).ok_or(io::ErrorKind::InvalidData)?;
+        let own = address(target.local_addr()?).ok_or(io::ErrorKind::InvalidData)?;
+        target.set_nonblocking(true)?;
+        target.set_linger(Some(Duration::ZERO))?;
+        let reached = Reached {
+            world,
+            source,
+            target: own,
+        };
+        let there = self.carry(&mut client, &mut target, question.request)?;
+        let back = there && self.carry(&mut target, &mut client, question.answer)?;
+        Ok(if back {
+            Outcome::Answered(reached)
+        } else {
+            Outcome::Stuck(reached)
+        })
+    }
+
+    /// Sends so many bytes and says whether all of them arrived.
+    fn carry(&self, from: &mut Socket, to: &mut Socket, bytes: usize) -> io::Result<bool> {
+        let data = vec![b'x'; bytes];
+        let (mut sent, mut got) = (0, 0);
+        let mut buffer = vec![0; 1 << 16];
+        while got < bytes {
+            let moved = self.look(|| {
+                let mut moved = 0;
+                match from.write(&data[sent..]) {
+                    Ok(count) => {
+                        sent += count;
+                        moved += count;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Ok(Some(0)),
+                }
+                match to.read(&mut buffer) {
+                    Ok(0) => return Ok(Some(0)),
+                    Ok(count) => {
+                        got += count;
+                        moved += count;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Ok(Some(0)),
+                }
+                Ok((moved > 0).then_some(moved))
+            })?;
+            if matches!(moved, None | Some(0)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens the listeners that a question needs, in every world, unless they are open.
+    fn listen(&mut self, question: &Question) -> io::Result<()> {
+        let ports: BTreeSet<u16> = question.listeners.iter().map(SocketAddr::port).collect();
+        let is_v6 = question.to.is_ipv6();
+        if self.listening.ports == ports && self.listening.is_v6 == is_v6 {
+            return Ok(());
+        }
+        self.listening = Listening::default();
+        let any: IpAddr = if is_v6 {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        for (number, world) in self.worlds.iter().enumerate() {
+            world.netns.enter()?;
+            for port in &ports {
+                let at = SocketAddr::new(any, *port);
+                let listener = socket(at, Type::STREAM, Transport::TCP)?;
+                listener.set_reuse_address(true)?;
+                listener.bind(&at.into())?;
+                listener.listen(16)?;
+                self.listening.sockets.push((number, listener));
+            }
+        }
+        self.listening.ports = ports;
+        self.listening.is_v6 = is_v6;
+        Ok(())
+    }
+
+    /// Closes the listeners: connections that were begun and not taken up are forgotten.
+    pub fn forget(&mut self) {
+        self.listening = Listening::default();
+    }
+
+    fn ask_udp(&mut self, question: &Question) -> io::Result<Outcome> {
+        let mut targets = Vec::new();
+        for (number, world) in self.worlds.iter().enumerate() {
+            world.netns.enter()?;
+            for at in &question.listeners {
+                let target = socket(*at, Type::DGRAM, Transport::UDP)?;
+                target.set_reuse_address(true)?;
+                target.bind(&(*at).into())?;
+                targets.push((number, *at, UdpSocket::from(target)));
+            }
+        }
+        self.worlds[question.from].netns.enter()?;
+        let client = socket(question.to, Type::DGRAM, Transport::UDP)?;
+        client.bind(&SocketAddr::new(question.client, 0).into())?;
+        client.connect(&question.to.into())?;
+        let client = UdpSocket::from(client);
+        if let Err(error) = client.send(&vec![b'x'; question.request]) {
+            return Ok(Outcome::Refused(error.kind()));
+        }
+        let mut buffer = vec![0; 1 << 16];
+        let came = self.look(|| {
+            for (world, at, target) in &targets {
+                match target.recv_from(&mut buffer) {
+                    Ok((_, source)) => return Ok(Some(Ok((*world, *at, target, source)))),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(client.take_error()?.map(Err))
+        })?;
+        let (world, at, target, source) = match came {
+            None => return Ok(Outcome::Silent),
+            Some(Err(error)) => return Ok(Outcome::Refused(error.kind())),
+            Some(Ok(taken)) => taken,
+        };
+        let reached = Reached {
+            world,
+            source,
+            target: at,
+        };
+        if target
+            .send_to(&vec![b'x'; question.answer], source)
+            .is_err()
+        {
+            return Ok(Outcome::Stuck(reached));
+        }
+        let back = self.look(|| match client.recv(&mut buffer) {
+            Ok(count) => Ok(Some(count == question.answer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(_) => Ok(Some(false)),
+        })?;
+        Ok(if back == Some(true) {
+            Outcome::Answered(reached)
+        } else {
+            Outcome::Stuck(reached)
+        })
+    }
+}
+
+impl Drop for Talker<'_> {
+    fn drop(&mut self) {
+        if let Some(allowed) = &self.allowed {
+            // Programs that the thread starts later are slower without it, and no more.
+            let _ = sched_setaffinity(None, allowed);
+        }
+    }
+}
+
+/// Opens a socket that may use any address, in the calling thread's namespace.
+fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), kind, Some(transport))?;
+    socket.set_nonblocking(true)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_ip_transparent_v6(true)?;
+    } else {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    Ok(socket)
+}
+
+fn is_under_way(error: &io::Error) -> bool {
+    // EINPROGRESS.
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}

@@ -1,0 +1,302 @@
+//! The copy of the machine itself: interfaces, addresses, routes and switches in a namespace, with a
+//! world behind each interface that carries packets.
+
+use std::fmt::Write as _;
+use std::io;
+
+use thiserror::Error;
+
+use super::batch::{self, Refused};
+use super::machine::{Address, Kind, Link, Machine, MachineError};
+use super::netns::Netns;
+use super::world::{NO_MAC, World};
+use super::{routes, switches};
+use crate::net::Family;
+
+#[derive(Debug, Error)]
+pub enum WiringError {
+    #[error("no network namespace can be made: {0}")]
+    Namespace(io::Error),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the copy's interface {interface} cannot be made: {words}")]
+    Interface { interface: String, words: String },
+}
+
+/// A copy of a machine without its rules.
+#[derive(Debug)]
+pub struct Wired {
+    pub machine: Netns,
+    pub worlds: Vec<World>,
+    /// Routes, rules and switches that the copy does not have.
+    pub left_out: Vec<Refused>,
+}
+
+/// Makes the copy. The calling thread is in the copy of the machine at the end.
+///
+/// # Errors
+/// When no namespace can be made here, or one of the interfaces cannot.
+pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
+    let mut worlds = Vec::new();
+    for link in machine.links.iter().filter(|link| has_world(link)) {
+        worlds.push(World::make(link, worlds.len()).map_err(WiringError::Namespace)?);
+    }
+    let netns = Netns::make().map_err(WiringError::Namespace)?;
+    for (name, value) in [
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/default/router_solicitations", "0"),
+    ] {
+        switches::set(name, value);
+    }
+    make_interfaces(machine, &worlds)?;
+    let unset = machine.switches.set();
+    let mut left_out: Vec<Refused> = unset
+        .into_iter()
+        .map(|name| Refused {
+            command: name,
+            why: "the kernel lets no namespace but the first set it".to_owned(),
+        })
+        .collect();
+    left_out.extend(batch::run(&[], &addresses(machine))?);
+    for world in &worlds {
+        world.netns.enter().map_err(WiringError::Namespace)?;
+        if let Some(link) = machine.link(&world.interface) {
+            world.settle(machine, link)?;
+        }
+    }
+    netns.enter().map_err(WiringError::Namespace)?;
+    for family in Family::ALL {
+        let (text, unknown) = ways(machine, &worlds, family);
+        left_out.extend(unknown);
+        let option = match family {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        };
+        left_out.extend(batch::run(&[option], &text)?);
+    }
+    Ok(Wired {
+        machine: netns,
+        worlds,
+        left_out,
+    })
+}
+
+/// Whether packets come and go by an interface of the copy. One without an address that belongs to
+/// another, such as the port of a bridge or the faster twin of a cloud's interface, is no door of its own.
+fn has_world(link: &Link) -> bool {
+    match link.kind {
+        Kind::Other => link.master.is_none() || !link.addresses.is_empty(),
+        Kind::Bridge => true,
+        Kind::Loopback | Kind::Vrf(_) => false,
+    }
+}
+
+fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringError> {
+    for link in machine
+        .links
+        .iter()
+        .filter(|link| link.kind == Kind::Bridge || matches!(link.kind, Kind::Vrf(_)))
+    {
+        make(link, None)?;
+    }
+    for world in worlds {
+        let Some(link) = machine.link(&world.interface) else {
+            continue;
+        };
+        if link.kind == Kind::Bridge {
+            let ports = machine.links.iter();
+            let mut ports =
+                ports.filter(|port| port.master.as_ref() == Some(&link.name) && port.carrier);
+            // A bridge without a port has no carrier.
+            if let Some(port) = ports.next() {
+                make(port, Some(world))?;
+                let text = format!(
+                    "link set {0} master {1}\nlink set {0} up\n",
+                    port.name, link.name
+                );
+                refused_none(&link.name, batch::run(&[], &text)?)?;
+            }
+        } else {
+            make(link, Some(world))?;
+            let vrf = link.master.as_ref().and_then(|name| machine.link(name));
+            if let Some(vrf) = vrf.filter(|vrf| matches!(vrf.kind, Kind::Vrf(_))) {
+                let text = format!("link set {} master {}\n", link.name, vrf.name);
+                refused_none(&link.name, batch::run(&[], &text)?)?;
+            }
+        }
+    }
+    // Packets as long as the machine's own: one that the kernel puts together on its way would be counted
+    // as one. Older versions of iproute2 do not know the word.
+    let ends = machine.links.iter().map(|link| &link.name);
+    let text: String = ends
+        .map(|name| format!("link set {name} gso_max_segs 1\n"))
+        .collect();
+    let _ = batch::run(&[], &text)?;
+    Ok(())
+}
+
+/// Makes one interface, and where it leads into a world the other end there.
+fn make(link: &Link, world: Option<&World>) -> Result<(), WiringError> {
+    let Link { name, mtu, .. } = link;
+    let mac = match (link.kind, &link.mac) {
+        (Kind::Vrf(_), _) => String::new(),
+        (_, Some(mac)) => format!("address {mac}"),
+        (_, None) => format!("address {NO_MAC}"),
+    };
+    let kind = match (link.kind, world) {
+        (Kind::Bridge, None) => "type bridge".to_owned(),
+        (Kind::Vrf(table), None) => format!("type vrf table {table}"),
+        (_, None) => "type veth".to_owned(),
+        (_, Some(world)) => format!(
+            "type veth peer name {} address {} mtu {mtu} netns {}",
+            world.port(),
+            world.mac(),
+            world.netns.path()
+        ),
+    };
+    done(
+        name,
+        &format!(
+            "link add name {name} {mac} mtu {mtu} {kind}\n{}",
+            extras(link)
+        ),
+    )
+}
+
+fn extras(link: &Link) -> String {
+    let arp = if link.mac.is_none() {
+        format!("link set {} arp off\n", link.name)
+    } else {
+        String::new()
+    };
+    format!("{arp}link set {} addrgenmode none\n", link.name)
+}
+
+fn done(name: &str, text: &str) -> Result<(), WiringError> {
+    let refused = batch::run(&[], text)?;
+    // A kernel without IPv6 has no mode of making its addresses.
+    let refused = refused
+        .into_iter()
+        .filter(|one| !one.command.ends_with("addrgenmode none"));
+    refused_none(name, refused.collect())
+}
+
+fn refused_none(interface: &str, refused: Vec<Refused>) -> Result<(), WiringError> {
+    match refused.into_iter().next() {
+        None => Ok(()),
+        Some(refused) => Err(WiringError::Interface {
+            interface: interface.to_owned(),
+            words: refused.why,
+        }),
+    }
+}
+
+/// Returns the commands that give the copy's interfaces their addresses and switch them on.
+fn addresses(machine: &Machine) -> String {
+    let mut text = String::new();
+    for link in &machine.links {
+        for Address {
+            net,
+            peer,
+            broadcast,
+            scope,
+            deprecated,
+        } in &link.addresses
+        {
+            // The kernel gives lo its addresses itself.
+            if link.kind == Kind::Loopback && net.addr().is_loopback() {
+                continue;
+            }
+            let local = net.addr();
+            match peer {
+                Some(peer) => {
+                    let _ = write!(text, "address add {local} peer {peer}/{}", net.prefix_len());
+                }
+                None => {
+                    let _ = write!(text, "address add {net}");
+                }
+            }
+            if let Some(broadcast) = broadcast {
+                let _ = write!(text, " broadcast {broadcast}");
+            }
+            let _ = write!(text, " dev {} scope {scope} noprefixroute", link.name);
+            if net.addr().is_ipv6() {
+                text.push_str(" nodad");
+            }
+            if *deprecated {
+                text.push_str(" preferred_lft 0");
+            }
+            text.push('\n');
+        }
+    }
+    for link in machine.links.iter().filter(|link| link.up) {
+        let _ = writeln!(text, "link set {} up", link.name);
+    }
+    text
+}
+
+/// Returns the commands for routes, rules and permanent neighbours of one family, and what of them is not
+/// copied.
+fn ways(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Refused>) {
+    let (mut text, mut unknown) = (String::new(), Vec::new());
+    let is_here = |name: &serde_json::Value| {
+        let name = name.as_str();
+        name.is_none_or(|name| {
+            let link = machine.link(name);
+            link.is_some_and(|link| has_world(link) || link.kind != Kind::Other)
+        })
+    };
+    let listed = machine.routes.iter().filter(|(of, _)| *of == family);
+    let mut listed: Vec<_> = listed
+        .map(|(_, route)| route)
+        .filter(|route| !routes::is_automatic(route) && is_here(&route["dev"]))
+        .collect();
+    listed.sort_by_key(|route| !routes::is_direct(route));
+    for route in listed {
+        match routes::route(route) {
+            Ok(words) => {
+                let _ = writeln!(text, "route append {words}");
+            }
+            Err(key) => unknown.push(not_known(route, &key)),
+        }
+    }
+    // The namespace has the kernel's own.
+    let _ = writeln!(text, "rule flush");
+    for (_, rule) in machine.rules.iter().filter(|(of, _)| *of == family) {
+        match routes::rule(rule) {
+            // `flush` leaves the rule with priority 0.
+            Ok(_) if rule["priority"] == 0 && rule["table"] == "local" => {}
+            Ok(words) => {
+                let _ = writeln!(text, "rule add {words}");
+            }
+            Err(key) => unknown.push(not_known(rule, &key)),
+        }
+    }
+    for one in machine
+        .neighbours
+        .iter()
+        .filter(|one| one.permanent && Family::of(one.address) == family)
+    {
+        if let Some(mac) = worlds
+            .iter()
+            .find(|world| world.interface == one.interface)
+            .map(World::mac)
+        {
+            let _ = writeln!(
+                text,
+                "neigh replace {} lladdr {mac} dev {} nud permanent",
+                one.address, one.interface
+            );
+        }
+    }
+    (text, unknown)
+}
+
+fn not_known(listed: &serde_json::Value, key: &str) -> Refused {
+    Refused {
+        command: listed.to_string(),
+        why: format!("`{key}` is not known"),
+    }
+}

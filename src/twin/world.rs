@@ -1,0 +1,185 @@
+//! A world behind one interface of a twin: it owns the gateways' addresses, answers for every other
+//! address there, and sends everything to the machine.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::batch;
+use super::machine::{Link, Machine, MachineError};
+use super::netns::Netns;
+use super::switches;
+use crate::net::Family;
+
+/// The routing table in which every address is the world's.
+const ANY: u32 = 100;
+
+/// The hardware address of both ends where the machine's interface has none.
+pub(super) const NO_MAC: &str = "02:00:00:00:00:01";
+
+/// A world.
+#[derive(Debug)]
+pub struct World {
+    /// The machine's interface that leads to it.
+    pub interface: String,
+    pub netns: Netns,
+    /// Its own interface, and that one's hardware address.
+    port: String,
+    mac: String,
+    /// The networks on the link, between machine and world.
+    on_link: Vec<IpNet>,
+}
+
+impl World {
+    /// Makes the namespace of the world behind an interface; the calling thread is in it then.
+    ///
+    /// # Errors
+    /// As [`Netns::make`].
+    pub fn make(link: &Link, number: usize) -> io::Result<Self> {
+        let netns = Netns::make()?;
+        for (name, value) in [
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/conf/default/accept_local", "1"),
+            ("ipv4/conf/all/accept_local", "1"),
+            ("ipv4/conf/all/accept_redirects", "0"),
+            ("ipv4/conf/default/accept_redirects", "0"),
+            ("ipv4/icmp_ratelimit", "0"),
+            ("ipv4/ip_nonlocal_bind", "1"),
+            ("ipv6/ip_nonlocal_bind", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/default/forwarding", "1"),
+            ("ipv6/conf/all/proxy_ndp", "1"),
+            ("ipv6/conf/default/proxy_ndp", "1"),
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/all/accept_redirects", "0"),
+            ("ipv6/conf/default/accept_redirects", "0"),
+            ("ipv6/neigh/default/proxy_delay", "0"),
+            ("ipv6/icmp/ratelimit", "0"),
+            // A connection that nobody takes up is not asked for again by itself.
+            ("ipv4/tcp_syn_retries", "6"),
+        ] {
+            switches::set(name, value);
+        }
+        Ok(Self {
+            interface: link.name.clone(),
+            netns,
+            port: format!("o{number}"),
+            // Layer 3 devices know no hardware addresses: both ends have the same.
+            mac: match link.mac {
+                Some(_) => format!("02:00:00:{:02x}:{:02x}:fe", number >> 8, number & 0xff),
+                None => NO_MAC.to_owned(),
+            },
+            on_link: link
+                .addresses
+                .iter()
+                .map(super::machine::Address::on_link)
+                .collect(),
+        })
+    }
+
+    /// Returns the hardware address by which the machine reaches the world.
+    #[must_use]
+    pub fn mac(&self) -> &str {
+        &self.mac
+    }
+
+    /// Returns the name of the world's own interface.
+    #[must_use]
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Gives the world its addresses and routes. The calling thread is in the world.
+    ///
+    /// # Errors
+    /// When `ip` is missing.
+    pub fn settle(&self, machine: &Machine, link: &Link) -> Result<(), MachineError> {
+        let port = &self.port;
+        let mut up = String::from("link set lo up\n");
+        if link.carrier {
+            let _ = writeln!(up, "link set {port} up");
+        }
+        batch::run(&[], &up)?;
+        let dead: BTreeSet<IpAddr> = machine
+            .neighbours
+            .iter()
+            .filter(|one| one.interface == link.name && one.failed)
+            .map(|one| one.address)
+            .collect();
+        let mut own = machine.gateways(&link.name);
+        own.retain(|gateway| !dead.contains(gateway));
+        // Without an address on the link the world asks for the machine's hardware address in a form that a
+        // strict rp_filter does not answer.
+        if own.iter().all(IpAddr::is_ipv6) {
+            own.extend(self.free_address(link));
+        }
+        for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
+            let mut text = String::new();
+            for address in own.iter().filter(|one| Family::of(**one) == family) {
+                let length = match address {
+                    IpAddr::V4(_) => 32,
+                    IpAddr::V6(address) if address.is_unicast_link_local() => 64,
+                    IpAddr::V6(_) => 128,
+                };
+                let nodad = if address.is_ipv6() { " nodad" } else { "" };
+                let _ = writeln!(text, "address add {address}/{length} dev {port}{nodad}");
+            }
+            let _ = writeln!(text, "rule add iif {port} lookup {ANY} priority 10");
+            let _ = writeln!(text, "route add local default dev lo table {ANY}");
+            for address in dead.iter().filter(|one| Family::of(**one) == family) {
+                let _ = writeln!(text, "route add unreachable {address} table {ANY}");
+            }
+            for net in self
+                .on_link
+                .iter()
+                .filter(|net| Family::of(net.addr()) == family)
+            {
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1");
+            }
+            let via = link.first(family).map(|own| format!(" via {own}"));
+            let onlink = if via.is_some() { " onlink" } else { "" };
+            let _ = writeln!(
+                text,
+                "route add default{} dev {port}{onlink} metric 2",
+                via.unwrap_or_default()
+            );
+            batch::run(&[option], &text)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the world answer neighbour discovery for addresses on the link, which IPv6 does for single
+    /// addresses alone. The calling thread is in the world.
+    ///
+    /// # Errors
+    /// When `ip` is missing.
+    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), MachineError> {
+        let here = addresses
+            .iter()
+            .filter(|address| address.is_ipv6() && self.is_on_link(**address));
+        let lines: String = here
+            .map(|address| format!("neigh add proxy {address} dev {}\n", self.port))
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        batch::run(&["-6"], &lines).map(drop)
+    }
+
+    #[must_use]
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        self.on_link.iter().any(|net| net.contains(&address))
+    }
+
+    /// Returns an address of the link's first network that the machine does not have.
+    fn free_address(&self, link: &Link) -> Option<IpAddr> {
+        let nets = self.on_link.iter().filter(|net| net.addr().is_ipv4());
+        let mut hosts = nets.flat_map(IpNet::hosts);
+        hosts.find(|host| link.addresses.iter().all(|own| own.net.addr() != *host))
+    }
+}
