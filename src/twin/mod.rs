@@ -6,9 +6,12 @@
 //! through the copy into another shows what the kernel does with it.
 
 mod batch;
+pub mod battery;
+pub mod clients;
 pub mod machine;
 pub mod netns;
 mod routes;
+pub mod sniff;
 mod switches;
 pub mod talk;
 pub mod wiring;

@@ -1,0 +1,306 @@
+//! The connections that are opened through a twin for a spec's forwards.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::clients::{Client, ClientKind, Clients, OfForward};
+use super::machine::Machine;
+use super::talk::Question;
+use super::world::World;
+use crate::net::{Family, Interface, Port, Protocol};
+use crate::spec::{Destination, Forward, Limits, Sources, TargetPorts};
+
+/// A short answer tells whether packets pass; a long one also meets limits on bytes, lengths and the size of
+/// packets.
+const REQUEST: usize = 64;
+const LONG: usize = 20_000;
+/// What a datagram holds that no interface cuts.
+const DATAGRAM: usize = 512;
+/// Several targets share connections: so many times their number is asked until each was seen.
+const ROUNDS: usize = 8;
+
+/// A connection to be opened for a forward.
+#[derive(Debug, Clone)]
+pub struct Ask<'f> {
+    pub forward: &'f Forward,
+    pub client: Client,
+    /// Where the client comes in.
+    pub by: &'f Interface,
+    pub wanted: Wanted,
+    pub question: Question,
+    /// One of several for the same client, asked until each target was seen.
+    pub again: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Through,
+    KeptOut,
+}
+
+/// Returns the connections for each forward: a plain one, one of a client that its lists keep out, and for
+/// one forward of each shape the rest.
+#[must_use]
+pub fn battery<'f>(
+    forwards: &[&'f Forward],
+    clients: &Clients,
+    machine: &Machine,
+    worlds: &[World],
+) -> Vec<Ask<'f>> {
+    let mut shapes: Vec<Shape<'f>> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut asks = Vec::new();
+    for forward in forwards {
+        let of_forward = clients.of_forward(forward);
+        let shape = Shape::of(forward);
+        let is_first = seen.insert(shape.key()) || !shapes.iter().any(|known| *known == shape);
+        if is_first {
+            shapes.push(shape);
+        }
+        let building = Building {
+            forward,
+            machine,
+            worlds,
+        };
+        if is_first {
+            building.whole(&of_forward, &mut asks);
+        } else {
+            building.brief(&of_forward, &mut asks);
+        }
+    }
+    asks
+}
+
+/// Two forwards of one shape differ in their ports and targets alone.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape<'f> {
+    protocol: Protocol,
+    family: Family,
+    address: Option<IpAddr>,
+    ingress: &'f [Interface],
+    egress: &'f Interface,
+    snat: crate::spec::Snat,
+    sources: &'f Sources,
+    limits: Option<Limits>,
+    hairpin: bool,
+    targets: usize,
+}
+
+impl<'f> Shape<'f> {
+    fn of(forward: &'f Forward) -> Self {
+        Self {
+            protocol: forward.protocol,
+            family: forward.family(),
+            address: forward.listen.address,
+            ingress: &forward.ingress,
+            egress: &forward.egress,
+            snat: forward.snat,
+            sources: &forward.sources,
+            limits: forward.limits,
+            hairpin: forward.hairpin,
+            targets: forward.target.destinations.len(),
+        }
+    }
+
+    /// Returns a part that is quickly compared.
+    fn key(&self) -> (bool, bool, Option<IpAddr>, crate::spec::Snat, usize) {
+        (
+            self.protocol == Protocol::Tcp,
+            self.family == Family::V4,
+            self.address,
+            self.snat,
+            self.targets,
+        )
+    }
+}
+
+struct Building<'b, 'f> {
+    forward: &'f Forward,
+    machine: &'b Machine,
+    worlds: &'b [World],
+}
+
+impl<'f> Building<'_, 'f> {
+    fn brief(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
+        let ports = self.forward.listen.ports;
+        if let Some((client, by)) = clients.allowed.first() {
+            let ask = self.ask(client, by, ports.first(), Wanted::Through);
+            asks.extend(ask.into_iter().flat_map(|ask| self.until_each_is_seen(ask)));
+        }
+        if let Some((client, by)) = clients.denied.first() {
+            asks.extend(self.ask(client, by, ports.first(), Wanted::KeptOut));
+        }
+    }
+
+    fn whole(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
+        let forward = self.forward;
+        let ports = forward.listen.ports;
+        let Some((first, by)) = clients.allowed.first() else {
+            self.keep_out(clients, asks);
+            return;
+        };
+        let plain = self.ask(first, by, ports.first(), Wanted::Through);
+        asks.extend(
+            plain
+                .iter()
+                .cloned()
+                .flat_map(|ask| self.until_each_is_seen(ask)),
+        );
+        // A forward with limits of its own admits no more than those.
+        if forward.limits.is_none() {
+            // A large request, as an upload.
+            if forward.protocol == Protocol::Tcp {
+                asks.extend(plain.map(|mut ask| {
+                    ask.question.request = LONG;
+                    ask
+                }));
+            }
+            if ports.count() > 1 {
+                asks.extend(self.ask(first, by, ports.last(), Wanted::Through));
+            }
+            for (client, by) in clients.allowed.iter().skip(1) {
+                asks.extend(self.ask(client, by, ports.first(), Wanted::Through));
+            }
+            // The same client by each other address where it comes in.
+            if forward.listen.address.is_none() {
+                let link = self.machine.link(by.as_str());
+                let family = forward.family();
+                let more = link.into_iter().flat_map(|link| link.of(family));
+                let more = more
+                    .filter(|address| address.scope != "link")
+                    .skip(1)
+                    .take(ROUNDS);
+                for address in more {
+                    let to = SocketAddr::new(address.net.addr(), ports.first().number());
+                    asks.extend(self.ask_at(first, by, to, Wanted::Through));
+                }
+            }
+            if forward.hairpin {
+                asks.extend(self.hairpin(ports.first()));
+            }
+        }
+        self.keep_out(clients, asks);
+    }
+
+    fn keep_out(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
+        for (client, by) in &clients.denied {
+            let first = self.forward.listen.ports.first();
+            asks.extend(self.ask(client, by, first, Wanted::KeptOut));
+        }
+    }
+
+    /// A host behind the firewall, beside the target.
+    fn hairpin(&self, port: Port) -> Option<Ask<'f>> {
+        let forward = self.forward;
+        let link = self.machine.link(forward.egress.as_str())?;
+        let family = forward.family();
+        let mut nets = link.of(family).filter(|address| address.scope != "link");
+        let net = nets.next()?.on_link();
+        let targets = &forward.target.destinations;
+        let mut hosts = net.hosts().skip(8).take(256);
+        let address = hosts.find(|host| {
+            link.addresses.iter().all(|own| own.net.addr() != *host)
+                && targets.iter().all(|to| to.address != *host)
+                && forward.sources.admits(*host)
+        })?;
+        let client = Client {
+            address,
+            kind: ClientKind::Near(net),
+        };
+        self.ask(&client, &forward.egress, port, Wanted::Through)
+    }
+
+    fn ask(
+        &self,
+        client: &Client,
+        by: &'f Interface,
+        port: Port,
+        wanted: Wanted,
+    ) -> Option<Ask<'f>> {
+        let address = match self.forward.listen.address {
+            Some(address) => address,
+            None => {
+                let ingress = self.forward.ingress.first()?;
+                let link = self.machine.link(by.as_str());
+                let family = self.forward.family();
+                let own = link.and_then(|link| link.first(family));
+                // Somebody behind the firewall asks for the address that clients know.
+                let own = own.or_else(|| self.machine.link(ingress.as_str())?.first(family));
+                own?
+            }
+        };
+        self.ask_at(client, by, SocketAddr::new(address, port.number()), wanted)
+    }
+
+    fn ask_at(
+        &self,
+        client: &Client,
+        by: &'f Interface,
+        to: SocketAddr,
+        wanted: Wanted,
+    ) -> Option<Ask<'f>> {
+        let forward = self.forward;
+        let port = Port::new(to.port())?;
+        let from = self
+            .worlds
+            .iter()
+            .position(|world| world.interface == by.as_str())?;
+        let (request, answer) = match forward.protocol {
+            Protocol::Tcp => (REQUEST, LONG),
+            Protocol::Udp => (REQUEST, DATAGRAM),
+        };
+        let destinations = forward.target.destinations.iter();
+        Some(Ask {
+            forward,
+            client: client.clone(),
+            by,
+            wanted,
+            question: Question {
+                protocol: forward.protocol,
+                client: client.address,
+                from,
+                to,
+                listeners: destinations.map(|at| reached(forward, at, port)).collect(),
+                request,
+                answer,
+            },
+            again: 0,
+        })
+    }
+
+    fn until_each_is_seen(&self, ask: Ask<'f>) -> Vec<Ask<'f>> {
+        let targets = self.forward.target.destinations.len();
+        let most = match self.forward.limits {
+            None => usize::MAX,
+            Some(limits) => {
+                let burst = limits.rate.map_or(u32::MAX, |rate| rate.burst);
+                let most = burst.min(limits.max_connections.unwrap_or(u32::MAX));
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }
+        };
+        let times = if targets == 1 {
+            1
+        } else {
+            (targets * ROUNDS).min(most)
+        };
+        (0..times)
+            .map(|again| Ask {
+                again,
+                ..ask.clone()
+            })
+            .collect()
+    }
+}
+
+/// Returns the address and port at which a destination gets what is sent to a port of the listener.
+fn reached(forward: &Forward, at: &Destination, port: Port) -> SocketAddr {
+    let number = match at.ports {
+        TargetPorts::Kept => port.number(),
+        TargetPorts::Range(ports) if ports.count() == 1 => ports.first().number(),
+        TargetPorts::Range(ports) => {
+            let offset = port.number() - forward.listen.ports.first().number();
+            ports.first().number() + offset
+        }
+    };
+    SocketAddr::new(at.address, number)
+}

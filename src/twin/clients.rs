@@ -1,0 +1,307 @@
+//! The clients for whom connections are opened through a twin.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::machine::{Kind, Machine};
+use crate::flow::Flow;
+use crate::listeners::Listeners;
+use crate::net::{Family, Interface};
+use crate::network::Packet;
+use crate::spec::{Forward, ForwardSet};
+
+/// At most so many networks of one kind are asked for.
+const MOST: usize = 8;
+
+/// An example of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    pub address: IpAddr,
+    pub kind: ClientKind,
+}
+
+/// Why a client is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Anybody of the Internet.
+    Somebody,
+    /// A network on the link of an ingress interface, or routed there.
+    Near(IpNet),
+    /// A network of a list in the spec.
+    Listed(IpNet),
+    /// Connected now.
+    Seen,
+    /// A network that another's rule, or a policy rule, names.
+    Named(IpNet),
+}
+
+/// The clients that matter to the forwards of a family.
+#[derive(Debug)]
+pub struct Clients {
+    family: Family,
+    pool: Vec<Client>,
+    /// The interfaces by which replies to them leave; none where there is no route.
+    back: BTreeMap<IpAddr, String>,
+    /// How many networks were left out for the sake of time.
+    pub left_out: usize,
+}
+
+/// The way of a reply: from a target behind the egress interface to a client.
+type Reply<'s> = Packet<'s>;
+
+impl Clients {
+    /// Gathers the clients. `named` are networks of other's rules; `back` returns the interface by which each
+    /// reply leaves the live machine.
+    pub fn of<'s>(
+        set: &'s ForwardSet,
+        family: Family,
+        machine: &Machine,
+        flows: &[Flow],
+        named: &BTreeSet<IpNet>,
+        back: impl Fn(&BTreeSet<Reply<'s>>) -> BTreeMap<Reply<'s>, String>,
+    ) -> Self {
+        let (mut pool, mut left_out) = (Vec::new(), 0);
+        let own: BTreeSet<IpAddr> = machine
+            .links
+            .iter()
+            .flat_map(|link| &link.addresses)
+            .map(|address| address.net.addr())
+            .collect();
+        pool.push(Client {
+            address: somebody(set, family),
+            kind: ClientKind::Somebody,
+        });
+        pool.extend(seen(set, flows, &own));
+        let mut add = |nets: BTreeSet<IpNet>, kind: fn(IpNet) -> ClientKind| {
+            let nets = nets
+                .into_iter()
+                .filter(|net| Family::of(net.addr()) == family);
+            let nets: Vec<IpNet> = nets.filter(|net| net.prefix_len() > 0).collect();
+            left_out += nets.len().saturating_sub(MOST);
+            let some = nets.iter().take(MOST);
+            pool.extend(some.filter_map(|net| {
+                let address = one_of(*net, |address| !own.contains(&address))?;
+                let kind = kind(*net);
+                Some(Client { address, kind })
+            }));
+        };
+        add(near(set, machine), ClientKind::Near);
+        add(named.clone(), ClientKind::Named);
+        let first = set
+            .forwards
+            .iter()
+            .find(|forward| forward.family() == family);
+        let reply = |address: IpAddr| {
+            let forward = first?;
+            let target = forward.target.destinations.first()?.address;
+            Some(Packet {
+                to: address,
+                came: Some((target, &forward.egress)),
+            })
+        };
+        let lists = set
+            .forwards
+            .iter()
+            .filter(|forward| forward.family() == family);
+        let listed = lists.flat_map(listed).map(|client| client.address);
+        let addresses: BTreeSet<IpAddr> = pool
+            .iter()
+            .map(|client| client.address)
+            .chain(listed)
+            .collect();
+        let questions = addresses.iter().flat_map(|address| {
+            let plain = Packet {
+                to: *address,
+                came: None,
+            };
+            reply(*address).into_iter().chain([plain])
+        });
+        let answers = back(&questions.collect());
+        let found = addresses.iter().filter_map(|address| {
+            let plain = Packet {
+                to: *address,
+                came: None,
+            };
+            // Where the machine forwards nothing, the kernel answers for its own packets alone.
+            let answer = reply(*address).and_then(|reply| answers.get(&reply));
+            let interface = answer.or_else(|| answers.get(&plain))?;
+            Some((*address, interface.clone()))
+        });
+        Self {
+            family,
+            back: found.collect(),
+            pool,
+            left_out,
+        }
+    }
+
+    /// Returns the clients of a forward, each with the interface by which it comes in. The first is a plain
+    /// example of one who is let in; denied are those whom the forward's lists keep out.
+    #[must_use]
+    pub fn of_forward<'f>(&self, forward: &'f Forward) -> OfForward<'f> {
+        debug_assert_eq!(forward.family(), self.family);
+        let mut found = OfForward::default();
+        let listed = listed(forward);
+        let all = self.pool.iter().cloned().chain(listed);
+        for client in all {
+            let back = self.back.get(&client.address).map(String::as_str);
+            let natural = forward
+                .ingress
+                .iter()
+                .find(|one| Some(one.as_str()) == back);
+            let wanted = match client.kind {
+                ClientKind::Near(_) | ClientKind::Named(_) => natural.is_some(),
+                ClientKind::Somebody => back.is_some(),
+                ClientKind::Listed(_) | ClientKind::Seen => true,
+            };
+            let Some(ingress) = natural.or(forward.ingress.first()).filter(|_| wanted) else {
+                continue;
+            };
+            let admitted = forward.sources.admits(client.address);
+            let side = if admitted {
+                &mut found.allowed
+            } else {
+                &mut found.denied
+            };
+            side.push((client, ingress));
+        }
+        // A client whose reply takes the way that it came by is the plainest example.
+        found.allowed.sort_by_key(|(client, ingress)| {
+            let natural =
+                self.back.get(&client.address).map(String::as_str) == Some(ingress.as_str());
+            (!natural, matches!(client.kind, ClientKind::Named(_)))
+        });
+        found
+    }
+
+    /// Returns the interface by which replies to a client leave the live machine.
+    #[must_use]
+    pub fn back(&self, address: IpAddr) -> Option<&str> {
+        self.back.get(&address).map(String::as_str)
+    }
+}
+
+/// The clients of one forward, with the interfaces by which they come in.
+#[derive(Debug, Default)]
+pub struct OfForward<'f> {
+    pub allowed: Vec<(Client, &'f Interface)>,
+    pub denied: Vec<(Client, &'f Interface)>,
+}
+
+/// Returns an address of the Internet that no list of the spec names. Addresses for documentation are not
+/// taken: many rules drop them.
+fn somebody(set: &ForwardSet, family: Family) -> IpAddr {
+    let lists = set.forwards.iter().flat_map(|forward| {
+        let allow = forward
+            .sources
+            .allow
+            .iter()
+            .flat_map(|nets| nets.as_slice());
+        allow.chain(forward.sources.deny.as_slice())
+    });
+    let lists: BTreeSet<&IpNet> = lists.filter(|net| net.prefix_len() > 0).collect();
+    let is_free = |address: &IpAddr| !lists.iter().any(|net| net.contains(address));
+    let mut candidates = (0..=255).map(|n| match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(81_u8.wrapping_add(n), 2, 69, 142)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(
+            0x2a02 + u16::from(n),
+            0xcf40,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+        )),
+    });
+    let first = candidates.clone().next();
+    candidates
+        .find(|address| is_free(address) && is_public(*address))
+        .or(first)
+        .unwrap_or(IpAddr::V4(Ipv4Addr::new(81, 2, 69, 142)))
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_private()
+                || v4.is_multicast()
+                || v4.octets()[0] >= 224
+                || v4.octets()[0] == 0
+                || v4.is_loopback())
+        }
+        IpAddr::V6(_) => true,
+    }
+}
+
+/// Returns one client of each forward that has some now.
+fn seen(set: &ForwardSet, flows: &[Flow], own: &BTreeSet<IpAddr>) -> Vec<Client> {
+    let listeners = Listeners::new(set);
+    let flows = flows.iter().filter(|flow| !own.contains(&flow.source));
+    let led = flows.filter(|flow| flow.leader(&listeners).is_some());
+    let addresses: BTreeSet<IpAddr> = led.map(|flow| flow.source).collect();
+    let some = addresses.into_iter().take(MOST);
+    some.map(|address| Client {
+        address,
+        kind: ClientKind::Seen,
+    })
+    .collect()
+}
+
+/// Returns the networks on the links of ingress interfaces, and those routed there.
+fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
+    let ingresses: BTreeSet<&str> = set
+        .forwards
+        .iter()
+        .flat_map(|forward| &forward.ingress)
+        .map(Interface::as_str)
+        .collect();
+    let links = machine.links.iter();
+    let links =
+        links.filter(|link| ingresses.contains(link.name.as_str()) && link.kind != Kind::Loopback);
+    let mut nets: BTreeSet<IpNet> = links
+        .flat_map(|link| &link.addresses)
+        .filter(|address| address.scope != "link")
+        .map(super::machine::Address::on_link)
+        .filter(|net| net.prefix_len() < net.max_prefix_len())
+        .collect();
+    let routed = machine.routes.iter().filter_map(|(_, route)| {
+        let by = route["dev"].as_str().filter(|by| ingresses.contains(by))?;
+        let is_routed = !by.is_empty() && !route["gateway"].is_null() && route["table"] == "main";
+        let text = route["dst"].as_str().filter(|_| is_routed)?;
+        text.parse::<IpNet>().ok()
+    });
+    nets.extend(routed);
+    nets
+}
+
+/// Returns a client of each network that a forward's lists name, as many as matter.
+fn listed(forward: &Forward) -> Vec<Client> {
+    let sources = &forward.sources;
+    let allow = sources.allow.iter().flat_map(|nets| nets.as_slice());
+    let allowed = allow.filter_map(|net| {
+        let address = one_of(*net, |address| sources.admits(address))?;
+        Some((*net, address))
+    });
+    let denied = sources.deny.as_slice().iter();
+    let denied = denied.filter_map(|net| Some((*net, one_of(*net, |_| true)?)));
+    let allowed = allowed.take(MOST);
+    let clients = allowed.chain(denied.take(MOST));
+    clients
+        .map(|(net, address)| Client {
+            address,
+            kind: ClientKind::Listed(net),
+        })
+        .collect()
+}
+
+/// Returns a host of a network for which something holds, if one of its first does.
+fn one_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    // The first hosts of a network are often its gateways.
+    let hosts = net
+        .hosts()
+        .skip(usize::from(net.max_prefix_len() - net.prefix_len() > 3) * 6);
+    hosts.take(256).find(|address| holds(*address))
+}
