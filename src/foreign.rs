@@ -106,6 +106,52 @@ pub fn program_of(chain: &ChainName) -> Option<&'static str> {
     Some(program)
 }
 
+/// Programs by the names of their nft tables, and by how other chains of theirs are named. They do not
+/// belong to [`GENERATORS`]: their chains are no promise of a start that makes them anew.
+const TABLES: [(&str, &str); 9] = [
+    ("firewalld", "firewalld"),
+    ("kube-proxy", "kube-proxy"),
+    ("libvirt_network", "libvirt"),
+    ("netavark", "Podman"),
+    ("docker-bridges", "Docker"),
+    ("f2b-table", "fail2ban"),
+    ("flannel-ipv4", "Flannel"),
+    ("flannel-ipv6", "Flannel"),
+    ("sing-box", "sing-box"),
+];
+
+const CHAINS: [(&str, &str); 13] = [
+    ("ufw6-", "ufw"),
+    ("ts-", "Tailscale"),
+    ("NETAVARK", "Podman"),
+    ("AZURE-NPM", "Azure NPM"),
+    ("CILIUM_", "Cilium"),
+    ("OLD_CILIUM_", "Cilium"),
+    ("CROWDSEC_CHAIN", "CrowdSec"),
+    ("crowdsec", "CrowdSec"),
+    ("IN_", "firewalld"),
+    ("FWD_", "firewalld"),
+    ("FWDI_", "firewalld"),
+    ("FWDO_", "firewalld"),
+    ("FORWARD_", "firewalld"),
+];
+
+/// Returns the program that writes a table or a chain, by their names.
+#[must_use]
+pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
+    let of_table = TABLES.iter().find(|(name, _)| *name == table);
+    let of_chain = || {
+        let mut chains = CHAINS.iter();
+        let (_, program) = chains.find(|(prefix, _)| chain.starts_with(prefix))?;
+        Some(*program)
+    };
+    match of_table {
+        Some((_, program)) => Some(program),
+        None if table.starts_with("crowdsec") => Some("CrowdSec"),
+        None => program_of(&ChainName::from(chain)).or_else(of_chain),
+    }
+}
+
 /// Programs whose rules are loaded and that make them anew at each start, each with one chain of
 /// theirs.
 #[must_use]

@@ -9,6 +9,7 @@ mod batch;
 pub mod battery;
 pub mod clients;
 pub mod machine;
+pub mod cause;
 pub mod netns;
 mod routes;
 pub mod sniff;

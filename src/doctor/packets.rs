@@ -1,0 +1,439 @@
+//! Packets: the connections that were opened through the twin, and what took those that died.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Case, Check, Hop, Status};
+use crate::backend::{Backend, iptables as plain};
+use crate::net::{Family, Protocol};
+use crate::printable;
+use crate::ruleset::ChainName;
+use crate::spec::Forward;
+use crate::token::shell_word;
+use crate::twin::battery::{Ask, Wanted};
+use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Taken};
+use crate::twin::clients::{Client, ClientKind};
+use crate::twin::cure::Cure;
+use crate::twin::judge::{Death, Judged, Verdict};
+
+/// What the twin answered.
+#[derive(Debug)]
+pub struct Answers<'f> {
+    pub judged: Vec<Judged<'f>>,
+    /// The rules whose state the twin does not have, in words.
+    pub watched: Vec<String>,
+    /// Things of the machine that the twin does not have, in words.
+    pub left_out: Vec<String>,
+}
+
+pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let answers = match &case.facts.answers {
+        Ok(answers) => answers,
+        Err(why) => {
+            let words = format!("no connection was tried in a copy of this machine: {why}");
+            checks.push(Hop::Packets.unknown(words));
+            return;
+        }
+    };
+    if case.family == Family::V4 || !case.set.has(Family::V4) {
+        for left in &answers.left_out {
+            let words = format!("not in the copy in which packets are tried: {left}");
+            checks.push(Hop::Packets.warn(words));
+        }
+    }
+    for forward in &case.asked {
+        let of_forward: Vec<&Judged<'_>> = answers
+            .judged
+            .iter()
+            .filter(|judged| std::ptr::eq(judged.ask.forward, *forward) || judged.ask.forward == *forward)
+            .collect();
+        of_one(case, answers, forward, &of_forward, checks);
+    }
+}
+
+fn of_one(
+    case: &Case<'_>,
+    answers: &Answers<'_>,
+    forward: &Forward,
+    judged: &[&Judged<'_>],
+    checks: &mut Vec<Check>,
+) {
+    let mut found: Vec<Check> = Vec::new();
+    let mut fine = 0;
+    let is_fine = |one: &&Judged<'_>| one.verdict == Verdict::AsWanted;
+    let somebody_passes = judged
+        .iter()
+        .filter(|one| one.ask.wanted == Wanted::Through)
+        .any(|one| is_fine(one));
+    for one in judged {
+        match &one.verdict {
+            Verdict::AsWanted => fine += 1,
+            verdict => found.extend(told(case, answers, &one.ask, verdict, somebody_passes)),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|check| seen.insert((check.code, check.reason.clone())));
+    if judged.is_empty() {
+        let words = "no client that it admits could be tried: its lists admit none that comes in here";
+        found.push(Hop::Packets.unknown(words));
+    } else if found.is_empty() {
+        found.push(Hop::Packets.ok(format!(
+            "{fine} {} went as the spec says, in a copy of this machine",
+            if fine == 1 { "connection" } else { "connections" }
+        )));
+    }
+    checks.extend(found.into_iter().map(|check| check.of(forward)));
+}
+
+fn told(
+    case: &Case<'_>,
+    answers: &Answers<'_>,
+    ask: &Ask<'_>,
+    verdict: &Verdict,
+    somebody_passes: bool,
+) -> Vec<Check> {
+    let client = client(&ask.client);
+    match verdict {
+        Verdict::AsWanted => Vec::new(),
+        Verdict::NotAsked => vec![Hop::Packets.unknown("the time was over before it was tried")],
+        Verdict::Unknown(numbers) => {
+            let rules: Vec<&str> = numbers
+                .iter()
+                .filter_map(|n| answers.watched.get(*n))
+                .map(String::as_str)
+                .collect();
+            vec![Hop::Packets.unknown(format!(
+                "its packets meet a rule whose effect depends on what it has counted, or on a program: {}",
+                rules.join("; ")
+            ))]
+        }
+        Verdict::Behind(interface) => vec![
+            Hop::Route
+                .fail(format!(
+                    "{} answers behind {interface}, while the spec's egress is {}",
+                    ask.forward.reaches(),
+                    ask.forward.egress
+                ))
+                .fix(format!("correct `egress` in the spec, then {}", case.apply)),
+        ],
+        Verdict::Strayed(interface) => vec![
+            Hop::RpFilter
+                .warn(format!(
+                    "{client} come in by {}, while replies to them leave by {interface}: the network may \
+                     drop those",
+                    ask.by
+                ))
+                .fix(format!("sudo ip route replace default via ROUTER dev {}", ask.by)),
+        ],
+        Verdict::Source { seen, by } => vec![with_rule(
+            case,
+            by.as_ref(),
+            Hop::SnatRule,
+            &format!(
+                "the target sees {seen}, while the spec says {}",
+                ask.forward.snat
+            ),
+        )],
+        Verdict::Elsewhere { at, by } => vec![with_rule(
+            case,
+            by.as_ref(),
+            Hop::DnatRule,
+            &format!("its packets go to {at}"),
+        )],
+        Verdict::LetIn(by) => {
+            let check = with_rule(
+                case,
+                by.as_ref(),
+                Hop::ForeignRule,
+                &format!("{client} come through, whom its lists keep out"),
+            );
+            vec![check]
+        }
+        Verdict::Dead(death) => dead(case, ask, death, &client, somebody_passes),
+    }
+}
+
+/// Names a rule that does something to a forward's packets.
+fn with_rule(case: &Case<'_>, by: Option<&By>, otherwise: Hop, what: &str) -> Check {
+    match by {
+        Some(By::Rule(decided) | By::Policy(decided)) => {
+            let hop = hop_of(case, decided).unwrap_or(otherwise);
+            hop.fail(format!("{what}, by {}", rule(case.family, decided)))
+                .fix(format!("{}, which puts nvactl's jumps first", case.apply))
+        }
+        _ => otherwise.fail(what.to_owned()).fix(case.apply.as_str()),
+    }
+}
+
+fn dead(
+    case: &Case<'_>,
+    ask: &Ask<'_>,
+    death: &Death,
+    client: &str,
+    somebody_passes: bool,
+) -> Vec<Check> {
+    let tried = death.is_cured;
+    let mut checks = Vec::new();
+    for (n, taken) in death.causes.iter().enumerate() {
+        let (hop, status) = match &taken.by {
+            By::Rule(decided) | By::Policy(decided) => {
+                let named = matches!(ask.client.kind, ClientKind::Named(_));
+                let status = if named && somebody_passes { Status::Warn } else { Status::Fail };
+                (hop_of(case, decided).unwrap_or(Hop::ForeignRule), status)
+            }
+            By::Kernel(reason) => of_kernel(reason),
+            By::NoRule => (Hop::DnatRule, Status::Fail),
+        };
+        // Without evidence it is asked again, and then not known.
+        let words = format!("{client}: {}", took(case.family, ask, taken));
+        let mut check = hop.found(status, words);
+        let cure = match death.cures.as_slice() {
+            [Cure::Apply] => Some(&Cure::Apply),
+            cures => cures.get(n),
+        };
+        if let Some(cure) = cure.filter(|_| tried) {
+            check = check.tried(fix(case, cure, taken, status));
+        } else if let Some(hint) = hint(&taken.by) {
+            check = check.fix(hint);
+        }
+        checks.push(check);
+    }
+    if checks.is_empty() {
+        let words = if death.is_stuck {
+            format!("{client}: the target is reached, and the data does not come through")
+        } else {
+            format!("{client}: nothing comes through, and the kernel does not tell why")
+        };
+        checks.push(Hop::Packets.unknown(words));
+    }
+    checks
+}
+
+/// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
+/// backend's, or nft's.
+fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
+    Some(match &decided.holder {
+        Holder::Iptables { backend, chain, .. } => {
+            let called = match case.facts.backend {
+                Backend::Legacy => Backend::Legacy,
+                _ => Backend::Nft,
+            };
+            let is_called = (*backend == Backend::Legacy) == (called == Backend::Legacy);
+            match (is_called, chain.is_own()) {
+                (true, true) => Hop::OwnChains,
+                // Where no rule accepts a packet, the policy takes it.
+                (true, false) if *chain == ChainName::Forward && decided.handle.is_none() && decided.place.is_none() => {
+                    Hop::ForwardRule
+                }
+                (true, false) => Hop::ForeignRule,
+                (false, _) => Hop::OtherBackend,
+            }
+        }
+        Holder::Nft(_) => Hop::NativeNft,
+    })
+}
+
+fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
+    match reason {
+        KernelReason::ReversePath => (Hop::RpFilter, Status::Fail),
+        KernelReason::NotForwarded => (Hop::IpForward, Status::Fail),
+        KernelReason::NoRoute
+        | KernelReason::Martian
+        | KernelReason::Blackhole
+        | KernelReason::Prohibited
+        | KernelReason::Unreachable
+        | KernelReason::Ttl => (Hop::Route, Status::Fail),
+        KernelReason::NeedsFragmentation => (Hop::Mtu, Status::Fail),
+        KernelReason::NoNeighbour { .. } => (Hop::Neighbour, Status::Fail),
+        KernelReason::NotSeen | KernelReason::Unknown(_) => (Hop::Packets, Status::Unknown),
+    }
+}
+
+/// Says what took a packet, with the packet's direction.
+fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
+    let whose = match taken.direction {
+        Direction::Request => "packets",
+        Direction::Reply => "replies",
+    };
+    let decided = match &taken.by {
+        By::Kernel(reason) => {
+            let of = match taken.direction {
+                Direction::Request => "a packet",
+                Direction::Reply => "a reply",
+            };
+            return format!("{of} {}", reason.words());
+        }
+        By::NoRule => {
+            return format!("{whose} to {} are not translated", ask.question.to);
+        }
+        By::Rule(decided) | By::Policy(decided) => decided,
+    };
+    let rule = rule(family, decided);
+    match taken.fate {
+        Fate::Dropped => format!("{rule} drops the {whose}"),
+        Fate::Rejected => format!("{rule} rejects the {whose}"),
+        Fate::Diverted => format!("{rule} hands the {whose} to a program"),
+        Fate::Translated { to: (address, port) } => {
+            format!("{rule} sends the {whose} elsewhere, to {}:{port}", crate::net::Host(address))
+        }
+        Fate::Redirected { to: (_, port) } => {
+            format!("{rule} redirects the {whose} to port {port} of this machine")
+        }
+        Fate::SourceTranslated { to } => format!("{rule} gives the {whose} the source {to}"),
+        Fate::Untranslated => format!("{rule} exempts the {whose} from translation"),
+    }
+}
+
+/// Names a rule or a policy: its program, table, chain and text.
+fn rule(family: Family, decided: &Decided) -> String {
+    let owner = decided.owner.map(|owner| format!("{owner}'s ")).unwrap_or_default();
+    match &decided.holder {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
+            let program = match backend {
+                Backend::Auto => plain(family).to_owned(),
+                named => named.program(family, "iptables"),
+            };
+            match decided.place {
+                Some(_) => format!(
+                    "{program}: {owner}rule in {table}, `{}`,",
+                    printable::line(&decided.text)
+                ),
+                None => format!("{program}: the policy of {chain} in {table}"),
+            }
+        }
+        Holder::Nft(chain) => {
+            let named = format!("{} {} {}", chain.family, chain.table, chain.name);
+            match decided.handle {
+                Some(_) => format!(
+                    "{owner}rule in the nft chain {named}, `{}`,",
+                    printable::line(&decided.text)
+                ),
+                None => format!("the policy of the nft chain {named}"),
+            }
+        }
+    }
+}
+
+/// The command or the edit that was tried.
+fn fix(case: &Case<'_>, cure: &Cure, taken: &Taken, status: Status) -> String {
+    let meant = if status == Status::Warn { "if it is not meant: " } else { "" };
+    match cure {
+        Cure::Apply => case.apply.clone(),
+        Cure::AcceptInChain {
+            family,
+            table,
+            chain,
+            rule,
+        } => format!(
+            "sudo nft insert rule {family} {} {} {rule}",
+            shell_word(table),
+            shell_word(chain)
+        ),
+        Cure::Switch { name, value } => {
+            // sysctl(8) takes a dot in a name as a slash.
+            let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
+            format!("sudo sysctl -w net.{}={value}", parts.join("."))
+        }
+        Cure::Without(by) => format!("{meant}{}", removal(case.family, by, taken)),
+    }
+}
+
+fn removal(family: Family, by: &By, _: &Taken) -> String {
+    let (By::Rule(decided) | By::Policy(decided)) = by else {
+        return String::new();
+    };
+    if let Some(switch) = decided.owner.and_then(switch_of) {
+        return switch.to_owned();
+    }
+    match &decided.holder {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
+            let program = backend.program(family, "iptables");
+            match decided.place {
+                Some(_) => {
+                    let spec = decided.text.strip_prefix("-A ").unwrap_or(&decided.text);
+                    format!("sudo {program} -t {table} -D {spec}")
+                }
+                None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
+            }
+        }
+        Holder::Nft(chain) => match decided.handle {
+            Some(_) => format!(
+                "remove it; to look: sudo nft -a list chain {} {} {}",
+                chain.family,
+                shell_word(&chain.table),
+                shell_word(&chain.name)
+            ),
+            None => format!(
+                "sudo nft 'chain {} {} {} {{ policy accept; }}'",
+                chain.family, chain.table, chain.name
+            ),
+        },
+    }
+}
+
+/// The programs' own switches, for rules that they would make anew.
+fn switch_of(program: &str) -> Option<&'static str> {
+    Some(match program {
+        "Docker" => "sudo iptables -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
+        "ufw" => "sudo ufw default allow routed",
+        _ => return None,
+    })
+}
+
+fn hint(by: &By) -> Option<String> {
+    match by {
+        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(format!(
+            "is {address} up, and on the network of {interface}? sudo ip neigh show dev {interface}"
+        )),
+        By::Kernel(KernelReason::NoRoute | KernelReason::Unreachable | KernelReason::Prohibited | KernelReason::Blackhole) => {
+            Some("to look: sudo ip rule; sudo ip route show table all".to_owned())
+        }
+        By::Rule(Decided { holder: Holder::Nft(chain), .. }) => Some(format!(
+            "to look: sudo nft -a list chain {} {} {}",
+            chain.family,
+            shell_word(&chain.table),
+            shell_word(&chain.name)
+        )),
+        _ => None,
+    }
+}
+
+fn client(client: &Client) -> String {
+    let Client { address, kind } = client;
+    match kind {
+        ClientKind::Somebody => format!("clients of the Internet ({address})"),
+        ClientKind::Seen => format!("the client {address}, which is connected now,"),
+        ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
+            format!("clients of {net} ({address})")
+        }
+    }
+}
+
+/// Groups forwards by what is said of them, for a summary.
+#[must_use]
+pub fn works(answers: &Answers<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
+    let mut works = BTreeMap::new();
+    for judged in &answers.judged {
+        let forward = judged.ask.forward;
+        let key = (forward.name.to_string(), forward.protocol, forward.family());
+        let fine = match judged.verdict {
+            Verdict::AsWanted | Verdict::Strayed(_) => true,
+            Verdict::Unknown(_) | Verdict::NotAsked => continue,
+            _ => false,
+        };
+        works
+            .entry(key)
+            .and_modify(|all| *all &= fine)
+            .or_insert(fine);
+    }
+    works
+}

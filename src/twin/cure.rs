@@ -1,0 +1,169 @@
+//! Cures for a dead connection, tried in the twin before anybody is told of them.
+
+use std::time::Duration;
+
+use super::battery::Ask;
+use super::cause::{By, Decided, Holder, KernelReason, Taken};
+use super::judge::is_through;
+use super::{Twin, TwinError, switches};
+use crate::backend::Backend;
+use crate::host::child;
+use crate::net::Family;
+use crate::per_family::PerFamily;
+
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// Something that lets a connection pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cure {
+    /// `nvactl apply` of the same spec.
+    Apply,
+    /// A rule that accepts the packets, in front of all others of the nft chain.
+    AcceptInChain { family: String, table: String, chain: String, rule: String },
+    /// The rule is gone, or the policy accepts.
+    Without(By),
+    /// A kernel's switch, by its name below `net`, and its value.
+    Switch { name: String, value: &'static str },
+}
+
+/// The change that `nvactl apply` would make.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub backend: Backend,
+    /// For `iptables-restore --noflush`.
+    pub scripts: PerFamily<String>,
+}
+
+impl Change {
+    /// Loads it into the twin; the calling thread is in the copy of the machine.
+    ///
+    /// # Errors
+    /// When iptables-restore is missing.
+    pub fn load(&self, twin: &Twin) -> Result<(), TwinError> {
+        twin.enter()?;
+        for (family, script) in self.scripts.as_ref().iter() {
+            if !script.is_empty() {
+                restore(self.backend, family, script)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes away what took a connection, and returns the gentlest cure that does so. The twin stays changed;
+/// none where nothing can be done from here.
+///
+/// # Errors
+/// When a program of the twin's is missing.
+pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, TwinError> {
+    twin.enter()?;
+    match &taken.by {
+        By::Rule(decided) | By::Policy(decided) => {
+            if let Holder::Nft(chain) = &decided.holder {
+                for rule in accepting(ask) {
+                    let args = ["insert", "rule", chain.family, &chain.table, &chain.name];
+                    let words: Vec<&str> = args.into_iter().chain(rule.split(' ')).collect();
+                    // The rule's handle, to take it out again.
+                    let text = format!("insert rule {} {} {} {rule}\n", chain.family, chain.table, chain.name);
+                    if !nft(&text)? {
+                        continue;
+                    }
+                    debug_assert!(words.len() > 5);
+                    if is_through(twin, ask)? {
+                        return Ok(Some(Cure::AcceptInChain {
+                            family: chain.family.to_owned(),
+                            table: chain.table.clone(),
+                            chain: chain.name.clone(),
+                            rule,
+                        }));
+                    }
+                    twin.enter()?;
+                }
+            }
+            let removed = remove(decided)?;
+            Ok(removed.then(|| Cure::Without(taken.by.clone())))
+        }
+        By::Kernel(reason) => Ok(switched(twin, ask, reason)?),
+        By::NoRule => Ok(None),
+    }
+}
+
+/// Returns rules that accept a forward's packets in a chain of nft: on their way behind the translation,
+/// then before it.
+fn accepting(ask: &Ask<'_>) -> Vec<String> {
+    let protocol = ask.forward.protocol;
+    let port = ask.forward.listen.ports;
+    vec![
+        "ct status dnat accept".to_owned(),
+        format!("{protocol} dport {port} accept"),
+    ]
+}
+
+fn remove(decided: &Decided) -> Result<bool, TwinError> {
+    match (&decided.holder, decided.place, decided.handle) {
+        (
+            Holder::Iptables {
+                backend,
+                family,
+                table,
+                chain,
+            },
+            place,
+            _,
+        ) => {
+            let line = match place {
+                Some(place) => format!("-D {} {place}", chain.as_str()),
+                None => format!(":{} ACCEPT [0:0]", chain.as_str()),
+            };
+            restore(*backend, *family, &format!("*{table}\n{line}\nCOMMIT\n"))
+        }
+        (Holder::Nft(chain), _, Some(handle)) => nft(&format!(
+            "delete rule {} {} {} handle {handle}\n",
+            chain.family, chain.table, chain.name
+        )),
+        (Holder::Nft(chain), _, None) => nft(&format!(
+            "chain {} {} {} {{ policy accept; }}\n",
+            chain.family, chain.table, chain.name
+        )),
+    }
+}
+
+fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<Cure>, TwinError> {
+    let family = ask.forward.family();
+    let switches: Vec<(String, &'static str)> = match (reason, family) {
+        (KernelReason::ReversePath, Family::V4) => {
+            let sides = [ask.by, &ask.forward.egress];
+            let each = sides.into_iter();
+            each.map(|side| (format!("ipv4/conf/{side}/rp_filter"), "2")).collect()
+        }
+        (KernelReason::NotForwarded, Family::V4) => vec![
+            ("ipv4/ip_forward".to_owned(), "1"),
+            (format!("ipv4/conf/{}/forwarding", ask.by), "1"),
+            (format!("ipv4/conf/{}/forwarding", ask.forward.egress), "1"),
+        ],
+        (KernelReason::NotForwarded, Family::V6) => {
+            vec![("ipv6/conf/all/forwarding".to_owned(), "1")]
+        }
+        _ => Vec::new(),
+    };
+    for (name, value) in switches {
+        twin.enter()?;
+        switches::set(&name, value);
+        if is_through(twin, ask)? {
+            return Ok(Some(Cure::Switch { name, value }));
+        }
+    }
+    Ok(None)
+}
+
+fn restore(backend: Backend, family: Family, script: &str) -> Result<bool, TwinError> {
+    let program = backend.program(family, "iptables-restore");
+    let args = ["XTABLES_LOCKFILE=/dev/null", &program, "--noflush", "-w", "5"];
+    let output = child::run("env", &args, script.as_bytes(), LIMIT)?;
+    Ok(output.status.success())
+}
+
+fn nft(script: &str) -> Result<bool, TwinError> {
+    let output = child::run("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
+    Ok(output.status.success())
+}
