@@ -6,3 +6,4 @@
 //! through the copy into another shows what the kernel does with it.
 
 pub mod netns;
+pub mod rules;
