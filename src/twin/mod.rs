@@ -17,3 +17,4 @@ mod switches;
 pub mod talk;
 pub mod wiring;
 pub mod world;
+pub mod rules;

@@ -1,0 +1,388 @@
+//! The few rules of iptables' that a twin cannot have as they are, edited as words of their text.
+
+use std::ops::Range;
+
+use super::place::{Reason, Unknown};
+use super::queues::{self, Queues};
+use crate::token::words;
+
+/// The beginning of the comment on each rule that only counts.
+pub const COMMENT: &str = "nvactl-twin-";
+
+/// The facts about the machine that decide which rules are edited.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub queues: Queues,
+    /// Whether the rules of a namespace write to the machine's log (`nf_log_all_netns`).
+    pub logs: bool,
+}
+
+/// The treatment of a rule.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// It is copied.
+    Keep,
+    /// This stands in its place. A reason is one that is told.
+    Instead(String, Option<Reason>),
+    /// This and a comment stand in its place, and count.
+    Placeholder(String, Unknown),
+    /// This and a comment stand before it, and count.
+    Shadow(String, Unknown),
+}
+
+/// Matches with a state that is not copied.
+const STATEFUL: [&str; 9] = [
+    "limit",
+    "hashlimit",
+    "recent",
+    "quota",
+    "quota2",
+    "connlimit",
+    "rateest",
+    "condition",
+    "statistic",
+];
+
+/// Targets that decide nothing.
+const HARMLESS: [&str; 10] = [
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "TRACE",
+    "AUDIT",
+    "LED",
+    "IDLETIMER",
+    "RATEEST",
+    "ACCOUNT",
+    "CHECKSUM",
+];
+
+/// Options with any text behind them, which may look like an option.
+const TEXTS: [&str; 9] = [
+    "--comment",
+    "--log-prefix",
+    "--nflog-prefix",
+    "--ulog-prefix",
+    "--string",
+    "--hex-string",
+    "--name",
+    "--hashlimit-name",
+    "--type",
+];
+
+/// Decides what becomes of a line `-A CHAIN …`.
+#[must_use]
+pub fn edit(line: &str, facts: &Facts) -> Edit {
+    let Some(parts) = Parts::of(line) else {
+        return Edit::Keep;
+    };
+    let broken = line.contains('\n');
+    match parts.target() {
+        // Others see a trace as theirs, and nvactl makes its own.
+        Some("TRACE") => return Edit::Instead(parts.without_target(), None),
+        Some("LOG") if facts.logs => {
+            return Edit::Instead(parts.without_target(), Some(Reason::WritesLog));
+        }
+        // The log of the audit, a lamp and the timers of sysfs belong to the whole machine.
+        Some("AUDIT" | "LED" | "IDLETIMER") => {
+            return Edit::Instead(parts.without_target(), Some(Reason::WritesLog));
+        }
+        _ => {}
+    }
+    let decides = parts
+        .target()
+        .is_some_and(|target| !HARMLESS.contains(&target));
+    if decides {
+        if let Some(why) = parts.undecidable(facts) {
+            return Edit::Placeholder(parts.conditions(), why);
+        }
+        if let Some(stateful) = parts.stateful() {
+            return Edit::Shadow(parts.conditions(), Unknown::UsedUp(stateful.to_owned()));
+        }
+    }
+    if broken {
+        return Edit::Instead(parts.without_comment(), None);
+    }
+    Edit::Keep
+}
+
+/// Returns the conditions of a rule that does not load, for a placeholder.
+#[must_use]
+pub fn conditions(line: &str) -> Option<String> {
+    Parts::of(line).map(|parts| parts.conditions())
+}
+
+/// Adds the comment by which a rule that counts is found again.
+#[must_use]
+pub fn commented(conditions: &str, index: usize) -> String {
+    format!("{conditions} -m comment --comment {COMMENT}{index}")
+}
+
+/// A line as groups of words.
+struct Parts<'l> {
+    words: Vec<&'l str>,
+    /// `-m NAME …`
+    matches: Vec<Range<usize>>,
+    /// `-j NAME …`, up to the end.
+    target: usize,
+}
+
+impl<'l> Parts<'l> {
+    fn of(line: &'l str) -> Option<Self> {
+        let words: Vec<&str> = words(line).collect();
+        if words.first() != Some(&"-A") || words.len() < 2 {
+            return None;
+        }
+        let (mut starts, mut at) = (Vec::new(), 2);
+        while at < words.len() && !matches!(words[at], "-j" | "-g") {
+            if words[at] == "-m" {
+                starts.push(at);
+            }
+            at += if TEXTS.contains(&words[at]) { 2 } else { 1 };
+        }
+        let target = at.min(words.len());
+        let ends = starts.iter().skip(1).copied().chain([target]);
+        let matches = starts.iter().zip(ends).map(|(start, end)| *start..end);
+        Some(Self {
+            matches: matches.collect(),
+            words,
+            target,
+        })
+    }
+
+    fn target(&self) -> Option<&'l str> {
+        self.words.get(self.target + 1).copied()
+    }
+
+    fn name(&self, range: &Range<usize>) -> &'l str {
+        self.words.get(range.start + 1).copied().unwrap_or_default()
+    }
+
+    fn has(&self, range: &Range<usize>, word: &str) -> bool {
+        self.words[range.clone()].contains(&word)
+    }
+
+    /// Returns the value of one of the target's options.
+    fn option(&self, option: &str) -> Option<&'l str> {
+        let words = &self.words[self.target..];
+        let at = words.iter().position(|word| *word == option)?;
+        words.get(at + 1).copied()
+    }
+
+    /// Why the rule cannot be decided in a twin at all.
+    fn undecidable(&self, facts: &Facts) -> Option<Unknown> {
+        match self.target() {
+            Some("NFQUEUE" | "QUEUE") => {
+                let named = self
+                    .option("--queue-num")
+                    .or_else(|| self.option("--queue-balance"));
+                let range = queues::range(named.unwrap_or("0"));
+                if range.is_none_or(|range| facts.queues.listens(range)) {
+                    return Some(Unknown::Queue);
+                }
+            }
+            Some("TPROXY") => return Some(Unknown::LocalProgram("TPROXY".to_owned())),
+            _ => {}
+        }
+        self.matches.iter().find_map(|range| self.unknown(range))
+    }
+
+    /// Why it is unknown whether a match holds.
+    fn unknown(&self, range: &Range<usize>) -> Option<Unknown> {
+        match self.name(range) {
+            "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
+            "bpf" if self.has(range, "--object-pinned") => Some(Unknown::Bpf),
+            _ => None,
+        }
+    }
+
+    fn stateful(&self) -> Option<&'l str> {
+        let decisive = |range: &&Range<usize>| match self.name(range) {
+            "recent" => !self.has(range, "--set"),
+            // A share of all connections goes to each target: that is no state.
+            "statistic" => false,
+            name => STATEFUL.contains(&name),
+        };
+        let found = self.matches.iter().find(decisive);
+        found.map(|range| self.name(range))
+    }
+
+    /// Returns the words without some matches and the target.
+    fn without(&self, leave_out: impl Fn(&Range<usize>) -> bool) -> String {
+        let first = self
+            .matches
+            .first()
+            .map_or(self.target, |first| first.start);
+        let mut kept = self.words[..first].to_vec();
+        for range in self.matches.iter().filter(|range| !leave_out(range)) {
+            kept.extend(&self.words[range.clone()]);
+        }
+        kept.join(" ")
+    }
+
+    /// Returns the conditions that keep no state: a rule of these counts each packet that the whole rule
+    /// could match.
+    fn conditions(&self) -> String {
+        self.without(|range| {
+            let name = self.name(range);
+            name == "comment" || STATEFUL.contains(&name) || self.unknown(range).is_some()
+        })
+    }
+
+    fn without_target(&self) -> String {
+        self.without(|range| self.name(range) == "comment")
+    }
+
+    fn without_comment(&self) -> String {
+        let mut text = self.without_target();
+        for word in &self.words[self.target..] {
+            text.push(' ');
+            text.push_str(word);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used_up(word: &str) -> Unknown {
+        Unknown::UsedUp(word.to_owned())
+    }
+
+    #[test]
+    fn a_shadow_has_the_conditions_that_keep_no_state() {
+        let facts = Facts::default();
+        for (line, shadow, word) in [
+            (
+                "-A INPUT -s 1.2.3.4/32 -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m limit --limit 3/min -m comment --comment \"a -j b\" -j ACCEPT",
+                "-A INPUT -s 1.2.3.4/32 -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW",
+                "limit",
+            ),
+            (
+                "-A INPUT -p tcp -m recent --update --seconds 60 --name SSH --mask 255.255.255.255 --rsource -j DROP",
+                "-A INPUT -p tcp",
+                "recent",
+            ),
+            (
+                "-A x -m recent --set --name -j --rsource -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr ! -i lo -g y",
+                "-A x",
+                "connlimit",
+            ),
+            (
+                "-A x ! -i eth0 -m quota --quota 10 -m mark ! --mark 0x1 -j x",
+                "-A x ! -i eth0 -m mark ! --mark 0x1",
+                "quota",
+            ),
+            (
+                "-A x -m comment --comment -j -m hashlimit --hashlimit-above 1/sec --hashlimit-name -m -j DROP",
+                "-A x",
+                "hashlimit",
+            ),
+        ] {
+            let expected = Edit::Shadow(shadow.to_owned(), used_up(word));
+            assert_eq!(edit(line, &facts), expected, "{line}");
+        }
+        assert_eq!(
+            commented("-A x -p tcp", 7),
+            "-A x -p tcp -m comment --comment nvactl-twin-7"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_decides_nothing_by_a_state_is_kept() {
+        for line in [
+            "-A INPUT -m limit --limit 3/min -j LOG --log-prefix \"a \"",
+            "-A INPUT -m limit --limit 3/min -j NFLOG --nflog-prefix -j",
+            "-A INPUT -m recent --update --name x",
+            "-A INPUT -m recent --set --name x -j ACCEPT",
+            "-A INPUT -m statistic --mode nth --every 3 --packet 0 -j ACCEPT",
+            "-A INPUT -m comment --comment limit -j DROP",
+            "-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j DROP",
+            ":INPUT ACCEPT [0:0]",
+        ] {
+            assert_eq!(edit(line, &Facts::default()), Edit::Keep, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_undecidable_with_a_listener_only() {
+        let facts = Facts {
+            queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
+            logs: false,
+        };
+        for (target, undecidable) in [
+            ("NFQUEUE --queue-num 4", true),
+            ("NFQUEUE --queue-num 4 --queue-bypass", true),
+            ("NFQUEUE --queue-num 3", false),
+            ("NFQUEUE --queue-balance 2:5", true),
+            ("NFQUEUE", false),
+        ] {
+            let line = format!("-A FORWARD -p tcp -j {target}");
+            let expected = if undecidable {
+                Edit::Placeholder("-A FORWARD -p tcp".to_owned(), Unknown::Queue)
+            } else {
+                Edit::Keep
+            };
+            assert_eq!(edit(&line, &facts), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_stands_for_what_local_programs_decide() {
+        for (line, placeholder, why) in [
+            (
+                "-A PREROUTING -p tcp -j TPROXY --on-port 1 --on-ip 0.0.0.0 --tproxy-mark 0x0/0x0",
+                "-A PREROUTING -p tcp",
+                Unknown::LocalProgram("TPROXY".to_owned()),
+            ),
+            (
+                "-A PREROUTING -m socket --transparent -m mark --mark 0x1 -j DIVERT",
+                "-A PREROUTING -m mark --mark 0x1",
+                Unknown::LocalProgram("socket".to_owned()),
+            ),
+            (
+                "-A x -m bpf --object-pinned /sys/fs/bpf/x -j DROP",
+                "-A x",
+                Unknown::Bpf,
+            ),
+        ] {
+            let expected = Edit::Placeholder(placeholder.to_owned(), why);
+            assert_eq!(edit(line, &Facts::default()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_loses_a_target_that_writes_to_the_machine_s_logs() {
+        let log = "-A x -m recent --set --name a -m limit --limit 1/sec -j LOG --log-prefix \"b \"";
+        let bare = "-A x -m recent --set --name a -m limit --limit 1/sec".to_owned();
+        let logs = Facts {
+            logs: true,
+            ..Facts::default()
+        };
+        assert_eq!(edit(log, &Facts::default()), Edit::Keep);
+        assert_eq!(
+            edit(log, &logs),
+            Edit::Instead(bare, Some(Reason::WritesLog))
+        );
+        assert_eq!(
+            edit("-A x -p udp -j TRACE", &logs),
+            Edit::Instead("-A x -p udp".to_owned(), None)
+        );
+    }
+
+    #[test]
+    fn a_comment_with_a_line_end_goes() {
+        assert_eq!(
+            edit(
+                "-A x -p tcp -m comment --comment \"a\nb\" -m tcp --dport 1 -j DNAT --to-destination 1.1.1.1",
+                &Facts::default()
+            ),
+            Edit::Instead(
+                "-A x -p tcp -m tcp --dport 1 -j DNAT --to-destination 1.1.1.1".to_owned(),
+                None
+            )
+        );
+    }
+}

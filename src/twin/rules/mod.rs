@@ -1,0 +1,165 @@
+//! The packet filter of the machine, read as text and loaded into a twin.
+//!
+//! Rules are copied as their own programs print them, never as nvactl's model would. Rules whose effect
+//! the twin cannot know are watched: a rule counts the packets that they would have decided on.
+
+mod count;
+mod edit;
+mod listing;
+mod native;
+mod own;
+mod place;
+mod programs;
+mod queues;
+mod read;
+mod refused;
+mod repair;
+mod restore;
+mod saved;
+mod statement;
+
+use crate::backend::Backend;
+use crate::host::iptables::nft_family;
+use crate::net::Family;
+use crate::parse;
+
+use edit::Facts;
+use listing::Table;
+use read::Text;
+use refused::{Refusal, load_in_order};
+use restore::Plan;
+
+pub use place::{LeftOut, Place, Reason, Unknown, Watched};
+pub use programs::FilterError;
+
+/// The machine's packet filter as text, as its own programs list it.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// iptables-save's text of each backend and family that holds something.
+    texts: Vec<Text>,
+    /// ipset's text.
+    sets: Vec<u8>,
+    /// The tables of iptables-nft as nft lists them, to compare the twin's with.
+    own: Vec<Table>,
+    /// The tables that are nft's own.
+    native: Vec<Table>,
+    has_nft: bool,
+    facts: Facts,
+}
+
+/// A filter that was loaded into a twin.
+#[derive(Debug, Clone, Default)]
+pub struct Copied {
+    pub left_out: Vec<LeftOut>,
+    pub watched: Vec<Watched>,
+}
+
+impl Filter {
+    /// Reads the filter in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// When a program that is installed cannot list its rules.
+    pub fn read() -> Result<Self, FilterError> {
+        read::read()
+    }
+
+    /// Replaces the text of one backend and family, for the twin of the machine after a change of nvactl's
+    /// own chains and of the jumps to them. Other rules of iptables-nft are those that were read.
+    #[must_use]
+    pub fn with_saved(mut self, backend: Backend, family: Family, bytes: Vec<u8>) -> Self {
+        let is_same = |text: &Text| text.backend == backend && text.family == family;
+        self.texts.retain(|text| !is_same(text));
+        self.texts.push(Text {
+            backend,
+            family,
+            bytes,
+        });
+        self
+    }
+
+    /// Loads the filter into the calling thread's namespace, which is empty and has the interfaces
+    /// already, and reads it back.
+    ///
+    /// # Errors
+    /// When a program is missing, hangs or lacks a right. A refused rule is left out and named.
+    pub fn load(&self) -> Result<Copied, FilterError> {
+        let mut copied = Copied::default();
+        self.load_sets(&mut copied)?;
+        let texts: Vec<_> = self
+            .texts
+            .iter()
+            .map(|text| (text, parse::text_of(&text.bytes)))
+            .collect();
+        let mut plans = Vec::new();
+        for (text, printed) in &texts {
+            let mut tables = saved::tables(printed);
+            if text.backend != Backend::Legacy {
+                tables.retain_mut(|table| self.is_for_iptables(table, text.family));
+            }
+            let mut planned: Vec<Plan<'_>> = tables
+                .iter()
+                .map(|table| Plan::new(text.backend, text.family, table, &self.facts, &mut copied))
+                .collect();
+            restore::load(&mut planned, &mut copied)?;
+            plans.extend(planned);
+        }
+        for table in &self.native {
+            native::load(table, &self.facts, &mut copied)?;
+        }
+        if self.has_nft {
+            repair::repair(&self.own, &plans, &self.facts, &mut copied)?;
+        } else if std::path::Path::new("/sys/module/nf_tables").exists() {
+            copied.left_out.push(LeftOut {
+                place: Place::Nft {
+                    family: String::new(),
+                    table: String::new(),
+                    chain: String::new(),
+                },
+                text: String::new(),
+                why: Reason::NotInstalled("nft"),
+            });
+        }
+        Ok(copied)
+    }
+
+    /// Cuts out of a table the chains that nft has made in a table of its own with a name of iptables',
+    /// and returns whether anything is left: they are loaded with that table.
+    fn is_for_iptables(&self, table: &mut saved::Saved<'_>, family: Family) -> bool {
+        let mut natives = self.native.iter();
+        let is_same =
+            |native: &Table| native.family == nft_family(family) && native.name == table.name;
+        if !natives.any(is_same) {
+            return true;
+        }
+        let is_ours = |line: &&str| {
+            let chain = saved::chain(line);
+            own::is_builtin(chain) || own::is_nvactls(chain)
+        };
+        table.chains.retain(is_ours);
+        table.rules.retain(is_ours);
+        !table.rules.is_empty()
+    }
+
+    fn load_sets(&self, copied: &mut Copied) -> Result<(), FilterError> {
+        let text = parse::text_of(&self.sets);
+        let lines: Vec<&str> = text.lines().collect();
+        let refused = load_in_order(lines.len(), |range| {
+            let mut text = lines[range.clone()].join("\n");
+            text.push('\n');
+            let loaded = programs::load_sets(&text)?;
+            // The lines before the refused one are loaded, and may be so twice.
+            Ok::<_, FilterError>(loaded.map_err(|refusal| Refusal {
+                at: refusal.at.map(|at| at + range.start),
+                ..refusal
+            }))
+        })?;
+        copied
+            .left_out
+            .extend(refused.into_iter().map(|(at, words)| LeftOut {
+                place: Place::Ipset,
+                text: lines[at].to_owned(),
+                why: Reason::Refused(words),
+            }));
+        Ok(())
+    }
+}

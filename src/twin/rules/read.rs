@@ -1,0 +1,212 @@
+//! Reading the machine's packet filter. Nothing is changed by it: iptables-legacy lists only the tables
+//! that exist.
+
+use std::fs;
+use std::path::Path;
+
+use super::Filter;
+use super::edit::Facts;
+use super::listing::{self, Table};
+use super::own;
+use super::programs::{FilterError, begin, begin_nft, iptables, listed};
+use super::queues::Queues;
+use super::saved;
+use crate::backend::Backend;
+use crate::host::child::Running;
+use crate::host::iptables::nft_family;
+use crate::net::Family;
+
+/// The queues with a listener, in the calling thread's namespace.
+const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+/// It exists only in the first namespace.
+const LOGS: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
+
+/// The rules of a longer chain are not asked for one by one.
+const ONE_BY_ONE: usize = 200;
+
+/// The comment of a rule that only keeps the place of one that iptables cannot print.
+const UNPRINTED: &str = "-m comment --comment nvactl-native";
+
+/// The text of one backend and family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    pub backend: Backend,
+    pub family: Family,
+    pub bytes: Vec<u8>,
+}
+
+/// Reads all of the filter.
+pub fn read() -> Result<Filter, FilterError> {
+    let families: Vec<Family> = Family::ALL
+        .into_iter()
+        .filter(|family| *family == Family::V4 || Path::new("/proc/sys/net/ipv6").exists())
+        .collect();
+    let mut saving = Vec::new();
+    for &family in &families {
+        let before = saving.len();
+        for backend in [Backend::Nft, Backend::Legacy, Backend::Auto] {
+            // The plain name is one of the other two where these exist.
+            if backend == Backend::Auto && saving.len() > before {
+                continue;
+            }
+            let program = backend.program(family, "iptables-save");
+            if let Some(running) = begin(&program, &[])? {
+                saving.push((backend, family, program, running));
+            }
+        }
+    }
+    let sets = begin("ipset", &["save"])?;
+    let chains = own::chains()?;
+    let own = own::list(chains.as_deref().unwrap_or_default(), false)?;
+    let native = native(chains.as_deref().unwrap_or_default())?;
+    let mut texts = Vec::new();
+    for (backend, family, program, running) in saving {
+        let all = chains.as_deref().unwrap_or_default();
+        let bytes = saved_text(backend, family, &program, running, all, &own)?;
+        if bytes.windows(2).any(|pair| pair == b"\n*") || bytes.starts_with(b"*") {
+            texts.push(Text {
+                backend,
+                family,
+                bytes,
+            });
+        }
+    }
+    let sets = match sets {
+        Some(running) => running.finish()?.stdout,
+        None => Vec::new(),
+    };
+    let queues = fs::read_to_string(QUEUES).unwrap_or_default();
+    let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
+    Ok(Filter {
+        texts,
+        sets,
+        own,
+        native,
+        has_nft: chains.is_some(),
+        facts: Facts {
+            queues: Queues::read(&queues),
+            logs,
+        },
+    })
+}
+
+/// Lists the tables that are not iptables'. A table without chains does nothing.
+fn native(chains: &[Table]) -> Result<Vec<Table>, FilterError> {
+    let native = chains.iter().filter(|table| !own::is_of_iptables(table));
+    let mut tables = Vec::new();
+    for table in native {
+        let args = ["-s", "list", "table", &table.family, &table.name];
+        if let Some(running) = begin_nft(&args)? {
+            tables.extend(listing::tables(&listed(running)?));
+        }
+    }
+    Ok(tables)
+}
+
+fn saved_text(
+    backend: Backend,
+    family: Family,
+    program: &str,
+    running: Running<Vec<u8>>,
+    chains: &[Table],
+    own: &[Table],
+) -> Result<Vec<u8>, FilterError> {
+    let output = running.finish()?;
+    if is_whole(&output.stdout) && output.status.success() {
+        return Ok(output.stdout);
+    }
+    let words = &output.stderr;
+    // A kernel without nf_tables holds no rules of it.
+    let is_absent = words.contains("Could not fetch rule set generation id")
+        && !words.contains("Permission denied");
+    if is_absent {
+        return Ok(Vec::new());
+    }
+    if backend != Backend::Nft || chains.is_empty() {
+        return Err(FilterError::failed(program, words));
+    }
+    let tables = chains
+        .iter()
+        .filter(|table| own::is_of_iptables(table) && table.family == nft_family(family));
+    let mut text = String::new();
+    for table in tables {
+        let listed = own
+            .iter()
+            .find(|one| one.family == table.family && one.name == table.name);
+        text.push_str(&table_text(family, table, listed.unwrap_or(table))?);
+    }
+    Ok(text.into_bytes())
+}
+
+/// Whether a text has all tables, and each to its end. iptables-nft-save 1.8.9 leaves out a table that it
+/// calls incompatible, and stops at a rule that it cannot read (measured).
+fn is_whole(text: &[u8]) -> bool {
+    let text = crate::parse::text_of(text);
+    !text.contains("' is incompatible, use 'nft' tool.")
+        && saved::tables(&text).iter().all(|table| table.whole)
+}
+
+/// Reads one table as far as iptables can print it: chain by chain, and a chain that it cannot print rule
+/// by rule.
+fn table_text(family: Family, table: &Table, listed: &Table) -> Result<String, FilterError> {
+    let save = Backend::Nft.program(family, "iptables-save");
+    if let Some(running) = begin(&save, &["-t", &table.name])? {
+        let output = running.finish()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_there = !saved::tables(&text).is_empty();
+        if output.status.success() && is_there && is_whole(&output.stdout) {
+            return Ok(text.into_owned());
+        }
+    }
+    let (mut heads, mut rules) = (String::new(), String::new());
+    for chain in &table.chains {
+        if chain.is_base() && !own::is_builtin(&chain.name) {
+            continue;
+        }
+        let is_dropping = chain.heads.iter().any(|head| head.contains("policy drop"));
+        let policy = match (chain.is_base(), is_dropping) {
+            (false, _) => "-",
+            (true, true) => "DROP",
+            (true, false) => "ACCEPT",
+        };
+        heads.push_str(&format!(":{} {policy} [0:0]\n", chain.name));
+        let args = ["-t", &table.name, "-S", &chain.name];
+        let output = iptables(Backend::Nft, family, &args)?;
+        if output.status.success() {
+            append(&mut rules, &output.stdout);
+            continue;
+        }
+        let count = listed
+            .chain(&chain.name)
+            .map_or(0, |chain| chain.rules.len());
+        for number in 1..=count {
+            let number = number.to_string();
+            let output = match count {
+                ..=ONE_BY_ONE => Some(iptables(
+                    Backend::Nft,
+                    family,
+                    &[&args[..], &[&number]].concat(),
+                )?),
+                _ => None,
+            };
+            match output.filter(|output| output.status.success()) {
+                Some(output) => append(&mut rules, &output.stdout),
+                None => rules.push_str(&format!("-A {} {UNPRINTED}\n", chain.name)),
+            }
+        }
+    }
+    Ok(format!("*{}\n{heads}{rules}COMMIT\n", table.name))
+}
+
+/// Appends the rules that `iptables -S` prints.
+fn append(rules: &mut String, printed: &[u8]) {
+    let printed = String::from_utf8_lossy(printed);
+    let mut rest = &*printed;
+    while let Some(len) = crate::parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0) {
+        let (line, after) = rest.split_at(len);
+        rest = after;
+        if line.starts_with("-A ") {
+            rules.push_str(line);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The rules of nft's that a twin cannot have as they are, edited as words of their text.
+
+use super::edit::{COMMENT, Facts};
+use super::listing::words;
+use super::place::{Reason, Unknown};
+use super::queues;
+
+/// A rule as the twin loads it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Edited {
+    /// Without it the rule is a placeholder alone.
+    pub text: Option<String>,
+    /// The conditions of a rule that counts, before it or in its place.
+    pub counts: Option<(String, Unknown)>,
+    /// A part that is left out, and told.
+    pub left_out: Option<Reason>,
+}
+
+/// Words that decide on a packet, or change it for later rules.
+const DECIDES: [&str; 16] = [
+    "accept",
+    "drop",
+    "reject",
+    "jump",
+    "goto",
+    "return",
+    "queue",
+    "dnat",
+    "snat",
+    "masquerade",
+    "redirect",
+    "set",
+    "notrack",
+    "vmap",
+    "synproxy",
+    "fwd",
+];
+
+/// Edits a rule's text.
+#[must_use]
+pub fn edit(rule: &str, facts: &Facts) -> Edited {
+    let mut words: Vec<&str> = words(rule).collect();
+    if is_of_iptables(&words) {
+        return Edited {
+            left_out: Some(Reason::OnlyIptables),
+            ..Edited::default()
+        };
+    }
+    let mut left_out = None;
+    if let Some(at) = position(&words, &["meta", "nftrace", "set"]) {
+        words.drain(at..(at + 4).min(words.len()));
+    }
+    if let Some(at) =
+        position(&words, &["flow", "add"]).or_else(|| position(&words, &["flow", "offload"]))
+    {
+        words.drain(at..(at + 3).min(words.len()));
+        left_out = Some(Reason::Flowtable);
+    }
+    if facts.logs && cut_log(&mut words) {
+        left_out = Some(Reason::WritesLog);
+    }
+    if let Some((at, why)) = undecidable(&words, facts) {
+        return Edited {
+            text: None,
+            counts: Some((conditions(&words[..at]), why)),
+            left_out,
+        };
+    }
+    let stateful = stateful(&words).filter(|at| {
+        let mut rest = words[*at..].iter();
+        rest.any(|word| DECIDES.contains(word))
+    });
+    let counts = stateful.map(|at| {
+        let why = Unknown::UsedUp(words[at].trim_start_matches('@').to_owned());
+        (conditions(&words[..at]), why)
+    });
+    let text = match &words[..] {
+        [] => "counter".to_owned(),
+        // Spaces between quotes stay.
+        words => words.join(" "),
+    };
+    Edited {
+        text: Some(text),
+        counts,
+        left_out,
+    }
+}
+
+/// Writes a rule that counts.
+#[must_use]
+pub fn commented(conditions: &str, index: usize) -> String {
+    format!("{conditions} counter comment \"{COMMENT}{index}\"")
+        .trim_start()
+        .to_owned()
+}
+
+/// Whether a rule has a part that only iptables can load. nft 0.9 writes `# xt_NAME`, nft 1.0 `xt match
+/// NAME` (measured, 1.0.6).
+fn is_of_iptables(words: &[&str]) -> bool {
+    words.contains(&"#")
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, ["xt", "match" | "target" | "watcher"]))
+}
+
+fn position(words: &[&str], wanted: &[&str]) -> Option<usize> {
+    let mut windows = words.windows(wanted.len());
+    windows.position(|window| window == wanted)
+}
+
+/// Returns where a statement starts that the twin cannot decide.
+fn undecidable(words: &[&str], facts: &Facts) -> Option<(usize, Unknown)> {
+    for (at, word) in statements(words) {
+        match word {
+            "queue" => {
+                let named = words[at + 1..]
+                    .iter()
+                    .filter_map(|word| queues::range(word));
+                let mut named = named.peekable();
+                // A number that a map or a hash gives is not known.
+                let computed = words[at + 1..]
+                    .iter()
+                    .any(|word| matches!(*word, "map" | "numgen" | "symhash" | "jhash"));
+                let listened = match named.peek() {
+                    None => facts
+                        .queues
+                        .listens(if computed { 0..=u16::MAX } else { 0..=0 }),
+                    Some(_) if computed => facts.queues.listens(0..=u16::MAX),
+                    Some(_) => named.any(|range| facts.queues.listens(range)),
+                };
+                if listened {
+                    return Some((at, Unknown::Queue));
+                }
+            }
+            "tproxy" | "socket" => {
+                return Some((at, Unknown::LocalProgram(word.to_owned())));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Returns where a statement starts whose state is not copied.
+fn stateful(words: &[&str]) -> Option<usize> {
+    let mut dynamic = None;
+    let mut depth = 0_usize;
+    for (at, word) in words.iter().enumerate() {
+        let next = words.get(at + 1).copied().unwrap_or_default();
+        let is_stateful = match *word {
+            "limit" => matches!(next, "rate" | "name"),
+            "quota" => true,
+            "ct" => next == "count",
+            _ => false,
+        };
+        match *word {
+            "{" => depth += 1,
+            "}" => depth = depth.saturating_sub(1),
+            "add" | "update" | "delete" if depth == 0 && next.starts_with('@') => {
+                dynamic = Some(at + 1);
+            }
+            "meter" if depth == 0 => dynamic = Some(at),
+            _ if is_stateful && depth == 0 => return Some(at),
+            _ if is_stateful => {
+                if let Some(dynamic) = dynamic {
+                    return Some(dynamic);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Returns the words outside of braces that are no name of a chain.
+fn statements<'w>(words: &'w [&'w str]) -> impl Iterator<Item = (usize, &'w str)> {
+    let mut depth = 0_usize;
+    words.iter().enumerate().filter_map(move |(at, word)| {
+        match *word {
+            "{" => depth += 1,
+            "}" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let before = at.checked_sub(1).map(|before| words[before]);
+        let is_name = matches!(before, Some("jump" | "goto"));
+        (depth == 0 && !is_name).then_some((at, *word))
+    })
+}
+
+/// Returns the conditions among the words before a statement.
+fn conditions(words: &[&str]) -> String {
+    let mut words = words.to_vec();
+    // A set's statement begins one word before its name.
+    if matches!(words.last(), Some(&("add" | "update" | "delete"))) {
+        words.pop();
+    }
+    cut_log(&mut words);
+    words.retain(|word| *word != "counter");
+    words.join(" ")
+}
+
+/// Removes a statement `log …`, unless it is for a program that reads a group.
+fn cut_log(words: &mut Vec<&str>) -> bool {
+    let Some((at, _)) = statements(words).find(|(_, word)| *word == "log") else {
+        return false;
+    };
+    let mut end = at + 1;
+    while let Some(option) = words.get(end) {
+        end += match *option {
+            "group" | "prefix" | "level" | "snaplen" | "queue-threshold" => 2,
+            "flags" => match words.get(end + 1) {
+                Some(&("tcp" | "ip")) => 3,
+                _ => 2,
+            },
+            _ => break,
+        };
+    }
+    let end = end.min(words.len());
+    if words[at..end].contains(&"group") {
+        return false;
+    }
+    words.drain(at..end);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::rules::queues::Queues;
+
+    fn used_up(conditions: &str, word: &str) -> Option<(String, Unknown)> {
+        Some((conditions.to_owned(), Unknown::UsedUp(word.to_owned())))
+    }
+
+    #[test]
+    fn conditions_before_a_state_are_counted() {
+        for (rule, counts) in [
+            (
+                "tcp dport 22 counter limit rate 3/minute burst 5 packets accept",
+                used_up("tcp dport 22", "limit"),
+            ),
+            (
+                "tcp dport 22 update @dyn { ip saddr limit rate over 3/minute } drop",
+                used_up("tcp dport 22", "dyn"),
+            ),
+            (
+                "meter m1 size 65535 { ip saddr limit rate 3/second } accept",
+                used_up("", "meter"),
+            ),
+            (
+                "ip saddr { 1.1.1.1, 2.2.2.2 } ct count over 3 drop",
+                used_up("ip saddr { 1.1.1.1, 2.2.2.2 }", "ct"),
+            ),
+            ("quota over 10 mbytes drop", used_up("", "quota")),
+            (
+                "log prefix \"a limit \" level info limit name \"li\" jump x",
+                used_up("", "limit"),
+            ),
+            ("limit rate 3/second log prefix \"a drop\"", None),
+            ("tcp dport 5 meta mark set 0x00000005", None),
+            ("add @dyn { ip saddr timeout 1m } accept", None),
+            ("ip saddr @limit drop comment \"limit rate 5\"", None),
+        ] {
+            let edited = edit(rule, &Facts::default());
+            assert_eq!(edited.text.as_deref(), Some(rule));
+            assert_eq!(edited.counts, counts, "{rule}");
+            assert_eq!(edited.left_out, None);
+        }
+        assert_eq!(commented("", 3), "counter comment \"nvactl-twin-3\"");
+        assert_eq!(
+            commented("tcp dport 1", 3),
+            "tcp dport 1 counter comment \"nvactl-twin-3\""
+        );
+    }
+
+    #[test]
+    fn what_a_program_decides_is_a_placeholder() {
+        let facts = Facts {
+            queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
+            logs: false,
+        };
+        for (rule, conditions) in [
+            (
+                "tcp dport 1 counter queue num 4 bypass",
+                Some("tcp dport 1"),
+            ),
+            ("queue flags bypass,fanout to 3-5", Some("")),
+            ("queue flags bypass to symhash mod 2", Some("")),
+            ("tcp dport 1 queue num 3", None),
+            ("queue", None),
+            ("jump queue", None),
+            (
+                "meta l4proto tcp tproxy to :1234 meta mark set 1 accept",
+                Some("meta l4proto tcp"),
+            ),
+            ("socket transparent 1 meta mark set 1 accept", Some("")),
+        ] {
+            let edited = edit(rule, &facts);
+            let counted = edited.counts.map(|(conditions, _)| conditions);
+            assert_eq!(counted.as_deref(), conditions, "{rule}");
+            assert_eq!(edited.text.is_none(), conditions.is_some(), "{rule}");
+        }
+    }
+
+    #[test]
+    fn traces_flowtables_and_logs_are_cut_out() {
+        let logs = Facts {
+            logs: true,
+            ..Facts::default()
+        };
+        for (rule, text, left_out) in [
+            (
+                "tcp dport 1 meta nftrace set 1 accept",
+                "tcp dport 1 accept",
+                None,
+            ),
+            ("meta nftrace set 1", "counter", None),
+            (
+                "ip protocol tcp flow add @f",
+                "ip protocol tcp",
+                Some(Reason::Flowtable),
+            ),
+            (
+                "log prefix \"a b\" level info flags tcp options drop",
+                "drop",
+                Some(Reason::WritesLog),
+            ),
+            ("log flags all", "counter", Some(Reason::WritesLog)),
+            (
+                "log group 4 snaplen 10 drop",
+                "log group 4 snaplen 10 drop",
+                None,
+            ),
+            ("jump log", "jump log", None),
+        ] {
+            let edited = edit(rule, &logs);
+            assert_eq!(edited.text.as_deref(), Some(text), "{rule}");
+            assert_eq!(edited.left_out, left_out, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_only_iptables_loads_is_known() {
+        for rule in [
+            "tcp dport 80 xt match string counter accept",
+            "tcp dport 80 # xt_string counter accept",
+        ] {
+            assert_eq!(
+                edit(rule, &Facts::default()).left_out,
+                Some(Reason::OnlyIptables)
+            );
+        }
+    }
+}
