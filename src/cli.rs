@@ -481,6 +481,14 @@ pub struct Doctor {
     #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
     pub timeout: f64,
 
+    /// How long all of it may take, in seconds: what is not known by then is reported as unknown.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub deadline: f64,
+
+    /// Try no connection in a copy of this machine, which takes network namespaces.
+    #[arg(long)]
+    pub no_twin: bool,
+
     /// How to print it.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: DoctorFormat,

@@ -2,31 +2,43 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::backend::Backend;
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::doctor::{self, Boot, Case, Check, Client, Facts, Report, Status, questions};
+use crate::counters::Counters;
+use crate::diff;
+use crate::doctor::{self, Answers, Boot, Case, Check, Client, Facts, Report, Status, questions};
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
-use crate::network::{Links, somebody};
+use crate::network::{Answer, Links, Packet, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
+use crate::per_family::PerFamily;
 use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
+use crate::ruleset::Ruleset;
 use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
 use crate::sysctl::Switch;
+use crate::twin::battery::battery;
+use crate::twin::clients::Clients;
+use crate::twin::cure::Change;
+use crate::twin::judge::judge;
+use crate::twin::machine::Machine;
+use crate::twin::rules::Filter;
+use crate::twin::{Twin, TwinError, netns};
+use crate::unplan::plan_as;
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;
@@ -40,6 +52,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Some(name) => Some(find_forwards(&set, name, &source.name)?),
     };
     host::require_root("doctor")?;
+    let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
     // Each family's way is walked by itself, where there is one to walk.
@@ -47,22 +60,33 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Some(only) => only.iter().any(|forward| forward.family() == *family),
         None => *family == Family::V4 || set.has(*family),
     });
-    let mut checks: Vec<Check> = Vec::new();
     let invalid = conntrack::invalid();
-    for family in walked {
-        let set = set.of(family);
+    let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
+    let mut examined = Vec::new();
+    for (family, set) in &sets {
         let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
         let asked: Vec<&Forward> = set.forwards.iter().filter(is_asked).collect();
-        let examined = Examined {
-            family,
-            set: &set,
-            asked,
-            iptables: &iptables,
-            state: state.as_ref(),
-            apply: on.command("apply", &source),
-            persist: on.command("persist", &source),
-        };
-        for check in examined.examine(args.timeout)? {
+        examined.push(
+            Examined {
+                family: *family,
+                set,
+                asked,
+                iptables: &iptables,
+                state: state.as_ref(),
+                apply: on.command("apply", &source),
+                persist: on.command("persist", &source),
+            }
+            .gather(args.timeout)?,
+        );
+    }
+    let answers = if args.no_twin {
+        Err("--no-twin leaves it out".to_owned())
+    } else {
+        ask_twin(&examined, &set, deadline)
+    };
+    let mut checks: Vec<Check> = Vec::new();
+    for gathered in examined {
+        for check in gathered.examine(&answers)? {
             // What is the same for both, such as an interface that is down, is said once.
             if !checks.contains(&check) {
                 checks.push(check);
@@ -97,15 +121,25 @@ struct Examined<'e> {
     persist: String,
 }
 
-impl Examined<'_> {
-    fn examine(self, timeout: f64) -> Result<Vec<Check>> {
+/// What was found out of one family on the live machine, before any connection through its copy.
+struct Gathered<'e> {
+    of: Examined<'e>,
+    live: Ruleset,
+    counters: Counters,
+    backend: Backend,
+    links: Links,
+    flows: Option<Vec<Flow>>,
+    answer_routes: BTreeMap<Answer, String>,
+    probed: Vec<Probed<'e>>,
+}
+
+impl<'e> Examined<'e> {
+    fn gather(self, timeout: f64) -> Result<Gathered<'e>> {
         let (family, iptables) = (self.family, self.iptables);
         let read = iptables.read_counted(family)?;
-        let (live, counters) = (read.ruleset, read.counters);
         let backend = survey::find(iptables, family)?;
         let links = network::links().of(family);
         let flows = conntrack::flows(family).ok();
-
         let endpoints = some_of_each(&targets(self.asked.iter().copied()));
         let answers = flows
             .as_deref()
@@ -123,52 +157,153 @@ impl Examined<'_> {
             to.map_or(somebody(family), |to| to.address)
         };
         let probed = probe_once(&endpoints, to, from, how);
+        Ok(Gathered {
+            of: self,
+            live: read.ruleset,
+            counters: read.counters,
+            backend,
+            links,
+            flows,
+            answer_routes,
+            probed,
+        })
+    }
+}
+
+impl Gathered<'_> {
+    fn examine(self, answers: &Result<Answers<'_>, String>) -> Result<Vec<Check>> {
+        let Examined {
+            family,
+            set,
+            asked,
+            iptables,
+            state,
+            apply,
+            persist,
+        } = self.of;
         // Asked after the targets were tried, so that the neighbours have been looked for.
-        let client = client(family, flows.as_deref(), self.set, &links);
-        let own = |ingress: &Interface| links.addresses(ingress).first().copied();
-        let routes = network::routes(family, &questions(&self.asked, client, own));
-        let sides = self.set.interfaces();
+        let client = client(family, self.flows.as_deref(), set, &self.links);
+        let own = |ingress: &Interface| self.links.addresses(ingress).first().copied();
+        let routes = network::routes(family, &questions(&asked, client, own));
+        let sides = set.interfaces();
         // Of IPv6 an interface has neither a switch of its own for what it forwards nor rp_filter.
         let v4 = sides.iter().copied().filter(|_| family == Family::V4);
         let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
-        let reverse_path = |side| Some((side, network::reverse_path(side)?));
-        let other = survey::beside(iptables, family, backend)
+        let other = survey::beside(iptables, family, self.backend)
             .map(|(other, rules)| (other, rules.map_err(|error| error.to_string())));
         let facts = Facts {
-            backend,
-            live: &live,
-            counters: &counters,
+            backend: self.backend,
+            live: &self.live,
+            counters: &self.counters,
             other,
-            native: survey::native_chains(family),
             ip_forward: sysctl::forwards(family)?,
-            forwards_from: v4.clone().filter_map(forwards_from).collect(),
-            reverse_path: v4.filter_map(reverse_path).collect(),
+            forwards_from: v4.filter_map(forwards_from).collect(),
             client,
             tracked: network::tracked(),
-            once: once_led(self.state, [&live])?,
-            flows,
-            links,
-            answer_routes,
+            once: once_led(state, [&self.live])?,
+            flows: self.flows,
+            links: self.links,
+            answer_routes: self.answer_routes,
             routes,
-            probed: &probed,
-            pending: pending_of(self.state)?,
+            probed: &self.probed,
+            answers,
+            pending: pending_of(state)?,
             boot: boot(
-                look(self.state, iptables, family, &live, self.set),
-                unit_fault(self.state),
-                backend,
+                look(state, iptables, family, &self.live, set),
+                unit_fault(state),
+                self.backend,
             ),
         };
         let case = Case {
             facts: &facts,
-            set: self.set,
+            set,
             family,
-            asked: self.asked,
-            apply: self.apply,
-            persist: self.persist,
+            asked,
+            apply,
+            persist,
             iptables: iptables.backend.program(family, "iptables"),
         };
         Ok(doctor::examine(&case))
     }
+}
+
+/// Opens the forwards' connections through a copy of this machine.
+///
+/// # Errors
+/// Why there is no copy.
+fn ask_twin<'e>(
+    gathered: &[Gathered<'e>],
+    set: &'e ForwardSet,
+    deadline: Instant,
+) -> Result<Answers<'e>, String> {
+    let forwards: Vec<(&'e ForwardSet, &[&'e Forward], Family)> = gathered
+        .iter()
+        .map(|one| (one.of.set, one.of.asked.as_slice(), one.of.family))
+        .collect();
+    let flows: Vec<&[Flow]> = gathered
+        .iter()
+        .map(|one| one.flows.as_deref().unwrap_or_default())
+        .collect();
+    let change = change(gathered);
+    let work = || -> Result<Answers<'e>, TwinError> {
+        let machine = Machine::read()?;
+        let filter = Filter::read()?;
+        let named = BTreeSet::new();
+        let mut clients = Vec::new();
+        for ((set, _, family), flows) in forwards.iter().zip(&flows) {
+            clients.push(Clients::of(set, *family, &machine, flows, &named, back));
+        }
+        let mut twin = Twin::make(machine, &filter)?;
+        let mut asks = Vec::new();
+        for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
+            asks.extend(battery(asked, clients, twin.machine(), twin.worlds()));
+        }
+        let addresses = asks.iter().flat_map(|ask| {
+            let targets = ask.question.listeners.iter().map(SocketAddr::ip);
+            targets.chain([ask.client.address])
+        });
+        twin.answer_for(&addresses.collect())?;
+        let judged = judge(&mut twin, asks, change.as_ref(), deadline)?;
+        let watched = twin.watched().iter();
+        Ok(Answers {
+            judged,
+            watched: watched
+                .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
+                .collect(),
+            left_out: twin.left_out(),
+            kept_in: BTreeMap::new(),
+        })
+    };
+    let _ = set;
+    match netns::aside(work) {
+        Ok(Ok(answers)) => Ok(answers),
+        Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => Err(format!("there is no thread for it: {error}")),
+    }
+}
+
+/// Returns the interfaces by which replies leave, of those that have a route.
+fn back<'s>(asked: &BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String> {
+    let routes = network::plain_routes(asked).into_iter();
+    let known = routes.filter_map(|(packet, route)| Some((packet, route.ok()?.interface)));
+    known.collect()
+}
+
+/// Returns what `apply` would load, if it would load anything.
+fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
+    let backend = gathered.first()?.backend;
+    let script = |family: Family| {
+        let one = gathered.iter().find(|one| one.of.family == family)?;
+        let want = plan_as(&one.live, one.of.set, family);
+        let changes = diff::changes(&one.live, &want);
+        Some(changes.script(&Counters::default()))
+    };
+    let scripts = PerFamily {
+        v4: script(Family::V4).unwrap_or_default(),
+        v6: script(Family::V6),
+    };
+    let is_empty = scripts.values().all(String::is_empty);
+    (!is_empty).then_some(Change { backend, scripts })
 }
 
 /// Of a long range so many ports are tried: the first, the last, and some between.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::packets::Answers;
 use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::flow::Flow;
-use crate::native::NativeChain;
 use crate::net::Interface;
-use crate::network::{Answer, Links, Packet, ReversePath, Route};
+use crate::network::{Answer, Links, Packet, Route};
 use crate::probe::Probed;
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
@@ -21,14 +21,10 @@ pub struct Facts<'f> {
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, where it is installed.
     pub other: Option<(Backend, Result<Ruleset, String>)>,
-    /// `None` where nft is not installed.
-    pub native: Option<Vec<NativeChain>>,
     pub links: Links,
     pub ip_forward: bool,
     /// Per interface, whether what comes in by it is forwarded.
     pub forwards_from: BTreeMap<&'f Interface, bool>,
-    /// Per interface, how strictly it asks for the way back.
-    pub reverse_path: BTreeMap<&'f Interface, ReversePath>,
     /// Whose way is asked for: one that is connected now, or else one that nobody has.
     pub client: Client,
     pub tracked: Option<(u64, u64)>,
@@ -42,6 +38,8 @@ pub struct Facts<'f> {
     pub answer_routes: BTreeMap<Answer, String>,
     /// What came of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
+    /// The answers of the twin, or why there is none.
+    pub answers: &'f Result<Answers<'f>, String>,
     pub pending: Option<(String, &'static str)>,
     pub boot: Boot,
 }

@@ -1,10 +1,7 @@
 //! The machine itself: interfaces, addresses, switches, the table of connections.
 
-use super::facts::{arriving, returning};
-use super::{Case, Check, Hop, Status, boot};
+use super::{Case, Check, Hop, boot};
 use crate::net::Interface;
-use crate::network::{ReversePath, Route};
-use crate::spec::Forward;
 use crate::sysctl::{Switch, switch};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -16,7 +13,6 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
         checks.extend(forwarding(case, interface));
     }
-    checks.extend(reverse_paths(case));
     checks.push(table(case));
 }
 
@@ -113,84 +109,6 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
             ))
             .fix(format!("sudo sysctl -w net.ipv4.conf.{name}.forwarding=1")),
     })
-}
-
-/// What the kernel itself says of a client's packet that comes in, and of the answer's way out.
-fn reverse_paths(case: &Case<'_>) -> Vec<Check> {
-    let mut seen: Vec<&Interface> = Vec::new();
-    for forward in &case.asked {
-        for ingress in &forward.ingress {
-            if !seen.contains(&ingress) {
-                seen.push(ingress);
-            }
-        }
-    }
-    let each = seen.into_iter();
-    each.map(|ingress| reverse_path(case, ingress)).collect()
-}
-
-fn reverse_path(case: &Case<'_>, ingress: &Interface) -> Check {
-    let facts = case.facts;
-    let client = facts.client.address;
-    let own = facts.links.addresses(ingress).first();
-    let arrival = own.and_then(|own| facts.routes.get(&arriving(*own, facts.client, ingress)));
-    let comes_in = |forward: &&&Forward| forward.ingress.contains(ingress);
-    let back = case.asked.iter().find(comes_in).and_then(|forward| {
-        let target = forward.target.destinations.first()?.address;
-        let back = returning(target, facts.client, &forward.egress);
-        facts.routes.get(&back)
-    });
-    // sysctl(8) takes a dot in a name as a slash.
-    let name = ingress.as_str().replace('.', "/");
-    let strict = facts.reverse_path.get(ingress) == Some(&ReversePath::Strict);
-    match (arrival, back) {
-        (Some(Err(_)), _) if strict => {
-            // Nobody may be where the invented client is.
-            let status = if facts.client.real || strays(back, ingress.as_str()) {
-                Status::Fail
-            } else {
-                Status::Warn
-            };
-            let reason = format!(
-                "rp_filter is strict on {ingress}, and the way back to clients such as {client} is \
-                 another: the kernel drops what they send"
-            );
-            Hop::RpFilter.found(status, reason).fix(format!(
-                "sudo sysctl -w net.ipv4.conf.{name}.rp_filter=2, or route clients back by {ingress}"
-            ))
-        }
-        (_, Some(Ok(route))) if route.interface != ingress.as_str() => Hop::RpFilter
-            .warn(format!(
-                "clients such as {client} come in by {ingress}, while replies to them leave by {}: \
-                 the network may drop those",
-                route.interface
-            ))
-            .fix(format!(
-                "sudo ip route replace default via ROUTER dev {ingress}"
-            )),
-        (_, Some(Ok(route))) => Hop::RpFilter.ok(format!(
-            "replies to clients such as {client} leave by {}",
-            route.interface
-        )),
-        // Where nobody is connected, all clients may be of networks that have a way of their own.
-        (_, Some(Err(words))) if facts.ip_forward => {
-            let status = if facts.client.real {
-                Status::Fail
-            } else {
-                Status::Warn
-            };
-            let reason = format!("there is no way back to clients such as {client}: {words}");
-            Hop::RpFilter
-                .found(status, reason)
-                .fix("if clients come from there: sudo ip route add default via ROUTER")
-        }
-        _ => Hop::RpFilter.ok("nothing is known against clients coming in"),
-    }
-}
-
-/// Whether answers leave by another interface than clients come in by.
-fn strays(back: Option<&Result<Route, String>>, ingress: &str) -> bool {
-    matches!(back, Some(Ok(route)) if route.interface != ingress)
 }
 
 fn table(case: &Case<'_>) -> Check {

@@ -7,6 +7,7 @@ mod azure;
 mod boot;
 mod facts;
 mod machine;
+mod packets;
 mod rules;
 mod short_cut;
 mod target;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
+pub use packets::{Answers, works};
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};
@@ -36,6 +38,8 @@ pub struct Check {
     pub reason: String,
     /// The command or edit that mends it.
     pub fix: Option<String>,
+    /// Whether it works with the fix, tried in a copy of the machine.
+    pub tried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -83,6 +87,8 @@ pub enum Hop {
     OwnChains,
     SnatAddress,
     Route,
+    Mtu,
+    Packets,
     Neighbour,
     Target,
     Reply,
@@ -121,6 +127,8 @@ impl Hop {
             Hop::OwnChains => "own-chains",
             Hop::SnatAddress => "snat-address",
             Hop::Route => "route",
+            Hop::Mtu => "mtu",
+            Hop::Packets => "packets",
             Hop::Neighbour => "neighbour",
             Hop::Target => "target",
             Hop::Reply => "reply",
@@ -161,6 +169,7 @@ impl Hop {
             forward: None,
             reason: reason.into(),
             fix: None,
+            tried: false,
         }
     }
 }
@@ -177,6 +186,14 @@ impl Check {
         Self {
             fix: Some(fix.into()),
             ..self
+        }
+    }
+
+    /// A fix with which it worked in the copy of the machine.
+    fn tried(self, fix: impl Into<String>) -> Self {
+        Self {
+            tried: true,
+            ..self.fix(fix)
         }
     }
 }
@@ -206,6 +223,7 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     machine::check(case, &mut checks);
     rules::check(case, &mut checks);
     target::check(case, &mut checks);
+    packets::check(case, &mut checks);
     boot::check(case, &mut checks);
     azure::check(case, &mut checks);
     checks.sort_by_key(|check| check.code);

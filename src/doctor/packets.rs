@@ -1,6 +1,7 @@
 //! Packets: the connections that were opened through the twin, and what took those that died.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
@@ -23,6 +24,17 @@ pub struct Answers<'f> {
     pub watched: Vec<String>,
     /// Things of the machine that the twin does not have, in words.
     pub left_out: Vec<String>,
+    /// The targets that the machine itself does not reach in the twin, and what takes its packets.
+    pub kept_in: BTreeMap<(String, IpAddr), String>,
+}
+
+impl Answers<'_> {
+    /// Says why the machine itself does not reach a target, where a rule of its own keeps it from that.
+    #[must_use]
+    pub fn kept_in(&self, forward: &Forward, target: IpAddr) -> Option<String> {
+        let key = (forward.name.to_string(), target);
+        self.kept_in.get(&key).cloned()
+    }
 }
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -44,7 +56,9 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         let of_forward: Vec<&Judged<'_>> = answers
             .judged
             .iter()
-            .filter(|judged| std::ptr::eq(judged.ask.forward, *forward) || judged.ask.forward == *forward)
+            .filter(|judged| {
+                std::ptr::eq(judged.ask.forward, *forward) || judged.ask.forward == *forward
+            })
             .collect();
         of_one(case, answers, forward, &of_forward, checks);
     }
@@ -73,12 +87,17 @@ fn of_one(
     let mut seen = BTreeSet::new();
     found.retain(|check| seen.insert((check.code, check.reason.clone())));
     if judged.is_empty() {
-        let words = "no client that it admits could be tried: its lists admit none that comes in here";
+        let words =
+            "no client that it admits could be tried: its lists admit none that comes in here";
         found.push(Hop::Packets.unknown(words));
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
             "{fine} {} went as the spec says, in a copy of this machine",
-            if fine == 1 { "connection" } else { "connections" }
+            if fine == 1 {
+                "connection"
+            } else {
+                "connections"
+            }
         )));
     }
     checks.extend(found.into_iter().map(|check| check.of(forward)));
@@ -177,7 +196,11 @@ fn dead(
         let (hop, status) = match &taken.by {
             By::Rule(decided) | By::Policy(decided) => {
                 let named = matches!(ask.client.kind, ClientKind::Named(_));
-                let status = if named && somebody_passes { Status::Warn } else { Status::Fail };
+                let status = if named && somebody_passes {
+                    Status::Warn
+                } else {
+                    Status::Fail
+                };
                 (hop_of(case, decided).unwrap_or(Hop::ForeignRule), status)
             }
             By::Kernel(reason) => of_kernel(reason),
@@ -221,7 +244,11 @@ fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
             match (is_called, chain.is_own()) {
                 (true, true) => Hop::OwnChains,
                 // Where no rule accepts a packet, the policy takes it.
-                (true, false) if *chain == ChainName::Forward && decided.handle.is_none() && decided.place.is_none() => {
+                (true, false)
+                    if *chain == ChainName::Forward
+                        && decided.handle.is_none()
+                        && decided.place.is_none() =>
+                {
                     Hop::ForwardRule
                 }
                 (true, false) => Hop::ForeignRule,
@@ -272,8 +299,13 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         Fate::Dropped => format!("{rule} drops the {whose}"),
         Fate::Rejected => format!("{rule} rejects the {whose}"),
         Fate::Diverted => format!("{rule} hands the {whose} to a program"),
-        Fate::Translated { to: (address, port) } => {
-            format!("{rule} sends the {whose} elsewhere, to {}:{port}", crate::net::Host(address))
+        Fate::Translated {
+            to: (address, port),
+        } => {
+            format!(
+                "{rule} sends the {whose} elsewhere, to {}:{port}",
+                crate::net::Host(address)
+            )
         }
         Fate::Redirected { to: (_, port) } => {
             format!("{rule} redirects the {whose} to port {port} of this machine")
@@ -285,7 +317,10 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
 
 /// Names a rule or a policy: its program, table, chain and text.
 fn rule(family: Family, decided: &Decided) -> String {
-    let owner = decided.owner.map(|owner| format!("{owner}'s ")).unwrap_or_default();
+    let owner = decided
+        .owner
+        .map(|owner| format!("{owner}'s "))
+        .unwrap_or_default();
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -320,7 +355,11 @@ fn rule(family: Family, decided: &Decided) -> String {
 
 /// The command or the edit that was tried.
 fn fix(case: &Case<'_>, cure: &Cure, taken: &Taken, status: Status) -> String {
-    let meant = if status == Status::Warn { "if it is not meant: " } else { "" };
+    let meant = if status == Status::Warn {
+        "if it is not meant: "
+    } else {
+        ""
+    };
     match cure {
         Cure::Apply => case.apply.clone(),
         Cure::AcceptInChain {
@@ -394,10 +433,16 @@ fn hint(by: &By) -> Option<String> {
         By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(format!(
             "is {address} up, and on the network of {interface}? sudo ip neigh show dev {interface}"
         )),
-        By::Kernel(KernelReason::NoRoute | KernelReason::Unreachable | KernelReason::Prohibited | KernelReason::Blackhole) => {
-            Some("to look: sudo ip rule; sudo ip route show table all".to_owned())
-        }
-        By::Rule(Decided { holder: Holder::Nft(chain), .. }) => Some(format!(
+        By::Kernel(
+            KernelReason::NoRoute
+            | KernelReason::Unreachable
+            | KernelReason::Prohibited
+            | KernelReason::Blackhole,
+        ) => Some("to look: sudo ip rule; sudo ip route show table all".to_owned()),
+        By::Rule(Decided {
+            holder: Holder::Nft(chain),
+            ..
+        }) => Some(format!(
             "to look: sudo nft -a list chain {} {} {}",
             chain.family,
             shell_word(&chain.table),

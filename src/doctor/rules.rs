@@ -10,15 +10,11 @@ use crate::compare::{
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
-use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
-use crate::native::{Fate, Hook, NativeChain};
-use crate::net::{Family, Protocol};
-use crate::packet::Packet;
+use crate::net::Protocol;
 use crate::plan::{self, OF_MARKED, accept_known};
 use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::shadow::{Shadow, inside, shadows, ways};
+use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::Forward;
 use crate::unplan::{Key, name_of, plan_as, replanned};
 
@@ -27,10 +23,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let planned = plan_as(case.facts.live, case.set, case.family);
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
-    foreign_rules(case, checks);
-    foreign_marks(case, checks);
     other_backend(case, checks);
-    native(case, checks);
     own_chains(case, &planned, checks);
     rival_rules(case, checks);
 }
@@ -217,198 +210,17 @@ fn accepts_the_listen_port(case: &Case<'_>, forward: &Forward) -> Option<String>
     Some(Line::Append(name, rule).to_string())
 }
 
-fn foreign_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
-    for forward in &case.asked {
-        // Where nvactl's jump is missing, the policy is no foreign rule but what that leads to.
-        let found = shadows(case.facts.live, forward, &case.facts.links);
-        let found: Vec<&Shadow<'_>> = found
-            .iter()
-            .filter(|shadow| !shadow.is_forward_policy())
-            .collect();
-        let check = match worst(&found) {
-            None => Hop::ForeignRule.ok("no foreign rule stands in its way"),
-            Some(shadow) => in_the_way(Hop::ForeignRule, shadow, "").fix(mend(case, shadow)),
-        };
-        checks.push(check.of(forward));
-    }
-}
-
-/// What lets packets pass by the forwards' own rules.
-fn foreign_marks(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let live = case.facts.live;
-    checks.extend(marks(Hop::ForeignRule, live, &case.iptables, live));
-    if let Some((other, Ok(rules))) = &case.facts.other {
-        let program = other.program(case.family, "iptables");
-        checks.extend(marks(Hop::OtherBackend, rules, &program, live));
-    }
-    let native = case.facts.native.iter().flatten();
-    for chain in native.filter(|chain| used(live) && chain.marks()) {
-        let check = Hop::NativeNft.warn(told_of_native(chain));
-        checks.push(check.fix(ways_out_of_native(chain)));
-    }
-}
-
-/// The rules of one iptables that do so.
-fn marks(hop: Hop, rules: &Ruleset, program: &str, live: &Ruleset) -> Vec<Check> {
-    let check = |marking: &Marking<'_>| {
-        let told = marking.told(program);
-        let check = if marking.certain {
-            hop.fail(told)
-        } else {
-            hop.warn(told)
-        };
-        check.fix(marking.ways_out())
-    };
-    marking(rules, live).iter().map(check).collect()
-}
-
-/// Where nvactl has a jump, putting it first is enough, and leaves others their rules. What concerns
-/// some only may well be meant, as a list of clients that are kept out.
-fn mend(case: &Case<'_>, shadow: &Shadow<'_>) -> String {
-    let mend = if shadow.ends_with_the_jump_first() {
-        format!("{}, which puts nvactl's jump first again", case.apply)
-    } else {
-        removal(shadow, case.family, &case.iptables)
-    };
-    if shadow.certain {
-        mend
-    } else {
-        format!("if it is not meant: {mend}")
-    }
-}
-
-fn removal(shadow: &Shadow<'_>, family: Family, iptables: &str) -> String {
-    format!(
-        "sudo {}",
-        shadow.removal(family).replacen(plain(family), iptables, 1)
-    )
-}
-
-fn worst<'s, 'r>(shadows: &[&'s Shadow<'r>]) -> Option<&'s Shadow<'r>> {
-    let mut all = shadows.iter().copied();
-    let certain = all.find(|shadow| shadow.certain);
-    certain.or(shadows.first().copied())
-}
-
-fn in_the_way(hop: Hop, shadow: &Shadow<'_>, whose: &str) -> Check {
-    let (table, line, does) = (shadow.table, shadow.line(), shadow.does());
-    let program = shadow.program().map(|name| format!("{name}'s "));
-    let rule = format!(
-        "{whose}{}rule in {table}, `{line}`",
-        program.unwrap_or_default()
-    );
-    if shadow.certain {
-        hop.fail(format!("{rule}, {does}"))
-    } else {
-        hop.warn(format!("{rule}, may concern some of them: then it {does}"))
-    }
-}
-
 fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let (other, rules) = match &case.facts.other {
-        None => return,
-        Some((other, Err(error))) => {
-            let program = other.program(case.family, "iptables");
-            let unknown = format!("the rules of {program} cannot be read: {error}");
-            let look = match other {
-                Backend::Legacy => format!("sudo {program}-save"),
-                _ => "sudo nft list ruleset".to_owned(),
-            };
-            checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
-            return;
-        }
-        Some((other, Ok(rules))) => (other.program(case.family, "iptables"), rules),
-    };
-    if foreign::rule_count(rules) == 0 && rules.forward_policy() == Policy::Accept {
-        checks.push(Hop::OtherBackend.ok(format!("{other} holds no rules")));
-        return;
-    }
-    for forward in &case.asked {
-        let mut found = shadows(rules, forward, &case.facts.links);
-        // Each backend translates for itself: one that leaves a packet alone leaves it to the
-        // other (measured), and which of two translations comes first cannot be told.
-        found.retain(|shadow| {
-            let exempts = matches!(
-                shadow.rule.and_then(|rule| rule.target.as_ref()),
-                Some(Target::Accept | Target::Return)
-            );
-            shadow.table != TableName::Nat || !exempts
-        });
-        for shadow in &mut found {
-            shadow.certain &= shadow.table != TableName::Nat;
-        }
-        let found: Vec<&Shadow<'_>> = found.iter().collect();
-        let check = match worst(&found) {
-            None => Hop::OtherBackend.ok(format!("{other} lets its packets through")),
-            Some(shadow) => in_the_way(Hop::OtherBackend, shadow, &format!("{other}: "))
-                .fix(removal(shadow, case.family, &other)),
-        };
-        checks.push(check.of(forward));
-    }
-}
-
-fn native(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let Some(chains) = &case.facts.native else {
-        let unknown = Hop::NativeNft.unknown("whether nft chains drop packets is not known");
-        checks.push(unknown.fix("sudo apt-get install nftables"));
+    let Some((other, Err(error))) = &case.facts.other else {
         return;
     };
-    for forward in &case.asked {
-        let each = ways(forward, &case.facts.links).map(|situation| {
-            situation.with_packets(|packets| {
-                let translated = Packet {
-                    egress: None,
-                    ..packets.passing.clone()
-                };
-                let fate = |chain: &NativeChain| {
-                    let (first, reply) = match chain.hook {
-                        Hook::Prerouting => (&packets.arriving, &packets.answer),
-                        Hook::Translated => (&translated, &packets.answer),
-                        Hook::Forward => (&packets.passing, &packets.returning),
-                        Hook::Postrouting => (&packets.leaving, &packets.returning),
-                        Hook::Input | Hook::Output => return Fate::Passes,
-                    };
-                    // A client's port may be any, so nearly every rule may drop some answers.
-                    match (chain.fate(first), chain.fate(reply)) {
-                        (_, Fate::Dropped) => Fate::Dropped,
-                        (first, _) => first,
-                    }
-                };
-                let fates = chains.iter().map(|chain| (fate(chain), chain));
-                fates.max_by_key(|(fate, _)| *fate)
-            })
-        });
-        // What drops some of its packets only is a warning.
-        let each: Vec<_> = each.flatten().collect();
-        let all = each.iter().all(|(fate, _)| *fate == Fate::Dropped);
-        let worst =
-            each.into_iter()
-                .max_by_key(|(fate, _)| *fate)
-                .map(|(fate, chain)| match fate {
-                    Fate::Dropped if !all => (Fate::MayBeDropped, chain),
-                    fate => (fate, chain),
-                });
-        let check = match worst {
-            None | Some((Fate::Passes, _)) => {
-                Hop::NativeNft.ok("no nft chain beside iptables drops its packets")
-            }
-            Some((fate, chain)) => {
-                let named = chain.named();
-                let check = match fate {
-                    Fate::Dropped => Hop::NativeNft.fail(format!(
-                        "the nft chain {named} drops its packets, or the replies, whatever iptables accepts"
-                    )),
-                    _ => Hop::NativeNft.warn(format!(
-                        "the nft chain {named} may drop its packets, or the replies, whatever iptables accepts"
-                    )),
-                };
-                check.fix(format!(
-                    "accept them there; to look: sudo nft list chain {named}"
-                ))
-            }
-        };
-        checks.push(check.of(forward));
-    }
+    let program = other.program(case.family, "iptables");
+    let unknown = format!("the rules of {program} cannot be read: {error}");
+    let look = match other {
+        Backend::Legacy => format!("sudo {program}-save"),
+        _ => "sudo nft list ruleset".to_owned(),
+    };
+    checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
 }
 
 /// What somebody has done to nvactl's own chains.
@@ -451,15 +263,6 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
             )),
         };
         checks.push(check.fix(apply));
-    }
-    if of(DriftKind::PutIn).next().is_some() {
-        for forward in &case.asked {
-            let found = inside(case.facts.live, planned, forward, &case.facts.links);
-            if let Some(shadow) = worst(&found.iter().collect::<Vec<_>>()) {
-                let check = in_the_way(Hop::OwnChains, shadow, "in nvactl's own chain, a ");
-                checks.push(check.fix(apply).of(forward));
-            }
-        }
     }
     if checks.len() > before {
         return;

@@ -6,19 +6,13 @@ use std::net::IpAddr;
 use super::facts::arriving;
 use super::{Case, Check, Hop, Status};
 use crate::flow::{Flow, stale};
-use crate::line::Line;
 use crate::listeners::Listeners;
-use crate::native::{Fate, Hook};
-use crate::net::{Host, Interface, PortRange, Protocol};
+use crate::net::{Host, Interface, Protocol};
 use crate::network::{self, Packet};
-use crate::packet::Tracked;
 use crate::probe::{Outcome, Probed};
-use crate::rule::Target as RuleTarget;
-use crate::ruleset::{ChainName, Policy, TableName};
 use crate::sender::senders;
 use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
-use crate::walk::walk;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     snat_addresses(case, checks);
@@ -216,8 +210,8 @@ fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
 }
 
-/// What keeps the machine's own connection to a target, or the answer, from going through: the
-/// chains OUTPUT and INPUT, which forwarded packets never meet.
+/// Why the machine's own connection to a target tells nothing of those that are forwarded: it takes another
+/// route, or it does not come through in the copy of the machine either, where every target answers.
 fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<String> {
     let own = network::Packet {
         to: to.address,
@@ -228,66 +222,12 @@ fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<Strin
         _ => true,
     };
     if elsewhere {
-        return Some("the machine's own packets go another way than those of clients".to_owned());
+        return Some(
+            "the machine's own packets take another route than those of clients".to_owned(),
+        );
     }
-    let (target, ports) = ([to.address], forward.ports_at(to));
-    let snat: Vec<IpAddr> = match forward.snat {
-        Snat::Addresses(range) => range.single().into_iter().collect(),
-        Snat::Masquerade | Snat::Client => Vec::new(),
-    };
-    let out = crate::packet::Packet {
-        protocol: forward.protocol,
-        source: snat.first().copied(),
-        destinations: &target,
-        ports,
-        source_ports: None,
-        ingress: None,
-        egress: Some(&forward.egress),
-        local: Some(false),
-        translated_from: None,
-        tracked: Tracked::New,
-    };
-    let back = crate::packet::Packet {
-        source: Some(to.address),
-        destinations: &snat,
-        ports: PortRange::ALL,
-        source_ports: Some(ports),
-        ingress: Some(&forward.egress),
-        egress: None,
-        local: Some(true),
-        tracked: Tracked::Established,
-        ..out.clone()
-    };
-    let chains = case.facts.native.iter().flatten();
-    let native = chains.filter(|chain| match chain.hook {
-        Hook::Output => chain.fate(&out) == Fate::Dropped,
-        Hook::Input => chain.fate(&back) == Fate::Dropped,
-        _ => false,
-    });
-    let native = native
-        .map(|chain| format!("the nft chain {}", chain.named()))
-        .next();
-    let live = case.facts.live;
-    let hooks = [
-        (TableName::Mangle, ChainName::Output, &out),
-        (TableName::Filter, ChainName::Output, &out),
-        (TableName::Mangle, ChainName::Input, &back),
-        (TableName::Filter, ChainName::Input, &back),
-    ];
-    let iptables = hooks.into_iter().find_map(|(table, chain, packet)| {
-        let walked = walk(live, table, &chain, packet, None);
-        let decider = walked.deciders.iter().find(|decider| decider.certain);
-        let policy = live.chain(table, &chain)?.policy;
-        match decider {
-            Some(decider) if decider.rule.target == Some(RuleTarget::Accept) => None,
-            Some(decider) => Some(format!("`{}`", Line::Append(decider.chain, decider.rule))),
-            None if walked.ends && policy == Some(Policy::Drop) => {
-                Some(format!("the policy of {chain} in {table} is DROP"))
-            }
-            None => None,
-        }
-    });
-    iptables.or(native)
+    let answers = case.facts.answers.as_ref().ok()?;
+    answers.kept_in(forward, to.address)
 }
 
 fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::clients::{Client, ClientKind, Clients, OfForward};
 use super::machine::Machine;
-use super::talk::Question;
+use super::talk::{From, Question};
 use super::world::World;
 use crate::net::{Family, Interface, Port, Protocol};
 use crate::spec::{Destination, Forward, Limits, Sources, TargetPorts};
@@ -258,7 +258,7 @@ impl<'f> Building<'_, 'f> {
             question: Question {
                 protocol: forward.protocol,
                 client: client.address,
-                from,
+                from: From::World(from),
                 to,
                 listeners: destinations.map(|at| reached(forward, at, port)).collect(),
                 request,

@@ -19,7 +19,12 @@ pub enum Cure {
     /// `nvactl apply` of the same spec.
     Apply,
     /// A rule that accepts the packets, in front of all others of the nft chain.
-    AcceptInChain { family: String, table: String, chain: String, rule: String },
+    AcceptInChain {
+        family: String,
+        table: String,
+        chain: String,
+        rule: String,
+    },
     /// The rule is gone, or the policy accepts.
     Without(By),
     /// A kernel's switch, by its name below `net`, and its value.
@@ -64,7 +69,10 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
                     let args = ["insert", "rule", chain.family, &chain.table, &chain.name];
                     let words: Vec<&str> = args.into_iter().chain(rule.split(' ')).collect();
                     // The rule's handle, to take it out again.
-                    let text = format!("insert rule {} {} {} {rule}\n", chain.family, chain.table, chain.name);
+                    let text = format!(
+                        "insert rule {} {} {} {rule}\n",
+                        chain.family, chain.table, chain.name
+                    );
                     if !nft(&text)? {
                         continue;
                     }
@@ -134,7 +142,8 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         (KernelReason::ReversePath, Family::V4) => {
             let sides = [ask.by, &ask.forward.egress];
             let each = sides.into_iter();
-            each.map(|side| (format!("ipv4/conf/{side}/rp_filter"), "2")).collect()
+            each.map(|side| (format!("ipv4/conf/{side}/rp_filter"), "2"))
+                .collect()
         }
         (KernelReason::NotForwarded, Family::V4) => vec![
             ("ipv4/ip_forward".to_owned(), "1"),
@@ -158,7 +167,13 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
 
 fn restore(backend: Backend, family: Family, script: &str) -> Result<bool, TwinError> {
     let program = backend.program(family, "iptables-restore");
-    let args = ["XTABLES_LOCKFILE=/dev/null", &program, "--noflush", "-w", "5"];
+    let args = [
+        "XTABLES_LOCKFILE=/dev/null",
+        &program,
+        "--noflush",
+        "-w",
+        "5",
+    ];
     let output = child::run("env", &args, script.as_bytes(), LIMIT)?;
     Ok(output.status.success())
 }

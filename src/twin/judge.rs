@@ -2,16 +2,15 @@
 //! those that did not go as they should.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::battery::{Ask, Wanted};
-use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch};
+use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch, by_legacy};
 use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
-use super::talk::{Outcome, Reached, Talker};
+use super::talk::{From, Outcome, Reached};
 use super::{Twin, TwinError};
 use crate::net::Family;
 use crate::spec::{Balance, Snat};
@@ -34,11 +33,17 @@ pub struct Judged<'f> {
 pub enum Verdict {
     AsWanted,
     /// The target sees another source than the spec says.
-    Source { seen: IpAddr, by: Option<By> },
+    Source {
+        seen: IpAddr,
+        by: Option<By>,
+    },
     /// The target was reached by another interface than the spec says.
     Behind(String),
     /// Another host took it.
-    Elsewhere { at: SocketAddr, by: Option<By> },
+    Elsewhere {
+        at: SocketAddr,
+        by: Option<By>,
+    },
     /// It did not come through, or the answer did not come back.
     Dead(Death),
     /// Replies leave by another interface than the one by which the client comes in.
@@ -63,6 +68,8 @@ pub struct Death {
     pub cures: Vec<Cure>,
     /// Whether the cures, all together, let it through.
     pub is_cured: bool,
+    /// Whether its causes were looked for.
+    pub is_examined: bool,
 }
 
 impl Death {
@@ -97,7 +104,7 @@ fn ask_all<'f>(
     asks: Vec<Ask<'f>>,
     deadline: Instant,
 ) -> Result<Vec<Judged<'f>>, TwinError> {
-    let mut talker = Talker::new(twin.worlds()).map_err(TwinError::Socket)?;
+    let mut talker = twin.talker()?;
     let mut judged: Vec<Judged<'f>> = Vec::with_capacity(asks.len());
     // The targets that were seen by the connections of one forward so far.
     let mut seen: BTreeSet<SocketAddr> = BTreeSet::new();
@@ -126,7 +133,9 @@ fn ask_all<'f>(
     if judged.iter_mut().any(|judged| is_silent(&judged)) && Instant::now() < deadline {
         thread::sleep(LATE);
         for judged in judged.iter_mut().filter(is_silent).take(LOOKED_INTO) {
-            let outcome = talker.ask(&judged.ask.question).map_err(TwinError::Socket)?;
+            let outcome = talker
+                .ask(&judged.ask.question)
+                .map_err(TwinError::Socket)?;
             judged.verdict = verdict(twin, &judged.ask, &outcome);
         }
     }
@@ -196,9 +205,8 @@ fn unknown(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant) -> Res
             judged.verdict = Verdict::NotAsked;
             continue;
         }
-        Talker::new(twin.worlds())
-            .and_then(|mut talker| talker.ask(&judged.ask.question))
-            .map_err(TwinError::Socket)?;
+        let asked = twin.talker()?.ask(&judged.ask.question);
+        asked.map_err(TwinError::Socket)?;
         twin.enter()?;
         let met = twin.counted()?;
         if !met.is_empty() {
@@ -218,7 +226,7 @@ fn explain(
     let mut change = change;
     while looked_into < LOOKED_INTO && Instant::now() < deadline {
         let open = |judged: &Judged<'_>| match &judged.verdict {
-            Verdict::Dead(death) => death.causes.is_empty(),
+            Verdict::Dead(death) => !death.is_examined,
             Verdict::LetIn(by) => by.is_none(),
             Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => by.is_none(),
             _ => false,
@@ -227,15 +235,7 @@ fn explain(
             return Ok(());
         };
         looked_into += 1;
-        if !look_into(twin, &mut judged[at], &mut change, deadline)? {
-            // Without evidence this one is not asked for again.
-            if let Verdict::Dead(death) = &mut judged[at].verdict
-                && death.causes.is_empty()
-            {
-                death.causes.push(Taken::unexplained());
-            }
-            continue;
-        }
+        look_into(twin, &mut judged[at], &mut change, deadline)?;
         let Verdict::Dead(found) = judged[at].verdict.clone() else {
             continue;
         };
@@ -249,15 +249,17 @@ fn explain(
 /// Tries the other dead connections again, behind the cures of one: those that come through now had the
 /// same causes.
 fn share(twin: &Twin, judged: &mut [Judged<'_>], found: &Death) -> Result<(), TwinError> {
-    let mut talker = Talker::new(twin.worlds()).map_err(TwinError::Socket)?;
+    let mut talker = twin.talker()?;
     for judged in judged {
         let Verdict::Dead(death) = &mut judged.verdict else {
             continue;
         };
-        if !death.causes.is_empty() {
+        if death.is_examined {
             continue;
         }
-        let outcome = talker.ask(&judged.ask.question).map_err(TwinError::Socket)?;
+        let outcome = talker
+            .ask(&judged.ask.question)
+            .map_err(TwinError::Socket)?;
         if matches!(outcome, Outcome::Answered(_)) {
             *death = Death {
                 is_stuck: death.is_stuck,
@@ -268,25 +270,26 @@ fn share(twin: &Twin, judged: &mut [Judged<'_>], found: &Death) -> Result<(), Tw
     Ok(())
 }
 
-/// Repeats one connection under watch and returns whether the kernel told what took it.
+/// Repeats one connection under watch, again and again behind a cure for what took it.
 fn look_into(
     twin: &mut Twin,
     judged: &mut Judged<'_>,
     change: &mut Option<&cure::Change>,
     deadline: Instant,
-) -> Result<bool, TwinError> {
+) -> Result<(), TwinError> {
     let conversation = conversation(&judged.ask);
     let mut death = match &judged.verdict {
         Verdict::Dead(death) => death.clone(),
         _ => Death::default(),
     };
+    death.is_examined = true;
     for _ in 0..CAUSES {
         let (outcome, seen, sightings) = repeat(twin, &judged.ask)?;
         twin.enter()?;
         match verdict(twin, &judged.ask, &outcome) {
             Verdict::AsWanted if death.causes.is_empty() => {
                 judged.verdict = Verdict::AsWanted;
-                return Ok(false);
+                return Ok(());
             }
             Verdict::AsWanted => {
                 death.is_cured = true;
@@ -294,9 +297,8 @@ fn look_into(
             }
             Verdict::LetIn(_) => {
                 let by = admitted(&seen, &conversation)?;
-                let found = by.is_some();
                 judged.verdict = Verdict::LetIn(by.or(Some(By::NoRule)));
-                return Ok(found);
+                return Ok(());
             }
             Verdict::Source { seen: source, .. } => {
                 let by = seen.taken(&conversation)?.map(|taken| taken.by);
@@ -304,7 +306,7 @@ fn look_into(
                     seen: source,
                     by: by.or(Some(By::NoRule)),
                 };
-                return Ok(true);
+                return Ok(());
             }
             Verdict::Elsewhere { at, .. } => {
                 let by = seen.taken(&conversation)?.map(|taken| taken.by);
@@ -312,17 +314,17 @@ fn look_into(
                     at,
                     by: by.or(Some(By::NoRule)),
                 };
-                return Ok(true);
+                return Ok(());
             }
             other @ (Verdict::Behind(_) | Verdict::Unknown(_)) => {
                 judged.verdict = other;
-                return Ok(true);
+                return Ok(());
             }
             _ => {}
         }
         if let Some(interface) = strayed(twin, &judged.ask, &sightings) {
             judged.verdict = Verdict::Strayed(interface);
-            return Ok(true);
+            return Ok(());
         }
         let Some(taken) = seen.taken(&conversation)? else {
             break;
@@ -345,15 +347,14 @@ fn look_into(
             None => break,
         }
     }
-    let is_found = !death.causes.is_empty();
     judged.verdict = Verdict::Dead(death);
-    Ok(is_found)
+    Ok(())
 }
 
 /// Repeats a connection while the kernel's trace is on.
 fn repeat(twin: &Twin, ask: &Ask<'_>) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
-    let mut talker = Talker::new(twin.worlds()).map_err(TwinError::Socket)?;
+    let mut talker = twin.talker()?;
     twin.enter()?;
     let names: Vec<&str> = twin
         .worlds()
@@ -369,8 +370,10 @@ fn repeat(twin: &Twin, ask: &Ask<'_>) -> Result<(Outcome, Seen, Vec<Sighting>), 
 }
 
 pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
-    let asked = Talker::new(twin.worlds()).and_then(|mut talker| talker.ask(&ask.question));
-    let outcome = asked.map_err(TwinError::Socket)?;
+    let outcome = twin
+        .talker()?
+        .ask(&ask.question)
+        .map_err(TwinError::Socket)?;
     twin.enter()?;
     Ok(verdict(twin, ask, &outcome) == Verdict::AsWanted)
 }
@@ -378,7 +381,9 @@ pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> 
 /// Returns the interface by which a reply left, if it is another than the client's.
 fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Option<String> {
     let from = ask.question.from;
-    let to_client = |one: &&Sighting| one.destination.ip() == ask.client.address && one.world != from;
+    let to_client = |one: &&Sighting| {
+        one.destination.ip() == ask.client.address && From::World(one.world) != from
+    };
     let strayed = sightings.iter().find(to_client)?;
     Some(twin.worlds()[strayed.world].interface.clone())
 }
@@ -391,8 +396,9 @@ fn admitted(seen: &Seen, conversation: &Conversation) -> Result<Option<By>, Caus
         return seen.traced(step);
     }
     let mut legacy = seen.legacy.iter();
-    let accepts = legacy.find(|counted| counted.stage == Stage::Forward && counted.target == "ACCEPT");
-    Ok(accepts.map(By::from))
+    let accepts =
+        legacy.find(|counted| counted.stage == Stage::Forward && counted.target == "ACCEPT");
+    Ok(accepts.map(by_legacy))
 }
 
 fn conversation(ask: &Ask<'_>) -> Conversation {
@@ -420,11 +426,5 @@ fn plain(ask: &Ask<'_>) -> Conversation {
             Snat::Client => Some(ask.client.address),
             Snat::Masquerade => None,
         },
-    }
-}
-
-impl From<io::Error> for TwinError {
-    fn from(error: io::Error) -> Self {
-        TwinError::Socket(error)
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
+use super::netns::Netns;
 use super::world::World;
 use crate::net::Protocol;
 
@@ -20,8 +21,8 @@ use crate::net::Protocol;
 pub struct Question {
     pub protocol: Protocol,
     pub client: IpAddr,
-    /// The number of the world that the client is in.
-    pub from: usize,
+    /// Where the client is.
+    pub from: From,
     /// The address and port that the client asks for.
     pub to: SocketAddr,
     /// Where a listener waits, in every world.
@@ -29,6 +30,15 @@ pub struct Question {
     /// How many bytes the client sends, and the target answers.
     pub request: usize,
     pub answer: usize,
+}
+
+/// A place in a twin from which a connection is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum From {
+    /// A world, by its number.
+    World(usize),
+    /// The copy of the machine itself.
+    Machine,
 }
 
 /// What became of it.
@@ -61,6 +71,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Opens connections between the worlds of a twin.
 #[derive(Debug)]
 pub struct Talker<'w> {
+    machine: &'w Netns,
     worlds: &'w [World],
     /// A datagram's way through this world alone.
     loopback: UdpSocket,
@@ -83,7 +94,7 @@ impl<'w> Talker<'w> {
     ///
     /// # Errors
     /// When a socket cannot be opened.
-    pub fn new(worlds: &'w [World]) -> io::Result<Self> {
+    pub fn new(machine: &'w Netns, worlds: &'w [World]) -> io::Result<Self> {
         let first = worlds.first().ok_or(io::ErrorKind::NotFound)?;
         first.netns.enter()?;
         let loopback = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -95,6 +106,7 @@ impl<'w> Talker<'w> {
         one.set(sched_getcpu());
         sched_setaffinity(None, &one)?;
         Ok(Self {
+            machine,
             worlds,
             loopback,
             listening: Listening::default(),
@@ -110,6 +122,13 @@ impl<'w> Talker<'w> {
         match question.protocol {
             Protocol::Tcp => self.ask_tcp(question),
             Protocol::Udp => self.ask_udp(question),
+        }
+    }
+
+    fn go(&self, to: From) -> io::Result<()> {
+        match to {
+            From::World(number) => self.worlds[number].netns.enter(),
+            From::Machine => self.machine.enter(),
         }
     }
 
@@ -133,7 +152,7 @@ impl<'w> Talker<'w> {
 
     fn ask_tcp(&mut self, question: &Question) -> io::Result<Outcome> {
         self.listen(question)?;
-        self.worlds[question.from].netns.enter()?;
+        self.go(question.from)?;
         let mut client = socket(question.to, Type::STREAM, Transport::TCP)?;
         client.set_linger(Some(Duration::ZERO))?;
         client.bind(&SocketAddr::new(question.client, 0).into())?;
@@ -256,7 +275,7 @@ impl<'w> Talker<'w> {
                 targets.push((number, *at, UdpSocket::from(target)));
             }
         }
-        self.worlds[question.from].netns.enter()?;
+        self.go(question.from)?;
         let client = socket(question.to, Type::DGRAM, Transport::UDP)?;
         client.bind(&SocketAddr::new(question.client, 0).into())?;
         client.connect(&question.to.into())?;

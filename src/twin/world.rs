@@ -58,7 +58,6 @@ impl World {
             ("ipv6/conf/default/accept_dad", "0"),
             ("ipv6/conf/all/accept_redirects", "0"),
             ("ipv6/conf/default/accept_redirects", "0"),
-            ("ipv6/neigh/default/proxy_delay", "0"),
             ("ipv6/icmp/ratelimit", "0"),
             // A connection that nobody takes up is not asked for again by itself.
             ("ipv4/tcp_syn_retries", "6"),
@@ -105,6 +104,8 @@ impl World {
             let _ = writeln!(up, "link set {port} up");
         }
         batch::run(&[], &up)?;
+        // Answers for others are not held back.
+        switches::set(&format!("ipv6/neigh/{port}/proxy_delay"), "0");
         let dead: BTreeSet<IpAddr> = machine
             .neighbours
             .iter()

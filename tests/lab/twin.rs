@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use nvactl::net::Protocol;
 use nvactl::twin::machine::Machine;
 use nvactl::twin::netns;
-use nvactl::twin::talk::{Outcome, Question, Reached, Talker};
+use nvactl::twin::talk::{From, Outcome, Question, Reached, Talker};
 use nvactl::twin::wiring::wire;
 
 use crate::lab::{Backend, Lab};
@@ -23,7 +23,7 @@ fn question(protocol: Protocol, client: &str, to: &str, listener: &str) -> Quest
     Question {
         protocol,
         client: client.parse().expect("an address"),
-        from: 0,
+        from: From::World(0),
         to: to.parse().expect("an address and a port"),
         listeners: vec![listener.parse().expect("an address and a port")],
         request: 100,
@@ -60,7 +60,8 @@ pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
                     .expect("it starts");
                 assert!(loaded.status.success(), "{loaded:?}");
             }
-            let mut talker = Talker::new(&wired.worlds).expect("sockets can be opened");
+            let mut talker =
+                Talker::new(&wired.machine, &wired.worlds).expect("sockets can be opened");
             let worlds: Vec<String> = wired
                 .worlds
                 .iter()

@@ -27,7 +27,7 @@ pub use message::{Chain, Header, Verdict};
 pub use path::{Kind, Path, Step};
 pub use route::{Question, ask_route};
 pub use rules::{Decided, Holder};
-pub use taken::{By, Conversation, Direction, Fate, Taken};
+pub use taken::{By, Conversation, Direction, Fate, Taken, by_legacy};
 pub use trace::Stage;
 
 use kernel::Statistics;

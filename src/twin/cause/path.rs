@@ -39,6 +39,14 @@ pub enum Kind {
     Policy(Chain),
 }
 
+impl Step {
+    /// Whether a rule accepted the packet.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        matches!(self.kind, Kind::Rule { .. }) && self.verdict == Verdict::Accept
+    }
+}
+
 impl Path {
     /// The packet as it came.
     #[must_use]

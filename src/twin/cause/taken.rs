@@ -441,7 +441,7 @@ fn is_nat(base: &super::message::Chain) -> Result<bool, CauseError> {
         .is_some_and(|line| line.starts_with("type nat ")))
 }
 
-fn by_legacy(counted: &Counted) -> By {
+pub fn by_legacy(counted: &Counted) -> By {
     let decided = Decided {
         stage: counted.stage,
         holder: Holder::Iptables {
