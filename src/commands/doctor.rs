@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ipnet::IpNet;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::backend::Backend;
@@ -34,9 +35,10 @@ use crate::sysctl::Switch;
 use crate::twin::battery::battery;
 use crate::twin::clients::Clients;
 use crate::twin::cure::Change;
-use crate::twin::judge::judge;
+use crate::twin::judge::{judge, kept_in};
 use crate::twin::machine::Machine;
 use crate::twin::rules::Filter;
+use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 use crate::unplan::plan_as;
 
@@ -82,7 +84,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let answers = if args.no_twin {
         Err("--no-twin leaves it out".to_owned())
     } else {
-        ask_twin(&examined, &set, deadline)
+        ask_twin(&examined, deadline)
     };
     let mut checks: Vec<Check> = Vec::new();
     for gathered in examined {
@@ -231,11 +233,7 @@ impl Gathered<'_> {
 ///
 /// # Errors
 /// Why there is no copy.
-fn ask_twin<'e>(
-    gathered: &[Gathered<'e>],
-    set: &'e ForwardSet,
-    deadline: Instant,
-) -> Result<Answers<'e>, String> {
+fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<'e>, String> {
     let forwards: Vec<(&'e ForwardSet, &[&'e Forward], Family)> = gathered
         .iter()
         .map(|one| (one.of.set, one.of.asked.as_slice(), one.of.family))
@@ -245,10 +243,15 @@ fn ask_twin<'e>(
         .map(|one| one.flows.as_deref().unwrap_or_default())
         .collect();
     let change = change(gathered);
+    let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
         let machine = Machine::read()?;
         let filter = Filter::read()?;
-        let named = BTreeSet::new();
+        let named: BTreeSet<IpNet> = filter
+            .sources()
+            .into_iter()
+            .chain(machine.sources())
+            .collect();
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
             clients.push(Clients::of(set, *family, &machine, flows, &named, back));
@@ -263,6 +266,15 @@ fn ask_twin<'e>(
             targets.chain([ask.client.address])
         });
         twin.answer_for(&addresses.collect())?;
+        let questions: Vec<Question> = own.iter().map(|(_, question)| question.clone()).collect();
+        let kept_in = kept_in(&twin, &questions)?
+            .into_iter()
+            .map(|(number, taken)| {
+                let (forward, question) = &own[number];
+                let at = (forward.name.to_string(), question.to.ip());
+                (at, doctor::keeps(forward.family(), taken.as_ref()))
+            });
+        let kept_in = kept_in.collect();
         let judged = judge(&mut twin, asks, change.as_ref(), deadline)?;
         let watched = twin.watched().iter();
         Ok(Answers {
@@ -271,15 +283,43 @@ fn ask_twin<'e>(
                 .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
                 .collect(),
             left_out: twin.left_out(),
-            kept_in: BTreeMap::new(),
+            kept_in,
         })
     };
-    let _ = set;
     match netns::aside(work) {
         Ok(Ok(answers)) => Ok(answers),
         Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
         Err(error) => Err(format!("there is no thread for it: {error}")),
     }
+}
+
+/// At most so many targets that do not answer are tried from the copy of the machine.
+const MOST_KEPT_IN: usize = 32;
+
+/// Returns the machine's own connections to the targets that did not answer it.
+fn own_questions<'e>(gathered: &Gathered<'e>) -> Vec<(&'e Forward, Question)> {
+    let links = &gathered.links;
+    let bad = gathered.probed.iter().filter(|probed| !probed.is_good());
+    let mut seen = BTreeSet::new();
+    let each = bad.filter_map(|probed| {
+        let Endpoint { forward, to, port } = probed.endpoint;
+        let to = SocketAddr::new(to?.address, port.number());
+        let own = own_source(&probed.endpoint, links);
+        let own = own.or_else(|| links.addresses(&forward.egress).first().copied())?;
+        seen.insert((to, forward.protocol, own)).then(|| {
+            let question = Question {
+                protocol: forward.protocol,
+                client: own,
+                from: From::Machine,
+                to,
+                listeners: vec![to],
+                request: 1,
+                answer: 1,
+            };
+            (forward, question)
+        })
+    });
+    each.take(MOST_KEPT_IN).collect()
 }
 
 /// Returns the interfaces by which replies leave, of those that have a route.

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Answers, works};
+pub use packets::{Answers, keeps, works};
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};

@@ -319,6 +319,19 @@ fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
     }
 }
 
+/// Says what keeps the machine's own packets from a target.
+#[must_use]
+pub fn keeps(family: Family, taken: Option<&Taken>) -> String {
+    match taken.map(|taken| &taken.by) {
+        Some(By::Rule(decided) | By::Policy(decided)) => {
+            format!("{} takes the machine's own packets", rule(family, decided))
+        }
+        _ => "the machine's own packets do not reach it in a copy of this machine either, where every \
+              target answers"
+            .to_owned(),
+    }
+}
+
 /// Says what took a packet, with the packet's direction.
 fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
     let whose = match taken.direction {

@@ -10,7 +10,7 @@ use super::battery::{Ask, Wanted};
 use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch, by_legacy};
 use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
-use super::talk::{From, Outcome, Reached};
+use super::talk::{From, Outcome, Question, Reached};
 use super::{Twin, TwinError};
 use crate::net::Family;
 use crate::spec::{Balance, Snat};
@@ -284,7 +284,7 @@ fn look_into(
     };
     death.is_examined = true;
     for _ in 0..CAUSES {
-        let (outcome, seen, sightings) = repeat(twin, &judged.ask)?;
+        let (outcome, seen, sightings) = repeat(twin, &judged.ask.question)?;
         twin.enter()?;
         match verdict(twin, &judged.ask, &outcome) {
             Verdict::AsWanted if death.causes.is_empty() => {
@@ -351,8 +351,38 @@ fn look_into(
     Ok(())
 }
 
+/// Opens connections from the copy of the machine itself, and returns the numbers of those that its own rules
+/// keep from their targets, with the rule where the kernel names it. Targets in the copy always answer.
+///
+/// # Errors
+/// As [`judge`].
+pub fn kept_in(
+    twin: &Twin,
+    questions: &[Question],
+) -> Result<Vec<(usize, Option<Taken>)>, TwinError> {
+    let mut kept = Vec::new();
+    for (number, question) in questions.iter().enumerate() {
+        let outcome = twin.talker()?.ask(question).map_err(TwinError::Socket)?;
+        if matches!(outcome, Outcome::Answered(_)) {
+            continue;
+        }
+        let (_, seen, _) = repeat(twin, question)?;
+        let conversation = Conversation {
+            protocol: question.protocol,
+            client: question.client,
+            listen: question.to.ip(),
+            port: question.to.port(),
+            target: None,
+            source: None,
+        };
+        kept.push((number, seen.taken(&conversation)?));
+    }
+    twin.enter()?;
+    Ok(kept)
+}
+
 /// Repeats a connection while the kernel's trace is on.
-fn repeat(twin: &Twin, ask: &Ask<'_>) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
+fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
     twin.enter()?;
@@ -363,7 +393,7 @@ fn repeat(twin: &Twin, ask: &Ask<'_>) -> Result<(Outcome, Seen, Vec<Sighting>), 
         .collect();
     let watch = Watch::begin(&names)?;
     let _ = sniffer.seen();
-    let outcome = talker.ask(&ask.question).map_err(TwinError::Socket);
+    let outcome = talker.ask(question).map_err(TwinError::Socket);
     twin.enter()?;
     let seen = watch.end()?;
     Ok((outcome?, seen, sniffer.seen()))

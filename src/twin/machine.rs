@@ -126,6 +126,22 @@ impl Machine {
         self.links.iter().find(|link| link.name == name)
     }
 
+    /// Returns the source networks that policy rules ask for.
+    #[must_use]
+    pub fn sources(&self) -> BTreeSet<IpNet> {
+        let rules = self.rules.iter().filter_map(|(_, rule)| {
+            let address: IpAddr = rule["src"].as_str()?.parse().ok()?;
+            let length = rule["srclen"]
+                .as_u64()
+                .and_then(|length| u8::try_from(length).ok());
+            match length {
+                Some(length) => IpNet::new(address, length).ok(),
+                None => Some(IpNet::from(address)),
+            }
+        });
+        rules.map(|net| net.trunc()).collect()
+    }
+
     /// Returns the next hops of an interface's routes.
     #[must_use]
     pub fn gateways(&self, interface: &str) -> BTreeSet<IpAddr> {

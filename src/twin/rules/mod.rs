@@ -6,6 +6,7 @@
 mod count;
 mod edit;
 mod listing;
+mod named;
 mod native;
 mod own;
 mod place;

@@ -1,0 +1,115 @@
+//! The source networks that rules of others name.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::listing::Table;
+use super::{Filter, own};
+use crate::parse;
+use crate::token::words;
+
+impl Filter {
+    /// Returns the source networks that the rules of others ask for: each of them may meet rules that nobody
+    /// else meets. Those in ipsets are left out.
+    #[must_use]
+    pub fn sources(&self) -> BTreeSet<IpNet> {
+        let mut found = BTreeSet::new();
+        for text in &self.texts {
+            let text = parse::text_of(&text.bytes);
+            let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
+            let foreign = rules.filter(|rule| {
+                let chain = rule.split(' ').next().unwrap_or_default();
+                !own::is_nvactls(chain)
+            });
+            found.extend(
+                foreign
+                    .filter(|rule| rule.contains("-s "))
+                    .filter_map(of_iptables),
+            );
+        }
+        for table in &self.native {
+            of_nft(table, &mut found);
+        }
+        found
+    }
+}
+
+fn of_iptables(rule: &str) -> Option<IpNet> {
+    let mut words = words(rule).skip_while(|word| *word != "-s");
+    net(words.nth(1)?)
+}
+
+fn of_nft(table: &Table, found: &mut BTreeSet<IpNet>) {
+    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    for rule in rules.filter(|rule| rule.text.contains("saddr ")) {
+        let (_, rest) = rule.text.split_once("saddr ").unwrap_or_default();
+        let rest = rest.trim_start_matches("!= ");
+        match rest.strip_prefix("{ ") {
+            Some(list) => found.extend(elements(list)),
+            None => found.extend(rest.split(' ').next().and_then(net)),
+        }
+    }
+    for block in table
+        .blocks
+        .iter()
+        .filter(|block| block.kind != "flowtable")
+    {
+        let elements_of = |line: &String| line.trim_start().starts_with("elements");
+        let lines = block.lines.iter().skip_while(|line| !elements_of(line));
+        let text: Vec<&str> = lines.map(String::as_str).collect();
+        let text = text.join(" ");
+        if let Some((_, list)) = text.split_once("{ ") {
+            found.extend(elements(list));
+        }
+    }
+}
+
+/// Reads the networks of a list in braces.
+fn elements(list: &str) -> impl Iterator<Item = IpNet> {
+    let inside = list.split('}').next().unwrap_or_default();
+    let each = inside
+        .split(',')
+        .filter_map(|one| one.split_whitespace().next());
+    each.filter_map(net)
+}
+
+fn net(word: &str) -> Option<IpNet> {
+    let address = || Some(IpNet::from(word.parse::<IpAddr>().ok()?));
+    let net = word.parse::<IpNet>().ok().or_else(address)?;
+    Some(net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::rules::listing::tables;
+
+    #[test]
+    fn the_networks_are_read_from_rules_lists_and_sets() {
+        let listed = "table inet f2b-table {\n\tset addr-set {\n\t\ttype ipv4_addr\n\t\telements = { 203.0.113.7,\n\t\t\t     203.0.113.9 timeout 1h }\n\t}\n\n\tchain c {\n\t\ttype filter hook input priority filter - 1; policy accept;\n\t\tip saddr @addr-set drop\n\t\tip saddr 10.9.0.0/16 drop\n\t\tip6 saddr { fd00::/8, 2001:db8::1 } drop\n\t}\n}\n";
+        let mut found = BTreeSet::new();
+        of_nft(&tables(listed)[0], &mut found);
+        let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "10.9.0.0/16",
+                "203.0.113.7/32",
+                "203.0.113.9/32",
+                "2001:db8::1/128",
+                "fd00::/8",
+            ]
+        );
+        let rule = "FORWARD ! -s 192.0.2.0/24 -i eth0 -j DROP";
+        assert_eq!(
+            of_iptables(rule).map(|net| net.to_string()).as_deref(),
+            Some("192.0.2.0/24")
+        );
+        assert_eq!(
+            of_iptables("FORWARD -m comment --comment \"-s 1.2.3.4\" -j DROP"),
+            None
+        );
+    }
+}
