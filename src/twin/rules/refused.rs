@@ -36,7 +36,7 @@ pub fn load_in_order<E>(
     mut load: impl FnMut(Range<usize>) -> Result<Result<(), Refusal>, E>,
 ) -> Result<Vec<(usize, String)>, E> {
     let mut refused = Vec::new();
-    let mut ahead = vec![0..count];
+    let mut ahead = Vec::from([0..count]);
     while let Some(range) = ahead.pop() {
         if range.is_empty() {
             continue;
