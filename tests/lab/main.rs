@@ -390,5 +390,6 @@ on_both_backends! {
     twin_rules::a_packet_that_meets_a_state_is_counted,
     twin_rules::a_state_of_nft_in_a_table_of_iptables_is_counted,
     twin_rules::a_queue_is_decided_by_its_listener,
+    twin_rules::a_user_namespace_takes_any_number_of_rules,
     twin_rules::ten_thousand_forwards_are_copied_in_seconds,
 }

@@ -428,6 +428,52 @@ iptables -A OUTPUT -p udp --dport 12 -m string --algo bm --string x
     }
 }
 
+/// iptables-nft takes some hundred rules at once there. The test runs itself in one.
+pub fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
+    const WITHIN: &str = "NVACTL_WITHIN_USER_NAMESPACE";
+    if std::env::var_os(WITHIN).is_none() {
+        let test = format!(
+            "{}::a_user_namespace_takes_any_number_of_rules",
+            backend.name()
+        );
+        let this = std::env::current_exe().expect("it runs");
+        let output = Command::new("unshare")
+            .args(["-Urnm"])
+            .arg(this)
+            .args(["--exact", &test, "--nocapture"])
+            .env(WITHIN, "1")
+            .output()
+            .expect("unshare starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{output:?}");
+        return;
+    }
+    let change: fn(Filter) -> Filter = match backend {
+        Backend::Nft => |filter| many(filter, Iptables::Nft),
+        Backend::Legacy => |filter| many(filter, Iptables::Legacy),
+    };
+    let (load, copied, text) = std::thread::spawn(move || {
+        Netns::make().expect("root makes one");
+        let filter = change(Filter::read().expect("root reads it"));
+        let begin = Instant::now();
+        let copied = filter.load().expect("root loads it");
+        (begin.elapsed(), copied, here(LOOK))
+    })
+    .join()
+    .expect("it loads");
+    eprintln!("{backend:?}: 3,000 rules in {load:?}");
+    assert_eq!(copied.left_out, []);
+    assert_eq!(text.matches("-j ACCEPT").count(), 3000);
+}
+
+fn many(filter: Filter, backend: Iptables) -> Filter {
+    let rules: String = (1..=3000)
+        .map(|port| format!("-A FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\n"))
+        .collect();
+    let text = format!("*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n");
+    filter.with_saved(backend, Family::V4, text.into_bytes())
+}
+
 /// Other rules of a machine with many forwards are copied as fast as without them.
 pub fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
     let host = host(backend);

@@ -75,7 +75,7 @@ fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
                 &chain.name,
             ])?);
         }
-        for kind in ["sets", "maps"] {
+        for kind in ["sets", "maps", "counters", "quotas", "limits"] {
             started.push(begin_nft(&[how, "list", kind, family])?);
         }
     }
