@@ -167,7 +167,6 @@ iptables -N late
 iptables -A late -m u32 --u32 '0=1' -j ACCEPT
 iptables -t nat -A POSTROUTING -m string --algo bm --string y -j MASQUERADE
 nft add set ip filter s '{ type ipv4_addr; flags interval; elements = { 9.9.9.0/24 } }'
-nft add counter ip filter c
 nft add rule ip filter FORWARD ip saddr @s drop
 nft add rule ip filter FORWARD tcp dport '{ 443, 8443 }' counter drop
 nft add rule ip filter FORWARD udp dport 1-5 jump late
@@ -181,22 +180,25 @@ iptables -A FORWARD -p udp -j ACCEPT
             );
             host.shell(own);
             if !worst.is_empty() {
-                host.shell(&format!("nft insert rule ip filter FORWARD {worst}"));
+                host.shell(&format!(
+                    "nft add counter ip filter c; nft insert rule ip filter FORWARD {worst}"
+                ));
             }
             let twin = copy_as_it_is(&host);
             let [live, copy] = &twin.lists;
             let strings = |text: &str| text.matches("xt match string").count();
+            let [live, copy] = [live, copy].map(|list| list.replace("\tcounter c {\n\t}\n", ""));
             if worst.starts_with("counter") {
                 // FORWARD comes as nft's text, which has no words for the string; other chains are whole.
                 let left: Vec<_> = twin.copied.left_out.iter().map(|left| &left.why).collect();
                 assert_eq!(left, [&Reason::OnlyIptables], "{:?}", twin.copied.left_out);
-                assert_eq!(strings(copy), strings(live) - 1, "{copy}");
+                assert_eq!(strings(&copy), strings(&live) - 1, "{copy}");
                 assert!(copy.contains("xt match u32"), "{copy}");
                 continue;
             }
             let rules = |text: &str| text[text.find("table ").expect("nft lists it")..].to_owned();
             assert_eq!(twin.copied.left_out, []);
-            assert_eq!(normal(&rules(copy)), normal(&rules(live)), "{live}");
+            assert_eq!(normal(&rules(&copy)), normal(&rules(&live)), "{live}");
         }
     }
 }
