@@ -254,16 +254,16 @@ END
     );
     let twin = copy_as_it_is(&host);
     assert_eq!(twin.copied.left_out, []);
-    let [live, copy] = twin.lists;
+    let lists = twin.lists;
     let cut = |text: String| -> String {
         let lines = text.lines().filter(|line| !line.contains("meta nftrace"));
         let lines = lines.map(|line| match line.split_once(" expires ") {
-            Some((line, _)) => format!("{line} }}\n"),
+            Some((head, _)) => format!("{head} }}\n"),
             None => format!("{line}\n"),
         });
         lines.collect()
     };
-    let [live, copy] = [live, copy].map(cut);
+    let [live, copy] = lists.map(cut);
     // nftrace leaves a rule that counts.
     let copy = copy.replace("\t\tcounter\n", "");
     let [live, copy] = [live, copy].map(|list| normal(&list));
