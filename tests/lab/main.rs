@@ -57,6 +57,7 @@ mod traffic;
 mod transaction;
 mod twin;
 mod twin_cause;
+mod twin_rules;
 mod unread;
 mod upgrade;
 mod walk;
@@ -386,4 +387,15 @@ on_both_backends! {
     upgrade::a_change_of_an_older_release_can_be_confirmed,
     upgrade::a_change_of_an_older_release_can_be_cancelled,
     upgrade::what_waited_before_the_boot_is_not_acted_on,
+    twin_rules::a_filter_of_both_families_is_copied_as_it_is,
+    twin_rules::a_comment_with_a_line_end_keeps_no_rule_out,
+    twin_rules::rules_of_nft_in_iptables_tables_are_the_machine_s,
+    twin_rules::tables_of_nft_are_copied,
+    twin_rules::a_line_that_does_not_load_costs_only_itself,
+    twin_rules::a_line_of_nft_that_does_not_load_costs_only_itself,
+    twin_rules::a_packet_that_meets_a_state_is_counted,
+    twin_rules::a_state_of_nft_in_a_table_of_iptables_is_counted,
+    twin_rules::a_queue_is_decided_by_its_listener,
+    twin_rules::a_user_namespace_takes_any_number_of_rules,
+    twin_rules::ten_thousand_forwards_are_copied_in_seconds,
 }

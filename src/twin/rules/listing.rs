@@ -120,8 +120,9 @@ fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> Chain {
             && ((text.starts_with("type ") && text.contains(" hook "))
                 || text.starts_with("comment ")
                 || text.starts_with("flags "));
-        // nft indents the lines of a long set by more than a rule's.
-        let goes_on = line.starts_with("\t\t\t") || line.starts_with("\t\t ");
+        // nft indents the further lines of a long set by more tabs. A rule may begin with a blank: the
+        // translation of iptables' comments is empty.
+        let goes_on = line.starts_with("\t\t\t");
         match chain.rules.last_mut() {
             Some(rule) if goes_on => {
                 rule.text = [&rule.text, text].join(" ");
@@ -222,6 +223,7 @@ table ip filter { # handle 1
 \t\ttype filter hook forward priority filter; policy accept;
 \t\tip saddr @s comment \"a # handle 3\" drop # handle 5
 \t\tjump own # handle 6
+\t\t counter # handle 7
 \t}
 
 \tchain own { # handle 10
@@ -252,7 +254,8 @@ table inet t { # progname x
             forward.rules,
             [
                 rule("ip saddr @s comment \"a # handle 3\" drop", 5),
-                rule("jump own", 6)
+                rule("jump own", 6),
+                rule("counter", 7)
             ]
         );
         assert!(forward.is_base());

@@ -83,6 +83,17 @@ fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
     for running in started.into_iter().flatten() {
         parts.extend(listing::tables(&listed(running)?));
     }
+    if !own.is_empty() {
+        // nft reads all rules for a list of objects: 1.5 s at 10,000 forwards (measured by hand, 1.0.6).
+        let lists = ["counter", "quota", "limit"].map(|kind| (kind, format!("{kind}s")));
+        for (kind, list) in lists {
+            if parts.iter().any(|part| names_object(part, kind))
+                && let Some(running) = begin_nft(&[how, "list", &list, family])?
+            {
+                parts.extend(listing::tables(&listed(running)?));
+            }
+        }
+    }
     parts.retain(|part| part.family == family && part.name == name);
     let all = merged(parts).pop();
     Ok(all.unwrap_or_else(|| Table {
@@ -90,6 +101,13 @@ fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
         name: name.to_owned(),
         ..Table::default()
     }))
+}
+
+/// Whether a rule of a table uses a named object.
+fn names_object(table: &Table, kind: &str) -> bool {
+    let name = format!("{kind} name ");
+    let mut rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.text.contains(&name))
 }
 
 /// Joins the parts of each table, in the order in which the tables appear.

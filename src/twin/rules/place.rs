@@ -124,6 +124,8 @@ pub enum Unknown {
     LocalProgram(String),
     /// A pinned BPF program decides.
     Bpf,
+    /// A rule that iptables made in a chain which only `nft` can list, and `nft` cannot load all of it.
+    OnlyIptables,
     /// The twin's kernel or programs refuse the rule.
     Refused(String),
 }
@@ -137,6 +139,9 @@ impl fmt::Display for Unknown {
                 write!(f, "`{word}` asks for a socket of the machine's programs")
             }
             Unknown::Bpf => f.write_str("a pinned BPF program decides"),
+            Unknown::OnlyIptables => {
+                f.write_str("`nft` lists this rule of iptables and cannot load all of it")
+            }
             Unknown::Refused(words) => write!(f, "it does not load: {words}"),
         }
     }

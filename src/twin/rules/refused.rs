@@ -1,5 +1,6 @@
 //! Loading many lines in order although some of them are refused: each refused line costs only itself.
 
+use std::iter;
 use std::ops::Range;
 
 /// The lines of one load where a user namespace takes no more at once: iptables-nft and nft fail there
@@ -36,7 +37,7 @@ pub fn load_in_order<E>(
     mut load: impl FnMut(Range<usize>) -> Result<Result<(), Refusal>, E>,
 ) -> Result<Vec<(usize, String)>, E> {
     let mut refused = Vec::new();
-    let mut ahead = vec![0..count];
+    let mut ahead: Vec<Range<usize>> = iter::once(0..count).collect();
     while let Some(range) = ahead.pop() {
         if range.is_empty() {
             continue;

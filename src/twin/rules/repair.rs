@@ -44,6 +44,8 @@ pub fn repair(
     if repaired.is_empty() {
         return Ok(());
     }
+    // Chains may have come by now.
+    let chains = own::chains()?.unwrap_or_default();
     let twins = own::list(&chains, false)?;
     for (table, expected) in &repaired {
         let is_same = |twin: &&Table| twin.family == table.family && twin.name == table.name;
@@ -113,13 +115,9 @@ fn repair_table<'l>(
             commands.extend(step_commands(&step, live, chain, facts, copied));
         }
         // A rule whose place another one holds, or that was refused, is named already.
-        let expected = pairs.iter().filter_map(|pair| match pair {
-            (Some(rule), Some(unit)) if units[*unit].text.is_none() => {
-                let _ = rule;
-                None
-            }
-            (rule, _) => rule.map(|rule| rules[rule].clone()),
-        });
+        let is_copy = |unit: &Option<usize>| unit.is_none_or(|unit| units[unit].text.is_some());
+        let expected = pairs.iter().filter(|(_, unit)| is_copy(unit));
+        let expected = expected.filter_map(|(rule, _)| rule.map(|rule| rules[rule].clone()));
         let expected = Chain {
             name: chain.name.clone(),
             heads: Vec::new(),
@@ -232,6 +230,9 @@ fn steps<'r>(
                     && *text != compared(&rule.text)
                 {
                     steps.push(Step::Replace(handle, &rule.text));
+                    // The one that counts before it has the conditions of the wrong rule.
+                    let shadow = unit.first.filter(|first| *first != handle);
+                    steps.extend(shadow.map(Step::Delete));
                 }
             }
             (Some(rule), None) => steps.push(Step::Insert(next, &rule.text)),
@@ -350,6 +351,19 @@ mod tests {
                 "Insert(Some(8), \"x\")",
                 "Insert(Some(8), \"y\")",
                 "Insert(None, \"z\")"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_rule_takes_its_counter_along() {
+        let mut limited = unit(9, "limit rate 3/second drop");
+        limited.first = Some(8);
+        assert_eq!(
+            steps_of(&["limit rate 3/second tcp dport 1 drop"], &[limited]),
+            [
+                "Delete(8)",
+                "Replace(9, \"limit rate 3/second tcp dport 1 drop\")"
             ]
         );
     }

@@ -42,8 +42,9 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
     let mut words: Vec<&str> = words(rule).collect();
     if is_of_iptables(&words) {
         return Edited {
+            text: None,
+            counts: listed_conditions(&words),
             left_out: Some(Reason::OnlyIptables),
-            ..Edited::default()
         };
     }
     let mut left_out = None;
@@ -101,6 +102,27 @@ fn is_of_iptables(words: &[&str]) -> bool {
         || words
             .windows(2)
             .any(|pair| matches!(pair, ["xt", "match" | "target" | "watcher"]))
+}
+
+/// Returns the conditions that nft can load of a rule of iptables', unless the rule decides nothing.
+fn listed_conditions(words: &[&str]) -> Option<(String, Unknown)> {
+    let (mut kept, mut decides, mut at) = (Vec::new(), false, 0);
+    while let Some(word) = words.get(at) {
+        match (*word, words.get(at + 1)) {
+            ("xt", Some(&"match")) => at += 2,
+            ("xt" | "#", _) => {
+                decides = true;
+                break;
+            }
+            _ if DECIDES.contains(word) => {
+                decides = true;
+                break;
+            }
+            _ => kept.push(*word),
+        }
+        at += 1;
+    }
+    decides.then(|| (conditions(&kept), Unknown::OnlyIptables))
 }
 
 fn position(words: &[&str], wanted: &[&str]) -> Option<usize> {
@@ -345,10 +367,11 @@ mod tests {
             "tcp dport 80 xt match string counter accept",
             "tcp dport 80 # xt_string counter accept",
         ] {
-            assert_eq!(
-                edit(rule, &Facts::default()).left_out,
-                Some(Reason::OnlyIptables)
-            );
+            let edited = edit(rule, &Facts::default());
+            assert_eq!(edited.left_out, Some(Reason::OnlyIptables));
+            assert_eq!(edited.text, None);
+            let counts = ("tcp dport 80".to_owned(), Unknown::OnlyIptables);
+            assert_eq!(edited.counts, Some(counts), "{rule}");
         }
     }
 }

@@ -1,0 +1,572 @@
+//! The packet filter of a host, copied into a twin and read back there.
+
+use std::net::UdpSocket;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nvactl::backend::Backend as Iptables;
+use nvactl::net::Family;
+use nvactl::twin::netns::Netns;
+use nvactl::twin::rules::{Copied, Filter, Reason, Unknown};
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType};
+
+use crate::lab::{Backend, host_with};
+use crate::namespace::Host;
+
+/// Lists everything that filters, without what differs at every look.
+const LOOK: &str = "
+for backend in nft legacy; do
+  for family in ip ip6; do ${family}tables-$backend-save 2>&1; done
+done | sed -e '/^#/d' -e '/^Error/d' -e '/^Perhaps/d' -e '/^iptables-nft-save/d' -e 's/ \\[[0-9]*:[0-9]*\\]$//'
+nft -s list ruleset
+ipset save
+";
+
+/// A filter that was copied into a twin.
+struct Twin {
+    copied: Copied,
+    /// The listings of the host and of the twin.
+    lists: [String; 2],
+    counted: Vec<usize>,
+}
+
+/// Copies a host's filter, has `meanwhile` send packets in the twin, and looks again.
+fn copy(host: &Host, change: fn(Filter) -> Filter, meanwhile: fn()) -> Twin {
+    host.enter(move || {
+        let live = here(LOOK);
+        let filter = change(Filter::read().expect("root reads it"));
+        assert_eq!(here(LOOK), live, "reading changes nothing");
+        Netns::make().expect("root makes one");
+        here("ip link set lo up; ip link add eth0 type veth peer name peer0; ip link set eth0 up");
+        let mut copied = filter.load().expect("root loads it");
+        let copy = here(LOOK);
+        assert_eq!(copied.counted().expect("the chains are there"), [0; 0]);
+        meanwhile();
+        let counted = copied.counted().expect("the chains are there");
+        assert_eq!(copied.counted().expect("the chains are there"), [0; 0]);
+        Twin {
+            copied,
+            lists: [live, copy],
+            counted,
+        }
+    })
+}
+
+fn copy_as_it_is(host: &Host) -> Twin {
+    copy(host, |filter| filter, || ())
+}
+
+/// Runs a script in the calling thread's namespace.
+fn here(script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script]).output();
+    let output = output.expect("a shell starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn send(port: u16) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("lo is up");
+    let _ = socket.send_to(b"x", ("127.0.0.1", port));
+}
+
+fn host(backend: Backend) -> Host {
+    let host = host_with(backend);
+    host.shell("ip link add eth0 type veth peer name peer0; ip link set eth0 up");
+    host
+}
+
+/// Orders the blocks of a listing, without chains that accept everything: iptables-restore makes each
+/// built-in chain of a table, and an nft rule may have a counter or none.
+fn normal(list: &str) -> String {
+    let list = list
+        .replace(" counter ", " ")
+        .replace("\t\tcounter ", "\t\t");
+    let (mut blocks, mut block) = (Vec::new(), String::new());
+    for line in list.lines().filter(|line| !line.is_empty()) {
+        block.push_str(line);
+        block.push('\n');
+        if line.starts_with("table ") || matches!(line, "COMMIT" | "\t}" | "}") {
+            blocks.push(std::mem::take(&mut block));
+        }
+    }
+    blocks.push(block);
+    blocks.retain(|block| !block.ends_with("policy accept;\n\t}\n"));
+    blocks.sort_unstable();
+    blocks.concat()
+}
+
+fn assert_same(twin: &Twin) {
+    assert_eq!(twin.copied.left_out, []);
+    let [live, copy] = &twin.lists.each_ref().map(|list| normal(list));
+    assert!(live == copy, "{live}\n\n==== twin:\n{copy}");
+}
+
+pub fn a_filter_of_both_families_is_copied_as_it_is(backend: Backend) {
+    let host = host(backend);
+    host.shell(
+        "
+ipset create nets hash:net counters timeout 600; ipset add nets 10.0.0.0/8 timeout 0
+ipset create lists list:set; ipset add lists nets
+iptables -P FORWARD DROP
+iptables -N web
+iptables -A web -p tcp -m multiport --dports 80,443 -m comment --comment 'two  words \"x\"' -j ACCEPT
+iptables -A FORWARD -i eth0 ! -s 10.0.0.0/8 -m conntrack --ctstate NEW -g web
+iptables -A FORWARD -m set --match-set lists src -j DROP
+iptables -A FORWARD -m string --algo bm --string 'a -j b' -j REJECT
+iptables -A FORWARD -m statistic --mode random --probability 0.5 -j LOG --log-prefix 'a '
+iptables -A FORWARD -j NFQUEUE --queue-num 3
+iptables -t nat -A PREROUTING -p tcp --dport 5000:5010 -j DNAT --to-destination 10.224.0.118:2000-2010/5000
+iptables -t nat -A POSTROUTING -j MASQUERADE --random-fully
+iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+iptables -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK
+ip6tables -P INPUT DROP
+ip6tables -A INPUT -p ipv6-icmp --icmpv6-type 135 -j ACCEPT
+ip6tables -t nat -A PREROUTING -d 2001:db8::1 -p tcp --dport 80 -j DNAT --to-destination [fd00::1]:8080
+",
+    );
+    assert_same(&copy_as_it_is(&host));
+}
+
+/// A comment over two lines cannot be read by iptables-restore, and says nothing about a packet.
+pub fn a_comment_with_a_line_end_keeps_no_rule_out(backend: Backend) {
+    let host = host(backend);
+    host.shell(
+        "iptables -A FORWARD -p tcp -m comment --comment 'a
+b' -m tcp --dport 80 -j ACCEPT
+iptables -A FORWARD -j DROP",
+    );
+    let twin = copy_as_it_is(&host);
+    assert_eq!(twin.copied.left_out, []);
+    let [_, copy] = &twin.lists;
+    assert!(
+        copy.contains("-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n-A FORWARD -j DROP\n"),
+        "{copy}"
+    );
+}
+
+pub fn rules_of_nft_in_iptables_tables_are_the_machine_s(backend: Backend) {
+    if backend == Backend::Legacy {
+        return;
+    }
+    for own in [
+        "",
+        "iptables -N NVACTL-FORWARD; iptables -I FORWARD -j NVACTL-FORWARD",
+    ] {
+        // From wrong words to none at all: iptables-nft-save 1.8.9 stops at the mark, and leaves out a table
+        // with a named counter.
+        for worst in ["", "tcp dport 5 meta mark set 5", "counter name c"] {
+            let host = host(backend);
+            host.shell(
+                "
+iptables -A FORWARD -s 1.2.3.4 -j DROP
+iptables -A FORWARD -p tcp --dport 80 -m string --algo bm --string x -m conntrack --ctstate NEW -j ACCEPT
+iptables -N late
+iptables -A late -m u32 --u32 '0=1' -j ACCEPT
+iptables -t nat -A POSTROUTING -m string --algo bm --string y -j MASQUERADE
+nft add set ip filter s '{ type ipv4_addr; flags interval; elements = { 9.9.9.0/24 } }'
+nft add rule ip filter FORWARD ip saddr @s drop
+nft add rule ip filter FORWARD tcp dport '{ 443, 8443 }' counter drop
+nft add rule ip filter FORWARD udp dport 1-5 jump late
+nft add chain ip filter own
+nft add rule ip filter own ip daddr vmap '{ 1.1.1.1 : drop, 2.2.2.2 : jump late }'
+nft insert rule ip filter FORWARD ip saddr 9.9.9.9 jump own
+nft add chain ip filter mine '{ type filter hook forward priority 10; policy drop; }'
+nft add rule ip filter mine ct state established accept
+iptables -A FORWARD -p udp -j ACCEPT
+",
+            );
+            host.shell(own);
+            if !worst.is_empty() {
+                host.shell(&format!(
+                    "nft add counter ip filter c; nft insert rule ip filter FORWARD {worst}"
+                ));
+            }
+            let twin = copy_as_it_is(&host);
+            let [live, copy] = &twin.lists;
+            let strings = |text: &str| text.matches("xt match string").count();
+            let [live, copy] = [live, copy].map(|list| list.replace("\tcounter c {\n\t}\n", ""));
+            if worst.starts_with("counter") {
+                // FORWARD comes as nft's text, which has no words for the string; other chains are whole.
+                let left: Vec<_> = twin.copied.left_out.iter().map(|left| &left.why).collect();
+                assert_eq!(left, [&Reason::OnlyIptables], "{:?}", twin.copied.left_out);
+                assert_eq!(strings(&copy), strings(&live) - 1, "{copy}");
+                assert!(copy.contains("xt match u32"), "{copy}");
+                continue;
+            }
+            let rules = |text: &str| text[text.find("table ").expect("nft lists it")..].to_owned();
+            assert_eq!(twin.copied.left_out, []);
+            assert_eq!(normal(&rules(&copy)), normal(&rules(&live)), "{live}");
+        }
+    }
+}
+
+pub fn tables_of_nft_are_copied(backend: Backend) {
+    let host = host(backend);
+    host.shell(
+        "
+nft -f - <<END
+table inet filter {
+	comment \"a table\"
+	set s { type ipv4_addr; flags timeout; elements = { 9.9.9.9 timeout 1d } }
+	map m { type inet_service : verdict; elements = { 22 : jump ssh, 80-90 : drop }; flags interval; }
+	counter c { }
+	chain ssh {
+		ip saddr @s counter name c accept comment \"a {\"
+	}
+	chain forward {
+		type filter hook forward priority 10; policy drop;
+		ct state vmap { established : accept, invalid : drop }
+		tcp dport vmap @m
+		iifname \"eth*\" oif \"lo\" ip6 saddr fd00::/8 reject with icmpx admin-prohibited
+		meta nftrace set 1
+	}
+}
+table ip sleeping {
+	flags dormant
+	chain c {
+		type filter hook forward priority 0; policy drop;
+		drop
+	}
+}
+table netdev early {
+	chain in {
+		type filter hook ingress device \"eth0\" priority 0
+		tcp dport 6 drop
+	}
+}
+table bridge b {
+	chain f {
+		type filter hook forward priority 0
+		ether type arp accept
+	}
+}
+table ip nat {
+	chain pre {
+		type nat hook prerouting priority -100
+		tcp dport 7 dnat to 10.0.0.1:8
+	}
+}
+END
+",
+    );
+    let twin = copy_as_it_is(&host);
+    assert_eq!(twin.copied.left_out, []);
+    let lists = twin.lists;
+    let cut = |text: String| -> String {
+        let lines = text.lines().filter(|line| !line.contains("meta nftrace"));
+        let lines = lines.map(|line| match line.split_once(" expires ") {
+            Some((head, _)) => format!("{head} }}\n"),
+            None => format!("{line}\n"),
+        });
+        lines.collect()
+    };
+    let [live, copy] = lists.map(cut);
+    // nftrace leaves a rule that counts.
+    let copy = copy.replace("\t\tcounter\n", "");
+    let [live, copy] = [live, copy].map(|list| normal(&list));
+    assert!(live == copy, "{live}\n\n==== twin:\n{copy}");
+}
+
+/// A line that the program refuses, and one that the kernel refuses.
+pub fn a_line_that_does_not_load_costs_only_itself(backend: Backend) {
+    let host = host(backend);
+    let change: fn(Filter) -> Filter = match backend {
+        Backend::Nft => |filter| broken(filter, Iptables::Nft),
+        Backend::Legacy => |filter| broken(filter, Iptables::Legacy),
+    };
+    let twin = copy(&host, change, || ());
+    let left = &twin.copied.left_out;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[0].text.contains("nosuchmatch"), "{left:?}");
+    assert!(left[1].text.contains("-j DNAT"), "{left:?}");
+    // The conditions of the second load, and count.
+    let watched = &twin.copied.watched;
+    assert_eq!(watched.len(), 1, "{watched:?}");
+    assert!(matches!(watched[0].why, Unknown::Refused(_)));
+    let [_, copy] = &twin.lists;
+    assert_eq!(copy.matches("-j ACCEPT").count(), 297, "{copy}");
+    assert!(copy.contains(":FORWARD DROP"), "{copy}");
+    let order = "--dport 199 -j ACCEPT
+-A FORWARD -p tcp -m comment --comment nvactl-twin-0
+-A FORWARD -p tcp -m tcp --dport 201";
+    assert!(copy.contains(order), "{copy}");
+}
+
+fn broken(filter: Filter, backend: Iptables) -> Filter {
+    let rules: String = (1..300)
+        .map(|port| match port {
+            100 => "-A FORWARD -p tcp -m nosuchmatch -j ACCEPT\n".to_owned(),
+            200 => "-A FORWARD -p tcp -j DNAT --to-destination 10.0.0.1\n".to_owned(),
+            _ => format!("-A FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\n"),
+        })
+        .collect();
+    let text = format!("*nat\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n");
+    filter.with_saved(backend, Family::V4, text.into_bytes())
+}
+
+pub fn a_line_of_nft_that_does_not_load_costs_only_itself(backend: Backend) {
+    let host = host(backend);
+    host.shell(
+        "
+ip link add eth9 type veth peer name peer9
+nft -f - <<END
+table inet t {
+	chain forward {
+		type filter hook forward priority 0; policy drop;
+		tcp dport 1 accept
+		iif \"eth9\" tcp dport 2 accept
+		tcp dport 3 accept
+	}
+}
+END
+",
+    );
+    let twin = copy_as_it_is(&host);
+    let left: Vec<_> = twin
+        .copied
+        .left_out
+        .iter()
+        .map(|left| (left.place.to_string(), left.text.as_str()))
+        .collect();
+    assert_eq!(
+        left,
+        [(
+            "nft inet t forward".to_owned(),
+            "iif \"eth9\" tcp dport 2 accept"
+        )]
+    );
+    let [_, copy] = &twin.lists;
+    assert!(
+        copy.contains("\t\ttcp dport 1 accept\n\t\ttcp dport 3 accept\n"),
+        "{copy}"
+    );
+}
+
+pub fn a_packet_that_meets_a_state_is_counted(backend: Backend) {
+    let host = host(backend);
+    host.shell(
+        "
+iptables -A OUTPUT -p udp --dport 9 -m limit --limit 1/min -j ACCEPT
+iptables -A OUTPUT -p udp --dport 10 -m recent --rcheck --name x -j DROP
+iptables -A OUTPUT -p udp --dport 11 -m limit --limit 1/min -j LOG
+nft add table inet t
+nft add chain inet t out '{ type filter hook output priority 0; }'
+nft add rule inet t out udp dport 9 limit rate over 1/minute drop
+nft add rule inet t out udp dport 12 quota over 1 mbytes drop
+nft add rule inet t out udp dport 13 limit rate 1/minute log
+",
+    );
+    let twin = copy(
+        &host,
+        |filter| filter,
+        || {
+            send(9);
+            send(11);
+            send(13);
+        },
+    );
+    assert_eq!(twin.copied.left_out, []);
+    let watched = &twin.copied.watched;
+    let of = |at: usize| watched[at].text.as_str();
+    let counted: Vec<_> = twin.counted.iter().map(|at| of(*at)).collect();
+    assert_eq!(watched.len(), 4, "{watched:?}");
+    assert_eq!(
+        counted,
+        [
+            "-A OUTPUT -p udp -m udp --dport 9 -m limit --limit 1/min -j ACCEPT",
+            "udp dport 9 limit rate over 1/minute drop"
+        ]
+    );
+}
+
+/// A rule of nft's in a table of iptables' has its counter there. iptables-nft 1.8.9 prints the first one
+/// for any port, and nothing of a chain with the second.
+pub fn a_state_of_nft_in_a_table_of_iptables_is_counted(backend: Backend) {
+    if backend == Backend::Legacy {
+        return;
+    }
+    for (native, left_out) in [
+        ("limit rate 1/minute accept", 0),
+        ("limit rate over 1/minute drop", 2),
+    ] {
+        let host = host(backend);
+        host.shell(
+            "
+iptables -A OUTPUT -p udp --dport 9 -m recent --rcheck --name x -j DROP
+iptables -A OUTPUT -p udp --dport 9 -m hashlimit --hashlimit-above 1/min --hashlimit-name h -j DROP
+iptables -A OUTPUT -p udp --dport 12 -m string --algo bm --string x
+",
+        );
+        host.shell(&format!(
+            "nft insert rule ip filter OUTPUT udp dport '{{ 10, 11 }}' {native}"
+        ));
+        for (port, expected) in [(9, 2), (10, 1), (12, 0)] {
+            let ports: fn() = match port {
+                9 => || send(9),
+                10 => || send(10),
+                _ => || send(12),
+            };
+            let twin = copy(&host, |filter| filter, ports);
+            let named = twin.copied.left_out.iter().filter(|left| {
+                assert_eq!(left.why, Reason::OnlyIptables);
+                left.text.contains("drop")
+            });
+            assert_eq!(named.count(), left_out);
+            let texts: Vec<_> = twin
+                .counted
+                .iter()
+                .map(|at| &twin.copied.watched[*at].text)
+                .collect();
+            assert_eq!(
+                texts.len(),
+                expected,
+                "{native} {port} {texts:?} {:?}",
+                twin.copied
+            );
+        }
+    }
+}
+
+/// iptables-nft takes some hundred rules at once there. The test runs itself in one.
+pub fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
+    const WITHIN: &str = "NVACTL_WITHIN_USER_NAMESPACE";
+    if std::env::var_os(WITHIN).is_none() {
+        let test = format!(
+            "{}::a_user_namespace_takes_any_number_of_rules",
+            backend.name()
+        );
+        let this = std::env::current_exe().expect("it runs");
+        let output = Command::new("unshare")
+            .args(["-Urnm"])
+            .arg(this)
+            .args(["--exact", &test, "--nocapture"])
+            .env(WITHIN, "1")
+            .output()
+            .expect("unshare starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{output:?}");
+        return;
+    }
+    let change: fn(Filter) -> Filter = match backend {
+        Backend::Nft => |filter| many(filter, Iptables::Nft),
+        Backend::Legacy => |filter| many(filter, Iptables::Legacy),
+    };
+    let (load, copied, text) = std::thread::spawn(move || {
+        Netns::make().expect("root makes one");
+        let filter = change(Filter::read().expect("root reads it"));
+        let begin = Instant::now();
+        let copied = filter.load().expect("root loads it");
+        (begin.elapsed(), copied, here(LOOK))
+    })
+    .join()
+    .expect("it loads");
+    eprintln!("{backend:?}: 3,000 rules in {load:?}");
+    assert_eq!(copied.left_out, []);
+    assert_eq!(text.matches("-j ACCEPT").count(), 3000);
+}
+
+fn many(filter: Filter, backend: Iptables) -> Filter {
+    let rules: String = (1..=3000)
+        .map(|port| format!("-A FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\n"))
+        .collect();
+    let text = format!("*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n");
+    filter.with_saved(backend, Family::V4, text.into_bytes())
+}
+
+/// Other rules of a machine with many forwards are copied as fast as without them.
+pub fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
+    let host = host(backend);
+    let mut text = String::from("*filter\n:NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n");
+    for port in 1..=10_000 {
+        text.push_str(&format!("-A NVACTL-FORWARD -d 10.0.0.1/32 -p tcp -m tcp --dport {port} -m conntrack --ctstate NEW -j ACCEPT\n"));
+    }
+    text.push_str("-A FORWARD -m limit --limit 1/sec -j ACCEPT\nCOMMIT\n*nat\n:NVACTL-PREROUTING - [0:0]\n-A PREROUTING -j NVACTL-PREROUTING\n");
+    for port in 1..=10_000 {
+        text.push_str(&format!("-A NVACTL-PREROUTING -p tcp -m tcp --dport {port} -j DNAT --to-destination 10.0.0.1:{port}\n"));
+        text.push_str(&format!("-A NVACTL-PREROUTING -p udp -m udp --dport {port} -j DNAT --to-destination 10.0.0.1:{port}\n"));
+    }
+    text.push_str("COMMIT\n");
+    let loaded = host.feed("iptables-restore", &["--noflush"], &text);
+    assert!(loaded.status.success(), "{loaded:?}");
+    if backend == Backend::Nft {
+        host.run("nft add rule ip filter FORWARD tcp dport { 1, 2 } drop");
+    }
+    let (read, load, copied) = host.enter(|| {
+        let begin = Instant::now();
+        let filter = Filter::read().expect("root reads it");
+        let read = begin.elapsed();
+        Netns::make().expect("root makes one");
+        let begin = Instant::now();
+        let mut copied = filter.load().expect("root loads it");
+        let load = begin.elapsed();
+        let begin = Instant::now();
+        copied.counted().expect("the chains are there");
+        eprintln!("counted in {:?}", begin.elapsed());
+        (read, load, copied)
+    });
+    eprintln!("{backend:?}: read in {read:?}, loaded in {load:?}");
+    assert_eq!(copied.left_out, []);
+    assert_eq!(copied.watched.len(), 1);
+    assert!(read + load < Duration::from_secs(20), "{read:?} {load:?}");
+}
+
+/// Without a listener the kernel drops the packet, in the twin as on the host; with one nobody can tell.
+pub fn a_queue_is_decided_by_its_listener(backend: Backend) {
+    let host = host(backend);
+    host.run("iptables -A OUTPUT -p udp --dport 9 -j NFQUEUE --queue-num 3");
+    host.run("iptables -A OUTPUT -p udp --dport 9 -j NFQUEUE --queue-balance 4:5");
+    let twin = copy(&host, |filter| filter, || send(9));
+    assert_same(&twin);
+    assert_eq!(twin.copied.watched, []);
+
+    let _listener = host.enter(|| listen(5));
+    let twin = copy(&host, |filter| filter, || send(9));
+    let watched = &twin.copied.watched;
+    assert_eq!(watched.len(), 1, "{watched:?}");
+    assert_eq!(watched[0].why, Unknown::Queue);
+    // The first rule drops it before.
+    assert_eq!(twin.counted, [0; 0]);
+    host.run("iptables -D OUTPUT 1");
+    let twin = copy(&host, |filter| filter, || send(9));
+    assert_eq!(twin.counted, [0]);
+}
+
+/// Listens on an nfqueue of the calling thread's namespace (`linux/netfilter/nfnetlink_queue.h`).
+fn listen(queue: u16) -> OwnedFd {
+    const NETFILTER: NonZeroU32 = NonZeroU32::new(12).expect("it is not 0");
+    let socket = rustix::net::socket(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        Some(Protocol::from_raw(NETFILTER)),
+    );
+    let socket = socket.expect("root has one");
+    // NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG; NLM_F_REQUEST | NLM_F_ACK.
+    let mut message = [
+        &28_u32.to_ne_bytes()[..],
+        &0x0302_u16.to_ne_bytes(),
+        &5_u16.to_ne_bytes(),
+        &[0; 8],
+    ]
+    .concat();
+    message.extend([[0, 0], queue.to_be_bytes()].concat());
+    // NFQA_CFG_CMD with NFQNL_CFG_CMD_BIND.
+    message.extend(
+        [
+            &8_u16.to_ne_bytes()[..],
+            &1_u16.to_ne_bytes(),
+            &[1, 0, 0, 2],
+        ]
+        .concat(),
+    );
+    rustix::net::sendto(
+        &socket,
+        &message,
+        SendFlags::empty(),
+        &SocketAddrNetlink::new(0, 0),
+    )
+    .expect("the kernel takes it");
+    socket
+}
