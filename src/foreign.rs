@@ -106,6 +106,73 @@ pub fn program_of(chain: &ChainName) -> Option<&'static str> {
     Some(program)
 }
 
+/// Programs by the names of their nft tables, and by how other chains of theirs are named. They do not
+/// belong to [`GENERATORS`]: their chains are no promise of a start that makes them anew.
+const TABLES: [(&str, &str); 9] = [
+    ("firewalld", "firewalld"),
+    ("kube-proxy", "kube-proxy"),
+    ("libvirt_network", "libvirt"),
+    ("netavark", "Podman"),
+    ("docker-bridges", "Docker"),
+    ("f2b-table", "fail2ban"),
+    ("flannel-ipv4", "Flannel"),
+    ("flannel-ipv6", "Flannel"),
+    ("sing-box", "sing-box"),
+];
+
+const CHAINS: [(&str, &str); 13] = [
+    ("ufw6-", "ufw"),
+    ("ts-", "Tailscale"),
+    ("NETAVARK", "Podman"),
+    ("AZURE-NPM", "Azure NPM"),
+    ("CILIUM_", "Cilium"),
+    ("OLD_CILIUM_", "Cilium"),
+    ("CROWDSEC_CHAIN", "CrowdSec"),
+    ("crowdsec", "CrowdSec"),
+    ("IN_", "firewalld"),
+    ("FWD_", "firewalld"),
+    ("FWDI_", "firewalld"),
+    ("FWDO_", "firewalld"),
+    ("FORWARD_", "firewalld"),
+];
+
+/// Returns the program that writes a table or a chain, by their names.
+#[must_use]
+pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
+    let of_table = TABLES.iter().find(|(name, _)| *name == table);
+    let of_chain = || {
+        let mut chains = CHAINS.iter();
+        let (_, program) = chains.find(|(prefix, _)| chain.starts_with(prefix))?;
+        Some(*program)
+    };
+    match of_table {
+        Some((_, program)) => Some(program),
+        None if table.starts_with("crowdsec") => Some("CrowdSec"),
+        None => program_of(&ChainName::from(chain)).or_else(of_chain),
+    }
+}
+
+/// Returns the setting of a program by which it lets a connection pass, as a sentence.
+#[must_use]
+pub fn switch_of(program: &str) -> Option<&'static str> {
+    Some(match program {
+        "Docker" => {
+            "Docker lets a connection pass by a rule in its chain for others, \
+             `iptables -I DOCKER-USER -d TARGET -j ACCEPT`; its daemon keeps the policy of FORWARD \
+             with `--ip-forward-no-drop`"
+        }
+        "ufw" => "ufw lets it pass by `ufw route allow in on IN out on OUT to TARGET port PORT`",
+        "firewalld" => {
+            "firewalld lets it pass by a policy between the two zones: \
+             `firewall-cmd --permanent --new-policy NAME`, then `--policy NAME` with \
+             `--add-ingress-zone`, `--add-egress-zone` and `--set-target ACCEPT`"
+        }
+        "fail2ban" => "fail2ban lifts a ban by `fail2ban-client set JAIL unbanip ADDRESS`",
+        "CrowdSec" => "CrowdSec lifts a ban by `cscli decisions delete --ip ADDRESS`",
+        _ => return None,
+    })
+}
+
 /// Programs whose rules are loaded and that make them anew at each start, each with one chain of
 /// theirs.
 #[must_use]
@@ -128,6 +195,32 @@ mod tests {
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");
         parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
+    }
+
+    #[test]
+    fn a_chain_or_a_table_tells_its_program() {
+        for (table, chain, program) in [
+            ("filter", "DOCKER-FORWARD", Some("Docker")),
+            ("docker-bridges", "filter-FORWARD", Some("Docker")),
+            ("firewalld", "filter_FORWARD", Some("firewalld")),
+            ("filter", "FWDI_public", Some("firewalld")),
+            ("filter", "ufw-before-forward", Some("ufw")),
+            ("filter", "ufw6-before-forward", Some("ufw")),
+            ("nat", "KUBE-SERVICES", Some("kube-proxy")),
+            ("kube-proxy", "services", Some("kube-proxy")),
+            ("filter", "ts-forward", Some("Tailscale")),
+            ("filter", "cali-FORWARD", Some("Calico")),
+            ("filter", "LIBVIRT_FWI", Some("libvirt")),
+            ("netavark", "FORWARD", Some("Podman")),
+            ("filter", "f2b-sshd", Some("fail2ban")),
+            ("filter", "AZURE-NPM-FORWARD", Some("Azure NPM")),
+            ("filter", "CILIUM_FORWARD", Some("Cilium")),
+            ("crowdsec6", "crowdsec6-chain-forward", Some("CrowdSec")),
+            ("filter", "FORWARD", None),
+            ("own", "forward", None),
+        ] {
+            assert_eq!(owner_of(table, chain), program, "{table} {chain}");
+        }
     }
 
     /// No script can spell it for iptables-restore.

@@ -5,4 +5,5 @@
 //! stands a world, which has every address that the machine reaches there. A connection from one world
 //! through the copy into another shows what the kernel does with it.
 
+pub mod cause;
 pub mod netns;

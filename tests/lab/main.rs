@@ -55,6 +55,7 @@ mod sysctl;
 mod takeover;
 mod traffic;
 mod transaction;
+mod twin_cause;
 mod unread;
 mod upgrade;
 mod walk;
@@ -373,6 +374,10 @@ on_both_backends! {
     history::an_entry_keeps_its_number,
     history::an_entry_says_who_changed_which_forwards,
     history::a_rollback_announces_the_policy,
+    twin_cause::a_rule_of_iptables_is_named,
+    twin_cause::a_rule_of_nft_is_named,
+    twin_cause::a_reason_of_the_kernel_is_named,
+    twin_cause::many_rules_cost_little,
     upgrade::the_forwards_of_an_older_release_are_known,
     upgrade::the_history_of_an_older_release_leads_back,
     upgrade::what_an_older_release_loaded_can_be_removed,

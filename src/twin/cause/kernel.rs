@@ -1,0 +1,185 @@
+//! Reasons of the kernel itself, beside all rules, and the counters that tell them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::CauseError;
+use super::trace::Stage;
+
+/// A reason for which the kernel's IP layer discards a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KernelReason {
+    /// `rp_filter`: the route back to the source leads elsewhere.
+    ReversePath,
+    NoRoute,
+    Ttl,
+    NeedsFragmentation,
+    /// `ip_forward`, or `forwarding` of the interface, is 0.
+    NotForwarded,
+    /// An address that does not belong where it is: loopback, or a source that is the machine's own.
+    Martian,
+    /// A route or a policy rule of that kind.
+    Blackhole,
+    Prohibited,
+    Unreachable,
+    /// The next hop does not answer when it is asked for its hardware address.
+    NoNeighbour {
+        address: IpAddr,
+        interface: String,
+    },
+    /// The packet was seen at no interface: tc or XDP before the first chain, or the sender did not
+    /// resolve the machine's address.
+    NotSeen,
+    /// Neither a rule nor a counter nor the routes tell. The stage is the last that the packet came to.
+    Unknown(Stage),
+}
+
+impl KernelReason {
+    /// Describes the reason with the packet as the subject.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let words = match self {
+            KernelReason::ReversePath => {
+                "fails the reverse path check (`rp_filter`): the route back to its source uses another interface"
+            }
+            KernelReason::NoRoute => "has no route to its destination",
+            KernelReason::Ttl => "has reached the end of its time to live (TTL)",
+            KernelReason::NeedsFragmentation => {
+                "is larger than the MTU of the route and must not be fragmented"
+            }
+            KernelReason::NotForwarded => {
+                "is not forwarded: forwarding is off for the machine or for the interface"
+            }
+            KernelReason::Martian => {
+                "is a martian: its source or destination address is invalid on this interface"
+            }
+            KernelReason::Blackhole => "meets a blackhole route or rule",
+            KernelReason::Prohibited => "meets a prohibit route or rule",
+            KernelReason::Unreachable => "meets an unreachable route or rule",
+            KernelReason::NoNeighbour { address, interface } => {
+                return format!(
+                    "stays in the queue for {address}, which does not answer on {interface}"
+                );
+            }
+            KernelReason::NotSeen => "does not arrive at any interface of the machine",
+            KernelReason::Unknown(stage) => {
+                return format!(
+                    "is lost at or behind the hook {}, for a reason that the kernel does not tell",
+                    stage.as_str()
+                );
+            }
+        };
+        words.to_owned()
+    }
+}
+
+/// The counters whose increase names a reason. Of two that increased, the first in this list decides:
+/// the others count packets of other hosts too, and answers of ICMP.
+const REASONS: [(&str, KernelReason); 12] = [
+    ("TcpExt:IPReversePathFilter", KernelReason::ReversePath),
+    ("IpExt:InNoRoutes", KernelReason::NoRoute),
+    ("Ip6InNoRoutes", KernelReason::NoRoute),
+    ("Ip:InHdrErrors", KernelReason::Ttl),
+    ("Ip6InHdrErrors", KernelReason::Ttl),
+    ("Ip:FragFails", KernelReason::NeedsFragmentation),
+    ("Ip6InTooBigErrors", KernelReason::NeedsFragmentation),
+    ("Ip6FragFails", KernelReason::NeedsFragmentation),
+    ("Ip:InAddrErrors", KernelReason::NotForwarded),
+    ("Ip6InAddrErrors", KernelReason::NotForwarded),
+    ("Ip:OutNoRoutes", KernelReason::NoRoute),
+    ("Ip6OutNoRoutes", KernelReason::NoRoute),
+];
+
+/// The counters of the calling thread's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics(BTreeMap<String, u64>);
+
+impl Statistics {
+    /// Reads the counters.
+    pub fn read() -> Result<Self, CauseError> {
+        let mut statistics = Self::default();
+        for file in ["snmp", "netstat", "snmp6"] {
+            let path = format!("/proc/thread-self/net/{file}");
+            match std::fs::read_to_string(&path) {
+                Ok(text) => statistics.add(&text),
+                // A kernel without IPv6 has no `snmp6`.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(CauseError::Unread { path, source }),
+            }
+        }
+        Ok(statistics)
+    }
+
+    /// Adds the counters of a text: pairs of lines with names and values, or a name and a value a line.
+    fn add(&mut self, text: &str) {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let Some((group, names)) = line.split_once(": ") else {
+                let mut words = line.split_ascii_whitespace();
+                if let (Some(name), Some(value)) = (words.next(), words.next()) {
+                    self.insert(name.to_owned(), value);
+                }
+                continue;
+            };
+            let values = lines.next().and_then(|line| line.split_once(": "));
+            let values = values.map_or("", |(_, values)| values);
+            for (name, value) in names.split(' ').zip(values.split(' ')) {
+                self.insert(format!("{group}:{name}"), value);
+            }
+        }
+    }
+
+    fn insert(&mut self, name: String, value: &str) {
+        // `Tcp:MaxConn` is -1.
+        if let Ok(value) = value.parse() {
+            self.0.insert(name, value);
+        }
+    }
+
+    /// Returns the reasons that have been counted since `before`, the clearest first.
+    #[must_use]
+    pub fn reasons_since(&self, before: &Self) -> Vec<KernelReason> {
+        let get = |of: &Self, name: &str| of.0.get(name).copied().unwrap_or_default();
+        let mut reasons = Vec::new();
+        for (name, reason) in &REASONS {
+            if get(self, name) > get(before, name) && !reasons.contains(reason) {
+                reasons.push(reason.clone());
+            }
+        }
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statistics(text: &str) -> Statistics {
+        let mut statistics = Statistics::default();
+        statistics.add(text);
+        statistics
+    }
+
+    #[test]
+    fn an_increase_names_its_reason() {
+        let text = |no_routes: u8, filtered: u8, v6: u8| {
+            format!(
+                "Tcp: RtoMin MaxConn\nTcp: 200 -1\nTcpExt: SyncookiesSent IPReversePathFilter\n\
+                 TcpExt: 7 {filtered}\nIpExt: InNoRoutes InOctets\nIpExt: {no_routes} 9\n\
+                 Ip6InReceives                   \t77\nIp6InTooBigErrors               \t{v6}\n"
+            )
+        };
+        let before = statistics(&text(3, 1, 0));
+        for (after, reasons) in [
+            (text(3, 1, 0), vec![]),
+            (text(4, 1, 0), vec![KernelReason::NoRoute]),
+            (
+                text(4, 2, 0),
+                vec![KernelReason::ReversePath, KernelReason::NoRoute],
+            ),
+            (text(3, 1, 1), vec![KernelReason::NeedsFragmentation]),
+        ] {
+            assert_eq!(statistics(&after).reasons_since(&before), reasons);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Rules of iptables-legacy that matched: nft cannot trace them, but each has a counter.
+
+use std::fs;
+
+use super::CauseError;
+use super::trace::Stage;
+use crate::backend::Backend;
+use crate::counters::Counters;
+use crate::foreign::DEEPEST;
+use crate::host::child::ChildError;
+use crate::host::iptables::{Iptables, IptablesError};
+use crate::line::Line;
+use crate::net::Family;
+use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+
+/// A rule of iptables-legacy that matched packets, or a policy that drops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    pub stage: Stage,
+    pub family: Family,
+    pub table: TableName,
+    pub chain: ChainName,
+    /// The place of the rule in its chain, counted from 1; none of a policy.
+    pub place: Option<usize>,
+    /// As iptables-save prints it; a policy as `-P CHAIN DROP`.
+    pub text: String,
+    /// The name of the rule's target.
+    pub target: String,
+    /// How many packets matched the rule; not known of a policy.
+    pub packets: u64,
+}
+
+impl Counted {
+    /// Whether no chain behind it sees the packet.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        let takers = [
+            "DROP", "REJECT", "QUEUE", "NFQUEUE", "TPROXY", "SYNPROXY", "STEAL",
+        ];
+        takers.contains(&self.target.as_str())
+    }
+
+    /// Whether it gives a connection another destination or source.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        let translators = ["DNAT", "REDIRECT", "NETMAP", "SNAT", "MASQUERADE"];
+        translators.contains(&self.target.as_str())
+    }
+
+    /// Whether it ends the search for a translation without one.
+    #[must_use]
+    pub fn keeps_address(&self) -> bool {
+        self.table == TableName::Nat && self.target == "ACCEPT"
+    }
+
+    /// Whether it takes a packet out of connection tracking.
+    #[must_use]
+    pub fn untracks(&self) -> bool {
+        self.target == "NOTRACK" || (self.target == "CT" && self.text.contains("--notrack"))
+    }
+}
+
+/// The rules of one family with their counters.
+#[derive(Debug)]
+pub struct Legacy {
+    family: Family,
+    ruleset: Ruleset,
+    counters: Counters,
+}
+
+impl Legacy {
+    /// Reads the rules of both families, as far as the calling thread's namespace has tables of legacy:
+    /// to list a table that is not there would make it.
+    pub fn read() -> Result<Vec<Self>, CauseError> {
+        let mut read = Vec::new();
+        for (family, names) in [
+            (Family::V4, "ip_tables_names"),
+            (Family::V6, "ip6_tables_names"),
+        ] {
+            let names = fs::read(format!("/proc/thread-self/net/{names}"));
+            if names.unwrap_or_default().is_empty() {
+                continue;
+            }
+            let iptables = Iptables {
+                backend: Backend::Legacy,
+                lock_wait: 5,
+            };
+            match iptables.read_counted(family) {
+                Ok(live) => read.push(Self {
+                    family,
+                    ruleset: live.ruleset,
+                    counters: live.counters,
+                }),
+                Err(IptablesError::Child(ChildError::NotFound(_))) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Lists the rules that counted since `before`, in the order in which a forwarded packet meets them.
+    fn counted(&self, before: Option<&Self>) -> Vec<Counted> {
+        use TableName::{Filter, Mangle, Nat, Raw, Security};
+        let mut listing = Listing {
+            now: self,
+            before: before.map(|before| &before.counters),
+            listed: Vec::new(),
+        };
+        for (stage, chain, tables) in [
+            (
+                Stage::Prerouting,
+                ChainName::Prerouting,
+                &[Raw, Mangle, Nat][..],
+            ),
+            (
+                Stage::Input,
+                ChainName::Input,
+                &[Mangle, Filter, Security, Nat],
+            ),
+            (
+                Stage::Forward,
+                ChainName::Forward,
+                &[Mangle, Filter, Security],
+            ),
+            (
+                Stage::Output,
+                ChainName::Output,
+                &[Raw, Mangle, Nat, Filter, Security],
+            ),
+            (Stage::Postrouting, ChainName::Postrouting, &[Mangle, Nat]),
+        ] {
+            for table in tables {
+                listing.chain(stage, *table, &chain, DEEPEST);
+            }
+        }
+        listing.listed
+    }
+}
+
+/// Lists the rules of both families that counted between two readings.
+#[must_use]
+pub fn counted(before: &[Legacy], after: &[Legacy]) -> Vec<Counted> {
+    let counted = after.iter().map(|now| {
+        let before = before.iter().find(|before| before.family == now.family);
+        now.counted(before)
+    });
+    counted.flatten().collect()
+}
+
+struct Listing<'r> {
+    now: &'r Legacy,
+    before: Option<&'r Counters>,
+    listed: Vec<Counted>,
+}
+
+impl Listing<'_> {
+    /// Lists the rules of a chain, and those of chains to which one that counted leads.
+    fn chain(&mut self, stage: Stage, table: TableName, name: &ChainName, depth: usize) {
+        let Some(chain) = self.now.ruleset.chain(table, name) else {
+            return;
+        };
+        let (now, before) = (
+            self.now.counters.of(table, name),
+            self.before.map_or(&[][..], |before| before.of(table, name)),
+        );
+        for (at, rule) in chain.rules.iter().enumerate() {
+            let count =
+                |counts: &[crate::counters::Count]| counts.get(at).map_or(0, |count| count.packets);
+            let packets = count(now).saturating_sub(count(before));
+            if packets == 0 {
+                continue;
+            }
+            let target = rule.target.as_ref().map(|target| target.name().to_owned());
+            self.listed.push(Counted {
+                stage,
+                family: self.now.family,
+                table,
+                chain: name.clone(),
+                place: Some(at + 1),
+                text: Line::Append(name, rule).to_string(),
+                target: target.unwrap_or_default(),
+                packets,
+            });
+            if let Some(next) = rule.leads_to().filter(|_| depth > 0) {
+                self.chain(stage, table, next, depth - 1);
+            }
+        }
+        // iptables-save prints counters of policies, which nvactl's model leaves out.
+        if chain.policy == Some(Policy::Drop) && name.is_builtin() {
+            self.listed.push(Counted {
+                stage,
+                family: self.now.family,
+                table,
+                chain: name.clone(),
+                place: None,
+                text: Line::SetPolicy(name, Policy::Drop).to_string(),
+                target: Policy::Drop.as_str().to_owned(),
+                packets: 0,
+            });
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The cause of a dead connection in a twin: a rule, a policy or the kernel itself.
+//!
+//! The caller repeats one connection between [`Watch::begin`] and [`Watch::end`] and asks
+//! [`Seen::taken`]. Rules of nft, iptables-nft included, come by the kernel's trace of packets; rules of
+//! iptables-legacy by their counters; the kernel's own reasons by its statistics and its routes. All of it
+//! is about the calling thread's network namespace.
+
+mod event;
+mod kernel;
+mod legacy;
+mod message;
+mod path;
+mod route;
+mod rules;
+mod taken;
+mod trace;
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::host::child::ChildError;
+use crate::host::iptables::IptablesError;
+
+pub use event::{Conversation, Event};
+pub use kernel::KernelReason;
+pub use legacy::Counted;
+pub use message::{Chain, Header, Verdict};
+pub use path::{Kind, Path, Step};
+pub use route::{Question, ask_route};
+pub use rules::{Decided, Holder};
+pub use taken::{By, Direction, Fate, Taken};
+pub use trace::Stage;
+
+use kernel::Statistics;
+use legacy::Legacy;
+use trace::Tracer;
+
+#[derive(Debug, Error)]
+pub enum CauseError {
+    #[error("the kernel's packet trace cannot be read")]
+    Socket(#[source] io::Error),
+    #[error("nft refused the chains that switch the packet trace on: {0}")]
+    Table(String),
+    #[error("`nft` cannot list the chain {chain}: {words}")]
+    Unlisted { chain: String, words: String },
+    #[error("`{path}` cannot be read")]
+    Unread { path: String, source: io::Error },
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+}
+
+/// A watch over the packets of the calling thread's namespace.
+#[derive(Debug)]
+pub struct Watch {
+    /// None where nft is not installed.
+    tracer: Option<Tracer>,
+    legacy: Vec<Legacy>,
+    statistics: Statistics,
+}
+
+/// All that the kernel told during a watch.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Whether packets were traced.
+    pub traced: bool,
+    /// Whether every message of the trace has come.
+    pub complete: bool,
+    /// Every packet that was traced, in order.
+    pub paths: Vec<Path>,
+    /// The rules of iptables-legacy that matched, in order of the hooks.
+    pub legacy: Vec<Counted>,
+    /// The kernel's own reasons that were counted, the clearest first.
+    pub kernel: Vec<KernelReason>,
+}
+
+impl Watch {
+    /// Begins a watch. `interfaces`: those at which packets come in.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_ADMIN` over the namespace, or where nft or iptables fails.
+    pub fn begin(interfaces: &[&str]) -> Result<Self, CauseError> {
+        let tracer = match Tracer::begin(interfaces) {
+            Err(CauseError::Child(ChildError::NotFound(_))) => None,
+            tracer => Some(tracer?),
+        };
+        Ok(Self {
+            tracer,
+            legacy: Legacy::read()?,
+            statistics: Statistics::read()?,
+        })
+    }
+
+    /// Ends the watch.
+    ///
+    /// # Errors
+    /// As [`Watch::begin`].
+    pub fn end(self) -> Result<Seen, CauseError> {
+        let kernel = Statistics::read()?.reasons_since(&self.statistics);
+        let trace = self.tracer.map(Tracer::end).transpose()?;
+        let traced = trace.is_some();
+        let (messages, complete) = trace.unwrap_or((Vec::new(), true));
+        Ok(Seen {
+            traced,
+            complete,
+            paths: path::paths(messages),
+            legacy: legacy::counted(&self.legacy, &Legacy::read()?),
+            kernel,
+        })
+    }
+}

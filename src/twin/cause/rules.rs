@@ -1,0 +1,267 @@
+//! The text of a rule that the kernel names by its handle.
+
+use std::time::Duration;
+
+use super::CauseError;
+use super::message::Chain;
+use super::trace::Stage;
+use crate::backend::Backend;
+use crate::foreign;
+use crate::host::child;
+use crate::host::iptables::{Iptables, nft_family};
+use crate::line::Line;
+use crate::net::Family;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+
+/// A chain of 10,000 rules is listed in a second.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A rule or a policy that decided about a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    pub stage: Stage,
+    pub holder: Holder,
+    /// The rule's handle in nft.
+    pub handle: Option<u64>,
+    /// The rule's place in its chain, counted from 1, where it is known.
+    pub place: Option<usize>,
+    /// As iptables-save prints a rule of iptables, as nft prints any other, without counters.
+    pub text: String,
+    /// The program that writes the chain or the table.
+    pub owner: Option<&'static str>,
+}
+
+/// The program that made a rule, and the rule's chain there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Iptables {
+        backend: Backend,
+        family: Family,
+        table: TableName,
+        chain: ChainName,
+    },
+    Nft(Chain),
+}
+
+/// A chain as nft lists it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// `type filter hook forward priority filter; policy drop;` of a base chain.
+    pub base: Option<String>,
+    pub rules: Vec<(u64, String)>,
+}
+
+impl Listed {
+    /// Lists a chain of the calling thread's namespace.
+    pub fn of(chain: &Chain) -> Result<Self, CauseError> {
+        let args = [
+            "-a",
+            "list",
+            "chain",
+            chain.family,
+            &chain.table,
+            &chain.name,
+        ];
+        let output = child::run("nft", &args, b"", LIMIT)?;
+        if !output.status.success() {
+            return Err(CauseError::Unlisted {
+                chain: format!("{} {} {}", chain.family, chain.table, chain.name),
+                words: output.stderr,
+            });
+        }
+        Ok(Self::read(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// Reads a listing. A rule with a long set goes over several lines; its handle is in the last.
+    fn read(text: &str) -> Self {
+        let mut listed = Self::default();
+        // Behind the lines that open the table and the chain.
+        let lines = text
+            .lines()
+            .skip_while(|line| !line.starts_with("\tchain "));
+        let mut rule = String::new();
+        for line in lines.skip(1) {
+            let line = line.trim();
+            if rule.is_empty() && line.starts_with("type ") && listed.rules.is_empty() {
+                listed.base = Some(line.to_owned());
+                continue;
+            }
+            if !rule.is_empty() {
+                rule.push(' ');
+            }
+            rule.push_str(line);
+            let handle = rule.rsplit_once(" # handle ");
+            if let Some((text, handle)) = handle
+                && let Ok(handle) = handle.parse()
+            {
+                listed.rules.push((handle, without_counts(text)));
+                rule.clear();
+            }
+        }
+        listed
+    }
+
+    /// Returns the place of a rule, counted from 0.
+    fn place(&self, handle: u64) -> Option<usize> {
+        self.rules.iter().position(|(of, _)| *of == handle)
+    }
+}
+
+/// Takes out how often a rule has matched.
+fn without_counts(text: &str) -> String {
+    let mut words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let is_counter = |words: &[&str]| {
+        matches!(words, ["counter", "packets", p, "bytes", b]
+            if p.parse::<u64>().is_ok() && b.parse::<u64>().is_ok())
+    };
+    if let Some(at) = words.windows(5).position(is_counter) {
+        words.drain(at + 1..at + 5);
+    }
+    words.join(" ")
+}
+
+/// Describes a rule of the calling thread's namespace.
+pub fn rule(stage: Stage, chain: &Chain, handle: u64) -> Result<Decided, CauseError> {
+    let listed = Listed::of(chain)?;
+    let place = listed.place(handle);
+    let native = place.map(|place| listed.rules[place].1.clone());
+    let of_iptables = match (&native, place) {
+        (Some(native), Some(place)) if is_of_iptables(native) => {
+            saved(chain, place, listed.rules.len())
+        }
+        _ => None,
+    };
+    let owner = foreign::owner_of(&chain.table, &chain.name);
+    Ok(match of_iptables {
+        Some((holder, text)) => Decided {
+            stage,
+            holder,
+            handle: Some(handle),
+            place: place.map(|place| place + 1),
+            text,
+            owner,
+        },
+        None => Decided {
+            stage,
+            holder: Holder::Nft(chain.clone()),
+            handle: Some(handle),
+            place: place.map(|place| place + 1),
+            text: native.unwrap_or_else(|| format!("handle {handle}")),
+            owner,
+        },
+    })
+}
+
+/// Describes a policy.
+#[must_use]
+pub fn policy(stage: Stage, chain: &Chain) -> Decided {
+    let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
+    let text = match &holder {
+        Some(Holder::Iptables { chain, .. }) => {
+            Line::SetPolicy(chain, crate::ruleset::Policy::Drop).to_string()
+        }
+        _ => "policy drop".to_owned(),
+    };
+    Decided {
+        stage,
+        holder: holder.unwrap_or_else(|| Holder::Nft(chain.clone())),
+        handle: None,
+        place: None,
+        text,
+        owner: foreign::owner_of(&chain.table, &chain.name),
+    }
+}
+
+/// Whether a rule in a table of iptables can have been made by it: it gives each rule a counter, and
+/// matches no named set of nft. iptables prints other rules wrongly, or fails.
+fn is_of_iptables(native: &str) -> bool {
+    let mut words = native.split(' ');
+    let named_set = |word: &str| word.starts_with('@') && !word.contains(',');
+    words.any(|word| word == "counter") && !native.split(' ').any(named_set)
+}
+
+/// Returns the chain in the words of iptables, if it is one of a table of iptables.
+fn iptables(chain: &Chain) -> Option<Holder> {
+    let of_nft = |family: &Family| nft_family(*family) == chain.family;
+    Some(Holder::Iptables {
+        backend: Backend::Nft,
+        family: Family::ALL.into_iter().find(of_nft)?,
+        table: chain.table.parse().ok()?,
+        chain: ChainName::from(chain.name.as_str()),
+    })
+}
+
+/// Returns the rule at the same place of the chain as iptables prints it; none where iptables does not
+/// print as many rules as there are.
+fn saved(chain: &Chain, place: usize, rules: usize) -> Option<(Holder, String)> {
+    let holder = iptables(chain)?;
+    let Holder::Iptables {
+        backend,
+        family,
+        table,
+        chain,
+    } = &holder
+    else {
+        return None;
+    };
+    let iptables = Iptables {
+        backend: *backend,
+        lock_wait: 5,
+    };
+    let read = iptables.read_chains(*family, &[(*table, chain)], &Ruleset::default());
+    let read = read.ok()?;
+    let saved = &read.chain(*table, chain)?.rules;
+    if saved.len() != rules {
+        return None;
+    }
+    let text = Line::Append(chain, &saved[place]).to_string();
+    Some((holder, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_has_a_text_for_each_handle() {
+        let text = "table ip filter {\n\tchain FORWARD { # handle 2\n\
+            \t\ttype filter hook forward priority filter; policy drop;\n\
+            \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
+            \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
+            \t}\n}\n";
+        let listed = Listed::read(text);
+        assert_eq!(
+            listed.base.as_deref(),
+            Some("type filter hook forward priority filter; policy drop;")
+        );
+        let rules: Vec<(u64, &str)> = listed
+            .rules
+            .iter()
+            .map(|(handle, text)| (*handle, text.as_str()))
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                (4, "meta l4proto tcp counter reject"),
+                (
+                    7,
+                    "ip saddr { 10.0.0.1, 10.0.0.2, 10.0.0.3 } drop comment \"# handle 9\""
+                ),
+            ]
+        );
+        assert_eq!(listed.place(7), Some(1));
+        assert_eq!(listed.place(9), None);
+    }
+
+    #[test]
+    fn a_rule_without_a_counter_is_not_one_of_iptables() {
+        for (text, of_iptables) in [
+            ("meta l4proto tcp counter drop", true),
+            ("ip saddr 10.0.0.1 drop", false),
+            ("ip saddr @s counter drop", false),
+            ("@th,0,16 0x1388 counter drop", true),
+        ] {
+            assert_eq!(is_of_iptables(text), of_iptables, "{text}");
+        }
+    }
+}

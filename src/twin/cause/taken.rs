@@ -1,0 +1,274 @@
+//! The rule, the policy or the reason that decided about a conversation, in words.
+
+use std::net::IpAddr;
+
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use super::event::{Conversation, Event, number};
+use super::kernel::KernelReason;
+use super::legacy::Counted;
+use super::message::{Chain, Verdict};
+use super::path::{Kind, Path, Step};
+use super::route::{self, Question};
+use super::rules::{self, Decided, Holder, Listed};
+use super::trace::Stage;
+use super::{CauseError, Seen};
+use crate::backend::Backend;
+use crate::foreign;
+use crate::net::Protocol;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Request,
+    /// From the target.
+    Reply,
+}
+
+/// An end of a packet other than the one that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub by: By,
+    pub direction: Direction,
+    pub fate: Fate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    Rule(Decided),
+    Policy(Decided),
+    Kernel(KernelReason),
+    /// No rule matched, and one should have.
+    NoRule,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Dropped,
+    /// Discarded, with an answer to the sender.
+    Rejected,
+    /// Given to a program, or taken out by another module.
+    Diverted,
+    /// Sent to another address.
+    Translated {
+        to: (IpAddr, u16),
+    },
+    /// Given to a program of the machine itself.
+    Redirected {
+        to: (IpAddr, u16),
+    },
+    /// Sent with another source than the one meant.
+    SourceTranslated {
+        to: IpAddr,
+    },
+    /// Neither its destination nor its source has been translated.
+    Untranslated,
+}
+
+impl Seen {
+    /// Names what took the first packet of a conversation that did not go its way; none where all went
+    /// out and something came back, or the next hop is alive. Call it while the rules are those that were
+    /// watched: their words are read now.
+    ///
+    /// # Errors
+    /// Where a rule cannot be listed.
+    pub fn taken(&self, conversation: &Conversation) -> Result<Option<Taken>, CauseError> {
+        let Some((direction, fate, event)) = self.event(conversation) else {
+            return Ok(None);
+        };
+        let mut fate = fate;
+        let by = match event {
+            Event::Traced(step) => {
+                let Some(by) = self.traced(step)? else {
+                    return Ok(None);
+                };
+                if let By::Rule(decided) = &by
+                    && fate == Fate::Dropped
+                    && rejects(&decided.text)
+                {
+                    fate = Fate::Rejected;
+                }
+                by
+            }
+            Event::Legacy(counted) => {
+                if counted.target == "REJECT" {
+                    fate = Fate::Rejected;
+                }
+                by_legacy(counted)
+            }
+            Event::Lost(step) => By::Kernel(self.lost(step)),
+            Event::Sent(step) => match self.sent(step) {
+                Some(reason) => By::Kernel(reason),
+                None => return Ok(None),
+            },
+            Event::Untranslated(path) => self.untranslated(path)?,
+            Event::NotSeen => By::Kernel(KernelReason::NotSeen),
+        };
+        Ok(Some(Taken {
+            by,
+            direction,
+            fate,
+        }))
+    }
+
+    /// Lists the rules that matched packets of the client, nvactl's trace left out. One of them may have
+    /// marked a packet, by which another route was taken.
+    pub fn matched<'s>(&'s self, conversation: &Conversation) -> impl Iterator<Item = &'s Step> {
+        let conversation = *conversation;
+        let paths = self.paths.iter();
+        let requests = paths.filter(move |path| conversation.requests(path));
+        let steps = requests.flat_map(|path| &path.steps);
+        steps.filter(|step| matches!(step.kind, Kind::Rule { .. }))
+    }
+
+    /// Describes the rule or the policy of a step; none of a step that has neither.
+    ///
+    /// # Errors
+    /// Where the rule cannot be listed.
+    pub fn traced(&self, step: &Step) -> Result<Option<By>, CauseError> {
+        Ok(match &step.kind {
+            Kind::Rule { chain, handle, .. } => {
+                Some(By::Rule(rules::rule(step.stage, chain, *handle)?))
+            }
+            Kind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
+            Kind::Enters | Kind::Leaves | Kind::Return(_) => None,
+        })
+    }
+
+    /// Finds the reason for which the kernel lost a packet behind a step.
+    fn lost(&self, step: &Step) -> KernelReason {
+        let unknown = KernelReason::Unknown(step.stage);
+        if step.kind != Kind::Leaves {
+            return unknown;
+        }
+        if let Some(reason) = self.kernel.first() {
+            return reason.clone();
+        }
+        let asked = question(step).filter(|_| step.stage == Stage::Prerouting);
+        match asked.map(|question| route::ask_route(&question)) {
+            Some(Err(reason)) => reason,
+            _ => unknown,
+        }
+    }
+
+    /// Finds the reason for which a packet that passed all rules did not leave.
+    fn sent(&self, step: &Step) -> Option<KernelReason> {
+        if self.kernel.contains(&KernelReason::NeedsFragmentation) {
+            return Some(KernelReason::NeedsFragmentation);
+        }
+        let header = step.header?;
+        // A source that the machine has taken for its own is not one of a packet that comes in.
+        let question = Question {
+            ingress: None,
+            ..question(step)?
+        };
+        let interface = step.oif.and_then(name)?;
+        let route = route::ask_route_by(&question, &interface)?;
+        route::dead_neighbour(&route, header.destination)
+    }
+
+    /// Finds the rule for which a packet was not translated: one that took it out of connection tracking,
+    /// or accepted it in a table for translation.
+    fn untranslated(&self, path: &Path) -> Result<By, CauseError> {
+        let rules = path.steps.iter().filter(|step| {
+            step.stage == Stage::Prerouting && matches!(step.kind, Kind::Rule { .. })
+        });
+        let mut accepts = None;
+        for step in rules {
+            let Kind::Rule {
+                chain,
+                base,
+                handle,
+            } = &step.kind
+            else {
+                continue;
+            };
+            let is_candidate = match step.verdict {
+                Verdict::Accept => is_nat(base)?,
+                Verdict::Continue => true,
+                _ => false,
+            };
+            if !is_candidate {
+                continue;
+            }
+            let decided = rules::rule(step.stage, chain, *handle)?;
+            if untracks(&decided.text) {
+                return Ok(By::Rule(decided));
+            }
+            if step.verdict == Verdict::Accept {
+                accepts = Some(decided);
+            }
+        }
+        let at_prerouting = |counted: &&Counted| counted.stage == Stage::Prerouting;
+        let legacy = || self.legacy.iter().filter(at_prerouting);
+        let untracks = legacy().find(|counted| counted.untracks());
+        let keeps = untracks.or_else(|| legacy().find(|counted| counted.keeps_address()));
+        Ok(match (accepts, keeps) {
+            (_, Some(counted)) if untracks.is_some() => by_legacy(counted),
+            (Some(accepts), _) => By::Rule(accepts),
+            (None, Some(counted)) => by_legacy(counted),
+            (None, None) => By::NoRule,
+        })
+    }
+}
+
+/// Whether a rule answers the sender. iptables prints a target, nft a word.
+fn rejects(text: &str) -> bool {
+    text.contains("-j REJECT") || text.split(' ').any(|word| word == "reject")
+}
+
+fn untracks(text: &str) -> bool {
+    text.contains("-j NOTRACK")
+        || text.contains("--notrack")
+        || text.split(' ').any(|word| word == "notrack")
+}
+
+/// Whether a base chain translates.
+fn is_nat(base: &Chain) -> Result<bool, CauseError> {
+    let listed = Listed::of(base)?;
+    Ok(listed
+        .base
+        .is_some_and(|line| line.starts_with("type nat ")))
+}
+
+fn by_legacy(counted: &Counted) -> By {
+    let decided = Decided {
+        stage: counted.stage,
+        holder: Holder::Iptables {
+            backend: Backend::Legacy,
+            family: counted.family,
+            table: counted.table,
+            chain: counted.chain.clone(),
+        },
+        handle: None,
+        place: counted.place,
+        text: counted.text.clone(),
+        owner: foreign::owner_of(counted.table.as_str(), counted.chain.as_str()),
+    };
+    match counted.place {
+        Some(_) => By::Rule(decided),
+        None => By::Policy(decided),
+    }
+}
+
+/// Asks for the route of the packet of a step.
+fn question(step: &Step) -> Option<Question> {
+    let header = step.header?;
+    let protocol = Protocol::ALL
+        .into_iter()
+        .find(|one| number(*one) == header.protocol);
+    Some(Question {
+        source: header.source,
+        destination: header.destination,
+        ingress: step.iif.and_then(name),
+        mark: step.mark,
+        port: protocol.zip(header.ports.map(|(_, port)| port)),
+    })
+}
+
+/// Returns the name of an interface of the calling thread's namespace.
+fn name(index: u32) -> Option<String> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    index_to_name(&socket, index).ok()
+}
