@@ -152,6 +152,27 @@ pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
     }
 }
 
+/// Returns the setting of a program by which it lets a connection pass, as a sentence.
+#[must_use]
+pub fn switch_of(program: &str) -> Option<&'static str> {
+    Some(match program {
+        "Docker" => {
+            "Docker lets a connection pass by a rule in its chain for others, \
+             `iptables -I DOCKER-USER -d TARGET -j ACCEPT`; its daemon keeps the policy of FORWARD \
+             with `--ip-forward-no-drop`"
+        }
+        "ufw" => "ufw lets it pass by `ufw route allow in on IN out on OUT to TARGET port PORT`",
+        "firewalld" => {
+            "firewalld lets it pass by a policy between the two zones: \
+             `firewall-cmd --permanent --new-policy NAME`, then `--policy NAME` with \
+             `--add-ingress-zone`, `--add-egress-zone` and `--set-target ACCEPT`"
+        }
+        "fail2ban" => "fail2ban lifts a ban by `fail2ban-client set JAIL unbanip ADDRESS`",
+        "CrowdSec" => "CrowdSec lifts a ban by `cscli decisions delete --ip ADDRESS`",
+        _ => return None,
+    })
+}
+
 /// Programs whose rules are loaded and that make them anew at each start, each with one chain of
 /// theirs.
 #[must_use]
@@ -174,6 +195,32 @@ mod tests {
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");
         parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
+    }
+
+    #[test]
+    fn a_chain_or_a_table_tells_its_program() {
+        for (table, chain, program) in [
+            ("filter", "DOCKER-FORWARD", Some("Docker")),
+            ("docker-bridges", "filter-FORWARD", Some("Docker")),
+            ("firewalld", "filter_FORWARD", Some("firewalld")),
+            ("filter", "FWDI_public", Some("firewalld")),
+            ("filter", "ufw-before-forward", Some("ufw")),
+            ("filter", "ufw6-before-forward", Some("ufw")),
+            ("nat", "KUBE-SERVICES", Some("kube-proxy")),
+            ("kube-proxy", "services", Some("kube-proxy")),
+            ("filter", "ts-forward", Some("Tailscale")),
+            ("filter", "cali-FORWARD", Some("Calico")),
+            ("filter", "LIBVIRT_FWI", Some("libvirt")),
+            ("netavark", "FORWARD", Some("Podman")),
+            ("filter", "f2b-sshd", Some("fail2ban")),
+            ("filter", "AZURE-NPM-FORWARD", Some("Azure NPM")),
+            ("filter", "CILIUM_FORWARD", Some("Cilium")),
+            ("crowdsec6", "crowdsec6-chain-forward", Some("CrowdSec")),
+            ("filter", "FORWARD", None),
+            ("own", "forward", None),
+        ] {
+            assert_eq!(owner_of(table, chain), program, "{table} {chain}");
+        }
     }
 
     /// No script can spell it for iptables-restore.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
+use crate::foreign;
 use crate::net::{Family, Protocol};
 use crate::printable;
 use crate::ruleset::ChainName;
@@ -442,7 +443,7 @@ fn removal(family: Family, by: &By, _: &Taken) -> String {
     let (By::Rule(decided) | By::Policy(decided)) = by else {
         return String::new();
     };
-    if let Some(switch) = decided.owner.and_then(switch_of) {
+    if let Some(switch) = decided.owner.and_then(foreign::switch_of) {
         return switch.to_owned();
     }
     match &decided.holder {
@@ -474,15 +475,6 @@ fn removal(family: Family, by: &By, _: &Taken) -> String {
             ),
         },
     }
-}
-
-/// The programs' own switches, for rules that they would make anew.
-fn switch_of(program: &str) -> Option<&'static str> {
-    Some(match program {
-        "Docker" => "sudo iptables -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
-        "ufw" => "sudo ufw default allow routed",
-        _ => return None,
-    })
 }
 
 fn hint(by: &By) -> Option<String> {

@@ -8,6 +8,7 @@ use super::judge::is_through;
 use super::{Twin, TwinError, switches};
 use crate::backend::Backend;
 use crate::host::child;
+use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::per_family::PerFamily;
 
@@ -66,9 +67,6 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
         By::Rule(decided) | By::Policy(decided) => {
             if let Holder::Nft(chain) = &decided.holder {
                 for rule in accepting(ask) {
-                    let args = ["insert", "rule", chain.family, &chain.table, &chain.name];
-                    let words: Vec<&str> = args.into_iter().chain(rule.split(' ')).collect();
-                    // The rule's handle, to take it out again.
                     let text = format!(
                         "insert rule {} {} {} {rule}\n",
                         chain.family, chain.table, chain.name
@@ -76,7 +74,6 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
                     if !nft(&text)? {
                         continue;
                     }
-                    debug_assert!(words.len() > 5);
                     if is_through(twin, ask)? {
                         return Ok(Some(Cure::AcceptInChain {
                             family: chain.family.to_owned(),
@@ -108,7 +105,24 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
 }
 
 fn remove(decided: &Decided) -> Result<bool, TwinError> {
-    match (&decided.holder, decided.place, decided.handle) {
+    // iptables cannot read a table with rules of nft's own; nft finds those of iptables, too.
+    let of_nft = match &decided.holder {
+        Holder::Iptables {
+            backend: Backend::Nft,
+            family,
+            table,
+            chain,
+        } => Some(format!(
+            "{} {table} {}",
+            nft_family(*family),
+            chain.as_str()
+        )),
+        Holder::Iptables { .. } => None,
+        Holder::Nft(chain) => Some(format!("{} {} {}", chain.family, chain.table, chain.name)),
+    };
+    match (&decided.holder, of_nft, decided.handle, decided.place) {
+        (_, Some(chain), Some(handle), _) => nft(&format!("delete rule {chain} handle {handle}\n")),
+        (_, Some(chain), None, _) => nft(&format!("chain {chain} {{ policy accept; }}\n")),
         (
             Holder::Iptables {
                 backend,
@@ -116,23 +130,17 @@ fn remove(decided: &Decided) -> Result<bool, TwinError> {
                 table,
                 chain,
             },
-            place,
+            None,
             _,
+            place,
         ) => {
             let line = match place {
-                Some(place) => format!("-D {} {place}", chain.as_str()),
-                None => format!(":{} ACCEPT [0:0]", chain.as_str()),
+                Some(place) => format!("-D {chain} {place}"),
+                None => format!(":{chain} ACCEPT [0:0]"),
             };
             restore(*backend, *family, &format!("*{table}\n{line}\nCOMMIT\n"))
         }
-        (Holder::Nft(chain), _, Some(handle)) => nft(&format!(
-            "delete rule {} {} {} handle {handle}\n",
-            chain.family, chain.table, chain.name
-        )),
-        (Holder::Nft(chain), _, None) => nft(&format!(
-            "chain {} {} {} {{ policy accept; }}\n",
-            chain.family, chain.table, chain.name
-        )),
+        (Holder::Nft(_), None, ..) => Ok(false),
     }
 }
 

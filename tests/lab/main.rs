@@ -380,6 +380,7 @@ on_both_backends! {
     twin_cause::a_rule_of_iptables_is_named,
     twin_cause::a_rule_of_nft_is_named,
     twin_cause::a_reason_of_the_kernel_is_named,
+    twin_cause::many_rules_cost_little,
     upgrade::the_forwards_of_an_older_release_are_known,
     upgrade::the_history_of_an_older_release_leads_back,
     upgrade::what_an_older_release_loaded_can_be_removed,

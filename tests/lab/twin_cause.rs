@@ -6,7 +6,7 @@ use std::time::Duration;
 use nvactl::net::Protocol;
 use nvactl::twin::cause::{By, Conversation, Decided, Fate, Holder, Seen, Taken, Watch};
 
-use crate::lab::{Backend, CLIENT, CLIENT_V6, FIREWALL, FIREWALL_V6, ILB, Lab, OTHER, POD, POD_V6};
+use crate::lab::{Backend, CLIENT, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, POD, POD_V6};
 use crate::traffic::serve_udp;
 
 const PORT: u16 = 5000;
@@ -73,7 +73,7 @@ fn conversation_v6() -> Conversation {
 }
 
 /// Sends one datagram, or asks for one connection, and returns what the kernel told.
-fn watch(lab: &Lab, conversation: Conversation, ttl: Option<u32>, size: usize) -> Option<Taken> {
+fn watch(lab: &Lab, conversation: Conversation, size: usize) -> Option<Taken> {
     let begun = lab.firewall.enter(|| Watch::begin(&["eth0", "eth1"]));
     let watch = begun.expect("packets can be traced");
     let to = SocketAddr::from((conversation.listen, conversation.port));
@@ -84,9 +84,6 @@ fn watch(lab: &Lab, conversation: Conversation, ttl: Option<u32>, size: usize) -
             socket
                 .set_read_timeout(Some(PATIENCE))
                 .expect("it is a time");
-            if let Some(ttl) = ttl {
-                socket.set_ttl(ttl).expect("it is a TTL");
-            }
             socket.send_to(&vec![b'x'; size], to).expect("it is sent");
             let _ = socket.recv(&mut [0; 99]);
         }
@@ -147,14 +144,14 @@ fn try_all(lab: &Lab, faults: &[Fault<'_>], protocol: Protocol) {
     let mut wrong = Vec::new();
     for Fault { make, undo, cause } in faults {
         lab.firewall.shell(make);
-        let named = words(watch(lab, conversation(protocol), None, 10));
+        let named = words(watch(lab, conversation(protocol), 10));
         lab.firewall.shell(undo);
         if named != *cause {
             wrong.push(format!("{make}\n   {named}\n   {cause}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let sound = watch(lab, conversation(protocol), None, 10);
+    let sound = watch(lab, conversation(protocol), 10);
     assert_eq!(words(sound), "none");
 }
 
@@ -312,15 +309,9 @@ pub fn a_rule_of_nft_is_named(backend: Backend) {
             "iptables-nft -F FORWARD; nft delete set ip filter s",
             "Request Dropped | forward ip filter FORWARD: ip saddr @s counter drop",
         ),
-        fault(
-            "nft 'table ip own { chain c { type filter hook forward priority 0; \
-             iif eth0 counter queue num 7; }; }'",
-            "nft delete table ip own",
-            "Request Diverted | forward ip own c: iif \"eth0\" counter queue to 7",
-        ),
     ];
     try_all(&lab, &faults, Protocol::Udp);
-    try_all(&lab, &faults[..4], Protocol::Tcp);
+    try_all(&lab, &faults[1..4], Protocol::Tcp);
 }
 
 /// Faults of routes, switches and neighbours.
@@ -378,6 +369,7 @@ pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
             "ip route del 10.224.0.118; ip link set eth1 mtu 1500; ip route replace 10.224.0.0/16 via 10.4.0.1",
             "is larger than the MTU of the route and must not be fragmented",
         ),
+        // The client has learned the MTU of the fault before: it sends fragments.
         fault(
             "iptables -t mangle -A PREROUTING -i eth0 -j TTL --ttl-set 1",
             "iptables -t mangle -F",
@@ -388,7 +380,7 @@ pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
     let mut wrong = Vec::new();
     for Fault { make, undo, cause } in &faults {
         lab.firewall.shell(make);
-        let named = words(watch(&lab, conversation(Protocol::Udp), None, 1000));
+        let named = words(watch(&lab, conversation(Protocol::Udp), 1000));
         lab.firewall.shell(undo);
         if named != format!("Request Dropped | kernel: {cause}") {
             wrong.push(format!("{make}\n   {named}\n   {cause}"));
@@ -414,7 +406,7 @@ pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
     ];
     for Fault { make, undo, cause } in &v6 {
         lab.firewall.shell(make);
-        let named = words(watch(&lab, conversation_v6(), None, 10));
+        let named = words(watch(&lab, conversation_v6(), 10));
         lab.firewall.shell(undo);
         let name = match backend {
             Backend::Nft => "nft",
@@ -422,5 +414,50 @@ pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
         };
         assert_eq!(named, cause.replace("{}", name), "{make}");
     }
-    assert_eq!(words(watch(&lab, conversation_v6(), None, 10)), "none");
+    assert_eq!(words(watch(&lab, conversation_v6(), 10)), "none");
+}
+
+/// What a watch costs beside many rules, and that the last of them is found.
+pub fn many_rules_cost_little(backend: Backend) {
+    let lab = lab(backend);
+    for rules in [0, 30_000] {
+        let mut text = String::from("*filter\n:FORWARD ACCEPT [0:0]\n");
+        for n in 0..rules {
+            text += &format!(
+                "-A FORWARD -p udp --dport {} -s 10.9.{}.0/24 -j DROP\n",
+                n % 60_000 + 1,
+                n % 250
+            );
+        }
+        text += "-A FORWARD -i eth0 -p udp --dport 80 -j DROP\nCOMMIT\n";
+        let loaded = lab.firewall.feed("iptables-restore", &[], &text);
+        assert!(loaded.status.success(), "{loaded:?}");
+        let conversation = conversation(Protocol::Udp);
+        let (watch, begin) = lab.firewall.enter(|| {
+            let from = std::time::Instant::now();
+            (Watch::begin(&["eth0", "eth1"]), from.elapsed())
+        });
+        let watch = watch.expect("packets can be traced");
+        let to = SocketAddr::from((conversation.listen, conversation.port));
+        lab.client.enter(move || {
+            let socket = UdpSocket::bind((conversation.client, 0)).expect("its own address");
+            socket.send_to(b"x", to).expect("it is sent");
+        });
+        let (taken, end, name) = lab.firewall.enter(move || {
+            let from = std::time::Instant::now();
+            let seen = watch.end().expect("the trace is read");
+            let end = from.elapsed();
+            let from = std::time::Instant::now();
+            let taken = seen.taken(&conversation).expect("the rules are listed");
+            (taken, end, from.elapsed())
+        });
+        // Measured: 60 ms and, beside 30,000 rules of legacy, a second; to name the rule takes two more.
+        let all = begin + end + name;
+        assert!(all < Duration::from_secs(20), "{begin:?} {end:?} {name:?}");
+        let named = words(taken);
+        assert!(
+            named.ends_with("-A FORWARD -i eth0 -p udp -m udp --dport 80 -j DROP"),
+            "{named}"
+        );
+    }
 }

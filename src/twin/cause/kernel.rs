@@ -149,3 +149,37 @@ impl Statistics {
         reasons
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statistics(text: &str) -> Statistics {
+        let mut statistics = Statistics::default();
+        statistics.add(text);
+        statistics
+    }
+
+    #[test]
+    fn an_increase_names_its_reason() {
+        let text = |no_routes: u8, filtered: u8, v6: u8| {
+            format!(
+                "Tcp: RtoMin MaxConn\nTcp: 200 -1\nTcpExt: SyncookiesSent IPReversePathFilter\n\
+                 TcpExt: 7 {filtered}\nIpExt: InNoRoutes InOctets\nIpExt: {no_routes} 9\n\
+                 Ip6InReceives                   \t77\nIp6InTooBigErrors               \t{v6}\n"
+            )
+        };
+        let before = statistics(&text(3, 1, 0));
+        for (after, reasons) in [
+            (text(3, 1, 0), vec![]),
+            (text(4, 1, 0), vec![KernelReason::NoRoute]),
+            (
+                text(4, 2, 0),
+                vec![KernelReason::ReversePath, KernelReason::NoRoute],
+            ),
+            (text(3, 1, 1), vec![KernelReason::NeedsFragmentation]),
+        ] {
+            assert_eq!(statistics(&after).reasons_since(&before), reasons);
+        }
+    }
+}

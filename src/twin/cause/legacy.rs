@@ -47,6 +47,12 @@ impl Counted {
         translators.contains(&self.target.as_str())
     }
 
+    /// Whether it ends the search for a translation without one.
+    #[must_use]
+    pub fn keeps_address(&self) -> bool {
+        self.table == TableName::Nat && self.target == "ACCEPT"
+    }
+
     /// Whether it takes a packet out of connection tracking.
     #[must_use]
     pub fn untracks(&self) -> bool {

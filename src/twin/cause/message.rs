@@ -32,7 +32,7 @@ pub struct Chain {
 pub enum Event {
     /// A rule matched.
     Rule(u64),
-    /// A chain that was jumped to came to its end.
+    /// The packet came to the end of a chain.
     Return,
     /// A base chain came to its end.
     Policy,
@@ -59,7 +59,7 @@ pub struct Header {
     pub destination: IpAddr,
     /// The number of the transport protocol.
     pub protocol: u8,
-    /// Source and destination port of TCP and UDP.
+    /// Source and destination port of TCP and UDP; none of a fragment.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -120,11 +120,11 @@ fn one(message: &[u8]) -> Option<Message> {
     let event = match number(TYPE)? {
         1 => Event::Policy,
         2 => Event::Return,
-        3 => Event::Rule(
-            find(RULE_HANDLE)?
-                .first_chunk()
-                .map(|n| u64::from_be_bytes(*n))?,
-        ),
+        // Since Linux 5.17 the end of a chain is such a message too, of a rule without a handle.
+        3 => match find(RULE_HANDLE).and_then(<[u8]>::first_chunk) {
+            Some(handle) => Event::Rule(u64::from_be_bytes(*handle)),
+            None => Event::Return,
+        },
         _ => return None,
     };
     let verdict = match event {
@@ -191,12 +191,15 @@ fn of_code(code: i32, chain: Option<String>) -> Verdict {
 }
 
 fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
+    let mut is_fragment = false;
     let (source, destination, protocol) = match network.first()? >> 4 {
         4 => {
             let address = |at: usize| {
                 let bytes: [u8; 4] = network.get(at..at + 4)?.try_into().ok()?;
                 Some(IpAddr::from(Ipv4Addr::from(bytes)))
             };
+            // All bits but "don't fragment".
+            is_fragment = network.get(6..8)? != [0, 0] && network.get(6..8)? != [0x40, 0];
             (address(12)?, address(16)?, *network.get(9)?)
         }
         6 => {
@@ -209,7 +212,7 @@ fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
         _ => return None,
     };
     let ports = match (protocol, transport.first_chunk()) {
-        (6 | 17, Some(&[s0, s1, d0, d1])) => {
+        (6 | 17, Some(&[s0, s1, d0, d1])) if !is_fragment => {
             Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
         }
         _ => None,
@@ -234,4 +237,95 @@ fn text(value: &[u8]) -> String {
 /// Netlink messages and attributes begin at multiples of four.
 fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages of Linux 6.18 about one SYN: the end of a chain without rules, its policy, a jump from
+    /// FORWARD, and a drop.
+    const RECORDED: [&str; 4] = [
+        "d8000000110a000000000000000000000100000008000f00000000020800040000000003080006006b4c9957\
+         14000200707265726f7574696e672d6c61737400160001006e766163746c2d7477696e2d7472616365000000\
+         0c00050008000100ffffffff08000a000000000206000b0000010000180008004500003c1cfc4000400609ba\
+         0a0100020a02000218000900b9e400506a5337f600000000a002faf014350000120007005aa60523c959460b\
+         da665aa1080000000800150000000008050013000000000008001200eed4c7b70800140000000120",
+        "60000000110a000000000000000000000100000008000f00000000020800040000000001080006006b4c9957\
+         14000200707265726f7574696e672d6c61737400160001006e766163746c2d7477696e2d7472616365000000\
+         0800100000000001",
+        "e8000000110a000000000000000000000200000008000f00000000020800040000000003080006006b4c9957\
+         0c000200464f5257415244000b00010066696c74657200000c000300000000000000000b1400050008000100\
+         fffffffd060002005800000008000a000000000206000b000001000008000c000000000306000d0000010000\
+         180008004500003c1cfc40003f060aba0a0100020a02000218000900b9e400506a5337f600000000a002faf0\
+         14350000120007005aa60523c959460bda665aa1080000000800150000000008050013000000000008001200\
+         eed4c7b70800140000000120",
+        "58000000110a000000000000000000000200000008000f00000000020800040000000003080006006b4c9957\
+         06000200580000000b00010066696c74657200000c000300000000000000000c0c0005000800010000000000",
+    ];
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("it is hexadecimal");
+        (0..hex.len()).step_by(2).map(byte).collect()
+    }
+
+    #[test]
+    fn recorded_messages_are_read() {
+        let datagram: Vec<u8> = RECORDED.iter().flat_map(|hex| bytes(hex)).collect();
+        let read = messages(&datagram);
+        let header = |destination: &str, port| Header {
+            source: IpAddr::from([10, 1, 0, 2]),
+            destination: destination.parse().expect("an address"),
+            protocol: 6,
+            ports: Some((47588, port)),
+        };
+        let short: Vec<_> = read
+            .iter()
+            .map(|one| {
+                let chain = format!(
+                    "{} {} {}",
+                    one.chain.family, one.chain.table, one.chain.name
+                );
+                (chain, one.event, one.verdict.clone(), one.header)
+            })
+            .collect();
+        let own = "inet nvactl-twin-trace prerouting-last".to_owned();
+        assert_eq!(
+            short,
+            [
+                (
+                    own.clone(),
+                    Event::Return,
+                    Verdict::Continue,
+                    Some(header("10.2.0.2", 80))
+                ),
+                (own, Event::Policy, Verdict::Accept, None),
+                (
+                    "ip filter FORWARD".to_owned(),
+                    Event::Rule(11),
+                    Verdict::Jump("X".to_owned()),
+                    Some(header("10.2.0.2", 80))
+                ),
+                (
+                    "ip filter X".to_owned(),
+                    Event::Rule(12),
+                    Verdict::Drop,
+                    None
+                ),
+            ]
+        );
+        assert!(read.iter().all(|one| one.id == read[0].id && one.mark == 0));
+        assert_eq!((read[2].iif, read[2].oif), (Some(2), Some(3)));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_or_of_another_kind_is_skipped() {
+        let whole = bytes(RECORDED[2]);
+        for len in 0..whole.len() {
+            assert_eq!(messages(&whole[..len]), [], "{len} bytes");
+        }
+        let mut other = whole.clone();
+        other[4] = 0x10;
+        assert_eq!(messages(&[other, whole].concat()).len(), 1);
+    }
 }

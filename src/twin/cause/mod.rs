@@ -5,6 +5,7 @@
 //! iptables-legacy by their counters; the kernel's own reasons by its statistics and its routes. All of it
 //! is about the calling thread's network namespace.
 
+mod event;
 mod kernel;
 mod legacy;
 mod message;
@@ -21,13 +22,14 @@ use thiserror::Error;
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
 
+pub use event::{Conversation, Event};
 pub use kernel::KernelReason;
 pub use legacy::Counted;
 pub use message::{Chain, Header, Verdict};
 pub use path::{Kind, Path, Step};
 pub use route::{Question, ask_route};
 pub use rules::{Decided, Holder};
-pub use taken::{By, Conversation, Direction, Fate, Taken, by_legacy};
+pub use taken::{By, Direction, Fate, Taken, by_legacy};
 pub use trace::Stage;
 
 use kernel::Statistics;

@@ -48,10 +48,13 @@ impl Step {
 }
 
 impl Path {
-    /// The packet as it came.
+    /// The packet as it came. One that came in fragments goes on as the last of them (measured, Linux
+    /// 6.18); the paths of the others end in prerouting, without ports.
     #[must_use]
     pub fn first(&self) -> Option<Header> {
-        self.steps.iter().find_map(|step| step.header)
+        let headers = || self.steps.iter().filter_map(|step| step.header);
+        let whole = headers().find(|header| header.ports.is_some());
+        whole.or_else(|| headers().next())
     }
 
     /// The last chains of nvactl's that the packet came to, and the packet there.
@@ -116,7 +119,7 @@ impl Walk {
         let kind = match (edge, message.event) {
             // A chain of nvactl's may send two messages, the first of which has the packet.
             (Some(_), _) if !has_header => return,
-            (Some((_, Edge::First)), _) => Kind::Enters,
+            (Some((_, Edge::First | Edge::Whole)), _) => Kind::Enters,
             (Some((_, Edge::Last)), _) => Kind::Leaves,
             (None, Event::Rule(handle)) => Kind::Rule {
                 base: self.base.clone().unwrap_or_else(|| message.chain.clone()),
@@ -146,5 +149,85 @@ impl Walk {
             oif: message.oif,
             mark: message.mark,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::TABLE;
+    use super::*;
+
+    fn message(
+        family: &'static str,
+        table: &str,
+        name: &str,
+        event: Event,
+        dumped: bool,
+    ) -> Message {
+        let header = Header {
+            source: [10, 1, 0, 2].into(),
+            destination: [10, 1, 0, 1].into(),
+            protocol: 17,
+            ports: Some((4711, 5000)),
+        };
+        Message {
+            id: 7,
+            chain: Chain {
+                family,
+                table: table.to_owned(),
+                name: name.to_owned(),
+            },
+            event,
+            verdict: Verdict::Accept,
+            header: dumped.then_some(header),
+            iif: None,
+            oif: None,
+            mark: 0,
+        }
+    }
+
+    /// As the kernel tells of one packet that passes prerouting.
+    fn packet() -> Vec<Message> {
+        vec![
+            message("netdev", TABLE, "ingress-first-0", Event::Rule(3), true),
+            message("netdev", TABLE, "ingress-first-0", Event::Policy, false),
+            message("netdev", TABLE, "ingress-last-0", Event::Return, true),
+            message("inet", TABLE, "prerouting-first", Event::Rule(1), true),
+            message("inet", TABLE, "prerouting-first", Event::Policy, false),
+            message("ip", "nat", "PREROUTING", Event::Rule(9), true),
+            message("ip", "nat", "OWN", Event::Rule(4), false),
+            message("inet", TABLE, "prerouting-last", Event::Policy, true),
+            message("inet", TABLE, "forward-first", Event::Policy, true),
+        ]
+    }
+
+    #[test]
+    fn a_packet_has_one_path_and_one_sent_again_another() {
+        let both = paths([packet(), packet()].concat());
+        assert_eq!(both.len(), 2);
+        assert_eq!(both[0], both[1]);
+        let path = &both[0];
+        assert!(path.left(Stage::Prerouting) && !path.left(Stage::Forward));
+        let end = path.end().expect("it has steps");
+        assert_eq!((end.stage, &end.kind), (Stage::Forward, &Kind::Enters));
+        let rules: Vec<_> = path
+            .steps
+            .iter()
+            .filter_map(|step| match &step.kind {
+                Kind::Rule {
+                    chain,
+                    base,
+                    handle,
+                } => Some((step.stage, &*chain.name, &*base.name, *handle)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                (Stage::Prerouting, "PREROUTING", "PREROUTING", 9),
+                (Stage::Prerouting, "OWN", "PREROUTING", 4),
+            ]
+        );
     }
 }

@@ -217,3 +217,51 @@ fn saved(chain: &Chain, place: usize, rules: usize) -> Option<(Holder, String)> 
     let text = Line::Append(chain, &saved[place]).to_string();
     Some((holder, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_has_a_text_for_each_handle() {
+        let text = "table ip filter {\n\tchain FORWARD { # handle 2\n\
+            \t\ttype filter hook forward priority filter; policy drop;\n\
+            \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
+            \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
+            \t}\n}\n";
+        let listed = Listed::read(text);
+        assert_eq!(
+            listed.base.as_deref(),
+            Some("type filter hook forward priority filter; policy drop;")
+        );
+        let rules: Vec<(u64, &str)> = listed
+            .rules
+            .iter()
+            .map(|(handle, text)| (*handle, text.as_str()))
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                (4, "meta l4proto tcp counter reject"),
+                (
+                    7,
+                    "ip saddr { 10.0.0.1, 10.0.0.2, 10.0.0.3 } drop comment \"# handle 9\""
+                ),
+            ]
+        );
+        assert_eq!(listed.place(7), Some(1));
+        assert_eq!(listed.place(9), None);
+    }
+
+    #[test]
+    fn a_rule_without_a_counter_is_not_one_of_iptables() {
+        for (text, of_iptables) in [
+            ("meta l4proto tcp counter drop", true),
+            ("ip saddr 10.0.0.1 drop", false),
+            ("ip saddr @s counter drop", false),
+            ("@th,0,16 0x1388 counter drop", true),
+        ] {
+            assert_eq!(is_of_iptables(text), of_iptables, "{text}");
+        }
+    }
+}

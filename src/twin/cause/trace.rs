@@ -21,6 +21,8 @@ pub const TABLE: &str = "nvactl-twin-trace";
 const LIMIT: Duration = Duration::from_secs(30);
 /// `1 << (NFNLGRP_NFTRACE - 1)`.
 const GROUP: u32 = 1 << 8;
+/// Behind `NF_IP_PRI_CONNTRACK_DEFRAG`, before every table of iptables.
+const WHOLE: i32 = -399;
 /// A message takes about 1 kB of it; a connection with 20 matching rules causes some hundred messages.
 const BUFFER: usize = 64 << 20;
 
@@ -66,10 +68,12 @@ impl Stage {
     }
 }
 
-/// The two ends of a stage: nvactl's chains stand before and behind all others.
+/// The places of nvactl's chains in a stage: before and behind all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     First,
+    /// Behind the assembly of fragments.
+    Whole,
     Last,
 }
 
@@ -81,10 +85,10 @@ impl Edge {
             return None;
         }
         let (stage, rest) = chain.name.split_once('-')?;
-        let edge = if rest.starts_with("first") {
-            Edge::First
-        } else {
-            Edge::Last
+        let edge = match rest {
+            "whole" => Edge::Whole,
+            rest if rest.starts_with("first") => Edge::First,
+            _ => Edge::Last,
         };
         Some((Stage::of(stage)?, edge))
     }
@@ -97,6 +101,10 @@ fn tables(interfaces: &[&str]) -> String {
     for stage in Stage::INET {
         chains(&mut text, stage, "", "");
     }
+    let _ = writeln!(
+        text,
+        "chain prerouting-whole {{ type filter hook prerouting priority {WHOLE}; }}"
+    );
     text.push_str("}\n");
     if !interfaces.is_empty() {
         let _ = writeln!(text, "table netdev {TABLE} {{");
