@@ -370,6 +370,10 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         }
         Fate::SourceTranslated { to } => format!("{rule} gives the {whose} the source {to}"),
         Fate::Untranslated => format!("{rule} exempts the {whose} from translation"),
+        Fate::Undiscovered => format!(
+            "{rule} takes the packets of IPv6 neighbour discovery, by which this machine and its next hops \
+             find one another"
+        ),
     }
 }
 

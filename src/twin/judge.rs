@@ -236,14 +236,28 @@ fn explain(
         };
         looked_into += 1;
         look_into(twin, &mut judged[at], &mut change, deadline)?;
-        let Verdict::Dead(found) = judged[at].verdict.clone() else {
-            continue;
-        };
-        if found.is_cured {
-            share(twin, judged, &found)?;
+        match judged[at].verdict.clone() {
+            Verdict::Dead(found) if found.is_cured => share(twin, judged, &found)?,
+            // The twin is no true copy any more for a forward whose death was not understood.
+            found => inherit(judged, at, &found),
         }
     }
     Ok(())
+}
+
+/// Gives the other dead connections of a forward the verdict of the one that was looked into.
+fn inherit(judged: &mut [Judged<'_>], at: usize, found: &Verdict) {
+    if *found == Verdict::AsWanted || matches!(found, Verdict::Strayed(_)) {
+        return;
+    }
+    let forward = judged[at].ask.forward;
+    for other in judged {
+        if other.ask.forward == forward
+            && matches!(&other.verdict, Verdict::Dead(death) if !death.is_examined)
+        {
+            other.verdict = found.clone();
+        }
+    }
 }
 
 /// Tries the other dead connections again, behind the cures of one: those that come through now had the
@@ -323,10 +337,20 @@ fn look_into(
             _ => {}
         }
         if let Some(interface) = strayed(twin, &judged.ask, &sightings) {
+            if !death.causes.is_empty() {
+                death.is_cured = true;
+                break;
+            }
             judged.verdict = Verdict::Strayed(interface);
             return Ok(());
         }
-        let Some(taken) = seen.taken(&conversation)? else {
+        let taken = match seen.taken(&conversation)? {
+            // Packets wait, and then are lost, while the next hop is looked for.
+            None => seen.taken_discovery()?,
+            Some(taken) if taken.is_of_neighbour() => seen.taken_discovery()?.or(Some(taken)),
+            taken => taken,
+        };
+        let Some(taken) = taken else {
             break;
         };
         if death.causes.last() == Some(&taken) || Instant::now() >= deadline {

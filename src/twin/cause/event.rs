@@ -40,6 +40,9 @@ pub enum Event<'s> {
     NotSeen,
 }
 
+/// The number of ICMP for IPv6 (linux/in6.h).
+const ICMPV6: u8 = 58;
+
 impl Seen {
     /// Finds the deciding event by what was seen alone.
     #[must_use]
@@ -111,6 +114,20 @@ impl Seen {
             )),
             _ => None,
         }
+    }
+
+    /// Finds the event that ended a packet of neighbour discovery, by which IPv6 finds the hardware addresses
+    /// of the machine and of those around it (RFC 4861).
+    #[must_use]
+    pub fn discovery(&self) -> Option<Event<'_>> {
+        let icmpv6 = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
+        let paths = self.paths.iter().filter(icmpv6);
+        let mut ends = paths.filter_map(|path| {
+            let at_ends = |step: &Step| matches!(step.stage, Stage::Input | Stage::Output);
+            let is_own = path.steps.iter().any(at_ends);
+            self.end_of(path).filter(|_| is_own)
+        });
+        ends.next().map(|(_, event)| event)
     }
 
     /// Finds the rule that sent a packet elsewhere before another rule or a policy took it: no rule is

@@ -64,6 +64,19 @@ pub enum Fate {
     },
     /// Neither its destination nor its source has been translated.
     Untranslated,
+    /// Not sent: neighbour discovery does not find the next hop.
+    Undiscovered,
+}
+
+impl Taken {
+    /// Whether the packet was lost on the way to or from the next hop, outside all rules.
+    #[must_use]
+    pub fn is_of_neighbour(&self) -> bool {
+        matches!(
+            self.by,
+            By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. })
+        )
+    }
 }
 
 impl Seen {
@@ -77,39 +90,42 @@ impl Seen {
         let Some((direction, fate, event)) = self.event(conversation) else {
             return Ok(None);
         };
-        let mut fate = fate;
-        let by = match event {
-            Event::Traced(step) => {
-                let Some(by) = self.traced(step)? else {
-                    return Ok(None);
-                };
-                if let By::Rule(decided) = &by
-                    && fate == Fate::Dropped
-                    && rejects(&decided.text)
-                {
-                    fate = Fate::Rejected;
-                }
-                by
-            }
-            Event::Legacy(counted) => {
-                if counted.target == "REJECT" {
-                    fate = Fate::Rejected;
-                }
-                by_legacy(counted)
-            }
-            Event::Lost(step) => By::Kernel(self.lost(step)),
-            Event::Sent(step) => match self.sent(step) {
-                Some(reason) => By::Kernel(reason),
-                None => return Ok(None),
-            },
-            Event::Untranslated(path) => self.untranslated(path)?,
-            Event::NotSeen => By::Kernel(KernelReason::NotSeen),
+        let Some(by) = self.by(event)? else {
+            return Ok(None);
+        };
+        let fate = match &by {
+            By::Rule(decided) if fate == Fate::Dropped && rejects(&decided.text) => Fate::Rejected,
+            _ => fate,
         };
         Ok(Some(Taken {
             by,
             direction,
             fate,
         }))
+    }
+
+    /// Names what took a packet of neighbour discovery, if something did.
+    ///
+    /// # Errors
+    /// Where a rule cannot be listed.
+    pub fn taken_discovery(&self) -> Result<Option<Taken>, CauseError> {
+        let by = self.discovery().map(|event| self.by(event)).transpose()?;
+        Ok(by.flatten().map(|by| Taken {
+            by,
+            direction: Direction::Request,
+            fate: Fate::Undiscovered,
+        }))
+    }
+
+    fn by(&self, event: Event<'_>) -> Result<Option<By>, CauseError> {
+        Ok(match event {
+            Event::Traced(step) => self.traced(step)?,
+            Event::Legacy(counted) => Some(by_legacy(counted)),
+            Event::Lost(step) => Some(By::Kernel(self.lost(step))),
+            Event::Sent(step) => self.sent(step).map(By::Kernel),
+            Event::Untranslated(path) => Some(self.untranslated(path)?),
+            Event::NotSeen => Some(By::Kernel(KernelReason::NotSeen)),
+        })
     }
 
     /// Lists the rules that matched packets of the client, nvactl's trace left out. One of them may have
@@ -186,6 +202,8 @@ impl Seen {
             };
             let is_candidate = match step.verdict {
                 Verdict::Accept => is_nat(base)?,
+                // The end of the base chain, before a later rule of it.
+                Verdict::Return => chain == base && is_nat(base)?,
                 Verdict::Continue => true,
                 _ => false,
             };
@@ -196,7 +214,7 @@ impl Seen {
             if untracks(&decided.text) {
                 return Ok(By::Rule(decided));
             }
-            if step.verdict == Verdict::Accept {
+            if step.verdict != Verdict::Continue {
                 accepts = Some(decided);
             }
         }
