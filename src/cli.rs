@@ -500,6 +500,8 @@ pub enum DoctorFormat {
     Text,
     /// One JSON object.
     Json,
+    /// For the textfile collector of `node_exporter`.
+    Prometheus,
 }
 
 #[derive(Debug, Args)]

@@ -103,6 +103,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match args.format {
         DoctorFormat::Text => console.print(&text(&report.checks, asked)),
         DoctorFormat::Json => console.say_json(&report)?,
+        DoctorFormat::Prometheus => match &answers {
+            Ok(answers) => console.print(&works(answers)),
+            Err(why) => console.warn(format_args!("no connection was tried in a copy: {why}")),
+        },
     }
     let failed = report
         .checks
@@ -421,6 +425,26 @@ fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) 
     }
 }
 
+/// Prints a metric for each forward of which it is known whether it works.
+fn works(answers: &Answers<'_>) -> String {
+    let mut out = String::from(
+        "# HELP nvactl_forward_works Whether connections of the forward do as the spec says in a copy of the machine.\n\
+         # TYPE nvactl_forward_works gauge\n",
+    );
+    for ((forward, protocol, family), works) in doctor::works(answers) {
+        let family = match family {
+            Family::V4 => "v4",
+            Family::V6 => "v6",
+        };
+        let _ = writeln!(
+            out,
+            "nvactl_forward_works{{forward=\"{forward}\",protocol=\"{protocol}\",family=\"{family}\"}} {}",
+            u8::from(works)
+        );
+    }
+    out
+}
+
 /// A line for each hop: what is the same for many forwards is said once.
 fn text(checks: &[Check], asked: usize) -> String {
     let mut out = String::new();
@@ -442,7 +466,8 @@ fn text(checks: &[Check], asked: usize) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} mend: {}", "", printable::line(fix));
+                let tried = if check.tried { " (tried: works)" } else { "" };
+                let _ = writeln!(out, "{:<28} fix{tried}: {}", "", printable::line(fix));
             }
         }
         if rest.len() > MOST_SHOWN {

@@ -12,11 +12,13 @@ use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Reached};
 use super::{Twin, TwinError};
+use crate::host::child;
 use crate::net::Family;
 use crate::spec::{Balance, Snat};
 
 /// A kernel that puts off its work has done it by then.
 const LATE: Duration = Duration::from_millis(50);
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// At most so many causes are looked for one behind the other.
 const CAUSES: usize = 5;
 /// At most so many dead connections are looked into; the rest is told as a number.
@@ -408,8 +410,14 @@ pub fn kept_in(
 /// Repeats a connection while the kernel's trace is on.
 fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
+    // Whoever does not answer is asked again, under watch.
+    for world in twin.worlds() {
+        world.netns.enter().map_err(TwinError::Socket)?;
+        child::run("ip", &["neigh", "flush", "all"], b"", FLUSH_LIMIT)?;
+    }
     let mut talker = twin.talker()?;
     twin.enter()?;
+    child::run("ip", &["neigh", "flush", "all"], b"", FLUSH_LIMIT)?;
     let names: Vec<&str> = twin
         .worlds()
         .iter()

@@ -306,10 +306,7 @@ impl<'w> Talker<'w> {
             source,
             target: at,
         };
-        if target
-            .send_to(&vec![b'x'; question.answer], source)
-            .is_err()
-        {
+        if target.send_to(&payload(question.answer), source).is_err() {
             return Ok(Outcome::Stuck(reached));
         }
         let back = self.look(|| match client.recv(&mut buffer) {
