@@ -97,7 +97,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
     checks.extend(doctor::invalid(invalid, conntrack::invalid(), liberal));
-    checks.sort_by_key(|check| check.code);
+    checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
     match args.format {

@@ -226,7 +226,7 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     packets::check(case, &mut checks);
     boot::check(case, &mut checks);
     azure::check(case, &mut checks);
-    checks.sort_by_key(|check| check.code);
+    checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     checks
 }
 

@@ -240,6 +240,13 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
     let mut checks = Vec::new();
     for (n, taken) in death.causes.iter().enumerate() {
         let (hop, status) = match &taken.by {
+            // The rule for replies is one for all forwards.
+            By::Policy(decided)
+                if taken.direction == Direction::Reply
+                    && hop_of(case, decided) == Some(Hop::ForwardRule) =>
+            {
+                (Hop::OwnChains, Status::Fail)
+            }
             By::Rule(decided) | By::Policy(decided) => {
                 let named = matches!(ask.client.kind, ClientKind::Named(_));
                 let status = if named && somebody_passes {

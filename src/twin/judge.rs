@@ -431,13 +431,16 @@ fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighti
     Ok((outcome?, seen, sniffer.seen()))
 }
 
+/// Returns whether a connection comes through, or at least its answer leaves, if by another interface.
 pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
+    let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let outcome = twin
         .talker()?
         .ask(&ask.question)
         .map_err(TwinError::Socket)?;
     twin.enter()?;
-    Ok(verdict(twin, ask, &outcome) == Verdict::AsWanted)
+    let is_fine = verdict(twin, ask, &outcome) == Verdict::AsWanted;
+    Ok(is_fine || strayed(twin, ask, &sniffer.seen()).is_some())
 }
 
 /// Returns the interface by which a reply left, if it is another than the client's.
