@@ -201,8 +201,7 @@ pub fn stops_every_packet(rule: &Rule) -> bool {
 }
 
 /// Whether connections are not tracked behind this rule, and so not translated.
-#[must_use]
-pub fn is_notrack(target: &Target) -> bool {
+fn is_notrack(target: &Target) -> bool {
     let Target::Other(words) = target else {
         return false;
     };
