@@ -134,7 +134,10 @@ Examples:
   sudo nvactl rollback --dry-run
   sudo nvactl rollback 3")]
     Rollback(Rollback),
-    /// Say how each forward stands: its rules, what stands in their way, and what came through.
+    /// Say how each forward stands: its rules, and what came through.
+    ///
+    /// Rules of others before nvactl's jumps are counted; `nvactl doctor` reports what they do to
+    /// packets.
     ///
     /// NEW counts connections and BYTES their first packets, by the rules' own counters, since the
     /// forward's rules were loaded. LIVE counts the connections that the kernel tracks now.
@@ -449,7 +452,7 @@ pub struct Status {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// Exit 1 unless the live rules are what the spec says and nothing takes their packets.
+    /// Exit 1 unless the live rules are what the spec says and packets reach nvactl's jumps.
     #[arg(long)]
     pub check: bool,
 

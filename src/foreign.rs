@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use crate::plan::jumps_from;
-use crate::rule::{Match, Rule, Target};
+use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 /// The first rule that leads to one of nvactl's chains from where nvactl does not jump, or that a script
@@ -52,12 +52,7 @@ pub(crate) const DEEPEST: usize = 16;
 /// What a chain's rules without conditions decide in the filter table: accepted or not, or nothing.
 fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
     let chain = ruleset.chain(TableName::Filter, name)?;
-    let unconditional = |rule: &&Rule| {
-        rule.matches
-            .iter()
-            .all(|condition| matches!(condition, Match::Comment(_)))
-    };
-    for rule in chain.rules.iter().filter(unconditional) {
+    for rule in chain.rules.iter().filter(|rule| rule.is_unconditional()) {
         let Some(target) = &rule.target else {
             continue;
         };

@@ -13,8 +13,8 @@
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
 //! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
-//! and [`walk`] what rules do to a packet known in part, [`shadow`] and [`native`] what stands in a
-//! forward's way, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the
+//! and [`walk`] what rules do to a packet known in part, [`shadow`] a forward's first packet, [`native`] what nft's
+//! own chains do to them, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the
 //! interfaces, addresses and routes that a forward needs, [`flow`] and [`listeners`] the connections
 //! that are alive, [`sender`] those that began before a forward's rules, [`deletion`] how such are
 //! ended, [`few`] how many things are listed, [`counters`], [`status`],

@@ -150,7 +150,7 @@ enum Like<'s> {
 impl Class<'_> {
     fn with_packet<T>(&self, work: impl FnOnce(&Packet<'_>) -> T) -> T {
         match &self.like {
-            Like::Those(situation) => situation.with_packets(|packets| work(&packets.passing)),
+            Like::Those(situation) => situation.with_packet(work),
             Like::AllOf(protocol) => work(&Packet {
                 protocol: *protocol,
                 source: None,
@@ -178,9 +178,9 @@ fn classes<'s>(set: &'s ForwardSet, before: &Before<'_>) -> Vec<Class<'s>> {
     }
     let mut classes: BTreeMap<Vec<Option<bool>>, Class<'s>> = BTreeMap::new();
     for (n, situation) in situations {
-        let answers = situation.with_packets(|packets| {
+        let answers = situation.with_packet(|packet| {
             let each = conditions.iter();
-            each.map(|asked| packets.passing.holds(asked)).collect()
+            each.map(|asked| packet.holds(asked)).collect()
         });
         let class = classes.entry(answers).or_insert(Class {
             like: Like::Those(situation),
@@ -216,7 +216,6 @@ fn situations(forward: &Forward) -> impl Iterator<Item = Situation<'_>> {
             forward,
             ingress,
             to,
-            own: &[],
         })
     })
 }

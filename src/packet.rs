@@ -44,16 +44,6 @@ pub enum Tracked {
 }
 
 impl Packet<'_> {
-    /// The same before connection tracking has seen it.
-    #[must_use]
-    pub fn untracked(&self) -> Self {
-        Self {
-            translated_from: None,
-            tracked: Tracked::NotYet,
-            ..self.clone()
-        }
-    }
-
     /// Whether all conditions of a rule hold.
     #[must_use]
     pub fn meets(&self, rule: &Rule) -> Option<bool> {

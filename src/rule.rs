@@ -69,6 +69,13 @@ impl Rule {
             }
     }
 
+    /// Returns whether the rule applies to every packet: a comment is no condition.
+    #[must_use]
+    pub fn is_unconditional(&self) -> bool {
+        let mut matches = self.matches.iter();
+        matches.all(|condition| matches!(condition, Match::Comment(_)))
+    }
+
     /// The chain a packet goes to when the rule matches, by `-j` or `-g`.
     #[must_use]
     pub fn leads_to(&self) -> Option<&ChainName> {

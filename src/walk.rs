@@ -188,9 +188,20 @@ fn decides(target: &Target) -> Option<bool> {
     }
 }
 
-/// Whether connections are not tracked behind this rule, and so not translated.
+/// Returns whether no packet passes a rule of a chain: it has no conditions, and its target ends the walk
+/// through that chain. A queue's verdict ends it too (`--queue-bypass` in iptables-extensions(8)).
 #[must_use]
-pub fn is_notrack(target: &Target) -> bool {
+pub fn stops_every_packet(rule: &Rule) -> bool {
+    let ends = |target: &Target| match target {
+        Target::Return | Target::Goto(_) => true,
+        Target::Jump(_) => false,
+        _ => matches!(target.name(), "QUEUE" | "NFQUEUE") || decides(target) == Some(true),
+    };
+    rule.is_unconditional() && rule.target.as_ref().is_some_and(ends)
+}
+
+/// Whether connections are not tracked behind this rule, and so not translated.
+fn is_notrack(target: &Target) -> bool {
     let Target::Other(words) = target else {
         return false;
     };

@@ -18,10 +18,10 @@ use crate::ops::{families, name_interrupted};
 use crate::per_family::PerFamily;
 use crate::printable;
 use crate::status::{
-    AtBoot, InTheWay, Live, Machine, Row, RulesFile, State, Status, Tracked, drift, rows,
+    AtBoot, BeforeJump, Live, Machine, Row, RulesFile, State, Status, Tracked, before_jumps, drift,
+    rows,
 };
 use crate::sysctl::Switch;
-use crate::words::names;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
@@ -57,8 +57,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if let Some((words, fix)) = unit_fault(state.as_ref()) {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     }
-    let links = network::links();
-    let (mut comparisons, mut forwards, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut comparisons, mut forwards, mut before) = (Vec::new(), Vec::new(), Vec::new());
     let mut established = Count::default();
     for (family, live) in counted.iter() {
         let iptables::Live {
@@ -71,16 +70,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 .as_ref()
                 .and_then(|flows| flows.get(family))
                 .map(Vec::as_slice),
-            links: &links,
         };
         let comparison = compare_family(ruleset, &set, family);
-        let (rows, found) = rows(&live, &set, family, &comparison);
-        forwards.extend(rows);
-        in_the_way.extend(found);
+        forwards.extend(rows(&live, &set, family, &comparison));
+        before.extend(before_jumps(ruleset, family));
         comparisons.push(comparison);
         established.add(counters.established());
     }
-    let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards);
+    let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
     let around = rules.try_map(|family, ruleset| {
         anyhow::Ok(Machine {
             backend: backend(&iptables, family),
@@ -104,10 +101,13 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         forwards,
         firewall,
         drift,
-        in_the_way,
+        before_jumps: before,
     };
     match args.format {
-        StatusFormat::Text => console.print(&text(&status, &on.command("apply", &source))),
+        StatusFormat::Text => {
+            let [apply, doctor] = ["apply", "doctor"].map(|what| on.command(what, &source));
+            console.print(&text(&status, &apply, &doctor));
+        }
         StatusFormat::Json => console.say_json(&status)?,
         StatusFormat::Prometheus => console.print_exact(&status.prometheus()),
     }
@@ -139,7 +139,7 @@ fn at_boot(next: NextBoot) -> AtBoot {
     }
 }
 
-fn text(status: &Status, apply: &str) -> String {
+fn text(status: &Status, apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
@@ -211,12 +211,13 @@ fn text(status: &Status, apply: &str) -> String {
         let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
     }
     if !status.drift.is_empty() {
-        out.push_str("\nin nvactl's own chains:\n");
+        out.push_str("\nin nvactl's own chains, and where it jumps to them:\n");
     }
     for drift in &status.drift {
         let what = match drift.what {
             DriftKind::TakenOut => "taken out",
-            _ => "put in",
+            DriftKind::PutIn => "put in",
+            DriftKind::InFront => "stops every packet before nvactl's jump",
         };
         let _ = writeln!(
             out,
@@ -226,53 +227,47 @@ fn text(status: &Status, apply: &str) -> String {
             printable::line(&drift.line)
         );
     }
-    if !status.in_the_way.is_empty() {
-        out.push_str("\nin front of nvactl's rules:\n");
+    if !status.drift.is_empty() {
+        let _ = writeln!(out, "  to fix it: {apply}");
     }
-    for rule in &status.in_the_way {
-        out.push_str(&in_the_way(rule, apply));
+    if !status.before_jumps.is_empty() {
+        out.push('\n');
+    }
+    for chain in &status.before_jumps {
+        out.push_str(&before_jump(chain, doctor));
     }
     out
 }
 
-fn in_the_way(rule: &InTheWay, apply: &str) -> String {
-    let whose = rule.program.map(|program| format!(" ({program}'s)"));
-    let all = if rule.certain { "" } else { "perhaps " };
-    let mend = if rule.inside {
-        format!("{apply}, which takes it out of nvactl's own chain")
-    } else if rule.jump_first {
-        format!("{apply}, which puts nvactl's jump first again")
-    } else {
-        format!("to remove it: sudo {}", rule.removal)
+fn before_jump(before: &BeforeJump, doctor: &str) -> String {
+    let BeforeJump {
+        family,
+        table,
+        chain,
+        count,
+        ..
+    } = before;
+    let (rules, stand) = match count {
+        1 => ("1 rule".to_owned(), "stands"),
+        _ => (format!("{count} rules"), "stand"),
     };
-    let meant = if rule.certain {
-        ""
-    } else {
-        "if it is not meant: "
-    };
+    let prefix = prefix(*family);
     format!(
-        "  {}{}: {}{}\n    {all}{}, for {}; {meant}{mend}\n",
-        prefix(rule.family),
-        rule.table,
-        printable::line(&rule.line),
-        whose.unwrap_or_default(),
-        rule.does,
-        names(rule.forwards.iter().map(String::as_str)),
+        "{rules} of others {stand} before nvactl's jump in {prefix}{table} {chain}; what they do to packets: {doctor}\n"
     )
 }
 
 fn row(row: &Row) -> Vec<String> {
-    let state = match (row.state, &row.shadowed_by) {
-        (State::InSync, _) => "in sync".to_owned(),
-        (State::Shadowed, Some(by)) => format!("shadowed by {}", printable::line(by)),
-        (State::Surplus, _) => "not in the spec".to_owned(),
-        (state, _) => state.word().to_owned(),
+    let state = match row.state {
+        State::InSync => "in sync",
+        State::Surplus => "not in the spec",
+        state => state.word(),
     };
     vec![
         printable::line(&row.name).to_string(),
         format!("{} {}", row.protocol, row.listen),
         row.target.clone(),
-        state,
+        state.to_owned(),
         row.new.packets.to_string(),
         row.new.bytes.to_string(),
         row.refused.packets.to_string(),

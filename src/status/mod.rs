@@ -1,10 +1,14 @@
-//! How each forward stands: whether its rules are loaded as the spec has them, what could take its
-//! packets, and what came through.
+//! How each forward stands: whether its rules are loaded as the spec has them, and what came through.
+//! `doctor`, not this module, decides what rules of others do to packets.
 
+mod cut_off;
+mod jumps;
 mod prometheus;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cut_off::CutOff;
+pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
@@ -12,18 +16,17 @@ use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::net::Family;
-use crate::network::Links;
 use crate::plan::{Hook, accept_known};
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::shadow::{Shadow, inside, shadows};
 use crate::spec::ForwardSet;
 use crate::unplan::{Key, plan_as, replanned};
 
 /// All that `nvactl status` tells; README documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Status {
-    /// Whether the live rules are what the spec says, and nothing takes the packets of a forward.
+    /// Whether the live rules are what the spec says. A rule of others counts only where it stops
+    /// every packet before nvactl's jump.
     pub in_sync: bool,
     /// Of IPv4.
     #[serde(flatten)]
@@ -40,7 +43,7 @@ pub struct Status {
     /// What is loaded for all forwards and is not as the spec has it: the FORWARD policy, for one.
     pub firewall: Vec<FieldChange>,
     pub drift: Vec<Drift>,
-    pub in_the_way: Vec<InTheWay>,
+    pub before_jumps: Vec<BeforeJump>,
 }
 
 /// How the machine treats the packets of one family.
@@ -101,17 +104,15 @@ pub enum State {
     InSync,
     Missing,
     Drifted,
-    Shadowed,
     /// It is loaded, but the spec does not have it.
     Surplus,
 }
 
 impl State {
-    pub const ALL: [State; 5] = [
+    pub const ALL: [State; 4] = [
         State::InSync,
         State::Missing,
         State::Drifted,
-        State::Shadowed,
         State::Surplus,
     ];
 
@@ -122,7 +123,6 @@ impl State {
             State::InSync => "in_sync",
             State::Missing => "missing",
             State::Drifted => "drifted",
-            State::Shadowed => "shadowed",
             State::Surplus => "surplus",
         }
     }
@@ -136,33 +136,12 @@ pub struct Row {
     pub listen: String,
     pub target: String,
     pub state: State,
-    /// The foreign rule that takes its packets.
-    pub shadowed_by: Option<String>,
     /// First packets of connections, since the forward's rules were loaded.
     pub new: Count,
     /// First packets that the forward's lists and limits have turned away since then.
     pub refused: Count,
     /// Connections that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
-}
-
-/// A foreign rule that takes packets of forwards, or may.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct InTheWay {
-    pub family: Family,
-    pub table: &'static str,
-    pub line: String,
-    pub does: &'static str,
-    /// Whether it takes every packet of these forwards.
-    pub certain: bool,
-    pub program: Option<&'static str>,
-    /// Whether applying again is enough, which puts nvactl's jump before it, or takes it out.
-    pub jump_first: bool,
-    /// Whether it stands in a chain of nvactl's, which applying takes it out of.
-    #[serde(skip)]
-    pub inside: bool,
-    pub removal: String,
-    pub forwards: Vec<String>,
 }
 
 /// What is live.
@@ -172,19 +151,17 @@ pub struct Live<'l> {
     pub counters: &'l Counters,
     /// `None` where they cannot be listed.
     pub flows: Option<&'l [Flow]>,
-    /// The interfaces, with the addresses where clients come in.
-    pub links: &'l Links,
 }
 
-/// A row for each forward of the spec, then one for each that is loaded without being in it; and
-/// the rules that stand in their way. `comparison` is of what is live with the spec.
+/// Returns a row for each forward of the spec, then one for each that is loaded without being in it.
+/// `comparison` is of the live rules with the spec.
 #[must_use]
 pub fn rows(
     live: &Live<'_>,
     set: &ForwardSet,
     family: Family,
     comparison: &Comparison,
-) -> (Vec<Row>, Vec<InTheWay>) {
+) -> Vec<Row> {
     let planned = plan_as(live.ruleset, set, family);
     let (want, have) = (rules_by_key(&planned), rules_by_key(live.ruleset));
     let new = live.counters.new_connections(live.ruleset);
@@ -200,44 +177,21 @@ pub fn rows(
             *connections.entry(key).or_default() += 1;
         }
     }
-    let tampered = comparison
-        .drift
-        .iter()
-        .any(|drift| drift.what == DriftKind::PutIn);
     let replanned = replanned(live.ruleset, family);
     let gone = gone(live.ruleset, &replanned);
     let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
-    let cut_off = reached(&replanned, gone.iter().copied());
-    let is_cut_off = |places: Option<&Vec<PlacedRule<'_>>>| {
-        let mut places = places.into_iter().flatten();
-        places.any(|place| cut_off.contains(place.chain))
-    };
+    let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
     let changed = changed_chains(live.ruleset, &planned);
-    let (mut rows, mut in_the_way) = (
-        Vec::new(),
-        Found {
-            family,
-            rules: Vec::new(),
-            places: BTreeMap::new(),
-        },
-    );
+    let mut rows = Vec::new();
     let mine = set.forwards.iter();
     for forward in mine.filter(|forward| forward.family() == family) {
         let name = forward.name.as_str();
         let key = (name, forward.protocol);
-        let mut shadows = shadows(live.ruleset, forward, live.links);
-        // Where nvactl's own jump is missing, the policy is no foreign rule.
-        shadows.retain(|shadow| !shadow.is_forward_policy());
-        if tampered {
-            shadows.extend(inside(live.ruleset, &planned, forward, live.links));
-        }
-        let certain = shadows.iter().find(|shadow| shadow.certain);
         let state = match (have.get(&key), want.get(&key)) {
             (None, _) => State::Missing,
             (have, want) if have != want || replies_gone => State::Drifted,
-            (have, _) if is_cut_off(have) => State::Drifted,
+            (Some(have), _) if cut_off.has(key, have) => State::Drifted,
             (have, _) if leads_to_any(have, &planned, &changed) => State::Drifted,
-            _ if certain.is_some() => State::Shadowed,
             _ => State::InSync,
         };
         rows.push(Row {
@@ -246,21 +200,16 @@ pub fn rows(
             listen: forward.listen.to_string(),
             target: forward.reaches(),
             state,
-            shadowed_by: certain.map(Shadow::line),
             new: count(key),
             refused: refused(key),
             connections: live
                 .flows
                 .map(|_| connections.get(&key).copied().unwrap_or_default()),
         });
-        for shadow in &shadows {
-            in_the_way.add(shadow, name);
-        }
     }
     for removed in &comparison.removed {
         rows.push(Row {
             state: State::Surplus,
-            shadowed_by: None,
             new: removed.key().map_or_else(Count::default, count),
             refused: removed.key().map_or_else(Count::default, refused),
             connections: None,
@@ -270,7 +219,7 @@ pub fn rows(
             target: removed.target.clone(),
         });
     }
-    (rows, in_the_way.rules)
+    rows
 }
 
 /// The chains of lists and logs that somebody has changed.
@@ -280,29 +229,6 @@ fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p Chai
         Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
     changed.map(|(_, name, _)| name).collect()
-}
-
-/// The chains of a tree that these rules lead to, and those behind.
-fn reached<'p>(
-    planned: &'p Ruleset,
-    rules: impl Iterator<Item = PlacedRule<'p>>,
-) -> BTreeSet<&'p ChainName> {
-    let leads = |place: PlacedRule<'p>| Some((place.table, place.rule.leads_to()?));
-    let mut next: Vec<(TableName, &ChainName)> = rules.filter_map(leads).collect();
-    let mut reached = BTreeSet::new();
-    while let Some((table, name)) = next.pop() {
-        if Hook::of(name).is_some() && reached.insert(name) {
-            let rules = planned
-                .chain(table, name)
-                .map_or(&[][..], |chain| &chain.rules);
-            next.extend(
-                rules
-                    .iter()
-                    .filter_map(|rule| Some((table, rule.leads_to()?))),
-            );
-        }
-    }
-    reached
 }
 
 /// Whether a forward's rules lead to one of these chains, by whatever others.
@@ -334,53 +260,19 @@ fn leads_to_any(
     false
 }
 
-/// The foreign rules found so far, each once.
-struct Found<'r> {
-    family: Family,
-    rules: Vec<InTheWay>,
-    /// Where a rule, or a chain's policy, stands among them.
-    places: BTreeMap<(TableName, &'r ChainName, Option<*const Rule>), usize>,
-}
-
-impl<'r> Found<'r> {
-    fn add(&mut self, shadow: &Shadow<'r>, forward: &str) {
-        let key = (
-            shadow.table,
-            shadow.chain,
-            shadow.rule.map(std::ptr::from_ref),
-        );
-        let place = *self.places.entry(key).or_insert(self.rules.len());
-        if place == self.rules.len() {
-            self.rules.push(InTheWay {
-                family: self.family,
-                table: shadow.table.as_str(),
-                line: shadow.line(),
-                does: shadow.does(),
-                certain: shadow.certain,
-                program: shadow.program(),
-                jump_first: shadow.ends_with_the_jump_first(),
-                inside: shadow.chain.is_own(),
-                removal: shadow.removal(self.family),
-                forwards: Vec::new(),
-            });
-        }
-        let rule = &mut self.rules[place];
-        rule.certain &= shadow.certain;
-        // Its first packets and its replies may be taken by the same one.
-        if rule.forwards.last().is_none_or(|last| last != forward) {
-            rule.forwards.push(forward.to_owned());
-        }
-    }
-}
-
-/// Whether all is as the spec has it; what of it is not, for all forwards together; and the lines
-/// of nvactl's that somebody has put in or taken out.
+/// Returns whether all is as the spec has it; the differences that concern all forwards together; and
+/// the lines that somebody has added to nvactl's or removed, or that keep packets from its jumps.
 #[must_use]
-pub fn drift(comparison: Comparison, rows: &[Row]) -> (bool, Vec<FieldChange>, Vec<Drift>) {
+pub fn drift(
+    comparison: Comparison,
+    rows: &[Row],
+    before_jumps: &[BeforeJump],
+) -> (bool, Vec<FieldChange>, Vec<Drift>) {
     let rows = rows.iter().all(|row| row.state == State::InSync);
     let mut drift = comparison.drift;
-    // What only stands in front is told of where it takes packets.
+    // A rule with conditions before a jump is no drift: the jump is there, and reached.
     drift.retain(|drift| drift.what != DriftKind::InFront);
+    drift.extend(before_jumps.iter().filter_map(BeforeJump::drift));
     let mut firewall = comparison.firewall;
     if comparison.reordered {
         firewall.push(FieldChange {
@@ -394,4 +286,122 @@ pub fn drift(comparison: Comparison, rows: &[Row]) -> (bool, Vec<FieldChange>, V
         firewall,
         drift,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::compare_family;
+    use crate::parse::parse;
+    use crate::plan::plan;
+    use crate::spec;
+
+    const JUMP: &str = "-A FORWARD -j NVACTL-FORWARD\n";
+    const NAT: &str = "-A PREROUTING -j NVACTL-PREROUTING\n";
+    const KNOWN: &str = "-A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n";
+
+    fn set() -> ForwardSet {
+        spec::read(
+            b"firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}",
+        )
+        .expect("it is valid")
+    }
+
+    /// Returns the states of the two forwards, whether all is in sync, and the drift, for what is
+    /// planned with a text replaced by others.
+    fn judged(from: &str, to: &str) -> ([State; 2], bool, Vec<String>) {
+        let set = set();
+        let planned = plan(&set, Family::V4).with_builtin_chains().to_string();
+        assert!(planned.contains(from), "{from}: {planned}");
+        let ruleset = parse(&planned.replacen(from, to, 1)).expect("it is readable");
+        let live = Live {
+            ruleset: &ruleset,
+            counters: &Counters::default(),
+            flows: None,
+        };
+        let comparison = compare_family(&ruleset, &set, Family::V4);
+        let rows = rows(&live, &set, Family::V4, &comparison);
+        let before = before_jumps(&ruleset, Family::V4);
+        let (in_sync, _, drift) = drift(comparison, &rows, &before);
+        let states = [0, 1].map(|n| rows[n].state);
+        let lines = drift
+            .iter()
+            .map(|one| format!("{:?} {}", one.what, one.line));
+        (states, in_sync, lines.collect())
+    }
+
+    #[test]
+    fn a_jump_that_packets_do_not_reach_is_drift() {
+        use State::{Drifted, InSync};
+        for (from, to, states, drift) in [
+            (JUMP, JUMP.to_owned(), InSync, None),
+            (
+                JUMP,
+                String::new(),
+                Drifted,
+                Some("TakenOut -A FORWARD -j NVACTL-FORWARD"),
+            ),
+            // The forwards work, but the jump is not what nvactl loads.
+            (
+                JUMP,
+                JUMP.repeat(2),
+                InSync,
+                Some("PutIn -A FORWARD -j NVACTL-FORWARD"),
+            ),
+            (
+                JUMP,
+                format!("-A FORWARD -j DROP\n{JUMP}"),
+                Drifted,
+                Some("InFront -A FORWARD -j DROP"),
+            ),
+            (
+                NAT,
+                format!("-A PREROUTING -j ACCEPT\n{NAT}"),
+                Drifted,
+                Some("InFront -A PREROUTING -j ACCEPT"),
+            ),
+            // Whatever these do to packets, the jump is there and is reached.
+            (
+                JUMP,
+                format!("-A FORWARD -p tcp -j DROP\n-A FORWARD -p udp -j DROP\n{JUMP}"),
+                InSync,
+                None,
+            ),
+            (
+                NAT,
+                format!("-A PREROUTING -i eth0 -j ACCEPT\n{NAT}"),
+                InSync,
+                None,
+            ),
+        ] {
+            let drift: Vec<String> = drift.into_iter().map(str::to_owned).collect();
+            let (found, in_sync, lines) = judged(from, &to);
+            assert_eq!((found, in_sync), ([states; 2], drift.is_empty()), "{to}");
+            assert_eq!(lines, drift, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_forward_is_drifted_behind_a_rule_that_stops_every_packet_in_nvactl_s_chain() {
+        use State::{Drifted, InSync};
+        let web = "-A NVACTL-PREROUTING -i eth0 -p tcp";
+        let dns = "-A NVACTL-PREROUTING -i eth0 -p udp";
+        for (from, to, states) in [
+            (KNOWN, "-A NVACTL-FORWARD -j DROP\n", [Drifted; 2]),
+            (
+                KNOWN,
+                "-A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP\n",
+                [InSync; 2],
+            ),
+            (web, "-A NVACTL-PREROUTING -j RETURN\n", [Drifted; 2]),
+            (dns, "-A NVACTL-PREROUTING -j RETURN\n", [InSync, Drifted]),
+        ] {
+            let (found, in_sync, lines) = judged(from, &format!("{to}{from}"));
+            assert_eq!((found, in_sync), (states, false), "{to}{from}");
+            assert_eq!(lines, [format!("PutIn {}", to.trim_end())]);
+        }
+    }
 }

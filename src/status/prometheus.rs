@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::{Machine, Row, RulesFile, State, Status};
-use crate::ruleset::Policy;
+use crate::net::Family;
+use crate::ruleset::{Policy, TableName};
 
 /// A metric of the whole machine.
 struct Metric {
@@ -68,6 +69,7 @@ impl Status {
                 );
             }
         }
+        self.write_before_jumps(&mut out);
         let name = "nvactl_forward_state";
         let help = "How a forward stands: 1 for the state it is in.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -101,6 +103,27 @@ impl Status {
             }
         }
         out
+    }
+
+    /// Writes a sample for each table that has jumps, so that a count falls to 0 instead of ending.
+    fn write_before_jumps(&self, out: &mut String) {
+        let name = "nvactl_foreign_rules_before_jump";
+        let help = "Rules of others before nvactl's jumps in a table.";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        let v6 = self.ipv6.as_ref().map(|_| Family::V6);
+        for family in [Some(Family::V4), v6].into_iter().flatten() {
+            for table in TableName::WRITTEN {
+                let table = table.as_str();
+                let chains = self.before_jumps.iter();
+                let chains = chains.filter(|one| one.family == family && one.table == table);
+                let count: usize = chains.map(|one| one.count).sum();
+                let family = family.as_str();
+                let _ = writeln!(
+                    out,
+                    "{name}{{family=\"{family}\",table=\"{table}\"}} {count}"
+                );
+            }
+        }
     }
 
     fn machine(&self) -> Vec<Metric> {
@@ -184,11 +207,6 @@ impl Status {
                 "Lines of nvactl's that somebody has put in or taken out.",
                 number(self.drift.len()),
             ),
-            gauge(
-                "nvactl_foreign_rules_in_the_way",
-                "Foreign rules that take packets of forwards, or may.",
-                number(self.in_the_way.len()),
-            ),
         ]
     }
 
@@ -247,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::counters::Count;
-    use crate::status::{AtBoot, Machine, Tracked};
+    use crate::status::{AtBoot, BeforeJump, Machine, Tracked};
 
     fn row(name: &str, state: State) -> Row {
         Row {
@@ -256,7 +274,6 @@ mod tests {
             listen: "10.3.0.4:80".to_owned(),
             target: "10.224.0.118:80".to_owned(),
             state,
-            shadowed_by: None,
             refused: Count::default(),
             new: Count {
                 packets: 7,
@@ -296,9 +313,18 @@ mod tests {
             }),
             established: Count::default(),
             firewall: Vec::new(),
-            forwards: vec![row("web", State::InSync), row("dns.v2", State::Shadowed)],
+            forwards: vec![row("web", State::InSync), row("dns.v2", State::Drifted)],
             drift: Vec::new(),
-            in_the_way: Vec::new(),
+            before_jumps: [("PREROUTING", 2), ("POSTROUTING", 3)]
+                .map(|(chain, count)| BeforeJump {
+                    family: Family::V4,
+                    table: "nat",
+                    chain: chain.to_owned(),
+                    count,
+                    rules: Vec::new(),
+                    stop: None,
+                })
+                .into(),
         };
         let text = status.prometheus();
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
@@ -343,8 +369,10 @@ mod tests {
         }
         assert_eq!(kinds.len(), 18);
         for line in [
-            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"shadowed\"} 1",
+            "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"drifted\"} 1",
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
+            "nvactl_foreign_rules_before_jump{family=\"v4\",table=\"filter\"} 0",
+            "nvactl_foreign_rules_before_jump{family=\"v4\",table=\"nat\"} 5",
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
             "nvactl_conntrack_invalid_total 3",

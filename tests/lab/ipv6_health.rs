@@ -94,16 +94,24 @@ pub fn status_judges_forwards_of_both_families(backend: Backend) {
     let told = status(&lab, BOTH);
     assert_eq!(
         states(&told),
-        [
-            ("web", "in_sync"),
-            ("web6", "drifted"),
-            ("dns6", "shadowed")
-        ]
+        [("web", "in_sync"), ("web6", "drifted"), ("dns6", "in_sync")]
     );
-    let removal = told["in_the_way"][0]["removal"].as_str();
-    assert_eq!(removal, Some("ip6tables -D FORWARD -p udp -j DROP"));
+    let before = &told["before_jumps"][0];
+    assert_eq!(
+        (&before["family"], &before["count"], &before["rules"][0]),
+        (&"v6".into(), &1.into(), &"-A FORWARD -p udp -j DROP".into()),
+        "{told:#}"
+    );
+    let metrics = lab.nvactl_with(&["status", "-", "--format", "prometheus"], BOTH);
+    for (family, count) in [("v4", 0), ("v6", 1)] {
+        let labels = format!("{{family=\"{family}\",table=\"filter\"}}");
+        let line = format!("nvactl_foreign_rules_before_jump{labels} {count}");
+        assert!(metrics.stdout.lines().any(|one| one == line), "{line}");
+    }
     let text = lab.nvactl_with(&["status", "-", "--check"], BOTH);
     assert_eq!(text.code, 1, "{text:?}");
+    let before = "1 rule of others stands before nvactl's jump in ip6tables filter FORWARD;";
+    assert!(text.stdout.contains(before), "{}", text.stdout);
     assert!(
         text.stdout
             .contains("  taken out, ip6tables filter: -A NVACTL-FORWARD -d fd00:224::118/128"),

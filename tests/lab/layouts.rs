@@ -239,9 +239,12 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
         .run("iptables -I NVACTL-FORWARD -s 203.0.113.9 -j DROP");
     assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 3));
     lab.firewall.run("iptables -I NVACTL-FORWARD -j DROP");
-    assert_eq!(row(&lab, &many, "web"), ("shadowed".into(), 3));
+    assert_eq!(row(&lab, &many, "web"), ("drifted".into(), 3));
     let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &many);
-    assert!(said.stdout.contains("in nvactl's own chain"), "{said:?}");
+    assert!(
+        said.stdout.contains("nvactl's own part of filter"),
+        "{said:?}"
+    );
     lab.apply(&few);
 
     let moved = "the layout goes from flat to tree";
@@ -315,9 +318,9 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
         ),
         (
             "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
-            "shadowed",
+            "drifted",
             "in_sync",
-            "in nvactl's own chain",
+            "nvactl's own part of filter: -A NVACTL-FWD-TCP-4096-8191 -j DROP",
         ),
         (
             "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -357,20 +360,22 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
         is_leaf.then(|| chain.to_owned())
     });
     let leaf = leaf.expect("it is loaded");
-    for rule in [
+    for (rule, put_in) in [
         // By nvactl's own mark, which most forwards' packets have here.
-        "-I NVACTL-FORWARD 2 -m connmark --mark 0x10000000/0x10000000 -j DROP".to_owned(),
-        format!("-t nat -I {leaf} -p tcp --dport 20005 -j DNAT --to-destination {POD}:81"),
+        (
+            "-I NVACTL-FORWARD 2 -m connmark --mark 0x10000000/0x10000000 -j DROP".to_owned(),
+            "filter: -A NVACTL-FORWARD -m connmark --mark 0x10000000/0x10000000 -j DROP".to_owned(),
+        ),
+        (
+            format!("-t nat -I {leaf} -p tcp --dport 20005 -j DNAT --to-destination {POD}:81"),
+            format!("nat: -A {leaf} -p tcp -m tcp --dport 20005 -j DNAT --to-destination {POD}:81"),
+        ),
     ] {
         lab.firewall.run(&format!("iptables {rule}"));
-        let said = lab.nvactl_with(&["status", "-"], &spec);
-        let (_, way) = said
-            .stdout
-            .split_once("in front of nvactl's rules:\n")
-            .unwrap_or_else(|| panic!("{rule}: {said:?}"));
-        let mend = "apply -, which takes it out of nvactl's own chain";
-        assert!(way.contains(mend), "{rule}: {said:?}");
-        assert!(!way.contains("jump first"), "{rule}: {said:?}");
+        let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
+        assert_eq!(said.code, 1, "{rule}: {said:?}");
+        let told = format!("\n  put in, {put_in}\n  to fix it: sudo nvactl apply -\n");
+        assert!(said.stdout.ends_with(&told), "{rule}: {said:?}");
         lab.apply(&spec);
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
         assert_eq!(said.code, 0, "{rule}: {said:?}");

@@ -280,6 +280,8 @@ on_both_backends! {
     diff::drift_is_named,
     status::counters_and_connections_agree_with_what_was_sent,
     status::each_state_is_told_by_forward,
+    status::rules_of_others_before_a_jump_are_listed_and_no_drift,
+    status::a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift,
     status::looking_leaves_no_trace,
     status::what_the_next_boot_brings_is_told,
     probe::each_port_comes_to_what_it_is,

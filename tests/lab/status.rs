@@ -2,7 +2,7 @@
 
 use std::net::{TcpStream, UdpSocket};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
 use crate::lifecycle::{apply, firewall};
@@ -141,29 +141,6 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     apply(&host, spec);
     check(0);
 
-    host.run(
-        "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to-destination 10.9.9.9",
-    );
-    host.run("iptables -I FORWARD -s 192.0.2.0/24 -j DROP");
-    let told = report(&host, spec);
-    assert_eq!(row(&told, "web")["state"], "shadowed");
-    assert!(
-        row(&told, "web")["shadowed_by"]
-            .as_str()
-            .is_some_and(|rule| rule.contains("10.9.9.9"))
-    );
-    // What may take some is shown, and is no fault.
-    assert_eq!(row(&told, "dns")["state"], "in_sync");
-    let in_the_way = told["in_the_way"].as_array().expect("a list");
-    assert_eq!(in_the_way.len(), 2, "{told:#}");
-    for rule in in_the_way {
-        let certain = rule["certain"].as_bool().expect("it is told");
-        let forwards = rule["forwards"].as_array().expect("a list").len();
-        assert_eq!(forwards, if certain { 1 } else { 3 }, "{rule}");
-        host.run(rule["removal"].as_str().expect("it has a command"));
-    }
-    check(0);
-
     host.run("iptables -I NVACTL-FORWARD 1 -s 192.0.2.1 -j DROP");
     host.run("iptables -t nat -D NVACTL-POSTROUTING 1");
     let told = report(&host, spec);
@@ -181,6 +158,10 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
         text.contains("put in, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
         "{text}"
     );
+    assert!(
+        text.contains("\n  to fix it: sudo nvactl apply -"),
+        "{text}"
+    );
     check(1);
 
     apply(&host, spec);
@@ -191,6 +172,97 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     let told = report(&host, spec);
     assert_eq!(row(&told, "extra")["state"], "surplus");
     check(1);
+}
+
+/// A rule that takes the packets of a forward and one that may take some are counted alike; `doctor`
+/// reports what they do.
+pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
+    const TAKES: &str =
+        "-A PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.9.9.9";
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    assert_eq!(report(&host, SPEC)["before_jumps"], json!([]));
+    let before_jump = |table: &str| {
+        let metrics = ask(&host, SPEC, &["--format", "prometheus"]).stdout;
+        let name = format!("nvactl_foreign_rules_before_jump{{family=\"v4\",table=\"{table}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        count.map(str::to_owned)
+    };
+    assert_eq!(before_jump("filter").as_deref(), Some("0"));
+
+    host.run(&format!("iptables -t nat {}", TAKES.replace("-A", "-I")));
+    host.shell("for n in $(seq 12); do iptables -I FORWARD -s 192.0.2.$n -j DROP; done");
+    let told = report(&host, SPEC);
+    for name in ["web", "dns", "idle"] {
+        assert_eq!(row(&told, name)["state"], "in_sync", "{told:#}");
+    }
+    assert_eq!(
+        (&told["in_sync"], &told["drift"]),
+        (&true.into(), &json!([]))
+    );
+    let drop = |n: usize| format!("-A FORWARD -s 192.0.2.{n}/32 -j DROP");
+    let drops: Vec<String> = (3..=12).rev().map(drop).collect();
+    assert_eq!(
+        told["before_jumps"],
+        json!([
+            {"family": "v4", "table": "nat", "chain": "PREROUTING", "count": 1, "rules": [TAKES]},
+            {"family": "v4", "table": "filter", "chain": "FORWARD", "count": 12, "rules": drops},
+        ])
+    );
+    let said = ask(&host, SPEC, &["--check"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let (_, last) = said.stdout.rsplit_once("\n\n").expect("a blank line");
+    assert_eq!(
+        last,
+        "1 rule of others stands before nvactl's jump in nat PREROUTING; \
+         what they do to packets: sudo nvactl doctor -\n\
+         12 rules of others stand before nvactl's jump in filter FORWARD; \
+         what they do to packets: sudo nvactl doctor -\n"
+    );
+    assert_eq!(before_jump("filter").as_deref(), Some("12"));
+    assert_eq!(before_jump("nat").as_deref(), Some("1"));
+
+    apply(&host, SPEC);
+    assert_eq!(report(&host, SPEC)["before_jumps"], json!([]));
+    assert!(host.run("iptables-save -t nat").contains(TAKES));
+}
+
+pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    for (change, state, line) in [
+        (
+            "iptables -D FORWARD -j NVACTL-FORWARD",
+            "drifted",
+            "taken out, filter: -A FORWARD -j NVACTL-FORWARD",
+        ),
+        (
+            "iptables -A FORWARD -j NVACTL-FORWARD",
+            "in_sync",
+            "put in, filter: -A FORWARD -j NVACTL-FORWARD",
+        ),
+        (
+            "iptables -I FORWARD -j ACCEPT",
+            "drifted",
+            "stops every packet before nvactl's jump, filter: -A FORWARD -j ACCEPT",
+        ),
+        (
+            "iptables -t nat -I POSTROUTING -j MASQUERADE",
+            "drifted",
+            "stops every packet before nvactl's jump, nat: -A POSTROUTING -j MASQUERADE",
+        ),
+    ] {
+        host.run(change);
+        let told = report(&host, SPEC);
+        assert_eq!(row(&told, "web")["state"], state, "{change}: {told:#}");
+        assert_eq!(told["in_sync"], false, "{change}");
+        let said = ask(&host, SPEC, &["--check"]);
+        assert_eq!(said.code, 1, "{change}: {said:?}");
+        let line = format!("\n  {line}\n");
+        assert!(said.stdout.contains(&line), "{change}: {said:?}");
+        apply(&host, SPEC);
+        assert_eq!(ask(&host, SPEC, &["--check"]).code, 0, "{change}");
+    }
 }
 
 pub fn what_the_next_boot_brings_is_told(backend: Backend) {

@@ -1,0 +1,87 @@
+//! Decides which loaded rules packets do not reach: a rule that leads there is missing, or a rule before
+//! them stops every packet. Conditions are not evaluated. A tree's short cut may still accept packets
+//! of a forward whose own rules are cut off.
+
+use std::collections::BTreeSet;
+
+use super::jumps::unreached;
+use crate::compare::PlacedRule;
+use crate::plan::Hook;
+use crate::rule::Rule;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::unplan::{Key, key_of};
+use crate::walk::stops_every_packet;
+
+/// The loaded rules that packets do not reach.
+#[derive(Debug)]
+pub struct CutOff<'r> {
+    hooks: Vec<Hook>,
+    chains: BTreeSet<&'r ChainName>,
+    forwards: BTreeSet<Key<'r>>,
+}
+
+impl<'r> CutOff<'r> {
+    /// Reads the live rules. `planned` is the plan of the spec, `replanned` the plan of the loaded
+    /// forwards, and `gone` the rules that the live ones lack of it.
+    pub fn new(
+        live: &'r Ruleset,
+        planned: &Ruleset,
+        replanned: &'r Ruleset,
+        gone: &[PlacedRule<'r>],
+    ) -> Self {
+        let mut forwards = BTreeSet::new();
+        let leads = |table, rule: &'r Rule| Some((table, rule.leads_to()?));
+        let mut next: Vec<(TableName, &'r ChainName)> = gone
+            .iter()
+            .filter_map(|place| leads(place.table, place.rule))
+            .collect();
+        for (table, name, chain) in live
+            .chains()
+            .filter(|(_, name, _)| Hook::of(name).is_some())
+        {
+            let is_planned = |rule: &Rule| {
+                [planned, replanned]
+                    .into_iter()
+                    .filter_map(|plan| plan.chain(table, name))
+                    .any(|chain| chain.rules.contains(rule))
+            };
+            let mut rules = chain.rules.iter();
+            if rules.any(|rule| stops_every_packet(rule) && !is_planned(rule)) {
+                for rule in rules {
+                    forwards.extend(key_of(rule));
+                    next.extend(leads(table, rule));
+                }
+            }
+        }
+        Self {
+            hooks: unreached(live, planned),
+            chains: reached(replanned, next),
+            forwards,
+        }
+    }
+
+    /// Returns whether packets do not reach some rule of a forward, whose rules stand in these places.
+    pub fn has(&self, key: Key<'_>, places: &[PlacedRule<'_>]) -> bool {
+        let is_cut_off = |place: &PlacedRule<'_>| {
+            let hook = Hook::of(place.chain);
+            self.chains.contains(place.chain) || hook.is_some_and(|hook| self.hooks.contains(&hook))
+        };
+        self.forwards.contains(&key) || places.iter().any(is_cut_off)
+    }
+}
+
+/// Returns the chains of a tree that `next` leads to, and those behind.
+fn reached<'p>(
+    planned: &'p Ruleset,
+    mut next: Vec<(TableName, &'p ChainName)>,
+) -> BTreeSet<&'p ChainName> {
+    let mut reached = BTreeSet::new();
+    while let Some((table, name)) = next.pop() {
+        if Hook::of(name).is_some() && reached.insert(name) {
+            let chain = planned.chain(table, name).into_iter();
+            let rules = chain.flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| Some((table, rule.leads_to()?))));
+        }
+    }
+    reached
+}
