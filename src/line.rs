@@ -71,6 +71,18 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+/// Returns the command that deletes a rule which iptables-save printed, by its words: they may be some that
+/// nvactl does not know. `program` is the iptables that holds it.
+#[must_use]
+pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
+    let mut command = format!("{program} -t {table} -D");
+    for word in words(saved).skip(1) {
+        command.push(' ');
+        command.push_str(&shell_word(&value(word)));
+    }
+    command
+}
+
 /// A line that brings a rule, and what that rule has counted: `[packets:bytes] -A …`. With
 /// `--counters` iptables-restore lets it count on from there, and else reads over it; before `-I` as
 /// before `-A`, with `--noflush`, too (measured, nft and legacy 1.8.9).

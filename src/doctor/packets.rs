@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
 use crate::foreign;
+use crate::line::deletion;
 use crate::net::{Family, Protocol};
 use crate::printable;
 use crate::ruleset::ChainName;
@@ -227,7 +228,7 @@ fn told(
 fn with_rule(case: &Case<'_>, by: Option<&By>, otherwise: Hop, what: &str) -> Check {
     match by {
         Some(By::Rule(decided) | By::Policy(decided)) => {
-            let hop = hop_of(case, decided).unwrap_or(otherwise);
+            let hop = hop_of(case, decided);
             hop.fail(format!("{what}, by {}", rule(case.family, decided)))
                 .fix(format!("{}, which puts nvactl's jumps first", case.apply))
         }
@@ -243,7 +244,7 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             // The rule for replies is one for all forwards.
             By::Policy(decided)
                 if taken.direction == Direction::Reply
-                    && hop_of(case, decided) == Some(Hop::ForwardRule) =>
+                    && hop_of(case, decided) == Hop::ForwardRule =>
             {
                 (Hop::OwnChains, Status::Fail)
             }
@@ -254,7 +255,7 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
                 } else {
                     Status::Fail
                 };
-                (hop_of(case, decided).unwrap_or(Hop::ForeignRule), status)
+                (hop_of(case, decided), status)
             }
             By::Kernel(reason) => of_kernel(reason),
             By::NoRule => (Hop::DnatRule, Status::Fail),
@@ -266,7 +267,7 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             cures => cures.get(n),
         };
         if let Some(cure) = cure.filter(|_| tried) {
-            check = check.tried(fix(case, cure, taken, status));
+            check = check.tried(fix(case, ask, cure));
         } else if let Some(hint) = hint(&taken.by) {
             check = check.fix(hint);
         }
@@ -285,8 +286,8 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
 
 /// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
 /// backend's, or nft's.
-fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
-    Some(match &decided.holder {
+fn hop_of(case: &Case<'_>, decided: &Decided) -> Hop {
+    match &decided.holder {
         Holder::Iptables { backend, chain, .. } => {
             let called = match case.facts.backend {
                 Backend::Legacy => Backend::Legacy,
@@ -308,7 +309,7 @@ fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
             }
         }
         Holder::Nft(_) => Hop::NativeNft,
-    })
+    }
 }
 
 fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
@@ -422,15 +423,10 @@ fn rule(family: Family, decided: &Decided) -> String {
     }
 }
 
-/// The command or the edit that was tried.
-fn fix(case: &Case<'_>, cure: &Cure, taken: &Taken, status: Status) -> String {
-    let meant = if status == Status::Warn {
-        "if it is not meant: "
-    } else {
-        ""
-    };
-    match cure {
-        Cure::Apply => case.apply.clone(),
+/// Returns the command or the edit that was tried. One that takes a protection away says so.
+fn fix(case: &Case<'_>, ask: &Ask<'_>, cure: &Cure) -> String {
+    let command = match cure {
+        Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => return case.apply.clone(),
         Cure::AcceptInChain {
             family,
             table,
@@ -446,17 +442,34 @@ fn fix(case: &Case<'_>, cure: &Cure, taken: &Taken, status: Status) -> String {
             let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
             format!("sudo sysctl -w net.{}={value}", parts.join("."))
         }
-        Cure::Without(by) => format!("{meant}{}", removal(case.family, by, taken)),
-    }
+        Cure::Without(By::Rule(decided) | By::Policy(decided)) => {
+            let switch = decided.owner.and_then(foreign::switch_of);
+            match switch {
+                Some(switch) => filled_in(switch, ask),
+                None => removal(case.family, decided),
+            }
+        }
+    };
+    format!("if it is not meant: {command}")
 }
 
-fn removal(family: Family, by: &By, _: &Taken) -> String {
-    let (By::Rule(decided) | By::Policy(decided)) = by else {
-        return String::new();
-    };
-    if let Some(switch) = decided.owner.and_then(foreign::switch_of) {
+/// Puts a forward's own values into the sentence about a program's setting.
+fn filled_in(switch: &str, ask: &Ask<'_>) -> String {
+    let Some(target) = ask.question.listeners.first() else {
         return switch.to_owned();
+    };
+    let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
+    let mut words = switch
+        .replace("TARGET", &target.ip().to_string())
+        .replace("PORT", &target.port().to_string())
+        .replace("ADDRESS", &ask.client.address.to_string());
+    for (word, interface) in interfaces {
+        words = words.replace(word, &format!("on {interface} "));
     }
+    words
+}
+
+fn removal(family: Family, decided: &Decided) -> String {
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -466,10 +479,7 @@ fn removal(family: Family, by: &By, _: &Taken) -> String {
         } => {
             let program = backend.program(family, "iptables");
             match decided.place {
-                Some(_) => {
-                    let spec = decided.text.strip_prefix("-A ").unwrap_or(&decided.text);
-                    format!("sudo {program} -t {table} -D {spec}")
-                }
+                Some(_) => format!("sudo {}", deletion(&program, *table, &decided.text)),
                 None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
             }
         }

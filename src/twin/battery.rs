@@ -53,7 +53,7 @@ pub fn battery<'f>(
     for forward in forwards {
         let of_forward = clients.of_forward(forward);
         let shape = Shape::of(forward);
-        let is_first = seen.insert(shape.key()) || !shapes.iter().any(|known| *known == shape);
+        let is_first = seen.insert(shape.key()) || !shapes.contains(&shape);
         if is_first {
             shapes.push(shape);
         }
@@ -125,7 +125,10 @@ impl<'f> Building<'_, 'f> {
         let ports = self.forward.listen.ports;
         if let Some((client, by)) = clients.allowed.first() {
             let ask = self.ask(client, by, ports.first(), Wanted::Through);
-            asks.extend(ask.into_iter().flat_map(|ask| self.until_each_is_seen(ask)));
+            asks.extend(
+                ask.into_iter()
+                    .flat_map(|ask| self.until_each_is_seen(&ask)),
+            );
         }
         if let Some((client, by)) = clients.denied.first() {
             asks.extend(self.ask(client, by, ports.first(), Wanted::KeptOut));
@@ -144,7 +147,7 @@ impl<'f> Building<'_, 'f> {
             plain
                 .iter()
                 .cloned()
-                .flat_map(|ask| self.until_each_is_seen(ask)),
+                .flat_map(|ask| self.until_each_is_seen(&ask)),
         );
         // A forward with limits of its own admits no more than those.
         if forward.limits.is_none() {
@@ -268,7 +271,7 @@ impl<'f> Building<'_, 'f> {
         })
     }
 
-    fn until_each_is_seen(&self, ask: Ask<'f>) -> Vec<Ask<'f>> {
+    fn until_each_is_seen(&self, ask: &Ask<'f>) -> Vec<Ask<'f>> {
         let targets = self.forward.target.destinations.len();
         let most = match self.forward.limits {
             None => usize::MAX,

@@ -10,7 +10,7 @@ use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Packet;
-use crate::spec::{Forward, ForwardSet};
+use crate::spec::{Forward, ForwardSet, Nets};
 
 /// At most so many networks of one kind are asked for.
 const MOST: usize = 8;
@@ -194,11 +194,7 @@ pub struct OfForward<'f> {
 /// taken: many rules drop them.
 fn somebody(set: &ForwardSet, family: Family) -> IpAddr {
     let lists = set.forwards.iter().flat_map(|forward| {
-        let allow = forward
-            .sources
-            .allow
-            .iter()
-            .flat_map(|nets| nets.as_slice());
+        let allow = forward.sources.allow.iter().flat_map(Nets::as_slice);
         allow.chain(forward.sources.deny.as_slice())
     });
     let lists: BTreeSet<&IpNet> = lists.filter(|net| net.prefix_len() > 0).collect();
@@ -280,7 +276,7 @@ fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
 /// Returns a client of each network that a forward's lists name, as many as matter.
 fn listed(forward: &Forward) -> Vec<Client> {
     let sources = &forward.sources;
-    let allow = sources.allow.iter().flat_map(|nets| nets.as_slice());
+    let allow = sources.allow.iter().flat_map(Nets::as_slice);
     let allowed = allow.filter_map(|net| {
         let address = one_of(*net, |address| sources.admits(address))?;
         Some((*net, address))

@@ -9,8 +9,10 @@ use super::{Twin, TwinError, switches};
 use crate::backend::Backend;
 use crate::host::child;
 use crate::host::iptables::nft_family;
+use crate::line::Line;
 use crate::net::Family;
 use crate::per_family::PerFamily;
+use crate::ruleset::Policy;
 
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -120,7 +122,7 @@ fn remove(decided: &Decided) -> Result<bool, TwinError> {
         Holder::Iptables { .. } => None,
         Holder::Nft(chain) => Some(format!("{} {} {}", chain.family, chain.table, chain.name)),
     };
-    match (&decided.holder, of_nft, decided.handle, decided.place) {
+    match (&decided.holder, of_nft, decided.handle, &decided.place) {
         (_, Some(chain), Some(handle), _) => nft(&format!("delete rule {chain} handle {handle}\n")),
         (_, Some(chain), None, _) => nft(&format!("chain {chain} {{ policy accept; }}\n")),
         (
@@ -135,8 +137,8 @@ fn remove(decided: &Decided) -> Result<bool, TwinError> {
             place,
         ) => {
             let line = match place {
-                Some(place) => format!("-D {chain} {place}"),
-                None => format!(":{chain} ACCEPT [0:0]"),
+                Some(place) => Line::DeleteAt(chain, *place),
+                None => Line::Chain(chain, Some(Policy::Accept)),
             };
             restore(*backend, *family, &format!("*{table}\n{line}\nCOMMIT\n"))
         }

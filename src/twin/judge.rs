@@ -229,8 +229,9 @@ fn explain(
     while looked_into < LOOKED_INTO && Instant::now() < deadline {
         let open = |judged: &Judged<'_>| match &judged.verdict {
             Verdict::Dead(death) => !death.is_examined,
-            Verdict::LetIn(by) => by.is_none(),
-            Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => by.is_none(),
+            Verdict::LetIn(by) | Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => {
+                by.is_none()
+            }
             _ => false,
         };
         let Some(at) = judged.iter().position(open) else {

@@ -19,9 +19,10 @@ pub fn route(route: &Value) -> Result<String, String> {
     hop(route, &mut words)?;
     for (key, value) in route {
         let word = match key.as_str() {
-            "type" | "dst" | "gateway" | "via" | "dev" | "weight" | "nh_info" => continue,
-            // A hop that the kernel shows with its number stands beside it.
-            "nhid" | "expires" | "age" | "cache" | "used" | "error" => continue,
+            // Written elsewhere. A hop that the kernel shows by its number stands beside that; the rest is no
+            // part of a route.
+            "type" | "dst" | "gateway" | "via" | "dev" | "weight" | "nexthops" | "nhid"
+            | "nh_info" | "expires" | "age" | "cache" | "used" | "error" => continue,
             "flags" => {
                 if has_flag(value, "onlink") {
                     words.push("onlink".to_owned());
@@ -40,7 +41,6 @@ pub fn route(route: &Value) -> Result<String, String> {
                 metrics(value, &mut words)?;
                 continue;
             }
-            "nexthops" => continue,
             other => return Err(other.to_owned()),
         };
         words.push(word.to_owned());
@@ -140,13 +140,12 @@ pub fn rule(rule: &Value) -> Result<String, String> {
             "src" => ("from", with_length("src", "srclen")),
             "dst" => ("to", with_length("dst", "dstlen")),
             "fwmark" => {
-                let mask = text(rule, "fwmask");
+                let bits = text(rule, "fwmask");
                 let mark = text(rule, "fwmark");
                 let both =
-                    |mark: &str| mask.map_or(mark.to_owned(), |mask| format!("{mark}/{mask}"));
+                    |mark: &str| bits.map_or(mark.to_owned(), |bits| format!("{mark}/{bits}"));
                 ("fwmark", mark.map(both))
             }
-            "dport" | "sport" => (key.as_str(), scalar(value)),
             "dport_start" => ("dport", range("dport_start", "dport_end")),
             "sport_start" => ("sport", range("sport_start", "sport_end")),
             "uid_start" => ("uidrange", range("uid_start", "uid_end")),
@@ -154,7 +153,9 @@ pub fn rule(rule: &Value) -> Result<String, String> {
             "suppress_prefixlen" => ("suppress_prefixlength", scalar(value)),
             "suppress_ifgroup" => ("suppress_ifgroup", scalar(value)),
             "table" => ("lookup", scalar(value)),
-            "iif" | "oif" | "tos" | "ipproto" | "goto" | "realms" => (key.as_str(), scalar(value)),
+            "dport" | "sport" | "iif" | "oif" | "tos" | "ipproto" | "goto" | "realms" => {
+                (key.as_str(), scalar(value))
+            }
             "protocol" => ("protocol", scalar(value)),
             "l3mdev" => {
                 words.push("l3mdev".to_owned());

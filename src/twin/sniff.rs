@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::world::World;
 
-/// All protocols, as packet(7) wants it (`ETH_P_ALL` in linux/if_ether.h).
+/// All protocols, as packet(7) wants it (`ETH_P_ALL` in `linux/if_ether.h`).
 const ALL: u16 = 0x0003;
 /// The longest header that is read: the fixed part of IPv6 with the ports behind it, IPv4 with options.
 const LONGEST: usize = 128;
@@ -61,11 +61,11 @@ impl Sniffer {
 
 /// Reads the addresses and ports of an IP packet; `None` of another's, and of a later fragment.
 fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
-    let word = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let number = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
     let (protocol, source, destination, end) = match bytes.first()? >> 4 {
         4 => {
             // The place of a fragment (RFC 791, 3.1).
-            if word(6)? & 0x1fff != 0 {
+            if number(6)? & 0x1fff != 0 {
                 return None;
             }
             let v4 = |at: usize| {
@@ -85,7 +85,7 @@ fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
         _ => return None,
     };
     let has_ports = matches!(protocol, 6 | 17);
-    let port = |at: usize| if has_ports { word(at) } else { Some(0) };
+    let port = |at: usize| if has_ports { number(at) } else { Some(0) };
     Some(Sighting {
         world,
         protocol,

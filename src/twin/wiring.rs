@@ -68,7 +68,7 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     }
     netns.enter().map_err(WiringError::Namespace)?;
     for family in Family::ALL {
-        let (text, unknown) = ways(machine, &worlds, family);
+        let (text, unknown) = route_commands(machine, &worlds, family);
         left_out.extend(unknown);
         let option = match family {
             Family::V4 => "-4",
@@ -239,7 +239,7 @@ fn addresses(machine: &Machine) -> String {
 
 /// Returns the commands for routes, rules and permanent neighbours of one family, and what of them is not
 /// copied.
-fn ways(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Refused>) {
+fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Refused>) {
     let (mut text, mut unknown) = (String::new(), Vec::new());
     let is_here = |name: &serde_json::Value| {
         let name = name.as_str();
@@ -256,8 +256,8 @@ fn ways(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Ref
     listed.sort_by_key(|route| !routes::is_direct(route));
     for route in listed {
         match routes::route(route) {
-            Ok(words) => {
-                let _ = writeln!(text, "route append {words}");
+            Ok(route) => {
+                let _ = writeln!(text, "route append {route}");
             }
             Err(key) => unknown.push(not_known(route, &key)),
         }
@@ -268,8 +268,8 @@ fn ways(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Ref
         match routes::rule(rule) {
             // `flush` leaves the rule with priority 0.
             Ok(_) if rule["priority"] == 0 && rule["table"] == "local" => {}
-            Ok(words) => {
-                let _ = writeln!(text, "rule add {words}");
+            Ok(rule) => {
+                let _ = writeln!(text, "rule add {rule}");
             }
             Err(key) => unknown.push(not_known(rule, &key)),
         }

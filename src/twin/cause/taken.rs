@@ -90,7 +90,7 @@ impl Seen {
         let Some((direction, fate, event)) = self.event(conversation) else {
             return Ok(None);
         };
-        let Some(by) = self.by(event)? else {
+        let Some(by) = self.by(&event)? else {
             return Ok(None);
         };
         let fate = match &by {
@@ -109,7 +109,7 @@ impl Seen {
     /// # Errors
     /// Where a rule cannot be listed.
     pub fn taken_discovery(&self) -> Result<Option<Taken>, CauseError> {
-        let by = self.discovery().map(|event| self.by(event)).transpose()?;
+        let by = self.discovery().map(|event| self.by(&event)).transpose()?;
         Ok(by.flatten().map(|by| Taken {
             by,
             direction: Direction::Request,
@@ -117,7 +117,7 @@ impl Seen {
         }))
     }
 
-    fn by(&self, event: Event<'_>) -> Result<Option<By>, CauseError> {
+    fn by(&self, event: &Event<'_>) -> Result<Option<By>, CauseError> {
         Ok(match event {
             Event::Traced(step) => self.traced(step)?,
             Event::Legacy(counted) => Some(by_legacy(counted)),

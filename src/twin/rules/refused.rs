@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn too_many_lines_load_in_blocks() {
         let (loaded, loads) = loaded(1000, &[], false, 40);
-        assert_eq!(loaded, Vec::from_iter(0..1000));
+        assert_eq!(loaded, (0..1000).collect::<Vec<_>>());
         assert_eq!(loads, 26);
     }
 

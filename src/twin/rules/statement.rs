@@ -250,6 +250,10 @@ mod tests {
     use super::*;
     use crate::twin::rules::queues::Queues;
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "it stands beside what `watched` returns"
+    )]
     fn used_up(conditions: &str, word: &str) -> Option<(String, Unknown)> {
         Some((conditions.to_owned(), Unknown::UsedUp(word.to_owned())))
     }
