@@ -25,7 +25,7 @@ use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
-use crate::per_family::PerFamily;
+use crate::per_family::{Families, PerFamily};
 use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
@@ -202,6 +202,7 @@ impl Gathered<'_> {
             live: &self.live,
             counters: &self.counters,
             other,
+            native: survey::native_chains(family),
             ip_forward: sysctl::forwards(family)?,
             forwards_from: v4.filter_map(forwards_from).collect(),
             client,
@@ -246,11 +247,12 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         .iter()
         .map(|one| one.flows.as_deref().unwrap_or_default())
         .collect();
+    let families = Families::with_v6(gathered.iter().any(|one| one.of.family == Family::V6));
     let change = change(gathered);
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
         let machine = Machine::read()?;
-        let filter = Filter::read()?;
+        let filter = Filter::read_of(families)?;
         let named: BTreeSet<IpNet> = filter
             .sources()
             .into_iter()

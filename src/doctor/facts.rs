@@ -7,6 +7,7 @@ use super::packets::Answers;
 use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::flow::Flow;
+use crate::native::NativeChain;
 use crate::net::Interface;
 use crate::network::{Answer, Links, Packet, Route};
 use crate::probe::Probed;
@@ -21,6 +22,8 @@ pub struct Facts<'f> {
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, where it is installed.
     pub other: Option<(Backend, Result<Ruleset, String>)>,
+    /// `None` where nft is not installed.
+    pub native: Option<Vec<NativeChain>>,
     pub links: Links,
     pub ip_forward: bool,
     /// Per interface, whether what comes in by it is forwarded.

@@ -10,6 +10,7 @@ use crate::compare::{
 use crate::counters::Count;
 use crate::foreign;
 use crate::line::Line;
+use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
 use crate::net::Protocol;
 use crate::plan::{self, OF_MARKED, accept_known};
 use crate::rival::rivals;
@@ -23,6 +24,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let planned = plan_as(case.facts.live, case.set, case.family);
     jumps(case, &planned, checks);
     own_rules(case, &planned, checks);
+    foreign_marks(case, checks);
     other_backend(case, checks);
     own_chains(case, &planned, checks);
     rival_rules(case, checks);
@@ -208,6 +210,35 @@ fn accepts_the_listen_port(case: &Case<'_>, forward: &Forward) -> Option<String>
     let (name, rule) = rules
         .find(|(_, rule)| rule.target == Some(Target::Accept) && asks(rule) && !others(rule))?;
     Some(Line::Append(name, rule).to_string())
+}
+
+/// What lets packets pass by the forwards' own rules.
+fn foreign_marks(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let live = case.facts.live;
+    checks.extend(marks(Hop::ForeignRule, live, &case.iptables, live));
+    if let Some((other, Ok(rules))) = &case.facts.other {
+        let program = other.program(case.family, "iptables");
+        checks.extend(marks(Hop::OtherBackend, rules, &program, live));
+    }
+    let native = case.facts.native.iter().flatten();
+    for chain in native.filter(|chain| used(live) && chain.marks()) {
+        let check = Hop::NativeNft.warn(told_of_native(chain));
+        checks.push(check.fix(ways_out_of_native(chain)));
+    }
+}
+
+/// The rules of one iptables that do so.
+fn marks(hop: Hop, rules: &Ruleset, program: &str, live: &Ruleset) -> Vec<Check> {
+    let check = |marking: &Marking<'_>| {
+        let told = marking.told(program);
+        let check = if marking.certain {
+            hop.fail(told)
+        } else {
+            hop.warn(told)
+        };
+        check.fix(marking.ways_out())
+    };
+    marking(rules, live).iter().map(check).collect()
 }
 
 fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {

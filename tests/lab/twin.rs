@@ -78,40 +78,39 @@ pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
                     _ => None,
                 }
             };
-            use Protocol::{Tcp, Udp};
             [
                 ask(question(
-                    Tcp,
+                    Protocol::Tcp,
                     "198.51.100.7",
                     "10.3.0.4:49182",
                     "10.224.0.118:80",
                 )),
                 ask(question(
-                    Udp,
+                    Protocol::Udp,
                     "198.51.100.7",
                     "10.3.0.4:53",
                     "10.224.0.118:5353",
                 )),
                 ask(question(
-                    Tcp,
+                    Protocol::Tcp,
                     "2001:db8:51::7",
                     "[fd00:3::4]:49182",
                     "[fd00:224::118]:80",
                 )),
                 ask(question(
-                    Udp,
+                    Protocol::Udp,
                     "2001:db8:51::7",
                     "[fd00:3::4]:53",
                     "[fd00:224::118]:5353",
                 )),
                 ask(question(
-                    Tcp,
+                    Protocol::Tcp,
                     "198.51.100.7",
                     "10.3.0.4:49183",
                     "10.224.0.118:80",
                 )),
                 ask(question(
-                    Tcp,
+                    Protocol::Tcp,
                     "198.51.100.7",
                     "10.224.0.118:80",
                     "10.224.0.118:80",

@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::parse;
+use crate::per_family::Families;
 
 use edit::Facts;
 use listing::Table;
@@ -61,7 +62,15 @@ impl Filter {
     /// # Errors
     /// When a program that is installed cannot list its rules.
     pub fn read() -> Result<Self, FilterError> {
-        read::read()
+        read::read(Families::Both)
+    }
+
+    /// Reads the filter as far as packets of some families meet it.
+    ///
+    /// # Errors
+    /// As [`Filter::read`].
+    pub fn read_of(families: Families) -> Result<Self, FilterError> {
+        read::read(families)
     }
 
     /// Replaces the text of one backend and family, for the twin of the machine after a change of nvactl's

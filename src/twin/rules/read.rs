@@ -15,6 +15,7 @@ use crate::backend::Backend;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
+use crate::per_family::Families;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
@@ -35,10 +36,12 @@ pub struct Text {
     pub bytes: Vec<u8>,
 }
 
-/// Reads all of the filter.
-pub fn read() -> Result<Filter, FilterError> {
-    let families: Vec<Family> = Family::ALL
-        .into_iter()
+/// Reads the filter as far as packets of some families meet it.
+pub fn read(families: Families) -> Result<Filter, FilterError> {
+    let families: Vec<Family> = families
+        .as_slice()
+        .iter()
+        .copied()
         .filter(|family| *family == Family::V4 || Path::new("/proc/sys/net/ipv6").exists())
         .collect();
     let mut saving = Vec::new();
@@ -57,7 +60,12 @@ pub fn read() -> Result<Filter, FilterError> {
     }
     let sets = begin("ipset", &["save"])?;
     let chains = own::chains()?;
-    let own = own::list(chains.as_deref().unwrap_or_default(), false)?;
+    let mut own = own::list(chains.as_deref().unwrap_or_default(), false)?;
+    own.retain(|table| {
+        families
+            .iter()
+            .any(|family| nft_family(*family) == table.family)
+    });
     let native = native(chains.as_deref().unwrap_or_default())?;
     let mut texts = Vec::new();
     for (backend, family, program, running) in saving {
