@@ -278,7 +278,10 @@ impl<'w> Talker<'w> {
         self.go(question.from)?;
         let client = socket(question.to, Type::DGRAM, Transport::UDP)?;
         client.bind(&SocketAddr::new(question.client, 0).into())?;
-        client.connect(&question.to.into())?;
+        // Where a blackhole or an unreachable route leads, no datagram can be sent at all.
+        if let Err(error) = client.connect(&question.to.into()) {
+            return Ok(Outcome::Refused(error.kind()));
+        }
         let client = UdpSocket::from(client);
         if let Err(error) = client.send(&payload(question.request)) {
             return Ok(Outcome::Refused(error.kind()));
