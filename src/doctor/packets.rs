@@ -8,7 +8,7 @@ use crate::backend::{Backend, iptables as plain};
 use crate::foreign;
 use crate::net::{Family, Protocol};
 use crate::printable;
-use crate::ruleset::ChainName;
+use crate::ruleset::{ChainName, TableName};
 use crate::spec::Forward;
 use crate::token::shell_word;
 use crate::twin::battery::{Ask, Wanted};
@@ -280,7 +280,12 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
 /// backend's, or nft's.
 fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
     Some(match &decided.holder {
-        Holder::Iptables { backend, chain, .. } => {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
             let called = match case.facts.backend {
                 Backend::Legacy => Backend::Legacy,
                 _ => Backend::Nft,
@@ -290,7 +295,8 @@ fn hop_of(case: &Case<'_>, decided: &Decided) -> Option<Hop> {
                 (true, true) => Hop::OwnChains,
                 // Where no rule accepts a packet, the policy takes it.
                 (true, false)
-                    if *chain == ChainName::Forward
+                    if *table == TableName::Filter
+                        && *chain == ChainName::Forward
                         && decided.handle.is_none()
                         && decided.place.is_none() =>
                 {
