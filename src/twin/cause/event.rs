@@ -33,7 +33,7 @@ pub enum Event<'s> {
     /// Between two stages, or within one where no rule took it. The step is the last at which the packet
     /// was seen.
     Lost(&'s Step),
-    /// The packet went out and nothing came back.
+    /// The packet, or the last reply, went out.
     Sent(&'s Step),
     /// No rule translated the packet of this path.
     Untranslated(&'s Path),
@@ -44,8 +44,7 @@ impl Seen {
     /// Finds the deciding event by what was seen alone.
     #[must_use]
     pub fn event(&self, conversation: &Conversation) -> Option<(Direction, Fate, Event<'_>)> {
-        let mut sent = None;
-        let mut answered = false;
+        let (mut sent, mut answered) = (None, None);
         // The addresses that a reply comes from: the target's, and those at which requests went out.
         let mut servers: Vec<(IpAddr, u16)> = conversation.target.into_iter().collect();
         for path in &self.paths {
@@ -58,15 +57,17 @@ impl Seen {
                     servers.extend(end.header.and_then(destination));
                 }
             } else if conversation.replies(path, &servers) {
-                answered = true;
+                answered = path.end().or(answered);
                 if let Some((fate, event)) = self.fate_of_reply(path, conversation) {
                     return Some((Direction::Reply, fate, event));
                 }
             }
         }
-        match sent {
-            Some(step) if !answered => Some((Direction::Request, Fate::Dropped, Event::Sent(step))),
-            Some(_) => None,
+        match answered
+            .map(|step| (Direction::Reply, step))
+            .or(sent.map(|step| (Direction::Request, step)))
+        {
+            Some((direction, step)) => Some((direction, Fate::Dropped, Event::Sent(step))),
             // Without a trace there are only the counters.
             None if !self.traced => self.counted_drop(),
             None => Some((Direction::Request, Fate::Dropped, Event::NotSeen)),
