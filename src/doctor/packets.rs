@@ -363,6 +363,9 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         Fate::Dropped => format!("{rule} drops the {whose}"),
         Fate::Rejected => format!("{rule} rejects the {whose}"),
         Fate::Diverted => format!("{rule} hands the {whose} to a program"),
+        Fate::Unresolved => format!(
+            "{rule} drops neighbour discovery (ICMPv6), without which no {whose} come or go"
+        ),
         Fate::Translated {
             to: (address, port),
         } => {

@@ -11,7 +11,7 @@ use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch, by_l
 use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Reached};
-use super::{Twin, TwinError};
+use super::{Twin, TwinError, batch};
 use crate::net::Family;
 use crate::spec::{Balance, Snat};
 
@@ -385,6 +385,15 @@ pub fn kept_in(
 fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
+    // An address that is being resolved is not asked for again at once: the watch is to see how it is.
+    if question.to.is_ipv6() {
+        for world in twin.worlds() {
+            world.netns.enter().map_err(TwinError::Socket)?;
+            forget_neighbours()?;
+        }
+        twin.enter()?;
+        forget_neighbours()?;
+    }
     twin.enter()?;
     let names: Vec<&str> = twin
         .worlds()
@@ -397,6 +406,12 @@ fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighti
     twin.enter()?;
     let seen = watch.end()?;
     Ok((outcome?, seen, sniffer.seen()))
+}
+
+/// Lets the calling thread's namespace resolve each address anew.
+fn forget_neighbours() -> Result<(), TwinError> {
+    batch::run(&["-6"], "neigh flush all\n")?;
+    Ok(())
 }
 
 pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {

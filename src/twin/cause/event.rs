@@ -157,7 +157,7 @@ impl Seen {
     }
 
     /// Finds the event that ended a packet's path within the machine.
-    fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Event<'s>)> {
+    pub(super) fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Event<'s>)> {
         let ends = |step: &&Step| {
             let decides = matches!(step.kind, Kind::Rule { .. } | Kind::Policy(_));
             decides

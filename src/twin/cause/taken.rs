@@ -50,6 +50,9 @@ pub enum Fate {
     Rejected,
     /// Given to a program, or taken out by another module.
     Diverted,
+    /// Nobody sends it to the machine: neighbour discovery, which asks for the machine's hardware address or
+    /// answers it, is dropped.
+    Unresolved,
     /// Sent to another address.
     Translated {
         to: (IpAddr, u16),
@@ -105,6 +108,15 @@ impl Seen {
             Event::Untranslated(path) => self.untranslated(path)?,
             Event::NotSeen => By::Kernel(KernelReason::NotSeen),
         };
+        if let By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. }) = &by
+            && let Some(by) = self.keeps_discovery_out()?
+        {
+            return Ok(Some(Taken {
+                by,
+                direction,
+                fate: Fate::Unresolved,
+            }));
+        }
         Ok(Some(Taken {
             by,
             direction,
@@ -134,6 +146,20 @@ impl Seen {
             Kind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
             Kind::Enters | Kind::Leaves | Kind::Return(_) => None,
         })
+    }
+
+    /// Finds the rule or the policy that drops the neighbour discovery of IPv6, which comes to the machine
+    /// as ICMP. That of IPv4 is no packet of IP.
+    fn keeps_discovery_out(&self) -> Result<Option<By>, CauseError> {
+        let is_icmp = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
+        for path in self.paths.iter().filter(is_icmp) {
+            match self.end_of(path) {
+                Some((_, Event::Traced(step))) => return self.traced(step),
+                Some((_, Event::Legacy(counted))) => return Ok(Some(by_legacy(counted))),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Finds the reason for which the kernel lost a packet behind a step.
@@ -212,6 +238,9 @@ impl Seen {
         })
     }
 }
+
+/// The number of ICMP for IPv6 in a header.
+const ICMPV6: u8 = 58;
 
 /// Whether a rule answers the sender. iptables prints a target, nft a word.
 fn rejects(text: &str) -> bool {
