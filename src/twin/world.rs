@@ -144,20 +144,20 @@ impl World {
             for address in dead.iter().filter(|one| Family::of(**one) == family) {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
-            for net in self
-                .on_link
-                .iter()
-                .filter(|net| Family::of(net.addr()) == family)
-            {
-                let _ = writeln!(text, "route replace {net} dev {port} metric 1");
-            }
-            let via = link.first(family).map(|own| format!(" via {own}"));
-            let onlink = if via.is_some() { " onlink" } else { "" };
             let longest = if machine.leads_everywhere(&link.name, family) {
                 longest_segment(family)
             } else {
                 ""
             };
+            for net in self
+                .on_link
+                .iter()
+                .filter(|net| Family::of(net.addr()) == family)
+            {
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1{longest}");
+            }
+            let via = link.first(family).map(|own| format!(" via {own}"));
+            let onlink = if via.is_some() { " onlink" } else { "" };
             let _ = writeln!(
                 text,
                 "route add default{} dev {port}{onlink} metric 2{longest}",
