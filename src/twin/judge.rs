@@ -441,8 +441,10 @@ fn admitted(seen: &Seen, conversation: &Conversation) -> Result<Option<By>, Caus
         return seen.traced(step);
     }
     let mut legacy = seen.legacy.iter();
-    let accepts =
-        legacy.find(|counted| counted.stage == Stage::Forward && counted.target == "ACCEPT");
+    let family = Family::of(conversation.client);
+    let accepts = legacy.find(|counted| {
+        counted.family == family && counted.stage == Stage::Forward && counted.target == "ACCEPT"
+    });
     Ok(accepts.map(by_legacy))
 }
 

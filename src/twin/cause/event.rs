@@ -8,7 +8,7 @@ use super::message::{Header, Verdict};
 use super::path::{Kind, Path, Step};
 use super::taken::{Direction, Fate};
 use super::trace::Stage;
-use crate::net::Protocol;
+use crate::net::{Family, Protocol};
 
 /// A connection as its client asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Seen {
         {
             Some((direction, step)) => Some((direction, Fate::Dropped, Event::Sent(step))),
             // Without a trace there are only the counters.
-            None if !self.traced => self.counted_drop(),
+            None if !self.traced => self.counted_drop(Family::of(conversation.client)),
             None => Some((Direction::Request, Fate::Dropped, Event::NotSeen)),
         }
     }
@@ -178,8 +178,8 @@ impl Seen {
             (Kind::Leaves, Stage::Postrouting | Stage::Input) => None,
             (Kind::Leaves, _) => Some((Fate::Dropped, Event::Lost(end))),
             (_, stage) => {
-                let mut counted = self.legacy.iter().filter(|counted| counted.stage == stage);
-                let legacy = counted.find(|counted| counted.takes());
+                let mut counted = self.legacy_of(path);
+                let legacy = counted.find(|counted| counted.stage == stage && counted.takes());
                 let event = legacy.map_or(Event::Lost(end), Event::Legacy);
                 Some((Fate::Dropped, event))
             }
@@ -200,8 +200,7 @@ impl Seen {
         };
         let in_nat = before.filter(accepts).last();
         let legacy = self
-            .legacy
-            .iter()
+            .legacy_of(path)
             .find(|counted| counted.stage == stage && counted.translates());
         match (in_nat, legacy) {
             // The rules of nft may have accepted it elsewhere than in a table for translation.
@@ -212,9 +211,16 @@ impl Seen {
         }
     }
 
+    /// Lists the rules of legacy that counted, of the family of a path's packet.
+    pub(super) fn legacy_of<'s>(&'s self, path: &Path) -> impl Iterator<Item = &'s Counted> {
+        let family = path.first().map(|header| Family::of(header.source));
+        let counted = self.legacy.iter();
+        counted.filter(move |one| family.is_none_or(|family| one.family == family))
+    }
+
     /// Finds a rule of legacy that took a packet, by counters alone.
-    fn counted_drop(&self) -> Option<(Direction, Fate, Event<'_>)> {
-        let mut counted = self.legacy.iter();
+    fn counted_drop(&self, family: Family) -> Option<(Direction, Fate, Event<'_>)> {
+        let mut counted = self.legacy.iter().filter(|one| one.family == family);
         let taker = counted.find(|counted| counted.takes() && counted.packets > 0)?;
         Some((Direction::Request, Fate::Dropped, Event::Legacy(taker)))
     }

@@ -227,7 +227,7 @@ impl Seen {
             }
         }
         let at_prerouting = |counted: &&Counted| counted.stage == Stage::Prerouting;
-        let legacy = || self.legacy.iter().filter(at_prerouting);
+        let legacy = || self.legacy_of(path).filter(at_prerouting);
         let untracks = legacy().find(|counted| counted.untracks());
         let keeps = untracks.or_else(|| legacy().find(|counted| counted.keeps_address()));
         Ok(match (accepts, keeps) {
