@@ -13,7 +13,7 @@ use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Reached};
 use super::{Twin, TwinError, batch};
 use crate::net::Family;
-use crate::spec::{Balance, Snat};
+use crate::spec::{Balance, Forward, Snat};
 
 /// A kernel that puts off its work has done it by then.
 const LATE: Duration = Duration::from_millis(50);
@@ -224,18 +224,36 @@ fn explain(
 ) -> Result<(), TwinError> {
     let mut looked_into = 0;
     let mut change = change;
+    // Cures change the twin for those that come after, so others are looked at before the dead.
+    let is_alive = |judged: &Judged<'_>| match &judged.verdict {
+        Verdict::LetIn(by) => by.is_none(),
+        Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => by.is_none(),
+        _ => false,
+    };
+    let is_dead = |judged: &Judged<'_>| match &judged.verdict {
+        Verdict::Dead(death) => !death.is_examined,
+        _ => false,
+    };
+    let mut firsts = None;
     while looked_into < LOOKED_INTO && Instant::now() < deadline {
-        let open = |judged: &Judged<'_>| match &judged.verdict {
-            Verdict::Dead(death) => !death.is_examined,
-            Verdict::LetIn(by) => by.is_none(),
-            Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => by.is_none(),
-            _ => false,
-        };
-        let Some(at) = judged.iter().position(open) else {
+        let alive = judged.iter().position(is_alive);
+        let Some(at) = alive.or_else(|| judged.iter().position(is_dead)) else {
             return Ok(());
         };
+        if alive.is_none() && firsts.is_none() {
+            firsts = Some(first_causes(twin, judged, deadline)?);
+        }
         looked_into += 1;
         look_into(twin, &mut judged[at], &mut change, deadline)?;
+        let of_forward = |(forward, _): &&(&Forward, Taken)| *forward == judged[at].ask.forward;
+        let first = firsts.iter().flatten().find(of_forward).cloned();
+        if let (Verdict::AsWanted, Some((_, taken))) = (&judged[at].verdict, first) {
+            judged[at].verdict = Verdict::Dead(Death {
+                causes: vec![taken],
+                is_examined: true,
+                ..Death::default()
+            });
+        }
         let Verdict::Dead(found) = judged[at].verdict.clone() else {
             continue;
         };
@@ -244,6 +262,42 @@ fn explain(
         }
     }
     Ok(())
+}
+
+/// Finds the first cause of one dead connection of each forward, before cures change the twin: a cure of
+/// another may let it through. A single forward needs none.
+fn first_causes<'f>(
+    twin: &Twin,
+    judged: &[Judged<'f>],
+    deadline: Instant,
+) -> Result<Vec<(&'f Forward, Taken)>, TwinError> {
+    let mut dead: Vec<&Judged<'f>> = Vec::new();
+    for one in judged {
+        let is_known = |known: &&Judged<'f>| known.ask.forward == one.ask.forward;
+        if matches!(one.verdict, Verdict::Dead(_)) && !dead.iter().any(is_known) {
+            dead.push(one);
+        }
+        if dead.len() == LOOKED_INTO {
+            break;
+        }
+    }
+    let mut firsts = Vec::new();
+    if dead.len() < 2 {
+        return Ok(firsts);
+    }
+    for one in dead {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let (outcome, seen, _) = repeat(twin, &one.ask.question)?;
+        twin.enter()?;
+        if matches!(verdict(twin, &one.ask, &outcome), Verdict::Dead(_))
+            && let Some(taken) = seen.taken(&conversation(&one.ask))?
+        {
+            firsts.push((one.ask.forward, taken));
+        }
+    }
+    Ok(firsts)
 }
 
 /// Tries the other dead connections again, behind the cures of one: those that come through now had the
