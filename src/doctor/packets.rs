@@ -228,8 +228,13 @@ fn with_rule(case: &Case<'_>, by: Option<&By>, otherwise: Hop, what: &str) -> Ch
     match by {
         Some(By::Rule(decided) | By::Policy(decided)) => {
             let hop = hop_of(case, decided).unwrap_or(otherwise);
-            hop.fail(format!("{what}, by {}", rule(case.family, decided)))
-                .fix(format!("{}, which puts nvactl's jumps first", case.apply))
+            let words = format!("{what}, by {}", rule(case.family, decided));
+            let check = if is_contested(case, decided) {
+                hop.unknown(format!("{words} {CONTESTED}"))
+            } else {
+                hop.fail(words)
+            };
+            check.fix(format!("{}, which puts nvactl's jumps first", case.apply))
         }
         _ => otherwise.fail(what.to_owned()).fix(case.apply.as_str()),
     }
@@ -242,7 +247,9 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
         let (hop, status) = match &taken.by {
             By::Rule(decided) | By::Policy(decided) => {
                 let named = matches!(ask.client.kind, ClientKind::Named(_));
-                let status = if named && somebody_passes {
+                let status = if is_contested(case, decided) {
+                    Status::Unknown
+                } else if named && somebody_passes {
                     Status::Warn
                 } else {
                     Status::Fail
@@ -253,7 +260,13 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             By::NoRule => (Hop::DnatRule, Status::Fail),
         };
         // Without evidence it is asked again, and then not known.
-        let mut check = hop.found(status, took(case.family, ask, taken));
+        let mut words = took(case.family, ask, taken);
+        if let By::Rule(decided) = &taken.by
+            && is_contested(case, decided)
+        {
+            words = format!("{words} {CONTESTED}");
+        }
+        let mut check = hop.found(status, words);
         let cure = match death.cures.as_slice() {
             [Cure::Apply] => Some(&Cure::Apply),
             cures => cures.get(n),
@@ -274,6 +287,22 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
         checks.push(Hop::Packets.unknown(words));
     }
     checks
+}
+
+/// The condition under which the other backend's table for translation decides.
+const CONTESTED: &str = "if its table was loaded after nvactl's: no program tells";
+
+/// Whether a rule decides only where its table goes before nvactl's: of the tables for translation of both
+/// backends the kernel takes the one that was loaded last first.
+fn is_contested(case: &Case<'_>, decided: &Decided) -> bool {
+    let translates = matches!(
+        decided.holder,
+        Holder::Iptables {
+            table: TableName::Nat,
+            ..
+        }
+    );
+    translates && hop_of(case, decided) == Some(Hop::OtherBackend)
 }
 
 /// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
