@@ -59,6 +59,15 @@ pub fn serve_udp(host: &Host, port: u16) {
     });
 }
 
+/// Lets every host on the way forget which neighbours answered, and how long packets may be.
+pub fn forget(lab: &Lab) {
+    for host in [&lab.client, &lab.firewall, &lab.vnet, &lab.pod, &lab.other] {
+        host.shell(
+            "ip neigh flush all; ip -6 neigh flush all; ip route flush cache; ip -6 route flush cache",
+        );
+    }
+}
+
 /// Returns the names of the services that are dead for the lab's client. All are asked at once; silence
 /// counts after `patience`.
 pub fn dead<'s>(lab: &Lab, services: &[Service<'s>], patience: Duration) -> Vec<&'s str> {

@@ -78,7 +78,8 @@ struct Row<'r> {
     undo: &'r str,
     /// The forwards that are dead for the lab's client.
     dead: &'r [&'r str],
-    /// The first finding about each of them, or, where none is dead, about `web`.
+    /// The first finding about the first of them, or, where none is dead, about `web`. There is one about
+    /// each of them.
     says: Option<Says<'r>>,
     /// Two words of the spec, and what stands there instead.
     spec: (&'r str, &'r str),
@@ -143,14 +144,12 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// The doctor cannot know, and says so: which packets pass depends on what a rule has counted.
-    const fn unknown(self) -> Self {
+    /// Instead of `fail`: the doctor cannot know where packets meet what a rule has counted, and warns where
+    /// a rule names the networks that it keeps out.
+    const fn status(self, status: &'r str) -> Self {
         match self.says {
             Some(says) => Self {
-                says: Some(Says {
-                    status: "unknown",
-                    ..says
-                }),
+                says: Some(Says { status, ..says }),
                 ..self
             },
             None => self,
@@ -207,12 +206,13 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("two causes", "iptables -t mangle -A FORWARD -p tcp --dport 80 -j DROP; iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "rule in mangle"),
     dead("a time of day that is always", "iptables -t mangle -A FORWARD -p tcp --dport 80 -m time --timestart 00:00 --timestop 23:59:59 -j DROP", WEB, "foreign-rule", "drops the packets"),
     dead("an ipset of everybody", "ipset create everybody hash:net; ipset add everybody 0.0.0.0/1; ipset add everybody 128.0.0.0/1; iptables -I FORWARD -p tcp -m set --match-set everybody src -j DROP", WEB, "foreign-rule", "--match-set everybody src"),
+    dead("an ipset with the client", "ipset create banned hash:net; ipset add banned 192.0.2.0/24; ipset add banned 198.51.100.0/24; iptables -I FORWARD -m set --match-set banned src -j DROP", V4, "foreign-rule", "--match-set banned src").status("warn"),
     harmless("an ipset of somebody else", "ipset create others hash:net; ipset add others 192.0.2.0/24; iptables -I FORWARD -m set --match-set others src -j DROP"),
     harmless("a string that nobody sends", "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP"),
     dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
     dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
-    dead("a queue that nobody listens to", "iptables -I FORWARD -p tcp --dport 80 -j NFQUEUE --queue-num 3", WEB, "foreign-rule", "hands the packets to a program"),
-    dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "depends on what it has counted").unknown(),
+    dead("a queue that nobody listens to", "iptables -I FORWARD -p tcp --dport 80 -j NFQUEUE --queue-num 3", WEB, "foreign-rule", "-j NFQUEUE --queue-num 3"),
+    dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "depends on what it has counted").status("unknown"),
     Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "a client that its lists keep out comes through" }), ..harmless("an ACCEPT that lets everybody in", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
 ];
 
@@ -237,7 +237,7 @@ const OF_NFT: &[Row<'_>] = &[
     dead("a reject of nft in the mangle hook", chain!("inet", "filter hook forward priority mangle", "udp dport 5353 ct original proto-dst 53 reject"), &["dns", "dns6"], "native-nft", "rejects the packets"),
     dead("a flag of TCP", chain!("inet", "filter hook forward priority 5", "tcp flags syn / syn,ack drop"), TCP, "native-nft", "tcp flags"),
     dead("a rule of nft in a table of iptables", "nft insert rule ip filter FORWARD tcp dport 80 drop", WEB, "foreign-rule", "--dport 80 -j DROP").only(Backend::Nft),
-    dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "depends on what it has counted").unknown(),
+    dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "depends on what it has counted").status("unknown"),
 ];
 
 #[rustfmt::skip]
@@ -245,7 +245,7 @@ const OF_WAYS: &[Row<'_>] = &[
     dead("a mark and a rule for it", "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j MARK --set-mark 5; ip rule add fwmark 5 lookup 55; ip route add unreachable default table 55", WEB, "route", "a packet meets an unreachable route or rule").undo("ip route flush table 55; ip rule del fwmark 5"),
     dead("a mark on replies and a rule for it", "iptables -t mangle -A PREROUTING -i eth1 -p tcp --sport 80 -j MARK --set-mark 6; ip rule add fwmark 6 lookup 56; ip route add blackhole default table 56", WEB, "route", "a reply meets a blackhole route or rule").undo("ip route flush table 56; ip rule del fwmark 6"),
     dead("a dead gateway of clients", "ip route replace default via 10.3.0.99", V4, "neighbour", "10.3.0.99").undo("ip route replace default via 10.3.0.1"),
-    dead("a dead gateway of targets", "ip route replace 10.224.0.0/16 via 10.4.0.99", V4, "neighbour", "10.4.0.99 does not answer on eth1").undo("ip route replace 10.224.0.0/16 via 10.4.0.1"),
+    dead("a dead gateway of targets", "ip route replace 10.224.0.0/16 via 10.4.0.99", V4, "neighbour", "10.4.0.99").undo("ip route replace 10.224.0.0/16 via 10.4.0.1"),
     dead("a rule for some clients", "ip rule add from 198.51.100.0/24 to 10.224.0.0/16 prohibit", V4, "route", "clients of 198.51.100.0/24").undo("ip rule del from 198.51.100.0/24 to 10.224.0.0/16 prohibit"),
     dead("a rule for an interface", "ip rule add iif eth0 to 10.224.0.0/16 table 99; ip route add unreachable default table 99", V4, "route", "").undo("ip route flush table 99; ip rule del iif eth0 to 10.224.0.0/16 table 99"),
     dead("a blackhole for the target", "ip route add blackhole 10.224.0.118", V4, "route", "").undo("ip route del blackhole 10.224.0.118"),
@@ -257,17 +257,18 @@ const OF_WAYS: &[Row<'_>] = &[
     harmless("several addresses on the egress", "ip address add 10.4.0.5/24 dev eth1; ip address add 10.4.1.4/24 dev eth1").undo("ip address del 10.4.1.4/24 dev eth1; ip address del 10.4.0.5/24 dev eth1"),
     harmless("several addresses on the ingress", "ip address add 10.3.0.5/24 dev eth0").undo("ip address del 10.3.0.5/24 dev eth0"),
     harmless("a source on another interface", "true").spec("v4: 10.4.0.4", "v4: 10.3.0.4"),
-    dead("a source on lo that nobody is told of", "ip address add 10.4.0.9/32 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore", V4, "packets", "").undo("ip address del 10.4.0.9/32 dev lo; echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore").spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
+    dead("a source on lo that nobody is told of", "ip address add 10.4.0.9/32 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce", V4, "packets", "").undo("ip address del 10.4.0.9/32 dev lo; echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 0 > /proc/sys/net/ipv4/conf/all/arp_announce").status("unknown").spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
     harmless("a source on lo", "ip address add 10.4.0.9/32 dev lo").undo("ip address del 10.4.0.9/32 dev lo").spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
+    harmless("a narrow interface", "ip link set eth0 mtu 1300").undo("ip link set eth0 mtu 1500"),
     dead("a hole for long packets", "ip link set eth0 mtu 1300; iptables -A OUTPUT -p icmp -j DROP", WEB, "mtu", "").undo("ip link set eth0 mtu 1500"),
-    dead("forwarding off", "echo 0 > /proc/sys/net/ipv4/ip_forward", V4, "ip-forward", "not forwarded").undo("echo 1 > /proc/sys/net/ipv4/ip_forward"),
-    dead("forwarding of IPv6 off", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", V6, "ip-forward", "not forwarded").undo("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"),
+    dead("forwarding off", "echo 0 > /proc/sys/net/ipv4/ip_forward", V4, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv4/ip_forward"),
+    dead("forwarding of IPv6 off", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", V6, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"),
     dead("forwarding off on an interface", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding", V4, "ip-forward", "not forwarded").undo("echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
-    dead("neighbour discovery kept out", "ip6tables -P INPUT DROP; ip -6 neigh flush all", V6, "packets", "").undo("ip6tables -P INPUT ACCEPT"),
+    dead("neighbour discovery kept out", "ip6tables -P INPUT DROP; ip -6 neigh flush all", V6, "foreign-rule", "drops neighbour discovery").undo("ip6tables -P INPUT ACCEPT"),
     harmless("neighbour discovery let in", "ip6tables -P INPUT DROP; ip6tables -A INPUT -p icmpv6 -j ACCEPT; ip -6 neigh flush all"),
     dead("a port of a bridge", "
         ip link add br0 type bridge; ip link set br0 up; ip address flush dev eth0 scope global
-        ip link set eth0 master br0; ip address add 10.3.0.4/24 dev br0; ip route add default via 10.3.0.1", V4, "interface", "").undo("
+        ip link set eth0 master br0; ip address add 10.3.0.4/24 dev br0; ip route add default via 10.3.0.1", &["web", "dns", "web6", "dns6"], "interface", "").undo("
         ip link del br0; ip address add 10.3.0.4/24 dev eth0; ip route add default via 10.3.0.1; ip -6 address add fd00:3::4/128 dev eth0"),
 ];
 
@@ -318,7 +319,7 @@ ip -6 route show table all
 ip rule
 ip -6 rule
 cd /proc/sys/net
-grep . ipv4/ip_forward ipv4/conf/*/rp_filter ipv4/conf/*/forwarding ipv4/conf/*/arp_ignore \
+grep . ipv4/ip_forward ipv4/conf/*/rp_filter ipv4/conf/*/forwarding ipv4/conf/*/arp_ignore ipv4/conf/*/arp_announce \
   ipv6/conf/all/forwarding netfilter/nf_conntrack_acct
 ";
 
@@ -372,6 +373,7 @@ fn wrong(lab: &Lab, row: &Row<'_>, backend: Backend) -> Vec<String> {
     assert_eq!(said.code, 0, "{}: {said:?}", row.name);
     let script = row.make.replace("OTHER", backend.other().name());
     lab.firewall.shell(&script);
+    measure::forget(lab);
     let mut dead = measure::dead(lab, &SERVICES, PATIENCE);
     if dead != row.dead {
         dead = measure::dead(lab, &SERVICES, LONGER);
@@ -382,20 +384,25 @@ fn wrong(lab: &Lab, row: &Row<'_>, backend: Backend) -> Vec<String> {
     let checks = checks(lab, &spec);
     let mut wrong = Vec::new();
     for service in &SERVICES {
-        let about = |check: &&Check| check.forward.as_deref() == Some(service.name);
+        let is_dead = dead.contains(&service.name);
+        // Some findings about the machine are about every forward.
+        let about = |check: &&Check| {
+            let forward = check.forward.as_deref();
+            forward.map_or(is_dead, |name| name == service.name)
+        };
         let found = checks.iter().filter(about);
         let bad: Vec<&Check> = match row.says {
             Some(Says { status, .. }) => found.filter(|check| check.status == status).collect(),
             None => found.filter(|check| check.status == "fail").collect(),
         };
-        let is_dead = dead.contains(&service.name);
         let is_named = is_dead || row.dead.is_empty() && service.name == "web";
         let holds = match (&row.says, bad.first()) {
-            (Some(says), Some(first)) if is_named => {
-                first.code == says.code && first.reason.contains(says.words)
+            (Some(says), Some(found)) if is_named => {
+                let is_first = row.dead.first().is_none_or(|name| *name == service.name);
+                !is_first || found.code == says.code && found.reason.contains(says.words)
             }
             (Some(_), None) if is_named => false,
-            (_, first) => first.is_none(),
+            (_, found) => found.is_none(),
         };
         if !holds {
             let state = if is_dead { "dead" } else { "alive" };
