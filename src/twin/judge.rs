@@ -226,8 +226,9 @@ fn explain(
     let mut change = change;
     // Cures change the twin for those that come after, so others are looked at before the dead.
     let is_alive = |judged: &Judged<'_>| match &judged.verdict {
-        Verdict::LetIn(by) => by.is_none(),
-        Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => by.is_none(),
+        Verdict::LetIn(by) | Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => {
+            by.is_none()
+        }
         _ => false,
     };
     let is_dead = |judged: &Judged<'_>| match &judged.verdict {

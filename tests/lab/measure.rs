@@ -44,7 +44,7 @@ fn reply(mut stream: TcpStream) -> io::Result<()> {
     stream.read_exact(&mut length)?;
     let length = usize::try_from(u32::from_be_bytes(length)).expect("it is short");
     stream.read_exact(&mut vec![0; length])?;
-    stream.write_all(&[b'.'; LONG])
+    stream.write_all(&vec![b'.'; LONG])
 }
 
 /// Answers datagrams until the test process ends.
@@ -105,7 +105,7 @@ fn ask_tcp(to: &str, request: usize, patience: Duration) -> io::Result<()> {
     let length = u32::try_from(request).expect("it is short");
     stream.write_all(&length.to_be_bytes())?;
     stream.write_all(&vec![b'.'; request])?;
-    stream.read_exact(&mut [0; LONG])
+    stream.read_exact(&mut vec![0; LONG])
 }
 
 fn ask_udp(to: &str, patience: Duration) -> io::Result<()> {

@@ -368,7 +368,7 @@ pub struct Check {
 /// Returns in words the claims of a row that do not hold.
 fn wrong(lab: &Lab, row: &Row<'_>, backend: Backend) -> Vec<String> {
     let (from, to) = row.spec;
-    let spec = SPEC.replacen(from, to, if from.is_empty() { 0 } else { 1 });
+    let spec = SPEC.replacen(from, to, usize::from(!from.is_empty()));
     let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
     assert_eq!(said.code, 0, "{}: {said:?}", row.name);
     let script = row.make.replace("OTHER", backend.other().name());
