@@ -9,7 +9,7 @@ use crate::foreign;
 use crate::line::deletion;
 use crate::net::{Family, Protocol};
 use crate::printable;
-use crate::ruleset::ChainName;
+use crate::ruleset::{ChainName, TableName};
 use crate::spec::Forward;
 use crate::token::shell_word;
 use crate::twin::battery::{Ask, Wanted};
@@ -229,8 +229,13 @@ fn with_rule(case: &Case<'_>, by: Option<&By>, otherwise: Hop, what: &str) -> Ch
     match by {
         Some(By::Rule(decided) | By::Policy(decided)) => {
             let hop = hop_of(case, decided);
-            hop.fail(format!("{what}, by {}", rule(case.family, decided)))
-                .fix(format!("{}, which puts nvactl's jumps first", case.apply))
+            let words = format!("{what}, by {}", rule(case.family, decided));
+            let check = if is_contested(case, decided) {
+                hop.unknown(format!("{words} {CONTESTED}"))
+            } else {
+                hop.fail(words)
+            };
+            check.fix(format!("{}, which puts nvactl's jumps first", case.apply))
         }
         _ => otherwise.fail(what.to_owned()).fix(case.apply.as_str()),
     }
@@ -250,7 +255,9 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             }
             By::Rule(decided) | By::Policy(decided) => {
                 let named = matches!(ask.client.kind, ClientKind::Named(_));
-                let status = if named && somebody_passes {
+                let status = if is_contested(case, decided) {
+                    Status::Unknown
+                } else if named && somebody_passes {
                     Status::Warn
                 } else {
                     Status::Fail
@@ -261,7 +268,13 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             By::NoRule => (Hop::DnatRule, Status::Fail),
         };
         // Without evidence it is asked again, and then not known.
-        let mut check = hop.found(status, took(case.family, ask, taken));
+        let mut words = took(case.family, ask, taken);
+        if let By::Rule(decided) = &taken.by
+            && is_contested(case, decided)
+        {
+            words = format!("{words} {CONTESTED}");
+        }
+        let mut check = hop.found(status, words);
         let cure = match death.cures.as_slice() {
             [Cure::Apply] => Some(&Cure::Apply),
             cures => cures.get(n),
@@ -284,11 +297,32 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
     checks
 }
 
+/// The condition under which the other backend's table for translation decides.
+const CONTESTED: &str = "if its table was loaded after nvactl's: no program tells";
+
+/// Whether a rule decides only where its table goes before nvactl's: of the tables for translation of both
+/// backends the kernel takes the one that was loaded last first.
+fn is_contested(case: &Case<'_>, decided: &Decided) -> bool {
+    let translates = matches!(
+        decided.holder,
+        Holder::Iptables {
+            table: TableName::Nat,
+            ..
+        }
+    );
+    translates && hop_of(case, decided) == Hop::OtherBackend
+}
+
 /// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
 /// backend's, or nft's.
 fn hop_of(case: &Case<'_>, decided: &Decided) -> Hop {
     match &decided.holder {
-        Holder::Iptables { backend, chain, .. } => {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
             let called = match case.facts.backend {
                 Backend::Legacy => Backend::Legacy,
                 _ => Backend::Nft,
@@ -298,7 +332,8 @@ fn hop_of(case: &Case<'_>, decided: &Decided) -> Hop {
                 (true, true) => Hop::OwnChains,
                 // Where no rule accepts a packet, the policy takes it.
                 (true, false)
-                    if *chain == ChainName::Forward
+                    if *table == TableName::Filter
+                        && *chain == ChainName::Forward
                         && decided.handle.is_none()
                         && decided.place.is_none() =>
                 {
@@ -365,6 +400,9 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         Fate::Dropped => format!("{rule} drops the {whose}"),
         Fate::Rejected => format!("{rule} rejects the {whose}"),
         Fate::Diverted => format!("{rule} hands the {whose} to a program"),
+        Fate::Unresolved => format!(
+            "{rule} drops neighbour discovery (ICMPv6), without which no {whose} come or go"
+        ),
         Fate::Translated {
             to: (address, port),
         } => {
@@ -378,10 +416,6 @@ fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         }
         Fate::SourceTranslated { to } => format!("{rule} gives the {whose} the source {to}"),
         Fate::Untranslated => format!("{rule} exempts the {whose} from translation"),
-        Fate::Undiscovered => format!(
-            "{rule} takes the packets of IPv6 neighbour discovery, by which this machine and its next hops \
-             find one another"
-        ),
     }
 }
 

@@ -165,12 +165,18 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         }
         _ => Vec::new(),
     };
+    let mut before = Vec::new();
     for (name, value) in switches {
         twin.enter()?;
+        before.push((name.clone(), switches::one(&name)));
         switches::set(&name, value);
         if is_through(twin, ask)? {
             return Ok(Some(Cure::Switch { name, value }));
         }
+    }
+    // The next connection is to meet the same reason again.
+    for (name, value) in before.into_iter().rev() {
+        switches::set(&name, &value.unwrap_or_default());
     }
     Ok(None)
 }

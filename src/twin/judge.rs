@@ -11,14 +11,12 @@ use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch, by_l
 use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Reached};
-use super::{Twin, TwinError};
-use crate::host::child;
+use super::{Twin, TwinError, batch};
 use crate::net::Family;
-use crate::spec::{Balance, Snat};
+use crate::spec::{Balance, Forward, Snat};
 
 /// A kernel that puts off its work has done it by then.
 const LATE: Duration = Duration::from_millis(50);
-const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// At most so many causes are looked for one behind the other.
 const CAUSES: usize = 5;
 /// At most so many dead connections are looked into; the rest is told as a number.
@@ -226,19 +224,37 @@ fn explain(
 ) -> Result<(), TwinError> {
     let mut looked_into = 0;
     let mut change = change;
+    // Cures change the twin for those that come after, so others are looked at before the dead.
+    let is_alive = |judged: &Judged<'_>| match &judged.verdict {
+        Verdict::LetIn(by) | Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => {
+            by.is_none()
+        }
+        _ => false,
+    };
+    let is_dead = |judged: &Judged<'_>| match &judged.verdict {
+        Verdict::Dead(death) => !death.is_examined,
+        _ => false,
+    };
+    let mut firsts = None;
     while looked_into < LOOKED_INTO && Instant::now() < deadline {
-        let open = |judged: &Judged<'_>| match &judged.verdict {
-            Verdict::Dead(death) => !death.is_examined,
-            Verdict::LetIn(by) | Verdict::Source { by, .. } | Verdict::Elsewhere { by, .. } => {
-                by.is_none()
-            }
-            _ => false,
-        };
-        let Some(at) = judged.iter().position(open) else {
+        let alive = judged.iter().position(is_alive);
+        let Some(at) = alive.or_else(|| judged.iter().position(is_dead)) else {
             return Ok(());
         };
+        if alive.is_none() && firsts.is_none() {
+            firsts = Some(first_causes(twin, judged, deadline)?);
+        }
         looked_into += 1;
         look_into(twin, &mut judged[at], &mut change, deadline)?;
+        let of_forward = |(forward, _): &&(&Forward, Taken)| *forward == judged[at].ask.forward;
+        let first = firsts.iter().flatten().find(of_forward).cloned();
+        if let (Verdict::AsWanted, Some((_, taken))) = (&judged[at].verdict, first) {
+            judged[at].verdict = Verdict::Dead(Death {
+                causes: vec![taken],
+                is_examined: true,
+                ..Death::default()
+            });
+        }
         match judged[at].verdict.clone() {
             Verdict::Dead(found) if found.is_cured => share(twin, judged, &found)?,
             // The twin is no true copy any more for a forward whose death was not understood.
@@ -261,6 +277,42 @@ fn inherit(judged: &mut [Judged<'_>], at: usize, found: &Verdict) {
             other.verdict = found.clone();
         }
     }
+}
+
+/// Finds the first cause of one dead connection of each forward, before cures change the twin: a cure of
+/// another may let it through. A single forward needs none.
+fn first_causes<'f>(
+    twin: &Twin,
+    judged: &[Judged<'f>],
+    deadline: Instant,
+) -> Result<Vec<(&'f Forward, Taken)>, TwinError> {
+    let mut dead: Vec<&Judged<'f>> = Vec::new();
+    for one in judged {
+        let is_known = |known: &&Judged<'f>| known.ask.forward == one.ask.forward;
+        if matches!(one.verdict, Verdict::Dead(_)) && !dead.iter().any(is_known) {
+            dead.push(one);
+        }
+        if dead.len() == LOOKED_INTO {
+            break;
+        }
+    }
+    let mut firsts = Vec::new();
+    if dead.len() < 2 {
+        return Ok(firsts);
+    }
+    for one in dead {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let (outcome, seen, _) = repeat(twin, &one.ask.question)?;
+        twin.enter()?;
+        if matches!(verdict(twin, &one.ask, &outcome), Verdict::Dead(_))
+            && let Some(taken) = seen.taken(&conversation(&one.ask))?
+        {
+            firsts.push((one.ask.forward, taken));
+        }
+    }
+    Ok(firsts)
 }
 
 /// Tries the other dead connections again, behind the cures of one: those that come through now had the
@@ -347,13 +399,7 @@ fn look_into(
             judged.verdict = Verdict::Strayed(interface);
             return Ok(());
         }
-        let taken = match seen.taken(&conversation)? {
-            // Packets wait, and then are lost, while the next hop is looked for.
-            None => seen.taken_discovery()?,
-            Some(taken) if taken.is_of_neighbour() => seen.taken_discovery()?.or(Some(taken)),
-            taken => taken,
-        };
-        let Some(taken) = taken else {
+        let Some(taken) = seen.taken(&conversation)? else {
             break;
         };
         if death.causes.last() == Some(&taken) || Instant::now() >= deadline {
@@ -411,14 +457,17 @@ pub fn kept_in(
 /// Repeats a connection while the kernel's trace is on.
 fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
-    // Whoever does not answer is asked again, under watch.
-    for world in twin.worlds() {
-        world.netns.enter().map_err(TwinError::Socket)?;
-        child::run("ip", &["neigh", "flush", "all"], b"", FLUSH_LIMIT)?;
-    }
     let mut talker = twin.talker()?;
+    // An address that is being resolved is not asked for again at once: the watch is to see how it is.
+    if question.to.is_ipv6() {
+        for world in twin.worlds() {
+            world.netns.enter().map_err(TwinError::Socket)?;
+            forget_neighbours()?;
+        }
+        twin.enter()?;
+        forget_neighbours()?;
+    }
     twin.enter()?;
-    child::run("ip", &["neigh", "flush", "all"], b"", FLUSH_LIMIT)?;
     let names: Vec<&str> = twin
         .worlds()
         .iter()
@@ -430,6 +479,12 @@ fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighti
     twin.enter()?;
     let seen = watch.end()?;
     Ok((outcome?, seen, sniffer.seen()))
+}
+
+/// Lets the calling thread's namespace resolve each address anew.
+fn forget_neighbours() -> Result<(), TwinError> {
+    batch::run(&["-6"], "neigh flush all\n")?;
+    Ok(())
 }
 
 /// Returns whether a connection comes through, or at least its answer leaves, if by another interface.
@@ -462,8 +517,10 @@ fn admitted(seen: &Seen, conversation: &Conversation) -> Result<Option<By>, Caus
         return seen.traced(step);
     }
     let mut legacy = seen.legacy.iter();
-    let accepts =
-        legacy.find(|counted| counted.stage == Stage::Forward && counted.target == "ACCEPT");
+    let family = Family::of(conversation.client);
+    let accepts = legacy.find(|counted| {
+        counted.family == family && counted.stage == Stage::Forward && counted.target == "ACCEPT"
+    });
     Ok(accepts.map(by_legacy))
 }
 

@@ -142,6 +142,19 @@ impl Machine {
         rules.map(|net| net.trunc()).collect()
     }
 
+    /// Whether the Internet is behind an interface.
+    #[must_use]
+    pub fn leads_everywhere(&self, interface: &str, family: Family) -> bool {
+        let of_family = self.routes.iter().filter(|(of, _)| *of == family);
+        let hops = of_family
+            .filter(|(_, route)| route["dst"] == "default")
+            .flat_map(|(_, route)| {
+                let several = route["nexthops"].as_array().into_iter().flatten();
+                several.chain([route])
+            });
+        hops.into_iter().any(|hop| hop["dev"] == interface)
+    }
+
     /// Returns the next hops of an interface's routes.
     #[must_use]
     pub fn gateways(&self, interface: &str) -> BTreeSet<IpAddr> {

@@ -43,27 +43,37 @@ impl Switches {
     /// switch of the whole machine in its first namespace alone, or lets nobody write it elsewhere.
     #[must_use]
     pub fn set(&self) -> Vec<String> {
-        let here = Self::read();
-        let mut differing: Vec<(&String, &String)> = self
-            .0
-            .iter()
-            .filter(|(name, value)| here.0.get(*name).is_some_and(|here| here != *value))
-            .filter(|(name, _)| !is_own(name))
-            .collect();
-        // A switch for all interfaces sets each of them.
-        differing.sort_by_key(|(name, _)| rank(name));
         let mut left = Vec::new();
-        for (name, value) in differing {
-            let written = fs::write(format!("{ROOT}/{name}"), value);
-            // What nobody may write here is a count, or a limit of the whole machine.
-            if let Err(error) = written
-                && error.kind() != std::io::ErrorKind::PermissionDenied
-            {
-                left.push(name.clone());
+        // A switch for all interfaces sets each of them, so theirs are compared behind it.
+        for is_for_one in [false, true] {
+            let here = Self::read();
+            let differs = |name: &String, value: &String| {
+                here.0.get(name).is_some_and(|here| here != value) && !is_own(name)
+            };
+            let all = self.0.iter();
+            let mut differing: Vec<(&String, &String)> = all
+                .filter(|(name, value)| {
+                    (rank(name) == OF_ONE) == is_for_one && differs(name, value)
+                })
+                .collect();
+            differing.sort_by_key(|(name, _)| rank(name));
+            for (name, value) in differing {
+                let written = fs::write(format!("{ROOT}/{name}"), value);
+                // What nobody may write here is a count, or a limit of the whole machine.
+                if let Err(error) = written
+                    && error.kind() != std::io::ErrorKind::PermissionDenied
+                {
+                    left.push(name.clone());
+                }
             }
         }
         left
     }
+}
+
+/// Returns the value of one switch of the calling thread's namespace.
+pub(super) fn one(name: &str) -> Option<String> {
+    fs::read_to_string(format!("{ROOT}/{name}")).ok()
 }
 
 /// Sets one switch of the calling thread's namespace. A kernel that lacks it has nothing to be set.
@@ -75,12 +85,15 @@ fn is_own(name: &str) -> bool {
     OWN.iter().any(|own| name.ends_with(&format!("/{own}")))
 }
 
+/// The rank of a switch that sets no other.
+const OF_ONE: u8 = 3;
+
 fn rank(name: &str) -> u8 {
     match name {
         "ipv4/ip_forward" => 0,
         name if name.contains("/all/") => 1,
         name if name.contains("/default/") => 2,
-        _ => 3,
+        _ => OF_ONE,
     }
 }
 

@@ -278,6 +278,7 @@ impl<'w> Talker<'w> {
         self.go(question.from)?;
         let client = socket(question.to, Type::DGRAM, Transport::UDP)?;
         client.bind(&SocketAddr::new(question.client, 0).into())?;
+        // Where a blackhole or an unreachable route leads, no datagram can be sent at all.
         if let Err(error) = client.connect(&question.to.into()) {
             return Ok(Outcome::Refused(error.kind()));
         }

@@ -38,7 +38,7 @@ pub struct Wired {
 /// When no namespace can be made here, or one of the interfaces cannot.
 pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     let mut worlds = Vec::new();
-    for link in machine.links.iter().filter(|link| has_world(link)) {
+    for link in machine.links.iter().filter(|link| has_world(machine, link)) {
         worlds.push(World::make(link, worlds.len()).map_err(WiringError::Namespace)?);
     }
     let netns = Netns::make().map_err(WiringError::Namespace)?;
@@ -83,11 +83,16 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     })
 }
 
-/// Whether packets come and go by an interface of the copy. One without an address that belongs to
-/// another, such as the port of a bridge or the faster twin of a cloud's interface, is no door of its own.
-fn has_world(link: &Link) -> bool {
+/// Whether packets come and go by an interface of the copy. The port of a bridge is no door of its own,
+/// nor is one without an address that belongs to another, such as the faster twin of a cloud's interface.
+fn has_world(machine: &Machine, link: &Link) -> bool {
+    let master = link.master.as_ref();
     match link.kind {
-        Kind::Other => link.master.is_none() || !link.addresses.is_empty(),
+        Kind::Other => match master.and_then(|name| machine.link(name)) {
+            Some(master) if master.kind == Kind::Bridge => false,
+            Some(_) => !link.addresses.is_empty(),
+            None => master.is_none() || !link.addresses.is_empty(),
+        },
         Kind::Bridge => true,
         Kind::Loopback | Kind::Vrf(_) => false,
     }
@@ -245,7 +250,7 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
         let name = name.as_str();
         name.is_none_or(|name| {
             let link = machine.link(name);
-            link.is_some_and(|link| has_world(link) || link.kind != Kind::Other)
+            link.is_some_and(|link| has_world(machine, link) || link.kind != Kind::Other)
         })
     };
     let listed = machine.routes.iter().filter(|(of, _)| *of == family);

@@ -14,6 +14,15 @@ use super::netns::Netns;
 use super::switches;
 use crate::net::Family;
 
+/// Returns the words for the segments that hosts of the Internet take: they do not know how narrow the
+/// machine's link is.
+const fn longest_segment(family: Family) -> &'static str {
+    match family {
+        Family::V4 => " advmss 1460",
+        Family::V6 => " advmss 1440",
+    }
+}
+
 /// The routing table in which every address is the world's.
 const ANY: u32 = 100;
 
@@ -135,18 +144,23 @@ impl World {
             for address in dead.iter().filter(|one| Family::of(**one) == family) {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
+            let longest = if machine.leads_everywhere(&link.name, family) {
+                longest_segment(family)
+            } else {
+                ""
+            };
             for net in self
                 .on_link
                 .iter()
                 .filter(|net| Family::of(net.addr()) == family)
             {
-                let _ = writeln!(text, "route replace {net} dev {port} metric 1");
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1{longest}");
             }
             let via = link.first(family).map(|own| format!(" via {own}"));
             let onlink = if via.is_some() { " onlink" } else { "" };
             let _ = writeln!(
                 text,
-                "route add default{} dev {port}{onlink} metric 2",
+                "route add default{} dev {port}{onlink} metric 2{longest}",
                 via.unwrap_or_default()
             );
             batch::run(&[option], &text)?;

@@ -21,6 +21,11 @@ impl Chance {
             |seed| seed.parse().expect("the seed is a number"),
         );
         println!("{SEED}={seed}");
+        Self::of(seed)
+    }
+
+    /// Starts with a seed.
+    pub fn of(seed: u64) -> Self {
         // Zero would stay zero.
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }

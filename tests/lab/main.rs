@@ -30,6 +30,7 @@ mod log;
 mod managers;
 mod marks;
 mod matrix;
+mod measure;
 mod namespace;
 mod no_ipv6;
 #[path = "../oracle/mod.rs"]
@@ -57,6 +58,8 @@ mod traffic;
 mod transaction;
 mod twin;
 mod twin_cause;
+mod twin_differential;
+mod twin_faults;
 mod twin_rules;
 mod unread;
 mod upgrade;
@@ -400,5 +403,9 @@ on_both_backends! {
     twin_rules::a_state_of_nft_in_a_table_of_iptables_is_counted,
     twin_rules::a_queue_is_decided_by_its_listener,
     twin_rules::a_user_namespace_takes_any_number_of_rules,
+    twin_differential::random_rules_are_what_packets_say,
+    twin_faults::a_rule_of_iptables_is_what_packets_say,
+    twin_faults::a_rule_of_nft_is_what_packets_say,
+    twin_faults::a_way_is_what_packets_say,
     twin_rules::ten_thousand_forwards_are_copied_in_seconds,
 }

@@ -8,7 +8,7 @@ use super::message::{Header, Verdict};
 use super::path::{Kind, Path, Step};
 use super::taken::{Direction, Fate};
 use super::trace::Stage;
-use crate::net::Protocol;
+use crate::net::{Family, Protocol};
 
 /// A connection as its client asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +33,18 @@ pub enum Event<'s> {
     /// Between two stages, or within one where no rule took it. The step is the last at which the packet
     /// was seen.
     Lost(&'s Step),
-    /// The packet went out and nothing came back.
+    /// The packet, or the last reply, went out.
     Sent(&'s Step),
     /// No rule translated the packet of this path.
     Untranslated(&'s Path),
     NotSeen,
 }
 
-/// The number of ICMP for IPv6 (linux/in6.h).
-const ICMPV6: u8 = 58;
-
 impl Seen {
     /// Finds the deciding event by what was seen alone.
     #[must_use]
     pub fn event(&self, conversation: &Conversation) -> Option<(Direction, Fate, Event<'_>)> {
-        let mut sent = None;
-        let mut answered = false;
+        let (mut sent, mut answered) = (None, None);
         // The addresses that a reply comes from: the target's, and those at which requests went out.
         let mut servers: Vec<(IpAddr, u16)> = conversation.target.into_iter().collect();
         for path in &self.paths {
@@ -61,17 +57,19 @@ impl Seen {
                     servers.extend(end.header.and_then(destination));
                 }
             } else if conversation.replies(path, &servers) {
-                answered = true;
+                answered = path.end().or(answered);
                 if let Some((fate, event)) = self.fate_of_reply(path, conversation) {
                     return Some((Direction::Reply, fate, event));
                 }
             }
         }
-        match sent {
-            Some(step) if !answered => Some((Direction::Request, Fate::Dropped, Event::Sent(step))),
-            Some(_) => None,
+        match answered
+            .map(|step| (Direction::Reply, step))
+            .or(sent.map(|step| (Direction::Request, step)))
+        {
+            Some((direction, step)) => Some((direction, Fate::Dropped, Event::Sent(step))),
             // Without a trace there are only the counters.
-            None if !self.traced => self.counted_drop(),
+            None if !self.traced => self.counted_drop(Family::of(conversation.client)),
             None => Some((Direction::Request, Fate::Dropped, Event::NotSeen)),
         }
     }
@@ -114,20 +112,6 @@ impl Seen {
             )),
             _ => None,
         }
-    }
-
-    /// Finds the event that ended a packet of neighbour discovery, by which IPv6 finds the hardware addresses
-    /// of the machine and of those around it (RFC 4861).
-    #[must_use]
-    pub fn discovery(&self) -> Option<Event<'_>> {
-        let icmpv6 = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
-        let paths = self.paths.iter().filter(icmpv6);
-        let mut ends = paths.filter_map(|path| {
-            let at_ends = |step: &Step| matches!(step.stage, Stage::Input | Stage::Output);
-            let is_own = path.steps.iter().any(at_ends);
-            self.end_of(path).filter(|_| is_own)
-        });
-        ends.next().map(|(_, event)| event)
     }
 
     /// Finds the rule that sent a packet elsewhere before another rule or a policy took it: no rule is
@@ -173,7 +157,7 @@ impl Seen {
     }
 
     /// Finds the event that ended a packet's path within the machine.
-    fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Event<'s>)> {
+    pub(super) fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Event<'s>)> {
         let ends = |step: &&Step| {
             let decides = matches!(step.kind, Kind::Rule { .. } | Kind::Policy(_));
             decides
@@ -194,8 +178,8 @@ impl Seen {
             (Kind::Leaves, Stage::Postrouting | Stage::Input) => None,
             (Kind::Leaves, _) => Some((Fate::Dropped, Event::Lost(end))),
             (_, stage) => {
-                let mut counted = self.legacy.iter().filter(|counted| counted.stage == stage);
-                let legacy = counted.find(|counted| counted.takes());
+                let mut counted = self.legacy_of(path);
+                let legacy = counted.find(|counted| counted.stage == stage && counted.takes());
                 let event = legacy.map_or(Event::Lost(end), Event::Legacy);
                 Some((Fate::Dropped, event))
             }
@@ -216,8 +200,7 @@ impl Seen {
         };
         let in_nat = before.filter(accepts).last();
         let legacy = self
-            .legacy
-            .iter()
+            .legacy_of(path)
             .find(|counted| counted.stage == stage && counted.translates());
         match (in_nat, legacy) {
             // The rules of nft may have accepted it elsewhere than in a table for translation.
@@ -228,9 +211,16 @@ impl Seen {
         }
     }
 
+    /// Lists the rules of legacy that counted, of the family of a path's packet.
+    pub(super) fn legacy_of<'s>(&'s self, path: &Path) -> impl Iterator<Item = &'s Counted> {
+        let family = path.first().map(|header| Family::of(header.source));
+        let counted = self.legacy.iter();
+        counted.filter(move |one| family.is_none_or(|family| one.family == family))
+    }
+
     /// Finds a rule of legacy that took a packet, by counters alone.
-    fn counted_drop(&self) -> Option<(Direction, Fate, Event<'_>)> {
-        let mut counted = self.legacy.iter();
+    fn counted_drop(&self, family: Family) -> Option<(Direction, Fate, Event<'_>)> {
+        let mut counted = self.legacy.iter().filter(|one| one.family == family);
         let taker = counted.find(|counted| counted.takes() && counted.packets > 0)?;
         Some((Direction::Request, Fate::Dropped, Event::Legacy(taker)))
     }

@@ -50,7 +50,13 @@ impl Counted {
     /// Whether it ends the search for a translation without one.
     #[must_use]
     pub fn keeps_address(&self) -> bool {
-        self.table == TableName::Nat && self.target == "ACCEPT"
+        let ends = match self.target.as_str() {
+            "ACCEPT" => true,
+            // At the end of the built-in chain there is only the policy.
+            "RETURN" => self.chain.is_builtin(),
+            _ => false,
+        };
+        self.table == TableName::Nat && ends
     }
 
     /// Whether it takes a packet out of connection tracking.

@@ -50,6 +50,9 @@ pub enum Fate {
     Rejected,
     /// Given to a program, or taken out by another module.
     Diverted,
+    /// Nobody sends it to the machine: neighbour discovery, which asks for the machine's hardware address or
+    /// answers it, is dropped.
+    Unresolved,
     /// Sent to another address.
     Translated {
         to: (IpAddr, u16),
@@ -64,19 +67,6 @@ pub enum Fate {
     },
     /// Neither its destination nor its source has been translated.
     Untranslated,
-    /// Not sent: neighbour discovery does not find the next hop.
-    Undiscovered,
-}
-
-impl Taken {
-    /// Whether the packet was lost on the way to or from the next hop, outside all rules.
-    #[must_use]
-    pub fn is_of_neighbour(&self) -> bool {
-        matches!(
-            self.by,
-            By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. })
-        )
-    }
 }
 
 impl Seen {
@@ -97,23 +87,19 @@ impl Seen {
             By::Rule(decided) if fate == Fate::Dropped && rejects(&decided.text) => Fate::Rejected,
             _ => fate,
         };
+        if let By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. }) = &by
+            && let Some(by) = self.keeps_discovery_out()?
+        {
+            return Ok(Some(Taken {
+                by,
+                direction,
+                fate: Fate::Unresolved,
+            }));
+        }
         Ok(Some(Taken {
             by,
             direction,
             fate,
-        }))
-    }
-
-    /// Names what took a packet of neighbour discovery, if something did.
-    ///
-    /// # Errors
-    /// Where a rule cannot be listed.
-    pub fn taken_discovery(&self) -> Result<Option<Taken>, CauseError> {
-        let by = self.discovery().map(|event| self.by(&event)).transpose()?;
-        Ok(by.flatten().map(|by| Taken {
-            by,
-            direction: Direction::Request,
-            fate: Fate::Undiscovered,
         }))
     }
 
@@ -150,6 +136,20 @@ impl Seen {
             Kind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
             Kind::Enters | Kind::Leaves | Kind::Return(_) => None,
         })
+    }
+
+    /// Finds the rule or the policy that drops the neighbour discovery of IPv6, which comes to the machine
+    /// as ICMP. That of IPv4 is no packet of IP.
+    fn keeps_discovery_out(&self) -> Result<Option<By>, CauseError> {
+        let is_icmp = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
+        for path in self.paths.iter().filter(is_icmp) {
+            match self.end_of(path) {
+                Some((_, Event::Traced(step))) => return self.traced(step),
+                Some((_, Event::Legacy(counted))) => return Ok(Some(by_legacy(counted))),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Finds the reason for which the kernel lost a packet behind a step.
@@ -219,7 +219,7 @@ impl Seen {
             }
         }
         let at_prerouting = |counted: &&Counted| counted.stage == Stage::Prerouting;
-        let legacy = || self.legacy.iter().filter(at_prerouting);
+        let legacy = || self.legacy_of(path).filter(at_prerouting);
         let untracks = legacy().find(|counted| counted.untracks());
         let keeps = untracks.or_else(|| legacy().find(|counted| counted.keeps_address()));
         Ok(match (accepts, keeps) {
@@ -230,6 +230,9 @@ impl Seen {
         })
     }
 }
+
+/// The number of ICMP for IPv6 in a header.
+const ICMPV6: u8 = 58;
 
 /// Whether a rule answers the sender. iptables prints a target, nft a word.
 fn rejects(text: &str) -> bool {

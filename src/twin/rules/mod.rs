@@ -56,6 +56,11 @@ pub struct Copied {
     pub watched: Vec<Watched>,
 }
 
+/// Whether a line of iptables-save makes a chain of nvactl's.
+fn has_nvactls(line: &str) -> bool {
+    line.starts_with(':') && own::is_nvactls(saved::chain(line))
+}
+
 impl Filter {
     /// Reads the filter in the calling thread's namespace.
     ///
@@ -95,11 +100,14 @@ impl Filter {
     pub fn load(&self) -> Result<Copied, FilterError> {
         let mut copied = Copied::default();
         self.load_sets(&mut copied)?;
-        let texts: Vec<_> = self
+        let mut texts: Vec<_> = self
             .texts
             .iter()
             .map(|text| (text, parse::text_of(&text.bytes)))
             .collect();
+        // The table for translation that is loaded last goes first. No program tells which that is on the
+        // machine; in the twin it is the one without nvactl's rules, so that its rules show.
+        texts.sort_by_key(|(_, printed)| !printed.lines().any(has_nvactls));
         let mut plans = Vec::new();
         for (text, printed) in &texts {
             let mut tables = saved::tables(printed);

@@ -12,10 +12,10 @@ use crate::token::words;
 
 impl Filter {
     /// Returns the source networks that the rules of others ask for: each of them may meet rules that nobody
-    /// else meets. Those in ipsets are left out.
+    /// else meets. Of an ipset the first few count.
     #[must_use]
     pub fn sources(&self) -> BTreeSet<IpNet> {
-        let mut found = BTreeSet::new();
+        let (mut found, mut sets) = (BTreeSet::new(), BTreeSet::new());
         for text in &self.texts {
             let text = parse::text_of(&text.bytes);
             let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
@@ -23,17 +23,45 @@ impl Filter {
                 let chain = rule.split(' ').next().unwrap_or_default();
                 !own::is_nvactls(chain)
             });
-            found.extend(
-                foreign
-                    .filter(|rule| rule.contains("-s "))
-                    .filter_map(of_iptables),
-            );
+            for rule in foreign {
+                if rule.contains("-s ") {
+                    found.extend(of_iptables(rule));
+                }
+                if rule.contains("--match-set ") {
+                    sets.extend(set_of(rule).map(str::to_owned));
+                }
+            }
+        }
+        let text = parse::text_of(&self.sets);
+        for set in sets {
+            found.extend(of_set(&text, &set).take(OF_A_SET));
         }
         for table in &self.native {
             of_nft(table, &mut found);
         }
         found
     }
+}
+
+/// A ban list of thousands is one rule for all of them.
+const OF_A_SET: usize = 2;
+
+/// Returns the ipset that a rule asks for.
+fn set_of(rule: &str) -> Option<&str> {
+    let mut words = words(rule).skip_while(|word| *word != "--match-set");
+    words.nth(1)
+}
+
+/// Returns the networks of an ipset, from the text of `ipset save`.
+fn of_set<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = IpNet> + 't {
+    text.lines().filter_map(move |line| {
+        let mut words = line.strip_prefix("add ")?.split(' ');
+        if words.next()? != set {
+            return None;
+        }
+        // Of `hash:net,port` and its like, the network comes first.
+        net(words.next()?.split(',').next()?)
+    })
 }
 
 fn of_iptables(rule: &str) -> Option<IpNet> {
@@ -107,6 +135,11 @@ mod tests {
             of_iptables(rule).map(|net| net.to_string()).as_deref(),
             Some("192.0.2.0/24")
         );
+        let rule = "FORWARD -m set --match-set bans src -j DROP";
+        assert_eq!(set_of(rule), Some("bans"));
+        let saved = "create bans hash:net family inet\nadd bans 203.0.113.0/24 timeout 9\nadd other 192.0.2.1\n";
+        let nets: Vec<String> = of_set(saved, "bans").map(|net| net.to_string()).collect();
+        assert_eq!(nets, ["203.0.113.0/24"]);
         assert_eq!(
             of_iptables("FORWARD -m comment --comment \"-s 1.2.3.4\" -j DROP"),
             None
