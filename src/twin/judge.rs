@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::battery::{Ask, Wanted};
-use super::cause::{By, CauseError, Conversation, Seen, Stage, Taken, Watch, by_legacy};
+use super::cause::{
+    By, CauseError, Conversation, KernelReason, Seen, Stage, Taken, Watch, by_legacy,
+};
 use super::cure::{self, Cure};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Reached};
@@ -318,7 +320,11 @@ fn first_causes<'f>(
 /// Tries the other dead connections again, behind the cures of one: those that come through now had the
 /// same causes.
 fn share(twin: &Twin, judged: &mut [Judged<'_>], found: &Death) -> Result<(), TwinError> {
-    let mut talker = twin.talker()?;
+    // Without the check for the reverse path a reply may still leave by another interface.
+    let is_about_route_back = found
+        .causes
+        .iter()
+        .any(|taken| matches!(&taken.by, By::Kernel(KernelReason::ReversePath)));
     for judged in judged {
         let Verdict::Dead(death) = &mut judged.verdict else {
             continue;
@@ -326,10 +332,13 @@ fn share(twin: &Twin, judged: &mut [Judged<'_>], found: &Death) -> Result<(), Tw
         if death.is_examined {
             continue;
         }
-        let outcome = talker
-            .ask(&judged.ask.question)
-            .map_err(TwinError::Socket)?;
-        if matches!(outcome, Outcome::Answered(_)) {
+        let is_through = if is_about_route_back {
+            is_through(twin, &judged.ask)?
+        } else {
+            let asked = twin.talker()?.ask(&judged.ask.question);
+            matches!(asked.map_err(TwinError::Socket)?, Outcome::Answered(_))
+        };
+        if is_through {
             *death = Death {
                 is_stuck: death.is_stuck,
                 ..found.clone()

@@ -97,6 +97,8 @@ macro_rules! on_both_backends {
 
 on_both_backends! {
     twin::a_copy_does_with_packets_as_the_machine,
+    twin::a_doctor_leaves_the_live_machine_as_it_was,
+    twin::a_killed_doctor_leaves_nothing_behind,
     sharing::connections_are_shared_evenly,
     sharing::a_client_keeps_its_pod,
     sharing::a_client_keeps_its_address_of_a_range,

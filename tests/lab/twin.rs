@@ -136,3 +136,80 @@ pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
         ]
     );
 }
+
+/// What the twin's connections would change if they were the live machine's: the counters of nvactl's rules,
+/// the entries of connections to the listeners, interfaces and routes.
+fn state_of(lab: &Lab) -> Vec<String> {
+    let mut state = Vec::new();
+    for program in ["iptables-save", "ip6tables-save"] {
+        let saved = lab.firewall.run(&format!("{program} -c"));
+        // The doctor's own connections to the targets leave by POSTROUTING.
+        let own = saved.lines().filter(|line| line.contains("NVACTL-"));
+        let own = own.filter(|line| !line.contains("-A POSTROUTING"));
+        state.extend(own.map(str::to_owned));
+    }
+    let flows = lab.firewall.run("conntrack -L");
+    let listeners = flows.lines().filter(|line| line.contains("dport=49182"));
+    state.push(listeners.count().to_string());
+    state.push(lab.firewall.run("ip -o address"));
+    state.push(lab.firewall.run("ip route show table all"));
+    state
+}
+
+pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    let args = ["doctor", "-", "--timeout", "1", "--format", "prometheus"];
+    // What is not there yet, such as a neighbour's entry, comes with the first.
+    lab.nvactl_with(&args, SPEC);
+    let before = state_of(&lab);
+    let said = lab.nvactl_with(&args, SPEC);
+    for (forward, protocol, family) in [
+        ("dns", "udp", "v4"),
+        ("dns6", "udp", "v6"),
+        ("web", "tcp", "v4"),
+        ("web6", "tcp", "v6"),
+    ] {
+        let line = format!(
+            "nvactl_forward_works{{forward=\"{forward}\",protocol=\"{protocol}\",family=\"{family}\"}} 1\n"
+        );
+        assert!(said.stdout.contains(&line), "{said:?}");
+    }
+    assert_eq!(state_of(&lab), before);
+
+    // A forward that dies there is told, and no rule of the live machine is changed to find out.
+    lab.firewall
+        .run("iptables -I FORWARD -p tcp --dport 80 -j DROP");
+    let before = state_of(&lab);
+    let said = lab.nvactl_with(&args, SPEC);
+    let line = "nvactl_forward_works{forward=\"web\",protocol=\"tcp\",family=\"v4\"} 0\n";
+    assert!(said.stdout.contains(line), "{said:?}");
+    assert_eq!(state_of(&lab), before);
+
+    let without = ["doctor", "-", "--timeout", "1", "--no-twin"];
+    let said = lab.nvactl_with(&without, SPEC);
+    let line =
+        "unknown packets              no connection was tried in a copy of this machine: --no-twin";
+    assert!(said.stdout.contains(line), "{said:?}");
+}
+
+/// A killed doctor leaves nothing that the next one, or the machine, would meet.
+pub fn a_killed_doctor_leaves_nothing_behind(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    let args = ["doctor", "-", "--timeout", "0.1", "--format", "prometheus"];
+    let whole = lab.nvactl_with(&args, SPEC);
+    let before = state_of(&lab);
+    let killed = lab.firewall.shell(&format!(
+        "for tenth in 0 1 2 3 4 5 6 7; do
+           echo '{SPEC}' > /run/spec.yaml
+           {} doctor /run/spec.yaml --timeout 0.1 > /dev/null 2>&1 & pid=$!
+           sleep 0.0$tenth; sleep 0.$tenth
+           kill -9 $pid 2>/dev/null && echo killed
+         done; wait",
+        env!("CARGO_BIN_EXE_nvactl")
+    ));
+    assert!(killed.contains("killed"), "each had ended by itself");
+    assert_eq!(state_of(&lab), before);
+    assert_eq!(lab.nvactl_with(&args, SPEC).stdout, whole.stdout);
+}

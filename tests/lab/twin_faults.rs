@@ -193,7 +193,7 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("a zone of conntrack", "iptables -t raw -A PREROUTING -i eth0 -j CT --zone 5", V4, "dnat-rule", "are not translated"),
     dead("a TTL of 1", "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j TTL --ttl-set 1", WEB, "route", "the end of its time to live"),
     dead("a DNAT to elsewhere", "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to 10.224.0.98:80", WEB, "foreign-rule", "sends the packets elsewhere, to 10.224.0.98:80"),
-    dead("a RETURN before the jump", "iptables -t nat -I PREROUTING -p udp --dport 53 -j RETURN", DNS, "dnat-rule", "are not translated"),
+    dead("a RETURN before the jump", "iptables -t nat -I PREROUTING -p udp --dport 53 -j RETURN", DNS, "foreign-rule", "exempts the packets from translation"),
     dead("a REDIRECT", "ip6tables -t nat -I PREROUTING -p tcp --dport 49182 -j REDIRECT --to-ports 9999", WEB_6, "foreign-rule", "redirects the packets to port 9999 of this machine"),
     harmless("a MASQUERADE with options in front", "iptables -t nat -I POSTROUTING -o eth1 -j MASQUERADE --random; ip6tables -t nat -I POSTROUTING -o eth1 -j MASQUERADE"),
     harmless("a MASQUERADE of the other backend", "iptables-OTHER -t nat -I POSTROUTING -o eth1 -j MASQUERADE"),
@@ -263,7 +263,7 @@ const OF_WAYS: &[Row<'_>] = &[
     dead("a hole for long packets", "ip link set eth0 mtu 1300; iptables -A OUTPUT -p icmp -j DROP", WEB, "mtu", "").undo("ip link set eth0 mtu 1500"),
     dead("forwarding off", "echo 0 > /proc/sys/net/ipv4/ip_forward", V4, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv4/ip_forward"),
     dead("forwarding of IPv6 off", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", V6, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"),
-    dead("forwarding off on an interface", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding", V4, "ip-forward", "not forwarded").undo("echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
+    dead("forwarding off on an interface", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding", V4, "interface-forwarding", "eth0.forwarding is 0").undo("echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
     dead("neighbour discovery kept out", "ip6tables -P INPUT DROP; ip -6 neigh flush all", V6, "foreign-rule", "drops neighbour discovery").undo("ip6tables -P INPUT ACCEPT"),
     harmless("neighbour discovery let in", "ip6tables -P INPUT DROP; ip6tables -A INPUT -p icmpv6 -j ACCEPT; ip -6 neigh flush all"),
     dead("a port of a bridge", "

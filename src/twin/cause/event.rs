@@ -124,7 +124,12 @@ impl Seen {
         let target = conversation.target?;
         let asked = (conversation.listen, conversation.port);
         let behind = path.steps.iter().rev();
-        let mut behind = behind.filter(|step| matches!(step.stage, Stage::Forward | Stage::Input));
+        // Behind the hook in which destinations are translated.
+        let is_behind = |step: &&Step| match step.stage {
+            Stage::Prerouting => step.kind == Kind::Leaves,
+            stage => matches!(stage, Stage::Forward | Stage::Input),
+        };
+        let mut behind = behind.filter(is_behind);
         let now = behind.find_map(|step| destination(step.header?))?;
         if now == target {
             None
