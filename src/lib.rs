@@ -18,12 +18,12 @@
 //! interfaces, addresses and routes that a forward needs, [`flow`] and [`listeners`] the connections
 //! that are alive, [`sender`] those that began before a forward's rules, [`deletion`] how such are
 //! ended, [`few`] how many things are listed, [`counters`], [`status`],
-//! [`doctor`] and [`probe`] how forwards fare, [`trial`] a change to be tried, [`printable`] text of others fit
-//! for a terminal, [`host`] the edge, [`ops`] what changes the machine, [`commands`] and [`cli`] the program.
+//! [`doctor`] and [`probe`] how forwards fare, [`twin`] a copy of the machine in which the kernel says what becomes
+//! of a packet, [`trial`] a change to be tried, [`printable`] text of others fit for a terminal, [`host`] the edge, [`ops`] what changes the machine, [`commands`] and [`cli`] the program.
 //!
 //! # What does not occur
 //!
-//! - Outside of [`host`], nothing starts a program, opens a file or reads the environment.
+//! - Outside of [`host`] and [`twin`], nothing starts a program, opens a file or reads the environment.
 //! - No shell is started, ever.
 //! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
 //!   bytes.
