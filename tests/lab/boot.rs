@@ -263,7 +263,7 @@ pub fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
     }
     // A change that waits is undone, whatever came between.
     let changed = SPEC.replace("49182", "49185");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "2"], &changed);
+    let said = nvactl(&host, &["apply", "-", "--confirm", "6"], &changed);
     assert_eq!(said.code, 0, "{said:?}");
     flush(&host);
     assert_eq!(run_unit(&host).code, 0);

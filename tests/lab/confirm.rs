@@ -87,7 +87,7 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
 pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
-    apply_for(&host, "2");
+    apply_for(&host, "6");
     let after = save(&host);
     let said = nvactl(&host, &["confirm", "--status"], "");
     assert!(
@@ -102,7 +102,7 @@ pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     );
     // The watchdog sees it, and its time passes.
     wait_for("no watchdog is left", || !has_watchdog(&host));
-    host.run("sleep 2");
+    host.run("sleep 6");
     assert_eq!(save(&host), after, "its time has passed");
     let said = nvactl(&host, &["confirm", "--status"], "");
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
@@ -398,10 +398,10 @@ pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
 pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
-    fake(&host, "iptables-restore", "sleep 2; real \"$@\"");
+    fake(&host, "iptables-restore", "sleep 6; real \"$@\"");
     let said = nvactl(
         &host,
-        &["apply", "-", "--no-trial", "--confirm", "1"],
+        &["apply", "-", "--no-trial", "--confirm", "5"],
         &changed(),
     );
     assert_eq!(said.code, 0, "{said:?}");
@@ -453,7 +453,7 @@ pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    apply_for(&host, "1");
+    apply_for(&host, "5");
     host.run(&format!("kill -KILL {}", watchdogs(&host).join(" ")));
     wait_for("its time is up", || {
         nvactl(&host, &["confirm", "--status"], "")
@@ -527,7 +527,7 @@ pub fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    apply_for(&host, "1");
+    apply_for(&host, "5");
     assert_ne!(save(&host), before);
     fake(&host, "iptables-save", "exit 1");
     // The watchdog calls the backend by its own name.
@@ -577,7 +577,7 @@ pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
 /// Somebody leads a packet to a chain that should go: it is emptied all the same.
 pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
     let host = firewall(backend);
-    let said = nvactl(&host, &["apply", "-", "--confirm", "1"], SPEC);
+    let said = nvactl(&host, &["apply", "-", "--confirm", "5"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
     host.run("iptables -A INPUT -s 192.0.2.1 -j NVACTL-FORWARD");
     wait_for("the watchdog is done", || !waits(&host));

@@ -308,7 +308,7 @@ pub fn without_an_answer_both_come_back(backend: Backend) {
     for before in [ONLY_V4, BOTH] {
         apply(&host, before);
         let was = both(&host);
-        let said = nvactl(&host, &["apply", "-", "--confirm", "1"], &changed());
+        let said = nvactl(&host, &["apply", "-", "--confirm", "4"], &changed());
         assert_eq!(said.code, 0, "{said:?}");
         assert!(save_v6(&host).contains("49183"));
         wait_for("the old rules are back", || {

@@ -146,7 +146,7 @@ pub fn the_watchdog_needs_no_thread(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    let said = nvactl(&host, &["apply", "-", "--confirm", "2"], &changed());
+    let said = nvactl(&host, &["apply", "-", "--confirm", "6"], &changed());
     assert_eq!(said.code, 0, "{said:?}");
     assert_ne!(save(&host), before);
     let watchdogs = watchdogs(&host);
