@@ -115,7 +115,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     Ok(if failed { Exit::Differs } else { Exit::Done })
 }
 
-/// What is examined of one family.
+/// The part of one family in an examination.
 struct Examined<'e> {
     family: Family,
     /// Of this family alone, as the forwards that are asked about.
@@ -127,7 +127,7 @@ struct Examined<'e> {
     persist: String,
 }
 
-/// What was found out of one family on the live machine, before any connection through its copy.
+/// The live facts of one family, before any connection through the copy of the machine.
 struct Gathered<'e> {
     of: Examined<'e>,
     live: Ruleset,

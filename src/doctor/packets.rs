@@ -18,7 +18,7 @@ use crate::twin::clients::{Client, ClientKind};
 use crate::twin::cure::Cure;
 use crate::twin::judge::{Death, Judged, Verdict};
 
-/// What the twin answered.
+/// The answers of the twin.
 #[derive(Debug)]
 pub struct Answers<'f> {
     pub judged: Vec<Judged<'f>>,
@@ -55,16 +55,16 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         }
     }
     moderate(case, answers, checks);
+    let mut by_forward: BTreeMap<*const Forward, Vec<&Judged<'_>>> = BTreeMap::new();
+    for judged in &answers.judged {
+        let forward = std::ptr::from_ref(judged.ask.forward);
+        by_forward.entry(forward).or_default().push(judged);
+    }
     for forward in &case.asked {
-        let of_forward: Vec<&Judged<'_>> = answers
-            .judged
-            .iter()
-            .filter(|judged| {
-                std::ptr::eq(judged.ask.forward, *forward) || judged.ask.forward == *forward
-            })
-            .collect();
+        let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
+        let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
         let mut found = Vec::new();
-        of_one(case, answers, forward, &of_forward, &mut found);
+        of_one(case, answers, forward, of_forward, &mut found);
         // The live machine's switches have been told.
         let is_told = |check: &Check| {
             let switches = [Hop::IpForward, Hop::InterfaceForwarding];

@@ -48,9 +48,6 @@ pub struct Clients {
     pub left_out: usize,
 }
 
-/// The way of a reply: from a target behind the egress interface to a client.
-type Reply<'s> = Packet<'s>;
-
 impl Clients {
     /// Gathers the clients. `named` are networks of other's rules; `back` returns the interface by which each
     /// reply leaves the live machine.
@@ -60,7 +57,7 @@ impl Clients {
         machine: &Machine,
         flows: &[Flow],
         named: &BTreeSet<IpNet>,
-        back: impl Fn(&BTreeSet<Reply<'s>>) -> BTreeMap<Reply<'s>, String>,
+        back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
     ) -> Self {
         let (mut pool, mut left_out) = (Vec::new(), 0);
         let own: BTreeSet<IpAddr> = machine
@@ -78,7 +75,9 @@ impl Clients {
             let nets = nets
                 .into_iter()
                 .filter(|net| Family::of(net.addr()) == family);
-            let nets: Vec<IpNet> = nets.filter(|net| net.prefix_len() > 0).collect();
+            let nets: Vec<IpNet> = nets
+                .filter(|net| net.prefix_len() > 0 && is_of_hosts(*net))
+                .collect();
             left_out += nets.len().saturating_sub(MOST);
             let some = nets.iter().take(MOST);
             pool.extend(some.filter_map(|net| {
@@ -293,6 +292,22 @@ fn listed(forward: &Forward) -> Vec<Client> {
         .collect()
 }
 
+/// Whether a client may come from a network through a router. The kernel refuses sockets of the others.
+fn is_of_hosts(net: IpNet) -> bool {
+    match net.addr() {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            !(first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local())
+        }
+    }
+}
+
 /// Returns a host of a network for which something holds, if one of its first does.
 fn one_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     // The first hosts of a network are often its gateways.
@@ -300,4 +315,29 @@ fn one_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         .hosts()
         .skip(usize::from(net.max_prefix_len() - net.prefix_len() > 3) * 6);
     hosts.take(256).find(|address| holds(*address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_comes_from_a_network_without_hosts() {
+        let is_of_hosts = |net: &str| is_of_hosts(net.parse().expect("a network"));
+        for net in [
+            "0.0.0.0/8",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+            "::1/128",
+            "fe80::/10",
+            "ff00::/8",
+        ] {
+            assert!(!is_of_hosts(net), "{net}");
+        }
+        for net in ["10.0.0.0/8", "203.0.113.7/32", "2001:db8::/32", "fd00::/8"] {
+            assert!(is_of_hosts(net), "{net}");
+        }
+    }
 }

@@ -511,10 +511,13 @@ pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> 
 /// Returns the interface by which a reply left, if it is another than the client's.
 fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Option<String> {
     let from = ask.question.from;
-    let to_client = |one: &&Sighting| {
-        one.destination.ip() == ask.client.address && From::World(one.world) != from
+    // A world sees the packets that it sends, too: those of the target have its own address still.
+    let is_reply = |one: &&Sighting| {
+        one.source == ask.question.to
+            && one.destination.ip() == ask.client.address
+            && From::World(one.world) != from
     };
-    let strayed = sightings.iter().find(to_client)?;
+    let strayed = sightings.iter().find(is_reply)?;
     Some(twin.worlds()[strayed.world].interface.clone())
 }
 

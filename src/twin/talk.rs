@@ -259,11 +259,6 @@ impl<'w> Talker<'w> {
         Ok(())
     }
 
-    /// Closes the listeners: connections that were begun and not taken up are forgotten.
-    pub fn forget(&mut self) {
-        self.listening = Listening::default();
-    }
-
     fn ask_udp(&mut self, question: &Question) -> io::Result<Outcome> {
         let mut targets = Vec::new();
         for (number, world) in self.worlds.iter().enumerate() {

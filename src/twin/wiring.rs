@@ -83,9 +83,18 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     })
 }
 
+/// Interfaces that each new namespace has by itself, down, where the kernel has their tunnels
+/// (`fb_tunnels_only_for_init_net` in Documentation/admin-guide/sysctl/net.rst).
+const FALLBACK: [&str; 9] = [
+    "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0",
+];
+
 /// Whether packets come and go by an interface of the copy. The port of a bridge is no door of its own,
 /// nor is one without an address that belongs to another, such as the faster twin of a cloud's interface.
 fn has_world(machine: &Machine, link: &Link) -> bool {
+    if FALLBACK.contains(&link.name.as_str()) && !link.up {
+        return false;
+    }
     let master = link.master.as_ref();
     match link.kind {
         Kind::Other => match master.and_then(|name| machine.link(name)) {
