@@ -11,7 +11,7 @@
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
 //! [`net`], [`limit`] and [`digest`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
-//! [`per_family`] both families' changes as one, [`foreign`], [`rival`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
+//! [`per_family`] both families' changes as one, [`foreign`], [`duplicate`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
 //! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
 //! and [`walk`] what rules do to a packet known in part, [`shadow`] a forward's first packet, [`native`] what nft's
 //! own chains do to them, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the
@@ -39,6 +39,7 @@ pub mod deletion;
 pub mod diff;
 pub mod digest;
 pub mod doctor;
+pub mod duplicate;
 pub mod explain;
 pub mod few;
 pub mod flow;
@@ -60,7 +61,6 @@ pub mod plan;
 pub mod printable;
 pub mod probe;
 pub mod reach;
-pub mod rival;
 pub mod rule;
 pub mod ruleset;
 pub mod sender;

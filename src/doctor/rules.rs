@@ -8,12 +8,11 @@ use crate::compare::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
 use crate::counters::Count;
-use crate::foreign;
+use crate::duplicate::duplicates;
 use crate::line::Line;
 use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
 use crate::net::Protocol;
 use crate::plan::{self, OF_MARKED, accept_known};
-use crate::rival::rivals;
 use crate::rule::{Match, Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::Forward;
@@ -27,7 +26,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     foreign_marks(case, checks);
     other_backend(case, checks);
     own_chains(case, &planned, checks);
-    rival_rules(case, checks);
+    duplicate_rules(case, checks);
 }
 
 fn backend(case: &Case<'_>) -> Check {
@@ -367,23 +366,24 @@ fn gravity(chain: &ChainName, rule: &Rule, short_cut: bool) -> Gravity {
     }
 }
 
-/// Behind nvactl's they take nothing from it, but open what it does not mean to.
-fn rival_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let mut found = rivals(case.facts.live, case.set);
-    // A program's own are its own affair: only what stands before the jump matters.
-    found.retain(|rival| foreign::program_of(rival.chain).is_none());
+/// Names rules typed by hand: behind nvactl's they take nothing from it, but open more than it means to.
+fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let mut found = duplicates(case.facts.live, case.set);
+    // A program's own rules are its own affair.
+    found.retain(|duplicate| duplicate.owner().is_none());
     if found.is_empty() {
         checks.push(Hop::RivalRule.ok("no other rule forwards the same ports"));
     }
-    for rival in found {
-        let name = rival.forwards.first().map(ToString::to_string);
-        let removal = rival
-            .removal(case.family)
-            .replacen(plain(case.family), &case.iptables, 1);
+    for duplicate in found {
+        let name = duplicate.forwards.first().map(ToString::to_string);
+        let removal =
+            duplicate
+                .removal(case.family)
+                .replacen(plain(case.family), &case.iptables, 1);
         let check = Hop::RivalRule
             .warn(format!(
                 "a rule that is not nvactl's forwards for it too, as typed by hand: {}",
-                rival.line()
+                duplicate.line()
             ))
             .fix(format!("sudo {removal}"));
         checks.push(Check {

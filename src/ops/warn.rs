@@ -6,6 +6,7 @@ use super::state::StateError;
 use super::transaction::Jumps;
 use crate::compare::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
 use crate::diff::Changes;
+use crate::duplicate;
 use crate::flow::Flow;
 use crate::foreign;
 use crate::host::iptables::Iptables;
@@ -20,7 +21,6 @@ use crate::per_family::PerFamily;
 use crate::plan::jumps_from;
 use crate::printable;
 use crate::reach;
-use crate::rival;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::{layout_of, unplan};
@@ -121,14 +121,20 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
 
 /// Names foreign rules that forward for the same ports.
 pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
-    let rivals = rival::rivals(live, set);
-    remarks.warn_of_rules(rivals.iter().map(|rival| {
-        format!(
-            "a rule that is not nvactl's forwards for {} too: {}\n  to remove it: {}",
-            names(rival.forwards.iter().map(|name| name.as_str())),
-            printable::line(rival.line()),
-            rival.removal(family)
-        )
+    let found = duplicate::duplicates(live, set);
+    remarks.warn_of_rules(found.iter().map(|duplicate| {
+        let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
+        let line = printable::line(duplicate.line());
+        match duplicate.owner() {
+            Some(owner) => format!(
+                "a rule of {owner}'s forwards for {names} too: {line}\n  {owner} writes its rules anew: \
+                 change the port there, or `listen` in the spec"
+            ),
+            None => format!(
+                "a rule that is not nvactl's forwards for {names} too: {line}\n  to remove it: {}",
+                duplicate.removal(family)
+            ),
+        }
     }));
 }
 

@@ -1,11 +1,11 @@
-//! Foreign rules that do what a forward does: typed by hand from a guide, or written by another
-//! program. They are nvactl's to name, never to remove.
+//! Rules of others that translate for a listener of the spec, too: typed by hand from a guide, or written
+//! by another program. They are nvactl's to name, never to remove.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::foreign::DEEPEST;
+use crate::foreign::{self, DEEPEST};
 use crate::line::Line;
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::rule::{CtState, Match, Rule, Target};
@@ -13,56 +13,54 @@ use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet, Name, Snat};
 use crate::token::Token;
 
-/// A foreign rule that does what a forward of the spec does.
+/// A rule of another's in the table nat that asks for the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rival<'r> {
-    pub table: TableName,
+pub struct Duplicate<'r> {
     pub chain: &'r ChainName,
+    /// It translates, or leads to a rule that does.
     pub rule: &'r Rule,
     /// The forwards it concerns, in the order of the spec.
     pub forwards: Vec<&'r Name>,
 }
 
-impl Rival<'_> {
-    /// The rule as iptables-save prints it.
+impl Duplicate<'_> {
+    /// Returns the rule as iptables-save prints it.
     #[must_use]
     pub fn line(&self) -> String {
         Line::Append(self.chain, self.rule).to_string()
     }
 
-    /// The command that takes it out.
+    /// Returns the program that writes the rule, and would write it anew.
+    #[must_use]
+    pub fn owner(&self) -> Option<&'static str> {
+        foreign::owner_of(TableName::Nat.as_str(), self.chain.as_str())
+    }
+
+    /// Returns the command that deletes the rule.
     #[must_use]
     pub fn removal(&self, family: Family) -> String {
-        Line::Delete(self.chain, self.rule).as_command(family, self.table)
+        Line::Delete(self.chain, self.rule).as_command(family, TableName::Nat)
     }
 }
 
-/// Foreign rules that already forward what the spec forwards, as a person types them by hand or
-/// another program writes them: the translation of a listen port, and the ACCEPT and SNAT that go
-/// with it. They are nvactl's to name, never to remove.
-/// `set` is of the family that `have` is of.
+/// Finds the rules of others that forward what the spec forwards: the translation of a listener, and the
+/// source translation that goes with it. `set` is of the family that `have` is of.
 ///
-/// The walk follows jumps, and a rule asks what the rules that led to it asked. Conditions that
-/// nvactl does not interpret are taken to hold: a rule for some clients only is a rival all the same.
+/// The walk follows jumps. Of the rules on the path to a translation the last that asks for a port is named,
+/// once: a rule without a port is about more than forwards. Conditions that nvactl does not interpret are
+/// taken to hold: a rule for some clients only is a duplicate all the same.
 #[must_use]
-pub fn rivals<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Rival<'r>> {
+pub fn duplicates<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Duplicate<'r>> {
     let mut search = Search {
         have,
         set,
         steps: MOST_STEPS,
         found: Vec::new(),
     };
-    for (table, chain) in [
-        (TableName::Nat, ChainName::Prerouting),
-        (TableName::Filter, ChainName::Forward),
-        (TableName::Nat, ChainName::Postrouting),
-    ] {
-        if let Some((chain, _)) = have
-            .tables
-            .get(&table)
-            .and_then(|t| t.get_key_value(&chain))
-        {
-            search.walk(table, chain, &Asked::default(), DEEPEST);
+    let nat = have.tables.get(&TableName::Nat);
+    for chain in [ChainName::Prerouting, ChainName::Postrouting] {
+        if let Some((chain, _)) = nat.and_then(|nat| nat.get_key_value(&chain)) {
+            search.walk(chain, &Asked::default(), None, DEEPEST);
         }
     }
     search.found
@@ -71,16 +69,20 @@ pub fn rivals<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Rival<'r>> {
 /// Chains that many others lead to are walked once for each: this bounds what that can cost.
 const MOST_STEPS: usize = 200_000;
 
+/// A rule and its chain.
+type Place<'r> = (&'r ChainName, &'r Rule);
+
 struct Search<'r> {
     have: &'r Ruleset,
     set: &'r ForwardSet,
     steps: usize,
-    found: Vec<Rival<'r>>,
+    found: Vec<Duplicate<'r>>,
 }
 
 impl<'r> Search<'r> {
-    fn walk(&mut self, table: TableName, chain: &'r ChainName, asked: &Asked, depth: usize) {
-        let Some(body) = self.have.chain(table, chain) else {
+    /// `by`: the last rule on the path that asks for a port.
+    fn walk(&mut self, chain: &'r ChainName, asked: &Asked, by: Option<Place<'r>>, depth: usize) {
+        let Some(body) = self.have.chain(TableName::Nat, chain) else {
             return;
         };
         for rule in &body.rules {
@@ -91,45 +93,49 @@ impl<'r> Search<'r> {
             let Some(asked) = asked.and(rule) else {
                 continue;
             };
+            let own = Asked::default().and(rule);
+            let by = match own {
+                Some(own) if own.ports.is_some() => Some((chain, rule)),
+                _ => by,
+            };
             match &rule.target {
                 Some(Target::Jump(next) | Target::Goto(next)) if !next.is_own() && depth > 0 => {
-                    self.walk(table, next, &asked, depth - 1);
+                    self.walk(next, &asked, by, depth - 1);
                 }
-                Some(target) => self.judge(table, chain, rule, target, &asked),
+                Some(target) => self.judge(by, target, &asked),
                 None => {}
             }
         }
     }
 
-    fn judge(
-        &mut self,
-        table: TableName,
-        chain: &'r ChainName,
-        rule: &'r Rule,
-        target: &Target,
-        asked: &Asked,
-    ) {
-        let concerns = |forward: &&Forward| match (table, target.name()) {
-            (TableName::Nat, "DNAT" | "REDIRECT") => asked.takes(forward),
-            (TableName::Nat, "SNAT" | "MASQUERADE") | (TableName::Filter, "ACCEPT") => {
-                asked.lets_through(forward)
-            }
+    fn judge(&mut self, by: Option<Place<'r>>, target: &Target, asked: &Asked) {
+        let Some((chain, rule)) = by else {
+            return;
+        };
+        let concerns = |forward: &&Forward| match target.name() {
+            "DNAT" | "REDIRECT" => asked.takes(forward),
+            "SNAT" | "MASQUERADE" => asked.lets_through(forward),
             _ => false,
         };
-        let forwards: Vec<&Name> = self
-            .set
-            .forwards
-            .iter()
-            .filter(concerns)
-            .map(|forward| &forward.name)
-            .collect();
-        if !forwards.is_empty() {
-            self.found.push(Rival {
-                table,
+        let forwards = self.set.forwards.iter().filter(concerns);
+        let forwards: Vec<&Name> = forwards.map(|forward| &forward.name).collect();
+        if forwards.is_empty() {
+            return;
+        }
+        let mut known = self.found.iter_mut();
+        match known.find(|known| std::ptr::eq(known.rule, rule)) {
+            Some(known) => {
+                let more = forwards
+                    .into_iter()
+                    .filter(|name| !known.forwards.contains(name));
+                let more: Vec<&Name> = more.collect();
+                known.forwards.extend(more);
+            }
+            None => self.found.push(Duplicate {
                 chain,
                 rule,
                 forwards,
-            });
+            }),
         }
     }
 }
@@ -161,8 +167,13 @@ impl Asked {
                 Match::Egress(interface) => asked.egress = Some(interface.clone()),
                 // Another protocol than nvactl's, or ports in a form that it does not read.
                 Match::Other(words) if is_about_ports(words) => return None,
-                // Somebody else's translated connections: Docker's, for one.
-                Match::Conntrack(conntrack) if conntrack.states == [CtState::Dnat] => return None,
+                // The table sees first packets alone, which are new.
+                Match::Conntrack(conntrack)
+                    if !conntrack.states.is_empty()
+                        && !conntrack.states.contains(&CtState::New) =>
+                {
+                    return None;
+                }
                 _ => {}
             }
         }
@@ -246,13 +257,13 @@ mod tests {
 
     #[expect(clippy::too_many_lines, reason = "it is a table")]
     #[test]
-    fn rivals_are_the_rules_that_take_the_same_packets_and_no_others() {
+    fn duplicates_are_the_rules_that_translate_the_same_packets_and_no_others() {
         let set = spec::read(
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
         )
         .expect("it is sound");
-        for (table, lines, rivals) in [
+        for (table, lines, count) in [
             (
                 "nat",
                 &[
@@ -275,7 +286,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             (
                 "nat",
                 &["-A PREROUTING -d 10.3.0.4/32 -j DNAT --to-destination 10.0.0.9"],
-                1,
+                0,
             ),
             (
                 "nat",
@@ -294,12 +305,37 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             (
                 "filter",
                 &["-A FORWARD -p tcp -m tcp --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"],
-                1,
+                0,
             ),
             (
                 "filter",
                 &["-A FORWARD -p tcp -m tcp --dport 49182 -j ACCEPT"],
+                0,
+            ),
+            // A service with two endpoints, as kube-proxy writes it: once, by the rule with the port.
+            (
+                "nat",
+                &[
+                    ":KUBE-A - [0:0]",
+                    ":KUBE-B - [0:0]",
+                    ":KUBE-NODEPORTS - [0:0]",
+                    ":KUBE-SVC - [0:0]",
+                    "-A PREROUTING -j KUBE-NODEPORTS",
+                    "-A KUBE-NODEPORTS -p tcp -m tcp --dport 49182 -j KUBE-SVC",
+                    "-A KUBE-SVC -m statistic --mode random --probability 0.50000000000 -j KUBE-A",
+                    "-A KUBE-SVC -j KUBE-B",
+                    "-A KUBE-A -p tcp -m tcp -j DNAT --to-destination 10.244.0.8:80",
+                    "-A KUBE-B -p tcp -m tcp -j DNAT --to-destination 10.244.0.9:80",
+                ],
                 1,
+            ),
+            // No first packet meets it.
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 -m conntrack --ctstate ESTABLISHED -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
             ),
             // Another port, protocol, interface, host; somebody's whole network; nvactl's own.
             (
@@ -385,7 +421,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             ),
         ] {
             let have = ruleset(table, lines);
-            assert_eq!(super::rivals(&have, &set).len(), rivals, "{lines:?}");
+            assert_eq!(duplicates(&have, &set).len(), count, "{lines:?}");
         }
     }
 }
