@@ -17,7 +17,7 @@ use crate::doctor::{self, Answers, Boot, Case, Check, Client, Facts, Report, Sta
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
-use crate::host::{self, conntrack, managers, network, survey, sysctl};
+use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::{Answer, Links, Packet, somebody};
@@ -214,6 +214,7 @@ impl Gathered<'_> {
             routes,
             probed: &self.probed,
             answers,
+            is_azure: azure::is_here(),
             pending: pending_of(state)?,
             boot: boot(
                 look(state, iptables, family, &self.live, set),

@@ -43,6 +43,8 @@ pub struct Facts<'f> {
     pub probed: &'f [Probed<'f>],
     /// The answers of the twin, or why there is none.
     pub answers: &'f Result<Answers<'f>, String>,
+    /// Whether this is a virtual machine of Azure.
+    pub is_azure: bool,
     pub pending: Option<(String, &'static str)>,
     pub boot: Boot,
 }

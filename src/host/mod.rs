@@ -2,6 +2,7 @@
 //! environment or the kernel's settings. Everything it learns it hands to the core as values.
 
 pub mod answer;
+pub mod azure;
 pub mod boot_unit;
 pub mod child;
 pub mod conntrack;

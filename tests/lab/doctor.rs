@@ -117,7 +117,9 @@ fn sound(backend: Backend, case: Option<&Case>) -> Lab {
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);
     lab.firewall.shell(
-        "mkdir -p /run/share/netfilter-persistent/plugins.d /etc/systemd/system/multi-user.target.wants
+        "mount -t tmpfs tmpfs /sys/class; mkdir -p /sys/class/dmi/id
+         echo 7783-7084-3265-9085-8269-3286-77 > /sys/class/dmi/id/chassis_asset_tag
+         mkdir -p /run/share/netfilter-persistent/plugins.d /etc/systemd/system/multi-user.target.wants
          touch /run/share/netfilter-persistent/plugins.d/15-ip4tables
          mount --bind /run/share /usr/share
          ln -s /lib/none /etc/systemd/system/multi-user.target.wants/netfilter-persistent.service",
@@ -278,6 +280,10 @@ pub fn a_forward_that_nobody_has_reached_is_a_question_for_azure(backend: Backen
             .all(|check| check["status"] == "unknown" && check["forward"] == "new")
     );
     let said = ask(&lab, &spec, &["--format", "json", "--forward", "web"]);
+    assert_eq!(findings(&said), Vec::<Value>::new());
+    // On another machine there is nobody to ask.
+    lab.firewall.run("rm /sys/class/dmi/id/chassis_asset_tag");
+    let said = ask(&lab, &spec, &["--format", "json"]);
     assert_eq!(findings(&said), Vec::<Value>::new());
     let said = ask(&lab, &spec, &["--forward", "wbe"]);
     assert_eq!(said.code, 2);
