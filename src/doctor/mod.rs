@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Answers, keeps, works};
+pub use packets::{Answers, client as client_words, keeps, took, works};
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};

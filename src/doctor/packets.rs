@@ -389,7 +389,8 @@ pub fn keeps(family: Family, taken: Option<&Taken>) -> String {
 }
 
 /// Says what took a packet, with the packet's direction.
-fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
+#[must_use]
+pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
     let whose = match taken.direction {
         Direction::Request => "packets",
         Direction::Reply => "replies",
@@ -568,7 +569,9 @@ fn hint(by: &By) -> Option<String> {
     }
 }
 
-fn client(client: &Client) -> String {
+/// Returns the words for an example of a client.
+#[must_use]
+pub fn client(client: &Client) -> String {
     let Client { address, kind } = client;
     match kind {
         ClientKind::Somebody => format!("clients of the Internet ({address})"),

@@ -4,20 +4,24 @@ use tracing::debug;
 
 use super::history::{self, About};
 use super::look::{Ahead, Found, families, look, resume};
+use super::packets::{Trial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
-use super::refusal::refuse_on_old;
+use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
-use super::transaction::{Committed, Keeping, Transaction, TransactionError};
+use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialOf};
 use super::{
     Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, next_boot, note_v6,
     waiting, warn, watchdog,
 };
+use crate::counters::Counters;
+use crate::diff::Changes;
 use crate::flow::Flow;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
 use crate::host::network;
+use crate::host::progress::Progress;
 use crate::host::survey::resolved;
 use crate::net::Family;
 use crate::network::Links;
@@ -38,7 +42,7 @@ pub struct Request<'a> {
     pub confirm_secs: Option<u64>,
     /// End the connections that still lead to where no forward leads any more.
     pub flush_stale: bool,
-    /// Try the change in an empty network namespace first.
+    /// Try the change in a copy of the machine first.
     pub trial: bool,
 }
 
@@ -113,6 +117,11 @@ fn run(
     };
     interrupted?;
     say_before(request, machine, &found, remarks)?;
+    let trial = if request.trial && !changes.is_empty() {
+        tried(request, machine, &found, &changes, remarks)?
+    } else {
+        TrialOf::Nothing
+    };
     let outdated = flows::outdated(&found.flows, set, state, &live)?;
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
@@ -144,7 +153,7 @@ fn run(
         return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
-    let (pending, mut after) = commit(request, machine, &lock, &found, &difference)?;
+    let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
     drop(lock);
     if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
         say_v6_went(before, &mut after);
@@ -167,6 +176,36 @@ fn run(
     Ok((outcome, after, flows_left))
 }
 
+/// Opens connections through a copy of the machine with the change, where there can be one.
+///
+/// # Errors
+/// When the change would cut off what works now.
+fn tried(
+    request: &Request<'_>,
+    machine: &Machine,
+    found: &Found<'_>,
+    changes: &PerFamily<Changes<'_>>,
+    remarks: &mut Remarks,
+) -> Result<TrialOf, Error> {
+    let progress = Progress::new();
+    progress.step("trying…");
+    let live = found.before.map(|_, (live, _)| live);
+    let none = live.map(|_, _| Counters::default());
+    let scripts = changes.scripts(&none.as_ref());
+    let backend = machine.iptables.backend;
+    match try_packets(request.set, &live, &found.flows, backend, scripts, remarks) {
+        Trial::Passed => Ok(TrialOf::Past),
+        Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
+        Trial::NotLoaded => Ok(TrialOf::Rules),
+        Trial::Impossible(why) => {
+            remarks.warn(format_args!(
+                "no connection was tried before the change, for there is no copy of this machine: {why}"
+            ));
+            Ok(TrialOf::Rules)
+        }
+    }
+}
+
 /// Makes the change, and returns it if it waits for its confirmation.
 fn commit(
     request: &Request<'_>,
@@ -174,6 +213,7 @@ fn commit(
     lock: &Lock,
     found: &Found<'_>,
     difference: &Difference,
+    trial: TrialOf,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
     let live = found.before.map(|_, (live, _)| live);
     let about = About {
@@ -191,7 +231,7 @@ fn commit(
         want: &found.want,
         change: &change,
         keeping: Keeping::Required,
-        trial: request.trial,
+        trial,
     };
     let mut after = Remarks::default();
     let (committed, pending) = match request.confirm_secs {
@@ -231,12 +271,6 @@ fn say_before(
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);
-    for (family, (live, changes)) in live.zip(changes.as_ref()).iter() {
-        if matches!(changes.forward_policy(), Some((_, Policy::Drop))) {
-            flows::warn_of_cut(family, &found.flows, live, set, remarks);
-        }
-    }
-    warn::overtaken(&live, &found.want, set, remarks);
     warn::reach(set, found.reach.as_ref(), &found.flows, remarks);
     warn::sysctl(set, remarks)?;
     Ok(())

@@ -10,7 +10,7 @@ use super::look::{families, read, resume, warn_of_unread_v6};
 use super::records::{Booted, Brought, Change, Saved, VERSION};
 use super::remark::Remarks;
 use super::state::{State, StateError, seconds_now};
-use super::transaction::{Keeping, Transaction, owned_digest};
+use super::transaction::{Keeping, Transaction, TrialOf, owned_digest};
 use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
 use crate::counters::Counters;
 use crate::diff;
@@ -316,7 +316,7 @@ fn bring(
             change: &change,
             // A load at boot is no step to go back behind.
             keeping: Keeping::Done,
-            trial: false,
+            trial: TrialOf::Nothing,
         };
         history::commit(&transaction, Event::Made)?;
     }

@@ -73,7 +73,7 @@ pub fn warn_of_cut(
     }
 }
 
-fn described(flows: &[&Flow]) -> String {
+pub(super) fn described(flows: &[&Flow]) -> String {
     let shown = flows.iter().take(MOST_FLOWS).map(|flow| {
         let Flow {
             protocol,

@@ -15,6 +15,7 @@ pub mod flows;
 pub mod history;
 mod look;
 pub mod next_boot;
+mod packets;
 pub mod persist;
 pub mod records;
 mod refusal;

@@ -94,6 +94,14 @@ pub enum Refusal {
     },
     #[error("another program changed the rules while nvactl was reading them")]
     Changing,
+    #[error(
+        "this change would cut off what works now, so it is not made:\n{}",
+        .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    )]
+    CutsOff {
+        /// One for each forward.
+        lines: Vec<String>,
+    },
 }
 
 /// The numbers of the changes that are kept, in words.
@@ -160,6 +168,10 @@ impl Refusal {
             | Refusal::NothingOf { .. } => Some("sudo nvactl apply forward.yaml".to_owned()),
             Refusal::OldKernel { .. } => Some(
                 "give both forwards the same `snat`, or one of them a target of its own".to_owned(),
+            ),
+            Refusal::CutsOff { .. } => Some(
+                "change what is named, or the spec; --no-trial makes the change all the same"
+                    .to_owned(),
             ),
             Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),
         }

@@ -4,7 +4,7 @@ use super::history::{self, About};
 use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
-use super::transaction::{Keeping, Transaction};
+use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
 use crate::foreign;
 use crate::host::log::Event;
@@ -111,7 +111,7 @@ fn run(
                 want: &want,
                 change: &change,
                 keeping: Keeping::Attempted,
-                trial: false,
+                trial: TrialOf::Nothing,
             };
             let committed = history::commit(&transaction, Event::Made)?;
             warn::not_kept(committed.not_kept, &mut after);

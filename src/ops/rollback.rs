@@ -4,7 +4,7 @@ use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
-use super::transaction::{Keeping, Transaction};
+use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
 use crate::host::log::Event;
 use crate::host::survey::survey;
@@ -130,7 +130,7 @@ fn run(
         want: &want,
         change: &change,
         keeping: Keeping::Attempted,
-        trial: true,
+        trial: TrialOf::Nothing,
     };
     let committed = history::commit(&transaction, Event::Made)?;
     warn::not_kept(committed.not_kept, remarks);

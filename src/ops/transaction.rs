@@ -140,8 +140,18 @@ pub struct Transaction<'a> {
     /// How the history is to have it.
     pub change: &'a Change,
     pub keeping: Keeping,
-    /// Whether to try it in an empty network namespace first.
-    pub trial: bool,
+    pub trial: TrialOf,
+}
+
+/// How a change is tried before it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialOf {
+    /// Not at all.
+    Nothing,
+    /// Its rules alone, in an empty network namespace.
+    Rules,
+    /// It has been tried in a copy of the machine.
+    Past,
 }
 
 /// Whether the state before a change is kept.
@@ -195,7 +205,7 @@ impl Transaction<'_> {
             progress: Progress::new(),
             found: Found::default(),
         };
-        let mut step = step::first(self.trial);
+        let mut step = step::first(self.trial != TrialOf::Nothing);
         loop {
             if let Step::End(end) = step {
                 return course.end(end);
@@ -409,7 +419,9 @@ impl Course<'_> {
 
     fn try_out(&mut self) -> Outcome {
         self.progress.step("trying…");
-        for (family, changes) in self.changes.iter() {
+        let all = self.changes.iter();
+        let untried = all.filter(|_| self.change.trial == TrialOf::Rules);
+        for (family, changes) in untried {
             let before = self.change.before.get(family);
             let Some(((before, _), script)) = before.zip(self.scripts.get(family)) else {
                 continue;

@@ -13,7 +13,7 @@ use super::flows::forwards_of;
 use super::history::log;
 use super::records::{Change, Decided, Decision, Pending};
 use super::state::{State, StateError};
-use super::transaction::{Keeping, Transaction};
+use super::transaction::{Keeping, Transaction, TrialOf};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use super::{Error, describe};
 use crate::counters::Counters;
@@ -268,7 +268,7 @@ fn load(
             ..pending.before.clone()
         },
         keeping: Keeping::Done,
-        trial: false,
+        trial: TrialOf::Nothing,
     };
     transaction.commit().map(drop).map_err(Error::from)
 }

@@ -71,6 +71,25 @@ pub fn battery<'f>(
     asks
 }
 
+/// Returns a plain connection of every client that a forward admits, for each forward.
+pub fn plain<'a, 'f: 'a>(
+    forwards: &'a [&'f Forward],
+    clients: &'a Clients,
+    machine: &'a Machine,
+    worlds: &'a [World],
+) -> impl Iterator<Item = Ask<'f>> + 'a {
+    forwards.iter().flat_map(move |forward| {
+        let building = Building {
+            forward,
+            machine,
+            worlds,
+        };
+        let port = forward.listen.ports.first();
+        let admitted = clients.of_forward(forward).allowed.into_iter();
+        admitted.filter_map(move |(client, by)| building.ask(&client, by, port, Wanted::Through))
+    })
+}
+
 /// Two forwards of one shape differ in their ports and targets alone.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape<'f> {
@@ -296,7 +315,7 @@ impl<'f> Building<'_, 'f> {
 }
 
 /// Returns the address and port at which a destination gets what is sent to a port of the listener.
-fn reached(forward: &Forward, at: &Destination, port: Port) -> SocketAddr {
+pub(super) fn reached(forward: &Forward, at: &Destination, port: Port) -> SocketAddr {
     let number = match at.ports {
         TargetPorts::Kept => port.number(),
         TargetPorts::Range(ports) if ports.count() == 1 => ports.first().number(),

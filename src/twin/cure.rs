@@ -43,18 +43,19 @@ pub struct Change {
 }
 
 impl Change {
-    /// Loads it into the twin; the calling thread is in the copy of the machine.
+    /// Loads it into the twin, and returns whether iptables-restore takes it; the calling thread is in the
+    /// copy of the machine.
     ///
     /// # Errors
     /// When iptables-restore is missing.
-    pub fn load(&self, twin: &Twin) -> Result<(), TwinError> {
+    pub fn load(&self, twin: &Twin) -> Result<bool, TwinError> {
         twin.enter()?;
         for (family, script) in self.scripts.as_ref().iter() {
-            if !script.is_empty() {
-                restore(self.backend, family, script)?;
+            if !script.is_empty() && !restore(self.backend, family, script)? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -464,7 +464,10 @@ pub fn kept_in(
 }
 
 /// Repeats a connection while the kernel's trace is on.
-fn repeat(twin: &Twin, question: &Question) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
+pub(super) fn repeat(
+    twin: &Twin,
+    question: &Question,
+) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
     // An address that is being resolved is not asked for again at once: the watch is to see how it is.
@@ -536,7 +539,7 @@ fn admitted(seen: &Seen, conversation: &Conversation) -> Result<Option<By>, Caus
     Ok(accepts.map(by_legacy))
 }
 
-fn conversation(ask: &Ask<'_>) -> Conversation {
+pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
     let [target] = ask.question.listeners[..] else {
         return Conversation {
             target: None,

@@ -8,6 +8,7 @@
 mod batch;
 pub mod battery;
 pub mod cause;
+pub mod change;
 pub mod clients;
 pub mod cure;
 pub mod judge;
@@ -41,11 +42,11 @@ pub enum TwinError {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Wiring(#[from] WiringError),
-    #[error("the rules cannot be copied: {0}")]
+    #[error("the rules cannot be copied")]
     Filter(#[from] FilterError),
-    #[error("no connection can be opened in the copy: {0}")]
+    #[error("no connection can be opened in the copy")]
     Socket(#[source] io::Error),
-    #[error("the packets in the copy cannot be watched: {0}")]
+    #[error("the packets in the copy cannot be watched")]
     Cause(#[from] CauseError),
     #[error(transparent)]
     Child(#[from] ChildError),

@@ -1,0 +1,348 @@
+//! What a change does to connections, tried in a copy of the machine before it is loaded.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::flows::described;
+use super::remark::Remarks;
+use crate::backend::Backend;
+use crate::doctor::{client_words, took};
+use crate::few::few;
+use crate::flow::Flow;
+use crate::host::network;
+use crate::listeners::Listeners;
+use crate::net::Family;
+use crate::per_family::PerFamily;
+use crate::plan::Hook;
+use crate::printable;
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::spec::ForwardSet;
+use crate::twin::battery::Ask;
+use crate::twin::cause::{By, KernelReason, Taken};
+use crate::twin::change::{Opened, Tried, Trying, try_change};
+use crate::twin::clients::ClientKind;
+use crate::twin::cure::Change;
+use crate::twin::judge::{Judged, Verdict};
+use crate::twin::netns;
+use crate::unplan::unplan;
+use crate::words::counted;
+
+/// What is not asked by then is told.
+const LIMIT: Duration = Duration::from_mins(2);
+/// How many rules are shown one by one.
+const MOST_RULES: usize = 20;
+/// How many forwards are named for each.
+const MOST_NAMES: usize = 3;
+/// How many connections that a change would take are shown one by one.
+const MOST_LOST: usize = 5;
+
+/// What came of a trial.
+#[derive(Debug)]
+pub enum Trial {
+    /// Nothing is in the way.
+    Passed,
+    /// iptables-restore does not take the change in the copy.
+    NotLoaded,
+    /// It would cut off forwards that work now: these, a line each.
+    Cuts(Vec<String>),
+    /// There is no copy, in words why not.
+    Impossible(String),
+}
+
+/// Tries the change that loads `scripts` over the live rules, and remarks what it does to connections.
+pub fn try_packets(
+    set: &ForwardSet,
+    live: &PerFamily<&Ruleset>,
+    flows: &[Flow],
+    backend: Backend,
+    scripts: PerFamily<String>,
+    remarks: &mut Remarks,
+) -> Trial {
+    let each = live.families().as_slice().iter();
+    let sets: Vec<(Family, ForwardSet)> = each.map(|family| (*family, set.of(*family))).collect();
+    let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
+    let trying = Trying {
+        others: others(flows, set, &loaded),
+        sets: &sets,
+        loaded: &loaded,
+        live: live.values().copied().collect(),
+        flows,
+        change: Change { backend, scripts },
+        goes_first: live.values().any(|live| !is_first(live)),
+        deadline: Instant::now() + LIMIT,
+    };
+    let work = || try_change(&trying, network::plain_routes);
+    match netns::aside(work) {
+        Ok(Ok(Some(tried))) => told(&tried, remarks),
+        Ok(Ok(None)) => Trial::NotLoaded,
+        Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
+    }
+}
+
+/// Whether nvactl's jump stands first in FORWARD.
+fn is_first(live: &Ruleset) -> bool {
+    let chain = live.chain(TableName::Filter, &ChainName::Forward);
+    let own = ChainName::from(Hook::Passing.own());
+    let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
+    rules
+        .next()
+        .is_none_or(|rule| rule.leads_to() == Some(&own))
+}
+
+/// The connections of no forward that this machine passes on.
+fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec<&'f Flow> {
+    if flows.is_empty() {
+        return Vec::new();
+    }
+    let own = network::links();
+    let is_own = |address| own.owner(address).is_some();
+    let all: Vec<Listeners<'_>> = [set]
+        .into_iter()
+        .chain(loaded)
+        .map(Listeners::new)
+        .collect();
+    let is_led = |flow: &Flow| all.iter().any(|set| flow.leader(set).is_some());
+    flows
+        .iter()
+        .filter(|flow| !flow.finished && !is_own(flow.source) && !is_own(flow.reply_source))
+        .filter(|flow| !is_led(flow))
+        .collect()
+}
+
+fn told(tried: &Tried<'_>, remarks: &mut Remarks) -> Trial {
+    if !tried.lost.is_empty() {
+        return Trial::Cuts(lost(&tried.lost));
+    }
+    dead(&tried.dead, remarks);
+    for family in Family::ALL {
+        if let Some(text) = opened(&tried.opened, family) {
+            remarks.warn(text);
+        }
+    }
+    other_flows(tried, remarks);
+    if tried.not_asked > 0 {
+        remarks.warn(format_args!(
+            "{} of this spec could not be tried in {} seconds; to see whether they pass: sudo nvactl \
+             doctor --deadline SECONDS",
+            counted(tried.not_asked, "connection"),
+            LIMIT.as_secs()
+        ));
+    }
+    Trial::Passed
+}
+
+/// A line for each forward that a change would cut off, and what takes its packets.
+fn lost(judged: &[Judged<'_>]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut names = BTreeSet::new();
+    for one in judged {
+        if !names.insert((one.ask.forward.name.as_str(), one.ask.forward.protocol)) {
+            continue;
+        }
+        if lines.len() == MOST_LOST {
+            continue;
+        }
+        lines.push(format!(
+            "`{}`: {} reach a target by {} now, and would not any more: {}",
+            one.ask.forward.name,
+            client_words(&one.ask.client),
+            one.ask.question.to,
+            why(one)
+        ));
+    }
+    match names.len().saturating_sub(MOST_LOST) {
+        0 => {}
+        more => lines.push(format!("and {more} more forwards")),
+    }
+    lines
+}
+
+fn why(judged: &Judged<'_>) -> String {
+    let ask = &judged.ask;
+    let family = ask.forward.family();
+    match &judged.verdict {
+        Verdict::Dead(death) => match death.causes.as_slice() {
+            [] => "the kernel does not tell why".to_owned(),
+            causes => causes
+                .iter()
+                .map(|taken| took(family, ask, taken))
+                .collect::<Vec<_>>()
+                .join("; then "),
+        },
+        Verdict::Elsewhere { at, .. } => format!("its packets go to {at}"),
+        Verdict::Behind(interface) => format!(
+            "{} answers behind {interface}, while the spec's egress is {}",
+            ask.forward.reaches(),
+            ask.forward.egress
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Names what keeps forwards from working with or without the change, as far as it is a rule or a setting
+/// that nothing else tells of.
+fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for one in judged {
+        let told = match &one.verdict {
+            Verdict::Dead(death) => death.causes.iter().any(|taken| !is_told_elsewhere(taken)),
+            _ => true,
+        };
+        if !told {
+            continue;
+        }
+        let (why, name) = (why(one), format!("`{}`", one.ask.forward.name));
+        match found.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push(name),
+            None => found.push((why, vec![name])),
+        }
+    }
+    let each = found.iter().map(|(why, names)| {
+        let names = few(names.iter(), MOST_NAMES);
+        format!("connections to {names} do not come through, with this change or without: {why}")
+    });
+    remarks.warn_of_rules(each);
+}
+
+/// Switches, routes and neighbours are looked at on the machine itself.
+fn is_told_elsewhere(taken: &Taken) -> bool {
+    matches!(
+        taken.by,
+        By::NoRule
+            | By::Kernel(
+                KernelReason::NotForwarded
+                    | KernelReason::NoRoute
+                    | KernelReason::NoNeighbour { .. }
+                    | KernelReason::NotSeen
+                    | KernelReason::Unknown(_)
+            )
+    )
+}
+
+/// Describes the rules that refused packets of forwards until nvactl's jump stands before them, bounded,
+/// with the edit of the spec that refuses the same on its last line.
+fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
+    let of_family = opened
+        .iter()
+        .filter(|one| one.ask.forward.family() == family);
+    let mut rules: Vec<(&str, Vec<&Opened<'_>>)> = Vec::new();
+    for one in of_family {
+        let text = one.rule.text.as_str();
+        match rules.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, all)) => all.push(one),
+            None => rules.push((text, vec![one])),
+        }
+    }
+    let (count, kind) = match (rules.len(), family) {
+        (0, _) => return None,
+        (1, Family::V4) => ("1 rule that refuses".to_owned(), "comes"),
+        (1, Family::V6) => ("1 ip6tables rule that refuses".to_owned(), "comes"),
+        (many, Family::V4) => (format!("{many} rules that refuse"), "come"),
+        (many, Family::V6) => (format!("{many} ip6tables rules that refuse"), "come"),
+    };
+    let mut text = format!(
+        "{count} packets of forwards {kind} to stand behind nvactl's jump, which accepts them:"
+    );
+    for (rule, all) in rules.iter().take(MOST_RULES) {
+        let mut names: Vec<String> = Vec::new();
+        for one in all {
+            let name = format!("`{}`", one.ask.forward.name);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let names = few(names.iter(), MOST_NAMES);
+        let _ = write!(text, "\n  {} ({names})", printable::line(rule));
+    }
+    match rules.len().saturating_sub(MOST_RULES) {
+        0 => {}
+        more => {
+            let _ = write!(text, "\n  and {more} more such rules");
+        }
+    }
+    let _ = write!(text, "\nhint: {}", edit(&rules));
+    Some(text)
+}
+
+/// The edit of the spec that refuses the same packets.
+fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
+    let refuses_all = |all: &&(&str, Vec<&Opened<'_>>)| {
+        let mut asks = all.1.iter().map(|one| &one.ask);
+        asks.any(|ask| ask.client.kind == ClientKind::Somebody)
+    };
+    let all = "to refuse all packets of a forward, write in the spec: enabled: false";
+    if rules.iter().all(|one| refuses_all(&one)) {
+        return all.to_owned();
+    }
+    let by_client = rules.iter().filter(|one| !refuses_all(one));
+    let nets: BTreeSet<IpNet> = by_client
+        .flat_map(|(_, all)| all)
+        .map(|one| network_of(&one.ask))
+        .collect();
+    let nets = nets.iter().take(MOST_RULES).map(|net| match net {
+        IpNet::V4(net) => net.to_string(),
+        // YAML takes a colon for the end of a key.
+        IpNet::V6(net) => format!("\"{net}\""),
+    });
+    let nets = nets.collect::<Vec<_>>().join(", ");
+    let some = format!(
+        "to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [{nets}]"
+    );
+    if rules.iter().any(|one| refuses_all(&one)) {
+        format!("{some}; {all}")
+    } else {
+        some
+    }
+}
+
+fn network_of(ask: &Ask<'_>) -> IpNet {
+    match ask.client.kind {
+        ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => net,
+        ClientKind::Somebody | ClientKind::Seen => IpNet::from(ask.client.address),
+    }
+}
+
+/// Names the connections of no forward that the change takes or lets through.
+fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
+    let others = &tried.others;
+    let are = |count: usize| if count == 1 { "is" } else { "are" };
+    if !others.cut.is_empty() {
+        let cut: Vec<&Flow> = others.cut.iter().map(|(flow, _)| *flow).collect();
+        let by_policy = others.cut.iter().any(|(_, taken)| {
+            let by = taken.as_ref().map(|taken| &taken.by);
+            matches!(by, Some(By::Policy(_)) | None)
+        });
+        let hint = if by_policy {
+            "\nhint: to let them pass, write in the spec: firewall.forward_policy: keep; or have a rule accept them"
+        } else {
+            ""
+        };
+        remarks.warn(format_args!(
+            "{} that {} forwarded now will not be accepted again once it ends: {}{hint}",
+            counted(cut.len(), "connection"),
+            are(cut.len()),
+            described(&cut)
+        ));
+    }
+    if !others.opened.is_empty() {
+        remarks.warn(format_args!(
+            "{} of no forward that could not be opened until now can be opened after this change: {}",
+            counted(others.opened.len(), "connection"),
+            described(&others.opened)
+        ));
+    }
+    if !others.dead.is_empty() {
+        let dead: Vec<&Flow> = others.dead.iter().map(|(flow, _)| *flow).collect();
+        remarks.warn(format_args!(
+            "{} that {} forwarded now could not be opened anew, with this change or without: {}",
+            counted(dead.len(), "connection"),
+            are(dead.len()),
+            described(&dead)
+        ));
+    }
+}
