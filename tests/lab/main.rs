@@ -56,6 +56,7 @@ mod sysctl;
 mod takeover;
 mod traffic;
 mod transaction;
+mod trial;
 mod twin;
 mod twin_cause;
 mod twin_differential;
@@ -181,6 +182,12 @@ on_both_backends! {
     overtaken::a_ban_that_the_jump_goes_before_is_named,
     overtaken::the_first_apply_names_a_set_and_a_block,
     overtaken::a_ban_of_ipv6_is_named_as_such,
+    trial::a_change_that_would_cut_off_what_works_is_not_made,
+    trial::a_rule_of_nft_in_the_way_is_named_before_a_change,
+    trial::a_forward_that_goes_moves_or_narrows_stops_nothing,
+    trial::no_trial_stops_a_way_back,
+    trial::other_connections_are_opened_anew_before_and_after,
+    trial::without_a_copy_of_the_machine_the_rules_are_tried_alone,
     reach::a_forward_that_cannot_work_is_warned_of,
     reach::a_missing_interface_is_told_while_nothing_is_forwarded,
     reach::a_route_for_clients_alone_is_the_one_that_counts,

@@ -1,0 +1,174 @@
+//! What an apply would do to packets, found out before it is loaded.
+
+use std::net::TcpStream;
+
+use crate::lab::{Backend, CLIENT, FIREWALL, Lab, OTHER, Said, save};
+use crate::traffic::{Outcome, answer, serve_tcp};
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: shell, listen: 49183, target: {pod: 10.224.0.118:23}}
+";
+
+fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
+    lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
+}
+
+/// A lab in which `web` works.
+fn working(backend: Backend) -> Lab {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_tcp(&lab.other, "other", 80);
+    lab.apply(SPEC);
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    lab
+}
+
+/// A target that another's rule refuses is named before clients miss it.
+pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
+    let lab = working(backend);
+    lab.firewall
+        .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    let moved = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    let before = save(&lab.firewall);
+    for more in [&["--dry-run"][..], &[], &["--confirm", "60"]] {
+        let said = apply(&lab, &moved, more);
+        assert_eq!(said.code, 2, "{more:?}: {said:?}");
+        for words in [
+            "would cut off what works now",
+            "`web`: ",
+            "10.3.0.4:49182",
+            &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
+            "--no-trial",
+        ] {
+            assert!(said.stderr.contains(words), "{words}: {said:?}");
+        }
+        assert!(!said.stderr.contains("`shell`"), "{said:?}");
+    }
+    assert_eq!(save(&lab.firewall), before);
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    assert_eq!(lab.nvactl(&["confirm"]).code, 2, "nothing is waiting");
+
+    // It was right.
+    let said = apply(&lab, &moved, &["--no-trial"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    // What was dead before is a warning, which names the rule, and stops nothing.
+    let renamed = moved.replace("shell", "console");
+    let said = apply(&lab, &renamed, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let words = "connections to `web` do not come through, with this change or without";
+    assert!(said.stderr.contains(words), "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("-d {OTHER}/32 -j DROP")),
+        "{said:?}"
+    );
+}
+
+/// nft's own chains take packets, too.
+pub fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
+    let lab = working(backend);
+    lab.firewall.shell(&format!(
+        "nft add table inet guard
+         nft 'add chain inet guard f {{ type filter hook forward priority 10; }}'
+         nft add rule inet guard f ip daddr {OTHER} drop"
+    ));
+    let moved = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    let said = apply(&lab, &moved, &[]);
+    assert_eq!(said.code, 2, "{said:?}");
+    for words in ["inet guard f", &format!("ip daddr {OTHER} drop")] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+}
+
+/// What the spec itself takes back is meant.
+pub fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
+    let lab = working(backend);
+    for spec in [
+        SPEC.replace(":80}}", ":80}, allow_from: [203.0.113.0/24]}"),
+        SPEC.replace("49182", "49184"),
+        SPEC.replace(":80}}", ":80}, enabled: false}"),
+    ] {
+        let said = apply(&lab, &spec, &[]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.stdout.contains("web"), "{said:?}");
+        assert_ne!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+        lab.apply(SPEC);
+        assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    }
+}
+
+/// Whoever goes back is not asked whether the old state was good.
+pub fn no_trial_stops_a_way_back(backend: Backend) {
+    let lab = working(backend);
+    let moved = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    assert_eq!(apply(&lab, &moved, &[]).code, 0);
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("other", FIREWALL));
+    lab.firewall
+        .run("iptables -t mangle -A FORWARD -d 10.224.0.118 -j DROP");
+    let said = lab.nvactl(&["rollback"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    assert_eq!(apply(&lab, &moved, &["--confirm", "60"]).code, 0);
+    let said = lab.nvactl(&["confirm", "--cancel"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    assert_eq!(lab.nvactl(&["remove"]).code, 0);
+}
+
+/// Connections of no forward: cut by the policy, or let through by it.
+pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.other, "other", 8080);
+    lab.route_through_firewall(OTHER);
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    lab.firewall
+        .run("iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT");
+    let held = lab
+        .client
+        .enter(|| TcpStream::connect((OTHER, 8080)).expect("there is a way"));
+    let flow = format!("tcp {CLIENT} → {OTHER}:8080");
+    let said = apply(&lab, SPEC, &["--dry-run"]);
+    for words in [
+        "1 connection that is forwarded now will not be accepted again once it ends",
+        &flow,
+        "forward_policy: keep",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    let kept = SPEC.replace("snat:", "forward_policy: keep, snat:");
+    let said = apply(&lab, &kept, &["--dry-run"]);
+    assert!(!said.stderr.contains(&flow), "{said:?}");
+
+    // nvactl accepts what belongs to a connection, and so the replies that this rule drops.
+    lab.firewall
+        .run(&format!("iptables -I FORWARD -s {OTHER} -j DROP"));
+    let said = apply(&lab, &kept, &["--dry-run"]);
+    for words in ["1 connection of no forward that could not be opened until now", &flow] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    lab.firewall
+        .run(&format!("iptables -t mangle -I FORWARD -d {OTHER} -j DROP"));
+    let said = apply(&lab, &kept, &["--dry-run"]);
+    for words in ["could not be opened anew, with this change or without", &flow] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    drop(held);
+}
+
+/// The change is made all the same, and its rules are tried alone.
+pub fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.firewall
+        .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
+    let said = apply(&lab, SPEC, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let words = "no connection was tried before the change";
+    assert!(said.stderr.contains(words), "{said:?}");
+    let said = apply(&lab, &SPEC.replace("shell", "console"), &["--no-trial"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!said.stderr.contains(words), "{said:?}");
+}
