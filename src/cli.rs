@@ -314,7 +314,10 @@ pub struct Apply {
     #[arg(long)]
     pub flush_stale: bool,
 
-    /// Do not try the change in an empty network namespace first.
+    /// Do not try the change in a copy of this machine first.
+    ///
+    /// The trial opens connections through the copy, before the change and after it, and refuses a change
+    /// that would cut off a forward that works now.
     #[arg(long)]
     pub no_trial: bool,
 

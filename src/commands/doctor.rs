@@ -338,19 +338,24 @@ fn back<'s>(asked: &BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String> {
 
 /// Returns what `apply` would load, if it would load anything.
 fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
-    let backend = gathered.first()?.backend;
-    let script = |family: Family| {
+    let iptables = *gathered.first()?.of.iptables;
+    let change = |family: Family| {
         let one = gathered.iter().find(|one| one.of.family == family)?;
         let want = plan_as(&one.live, one.of.set, family);
-        let changes = diff::changes(&one.live, &want);
-        Some(changes.script(&Counters::default()))
+        let script = diff::changes(&one.live, &want).script(&Counters::default());
+        Some((script, want))
     };
-    let scripts = PerFamily {
-        v4: script(Family::V4).unwrap_or_default(),
-        v6: script(Family::V6),
+    let both = PerFamily {
+        v4: change(Family::V4).unwrap_or_default(),
+        v6: change(Family::V6),
     };
-    let is_empty = scripts.values().all(String::is_empty);
-    (!is_empty).then_some(Change { backend, scripts })
+    let change = Change {
+        iptables,
+        scripts: both.map(|_, (script, _)| script.clone()),
+        want: both.map(|_, (_, want)| want.clone()),
+    };
+    let is_empty = change.scripts.values().all(String::is_empty);
+    (!is_empty).then_some(change)
 }
 
 /// Of a long range so many ports are tried: the first, the last, and some between.

@@ -28,6 +28,7 @@ use crate::network::Links;
 use crate::per_family::{PerFamily, changes};
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
+use crate::twin::cure;
 
 /// What is to be loaded, and how.
 #[derive(Debug)]
@@ -192,8 +193,12 @@ fn tried(
     let live = found.before.map(|_, (live, _)| live);
     let none = live.map(|_, _| Counters::default());
     let scripts = changes.scripts(&none.as_ref());
-    let backend = machine.iptables.backend;
-    match try_packets(request.set, &live, &found.flows, backend, scripts, remarks) {
+    let change = cure::Change {
+        iptables: machine.iptables,
+        scripts,
+        want: found.want.clone(),
+    };
+    match try_packets(request.set, &live, &found.flows, change, remarks) {
         Trial::Passed => Ok(TrialOf::Past),
         Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
         Trial::NotLoaded => Ok(TrialOf::Rules),

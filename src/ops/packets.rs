@@ -8,7 +8,6 @@ use ipnet::IpNet;
 
 use super::flows::described;
 use super::remark::Remarks;
-use crate::backend::Backend;
 use crate::doctor::{client_words, took};
 use crate::few::few;
 use crate::flow::Flow;
@@ -52,13 +51,12 @@ pub enum Trial {
     Impossible(String),
 }
 
-/// Tries the change that loads `scripts` over the live rules, and remarks what it does to connections.
+/// Tries a change of the live rules, and remarks what it does to connections.
 pub fn try_packets(
     set: &ForwardSet,
     live: &PerFamily<&Ruleset>,
     flows: &[Flow],
-    backend: Backend,
-    scripts: PerFamily<String>,
+    change: Change,
     remarks: &mut Remarks,
 ) -> Trial {
     let each = live.families().as_slice().iter();
@@ -70,7 +68,7 @@ pub fn try_packets(
         loaded: &loaded,
         live: live.values().copied().collect(),
         flows,
-        change: Change { backend, scripts },
+        change,
         goes_first: live.values().any(|live| !is_first(live)),
         deadline: Instant::now() + LIMIT,
     };
@@ -140,18 +138,18 @@ fn lost(judged: &[Judged<'_>]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
     for one in judged {
-        if !names.insert((one.ask.forward.name.as_str(), one.ask.forward.protocol)) {
+        if !names.insert(one.ask.forward.name.as_str()) {
             continue;
         }
         if lines.len() == MOST_LOST {
             continue;
         }
         lines.push(format!(
-            "`{}`: {} reach a target by {} now, and would not any more: {}",
+            "`{}`: connections to {} reach a target now, and would not any more: {} (tried for {})",
             one.ask.forward.name,
-            client_words(&one.ask.client),
             one.ask.question.to,
-            why(one)
+            why(one),
+            client_words(&one.ask.client)
         ));
     }
     match names.len().saturating_sub(MOST_LOST) {
@@ -174,11 +172,6 @@ fn why(judged: &Judged<'_>) -> String {
                 .join("; then "),
         },
         Verdict::Elsewhere { at, .. } => format!("its packets go to {at}"),
-        Verdict::Behind(interface) => format!(
-            "{} answers behind {interface}, while the spec's egress is {}",
-            ask.forward.reaches(),
-            ask.forward.egress
-        ),
         _ => String::new(),
     }
 }

@@ -358,12 +358,9 @@ fn sort<'f>(
         .iter()
         .filter(|one| one.verdict == Verdict::NotAsked)
         .count();
-    let is_bad = |verdict: &Verdict| {
-        matches!(
-            verdict,
-            Verdict::Dead(_) | Verdict::Elsewhere { .. } | Verdict::Behind(_)
-        )
-    };
+    // By another interface or with another source it reaches its target all the same.
+    let is_bad =
+        |verdict: &Verdict| matches!(verdict, Verdict::Dead(_) | Verdict::Elsewhere { .. });
     let bad: Vec<Judged<'f>> = judged
         .into_iter()
         .filter(|one| is_bad(&one.verdict))

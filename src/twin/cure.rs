@@ -1,5 +1,6 @@
 //! Cures for a dead connection, tried in the twin before anybody is told of them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::battery::Ask;
@@ -7,12 +8,14 @@ use super::cause::{By, Decided, Holder, KernelReason, Taken};
 use super::judge::is_through;
 use super::{Twin, TwinError, switches};
 use crate::backend::Backend;
+use crate::counters::Counters;
+use crate::diff;
 use crate::host::child;
-use crate::host::iptables::nft_family;
+use crate::host::iptables::{Iptables, nft_family};
 use crate::line::Line;
 use crate::net::Family;
 use crate::per_family::PerFamily;
-use crate::ruleset::Policy;
+use crate::ruleset::{Policy, Ruleset};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -37,9 +40,11 @@ pub enum Cure {
 /// The change that `nvactl apply` would make.
 #[derive(Debug, Clone)]
 pub struct Change {
-    pub backend: Backend,
-    /// For `iptables-restore --noflush`.
+    pub iptables: Iptables,
+    /// For `iptables-restore --noflush`, over the live rules; empty for a family that does not change.
     pub scripts: PerFamily<String>,
+    /// What nvactl is to own.
+    pub want: PerFamily<Ruleset>,
 }
 
 impl Change {
@@ -47,11 +52,22 @@ impl Change {
     /// copy of the machine.
     ///
     /// # Errors
-    /// When iptables-restore is missing.
+    /// When a program is missing, or rules cannot be read.
     pub fn load(&self, twin: &Twin) -> Result<bool, TwinError> {
         twin.enter()?;
-        for (family, script) in self.scripts.as_ref().iter() {
-            if !script.is_empty() && !restore(self.backend, family, script)? {
+        let all = self.scripts.as_ref().zip(self.want.as_ref());
+        for (family, (script, want)) in all.iter() {
+            if script.is_empty() {
+                continue;
+            }
+            // A script names rules by their places.
+            let script = if twin.has_all_places() {
+                Cow::Borrowed(script.as_str())
+            } else {
+                let here = self.iptables.read(family)?.ruleset;
+                Cow::Owned(diff::changes(&here, want).script(&Counters::default()))
+            };
+            if !restore(self.iptables.backend, family, &script)? {
                 return Ok(false);
             }
         }

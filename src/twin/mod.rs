@@ -29,9 +29,10 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::host::child::ChildError;
+use crate::host::iptables::IptablesError;
 use cause::CauseError;
 use machine::{Machine, MachineError};
-use rules::{Copied, Filter, FilterError, Watched};
+use rules::{Copied, Filter, FilterError, Place, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -50,6 +51,8 @@ pub enum TwinError {
     Cause(#[from] CauseError),
     #[error(transparent)]
     Child(#[from] ChildError),
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
 }
 
 /// A copy of a machine, with a world behind each of its interfaces. It lasts as long as the value.
@@ -125,6 +128,14 @@ impl Twin {
     #[must_use]
     pub fn watched(&self) -> &[Watched] {
         &self.copied.watched
+    }
+
+    /// Whether each rule of iptables has the place that it has on the machine.
+    #[must_use]
+    pub fn has_all_places(&self) -> bool {
+        let mut left_out = self.copied.left_out.iter();
+        self.copied.watched.is_empty()
+            && !left_out.any(|one| matches!(one.place, Place::Iptables { .. }))
     }
 
     /// Returns in words each thing of the machine that the copy does not have.

@@ -205,9 +205,9 @@ impl Lab {
         crate::nvactl(&self.firewall, args, stdin)
     }
 
-    /// Applies a spec and turns forwarding on.
+    /// Applies a spec, without a trial for the sake of time, and turns forwarding on.
     pub fn apply(&self, spec: &str) {
-        let said = self.nvactl_with(&["apply", "-"], spec);
+        let said = self.nvactl_with(&["apply", "-", "--no-trial"], spec);
         assert_eq!(said.code, 0, "{said:?}");
         let said = self.nvactl(&["sysctl", "enable"]);
         assert_eq!(said.code, 0, "{said:?}");

@@ -627,7 +627,7 @@ pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
     let mut programs = runs.iter();
     for step in [
         r#"program="iptables-save" args=["-c"]"#,
-        r#"program="unshare" args=["--net","#,
+        r#"program="env" args=["XTABLES_LOCKFILE=/dev/null", "iptables-restore", "--noflush""#,
         r#"program="iptables-restore" args=["--noflush", "-w", "30"]"#,
         r#"program="iptables-save" args=[]"#,
     ] {

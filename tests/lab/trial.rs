@@ -146,13 +146,19 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
     lab.firewall
         .run(&format!("iptables -I FORWARD -s {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
-    for words in ["1 connection of no forward that could not be opened until now", &flow] {
+    for words in [
+        "1 connection of no forward that could not be opened until now",
+        &flow,
+    ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
     lab.firewall
         .run(&format!("iptables -t mangle -I FORWARD -d {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
-    for words in ["could not be opened anew, with this change or without", &flow] {
+    for words in [
+        "could not be opened anew, with this change or without",
+        &flow,
+    ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
     drop(held);
