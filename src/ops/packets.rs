@@ -338,4 +338,10 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             described(&dead)
         ));
     }
+    if others.left_out > 0 {
+        remarks.note(format_args!(
+            "{} of no forward were not opened anew to see whether they still pass",
+            counted(others.left_out, "more connection")
+        ));
+    }
 }

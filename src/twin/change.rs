@@ -108,8 +108,9 @@ pub fn try_change<'f>(
     let mut twin = forwarding(&machine, &filter)?;
     let asks = asks(trying, &clients, &twin);
     twin.answer_for(&addresses(&asks))?;
-    let others = questions(trying, &twin, &back);
+    let (others, left_out) = questions(trying, &twin, &back);
     let (passed, mut tried) = before(trying, &clients, &twin, &others)?;
+    tried.others.left_out = left_out;
     twin.enter()?;
     if !trying.change.load(&twin)? {
         return Ok(None);
@@ -152,12 +153,12 @@ fn addresses(asks: &[Ask<'_>]) -> BTreeSet<std::net::IpAddr> {
     each.collect()
 }
 
-/// Live connections as they would be opened anew, each once.
+/// Live connections as they would be opened anew, each once, and how many are too many.
 fn questions<'f>(
     trying: &Trying<'f>,
     twin: &Twin,
     back: &impl Fn(&BTreeSet<Packet<'f>>) -> BTreeMap<Packet<'f>, String>,
-) -> Vec<(&'f Flow, Question)> {
+) -> (Vec<(&'f Flow, Question)>, usize) {
     let mut seen = BTreeSet::new();
     let key = |flow: &Flow| {
         let Flow {
@@ -166,7 +167,9 @@ fn questions<'f>(
         (*protocol, *source, flow.destination, flow.destination_port)
     };
     let distinct = trying.others.iter().filter(|flow| seen.insert(key(flow)));
-    let distinct: Vec<&'f Flow> = distinct.copied().take(FLOWS).collect();
+    let mut distinct: Vec<&'f Flow> = distinct.copied().collect();
+    let left_out = distinct.len().saturating_sub(FLOWS);
+    distinct.truncate(FLOWS);
     let way = |flow: &Flow| Packet {
         to: flow.source,
         came: None,
@@ -187,7 +190,7 @@ fn questions<'f>(
         };
         Some((flow, question))
     });
-    each.collect()
+    (each.collect(), left_out)
 }
 
 /// Opens the connections before the change. Returns for each of `others` whether it passed.
@@ -203,7 +206,6 @@ fn before<'f>(
         passed.push(is_answered(&ask(&mut talker, question)?));
     }
     let mut tried = Tried::default();
-    tried.others.left_out = trying.others.len().saturating_sub(FLOWS);
     if !trying.goes_first {
         return Ok((passed, tried));
     }

@@ -280,12 +280,12 @@ pub fn what_passes_during_the_trial_is_counted(backend: Backend) {
     lab.apply(&few);
     assert_eq!(lab.tcp(FIREWALL, 8080), answer("pod", "10.3.0.4"));
     lab.firewall.shell(
-        "cat > /run/bin/unshare <<'END'
+        "cat > /run/bin/env <<'END'
 #!/bin/sh
 touch /run/trying; while [ ! -e /run/go ]; do sleep 0.05; done
-PATH=/usr/bin:/bin exec unshare \"$@\"
+exec /usr/bin/env \"$@\"
 END
-chmod +x /run/bin/unshare",
+chmod +x /run/bin/env",
     );
     let firewall = &lab.firewall;
     firewall.feed("sh", &["-c", "cat > /run/many.yaml"], &many);
