@@ -316,9 +316,14 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             ""
         };
         remarks.warn(format_args!(
-            "{} that {} forwarded now will not be accepted again once it ends: {}{hint}",
+            "{} that {} forwarded now will not be accepted again once {}: {}{hint}",
             counted(cut.len(), "connection"),
             are(cut.len()),
+            if cut.len() == 1 {
+                "it ends"
+            } else {
+                "they end"
+            },
             described(&cut)
         ));
     }
@@ -343,5 +348,221 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             "{} of no forward were not opened anew to see whether they still pass",
             counted(others.left_out, "more connection")
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::backend::Backend;
+    use crate::spec;
+    use crate::twin::battery::Wanted;
+    use crate::twin::cause::{Decided, Direction, Fate, Holder, Stage};
+    use crate::twin::change::Others;
+    use crate::twin::clients::Client;
+    use crate::twin::judge::Death;
+    use crate::twin::talk::{From, Question};
+
+    const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.99:5353}}
+";
+
+    fn ask(set: &ForwardSet, n: usize, client: ClientKind) -> Ask<'_> {
+        let forward = &set.forwards[n];
+        let address = "198.51.100.10".parse().expect("an address");
+        Ask {
+            forward,
+            client: Client {
+                address,
+                kind: client,
+            },
+            by: &forward.ingress[0],
+            wanted: Wanted::Through,
+            question: Question {
+                protocol: forward.protocol,
+                client: address,
+                from: From::World(0),
+                to: SocketAddr::new([10, 3, 0, 4].into(), forward.listen.ports.first().number()),
+                listeners: Vec::new(),
+                request: 1,
+                answer: 1,
+            },
+            again: 0,
+        }
+    }
+
+    fn rule(text: &str) -> Decided {
+        Decided {
+            stage: Stage::Forward,
+            holder: Holder::Iptables {
+                backend: Backend::Nft,
+                family: Family::V4,
+                table: TableName::Filter,
+                chain: ChainName::Forward,
+            },
+            handle: Some(7),
+            place: Some(1),
+            text: text.to_owned(),
+            owner: None,
+        }
+    }
+
+    fn dead<'f>(ask: Ask<'f>, by: By) -> Judged<'f> {
+        let verdict = Verdict::Dead(Death {
+            causes: vec![Taken {
+                by,
+                direction: Direction::Request,
+                fate: Fate::Dropped,
+            }],
+            ..Death::default()
+        });
+        Judged { ask, verdict }
+    }
+
+    fn said(tried: &Tried<'_>) -> (Trial, Vec<String>) {
+        let mut remarks = Remarks::default();
+        let trial = told(tried, &mut remarks);
+        (trial, remarks.warnings().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn what_a_change_would_cut_off_is_told_once_for_each_forward() {
+        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let by = || By::Rule(rule("-A FORWARD -j DROP"));
+        let lost = [0, 0, 1].map(|n| dead(ask(&set, n, ClientKind::Somebody), by()));
+        let tried = Tried {
+            lost: lost.into(),
+            ..Tried::default()
+        };
+        let (Trial::Cuts(lines), warnings) = said(&tried) else {
+            panic!("it is refused");
+        };
+        assert_eq!(warnings, [""; 0]);
+        assert_eq!(
+            lines,
+            [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
+                "`{name}`: connections to 10.3.0.4:{port} reach a target now, and would not any more: \
+                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for clients \
+                 of the Internet (198.51.100.10))"
+            ))
+        );
+    }
+
+    #[test]
+    fn what_was_dead_before_is_a_warning_unless_the_machine_s_own_facts_tell_it() {
+        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let of = |by: fn() -> By| {
+            let dead = [0, 1].map(|n| dead(ask(&set, n, ClientKind::Seen), by()));
+            said(&Tried {
+                dead: dead.into(),
+                ..Tried::default()
+            })
+        };
+        let (trial, warnings) = of(|| By::Rule(rule("-A FORWARD -j DROP")));
+        assert!(matches!(trial, Trial::Passed));
+        assert_eq!(
+            warnings,
+            [
+                "connections to `web`, `dns` do not come through, with this change or without: \
+                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets"
+            ]
+        );
+        for by in [
+            || By::Kernel(KernelReason::NotForwarded),
+            || By::Kernel(KernelReason::NoRoute),
+            || By::NoRule,
+        ] {
+            assert_eq!(of(by).1, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn rules_that_the_jump_comes_before_are_told_with_the_edit_that_refuses_the_same() {
+        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let banned: IpNet = "198.51.100.0/24".parse().expect("a network");
+        let one = |n, kind, text| Opened {
+            ask: ask(&set, n, kind),
+            rule: rule(text),
+        };
+        let (ban, block) = (
+            "-A FORWARD -s 198.51.100.0/24 -j DROP",
+            "-A FORWARD -p udp -j DROP",
+        );
+        let told = |opened: Vec<Opened<'_>>| {
+            said(&Tried {
+                opened,
+                ..Tried::default()
+            })
+            .1
+        };
+        assert_eq!(
+            told(vec![one(0, ClientKind::Named(banned), ban)]),
+            [
+                "1 rule that refuses packets of forwards comes to stand behind nvactl's jump, which accepts them:\
+              \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
+              \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
+            ]
+        );
+        assert_eq!(
+            told(vec![one(1, ClientKind::Somebody, block)]),
+            [
+                "1 rule that refuses packets of forwards comes to stand behind nvactl's jump, which accepts them:\
+              \n  -A FORWARD -p udp -j DROP (`dns`)\
+              \nhint: to refuse all packets of a forward, write in the spec: enabled: false"
+            ]
+        );
+        let both = told(vec![
+            one(0, ClientKind::Named(banned), ban),
+            one(1, ClientKind::Named(banned), ban),
+            one(1, ClientKind::Somebody, block),
+        ]);
+        assert!(
+            both[0].contains("(`web`, `dns`)")
+                && both[0].contains("[198.51.100.0/24]; to refuse all"),
+            "{both:?}"
+        );
+    }
+
+    #[test]
+    fn other_connections_are_counted_and_shown() {
+        let flow = |source: &str| Flow {
+            protocol: crate::net::Protocol::Tcp,
+            source: source.parse().expect("an address"),
+            destination: [10, 9, 0, 7].into(),
+            destination_port: crate::net::Port::new(22).expect("a port"),
+            reply_source: [10, 9, 0, 7].into(),
+            reply_port: crate::net::Port::new(22).expect("a port"),
+            reply_destination: source.parse().expect("an address"),
+            replied: true,
+            finished: false,
+        };
+        let flows = ["192.0.2.1", "192.0.2.2"].map(flow);
+        let others = Others {
+            cut: flows.iter().map(|flow| (flow, None)).collect(),
+            opened: vec![&flows[0]],
+            left_out: 3,
+            ..Others::default()
+        };
+        let (_, warnings) = said(&Tried {
+            others,
+            not_asked: 2,
+            ..Tried::default()
+        });
+        assert_eq!(
+            warnings,
+            [
+                "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
+                 10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22\nhint: to let them pass, write in the spec: \
+                 firewall.forward_policy: keep; or have a rule accept them",
+                "1 connection of no forward that could not be opened until now can be opened after this change: \
+                 tcp 192.0.2.1 → 10.9.0.7:22",
+                "2 connections of this spec could not be tried in 120 seconds; to see whether they pass: sudo \
+                 nvactl doctor --deadline SECONDS",
+            ]
+        );
     }
 }
