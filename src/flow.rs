@@ -4,11 +4,7 @@ use std::net::IpAddr;
 
 use crate::listeners::Listeners;
 use crate::net::{Port, Protocol};
-use crate::packet::{Packet, Tracked};
-use crate::rule::Target as RuleTarget;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Destination, Forward, ForwardSet, TargetPorts};
-use crate::walk::{Decider, walk};
 
 /// One tracked connection, as its first packet was sent and as its replies are expected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,36 +87,6 @@ impl Flow {
         };
         (to.address, port) == (self.reply_source, self.reply_port)
     }
-
-    /// Whether its next first packet could pass the FORWARD chain. A condition that is not
-    /// interpreted may hold for an ACCEPT, and is taken not to for a DROP.
-    #[must_use]
-    pub fn could_pass(&self, ruleset: &Ruleset) -> bool {
-        let (now, then) = ([self.reply_source], [self.destination]);
-        let translated = self.destination != self.reply_source;
-        let packet = Packet {
-            protocol: self.protocol,
-            source: Some(self.source),
-            destinations: &now,
-            ports: self.reply_port.into(),
-            source_ports: None,
-            ingress: None,
-            egress: None,
-            local: Some(false),
-            translated_from: translated.then(|| (then.as_slice(), self.destination_port.into())),
-            tracked: Tracked::New,
-        };
-        let walked = walk(
-            ruleset,
-            TableName::Filter,
-            &ChainName::Forward,
-            &packet,
-            None,
-        );
-        let accepted = |decider: &Decider<'_>| decider.rule.target == Some(RuleTarget::Accept);
-        walked.deciders.iter().any(accepted)
-            || (walked.ends && ruleset.forward_policy() == Policy::Accept)
-    }
 }
 
 /// Connections that were translated, and not by one of these forwards. Finished ones are left out:
@@ -146,7 +112,6 @@ pub fn stale<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
     use crate::spec;
 
     const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
@@ -265,42 +230,5 @@ mod tests {
         }
         // Somebody else's translation is not nvactl's to judge.
         assert_eq!(stale(&flows, &[set("")], &set("")).count(), 0);
-    }
-
-    #[test]
-    fn what_could_pass_is_not_counted_as_cut_off() {
-        let flow = Flow::parse("tcp 6 9 ESTABLISHED src=10.1.0.5 dst=10.2.0.7 sport=5000 dport=443 src=10.2.0.7 dst=10.1.0.5 sport=443 dport=5000").expect("it is a flow");
-        for (rules, passes) in [
-            ("", false),
-            (
-                "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n",
-                false,
-            ),
-            ("-A FORWARD -p tcp -m tcp --dport 443 -j ACCEPT\n", true),
-            ("-A FORWARD -s 10.1.0.0/16 -j ACCEPT\n", true),
-            ("-A FORWARD -s 10.9.0.0/16 -j ACCEPT\n", false),
-            (
-                "-A FORWARD -s 10.1.0.5/32 -j DROP\n-A FORWARD -j ACCEPT\n",
-                false,
-            ),
-            (
-                "-A FORWARD -m set --match-set x src -j DROP\n-A FORWARD -j ACCEPT\n",
-                true,
-            ),
-            ("-A FORWARD -m set --match-set x src -j ACCEPT\n", true),
-            ("-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n", false),
-            (
-                ":MY - [0:0]\n-A FORWARD -p tcp -j MY\n-A MY -d 10.2.0.7/32 -j ACCEPT\n",
-                true,
-            ),
-            (
-                ":MY - [0:0]\n-A FORWARD -p tcp -j MY\n-A MY -j RETURN\n-A MY -j ACCEPT\n",
-                false,
-            ),
-        ] {
-            let ruleset = parse(&format!("*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n"))
-                .expect("it is readable");
-            assert_eq!(flow.could_pass(&ruleset), passes, "{rules}");
-        }
     }
 }

@@ -11,10 +11,8 @@
 //! One [`ruleset::Ruleset`] serves planned, parsed and live rules. Modules in reading order:
 //! [`net`], [`limit`] and [`digest`] have the words, [`token`], [`rule`] and [`ruleset`] the model, [`line`] and [`parse`] its
 //! text, [`spec`] what the user wants, [`plan`] the order and its reasons, [`diff`] what must change,
-//! [`per_family`] both families' changes as one, [`foreign`], [`duplicate`] and [`marks`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
-//! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`packet`]
-//! and [`walk`] what rules do to a packet known in part, [`shadow`] a forward's first packet, [`native`] what nft's
-//! own chains do to them, [`overtaken`] the rules that nvactl's jump comes to stand before, [`reach`] the
+//! [`per_family`] both families' changes as one, [`foreign`], [`duplicate`] and [`mark_bit`] what other hands have put there, [`unread`] what of it cannot be read, [`splice`] a rules file shared with them without nvactl's lines,
+//! [`unplan`], [`compare`] and [`explain`] the way back from rules to forwards and words, [`reach`] the
 //! interfaces, addresses and routes that a forward needs, [`flow`] and [`listeners`] the connections
 //! that are alive, [`sender`] those that began before a forward's rules, [`deletion`] how such are
 //! ended, [`few`] how many things are listed, [`counters`], [`status`],
@@ -48,13 +46,10 @@ pub mod host;
 pub mod limit;
 pub mod line;
 pub mod listeners;
-pub mod marks;
-pub mod native;
+pub mod mark_bit;
 pub mod net;
 pub mod network;
 pub mod ops;
-pub mod overtaken;
-pub mod packet;
 pub mod parse;
 pub mod per_family;
 pub mod plan;
@@ -64,7 +59,6 @@ pub mod reach;
 pub mod rule;
 pub mod ruleset;
 pub mod sender;
-pub mod shadow;
 pub mod spec;
 pub mod splice;
 pub mod status;
@@ -74,5 +68,4 @@ pub mod trial;
 pub mod twin;
 pub mod unplan;
 pub mod unread;
-pub mod walk;
 pub mod words;

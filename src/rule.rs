@@ -76,6 +76,30 @@ impl Rule {
         matches.all(|condition| matches!(condition, Match::Comment(_)))
     }
 
+    /// Returns whether no packet passes the rule: it has no conditions, and its target ends the walk through
+    /// its chain. The verdict of a queue ends it too (`--queue-bypass` in iptables-extensions(8)).
+    #[must_use]
+    pub fn stops_every_packet(&self) -> bool {
+        const ENDING: [&str; 10] = [
+            "ACCEPT",
+            "DROP",
+            "REJECT",
+            "DNAT",
+            "SNAT",
+            "MASQUERADE",
+            "REDIRECT",
+            "NETMAP",
+            "QUEUE",
+            "NFQUEUE",
+        ];
+        let ends = |target: &Target| match target {
+            Target::Return | Target::Goto(_) => true,
+            Target::Jump(_) => false,
+            _ => ENDING.contains(&target.name()),
+        };
+        self.is_unconditional() && self.target.as_ref().is_some_and(ends)
+    }
+
     /// The chain a packet goes to when the rule matches, by `-j` or `-g`.
     #[must_use]
     pub fn leads_to(&self) -> Option<&ChainName> {

@@ -2,7 +2,9 @@
 
 mod generate;
 mod invariants;
+mod matcher;
 mod oracle;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +52,14 @@ proptest! {
         for family in Family::ALL {
             let rules = plan(&set, family).with_builtin_chains();
             prop_assert_eq!(parse(&rules.to_string()).expect("it is readable"), rules);
+        }
+    }
+
+    #[test]
+    fn a_packet_finds_the_same_in_a_tree_and_in_one_chain(spec in any_spec()) {
+        let set = read(&spec);
+        for family in Family::ALL {
+            tree::finds_the_same(&set, family);
         }
     }
 

@@ -202,7 +202,7 @@ impl Gathered<'_> {
             live: &self.live,
             counters: &self.counters,
             other,
-            native: survey::native_chains(family),
+            mark_rules: survey::mark_rules(family),
             ip_forward: sysctl::forwards(family)?,
             forwards_from: v4.filter_map(forwards_from).collect(),
             client,

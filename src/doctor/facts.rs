@@ -7,7 +7,7 @@ use super::packets::Answers;
 use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::flow::Flow;
-use crate::native::NativeChain;
+use crate::mark_bit::NftRule;
 use crate::net::Interface;
 use crate::network::{Answer, Links, Packet, Route};
 use crate::probe::Probed;
@@ -22,8 +22,8 @@ pub struct Facts<'f> {
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, where it is installed.
     pub other: Option<(Backend, Result<Ruleset, String>)>,
-    /// `None` where nft is not installed.
-    pub native: Option<Vec<NativeChain>>,
+    /// The rules of nft's own that write nvactl's bit of a connection's mark.
+    pub mark_rules: Vec<NftRule>,
     pub links: Links,
     pub ip_forward: bool,
     /// Per interface, whether what comes in by it is forwarded.

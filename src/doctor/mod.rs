@@ -9,7 +9,6 @@ mod facts;
 mod machine;
 mod packets;
 mod rules;
-mod short_cut;
 mod target;
 
 use serde::Serialize;

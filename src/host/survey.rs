@@ -1,5 +1,7 @@
-//! What else filters on this machine: the other backend, native nft chains, ufw, firewalld.
+//! What else filters on this machine: the other backend, ufw, firewalld; and the rules of nft's own that write
+//! nvactl's bit of a connection's mark.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use super::iptables::{Iptables, IptablesError, nft_family};
 use super::managers;
 use crate::backend::{Backend, iptables};
 use crate::foreign;
-use crate::native::{Hook, NativeChain, rule_drops, rule_marks};
+use crate::mark_bit::{NftRule, nft_writes};
 use crate::net::Family;
 use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset};
@@ -57,8 +59,8 @@ pub struct Surroundings {
     pub warnings: Vec<String>,
     /// The rules of the other backend, if they can be read.
     pub beside: PerFamily<Option<(Backend, Ruleset)>>,
-    /// The chains of nft's own.
-    pub native: PerFamily<Vec<NativeChain>>,
+    /// The rules of nft's own that write nvactl's bit of a connection's mark.
+    pub mark_rules: PerFamily<Vec<NftRule>>,
 }
 
 /// Looks around before a change.
@@ -81,28 +83,14 @@ pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, S
             ));
         }
     }
-    let native = PerFamily::new(families, |family| native_chains(family).unwrap_or_default());
-    for chains in native.values() {
-        let drops = |chain: &&NativeChain| chain.hook == Hook::Forward && chain.drops();
-        for chain in chains.iter().filter(drops) {
-            let chain = chain.named();
-            let warning = format!(
-                "the nft chain {chain} sees forwarded packets and drops some of \
-                 them, whatever iptables accepts; to look: nft list chain {chain}"
-            );
-            // One of `inet` sees both families.
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
-    }
+    let mark_rules = PerFamily::new(families, mark_rules);
     let nft = || find(iptables, Family::V4).is_ok_and(|backend| backend == Backend::Nft);
     let managers = managers::at_boot(nft).into_iter();
     warnings.extend(managers.map(|(words, _)| words));
     Ok(Surroundings {
         warnings,
         beside,
-        native,
+        mark_rules,
     })
 }
 
@@ -181,45 +169,35 @@ pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError>
     Backend::of_version(&version).ok_or(SurveyError::Unknown { family, version })
 }
 
-/// The base chains of nft's own that packets of a family come through; `None` where nft is not
-/// installed or has no rights.
+/// Lists the rules of nft's own that write nvactl's bit of a connection's mark, in tables that packets of a
+/// family come through; none where nft is not installed or has no rights.
 #[must_use]
-pub fn native_chains(of: Family) -> Option<Vec<NativeChain>> {
-    let listed = nft(&["list", "chains"])?;
-    let chains = listed.iter().filter_map(|entry| entry.get("chain"));
-    let word = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
-    let native = chains.filter_map(|chain| {
-        let (family, table, name) = (
-            word(chain, "family"),
-            word(chain, "table"),
-            word(chain, "name"),
-        );
-        let priority = chain["prio"].as_i64().unwrap_or_default();
-        let hook = Hook::of(chain["hook"].as_str()?, priority)?;
-        let concerns = matches!(family.as_str(), "inet" | "netdev") || family == nft_family(of);
-        if !concerns || of_iptables(chain) {
-            return None;
-        }
-        let entries = nft(&["list", "table", &family, &table]).unwrap_or_default();
-        let rules = || {
-            let rules = entries.iter().filter_map(|entry| entry.get("rule"));
-            rules.filter_map(|rule| Some((&rule["chain"], rule["expr"].as_array()?)))
-        };
-        Some(NativeChain {
-            hook,
-            drops_by_policy: word(chain, "policy") == "drop",
-            table_drops: rules().any(|(_, rule)| rule_drops(rule)),
-            table_marks: rules().any(|(_, rule)| rule_marks(rule)),
-            rules: rules()
-                .filter(|(of, _)| **of == name.as_str())
-                .map(|(_, rule)| rule.clone())
-                .collect(),
-            family,
-            table,
-            name,
+pub fn mark_rules(of: Family) -> Vec<NftRule> {
+    let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let chains = nft(&["list", "chains"]).unwrap_or_default();
+    // A table without a base chain sees no packet.
+    let base = |chain: &&Value| chain["hook"].is_string() && !of_iptables(chain);
+    let chains = chains.iter().filter_map(|entry| entry.get("chain"));
+    let tables: BTreeSet<(String, String)> = chains
+        .filter(base)
+        .map(|chain| (word(chain, "family"), word(chain, "table")))
+        .filter(|(family, _)| {
+            matches!(family.as_str(), "inet" | "netdev") || family == nft_family(of)
         })
-    });
-    Some(native.collect())
+        .collect();
+    let mut found = Vec::new();
+    for (family, table) in tables {
+        let entries = nft(&["list", "table", &family, &table]).unwrap_or_default();
+        let rules = entries.iter().filter_map(|entry| entry.get("rule"));
+        let writes = |rule: &&Value| rule["expr"].as_array().is_some_and(|expr| nft_writes(expr));
+        found.extend(rules.filter(writes).map(|rule| NftRule {
+            family: family.clone(),
+            table: table.clone(),
+            chain: word(rule, "chain"),
+            handle: rule["handle"].as_u64().unwrap_or_default(),
+        }));
+    }
+    found
 }
 
 /// Whether IPv6 chains of nvactl's are loaded by iptables-nft, without a call of ip6tables.

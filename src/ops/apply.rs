@@ -249,9 +249,6 @@ fn commit(
             (committed, None)
         }
     };
-    if let Some(found_then) = &committed.overtaken {
-        warn::overtaken(&found_then.as_ref(), &found.want, request.set, &mut after);
-    }
     warn::jumps(&committed.jumps, &found.want, &mut after);
     Ok((pending, after))
 }

@@ -2,16 +2,14 @@
 
 use super::Error;
 use super::records::Pending;
-use super::remark::{Remark, Remarks};
+use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::flow::{Flow, astray, stale};
 use crate::host::conntrack::{self, ConntrackError};
-use crate::host::network;
-use crate::listeners::Listeners;
-use crate::net::{Family, Host};
+use crate::net::Host;
 use crate::parse;
 use crate::per_family::{Families, PerFamily};
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::ruleset::Ruleset;
 use crate::sender::{self, Sender};
 use crate::spec::ForwardSet;
 use crate::token::shell_word;
@@ -38,40 +36,6 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackErro
 
 /// How many connections are shown one by one.
 const MOST_FLOWS: usize = 3;
-
-/// Warns of connections that go on when FORWARD begins to drop, and are missed only when they are made
-/// again.
-pub fn warn_of_cut(
-    family: Family,
-    flows: &[Flow],
-    live: &Ruleset,
-    set: &ForwardSet,
-    remarks: &mut Remarks,
-) {
-    let own = network::links();
-    let is_own = |address| own.owner(address).is_some();
-    let forwarded = |flow: &&Flow| {
-        Family::of(flow.source) == family && !is_own(flow.source) && !is_own(flow.reply_source)
-    };
-    let mut closed = live.clone();
-    closed
-        .chain_mut(TableName::Filter, ChainName::Forward)
-        .policy = Some(Policy::Drop);
-    let listeners = Listeners::new(set);
-    let cut: Vec<&Flow> = flows
-        .iter()
-        .filter(forwarded)
-        .filter(|flow| flow.leader(&listeners).is_none() && !flow.could_pass(&closed))
-        .collect();
-    if !cut.is_empty() {
-        remarks.warn(format_args!(
-            "{} that {} forwarded now will not be accepted again once it ends: {}",
-            counted(cut.len(), "connection"),
-            if cut.len() == 1 { "is" } else { "are" },
-            described(&cut)
-        ));
-    }
-}
 
 pub(super) fn described(flows: &[&Flow]) -> String {
     let shown = flows.iter().take(MOST_FLOWS).map(|flow| {

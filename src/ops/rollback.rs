@@ -104,7 +104,6 @@ fn run(
         remarks.warn(warning);
     }
     warn::layout(&live, &want, remarks);
-    warn::overtaken_by_rules(&live, &want, remarks);
     warn::marks(&live, &want, &surroundings, iptables, remarks);
     let action = since.last().map(|change| change.action.clone());
     let undone = (number, action.unwrap_or_default());
@@ -134,9 +133,6 @@ fn run(
     };
     let committed = history::commit(&transaction, Event::Made)?;
     warn::not_kept(committed.not_kept, remarks);
-    if let Some(found_then) = &committed.overtaken {
-        warn::overtaken_by_rules(&found_then.as_ref(), &want, remarks);
-    }
     warn::jumps(&committed.jumps, &want, remarks);
     let outcome = Outcome::Made {
         difference,

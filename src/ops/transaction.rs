@@ -168,8 +168,6 @@ pub enum Keeping {
 /// What there is to say of a change that was made.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// What was found behind the load, where somebody had put rules before nvactl's jumps meanwhile.
-    pub overtaken: Option<PerFamily<Ruleset>>,
     pub jumps: Jumps,
     /// Why the state before the change is not kept.
     pub not_kept: Option<StateError>,
@@ -390,7 +388,6 @@ struct Found {
     refused: Option<(Family, IptablesError)>,
     live: Option<PerFamily<Ruleset>>,
     unread: Option<IptablesError>,
-    overtaken: Option<PerFamily<Ruleset>>,
     /// What lines came between, when the rules were read back.
     difference: String,
     /// What came of undoing it, where that was tried.
@@ -524,7 +521,6 @@ impl Course<'_> {
                 outcome = Outcome::Refused;
             }
         }
-        self.found.overtaken = Some(live);
         outcome
     }
 
@@ -567,7 +563,6 @@ impl Course<'_> {
             End::Done | End::DoneBehind => {
                 super::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
-                    overtaken: self.found.overtaken,
                     jumps: match (end, self.found.live) {
                         (End::DoneBehind, Some(live)) => Jumps::Behind(live),
                         (End::DoneBehind, None) => Jumps::Unknown,

@@ -13,17 +13,15 @@ use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::line::Line;
-use crate::marks::{Marking, marking, told_of_native, used, ways_out_of_native};
-use crate::native::NativeChain;
+use crate::mark_bit::{self, NftRule};
 use crate::net::Family;
-use crate::overtaken;
 use crate::per_family::PerFamily;
 use crate::plan::jumps_from;
 use crate::printable;
 use crate::reach;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
-use crate::unplan::{layout_of, unplan};
+use crate::unplan::layout_of;
 use crate::words::names;
 
 /// Returns what a family's FORWARD policy is called.
@@ -76,7 +74,7 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
     }
 }
 
-/// Names others' rules that set the mark by which a tree knows its packets.
+/// Names others' rules that write the bit of the mark by which a tree has its short cut.
 pub fn marks(
     live: &PerFamily<&Ruleset>,
     want: &PerFamily<Ruleset>,
@@ -84,28 +82,29 @@ pub fn marks(
     iptables: &Iptables,
     remarks: &mut Remarks,
 ) {
-    let mut native: Vec<&NativeChain> = Vec::new();
+    let mut of_nft: Vec<&NftRule> = Vec::new();
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
+        if !mark_bit::is_used(want) {
+            continue;
+        }
         let beside = around.beside.get(family).and_then(Option::as_ref);
         let beside = beside.map(|(backend, rules)| (*backend, rules));
         let mut found = Vec::new();
         for (backend, rules) in [(iptables.backend, *live)].into_iter().chain(beside) {
-            let program = backend.program(family, "iptables");
-            let told = |one: &Marking<'_>| format!("{}\n  {}", one.told(&program), one.ways_out());
-            found.extend(marking(rules, want).iter().map(told));
+            found.extend(mark_bit::writers(
+                rules,
+                &backend.program(family, "iptables"),
+            ));
         }
-        if used(want) {
-            let chains = around.native.get(family).into_iter().flatten();
-            for chain in chains.filter(|chain| chain.marks()) {
-                // One of `inet` sees both families.
-                if !native.contains(&chain) {
-                    native.push(chain);
-                    let (told, ways_out) = (told_of_native(chain), ways_out_of_native(chain));
-                    found.push(format!("{told}\n  {ways_out}"));
-                }
+        for rule in around.mark_rules.get(family).into_iter().flatten() {
+            // One of `inet` sees both families.
+            if !of_nft.contains(&rule) {
+                of_nft.push(rule);
+                found.push(mark_bit::of_nft(rule));
             }
         }
-        remarks.warn_of_rules(found.iter());
+        let found = found.iter();
+        remarks.warn_of_rules(found.map(|one| format!("{}\n  {}", one.told, one.fix)));
     }
 }
 
@@ -136,37 +135,6 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
             ),
         }
     }));
-}
-
-/// Names the rules that refuse packets of forwards and that nvactl's jump comes to stand before.
-pub fn overtaken(
-    live: &PerFamily<&Ruleset>,
-    want: &PerFamily<Ruleset>,
-    set: &ForwardSet,
-    remarks: &mut Remarks,
-) {
-    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
-        let set = set.of(family);
-        let found = overtaken::overtaken(live, want, &set);
-        if let Some(text) = overtaken::told(&found, family) {
-            remarks.warn(text);
-        }
-    }
-}
-
-/// Names the refusing rules that a way back to rules of no known spec puts behind nvactl's jump.
-pub fn overtaken_by_rules(
-    live: &PerFamily<&Ruleset>,
-    want: &PerFamily<Ruleset>,
-    remarks: &mut Remarks,
-) {
-    for (family, (live, want)) in live.zip(want.as_ref()).iter() {
-        let Some(set) = unplan(want) else { continue };
-        let found = overtaken::overtaken(live, want, &set);
-        if let Some(text) = overtaken::told(&found, family) {
-            remarks.warn(text);
-        }
-    }
 }
 
 /// Names the rules that somebody keeps putting before nvactl's jumps.

@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use lines::chain_at;
 pub use lines::{line_len, lines};
 pub use listed::parse_listed;
-pub use rule::negated;
 use rule::read_rule;
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;

@@ -213,17 +213,6 @@ fn read_match(words: &[&str]) -> Option<Match> {
     })
 }
 
-/// The condition that these words negate, if they are `! -X VALUE` and it is one that nvactl
-/// interprets.
-#[must_use]
-pub fn negated(words: &[Token]) -> Option<Match> {
-    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
-    match words.as_slice() {
-        ["!", rest @ ..] => read_match(rest),
-        _ => None,
-    }
-}
-
 /// The source ports, the destination ports, and whether only a SYN matches.
 fn read_ports(options: &[&str]) -> Option<(Option<PortRange>, Option<PortRange>, bool)> {
     let (mut source, mut destination, mut syn) = (None, None, None);

@@ -10,7 +10,6 @@ use crate::plan::Hook;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
-use crate::walk::stops_every_packet;
 
 /// The loaded rules that packets do not reach.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl<'r> CutOff<'r> {
                     .any(|chain| chain.rules.contains(rule))
             };
             let mut rules = chain.rules.iter();
-            if rules.any(|rule| stops_every_packet(rule) && !is_planned(rule)) {
+            if rules.any(|rule| rule.stops_every_packet() && !is_planned(rule)) {
                 for rule in rules {
                     forwards.extend(key_of(rule));
                     next.extend(leads(table, rule));

@@ -10,7 +10,6 @@ use crate::net::Family;
 use crate::plan::Hook;
 use crate::rule::Rule;
 use crate::ruleset::{ChainName, Ruleset};
-use crate::walk::stops_every_packet;
 
 /// A chain may hold thousands of bans.
 const MOST_RULES: usize = 10;
@@ -50,7 +49,7 @@ pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
         let rules = before(live, hook).filter(|rules| !rules.is_empty())?;
         let chain = hook.builtin();
         let spelled = |rule: &&Rule| Line::Append(&chain, rule).to_string();
-        let stop = rules.iter().find(|rule| stops_every_packet(rule));
+        let stop = rules.iter().find(|rule| rule.stops_every_packet());
         Some(BeforeJump {
             family,
             table: hook.table().as_str(),
@@ -68,7 +67,7 @@ pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
 pub fn unreached(live: &Ruleset, planned: &Ruleset) -> Vec<Hook> {
     let is_planned = |hook: &Hook| before(planned, *hook).is_some();
     let is_unreached = |hook: &Hook| {
-        before(live, *hook).is_none_or(|rules| rules.into_iter().any(stops_every_packet))
+        before(live, *hook).is_none_or(|rules| rules.into_iter().any(Rule::stops_every_packet))
     };
     let planned = Hook::ALL.into_iter().filter(is_planned);
     planned.filter(is_unreached).collect()

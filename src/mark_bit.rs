@@ -1,0 +1,272 @@
+//! Rules of others that write the bit of a connection's mark by which a tree knows its short cut (`plan`'s
+//! `marked`). Each is reported, whether or not packets reach it.
+
+use serde_json::Value;
+
+use crate::line::Line;
+use crate::plan::{MARKED, OF_MARKED};
+use crate::rule::{Mark, Rule, Target};
+use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::token::Token;
+
+/// A rule of others that writes the bit, in words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// The rule, where it stands, and what the bit is for.
+    pub told: String,
+    pub fix: String,
+}
+
+/// A rule in a table of nft's own that may write the bit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NftRule {
+    pub family: String,
+    pub table: String,
+    pub chain: String,
+    /// Its number, as `nft -a` lists it.
+    pub handle: u64,
+}
+
+/// Returns whether a plan, or live rules, have the short cut.
+#[must_use]
+pub fn is_used(own: &Ruleset) -> bool {
+    let of_marked = own.chain(TableName::Nat, &ChainName::from(OF_MARKED));
+    of_marked.is_some_and(|chain| !chain.rules.is_empty())
+}
+
+/// Returns the rules of others in a ruleset that write the bit. `program` is the iptables that has loaded
+/// them.
+#[must_use]
+pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
+    let others = rules.chains().filter(|(_, name, _)| !name.is_own());
+    let each = others
+        .flat_map(|(table, name, chain)| chain.rules.iter().map(move |rule| (table, name, rule)));
+    let writing = each.filter(|(_, _, rule)| writes(rule));
+    let writers = writing.map(|(table, name, rule)| {
+        let line = Line::Append(name, rule);
+        let instead = without_bit(rule).map(|target| format!(": `{target}`"));
+        Writer {
+            told: format!(
+                "a rule in {program}'s table {table} that is not nvactl's {}: {line}",
+                purpose()
+            ),
+            fix: fix(&instead.unwrap_or_default()),
+        }
+    });
+    writers.collect()
+}
+
+/// Reports a rule of nft's own.
+#[must_use]
+pub fn of_nft(rule: &NftRule) -> Writer {
+    let NftRule {
+        family,
+        table,
+        chain,
+        handle,
+    } = rule;
+    let look = format!("; to look: sudo nft -a list chain {family} {table} {chain}");
+    Writer {
+        told: format!(
+            "the rule with handle {handle} in the nft chain {family} {table} {chain} {}",
+            purpose()
+        ),
+        fix: fix(&look),
+    }
+}
+
+fn purpose() -> String {
+    format!(
+        "writes bit {:#x} of a connection's mark: by that bit nvactl knows the connections that need \
+         no rules of a forward's own, so one that gets it from others passes by deny lists, limits and `snat`",
+        MARKED.value
+    )
+}
+
+fn fix(how: &str) -> String {
+    format!(
+        "write `firewall.layout: flat` into the spec, or let that rule leave the bit alone{how}"
+    )
+}
+
+fn writes(rule: &Rule) -> bool {
+    match &rule.target {
+        // The kernel clears the bits of the mask and toggles those of the value
+        // (`net/netfilter/xt_connmark.c`).
+        Some(Target::SetConnmark(Mark { value, mask })) => (value | mask) & MARKED.mask != 0,
+        Some(Target::Other(words)) => saves(words),
+        _ => false,
+    }
+}
+
+/// Returns whether words are `CONNMARK --save-mark` with the bit in one of its masks. A shift may bring any
+/// other bit there.
+fn saves(words: &[Token]) -> bool {
+    let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
+    let has = |option: &str| spelled.contains(&option);
+    let mask = |option: &str| {
+        let at = spelled.iter().position(|word| *word == option)?;
+        u32::from_str_radix(spelled.get(at + 1)?.strip_prefix("0x")?, 16).ok()
+    };
+    let masks = ["--nfmask", "--ctmask"].map(|option| mask(option).unwrap_or(u32::MAX));
+    let is_shifted = has("--left-shift-mark") || has("--right-shift-mark");
+    spelled.first() == Some(&"CONNMARK")
+        && has("--save-mark")
+        && (is_shifted || (masks[0] | masks[1]) & MARKED.mask != 0)
+}
+
+/// Returns the target with which the rule leaves the bit alone.
+fn without_bit(rule: &Rule) -> Option<Target> {
+    let Some(Target::SetConnmark(Mark { value, mask })) = rule.target else {
+        return None;
+    };
+    Some(Target::SetConnmark(Mark {
+        value: value & !MARKED.mask,
+        mask: mask & !MARKED.mask,
+    }))
+}
+
+/// Returns whether the expressions of a rule, as `nft -j` lists them (libnftables-json(5)), may set the bit.
+#[must_use]
+pub fn nft_writes(expressions: &[Value]) -> bool {
+    let set = expressions.iter().filter_map(|one| one.get("mangle"));
+    let mut of_connection = set.filter(|set| is_ct_mark(&set["key"]));
+    of_connection.any(|set| may_have_bit(&set["value"]))
+}
+
+fn is_ct_mark(value: &Value) -> bool {
+    value["ct"]["key"] == "mark"
+}
+
+/// The connection's own mark brings no bit that it does not have. A value that is not read here may have it.
+fn may_have_bit(value: &Value) -> bool {
+    let operands = |word: &str| value.get(word).and_then(Value::as_array);
+    if let Some(bits) = value.as_u64() {
+        bits & u64::from(MARKED.mask) != 0
+    } else if let Some(both) = operands("&") {
+        both.iter().all(may_have_bit)
+    } else if let Some(either) = operands("|").or_else(|| operands("^")) {
+        either.iter().any(may_have_bit)
+    } else {
+        !is_ct_mark(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::parse::parse;
+
+    /// Rules as iptables 1.8.9 prints them, whether they are named, and what leaves the bit alone.
+    const CASES: &[(&str, bool, &str)] = &[
+        // --set-mark 0x10000001
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x10000001/0xffffffff",
+            true,
+            "--set-xmark 0x1/0xefffffff",
+        ),
+        // --xor-mark 0x10000000
+        (
+            "-A POSTROUTING -j CONNMARK --set-xmark 0x10000000/0x0",
+            true,
+            "--set-xmark 0x0/0x0",
+        ),
+        // --set-mark 0x1
+        (
+            "-A OUTPUT -p icmp -j CONNMARK --set-xmark 0x1/0xffffffff",
+            true,
+            "--set-xmark 0x1/0xefffffff",
+        ),
+        ("-A FORWARD -j CONNMARK --set-xmark 0x1/0xff", false, ""),
+        (
+            "-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            true,
+            "",
+        ),
+        (
+            "-A MINE -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
+            false,
+            "",
+        ),
+        (
+            "-A MINE -j CONNMARK --save-mark --nfmask 0x1000001 --ctmask 0xff --left-shift-mark 4",
+            true,
+            "",
+        ),
+        // It writes the packet's mark.
+        (
+            "-A FORWARD -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            false,
+            "",
+        ),
+        (
+            "-A FORWARD -j MARK --set-xmark 0x10000000/0xffffffff",
+            false,
+            "",
+        ),
+        (
+            "-A NVACTL-PREROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000",
+            false,
+            "",
+        ),
+    ];
+
+    #[test]
+    fn a_rule_that_writes_the_bit_is_named_wherever_it_stands() {
+        for (rule, is_named, instead) in CASES {
+            let rules = format!("*mangle\n:MINE - [0:0]\n{rule}\nCOMMIT\n");
+            let rules = parse(&rules).expect("it is readable");
+            let found = writers(&rules, "iptables");
+            assert_eq!(found.len(), usize::from(*is_named), "{rule}");
+            if let [one] = found.as_slice() {
+                assert!(one.told.contains("table mangle"), "{one:?}");
+                assert!(one.told.ends_with(rule), "{one:?}");
+                assert!(one.fix.contains("firewall.layout: flat"), "{one:?}");
+                assert!(one.fix.contains(instead), "{one:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_without_the_chain_of_marked_packets_has_no_short_cut() {
+        let tree = "*nat\n:NVACTL-MARKED - [0:0]\n-A NVACTL-MARKED -j CONNMARK --set-xmark 0x0/0x10000000\nCOMMIT\n";
+        assert!(is_used(&parse(tree).expect("it is readable")));
+        assert!(!is_used(&Ruleset::default()));
+    }
+
+    /// Each as nft 1.0.6 lists it.
+    #[test]
+    fn a_rule_of_nft_is_named_where_it_may_set_the_bit() {
+        const BIT: u32 = 0x1000_0000;
+        let ct = json!({"ct": {"key": "mark"}});
+        let own = json!({"meta": {"key": "mark"}});
+        let to = |key: &Value, value: Value| json!({"mangle": {"key": key, "value": value}});
+        for (may_set, rule) in [
+            (true, to(&ct, json!(BIT | 1))),
+            (true, to(&ct, json!({"|": [ct, BIT]}))),
+            (true, to(&ct, json!({"^": [ct, BIT]}))),
+            (true, to(&ct, own.clone())),
+            (true, to(&ct, json!({"|": [{"&": [own, BIT]}, 1]}))),
+            (false, to(&ct, json!(1))),
+            (false, to(&ct, json!({"&": [own, 0xff]}))),
+            (false, to(&ct, json!({"|": [{"&": [ct, !BIT]}, 1]}))),
+            (false, to(&own, json!(BIT))),
+            (false, to(&own, ct.clone())),
+            (false, json!({"jump": {"target": "more"}})),
+        ] {
+            let rule = [json!({"counter": null}), rule];
+            assert_eq!(nft_writes(&rule), may_set, "{rule:?}");
+        }
+        let told = of_nft(&NftRule {
+            family: "inet".into(),
+            table: "shop".into(),
+            chain: "passing".into(),
+            handle: 3,
+        });
+        let place =
+            "the rule with handle 3 in the nft chain inet shop passing writes bit 0x10000000";
+        assert!(told.told.starts_with(place), "{told:?}");
+    }
+}

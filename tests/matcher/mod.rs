@@ -1,0 +1,146 @@
+//! A matcher for nvactl's own rules: the rules that may decide on the first packet of a connection. It knows
+//! the conditions that a plan prints, and no others.
+
+use std::net::IpAddr;
+
+use nvactl::net::{Interface, Port, Protocol};
+use nvactl::rule::{Conntrack, CtState, Match, Rule, Target};
+use nvactl::ruleset::{ChainName, Ruleset, TableName};
+
+/// The first packet of a connection, where it meets a hook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packet<'p> {
+    pub protocol: Protocol,
+    /// `None`: a condition on the source may hold or not.
+    pub source: Option<IpAddr>,
+    pub destination: IpAddr,
+    pub port: Port,
+    /// The destination before DNAT, if that has been done.
+    pub sent_to: Option<(IpAddr, Port)>,
+    pub ingress: Option<&'p Interface>,
+    pub egress: Option<&'p Interface>,
+    /// nvactl's bit of the connection's mark.
+    pub is_marked: bool,
+}
+
+impl Packet<'_> {
+    /// Returns whether all conditions hold; `None` where the source is not known, or chance and earlier
+    /// packets decide.
+    pub fn meets(&self, rule: &Rule) -> Option<bool> {
+        let each = rule.matches.iter().map(|condition| self.holds(condition));
+        each.fold(Some(true), |all, one| match (all, one) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        })
+    }
+
+    fn holds(&self, condition: &Match) -> Option<bool> {
+        let ports = |protocol, source: &Option<_>, destination: &Option<nvactl::net::PortRange>| {
+            assert!(source.is_none(), "no plan asks for a source port");
+            self.protocol == protocol && destination.is_none_or(|range| range.contains(self.port))
+        };
+        Some(match condition {
+            Match::Source(net) => return self.source.map(|source| net.contains(&source)),
+            Match::Destination(net) => net.contains(&self.destination),
+            Match::NotDestination(net) => !net.contains(&self.destination),
+            Match::Ingress(by) => self.ingress == Some(by),
+            Match::Egress(by) => self.egress == Some(by),
+            Match::Protocol(protocol) => *protocol == self.protocol,
+            Match::Tcp {
+                source,
+                destination,
+                ..
+            } => ports(Protocol::Tcp, source, destination),
+            Match::Udp {
+                source,
+                destination,
+            } => ports(Protocol::Udp, source, destination),
+            Match::DestinationPorts(ranges) => ranges.iter().any(|range| range.contains(self.port)),
+            Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
+            // The first packet has not left the machine.
+            Match::Confirmed => false,
+            Match::DestinationIsLocal => self.sent_to.is_none(),
+            Match::Connmark(mark) => self.is_marked == (mark.value != 0),
+            Match::Comment(_) => true,
+            Match::Probability(_)
+            | Match::Cluster(_)
+            | Match::HashLimit(_)
+            | Match::ConnLimit(_)
+            | Match::Limit(_) => return None,
+            Match::Other(words) => panic!("no plan has {words:?}"),
+        })
+    }
+
+    fn is_tracked_as(&self, asked: &Conntrack) -> bool {
+        let (address, port) = self.sent_to.unwrap_or((self.destination, self.port));
+        let is_in = |state| match state {
+            CtState::New => true,
+            CtState::Dnat => self.sent_to.is_some(),
+            _ => false,
+        };
+        (asked.states.is_empty() || asked.states.iter().copied().any(is_in))
+            && asked
+                .original_destination
+                .is_none_or(|net| net.contains(&address))
+            && asked
+                .original_destination_port
+                .is_none_or(|range| range.contains(port))
+    }
+}
+
+/// Returns the rules that may decide on a packet, up to the first that does so for certain. On its walk the
+/// packet gets and loses the mark.
+pub fn deciders<'r>(
+    ruleset: &'r Ruleset,
+    table: TableName,
+    chain: &ChainName,
+    packet: &mut Packet<'_>,
+) -> Vec<&'r Rule> {
+    let mut found = Vec::new();
+    follow(ruleset, table, chain, packet, &mut found);
+    found
+}
+
+/// Returns whether every such packet was decided on.
+fn follow<'r>(
+    ruleset: &'r Ruleset,
+    table: TableName,
+    name: &ChainName,
+    packet: &mut Packet<'_>,
+    found: &mut Vec<&'r Rule>,
+) -> bool {
+    let chain = ruleset.chain(table, name);
+    for rule in &chain.unwrap_or_else(|| panic!("no chain {name}")).rules {
+        let certain = match packet.meets(rule) {
+            Some(false) => continue,
+            meets => meets == Some(true),
+        };
+        let decided = match rule.target.as_ref().expect("every rule has one") {
+            Target::Log { .. } => false,
+            Target::SetConnmark(mark) => {
+                assert!(certain, "chance does not mark: {rule}");
+                packet.is_marked = mark.value != 0;
+                false
+            }
+            Target::Return if certain => return false,
+            Target::Return => false,
+            Target::Jump(next) => follow(ruleset, table, next, packet, found),
+            Target::Goto(next) => {
+                let decided = follow(ruleset, table, next, packet, found);
+                if certain {
+                    return decided;
+                }
+                decided
+            }
+            _ => {
+                found.push(rule);
+                true
+            }
+        };
+        if decided && certain {
+            return true;
+        }
+    }
+    false
+}
