@@ -49,10 +49,10 @@ fn applied(lab: &Lab, spec: String) -> String {
 const CASES: [Case; 38] = [
     Case { fault: "ip_forward 0", says: ("ip-forward", "fail", "forwards nothing"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward") },
     Case { fault: "eth0.forwarding 0", says: ("interface-forwarding", "fail", "come in by eth0"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding") },
-    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "the port that they had before DNAT"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
-    Case { fault: "SNAT rule gone", says: ("snat-rule", "fail", "answers past this machine"), make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1") },
+    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "--dport 80 -m conntrack"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
+    Case { fault: "SNAT rule gone", says: ("snat-rule", "fail", "is not loaded"), make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1") },
     Case { fault: "SNAT address not on the machine", says: ("snat-address", "fail", "10.3.0.9 is no address"), make: |lab, _| applied(lab, SPEC.replace("10.3.0.4", "10.3.0.9")) },
-    Case { fault: "no return route and no SNAT", says: ("jump", "fail", "targets see the client's own address"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
+    Case { fault: "no return route and no SNAT", says: ("jump", "fail", "nat: -A POSTROUTING -j NVACTL-POSTROUTING is missing"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
     Case { fault: "target down", says: ("target", "fail", "unreachable"), make: |lab, _| { lab.pod.run("ip address flush dev eth0"); lab.vnet.run("ip neigh flush all"); SPEC.to_owned() } },
     Case { fault: "target port closed", says: ("target", "fail", "10.224.0.118:81 refuses"), make: |lab, _| applied(lab, SPEC.replace(":80", ":81")) },
     Case { fault: "some of a range's ports closed", says: ("target", "warn", "nothing listens there; its ports that answer: 1"), make: |lab, _| { serve_tcp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.tcp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
@@ -77,7 +77,7 @@ const CASES: [Case; 38] = [
     Case { fault: "rules.v4 older than what runs", says: ("persistence", "warn", "the next boot brings other rules"), make: |lab, _| on_firewall(lab, "sed -i 's/49182/49183/' /etc/iptables/rules.v4") },
     Case { fault: "sysctl.conf undoing the drop-in", says: ("sysctl-at-boot", "warn", "/etc/sysctl.conf:1 turns forwarding off"), make: |lab, _| on_firewall(lab, "echo net.ipv4.ip_forward=0 > /etc/sysctl.conf") },
     // What the list does not have, and operators met.
-    Case { fault: "the rule for replies gone", says: ("own-chains", "fail", "replies are not accepted"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 1") },
+    Case { fault: "the rule for replies gone", says: ("own-chains", "fail", "--ctstate RELATED,ESTABLISHED -j ACCEPT` is not loaded"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 1") },
     Case { fault: "a DROP in nvactl's own chain", says: ("own-chains", "fail", "rule in filter, `-A NVACTL-FORWARD -j DROP`, drops the packets"), make: |lab, _| on_firewall(lab, "iptables -I NVACTL-FORWARD -j DROP") },
     Case { fault: "a RETURN before the jump", says: ("foreign-rule", "fail", "exempts the packets from translation"), make: |lab, _| on_firewall(lab, "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j RETURN") },
     Case { fault: "replies dropped before the jump", says: ("foreign-rule", "fail", "drops the replies"), make: |lab, _| on_firewall(lab, "iptables -I FORWARD -m conntrack --ctstate ESTABLISHED -j DROP") },

@@ -314,7 +314,7 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "-t nat -D NVACTL-DNAT-TCP -p tcp -m tcp --dport 16384:20479 -g NVACTL-DNAT-TCP-16384-20479",
             "in_sync",
             "drifted",
-            "the forwards behind it are not reached",
+            "nat: `-A NVACTL-DNAT-TCP -p tcp -m tcp --dport 16384:20479 -g NVACTL-DNAT-TCP-16384-20479` is not loaded",
         ),
         (
             "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
@@ -326,13 +326,13 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             "drifted",
             "drifted",
-            "replies are not accepted",
+            "filter: `-A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT` is not loaded",
         ),
         (
             "-t nat -D NVACTL-PREROUTING -j CONNMARK --set-xmark 0x0/0x10000000",
             "in_sync",
             "in_sync",
-            "what another's rules translate may pass",
+            "nat: `-A NVACTL-PREROUTING -j CONNMARK --set-xmark 0x0/0x10000000` is not loaded",
         ),
     ] {
         lab.firewall.run(&format!("iptables {change}"));

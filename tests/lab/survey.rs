@@ -106,35 +106,6 @@ pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend)
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-/// iptables does not show nft's own chains, and a drop in any of them is final.
-pub fn a_native_chain_that_drops_is_told(backend: Backend) {
-    let host = firewall(backend);
-    host.run("nft add table inet mine");
-    host.run("nft add chain inet mine passing { type filter hook forward priority 10 ; policy accept ; }");
-    host.run(
-        "nft add chain inet mine arriving { type filter hook input priority 10 ; policy drop ; }",
-    );
-    let said = apply(&host, SPEC);
-    assert!(!said.stderr.contains("the nft chain"), "{said:?}");
-    host.run("nft add rule inet mine passing ip saddr 192.0.2.1 drop");
-    let said = apply(&host, SPEC);
-    assert!(
-        said.stderr.contains("the nft chain inet mine passing"),
-        "{said:?}"
-    );
-    host.run("nft flush chain inet mine passing");
-    host.run("nft add table ip strict");
-    host.run(
-        "nft add chain ip strict FORWARD { type filter hook forward priority 20 ; policy drop ; }",
-    );
-    let said = apply(&host, SPEC);
-    assert!(
-        said.stderr.contains("the nft chain ip strict FORWARD"),
-        "{said:?}"
-    );
-    assert!(!said.stderr.contains("inet mine"), "{said:?}");
-}
-
 pub fn programs_that_manage_the_machine_are_told(backend: Backend) {
     let host = firewall(backend);
     host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");
