@@ -123,14 +123,14 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
     let found = duplicate::duplicates(live, set);
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
-        let line = printable::line(duplicate.line());
+        let typed = printable::line(duplicate.line());
         match duplicate.owner() {
             Some(owner) => format!(
-                "a rule of {owner}'s forwards for {names} too: {line}\n  {owner} writes its rules anew: \
+                "a rule of {owner}'s forwards for {names} too: {typed}\n  {owner} writes its rules anew: \
                  change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards for {names} too: {line}\n  to remove it: {}",
+                "a rule that is not nvactl's forwards for {names} too: {typed}\n  to remove it: {}",
                 duplicate.removal(family)
             ),
         }

@@ -27,12 +27,11 @@ impl Packet<'_> {
     /// Returns whether all conditions hold; `None` where the source is not known, or chance and earlier
     /// packets decide.
     pub fn meets(&self, rule: &Rule) -> Option<bool> {
-        let each = rule.matches.iter().map(|condition| self.holds(condition));
-        each.fold(Some(true), |all, one| match (all, one) {
-            (Some(false), _) | (_, Some(false)) => Some(false),
-            (Some(true), Some(true)) => Some(true),
-            _ => None,
-        })
+        let each: Vec<Option<bool>> = rule.matches.iter().map(|one| self.holds(one)).collect();
+        if each.contains(&Some(false)) {
+            return Some(false);
+        }
+        each.iter().all(Option::is_some).then_some(true)
     }
 
     fn holds(&self, condition: &Match) -> Option<bool> {
@@ -117,14 +116,13 @@ fn follow<'r>(
             meets => meets == Some(true),
         };
         let decided = match rule.target.as_ref().expect("every rule has one") {
-            Target::Log { .. } => false,
             Target::SetConnmark(mark) => {
                 assert!(certain, "chance does not mark: {rule}");
                 packet.is_marked = mark.value != 0;
                 false
             }
             Target::Return if certain => return false,
-            Target::Return => false,
+            Target::Log { .. } | Target::Return => false,
             Target::Jump(next) => follow(ruleset, table, next, packet, found),
             Target::Goto(next) => {
                 let decided = follow(ruleset, table, next, packet, found);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use nvactl::net::{Family, Interface, Port, Protocol};
 use nvactl::plan::{Hook, plan_in};
 use nvactl::rule::{DnatPorts, Rule, Target};
@@ -27,7 +28,7 @@ impl Plans {
 
     /// Follows the first packet of a connection through the hooks, to the egress of the forward that takes it.
     /// Returns whether one does.
-    fn find_the_same(&self, set: &ForwardSet, packet: &Packet<'_>) -> bool {
+    fn find_the_same(&self, spec: &ForwardSet, packet: &Packet<'_>) -> bool {
         if self
             .flat
             .chain(Hook::Sent.table(), &Hook::Sent.own().into())
@@ -45,7 +46,7 @@ impl Plans {
             let takes = |forward: &&Forward| {
                 name_of(rule) == Some(forward.name.as_str()) && forward.protocol == packet.protocol
             };
-            let forward = set.forwards.iter().find(takes).expect("a forward");
+            let forward = spec.forwards.iter().find(takes).expect("a forward");
             // A first packet that is sent again does not come to nat, and has no mark.
             for is_marked in [false, is_marked] {
                 let passing = Packet {
@@ -112,7 +113,7 @@ pub fn finds_the_same(set: &ForwardSet, family: Family) {
             Family::V6 => IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, 1]),
         };
         let lists = forward.sources.allow.iter().chain([&forward.sources.deny]);
-        let sources = lists.flat_map(|nets| nets.as_slice().iter().take(2).map(|net| net.addr()));
+        let sources = lists.flat_map(|nets| nets.as_slice().iter().take(2).map(IpNet::addr));
         let sources: Vec<IpAddr> = sources.chain([anywhere]).collect();
         let ports = forward.listen.ports;
         for ingress in set.interfaces() {
