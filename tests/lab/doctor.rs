@@ -49,7 +49,7 @@ fn applied(lab: &Lab, spec: String) -> String {
 const CASES: [Case; 38] = [
     Case { fault: "ip_forward 0", says: ("ip-forward", "fail", "forwards nothing"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward") },
     Case { fault: "eth0.forwarding 0", says: ("interface-forwarding", "fail", "come in by eth0"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding") },
-    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "--dport 80 -m conntrack"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
+    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "--comment web -j ACCEPT` is not loaded"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
     Case { fault: "SNAT rule gone", says: ("snat-rule", "fail", "is not loaded"), make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1") },
     Case { fault: "SNAT address not on the machine", says: ("snat-address", "fail", "10.3.0.9 is no address"), make: |lab, _| applied(lab, SPEC.replace("10.3.0.4", "10.3.0.9")) },
     Case { fault: "no return route and no SNAT", says: ("jump", "fail", "nat: -A POSTROUTING -j NVACTL-POSTROUTING is missing"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
