@@ -411,7 +411,7 @@ forwards:
         }
     }
 
-    fn dead<'f>(ask: Ask<'f>, by: By) -> Judged<'f> {
+    fn dead(ask: Ask<'_>, by: By) -> Judged<'_> {
         let verdict = Verdict::Dead(Death {
             causes: vec![Taken {
                 by,

@@ -304,8 +304,8 @@ fn after<'f>(
     let mut talker = twin.talker()?;
     let mut shut = Vec::new();
     for ((flow, question), passed) in others.iter().zip(passed) {
-        let passes = is_answered(&ask(&mut talker, question)?);
-        match (passed, passes) {
+        let is_open = is_answered(&ask(&mut talker, question)?);
+        match (passed, is_open) {
             (true, true) => {}
             (false, true) => tried.others.opened.push(flow),
             (passed, false) => shut.push((*flow, question, *passed)),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::CauseError;
 use super::trace::Stage;
+use crate::net::Family;
 
 /// A reason for which the kernel's IP layer discards a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +91,15 @@ const REASONS: [(&str, KernelReason); 12] = [
     ("Ip6OutNoRoutes", KernelReason::NoRoute),
 ];
 
+/// Returns the family whose packets a counter counts; the reverse path is checked for IPv4 alone.
+fn family_of(counter: &str) -> Family {
+    if counter.starts_with("Ip6") {
+        Family::V6
+    } else {
+        Family::V4
+    }
+}
+
 /// The counters of the calling thread's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics(BTreeMap<String, u64>);
@@ -136,14 +146,16 @@ impl Statistics {
         }
     }
 
-    /// Returns the reasons that have been counted since `before`, the clearest first.
+    /// Returns the reasons that have been counted since `before` for packets of each family, the clearest
+    /// first.
     #[must_use]
-    pub fn reasons_since(&self, before: &Self) -> Vec<KernelReason> {
+    pub fn reasons_since(&self, before: &Self) -> Vec<(Family, KernelReason)> {
         let get = |of: &Self, name: &str| of.0.get(name).copied().unwrap_or_default();
         let mut reasons = Vec::new();
         for (name, reason) in &REASONS {
-            if get(self, name) > get(before, name) && !reasons.contains(reason) {
-                reasons.push(reason.clone());
+            let found = (family_of(name), reason.clone());
+            if get(self, name) > get(before, name) && !reasons.contains(&found) {
+                reasons.push(found);
             }
         }
         reasons
@@ -172,12 +184,18 @@ mod tests {
         let before = statistics(&text(3, 1, 0));
         for (after, reasons) in [
             (text(3, 1, 0), vec![]),
-            (text(4, 1, 0), vec![KernelReason::NoRoute]),
+            (text(4, 1, 0), vec![(Family::V4, KernelReason::NoRoute)]),
             (
                 text(4, 2, 0),
-                vec![KernelReason::ReversePath, KernelReason::NoRoute],
+                vec![
+                    (Family::V4, KernelReason::ReversePath),
+                    (Family::V4, KernelReason::NoRoute),
+                ],
             ),
-            (text(3, 1, 1), vec![KernelReason::NeedsFragmentation]),
+            (
+                text(3, 1, 1),
+                vec![(Family::V6, KernelReason::NeedsFragmentation)],
+            ),
         ] {
             assert_eq!(statistics(&after).reasons_since(&before), reasons);
         }

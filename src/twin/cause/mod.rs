@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
+use crate::net::Family;
 
 pub use event::{Conversation, Event};
 pub use kernel::KernelReason;
@@ -72,8 +73,8 @@ pub struct Seen {
     pub paths: Vec<Path>,
     /// The rules of iptables-legacy that matched, in order of the hooks.
     pub legacy: Vec<Counted>,
-    /// The kernel's own reasons that were counted, the clearest first.
-    pub kernel: Vec<KernelReason>,
+    /// The kernel's own reasons that were counted for packets of each family, the clearest first.
+    pub kernel: Vec<(Family, KernelReason)>,
 }
 
 impl Watch {

@@ -16,7 +16,7 @@ use super::trace::Stage;
 use super::{CauseError, Seen};
 use crate::backend::Backend;
 use crate::foreign;
-use crate::net::Protocol;
+use crate::net::{Family, Protocol};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -158,7 +158,11 @@ impl Seen {
         if step.kind != Kind::Leaves {
             return unknown;
         }
-        if let Some(reason) = self.kernel.first() {
+        // A packet that is sent again may be counted meanwhile, but not of the other family.
+        let family = step.header.map(|header| Family::of(header.source));
+        let mut counted = self.kernel.iter();
+        let counted = counted.find(|(of, _)| family.is_none_or(|family| family == *of));
+        if let Some((_, reason)) = counted {
             return reason.clone();
         }
         let asked = question(step).filter(|_| step.stage == Stage::Prerouting);
@@ -170,10 +174,11 @@ impl Seen {
 
     /// Finds the reason for which a packet that passed all rules did not leave.
     fn sent(&self, step: &Step) -> Option<KernelReason> {
-        if self.kernel.contains(&KernelReason::NeedsFragmentation) {
+        let header = step.header?;
+        let narrow = (Family::of(header.source), KernelReason::NeedsFragmentation);
+        if self.kernel.contains(&narrow) {
             return Some(KernelReason::NeedsFragmentation);
         }
-        let header = step.header?;
         // A source that the machine has taken for its own is not one of a packet that comes in.
         let question = Question {
             ingress: None,
