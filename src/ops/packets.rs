@@ -20,7 +20,7 @@ use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, KernelReason, Taken};
+use crate::twin::cause::{By, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
 use crate::twin::clients::ClientKind;
 use crate::twin::cure::Change;
@@ -202,19 +202,24 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     remarks.warn_of_rules(each);
 }
 
-/// Switches, routes and neighbours are looked at on the machine itself.
+/// Switches, routes and neighbours are looked at on the machine itself. A rule of nvactl's own does what the
+/// spec says, as where a target is this machine.
 fn is_told_elsewhere(taken: &Taken) -> bool {
-    matches!(
-        taken.by,
-        By::NoRule
-            | By::Kernel(
-                KernelReason::NotForwarded
-                    | KernelReason::NoRoute
-                    | KernelReason::NoNeighbour { .. }
-                    | KernelReason::NotSeen
-                    | KernelReason::Unknown(_)
-            )
-    )
+    match &taken.by {
+        By::Rule(decided) => {
+            matches!(&decided.holder, Holder::Iptables { chain, .. } if chain.is_own())
+        }
+        By::Policy(_) => false,
+        By::NoRule => true,
+        By::Kernel(reason) => matches!(
+            reason,
+            KernelReason::NotForwarded
+                | KernelReason::NoRoute
+                | KernelReason::NoNeighbour { .. }
+                | KernelReason::NotSeen
+                | KernelReason::Unknown(_)
+        ),
+    }
 }
 
 /// Describes the rules that refused packets of forwards until nvactl's jump stands before them, bounded,
@@ -359,7 +364,7 @@ mod tests {
     use crate::backend::Backend;
     use crate::spec;
     use crate::twin::battery::Wanted;
-    use crate::twin::cause::{Decided, Direction, Fate, Holder, Stage};
+    use crate::twin::cause::{Decided, Direction, Fate, Stage};
     use crate::twin::change::Others;
     use crate::twin::clients::Client;
     use crate::twin::judge::Death;
