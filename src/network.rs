@@ -5,11 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::net::{Family, Interface};
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     pub name: String,
     /// Whether it is switched on and has a carrier.
     pub up: bool,
+    /// Whether it is switched on.
+    pub enabled: bool,
+    /// The bridge of which it is a port.
+    pub bridge: Option<String>,
     pub addresses: Vec<IpAddr>,
 }
 

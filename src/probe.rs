@@ -24,6 +24,8 @@ pub struct Endpoint<'s> {
 pub enum Expect {
     /// A connection.
     Tcp,
+    /// A connection that is not ended at once.
+    Kept,
     /// An answer to `GET /`: of this status, or of any below 400.
     Http(Option<u16>),
 }

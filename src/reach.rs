@@ -425,6 +425,7 @@ mod tests {
             name: name.to_owned(),
             up: true,
             addresses: addresses.iter().map(|text| address(text)).collect(),
+            ..Link::default()
         };
         let links = Links(vec![
             link("lo", &["127.0.0.1"]),

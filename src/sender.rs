@@ -133,6 +133,7 @@ mod tests {
                 .iter()
                 .map(|address| address.parse().expect("an address"))
                 .collect(),
+            ..Link::default()
         };
         Links(vec![
             link("lo", &["127.0.0.1"]),

@@ -19,7 +19,7 @@ use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, Protocol};
 use crate::network::{Answer, Links, Packet, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
@@ -35,7 +35,8 @@ use crate::sysctl::Switch;
 use crate::twin::battery::battery;
 use crate::twin::clients::Clients;
 use crate::twin::cure::Change;
-use crate::twin::judge::{judge, kept_in};
+use crate::twin::explain::{explain, kept_in};
+use crate::twin::judge::ask;
 use crate::twin::machine::Machine;
 use crate::twin::rules::Filter;
 use crate::twin::talk::{From, Question};
@@ -86,13 +87,20 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     } else {
         ask_twin(&examined, deadline)
     };
-    let mut checks: Vec<Check> = Vec::new();
+    let (mut checks, mut works) = (Vec::new(), Works::new());
+    let mut of_both: Vec<Check> = Vec::new();
     for gathered in examined {
-        for check in gathered.examine(&answers)? {
+        let (found, works_here) = gathered.examine(&answers)?;
+        works.extend(works_here);
+        for check in found {
             // What is the same for both, such as an interface that is down, is said once.
-            if !checks.contains(&check) {
-                checks.push(check);
+            if check.forward.is_none() {
+                if of_both.contains(&check) {
+                    continue;
+                }
+                of_both.push(check.clone());
             }
+            checks.push(check);
         }
     }
     let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
@@ -104,7 +112,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         DoctorFormat::Text => console.print(&text(&report.checks, asked)),
         DoctorFormat::Json => console.say_json(&report)?,
         DoctorFormat::Prometheus => match &answers {
-            Ok(answers) => console.print(&works(answers)),
+            Ok(_) => console.print(&metrics(&works)),
             Err(why) => console.warn(format_args!("no connection was tried in a copy: {why}")),
         },
     }
@@ -150,13 +158,17 @@ impl<'e> Examined<'e> {
         let answers = flows
             .as_deref()
             .map(|flows| sender::questions(flows, self.set, &links));
-        let answer_routes = network::answer_routes(&answers.unwrap_or_default());
+        let mut answers = answers.unwrap_or_default();
+        if family == Family::V4 && azure::is_here() {
+            answers.extend(doctor::probe_questions(&self.asked, &links));
+        }
+        let answer_routes = network::answer_routes(&answers);
         let from = |endpoint: &Endpoint<'_>| own_source(endpoint, &links);
         let how = Probing {
             jobs: JOBS,
             timeout: Duration::from_secs_f64(timeout),
             count: 1,
-            expect: Expect::Tcp,
+            expect: Expect::Kept,
         };
         let to = |endpoint: &Endpoint<'_>| {
             let to = endpoint.to.or(endpoint.forward.target.destinations.first());
@@ -177,7 +189,7 @@ impl<'e> Examined<'e> {
 }
 
 impl Gathered<'_> {
-    fn examine(self, answers: &Result<Answers<'_>, String>) -> Result<Vec<Check>> {
+    fn examine(self, answers: &Result<Answers<'_>, String>) -> Result<(Vec<Check>, Works)> {
         let Examined {
             family,
             set,
@@ -231,7 +243,7 @@ impl Gathered<'_> {
             persist,
             iptables: iptables.backend.program(family, "iptables"),
         };
-        Ok(doctor::examine(&case))
+        Ok((doctor::examine(&case), doctor::works(&case)))
     }
 }
 
@@ -268,28 +280,36 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
             asks.extend(battery(asked, clients, twin.machine(), twin.worlds()));
         }
+        // Each forward of both families has its first connections before one has them all.
+        asks.sort_by_key(|ask| !ask.is_brief);
         let addresses = asks.iter().flat_map(|ask| {
             let targets = ask.question.listeners.iter().map(SocketAddr::ip);
             targets.chain([ask.client.address])
         });
         twin.answer_for(&addresses.collect())?;
         let questions: Vec<Question> = own.iter().map(|(_, question)| question.clone()).collect();
-        let kept_in = kept_in(&twin, &questions)?
+        let mut judged = ask(&mut twin, asks, deadline)?;
+        // Cures may let the machine's own packets out, too.
+        let kept_in = kept_in(&twin, &questions, deadline)
             .into_iter()
-            .map(|(number, taken)| {
+            .map(|(number, found)| {
                 let (forward, question) = &own[number];
                 let at = (forward.name.to_string(), question.to.ip());
-                (at, doctor::keeps(forward.family(), taken.as_ref()))
+                (at, doctor::keeps(forward.family(), &found))
             });
         let kept_in = kept_in.collect();
-        let judged = judge(&mut twin, asks, change.as_ref(), deadline)?;
+        let (left_out, doubts) = (twin.left_out(), twin.doubts());
         let watched = twin.watched().iter();
+        let watched = watched
+            .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
+            .collect();
+        explain(&mut twin, &mut judged, change.as_ref(), deadline);
         Ok(Answers {
             judged,
-            watched: watched
-                .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
-                .collect(),
-            left_out: twin.left_out(),
+            watched,
+            left_out,
+            doubts,
+            untried_networks: clients.iter().map(|clients| clients.left_out).sum(),
             kept_in,
         })
     };
@@ -433,13 +453,17 @@ fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) 
     }
 }
 
-/// Prints a metric for each forward of which it is known whether it works.
-fn works(answers: &Answers<'_>) -> String {
+/// Whether each forward works of which that is known.
+type Works = BTreeMap<(String, Protocol, Family), bool>;
+
+/// Prints a metric for each forward of which it is known whether it works: one of which that is not known has
+/// no sample.
+fn metrics(works: &Works) -> String {
     let mut out = String::from(
         "# HELP nvactl_forward_works Whether connections of the forward do as the spec says in a copy of the machine.\n\
          # TYPE nvactl_forward_works gauge\n",
     );
-    for ((forward, protocol, family), works) in doctor::works(answers) {
+    for ((forward, protocol, family), works) in works {
         let family = match family {
             Family::V4 => "v4",
             Family::V6 => "v6",
@@ -447,7 +471,7 @@ fn works(answers: &Answers<'_>) -> String {
         let _ = writeln!(
             out,
             "nvactl_forward_works{{forward=\"{forward}\",protocol=\"{protocol}\",family=\"{family}\"}} {}",
-            u8::from(works)
+            u8::from(*works)
         );
     }
     out

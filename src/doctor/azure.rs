@@ -1,6 +1,47 @@
 //! What lies between the machine and its clients and targets, and can only be asked of Azure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Case, Check, Hop, Status};
+use crate::net::{AZURE_HOST, Interface};
+use crate::network::{Answer, Links};
+use crate::spec::Forward;
+
+/// Returns the questions that [`probes`] asks of the kernel's routing: the replies to the load balancer's
+/// probes of each interface where clients come in.
+#[must_use]
+pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<Answer> {
+    let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
+    ingresses.filter_map(|one| reply(one, links)).collect()
+}
+
+fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
+    let mut own = links.addresses(ingress).iter();
+    Some(Answer {
+        from: *own.find(|own| own.is_ipv4())?,
+        to: AZURE_HOST,
+    })
+}
+
+/// Judges the interfaces by which replies to the load balancer's probes leave. It takes an answer only by the
+/// interface that it has asked.
+#[must_use]
+pub fn probes(asked: &[&Forward], links: &Links, routes: &BTreeMap<Answer, String>) -> Vec<Check> {
+    let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
+    let ingresses: BTreeSet<&Interface> = ingresses.collect();
+    let astray = ingresses.into_iter().filter_map(|ingress| {
+        let answer = reply(ingress, links)?;
+        let by = routes.get(&answer).filter(|by| *by != ingress.as_str())?;
+        let words = format!(
+            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave by {by}: a load balancer that \
+             probes {ingress} gets no answer there and sends no connections",
+            answer.from
+        );
+        let look = format!("to look: ip route get {AZURE_HOST} from {}", answer.from);
+        Some(Hop::Route.warn(words).fix(look))
+    });
+    astray.collect()
+}
 
 /// Listed only where nothing on the machine explains why a forward does not work: a target that
 /// does not answer, or a forward to which nothing has come.
@@ -8,6 +49,8 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     if !case.facts.is_azure {
         return;
     }
+    let facts = case.facts;
+    checks.extend(probes(&case.asked, &facts.links, &facts.answer_routes));
     let failed = |check: &&Check| check.status == Status::Fail;
     // One that refuses has been reached.
     let is_silent = |check: &&Check| {
@@ -61,3 +104,41 @@ const POINTS: [(Hop, &str, &str); 4] = [
         "az network vnet peering list --resource-group GROUP --vnet-name NETWORK --query '[].{name:name,state:peeringState,forwarded:allowForwardedTraffic}' --output table",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Link;
+    use crate::spec;
+
+    #[test]
+    fn a_reply_to_a_probe_that_leaves_by_another_interface_is_a_warning() {
+        let text = "firewall: {interface: {ingress: [eth0, eth1], egress: eth1}, snat: 10.4.0.4}\n\
+                    forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]";
+        let set = spec::read(text.as_bytes()).expect("it is sound");
+        let asked: Vec<&Forward> = set.forwards.iter().collect();
+        let link = |name: &str, address: &str| Link {
+            name: name.to_owned(),
+            addresses: vec![address.parse().expect("an address")],
+            ..Link::default()
+        };
+        let links = Links(vec![link("eth0", "10.3.0.4"), link("eth1", "10.4.0.4")]);
+        let questions = questions(&asked, &links);
+        assert_eq!(questions.len(), 2);
+        let by = |interface: &str| {
+            let all = questions.iter();
+            all.map(|one| (*one, interface.to_owned())).collect()
+        };
+        let found = probes(&asked, &links, &by("eth0"));
+        let [check] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(check.status, Status::Warn);
+        assert_eq!(
+            check.reason,
+            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave by eth0: a load balancer that \
+             probes eth1 gets no answer there and sends no connections"
+        );
+        assert_eq!(probes(&asked, &links, &BTreeMap::new()), []);
+    }
+}

@@ -1,12 +1,13 @@
 //! The machine itself: interfaces, addresses, switches, the table of connections.
 
 use super::{Case, Check, Hop, boot};
-use crate::net::Interface;
+use crate::net::{Family, Interface};
+use crate::network::Links;
 use crate::sysctl::{Switch, switch};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
-        checks.push(exists(case, interface));
+        checks.push(exists(&case.facts.links, case.family, interface));
     }
     listen_addresses(case, checks);
     checks.push(ip_forward(case));
@@ -21,11 +22,12 @@ fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
     case.set.interfaces()
 }
 
-fn exists(case: &Case<'_>, name: &Interface) -> Check {
-    let links = &case.facts.links;
+fn exists(links: &Links, family: Family, name: &Interface) -> Check {
     if links.0.is_empty() {
         return Hop::Interface
-            .unknown("the machine's interfaces cannot be listed")
+            .unknown(
+                "the machine's interfaces cannot be listed: the program `ip` is missing or fails",
+            )
             .fix("sudo apt-get install iproute2");
     }
     let Some(link) = links.get(name) else {
@@ -38,15 +40,32 @@ fn exists(case: &Case<'_>, name: &Interface) -> Check {
             ))
             .fix(fix);
     };
-    if !link.up {
+    if let Some(bridge) = &link.bridge {
+        return Hop::Interface
+            .fail(format!(
+                "{name} is a port of the bridge {bridge}: packets come in by {bridge}, and no rule for {name} \
+                 sees them"
+            ))
+            .fix(format!(
+                "write {bridge} instead of {name} into the spec's `firewall`, then sudo nvactl apply"
+            ));
+    }
+    if !link.enabled {
         return Hop::Interface
             .fail(format!("{name} is down"))
             .fix(format!("sudo ip link set {name} up"));
     }
+    if !link.up {
+        return Hop::Interface
+            .fail(format!(
+                "{name} has no carrier: it is switched on, and its cable or virtual network is not connected"
+            ))
+            .fix(format!("to look: ip -details link show {name}"));
+    }
     let addresses = link.addresses.iter().map(ToString::to_string);
     match addresses.collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => Hop::Interface
-            .fail(format!("{name} has no {} address", case.family))
+            .fail(format!("{name} has no {family} address"))
             .fix(format!("sudo ip address add ADDRESS/LENGTH dev {name}")),
         addresses => Hop::Interface.ok(format!("{name} is up, with {addresses}")),
     }
@@ -156,4 +175,58 @@ pub fn invalid(before: Option<u64>, now: Option<u64>, liberal: bool) -> Option<C
             ))
             .fix("sudo nvactl sysctl enable --liberal --persist"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Link;
+
+    #[test]
+    fn an_interface_by_which_no_packet_comes_is_named_with_its_fault() {
+        let link = Link {
+            name: "eth0".to_owned(),
+            up: true,
+            enabled: true,
+            bridge: None,
+            addresses: vec!["10.3.0.4".parse().expect("an address")],
+        };
+        let bridged = Link {
+            bridge: Some("br0".to_owned()),
+            ..link.clone()
+        };
+        let dark = Link {
+            up: false,
+            ..link.clone()
+        };
+        let off = Link {
+            enabled: false,
+            ..dark.clone()
+        };
+        let bare = Link {
+            addresses: Vec::new(),
+            ..link.clone()
+        };
+        for (links, said) in [
+            (vec![link], "ok: eth0 is up, with 10.3.0.4"),
+            (
+                vec![bridged],
+                "fail: eth0 is a port of the bridge br0: packets come in by br0, and no rule for eth0 sees them",
+            ),
+            (
+                vec![dark],
+                "fail: eth0 has no carrier: it is switched on, and its cable or virtual network is not connected",
+            ),
+            (vec![off], "fail: eth0 is down"),
+            (vec![bare], "fail: eth0 has no IPv4 address"),
+            (
+                Vec::new(),
+                "unknown: the machine's interfaces cannot be listed: the program `ip` is missing or fails",
+            ),
+        ] {
+            let name: Interface = "eth0".parse().expect("a name");
+            let check = exists(&Links(links), Family::V4, &name);
+            assert_eq!(format!("{}: {}", check.status.word(), check.reason), said);
+        }
+    }
 }

@@ -8,11 +8,13 @@ mod boot;
 mod facts;
 mod machine;
 mod packets;
+mod remedy;
 mod rules;
 mod target;
 
 use serde::Serialize;
 
+pub use azure::questions as probe_questions;
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
 pub use packets::{Answers, client as client_words, keeps, took, works};

@@ -3,29 +3,32 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::remedy::{self, Remedy};
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
-use crate::foreign;
-use crate::line::deletion;
 use crate::net::{Family, Protocol};
 use crate::printable;
 use crate::ruleset::{ChainName, TableName};
 use crate::spec::Forward;
-use crate::token::shell_word;
 use crate::twin::battery::{Ask, Wanted};
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Taken};
 use crate::twin::clients::{Client, ClientKind};
-use crate::twin::cure::Cure;
-use crate::twin::judge::{Death, Judged, Verdict};
+use crate::twin::doubt::Doubt;
+use crate::twin::explain::KeptIn;
+use crate::twin::judge::{Blame, Death, Judged, Verdict};
 
 /// The answers of the twin.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answers<'f> {
     pub judged: Vec<Judged<'f>>,
     /// The rules whose state the twin does not have, in words.
     pub watched: Vec<String>,
     /// Things of the machine that the twin does not have, in words.
     pub left_out: Vec<String>,
+    /// Those of them on which a verdict may depend.
+    pub doubts: Vec<Doubt>,
+    /// How many networks of clients were not tried, for the sake of time.
+    pub untried_networks: usize,
     /// The targets that the machine itself does not reach in the twin, and what takes its packets.
     pub kept_in: BTreeMap<(String, IpAddr), String>,
 }
@@ -36,6 +39,32 @@ impl Answers<'_> {
     pub fn kept_in(&self, forward: &Forward, target: IpAddr) -> Option<String> {
         let key = (forward.name.to_string(), target);
         self.kept_in.get(&key).cloned()
+    }
+
+    fn doubt(&self, ask: &Ask<'_>) -> Option<&Doubt> {
+        self.doubts.iter().find(|doubt| doubt.holds(ask))
+    }
+}
+
+/// The facts that a sentence about packets needs beside the twin's answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'s> {
+    pub family: Family,
+    /// The backend that is called.
+    pub backend: Backend,
+    pub ip_forward: bool,
+    /// The command that applies the spec.
+    pub apply: &'s str,
+}
+
+impl<'s> Scene<'s> {
+    fn of(case: &'s Case<'_>) -> Self {
+        Self {
+            family: case.family,
+            backend: case.facts.backend,
+            ip_forward: case.facts.ip_forward,
+            apply: &case.apply,
+        }
     }
 }
 
@@ -53,18 +82,21 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
             let words = format!("not in the copy in which packets are tried: {left}");
             checks.push(Hop::Packets.warn(words));
         }
+        if answers.untried_networks > 0 {
+            checks.push(Hop::Packets.unknown(format!(
+                "clients of {} more networks, which rules name or routes lead to, were not tried: that \
+                 would take too long",
+                answers.untried_networks
+            )));
+        }
     }
-    moderate(case, answers, checks);
-    let mut by_forward: BTreeMap<*const Forward, Vec<&Judged<'_>>> = BTreeMap::new();
-    for judged in &answers.judged {
-        let forward = std::ptr::from_ref(judged.ask.forward);
-        by_forward.entry(forward).or_default().push(judged);
-    }
+    let scene = Scene::of(case);
+    let by_forward = by_forward(answers);
+    moderate(&by_forward, checks);
     for forward in &case.asked {
         let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
         let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
-        let mut found = Vec::new();
-        of_one(case, answers, forward, of_forward, &mut found);
+        let mut found = of_one(&scene, answers, forward, of_forward);
         // The live machine's switches have been told.
         let is_told = |check: &Check| {
             let switches = [Hop::IpForward, Hop::InterfaceForwarding];
@@ -76,9 +108,58 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
 }
 
+type ByForward<'a, 'f> = BTreeMap<*const Forward, Vec<&'a Judged<'f>>>;
+
+fn by_forward<'a, 'f>(answers: &'a Answers<'f>) -> ByForward<'a, 'f> {
+    let mut by_forward: ByForward<'a, 'f> = BTreeMap::new();
+    for judged in &answers.judged {
+        let forward = std::ptr::from_ref(judged.ask.forward);
+        by_forward.entry(forward).or_default().push(judged);
+    }
+    by_forward
+}
+
+/// Returns for each forward whether it works; nothing about one of which that is not known.
+#[must_use]
+pub fn works(case: &Case<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
+    let Ok(answers) = &case.facts.answers else {
+        return BTreeMap::new();
+    };
+    let scene = Scene::of(case);
+    let by_forward = by_forward(answers);
+    let known = case.asked.iter().filter_map(|forward| {
+        let judged = by_forward.get(&std::ptr::from_ref(*forward))?;
+        let works = standing(&of_one(&scene, answers, forward, judged))?;
+        let key = (forward.name.to_string(), forward.protocol, forward.family());
+        Some((key, works))
+    });
+    known.collect()
+}
+
+/// Whether a forward works by what was found: any failure decides, then anything unknown.
+fn standing(checks: &[Check]) -> Option<bool> {
+    let has = |status| checks.iter().any(|check| check.status == status);
+    if has(Status::Fail) {
+        Some(false)
+    } else if has(Status::Unknown) {
+        None
+    } else {
+        Some(true)
+    }
+}
+
 /// Makes a warning of each failure that was found in nvactl's rules as they are written, where no packet
 /// misses them.
-fn moderate(case: &Case<'_>, answers: &Answers<'_>, checks: &mut [Check]) {
+fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
+    // Whether all connections of the forwards of a name pass, and of all forwards.
+    let mut of_name: BTreeMap<&str, bool> = BTreeMap::new();
+    for judged in by_forward.values().flatten() {
+        let passes = judged.verdict == Verdict::AsWanted;
+        *of_name
+            .entry(judged.ask.forward.name.as_str())
+            .or_insert(true) &= passes;
+    }
+    let of_all = !of_name.is_empty() && of_name.values().all(|passes| *passes);
     let is_rule = |check: &&mut Check| {
         let rules = [
             Hop::Jump,
@@ -89,40 +170,37 @@ fn moderate(case: &Case<'_>, answers: &Answers<'_>, checks: &mut [Check]) {
         ];
         check.status == Status::Fail && rules.contains(&check.code)
     };
-    let passes = |name: Option<&String>| {
-        let mut of_name = answers.judged.iter().filter(|judged| {
-            judged.ask.forward.family() == case.family
-                && name.is_none_or(|name| judged.ask.forward.name.as_str() == name)
-        });
-        let mut some = false;
-        let all = of_name.all(|judged| {
-            some = true;
-            judged.verdict == Verdict::AsWanted
-        });
-        some && all
-    };
     for check in checks.iter_mut().filter(is_rule) {
-        if passes(check.forward.as_ref()) {
+        let passes = match &check.forward {
+            None => of_all,
+            Some(name) => of_name.get(name.as_str()).copied().unwrap_or_default(),
+        };
+        if passes {
             check.status = Status::Warn;
         }
     }
 }
 
+/// Says what was found about one forward.
 fn of_one(
-    case: &Case<'_>,
+    scene: &Scene<'_>,
     answers: &Answers<'_>,
     forward: &Forward,
     judged: &[&Judged<'_>],
-    checks: &mut Vec<Check>,
-) {
+) -> Vec<Check> {
     let mut found: Vec<Check> = Vec::new();
     // The clients for whom something was found, by its place in `found`.
     let mut met: Vec<Vec<String>> = Vec::new();
-    let is_fine = |one: &&&Judged<'_>| one.verdict == Verdict::AsWanted;
+    let is_fine =
+        |one: &&&Judged<'_>| one.verdict == Verdict::AsWanted && answers.doubt(&one.ask).is_none();
     let passing = |one: &&&Judged<'_>| one.ask.wanted == Wanted::Through;
     let somebody_passes = judged.iter().filter(passing).any(|one| is_fine(&one));
     for one in judged {
-        for check in told(case, answers, &one.ask, &one.verdict, somebody_passes) {
+        let mut said = told(scene, answers, &one.ask, &one.verdict, somebody_passes);
+        if let Some(doubt) = answers.doubt(&one.ask) {
+            said = doubted(said, doubt);
+        }
+        for check in said {
             let at = found.iter().position(|known| *known == check);
             let at = at.unwrap_or_else(|| {
                 found.push(check);
@@ -138,7 +216,8 @@ fn of_one(
     let fine = judged.iter().filter(is_fine).count();
     if judged.is_empty() {
         found.push(Hop::Packets.unknown(
-            "no client could be tried: its lists admit none that comes in by its interfaces",
+            "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
+             for those addresses",
         ));
     } else if found.is_empty() {
         let connections = if fine == 1 {
@@ -162,95 +241,162 @@ fn of_one(
             }
         }
     }
-    checks.extend(found.into_iter().map(|check| check.of(forward)));
+    found.into_iter().map(|check| check.of(forward)).collect()
+}
+
+/// Takes back the certainty where a verdict may depend on something that the copy does not have.
+fn doubted(said: Vec<Check>, doubt: &Doubt) -> Vec<Check> {
+    if said.is_empty() {
+        let words = format!("it works in a copy of this machine, which lacks: {doubt}");
+        return vec![Hop::Packets.unknown(words)];
+    }
+    let unsure = said.into_iter().map(|check| Check {
+        status: Status::Unknown,
+        reason: format!(
+            "{}, in a copy of this machine, which lacks: {doubt}",
+            check.reason
+        ),
+        ..check
+    });
+    unsure.collect()
 }
 
 fn told(
-    case: &Case<'_>,
+    scene: &Scene<'_>,
     answers: &Answers<'_>,
     ask: &Ask<'_>,
     verdict: &Verdict,
     somebody_passes: bool,
 ) -> Vec<Check> {
-    match verdict {
-        Verdict::AsWanted => Vec::new(),
-        Verdict::NotAsked => vec![Hop::Packets.unknown("the time was over before it was tried").fix(
-            "more time: --deadline SECONDS",
-        )],
+    let said = match verdict {
+        Verdict::AsWanted => return Vec::new(),
+        Verdict::Dead(death) => return dead(scene, ask, death, somebody_passes),
+        Verdict::NotAsked => Hop::Packets
+            .unknown("not tried: the doctor's time limit was reached first")
+            .fix(MORE_TIME),
+        Verdict::Failed(why) => Hop::Packets.unknown(format!(
+            "not tried: its connection could not be opened in a copy of this machine: {why}"
+        )),
+        Verdict::Fickle(by) => fickle(scene.family, by.as_ref()),
         Verdict::Unknown(numbers) => {
             let rules: Vec<&str> = numbers
                 .iter()
                 .filter_map(|n| answers.watched.get(*n))
                 .map(String::as_str)
                 .collect();
-            vec![Hop::Packets.unknown(format!(
-                "its packets meet a rule whose effect depends on what it has counted, or on a program: {}",
+            Hop::Packets.unknown(format!(
+                "its packets reach a rule whose effect cannot be known from here: {}",
                 rules.join("; ")
-            ))]
+            ))
         }
-        Verdict::Behind(interface) => vec![
-            Hop::Route
-                .fail(format!(
-                    "{} answers behind {interface}, while the spec's egress is {}",
-                    ask.forward.reaches(),
-                    ask.forward.egress
-                ))
-                .fix(format!("correct `egress` in the spec, then {}", case.apply)),
-        ],
-        Verdict::Strayed(interface) => vec![
-            Hop::RpFilter
-                .warn(format!(
-                    "replies to clients that come in by {} leave by {interface}: the network may drop those",
-                    ask.by
-                ))
-                .fix(format!("sudo ip route replace default via ROUTER dev {}", ask.by)),
-        ],
-        Verdict::Source { seen, by } => vec![with_rule(
-            case,
-            by.as_ref(),
+        Verdict::Behind(interface) => Hop::Route
+            .fail(format!(
+                "{} answers behind {interface}, while the spec's egress is {}",
+                ask.forward.reaches(),
+                ask.forward.egress
+            ))
+            .fix(format!(
+                "correct `egress` in the spec, then {}",
+                scene.apply
+            )),
+        Verdict::Strayed(interface) => strayed(ask, interface),
+        Verdict::Source { seen, blame } => with_rule(
+            scene,
+            ask,
+            blame,
             Hop::SnatRule,
             &format!(
                 "the target sees {seen}, while the spec says {}",
                 ask.forward.snat
             ),
-        )],
-        Verdict::Elsewhere { at, by } => vec![with_rule(
-            case,
-            by.as_ref(),
+        ),
+        Verdict::Elsewhere { at, blame } => with_rule(
+            scene,
+            ask,
+            blame,
             Hop::DnatRule,
             &format!("its packets go to {at}"),
-        )],
-        Verdict::LetIn(by) => {
-            let check = with_rule(
-                case,
-                by.as_ref(),
-                Hop::ForeignRule,
-                "a client that its lists keep out comes through",
-            );
-            vec![check]
+        ),
+        Verdict::LetIn(blame) => with_rule(
+            scene,
+            ask,
+            blame,
+            Hop::ForeignRule,
+            "a client that its lists keep out comes through",
+        ),
+    };
+    vec![said]
+}
+
+const MORE_TIME: &str = "sudo nvactl doctor --deadline 120";
+
+fn fickle(family: Family, by: Option<&By>) -> Check {
+    let words = "it comes through at one time and not at another";
+    Hop::Packets.unknown(match by {
+        Some(By::Rule(decided) | By::Policy(decided)) => format!(
+            "{words}: when it does not, {} takes the packets",
+            rule(family, decided)
+        ),
+        Some(By::Kernel(reason)) => {
+            format!("{words}: when it does not, a packet {}", reason.words())
         }
-        Verdict::Dead(death) => dead(case, ask, death, somebody_passes),
+        Some(By::NoRule) | None => words.to_owned(),
+    })
+}
+
+/// Names the interface by which replies leave. A route for all clients would also move the machine's other
+/// packets, so no command is printed.
+fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
+    let words = format!(
+        "replies to clients that come in by {by} leave by {interface}: the network may drop those. A route to \
+         those clients by {by}, or a routing table of its own for connections of {by}, brings them back by {by}",
+        by = ask.by,
+    );
+    let target = ask.question.listeners.first();
+    let look = target.map(|target| {
+        format!(
+            "to look: ip route get {} from {} iif {}",
+            ask.client.address,
+            target.ip(),
+            ask.forward.egress
+        )
+    });
+    let check = Hop::RpFilter.warn(words);
+    match look {
+        Some(look) => check.fix(look),
+        None => check,
     }
 }
 
 /// Names a rule that does something to a forward's packets.
-fn with_rule(case: &Case<'_>, by: Option<&By>, otherwise: Hop, what: &str) -> Check {
-    match by {
-        Some(By::Rule(decided) | By::Policy(decided)) => {
-            let hop = hop_of(case, decided);
-            let words = format!("{what}, by {}", rule(case.family, decided));
-            let check = if is_contested(case, decided) {
-                hop.unknown(format!("{words} {CONTESTED}"))
-            } else {
-                hop.fail(words)
-            };
-            check.fix(case.apply.as_str())
-        }
-        _ => otherwise.fail(what.to_owned()).fix(case.apply.as_str()),
+fn with_rule(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame, otherwise: Hop, what: &str) -> Check {
+    let (hop, words, is_contested) = match &blame.by {
+        Some(By::Rule(decided) | By::Policy(decided)) => (
+            hop_of(scene, decided),
+            format!("{what}, by {}", rule(scene.family, decided)),
+            is_contested(scene, decided),
+        ),
+        _ => (otherwise, what.to_owned(), false),
+    };
+    let check = if is_contested {
+        hop.unknown(format!("{words} {CONTESTED}"))
+    } else {
+        hop.fail(words)
+    };
+    match &blame.cure {
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        None => check,
     }
 }
 
-fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) -> Vec<Check> {
+fn with_remedy(check: Check, remedy: Remedy) -> Check {
+    match remedy {
+        Remedy::Tried(fix) => check.tried(fix),
+        Remedy::Setting(fix) => check.fix(fix),
+    }
+}
+
+fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) -> Vec<Check> {
     let tried = death.is_cured;
     let mut checks = Vec::new();
     for (n, taken) in death.causes.iter().enumerate() {
@@ -258,53 +404,60 @@ fn dead(case: &Case<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) ->
             // The rule for replies is one for all forwards.
             By::Policy(decided)
                 if taken.direction == Direction::Reply
-                    && hop_of(case, decided) == Hop::ForwardRule =>
+                    && hop_of(scene, decided) == Hop::ForwardRule =>
             {
                 (Hop::OwnChains, Status::Fail)
             }
             By::Rule(decided) | By::Policy(decided) => {
                 let named = matches!(ask.client.kind, ClientKind::Named(_));
-                let status = if is_contested(case, decided) {
+                let status = if is_contested(scene, decided) {
                     Status::Unknown
                 } else if named && somebody_passes {
                     Status::Warn
                 } else {
                     Status::Fail
                 };
-                (hop_of(case, decided), status)
+                (hop_of(scene, decided), status)
             }
-            By::Kernel(KernelReason::NotForwarded) if case.facts.ip_forward => {
+            By::Kernel(KernelReason::NotForwarded) if scene.ip_forward => {
                 (Hop::InterfaceForwarding, Status::Fail)
             }
             By::Kernel(reason) => of_kernel(reason),
             By::NoRule => (Hop::DnatRule, Status::Fail),
         };
         // Without evidence it is asked again, and then not known.
-        let mut words = took(case.family, ask, taken);
+        let mut words = took(scene.family, ask, taken);
         if let By::Rule(decided) = &taken.by
-            && is_contested(case, decided)
+            && is_contested(scene, decided)
         {
             words = format!("{words} {CONTESTED}");
         }
         let mut check = hop.found(status, words);
-        let cure = match death.cures.as_slice() {
-            [Cure::Apply] => Some(&Cure::Apply),
-            cures => cures.get(n),
-        };
-        if let Some(cure) = cure.filter(|_| tried) {
-            check = check.tried(fix(case, ask, cure));
-        } else if let Some(hint) = hint(&taken.by) {
+        if let Some(cure) = death.cures.get(n).filter(|_| tried) {
+            check = with_remedy(check, remedy::of(scene, ask, cure));
+        } else if let Some(hint) = remedy::hint(&taken.by) {
             check = check.fix(hint);
         }
         checks.push(check);
     }
     if checks.is_empty() {
-        let words = if death.is_stuck {
-            "the target is reached, and the data does not come through: the kernel does not tell why"
+        let what = if death.is_stuck {
+            "the target is reached, and the data does not come through"
         } else {
-            "nothing comes through, and the kernel does not tell why"
+            "nothing comes through"
         };
-        checks.push(Hop::Packets.unknown(words));
+        checks.push(match &death.failure {
+            Some(why) => Hop::Packets.unknown(format!("{what}; the search for the cause failed: {why}")),
+            None if death.is_examined => {
+                Hop::Packets.unknown(format!("{what}, and the kernel does not tell why"))
+            }
+            None => Hop::Packets
+                .unknown(format!(
+                    "{what}; the cause was not looked for, because of the time limit or because so many \
+                     connections fail"
+                ))
+                .fix(MORE_TIME),
+        });
     }
     checks
 }
@@ -314,7 +467,7 @@ const CONTESTED: &str = "if its table was loaded after nvactl's: no program tell
 
 /// Whether a rule decides only where its table goes before nvactl's: of the tables for translation of both
 /// backends the kernel takes the one that was loaded last first.
-fn is_contested(case: &Case<'_>, decided: &Decided) -> bool {
+fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
     let translates = matches!(
         decided.holder,
         Holder::Iptables {
@@ -322,12 +475,12 @@ fn is_contested(case: &Case<'_>, decided: &Decided) -> bool {
             ..
         }
     );
-    translates && hop_of(case, decided) == Hop::OtherBackend
+    translates && hop_of(scene, decided) == Hop::OtherBackend
 }
 
 /// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
 /// backend's, or nft's.
-fn hop_of(case: &Case<'_>, decided: &Decided) -> Hop {
+fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -335,7 +488,7 @@ fn hop_of(case: &Case<'_>, decided: &Decided) -> Hop {
             chain,
             ..
         } => {
-            let called = match case.facts.backend {
+            let called = match scene.backend {
                 Backend::Legacy => Backend::Legacy,
                 _ => Backend::Nft,
             };
@@ -375,10 +528,23 @@ fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
     }
 }
 
-/// Says what keeps the machine's own packets from a target.
+/// Says what keeps the machine's own packets from a target, or why that is not known.
 #[must_use]
-pub fn keeps(family: Family, taken: Option<&Taken>) -> String {
-    match taken.map(|taken| &taken.by) {
+pub fn keeps(family: Family, found: &KeptIn) -> String {
+    let taken = match found {
+        KeptIn::By(taken) => taken.as_ref().map(|taken| &taken.by),
+        KeptIn::Failed(why) => {
+            return format!(
+                "whether the machine's own rules keep its packets in could not be tried: {why}"
+            );
+        }
+        KeptIn::NotAsked => {
+            return "whether the machine's own rules keep its packets in was not tried: the doctor's time \
+                    limit was reached first"
+                .to_owned();
+        }
+    };
+    match taken {
         Some(By::Rule(decided) | By::Policy(decided)) => {
             format!("{} takes the machine's own packets", rule(family, decided))
         }
@@ -470,105 +636,6 @@ fn rule(family: Family, decided: &Decided) -> String {
     }
 }
 
-/// Returns the command or the edit that was tried. One that takes a protection away says so.
-fn fix(case: &Case<'_>, ask: &Ask<'_>, cure: &Cure) -> String {
-    let command = match cure {
-        Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => return case.apply.clone(),
-        Cure::AcceptInChain {
-            family,
-            table,
-            chain,
-            rule,
-        } => format!(
-            "sudo nft insert rule {family} {} {} {rule}",
-            shell_word(table),
-            shell_word(chain)
-        ),
-        Cure::Switch { name, value } => {
-            // sysctl(8) takes a dot in a name as a slash.
-            let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
-            format!("sudo sysctl -w net.{}={value}", parts.join("."))
-        }
-        Cure::Without(By::Rule(decided) | By::Policy(decided)) => {
-            let switch = decided.owner.and_then(foreign::switch_of);
-            match switch {
-                Some(switch) => filled_in(switch, ask),
-                None => removal(case.family, decided),
-            }
-        }
-    };
-    format!("if it is not meant: {command}")
-}
-
-/// Puts a forward's own values into the sentence about a program's setting.
-fn filled_in(switch: &str, ask: &Ask<'_>) -> String {
-    let Some(target) = ask.question.listeners.first() else {
-        return switch.to_owned();
-    };
-    let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
-    let mut words = switch
-        .replace("TARGET", &target.ip().to_string())
-        .replace("PORT", &target.port().to_string())
-        .replace("ADDRESS", &ask.client.address.to_string());
-    for (word, interface) in interfaces {
-        words = words.replace(word, &format!("on {interface} "));
-    }
-    words
-}
-
-fn removal(family: Family, decided: &Decided) -> String {
-    match &decided.holder {
-        Holder::Iptables {
-            backend,
-            table,
-            chain,
-            ..
-        } => {
-            let program = backend.program(family, "iptables");
-            match decided.place {
-                Some(_) => format!("sudo {}", deletion(&program, *table, &decided.text)),
-                None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
-            }
-        }
-        Holder::Nft(chain) => match decided.handle {
-            Some(_) => format!(
-                "remove it; to look: sudo nft -a list chain {} {} {}",
-                chain.family,
-                shell_word(&chain.table),
-                shell_word(&chain.name)
-            ),
-            None => format!(
-                "sudo nft 'chain {} {} {} {{ policy accept; }}'",
-                chain.family, chain.table, chain.name
-            ),
-        },
-    }
-}
-
-fn hint(by: &By) -> Option<String> {
-    match by {
-        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(format!(
-            "is {address} up, and on the network of {interface}? sudo ip neigh show dev {interface}"
-        )),
-        By::Kernel(
-            KernelReason::NoRoute
-            | KernelReason::Unreachable
-            | KernelReason::Prohibited
-            | KernelReason::Blackhole,
-        ) => Some("to look: sudo ip rule; sudo ip route show table all".to_owned()),
-        By::Rule(Decided {
-            holder: Holder::Nft(chain),
-            ..
-        }) => Some(format!(
-            "to look: sudo nft -a list chain {} {} {}",
-            chain.family,
-            shell_word(&chain.table),
-            shell_word(&chain.name)
-        )),
-        _ => None,
-    }
-}
-
 /// Returns the words for an example of a client.
 #[must_use]
 pub fn client(client: &Client) -> String {
@@ -582,22 +649,5 @@ pub fn client(client: &Client) -> String {
     }
 }
 
-/// Groups forwards by what is said of them, for a summary.
-#[must_use]
-pub fn works(answers: &Answers<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
-    let mut works = BTreeMap::new();
-    for judged in &answers.judged {
-        let forward = judged.ask.forward;
-        let key = (forward.name.to_string(), forward.protocol, forward.family());
-        let fine = match judged.verdict {
-            Verdict::AsWanted | Verdict::Strayed(_) => true,
-            Verdict::Unknown(_) | Verdict::NotAsked => continue,
-            _ => false,
-        };
-        works
-            .entry(key)
-            .and_modify(|all| *all &= fine)
-            .or_insert(fine);
-    }
-    works
-}
+#[cfg(test)]
+mod tests;

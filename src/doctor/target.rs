@@ -261,7 +261,14 @@ fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
                 "{to} is unreachable{more}: the target is down, or its address is wrong"
             ))
             .fix("kubectl get pods -o wide; kubectl get service: is the target's address right?"),
-        Outcome::Unexpected(words) | Outcome::Failed(words) => {
+        Outcome::Unexpected(words) => Hop::Target
+            .warn(format!(
+                "{to} {words}{more}: what listens there may have nothing behind it that is ready"
+            ))
+            .fix(look(
+                "the service's own log; of a Service or load balancer: kubectl get endpointslices",
+            )),
+        Outcome::Failed(words) => {
             let unknown = format!("{to} could not be tried{more}: {words}");
             let fix = "from a client: nvactl probe --via ADDRESS";
             Hop::Target.unknown(unknown).fix(fix)

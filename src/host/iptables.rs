@@ -3,6 +3,7 @@
 //!
 //! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
 use std::iter;
 use std::time::Duration;
@@ -121,6 +122,12 @@ pub struct Live {
 }
 
 impl Live {
+    /// Returns how many packets came to the policy of each built-in chain, where that was asked.
+    #[must_use]
+    pub fn policy_packets(&self) -> BTreeMap<(TableName, ChainName), u64> {
+        policy_packets(&parse::text_of(&self.text))
+    }
+
     /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables`:
     /// what has read them.
     #[must_use]
@@ -459,6 +466,25 @@ fn finish_all(saving: PerFamily<Saving>) -> Result<PerFamily<Live>, IptablesErro
         v4: saving.v4.finish()?,
         v6: saving.v6.map(Saving::finish).transpose()?,
     })
+}
+
+/// Reads `:CHAIN POLICY [packets:bytes]` of each table.
+pub(crate) fn policy_packets(saved: &str) -> BTreeMap<(TableName, ChainName), u64> {
+    let (mut found, mut table) = (BTreeMap::new(), None);
+    for line in saved.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.parse::<TableName>().ok();
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        if let (Some(table), [name, _, counts]) = (table, &words[..])
+            && let Some(name) = name.strip_prefix(':')
+            && let Some((packets, _)) = counts.trim_start_matches('[').split_once(':')
+            && let Ok(packets) = packets.parse()
+        {
+            found.insert((table, ChainName::from(name)), packets);
+        }
+    }
+    found
 }
 
 /// What iptables-save has printed, and what that means.

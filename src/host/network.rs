@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn links() -> Links {
     // Neither `-4` nor `-6`, which leave out those without such an address.
-    let listed = ip(&["address"]).unwrap_or_default();
+    let listed = ip(&["-details", "address"]).unwrap_or_default();
     let links = listed.as_array().into_iter().flatten();
     Links(links.filter_map(link).collect())
 }
@@ -40,6 +40,11 @@ fn link(value: &Value) -> Option<Link> {
     Some(Link {
         name: value["ifname"].as_str()?.to_owned(),
         up: has("UP") && has("LOWER_UP"),
+        enabled: has("UP"),
+        bridge: value["master"]
+            .as_str()
+            .filter(|_| value["linkinfo"]["info_slave_kind"] == "bridge")
+            .map(str::to_owned),
         addresses: addresses
             .filter_map(|address| address["local"].as_str()?.parse().ok())
             .collect(),

@@ -141,6 +141,13 @@ fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> Outcome {
     let connected = begin.elapsed();
     match how.expect {
         Expect::Tcp => Outcome::Open(connected),
+        Expect::Kept => match ended(&socket) {
+            Ok(Some(how)) => {
+                Outcome::Unexpected(format!("accepts connections and {how} them at once"))
+            }
+            Ok(None) => Outcome::Open(connected),
+            Err(error) => Outcome::Failed(error.to_string()),
+        },
         Expect::Http(status) => match ask(socket, to, begin + how.timeout) {
             Ok(got) if status.map_or(got < 400, |status| status == got) => {
                 Outcome::Open(begin.elapsed())
@@ -152,6 +159,20 @@ fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> Outcome {
             },
         },
     }
+}
+
+/// A proxy without a server behind it ends a connection within a few round trips.
+const AT_ONCE: Duration = Duration::from_millis(30);
+
+/// Returns how the other side ends a connection before it says anything, if it does.
+fn ended(socket: &Socket) -> io::Result<Option<&'static str>> {
+    socket.set_read_timeout(Some(AT_ONCE))?;
+    let mut socket = socket;
+    Ok(match socket.read(&mut [0; 1]) {
+        Ok(0) => Some("closes"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some("resets"),
+        _ => None,
+    })
 }
 
 /// The status of an answer to `GET /`, if it comes in time.

@@ -264,7 +264,7 @@ pub enum TargetPorts {
 }
 
 /// How much a forward takes. What comes on top is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
     /// New connections a second.
     pub rate: Option<Rate>,
@@ -276,7 +276,7 @@ pub struct Limits {
 }
 
 /// How many connections may begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
     pub new_per_second: PerSecond,
     /// How many may begin at once after a rest.
@@ -284,7 +284,7 @@ pub struct Rate {
 }
 
 /// Whom a limit is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Per {
     /// All clients together.
     Total,

@@ -115,7 +115,9 @@ impl ProblemKind {
                 } else {
                     "leave that out of it".to_owned()
                 };
-                format!("if the load balancer in front of this VM probes this port, {edit}")
+                format!(
+                    "let the load balancer probe a port of this VM itself; if it probes this port, {edit}"
+                )
             }
             ProblemKind::ClientKept => {
                 "their subnet needs a route table whose default route has this VM as its next hop, and this VM's NIC \

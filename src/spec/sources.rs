@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 /// The clients of a forward. Who is denied stays out even if he is allowed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sources {
     /// `None`: everybody.
     pub allow: Option<Nets>,
@@ -23,7 +23,7 @@ impl Sources {
 
 /// Networks in the order of their addresses, none within another and no two that are one; shared,
 /// since thousands of forwards may have the same ten thousand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nets(Arc<[IpNet]>);
 
 impl Nets {

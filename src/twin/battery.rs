@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::talk::{From, Question};
 use super::world::World;
 use crate::net::{Family, Interface, Port, Protocol};
-use crate::spec::{Destination, Forward, Limits, Sources, TargetPorts};
+use crate::spec::{Balance, Destination, Forward, Limits, Sources, TargetPorts};
 
 /// A short answer tells whether packets pass; a long one also meets limits on bytes, lengths and the size of
 /// packets.
@@ -28,8 +28,10 @@ pub struct Ask<'f> {
     pub by: &'f Interface,
     pub wanted: Wanted,
     pub question: Question,
-    /// One of several for the same client, asked until each target was seen.
-    pub again: usize,
+    /// At most so many times it is asked, until each of several targets was seen.
+    pub times: usize,
+    /// Whether it is one of the few that every forward gets: they come before the rest of all forwards.
+    pub is_brief: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,8 @@ pub enum Wanted {
     KeptOut,
 }
 
-/// Returns the connections for each forward: a plain one, one of a client that its lists keep out, and for
-/// one forward of each shape the rest.
+/// Returns the connections for each forward: a plain one and one of a client that its lists keep out. Behind
+/// those of all forwards stands, for one forward of each shape, the rest.
 #[must_use]
 pub fn battery<'f>(
     forwards: &[&'f Forward],
@@ -47,27 +49,21 @@ pub fn battery<'f>(
     machine: &Machine,
     worlds: &[World],
 ) -> Vec<Ask<'f>> {
-    let mut shapes: Vec<Shape<'f>> = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut asks = Vec::new();
+    let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
+    let (mut asks, mut rest) = (Vec::new(), Vec::new());
     for forward in forwards {
         let of_forward = clients.of_forward(forward);
-        let shape = Shape::of(forward);
-        let is_first = seen.insert(shape.key()) || !shapes.contains(&shape);
-        if is_first {
-            shapes.push(shape);
-        }
         let building = Building {
             forward,
             machine,
             worlds,
         };
-        if is_first {
-            building.whole(&of_forward, &mut asks);
-        } else {
-            building.brief(&of_forward, &mut asks);
+        building.brief(&of_forward, &mut asks);
+        if shapes.insert(Shape::of(forward)) {
+            building.rest(&of_forward, &mut rest);
         }
     }
+    asks.append(&mut rest);
     asks
 }
 
@@ -91,7 +87,7 @@ pub fn plain<'a, 'f: 'a>(
 }
 
 /// Two forwards of one shape differ in their ports and targets alone.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape<'f> {
     protocol: Protocol,
     family: Family,
@@ -120,17 +116,6 @@ impl<'f> Shape<'f> {
             targets: forward.target.destinations.len(),
         }
     }
-
-    /// Returns a part that is quickly compared.
-    fn key(&self) -> (bool, bool, Option<IpAddr>, crate::spec::Snat, usize) {
-        (
-            self.protocol == Protocol::Tcp,
-            self.family == Family::V4,
-            self.address,
-            self.snat,
-            self.targets,
-        )
-    }
 }
 
 struct Building<'b, 'f> {
@@ -141,39 +126,31 @@ struct Building<'b, 'f> {
 
 impl<'f> Building<'_, 'f> {
     fn brief(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
-        let ports = self.forward.listen.ports;
-        if let Some((client, by)) = clients.allowed.first() {
-            let ask = self.ask(client, by, ports.first(), Wanted::Through);
-            asks.extend(
-                ask.into_iter()
-                    .flat_map(|ask| self.until_each_is_seen(&ask)),
-            );
-        }
-        if let Some((client, by)) = clients.denied.first() {
-            asks.extend(self.ask(client, by, ports.first(), Wanted::KeptOut));
+        let first = self.forward.listen.ports.first();
+        let allowed = clients.allowed.first().map(|one| (one, Wanted::Through));
+        let denied = clients.denied.first().map(|one| (one, Wanted::KeptOut));
+        for ((client, by), wanted) in allowed.into_iter().chain(denied) {
+            let ask = self.ask(client, by, first, wanted);
+            asks.extend(ask.map(|ask| Ask {
+                is_brief: true,
+                ..ask
+            }));
         }
     }
 
-    fn whole(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
+    fn rest(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
         let forward = self.forward;
         let ports = forward.listen.ports;
-        let Some((first, by)) = clients.allowed.first() else {
-            self.keep_out(clients, asks);
-            return;
-        };
-        let plain = self.ask(first, by, ports.first(), Wanted::Through);
-        asks.extend(
-            plain
-                .iter()
-                .cloned()
-                .flat_map(|ask| self.until_each_is_seen(&ask)),
-        );
         // A forward with limits of its own admits no more than those.
-        if forward.limits.is_none() {
+        if let Some((first, by)) = clients.allowed.first()
+            && forward.limits.is_none()
+        {
             // A large request, as an upload.
             if forward.protocol == Protocol::Tcp {
+                let plain = self.ask(first, by, ports.first(), Wanted::Through);
                 asks.extend(plain.map(|mut ask| {
                     ask.question.request = LONG;
+                    ask.times = 1;
                     ask
                 }));
             }
@@ -201,13 +178,8 @@ impl<'f> Building<'_, 'f> {
                 asks.extend(self.hairpin(ports.first()));
             }
         }
-        self.keep_out(clients, asks);
-    }
-
-    fn keep_out(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
-        for (client, by) in &clients.denied {
-            let first = self.forward.listen.ports.first();
-            asks.extend(self.ask(client, by, first, Wanted::KeptOut));
+        for (client, by) in clients.denied.iter().skip(1) {
+            asks.extend(self.ask(client, by, ports.first(), Wanted::KeptOut));
         }
     }
 
@@ -222,6 +194,7 @@ impl<'f> Building<'_, 'f> {
         let mut hosts = net.hosts().skip(8).take(256);
         let address = hosts.find(|host| {
             link.addresses.iter().all(|own| own.net.addr() != *host)
+                && !self.machine.is_dead(*host)
                 && targets.iter().all(|to| to.address != *host)
                 && forward.sources.admits(*host)
         })?;
@@ -286,11 +259,13 @@ impl<'f> Building<'_, 'f> {
                 request,
                 answer,
             },
-            again: 0,
+            times: self.times(wanted),
+            is_brief: false,
         })
     }
 
-    fn until_each_is_seen(&self, ask: &Ask<'f>) -> Vec<Ask<'f>> {
+    /// Returns how often a connection is tried at most, until each target was seen.
+    fn times(&self, wanted: Wanted) -> usize {
         let targets = self.forward.target.destinations.len();
         let most = match self.forward.limits {
             None => usize::MAX,
@@ -300,17 +275,14 @@ impl<'f> Building<'_, 'f> {
                 usize::try_from(most).unwrap_or(usize::MAX)
             }
         };
-        let times = if targets == 1 {
-            1
+        let is_shared = targets > 1
+            && wanted == Wanted::Through
+            && self.forward.target.balance == Balance::Random;
+        if is_shared {
+            (targets * ROUNDS).min(most).max(1)
         } else {
-            (targets * ROUNDS).min(most)
-        };
-        (0..times)
-            .map(|again| Ask {
-                again,
-                ..ask.clone()
-            })
-            .collect()
+            1
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use super::battery::{Ask, Wanted, battery, plain, reached};
 use super::cause::{By, Conversation, Decided, Holder, Taken};
 use super::clients::Clients;
 use super::cure::Change;
-use super::judge::{Judged, Verdict, conversation, judge, repeat};
+use super::explain::{conversation, repeat};
+use super::judge::{Judged, Verdict, judge};
 use super::machine::Machine;
 use super::rules::Filter;
 use super::talk::{From, Outcome, Question, Talker};
@@ -112,7 +113,7 @@ pub fn try_change<'f>(
     let (passed, mut tried) = before(trying, &clients, &twin, &others)?;
     tried.others.left_out = left_out;
     twin.enter()?;
-    if !trying.change.load(&twin)? {
+    if !twin.keep_change(&trying.change)? {
         return Ok(None);
     }
     after(&twin, &others, &passed, &mut tried)?;
@@ -124,12 +125,12 @@ pub fn try_change<'f>(
 
 /// Makes a twin that forwards, as the machine will once that is turned on.
 fn forwarding(machine: &Machine, filter: &Filter) -> Result<Twin, TwinError> {
-    let twin = Twin::make(machine.clone(), filter)?;
+    let mut twin = Twin::make(machine.clone(), filter)?;
     twin.enter()?;
     for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         // Set anew, it would turn it on for interfaces for which it is off.
         if switches::one(name).is_some_and(|value| value.trim() == "0") {
-            switches::set(name, "1");
+            twin.keep_switch(name, "1");
         }
     }
     Ok(twin)
@@ -360,6 +361,11 @@ fn sort<'f>(
         .iter()
         .filter(|one| one.verdict == Verdict::NotAsked)
         .count();
+    for one in &judged {
+        if let Verdict::Failed(words) = &one.verdict {
+            return Err(TwinError::Socket(std::io::Error::other(words.clone())));
+        }
+    }
     // By another interface or with another source it reaches its target all the same.
     let is_bad =
         |verdict: &Verdict| matches!(verdict, Verdict::Dead(_) | Verdict::Elsewhere { .. });

@@ -44,6 +44,10 @@ pub struct Clients {
     pool: Vec<Client>,
     /// The interfaces by which replies to them leave; none where there is no route.
     back: BTreeMap<IpAddr, String>,
+    /// Addresses that are no client's: nobody answers for them, or they are targets.
+    taken: BTreeSet<IpAddr>,
+    /// The networks of each egress interface that is no ingress of every forward.
+    behind: BTreeMap<String, BTreeSet<IpNet>>,
     /// How many networks were left out for the sake of time.
     pub left_out: usize,
 }
@@ -66,11 +70,21 @@ impl Clients {
             .flat_map(|link| &link.addresses)
             .map(|address| address.net.addr())
             .collect();
+        let dead = machine.neighbours.iter().filter(|one| one.failed);
+        let targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
+        let taken: BTreeSet<IpAddr> = dead
+            .map(|one| one.address)
+            .chain(targets.map(|to| to.address))
+            .collect();
         pool.push(Client {
             address: somebody(set, family),
             kind: ClientKind::Somebody,
         });
-        pool.extend(seen(set, flows, &own));
+        let seen = seen(set, flows, &own);
+        pool.extend(
+            seen.into_iter()
+                .filter(|client| !taken.contains(&client.address)),
+        );
         let mut add = |nets: BTreeSet<IpNet>, kind: fn(IpNet) -> ClientKind| {
             let nets = nets
                 .into_iter()
@@ -81,7 +95,9 @@ impl Clients {
             left_out += nets.len().saturating_sub(MOST);
             let some = nets.iter().take(MOST);
             pool.extend(some.filter_map(|net| {
-                let address = one_of(*net, |address| !own.contains(&address))?;
+                let is_free =
+                    |address: IpAddr| !own.contains(&address) && !taken.contains(&address);
+                let address = one_of(*net, is_free)?;
                 let kind = kind(*net);
                 Some(Client { address, kind })
             }));
@@ -104,7 +120,8 @@ impl Clients {
             .forwards
             .iter()
             .filter(|forward| forward.family() == family);
-        let listed = lists.flat_map(listed).map(|client| client.address);
+        let listed = lists.flat_map(|forward| listed(forward, &taken));
+        let listed = listed.map(|client| client.address);
         let addresses: BTreeSet<IpAddr> = pool
             .iter()
             .map(|client| client.address)
@@ -128,10 +145,18 @@ impl Clients {
             let interface = answer.or_else(|| answers.get(&plain))?;
             Some((*address, interface.clone()))
         });
+        let egresses = set.forwards.iter().map(|forward| &forward.egress);
+        let egresses: BTreeSet<&Interface> = egresses.collect();
+        let behind = egresses.into_iter().map(|egress| {
+            let nets = nets_of(machine, &BTreeSet::from([egress.as_str()]));
+            (egress.as_str().to_owned(), nets)
+        });
         Self {
             family,
             back: found.collect(),
+            behind: behind.collect(),
             pool,
+            taken,
             left_out,
         }
     }
@@ -142,7 +167,7 @@ impl Clients {
     pub fn of_forward<'f>(&self, forward: &'f Forward) -> OfForward<'f> {
         debug_assert_eq!(forward.family(), self.family);
         let mut found = OfForward::default();
-        let listed = listed(forward);
+        let listed = listed(forward, &self.taken);
         let all = self.pool.iter().cloned().chain(listed);
         for client in all {
             let back = self.back.get(&client.address).map(String::as_str);
@@ -155,7 +180,18 @@ impl Clients {
                 ClientKind::Somebody => back.is_some(),
                 ClientKind::Listed(_) | ClientKind::Seen => true,
             };
-            let Some(ingress) = natural.or(forward.ingress.first()).filter(|_| wanted) else {
+            let is_behind = natural.is_none()
+                && back == Some(forward.egress.as_str())
+                && self.is_behind(&forward.egress, client.address);
+            // A host behind the firewall comes in there, where a forward takes it at all.
+            let by = if !is_behind {
+                natural.or(forward.ingress.first())
+            } else if forward.hairpin {
+                Some(&forward.egress)
+            } else {
+                None
+            };
+            let Some(ingress) = by.filter(|_| wanted) else {
                 continue;
             };
             let admitted = forward.sources.admits(client.address);
@@ -173,6 +209,12 @@ impl Clients {
             (!natural, matches!(client.kind, ClientKind::Named(_)))
         });
         found
+    }
+
+    /// Whether a network of an interface has an address, its default route left out.
+    fn is_behind(&self, interface: &Interface, address: IpAddr) -> bool {
+        let nets = self.behind.get(interface.as_str());
+        nets.into_iter().flatten().any(|net| net.contains(&address))
     }
 
     /// Returns the interface by which replies to a client leave the live machine.
@@ -247,15 +289,15 @@ fn seen(set: &ForwardSet, flows: &[Flow], own: &BTreeSet<IpAddr>) -> Vec<Client>
 
 /// Returns the networks on the links of ingress interfaces, and those routed there.
 fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
-    let ingresses: BTreeSet<&str> = set
-        .forwards
-        .iter()
-        .flat_map(|forward| &forward.ingress)
-        .map(Interface::as_str)
-        .collect();
+    let ingresses = set.forwards.iter().flat_map(|forward| &forward.ingress);
+    nets_of(machine, &ingresses.map(Interface::as_str).collect())
+}
+
+/// Returns the networks on the links of some interfaces, and those routed there.
+fn nets_of(machine: &Machine, interfaces: &BTreeSet<&str>) -> BTreeSet<IpNet> {
     let links = machine.links.iter();
     let links =
-        links.filter(|link| ingresses.contains(link.name.as_str()) && link.kind != Kind::Loopback);
+        links.filter(|link| interfaces.contains(link.name.as_str()) && link.kind != Kind::Loopback);
     let mut nets: BTreeSet<IpNet> = links
         .flat_map(|link| &link.addresses)
         .filter(|address| address.scope != "link")
@@ -263,7 +305,7 @@ fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
         .filter(|net| net.prefix_len() < net.max_prefix_len())
         .collect();
     let routed = machine.routes.iter().filter_map(|(_, route)| {
-        let by = route["dev"].as_str().filter(|by| ingresses.contains(by))?;
+        let by = route["dev"].as_str().filter(|by| interfaces.contains(by))?;
         let is_routed = !by.is_empty() && !route["gateway"].is_null() && route["table"] == "main";
         let text = route["dst"].as_str().filter(|_| is_routed)?;
         text.parse::<IpNet>().ok()
@@ -273,15 +315,16 @@ fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
 }
 
 /// Returns a client of each network that a forward's lists name, as many as matter.
-fn listed(forward: &Forward) -> Vec<Client> {
+fn listed(forward: &Forward, taken: &BTreeSet<IpAddr>) -> Vec<Client> {
     let sources = &forward.sources;
+    let is_free = |address: IpAddr| !taken.contains(&address);
     let allow = sources.allow.iter().flat_map(Nets::as_slice);
     let allowed = allow.filter_map(|net| {
-        let address = one_of(*net, |address| sources.admits(address))?;
+        let address = one_of(*net, |address| sources.admits(address) && is_free(address))?;
         Some((*net, address))
     });
     let denied = sources.deny.as_slice().iter();
-    let denied = denied.filter_map(|net| Some((*net, one_of(*net, |_| true)?)));
+    let denied = denied.filter_map(|net| Some((*net, one_of(*net, is_free)?)));
     let allowed = allowed.take(MOST);
     let clients = allowed.chain(denied.take(MOST));
     clients

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::battery::Ask;
 use super::cause::{By, Decided, Holder, KernelReason, Taken};
-use super::judge::is_through;
+use super::explain::is_through;
 use super::{Twin, TwinError, switches};
 use crate::backend::Backend;
 use crate::counters::Counters;
@@ -33,11 +33,18 @@ pub enum Cure {
     },
     /// The rule is gone, or the policy accepts.
     Without(By),
-    /// A kernel's switch, by its name below `net`, and its value.
-    Switch { name: String, value: &'static str },
+    /// Switches of the kernel, all of which are needed.
+    Switches(Vec<Switch>),
 }
 
-/// The change that `nvactl apply` would make.
+/// A switch of the kernel by its name below `net`, and a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    pub name: String,
+    pub value: &'static str,
+}
+
+/// The change that `nvactl apply` would make, for `iptables-restore --noflush`.
 #[derive(Debug, Clone)]
 pub struct Change {
     pub iptables: Iptables,
@@ -61,7 +68,7 @@ impl Change {
                 continue;
             }
             // A script names rules by their places.
-            let script = if twin.has_all_places() {
+            let script = if twin.has_all_places() && !twin.is_changed() {
                 Cow::Borrowed(script.as_str())
             } else {
                 let here = self.iptables.read(family)?.ruleset;
@@ -75,8 +82,8 @@ impl Change {
     }
 }
 
-/// Takes away what took a connection, and returns the gentlest cure that does so. The twin stays changed;
-/// none where nothing can be done from here.
+/// Takes away what took a connection, and returns the gentlest cure that does so. The twin stays changed by
+/// that cure alone; none where nothing can be done from here.
 ///
 /// # Errors
 /// When a program of the twin's is missing.
@@ -86,13 +93,10 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
         By::Rule(decided) | By::Policy(decided) => {
             if let Holder::Nft(chain) = &decided.holder {
                 for rule in accepting(ask) {
-                    let text = format!(
-                        "insert rule {} {} {} {rule}\n",
-                        chain.family, chain.table, chain.name
-                    );
-                    if !nft(&text)? {
+                    let of = format!("{} {} {}", chain.family, chain.table, chain.name);
+                    let Some(handle) = inserted(&format!("insert rule {of} {rule}\n"))? else {
                         continue;
-                    }
+                    };
                     if is_through(twin, ask)? {
                         return Ok(Some(Cure::AcceptInChain {
                             family: chain.family.to_owned(),
@@ -102,6 +106,7 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
                         }));
                     }
                     twin.enter()?;
+                    nft(&format!("delete rule {of} handle {handle}\n"))?;
                 }
             }
             let removed = remove(decided)?;
@@ -109,6 +114,54 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
         }
         By::Kernel(reason) => Ok(switched(twin, ask, reason)?),
         By::NoRule => Ok(None),
+    }
+}
+
+/// Makes a cure again that was tried before, in a twin that was made anew.
+///
+/// # Errors
+/// As [`cure`].
+pub fn again(
+    twin: &Twin,
+    by: &By,
+    cure: &Cure,
+    change: Option<&Change>,
+) -> Result<bool, TwinError> {
+    twin.enter()?;
+    match cure {
+        Cure::AcceptInChain {
+            family,
+            table,
+            chain,
+            rule,
+        } => nft(&format!("insert rule {family} {table} {chain} {rule}\n")),
+        _ => take_out(twin, by, cure, change),
+    }
+}
+
+/// Takes away exactly what took a connection, as its cure does or more narrowly: a rule that accepts packets
+/// in front of a chain would also let those pass that another rule of the chain takes. Returns whether it was
+/// done; the calling thread is in the copy of the machine.
+///
+/// # Errors
+/// As [`cure`].
+pub fn take_out(
+    twin: &Twin,
+    by: &By,
+    cure: &Cure,
+    change: Option<&Change>,
+) -> Result<bool, TwinError> {
+    match (cure, by) {
+        (Cure::Apply, _) => change.map_or(Ok(false), |change| change.load(twin)),
+        (Cure::Switches(switches), _) => {
+            for Switch { name, value } in switches {
+                switches::set(name, value);
+            }
+            Ok(true)
+        }
+        (Cure::AcceptInChain { .. }, By::Rule(decided) | By::Policy(decided))
+        | (Cure::Without(By::Rule(decided) | By::Policy(decided)), _) => remove(decided),
+        _ => Ok(false),
     }
 }
 
@@ -123,7 +176,11 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
     ]
 }
 
-fn remove(decided: &Decided) -> Result<bool, TwinError> {
+/// Removes a rule, or lets a policy accept, and returns whether it was done.
+///
+/// # Errors
+/// As [`cure`].
+pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
     // iptables cannot read a table with rules of nft's own; nft finds those of iptables, too.
     let of_nft = match &decided.holder {
         Holder::Iptables {
@@ -182,18 +239,43 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         }
         _ => Vec::new(),
     };
-    let mut before = Vec::new();
+    let mut before: Vec<(Switch, String)> = Vec::new();
+    let mut is_cured = false;
+    twin.enter()?;
     for (name, value) in switches {
-        twin.enter()?;
-        before.push((name.clone(), switches::one(&name)));
+        // A kernel that lacks it has nothing to be set.
+        let Some(old) = switches::one(&name).filter(|old| old.trim() != value) else {
+            continue;
+        };
         switches::set(&name, value);
-        if is_through(twin, ask)? {
-            return Ok(Some(Cure::Switch { name, value }));
+        before.push((Switch { name, value }, old));
+        is_cured = is_through(twin, ask)?;
+        twin.enter()?;
+        if is_cured {
+            break;
         }
     }
+    if is_cured {
+        // Each of them that is not needed is set back, so that it helps no other connection.
+        let mut at = before.len() - 1;
+        while at > 0 {
+            at -= 1;
+            let (Switch { name, value }, old) = &before[at];
+            switches::set(name, old);
+            let is_superfluous = is_through(twin, ask)?;
+            twin.enter()?;
+            if is_superfluous {
+                before.remove(at);
+            } else {
+                switches::set(name, value);
+            }
+        }
+        let needed = before.into_iter().map(|(switch, _)| switch);
+        return Ok(Some(Cure::Switches(needed.collect())));
+    }
     // The next connection is to meet the same reason again.
-    for (name, value) in before.into_iter().rev() {
-        switches::set(&name, &value.unwrap_or_default());
+    for (switch, old) in before.into_iter().rev() {
+        switches::set(&switch.name, &old);
     }
     Ok(None)
 }
@@ -214,4 +296,16 @@ fn restore(backend: Backend, family: Family, script: &str) -> Result<bool, TwinE
 fn nft(script: &str) -> Result<bool, TwinError> {
     let output = child::run("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
     Ok(output.status.success())
+}
+
+/// Carries out a command that adds one rule, and returns the rule's handle.
+fn inserted(command: &str) -> Result<Option<u64>, TwinError> {
+    let output = child::run("nft", &["-e", "-a", "-f", "-"], command.as_bytes(), LIMIT)?;
+    if !output.status.success() {
+        return Ok(None);
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (_, handle) = printed.rsplit_once("# handle ").unwrap_or_default();
+    let handle = handle.split_ascii_whitespace().next();
+    Ok(handle.and_then(|handle| handle.parse().ok()))
 }

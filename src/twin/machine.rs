@@ -35,6 +35,10 @@ pub struct Machine {
     pub rules: Vec<(Family, Value)>,
     pub neighbours: Vec<Neighbour>,
     pub switches: Switches,
+    /// Interfaces with a filter of tc, which may take a packet beside all rules.
+    pub filtered: Vec<String>,
+    /// The sources and destinations of IPsec policies (`ip xfrm policy`).
+    pub policies: Vec<(IpNet, IpNet)>,
 }
 
 /// A network interface.
@@ -118,6 +122,8 @@ impl Machine {
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
         machine.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+        machine.filtered = filtered();
+        machine.policies = policies();
         Ok(machine)
     }
 
@@ -140,6 +146,13 @@ impl Machine {
             }
         });
         rules.map(|net| net.trunc()).collect()
+    }
+
+    /// Whether nobody answers for an address on one of the machine's links.
+    #[must_use]
+    pub fn is_dead(&self, address: IpAddr) -> bool {
+        let mut dead = self.neighbours.iter().filter(|one| one.failed);
+        dead.any(|one| one.address == address)
     }
 
     /// Whether the Internet is behind an interface.
@@ -245,6 +258,58 @@ fn neighbour(value: &Value) -> Option<Neighbour> {
     })
 }
 
+/// Lists the interfaces at which tc has filters. None where tc is not installed.
+fn filtered() -> Vec<String> {
+    let Some(listed) = printed("tc", &["-json", "qdisc", "show"]) else {
+        return Vec::new();
+    };
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap_or_default();
+    let holders = listed.iter().filter_map(|one| {
+        let holds = matches!(one["kind"].as_str()?, "clsact" | "ingress");
+        one["dev"].as_str().filter(|_| holds)
+    });
+    let has_filter = |name: &&str| {
+        let mut sides = ["ingress", "egress"].into_iter();
+        sides.any(|side| {
+            let filters = printed("tc", &["filter", "show", "dev", name, side]);
+            filters.is_some_and(|filters| !filters.trim().is_empty())
+        })
+    };
+    let names: BTreeSet<&str> = holders.filter(has_filter).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Lists the selectors of IPsec policies, those of single sockets left out.
+fn policies() -> Vec<(IpNet, IpNet)> {
+    selectors(&printed("ip", &["xfrm", "policy"]).unwrap_or_default())
+}
+
+fn selectors(listed: &str) -> Vec<(IpNet, IpNet)> {
+    let mut found = Vec::new();
+    let mut lines = listed.lines().peekable();
+    while let Some(line) = lines.next() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let is_of_socket = lines
+            .peek()
+            .is_some_and(|next| next.trim_start().starts_with("socket "));
+        if let ["src", source, "dst", destination, ..] = words[..]
+            && !line.starts_with(char::is_whitespace)
+            && !is_of_socket
+            && let (Ok(source), Ok(destination)) = (source.parse(), destination.parse())
+        {
+            found.push((source, destination));
+        }
+    }
+    found
+}
+
+/// Returns what a program prints; none where it is missing or fails.
+fn printed(program: &str, args: &[&str]) -> Option<String> {
+    let output = child::run(program, args, b"", LIMIT).ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
 /// Returns the list that `ip -json` prints.
 pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
     let command = || args.join(" ");
@@ -262,4 +327,23 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
     }
     let listed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
     listed.map_err(|_| MachineError::Unreadable { command: command() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As iproute2 6.1 lists a policy, and one of a socket.
+    #[test]
+    fn a_policy_of_ipsec_has_a_selector() {
+        let listed = "src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp \n\tdir fwd priority 0 ptype main \n\
+            \ttmpl src 192.0.2.1 dst 192.0.2.2\n\t\tproto esp reqid 0 mode tunnel\n\
+            src 0.0.0.0/0 dst 0.0.0.0/0 \n\tsocket in priority 0 ptype main \n\
+            src ::/0 dst fd00::/8 \n\tdir out priority 0 ptype main \n";
+        let found: Vec<String> = selectors(listed)
+            .iter()
+            .map(|(source, destination)| format!("{source} {destination}"))
+            .collect();
+        assert_eq!(found, ["10.1.0.0/16 10.2.0.0/16", "::/0 fd00::/8"]);
+    }
 }

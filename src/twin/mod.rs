@@ -11,6 +11,8 @@ pub mod cause;
 pub mod change;
 pub mod clients;
 pub mod cure;
+pub mod doubt;
+pub mod explain;
 pub mod judge;
 pub mod machine;
 pub mod netns;
@@ -25,14 +27,17 @@ pub mod world;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
 use cause::CauseError;
+use cure::Change;
+use doubt::Doubt;
 use machine::{Machine, MachineError};
-use rules::{Copied, Filter, FilterError, Place, Watched};
+use rules::{Copied, Filter, FilterError, LeftOut, Place, Reason, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -55,12 +60,42 @@ pub enum TwinError {
     Iptables(#[from] IptablesError),
 }
 
+impl TwinError {
+    /// Returns the error with its causes in one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            words = format!("{words}: {error}");
+            cause = error.source();
+        }
+        words
+    }
+}
+
 /// A copy of a machine, with a world behind each of its interfaces. It lasts as long as the value.
 #[derive(Debug)]
 pub struct Twin {
     machine: Machine,
+    filter: Filter,
     wired: Wired,
     copied: Copied,
+    /// The addresses that the worlds answer for.
+    answered: BTreeSet<IpAddr>,
+    /// How long it took to make it.
+    took: Duration,
+    /// Whether something was tried in it.
+    is_changed: bool,
+    /// What the copy has beside the machine, on purpose.
+    basis: Vec<Basis>,
+}
+
+/// A difference between a machine and its copy that is meant.
+#[derive(Debug, Clone)]
+enum Basis {
+    Switch { name: String, value: String },
+    Change(Change),
 }
 
 impl Twin {
@@ -69,13 +104,82 @@ impl Twin {
     /// # Errors
     /// When no namespace can be made, or the rules cannot be loaded at all.
     pub fn make(machine: Machine, filter: &Filter) -> Result<Self, TwinError> {
+        let begin = Instant::now();
         let wired = wire(&machine)?;
         let copied = filter.load()?;
         Ok(Self {
             machine,
+            filter: filter.clone(),
             wired,
             copied,
+            answered: BTreeSet::new(),
+            took: begin.elapsed(),
+            is_changed: false,
+            basis: Vec::new(),
         })
+    }
+
+    /// Sets a switch of the copy, which is kept when the copy is made anew. The calling thread is in the copy of
+    /// the machine.
+    pub(crate) fn keep_switch(&mut self, name: &str, value: &str) {
+        switches::set(name, value);
+        self.basis.push(Basis::Switch {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+    }
+
+    /// Loads a change, which is kept when the copy is made anew, and returns whether iptables-restore takes it.
+    ///
+    /// # Errors
+    /// As [`Change::load`].
+    pub fn keep_change(&mut self, change: &Change) -> Result<bool, TwinError> {
+        let is_loaded = change.load(self)?;
+        self.basis.push(Basis::Change(change.clone()));
+        Ok(is_loaded)
+    }
+
+    /// Makes the copy anew, without anything that was tried in it. Rules have their handles again.
+    ///
+    /// # Errors
+    /// As [`Twin::make`]; the old copy is kept then.
+    pub fn renew(&mut self) -> Result<(), TwinError> {
+        let begin = Instant::now();
+        self.wired = wire(&self.machine)?;
+        self.copied = self.filter.load()?;
+        self.is_changed = false;
+        for one in &self.basis {
+            match one {
+                Basis::Switch { name, value } => switches::set(name, value),
+                Basis::Change(change) => drop(change.load(self)?),
+            }
+        }
+        self.took = begin.elapsed();
+        let answered = std::mem::take(&mut self.answered);
+        self.answer_for(&answered)
+    }
+
+    /// How long it took to make the copy.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Whether something was tried that has changed the copy.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Remembers that something was tried in it.
+    fn change(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// Whether rules of others' choose packets by chance or in turn.
+    #[must_use]
+    pub fn has_chance(&self) -> bool {
+        self.filter.has_chance()
     }
 
     #[must_use]
@@ -104,15 +208,19 @@ impl Twin {
         Talker::new(&self.wired.machine, &self.wired.worlds).map_err(TwinError::Socket)
     }
 
-    /// Lets the worlds answer for addresses on their links.
+    /// Lets the worlds answer for addresses on their links, those left out for which nobody answers on the
+    /// machine's.
     ///
     /// # Errors
     /// When `ip` is missing.
-    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TwinError> {
+    pub fn answer_for(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), TwinError> {
+        let mut alive = addresses.clone();
+        alive.retain(|address| !self.machine.is_dead(*address));
         for world in self.worlds() {
             world.netns.enter().map_err(TwinError::Socket)?;
-            world.answer_for(addresses)?;
+            world.answer_for(&alive)?;
         }
+        self.answered.append(&mut alive);
         self.enter()
     }
 
@@ -138,14 +246,27 @@ impl Twin {
             && !left_out.any(|one| matches!(one.place, Place::Iptables { .. }))
     }
 
+    /// Returns the things that the copy does not have and that may decide about a packet.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Doubt> {
+        let mut doubts = doubt::doubts(&self.machine, &self.wired.left_out);
+        let is_nft = |one: &LeftOut| one.why == Reason::NotInstalled("nft");
+        if self.copied.left_out.iter().any(is_nft) {
+            doubts.push(doubt::without_nft());
+        }
+        doubts
+    }
+
     /// Returns in words each thing of the machine that the copy does not have.
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {
         let rules = self.copied.left_out.iter();
         let rules = rules.map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why));
         let rest = self.wired.left_out.iter();
+        let programs = doubt::doubts(&self.machine, &[]);
         rules
             .chain(rest.map(|one| format!("`{}`: {}", one.command, one.why)))
+            .chain(programs.iter().map(ToString::to_string))
             .collect()
     }
 }

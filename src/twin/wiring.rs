@@ -15,12 +15,25 @@ use crate::net::Family;
 
 #[derive(Debug, Error)]
 pub enum WiringError {
-    #[error("no network namespace can be made: {0}")]
+    #[error("no network namespace can be made: {}", refusal(.0))]
     Namespace(io::Error),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error("the copy's interface {interface} cannot be made: {words}")]
     Interface { interface: String, words: String },
+}
+
+/// Says why the kernel makes no namespace (unshare(2)).
+fn refusal(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "nvactl lacks CAP_SYS_ADMIN, as in a container or a sandboxed unit".to_owned()
+        }
+        io::ErrorKind::StorageFull => {
+            "as many as `user.max_net_namespaces` admits are in use".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A copy of a machine without its rules.

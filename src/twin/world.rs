@@ -126,7 +126,9 @@ impl World {
         // Without an address on the link the world asks for the machine's hardware address in a form that a
         // strict rp_filter does not answer.
         if own.iter().all(IpAddr::is_ipv6) {
-            own.extend(self.free_address(link));
+            let mut taken = machine.gateways(&link.name);
+            taken.extend(&dead);
+            own.extend(self.free_address(link, &taken));
         }
         for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
             let mut text = String::new();
@@ -191,10 +193,13 @@ impl World {
         self.on_link.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns an address of the link's first network that the machine does not have.
-    fn free_address(&self, link: &Link) -> Option<IpAddr> {
+    /// Returns an address of the link's networks that neither the machine has nor one of `taken` is: a
+    /// neighbour that is dead on the machine must not answer here.
+    fn free_address(&self, link: &Link, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let nets = self.on_link.iter().filter(|net| net.addr().is_ipv4());
         let mut hosts = nets.flat_map(IpNet::hosts);
-        hosts.find(|host| link.addresses.iter().all(|own| own.net.addr() != *host))
+        hosts.find(|host| {
+            !taken.contains(host) && link.addresses.iter().all(|own| own.net.addr() != *host)
+        })
     }
 }

@@ -62,6 +62,7 @@ mod twin_cause;
 mod twin_differential;
 mod twin_faults;
 mod twin_rules;
+mod twin_shortage;
 mod unread;
 mod upgrade;
 mod walk;
@@ -100,6 +101,10 @@ on_both_backends! {
     twin::a_copy_does_with_packets_as_the_machine,
     twin::a_doctor_leaves_the_live_machine_as_it_was,
     twin::a_killed_doctor_leaves_nothing_behind,
+    twin_shortage::without_the_right_to_make_namespaces_packets_are_unknown,
+    twin_shortage::without_nft_packets_are_unknown,
+    twin_shortage::without_a_free_thread_packets_are_unknown,
+    twin_shortage::of_a_hundred_doctors_nothing_is_left,
     sharing::connections_are_shared_evenly,
     sharing::a_client_keeps_its_pod,
     sharing::a_client_keeps_its_address_of_a_range,

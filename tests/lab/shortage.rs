@@ -15,11 +15,11 @@ const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
 /// A cgroup whose tasks can be limited, as `TasksMax=` of systemd and `pids_limit` of a container do.
 /// `RLIMIT_NPROC` does not bind root (`copy_process`, kernel/fork.c).
-struct Tasks(PathBuf);
+pub struct Tasks(PathBuf);
 
 impl Tasks {
     /// Makes one where root may; elsewhere says so, past the test harness's capture.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/mounts").expect("it can be read");
         let made = mounts.lines().find_map(|mount| {
@@ -44,7 +44,7 @@ impl Tasks {
         made
     }
 
-    fn limit(&self, most: &str) {
+    pub fn limit(&self, most: &str) {
         fs::write(self.0.join("pids.max"), most).expect("it can be limited");
     }
 
@@ -53,7 +53,7 @@ impl Tasks {
     }
 
     /// Runs nvactl in it.
-    fn nvactl(&self, host: &Host, args: &[&str]) -> Said {
+    pub fn nvactl(&self, host: &Host, args: &[&str]) -> Said {
         let enter = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", self.0.display());
         let words = [&["-ec", &enter, "sh", NVACTL], args].concat();
         Said::from(host.feed("sh", &words, ""))

@@ -212,8 +212,13 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
     dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
     dead("a queue that nobody listens to", "iptables -I FORWARD -p tcp --dport 80 -j NFQUEUE --queue-num 3", WEB, "foreign-rule", "-j NFQUEUE --queue-num 3"),
-    dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "depends on what it has counted").status("unknown"),
+    dead("a drop by chance", "iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability 0.999999 -j DROP", WEB, "packets", "it takes some packets by chance or in turn").status("unknown"),
+    dead("a chain that is reached by chance", "iptables -N LOTTERY; iptables -A LOTTERY -j DROP; iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability 0.999999 -j LOTTERY", WEB, "foreign-rule", "-A LOTTERY -j DROP"),
+    dead("a comment that speaks of nvactl's chain", "iptables -I FORWARD -p tcp --dport 80 -m comment --comment 'before -j NVACTL-FORWARD' -j DROP", WEB, "foreign-rule", "drops the packets"),
+    dead("a policy of mangle that no packet meets, then a DROP", "iptables -t mangle -P FORWARD DROP; iptables -t mangle -A FORWARD -j ACCEPT; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
+    dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "has counted so far").status("unknown"),
     Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "a client that its lists keep out comes through" }), ..harmless("an ACCEPT that lets everybody in", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
+    Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "`-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT`" }), ..harmless("an accept of nft that decides nothing before an ACCEPT that does", "nft 'table inet q { chain c { type filter hook forward priority -10; tcp dport 80 accept; }; }'; iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
 ];
 
 #[rustfmt::skip]
@@ -224,6 +229,7 @@ const OF_NFT: &[Row<'_>] = &[
     dead("a condition on the family", chain!("inet", "filter hook forward priority 0", "meta nfproto ipv6 drop"), V6, "native-nft", "nfproto ipv6"),
     dead("a condition on IPv6 addresses", chain!("inet", "filter hook forward priority 0", "ip6 daddr fd00:224::/64 udp dport 5353 drop"), &["dns6"], "native-nft", "fd00:224::/64"),
     dead("a policy without a rule for replies", chain!("inet", "filter hook forward priority 0; policy drop", "ct state new accept"), &["web", "dns", "web6", "dns6"], "native-nft", "the policy of the nft chain inet q c drops the"),
+    dead("two drops in one chain", chain!("inet", "filter hook forward priority 0", "tcp dport 80 drop; udp dport 5353 drop"), &["web", "dns", "web6", "dns6"], "native-nft", "tcp dport 80 drop"),
     dead("a dnat of nft", chain!("ip", "nat hook prerouting priority -110", "tcp dport 49182 dnat to 10.88.0.20:3001"), WEB, "native-nft", "sends the packets elsewhere, to 10.88.0.20:3001"),
     dead("a redirect of nft", chain!("ip6", "nat hook prerouting priority -110", "tcp dport 49182 redirect to :9999"), WEB_6, "native-nft", "redirects the packets to port 9999"),
     dead("a notrack of nft", chain!("inet", "filter hook prerouting priority raw", "tcp dport 49182 notrack"), TCP, "native-nft", "exempts the packets from translation"),
@@ -237,7 +243,7 @@ const OF_NFT: &[Row<'_>] = &[
     dead("a reject of nft in the mangle hook", chain!("inet", "filter hook forward priority mangle", "udp dport 5353 ct original proto-dst 53 reject"), &["dns", "dns6"], "native-nft", "rejects the packets"),
     dead("a flag of TCP", chain!("inet", "filter hook forward priority 5", "tcp flags syn / syn,ack drop"), TCP, "native-nft", "tcp flags"),
     dead("a rule of nft in a table of iptables", "nft insert rule ip filter FORWARD tcp dport 80 drop", WEB, "foreign-rule", "--dport 80 -j DROP").only(Backend::Nft),
-    dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "depends on what it has counted").status("unknown"),
+    dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "has counted so far").status("unknown"),
 ];
 
 #[rustfmt::skip]

@@ -1,5 +1,6 @@
 //! Rules of iptables-legacy that matched: nft cannot trace them, but each has a counter.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use super::CauseError;
@@ -26,7 +27,7 @@ pub struct Counted {
     pub text: String,
     /// The name of the rule's target.
     pub target: String,
-    /// How many packets matched the rule; not known of a policy.
+    /// How many packets matched the rule, or came to the policy.
     pub packets: u64,
 }
 
@@ -72,6 +73,7 @@ pub struct Legacy {
     family: Family,
     ruleset: Ruleset,
     counters: Counters,
+    policies: BTreeMap<(TableName, ChainName), u64>,
 }
 
 impl Legacy {
@@ -94,6 +96,7 @@ impl Legacy {
             match iptables.read_counted(family) {
                 Ok(live) => read.push(Self {
                     family,
+                    policies: live.policy_packets(),
                     ruleset: live.ruleset,
                     counters: live.counters,
                 }),
@@ -109,7 +112,7 @@ impl Legacy {
         use TableName::{Filter, Mangle, Nat, Raw, Security};
         let mut listing = Listing {
             now: self,
-            before: before.map(|before| &before.counters),
+            before,
             listed: Vec::new(),
         };
         for (stage, chain, tables) in [
@@ -155,7 +158,7 @@ pub fn counted(before: &[Legacy], after: &[Legacy]) -> Vec<Counted> {
 
 struct Listing<'r> {
     now: &'r Legacy,
-    before: Option<&'r Counters>,
+    before: Option<&'r Legacy>,
     listed: Vec<Counted>,
 }
 
@@ -167,7 +170,8 @@ impl Listing<'_> {
         };
         let (now, before) = (
             self.now.counters.of(table, name),
-            self.before.map_or(&[][..], |before| before.of(table, name)),
+            self.before
+                .map_or(&[][..], |before| before.counters.of(table, name)),
         );
         for (at, rule) in chain.rules.iter().enumerate() {
             let count =
@@ -191,8 +195,10 @@ impl Listing<'_> {
                 self.chain(stage, table, next, depth - 1);
             }
         }
-        // iptables-save prints counters of policies, which nvactl's model leaves out.
-        if chain.policy == Some(Policy::Drop) && name.is_builtin() {
+        let key = (table, name.clone());
+        let came = |of: &Legacy| of.policies.get(&key).copied().unwrap_or_default();
+        let packets = came(self.now).saturating_sub(self.before.map_or(0, came));
+        if chain.policy == Some(Policy::Drop) && name.is_builtin() && packets > 0 {
             self.listed.push(Counted {
                 stage,
                 family: self.now.family,
@@ -201,8 +207,45 @@ impl Listing<'_> {
                 place: None,
                 text: Line::SetPolicy(name, Policy::Drop).to_string(),
                 target: Policy::Drop.as_str().to_owned(),
-                packets: 0,
+                packets,
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse_counted;
+
+    fn legacy(text: &str) -> Legacy {
+        let (ruleset, counters) = parse_counted(text).expect("it is readable");
+        Legacy {
+            family: Family::V4,
+            ruleset,
+            counters,
+            policies: crate::host::iptables::policy_packets(text),
+        }
+    }
+
+    /// A policy that no packet came to has taken none, though a rule behind it in another table has.
+    #[test]
+    fn a_policy_is_listed_only_where_packets_came_to_it() {
+        let text = |mangle: u8, rule: u8| {
+            format!(
+                "*mangle\n:FORWARD DROP [{mangle}:60]\n[9:9] -A FORWARD -i eth0 -j ACCEPT\nCOMMIT\n\
+                 *filter\n:FORWARD ACCEPT [0:0]\n[{rule}:60] -A FORWARD -p tcp -j DROP\nCOMMIT\n"
+            )
+        };
+        let before = legacy(&text(1, 1));
+        for (after, named) in [
+            (text(1, 2), &["-A FORWARD -p tcp -j DROP"][..]),
+            (text(2, 1), &["-P FORWARD DROP"]),
+        ] {
+            let counted = legacy(&after).counted(Some(&before));
+            let taking = counted.iter().filter(|one| one.takes());
+            let texts: Vec<&str> = taking.map(|one| one.text.as_str()).collect();
+            assert_eq!(texts, named);
         }
     }
 }

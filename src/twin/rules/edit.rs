@@ -97,13 +97,23 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
             return Edit::Placeholder(parts.conditions(), why);
         }
         if let Some(stateful) = parts.stateful() {
-            return Edit::Shadow(parts.conditions(), Unknown::UsedUp(stateful.to_owned()));
+            let why = match stateful {
+                "statistic" => Unknown::Chance,
+                other => Unknown::UsedUp(other.to_owned()),
+            };
+            return Edit::Shadow(parts.conditions(), why);
         }
     }
     if broken {
         return Edit::Instead(parts.without_comment(), None);
     }
     Edit::Keep
+}
+
+/// Returns the target of a rule, which may be a chain. A comment may hold the same words.
+#[must_use]
+pub fn leads_to(line: &str) -> Option<&str> {
+    Parts::of(line)?.target()
 }
 
 /// Returns the conditions of a rule that does not load, for a placeholder.
@@ -199,8 +209,8 @@ impl<'l> Parts<'l> {
     fn stateful(&self) -> Option<&'l str> {
         let decisive = |range: &&Range<usize>| match self.name(range) {
             "recent" => !self.has(range, "--set"),
-            // A share of all connections goes to each target: that is no state.
-            "statistic" => false,
+            // Where a share of all connections goes to each target, chance decides nothing else.
+            "statistic" => matches!(self.target(), Some("DROP" | "REJECT" | "ACCEPT" | "RETURN")),
             name => STATEFUL.contains(&name),
         };
         let found = self.matches.iter().find(decisive);
@@ -291,13 +301,49 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_leads_to_no_chain() {
+        for (line, target) in [
+            ("-A FORWARD -j NVACTL-FORWARD", Some("NVACTL-FORWARD")),
+            (
+                "-A FORWARD -i eth0 -g NVACTL-FORWARD",
+                Some("NVACTL-FORWARD"),
+            ),
+            (
+                "-A FORWARD -m comment --comment \"before -j NVACTL-FORWARD\" -j DROP",
+                Some("DROP"),
+            ),
+            ("-A FORWARD -m comment --comment \"a -j NVACTL-X\"", None),
+        ] {
+            assert_eq!(leads_to(line), target, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_takes_packets_by_chance_is_watched() {
+        for (line, shadow) in [
+            (
+                "-A x -p tcp -m statistic --mode random --probability 0.1 -j DROP",
+                "-A x -p tcp",
+            ),
+            (
+                "-A x -m statistic --mode nth --every 3 --packet 0 -j ACCEPT",
+                "-A x",
+            ),
+        ] {
+            let expected = Edit::Shadow(shadow.to_owned(), Unknown::Chance);
+            assert_eq!(edit(line, &Facts::default()), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_rule_that_decides_nothing_by_a_state_is_kept() {
         for line in [
             "-A INPUT -m limit --limit 3/min -j LOG --log-prefix \"a \"",
             "-A INPUT -m limit --limit 3/min -j NFLOG --nflog-prefix -j",
             "-A INPUT -m recent --update --name x",
             "-A INPUT -m recent --set --name x -j ACCEPT",
-            "-A INPUT -m statistic --mode nth --every 3 --packet 0 -j ACCEPT",
+            "-A x -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-A",
+            "-A x -p tcp -m statistic --mode nth --every 3 --packet 0 -j DNAT --to-destination 10.0.0.1",
             "-A INPUT -m comment --comment limit -j DROP",
             "-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j DROP",
             ":INPUT ACCEPT [0:0]",

@@ -92,6 +92,22 @@ impl Filter {
         self
     }
 
+    /// Whether a rule that is not nvactl's chooses packets by chance or in turn.
+    #[must_use]
+    pub fn has_chance(&self) -> bool {
+        let by_iptables = self.texts.iter().any(|text| {
+            let printed = parse::text_of(&text.bytes);
+            let tables = saved::tables(&printed);
+            let mut rules = tables.iter().flat_map(|table| &table.rules);
+            rules.any(|line| !own::is_nvactls(saved::chain(line)) && line.contains("-m statistic "))
+        });
+        let tables = self.own.iter().chain(&self.native);
+        let mut rules = tables
+            .flat_map(|table| &table.chains)
+            .flat_map(|chain| &chain.rules);
+        by_iptables || rules.any(|rule| rule.text.contains("numgen "))
+    }
+
     /// Loads the filter into the calling thread's namespace, which is empty and has the interfaces
     /// already, and reads it back.
     ///

@@ -118,6 +118,8 @@ pub(super) enum At {
 pub enum Unknown {
     /// The state that this match keeps is not copied: `limit`, `recent`, `quota`, …
     UsedUp(String),
+    /// The rule takes some packets by chance or in turn, and others not.
+    Chance,
     /// A program that listens on an nfqueue decides.
     Queue,
     /// A socket or a program of the machine decides: this match or target asks.
@@ -133,7 +135,8 @@ pub enum Unknown {
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unknown::UsedUp(word) => write!(f, "the present state of `{word}` is not copied"),
+            Unknown::UsedUp(word) => write!(f, "it depends on what `{word}` has counted so far"),
+            Unknown::Chance => f.write_str("it takes some packets by chance or in turn"),
             Unknown::Queue => f.write_str("the program that listens on its queue decides"),
             Unknown::LocalProgram(word) => {
                 write!(f, "`{word}` asks for a socket of the machine's programs")

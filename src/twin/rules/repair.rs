@@ -130,7 +130,8 @@ fn repair_table<'l>(
 }
 
 fn leads_to_nvactl(rule: &str) -> bool {
-    rule.contains("jump NVACTL-") || rule.contains("goto NVACTL-")
+    let mut words = listing::words(rule);
+    words.any(|word| matches!(word, "jump" | "goto")) && words.next().is_some_and(own::is_nvactls)
 }
 
 /// A rule of the machine's in the twin.

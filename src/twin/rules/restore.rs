@@ -70,7 +70,7 @@ impl<'t> Plan<'t> {
     fn plan_rule(&mut self, line: &'t str, facts: &Facts, copied: &mut Copied) {
         let chain = saved::chain(line);
         let copy = Cow::Borrowed(line);
-        if is_nvactls(chain) || line.contains(" -j NVACTL-") || line.contains(" -g NVACTL-") {
+        if is_nvactls(chain) || edit::leads_to(line).is_some_and(is_nvactls) {
             return self.push(chain, copy, Role::Nvactls);
         }
         match edit::edit(line, facts) {

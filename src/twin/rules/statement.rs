@@ -36,6 +36,9 @@ const DECIDES: [&str; 16] = [
     "fwd",
 ];
 
+/// Words that end a packet's path through a chain.
+const ENDS: [&str; 4] = ["accept", "drop", "reject", "return"];
+
 /// Edits a rule's text.
 #[must_use]
 pub fn edit(rule: &str, facts: &Facts) -> Edited {
@@ -72,7 +75,10 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
         rest.any(|word| DECIDES.contains(word))
     });
     let counts = stateful.map(|at| {
-        let why = Unknown::UsedUp(words[at].trim_start_matches('@').to_owned());
+        let why = match words[at] {
+            "numgen" => Unknown::Chance,
+            word => Unknown::UsedUp(word.trim_start_matches('@').to_owned()),
+        };
         (conditions(&words[..at]), why)
     });
     let text = match &words[..] {
@@ -170,6 +176,8 @@ fn stateful(words: &[&str]) -> Option<usize> {
     for (at, word) in words.iter().enumerate() {
         let next = words.get(at + 1).copied().unwrap_or_default();
         let is_stateful = match *word {
+            // A number that chooses an address is a share of each target.
+            "numgen" => words[at..].iter().any(|word| ENDS.contains(word)),
             "limit" => matches!(next, "rate" | "name"),
             "quota" => true,
             "ct" => next == "count",
@@ -281,6 +289,18 @@ mod tests {
             (
                 "log prefix \"a limit \" level info limit name \"li\" jump x",
                 used_up("", "limit"),
+            ),
+            (
+                "tcp dport 80 numgen random mod 10 < 1 drop",
+                Some(("tcp dport 80".to_owned(), Unknown::Chance)),
+            ),
+            (
+                "numgen inc mod 2 vmap { 0 : drop, 1 : accept }",
+                Some((String::new(), Unknown::Chance)),
+            ),
+            (
+                "dnat to numgen random mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }",
+                None,
             ),
             ("limit rate 3/second log prefix \"a drop\"", None),
             ("tcp dport 5 meta mark set 0x00000005", None),

@@ -1,0 +1,528 @@
+//! Verdicts in, checks out: what only the kernel can show is in the lab.
+
+use super::*;
+use crate::spec::{self, ForwardSet};
+use crate::twin::cause::{Chain, Stage};
+use crate::twin::cure::{Cure, Switch};
+use crate::twin::talk::{From, Question};
+
+const SPEC: &str = "
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+";
+
+fn set() -> ForwardSet {
+    spec::read(SPEC.as_bytes()).expect("it is sound")
+}
+
+const SCENE: Scene<'_> = Scene {
+    family: Family::V4,
+    backend: Backend::Nft,
+    ip_forward: true,
+    apply: "sudo nvactl apply",
+};
+
+/// A connection to the first forward.
+fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
+    let forward = &set.forwards[0];
+    let address = client.parse().expect("an address");
+    let to = "10.3.0.4:49182".parse().expect("an address and a port");
+    Ask {
+        forward,
+        client: Client {
+            address,
+            kind: ClientKind::Somebody,
+        },
+        by: &forward.ingress[0],
+        wanted,
+        question: Question {
+            protocol: forward.protocol,
+            client: address,
+            from: From::World(0),
+            to,
+            listeners: vec!["10.224.0.118:80".parse().expect("an address and a port")],
+            request: 1,
+            answer: 1,
+        },
+        times: 1,
+        is_brief: true,
+    }
+}
+
+/// A rule of iptables, by the chain and the text that it has there.
+fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
+    Decided {
+        stage: Stage::Forward,
+        holder: Holder::Iptables {
+            backend,
+            family: Family::V4,
+            table: TableName::Filter,
+            chain: ChainName::from(chain),
+        },
+        handle: None,
+        place: (!text.starts_with("-P")).then_some(1),
+        text: text.to_owned(),
+        owner: crate::foreign::owner_of("filter", chain),
+    }
+}
+
+fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
+    let chain = Chain {
+        family: "inet",
+        table: table.to_owned(),
+        name: "c".to_owned(),
+    };
+    Decided {
+        stage: Stage::Forward,
+        owner: crate::foreign::owner_of(table, "c"),
+        holder: Holder::Nft(chain),
+        handle,
+        place: None,
+        text: text.to_owned(),
+    }
+}
+
+fn taken(by: By) -> Taken {
+    Taken {
+        by,
+        direction: Direction::Request,
+        fate: Fate::Dropped,
+    }
+}
+
+/// A death of one cause that a cure takes away.
+fn cured(by: By, cure: Cure) -> Verdict {
+    Verdict::Dead(Death {
+        causes: vec![taken(by)],
+        cures: vec![cure],
+        is_cured: true,
+        is_examined: true,
+        ..Death::default()
+    })
+}
+
+fn without(decided: Decided) -> Verdict {
+    let by = By::Rule(decided);
+    cured(by.clone(), Cure::Without(by))
+}
+
+fn dead_by(reason: KernelReason) -> Verdict {
+    Verdict::Dead(Death {
+        causes: vec![taken(By::Kernel(reason))],
+        is_examined: true,
+        ..Death::default()
+    })
+}
+
+fn switch(name: &str, value: &'static str) -> Switch {
+    Switch {
+        name: name.to_owned(),
+        value,
+    }
+}
+
+/// Returns the checks about one verdict, each in one line.
+fn lines(answers: &Answers<'_>, wanted: Wanted, verdict: Verdict) -> Vec<String> {
+    let set = set();
+    let judged = Judged {
+        ask: ask(&set, "81.2.69.142", wanted),
+        verdict,
+    };
+    let checks = of_one(&SCENE, answers, &set.forwards[0], &[&judged]);
+    checks.iter().map(line).collect()
+}
+
+fn line(check: &Check) -> String {
+    let mut line = format!(
+        "{} {}: {}",
+        check.status.word(),
+        check.code.code(),
+        check.reason
+    );
+    if let Some(fix) = &check.fix {
+        let tried = if check.tried { " (tried)" } else { "" };
+        line = format!("{line} | fix{tried}: {fix}");
+    }
+    line
+}
+
+#[test]
+fn each_verdict_is_said_in_a_sentence() {
+    let drop = "-A FORWARD -p tcp -m tcp --dport 80 -j DROP";
+    let answers = Answers {
+        watched: vec!["iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far".to_owned()],
+        ..Answers::default()
+    };
+    let blame = |by: Decided, cure: Option<Cure>| Blame {
+        by: Some(By::Rule(by)),
+        cure,
+        is_examined: true,
+    };
+    let rule = || of_iptables(Backend::Nft, "FORWARD", drop);
+    let gone = || Some(Cure::Without(By::Rule(rule())));
+    let at = "10.88.0.20:3001".parse().expect("an address and a port");
+    let seen = "10.4.0.77".parse().expect("an address");
+    let neighbour = KernelReason::NoNeighbour {
+        address: "10.4.0.99".parse().expect("an address"),
+        interface: "eth1".to_owned(),
+    };
+    let stuck = |failure: Option<&str>, is_examined| {
+        Verdict::Dead(Death {
+            is_stuck: true,
+            is_examined,
+            failure: failure.map(str::to_owned),
+            ..Death::default()
+        })
+    };
+    let two = Verdict::Dead(Death {
+        causes: vec![
+            taken(By::Rule(rule())),
+            taken(By::Rule(of_iptables(Backend::Legacy, "FORWARD", drop))),
+        ],
+        cures: vec![
+            Cure::Apply,
+            Cure::Without(By::Rule(of_iptables(Backend::Legacy, "FORWARD", drop))),
+        ],
+        is_cured: true,
+        is_examined: true,
+        ..Death::default()
+    });
+    let legacy_policy = of_iptables(Backend::Legacy, "FORWARD", "-P FORWARD DROP");
+    for (verdict, said) in [
+        (
+            Verdict::AsWanted,
+            &["ok packets: 1 connection did as the spec says, in a copy of this machine"][..],
+        ),
+        (
+            Verdict::NotAsked,
+            &[
+                "unknown packets: not tried: the doctor's time limit was reached first | fix: sudo nvactl doctor --deadline 120",
+            ],
+        ),
+        (
+            Verdict::Failed("Too many open files".to_owned()),
+            &[
+                "unknown packets: not tried: its connection could not be opened in a copy of this machine: Too many open files",
+            ],
+        ),
+        (
+            Verdict::Fickle(None),
+            &["unknown packets: it comes through at one time and not at another"],
+        ),
+        (
+            Verdict::Fickle(Some(By::Rule(rule()))),
+            &[
+                "unknown packets: it comes through at one time and not at another: when it does not, iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, takes the packets",
+            ],
+        ),
+        (
+            Verdict::Unknown(vec![0]),
+            &[
+                "unknown packets: its packets reach a rule whose effect cannot be known from here: iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far",
+            ],
+        ),
+        (
+            Verdict::Behind("eth0".to_owned()),
+            &[
+                "fail route: 10.224.0.118:80 answers behind eth0, while the spec's egress is eth1 | fix: correct `egress` in the spec, then sudo nvactl apply",
+            ],
+        ),
+        (
+            Verdict::Strayed("eth1".to_owned()),
+            &[
+                "warn rp-filter: replies to clients that come in by eth0 leave by eth1: the network may drop those. A route to those clients by eth0, or a routing table of its own for connections of eth0, brings them back by eth0 | fix: to look: ip route get 81.2.69.142 from 10.224.0.118 iif eth1",
+            ],
+        ),
+        (
+            Verdict::Source {
+                seen,
+                blame: blame(rule(), gone()),
+            },
+            &[
+                "fail foreign-rule: the target sees 10.4.0.77, while the spec says 10.4.0.4, by iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+            ],
+        ),
+        // Nothing that was not tried is a fix.
+        (
+            Verdict::Source {
+                seen,
+                blame: Blame::default(),
+            },
+            &["fail snat-rule: the target sees 10.4.0.77, while the spec says 10.4.0.4"],
+        ),
+        (
+            Verdict::Elsewhere {
+                at,
+                blame: blame(of_nft("q", "dnat to 10.88.0.20:3001", Some(4)), None),
+            },
+            &[
+                "fail native-nft: its packets go to 10.88.0.20:3001, by rule in the nft chain inet q c, `dnat to 10.88.0.20:3001`,",
+            ],
+        ),
+        (
+            without(rule()),
+            &[
+                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+            ],
+        ),
+        // The setting itself was not tried: its program does not run in the twin.
+        (
+            without(of_iptables(
+                Backend::Nft,
+                "ufw-user-forward",
+                "-A ufw-user-forward -j DROP",
+            )),
+            &[
+                "fail foreign-rule: iptables-nft: ufw's rule in filter, `-A ufw-user-forward -j DROP`, drops the packets | fix: if it is not meant: without the rule it works (tried); ufw lets it pass by `ufw route allow in on eth0 out on eth1 to 10.224.0.118 port 80`",
+            ],
+        ),
+        (
+            without(of_iptables(
+                Backend::Nft,
+                "KUBE-FORWARD",
+                "-A KUBE-FORWARD -j DROP",
+            )),
+            &[
+                "fail foreign-rule: iptables-nft: kube-proxy's rule in filter, `-A KUBE-FORWARD -j DROP`, drops the packets | fix (tried): if it is not meant: change kube-proxy's own settings, since kube-proxy will put the rule back; until then: sudo iptables-nft -t filter -D KUBE-FORWARD -j DROP",
+            ],
+        ),
+        (
+            cured(
+                By::Policy(of_nft("my q", "policy drop", None)),
+                Cure::Without(By::Policy(of_nft("my q", "policy drop", None))),
+            ),
+            &[
+                "fail native-nft: the policy of the nft chain inet my q c drops the packets | fix (tried): if it is not meant: sudo nft 'chain inet my q c { policy accept; }'",
+            ],
+        ),
+        (
+            cured(
+                By::Policy(legacy_policy.clone()),
+                Cure::Without(By::Policy(legacy_policy)),
+            ),
+            &[
+                "fail other-backend: iptables-legacy: the policy of FORWARD in filter drops the packets | fix (tried): if it is not meant: sudo iptables-legacy -t filter -P FORWARD ACCEPT",
+            ],
+        ),
+        (
+            two,
+            &[
+                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): sudo nvactl apply",
+                "fail other-backend: iptables-legacy: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-legacy -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+            ],
+        ),
+        (
+            cured(
+                By::Kernel(KernelReason::ReversePath),
+                Cure::Switches(vec![
+                    switch("ipv4/conf/eth0.5/rp_filter", "2"),
+                    switch("ipv4/conf/eth1/rp_filter", "2"),
+                ]),
+            ),
+            &[
+                "fail rp-filter: a packet fails the reverse path check (`rp_filter`): the route back to its source uses another interface | fix (tried): if it is not meant: sudo sysctl -w net.ipv4.conf.eth0/5.rp_filter=2 net.ipv4.conf.eth1.rp_filter=2",
+            ],
+        ),
+        (
+            dead_by(neighbour),
+            &[
+                "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: is 10.4.0.99 up, and on the network of eth1? sudo ip neigh show dev eth1",
+            ],
+        ),
+        (
+            dead_by(KernelReason::Prohibited),
+            &[
+                "fail route: a packet meets a prohibit route or rule | fix: to look: sudo ip rule; sudo ip route show table all",
+            ],
+        ),
+        (
+            dead_by(KernelReason::NeedsFragmentation),
+            &["fail mtu: a packet is larger than the MTU of the route and must not be fragmented"],
+        ),
+        (
+            dead_by(KernelReason::NotForwarded),
+            &[
+                "fail interface-forwarding: a packet is not forwarded: forwarding is off for the machine or for the interface",
+            ],
+        ),
+        (
+            dead_by(KernelReason::NotSeen),
+            &["unknown packets: a packet does not arrive at any interface of the machine"],
+        ),
+        (
+            stuck(None, true),
+            &[
+                "unknown packets: the target is reached, and the data does not come through, and the kernel does not tell why",
+            ],
+        ),
+        (
+            stuck(None, false),
+            &[
+                "unknown packets: the target is reached, and the data does not come through; the cause was not looked for, because of the time limit or because so many connections fail | fix: sudo nvactl doctor --deadline 120",
+            ],
+        ),
+        (
+            stuck(Some("`nft` is not installed"), true),
+            &[
+                "unknown packets: the target is reached, and the data does not come through; the search for the cause failed: `nft` is not installed",
+            ],
+        ),
+    ] {
+        assert_eq!(lines(&answers, Wanted::Through, verdict), said);
+    }
+    let accept = of_iptables(Backend::Nft, "FORWARD", "-A FORWARD -j ACCEPT");
+    let let_in = Verdict::LetIn(blame(accept, Some(Cure::Apply)));
+    assert_eq!(
+        lines(&answers, Wanted::KeptOut, let_in),
+        [
+            "fail foreign-rule: a client that its lists keep out comes through, by iptables-nft: rule in filter, `-A FORWARD -j ACCEPT`, | fix (tried): sudo nvactl apply"
+        ]
+    );
+}
+
+#[test]
+fn an_accept_in_a_chain_of_another_program_does_not_last() {
+    let decided = of_nft("firewalld", "policy drop", None);
+    let accept = |table: &str| Cure::AcceptInChain {
+        family: "inet".to_owned(),
+        table: table.to_owned(),
+        chain: "c".to_owned(),
+        rule: "ct status dnat accept".to_owned(),
+    };
+    for (table, fix) in [
+        (
+            "q",
+            "fix (tried): if it is not meant: sudo nft insert rule inet q c ct status dnat accept",
+        ),
+        (
+            "netavark",
+            "fix (tried): if it is not meant: change Podman's own settings, since Podman will put the rule back; until then: sudo nft insert rule inet netavark c ct status dnat accept",
+        ),
+        (
+            "firewalld",
+            "fix: if it is not meant: with an accept before the rule it works (tried); firewalld lets it pass by",
+        ),
+    ] {
+        let verdict = cured(By::Policy(decided.clone()), accept(table));
+        let said = lines(&Answers::default(), Wanted::Through, verdict);
+        assert!(said[0].contains(fix), "{said:?}");
+    }
+}
+
+/// Another client that passes shows that a finding is about some of them.
+#[test]
+fn a_finding_about_some_clients_names_them() {
+    let set = set();
+    let one = |client: &str, verdict| Judged {
+        ask: ask(&set, client, Wanted::Through),
+        verdict,
+    };
+    let judged = [
+        one("81.2.69.142", Verdict::AsWanted),
+        one("198.51.100.7", dead_by(KernelReason::Prohibited)),
+        one("198.51.100.8", dead_by(KernelReason::Prohibited)),
+    ];
+    let judged: Vec<&Judged<'_>> = judged.iter().collect();
+    let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+    assert_eq!(said.len(), 1);
+    assert_eq!(
+        said[0].reason,
+        "a packet meets a prohibit route or rule: clients of the Internet (198.51.100.7), and 1 more"
+    );
+    assert_eq!(said[0].forward.as_deref(), Some("web"));
+}
+
+/// A verdict that may depend on what the copy lacks is not certain, nor is a forward's metric.
+#[test]
+fn a_doubt_takes_the_certainty_away() {
+    let machine = crate::twin::machine::Machine {
+        filtered: vec!["eth1".to_owned()],
+        ..Default::default()
+    };
+    let answers = Answers {
+        doubts: crate::twin::doubt::doubts(&machine, &[]),
+        ..Answers::default()
+    };
+    let lacks = "in a copy of this machine, which lacks: a filter of tc on eth1, which sees packets beside all rules";
+    assert_eq!(
+        lines(&answers, Wanted::Through, Verdict::AsWanted),
+        [format!("unknown packets: it works {lacks}")]
+    );
+    assert_eq!(
+        lines(
+            &answers,
+            Wanted::Through,
+            dead_by(KernelReason::NeedsFragmentation)
+        ),
+        [format!(
+            "unknown mtu: a packet is larger than the MTU of the route and must not be fragmented, {lacks}"
+        )]
+    );
+}
+
+#[test]
+fn a_forward_works_only_where_that_is_known() {
+    let check = |status| Hop::Packets.found(status, "");
+    for (statuses, works) in [
+        (&[Status::Ok][..], Some(true)),
+        (&[Status::Warn, Status::Ok], Some(true)),
+        (&[Status::Unknown, Status::Ok], None),
+        (&[Status::Unknown, Status::Fail], Some(false)),
+    ] {
+        let checks: Vec<Check> = statuses.iter().map(|status| check(*status)).collect();
+        assert_eq!(standing(&checks), works);
+    }
+}
+
+#[test]
+fn a_fault_in_rules_as_written_is_a_warning_where_no_packet_misses_them() {
+    let set = set();
+    let mut judged = Judged {
+        ask: ask(&set, "81.2.69.142", Wanted::Through),
+        verdict: Verdict::AsWanted,
+    };
+    let fail = |name: Option<&str>| Check {
+        forward: name.map(str::to_owned),
+        ..Hop::Jump.fail("")
+    };
+    for (verdict, statuses) in [
+        (
+            Verdict::AsWanted,
+            [Status::Warn, Status::Warn, Status::Fail],
+        ),
+        (Verdict::NotAsked, [Status::Fail; 3]),
+    ] {
+        judged.verdict = verdict;
+        let mut checks = [fail(None), fail(Some("web")), fail(Some("dns"))];
+        let mut by_forward = ByForward::new();
+        by_forward.insert(std::ptr::from_ref(&set.forwards[0]), vec![&judged]);
+        moderate(&by_forward, &mut checks);
+        assert_eq!(checks.map(|check| check.status), statuses);
+    }
+}
+
+#[test]
+fn what_keeps_the_machines_own_packets_in_is_named_or_not_known() {
+    let rule = of_iptables(Backend::Nft, "OUTPUT", "-A OUTPUT -j DROP");
+    for (found, said) in [
+        (
+            KeptIn::By(Some(taken(By::Rule(rule)))),
+            "iptables-nft: rule in filter, `-A OUTPUT -j DROP`, takes the machine's own packets",
+        ),
+        (
+            KeptIn::By(None),
+            "the machine's own packets do not reach it in a copy of this machine either, where every target answers",
+        ),
+        (
+            KeptIn::Failed("no socket".to_owned()),
+            "whether the machine's own rules keep its packets in could not be tried: no socket",
+        ),
+        (
+            KeptIn::NotAsked,
+            "whether the machine's own rules keep its packets in was not tried: the doctor's time limit was reached first",
+        ),
+    ] {
+        assert_eq!(keeps(Family::V4, &found), said);
+    }
+}

@@ -1,0 +1,148 @@
+//! The commands and settings that let a connection pass, by what was tried in the twin.
+
+use super::packets::Scene;
+use crate::foreign;
+use crate::line::deletion;
+use crate::net::Family;
+use crate::token::shell_word;
+use crate::twin::battery::Ask;
+use crate::twin::cause::{By, Decided, Holder, KernelReason};
+use crate::twin::cure::{Cure, Switch};
+
+/// A fix. Each that takes a protection away says so.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// This very command was tried in the twin.
+    Tried(String),
+    /// The rule's own program has a setting for it. The twin shows that the connection passes without the
+    /// rule; the program does not run there.
+    Setting(String),
+}
+
+/// Returns the fix for a cure that let a connection pass in the twin.
+#[must_use]
+pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
+    let (owner, command, tried) = match cure {
+        Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => {
+            return Remedy::Tried(scene.apply.to_owned());
+        }
+        Cure::Switches(switches) => (None, sysctl(switches), ""),
+        Cure::AcceptInChain {
+            family,
+            table,
+            chain,
+            rule,
+        } => {
+            let command = format!(
+                "sudo nft insert rule {family} {} {} {rule}",
+                shell_word(table),
+                shell_word(chain)
+            );
+            let owner = foreign::owner_of(table, chain);
+            (
+                owner,
+                command,
+                "with an accept before the rule it works (tried)",
+            )
+        }
+        Cure::Without(By::Rule(decided) | By::Policy(decided)) => (
+            decided.owner,
+            removal(scene.family, decided),
+            "without the rule it works (tried)",
+        ),
+    };
+    match owner.map(|owner| (owner, foreign::switch_of(owner))) {
+        None => Remedy::Tried(format!("if it is not meant: {command}")),
+        Some((_, Some(setting))) => Remedy::Setting(format!(
+            "if it is not meant: {tried}; {}",
+            filled_in(setting, ask)
+        )),
+        Some((owner, None)) => Remedy::Tried(format!(
+            "if it is not meant: change {owner}'s own settings, since {owner} will put the rule back; until \
+             then: {command}"
+        )),
+    }
+}
+
+fn sysctl(switches: &[Switch]) -> String {
+    let words = switches.iter().map(|Switch { name, value }| {
+        // sysctl(8) takes a dot in a name as a slash.
+        let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
+        format!(" net.{}={value}", parts.join("."))
+    });
+    format!("sudo sysctl -w{}", words.collect::<String>())
+}
+
+/// Puts a forward's own values into the sentence about a program's setting.
+fn filled_in(switch: &str, ask: &Ask<'_>) -> String {
+    let Some(target) = ask.question.listeners.first() else {
+        return switch.to_owned();
+    };
+    let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
+    let mut words = switch
+        .replace("TARGET", &target.ip().to_string())
+        .replace("PORT", &target.port().to_string())
+        .replace("ADDRESS", &ask.client.address.to_string());
+    for (word, interface) in interfaces {
+        words = words.replace(word, &format!("on {interface} "));
+    }
+    words
+}
+
+fn removal(family: Family, decided: &Decided) -> String {
+    match &decided.holder {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
+            let program = backend.program(family, "iptables");
+            match decided.place {
+                Some(_) => format!("sudo {}", deletion(&program, *table, &decided.text)),
+                None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
+            }
+        }
+        Holder::Nft(chain) => match decided.handle {
+            Some(_) => format!(
+                "remove it; to look: sudo nft -a list chain {} {} {}",
+                chain.family,
+                shell_word(&chain.table),
+                shell_word(&chain.name)
+            ),
+            None => {
+                let command = format!(
+                    "chain {} {} {} {{ policy accept; }}",
+                    chain.family, chain.table, chain.name
+                );
+                format!("sudo nft {}", shell_word(&command))
+            }
+        },
+    }
+}
+
+/// Returns a question or a command that only looks, for a cause without a cure.
+#[must_use]
+pub fn hint(by: &By) -> Option<String> {
+    match by {
+        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(format!(
+            "is {address} up, and on the network of {interface}? sudo ip neigh show dev {interface}"
+        )),
+        By::Kernel(
+            KernelReason::NoRoute
+            | KernelReason::Unreachable
+            | KernelReason::Prohibited
+            | KernelReason::Blackhole,
+        ) => Some("to look: sudo ip rule; sudo ip route show table all".to_owned()),
+        By::Rule(Decided {
+            holder: Holder::Nft(chain),
+            ..
+        }) => Some(format!(
+            "to look: sudo nft -a list chain {} {} {}",
+            chain.family,
+            shell_word(&chain.table),
+            shell_word(&chain.name)
+        )),
+        _ => None,
+    }
+}

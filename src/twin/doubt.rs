@@ -1,0 +1,213 @@
+//! Things of the machine that a twin does not have and that may decide about a packet: programs at
+//! interfaces, IPsec policies, and routes that cannot be copied. A verdict about a connection that may meet
+//! one is not certain.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::batch::Refused;
+use super::battery::Ask;
+use super::machine::Machine;
+use crate::printable;
+use crate::spec::Snat;
+
+/// Something that the twin does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    words: String,
+    about: About,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum About {
+    /// All packets of an interface.
+    Interface(String),
+    /// Packets from one network to another.
+    Selector { source: IpNet, destination: IpNet },
+    /// Packets to or from a network; `None`: all.
+    Net(Option<IpNet>),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl Doubt {
+    /// Whether packets of a connection may meet it.
+    #[must_use]
+    pub fn holds(&self, ask: &Ask<'_>) -> bool {
+        let client = ask.client.address;
+        let targets = || ask.question.listeners.iter().map(|target| target.ip());
+        match &self.about {
+            About::Interface(name) => [ask.by, &ask.forward.egress]
+                .map(|one| one.as_str())
+                .contains(&name.as_str()),
+            About::Net(None) => true,
+            About::Net(Some(net)) => net.contains(&client) || targets().any(|at| net.contains(&at)),
+            About::Selector {
+                source,
+                destination,
+            } => {
+                let source_at_target = |net: &IpNet| match ask.forward.snat {
+                    Snat::Addresses(range) => {
+                        net.contains(&range.first()) || net.contains(&range.last())
+                    }
+                    Snat::Client => net.contains(&client),
+                    // An address of the machine, which changes with it.
+                    Snat::Masquerade => true,
+                };
+                let of_client = |net: &IpNet| net.contains(&client) || source_at_target(net);
+                let of_server = |net: &IpNet| {
+                    net.contains(&ask.question.to.ip()) || targets().any(|at| net.contains(&at))
+                };
+                of_client(source) && of_server(destination)
+                    || of_server(source) && of_client(destination)
+            }
+        }
+    }
+}
+
+/// Returns the doubt about all packets where the kernel has tables that nothing here can list.
+#[must_use]
+pub fn without_nft() -> Doubt {
+    Doubt {
+        words: "the kernel's own tables of nft: `nft` is not installed".to_owned(),
+        about: About::Net(None),
+    }
+}
+
+/// Lists the doubts about a copy of a machine, of whose commands some were refused.
+#[must_use]
+pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
+    let mut doubts = Vec::new();
+    let programs = machine.links.iter().filter(|link| link.xdp);
+    let programs = programs.map(|link| (link.name.as_str(), "an XDP program"));
+    let filters = machine.filtered.iter();
+    let filters = filters.map(|name| (name.as_str(), "a filter of tc"));
+    for (name, what) in programs.chain(filters) {
+        let master = machine.link(name).and_then(|link| link.master.as_deref());
+        for interface in [Some(name), master].into_iter().flatten() {
+            doubts.push(Doubt {
+                words: format!("{what} on {name}, which sees packets beside all rules"),
+                about: About::Interface(interface.to_owned()),
+            });
+        }
+    }
+    for (source, destination) in &machine.policies {
+        doubts.push(Doubt {
+            words: format!("the IPsec policy from {source} to {destination} (ip xfrm policy)"),
+            about: About::Selector {
+                source: *source,
+                destination: *destination,
+            },
+        });
+    }
+    doubts.extend(refused.iter().filter_map(of_refused));
+    doubts
+}
+
+fn of_refused(refused: &Refused) -> Option<Doubt> {
+    let command = refused.command.as_str();
+    let net = if command.starts_with('{') {
+        let listed: Value = serde_json::from_str(command).ok()?;
+        of_listed(&listed)
+    } else if command.starts_with("route append ") || command.starts_with("rule add ") {
+        command.split(' ').find_map(net)
+    } else {
+        return None;
+    };
+    Some(Doubt {
+        words: format!(
+            "the route or rule `{}` ({})",
+            printable::line(command),
+            printable::line(&refused.why)
+        ),
+        about: About::Net(net),
+    })
+}
+
+/// Returns the network of a route, or the narrower of a rule.
+fn of_listed(listed: &Value) -> Option<IpNet> {
+    let with = |address: &str, length: &str| {
+        let found = net(listed[address].as_str()?)?;
+        let length = listed[length]
+            .as_u64()
+            .and_then(|length| u8::try_from(length).ok());
+        match length {
+            Some(length) => IpNet::new(found.addr(), length).ok().map(|net| net.trunc()),
+            None => Some(found),
+        }
+    };
+    with("dst", "dstlen").or_else(|| with("src", "srclen"))
+}
+
+fn net(word: &str) -> Option<IpNet> {
+    let address = || word.parse::<IpAddr>().ok().map(IpNet::from);
+    word.parse::<IpNet>().ok().or_else(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::machine::{Kind, Link};
+
+    #[test]
+    fn what_the_copy_lacks_is_a_doubt_about_the_packets_that_may_meet_it() {
+        let link = |name: &str, master: Option<&str>, xdp| Link {
+            name: name.to_owned(),
+            kind: Kind::Other,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            master: master.map(str::to_owned),
+            addresses: Vec::new(),
+            xdp,
+        };
+        let machine = Machine {
+            links: vec![link("eth0", None, false), link("enP1", Some("eth0"), true)],
+            filtered: vec!["eth1".to_owned()],
+            policies: vec![(
+                "10.4.0.0/16".parse().expect("a network"),
+                "10.224.0.0/16".parse().expect("a network"),
+            )],
+            ..Machine::default()
+        };
+        let refused = |command: &str| Refused {
+            command: command.to_owned(),
+            why: "`encap` is not known".to_owned(),
+        };
+        let refused = [
+            refused(r#"{"dst":"10.9.0.0/16","encap":"mpls","dev":"eth0"}"#),
+            refused(r#"{"priority":5,"src":"10.8.0.0","srclen":16,"tun_id":"7"}"#),
+            refused("route append default via 10.3.0.1 dev eth0"),
+            refused("address add 10.3.0.4/24 dev eth0"),
+        ];
+        let doubts = doubts(&machine, &refused);
+        let found: Vec<String> = doubts
+            .iter()
+            .map(|doubt| match &doubt.about {
+                About::Interface(name) => format!("{name}: {doubt}"),
+                About::Net(net) => format!("{net:?}: {doubt}"),
+                About::Selector { .. } => format!("selector: {doubt}"),
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "enP1: an XDP program on enP1, which sees packets beside all rules",
+                "eth0: an XDP program on enP1, which sees packets beside all rules",
+                "eth1: a filter of tc on eth1, which sees packets beside all rules",
+                "selector: the IPsec policy from 10.4.0.0/16 to 10.224.0.0/16 (ip xfrm policy)",
+                "Some(10.9.0.0/16): the route or rule `{\"dst\":\"10.9.0.0/16\",\"encap\":\"mpls\",\"dev\":\"eth0\"}` (`encap` is not known)",
+                "Some(10.8.0.0/16): the route or rule `{\"priority\":5,\"src\":\"10.8.0.0\",\"srclen\":16,\"tun_id\":\"7\"}` (`encap` is not known)",
+                "None: the route or rule `route append default via 10.3.0.1 dev eth0` (`encap` is not known)",
+            ]
+        );
+    }
+}

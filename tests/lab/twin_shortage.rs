@@ -1,0 +1,152 @@
+//! A doctor without the means to make a twin says so and checks the live machine all the same, and nothing
+//! of a twin outlives its doctor.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::{Backend, Lab, Said};
+use crate::namespace::wait_for;
+use crate::shortage::Tasks;
+
+const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
+
+const SPEC: &str = "
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
+forwards:
+  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
+";
+
+const DOCTOR: [&str; 4] = ["doctor", "/run/spec.yaml", "--timeout", "0.1"];
+
+fn lab(backend: Backend) -> Lab {
+    let lab = Lab::two_nics(backend);
+    lab.apply(SPEC);
+    let written = lab
+        .firewall
+        .feed("sh", &["-c", "cat > /run/spec.yaml"], SPEC);
+    assert!(written.status.success());
+    lab
+}
+
+/// Checks that the packets are not known, for a reason, and that live checks were made.
+fn is_unknown(said: &Said, why: &str) {
+    let unknown = said
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("unknown packets "));
+    assert!(unknown.is_some_and(|line| line.contains(why)), "{said:?}");
+    for live in [
+        "ok      interface            eth0 is up",
+        "ok      snat-address ",
+    ] {
+        assert!(said.stdout.contains(live), "{said:?}");
+    }
+    assert!(!said.stderr.contains("panicked"), "{said:?}");
+}
+
+pub fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend) {
+    let lab = lab(backend);
+    let words = [&["--bounding-set=-sys_admin", NVACTL][..], &DOCTOR].concat();
+    let said = Said::from(lab.firewall.feed("setpriv", &words, ""));
+    is_unknown(&said, "CAP_SYS_ADMIN");
+}
+
+pub fn without_nft_packets_are_unknown(backend: Backend) {
+    let lab = lab(backend);
+    let script = "mkdir /run/less
+        for folder in /bin /sbin /usr/bin /usr/sbin /run/bin; do
+          for program in $folder/*; do ln -sf $program /run/less/; done
+        done
+        rm /run/less/nft
+        export PATH=/run/less; exec \"$@\"";
+    let words = [&["-ec", script, "sh", NVACTL][..], &DOCTOR].concat();
+    let said = Said::from(lab.firewall.feed("sh", &words, ""));
+    is_unknown(&said, "`nft` is not installed");
+}
+
+/// As `TasksMax=` of systemd limits a unit.
+pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
+    let Some(tasks) = Tasks::new() else { return };
+    let lab = lab(backend);
+    let mut unknown = 0;
+    for most in 2..=6 {
+        tasks.limit(&most.to_string());
+        let said = tasks.nvactl(&lab.firewall, &DOCTOR);
+        assert!(!said.stderr.contains("panicked"), "{most}: {said:?}");
+        // So few that the rules cannot be read.
+        if said.code == 2 {
+            assert!(said.stderr.contains("could not be started"), "{said:?}");
+        } else if said
+            .stdout
+            .contains("no connection was tried in a copy of this machine")
+        {
+            is_unknown(&said, "could not be started");
+            unknown += 1;
+        }
+    }
+    assert!(unknown > 0, "none of them had too few");
+}
+
+/// The number of processes with a word in their environment, programs that a doctor has started included.
+fn processes(mark: &str) -> usize {
+    let all = fs::read_dir("/proc").expect("it is mounted").flatten();
+    let marked = all.filter(|one| {
+        let environ = fs::read(one.path().join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environ).contains(mark)
+    });
+    marked.count()
+}
+
+pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
+    const BATCHES: u64 = 10;
+    const AT_ONCE: u64 = 10;
+    let lab = lab(backend);
+    let state = || {
+        let own = "grep NVACTL- | grep -v -e '-A POSTROUTING'";
+        lab.firewall.shell(&format!(
+            "iptables-save -c | {own}; ip6tables-save -c; ip netns; ip -o link; ip -o address
+             ip rule; ip route show table all; conntrack -L 2> /dev/null | grep -c dport=49182 || true"
+        ))
+    };
+    let mark = format!(
+        "NVACTL_LAB_MARK=doctors-{}-{}",
+        std::process::id(),
+        backend.name()
+    );
+    let (name, value) = mark.split_once('=').expect("it has one");
+    let doctor = || {
+        let mut command = lab.firewall.command(NVACTL);
+        command.args(DOCTOR).env(name, value);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().expect("it starts")
+    };
+    // Entries of neighbours come with the first.
+    assert!(doctor().wait().expect("it ends").code().is_some());
+    let before = state();
+    let mut random = 7_u64;
+    let mut killed = 0;
+    for _ in 0..BATCHES {
+        let mut doctors: Vec<Child> = (0..AT_ONCE).map(|_| doctor()).collect();
+        for one in doctors.iter_mut().take(3) {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            thread::sleep(Duration::from_millis(random >> 55));
+            if one.try_wait().expect("it is a child").is_none() {
+                one.kill().expect("it runs");
+                killed += 1;
+            }
+        }
+        for mut one in doctors {
+            one.wait().expect("it ends");
+        }
+    }
+    assert!(killed >= 20, "only {killed} were killed");
+    wait_for("every process of theirs is gone", || processes(&mark) == 0);
+    assert_eq!(state(), before);
+}
