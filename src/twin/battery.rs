@@ -298,3 +298,97 @@ pub(super) fn reached(forward: &Forward, at: &Destination, port: Port) -> Socket
     };
     SocketAddr::new(at.address, number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{self, ForwardSet};
+    use crate::twin::machine::Link;
+
+    fn set(forwards: &str) -> ForwardSet {
+        let text = format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\n\
+             silence: [keeps-probes-out]\nforwards: [{forwards}]"
+        );
+        spec::read(text.as_bytes()).expect("it is sound")
+    }
+
+    fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
+        let machine = Machine {
+            links: vec![
+                Link::with("eth0", &["10.3.0.4/24"]),
+                Link::with("eth1", &["10.4.0.4/24"]),
+            ],
+            ..Machine::default()
+        };
+        let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
+        let none = BTreeSet::new();
+        let clients = Clients::of(set, Family::V4, &machine, &[], &none, |asked| {
+            asked.iter().map(|one| (*one, "eth0".to_owned())).collect()
+        });
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        battery(&forwards, &clients, &machine, &worlds)
+    }
+
+    /// What the time does not suffice for is the rest of a few, not all of many.
+    #[test]
+    fn every_forward_has_its_first_connections_before_one_has_the_rest() {
+        let list = "allow_from: [198.51.100.0/24]";
+        let set = set(&format!(
+            "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8}}, {list}}}, \
+             {{name: b, listen: 82, target: {{pod: 10.224.0.9:80}}, {list}}}"
+        ));
+        let asks = asked(&set);
+        let words =
+            |ask: &Ask<'_>| format!("{} {} {:?}", ask.forward.name, ask.is_brief, ask.wanted);
+        let brief: Vec<String> = asks.iter().take(4).map(words).collect();
+        assert_eq!(
+            brief,
+            [
+                "a true Through",
+                "a true KeptOut",
+                "b true Through",
+                "b true KeptOut"
+            ]
+        );
+        // Both are of one shape.
+        let rest = &asks[4..];
+        assert!(!rest.is_empty());
+        assert!(
+            rest.iter()
+                .all(|ask| !ask.is_brief && ask.forward.name.as_str() == "a")
+        );
+    }
+
+    #[test]
+    fn several_targets_are_one_connection_that_is_tried_several_times() {
+        let pods = "target: {pod: [10.224.0.8:80, 10.224.0.9:80]}";
+        for (more, times) in [
+            ("", 16),
+            (", balance: client", 1),
+            (", limits: {max_connections: 3}", 3),
+        ] {
+            let set = set(&format!("{{name: a, listen: 80, {pods}{more}}}"));
+            let asks = asked(&set);
+            assert_eq!((asks[0].times, asks[0].is_brief), (times, true), "{more}");
+            assert!(asks[1..].iter().all(|ask| !ask.is_brief));
+        }
+    }
+
+    /// With a comparison of each with each it would take minutes.
+    #[test]
+    fn ten_thousand_shapes_are_told_apart_in_a_moment() {
+        let one = |n: u16| {
+            format!(
+                "{{name: f{n}, listen: {}, target: {{pod: 10.224.0.8:80}}, allow_from: [10.{}.{}.0/24]}}",
+                n + 1,
+                n >> 8,
+                n & 0xff
+            )
+        };
+        let forwards: Vec<String> = (0..10_000).map(one).collect();
+        let set = set(&forwards.join(", "));
+        let asks = asked(&set);
+        assert!(asks[..20_000].iter().all(|ask| ask.is_brief));
+    }
+}

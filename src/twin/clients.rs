@@ -319,11 +319,13 @@ fn listed(forward: &Forward, taken: &BTreeSet<IpAddr>) -> Vec<Client> {
     let sources = &forward.sources;
     let is_free = |address: IpAddr| !taken.contains(&address);
     let allow = sources.allow.iter().flat_map(Nets::as_slice);
+    let allow = allow.filter(|net| is_of_hosts(**net));
     let allowed = allow.filter_map(|net| {
         let address = one_of(*net, |address| sources.admits(address) && is_free(address))?;
         Some((*net, address))
     });
     let denied = sources.deny.as_slice().iter();
+    let denied = denied.filter(|net| is_of_hosts(**net));
     let denied = denied.filter_map(|net| Some((*net, one_of(*net, is_free)?)));
     let allowed = allowed.take(MOST);
     let clients = allowed.chain(denied.take(MOST));
@@ -363,6 +365,99 @@ fn one_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::spec;
+    use crate::twin::machine::{Link, Neighbour};
+
+    fn set(forward: &str) -> ForwardSet {
+        let text = format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\n\
+             forwards: [{{name: web, listen: 80, target: {{pod: 10.224.0.8:80}}{forward}}}]"
+        );
+        spec::read(text.as_bytes()).expect("it is sound")
+    }
+
+    /// Clients are behind eth0, 10.224.0.0/16 is behind eth1.
+    fn clients(set: &ForwardSet) -> Clients {
+        let route = serde_json::json!({
+            "dst": "10.224.0.0/16", "gateway": "10.4.0.1", "dev": "eth1", "table": "main"
+        });
+        let machine = Machine {
+            links: vec![
+                Link::with("eth0", &["10.3.0.4/24"]),
+                Link::with("eth1", &["10.4.0.4/24"]),
+            ],
+            routes: vec![(Family::V4, route)],
+            neighbours: vec![Neighbour {
+                address: "10.3.0.7".parse().expect("an address"),
+                interface: "eth0".to_owned(),
+                permanent: false,
+                failed: true,
+            }],
+            ..Machine::default()
+        };
+        let behind: IpNet = "10.224.0.0/16".parse().expect("a network");
+        Clients::of(set, Family::V4, &machine, &[], &BTreeSet::new(), |asked| {
+            let by = |packet: &Packet<'_>| {
+                if behind.contains(&packet.to) {
+                    "eth1"
+                } else {
+                    "eth0"
+                }
+            };
+            asked.iter().map(|one| (*one, by(one).to_owned())).collect()
+        })
+    }
+
+    fn listed_clients(set: &ForwardSet) -> Vec<String> {
+        let clients = clients(set);
+        let found = clients.of_forward(&set.forwards[0]);
+        let listed = found
+            .allowed
+            .iter()
+            .filter(|(client, _)| matches!(client.kind, ClientKind::Listed(_)));
+        listed
+            .map(|(client, by)| format!("{} by {by}", client.address))
+            .collect()
+    }
+
+    /// A neighbour that does not answer on the machine would not either in the twin, and a target is a
+    /// listener there.
+    #[test]
+    fn no_client_is_dead_or_a_target() {
+        let near = set("");
+        let near = clients(&near)
+            .of_forward(&near.forwards[0])
+            .allowed
+            .iter()
+            .map(|(client, _)| client.address.to_string())
+            .collect::<Vec<_>>();
+        assert_eq!(near, ["81.2.69.142", "10.3.0.8"]);
+        for (list, listed) in [
+            ("10.3.0.0/24", &["10.3.0.8 by eth0"][..]),
+            ("10.3.0.7", &[]),
+            ("10.3.0.6/31", &["10.3.0.6 by eth0"]),
+        ] {
+            let set = set(&format!(
+                ", allow_from: [{list}], silence: [keeps-probes-out]"
+            ));
+            assert_eq!(listed_clients(&set), listed, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_client_behind_the_firewall_comes_in_there_or_not_at_all() {
+        let list = "allow_from: [10.224.0.0/29], silence: [keeps-probes-out]";
+        let with = set(&format!(", hairpin: true, {list}"));
+        let [one] = &listed_clients(&with)[..] else {
+            panic!("there is one network");
+        };
+        assert!(
+            one.ends_with(" by eth1") && !one.starts_with("10.224.0.8 "),
+            "{one}"
+        );
+        assert_eq!(listed_clients(&set(&format!(", {list}"))), [""; 0]);
+    }
 
     #[test]
     fn no_client_comes_from_a_network_without_hosts() {

@@ -116,8 +116,11 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
     let net = if command.starts_with('{') {
         let listed: Value = serde_json::from_str(command).ok()?;
         of_listed(&listed)
-    } else if command.starts_with("route append ") || command.starts_with("rule add ") {
-        command.split(' ').find_map(net)
+    } else if let Some(route) = command.strip_prefix("route append ") {
+        // The type of the route may stand before its destination.
+        route.split(' ').take(2).find_map(net)
+    } else if let Some(rule) = command.strip_prefix("rule add ") {
+        rule.split(' ').find_map(net)
     } else {
         return None;
     };
@@ -154,23 +157,17 @@ fn net(word: &str) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::machine::{Kind, Link};
+    use crate::twin::machine::Link;
 
     #[test]
     fn what_the_copy_lacks_is_a_doubt_about_the_packets_that_may_meet_it() {
-        let link = |name: &str, master: Option<&str>, xdp| Link {
-            name: name.to_owned(),
-            kind: Kind::Other,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            master: master.map(str::to_owned),
-            addresses: Vec::new(),
-            xdp,
+        let enslaved = Link {
+            master: Some("eth0".to_owned()),
+            xdp: true,
+            ..Link::with("enP1", &[])
         };
         let machine = Machine {
-            links: vec![link("eth0", None, false), link("enP1", Some("eth0"), true)],
+            links: vec![Link::with("eth0", &[]), enslaved],
             filtered: vec!["eth1".to_owned()],
             policies: vec![(
                 "10.4.0.0/16".parse().expect("a network"),

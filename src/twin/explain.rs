@@ -31,11 +31,13 @@ pub fn explain(
     change: Option<&Change>,
     deadline: Instant,
 ) {
-    let mut left = LOOKED_INTO;
-    // Each way in and each dead forward has a connection of its own looked into, as far as there is time.
     for pick in [is_alive, is_dead] {
+        let mut left = LOOKED_INTO;
         for at in 0..judged.len() {
-            if left == 0 || Instant::now() >= deadline {
+            if left == 0 {
+                break;
+            }
+            if Instant::now() >= deadline {
                 return;
             }
             if !pick(&judged[at].verdict) {
@@ -259,7 +261,9 @@ fn share(
         return Ok(());
     }
     let all: Vec<usize> = (0..found.causes.len()).collect();
-    if !is_without(twin, found, &all, change, deadline)? {
+    // A rule that accepts packets before a chain helps those, too, that another rule of the chain takes.
+    let is_broad = |cure: &Cure| matches!(cure, Cure::AcceptInChain { .. });
+    if found.cures.iter().any(is_broad) && !is_without(twin, found, &all, change, deadline)? {
         return Ok(());
     }
     // Without the check for the reverse path a reply may still leave by another interface.
@@ -648,5 +652,77 @@ fn plain(ask: &Ask<'_>) -> Conversation {
             Snat::Client => Some(ask.client.address),
             Snat::Masquerade => None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Backend;
+    use crate::ruleset::TableName;
+    use crate::twin::cause::{Direction, Fate};
+
+    fn rule(place: usize, text: &str) -> By {
+        By::Rule(Decided {
+            stage: Stage::Forward,
+            holder: Holder::Iptables {
+                backend: Backend::Legacy,
+                family: Family::V4,
+                table: TableName::Filter,
+                chain: ChainName::Forward,
+            },
+            handle: None,
+            place: Some(place),
+            text: text.to_owned(),
+            owner: None,
+        })
+    }
+
+    fn taken(by: By) -> Taken {
+        Taken {
+            by,
+            direction: Direction::Request,
+            fate: Fate::Dropped,
+        }
+    }
+
+    /// `nvactl apply` may put a jump before a rule, which takes the packet all the same.
+    #[test]
+    fn a_rule_is_the_same_at_another_place() {
+        let one = taken(rule(1, "-A FORWARD -j DROP"));
+        assert!(is_same(&one, &taken(rule(2, "-A FORWARD -j DROP"))));
+        assert!(!is_same(&one, &taken(rule(1, "-A FORWARD -p tcp -j DROP"))));
+        assert!(!is_same(&one, &taken(By::NoRule)));
+        let reply = Taken {
+            direction: Direction::Reply,
+            ..one.clone()
+        };
+        assert!(!is_same(&one, &reply));
+    }
+
+    #[test]
+    fn a_rule_stands_one_place_lower_behind_one_that_is_there_again() {
+        for (place, before, now) in [(3, 3, 4), (3, 1, 4), (3, 4, 3)] {
+            let mut by = rule(place, "-A FORWARD -j DROP");
+            moved(&mut by, &rule(before, "-A FORWARD -p tcp -j DROP"));
+            assert_eq!(by, rule(now, "-A FORWARD -j DROP"));
+        }
+    }
+
+    #[test]
+    fn an_error_leaves_a_death_with_what_was_found_and_unexplained() {
+        let error = TwinError::Socket(std::io::Error::other("no socket"));
+        let mut verdict = Verdict::Dead(Death {
+            causes: vec![taken(By::NoRule)],
+            ..Death::default()
+        });
+        failed(&mut verdict, &error);
+        let Verdict::Dead(death) = verdict else {
+            panic!("it is dead");
+        };
+        assert_eq!(death.causes.len(), 1);
+        assert!(death.is_examined && !death.is_cured);
+        let words = "no connection can be opened in the copy: no socket";
+        assert_eq!(death.failure.as_deref(), Some(words));
     }
 }

@@ -269,3 +269,22 @@ fn meets(twin: &mut Twin, ask: &Ask<'_>) -> Result<Vec<usize>, TwinError> {
     let _ = tried(twin, &mut twin.talker()?, ask);
     counted(twin)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_died_once_and_passed_once_is_not_known() {
+        let dead = Verdict::Dead(Death::default());
+        let failed = Verdict::Failed("no socket".to_owned());
+        for (again, verdict) in [
+            (dead.clone(), dead),
+            (failed.clone(), failed),
+            (Verdict::AsWanted, Verdict::Fickle(None)),
+            (Verdict::Behind("eth0".to_owned()), Verdict::Fickle(None)),
+        ] {
+            assert_eq!(second(again), verdict);
+        }
+    }
+}

@@ -200,6 +200,31 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+impl Link {
+    /// Returns an interface that is up and has some addresses.
+    pub fn with(name: &str, addresses: &[&str]) -> Self {
+        let address = |text: &&str| Address {
+            net: text.parse().expect("an address with a length"),
+            peer: None,
+            broadcast: None,
+            scope: "global".to_owned(),
+            deprecated: false,
+        };
+        Self {
+            name: name.to_owned(),
+            kind: Kind::Other,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            master: None,
+            addresses: addresses.iter().map(address).collect(),
+            xdp: false,
+        }
+    }
+}
+
 fn link(value: &Value) -> Option<Link> {
     let has = |flag: &str| {
         let mut flags = value["flags"].as_array().into_iter().flatten();

@@ -24,6 +24,7 @@ pub mod talk;
 pub mod wiring;
 pub mod world;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -79,6 +80,7 @@ impl TwinError {
 pub struct Twin {
     machine: Machine,
     filter: Filter,
+    has_chance: OnceCell<bool>,
     wired: Wired,
     copied: Copied,
     /// The addresses that the worlds answer for.
@@ -110,6 +112,7 @@ impl Twin {
         Ok(Self {
             machine,
             filter: filter.clone(),
+            has_chance: OnceCell::new(),
             wired,
             copied,
             answered: BTreeSet::new(),
@@ -179,7 +182,7 @@ impl Twin {
     /// Whether rules of others' choose packets by chance or in turn.
     #[must_use]
     pub fn has_chance(&self) -> bool {
-        self.filter.has_chance()
+        *self.has_chance.get_or_init(|| self.filter.has_chance())
     }
 
     #[must_use]

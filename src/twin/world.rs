@@ -203,3 +203,45 @@ impl World {
         })
     }
 }
+
+#[cfg(test)]
+impl World {
+    /// Returns a world of nowhere, for questions that no packet answers.
+    pub fn of(link: &Link) -> Self {
+        Self {
+            interface: link.name.clone(),
+            netns: Netns::current().expect("every thread is in one"),
+            port: "o0".to_owned(),
+            mac: NO_MAC.to_owned(),
+            on_link: link
+                .addresses
+                .iter()
+                .map(super::machine::Address::on_link)
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The world owns its free address, and so would answer for it.
+    #[test]
+    fn a_dead_gateways_address_is_not_free() {
+        let link = Link::with("eth0", &["10.3.0.4/29"]);
+        let world = World::of(&link);
+        let taken = |addresses: &[&str]| -> BTreeSet<IpAddr> {
+            let each = addresses.iter();
+            each.map(|one| one.parse().expect("an address")).collect()
+        };
+        for (dead, free) in [
+            (&[][..], "10.3.0.1"),
+            (&["10.3.0.1"], "10.3.0.2"),
+            (&["10.3.0.1", "10.3.0.2", "10.3.0.3"], "10.3.0.5"),
+        ] {
+            let found = world.free_address(&link, &taken(dead));
+            assert_eq!(found.map(|one| one.to_string()).as_deref(), Some(free));
+        }
+    }
+}

@@ -104,6 +104,7 @@ on_both_backends! {
     twin_shortage::without_the_right_to_make_namespaces_packets_are_unknown,
     twin_shortage::without_nft_packets_are_unknown,
     twin_shortage::without_a_free_thread_packets_are_unknown,
+    twin_shortage::a_socket_that_cannot_be_opened_costs_its_own_forward_alone,
     twin_shortage::of_a_hundred_doctors_nothing_is_left,
     sharing::connections_are_shared_evenly,
     sharing::a_client_keeps_its_pod,

@@ -78,15 +78,39 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
         // So few that the rules cannot be read.
         if said.code == 2 {
             assert!(said.stderr.contains("could not be started"), "{said:?}");
-        } else if said
-            .stdout
-            .contains("no connection was tried in a copy of this machine")
-        {
-            is_unknown(&said, "could not be started");
+        } else if said.stdout.contains("there is no thread for it") {
+            is_unknown(&said, "there is no thread for it");
             unknown += 1;
+        } else if said.stdout.contains("no connection was tried") {
+            is_unknown(&said, "could not be started");
         }
     }
-    assert!(unknown > 0, "none of them had too few");
+    assert!(unknown > 0, "each had a thread");
+}
+
+/// A forward to many targets needs more sockets than there may be.
+pub fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
+    let lab = lab(backend);
+    let pods: Vec<String> = (1..=40).map(|n| format!("10.224.1.{n}:53")).collect();
+    let many = format!(
+        "  - {{name: many, listen: 53, protocol: udp, target: {{pod: [{}]}}}}\n",
+        pods.join(", ")
+    );
+    let spec = format!("{SPEC}{many}");
+    lab.apply(&spec);
+    let script = "cat > /run/many.yaml; ulimit -n 60
+        exec \"$0\" doctor /run/many.yaml --timeout 0.1 --format prometheus";
+    let said = Said::from(lab.firewall.feed("sh", &["-ec", script, NVACTL], &spec));
+    let sample = |forward: &str, protocol: &str| {
+        format!(
+            "nvactl_forward_works{{forward=\"{forward}\",protocol=\"{protocol}\",family=\"v4\"}} "
+        )
+    };
+    assert!(
+        said.stdout.contains(&(sample("web", "tcp") + "1")),
+        "{said:?}"
+    );
+    assert!(!said.stdout.contains(&sample("many", "udp")), "{said:?}");
 }
 
 /// The number of processes with a word in their environment, programs that a doctor has started included.

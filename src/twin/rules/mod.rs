@@ -56,6 +56,14 @@ pub struct Copied {
     pub watched: Vec<Watched>,
 }
 
+/// Whether the kernel may have tables of nft's, built in or as a module: it then has the function that
+/// evaluates them.
+fn has_nf_tables() -> bool {
+    let symbols = std::fs::read("/proc/kallsyms").unwrap_or_default();
+    let name = b" nft_do_chain";
+    symbols.is_empty() || symbols.windows(name.len()).any(|part| part == name)
+}
+
 /// Whether a line of iptables-save makes a chain of nvactl's.
 fn has_nvactls(line: &str) -> bool {
     line.starts_with(':') && own::is_nvactls(saved::chain(line))
@@ -142,7 +150,7 @@ impl Filter {
         }
         if self.has_nft {
             repair::repair(&self.own, &plans, &self.facts, &mut copied)?;
-        } else if std::path::Path::new("/sys/module/nf_tables").exists() {
+        } else if has_nf_tables() {
             copied.left_out.push(LeftOut {
                 place: Place::Nft {
                     family: String::new(),
