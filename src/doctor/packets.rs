@@ -355,8 +355,7 @@ fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
     let target = ask.question.listeners.first();
     let look = target.map(|target| {
         format!(
-            "to look: ip route get {} from {} iif {}",
-            ask.client.address,
+            "to look: ip route get CLIENT from {} iif {}",
             target.ip(),
             ask.forward.egress
         )
@@ -423,6 +422,9 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) 
                 (Hop::InterfaceForwarding, Status::Fail)
             }
             By::Kernel(reason) => of_kernel(reason),
+            By::NoRule if matches!(taken.fate, Fate::SourceTranslated { .. }) => {
+                (Hop::SnatRule, Status::Fail)
+            }
             By::NoRule => (Hop::DnatRule, Status::Fail),
         };
         // Without evidence it is asked again, and then not known.
@@ -568,6 +570,12 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
                 Direction::Reply => "a reply",
             };
             return format!("{of} {}", reason.words());
+        }
+        By::NoRule if matches!(taken.fate, Fate::SourceTranslated { .. }) => {
+            return format!(
+                "no rule gives the {whose} the source that the spec says, {}",
+                ask.forward.snat
+            );
         }
         By::NoRule => {
             return format!("{whose} to {} are not translated", ask.question.to);

@@ -335,7 +335,7 @@ mod tests {
     fn every_forward_has_its_first_connections_before_one_has_the_rest() {
         let list = "allow_from: [198.51.100.0/24]";
         let set = set(&format!(
-            "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8}}, {list}}}, \
+            "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8:80-81}}, {list}}}, \
              {{name: b, listen: 82, target: {{pod: 10.224.0.9:80}}, {list}}}"
         ));
         let asks = asked(&set);
@@ -381,7 +381,7 @@ mod tests {
         let one = |n: u16| {
             format!(
                 "{{name: f{n}, listen: {}, target: {{pod: 10.224.0.8:80}}, allow_from: [10.{}.{}.0/24]}}",
-                n + 1,
+                n + 1000,
                 n >> 8,
                 n & 0xff
             )

@@ -55,12 +55,9 @@ pub fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend
 
 pub fn without_nft_packets_are_unknown(backend: Backend) {
     let lab = lab(backend);
-    let script = "mkdir /run/less
-        for folder in /bin /sbin /usr/bin /usr/sbin /run/bin; do
-          for program in $folder/*; do ln -sf $program /run/less/; done
-        done
-        rm /run/less/nft
-        export PATH=/run/less; exec \"$@\"";
+    // nvactl looks in the system's folders, too.
+    let script = "cp -a /usr/sbin /run/sbin; rm /run/sbin/nft; mount --bind /run/sbin /usr/sbin
+        exec \"$@\"";
     let words = [&["-ec", script, "sh", NVACTL][..], &DOCTOR].concat();
     let said = Said::from(lab.firewall.feed("sh", &words, ""));
     is_unknown(&said, "`nft` is not installed");
@@ -83,22 +80,23 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
             unknown += 1;
         } else if said.stdout.contains("no connection was tried") {
             is_unknown(&said, "could not be started");
+            unknown += 1;
         }
     }
-    assert!(unknown > 0, "each had a thread");
+    assert!(unknown > 0, "each had all that it needs");
 }
 
 /// A forward to many targets needs more sockets than there may be.
 pub fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
     let lab = lab(backend);
-    let pods: Vec<String> = (1..=40).map(|n| format!("10.224.1.{n}:53")).collect();
+    let pods: Vec<String> = (1..=30).map(|n| format!("10.224.1.{n}:53")).collect();
     let many = format!(
         "  - {{name: many, listen: 53, protocol: udp, target: {{pod: [{}]}}}}\n",
         pods.join(", ")
     );
     let spec = format!("{SPEC}{many}");
     lab.apply(&spec);
-    let script = "cat > /run/many.yaml; ulimit -n 60
+    let script = "cat > /run/many.yaml; ulimit -n 50
         exec \"$0\" doctor /run/many.yaml --timeout 0.1 --format prometheus";
     let said = Said::from(lab.firewall.feed("sh", &["-ec", script, NVACTL], &spec));
     let sample = |forward: &str, protocol: &str| {

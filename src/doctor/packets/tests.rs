@@ -188,6 +188,18 @@ fn each_verdict_is_said_in_a_sentence() {
         is_examined: true,
         ..Death::default()
     });
+    let no_source = Verdict::Dead(Death {
+        causes: vec![Taken {
+            fate: Fate::SourceTranslated {
+                to: "81.2.69.142".parse().expect("an address"),
+            },
+            ..taken(By::NoRule)
+        }],
+        cures: vec![Cure::Apply],
+        is_cured: true,
+        is_examined: true,
+        ..Death::default()
+    });
     let legacy_policy = of_iptables(Backend::Legacy, "FORWARD", "-P FORWARD DROP");
     for (verdict, said) in [
         (
@@ -231,7 +243,7 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             Verdict::Strayed("eth1".to_owned()),
             &[
-                "warn rp-filter: replies to clients that come in by eth0 leave by eth1: the network may drop those. A route to those clients by eth0, or a routing table of its own for connections of eth0, brings them back by eth0 | fix: to look: ip route get 81.2.69.142 from 10.224.0.118 iif eth1",
+                "warn rp-filter: replies to clients that come in by eth0 leave by eth1: the network may drop those. A route to those clients by eth0, or a routing table of its own for connections of eth0, brings them back by eth0 | fix: to look: ip route get CLIENT from 10.224.0.118 iif eth1",
             ],
         ),
         (
