@@ -396,7 +396,8 @@ forwards:
                 request: 1,
                 answer: 1,
             },
-            again: 0,
+            times: 1,
+            is_brief: true,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Things of the machine that a twin does not have and that may decide about a packet: programs at
-//! interfaces, IPsec policies, and routes that cannot be copied. A verdict about a connection that may meet
+//! interfaces, policies of `ip xfrm`, and routes that cannot be copied. A verdict about a connection that may meet
 //! one is not certain.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::batch::Refused;
 use super::battery::Ask;
 use super::machine::Machine;
+use crate::net::Interface;
 use crate::printable;
 use crate::spec::Snat;
 
@@ -42,10 +43,10 @@ impl Doubt {
     #[must_use]
     pub fn holds(&self, ask: &Ask<'_>) -> bool {
         let client = ask.client.address;
-        let targets = || ask.question.listeners.iter().map(|target| target.ip());
+        let targets = || ask.question.listeners.iter().map(SocketAddr::ip);
         match &self.about {
             About::Interface(name) => [ask.by, &ask.forward.egress]
-                .map(|one| one.as_str())
+                .map(Interface::as_str)
                 .contains(&name.as_str()),
             About::Net(None) => true,
             About::Net(Some(net)) => net.contains(&client) || targets().any(|at| net.contains(&at)),

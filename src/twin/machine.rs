@@ -37,7 +37,7 @@ pub struct Machine {
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet beside all rules.
     pub filtered: Vec<String>,
-    /// The sources and destinations of IPsec policies (`ip xfrm policy`).
+    /// The sources and destinations of policies for encryption (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
 }
 
@@ -203,7 +203,7 @@ impl Link {
 #[cfg(test)]
 impl Link {
     /// Returns an interface that is up and has some addresses.
-    pub fn with(name: &str, addresses: &[&str]) -> Self {
+    pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
         let address = |text: &&str| Address {
             net: text.parse().expect("an address with a length"),
             peer: None,
@@ -304,7 +304,7 @@ fn filtered() -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Lists the selectors of IPsec policies, those of single sockets left out.
+/// Lists the selectors of policies for encryption, those of single sockets left out.
 fn policies() -> Vec<(IpNet, IpNet)> {
     selectors(&printed("ip", &["xfrm", "policy"]).unwrap_or_default())
 }

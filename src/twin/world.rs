@@ -207,7 +207,7 @@ impl World {
 #[cfg(test)]
 impl World {
     /// Returns a world of nowhere, for questions that no packet answers.
-    pub fn of(link: &Link) -> Self {
+    pub(crate) fn of(link: &Link) -> Self {
         Self {
             interface: link.name.clone(),
             netns: Netns::current().expect("every thread is in one"),

@@ -148,6 +148,7 @@ fn line(check: &Check) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn each_verdict_is_said_in_a_sentence() {
     let drop = "-A FORWARD -p tcp -m tcp --dport 80 -j DROP";
     let answers = Answers {
@@ -340,6 +341,18 @@ fn each_verdict_is_said_in_a_sentence() {
             dead_by(neighbour),
             &[
                 "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: is 10.4.0.99 up, and on the network of eth1? sudo ip neigh show dev eth1",
+            ],
+        ),
+        (
+            cured(By::NoRule, Cure::Apply),
+            &[
+                "fail dnat-rule: packets to 10.3.0.4:49182 are not translated | fix (tried): sudo nvactl apply",
+            ],
+        ),
+        (
+            no_source,
+            &[
+                "fail snat-rule: no rule gives the packets the source that the spec says, 10.4.0.4 | fix (tried): sudo nvactl apply",
             ],
         ),
         (
