@@ -56,6 +56,13 @@ impl Flow {
         })
     }
 
+    /// Whether both ends are hosts that a router may lead to: neither multicast nor one link's own.
+    #[must_use]
+    pub fn is_of_hosts(&self) -> bool {
+        let mut ends = [self.source, self.destination, self.reply_source].into_iter();
+        ends.all(is_of_host)
+    }
+
     /// Whether it goes to another address or port than it was sent to.
     #[must_use]
     pub fn is_translated(&self) -> bool {
@@ -86,6 +93,23 @@ impl Flow {
             }
         };
         (to.address, port) == (self.reply_source, self.reply_port)
+    }
+}
+
+/// Whether an address may be one of a host on another link.
+#[must_use]
+pub fn is_of_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            !(first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local())
+        }
     }
 }
 

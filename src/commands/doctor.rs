@@ -264,7 +264,8 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     let change = change(gathered);
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
-        let machine = Machine::read()?;
+        let mut machine = Machine::read()?;
+        machine.ask_routers_again()?;
         let filter = Filter::read_of(families)?;
         let named: BTreeSet<IpNet> = filter
             .sources()
@@ -274,6 +275,9 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
             clients.push(Clients::of(set, *family, &machine, flows, &named, back));
+        }
+        for one in &mut clients {
+            one.ports = filter.ports();
         }
         let mut twin = Twin::make(machine, &filter)?;
         let mut asks = Vec::new();

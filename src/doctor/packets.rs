@@ -214,7 +214,7 @@ fn of_one(
         }
     }
     let fine = judged.iter().filter(is_fine).count();
-    if judged.is_empty() {
+    if !judged.iter().any(|one| passing(&one)) {
         found.push(Hop::Packets.unknown(
             "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
              for those addresses",

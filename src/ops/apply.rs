@@ -201,10 +201,15 @@ fn tried(
     match try_packets(request.set, &live, &found.flows, change, remarks) {
         Trial::Passed => Ok(TrialOf::Past),
         Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
-        Trial::NotLoaded => Ok(TrialOf::Rules),
+        Trial::NotLoaded => {
+            remarks.warn(
+                "no connection was tried before the change, for the copy of this machine does not take its rules",
+            );
+            Ok(TrialOf::Rules)
+        }
         Trial::Impossible(why) => {
             remarks.warn(format_args!(
-                "no connection was tried before the change, for there is no copy of this machine: {why}"
+                "no connection was tried before the change, for no copy of this machine could be made: {why}"
             ));
             Ok(TrialOf::Rules)
         }

@@ -20,7 +20,7 @@ use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Holder, KernelReason, Taken};
+use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
 use crate::twin::clients::ClientKind;
 use crate::twin::cure::Change;
@@ -66,10 +66,11 @@ pub fn try_packets(
         others: others(flows, set, &loaded),
         sets: &sets,
         loaded: &loaded,
+        listeners: loaded.iter().map(Listeners::new).collect(),
         live: live.values().copied().collect(),
         flows,
         change,
-        goes_first: live.values().any(|live| !is_first(live)),
+        puts_jump_first: live.values().any(|live| !is_first(live)),
         deadline: Instant::now() + LIMIT,
     };
     let work = || try_change(&trying, network::plain_routes);
@@ -106,7 +107,8 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
     let is_led = |flow: &Flow| all.iter().any(|set| flow.leader(set).is_some());
     flows
         .iter()
-        .filter(|flow| !flow.finished && !is_own(flow.source) && !is_own(flow.reply_source))
+        .filter(|flow| flow.is_of_hosts() && !flow.finished)
+        .filter(|flow| !is_own(flow.source) && !is_own(flow.reply_source))
         .filter(|flow| !is_led(flow))
         .collect()
 }
@@ -122,10 +124,19 @@ fn told(tried: &Tried<'_>, remarks: &mut Remarks) -> Trial {
         }
     }
     other_flows(tried, remarks);
+    if !tried.unsure.is_empty() {
+        let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name.as_str()).collect();
+        let names = names.iter().map(|name| format!("`{name}`"));
+        remarks.warn(format_args!(
+            "whether connections to {} pass after this change cannot be told: a rule of others decides by \
+             chance, by what it has counted, or by a program",
+            few(names, MOST_NAMES)
+        ));
+    }
     if tried.not_asked > 0 {
         remarks.warn(format_args!(
-            "{} of this spec could not be tried in {} seconds; to see whether they pass: sudo nvactl \
-             doctor --deadline SECONDS",
+            "{} to forwards of this spec could not be tried in {} seconds; to try them after the change: \
+             sudo nvactl doctor --deadline 600",
             counted(tried.not_asked, "connection"),
             LIMIT.as_secs()
         ));
@@ -164,6 +175,7 @@ fn why(judged: &Judged<'_>) -> String {
     let family = ask.forward.family();
     match &judged.verdict {
         Verdict::Dead(death) => match death.causes.as_slice() {
+            [] if !death.is_examined => "why was not looked into".to_owned(),
             [] => "the kernel does not tell why".to_owned(),
             causes => causes
                 .iter()
@@ -182,7 +194,10 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     for one in judged {
         let told = match &one.verdict {
-            Verdict::Dead(death) => death.causes.iter().any(|taken| !is_told_elsewhere(taken)),
+            Verdict::Dead(death) => {
+                let mut causes = death.causes.iter();
+                causes.len() == 0 || causes.any(|taken| !is_told_elsewhere(taken))
+            }
             _ => true,
         };
         if !told {
@@ -298,6 +313,18 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
     }
 }
 
+/// Whether it is the FORWARD chain of iptables, whose policy is the spec's to set.
+fn is_forward(decided: &Decided) -> bool {
+    matches!(
+        &decided.holder,
+        Holder::Iptables {
+            table: TableName::Filter,
+            chain: ChainName::Forward,
+            ..
+        }
+    )
+}
+
 fn network_of(ask: &Ask<'_>) -> IpNet {
     match ask.client.kind {
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => net,
@@ -313,7 +340,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
         let cut: Vec<&Flow> = others.cut.iter().map(|(flow, _)| *flow).collect();
         let by_policy = others.cut.iter().any(|(_, taken)| {
             let by = taken.as_ref().map(|taken| &taken.by);
-            matches!(by, Some(By::Policy(_)) | None)
+            matches!(by, Some(By::Policy(decided)) if is_forward(decided))
         });
         let hint = if by_policy {
             "\nhint: to let them pass, write in the spec: firewall.forward_policy: keep; or have a rule accept them"
@@ -364,7 +391,7 @@ mod tests {
     use crate::backend::Backend;
     use crate::spec;
     use crate::twin::battery::Wanted;
-    use crate::twin::cause::{Decided, Direction, Fate, Stage};
+    use crate::twin::cause::{Direction, Fate, Stage};
     use crate::twin::change::Others;
     use crate::twin::clients::Client;
     use crate::twin::judge::Death;
@@ -562,12 +589,11 @@ forwards:
             warnings,
             [
                 "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
-                 10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22\nhint: to let them pass, write in the spec: \
-                 firewall.forward_policy: keep; or have a rule accept them",
+                 10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
                 "1 connection of no forward that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",
-                "2 connections of this spec could not be tried in 120 seconds; to see whether they pass: sudo \
-                 nvactl doctor --deadline SECONDS",
+                "2 connections to forwards of this spec could not be tried in 120 seconds; to try them after \
+                 the change: sudo nvactl doctor --deadline 600",
             ]
         );
     }

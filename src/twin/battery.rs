@@ -59,6 +59,7 @@ pub fn battery<'f>(
             worlds,
         };
         building.brief(&of_forward, &mut asks);
+        building.named_ports(&of_forward, &clients.ports, &mut rest);
         if shapes.insert(Shape::of(forward)) {
             building.rest(&of_forward, &mut rest);
         }
@@ -81,7 +82,13 @@ pub fn plain<'a, 'f: 'a>(
             worlds,
         };
         let port = forward.listen.ports.first();
-        let admitted = clients.of_forward(forward).allowed.into_iter();
+        // A forward with limits of its own admits no more than those.
+        let most = if forward.limits.is_some() {
+            1
+        } else {
+            usize::MAX
+        };
+        let admitted = clients.of_forward(forward).allowed.into_iter().take(most);
         admitted.filter_map(move |(client, by)| building.ask(&client, by, port, Wanted::Through))
     })
 }
@@ -124,7 +131,26 @@ struct Building<'b, 'f> {
     worlds: &'b [World],
 }
 
+/// At most so many ports of a range are tried for the rules that name them.
+const PORTS: usize = 8;
+
 impl<'f> Building<'_, 'f> {
+    /// Asks for the ports of a range that rules of others name, at the listener or at a target.
+    fn named_ports(&self, clients: &OfForward<'f>, named: &BTreeSet<u16>, asks: &mut Vec<Ask<'f>>) {
+        let (forward, ports) = (self.forward, self.forward.listen.ports);
+        let Some((client, by)) = clients.allowed.first().filter(|_| ports.count() > 1) else {
+            return;
+        };
+        let is_named = |port: &Port| {
+            let at_targets = forward.target.destinations.iter();
+            let mut at_targets = at_targets.map(|at| reached(forward, at, *port).port());
+            named.contains(&port.number()) || at_targets.any(|at| named.contains(&at))
+        };
+        let all = (ports.first().number()..=ports.last().number()).filter_map(Port::new);
+        let some = all.filter(is_named).take(PORTS);
+        asks.extend(some.filter_map(|port| self.ask(client, by, port, Wanted::Through)));
+    }
+
     fn brief(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
         let first = self.forward.listen.ports.first();
         let allowed = clients.allowed.first().map(|one| (one, Wanted::Through));

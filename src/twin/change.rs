@@ -1,23 +1,24 @@
 //! A change of nvactl's rules, tried in a twin of the machine: connections before it and after it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::battery::{Ask, Wanted, battery, plain, reached};
 use super::cause::{By, Conversation, Decided, Holder, Taken};
-use super::clients::Clients;
+use super::clients::{ClientKind, Clients};
 use super::cure::Change;
-use super::explain::{conversation, repeat};
-use super::judge::{Judged, Verdict, judge};
+use super::explain::{conversation, explain, repeat};
+use super::judge::{self, Judged, Verdict};
 use super::machine::Machine;
 use super::rules::Filter;
 use super::talk::{From, Outcome, Question, Talker};
 use super::{Twin, TwinError, switches};
 use crate::flow::Flow;
-use crate::net::{Family, Port};
+use crate::listeners::Listeners;
+use crate::net::{Family, Port, Protocol};
 use crate::network::{Packet, Route};
-use crate::rule::{DnatPorts, Target};
+use crate::rule::{DnatPorts, Match, Rule, Target};
 use crate::ruleset::{Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet};
 
@@ -25,6 +26,9 @@ use crate::spec::{Forward, ForwardSet};
 const BEFORE: usize = 2000;
 /// At most so many of them are looked into.
 const LOOKED_INTO: usize = 64;
+/// Of connections of no forward that do not pass, so many are looked into, of those that passed before and of
+/// those that did not.
+const SHUT: usize = 5;
 /// At most so many connections that are not of forwards are opened anew.
 const FLOWS: usize = 200;
 
@@ -35,6 +39,7 @@ pub struct Trying<'f> {
     pub sets: &'f [(Family, ForwardSet)],
     /// The forwards that are loaded.
     pub loaded: &'f [ForwardSet],
+    pub listeners: Vec<Listeners<'f>>,
     /// The rules that are loaded, of each family.
     pub live: Vec<&'f Ruleset>,
     /// The live connections of no forward, loaded or to be loaded, that this machine passes on.
@@ -43,7 +48,7 @@ pub struct Trying<'f> {
     pub flows: &'f [Flow],
     pub change: Change,
     /// Whether rules of others stand before nvactl's in FORWARD, which this change puts first.
-    pub goes_first: bool,
+    pub puts_jump_first: bool,
     pub deadline: Instant,
 }
 
@@ -58,7 +63,9 @@ pub struct Tried<'f> {
     pub opened: Vec<Opened<'f>>,
     /// Of no forward.
     pub others: Others<'f>,
-    /// How many connections there was no time for.
+    /// Of these nobody can tell: they meet a rule whose effect the copy cannot know.
+    pub unsure: Vec<&'f Forward>,
+    /// How many connections could not be opened, or not in time.
     pub not_asked: usize,
 }
 
@@ -91,7 +98,11 @@ pub fn try_change<'f>(
     trying: &'f Trying<'f>,
     routes: impl Fn(&BTreeSet<Packet<'f>>) -> BTreeMap<Packet<'f>, Result<Route, String>>,
 ) -> Result<Option<Tried<'f>>, TwinError> {
-    let machine = Machine::read()?;
+    let mut machine = Machine::read()?;
+    // One that did not answer once may by now; what does not is told by those who look at the machine.
+    for neighbour in &mut machine.neighbours {
+        neighbour.failed = false;
+    }
     let families = trying.change.scripts.families();
     let filter = Filter::read_of(families)?;
     let named = filter.sources().into_iter().chain(machine.sources());
@@ -101,25 +112,43 @@ pub fn try_change<'f>(
         let known = known.filter_map(|(packet, route)| Some((packet, route.ok()?.interface)));
         known.collect::<BTreeMap<_, _>>()
     };
-    let clients: Vec<Clients> = trying
+    let mut clients: Vec<Clients> = trying
         .sets
         .iter()
         .map(|(family, set)| Clients::of(set, *family, &machine, trying.flows, &named, back))
         .collect();
+    for one in &mut clients {
+        one.ports = filter.ports();
+    }
+    let (flows, left_out) = distinct(trying, &back);
     let mut twin = forwarding(&machine, &filter)?;
     let asks = asks(trying, &clients, &twin);
-    twin.answer_for(&addresses(&asks))?;
-    let (others, left_out) = questions(trying, &twin, &back);
+    let others = questions(flows, &twin);
+    let addresses = addresses(trying, &asks, &others);
+    twin.answer_for(&addresses)?;
     let (passed, mut tried) = before(trying, &clients, &twin, &others)?;
     tried.others.left_out = left_out;
     twin.enter()?;
     if !twin.keep_change(&trying.change)? {
         return Ok(None);
     }
-    after(&twin, &others, &passed, &mut tried)?;
-    let judged = judge(&mut twin, asks, None, trying.deadline)?;
-    drop(twin);
-    sort(trying, judged, &machine, &filter, &mut tried)?;
+    after(trying, &twin, &others, &passed, &mut tried)?;
+    if trying.puts_jump_first {
+        // What was opened so far counts for limits.
+        twin.renew()?;
+    }
+    let judged = judge::ask(&mut twin, asks, trying.deadline)?;
+    let bad = sort_out(judged, &mut tried);
+    if bad.is_empty() {
+        return Ok(Some(tried));
+    }
+    let mut old = forwarding(&machine, &filter)?;
+    old.answer_for(&addresses)?;
+    compare(trying, bad, &old, &mut tried)?;
+    drop(old);
+    twin.enter()?;
+    explain(&mut twin, &mut tried.lost, None, trying.deadline);
+    explain(&mut twin, &mut tried.dead, None, trying.deadline);
     Ok(Some(tried))
 }
 
@@ -143,23 +172,43 @@ fn asks<'f>(trying: &'f Trying<'f>, clients: &[Clients], twin: &Twin) -> Vec<Ask
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         battery(&forwards, clients, twin.machine(), twin.worlds())
     });
-    each.filter(|ask| ask.wanted == Wanted::Through).collect()
+    // A client that only a rule of others names is banned, maybe, and no reason to refuse a change.
+    let is_banned = |ask: &Ask<'_>| matches!(ask.client.kind, ClientKind::Named(_));
+    each.filter(|ask| ask.wanted == Wanted::Through && !is_banned(ask))
+        .collect()
 }
 
-fn addresses(asks: &[Ask<'_>]) -> BTreeSet<std::net::IpAddr> {
-    let each = asks.iter().flat_map(|ask| {
-        let targets = ask.question.listeners.iter().map(SocketAddr::ip);
-        targets.chain([ask.client.address])
+/// Every address for which a world may have to answer.
+fn addresses(
+    trying: &Trying<'_>,
+    asks: &[Ask<'_>],
+    others: &[(&Flow, Question)],
+) -> BTreeSet<IpAddr> {
+    let questions = asks
+        .iter()
+        .map(|ask| &ask.question)
+        .chain(others.iter().map(|(_, question)| question));
+    let ends = questions.flat_map(|question| {
+        let targets = question.listeners.iter().map(SocketAddr::ip);
+        targets.chain([question.client])
     });
-    each.collect()
+    let loaded = trying.loaded.iter().flat_map(|set| &set.forwards);
+    let loaded = loaded.flat_map(|forward| &forward.target.destinations);
+    let foreign = foreign(trying).filter_map(|rule| match rule.target {
+        Some(Target::Dnat { address, .. }) => Some(address),
+        _ => None,
+    });
+    ends.chain(loaded.map(|to| to.address))
+        .chain(foreign)
+        .collect()
 }
 
-/// Live connections as they would be opened anew, each once, and how many are too many.
-fn questions<'f>(
+/// Some of the live connections that lead elsewhere, each once with the interface by which its client comes
+/// in, and how many are left out.
+fn distinct<'f>(
     trying: &Trying<'f>,
-    twin: &Twin,
     back: &impl Fn(&BTreeSet<Packet<'f>>) -> BTreeMap<Packet<'f>, String>,
-) -> (Vec<(&'f Flow, Question)>, usize) {
+) -> (Vec<(&'f Flow, String)>, usize) {
     let mut seen = BTreeSet::new();
     let key = |flow: &Flow| {
         let Flow {
@@ -168,18 +217,26 @@ fn questions<'f>(
         (*protocol, *source, flow.destination, flow.destination_port)
     };
     let distinct = trying.others.iter().filter(|flow| seen.insert(key(flow)));
-    let mut distinct: Vec<&'f Flow> = distinct.copied().collect();
-    let left_out = distinct.len().saturating_sub(FLOWS);
-    distinct.truncate(FLOWS);
+    let distinct: Vec<&'f Flow> = distinct.copied().collect();
     let way = |flow: &Flow| Packet {
         to: flow.source,
         came: None,
     };
-    let ways = back(&distinct.iter().map(|flow| way(flow)).collect());
-    let each = distinct.into_iter().filter_map(|flow| {
-        let interface = ways.get(&way(flow))?;
+    let some = &distinct[..distinct.len().min(FLOWS)];
+    let ways = back(&some.iter().map(|flow| way(flow)).collect());
+    let some = some
+        .iter()
+        .filter_map(|flow| Some((*flow, ways.get(&way(flow))?.clone())));
+    let some: Vec<_> = some.collect();
+    let left_out = distinct.len() - some.len();
+    (some, left_out)
+}
+
+/// Live connections as they would be opened anew.
+fn questions<'f>(flows: Vec<(&'f Flow, String)>, twin: &Twin) -> Vec<(&'f Flow, Question)> {
+    let each = flows.into_iter().filter_map(|(flow, interface)| {
         let mut worlds = twin.worlds().iter();
-        let world = worlds.position(|world| world.interface == *interface)?;
+        let world = worlds.position(|world| world.interface == interface)?;
         let question = Question {
             protocol: flow.protocol,
             client: flow.source,
@@ -191,7 +248,7 @@ fn questions<'f>(
         };
         Some((flow, question))
     });
-    (each.collect(), left_out)
+    each.collect()
 }
 
 /// Opens the connections before the change. Returns for each of `others` whether it passed.
@@ -204,10 +261,10 @@ fn before<'f>(
     let mut talker = twin.talker()?;
     let mut passed = Vec::new();
     for (_, question) in others {
-        passed.push(is_answered(&ask(&mut talker, question)?));
+        passed.push(is_answered(&mut talker, question));
     }
     let mut tried = Tried::default();
-    if !trying.goes_first {
+    if !trying.puts_jump_first {
         return Ok((passed, tried));
     }
     let each = trying.sets.iter().zip(clients);
@@ -222,7 +279,7 @@ fn before<'f>(
         if refused.len() == LOOKED_INTO || Instant::now() >= trying.deadline {
             break;
         }
-        if is_answered(&ask(&mut talker, &one.question)?) {
+        if is_answered(&mut talker, &one.question) {
             continue;
         }
         // A forward that is not loaded leads nowhere yet: rules of others see its packets as those to the
@@ -236,12 +293,15 @@ fn before<'f>(
                 ..one.question.clone()
             }
         };
-        if !is_answered(&ask(&mut talker, &question)?) {
+        if !is_answered(&mut talker, &question) {
             refused.push((one, question));
         }
     }
     drop(talker);
     for (ask, question) in refused {
+        if Instant::now() >= trying.deadline {
+            break;
+        }
         if let Some(rule) = refusing(twin, &ask, &question)? {
             tried.opened.push(Opened { ask, rule });
         }
@@ -250,24 +310,16 @@ fn before<'f>(
 }
 
 fn is_loaded(trying: &Trying<'_>, ask: &Ask<'_>) -> bool {
-    led(trying, ask).next().is_some()
+    led(trying, &ask.question).next().is_some()
 }
 
-/// The loaded forwards that take what is sent where a connection is opened.
-fn led<'f>(trying: &Trying<'f>, ask: &Ask<'_>) -> impl Iterator<Item = (&'f Forward, Port)> {
-    let to = ask.question.to;
-    let protocol = ask.question.protocol;
-    let forwards = trying.loaded.iter().flat_map(|set| &set.forwards);
-    forwards.filter_map(move |forward| {
+/// The loaded forwards that take what a connection sends, and the port that it asks for.
+fn led<'f>(trying: &Trying<'f>, question: &Question) -> impl Iterator<Item = (&'f Forward, Port)> {
+    let (to, protocol) = (question.to, question.protocol);
+    trying.listeners.iter().filter_map(move |listeners| {
         let port = Port::new(to.port())?;
-        let takes = forward.protocol == protocol
-            && forward.family() == Family::of(to.ip())
-            && forward.listen.ports.contains(port)
-            && forward
-                .listen
-                .address
-                .is_none_or(|address| address == to.ip());
-        takes.then_some((forward, port))
+        let forward = listeners.taker(protocol, to.ip(), port)?;
+        Some((forward, port))
     })
 }
 
@@ -297,6 +349,7 @@ fn is_in_front(decided: &Decided) -> bool {
 
 /// Opens the connections of no forward after the change, and those again that rules refused before it.
 fn after<'f>(
+    trying: &Trying<'f>,
     twin: &Twin,
     others: &[(&'f Flow, Question)],
     passed: &[bool],
@@ -305,27 +358,28 @@ fn after<'f>(
     let mut talker = twin.talker()?;
     let mut shut = Vec::new();
     for ((flow, question), passed) in others.iter().zip(passed) {
-        let is_open = is_answered(&ask(&mut talker, question)?);
-        match (passed, is_open) {
+        match (*passed, is_answered(&mut talker, question)) {
             (true, true) => {}
             (false, true) => tried.others.opened.push(flow),
-            (passed, false) => shut.push((*flow, question, *passed)),
+            (passed, false) => shut.push((*flow, question, passed)),
         }
     }
     // Only what passes now was opened by the change.
-    for opened in std::mem::take(&mut tried.opened) {
-        if is_reached(&ask(&mut talker, &opened.ask.question)?, &opened.ask) {
-            tried.opened.push(opened);
-        }
-    }
+    tried.opened.retain(|opened| {
+        let outcome = talker.ask(&opened.ask.question);
+        let listeners = &opened.ask.question.listeners;
+        matches!(outcome, Ok(Outcome::Answered(reached)) if listeners.contains(&reached.target))
+    });
     drop(talker);
-    let mut looked_into = 0;
+    let mut left = [SHUT; 2];
     for (flow, question, passed) in shut {
-        looked_into += 1;
-        let taken = match looked_into {
-            ..=LOOKED_INTO => taken(twin, question)?,
-            _ => None,
+        let left = &mut left[usize::from(passed)];
+        let taken = if *left > 0 && Instant::now() < trying.deadline {
+            taken(twin, question)?
+        } else {
+            None
         };
+        *left = left.saturating_sub(1);
         let is_known = |taken: &Taken| matches!(taken.by, By::Rule(_) | By::Policy(_));
         match (passed, taken) {
             (true, taken) => tried.others.cut.push((flow, taken)),
@@ -349,52 +403,56 @@ fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
     })?)
 }
 
-/// Tells the connections that the change takes from those that were dead before it.
-fn sort<'f>(
-    trying: &Trying<'f>,
-    judged: Vec<Judged<'f>>,
-    machine: &Machine,
-    filter: &Filter,
-    tried: &mut Tried<'f>,
-) -> Result<(), TwinError> {
-    tried.not_asked = judged
-        .iter()
-        .filter(|one| one.verdict == Verdict::NotAsked)
-        .count();
-    for one in &judged {
-        if let Verdict::Failed(words) = &one.verdict {
-            return Err(TwinError::Socket(std::io::Error::other(words.clone())));
+/// Returns the connections that do not reach their target after the change.
+fn sort_out<'f>(judged: Vec<Judged<'f>>, tried: &mut Tried<'f>) -> Vec<Judged<'f>> {
+    let mut bad = Vec::new();
+    for one in judged {
+        match one.verdict {
+            Verdict::Dead(_) | Verdict::Elsewhere { .. } => bad.push(one),
+            Verdict::Unknown(_) | Verdict::Fickle(_) => tried.unsure.push(one.ask.forward),
+            Verdict::NotAsked | Verdict::Failed(_) => tried.not_asked += 1,
+            // By another interface or with another source it reaches its target all the same.
+            Verdict::AsWanted
+            | Verdict::Source { .. }
+            | Verdict::Behind(_)
+            | Verdict::Strayed(_)
+            | Verdict::LetIn(_) => {}
         }
     }
-    // By another interface or with another source it reaches its target all the same.
-    let is_bad =
-        |verdict: &Verdict| matches!(verdict, Verdict::Dead(_) | Verdict::Elsewhere { .. });
-    let bad: Vec<Judged<'f>> = judged
-        .into_iter()
-        .filter(|one| is_bad(&one.verdict))
-        .collect();
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let twin = forwarding(machine, filter)?;
-    let others = foreign_targets(trying);
-    let mut talker = twin.talker()?;
+    bad
+}
+
+/// Tells the connections that the change takes from those that are dead in a twin without it.
+fn compare<'f>(
+    trying: &Trying<'f>,
+    bad: Vec<Judged<'f>>,
+    old: &Twin,
+    tried: &mut Tried<'f>,
+) -> Result<(), TwinError> {
+    let foreign: Vec<&Rule> = foreign(trying).collect();
+    let mut talker = old.talker()?;
     for one in bad {
-        let own = led(trying, &one.ask).flat_map(|(forward, port)| {
+        if Instant::now() >= trying.deadline {
+            tried.not_asked += 1;
+            continue;
+        }
+        let question = &one.ask.question;
+        let own = led(trying, question).flat_map(|(forward, port)| {
             let destinations = forward.target.destinations.iter();
             destinations.map(move |at| reached(forward, at, port))
         });
-        let mut listeners = one.ask.question.listeners.clone();
-        listeners.extend(own.chain(others.iter().copied()));
-        listeners.push(one.ask.question.to);
-        listeners.retain(|at| at.is_ipv4() == one.ask.question.to.is_ipv4());
+        let foreign = foreign.iter().filter_map(|rule| translated(rule, question));
+        let mut listeners = question.listeners.clone();
+        listeners.extend(own.chain(foreign.take(FOREIGN_TARGETS)));
+        listeners.push(question.to);
+        listeners.retain(|at| at.is_ipv4() == question.to.is_ipv4());
         listeners.sort_unstable();
         listeners.dedup();
         let question = Question {
             listeners,
-            ..one.ask.question.clone()
+            ..question.clone()
         };
-        if is_answered(&ask(&mut talker, &question)?) {
+        if is_answered(&mut talker, &question) {
             tried.lost.push(one);
         } else {
             tried.dead.push(one);
@@ -403,35 +461,46 @@ fn sort<'f>(
     Ok(())
 }
 
-/// How many targets of others' rules are listened for.
+/// At most so many targets of others' rules are listened for.
 const FOREIGN_TARGETS: usize = 64;
 
-/// The targets to which rules of others send packets.
-fn foreign_targets(trying: &Trying<'_>) -> Vec<SocketAddr> {
+/// The rules of others that send packets to another address.
+fn foreign<'f>(trying: &Trying<'f>) -> impl Iterator<Item = &'f Rule> {
     let chains = trying.live.iter().flat_map(|live| live.chains());
     let foreign = chains.filter(|(table, name, _)| *table == TableName::Nat && !name.is_own());
     let rules = foreign.flat_map(|(_, _, chain)| &chain.rules);
-    let targets = rules.filter_map(|rule| match &rule.target {
-        Some(Target::Dnat {
-            address,
-            ports: DnatPorts::One(port),
-        }) => Some(SocketAddr::new(*address, port.number())),
-        _ => None,
+    rules.filter(|rule| matches!(rule.target, Some(Target::Dnat { .. })))
+}
+
+/// Where a rule of another's sends what is asked for, if it is for that port.
+fn translated(rule: &Rule, question: &Question) -> Option<SocketAddr> {
+    let asked = Port::new(question.to.port())?;
+    let takes = rule.matches.iter().all(|condition| match condition {
+        Match::Tcp { destination, .. } => {
+            question.protocol == Protocol::Tcp
+                && destination.is_none_or(|ports| ports.contains(asked))
+        }
+        Match::Udp { destination, .. } => {
+            question.protocol == Protocol::Udp
+                && destination.is_none_or(|ports| ports.contains(asked))
+        }
+        _ => true,
     });
-    targets.take(FOREIGN_TARGETS).collect()
+    let Some(Target::Dnat { address, ports }) = rule.target.as_ref().filter(|_| takes) else {
+        return None;
+    };
+    let port = match ports {
+        DnatPorts::Kept => asked.number(),
+        DnatPorts::One(port) => port.number(),
+        DnatPorts::Shifted { to, base } => {
+            let offset = asked.number().checked_sub(base.number())?;
+            to.first().number().checked_add(offset)?
+        }
+    };
+    Some(SocketAddr::new(*address, port))
 }
 
-fn ask(talker: &mut Talker<'_>, question: &Question) -> Result<Outcome, TwinError> {
-    talker.ask(question).map_err(TwinError::Socket)
-}
-
-fn is_answered(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Answered(_))
-}
-
-fn is_reached(outcome: &Outcome, ask: &Ask<'_>) -> bool {
-    match outcome {
-        Outcome::Answered(reached) => ask.question.listeners.contains(&reached.target),
-        _ => false,
-    }
+/// Whether a connection is answered. One that cannot even be opened is not.
+fn is_answered(talker: &mut Talker<'_>, question: &Question) -> bool {
+    matches!(talker.ask(question), Ok(Outcome::Answered(_)))
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::machine::{Kind, Machine};
-use crate::flow::Flow;
+use crate::flow::{Flow, is_of_host};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
 use crate::network::Packet;
@@ -50,6 +50,8 @@ pub struct Clients {
     behind: BTreeMap<String, BTreeSet<IpNet>>,
     /// How many networks were left out for the sake of time.
     pub left_out: usize,
+    /// The ports that rules of others name.
+    pub ports: BTreeSet<u16>,
 }
 
 impl Clients {
@@ -75,6 +77,7 @@ impl Clients {
         let taken: BTreeSet<IpAddr> = dead
             .map(|one| one.address)
             .chain(targets.map(|to| to.address))
+            .chain(own.iter().copied())
             .collect();
         pool.push(Client {
             address: somebody(set, family),
@@ -158,6 +161,7 @@ impl Clients {
             pool,
             taken,
             left_out,
+            ports: BTreeSet::new(),
         }
     }
 
@@ -183,13 +187,15 @@ impl Clients {
             let is_behind = natural.is_none()
                 && back == Some(forward.egress.as_str())
                 && self.is_behind(&forward.egress, client.address);
-            // A host behind the firewall comes in there, where a forward takes it at all.
-            let by = if !is_behind {
-                natural.or(forward.ingress.first())
-            } else if forward.hairpin {
+            // A host behind the firewall comes in there, where a forward takes it at all. Who is connected now, or
+            // is on a list, comes in where clients do, also if replies to it leave elsewhere.
+            let comes = matches!(client.kind, ClientKind::Listed(_) | ClientKind::Seen);
+            let by = if is_behind && forward.hairpin {
                 Some(&forward.egress)
-            } else {
+            } else if is_behind && !comes {
                 None
+            } else {
+                natural.or(forward.ingress.first())
             };
             let Some(ingress) = by.filter(|_| wanted) else {
                 continue;
@@ -276,7 +282,9 @@ fn is_public(address: IpAddr) -> bool {
 /// Returns one client of each forward that has some now.
 fn seen(set: &ForwardSet, flows: &[Flow], own: &BTreeSet<IpAddr>) -> Vec<Client> {
     let listeners = Listeners::new(set);
-    let flows = flows.iter().filter(|flow| !own.contains(&flow.source));
+    let flows = flows
+        .iter()
+        .filter(|flow| !own.contains(&flow.source) && is_of_host(flow.source));
     let led = flows.filter(|flow| flow.leader(&listeners).is_some());
     let addresses: BTreeSet<IpAddr> = led.map(|flow| flow.source).collect();
     let some = addresses.into_iter().take(MOST);
@@ -339,18 +347,7 @@ fn listed(forward: &Forward, taken: &BTreeSet<IpAddr>) -> Vec<Client> {
 
 /// Whether a client may come from a network through a router. The kernel refuses sockets of the others.
 fn is_of_hosts(net: IpNet) -> bool {
-    match net.addr() {
-        IpAddr::V4(v4) => {
-            let [first, ..] = v4.octets();
-            !(first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local())
-        }
-        IpAddr::V6(v6) => {
-            !(v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local())
-        }
-    }
+    is_of_host(net.addr())
 }
 
 /// Returns a host of a network for which something holds, if one of its first does.

@@ -1,6 +1,7 @@
 //! The causes of connections that did not go as they should. Each is looked for in a true copy of the
 //! machine: a copy in which something was tried is made anew before the next.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::battery::Ask;
@@ -15,12 +16,14 @@ use super::talk::{From, Outcome, Question};
 use super::{Twin, TwinError, batch};
 use crate::net::Family;
 use crate::ruleset::ChainName;
-use crate::spec::Snat;
+use crate::spec::{Forward, Snat};
 
 /// At most so many causes are looked for one behind the other.
 const CAUSES: usize = 5;
 /// At most so many connections are looked into; the rest is told as a number.
 const LOOKED_INTO: usize = 24;
+/// At most so many connections that `apply` helps are compared with the one that was looked into.
+const ALIKE: usize = 200;
 /// How often a connection is tried that may die by chance.
 const TRIES: usize = 8;
 
@@ -63,7 +66,8 @@ pub fn explain(
             {
                 let found = found.clone();
                 // What was shared before an error is known.
-                let _ = share(twin, judged, &found, change, deadline);
+                let forward = judged[at].ask.forward;
+                let _ = share(twin, judged, forward, &found, change, deadline);
             }
         }
     }
@@ -253,6 +257,7 @@ fn passes_at_times(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
 fn share(
     twin: &mut Twin,
     judged: &mut [Judged<'_>],
+    forward: &Forward,
     found: &Death,
     change: Option<&Change>,
     deadline: Instant,
@@ -315,31 +320,66 @@ fn share(
             }
         }
     }
-    for (at, causes) in passing {
-        let Verdict::Dead(death) = &mut judged[at].verdict else {
-            continue;
-        };
-        if causes.is_empty() {
-            continue;
+    // `apply` mends much at once: one that it helps may have died of something else.
+    if found.cures.contains(&Cure::Apply) {
+        if !is_without(twin, found, &[], change, deadline)? {
+            return Ok(());
         }
-        let is_all = causes == all;
-        *death = Death {
-            is_stuck: death.is_stuck,
-            causes: causes
-                .iter()
-                .map(|one| found.causes[*one].clone())
-                .collect(),
-            cures: if is_all {
-                found.cures.clone()
-            } else {
-                Vec::new()
-            },
-            is_cured: is_all,
-            is_examined: true,
-            failure: None,
-        };
+        let mut alike = Vec::new();
+        for (at, causes) in passing.into_iter().take(ALIKE) {
+            if Instant::now() >= deadline {
+                break;
+            }
+            if let Some(first) = causes.first()
+                && begins_with(twin, &judged[at].ask, &found.causes[*first])?
+            {
+                alike.push((at, causes));
+            }
+        }
+        passing = alike;
+    }
+    let mut by_causes: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+    for (at, causes) in passing {
+        if !causes.is_empty() {
+            by_causes.entry(causes).or_default().push(at);
+        }
+    }
+    for (causes, all_of_them) in by_causes {
+        // Some of the causes together may not be enough.
+        let is_cured = causes == all
+            || (is_without(twin, found, &causes, change, deadline)?
+                && passes(twin, &judged[all_of_them[0]].ask)?);
+        for at in all_of_them {
+            // A rule that names one forward's port helps no other.
+            let is_its_own = |cure: &Cure| matches!(cure, Cure::AcceptInChain { rule, .. } if rule.contains("dport"));
+            let fits = judged[at].ask.forward == forward
+                || !causes.iter().any(|one| is_its_own(&found.cures[*one]));
+            let is_cured = is_cured && fits;
+            let cures = causes.iter().filter(|_| is_cured);
+            let Verdict::Dead(death) = &mut judged[at].verdict else {
+                continue;
+            };
+            *death = Death {
+                is_stuck: death.is_stuck,
+                causes: causes
+                    .iter()
+                    .map(|one| found.causes[*one].clone())
+                    .collect(),
+                cures: cures.map(|one| found.cures[*one].clone()).collect(),
+                is_cured,
+                is_examined: true,
+                failure: None,
+            };
+        }
     }
     Ok(())
+}
+
+/// Whether a connection dies first of this cause, in a true copy.
+fn begins_with(twin: &Twin, ask: &Ask<'_>, cause: &Taken) -> Result<bool, TwinError> {
+    let (_, seen, _) = until_bad(twin, ask)?;
+    let taken = seen.taken(&conversation(ask))?;
+    Ok(taken.is_some_and(|taken| is_same(&taken, cause)))
 }
 
 /// Makes the twin anew, without some of the causes of a death, and returns whether that could be done in time.

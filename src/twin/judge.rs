@@ -112,6 +112,10 @@ pub fn ask<'f>(
     asks: Vec<Ask<'f>>,
     deadline: Instant,
 ) -> Result<Vec<Judged<'f>>, TwinError> {
+    if !twin.watched().is_empty() {
+        // What was opened before concerns none of these.
+        let _ = counted(twin);
+    }
     let mut judged = ask_all(twin, asks, deadline)?;
     meet_watched(twin, &mut judged, deadline);
     Ok(judged)
@@ -142,18 +146,19 @@ fn ask_all<'f>(
                 break;
             }
             let again = tried(twin, &mut talker, &judged.ask);
-            judged.verdict = second(again);
+            judged.verdict = second(again, twin.has_chance());
         }
     }
     Ok(judged)
 }
 
-/// Returns the verdict about a connection that died at first, by a second try. A rule may choose by chance, or
-/// by the client's port, so that neither of the two tells what becomes of the next.
-fn second(again: Verdict) -> Verdict {
+/// Returns the verdict about a connection that died at first, by a second try. Where rules choose by chance
+/// neither of the two tells what becomes of the next; elsewhere the kernel was late with the first.
+fn second(again: Verdict, has_chance: bool) -> Verdict {
     match again {
         Verdict::Dead(_) | Verdict::Failed(_) => again,
-        _ => Verdict::Fickle(None),
+        _ if has_chance => Verdict::Fickle(None),
+        _ => again,
     }
 }
 
@@ -243,6 +248,30 @@ fn meet_watched(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant) {
     if counted(twin).is_ok_and(|met| met.is_empty()) {
         return;
     }
+    for some in judged.chunks_mut(TOGETHER) {
+        if some.len() > 1 && Instant::now() < deadline && nothing_meets(twin, some) {
+            continue;
+        }
+        meet_one_by_one(twin, some, deadline);
+    }
+}
+
+/// So many connections are asked about at once, since a program lists the rules each time.
+const TOGETHER: usize = 64;
+
+/// Whether none of some connections meets a watched rule.
+fn nothing_meets(twin: &mut Twin, some: &[Judged<'_>]) -> bool {
+    let Ok(mut talker) = twin.talker() else {
+        return false;
+    };
+    for judged in some {
+        let _ = tried(twin, &mut talker, &judged.ask);
+    }
+    drop(talker);
+    counted(twin).is_ok_and(|met| met.is_empty())
+}
+
+fn meet_one_by_one(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant) {
     for judged in judged {
         if judged.verdict == Verdict::NotAsked {
             continue;
@@ -284,7 +313,9 @@ mod tests {
             (Verdict::AsWanted, Verdict::Fickle(None)),
             (Verdict::Behind("eth0".to_owned()), Verdict::Fickle(None)),
         ] {
-            assert_eq!(second(again), verdict);
+            assert_eq!(second(again, true), verdict);
         }
+        // Without such a rule the kernel was late.
+        assert_eq!(second(Verdict::AsWanted, false), Verdict::AsWanted);
     }
 }

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::batch;
 use super::switches::Switches;
 use crate::host::child::{self, ChildError};
 use crate::net::Family;
+
+/// The kernel asks for a neighbour once a second.
+const ROUNDS: u32 = 12;
+const ROUND: Duration = Duration::from_millis(100);
 
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -52,6 +58,8 @@ pub struct Link {
     pub up: bool,
     pub carrier: bool,
     pub master: Option<String>,
+    /// The number or name of its group, if it is in another than the first.
+    pub group: Option<String>,
     pub addresses: Vec<Address>,
     /// An XDP program decides over its packets before any rule.
     pub xdp: bool,
@@ -148,6 +156,45 @@ impl Machine {
         rules.map(|net| net.trunc()).collect()
     }
 
+    /// Has the kernel ask once more for the routers that have not answered when they were asked last, which may
+    /// be long ago, and waits for their answers for a second at most.
+    ///
+    /// # Errors
+    /// When `ip` is missing or fails.
+    pub fn ask_routers_again(&mut self) -> Result<(), MachineError> {
+        let silent = |machine: &Self| {
+            let routers: BTreeSet<(String, IpAddr)> = machine
+                .links
+                .iter()
+                .flat_map(|link| {
+                    let routers = machine.gateways(&link.name).into_iter();
+                    routers.map(|router| (link.name.clone(), router))
+                })
+                .collect();
+            let failed = machine.neighbours.iter().filter(|one| one.failed);
+            let failed = failed.map(|one| (one.interface.clone(), one.address));
+            failed
+                .filter(|one| routers.contains(one))
+                .collect::<Vec<_>>()
+        };
+        let commands: String = silent(self)
+            .iter()
+            .map(|(interface, router)| format!("neigh replace {router} dev {interface} use\n"))
+            .collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        batch::run(&[], &commands)?;
+        for _ in 0..ROUNDS {
+            thread::sleep(ROUND);
+            self.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+            if silent(self).is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether nobody answers for an address on one of the machine's links.
     #[must_use]
     pub fn is_dead(&self, address: IpAddr) -> bool {
@@ -219,6 +266,7 @@ impl Link {
             up: true,
             carrier: true,
             master: None,
+            group: None,
             addresses: addresses.iter().map(address).collect(),
             xdp: false,
         }
@@ -248,6 +296,10 @@ fn link(value: &Value) -> Option<Link> {
         up: has("UP"),
         carrier: has("LOWER_UP") && !has("NO-CARRIER"),
         master: value["master"].as_str().map(str::to_owned),
+        group: value["group"]
+            .as_str()
+            .filter(|group| *group != "default")
+            .map(str::to_owned),
         addresses: addresses.filter_map(address).collect(),
         xdp: !value["xdp"].is_null(),
     })

@@ -140,7 +140,7 @@ fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringErro
             if let Some(port) = ports.next() {
                 make(port, Some(world))?;
                 let text = format!(
-                    "link set {0} master {1}\nlink set {0} up\n",
+                    "link set dev {0} master {1}\nlink set dev {0} up\n",
                     port.name, link.name
                 );
                 refused_none(&link.name, batch::run(&[], &text)?)?;
@@ -149,7 +149,7 @@ fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringErro
             make(link, Some(world))?;
             let vrf = link.master.as_ref().and_then(|name| machine.link(name));
             if let Some(vrf) = vrf.filter(|vrf| matches!(vrf.kind, Kind::Vrf(_))) {
-                let text = format!("link set {} master {}\n", link.name, vrf.name);
+                let text = format!("link set dev {} master {}\n", link.name, vrf.name);
                 refused_none(&link.name, batch::run(&[], &text)?)?;
             }
         }
@@ -158,7 +158,7 @@ fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringErro
     // as one. Older versions of iproute2 do not know the word.
     let ends = machine.links.iter().map(|link| &link.name);
     let text: String = ends
-        .map(|name| format!("link set {name} gso_max_segs 1\n"))
+        .map(|name| format!("link set dev {name} gso_max_segs 1\n"))
         .collect();
     let _ = batch::run(&[], &text)?;
     Ok(())
@@ -194,11 +194,15 @@ fn make(link: &Link, world: Option<&World>) -> Result<(), WiringError> {
 
 fn extras(link: &Link) -> String {
     let arp = if link.mac.is_none() {
-        format!("link set {} arp off\n", link.name)
+        format!("link set dev {} arp off\n", link.name)
     } else {
         String::new()
     };
-    format!("{arp}link set {} addrgenmode none\n", link.name)
+    let group = match &link.group {
+        Some(group) => format!("link set dev {} group {group}\n", link.name),
+        None => String::new(),
+    };
+    format!("{arp}{group}link set dev {} addrgenmode none\n", link.name)
 }
 
 fn done(name: &str, text: &str) -> Result<(), WiringError> {
@@ -259,7 +263,7 @@ fn addresses(machine: &Machine) -> String {
         }
     }
     for link in machine.links.iter().filter(|link| link.up) {
-        let _ = writeln!(text, "link set {} up", link.name);
+        let _ = writeln!(text, "link set dev {} up", link.name);
     }
     text
 }

@@ -110,7 +110,7 @@ impl World {
         let port = &self.port;
         let mut up = String::from("link set lo up\n");
         if link.carrier {
-            let _ = writeln!(up, "link set {port} up");
+            let _ = writeln!(up, "link set dev {port} up");
         }
         batch::run(&[], &up)?;
         // Answers for others are not held back.

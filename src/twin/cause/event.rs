@@ -35,8 +35,8 @@ pub enum Event<'s> {
     Lost(&'s Step),
     /// The packet, or the last reply, went out.
     Sent(&'s Step),
-    /// No rule translated the packet of this path.
-    Untranslated(&'s Path),
+    /// No rule translated the packet of this path at this stage.
+    Untranslated(&'s Path, Stage),
     NotSeen,
 }
 
@@ -90,14 +90,20 @@ impl Seen {
         );
         if end.stage == Stage::Input {
             if now == asked {
-                return Some((Fate::Untranslated, Event::Untranslated(path)));
+                return Some((
+                    Fate::Untranslated,
+                    Event::Untranslated(path, Stage::Prerouting),
+                ));
             }
             let translator = self.translator(path, Stage::Prerouting);
             return Some((Fate::Redirected { to: now }, translator));
         }
         match conversation.target {
             Some(target) if now == asked && target != asked => {
-                return Some((Fate::Untranslated, Event::Untranslated(path)));
+                return Some((
+                    Fate::Untranslated,
+                    Event::Untranslated(path, Stage::Prerouting),
+                ));
             }
             Some(target) if now != target => {
                 let translator = self.translator(path, Stage::Prerouting);
@@ -134,7 +140,10 @@ impl Seen {
         if now == target {
             None
         } else if now == asked {
-            Some((Fate::Untranslated, Event::Untranslated(path)))
+            Some((
+                Fate::Untranslated,
+                Event::Untranslated(path, Stage::Prerouting),
+            ))
         } else {
             let translator = self.translator(path, Stage::Prerouting);
             let fate = match path.steps.last()?.stage {
@@ -158,7 +167,10 @@ impl Seen {
         let meant = (conversation.listen, conversation.port);
         let source = header.ports.map(|(port, _)| (header.source, port));
         let astray = end.stage == Stage::Input || source != Some(meant);
-        astray.then_some((Fate::Untranslated, Event::Untranslated(path)))
+        astray.then_some((
+            Fate::Untranslated,
+            Event::Untranslated(path, Stage::Prerouting),
+        ))
     }
 
     /// Finds the event that ended a packet's path within the machine.
@@ -212,7 +224,7 @@ impl Seen {
             (Some(step), None) => Event::Traced(step),
             (Some(step), Some(_)) if is_nat_of_iptables(step) => Event::Traced(step),
             (_, Some(counted)) => Event::Legacy(counted),
-            (None, None) => Event::Untranslated(path),
+            (None, None) => Event::Untranslated(path, stage),
         }
     }
 

@@ -85,6 +85,7 @@ impl Seen {
         };
         let fate = match &by {
             By::Rule(decided) if fate == Fate::Dropped && rejects(&decided.text) => Fate::Rejected,
+            By::Rule(_) if matches!(event, Event::Untranslated(..)) => Fate::Untranslated,
             _ => fate,
         };
         if let By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. }) = &by
@@ -109,7 +110,7 @@ impl Seen {
             Event::Legacy(counted) => Some(by_legacy(counted)),
             Event::Lost(step) => Some(By::Kernel(self.lost(step))),
             Event::Sent(step) => self.sent(step).map(By::Kernel),
-            Event::Untranslated(path) => Some(self.untranslated(path)?),
+            Event::Untranslated(path, stage) => Some(self.untranslated(path, *stage)?),
             Event::NotSeen => Some(By::Kernel(KernelReason::NotSeen)),
         })
     }
@@ -191,10 +192,11 @@ impl Seen {
 
     /// Finds the rule for which a packet was not translated: one that took it out of connection tracking,
     /// or accepted it in a table for translation.
-    fn untranslated(&self, path: &Path) -> Result<By, CauseError> {
-        let rules = path.steps.iter().filter(|step| {
-            step.stage == Stage::Prerouting && matches!(step.kind, Kind::Rule { .. })
-        });
+    fn untranslated(&self, path: &Path, stage: Stage) -> Result<By, CauseError> {
+        let rules = path
+            .steps
+            .iter()
+            .filter(|step| step.stage == stage && matches!(step.kind, Kind::Rule { .. }));
         let mut accepts = None;
         for step in rules {
             let Kind::Rule {
@@ -223,8 +225,8 @@ impl Seen {
                 accepts = Some(decided);
             }
         }
-        let at_prerouting = |counted: &&Counted| counted.stage == Stage::Prerouting;
-        let legacy = || self.legacy_of(path).filter(at_prerouting);
+        let at_stage = |counted: &&Counted| counted.stage == stage;
+        let legacy = || self.legacy_of(path).filter(at_stage);
         let untracks = legacy().find(|counted| counted.untracks());
         let keeps = untracks.or_else(|| legacy().find(|counted| counted.keeps_address()));
         Ok(match (accepts, keeps) {

@@ -31,7 +31,7 @@ pub enum Edit {
 }
 
 /// Matches with a state that is not copied.
-const STATEFUL: [&str; 9] = [
+const STATEFUL: [&str; 10] = [
     "limit",
     "hashlimit",
     "recent",
@@ -40,6 +40,7 @@ const STATEFUL: [&str; 9] = [
     "connlimit",
     "rateest",
     "condition",
+    "mac",
     "statistic",
 ];
 
@@ -99,6 +100,7 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
         if let Some(stateful) = parts.stateful() {
             let why = match stateful {
                 "statistic" => Unknown::Chance,
+                "mac" => Unknown::Hardware,
                 other => Unknown::UsedUp(other.to_owned()),
             };
             return Edit::Shadow(parts.conditions(), why);

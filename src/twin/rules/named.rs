@@ -24,6 +24,10 @@ impl Filter {
                 !own::is_nvactls(chain)
             });
             for rule in foreign {
+                if rule.contains("--src-range ") {
+                    let mut words = words(rule).skip_while(|word| *word != "--src-range");
+                    found.extend(words.nth(1).and_then(first_of));
+                }
                 if rule.contains("-s ") {
                     found.extend(of_iptables(rule));
                 }
@@ -35,12 +39,63 @@ impl Filter {
         let text = parse::text_of(&self.sets);
         for set in sets {
             found.extend(of_set(&text, &set).take(OF_A_SET));
+            // The members of a list are sets.
+            for member in members(&text, &set).take(OF_A_SET) {
+                found.extend(of_set(&text, member).take(OF_A_SET));
+            }
         }
         for table in &self.native {
             of_nft(table, &mut found);
         }
         found
     }
+}
+
+impl Filter {
+    /// Returns the destination ports that the rules of others ask for.
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let mut found = BTreeSet::new();
+        for text in &self.texts {
+            let text = parse::text_of(&text.bytes);
+            let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
+            for rule in rules.filter(|rule| !own::is_nvactls(rule)) {
+                let mut words = words(rule);
+                while let Some(word) = words.next() {
+                    if matches!(word, "--dport" | "--dports" | "--ctorigdstport") {
+                        found.extend(words.next().into_iter().flat_map(numbers));
+                    }
+                }
+            }
+        }
+        let rules = self.native.iter().flat_map(|table| &table.chains);
+        for rule in rules.flat_map(|chain| &chain.rules) {
+            for (_, rest) in rule
+                .text
+                .match_indices("dport ")
+                .map(|(at, word)| rule.text.split_at(at + word.len()))
+            {
+                let rest = rest.trim_start_matches("!= ");
+                let list = rest
+                    .strip_prefix("{ ")
+                    .and_then(|list| list.split('}').next());
+                let list = list.or_else(|| rest.split(' ').next());
+                found.extend(list.into_iter().flat_map(numbers));
+            }
+        }
+        found
+    }
+}
+
+/// Returns the numbers of a list; of a range its ends.
+fn numbers(list: &str) -> impl Iterator<Item = u16> {
+    let each = list.split(|one: char| !one.is_ascii_digit());
+    each.filter_map(|number| number.parse().ok())
+}
+
+/// Returns the first address of a range.
+fn first_of(range: &str) -> Option<IpNet> {
+    net(range.split('-').next()?)
 }
 
 /// A ban list of thousands is one rule for all of them.
@@ -61,6 +116,14 @@ fn of_set<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = IpNet> + 't {
         }
         // Of `hash:net,port` and its like, the network comes first.
         net(words.next()?.split(',').next()?)
+    })
+}
+
+/// Returns the names of an ipset's members.
+fn members<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = &'t str> {
+    text.lines().filter_map(move |line| {
+        let mut words = line.strip_prefix("add ")?.split(' ');
+        (words.next()? == set).then(|| words.next()).flatten()
     })
 }
 
@@ -100,7 +163,7 @@ fn elements(list: &str) -> impl Iterator<Item = IpNet> {
     let each = inside
         .split(',')
         .filter_map(|one| one.split_whitespace().next());
-    each.filter_map(net)
+    each.filter_map(first_of)
 }
 
 fn net(word: &str) -> Option<IpNet> {

@@ -120,6 +120,8 @@ pub enum Unknown {
     UsedUp(String),
     /// The rule takes some packets by chance or in turn, and others not.
     Chance,
+    /// The hardware address of whoever sends a packet decides: in the copy a world sends all.
+    Hardware,
     /// A program that listens on an nfqueue decides.
     Queue,
     /// A socket or a program of the machine decides: this match or target asks.
@@ -137,6 +139,9 @@ impl fmt::Display for Unknown {
         match self {
             Unknown::UsedUp(word) => write!(f, "it depends on what `{word}` has counted so far"),
             Unknown::Chance => f.write_str("it takes some packets by chance or in turn"),
+            Unknown::Hardware => {
+                f.write_str("it asks for the hardware address of whoever sends a packet")
+            }
             Unknown::Queue => f.write_str("the program that listens on its queue decides"),
             Unknown::LocalProgram(word) => {
                 write!(f, "`{word}` asks for a socket of the machine's programs")

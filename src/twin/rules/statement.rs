@@ -76,7 +76,8 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
     });
     let counts = stateful.map(|at| {
         let why = match words[at] {
-            "numgen" => Unknown::Chance,
+            "numgen" | "jhash" => Unknown::Chance,
+            "ether" => Unknown::Hardware,
             word => Unknown::UsedUp(word.trim_start_matches('@').to_owned()),
         };
         (conditions(&words[..at]), why)
@@ -178,6 +179,11 @@ fn stateful(words: &[&str]) -> Option<usize> {
         let is_stateful = match *word {
             // A number that chooses an address is a share of each target.
             "numgen" => words[at..].iter().any(|word| ENDS.contains(word)),
+            // The copy has another seed.
+            "jhash" => {
+                !words[at..].contains(&"seed") && words[at..].iter().any(|word| ENDS.contains(word))
+            }
+            "ether" => next == "saddr",
             "limit" => matches!(next, "rate" | "name"),
             "quota" => true,
             "ct" => next == "count",
