@@ -289,16 +289,7 @@ fn told(
                 rules.join("; ")
             ))
         }
-        Verdict::Behind(interface) => Hop::Route
-            .fail(format!(
-                "{} answers behind {interface}, while the spec's egress is {}",
-                ask.forward.reaches(),
-                ask.forward.egress
-            ))
-            .fix(format!(
-                "correct `egress` in the spec, then {}",
-                scene.apply
-            )),
+        Verdict::Behind(interface) => behind(scene, ask, interface),
         Verdict::Strayed(interface) => strayed(ask, interface),
         Verdict::Source { seen, blame } => with_rule(
             scene,
@@ -326,6 +317,19 @@ fn told(
         ),
     };
     vec![said]
+}
+
+fn behind(scene: &Scene<'_>, ask: &Ask<'_>, interface: &str) -> Check {
+    Hop::Route
+        .fail(format!(
+            "{} answers behind {interface}, while the spec's egress is {}",
+            ask.forward.reaches(),
+            ask.forward.egress
+        ))
+        .fix(format!(
+            "correct `egress` in the spec, then {}",
+            scene.apply
+        ))
 }
 
 const MORE_TIME: &str = "sudo nvactl doctor --deadline 120";
@@ -441,6 +445,9 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) 
             check = check.fix(hint);
         }
         checks.push(check);
+    }
+    if let Some(interface) = &death.behind {
+        checks.push(behind(scene, ask, interface));
     }
     if checks.is_empty() {
         let what = if death.is_stuck {

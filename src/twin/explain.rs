@@ -163,6 +163,10 @@ fn dead(
                 return Ok(());
             }
             // It comes through now, and goes astray for another reason.
+            Verdict::Behind(interface) => {
+                death.behind = Some(interface);
+                return Ok(());
+            }
             _ => return Ok(()),
         }
         if let Some(interface) = strayed(twin, ask, &sightings) {
@@ -367,6 +371,7 @@ fn share(
                     .collect(),
                 cures: cures.map(|one| found.cures[*one].clone()).collect(),
                 is_cured,
+                behind: None,
                 is_examined: true,
                 failure: None,
             };

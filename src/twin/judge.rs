@@ -80,6 +80,8 @@ pub struct Death {
     pub cures: Vec<Cure>,
     /// Whether the cures, all together, let it through.
     pub is_cured: bool,
+    /// With the cures it comes out behind this interface, which is not the spec's.
+    pub behind: Option<String>,
     /// Whether its causes were looked for.
     pub is_examined: bool,
     /// An error for which the search ended.

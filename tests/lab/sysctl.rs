@@ -245,14 +245,16 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     sysctl(&host, &["enable"]);
     let said = apply(&host, SPEC);
     assert!(!said.stderr.contains("sysctl"), "{said:?}");
-    let said = apply(
-        &host,
-        &SPEC.replace(
-            "interface: eth0",
-            "interface: {ingress: eth0, egress: ens7}",
-        ),
+    let elsewhere = SPEC.replace(
+        "interface: eth0",
+        "interface: {ingress: eth0, egress: ens7}",
     );
-    assert!(said.stderr.contains("no interface ens7"), "{said:?}");
+    // No packet leaves by it, so the forwards would not work any more.
+    let said = nvactl(&host, &["apply", "-"], &elsewhere);
+    assert_eq!(said.code, 2, "{said:?}");
+    for words in ["no interface ens7", "would cut off what works now"] {
+        assert!(said.stderr.contains(words), "{said:?}");
+    }
 }
 
 /// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.

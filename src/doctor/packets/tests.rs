@@ -201,6 +201,16 @@ fn each_verdict_is_said_in_a_sentence() {
         is_examined: true,
         ..Death::default()
     });
+    let behind = Verdict::Dead(Death {
+        causes: vec![taken(By::Policy(of_iptables(
+            Backend::Nft,
+            "FORWARD",
+            "-P FORWARD DROP",
+        )))],
+        behind: Some("eth0".to_owned()),
+        is_examined: true,
+        ..Death::default()
+    });
     let legacy_policy = of_iptables(Backend::Legacy, "FORWARD", "-P FORWARD DROP");
     for (verdict, said) in [
         (
@@ -347,6 +357,13 @@ fn each_verdict_is_said_in_a_sentence() {
             cured(By::NoRule, Cure::Apply),
             &[
                 "fail dnat-rule: packets to 10.3.0.4:49182 are not translated | fix (tried): sudo nvactl apply",
+            ],
+        ),
+        (
+            behind,
+            &[
+                "fail forward-rule: iptables-nft: the policy of FORWARD in filter drops the packets",
+                "fail route: 10.224.0.118:80 answers behind eth0, while the spec's egress is eth1 | fix: correct `egress` in the spec, then sudo nvactl apply",
             ],
         ),
         (
