@@ -195,8 +195,9 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     for one in judged {
         let told = match &one.verdict {
             Verdict::Dead(death) => {
-                let mut causes = death.causes.iter();
-                causes.len() == 0 || causes.any(|taken| !is_told_elsewhere(taken))
+                // That the route leaves by another interface is told of the machine itself.
+                let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
+                death.causes.is_empty() || causes.any(|taken| !is_told_elsewhere(taken))
             }
             _ => true,
         };
