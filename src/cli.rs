@@ -158,7 +158,7 @@ Examples:
   sudo nvactl doctor --forward web
   sudo nvactl doctor --format json
 
-Exit codes: 0 nothing failed; 1 something did; 2 an error.")]
+Exit codes: 0 nothing failed, `unknown` included, which cannot be told from here; 1 something failed; 2 an error.")]
     Doctor(Doctor),
     /// Connect to every target, or through the firewall to every listen port.
     ///

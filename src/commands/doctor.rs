@@ -13,7 +13,9 @@ use crate::backend::Backend;
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::counters::Counters;
 use crate::diff;
-use crate::doctor::{self, Answers, Boot, Case, Check, Client, Facts, Report, Status, questions};
+use crate::doctor::{
+    self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
+};
 use crate::flow::Flow;
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
@@ -42,6 +44,7 @@ use crate::twin::rules::Filter;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 use crate::unplan::plan_as;
+use crate::words::counted;
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;
@@ -83,7 +86,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         );
     }
     let answers = if args.no_twin {
-        Err("--no-twin leaves it out".to_owned())
+        Err("--no-twin".to_owned())
     } else {
         ask_twin(&examined, deadline)
     };
@@ -109,7 +112,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
     match args.format {
-        DoctorFormat::Text => console.print(&text(&report.checks, asked)),
+        DoctorFormat::Text => {
+            let untried = doctor::untried(&answers, asked);
+            console.print(&text(&report.checks, asked, untried.as_ref()));
+        }
         DoctorFormat::Json => console.say_json(&report)?,
         DoctorFormat::Prometheus => match &answers {
             Ok(_) => console.print(&metrics(&works)),
@@ -482,7 +488,7 @@ fn metrics(works: &Works) -> String {
 }
 
 /// A line for each hop: what is the same for many forwards is said once.
-fn text(checks: &[Check], asked: usize) -> String {
+fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     let mut out = String::new();
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
         let (good, rest): (Vec<&Check>, Vec<&Check>) =
@@ -511,25 +517,44 @@ fn text(checks: &[Check], asked: usize) -> String {
             let _ = writeln!(out, "{:<28} and {more} more of this kind", "");
         }
     }
-    let last = match doctor::first(checks) {
-        None => {
-            let forwards = crate::words::counted(asked, "forward");
-            format!("nothing is wrong with {forwards}\n")
+    out + "\n" + &last(checks, asked, untried) + "\n"
+}
+
+/// Names the check to look at first, or says that nothing is wrong.
+fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
+    match (doctor::first(checks), untried) {
+        (Some(check), _) if check.status == Status::Fail => {
+            format!("the first hop that fails: {}", brief(check))
         }
-        Some(check) if check.status == Status::Fail => {
-            format!(
-                "the first hop that fails: {}: {}\n",
-                check.code.code(),
-                said(check)
-            )
+        (_, Some(Untried { forwards, why })) => {
+            let work = if *forwards == 1 { "works" } else { "work" };
+            let forwards = counted(*forwards, "forward");
+            let why = printable::line(why);
+            format!("not known whether {forwards} {work}: {why}")
         }
-        Some(check) => format!(
-            "nothing fails; look at {} first: {}\n",
-            check.code.code(),
-            said(check)
-        ),
-    };
-    out + "\n" + &last
+        (None, None) => format!("nothing is wrong with {}", counted(asked, "forward")),
+        (Some(check), None) if check.is_unknown_of_packets() => {
+            format!("not known whether all forwards work: {}", brief(check))
+        }
+        (Some(check), None) => format!("nothing fails; look at {}", brief(check)),
+    }
+}
+
+/// How many characters of a reason the last line repeats.
+const MOST_REPEATED: usize = 100;
+
+/// Repeats a check in a few words: its code, its forward and the beginning of its reason.
+fn brief(check: &Check) -> String {
+    let reason = printable::line(&check.reason).to_string();
+    let mut words: String = reason.chars().take(MOST_REPEATED).collect();
+    if words.len() < reason.len() {
+        words.push('…');
+    }
+    let code = check.code.code();
+    match &check.forward {
+        Some(forward) => format!("{code}: {forward}: {words}"),
+        None => format!("{code}: {words}"),
+    }
 }
 
 fn line(out: &mut String, check: &Check, words: &str) {
@@ -545,5 +570,62 @@ fn said(check: &Check) -> String {
     match &check.forward {
         Some(forward) => format!("{forward}: {}", printable::line(&check.reason)),
         None => printable::line(&check.reason).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Hop;
+
+    fn check(code: Hop, status: Status, forward: Option<&str>, reason: &str) -> Check {
+        Check {
+            code,
+            status,
+            forward: forward.map(str::to_owned),
+            reason: reason.to_owned(),
+            fix: None,
+            tried: false,
+        }
+    }
+
+    /// What is not known comes before what may only go wrong later.
+    #[test]
+    fn the_last_line_says_that_nothing_is_wrong_only_where_that_is_known() {
+        let file = check(Hop::Persistence, Status::Warn, None, "it is not there");
+        let rule = check(Hop::Packets, Status::Unknown, Some("web"), "it counts");
+        let dead = check(Hop::Route, Status::Fail, Some("web"), &"r".repeat(101));
+        let azure = check(Hop::AzureNsg, Status::Unknown, Some("web"), "is it open?");
+        let untried = Untried {
+            forwards: 2,
+            why: "no connection was tried (--no-twin)".to_owned(),
+        };
+        let failed = format!("the first hop that fails: route: web: {}…", "r".repeat(100));
+        for (checks, untried, said) in [
+            (vec![], None, "nothing is wrong with 2 forwards"),
+            (
+                vec![file.clone()],
+                Some(&untried),
+                "not known whether 2 forwards work: no connection was tried (--no-twin)",
+            ),
+            (
+                vec![file.clone()],
+                None,
+                "nothing fails; look at persistence: it is not there",
+            ),
+            (
+                vec![file.clone(), rule],
+                None,
+                "not known whether all forwards work: packets: web: it counts",
+            ),
+            (
+                vec![file, azure],
+                None,
+                "nothing fails; look at persistence: it is not there",
+            ),
+            (vec![dead], Some(&untried), failed.as_str()),
+        ] {
+            assert_eq!(last(&checks, 2, untried), said);
+        }
     }
 }

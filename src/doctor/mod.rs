@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use azure::questions as probe_questions;
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Answers, client as client_words, keeps, took, works};
+pub use packets::{Answers, Untried, client as client_words, keeps, took, untried, works};
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};
@@ -176,6 +176,13 @@ impl Hop {
 }
 
 impl Check {
+    /// Whether it says that nobody knows whether a forward's packets come through.
+    #[must_use]
+    pub fn is_unknown_of_packets(&self) -> bool {
+        let is_of_packets = self.code > Hop::ListenAddress && self.code <= Hop::Packets;
+        self.status == Status::Unknown && self.forward.is_some() && is_of_packets
+    }
+
     fn of(self, forward: &Forward) -> Self {
         Self {
             forward: Some(forward.name.to_string()),
@@ -231,10 +238,16 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     checks
 }
 
-/// The check to look at first: one that failed, else a warning, else what cannot be told.
+/// The check to look at first: one that failed, else what is not known of a forward's packets, else a
+/// warning, else what cannot be told.
 #[must_use]
 pub fn first(checks: &[Check]) -> Option<&Check> {
-    [Status::Fail, Status::Warn, Status::Unknown]
-        .into_iter()
-        .find_map(|status| checks.iter().find(|check| check.status == status))
+    let of = |status| move |check: &&Check| check.status == status;
+    let unknown = |check: &&Check| check.is_unknown_of_packets();
+    checks
+        .iter()
+        .find(of(Status::Fail))
+        .or_else(|| checks.iter().find(unknown))
+        .or_else(|| checks.iter().find(of(Status::Warn)))
+        .or_else(|| checks.iter().find(of(Status::Unknown)))
 }

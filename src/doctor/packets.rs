@@ -1,6 +1,6 @@
 //! Packets: the connections that were opened through the twin, and what took those that died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::remedy::{self, Remedy};
@@ -44,6 +44,35 @@ impl Answers<'_> {
     fn doubt(&self, ask: &Ask<'_>) -> Option<&Doubt> {
         self.doubts.iter().find(|doubt| doubt.holds(ask))
     }
+}
+
+/// How many forwards nobody knows of whether they work, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Untried {
+    pub forwards: usize,
+    pub why: String,
+}
+
+/// Counts the forwards whose connections were not all tried; none where all were. `asked` is the number
+/// of forwards that were asked about.
+#[must_use]
+pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Untried> {
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(why) => {
+            return Some(Untried {
+                forwards: asked,
+                why: format!("no connection was tried ({why})"),
+            });
+        }
+    };
+    let late = answers.judged.iter();
+    let late = late.filter(|one| one.verdict == Verdict::NotAsked);
+    let late: BTreeSet<&str> = late.map(|one| one.ask.forward.name.as_str()).collect();
+    (!late.is_empty()).then(|| Untried {
+        forwards: late.len(),
+        why: "the time was over before all were tried; more time: --deadline SECONDS".to_owned(),
+    })
 }
 
 /// The facts that a sentence about packets needs beside the twin's answers.
