@@ -2,8 +2,9 @@
 //! becomes of packets.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use super::{Case, Check, Hop};
+use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
 use crate::compare::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
@@ -12,8 +13,9 @@ use crate::counters::Count;
 use crate::duplicate::duplicates;
 use crate::line::Line;
 use crate::mark_bit::{Writer, is_used, of_nft, writers};
-use crate::rule::Target;
-use crate::ruleset::{Ruleset, TableName};
+use crate::net::Family;
+use crate::rule::{Rule, Target};
+use crate::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
 use crate::unplan::{Key, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -23,7 +25,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     own_rules(case, &planned, checks);
     mark_bit(case, checks);
     other_backend(case, checks);
-    own_chains(case, checks);
+    own_chains(case, &planned, checks);
     duplicate_rules(case, checks);
 }
 
@@ -46,24 +48,78 @@ fn backend(case: &Case<'_>) -> Check {
     }
 }
 
-/// Reports of each jump from a built-in chain whether it is loaded.
+/// Reports of each jump from a built-in chain whether it is loaded and packets reach it.
 fn jumps(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {
-        for jump in &chain.rules {
-            let live = case.facts.live.chain(table, name);
-            let rules = live.map_or(&[][..], |chain| chain.rules.as_slice());
-            let words = Line::Append(name, jump);
-            checks.push(match rules.iter().position(|rule| rule == jump) {
-                Some(0) => Hop::Jump.ok(format!("{table}: {words} stands first")),
-                Some(before) => {
-                    Hop::Jump.ok(format!("{table}: {words} stands behind {before} others"))
-                }
-                None => Hop::Jump
-                    .fail(format!("{table}: {words} is missing"))
-                    .fix(case.apply.as_str()),
+        for rule in &chain.rules {
+            let jump = Jump {
+                family: case.family,
+                table,
+                name,
+                rule,
+            };
+            let check = jump.judged(case.facts.live.chain(table, name));
+            let is_ok = check.status == Status::Ok;
+            checks.push(if is_ok {
+                check
+            } else {
+                check.fix(case.apply.as_str())
             });
         }
     }
+}
+
+/// A jump of nvactl's from a built-in chain.
+#[derive(Clone, Copy)]
+struct Jump<'j> {
+    family: Family,
+    table: TableName,
+    name: &'j ChainName,
+    rule: &'j Rule,
+}
+
+impl Jump<'_> {
+    /// Judges it by the chain as it is loaded.
+    fn judged(self, live: Option<&Chain>) -> Check {
+        let Self {
+            family,
+            table,
+            name,
+            rule,
+        } = self;
+        let rules = live.map_or(&[][..], |chain| chain.rules.as_slice());
+        let (place, words) = (of_table(family, table), Line::Append(name, rule));
+        let Some(before) = rules.iter().position(|one| one == rule) else {
+            return Hop::Jump.fail(format!("{place}: {words} is missing"));
+        };
+        let stops = rules[..before].iter().find(|one| one.stops_every_packet());
+        if let Some(stops) = stops {
+            let is_drop = live.and_then(|chain| chain.policy) == Some(Policy::Drop);
+            let policy = if is_drop {
+                ", and the policy DROP has no effect"
+            } else {
+                ""
+            };
+            let stops = Line::Append(name, stops);
+            return Hop::Jump.warn(format!(
+                "{place}: `{stops}` stands before nvactl's jump and takes every packet: nvactl's rules see none\
+                 {policy}"
+            ));
+        }
+        if rules.iter().filter(|one| *one == rule).count() > 1 {
+            return Hop::Jump.warn(format!("nvactl's jump stands twice in {place} {name}"));
+        }
+        Hop::Jump.ok(match before {
+            0 => format!("{place}: {words} stands first"),
+            1 => format!("{place}: {words} stands behind 1 rule of others"),
+            more => format!("{place}: {words} stands behind {more} rules of others"),
+        })
+    }
+}
+
+/// Names a table with its program, which differs between the families.
+fn of_table(family: Family, table: impl Display) -> String {
+    format!("{} {table}", plain(family))
 }
 
 /// Reports of each forward and hop whether its rules are loaded.
@@ -89,7 +145,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         for (hop, (count, gone)) in hops {
             let check = match (gone.first(), hop) {
                 (Some(first), _) => hop
-                    .fail(not_loaded(first, gone.len()))
+                    .fail(not_loaded(case.family, first, gone.len()))
                     .fix(case.apply.as_str()),
                 (None, Hop::DnatRule) => {
                     translated(packets(&new, key), packets(&refused, key), hop)
@@ -111,13 +167,13 @@ fn hop_of(place: &PlacedRule<'_>) -> Hop {
 }
 
 /// Names the first of some missing rules.
-fn not_loaded(first: &PlacedRule<'_>, count: usize) -> String {
+fn not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
     let line = Line::Append(first.chain, first.rule);
+    let place = of_table(family, first.table);
     match count {
-        1 => format!("{}: `{line}` is not loaded", first.table),
+        1 => format!("{place}: `{line}` is not loaded"),
         _ => format!(
-            "{}: `{line}` is not loaded, nor are {} more",
-            first.table,
+            "{place}: `{line}` is not loaded, nor are {} more",
             count - 1
         ),
     }
@@ -172,7 +228,7 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
 }
 
 /// Reports what differs in nvactl's own chains, but for the forwards' rules, which have hops of their own.
-fn own_chains(case: &Case<'_>, checks: &mut Vec<Check>) {
+fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let comparison = compare(case.facts.live, case.set, case.family);
     let of = |kind: DriftKind| {
         let drift = comparison.drift.iter();
@@ -182,10 +238,17 @@ fn own_chains(case: &Case<'_>, checks: &mut Vec<Check>) {
     let replanned = replanned(case.facts.live, case.family);
     let gone = gone(case.facts.live, &replanned);
     if let Some(first) = gone.first() {
-        let fail = Hop::OwnChains.fail(not_loaded(first, gone.len()));
+        let fail = Hop::OwnChains.fail(not_loaded(case.family, first, gone.len()));
         checks.push(fail.fix(apply));
         return;
     }
+    // A jump that stands twice is `jump`'s.
+    let builtin = planned.chains().filter(|(_, name, _)| name.is_builtin());
+    let jumps: Vec<String> = builtin
+        .flat_map(|(_, name, chain)| chain.rules.iter().map(move |rule| (name, rule)))
+        .map(|(name, rule)| Line::Append(name, rule).to_string())
+        .collect();
+    let put_in = of(DriftKind::PutIn).find(|drift| !jumps.contains(&drift.line));
     let surplus = comparison.removed.first();
     let policy = comparison
         .firewall
@@ -193,11 +256,12 @@ fn own_chains(case: &Case<'_>, checks: &mut Vec<Check>) {
         .find(|change| [POLICY, POLICY_V6].contains(&change.field));
     let mut firewall = comparison.firewall.iter();
     let layout = firewall.find(|change| [LAYOUT, LAYOUT_V6].contains(&change.field));
-    checks.push(match (of(DriftKind::PutIn).next(), surplus, policy) {
+    checks.push(match (put_in, surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
                 "somebody has put a line into nvactl's own part of {}: {}",
-                drift.table, drift.line
+                of_table(case.family, drift.table),
+                drift.line
             ))
             .fix(apply),
         (None, Some(surplus), _) => Hop::OwnChains
@@ -251,5 +315,70 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
             forward: name,
             ..check
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    #[test]
+    fn a_jump_that_packets_do_not_reach_is_named_with_its_family() {
+        let jump = "-A FORWARD -j NVACTL-FORWARD";
+        let one = "-A FORWARD -p tcp -j DROP";
+        let all = "-A FORWARD -j ACCEPT";
+        for (policy, rules, said) in [
+            (
+                "DROP",
+                &[one][..],
+                "fail: ip6tables filter: -A FORWARD -j NVACTL-FORWARD is missing",
+            ),
+            (
+                "DROP",
+                &[jump, all],
+                "ok: ip6tables filter: -A FORWARD -j NVACTL-FORWARD stands first",
+            ),
+            (
+                "DROP",
+                &[one, jump],
+                "ok: ip6tables filter: -A FORWARD -j NVACTL-FORWARD stands behind 1 rule of others",
+            ),
+            (
+                "DROP",
+                &[all, jump],
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and takes every packet: nvactl's rules see none, and the policy DROP has no effect",
+            ),
+            (
+                "ACCEPT",
+                &[one, all, jump],
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and takes every packet: nvactl's rules see none",
+            ),
+            (
+                "ACCEPT",
+                &[jump, jump],
+                "warn: nvactl's jump stands twice in ip6tables filter FORWARD",
+            ),
+        ] {
+            let rules = rules.join("\n");
+            let text = format!(
+                "*filter\n:FORWARD {policy} [0:0]\n:NVACTL-FORWARD - [0:0]\n{rules}\nCOMMIT\n"
+            );
+            let live = parse(&text).expect("it is readable");
+            let planned = parse(&format!(
+                "*filter\n:NVACTL-FORWARD - [0:0]\n{jump}\nCOMMIT\n"
+            ));
+            let planned = planned.expect("it is readable");
+            let name = &ChainName::Forward;
+            let chain = planned.chain(TableName::Filter, name).expect("it is there");
+            let jump = Jump {
+                family: Family::V6,
+                table: TableName::Filter,
+                name,
+                rule: &chain.rules[0],
+            };
+            let check = jump.judged(live.chain(TableName::Filter, name));
+            assert_eq!(format!("{}: {}", check.status.word(), check.reason), said);
+        }
     }
 }

@@ -320,7 +320,7 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
             "drifted",
             "in_sync",
-            "nvactl's own part of filter: -A NVACTL-FWD-TCP-4096-8191 -j DROP",
+            "nvactl's own part of iptables filter: -A NVACTL-FWD-TCP-4096-8191 -j DROP",
         ),
         (
             "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
