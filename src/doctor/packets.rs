@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::remedy::{self, Remedy};
+use super::target::Astray;
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
 use crate::net::{Family, Protocol};
@@ -97,7 +98,7 @@ impl<'s> Scene<'s> {
     }
 }
 
-pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
+pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let answers = match &case.facts.answers {
         Ok(answers) => answers,
         Err(why) => {
@@ -122,7 +123,8 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let scene = Scene::of(case);
     let by_forward = by_forward(answers);
     moderate(&by_forward, checks);
-    for forward in &case.asked {
+    let here = case.asked.iter();
+    for forward in here.filter(|forward| !astray.has(forward)) {
         let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
         let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
         let mut found = of_one(&scene, answers, forward, of_forward);
@@ -135,6 +137,18 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         found.retain(|check| !is_told(check));
         checks.extend(found);
     }
+}
+
+/// Returns the forwards of which connections were tried in the twin and all did as the spec says.
+#[must_use]
+pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward> {
+    let Ok(answers) = answers else {
+        return BTreeSet::new();
+    };
+    let pass = |all: &[&Judged<'_>]| all.iter().all(|one| one.verdict == Verdict::AsWanted);
+    let by_forward = by_forward(answers).into_iter();
+    let passing = by_forward.filter(|(_, judged)| pass(judged));
+    passing.map(|(forward, _)| forward).collect()
 }
 
 type ByForward<'a, 'f> = BTreeMap<*const Forward, Vec<&'a Judged<'f>>>;

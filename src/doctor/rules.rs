@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use super::target::Astray;
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
 use crate::compare::{
@@ -18,11 +19,11 @@ use crate::rule::{Rule, Target};
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
 use crate::unplan::{Key, plan_as, replanned};
 
-pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
+pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     checks.push(backend(case));
     let planned = plan_as(case.facts.live, case.set, case.family);
     jumps(case, &planned, checks);
-    own_rules(case, &planned, checks);
+    own_rules(case, &planned, astray, checks);
     mark_bit(case, checks);
     other_backend(case, checks);
     own_chains(case, &planned, checks);
@@ -123,7 +124,7 @@ fn of_table(family: Family, table: impl Display) -> String {
 }
 
 /// Reports of each forward and hop whether its rules are loaded.
-fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
+fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
     let new = case.facts.counters.new_connections(case.facts.live);
     let refused = case.facts.counters.refused(case.facts.live);
     let packets = |counts: &BTreeMap<Key<'_>, Count>, key: Key<'_>| {
@@ -144,6 +145,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         }
         for (hop, (count, gone)) in hops {
             let check = match (gone.first(), hop) {
+                (Some(_), _) if astray.has(forward) => continue,
                 (Some(first), _) => hop
                     .fail(not_loaded(case.family, first, gone.len()))
                     .fix(case.apply.as_str()),

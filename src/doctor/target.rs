@@ -4,38 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::arriving;
-use super::{Case, Check, Hop, Status};
+use super::{Case, Check, Hop, Status, packets};
 use crate::flow::{Flow, stale};
 use crate::listeners::Listeners;
 use crate::net::{Host, Interface, Protocol};
-use crate::network::{self, Packet};
+use crate::network::{self, Packet, Route};
 use crate::probe::{Outcome, Probed};
 use crate::sender::senders;
 use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
 
-pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
-    snat_addresses(case, checks);
-    let mut seen: BTreeSet<(&Interface, IpAddr)> = BTreeSet::new();
+pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
+    snat_addresses(case, astray, checks);
+    let mut seen: BTreeSet<(&Interface, IpAddr, &Interface)> = BTreeSet::new();
     for forward in &case.asked {
-        for ingress in &forward.ingress {
-            for to in &forward.target.destinations {
-                if seen.insert((ingress, to.address)) {
-                    way(case, forward, ingress, to.address, checks);
-                }
+        for (ingress, to) in ways(forward) {
+            if seen.insert((ingress, to, &forward.egress)) {
+                way(case, astray, (forward, ingress, to), checks);
             }
         }
     }
-    targets(case, checks);
+    targets(case, astray, checks);
     replies(case, checks);
     stale_connections(case, checks);
 }
 
 /// Each source that targets see, once.
-fn snat_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
+fn snat_addresses(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let seen: BTreeSet<(Snat, &Interface)> = case
         .asked
         .iter()
+        .filter(|forward| !astray.has(forward))
         .map(|forward| (forward.snat, &forward.egress))
         .collect();
     for (snat, egress) in seen {
@@ -94,29 +93,71 @@ fn snat_address(case: &Case<'_>, address: IpAddr, egress: &Interface) -> Check {
     }
 }
 
-/// As the kernel routes a client's packet; or the machine's own, where it answers nothing for those.
-fn way(
-    case: &Case<'_>,
-    forward: &Forward,
-    ingress: &Interface,
+/// The ingress interfaces and targets of a forward, each with each.
+fn ways(forward: &Forward) -> impl Iterator<Item = (&Interface, IpAddr)> {
+    let targets = &forward.target.destinations;
+    let ingresses = forward.ingress.iter();
+    ingresses.flat_map(move |ingress| targets.iter().map(move |to| (ingress, to.address)))
+}
+
+/// The forwards to a target of which the live route leaves by another interface than the spec's egress. Then
+/// nvactl's rules cannot match, and the rest of what is found about such a forward follows from that.
+#[derive(Debug, Default)]
+pub struct Astray(BTreeSet<*const Forward>);
+
+impl Astray {
+    /// Finds them. A mark may lead packets to the egress all the same: then every connection passes.
+    #[must_use]
+    pub fn of(case: &Case<'_>) -> Self {
+        let strays = |forward: &Forward| {
+            ways(forward).any(|(ingress, to)| {
+                let route = route(case, ingress, to).and_then(|route| route.as_ref().ok());
+                route.is_some_and(|route| route.interface != forward.egress.as_str())
+            })
+        };
+        let asked = case.asked.iter().copied();
+        let found: Vec<&Forward> = asked.filter(|forward| strays(forward)).collect();
+        if found.is_empty() {
+            return Self::default();
+        }
+        let passing = packets::passing(case.facts.answers);
+        let found = found.into_iter().map(std::ptr::from_ref);
+        Self(found.filter(|forward| !passing.contains(forward)).collect())
+    }
+
+    #[must_use]
+    pub fn has(&self, forward: &Forward) -> bool {
+        self.0.contains(&std::ptr::from_ref(forward))
+    }
+}
+
+/// Returns how the kernel routes a client's packet; or the machine's own, where it answers nothing for those.
+fn route<'c>(
+    case: &'c Case<'_>,
+    ingress: &'c Interface,
     to: IpAddr,
-    checks: &mut Vec<Check>,
-) {
-    let (facts, egress) = (case.facts, &forward.egress);
-    let client = Packet {
-        to,
-        came: Some((facts.client.address, ingress)),
-    };
-    let own = Packet { to, came: None };
-    let answers = [client, own].map(|packet| facts.routes.get(&packet));
+) -> Option<&'c Result<Route, String>> {
+    let facts = case.facts;
+    let of = |came| facts.routes.get(&Packet { to, came });
     // Without forwarding, or for one whom rp_filter keeps out, it says no for that reason.
     let own_address = facts.links.addresses(ingress).first();
     let arrives = own_address.is_some_and(|address| {
         let packet = arriving(*address, facts.client, ingress);
         matches!(facts.routes.get(&packet), Some(Ok(_)))
     });
-    let of_client = answers[0].filter(|_| arrives && facts.ip_forward);
-    let route = match of_client.or(answers[1]) {
+    let forwards = facts.ip_forward && facts.forwards_from.get(ingress) != Some(&false);
+    let of_client = of(Some((facts.client.address, ingress)));
+    of_client.filter(|_| arrives && forwards).or(of(None))
+}
+
+fn way(
+    case: &Case<'_>,
+    astray: &Astray,
+    (forward, ingress, to): (&Forward, &Interface, IpAddr),
+    checks: &mut Vec<Check>,
+) {
+    let egress = &forward.egress;
+    let route = match route(case, ingress, to) {
         None => return,
         Some(Ok(route)) => route,
         Some(Err(words)) => {
@@ -128,6 +169,9 @@ fn way(
     };
     let out = &route.interface;
     if out != egress.as_str() {
+        if !astray.has(forward) {
+            return;
+        }
         let reason = format!(
             "the way to {to} leaves by {out}, while the spec's egress is {egress}: \
              nvactl's rules ask for that"
@@ -166,14 +210,16 @@ fn way(
     });
 }
 
-fn targets(case: &Case<'_>, checks: &mut Vec<Check>) {
+fn targets(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     // They stand in the order of the spec, all of a forward's together.
     let of_one = |a: &Probed<'_>, b: &Probed<'_>| {
         std::ptr::eq(a.endpoint.forward, b.endpoint.forward) && a.endpoint.to == b.endpoint.to
     };
     for probed in case.facts.probed.chunk_by(of_one) {
         let (forward, to) = (probed[0].endpoint.forward, probed[0].endpoint.to);
-        let Some(at) = to else { continue };
+        let Some(at) = to.filter(|_| !astray.has(forward)) else {
+            continue;
+        };
         let tried: Vec<_> = probed
             .iter()
             .filter_map(|probed| Some((probed.endpoint.port, probed.outcome()?)))
