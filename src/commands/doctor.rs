@@ -508,8 +508,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let tried = if check.tried { " (tried: works)" } else { "" };
-                let _ = writeln!(out, "{:<28} fix{tried}: {}", "", printable::line(fix));
+                let _ = writeln!(out, "{:<28} {}", "", fix_line(fix, check.tried));
             }
         }
         if rest.len() > MOST_SHOWN {
@@ -518,6 +517,20 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         }
     }
     out + "\n" + &last(checks, asked, untried) + "\n"
+}
+
+/// Prints a fix, its condition in front: a command that follows stands alone.
+fn fix_line(fix: &str, tried: bool) -> String {
+    let tried = if tried { " (tried: works)" } else { "" };
+    let condition = fix
+        .split_once(": ")
+        .filter(|(condition, _)| condition.starts_with("if ") && !condition.contains(['`', ';']));
+    match condition {
+        Some((condition, fix)) => {
+            format!("fix, {condition}{tried}: {}", printable::line(fix))
+        }
+        None => format!("fix{tried}: {}", printable::line(fix)),
+    }
 }
 
 /// Names the check to look at first, or says that nothing is wrong.
@@ -586,6 +599,25 @@ mod tests {
             reason: reason.to_owned(),
             fix: None,
             tried: false,
+        }
+    }
+
+    #[test]
+    fn a_fix_with_a_condition_says_it_before_the_command() {
+        for (fix, tried, line) in [
+            (
+                "sudo nvactl apply",
+                true,
+                "fix (tried: works): sudo nvactl apply",
+            ),
+            ("to look: ip rule", false, "fix: to look: ip rule"),
+            (
+                "if it is not meant: sudo nvactl apply",
+                true,
+                "fix, if it is not meant (tried: works): sudo nvactl apply",
+            ),
+        ] {
+            assert_eq!(fix_line(fix, tried), line);
         }
     }
 

@@ -122,6 +122,13 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     }
     let scene = Scene::of(case);
     let by_forward = by_forward(answers);
+    if case.family == Family::V6 && answers.judged.iter().any(is_undiscovered) {
+        // Nobody is asked for an address, so that nobody answers.
+        checks.retain(|check| {
+            let follows = [Hop::Neighbour, Hop::Target].contains(&check.code);
+            !follows || check.status == Status::Ok
+        });
+    }
     moderate(&by_forward, checks);
     let here = case.asked.iter();
     for forward in here.filter(|forward| !astray.has(forward)) {
@@ -137,6 +144,15 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         found.retain(|check| !is_told(check));
         checks.extend(found);
     }
+}
+
+/// Whether a rule took neighbour discovery from a connection of IPv6.
+fn is_undiscovered(judged: &Judged<'_>) -> bool {
+    let Verdict::Dead(death) = &judged.verdict else {
+        return false;
+    };
+    let mut causes = death.causes.iter();
+    causes.any(|taken| taken.fate == Fate::Unresolved)
 }
 
 /// Returns the forwards of which connections were tried in the twin and all did as the spec says.
@@ -482,8 +498,10 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) 
             words = format!("{words} {CONTESTED}");
         }
         let mut check = hop.found(status, words);
-        if let Some(cure) = death.cures.get(n).filter(|_| tried) {
-            check = with_remedy(check, remedy::of(scene, ask, cure));
+        if let (Fate::Unresolved, By::Rule(decided)) = (taken.fate, &taken.by) {
+            check = check.fix(remedy::discovery(decided));
+        } else if let Some(cure) = death.cures.get(n).filter(|_| tried) {
+            check = with_remedy(check, remedy::of_taken(scene, ask, taken, cure));
         } else if let Some(hint) = remedy::hint(&taken.by) {
             check = check.fix(hint);
         }

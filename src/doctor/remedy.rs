@@ -6,7 +6,7 @@ use crate::line::deletion;
 use crate::net::Family;
 use crate::token::shell_word;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Holder, KernelReason};
+use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
 use crate::twin::cure::{Cure, Switch};
 
 /// A fix. Each that takes a protection away says so.
@@ -17,6 +17,60 @@ pub enum Remedy {
     /// The rule's own program has a setting for it. The twin shows that the connection passes without the
     /// rule; the program does not run there.
     Setting(String),
+}
+
+/// Returns the fix for what took a packet, by the cure that was tried in the twin.
+#[must_use]
+pub fn of_taken(scene: &Scene<'_>, ask: &Ask<'_>, taken: &Taken, cure: &Cure) -> Remedy {
+    let remedy = of(scene, ask, cure);
+    // It may be meant to keep out whom `apply` would let in.
+    let (By::Rule(decided), Fate::Dropped | Fate::Rejected | Fate::Diverted, Cure::Apply) =
+        (&taken.by, taken.fate, cure)
+    else {
+        return remedy;
+    };
+    if is_own(decided) {
+        return remedy;
+    }
+    let apply = scene.apply;
+    match decided.owner.and_then(foreign::switch_of) {
+        None => Remedy::Tried(format!("{IF_NOT_MEANT}: {apply}")),
+        Some(setting) => Remedy::Setting(format!(
+            "{IF_NOT_MEANT}: {}; or, before all such rules (tried: works): {apply}",
+            filled_in(setting, ask)
+        )),
+    }
+}
+
+const IF_NOT_MEANT: &str = "if the rule is not meant to keep them out";
+
+/// Whether a rule stands in a chain of nvactl's.
+fn is_own(decided: &Decided) -> bool {
+    matches!(&decided.holder, Holder::Iptables { chain, .. } if chain.is_own())
+}
+
+/// Returns the fix for a rule that drops neighbour discovery, which nobody has tried.
+#[must_use]
+pub fn discovery(decided: &Decided) -> String {
+    let accept = match &decided.holder {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            family,
+            ..
+        } => format!(
+            "sudo {} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT",
+            backend.program(*family, "iptables")
+        ),
+        Holder::Nft(chain) => format!(
+            "sudo nft insert rule {} {} {} meta l4proto ipv6-icmp accept",
+            chain.family,
+            shell_word(&chain.table),
+            shell_word(&chain.name)
+        ),
+    };
+    format!("accept ICMPv6 before that rule (not tried): {accept}")
 }
 
 /// Returns the fix for a cure that let a connection pass in the twin.

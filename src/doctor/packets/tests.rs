@@ -331,7 +331,7 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             two,
             &[
-                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): sudo nvactl apply",
+                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if the rule is not meant to keep them out: sudo nvactl apply",
                 "fail other-backend: iptables-legacy: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-legacy -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
             ],
         ),
@@ -351,6 +351,37 @@ fn each_verdict_is_said_in_a_sentence() {
             dead_by(neighbour),
             &[
                 "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: is 10.4.0.99 up, and on the network of eth1? sudo ip neigh show dev eth1",
+            ],
+        ),
+        // The program's own setting comes first.
+        (
+            cured(
+                By::Rule(of_iptables(
+                    Backend::Nft,
+                    "f2b-web",
+                    "-A f2b-web -s 81.2.69.142/32 -j DROP",
+                )),
+                Cure::Apply,
+            ),
+            &[
+                "fail foreign-rule: iptables-nft: fail2ban's rule in filter, `-A f2b-web -s 81.2.69.142/32 -j DROP`, drops the packets | fix: if the rule is not meant to keep them out: fail2ban lifts a ban by `fail2ban-client set JAIL unbanip 81.2.69.142`; or, before all such rules (tried: works): sudo nvactl apply",
+            ],
+        ),
+        (
+            Verdict::Dead(Death {
+                causes: vec![Taken {
+                    fate: Fate::Unresolved,
+                    ..taken(By::Rule(of_iptables(
+                        Backend::Nft,
+                        "INPUT",
+                        "-A INPUT -p ipv6-icmp -j DROP",
+                    )))
+                }],
+                is_examined: true,
+                ..Death::default()
+            }),
+            &[
+                "fail foreign-rule: iptables-nft: rule in filter, `-A INPUT -p ipv6-icmp -j DROP`, drops neighbour discovery (ICMPv6), without which no packets come or go | fix: accept ICMPv6 before that rule (not tried): sudo iptables-nft -t filter -I INPUT -p ipv6-icmp -j ACCEPT",
             ],
         ),
         (
