@@ -90,10 +90,11 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     } else {
         ask_twin(&examined, deadline)
     };
+    let is_bare = !examined.iter().any(|one| one.live.holds_own());
     let (mut checks, mut works) = (Vec::new(), Works::new());
     let mut of_both: Vec<Check> = Vec::new();
     for gathered in examined {
-        let (found, works_here) = gathered.examine(&answers)?;
+        let (found, works_here) = gathered.examine(&answers, is_bare)?;
         works.extend(works_here);
         for check in found {
             // What is the same for both, such as an interface that is down, is said once.
@@ -195,7 +196,11 @@ impl<'e> Examined<'e> {
 }
 
 impl Gathered<'_> {
-    fn examine(self, answers: &Result<Answers<'_>, String>) -> Result<(Vec<Check>, Works)> {
+    fn examine(
+        self,
+        answers: &Result<Answers<'_>, String>,
+        is_bare: bool,
+    ) -> Result<(Vec<Check>, Works)> {
         let Examined {
             family,
             set,
@@ -218,6 +223,7 @@ impl Gathered<'_> {
         let facts = Facts {
             backend: self.backend,
             live: &self.live,
+            is_bare,
             counters: &self.counters,
             other,
             mark_rules: survey::mark_rules(family),

@@ -19,6 +19,8 @@ use crate::status::RulesFile;
 pub struct Facts<'f> {
     pub backend: Backend,
     pub live: &'f Ruleset,
+    /// Whether no rule of nvactl's is loaded, of any family.
+    pub is_bare: bool,
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, where it is installed.
     pub other: Option<(Backend, Result<Ruleset, String>)>,

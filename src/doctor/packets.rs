@@ -142,8 +142,46 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             switches.contains(&check.code) && checks.iter().any(is_same)
         };
         found.retain(|check| !is_told(check));
+        let found = without_consequences(found, forward, &case.apply, checks);
         checks.extend(found);
     }
+}
+
+/// Leaves out what follows from rules of a forward that are not loaded, which `checks` already say. If `apply` was
+/// tried against it, those have a tried fix.
+fn without_consequences(
+    found: Vec<Check>,
+    forward: &Forward,
+    apply: &str,
+    checks: &mut [Check],
+) -> Vec<Check> {
+    const RULES: [Hop; 3] = [Hop::DnatRule, Hop::ForwardRule, Hop::SnatRule];
+    let name = forward.name.as_str();
+    let is_cause = |check: &Check, hop: Hop| {
+        let is_of_forward = check.forward.as_deref().is_none_or(|of| of == name);
+        // The rule for replies is in nvactl's own chain, and its loss is one of `own-chains`.
+        let takes = match hop {
+            Hop::OwnChains => [Hop::Jump, Hop::OwnChains].contains(&check.code),
+            _ => check.code == Hop::Jump || RULES.contains(&check.code),
+        };
+        check.status == Status::Fail && is_of_forward && takes
+    };
+    let (follow, rest): (Vec<Check>, Vec<Check>) = found.into_iter().partition(|one| {
+        let may_follow = RULES.contains(&one.code) || one.code == Hop::OwnChains;
+        may_follow
+            && one.status != Status::Ok
+            && checks.iter().any(|check| is_cause(check, one.code))
+    });
+    for one in follow
+        .iter()
+        .filter(|one| one.tried && one.fix.as_deref() == Some(apply))
+    {
+        let causes = checks.iter_mut().filter(|check| is_cause(check, one.code));
+        for cause in causes.filter(|cause| cause.fix.as_deref() == Some(apply)) {
+            cause.tried = true;
+        }
+    }
+    rest
 }
 
 /// Whether a rule took neighbour discovery from a connection of IPv6.

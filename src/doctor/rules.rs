@@ -20,14 +20,31 @@ use crate::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
 use crate::unplan::{Key, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
-    checks.push(backend(case));
+    let backend = backend(case);
+    let is_elsewhere = backend.status == Status::Fail;
+    checks.push(backend);
     let planned = plan_as(case.facts.live, case.set, case.family);
-    jumps(case, &planned, checks);
-    own_rules(case, &planned, astray, checks);
+    let is_bare = !case.facts.live.holds_own() && planned.holds_own();
+    if !is_bare {
+        jumps(case, &planned, checks);
+        own_rules(case, &planned, astray, checks);
+        own_chains(case, &planned, checks);
+    } else if !is_elsewhere {
+        checks.push(none_loaded(case));
+    }
     mark_bit(case, checks);
     other_backend(case, checks);
-    own_chains(case, &planned, checks);
     duplicate_rules(case, checks);
+}
+
+/// Reports once that nothing is loaded, instead of each rule.
+fn none_loaded(case: &Case<'_>) -> Check {
+    let words = match case.family {
+        Family::V6 if !case.facts.is_bare => "nvactl's IPv6 rules are not loaded",
+        Family::V4 if !case.facts.is_bare => "nvactl's IPv4 rules are not loaded",
+        _ => "nvactl's rules are not loaded",
+    };
+    Hop::Jump.fail(words).fix(case.apply.as_str())
 }
 
 fn backend(case: &Case<'_>) -> Check {

@@ -599,3 +599,26 @@ fn what_keeps_the_machines_own_packets_in_is_named_or_not_known() {
         assert_eq!(keeps(Family::V4, &found), said);
     }
 }
+
+/// Each failing forward is reported once, by its rules.
+#[test]
+fn what_follows_from_rules_that_are_not_loaded_is_left_out() {
+    let set = set();
+    let forward = &set.forwards[0];
+    let dead = |hop: Hop| hop.fail("").tried("sudo nvactl apply").of(forward);
+    let told = |hop: Hop| hop.fail("").fix("sudo nvactl apply");
+    for (told, found, left, tried) in [
+        (told(Hop::DnatRule).of(forward), Hop::DnatRule, 0, true),
+        (told(Hop::SnatRule).of(forward), Hop::ForwardRule, 0, true),
+        (told(Hop::Jump), Hop::DnatRule, 0, true),
+        (told(Hop::OwnChains), Hop::OwnChains, 0, true),
+        (told(Hop::OwnChains), Hop::DnatRule, 1, false),
+        (told(Hop::DnatRule).of(forward), Hop::ForeignRule, 1, false),
+        (Hop::DnatRule.ok("").of(forward), Hop::DnatRule, 1, false),
+    ] {
+        let mut checks = [told];
+        let found = vec![dead(found)];
+        let rest = without_consequences(found, forward, "sudo nvactl apply", &mut checks);
+        assert_eq!((rest.len(), checks[0].tried), (left, tried), "{checks:?}");
+    }
+}
