@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::remedy::{self, Remedy};
 use super::target::Astray;
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
+use crate::compare::{DriftKind, compare};
 use crate::net::{Family, Protocol};
 use crate::printable;
 use crate::ruleset::{ChainName, TableName};
@@ -17,6 +20,7 @@ use crate::twin::clients::{Client, ClientKind};
 use crate::twin::doubt::Doubt;
 use crate::twin::explain::KeptIn;
 use crate::twin::judge::{Blame, Death, Judged, Verdict};
+use crate::words::counted;
 
 /// The answers of the twin.
 #[derive(Debug, Default)]
@@ -85,11 +89,14 @@ pub struct Scene<'s> {
     pub ip_forward: bool,
     /// The command that applies the spec.
     pub apply: &'s str,
+    /// A line that somebody has put into nvactl's chains, with its table.
+    pub put_in: Option<&'s str>,
 }
 
 impl<'s> Scene<'s> {
-    fn of(case: &'s Case<'_>) -> Self {
+    fn of(case: &'s Case<'_>, put_in: Option<&'s str>) -> Self {
         Self {
+            put_in,
             family: case.family,
             backend: case.facts.backend,
             ip_forward: case.facts.ip_forward,
@@ -120,7 +127,8 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             )));
         }
     }
-    let scene = Scene::of(case);
+    let put_in = put_in(case, answers);
+    let scene = Scene::of(case, put_in.as_deref());
     let by_forward = by_forward(answers);
     if case.family == Family::V6 && answers.judged.iter().any(is_undiscovered) {
         // Nobody is asked for an address, so that nobody answers.
@@ -184,6 +192,20 @@ fn without_consequences(
     rest
 }
 
+/// Returns a line that somebody has put into nvactl's chains, where a client comes in and no rule is known for it.
+fn put_in(case: &Case<'_>, answers: &Answers<'_>) -> Option<String> {
+    let is_unexplained = |judged: &Judged<'_>| matches!(&judged.verdict, Verdict::LetIn(blame) if blame.by.is_none());
+    if !answers.judged.iter().any(is_unexplained) {
+        return None;
+    }
+    let drift = compare(case.facts.live, case.set, case.family).drift;
+    let line = drift
+        .into_iter()
+        .find(|drift| drift.what == DriftKind::PutIn)?;
+    let program = plain(case.family);
+    Some(format!("{program} {}: `{}`", line.table, line.line))
+}
+
 /// Whether a rule took neighbour discovery from a connection of IPv6.
 fn is_undiscovered(judged: &Judged<'_>) -> bool {
     let Verdict::Dead(death) = &judged.verdict else {
@@ -222,7 +244,8 @@ pub fn works(case: &Case<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
     let Ok(answers) = &case.facts.answers else {
         return BTreeMap::new();
     };
-    let scene = Scene::of(case);
+    let put_in = put_in(case, answers);
+    let scene = Scene::of(case, put_in.as_deref());
     let by_forward = by_forward(answers);
     let known = case.asked.iter().filter_map(|forward| {
         let judged = by_forward.get(&std::ptr::from_ref(*forward))?;
@@ -278,6 +301,86 @@ fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
     }
 }
 
+/// A finding, and the clients for whom it was found.
+struct Finding<'a> {
+    check: Check,
+    clients: Vec<&'a Client>,
+    /// Whether the sentence begins with the clients.
+    is_of_clients: bool,
+}
+
+impl<'a> Finding<'a> {
+    /// Whether it is about another client of the same.
+    fn takes(&self, check: &Check) -> bool {
+        self.check.code == check.code && self.check.reason == check.reason
+    }
+
+    /// Adds a client.
+    fn add(&mut self, check: Check, client: &'a Client) {
+        if self.check.fix.is_none() {
+            self.check.fix = check.fix;
+            self.check.tried = check.tried;
+        }
+        let is_known = self.clients.iter().any(|one| one.address == client.address);
+        let is_worse = severity(check.status) > severity(self.check.status);
+        if is_worse {
+            self.check.status = check.status;
+        }
+        if !is_known {
+            self.clients.push(client);
+        }
+    }
+
+    /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
+    /// connected now or not. `named` holds the networks that rules name, each with its finding; `at` is this one.
+    fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
+        let is_named = |client: &Client| {
+            let mut nets = named.iter().filter(|(_, of)| *of == at);
+            match client.kind {
+                ClientKind::Named(_) => true,
+                ClientKind::Seen => nets.any(|(net, _)| net.contains(&client.address)),
+                _ => false,
+            }
+        };
+        let is_rule = [
+            Hop::ForeignRule,
+            Hop::OtherBackend,
+            Hop::NativeNft,
+            Hop::ForwardRule,
+        ];
+        let is_ban = self.check.status == Status::Fail && is_rule.contains(&self.check.code);
+        if is_ban && !self.is_of_clients && self.clients.iter().all(|one| is_named(one)) {
+            self.check.status = Status::Warn;
+        }
+    }
+
+    /// Returns the check. Those whom it does not concern need not be told apart where it concerns all.
+    fn into_check(mut self, are_some: bool) -> Check {
+        let reason = &self.check.reason;
+        self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
+            ([first], true) => format!("{} {reason}", subject(first)),
+            ([first, more @ ..], true) => {
+                format!("{}, and {} more, {reason}", subject(first), more.len())
+            }
+            ([first], false) if are_some => format!("{reason}: {}", client(first)),
+            ([first, more @ ..], false) if are_some => {
+                format!("{reason}: {}, and {} more", client(first), more.len())
+            }
+            _ => return self.check,
+        };
+        self.check
+    }
+}
+
+fn severity(status: Status) -> u8 {
+    match status {
+        Status::Ok => 0,
+        Status::Warn => 1,
+        Status::Unknown => 2,
+        Status::Fail => 3,
+    }
+}
+
 /// Says what was found about one forward.
 fn of_one(
     scene: &Scene<'_>,
@@ -285,58 +388,52 @@ fn of_one(
     forward: &Forward,
     judged: &[&Judged<'_>],
 ) -> Vec<Check> {
-    let mut found: Vec<Check> = Vec::new();
-    // The clients for whom something was found, by its place in `found`.
-    let mut met: Vec<Vec<String>> = Vec::new();
+    let mut found: Vec<Finding<'_>> = Vec::new();
+    // The networks that rules name, each with the finding about it.
+    let mut named: Vec<(IpNet, usize)> = Vec::new();
     let is_fine =
         |one: &&&Judged<'_>| one.verdict == Verdict::AsWanted && answers.doubt(&one.ask).is_none();
     let passing = |one: &&&Judged<'_>| one.ask.wanted == Wanted::Through;
     let somebody_passes = judged.iter().filter(passing).any(|one| is_fine(&one));
     for one in judged {
-        let mut said = told(scene, answers, &one.ask, &one.verdict, somebody_passes);
+        let mut said = told(scene, answers, &one.ask, &one.verdict);
         if let Some(doubt) = answers.doubt(&one.ask) {
             said = doubted(said, doubt);
         }
         for check in said {
-            let at = found.iter().position(|known| *known == check);
+            let at = found.iter().position(|known| known.takes(&check));
             let at = at.unwrap_or_else(|| {
-                found.push(check);
-                met.push(Vec::new());
+                found.push(Finding {
+                    check: check.clone(),
+                    clients: Vec::new(),
+                    is_of_clients: matches!(one.verdict, Verdict::LetIn(_)),
+                });
                 found.len() - 1
             });
-            let words = client(&one.ask.client);
-            if !met[at].contains(&words) {
-                met[at].push(words);
+            found[at].add(check, &one.ask.client);
+            if let ClientKind::Named(net) = one.ask.client.kind {
+                named.push((net, at));
             }
         }
     }
     let fine = judged.iter().filter(is_fine).count();
+    if somebody_passes {
+        for (at, finding) in found.iter_mut().enumerate() {
+            finding.moderate(&named, at);
+        }
+    }
+    let found = found.into_iter();
+    let mut found: Vec<Check> = found.map(|one| one.into_check(somebody_passes)).collect();
     if !judged.iter().any(|one| passing(&one)) {
         found.push(Hop::Packets.unknown(
             "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
              for those addresses",
         ));
     } else if found.is_empty() {
-        let connections = if fine == 1 {
-            "connection"
-        } else {
-            "connections"
-        };
         found.push(Hop::Packets.ok(format!(
-            "{fine} {connections} did as the spec says, in a copy of this machine"
+            "{} did as the spec says, in a copy of this machine",
+            counted(fine, "connection")
         )));
-    }
-    // Those whom it does not concern need not be told apart where it concerns all.
-    if somebody_passes {
-        for (check, clients) in found.iter_mut().zip(&met) {
-            if let Some(first) = clients.first() {
-                let more = match clients.len() - 1 {
-                    0 => String::new(),
-                    more => format!(", and {more} more"),
-                };
-                check.reason = format!("{}: {first}{more}", check.reason);
-            }
-        }
     }
     found.into_iter().map(|check| check.of(forward)).collect()
 }
@@ -358,16 +455,10 @@ fn doubted(said: Vec<Check>, doubt: &Doubt) -> Vec<Check> {
     unsure.collect()
 }
 
-fn told(
-    scene: &Scene<'_>,
-    answers: &Answers<'_>,
-    ask: &Ask<'_>,
-    verdict: &Verdict,
-    somebody_passes: bool,
-) -> Vec<Check> {
+fn told(scene: &Scene<'_>, answers: &Answers<'_>, ask: &Ask<'_>, verdict: &Verdict) -> Vec<Check> {
     let said = match verdict {
         Verdict::AsWanted => return Vec::new(),
-        Verdict::Dead(death) => return dead(scene, ask, death, somebody_passes),
+        Verdict::Dead(death) => return dead(scene, ask, death),
         Verdict::NotAsked => Hop::Packets
             .unknown("not tried: the doctor's time limit was reached first")
             .fix(MORE_TIME),
@@ -405,13 +496,7 @@ fn told(
             Hop::DnatRule,
             &format!("its packets go to {at}"),
         ),
-        Verdict::LetIn(blame) => with_rule(
-            scene,
-            ask,
-            blame,
-            Hop::ForeignRule,
-            "a client that its lists keep out comes through",
-        ),
+        Verdict::LetIn(blame) => let_in(scene, ask, blame),
     };
     vec![said]
 }
@@ -427,6 +512,33 @@ fn behind(scene: &Scene<'_>, ask: &Ask<'_>, interface: &str) -> Check {
             "correct `egress` in the spec, then {}",
             scene.apply
         ))
+}
+
+/// Names what lets a client in that the lists of a forward keep out; the sentence follows the client's name.
+fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
+    let is_denied = ask.forward.sources.deny.contains(ask.client.address);
+    let list = if is_denied {
+        "deny_from keeps them out"
+    } else {
+        "allow_from leaves them out"
+    };
+    let what = format!("come through, though {list}");
+    let check = match (&blame.by, scene.put_in) {
+        (Some(By::Rule(decided) | By::Policy(decided)), _) => {
+            let rule = rule(scene.family, decided);
+            hop_of(scene, decided).fail(format!("{what}: {rule} accepts them"))
+        }
+        (_, Some(line)) => {
+            let words = "somebody has put a line into nvactl's own part of";
+            let check = Hop::OwnChains.fail(format!("{what}: {words} {line}"));
+            check.fix(scene.apply)
+        }
+        (_, None) => Hop::ForeignRule.fail(what),
+    };
+    match &blame.cure {
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        None => check,
+    }
 }
 
 const MORE_TIME: &str = "sudo nvactl doctor --deadline 120";
@@ -496,7 +608,7 @@ fn with_remedy(check: Check, remedy: Remedy) -> Check {
     }
 }
 
-fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) -> Vec<Check> {
+fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
     let tried = death.is_cured;
     let mut checks = Vec::new();
     for (n, taken) in death.causes.iter().enumerate() {
@@ -509,11 +621,8 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death, somebody_passes: bool) 
                 (Hop::OwnChains, Status::Fail)
             }
             By::Rule(decided) | By::Policy(decided) => {
-                let named = matches!(ask.client.kind, ClientKind::Named(_));
                 let status = if is_contested(scene, decided) {
                     Status::Unknown
-                } else if named && somebody_passes {
-                    Status::Warn
                 } else {
                     Status::Fail
                 };
@@ -755,10 +864,22 @@ fn rule(family: Family, decided: &Decided) -> String {
 pub fn client(client: &Client) -> String {
     let Client { address, kind } = client;
     match kind {
-        ClientKind::Somebody => format!("clients of the Internet ({address})"),
+        ClientKind::Somebody => format!("a client of the Internet ({address}, made up)"),
         ClientKind::Seen => format!("{address}, which is connected now"),
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
             format!("clients of {net} ({address})")
+        }
+    }
+}
+
+/// Returns the words for a client and all others of its kind.
+fn subject(client: &Client) -> String {
+    let Client { address, kind } = client;
+    match kind {
+        ClientKind::Somebody => format!("clients of the Internet ({address}, made up)"),
+        ClientKind::Seen => format!("clients such as {address}, which is connected now,"),
+        ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
+            format!("clients of {net}")
         }
     }
 }

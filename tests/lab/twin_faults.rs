@@ -217,7 +217,7 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("a comment that speaks of nvactl's chain", "iptables -I FORWARD -p tcp --dport 80 -m comment --comment 'before -j NVACTL-FORWARD' -j DROP", WEB, "foreign-rule", "drops the packets"),
     dead("a policy of mangle that no packet meets, then a DROP", "iptables -t mangle -P FORWARD DROP; iptables -t mangle -A FORWARD -j ACCEPT; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
     dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "has counted so far").status("unknown"),
-    Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "a client that its lists keep out comes through" }), ..harmless("an ACCEPT that lets everybody in", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
+    Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "come through, though allow_from leaves them out" }), ..harmless("an ACCEPT that lets everybody in", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
     Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "`-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT`" }), ..harmless("an accept of nft that decides nothing before an ACCEPT that does", "nft 'table inet q { chain c { type filter hook forward priority -10; tcp dport 80 accept; }; }'; iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
 ];
 

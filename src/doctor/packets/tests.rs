@@ -21,6 +21,7 @@ const SCENE: Scene<'_> = Scene {
     backend: Backend::Nft,
     ip_forward: true,
     apply: "sudo nvactl apply",
+    put_in: None,
 };
 
 /// A connection to the first forward.
@@ -449,9 +450,64 @@ fn each_verdict_is_said_in_a_sentence() {
     assert_eq!(
         lines(&answers, Wanted::KeptOut, let_in),
         [
-            "fail foreign-rule: a client that its lists keep out comes through, by iptables-nft: rule in filter, `-A FORWARD -j ACCEPT`, | fix (tried): sudo nvactl apply"
+            "fail foreign-rule: clients of the Internet (81.2.69.142, made up) come through, though allow_from leaves them out: iptables-nft: rule in filter, `-A FORWARD -j ACCEPT`, accepts them | fix (tried): sudo nvactl apply"
         ]
     );
+}
+
+#[test]
+fn a_client_that_a_line_in_nvactls_chains_lets_in_is_named_with_the_line() {
+    let text = SPEC.replace("name: web,", "name: web, deny_from: [198.51.100.0/24],");
+    let set = spec::read(text.as_bytes()).expect("it is sound");
+    let mut judged = Judged {
+        ask: ask(&set, "198.51.100.7", Wanted::KeptOut),
+        verdict: Verdict::LetIn(Blame::default()),
+    };
+    let net = "198.51.100.0/24".parse().expect("a network");
+    judged.ask.client.kind = ClientKind::Listed(net);
+    let scene = Scene {
+        put_in: Some("iptables filter: `-A NVACTL-FORWARD -j ACCEPT`"),
+        ..SCENE
+    };
+    let said = of_one(&scene, &Answers::default(), &set.forwards[0], &[&judged]);
+    let said: Vec<String> = said.iter().map(line).collect();
+    assert_eq!(
+        said,
+        [
+            "fail own-chains: clients of 198.51.100.0/24 come through, though deny_from keeps them out: somebody has put a line into nvactl's own part of iptables filter: `-A NVACTL-FORWARD -j ACCEPT` | fix: sudo nvactl apply"
+        ]
+    );
+}
+
+/// A ban of one network is one warning, though a client of it is connected now; a client that the spec lists, or
+/// anybody else, makes it a fail.
+#[test]
+fn a_ban_of_others_is_one_warning() {
+    let set = set();
+    let drop = "-A FORWARD -s 10.3.0.0/24 -j DROP";
+    let dead = || without(of_iptables(Backend::Nft, "FORWARD", drop));
+    let one = |client: &str, kind, verdict| {
+        let mut ask = ask(&set, client, Wanted::Through);
+        ask.client.kind = kind;
+        Judged { ask, verdict }
+    };
+    let net = "10.3.0.0/24".parse().expect("a network");
+    for (kind, address, status) in [
+        (ClientKind::Seen, "10.3.0.1", Status::Warn),
+        (ClientKind::Seen, "10.9.0.1", Status::Fail),
+        (ClientKind::Listed(net), "10.3.0.2", Status::Fail),
+        (ClientKind::Somebody, "81.2.69.143", Status::Fail),
+    ] {
+        let judged = [
+            one("81.2.69.142", ClientKind::Somebody, Verdict::AsWanted),
+            one(address, kind.clone(), dead()),
+            one("10.3.0.1", ClientKind::Named(net), dead()),
+        ];
+        let judged: Vec<&Judged<'_>> = judged.iter().collect();
+        let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(said[0].status, status, "{kind:?}");
+    }
 }
 
 #[test]
@@ -501,7 +557,7 @@ fn a_finding_about_some_clients_names_them() {
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].reason,
-        "a packet meets a prohibit route or rule: clients of the Internet (198.51.100.7), and 1 more"
+        "a packet meets a prohibit route or rule: a client of the Internet (198.51.100.7, made up), and 1 more"
     );
     assert_eq!(said[0].forward.as_deref(), Some("web"));
 }
