@@ -13,6 +13,7 @@ use crate::probe::{Outcome, Probed};
 use crate::sender::senders;
 use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
+use crate::words::counted;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
@@ -191,7 +192,13 @@ fn way(
             .of(forward),
     );
     let hop = route.gateway.unwrap_or(to);
+    let link = case.facts.links.get(egress);
+    let is_dark = link.is_some_and(|link| link.enabled && !link.up);
     checks.push(match route.neighbour.as_deref() {
+        Some("FAILED" | "INCOMPLETE") if is_dark => Hop::Neighbour
+            .fail(format!("{hop} cannot be asked: {out} has no carrier"))
+            .fix(format!("to look: ip -details link show {out}"))
+            .of(forward),
         Some("FAILED" | "INCOMPLETE") => Hop::Neighbour
             .fail(format!(
                 "{hop} does not answer on {out}: nobody there has that address"
@@ -240,7 +247,7 @@ fn targets(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         {
             // It says nothing of the target, nor of those that are forwarded.
             check = Hop::Target
-                .unknown(format!("{to} cannot be tried from here: {words}"))
+                .unknown(format!("{to}: {words}"))
                 .fix("from a client: nvactl probe --via ADDRESS");
         }
         // Of a range, not every port need be in use.
@@ -263,17 +270,19 @@ fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<Strin
         to: to.address,
         came: None,
     };
-    let elsewhere = match case.facts.routes.get(&own) {
-        Some(Ok(route)) => route.interface != forward.egress.as_str(),
-        _ => true,
-    };
-    if elsewhere {
-        return Some(
-            "the machine's own packets take another route than those of clients".to_owned(),
-        );
+    let untried = |words: &str| Some(format!("cannot be tried from here: {words}"));
+    match case.facts.routes.get(&own) {
+        Some(Err(_)) => {
+            let words = "not asked: this machine cannot reach the target itself (see above)";
+            return Some(words.to_owned());
+        }
+        Some(Ok(route)) if route.interface == forward.egress.as_str() => {}
+        _ => {
+            return untried("the machine's own packets take another route than those of clients");
+        }
     }
     let answers = case.facts.answers.as_ref().ok()?;
-    answers.kept_in(forward, to.address)
+    untried(&answers.kept_in(forward, to.address)?)
 }
 
 fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
@@ -347,18 +356,24 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
             (0, Some(flow), Protocol::Tcp) => Hop::Reply
                 .found(
                     unanswered(case, forward),
-                    format!(
-                        "none of {} connections was answered, such as {}'s",
-                        silent.len(),
-                        flow.source
-                    ),
+                    match silent.len() {
+                        1 => format!(
+                            "the one connection open now ({}) has had no answer",
+                            flow.source
+                        ),
+                        all => format!(
+                            "none of {all} connections open now has had an answer, such as {}'s",
+                            flow.source
+                        ),
+                    },
                 )
                 .fix("on the target: its route back to this machine, and its own firewall"),
             // Some protocols send and hear nothing.
             (0, Some(_), Protocol::Udp) => Hop::Reply.ok(format!(
-                "{} senders, none of which was answered yet",
-                silent.len()
+                "{}, none of which was answered yet",
+                counted(silent.len(), "sender")
             )),
+            (1, ..) => Hop::Reply.ok("1 connection is answered"),
             (some, ..) => Hop::Reply.ok(format!("{some} connections are answered")),
         };
         checks.push(check.of(forward));
