@@ -81,6 +81,8 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 state: state.as_ref(),
                 apply: on.command("apply", &source),
                 persist: on.command("persist", &source),
+                doctor: on.command("doctor", &source),
+                folder: on.folder(),
             }
             .gather(args.timeout)?,
         );
@@ -108,7 +110,12 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         }
     }
     let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
-    checks.extend(doctor::invalid(invalid, conntrack::invalid(), liberal));
+    checks.extend(doctor::invalid(
+        invalid,
+        conntrack::invalid(),
+        liberal,
+        &on.folder(),
+    ));
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     let asked = only.map_or(set.names(), |_| 1);
     let report = Report { checks };
@@ -140,6 +147,8 @@ struct Examined<'e> {
     state: Option<&'e State>,
     apply: String,
     persist: String,
+    doctor: String,
+    folder: String,
 }
 
 /// The live facts of one family, before any connection through the copy of the machine.
@@ -209,6 +218,8 @@ impl Gathered<'_> {
             state,
             apply,
             persist,
+            doctor,
+            folder,
         } = self.of;
         // Asked after the targets were tried, so that the neighbours have been looked for.
         let client = client(family, self.flows.as_deref(), set, &self.links);
@@ -253,6 +264,8 @@ impl Gathered<'_> {
             asked,
             apply,
             persist,
+            doctor,
+            folder,
             iptables: iptables.backend.program(family, "iptables"),
         };
         Ok((doctor::examine(&case), doctor::works(&case)))

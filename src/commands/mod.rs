@@ -157,15 +157,23 @@ impl Host<'_> {
 
     /// The command line that does something with the same spec, by the same backend.
     fn command(&self, what: &str, source: &Source) -> String {
-        let mut command = format!("sudo nvactl {what} {}", shell_word(source.argument()));
+        let argument = source.argument();
+        let mut command = format!("sudo nvactl {what} {}", shell_word(argument));
         if self.backend != Backend::Auto {
             command.push_str(&format!(" --backend {}", self.backend));
         }
-        if let Some(folder) = self.state_dir {
-            let folder = shell_word(&folder.to_string_lossy());
-            command.push_str(&format!(" --state-dir {folder}"));
+        command.push_str(&self.folder());
+        if argument == "-" {
+            command.push_str(" < YOUR-SPEC");
         }
         command
+    }
+
+    /// The option that names the state folder, for any command; empty where it was not given.
+    fn folder(&self) -> String {
+        self.state_dir.map_or(String::new(), |folder| {
+            format!(" --state-dir {}", shell_word(&folder.to_string_lossy()))
+        })
     }
 
     /// Returns the rules that were loaded last, for root, who alone may look into the state folder.

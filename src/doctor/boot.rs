@@ -7,16 +7,18 @@ use crate::status::RulesFile;
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;
     if let Some((told, fix)) = &facts.pending {
-        checks.push(Hop::Pending.warn(told.clone()).fix(*fix));
+        checks.push(Hop::Pending.warn(told.clone()).fix(case.completed(fix)));
     }
     checks.push(match &facts.boot.unit {
         // The loaded rules are not as they should be, so they are not to be saved.
-        Some((words, fix)) => Hop::Persistence.warn(words.clone()).fix(*fix),
+        Some((words, fix)) => Hop::Persistence
+            .warn(words.clone())
+            .fix(case.completed(fix)),
         None => persistence(case),
     });
     let managers = &facts.boot.managers;
     checks.extend(managers.iter().map(|(words, fix)| Check {
-        fix: fix.clone(),
+        fix: fix.as_deref().map(|fix| case.completed(fix)),
         ..Hop::BootOrder.warn(words.clone())
     }));
     if managers.is_empty() {
@@ -38,7 +40,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
                 (Family::V4, None) => "no file turns forwarding on at boot".to_owned(),
                 (Family::V6, None) => "no file turns IPv6 forwarding on at boot".to_owned(),
             })
-            .fix(enable(case.family)),
+            .fix(case.completed(enable(case.family))),
     });
 }
 
@@ -56,7 +58,7 @@ fn persistence(case: &Case<'_>) -> Check {
     match (boot.rules, boot.not_loaded) {
         (RulesFile::Missing | RulesFile::Different, Some((why, fix))) => Hop::Persistence
             .warn(format!("nothing brings the rules back at boot: {why}"))
-            .fix(fix),
+            .fix(case.completed(fix)),
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(
                 "{file} is not there: nothing is forwarded after the next boot"
@@ -82,7 +84,7 @@ fn persistence(case: &Case<'_>) -> Check {
             .warn(format!(
                 "{file} holds what runs, but is not loaded at boot: {why}"
             ))
-            .fix(fix),
+            .fix(case.completed(fix)),
         (RulesFile::Same, None) => Hop::Persistence.ok(format!("{file} holds what runs")),
     }
 }

@@ -7,7 +7,12 @@ use crate::sysctl::{Switch, switch};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
-        checks.push(exists(&case.facts.links, case.family, interface));
+        checks.push(exists(
+            &case.facts.links,
+            case.family,
+            interface,
+            &case.apply,
+        ));
     }
     listen_addresses(case, checks);
     checks.push(ip_forward(case));
@@ -22,7 +27,7 @@ fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
     case.set.interfaces()
 }
 
-fn exists(links: &Links, family: Family, name: &Interface) -> Check {
+fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check {
     if links.0.is_empty() {
         return Hop::Interface
             .unknown(
@@ -32,7 +37,7 @@ fn exists(links: &Links, family: Family, name: &Interface) -> Check {
     }
     let Some(link) = links.get(name) else {
         let there: Vec<&str> = links.0.iter().map(|link| link.name.as_str()).collect();
-        let fix = "write its name into the spec's `firewall`, then sudo nvactl apply";
+        let fix = format!("write its name into the spec's `firewall`, then {apply}");
         let there = there.join(", ");
         return Hop::Interface
             .fail(format!(
@@ -47,7 +52,7 @@ fn exists(links: &Links, family: Family, name: &Interface) -> Check {
                  sees them"
             ))
             .fix(format!(
-                "write {bridge} instead of {name} into the spec's `firewall`, then sudo nvactl apply"
+                "write {bridge} instead of {name} into the spec's `firewall`, then {apply}"
             ));
     }
     if !link.enabled {
@@ -97,7 +102,7 @@ fn ip_forward(case: &Case<'_>) -> Check {
         return Hop::IpForward.ok(format!("{} is 1", switch(case.family)));
     }
     // The rules before the switch, or the machine routes for everybody for a while.
-    let enable = boot::enable(case.family);
+    let enable = case.completed(boot::enable(case.family));
     let rules = case.facts.live.holds_own();
     Hop::IpForward
         .fail(format!(
@@ -105,7 +110,7 @@ fn ip_forward(case: &Case<'_>) -> Check {
             switch(case.family)
         ))
         .fix(if rules {
-            enable.to_owned()
+            enable
         } else {
             format!("{} && {enable}", case.apply)
         })
@@ -153,9 +158,14 @@ fn table(case: &Case<'_>) -> Check {
 }
 
 /// Judges the packets that conntrack took for no connection's, by its count from before the checks and
-/// from behind them.
+/// from behind them. `folder` is the option that names the state folder.
 #[must_use]
-pub fn invalid(before: Option<u64>, now: Option<u64>, liberal: bool) -> Option<Check> {
+pub fn invalid(
+    before: Option<u64>,
+    now: Option<u64>,
+    liberal: bool,
+    folder: &str,
+) -> Option<Check> {
     let total = now?;
     if liberal {
         return None;
@@ -173,7 +183,9 @@ pub fn invalid(before: Option<u64>, now: Option<u64>, liberal: bool) -> Option<C
                  connection's window is not translated, and this machine's own reset ends the \
                  connection, unless {switch} is 1"
             ))
-            .fix("sudo nvactl sysctl enable --liberal --persist"),
+            .fix(format!(
+                "sudo nvactl sysctl enable --liberal --persist{folder}"
+            )),
     })
 }
 
@@ -225,7 +237,7 @@ mod tests {
             ),
         ] {
             let name: Interface = "eth0".parse().expect("a name");
-            let check = exists(&Links(links), Family::V4, &name);
+            let check = exists(&Links(links), Family::V4, &name, "sudo nvactl apply");
             assert_eq!(format!("{}: {}", check.status.word(), check.reason), said);
         }
     }

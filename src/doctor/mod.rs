@@ -220,8 +220,30 @@ pub struct Case<'c> {
     pub apply: String,
     /// The command that keeps what is loaded.
     pub persist: String,
+    /// The command that asks again.
+    pub doctor: String,
+    /// The option that names the state folder; empty where it was not given.
+    pub folder: String,
     /// The iptables that is called.
     pub iptables: String,
+}
+
+impl Case<'_> {
+    /// Completes a command of nvactl's, or several joined by `&&`, with the spec and the state folder that the user
+    /// gave. Those of other programs stay.
+    fn completed(&self, commands: &str) -> String {
+        completed(commands, &self.apply, &self.persist, &self.folder)
+    }
+}
+
+fn completed(commands: &str, apply: &str, persist: &str, folder: &str) -> String {
+    let each = commands.split(" && ").map(|command| match command {
+        "sudo nvactl apply" => apply.to_owned(),
+        "sudo nvactl persist" => persist.to_owned(),
+        own if own.starts_with("sudo nvactl ") => format!("{own}{folder}"),
+        other => other.to_owned(),
+    });
+    each.collect::<Vec<_>>().join(" && ")
 }
 
 /// Every check, in the order of the hops and, at one hop, of the spec.
@@ -251,4 +273,28 @@ pub fn first(checks: &[Check]) -> Option<&Check> {
         .or_else(|| checks.iter().find(unknown))
         .or_else(|| checks.iter().find(of(Status::Warn)))
         .or_else(|| checks.iter().find(of(Status::Unknown)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::completed;
+
+    #[test]
+    fn a_fix_has_the_spec_and_the_folder_that_the_user_gave() {
+        let apply = "sudo nvactl apply - --state-dir /s < YOUR-SPEC";
+        for (fix, printed) in [
+            ("sudo nvactl confirm", "sudo nvactl confirm --state-dir /s"),
+            (
+                "sudo systemctl unmask a && sudo nvactl boot enable",
+                "sudo systemctl unmask a && sudo nvactl boot enable --state-dir /s",
+            ),
+            (
+                "sudo nvactl apply && sudo nvactl persist",
+                "sudo nvactl apply - --state-dir /s < YOUR-SPEC && sudo nvactl persist f.yaml",
+            ),
+        ] {
+            let said = completed(fix, apply, "sudo nvactl persist f.yaml", " --state-dir /s");
+            assert_eq!(said, printed);
+        }
+    }
 }

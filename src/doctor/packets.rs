@@ -89,6 +89,8 @@ pub struct Scene<'s> {
     pub ip_forward: bool,
     /// The command that applies the spec.
     pub apply: &'s str,
+    /// The command that asks again.
+    pub doctor: &'s str,
     /// A line that somebody has put into nvactl's chains, with its table.
     pub put_in: Option<&'s str>,
 }
@@ -101,6 +103,7 @@ impl<'s> Scene<'s> {
             backend: case.facts.backend,
             ip_forward: case.facts.ip_forward,
             apply: &case.apply,
+            doctor: &case.doctor,
         }
     }
 }
@@ -461,7 +464,7 @@ fn told(scene: &Scene<'_>, answers: &Answers<'_>, ask: &Ask<'_>, verdict: &Verdi
         Verdict::Dead(death) => return dead(scene, ask, death),
         Verdict::NotAsked => Hop::Packets
             .unknown("not tried: the doctor's time limit was reached first")
-            .fix(MORE_TIME),
+            .fix(more_time(scene)),
         Verdict::Failed(why) => Hop::Packets.unknown(format!(
             "not tried: its connection could not be opened in a copy of this machine: {why}"
         )),
@@ -541,7 +544,10 @@ fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
     }
 }
 
-const MORE_TIME: &str = "sudo nvactl doctor --deadline 120";
+/// The command that asks again, with more time.
+fn more_time(scene: &Scene<'_>) -> String {
+    format!("{} --deadline 120", scene.doctor)
+}
 
 fn fickle(family: Family, by: Option<&By>) -> Check {
     let words = "it comes through at one time and not at another";
@@ -673,7 +679,7 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
                     "{what}; the cause was not looked for, because of the time limit or because so many \
                      connections fail"
                 ))
-                .fix(MORE_TIME),
+                .fix(more_time(scene)),
         });
     }
     checks

@@ -374,7 +374,7 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
         lab.firewall.run(&format!("iptables {rule}"));
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
         assert_eq!(said.code, 1, "{rule}: {said:?}");
-        let told = format!("\n  put in, {put_in}\n  to fix it: sudo nvactl apply -\n");
+        let told = format!("\n  put in, {put_in}\n  to fix it: sudo nvactl apply - < YOUR-SPEC\n");
         assert!(said.stdout.ends_with(&told), "{rule}: {said:?}");
         lab.apply(&spec);
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);

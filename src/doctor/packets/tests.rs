@@ -21,6 +21,7 @@ const SCENE: Scene<'_> = Scene {
     backend: Backend::Nft,
     ip_forward: true,
     apply: "sudo nvactl apply",
+    doctor: "sudo nvactl doctor",
     put_in: None,
 };
 
