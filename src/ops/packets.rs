@@ -197,7 +197,7 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
             Verdict::Dead(death) => {
                 // That the route leaves by another interface is told of the machine itself.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                death.causes.is_empty() || causes.any(|taken| !is_told_elsewhere(taken))
+                !death.is_examined || causes.any(|taken| !is_told_elsewhere(taken))
             }
             _ => true,
         };

@@ -354,30 +354,37 @@ fn share(
             || (is_without(twin, found, &causes, change, deadline)?
                 && passes(twin, &judged[all_of_them[0]].ask)?);
         for at in all_of_them {
-            // A rule that names one forward's port helps no other.
-            let is_its_own = |cure: &Cure| matches!(cure, Cure::AcceptInChain { rule, .. } if rule.contains("dport"));
-            let fits = judged[at].ask.forward == forward
-                || !causes.iter().any(|one| is_its_own(&found.cures[*one]));
-            let is_cured = is_cured && fits;
-            let cures = causes.iter().filter(|_| is_cured);
-            let Verdict::Dead(death) = &mut judged[at].verdict else {
-                continue;
-            };
-            *death = Death {
-                is_stuck: death.is_stuck,
-                causes: causes
-                    .iter()
-                    .map(|one| found.causes[*one].clone())
-                    .collect(),
-                cures: cures.map(|one| found.cures[*one].clone()).collect(),
-                is_cured,
-                behind: None,
-                is_examined: true,
-                failure: None,
-            };
+            let fits = judged[at].ask.forward == forward || !names_a_port(found, &causes);
+            give(&mut judged[at].verdict, found, &causes, is_cured && fits);
         }
     }
     Ok(())
+}
+
+/// Whether a cure is a rule that names one forward's port: it helps no other.
+fn names_a_port(found: &Death, causes: &[usize]) -> bool {
+    let mut cures = causes.iter().map(|one| &found.cures[*one]);
+    cures.any(|cure| matches!(cure, Cure::AcceptInChain { rule, .. } if rule.contains("dport")))
+}
+
+/// Gives a dead connection some of the causes of another, and their cures if they help.
+fn give(verdict: &mut Verdict, found: &Death, causes: &[usize], is_cured: bool) {
+    let Verdict::Dead(death) = verdict else {
+        return;
+    };
+    let cures = causes.iter().filter(|_| is_cured);
+    *death = Death {
+        is_stuck: death.is_stuck,
+        causes: causes
+            .iter()
+            .map(|one| found.causes[*one].clone())
+            .collect(),
+        cures: cures.map(|one| found.cures[*one].clone()).collect(),
+        is_cured,
+        behind: None,
+        is_examined: true,
+        failure: None,
+    };
 }
 
 /// Whether a connection dies first of this cause, in a true copy.

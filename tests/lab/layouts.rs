@@ -242,7 +242,7 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &many, "web"), ("drifted".into(), 3));
     let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &many);
     assert!(
-        said.stdout.contains("nvactl's own part of filter"),
+        said.stdout.contains("nvactl's own part of iptables filter"),
         "{said:?}"
     );
     lab.apply(&few);
