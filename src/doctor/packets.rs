@@ -224,7 +224,10 @@ pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward
     let Ok(answers) = answers else {
         return BTreeSet::new();
     };
-    let pass = |all: &[&Judged<'_>]| all.iter().all(|one| one.verdict == Verdict::AsWanted);
+    let pass = |all: &[&Judged<'_>]| {
+        let is_asked = all.iter().any(|one| one.ask.wanted == Wanted::Through);
+        is_asked && all.iter().all(|one| one.verdict == Verdict::AsWanted)
+    };
     let by_forward = by_forward(answers).into_iter();
     let passing = by_forward.filter(|(_, judged)| pass(judged));
     passing.map(|(forward, _)| forward).collect()
