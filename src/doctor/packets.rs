@@ -430,7 +430,8 @@ fn of_one(
     }
     let found = found.into_iter();
     let mut found: Vec<Check> = found.map(|one| one.into_check(somebody_passes)).collect();
-    if !judged.iter().any(|one| passing(&one)) {
+    let is_tried = judged.iter().any(|one| passing(&one));
+    if !is_tried && found.is_empty() {
         found.push(Hop::Packets.unknown(
             "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
              for those addresses",

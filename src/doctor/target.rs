@@ -19,11 +19,16 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
     let mut seen: BTreeSet<(&Interface, IpAddr, &Interface)> = BTreeSet::new();
     for forward in &case.asked {
+        let mut of_forward = Vec::new();
         for (ingress, to) in ways(forward) {
-            if seen.insert((ingress, to, &forward.egress)) {
-                way(case, astray, (forward, ingress, to), checks);
+            // Nothing else is said of one that strays.
+            if seen.insert((ingress, to, &forward.egress)) || astray.has(forward) {
+                way(case, astray, (forward, ingress, to), &mut of_forward);
             }
         }
+        // Several interfaces may lead astray alike.
+        of_forward.dedup();
+        checks.append(&mut of_forward);
     }
     targets(case, astray, checks);
     replies(case, checks);
