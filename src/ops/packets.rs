@@ -480,8 +480,8 @@ forwards:
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
                 "`{name}`: connections to 10.3.0.4:{port} reach a target now, and would not any more: \
-                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for clients \
-                 of the Internet (198.51.100.10))"
+                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
+                 of the Internet (198.51.100.10, made up))"
             ))
         );
     }
