@@ -197,7 +197,8 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
             Verdict::Dead(death) => {
                 // That the route leaves by another interface is told of the machine itself.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                !death.is_examined || causes.any(|taken| !is_told_elsewhere(taken))
+                let is_unknown = death.causes.is_empty() && !death.is_examined;
+                is_unknown || causes.any(|taken| !is_told_elsewhere(taken))
             }
             _ => true,
         };
