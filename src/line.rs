@@ -83,6 +83,12 @@ pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
     command
 }
 
+/// Returns the command that accepts ICMPv6 before all other rules of a chain.
+#[must_use]
+pub fn acceptance_of_icmp_v6(program: &str, table: TableName, chain: &ChainName) -> String {
+    format!("{program} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT")
+}
+
 /// A line that brings a rule, and what that rule has counted: `[packets:bytes] -A …`. With
 /// `--counters` iptables-restore lets it count on from there, and else reads over it; before `-I` as
 /// before `-A`, with `--noflush`, too (measured, nft and legacy 1.8.9).

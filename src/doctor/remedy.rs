@@ -2,7 +2,7 @@
 
 use super::packets::Scene;
 use crate::foreign;
-use crate::line::deletion;
+use crate::line::{acceptance_of_icmp_v6, deletion};
 use crate::net::Family;
 use crate::token::shell_word;
 use crate::twin::battery::Ask;
@@ -59,10 +59,10 @@ pub fn discovery(decided: &Decided) -> String {
             chain,
             family,
             ..
-        } => format!(
-            "sudo {} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT",
-            backend.program(*family, "iptables")
-        ),
+        } => {
+            let program = backend.program(*family, "iptables");
+            format!("sudo {}", acceptance_of_icmp_v6(&program, *table, chain))
+        }
         Holder::Nft(chain) => format!(
             "sudo nft insert rule {} {} {} meta l4proto ipv6-icmp accept",
             chain.family,
