@@ -83,7 +83,7 @@ pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
     command
 }
 
-/// Returns the command that accepts ICMPv6 before all other rules of a chain.
+/// Returns the command that accepts `ICMPv6` before all other rules of a chain.
 #[must_use]
 pub fn acceptance_of_icmp_v6(program: &str, table: TableName, chain: &ChainName) -> String {
     format!("{program} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT")
