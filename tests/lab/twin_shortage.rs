@@ -158,7 +158,7 @@ pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            thread::sleep(Duration::from_millis(random >> 55));
+            thread::sleep(Duration::from_millis(random >> 57));
             if one.try_wait().expect("it is a child").is_none() {
                 one.kill().expect("it runs");
                 killed += 1;
