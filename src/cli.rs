@@ -149,7 +149,7 @@ Examples:
 
 Exit codes: 0 told; 1 with --check, it is not in sync; 2 an error.")]
     Status(Status),
-    /// Find out why a forward does not work: walk its way and name the first hop that fails.
+    /// Find out why a forward does not work: try its connections in a copy of this machine, and name the first hop that fails.
     ///
     /// Connects to the targets, and changes nothing.
     #[command(after_help = "\

@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ipnet::IpNet;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::backend::Backend;
@@ -22,7 +21,7 @@ use crate::host::probe::{Probing, probe};
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface, Protocol};
-use crate::network::{Answer, Links, Packet, somebody};
+use crate::network::{Answer, Links, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
@@ -35,7 +34,7 @@ use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
 use crate::sysctl::Switch;
 use crate::twin::battery::battery;
-use crate::twin::clients::Clients;
+use crate::twin::clients::{Clients, Named};
 use crate::twin::cure::Change;
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
@@ -292,17 +291,17 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         let mut machine = Machine::read()?;
         machine.ask_routers_again()?;
         let filter = Filter::read_of(families)?;
-        let named: BTreeSet<IpNet> = filter
-            .sources()
-            .into_iter()
-            .chain(machine.sources())
-            .collect();
+        let named = Named::by(&filter, &machine);
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
-            clients.push(Clients::of(set, *family, &machine, flows, &named, back));
-        }
-        for one in &mut clients {
-            one.ports = filter.ports();
+            clients.push(Clients::of(
+                set,
+                *family,
+                &machine,
+                flows,
+                &named,
+                network::interfaces,
+            ));
         }
         let mut twin = Twin::make(machine, &filter)?;
         let mut asks = Vec::new();
@@ -376,13 +375,6 @@ fn own_questions<'e>(gathered: &Gathered<'e>) -> Vec<(&'e Forward, Question)> {
         })
     });
     each.take(MOST_KEPT_IN).collect()
-}
-
-/// Returns the interfaces by which replies leave, of those that have a route.
-fn back<'s>(asked: &BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String> {
-    let routes = network::plain_routes(asked).into_iter();
-    let known = routes.filter_map(|(packet, route)| Some((packet, route.ok()?.interface)));
-    known.collect()
 }
 
 /// Returns what `apply` would load, if it would load anything.

@@ -74,11 +74,16 @@ pub fn routes<'n>(
 
 /// Asks the kernel for the routes of packets of both families, by one program; in iproute2's words
 /// why there is no route. Next hops are not looked up.
-#[must_use]
-pub fn plain_routes<'n>(
-    asked: &BTreeSet<Packet<'n>>,
-) -> BTreeMap<Packet<'n>, Result<Route, String>> {
+fn plain_routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<Route, String>> {
     asked_routes(asked, &BTreeMap::new())
+}
+
+/// Asks for the interfaces by which packets leave, of those that have a route.
+#[must_use]
+pub fn interfaces<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, String> {
+    let routes = plain_routes(asked).into_iter();
+    let known = routes.filter_map(|(packet, route)| Some((packet, route.ok()?.interface)));
+    known.collect()
 }
 
 fn asked_routes<'n>(

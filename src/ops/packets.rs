@@ -41,7 +41,7 @@ const MOST_LOST: usize = 5;
 /// What came of a trial.
 #[derive(Debug)]
 pub enum Trial {
-    /// Nothing is in the way.
+    /// It cuts off nothing that works now.
     Passed,
     /// iptables-restore does not take the change in the copy.
     NotLoaded,
@@ -73,7 +73,7 @@ pub fn try_packets(
         puts_jump_first: live.values().any(|live| !is_first(live)),
         deadline: Instant::now() + LIMIT,
     };
-    let work = || try_change(&trying, network::plain_routes);
+    let work = || try_change(&trying);
     match netns::aside(work) {
         Ok(Ok(Some(tried))) => told(&tried, remarks),
         Ok(Ok(None)) => Trial::NotLoaded,

@@ -329,6 +329,7 @@ pub(super) fn reached(forward: &Forward, at: &Destination, port: Port) -> Socket
 mod tests {
     use super::*;
     use crate::spec::{self, ForwardSet};
+    use crate::twin::clients::Named;
     use crate::twin::machine::Link;
 
     fn set(forwards: &str) -> ForwardSet {
@@ -348,7 +349,7 @@ mod tests {
             ..Machine::default()
         };
         let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
-        let none = BTreeSet::new();
+        let none = Named::default();
         let clients = Clients::of(set, Family::V4, &machine, &[], &none, |asked| {
             asked.iter().map(|one| (*one, "eth0".to_owned())).collect()
         });

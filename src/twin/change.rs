@@ -1,23 +1,24 @@
 //! A change of nvactl's rules, tried in a twin of the machine: connections before it and after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::battery::{Ask, Wanted, battery, plain, reached};
 use super::cause::{By, Conversation, Decided, Holder, Taken};
-use super::clients::{ClientKind, Clients};
+use super::clients::{ClientKind, Clients, Named};
 use super::cure::Change;
-use super::explain::{conversation, explain, repeat};
+use super::explain::{conversation, explain, repeat, taken};
 use super::judge::{self, Judged, Verdict};
 use super::machine::Machine;
 use super::rules::Filter;
 use super::talk::{From, Outcome, Question, Talker};
 use super::{Twin, TwinError, switches};
 use crate::flow::Flow;
+use crate::host::network;
 use crate::listeners::Listeners;
 use crate::net::{Family, Port, Protocol};
-use crate::network::{Packet, Route};
+use crate::network::Packet;
 use crate::rule::{DnatPorts, Match, Rule, Target};
 use crate::ruleset::{Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet};
@@ -89,15 +90,12 @@ pub struct Others<'f> {
     pub left_out: usize,
 }
 
-/// Tries a change, or says in iptables-restore's words that it cannot be loaded. Call it within
-/// [`super::netns::aside`]. `routes` asks the live machine for the ways of packets.
+/// Tries a change; none where iptables-restore does not take it in the copy. Call it within
+/// [`super::netns::aside`].
 ///
 /// # Errors
 /// When there can be no twin.
-pub fn try_change<'f>(
-    trying: &'f Trying<'f>,
-    routes: impl Fn(&BTreeSet<Packet<'f>>) -> BTreeMap<Packet<'f>, Result<Route, String>>,
-) -> Result<Option<Tried<'f>>, TwinError> {
+pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinError> {
     let mut machine = Machine::read()?;
     // One that did not answer once may by now; what does not is told by those who look at the machine.
     for neighbour in &mut machine.neighbours {
@@ -105,22 +103,14 @@ pub fn try_change<'f>(
     }
     let families = trying.change.scripts.families();
     let filter = Filter::read_of(families)?;
-    let named = filter.sources().into_iter().chain(machine.sources());
-    let named = named.collect();
-    let back = |asked: &BTreeSet<Packet<'f>>| {
-        let known = routes(asked).into_iter();
-        let known = known.filter_map(|(packet, route)| Some((packet, route.ok()?.interface)));
-        known.collect::<BTreeMap<_, _>>()
-    };
-    let mut clients: Vec<Clients> = trying
+    let named = Named::by(&filter, &machine);
+    let interfaces = network::interfaces;
+    let clients: Vec<Clients> = trying
         .sets
         .iter()
-        .map(|(family, set)| Clients::of(set, *family, &machine, trying.flows, &named, back))
+        .map(|(family, set)| Clients::of(set, *family, &machine, trying.flows, &named, interfaces))
         .collect();
-    for one in &mut clients {
-        one.ports = filter.ports();
-    }
-    let (flows, left_out) = distinct(trying, &back);
+    let (flows, left_out) = distinct(trying);
     let mut twin = forwarding(&machine, &filter)?;
     let asks = asks(trying, &clients, &twin);
     let others = questions(flows, &twin);
@@ -205,10 +195,7 @@ fn addresses(
 
 /// Some of the live connections that lead elsewhere, each once with the interface by which its client comes
 /// in, and how many are left out.
-fn distinct<'f>(
-    trying: &Trying<'f>,
-    back: &impl Fn(&BTreeSet<Packet<'f>>) -> BTreeMap<Packet<'f>, String>,
-) -> (Vec<(&'f Flow, String)>, usize) {
+fn distinct<'f>(trying: &Trying<'f>) -> (Vec<(&'f Flow, String)>, usize) {
     let mut seen = BTreeSet::new();
     let key = |flow: &Flow| {
         let Flow {
@@ -223,7 +210,7 @@ fn distinct<'f>(
         came: None,
     };
     let some = &distinct[..distinct.len().min(FLOWS)];
-    let ways = back(&some.iter().map(|flow| way(flow)).collect());
+    let ways = network::interfaces(&some.iter().map(|flow| way(flow)).collect());
     let some = some
         .iter()
         .filter_map(|flow| Some((*flow, ways.get(&way(flow))?.clone())));
@@ -388,19 +375,6 @@ fn after<'f>(
         }
     }
     Ok(())
-}
-
-fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
-    let (_, seen, _) = repeat(twin, question)?;
-    twin.enter()?;
-    Ok(seen.taken(&Conversation {
-        protocol: question.protocol,
-        client: question.client,
-        listen: question.to.ip(),
-        port: question.to.port(),
-        target: None,
-        source: None,
-    })?)
 }
 
 /// Returns the connections that do not reach their target after the change.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::machine::{Kind, Machine};
+use super::rules::Filter;
 use crate::flow::{Flow, is_of_host};
 use crate::listeners::Listeners;
 use crate::net::{Family, Interface};
@@ -37,6 +38,26 @@ pub enum ClientKind {
     Named(IpNet),
 }
 
+/// Words of others' rules for which packets are tried.
+#[derive(Debug, Default)]
+pub struct Named {
+    pub networks: BTreeSet<IpNet>,
+    pub ports: BTreeSet<u16>,
+}
+
+impl Named {
+    /// Gathers them from the packet filter and the policy rules.
+    #[must_use]
+    pub fn by(filter: &Filter, machine: &Machine) -> Self {
+        let mut networks = filter.sources();
+        networks.extend(machine.sources());
+        Self {
+            networks,
+            ports: filter.ports(),
+        }
+    }
+}
+
 /// The clients that matter to the forwards of a family.
 #[derive(Debug)]
 pub struct Clients {
@@ -55,14 +76,14 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Gathers the clients. `named` are networks of other's rules; `back` returns the interface by which each
+    /// Gathers the clients. `back` returns the interface by which each
     /// reply leaves the live machine.
     pub fn of<'s>(
         set: &'s ForwardSet,
         family: Family,
         machine: &Machine,
         flows: &[Flow],
-        named: &BTreeSet<IpNet>,
+        named: &Named,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
     ) -> Self {
         let (mut pool, mut left_out) = (Vec::new(), 0);
@@ -106,7 +127,7 @@ impl Clients {
             }));
         };
         add(near(set, machine), ClientKind::Near);
-        add(named.clone(), ClientKind::Named);
+        add(named.networks.clone(), ClientKind::Named);
         let first = set
             .forwards
             .iter()
@@ -161,7 +182,7 @@ impl Clients {
             pool,
             taken,
             left_out,
-            ports: BTreeSet::new(),
+            ports: named.ports.clone(),
         }
     }
 
@@ -394,7 +415,7 @@ mod tests {
             ..Machine::default()
         };
         let behind: IpNet = "10.224.0.0/16".parse().expect("a network");
-        Clients::of(set, Family::V4, &machine, &[], &BTreeSet::new(), |asked| {
+        Clients::of(set, Family::V4, &machine, &[], &Named::default(), |asked| {
             let by = |packet: &Packet<'_>| {
                 if behind.contains(&packet.to) {
                     "eth1"

@@ -593,17 +593,22 @@ fn keeps(twin: &Twin, question: &Question) -> Result<Option<KeptIn>, TwinError> 
     if matches!(outcome, Outcome::Answered(_)) {
         return Ok(None);
     }
+    Ok(Some(KeptIn::By(taken(twin, question)?)))
+}
+
+/// Repeats a connection of no forward under watch, and names what takes it. The calling thread is in the copy
+/// of the machine then.
+pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
     let (_, seen, _) = repeat(twin, question)?;
-    let conversation = Conversation {
+    twin.enter()?;
+    Ok(seen.taken(&Conversation {
         protocol: question.protocol,
         client: question.client,
         listen: question.to.ip(),
         port: question.to.port(),
         target: None,
         source: None,
-    };
-    let taken = seen.taken(&conversation)?;
-    Ok(Some(KeptIn::By(taken)))
+    })?)
 }
 
 /// Repeats a connection under watch, one with several targets until it goes wrong. The calling thread is in

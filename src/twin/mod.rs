@@ -51,6 +51,8 @@ pub enum TwinError {
     Wiring(#[from] WiringError),
     #[error("the rules cannot be copied")]
     Filter(#[from] FilterError),
+    #[error("a copy that was made anew does not take the change that the first one took")]
+    NotTaken,
     #[error("no connection can be opened in the copy")]
     Socket(#[source] io::Error),
     #[error("the packets in the copy cannot be watched")]
@@ -138,7 +140,9 @@ impl Twin {
     /// As [`Change::load`].
     pub fn keep_change(&mut self, change: &Change) -> Result<bool, TwinError> {
         let is_loaded = change.load(self)?;
-        self.basis.push(Basis::Change(change.clone()));
+        if is_loaded {
+            self.basis.push(Basis::Change(change.clone()));
+        }
         Ok(is_loaded)
     }
 
@@ -154,7 +158,11 @@ impl Twin {
         for one in &self.basis {
             match one {
                 Basis::Switch { name, value } => switches::set(name, value),
-                Basis::Change(change) => drop(change.load(self)?),
+                Basis::Change(change) => {
+                    if !change.load(self)? {
+                        return Err(TwinError::NotTaken);
+                    }
+                }
             }
         }
         self.took = begin.elapsed();
