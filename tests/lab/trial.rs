@@ -170,10 +170,12 @@ pub fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend)
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall
         .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
-    let said = apply(&lab, SPEC, &[]);
+    let said = lab.nvactl_with(&["-v", "apply", "-"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
-    let words = "no connection was tried before the change";
-    assert!(said.stderr.contains(words), "{said:?}");
+    let words = "warning: no connection was tried before the change";
+    for words in [words, r#"program="unshare" args=["--net","#] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
     let said = apply(&lab, &SPEC.replace("shell", "console"), &["--no-trial"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!said.stderr.contains(words), "{said:?}");
