@@ -7,7 +7,7 @@ use clap::Parser as _;
 use nvactl::cli::Cli;
 use nvactl::commands::{self, Console};
 use nvactl::host;
-use nvactl::printable::Log;
+use nvactl::net::printable::Log;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::few::few;
 use crate::flow::Flow;
+use crate::net::words::few;
 use crate::net::{Family, Interface};
 use crate::network::{Links, Packet, Route, somebody};
 use crate::spec::{Forward, ForwardSet, Name, Snat};

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::few::few;
 use crate::flow::Flow;
 use crate::listeners::Listeners;
+use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::network::{Answer, Links};
 use crate::spec::{Forward, ForwardSet};

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use crate::printable::is_hidden;
+use crate::net::printable::is_hidden;
 
 /// One word, spelled as iptables-save spells it, quotes and backslashes included.
 ///

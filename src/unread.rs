@@ -2,7 +2,7 @@
 //! iptables-save prints and iptables-restore does not take, or has made a rule with `nft` that iptables
 //! shows as another. They keep their places; nvactl names them.
 
-use crate::printable;
+use crate::net::printable;
 use crate::rule::{Rule, Target};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 

@@ -7,9 +7,9 @@ use super::{Console, Exit, Host, confirm, diff, kept, spec_of, tell_problems};
 use crate::cli::{Apply, ApplyFormat};
 use crate::compare::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
+use crate::net::words::counted;
 use crate::ops::apply::{Report, Request, apply};
 use crate::ops::{Ahead, Difference, Outcome};
-use crate::words::counted;
 
 pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;

@@ -62,7 +62,7 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
     console.tell(format_args!(
         "denied: `{}` has {}\n",
         source.name,
-        crate::words::counted(denied.len(), "warning")
+        crate::net::words::counted(denied.len(), "warning")
     ));
     Ok(Exit::Differs)
 }

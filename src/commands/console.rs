@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
+use crate::net::printable::{json, line, lines};
 use crate::ops::{Remark, Remarks};
-use crate::printable::{json, line, lines};
 
 /// As much as a pipe takes at once.
 const BUFFER: usize = 64 << 10;

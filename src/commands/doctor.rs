@@ -20,14 +20,15 @@ use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
 use crate::listeners::Listeners;
+use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
+use crate::net::words::counted;
 use crate::net::{Family, Interface, Protocol};
 use crate::network::{Answer, Links, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
-use crate::per_family::{Families, PerFamily};
-use crate::printable;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::ruleset::Ruleset;
 use crate::sender;
@@ -43,7 +44,6 @@ use crate::twin::rules::Filter;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 use crate::unplan::plan_as;
-use crate::words::counted;
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;

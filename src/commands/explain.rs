@@ -9,7 +9,7 @@ use super::{Console, Exit, Refusal, find_forwards, load_spec, prefix};
 use crate::cli::{Explain, ExplainFormat};
 use crate::explain::{Step, explain, mermaid};
 use crate::net::Family;
-use crate::per_family::{Families, PerFamily};
+use crate::net::per_family::{Families, PerFamily};
 use crate::spec::Forward;
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {

@@ -6,12 +6,12 @@ use super::{Console, Exit, Host};
 use crate::cli::Rollback;
 use crate::compare::ForwardNames;
 use crate::host;
+use crate::net::words::{counted, names};
 use crate::ops::Outcome;
 use crate::ops::history::{moment, undone_words};
 use crate::ops::records::Change;
 use crate::ops::rollback::{Request, rollback};
 use crate::ops::state::State;
-use crate::words::{counted, names};
 
 pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     let Some(state) = state else {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::printable;
+use crate::net::printable;
 
 /// A text as code in a table's cell.
 pub fn code(text: &str) -> String {

@@ -37,6 +37,7 @@ use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
+use crate::net::words::counted;
 use crate::ops::history::{LastLoaded, last_loaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::ops::state::{State, StateError};
@@ -44,7 +45,6 @@ use crate::ops::{self, Machine};
 use crate::spec::places::Places;
 use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
 use crate::token::shell_word;
-use crate::words::counted;
 
 /// How a command ended when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

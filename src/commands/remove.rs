@@ -5,9 +5,9 @@ use anyhow::Result;
 use super::{Console, Exit, Host};
 use crate::cli::Remove;
 use crate::host;
+use crate::net::words::counted;
 use crate::ops::Outcome;
 use crate::ops::remove::{Request, remove};
-use crate::words::counted;
 
 pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;

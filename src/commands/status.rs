@@ -12,11 +12,11 @@ use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
+use crate::net::per_family::PerFamily;
+use crate::net::printable;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
-use crate::per_family::PerFamily;
-use crate::printable;
 use crate::status::{
     AtBoot, BeforeJump, Live, Machine, Row, RulesFile, State, Status, Tracked, before_jumps, drift,
     rows,

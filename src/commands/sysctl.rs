@@ -10,11 +10,11 @@ use crate::foreign;
 use crate::host::iptables::Live;
 use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
 use crate::ops::state::State;
 use crate::ops::{families, next_boot};
-use crate::per_family::{Families, PerFamily};
 use crate::sysctl::{Assignment, Switch};
 
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {

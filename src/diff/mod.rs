@@ -16,8 +16,8 @@ use edit::edits;
 pub use script::refill;
 
 use crate::line::Line;
+use crate::net::printable;
 use crate::plan::jumps_from;
-use crate::printable;
 use crate::rule::Rule;
 use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
 

@@ -10,8 +10,9 @@ use super::target::Astray;
 use super::{Case, Check, Hop, Status};
 use crate::backend::{Backend, iptables as plain};
 use crate::compare::{DriftKind, compare};
+use crate::net::printable;
+use crate::net::words::counted;
 use crate::net::{Family, Protocol};
-use crate::printable;
 use crate::ruleset::{ChainName, TableName};
 use crate::spec::Forward;
 use crate::twin::battery::{Ask, Wanted};
@@ -20,7 +21,6 @@ use crate::twin::clients::{Client, ClientKind};
 use crate::twin::doubt::Doubt;
 use crate::twin::explain::KeptIn;
 use crate::twin::judge::{Blame, Death, Judged, Verdict};
-use crate::words::counted;
 
 /// The answers of the twin.
 #[derive(Debug, Default)]

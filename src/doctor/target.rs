@@ -7,13 +7,13 @@ use super::facts::arriving;
 use super::{Case, Check, Hop, Status, packets};
 use crate::flow::{Flow, stale};
 use crate::listeners::Listeners;
+use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
 use crate::network::{self, Packet, Route};
 use crate::probe::{Outcome, Probed};
 use crate::sender::senders;
 use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
-use crate::words::counted;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);

@@ -16,7 +16,7 @@ pub use super::detached::runs_under_systemd as runs_here;
 use super::file::{self, FileError};
 use super::folder::{self, FolderError};
 use super::units;
-use crate::printable::path as printable;
+use crate::net::printable::path as printable;
 
 /// Its name.
 pub const NAME: &str = "nvactl.service";

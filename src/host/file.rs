@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::place::{self, Astray, Place};
-use crate::printable::path as printable;
+use crate::net::printable::path as printable;
 use crate::token::shell_word;
 
 #[derive(Debug, Error)]

@@ -16,9 +16,9 @@ use crate::backend::Backend;
 use crate::counters::Counters;
 use crate::line::{Line, says_counts};
 use crate::net::Family;
+use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
 use crate::parse::{self, Growing, ParseError, Saved};
-use crate::per_family::{Families, PerFamily};
-use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unread::{unloadable, unread};
 

@@ -33,7 +33,7 @@ pub mod units;
 
 use thiserror::Error;
 
-use crate::printable::is_hidden;
+use crate::net::printable::is_hidden;
 
 /// A command that only root may give.
 #[derive(Debug, Error)]

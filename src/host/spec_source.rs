@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::file::{self, FileError};
 use crate::digest::Digest;
-use crate::printable;
+use crate::net::printable;
 use crate::spec::places::Places;
 use crate::spec::{self, MAX_BYTES, Reading};
 use crate::token::shell_word;

@@ -16,7 +16,7 @@ use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::mark_bit::{NftRule, nft_writes};
 use crate::net::Family;
-use crate::per_family::{Families, PerFamily};
+use crate::net::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset};
 
 /// Each of these questions is answered in milliseconds.

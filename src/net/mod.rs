@@ -4,6 +4,10 @@
 //!
 //! Every type here is read by `FromStr` and printed by `Display`, and the two are inverses.
 
+pub mod per_family;
+pub mod printable;
+pub mod words;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

@@ -21,8 +21,8 @@ use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
-use crate::per_family::{Families, PerFamily};
-use crate::printable;
+use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::splice::{self, Split};
 use crate::sysctl::Switch;
@@ -301,7 +301,7 @@ fn bring(
         v6: counted.v6.map(|live| (live.ruleset, live.counters)),
     };
     let live = before.map(|_, (live, _)| live);
-    if !crate::per_family::changes(&live, &want).is_empty() {
+    if !crate::net::per_family::changes(&live, &want).is_empty() {
         let about = About {
             spec: kept.spec.clone(),
             ..About::default()

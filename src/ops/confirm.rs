@@ -16,8 +16,8 @@ use crate::host::lock;
 use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
+use crate::net::per_family::PerFamily;
 use crate::parse;
-use crate::per_family::PerFamily;
 
 /// What there is to know of the change that waits, or of the last one that did.
 #[derive(Debug)]

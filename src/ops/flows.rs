@@ -7,14 +7,14 @@ use super::state::{State, StateError};
 use crate::flow::{Flow, astray, stale};
 use crate::host::conntrack::{self, ConntrackError};
 use crate::net::Host;
+use crate::net::per_family::{Families, PerFamily};
+use crate::net::words::counted;
 use crate::parse;
-use crate::per_family::{Families, PerFamily};
 use crate::ruleset::Ruleset;
 use crate::sender::{self, Sender};
 use crate::spec::ForwardSet;
 use crate::token::shell_word;
 use crate::unplan::unplan;
-use crate::words::counted;
 
 /// Reads the connections of the machine. Without the program for it there are none, unless some are
 /// to be deleted.

@@ -10,7 +10,7 @@ use crate::diff;
 use crate::host::log::{self, Entry, Event};
 use crate::host::{namespace, session};
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::{Policy, Ruleset};
 
 /// What the history says of a change, beside what was loaded before it.

@@ -18,7 +18,7 @@ use crate::host::lock::{self, Lock};
 use crate::host::survey::{Surroundings, SurveyError, has_legacy_v6, has_nft_v6, survey};
 use crate::host::{network, persistence};
 use crate::net::Family;
-use crate::per_family::{Families, PerFamily, planned};
+use crate::net::per_family::{Families, PerFamily, planned};
 use crate::reach;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;

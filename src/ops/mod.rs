@@ -45,7 +45,7 @@ use crate::host::iptables::Iptables;
 use crate::host::lock::{self, Lock};
 use crate::host::persistence;
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
 use crate::unplan::unplan;

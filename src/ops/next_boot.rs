@@ -9,7 +9,7 @@ use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 use crate::status::RulesFile;

@@ -9,14 +9,15 @@ use ipnet::IpNet;
 use super::flows::described;
 use super::remark::Remarks;
 use crate::doctor::{client_words, took};
-use crate::few::few;
 use crate::flow::Flow;
 use crate::host::network;
 use crate::listeners::Listeners;
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
+use crate::net::printable;
+use crate::net::words::counted;
+use crate::net::words::few;
 use crate::plan::Hook;
-use crate::printable;
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::twin::battery::Ask;
@@ -27,7 +28,6 @@ use crate::twin::cure::Change;
 use crate::twin::judge::{Judged, Verdict};
 use crate::twin::netns;
 use crate::unplan::unplan;
-use crate::words::counted;
 
 /// What is not asked by then is told.
 const LIMIT: Duration = Duration::from_mins(2);

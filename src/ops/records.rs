@@ -11,8 +11,8 @@ use crate::compare::ForwardNames;
 use crate::digest::Digest;
 use crate::host::session::Who;
 use crate::net::Family;
+use crate::net::per_family::{Families, PerFamily};
 use crate::parse::{self, ParseError};
-use crate::per_family::{Families, PerFamily};
 use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::sysctl::Switch;
 

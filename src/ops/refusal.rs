@@ -7,7 +7,7 @@ use crate::host::iptables::OWN_ALONE;
 use crate::host::kernel::Kernel;
 use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::plan::asks_entrance;
 use crate::ruleset::Ruleset;
 use crate::ruleset::TableName;
@@ -181,7 +181,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::per_family::{Families, planned};
+    use crate::net::per_family::{Families, planned};
     use crate::spec;
 
     #[test]

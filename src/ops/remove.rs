@@ -10,7 +10,7 @@ use crate::foreign;
 use crate::host::log::Event;
 use crate::line::Line;
 use crate::net::Family;
-use crate::per_family::{PerFamily, changes};
+use crate::net::per_family::{PerFamily, changes};
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@ use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
 use crate::host::log::Event;
 use crate::host::survey::survey;
+use crate::net::per_family::{Families, PerFamily, changes};
 use crate::parse::ParseError;
-use crate::per_family::{Families, PerFamily, changes};
 use crate::ruleset::Ruleset;
 
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use crate::diff;
 use crate::host::survey::resolved;
 use crate::host::sysctl;
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::{Policy, Ruleset};
 use crate::status::RulesFile;
 

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::net::Family;
-use crate::per_family::Families;
+use crate::net::per_family::Families;
 
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::host::iptables::Iptables;
 use crate::host::namespace::{boot, uptime_secs};
 use crate::host::ssh_connection::SshConnection;
 use crate::host::{detached, process};
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::Ruleset;
 
 /// Seconds that an undo waits for another nvactl, each try.

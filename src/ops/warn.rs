@@ -15,14 +15,14 @@ use crate::host::sysctl::{self, SysctlError};
 use crate::line::Line;
 use crate::mark_bit::{self, NftRule};
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
+use crate::net::printable;
+use crate::net::words::names;
 use crate::plan::jumps_from;
-use crate::printable;
 use crate::reach;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::layout_of;
-use crate::words::names;
 
 /// Returns what a family's FORWARD policy is called.
 #[must_use]

@@ -9,7 +9,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use super::code::Severity;
 use super::places::{File, Places};
 use super::problem::{Problem, Span};
-use crate::printable::is_hidden;
+use crate::net::printable::is_hidden;
 
 /// More than this nobody reads; the rest is counted.
 const MOST_SHOWN: usize = 50;

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::code::{Code, Severity};
+use crate::net::printable::{self, is_hidden};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
-use crate::printable::{self, is_hidden};
 
 /// Bytes of the spec's text; of all its files, one behind the other (`places.rs`).
 pub type Span = Range<usize>;

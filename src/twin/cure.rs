@@ -14,7 +14,7 @@ use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::line::Line;
 use crate::net::Family;
-use crate::per_family::PerFamily;
+use crate::net::per_family::PerFamily;
 use crate::ruleset::{Policy, Ruleset};
 
 const LIMIT: Duration = Duration::from_mins(5);

@@ -12,7 +12,7 @@ use super::batch::Refused;
 use super::battery::Ask;
 use super::machine::Machine;
 use crate::net::Interface;
-use crate::printable;
+use crate::net::printable;
 use crate::spec::Snat;
 
 /// Something that the twin does not have.

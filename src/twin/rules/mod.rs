@@ -22,8 +22,8 @@ mod statement;
 use crate::backend::Backend;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
+use crate::net::per_family::Families;
 use crate::parse;
-use crate::per_family::Families;
 
 use edit::Facts;
 use listing::Table;

@@ -15,7 +15,7 @@ use crate::backend::Backend;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
-use crate::per_family::Families;
+use crate::net::per_family::Families;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
