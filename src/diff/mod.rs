@@ -6,6 +6,7 @@
 
 mod carry;
 mod edit;
+pub mod families;
 mod script;
 
 use std::collections::BTreeSet;

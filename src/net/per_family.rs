@@ -2,14 +2,7 @@
 //!
 //! The two have tables and programs of their own, but a change of both is one change.
 
-use std::fmt::Write as _;
-
-use crate::counters::Counters;
-use crate::diff::{self, Changes};
-use crate::net::Family;
-use crate::plan::plan;
-use crate::ruleset::Ruleset;
-use crate::spec::ForwardSet;
+use super::Family;
 
 /// The families that a command touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,69 +117,5 @@ impl<T> PerFamily<T> {
     #[must_use]
     pub fn as_ref(&self) -> PerFamily<&T> {
         self.map(|_, value| value)
-    }
-}
-
-/// What a spec plans. IPv6 without a forward in it is to hold nothing of nvactl's, not even empty
-/// chains or a policy: a spec that has only IPv4 says nothing of it.
-#[must_use]
-pub fn planned(set: &ForwardSet, families: Families) -> PerFamily<Ruleset> {
-    PerFamily::new(families, |family| {
-        if family == Family::V6 && !set.has(family) {
-            Ruleset::default()
-        } else {
-            plan(set, family)
-        }
-    })
-}
-
-/// What leads from `have` to `want`, which says only what nvactl owns.
-#[must_use]
-pub fn changes<'r>(
-    have: &PerFamily<&'r Ruleset>,
-    want: &'r PerFamily<Ruleset>,
-) -> PerFamily<Changes<'r>> {
-    let both = have.as_ref().zip(want.as_ref());
-    both.map(|_, (have, want)| diff::changes(have, want))
-}
-
-impl PerFamily<Changes<'_>> {
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.iter().all(|(_, changes)| changes.is_empty())
-    }
-
-    /// How many rules come, and how many go.
-    #[must_use]
-    pub fn rule_counts(&self) -> (usize, usize) {
-        let counts = self.iter().map(|(_, changes)| changes.rule_counts());
-        counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
-    }
-
-    /// The lines that go and come, as [`Changes::report`]; those of IPv6 under a line that says so.
-    #[must_use]
-    pub fn report(&self) -> String {
-        let mut out = String::new();
-        for (family, changes) in self.iter() {
-            if family == Family::V6 && !changes.is_empty() {
-                let _ = writeln!(out, "  {family}");
-            }
-            out.push_str(&changes.report());
-        }
-        out
-    }
-
-    /// What the rules that come begin with, as [`Changes::carried`].
-    #[must_use]
-    pub fn carried(&self, counters: &PerFamily<&Counters>) -> PerFamily<Counters> {
-        let both = self.as_ref().zip(counters.as_ref());
-        both.map(|_, (changes, counters)| changes.carried(counters))
-    }
-
-    /// Each as a script for that family's iptables-restore; empty where nothing changes.
-    #[must_use]
-    pub fn scripts(&self, counts: &PerFamily<&Counters>) -> PerFamily<String> {
-        let both = self.as_ref().zip(counts.as_ref());
-        both.map(|_, (changes, counts)| changes.script(counts))
     }
 }

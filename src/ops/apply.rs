@@ -15,6 +15,7 @@ use super::{
 };
 use crate::counters::Counters;
 use crate::diff::Changes;
+use crate::diff::families::changes;
 use crate::flow::Flow;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
@@ -24,7 +25,7 @@ use crate::host::network;
 use crate::host::progress::Progress;
 use crate::host::survey::resolved;
 use crate::net::Family;
-use crate::net::per_family::{PerFamily, changes};
+use crate::net::per_family::PerFamily;
 use crate::network::Links;
 use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;

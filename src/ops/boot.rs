@@ -301,7 +301,7 @@ fn bring(
         v6: counted.v6.map(|live| (live.ruleset, live.counters)),
     };
     let live = before.map(|_, (live, _)| live);
-    if !crate::net::per_family::changes(&live, &want).is_empty() {
+    if !crate::diff::families::changes(&live, &want).is_empty() {
         let about = About {
             spec: kept.spec.clone(),
             ..About::default()

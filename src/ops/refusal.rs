@@ -181,7 +181,8 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::per_family::{Families, planned};
+    use crate::net::per_family::Families;
+    use crate::plan::planned;
     use crate::spec;
 
     #[test]

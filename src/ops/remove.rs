@@ -6,11 +6,12 @@ use super::records::Change;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
+use crate::diff::families::changes;
 use crate::foreign;
 use crate::host::log::Event;
 use crate::line::Line;
 use crate::net::Family;
-use crate::net::per_family::{PerFamily, changes};
+use crate::net::per_family::PerFamily;
 use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 #[derive(Debug, Clone, Copy)]

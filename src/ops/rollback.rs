@@ -6,9 +6,10 @@ use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
+use crate::diff::families::changes;
 use crate::host::log::Event;
 use crate::host::survey::survey;
-use crate::net::per_family::{Families, PerFamily, changes};
+use crate::net::per_family::{Families, PerFamily};
 use crate::parse::ParseError;
 use crate::ruleset::Ruleset;
 

@@ -32,6 +32,7 @@
 //! (`tree`), and most new connections walk only the first of its three (`marked`).
 
 mod chains;
+mod families;
 mod forward;
 mod hook;
 mod marked;
@@ -41,6 +42,7 @@ use std::collections::BTreeMap;
 
 use chains::Chains;
 pub(crate) use chains::{ADMIT, ALLOW, DENY};
+pub use families::planned;
 pub use hook::{Hook, jumps_from};
 use marked::Common;
 pub(crate) use marked::{MARKED, OF_MARKED};
