@@ -9,12 +9,12 @@ mod forwards;
 use divan::{AllocProfiler, Bencher, black_box};
 use forwards::{listen, spec as text};
 use nvactl::compare;
-use nvactl::counters::Counters;
 use nvactl::diff;
 use nvactl::net::Family;
-use nvactl::parse::parse;
+use nvactl::netfilter::counters::Counters;
+use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::ruleset::Ruleset;
 use nvactl::spec::{self, ForwardSet};
 
 #[global_allocator]

@@ -13,11 +13,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use forwards::{listen, spec as text};
-use nvactl::counters::Counters;
 use nvactl::net::Family;
-use nvactl::parse::parse;
+use nvactl::netfilter::counters::Counters;
+use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::ruleset::Ruleset;
 use nvactl::spec::{self, ForwardSet};
 use nvactl::{compare, diff};
 

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::backend::Backend;
 use crate::net::Family;
+use crate::netfilter::backend::Backend;
 use crate::probe::Expect;
 use crate::spec::{Code, CodeError, Severity};
 

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::foreign::{self, DEEPEST};
-use crate::line::Line;
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{CtState, Match, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::rule::{CtState, Match, Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
+use crate::netfilter::token::Token;
 use crate::spec::{Forward, ForwardSet, Name, Snat};
-use crate::token::Token;
 
 /// A rule of another's in the table nat that asks for the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
@@ -247,7 +247,7 @@ fn is_about_ports(words: &[Token]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
     use crate::spec;
 
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {

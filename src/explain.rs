@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::limit::Whose;
-use crate::line::Line;
 use crate::net::{Family, Host, Interface};
+use crate::netfilter::limit::Whose;
+use crate::netfilter::rule::{Conntrack, DnatPorts, Match, Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
-use crate::rule::{Conntrack, DnatPorts, Match, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Firewall, Forward, ForwardSet, Snat};
 use crate::unplan::{Key, key_of};
 

@@ -1,9 +1,9 @@
 //! What other hands have put into a ruleset, as far as it concerns nvactl's forwards.
 
-use crate::line::Line;
+use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
-use crate::rule::{Rule, Target};
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 
 /// The first rule that leads to one of nvactl's chains from where nvactl does not jump, or that a script
 /// cannot delete: while it stands, the kernel refuses to delete that chain.
@@ -185,7 +185,7 @@ pub fn generated(ruleset: &Ruleset) -> Vec<(&'static str, &ChainName)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
 
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");

@@ -28,11 +28,9 @@
 //! - iptables syntax is printed by `rule.rs` and `line.rs` and read by `parse/`, nowhere else.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
-pub mod backend;
 pub mod cli;
 pub mod commands;
 pub mod compare;
-pub mod counters;
 pub mod deletion;
 pub mod diff;
 pub mod digest;
@@ -42,26 +40,20 @@ pub mod explain;
 pub mod flow;
 pub mod foreign;
 pub mod host;
-pub mod limit;
-pub mod line;
 pub mod listeners;
 pub mod mark_bit;
 pub mod net;
+pub mod netfilter;
 pub mod network;
 pub mod ops;
-pub mod parse;
 pub mod plan;
 pub mod probe;
 pub mod reach;
-pub mod rule;
-pub mod ruleset;
 pub mod sender;
 pub mod spec;
 pub mod splice;
 pub mod status;
 pub mod sysctl;
-pub mod token;
 pub mod trial;
 pub mod twin;
 pub mod unplan;
-pub mod unread;

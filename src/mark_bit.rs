@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use crate::line::Line;
+use crate::netfilter::rule::{Mark, Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
+use crate::netfilter::token::Token;
 use crate::plan::{MARKED, OF_MARKED};
-use crate::rule::{Mark, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::token::Token;
 
 /// A rule of others that writes the bit, in words.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
 
     /// Rules as iptables 1.8.9 prints them, whether they are named, and what leaves the bit alone.
     const CASES: &[(&str, bool, &str)] = &[

@@ -3,9 +3,9 @@
 
 use thiserror::Error;
 
-use crate::parse::{ParseError, ParseProblem, Read, Reader, line_len, text_of};
+use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::text::parse::{ParseError, ParseProblem, Read, Reader, line_len, text_of};
 use crate::plan::jumps_from;
-use crate::ruleset::ChainName;
 
 /// A rules file in two parts.
 #[derive(Debug, Default, PartialEq, Eq)]

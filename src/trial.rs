@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::diff::{self, Changes};
-use crate::line::{brings_rule, uncounted};
-use crate::rule::{Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, Table};
+use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, Table};
+use crate::netfilter::text::line::{brings_rule, uncounted};
 
 /// What to load to try a change, one text behind the other.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,8 +143,8 @@ pub fn line_named(words: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
-    use crate::parse::{comment_of, parse};
+    use crate::netfilter::counters::Counters;
+    use crate::netfilter::text::parse::{comment_of, parse};
 
     #[test]
     fn the_line_is_read_from_each_form_of_complaint() {

@@ -72,7 +72,11 @@ fn iptables_syntax_is_printed_by_the_rule_model_alone() {
     for (name, code) in code() {
         let model = matches!(
             name.as_str(),
-            "rule.rs" | "line.rs" | "limit.rs" | "parse/mod.rs" | "parse/rule.rs"
+            "netfilter/rule.rs"
+                | "netfilter/limit.rs"
+                | "netfilter/text/line.rs"
+                | "netfilter/text/parse/mod.rs"
+                | "netfilter/text/parse/rule.rs"
         );
         for option in [
             "-A ",

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nvactl::net::Family;
-use nvactl::parse::parse;
+use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
 use nvactl::spec::places::Places;
 use nvactl::spec::{self, Code, Reading, Severity, page};

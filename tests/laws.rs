@@ -9,12 +9,12 @@ mod tree;
 use std::collections::BTreeMap;
 
 use generate::{any_spec, two_specs};
-use nvactl::counters::Counters;
 use nvactl::diff;
 use nvactl::net::Family;
-use nvactl::parse::parse;
+use nvactl::netfilter::counters::Counters;
+use nvactl::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::ruleset::{ChainName, Ruleset, TableName};
 use nvactl::spec::{self, ForwardSet};
 use nvactl::splice::without_own;
 use oracle::Spec;

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
-use crate::backend::Backend;
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::counters::Counters;
 use crate::diff;
 use crate::doctor::{
     self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
@@ -24,13 +22,15 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, somebody};
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
-use crate::ruleset::Ruleset;
 use crate::sender;
 use crate::spec::{Forward, ForwardSet, Snat};
 use crate::sysctl::Switch;

@@ -27,7 +27,6 @@ pub use console::Console;
 use table::table;
 use thiserror::Error;
 
-use crate::backend::Backend;
 use crate::cli::{Cli, Command};
 use crate::host::conntrack::ConntrackError;
 use crate::host::file::FileError;
@@ -38,13 +37,14 @@ use crate::host::sysctl::SysctlError;
 use crate::host::{self, NotRoot};
 use crate::net::Family;
 use crate::net::words::counted;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::token::shell_word;
 use crate::ops::history::{LastLoaded, last_loaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::ops::state::{State, StateError};
 use crate::ops::{self, Machine};
 use crate::spec::places::Places;
 use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
-use crate::token::shell_word;
 
 /// How a command ended when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

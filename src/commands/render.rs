@@ -9,9 +9,9 @@ use crate::cli::Render;
 use crate::foreign;
 use crate::host::{self, file};
 use crate::net::Family;
-use crate::parse;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
 use crate::plan::plan;
-use crate::ruleset::Ruleset;
 
 pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
     let family = args.family.unwrap_or(Family::V4);

@@ -12,11 +12,11 @@ pub use names::ForwardNames;
 use serde::Serialize;
 
 use crate::diff;
-use crate::line::Line;
 use crate::net::{Family, Protocol};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 use crate::plan::{Hook, layout, plan};
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
 use crate::unplan::{Key, key_of, name_of, unplan};
 

@@ -79,8 +79,8 @@ mod tests {
     use super::*;
     use crate::compare::{compare, compare_specs};
     use crate::net::Family;
+    use crate::netfilter::ruleset::{ChainName, TableName};
     use crate::plan::plan;
-    use crate::ruleset::{ChainName, TableName};
     use crate::spec::{ForwardSet, examine_all};
 
     fn set(forwards: &str) -> ForwardSet {

@@ -4,9 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{ChainChange, Changes, TableChanges};
-use crate::counters::{Count, Counters};
+use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::rule::Rule;
 use crate::plan::ADMIT;
-use crate::rule::Rule;
 
 impl Changes<'_> {
     /// What the rules that come begin with, by their places in the chains as they will be: the
@@ -68,9 +68,9 @@ fn counts_alone(chain: &ChainChange<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::counters::Counters;
     use crate::diff::changes;
-    use crate::parse::{parse, parse_counted};
+    use crate::netfilter::counters::Counters;
+    use crate::netfilter::text::parse::{parse, parse_counted};
 
     /// The script that leads from one to the other, both given as the lines of the nat table.
     fn script(have: &str, want: &str) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::rule::Rule;
+use crate::netfilter::rule::Rule;
 
 /// Rules of one place exchanged for others; either side may be empty.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::{Match, Target};
+    use crate::netfilter::rule::{Match, Target};
 
     fn rules(names: &str) -> Vec<Rule> {
         let comment = |name: char| Match::Comment(name.to_string().into());

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use super::Changes;
-use crate::counters::Counters;
 use crate::diff;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::ruleset::Ruleset;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::Ruleset;
 
 /// What leads from `have` to `want`, which says only what nvactl owns.
 #[must_use]

@@ -16,11 +16,11 @@ pub use edit::Edit;
 use edit::edits;
 pub use script::refill;
 
-use crate::line::Line;
 use crate::net::printable;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
+use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
-use crate::rule::Rule;
-use crate::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
 
 /// What must change in a ruleset, table by table. Tables without a change are left out.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{ChainChange, Changes, Edit, TableChanges, own, sets_policy};
-use crate::counters::{Count, Counters};
-use crate::line::{Counted, Line};
-use crate::rule::Rule;
-use crate::ruleset::Ruleset;
+use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::{Counted, Line};
 
 impl Changes<'_> {
     /// The same as a script for `iptables-restore --noflush`. Each table is one transaction.
@@ -148,10 +148,10 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::counters::Counters;
     use crate::diff::{changes, refill, restorable};
-    use crate::parse::parse;
-    use crate::ruleset::{ChainName, Ruleset, TableName};
+    use crate::netfilter::counters::Counters;
+    use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+    use crate::netfilter::text::parse::parse;
 
     const COMMENTED: &str = "-m comment --comment \"a\nb\" -j DROP";
     const UNREAD: &str = "-i \"x -j DROP";

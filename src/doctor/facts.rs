@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::packets::Answers;
-use crate::backend::Backend;
-use crate::counters::Counters;
 use crate::flow::Flow;
 use crate::mark_bit::NftRule;
 use crate::net::Interface;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, Packet, Route};
 use crate::probe::Probed;
-use crate::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
 use crate::status::RulesFile;
 

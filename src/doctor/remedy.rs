@@ -2,9 +2,9 @@
 
 use super::packets::Scene;
 use crate::foreign;
-use crate::line::{acceptance_of_icmp_v6, deletion};
 use crate::net::Family;
-use crate::token::shell_word;
+use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
+use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
 use crate::twin::cure::{Cure, Switch};

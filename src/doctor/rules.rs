@@ -6,17 +6,17 @@ use std::fmt::Display;
 
 use super::target::Astray;
 use super::{Case, Check, Hop, Status};
-use crate::backend::{Backend, iptables as plain};
 use crate::compare::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
-use crate::counters::Count;
 use crate::duplicate::duplicates;
-use crate::line::Line;
 use crate::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
-use crate::rule::{Rule, Target};
-use crate::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::backend::{Backend, iptables as plain};
+use crate::netfilter::counters::Count;
+use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 use crate::unplan::{Key, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
@@ -340,7 +340,7 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
 
     #[test]
     fn a_jump_that_packets_do_not_reach_is_named_with_its_family() {

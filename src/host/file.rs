@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::place::{self, Astray, Place};
 use crate::net::printable::path as printable;
-use crate::token::shell_word;
+use crate::netfilter::token::shell_word;
 
 #[derive(Debug, Error)]
 pub enum FileError {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::token::shell_word;
+use crate::netfilter::token::shell_word;
 
 /// Why a folder cannot be used, or is not trusted.
 #[derive(Debug, Error)]

@@ -12,15 +12,15 @@ use thiserror::Error;
 
 use super::child::{self, ChildError, Output, Running};
 use super::lock::Lock;
-use crate::backend::Backend;
-use crate::counters::Counters;
-use crate::line::{Line, says_counts};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
-use crate::parse::{self, Growing, ParseError, Saved};
-use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::unread::{unloadable, unread};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::{Line, says_counts};
+use crate::netfilter::text::parse::{self, Growing, ParseError, Saved};
+use crate::netfilter::unread::{unloadable, unread};
 
 /// The iptables programs, and how long they wait for another that holds the xtables lock. Without
 /// `-w` iptables 1.8.9 legacy waits for ever (measured).

@@ -12,10 +12,10 @@ use super::sysctl;
 use super::units::{is_installed, starts_at_boot};
 use crate::diff;
 use crate::net::Family;
-use crate::parse;
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
+use crate::netfilter::unread::unloadable;
 use crate::status::RulesFile;
-use crate::unread::unloadable;
 
 /// The distribution's loader of rules files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::file;
 use super::iptables::{Iptables, LIMIT, nft_family};
 use super::namespace;
 use crate::net::Family;
-use crate::parse;
-use crate::ruleset::{Ruleset, TableName};
+use crate::netfilter::ruleset::{Ruleset, TableName};
+use crate::netfilter::text::parse;
 use crate::trial::line_named;
 
 /// The plugin that loads [`SETS`] before netfilter-persistent loads any rules (`ipset-persistent` 1.0.20).

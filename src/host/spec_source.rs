@@ -13,9 +13,9 @@ use thiserror::Error;
 use super::file::{self, FileError};
 use crate::digest::Digest;
 use crate::net::printable;
+use crate::netfilter::token::shell_word;
 use crate::spec::places::Places;
 use crate::spec::{self, MAX_BYTES, Reading};
-use crate::token::shell_word;
 
 /// The places where a spec is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];

@@ -12,12 +12,12 @@ use super::child::{self, ChildError};
 use super::file;
 use super::iptables::{Iptables, IptablesError, nft_family};
 use super::managers;
-use crate::backend::{Backend, iptables};
 use crate::foreign;
 use crate::mark_bit::{NftRule, nft_writes};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::ruleset::{ChainName, Ruleset};
+use crate::netfilter::backend::{Backend, iptables};
+use crate::netfilter::ruleset::{ChainName, Ruleset};
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -222,7 +222,9 @@ fn of_iptables(chain: &Value) -> bool {
     let table = chain["table"].as_str().unwrap_or_default();
     (chain["family"] == "ip" || chain["family"] == "ip6")
         && name.is_builtin()
-        && table.parse::<crate::ruleset::TableName>().is_ok()
+        && table
+            .parse::<crate::netfilter::ruleset::TableName>()
+            .is_ok()
 }
 
 /// What `nft -j` lists.

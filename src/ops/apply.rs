@@ -13,7 +13,6 @@ use super::{
     Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, next_boot, note_v6,
     waiting, warn, watchdog,
 };
-use crate::counters::Counters;
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::flow::Flow;
@@ -26,8 +25,9 @@ use crate::host::progress::Progress;
 use crate::host::survey::resolved;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{Policy, Ruleset};
 use crate::network::Links;
-use crate::ruleset::{Policy, Ruleset};
 use crate::spec::ForwardSet;
 use crate::twin::cure;
 

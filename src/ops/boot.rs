@@ -12,7 +12,6 @@ use super::remark::Remarks;
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Keeping, Transaction, TrialOf, owned_digest};
 use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
-use crate::counters::Counters;
 use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
@@ -23,7 +22,8 @@ use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::splice::{self, Split};
 use crate::sysctl::Switch;
 

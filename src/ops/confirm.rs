@@ -17,7 +17,7 @@ use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
 use crate::net::per_family::PerFamily;
-use crate::parse;
+use crate::netfilter::text::parse;
 
 /// What there is to know of the change that waits, or of the last one that did.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::host::lock::LockError;
 use crate::host::ssh_connection::NotNew;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
-use crate::parse::ParseError;
+use crate::netfilter::text::parse::ParseError;
 
 #[derive(Debug, Error)]
 pub enum Error {

@@ -9,11 +9,11 @@ use crate::host::conntrack::{self, ConntrackError};
 use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::words::counted;
-use crate::parse;
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::shell_word;
 use crate::sender::{self, Sender};
 use crate::spec::ForwardSet;
-use crate::token::shell_word;
 use crate::unplan::unplan;
 
 /// Reads the connections of the machine. Without the program for it there are none, unless some are

@@ -10,7 +10,6 @@ use super::state::State;
 use super::step::{Interrupted, interrupted};
 use super::transaction::owned_digest;
 use super::{Error, confirm, describe, flows};
-use crate::counters::Counters;
 use crate::flow::Flow;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
@@ -19,9 +18,10 @@ use crate::host::survey::{Surroundings, SurveyError, has_legacy_v6, has_nft_v6, 
 use crate::host::{network, persistence};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::Ruleset;
 use crate::plan::planned;
 use crate::reach;
-use crate::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 
 /// Returns the families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may

@@ -46,7 +46,7 @@ use crate::host::lock::{self, Lock};
 use crate::host::persistence;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
 use crate::spec::{Forward, ForwardSet};
 use crate::unplan::unplan;
 use records::Pending;

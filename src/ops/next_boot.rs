@@ -10,7 +10,7 @@ use crate::host::persistence::{self, AtBoot};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 use crate::status::RulesFile;
 use crate::sysctl::{Assignment, Switch};

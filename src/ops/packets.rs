@@ -17,8 +17,8 @@ use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::words::few;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use crate::plan::Hook;
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
@@ -390,7 +390,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::backend::Backend;
+    use crate::netfilter::backend::Backend;
     use crate::spec;
     use crate::twin::battery::Wanted;
     use crate::twin::cause::{Direction, Fate, Stage};

@@ -7,7 +7,6 @@ use super::look::{families, read, resume, warn_of_unread_v6};
 use super::records::KeptSpec;
 use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6, saved};
-use crate::backend::Backend;
 use crate::diff::families::changes;
 use crate::foreign;
 use crate::host::boot_unit;
@@ -18,12 +17,13 @@ use crate::host::rehearsal::{RehearsalError, nft_listing};
 use crate::host::survey;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::parse;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::TableName;
+use crate::netfilter::text::parse;
+use crate::netfilter::unread::misprinted;
 use crate::plan::planned;
-use crate::ruleset::TableName;
 use crate::spec::ForwardSet;
 use crate::splice;
-use crate::unread::misprinted;
 
 /// What is to be written where.
 #[derive(Debug)]

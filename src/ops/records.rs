@@ -6,14 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Backend;
 use crate::compare::ForwardNames;
 use crate::digest::Digest;
 use crate::host::session::Who;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::parse::{self, ParseError};
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::parse::{self, ParseError};
 use crate::sysctl::Switch;
 
 /// The version of the records that this program writes, and the latest that it reads. Records

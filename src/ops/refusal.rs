@@ -8,12 +8,12 @@ use crate::host::kernel::Kernel;
 use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::ruleset::TableName;
+use crate::netfilter::token::shell_word;
+use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
-use crate::ruleset::Ruleset;
-use crate::ruleset::TableName;
-use crate::token::shell_word;
 use crate::unplan::name_of;
-use crate::unread::Misprinted;
 
 /// What an operation refuses to do.
 #[derive(Debug, Error)]

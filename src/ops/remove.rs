@@ -9,10 +9,10 @@ use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, not
 use crate::diff::families::changes;
 use crate::foreign;
 use crate::host::log::Event;
-use crate::line::Line;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Request {

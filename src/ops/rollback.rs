@@ -10,8 +10,8 @@ use crate::diff::families::changes;
 use crate::host::log::Event;
 use crate::host::survey::survey;
 use crate::net::per_family::{Families, PerFamily};
-use crate::parse::ParseError;
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse::ParseError;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Request {

@@ -8,7 +8,6 @@ use tracing::debug;
 use super::records::{Begun, Change};
 use super::state::{State, StateError};
 use super::step::{self, End, Failure, Loaded, Outcome, Step};
-use crate::counters::Counters;
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::digest::Digest;
@@ -18,12 +17,13 @@ use crate::host::iptables::{Iptables, IptablesError, TrialError};
 use crate::host::lock::Lock;
 use crate::host::progress::Progress;
 use crate::host::signals::Held;
-use crate::line::says_counts;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::parse;
-use crate::ruleset::{ChainName, Ruleset, TableName};
-use crate::token::shell_word;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::says_counts;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::shell_word;
 use crate::trial::{self, Trial};
 
 #[derive(Debug, Error)]

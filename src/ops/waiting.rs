@@ -3,7 +3,6 @@
 use super::Error;
 use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
-use crate::backend::Backend;
 use crate::diff;
 use crate::host::file::FileError;
 use crate::host::iptables::Iptables;
@@ -11,7 +10,8 @@ use crate::host::namespace::{boot, uptime_secs};
 use crate::host::ssh_connection::SshConnection;
 use crate::host::{detached, process};
 use crate::net::per_family::PerFamily;
-use crate::ruleset::Ruleset;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::Ruleset;
 
 /// Seconds that an undo waits for another nvactl, each try.
 pub const LOCK_WAIT_SECS: u64 = 60;

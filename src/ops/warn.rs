@@ -12,15 +12,15 @@ use crate::foreign;
 use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
-use crate::line::Line;
 use crate::mark_bit::{self, NftRule};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::names;
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::reach;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::layout_of;
 

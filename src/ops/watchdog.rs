@@ -16,7 +16,6 @@ use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use super::{Error, describe};
-use crate::counters::Counters;
 use crate::diff;
 use crate::diff::families::changes;
 use crate::flow::stale;
@@ -27,9 +26,10 @@ use crate::host::log::Event;
 use crate::host::{conntrack, file};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::parse;
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::counters::Counters;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::parse;
 use crate::spec::ForwardSet;
 
 /// How often the watchdog looks whether the confirmation has come.

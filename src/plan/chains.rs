@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::digest::Digest;
-use crate::limit::Limit;
 use crate::net::{Family, Protocol};
-use crate::rule::{Match, RejectWith, Rule, Target};
-use crate::ruleset::ChainName;
+use crate::netfilter::limit::Limit;
+use crate::netfilter::rule::{Match, RejectWith, Rule, Target};
+use crate::netfilter::ruleset::ChainName;
 use crate::spec::{Log, Nets};
 
 pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";

@@ -3,7 +3,7 @@
 use super::plan;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::ruleset::Ruleset;
+use crate::netfilter::ruleset::Ruleset;
 use crate::spec::ForwardSet;
 
 /// What a spec plans. IPv6 without a forward in it is to hold nothing of nvactl's, not even empty

@@ -3,9 +3,11 @@
 use ipnet::IpNet;
 
 use super::chains::{ADMIT, Chains, Refusal, log_line};
-use crate::limit::{ConnLimit, HashLimit, Whose};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::rule::{Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target};
+use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
+use crate::netfilter::rule::{
+    Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target,
+};
 use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it

@@ -1,7 +1,7 @@
 //! The places in a packet's way where nvactl has rules, and the chains that hold them.
 
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 
 /// One such place, with a chain of nvactl's and one jump to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::{
     TargetPorts, told_by_entrance,
 };
 use crate::net::{self, Family, Port, Protocol};
-use crate::rule::Cluster;
+use crate::netfilter::rule::Cluster;
 
 /// Checks what was read. `None` where something could not be read; sound only if `problems` stays
 /// empty.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::problem::{self, ProblemKind};
 use super::sources::Sources;
-use crate::limit::PerSecond;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
+use crate::netfilter::limit::PerSecond;
 
 /// A spec without a fault: names are unique, listeners apart, targets allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

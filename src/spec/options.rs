@@ -11,8 +11,8 @@ use super::forward::Rate;
 use super::problem::{Problem, ProblemKind};
 use super::yaml::{Node, Value};
 use super::{Balance, Limits, Log, Logged, MAX_PROBLEMS, Nets, Per, Snat, Snats};
-use crate::limit::{Limit, PerSecond};
 use crate::net::{AddressRange, Family, Interface, Protocol};
+use crate::netfilter::limit::{Limit, PerSecond};
 
 /// The keys that a forward may have: first those that are its own.
 pub const OF_FORWARD: &[&str] = &[

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::problem::Span;
-use crate::parse;
+use crate::netfilter::text::parse;
 
 /// Where a byte of a text stands, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use super::jumps::unreached;
 use crate::compare::PlacedRule;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use crate::plan::Hook;
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
 
 /// The loaded rules that packets do not reach.

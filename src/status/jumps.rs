@@ -5,11 +5,11 @@
 use serde::Serialize;
 
 use crate::compare::{Drift, DriftKind};
-use crate::line::Line;
 use crate::net::Family;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Ruleset};
+use crate::netfilter::text::line::Line;
 use crate::plan::Hook;
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Ruleset};
 
 /// A chain may hold thousands of bans.
 const MOST_RULES: usize = 10;
@@ -86,7 +86,7 @@ fn before(ruleset: &Ruleset, hook: Hook) -> Option<Vec<&Rule>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
 
     /// The filter table with nvactl's jump behind these lines.
     fn filter(lines: &str) -> Ruleset {

@@ -12,13 +12,13 @@ pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
-use crate::counters::{Count, Counters};
 use crate::flow::Flow;
 use crate::listeners::Listeners;
 use crate::net::Family;
+use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use crate::plan::{Hook, accept_known};
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::ForwardSet;
 use crate::unplan::{Key, plan_as, replanned};
 
@@ -292,7 +292,7 @@ pub fn drift(
 mod tests {
     use super::*;
     use crate::compare::compare_family;
-    use crate::parse::parse;
+    use crate::netfilter::text::parse::parse;
     use crate::plan::plan;
     use crate::spec;
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Machine, Row, RulesFile, State, Status};
 use crate::net::Family;
-use crate::ruleset::{Policy, TableName};
+use crate::netfilter::ruleset::{Policy, TableName};
 
 /// A metric of the whole machine.
 struct Metric {
@@ -264,7 +264,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::counters::Count;
+    use crate::netfilter::counters::Count;
     use crate::status::{AtBoot, BeforeJump, Machine, Tracked};
 
     fn row(name: &str, state: State) -> Row {

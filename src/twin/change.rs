@@ -18,9 +18,9 @@ use crate::flow::Flow;
 use crate::host::network;
 use crate::listeners::Listeners;
 use crate::net::{Family, Port, Protocol};
+use crate::netfilter::rule::{DnatPorts, Match, Rule, Target};
+use crate::netfilter::ruleset::{Ruleset, TableName};
 use crate::network::Packet;
-use crate::rule::{DnatPorts, Match, Rule, Target};
-use crate::ruleset::{Ruleset, TableName};
 use crate::spec::{Forward, ForwardSet};
 
 /// At most so many connections are opened before the change, to find those that rules of others refuse.

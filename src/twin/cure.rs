@@ -7,15 +7,15 @@ use super::battery::Ask;
 use super::cause::{By, Decided, Holder, KernelReason, Taken};
 use super::explain::is_through;
 use super::{Twin, TwinError, switches};
-use crate::backend::Backend;
-use crate::counters::Counters;
 use crate::diff;
 use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
-use crate::line::Line;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::ruleset::{Policy, Ruleset};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{Policy, Ruleset};
+use crate::netfilter::text::line::Line;
 
 const LIMIT: Duration = Duration::from_mins(5);
 

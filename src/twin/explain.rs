@@ -15,7 +15,7 @@ use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question};
 use super::{Twin, TwinError, batch};
 use crate::net::Family;
-use crate::ruleset::ChainName;
+use crate::netfilter::ruleset::ChainName;
 use crate::spec::{Forward, Snat};
 
 /// At most so many causes are looked for one behind the other.
@@ -715,8 +715,8 @@ fn plain(ask: &Ask<'_>) -> Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Backend;
-    use crate::ruleset::TableName;
+    use crate::netfilter::backend::Backend;
+    use crate::netfilter::ruleset::TableName;
     use crate::twin::cause::{Direction, Fate};
 
     fn rule(place: usize, text: &str) -> By {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::limit::Whose;
 use crate::net::Family;
+use crate::netfilter::limit::Whose;
+use crate::netfilter::rule::{Match, Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use crate::plan::{ALLOW, DENY};
-use crate::rule::{Match, Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::spec::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 
 /// As far as it has been read.

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use guards::{Guards, Lists};
 
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
-use crate::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
 use crate::spec::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,
     Snats, Target, TargetKind, TargetPorts,

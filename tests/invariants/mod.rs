@@ -4,14 +4,14 @@ use nvactl::compare::compare;
 use nvactl::diff;
 use nvactl::explain::explain;
 use nvactl::net::Family;
-use nvactl::parse::{Growing, line_len, parse, text_of};
+use nvactl::netfilter::text::parse::{Growing, line_len, parse, text_of};
+use nvactl::netfilter::unread::unread;
 use nvactl::plan::plan;
 use nvactl::spec::annotation::Annotation;
 use nvactl::spec::places::Places;
 use nvactl::spec::{self, ForwardSet, Severity, page};
 use nvactl::splice::without_own;
 use nvactl::unplan::unplan;
-use nvactl::unread::unread;
 
 /// A text that may be a spec.
 pub fn of_spec(text: &[u8]) {

@@ -1,6 +1,6 @@
 //! Apply, apply again, keep, lose, remove: what is in the kernel at each step.
 
-use nvactl::parse::parse;
+use nvactl::netfilter::text::parse::parse;
 
 use crate::lab::{Backend, FIREWALL, Lab, Said, example, host_with, save};
 use crate::namespace::Host;

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nvactl::backend::Backend as Iptables;
 use nvactl::net::Family;
+use nvactl::netfilter::backend::Backend as Iptables;
 use nvactl::twin::netns::Netns;
 use nvactl::twin::rules::{Copied, Filter, Reason, Unknown};
 

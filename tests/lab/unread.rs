@@ -1,7 +1,7 @@
 //! Rules that iptables-save prints and nobody can read back, and tables that it cannot print: nvactl names
 //! them, counts them where places count, and goes on.
 
-use nvactl::parse::parse;
+use nvactl::netfilter::text::parse::parse;
 
 use crate::lab::{Backend, Said, save};
 use crate::lifecycle::{SPEC, apply, firewall};

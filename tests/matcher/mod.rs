@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use nvactl::net::{Interface, Port, Protocol};
-use nvactl::rule::{Conntrack, CtState, Match, Rule, Target};
-use nvactl::ruleset::{ChainName, Ruleset, TableName};
+use nvactl::netfilter::rule::{Conntrack, CtState, Match, Rule, Target};
+use nvactl::netfilter::ruleset::{ChainName, Ruleset, TableName};
 
 /// The first packet of a connection, where it meets a hook.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nvactl::net::{Family, Interface, Port, Protocol};
+use nvactl::netfilter::rule::{DnatPorts, Rule, Target};
+use nvactl::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use nvactl::plan::{Hook, plan_in};
-use nvactl::rule::{DnatPorts, Rule, Target};
-use nvactl::ruleset::{ChainName, Ruleset, TableName};
 use nvactl::spec::{self, Forward, ForwardSet, Layout};
 use nvactl::unplan::name_of;
 

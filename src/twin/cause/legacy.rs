@@ -5,14 +5,14 @@ use std::fs;
 
 use super::CauseError;
 use super::trace::Stage;
-use crate::backend::Backend;
-use crate::counters::Counters;
 use crate::foreign::DEEPEST;
 use crate::host::child::ChildError;
 use crate::host::iptables::{Iptables, IptablesError};
-use crate::line::Line;
 use crate::net::Family;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 
 /// A rule of iptables-legacy that matched packets, or a policy that drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,8 +174,9 @@ impl Listing<'_> {
                 .map_or(&[][..], |before| before.counters.of(table, name)),
         );
         for (at, rule) in chain.rules.iter().enumerate() {
-            let count =
-                |counts: &[crate::counters::Count]| counts.get(at).map_or(0, |count| count.packets);
+            let count = |counts: &[crate::netfilter::counters::Count]| {
+                counts.get(at).map_or(0, |count| count.packets)
+            };
             let packets = count(now).saturating_sub(count(before));
             if packets == 0 {
                 continue;
@@ -216,7 +217,7 @@ impl Listing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse_counted;
+    use crate::netfilter::text::parse::parse_counted;
 
     fn legacy(text: &str) -> Legacy {
         let (ruleset, counters) = parse_counted(text).expect("it is readable");

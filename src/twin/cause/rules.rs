@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::CauseError;
 use super::message::Chain;
 use super::trace::Stage;
-use crate::backend::Backend;
 use crate::foreign;
 use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
-use crate::line::Line;
 use crate::net::Family;
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::text::line::Line;
 
 /// A chain of 10,000 rules is listed in a second.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -158,7 +158,7 @@ pub fn policy(stage: Stage, chain: &Chain) -> Decided {
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
         Some(Holder::Iptables { chain, .. }) => {
-            Line::SetPolicy(chain, crate::ruleset::Policy::Drop).to_string()
+            Line::SetPolicy(chain, crate::netfilter::ruleset::Policy::Drop).to_string()
         }
         _ => "policy drop".to_owned(),
     };

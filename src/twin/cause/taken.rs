@@ -14,9 +14,9 @@ use super::route::{self, Question};
 use super::rules::{self, Decided, Holder, Listed};
 use super::trace::Stage;
 use super::{CauseError, Seen};
-use crate::backend::Backend;
 use crate::foreign;
 use crate::net::{Family, Protocol};
+use crate::netfilter::backend::Backend;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

@@ -8,7 +8,7 @@ use super::listing::{self, words};
 use super::place::{At, Place};
 use super::programs::{FilterError, begin_nft, iptables, listed};
 use crate::host::iptables::nft_family;
-use crate::token;
+use crate::netfilter::token;
 
 /// The packets of each rule that counts, by its key.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::place::{Reason, Unknown};
 use super::queues::{self, Queues};
-use crate::token::words;
+use crate::netfilter::token::words;
 
 /// The beginning of the comment on each rule that only counts.
 pub const COMMENT: &str = "nvactl-twin-";

@@ -19,11 +19,11 @@ mod restore;
 mod saved;
 mod statement;
 
-use crate::backend::Backend;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
-use crate::parse;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::text::parse;
 
 use edit::Facts;
 use listing::Table;

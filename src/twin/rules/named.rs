@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::listing::Table;
 use super::{Filter, own};
-use crate::parse;
-use crate::token::words;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::words;
 
 impl Filter {
     /// Returns the source networks that the rules of others ask for: each of them may meet rules that nobody

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::backend::Backend;
 use crate::net::Family;
+use crate::netfilter::backend::Backend;
 
 /// Where a rule stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

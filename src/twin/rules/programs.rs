@@ -5,9 +5,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::refused::Refusal;
-use crate::backend::Backend;
 use crate::host::child::{self, ChildError, Output, Running};
 use crate::net::Family;
+use crate::netfilter::backend::Backend;
 use crate::trial::line_named;
 
 /// 100,000 forwards load in a minute or two.

@@ -11,11 +11,11 @@ use super::own;
 use super::programs::{FilterError, begin, begin_nft, iptables, listed};
 use super::queues::Queues;
 use super::saved;
-use crate::backend::Backend;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
+use crate::netfilter::backend::Backend;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
@@ -149,7 +149,7 @@ fn saved_text(
 /// Whether a text has all tables, and each to its end. iptables-nft-save 1.8.9 leaves out a table that it
 /// calls incompatible, and stops at a rule that it cannot read (measured).
 fn is_whole(text: &[u8]) -> bool {
-    let text = crate::parse::text_of(text);
+    let text = crate::netfilter::text::parse::text_of(text);
     !text.contains("' is incompatible, use 'nft' tool.")
         && saved::tables(&text).iter().all(|table| table.whole)
 }
@@ -210,7 +210,9 @@ fn table_text(family: Family, table: &Table, listed: &Table) -> Result<String, F
 fn append(rules: &mut String, printed: &[u8]) {
     let printed = String::from_utf8_lossy(printed);
     let mut rest = &*printed;
-    while let Some(len) = crate::parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0) {
+    while let Some(len) =
+        crate::netfilter::text::parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0)
+    {
         let (line, after) = rest.split_at(len);
         rest = after;
         if line.starts_with("-A ") {

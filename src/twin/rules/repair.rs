@@ -13,8 +13,8 @@ use super::own;
 use super::place::{At, LeftOut, Reason};
 use super::programs::FilterError;
 use super::restore::{Line, Plan, Role};
-use crate::backend::Backend;
 use crate::host::iptables::nft_family;
+use crate::netfilter::backend::Backend;
 
 /// Makes the twin's tables list the rules that the machine's list.
 pub fn repair(

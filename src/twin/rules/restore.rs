@@ -9,8 +9,8 @@ use super::place::{At, LeftOut, Place, Reason, Unknown, Watched};
 use super::programs::{FilterError, restore};
 use super::refused::{Refusal, load_in_order};
 use super::saved::{self, Saved};
-use crate::backend::Backend;
 use crate::net::Family;
+use crate::netfilter::backend::Backend;
 
 /// A table to be loaded, and what came of it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The text of iptables-save as tables of lines, each unchanged.
 
-use crate::parse;
+use crate::netfilter::text::parse;
 
 /// One table of a text.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! they say. [`super::Reader`] reads them, since a person's file is to be understood as well.
 
 use super::{ParseError, ParseProblem};
-use crate::token::words;
+use crate::netfilter::token::words;
 
 /// Returns the first line that every iptables-restore refuses for its spelling (measured: 1.8.9, both
 /// backends; `tests/lab/rehearsal.rs` asks the one that is installed).

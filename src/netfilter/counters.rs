@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::netfilter::rule::{Match, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 use crate::plan::{ADMIT, Hook};
-use crate::rule::{Match, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
 use crate::unplan::{Key, key_of};
 
 /// Packets, and their bytes with all headers of the IP layer.

@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use crate::backend::iptables;
-use crate::counters::Count;
 use crate::net::Family;
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Policy, TableName};
-use crate::token::{shell_word, value, words};
+use crate::netfilter::backend::iptables;
+use crate::netfilter::counters::Count;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Policy, TableName};
+use crate::netfilter::token::{shell_word, value, words};
 
 /// A line of iptables-restore text; `Display` prints it without the line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

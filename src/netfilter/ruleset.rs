@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::line::Line;
-use crate::rule::Rule;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::text::line::Line;
 
 /// Everything that was planned, or parsed, or found loaded, of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

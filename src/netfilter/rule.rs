@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::limit::{ConnLimit, HashLimit, Limit};
 use crate::net::{AddressRange, Host, Interface, Port, PortRange, Protocol};
-use crate::ruleset::ChainName;
-use crate::token::{Quoted, Token};
+use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
+use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::token::{Quoted, Token};
 
 /// A rule without the chain it stands in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 //! legacy 1.8.9), under a line that makes the chain.
 
 use super::{Growing, ParseError, lines};
-use crate::ruleset::{Chain, ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::{Chain, ChainName, Ruleset, TableName};
 
 /// Reads one listed chain. `known` has the chains that its rules may lead to: the list does not name
 /// them, and by its spelling alone a jump is no different from a target.
@@ -62,8 +62,8 @@ pub fn parse_listed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
-    use crate::ruleset::Policy;
+    use crate::netfilter::ruleset::Policy;
+    use crate::netfilter::text::parse::parse;
 
     #[test]
     fn a_listed_chain_is_read_as_it_is_saved() {

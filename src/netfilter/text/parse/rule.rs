@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
 use crate::net::{Port, PortRange};
-use crate::rule::{
+use crate::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
+use crate::netfilter::rule::{
     Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Mark, Match, Probability, RejectWith,
     Rule, Target,
 };
-use crate::ruleset::ChainName;
-use crate::token::{Token, value};
+use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::token::{Token, value};
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {

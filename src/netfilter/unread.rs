@@ -3,8 +3,8 @@
 //! shows as another. They keep their places; nvactl names them.
 
 use crate::net::printable;
-use crate::rule::{Rule, Target};
-use crate::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
 
 /// A rule of which only the text is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

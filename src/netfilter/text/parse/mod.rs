@@ -19,10 +19,10 @@ use rule::read_rule;
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
 
-use crate::counters::{Count, Counters};
-use crate::rule::Rule;
-use crate::ruleset::{ChainName, Policy, Ruleset, TableName};
-use crate::token::{is_closed, value, words};
+use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::token::{is_closed, value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}: `{text}`")]
@@ -332,9 +332,9 @@ pub fn comment_of(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::{HashLimit, PerSecond, Whose};
-    use crate::rule::{Match, Target};
-    use crate::unread::unread;
+    use crate::netfilter::limit::{HashLimit, PerSecond, Whose};
+    use crate::netfilter::rule::{Match, Target};
+    use crate::netfilter::unread::unread;
 
     /// As [`parse_counted`], but of what iptables prints of the kernel's rules.
     fn of_kernel(text: &str) -> Result<Saved, ParseError> {
