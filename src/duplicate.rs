@@ -7,8 +7,9 @@ use ipnet::IpNet;
 
 use crate::foreign::{self, DEEPEST};
 use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{CtState, Match, Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
 use crate::spec::{Forward, ForwardSet, Name, Snat};

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Conntrack, DnatPorts, Match, Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 use crate::spec::{Firewall, Forward, ForwardSet, Snat};

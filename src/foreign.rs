@@ -1,7 +1,8 @@
 //! What other hands have put into a ruleset, as far as it concerns nvactl's forwards.
 
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 

@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Mark, Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
 use crate::plan::{MARKED, OF_MARKED};

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::names::ChainName;
 use crate::netfilter::text::parse::{ParseError, ParseProblem, Read, Reader, line_len, text_of};
 use crate::plan::jumps_from;
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::diff::{self, Changes};
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, Table};
+use crate::netfilter::ruleset::{Ruleset, Table};
 use crate::netfilter::text::line::{brings_rule, uncounted};
 
 /// What to load to try a change, one text behind the other.

@@ -13,8 +13,9 @@ use serde::Serialize;
 
 use crate::diff;
 use crate::net::{Family, Protocol};
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::{Hook, layout, plan};
 use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};

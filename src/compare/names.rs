@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::compare::{compare, compare_specs};
     use crate::net::Family;
-    use crate::netfilter::ruleset::{ChainName, TableName};
+    use crate::netfilter::names::{ChainName, TableName};
     use crate::plan::plan;
     use crate::spec::{ForwardSet, examine_all};
 

@@ -17,8 +17,9 @@ use edit::edits;
 pub use script::refill;
 
 use crate::net::printable;
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{Chain, ChainName, Policy, Ruleset, Table, TableName};
+use crate::netfilter::ruleset::{Chain, Ruleset, Table};
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 

@@ -150,7 +150,8 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
 mod tests {
     use crate::diff::{changes, refill, restorable};
     use crate::netfilter::counters::Counters;
-    use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+    use crate::netfilter::names::{ChainName, TableName};
+    use crate::netfilter::ruleset::Ruleset;
     use crate::netfilter::text::parse::parse;
 
     const COMMENTED: &str = "-m comment --comment \"a\nb\" -j DROP";

@@ -13,7 +13,7 @@ use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::{Backend, iptables as plain};
-use crate::netfilter::ruleset::{ChainName, TableName};
+use crate::netfilter::names::{ChainName, TableName};
 use crate::spec::Forward;
 use crate::twin::battery::{Ask, Wanted};
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Taken};

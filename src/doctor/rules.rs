@@ -14,8 +14,9 @@ use crate::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Target};
-use crate::netfilter::ruleset::{Chain, ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::{Chain, Ruleset};
 use crate::netfilter::text::line::Line;
 use crate::unplan::{Key, plan_as, replanned};
 

@@ -12,7 +12,8 @@ use super::file;
 use super::iptables::{Iptables, LIMIT, nft_family};
 use super::namespace;
 use crate::net::Family;
-use crate::netfilter::ruleset::{Ruleset, TableName};
+use crate::netfilter::names::TableName;
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::trial::line_named;
 

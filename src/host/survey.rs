@@ -17,7 +17,8 @@ use crate::mark_bit::{NftRule, nft_writes};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::{Backend, iptables};
-use crate::netfilter::ruleset::{ChainName, Ruleset};
+use crate::netfilter::names::ChainName;
+use crate::netfilter::ruleset::Ruleset;
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -222,9 +223,7 @@ fn of_iptables(chain: &Value) -> bool {
     let table = chain["table"].as_str().unwrap_or_default();
     (chain["family"] == "ip" || chain["family"] == "ip6")
         && name.is_builtin()
-        && table
-            .parse::<crate::netfilter::ruleset::TableName>()
-            .is_ok()
+        && table.parse::<crate::netfilter::names::TableName>().is_ok()
 }
 
 /// What `nft -j` lists.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Match, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{ADMIT, Hook};
 use crate::unplan::{Key, key_of};
 

@@ -1,6 +1,7 @@
 pub mod backend;
 pub mod counters;
 pub mod limit;
+pub mod names;
 pub mod rule;
 pub mod ruleset;
 pub mod text;

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::net::{AddressRange, Host, Interface, Port, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
-use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::names::ChainName;
 use crate::netfilter::token::{Quoted, Token};
 
 /// A rule without the chain it stands in.

@@ -3,8 +3,9 @@
 //! shows as another. They keep their places; nvactl names them.
 
 use crate::net::printable;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 
 /// A rule of which only the text is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,8 @@ use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
 use crate::netfilter::counters::Counters;
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::splice::{self, Split};
 use crate::sysctl::Switch;
 

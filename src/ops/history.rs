@@ -11,7 +11,8 @@ use crate::host::log::{self, Entry, Event};
 use crate::host::{namespace, session};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::netfilter::ruleset::{Policy, Ruleset};
+use crate::netfilter::names::Policy;
+use crate::netfilter::ruleset::Ruleset;
 
 /// What the history says of a change, beside what was loaded before it.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use crate::host::survey;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
-use crate::netfilter::ruleset::TableName;
+use crate::netfilter::names::TableName;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::misprinted;
 use crate::plan::planned;

@@ -12,7 +12,8 @@ use crate::host::session::Who;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::sysctl::Switch;
 

@@ -11,7 +11,8 @@ use crate::foreign;
 use crate::host::log::Event;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,8 @@ use crate::host::survey::resolved;
 use crate::host::sysctl;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::netfilter::ruleset::{Policy, Ruleset};
+use crate::netfilter::names::Policy;
+use crate::netfilter::ruleset::Ruleset;
 use crate::status::RulesFile;
 
 /// Saves what nvactl owns of the loaded rules. `spec`: the one that they were compared with; without

@@ -27,8 +27,9 @@ use crate::host::{conntrack, file};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::counters::Counters;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::spec::ForwardSet;
 

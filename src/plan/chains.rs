@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use crate::digest::Digest;
 use crate::net::{Family, Protocol};
 use crate::netfilter::limit::Limit;
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Match, RejectWith, Rule, Target};
-use crate::netfilter::ruleset::ChainName;
 use crate::spec::{Log, Nets};
 
 pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";

@@ -1,7 +1,8 @@
 //! The places in a packet's way where nvactl has rules, and the chains that hold them.
 
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 
 /// One such place, with a chain of nvactl's and one jump to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

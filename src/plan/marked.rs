@@ -15,8 +15,8 @@
 use super::Hook;
 use super::forward::{arrivals, opens, source};
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Conntrack, CtState, Mark, Match, Rule, Target};
-use crate::netfilter::ruleset::ChainName;
 use crate::spec::{Firewall, Forward, Snat};
 
 /// One bit of a connection's mark. Marks are shared by all of a machine's software; this bit is

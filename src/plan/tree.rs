@@ -14,8 +14,8 @@ use super::chains::upto;
 use super::forward::transport;
 use crate::digest::Digest;
 use crate::net::{Port, PortRange, Protocol};
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Conntrack, Match, Rule, Target};
-use crate::netfilter::ruleset::ChainName;
 use crate::spec::Listen;
 
 /// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,
@@ -285,8 +285,9 @@ mod tests {
 
     use crate::diff::changes;
     use crate::net::Family;
+    use crate::netfilter::names::{ChainName, TableName};
     use crate::netfilter::rule::Rule;
-    use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+    use crate::netfilter::ruleset::Ruleset;
     use crate::plan::{Hook, plan_in};
     use crate::spec::{self, ForwardSet, Layout};
 

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use super::jumps::unreached;
 use crate::compare::PlacedRule;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
 use crate::unplan::{Key, key_of};
 

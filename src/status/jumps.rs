@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::compare::{Drift, DriftKind};
 use crate::net::Family;
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Ruleset};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::Hook;
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Machine, Row, RulesFile, State, Status};
 use crate::net::Family;
-use crate::netfilter::ruleset::{Policy, TableName};
+use crate::netfilter::names::{Policy, TableName};
 
 /// A metric of the whole machine.
 struct Metric {

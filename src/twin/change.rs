@@ -18,8 +18,9 @@ use crate::flow::Flow;
 use crate::host::network;
 use crate::listeners::Listeners;
 use crate::net::{Family, Port, Protocol};
+use crate::netfilter::names::TableName;
 use crate::netfilter::rule::{DnatPorts, Match, Rule, Target};
-use crate::netfilter::ruleset::{Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::network::Packet;
 use crate::spec::{Forward, ForwardSet};
 

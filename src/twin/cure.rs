@@ -14,7 +14,8 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
-use crate::netfilter::ruleset::{Policy, Ruleset};
+use crate::netfilter::names::Policy;
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
 const LIMIT: Duration = Duration::from_mins(5);

@@ -15,7 +15,7 @@ use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question};
 use super::{Twin, TwinError, batch};
 use crate::net::Family;
-use crate::netfilter::ruleset::ChainName;
+use crate::netfilter::names::ChainName;
 use crate::spec::{Forward, Snat};
 
 /// At most so many causes are looked for one behind the other.
@@ -716,7 +716,7 @@ fn plain(ask: &Ask<'_>) -> Conversation {
 mod tests {
     use super::*;
     use crate::netfilter::backend::Backend;
-    use crate::netfilter::ruleset::TableName;
+    use crate::netfilter::names::TableName;
     use crate::twin::cause::{Direction, Fate};
 
     fn rule(place: usize, text: &str) -> By {

@@ -6,8 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::net::Family;
 use crate::netfilter::limit::Whose;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Match, Rule, Target};
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{ALLOW, DENY};
 use crate::spec::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 

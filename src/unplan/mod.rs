@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use guards::{Guards, Lists};
 
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
 use crate::spec::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,

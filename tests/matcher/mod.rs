@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use nvactl::net::{Interface, Port, Protocol};
+use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::rule::{Conntrack, CtState, Match, Rule, Target};
-use nvactl::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use nvactl::netfilter::ruleset::Ruleset;
 
 /// The first packet of a connection, where it meets a hook.
 #[derive(Debug, Clone, PartialEq)]

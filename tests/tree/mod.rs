@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nvactl::net::{Family, Interface, Port, Protocol};
+use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::rule::{DnatPorts, Rule, Target};
-use nvactl::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::plan::{Hook, plan_in};
 use nvactl::spec::{self, Forward, ForwardSet, Layout};
 use nvactl::unplan::name_of;

@@ -7,8 +7,8 @@ use std::fmt;
 use crate::net::Family;
 use crate::netfilter::backend::iptables;
 use crate::netfilter::counters::Count;
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Policy, TableName};
 use crate::netfilter::token::{shell_word, value, words};
 
 /// A line of iptables-restore text; `Display` prints it without the line end.

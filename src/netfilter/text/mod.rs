@@ -1,2 +1,3 @@
 pub mod line;
 pub mod parse;
+mod print;

@@ -11,7 +11,8 @@ use crate::host::iptables::{Iptables, IptablesError};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
 /// A rule of iptables-legacy that matched packets, or a policy that drops.

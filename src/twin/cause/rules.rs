@@ -10,7 +10,8 @@ use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::netfilter::ruleset::{ChainName, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
 /// A chain of 10,000 rules is listed in a second.
@@ -158,7 +159,7 @@ pub fn policy(stage: Stage, chain: &Chain) -> Decided {
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
         Some(Holder::Iptables { chain, .. }) => {
-            Line::SetPolicy(chain, crate::netfilter::ruleset::Policy::Drop).to_string()
+            Line::SetPolicy(chain, crate::netfilter::names::Policy::Drop).to_string()
         }
         _ => "policy drop".to_owned(),
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::listing::{self, Chain, Table};
 use super::programs::{FilterError, begin_nft, listed};
-use crate::netfilter::ruleset::{ChainName, TableName};
+use crate::netfilter::names::{ChainName, TableName};
 
 /// The chains that are listed one by one; more of them come with their whole table.
 const ONE_BY_ONE: usize = 24;

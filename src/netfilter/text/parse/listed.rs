@@ -2,7 +2,8 @@
 //! legacy 1.8.9), under a line that makes the chain.
 
 use super::{Growing, ParseError, lines};
-use crate::netfilter::ruleset::{Chain, ChainName, Ruleset, TableName};
+use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::ruleset::{Chain, Ruleset};
 
 /// Reads one listed chain. `known` has the chains that its rules may lead to: the list does not name
 /// them, and by its spelling alone a jump is no different from a target.
@@ -62,7 +63,7 @@ pub fn parse_listed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::ruleset::Policy;
+    use crate::netfilter::names::Policy;
     use crate::netfilter::text::parse::parse;
 
     #[test]

@@ -20,8 +20,9 @@ pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
 
 use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{ChainName, Policy, Ruleset, TableName};
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::token::{is_closed, value, words};
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 
 use crate::net::{Port, PortRange};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{
     Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Mark, Match, Probability, RejectWith,
     Rule, Target,
 };
-use crate::netfilter::ruleset::ChainName;
 use crate::netfilter::token::{Token, value};
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
