@@ -39,6 +39,7 @@ pub mod duplicate;
 pub mod explain;
 pub mod flow;
 pub mod foreign;
+pub mod health;
 pub mod host;
 pub mod listeners;
 pub mod mark_bit;

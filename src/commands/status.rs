@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, warn_of_unread_v6};
 use crate::cli::{Status as Args, StatusFormat};
 use crate::compare::{DriftKind, FieldChange, compare_family, merged};
+use crate::health::counts;
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
@@ -75,7 +76,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         forwards.extend(rows(&live, &set, family, &comparison));
         before.extend(before_jumps(ruleset, family));
         comparisons.push(comparison);
-        established.add(counters.established());
+        established.add(counts::established(counters));
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
     let around = rules.try_map(|family, ruleset| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Check, Hop, Status};
+use crate::health::counts;
 use crate::net::{AZURE_HOST, Interface};
 use crate::network::{Answer, Links};
 use crate::spec::Forward;
@@ -60,7 +61,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     }
     let silent = checks.iter().filter(failed).find(is_silent);
-    let new = case.facts.counters.new_connections(case.facts.live);
+    let new = counts::new_connections(case.facts.counters, case.facts.live);
     let unused = case.asked.iter().find(|forward| {
         new.get(&(forward.name.as_str(), forward.protocol))
             .is_none_or(|count| count.packets == 0)

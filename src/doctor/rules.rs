@@ -10,6 +10,7 @@ use crate::compare::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
 use crate::duplicate::duplicates;
+use crate::health::counts;
 use crate::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
 use crate::netfilter::backend::{Backend, iptables as plain};
@@ -143,8 +144,8 @@ fn of_table(family: Family, table: impl Display) -> String {
 
 /// Reports of each forward and hop whether its rules are loaded.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
-    let new = case.facts.counters.new_connections(case.facts.live);
-    let refused = case.facts.counters.refused(case.facts.live);
+    let new = counts::new_connections(case.facts.counters, case.facts.live);
+    let refused = counts::refused(case.facts.counters, case.facts.live);
     let packets = |counts: &BTreeMap<Key<'_>, Count>, key: Key<'_>| {
         counts.get(&key).map_or(0, |count| count.packets)
     };

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
 use crate::flow::Flow;
+use crate::health::counts;
 use crate::listeners::Listeners;
 use crate::net::Family;
 use crate::netfilter::counters::{Count, Counters};
@@ -165,9 +166,9 @@ pub fn rows(
 ) -> Vec<Row> {
     let planned = plan_as(live.ruleset, set, family);
     let (want, have) = (rules_by_key(&planned), rules_by_key(live.ruleset));
-    let new = live.counters.new_connections(live.ruleset);
+    let new = counts::new_connections(live.counters, live.ruleset);
     let count = |key| new.get(&key).copied().unwrap_or_default();
-    let refused = live.counters.refused(live.ruleset);
+    let refused = counts::refused(live.counters, live.ruleset);
     let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
     let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
