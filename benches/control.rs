@@ -10,12 +10,13 @@ use divan::{AllocProfiler, Bencher, black_box};
 use forwards::{listen, spec as text};
 use nvactl::compare;
 use nvactl::diff;
+use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::spec::{self, ForwardSet};
+use nvactl::yaml;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -27,7 +28,7 @@ fn main() {
 }
 
 fn read(text: &str) -> ForwardSet {
-    spec::read(text.as_bytes()).expect("it is sound")
+    yaml::read(text.as_bytes()).expect("it is sound")
 }
 
 fn planned(text: &str) -> Ruleset {
@@ -51,7 +52,7 @@ fn render(bencher: Bencher<'_, '_>, forwards: usize) {
 #[divan::bench(args = FORWARDS)]
 fn read_spec(bencher: Bencher<'_, '_>, forwards: usize) {
     let text = text(forwards);
-    bencher.bench(|| spec::read(black_box(text.as_bytes())));
+    bencher.bench(|| yaml::read(black_box(text.as_bytes())));
 }
 
 #[divan::bench(args = FORWARDS)]

@@ -13,12 +13,13 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use forwards::{listen, spec as text};
+use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::spec::{self, ForwardSet};
+use nvactl::yaml;
 use nvactl::{compare, diff};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
@@ -108,7 +109,7 @@ impl Case {
 }
 
 fn read(text: &str) -> ForwardSet {
-    spec::read(text.as_bytes()).expect("it is sound")
+    yaml::read(text.as_bytes()).expect("it is sound")
 }
 
 type Work = fn(&Case);

@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nvactl::spec::places::Places;
-use nvactl::spec::{self, page};
+use nvactl::yaml::places::Places;
+use nvactl::yaml::{self, page};
 
 const FORWARDS: usize = 10_000;
 const ROUNDS: usize = 21;
@@ -19,9 +19,9 @@ const LIMIT: f64 = 2.0;
 fn main() -> ExitCode {
     let sound = forwards::spec(FORWARDS);
     let broken = format!("{}:99999\n", sound.trim_end().trim_end_matches(":80"));
-    assert!(spec::read(sound.as_bytes()).is_ok());
+    assert!(yaml::read(sound.as_bytes()).is_ok());
     assert_eq!(
-        spec::read(broken.as_bytes())
+        yaml::read(broken.as_bytes())
             .expect_err("one mistake")
             .len(),
         1
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
 /// What `check` does with a text: read it, and render the pages of what is wrong.
 fn timed(text: &str) -> Duration {
     let start = Instant::now();
-    let mut problems = spec::examine(black_box(text.as_bytes())).problems;
-    problems.retain(|problem| problem.severity() != spec::Severity::Note);
+    let mut problems = yaml::examine(black_box(text.as_bytes())).problems;
+    problems.retain(|problem| problem.severity() != yaml::Severity::Note);
     black_box(page::pages(
         &Places::new([("x", text.as_bytes())]),
         &problems,

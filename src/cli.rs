@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::probe::Expect;
-use crate::spec::{Code, CodeError, Severity};
+use crate::yaml::{Code, CodeError, Severity};
 
 /// Port forwarding for a Linux VM that stands as a firewall in front of a private network.
 ///

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::foreign::{self, DEEPEST};
+use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{CtState, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
-use crate::spec::{Forward, ForwardSet, Name, Snat};
 
 /// A rule of another's in the table nat that asks for the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
@@ -249,7 +249,7 @@ fn is_about_ports(words: &[Token]) -> bool {
 mod tests {
     use super::*;
     use crate::netfilter::text::parse::parse;
-    use crate::spec;
+    use crate::yaml;
 
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");
@@ -259,7 +259,7 @@ mod tests {
     #[expect(clippy::too_many_lines, reason = "it is a table")]
     #[test]
     fn duplicates_are_the_rules_that_translate_the_same_packets_and_no_others() {
-        let set = spec::read(
+        let set = yaml::read(
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
         )

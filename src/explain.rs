@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::forwards::{Firewall, Forward, ForwardSet, Snat};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
 use crate::netfilter::names::{ChainName, TableName};
@@ -10,7 +11,6 @@ use crate::netfilter::rule::{Conntrack, DnatPorts, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
-use crate::spec::{Firewall, Forward, ForwardSet, Snat};
 use crate::unplan::{Key, key_of};
 
 /// One line of the plan, and what it does.
@@ -354,8 +354,8 @@ pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forwa
         format!("flowchart LR\n  client([client])\n  firewall[\"firewall<br>{source}\"]\n");
     for (n, forward) in forwards.enumerate() {
         let kind = match forward.target.kind {
-            crate::spec::TargetKind::Ilb => "ILB",
-            crate::spec::TargetKind::Pod => "pod",
+            crate::forwards::TargetKind::Ilb => "ILB",
+            crate::forwards::TargetKind::Pod => "pod",
         };
         out.push_str(&format!(
             "  client -->|\"{} {}\"| listen{n}[\"{}\"]\n  listen{n} --> firewall\n",

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::listeners::Listeners;
+use crate::forwards::Listeners;
+use crate::forwards::{Destination, Forward, ForwardSet, TargetPorts};
 use crate::net::{Port, Protocol};
-use crate::spec::{Destination, Forward, ForwardSet, TargetPorts};
 
 /// One tracked connection, as its first packet was sent and as its replies are expected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,13 +136,13 @@ pub fn stale<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec;
+    use crate::yaml;
 
     const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
 
     fn set(forwards: &str) -> ForwardSet {
         let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");
-        spec::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is sound")
     }
 
     #[test]

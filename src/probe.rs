@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::forwards::{Destination, Forward};
 use crate::net::{Port, PortRange, Protocol};
-use crate::spec::{Destination, Forward};
 
 /// One port to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,11 +213,11 @@ pub fn is_tcp(endpoint: &Endpoint<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec;
+    use crate::yaml;
 
     #[test]
     fn every_port_is_tried_and_neighbours_that_came_to_the_same_are_one_line() {
-        let set = spec::read(
+        let set = yaml::read(
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
   - {name: a, listen: 6000-6004, target: {pod: 10.0.0.1:7000-7004}}

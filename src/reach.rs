@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::flow::Flow;
+use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::words::few;
 use crate::net::{Family, Interface};
 use crate::network::{Links, Packet, Route, somebody};
-use crate::spec::{Forward, ForwardSet, Name, Snat};
 
 /// What the machine tells.
 #[derive(Debug)]
@@ -408,11 +408,11 @@ fn quoted(names: &[&Name]) -> String {
 mod tests {
     use super::*;
     use crate::network::Link;
-    use crate::spec;
+    use crate::yaml;
 
     fn set(firewall: &str, forwards: &str) -> ForwardSet {
         let text = format!("firewall: {{{firewall}}}\nforwards: [{forwards}]");
-        spec::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is sound")
     }
 
     fn address(text: &str) -> IpAddr {

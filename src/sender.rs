@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::flow::Flow;
-use crate::listeners::Listeners;
+use crate::forwards::Listeners;
+use crate::forwards::{Forward, ForwardSet};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::network::{Answer, Links};
-use crate::spec::{Forward, ForwardSet};
 
 /// A connection of UDP that is sent to a forward's listener and is not translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,13 +116,13 @@ pub fn told(senders: &[Sender<'_>]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::network::Link;
-    use crate::spec;
+    use crate::yaml;
 
     fn set(forwards: &str) -> ForwardSet {
         let text = format!(
             "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\nforwards: [{forwards}]"
         );
-        spec::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is sound")
     }
 
     fn links() -> Links {

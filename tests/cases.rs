@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::spec::places::Places;
-use nvactl::spec::{self, Code, Reading, Severity, page};
+use nvactl::yaml::places::Places;
+use nvactl::yaml::{self, Code, Reading, Severity, page};
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -54,7 +54,7 @@ fn named_for(case: &Path) -> Option<Code> {
 fn each_case_comes_out_as_it_is_written_down() {
     for case in cases() {
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
-        let Reading { set, mut problems } = spec::examine(&text);
+        let Reading { set, mut problems } = yaml::examine(&text);
         // A note stands beside nearly every forward: it is looked at where it is the point.
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
@@ -84,7 +84,7 @@ fn each_problem_has_a_case_of_its_own() {
             continue;
         };
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
-        let problems = spec::examine(&text).problems;
+        let problems = yaml::examine(&text).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
         // The gravest is what it is about: a pod's address is worth a note everywhere.
         let gravest = codes.clone().map(Code::severity).min();

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use nvactl::forwards::{ForwardSet, TargetKind};
 use nvactl::net::Family;
 use nvactl::plan::plan;
-use nvactl::spec::{self, ForwardSet, TargetKind};
+use nvactl::yaml;
 use serde_yaml::Value;
 
 fn examples(folder: &str) -> Vec<(String, String)> {
@@ -33,14 +34,14 @@ fn example(name: &str) -> ForwardSet {
         .into_iter()
         .find(|(n, _)| n == name)
         .expect(name);
-    spec::read(text.as_bytes()).expect(name)
+    yaml::read(text.as_bytes()).expect(name)
 }
 
 #[test]
 fn every_spec_is_sound_and_plans_three_rules_a_plain_forward() {
     for (name, text) in examples("") {
         let set =
-            spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+            yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
         if name == "everything.yaml" {
             continue;
         }
@@ -57,12 +58,12 @@ fn the_folder_is_one_spec() {
     let mut files = examples("forward.d");
     files.sort();
     let texts: Vec<&[u8]> = files.iter().map(|(_, text)| text.as_bytes()).collect();
-    let reading = spec::examine_all(&texts);
+    let reading = yaml::examine_all(&texts);
     assert!(
         reading
             .problems
             .iter()
-            .all(|problem| problem.severity() == spec::Severity::Note)
+            .all(|problem| problem.severity() == yaml::Severity::Note)
     );
     let set = reading.set.expect("it is sound");
     let each = [example("ilb.yaml"), example("pod.yaml")];
@@ -185,10 +186,10 @@ fn the_workflow_checks_a_pull_request_and_says_what_it_changes() {
 #[test]
 fn no_example_has_a_warning() {
     for (name, text) in examples("") {
-        let problems = spec::examine(text.as_bytes()).problems;
+        let problems = yaml::examine(text.as_bytes()).problems;
         let graver = problems
             .iter()
-            .filter(|problem| problem.severity() != spec::Severity::Note);
+            .filter(|problem| problem.severity() != yaml::Severity::Note);
         assert_eq!(graver.count(), 0, "{name}");
     }
 }

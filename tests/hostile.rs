@@ -1,10 +1,10 @@
 //! Specs that mean harm: a clear answer in bounded time and memory, never a panic.
 
-use nvactl::spec::places::Places;
-use nvactl::spec::{self, MAX_PROBLEMS, MAX_VALUES};
+use nvactl::yaml::places::Places;
+use nvactl::yaml::{self, MAX_PROBLEMS, MAX_VALUES};
 
 fn codes(text: &str) -> Vec<&'static str> {
-    let problems = spec::read(text.as_bytes()).expect_err("it is no spec");
+    let problems = yaml::read(text.as_bytes()).expect_err("it is no spec");
     problems
         .iter()
         .map(|problem| problem.kind.code().as_str())
@@ -15,11 +15,11 @@ fn codes(text: &str) -> Vec<&'static str> {
 fn more_values_than_any_spec_has_are_not_collected() {
     let values = "a,".repeat(MAX_VALUES);
     let text = format!("forwards: [{values}]");
-    let problems = spec::read(text.as_bytes()).expect_err("it is no spec");
-    let page = spec::page::pages(
+    let problems = yaml::read(text.as_bytes()).expect_err("it is no spec");
+    let page = yaml::page::pages(
         &Places::new([("spec.yaml", text.as_bytes())]),
         &problems,
-        &spec::page::renderer(false),
+        &yaml::page::renderer(false),
     );
     // The line is not shown: it has four million characters.
     assert_eq!(
@@ -33,10 +33,10 @@ fn more_values_than_any_spec_has_are_not_collected() {
 fn values_are_counted_through_all_files() {
     let values = "a,".repeat(MAX_VALUES / 2);
     let text = format!("forwards: [{values}]");
-    let reading = spec::examine_all(&[text.as_bytes(), text.as_bytes(), b"firewall: {}"]);
+    let reading = yaml::examine_all(&[text.as_bytes(), text.as_bytes(), b"firewall: {}"]);
     let problems = reading.sound().expect_err("it is no spec");
     let last = problems.last().expect("there is a problem");
-    assert_eq!(last.kind, spec::ProblemKind::TooManyValues);
+    assert_eq!(last.kind, yaml::ProblemKind::TooManyValues);
     assert!(last.span.start > text.len());
 }
 
@@ -87,11 +87,11 @@ fn texts_that_mean_harm_get_a_clear_answer() {
         let found = codes(&text);
         let shown: String = text.chars().take(40).collect();
         assert!(found.contains(&code), "{shown}: {found:?}");
-        let problems = spec::read(text.as_bytes()).unwrap_err();
-        let pages = spec::page::pages(
+        let problems = yaml::read(text.as_bytes()).unwrap_err();
+        let pages = yaml::page::pages(
             &Places::new([("x", text.as_bytes())]),
             &problems,
-            &spec::page::renderer(true),
+            &yaml::page::renderer(true),
         );
         assert!(pages.len() < 100_000, "{shown}: {} bytes", pages.len());
     }
@@ -105,14 +105,14 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
             "firewall: {{interface: {interface}, snat: 10.3.0.4}}\nforwards:\n  - name: {name}\n    listen: {listen}\n    target: {{pod: {target}}}\n"
         )
     };
-    assert!(spec::read(with("web", "80", "10.0.0.1:80", "eth0").as_bytes()).is_ok());
+    assert!(yaml::read(with("web", "80", "10.0.0.1:80", "eth0").as_bytes()).is_ok());
     for port in [
         "0120", "0o120", "0x50", "80.0", "8e1", "1:20", "+80", "-80", "8_0", "80,81", "'80 '",
         "' 80'", "٨٠", ".80", "0b1", "80-", "-", "80--81", "80-81-82", "[80]", "~", "''", "http",
         "80/tcp", "'80\\n'", "1.2.3.4:",
     ] {
         let text = with("web", port, "10.0.0.1:80", "eth0");
-        assert!(spec::read(text.as_bytes()).is_err(), "port {port}");
+        assert!(yaml::read(text.as_bytes()).is_err(), "port {port}");
     }
     for target in [
         "010.0.0.1:80",
@@ -130,7 +130,7 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
         "'!10.0.0.1:80'",
     ] {
         let text = with("web", "80", target, "eth0");
-        assert!(spec::read(text.as_bytes()).is_err(), "target {target}");
+        assert!(yaml::read(text.as_bytes()).is_err(), "target {target}");
     }
     for name in [
         r#""a\nb""#,
@@ -150,7 +150,7 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
         "'.'",
     ] {
         let text = with(name, "80", "10.0.0.1:80", "eth0");
-        assert!(spec::read(text.as_bytes()).is_err(), "name {name}");
+        assert!(yaml::read(text.as_bytes()).is_err(), "name {name}");
     }
     for interface in [
         "'eth0 -j'",
@@ -167,7 +167,7 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
     ] {
         let text = with("web", "80", "10.0.0.1:80", interface);
         assert!(
-            spec::read(text.as_bytes()).is_err(),
+            yaml::read(text.as_bytes()).is_err(),
             "interface {interface}"
         );
     }

@@ -10,21 +10,22 @@ use std::collections::BTreeMap;
 
 use generate::{any_spec, two_specs};
 use nvactl::diff;
+use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
-use nvactl::spec::{self, ForwardSet};
 use nvactl::splice::without_own;
+use nvactl::yaml;
 use oracle::Spec;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn read(spec: &Spec) -> ForwardSet {
     let text = serde_yaml::to_string(spec).expect("it can be written");
-    spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"))
+    yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"))
 }
 
 /// Rules of other hands, some of them between nvactl's.

@@ -14,10 +14,10 @@ fn the_reference_is_a_spec() {
     let blocks = reference.split("```yaml\n").skip(1);
     let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("```")?.0));
     let (whole, shared) = (blocks.next().expect("one"), blocks.next().expect("two"));
-    nvactl::spec::read(whole.as_bytes()).expect("it is sound");
+    nvactl::yaml::read(whole.as_bytes()).expect("it is sound");
     let without = whole.lines().filter(|line| !line.starts_with("defaults:"));
     let without = without.map(|line| format!("{line}\n")).collect::<String>();
-    let reading = nvactl::spec::examine_all(&[without.as_bytes(), shared.as_bytes()]);
+    let reading = nvactl::yaml::examine_all(&[without.as_bytes(), shared.as_bytes()]);
     reading.sound().expect("both together are sound");
 }
 
@@ -27,7 +27,7 @@ fn every_published_line_of_the_table_is_rendered_as_it_says() {
     let root = env!("CARGO_MANIFEST_DIR");
     let rendered = ["ilb.yaml", "pod.yaml"].map(|name| {
         let text = std::fs::read(format!("{root}/examples/{name}")).expect("it is there");
-        let set = nvactl::spec::read(&text).expect("it is sound");
+        let set = nvactl::yaml::read(&text).expect("it is sound");
         nvactl::plan::plan(&set, nvactl::net::Family::V4)
             .with_builtin_chains()
             .to_string()

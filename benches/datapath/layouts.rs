@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 use nvactl::net::Family;
 use nvactl::plan::plan;
-use nvactl::spec;
+use nvactl::yaml;
 
 /// The first forward's port; the others follow.
 pub const FIRST: u16 = 10_000;
@@ -88,7 +88,7 @@ fn planned(layout: &str, ports: Ports) -> String {
             "  - {{name: forward-{port}, listen: {port}, target: {{ilb: {TARGET}:{port}}}}}"
         );
     }
-    let set = spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let set = yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
     plan(&set, Family::V4).with_builtin_chains().to_string()
 }
 

@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::{Console, Exit, Refusal, show_problems};
 use crate::cli::{Check, CheckFormat, Deny};
 use crate::host::spec_source;
-use crate::spec::annotation::{Annotation, Report};
-use crate::spec::{Code, Problem, Severity};
+use crate::yaml::annotation::{Annotation, Report};
+use crate::yaml::{Code, Problem, Severity};
 
 pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
     if args.list {

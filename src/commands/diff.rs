@@ -18,6 +18,7 @@ use crate::compare::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
 };
 use crate::diff;
+use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
 use crate::host::rehearsal::RehearsalError;
 use crate::host::{self, file, spec_source};
@@ -30,9 +31,9 @@ use crate::netfilter::text::parse;
 use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::plan::planned;
-use crate::spec::places::{Places, text_of};
-use crate::spec::{self, ForwardSet, Reading};
 use crate::unplan::unplan;
+use crate::yaml::places::{Places, text_of};
+use crate::yaml::{self, Reading};
 
 pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -229,7 +230,7 @@ fn read_file(
         return Ok(Content::Rules(family, rules));
     }
     let places = Places::new([(name, content.bytes.as_slice())]);
-    sound(name, spec::examine(&content.bytes), &places, console)
+    sound(name, yaml::examine(&content.bytes), &places, console)
 }
 
 /// Returns the rules that iptables-restore makes of a file, and their family. A file that cannot be loaded

@@ -14,10 +14,11 @@ use crate::doctor::{
     self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
 };
 use crate::flow::Flow;
+use crate::forwards::Listeners;
+use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
-use crate::listeners::Listeners;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
 use crate::net::words::counted;
@@ -32,7 +33,6 @@ use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::sender;
-use crate::spec::{Forward, ForwardSet, Snat};
 use crate::sysctl::Switch;
 use crate::twin::battery::battery;
 use crate::twin::clients::{Clients, Named};

@@ -28,6 +28,7 @@ use table::table;
 use thiserror::Error;
 
 use crate::cli::{Cli, Command};
+use crate::forwards::{Forward, ForwardSet};
 use crate::host::conntrack::ConntrackError;
 use crate::host::file::FileError;
 use crate::host::iptables::{Iptables, IptablesError};
@@ -43,8 +44,8 @@ use crate::ops::history::{LastLoaded, last_loaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::ops::state::{State, StateError};
 use crate::ops::{self, Machine};
-use crate::spec::places::Places;
-use crate::spec::{self, Forward, ForwardSet, Problem, Reading, Severity, page};
+use crate::yaml::places::Places;
+use crate::yaml::{self, Problem, Reading, Severity, page};
 
 /// How a command ended when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,7 +411,7 @@ fn find_forwards<'s>(set: &'s ForwardSet, name: &str, file: &str) -> Result<Vec<
         let refusal = Refusal::NoSuchForward {
             file: file.to_owned(),
             name: name.to_owned(),
-            near: spec::nearest(name, &names).map(str::to_owned),
+            near: yaml::nearest(name, &names).map(str::to_owned),
         };
         refusal.into()
     })

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use super::FieldChange;
+use crate::forwards::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
 use crate::net::Family;
 use crate::netfilter::limit::PerSecond;
-use crate::spec::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
 
 /// What changes from one forward to another, by the key of a spec that says it.
 pub fn changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {

@@ -12,13 +12,13 @@ pub use names::ForwardNames;
 use serde::Serialize;
 
 use crate::diff;
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout};
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::{Hook, layout, plan};
-use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout};
 use crate::unplan::{Key, key_of, name_of, unplan};
 
 /// What leads from one ruleset to another; README documents the fields.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Comparison;
+use crate::forwards::{Forward, Name};
 use crate::net::{Family, Protocol};
-use crate::spec::{Forward, Name};
 
 /// The names of the forwards that a change adds, changes and removes, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,10 +78,11 @@ fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::compare::{compare, compare_specs};
+    use crate::forwards::ForwardSet;
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::plan::plan;
-    use crate::spec::{ForwardSet, examine_all};
+    use crate::yaml::examine_all;
 
     fn set(forwards: &str) -> ForwardSet {
         let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Check, Hop, Status};
+use crate::forwards::Forward;
 use crate::health::counts;
 use crate::net::{AZURE_HOST, Interface};
 use crate::network::{Answer, Links};
-use crate::spec::Forward;
 
 /// Returns the questions that [`probes`] asks of the kernel's routing: the replies to the load balancer's
 /// probes of each interface where clients come in.
@@ -110,13 +110,13 @@ const POINTS: [(Hop, &str, &str); 4] = [
 mod tests {
     use super::*;
     use crate::network::Link;
-    use crate::spec;
+    use crate::yaml;
 
     #[test]
     fn a_reply_to_a_probe_that_leaves_by_another_interface_is_a_warning() {
         let text = "firewall: {interface: {ingress: [eth0, eth1], egress: eth1}, snat: 10.4.0.4}\n\
                     forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]";
-        let set = spec::read(text.as_bytes()).expect("it is sound");
+        let set = yaml::read(text.as_bytes()).expect("it is sound");
         let asked: Vec<&Forward> = set.forwards.iter().collect();
         let link = |name: &str, address: &str| Link {
             name: name.to_owned(),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::packets::Answers;
 use crate::flow::Flow;
+use crate::forwards::{Forward, ForwardSet};
 use crate::mark_bit::NftRule;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
@@ -12,7 +13,6 @@ use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, Packet, Route};
 use crate::probe::Probed;
-use crate::spec::{Forward, ForwardSet};
 use crate::status::RulesFile;
 
 #[derive(Debug)]

@@ -19,8 +19,8 @@ pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
 pub use packets::{Answers, Untried, client as client_words, keeps, took, untried, works};
 
+use crate::forwards::{Forward, ForwardSet};
 use crate::net::Family;
-use crate::spec::{Forward, ForwardSet};
 
 /// All that was found.
 #[derive(Debug, Serialize)]

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use super::facts::arriving;
 use super::{Case, Check, Hop, Status, packets};
 use crate::flow::{Flow, stale};
-use crate::listeners::Listeners;
+use crate::forwards::Listeners;
+use crate::forwards::{Destination, Forward, Snat};
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
 use crate::network::{self, Packet, Route};
 use crate::probe::{Outcome, Probed};
 use crate::sender::senders;
-use crate::spec::{Destination, Forward, Snat};
 use crate::unplan::Key;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {

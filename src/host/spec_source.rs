@@ -14,8 +14,8 @@ use super::file::{self, FileError};
 use crate::digest::Digest;
 use crate::net::printable;
 use crate::netfilter::token::shell_word;
-use crate::spec::places::Places;
-use crate::spec::{self, MAX_BYTES, Reading};
+use crate::yaml::places::Places;
+use crate::yaml::{self, MAX_BYTES, Reading};
 
 /// The places where a spec is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
@@ -277,7 +277,7 @@ impl Source {
     #[must_use]
     pub fn examine(&self) -> Reading {
         let texts: Vec<&[u8]> = self.files.iter().map(|file| file.text.as_slice()).collect();
-        spec::examine_all(&texts)
+        yaml::examine_all(&texts)
     }
 
     /// Returns the digest of its bytes: of each file's, in order.

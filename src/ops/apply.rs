@@ -16,6 +16,7 @@ use super::{
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::flow::Flow;
+use crate::forwards::ForwardSet;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
@@ -29,7 +30,6 @@ use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::Links;
-use crate::spec::ForwardSet;
 use crate::twin::cure;
 
 /// What is to be loaded, and how.

@@ -5,6 +5,7 @@ use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::flow::{Flow, astray, stale};
+use crate::forwards::ForwardSet;
 use crate::host::conntrack::{self, ConntrackError};
 use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
@@ -13,7 +14,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
 use crate::sender::{self, Sender};
-use crate::spec::ForwardSet;
 use crate::unplan::unplan;
 
 /// Reads the connections of the machine. Without the program for it there are none, unless some are

@@ -41,13 +41,13 @@ use tracing::debug;
 
 use crate::compare::{Comparison, ForwardNames, compare_family, merged};
 use crate::diff::Changes;
+use crate::forwards::{Forward, ForwardSet};
 use crate::host::iptables::Iptables;
 use crate::host::lock::{self, Lock};
 use crate::host::persistence;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-use crate::spec::{Forward, ForwardSet};
 use crate::unplan::unplan;
 use records::Pending;
 use state::State;

@@ -5,13 +5,13 @@ use super::records::{Booted, Brought};
 use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
+use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-use crate::spec::ForwardSet;
 use crate::status::RulesFile;
 use crate::sysctl::{Assignment, Switch};
 

@@ -10,8 +10,9 @@ use super::flows::described;
 use super::remark::Remarks;
 use crate::doctor::{client_words, took};
 use crate::flow::Flow;
+use crate::forwards::ForwardSet;
+use crate::forwards::Listeners;
 use crate::host::network;
-use crate::listeners::Listeners;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
@@ -20,7 +21,6 @@ use crate::net::words::few;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
-use crate::spec::ForwardSet;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
@@ -392,13 +392,13 @@ mod tests {
 
     use super::*;
     use crate::netfilter::backend::Backend;
-    use crate::spec;
     use crate::twin::battery::Wanted;
     use crate::twin::cause::{Direction, Fate, Stage};
     use crate::twin::change::Others;
     use crate::twin::clients::Client;
     use crate::twin::judge::Death;
     use crate::twin::talk::{From, Question};
+    use crate::yaml;
 
     const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
@@ -467,7 +467,7 @@ forwards:
 
     #[test]
     fn what_a_change_would_cut_off_is_told_once_for_each_forward() {
-        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let by = || By::Rule(rule("-A FORWARD -j DROP"));
         let lost = [0, 0, 1].map(|n| dead(ask(&set, n, ClientKind::Somebody), by()));
         let tried = Tried {
@@ -490,7 +490,7 @@ forwards:
 
     #[test]
     fn what_was_dead_before_is_a_warning_unless_the_machine_s_own_facts_tell_it() {
-        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let of = |by: fn() -> By| {
             let dead = [0, 1].map(|n| dead(ask(&set, n, ClientKind::Seen), by()));
             said(&Tried {
@@ -518,7 +518,7 @@ forwards:
 
     #[test]
     fn rules_that_the_jump_comes_before_are_told_with_the_edit_that_refuses_the_same() {
-        let set = spec::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let banned: IpNet = "198.51.100.0/24".parse().expect("a network");
         let one = |n, kind, text| Opened {
             ask: ask(&set, n, kind),

@@ -9,6 +9,7 @@ use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6, saved};
 use crate::diff::families::changes;
 use crate::foreign;
+use crate::forwards::ForwardSet;
 use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, Live, OWN_ALONE};
@@ -22,7 +23,6 @@ use crate::netfilter::names::TableName;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::misprinted;
 use crate::plan::planned;
-use crate::spec::ForwardSet;
 use crate::splice;
 
 /// What is to be written where.

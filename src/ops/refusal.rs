@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::net::per_family::Families;
     use crate::plan::planned;
-    use crate::spec;
+    use crate::yaml;
 
     #[test]
     fn only_rules_that_ask_for_an_entrance_are_refused_and_only_on_an_old_kernel() {
@@ -194,7 +194,7 @@ forwards:
 - {{name: all, listen: 8080, target: {{pod: 10.224.0.118:80}}}}
 - {{name: one, listen: 10.3.0.4:8080, target: {{pod: 10.224.0.118:80}}, interface: {{ingress: {entrance}}}, snat: none}}"
             );
-            let set = spec::read(text.as_bytes()).expect("it is sound");
+            let set = yaml::read(text.as_bytes()).expect("it is sound");
             let want = planned(&set, Families::V4);
             let refused = refuse_on_old(release.parse().ok(), &want);
             refused.err().map(|refusal| refusal.to_string())

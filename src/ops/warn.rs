@@ -9,6 +9,7 @@ use crate::diff::Changes;
 use crate::duplicate;
 use crate::flow::Flow;
 use crate::foreign;
+use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
@@ -22,7 +23,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::reach;
-use crate::spec::ForwardSet;
 use crate::unplan::layout_of;
 
 /// Returns what a family's FORWARD policy is called.

@@ -19,6 +19,7 @@ use super::{Error, describe};
 use crate::diff;
 use crate::diff::families::changes;
 use crate::flow::stale;
+use crate::forwards::ForwardSet;
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
 use crate::host::lock::{self, Lock};
@@ -31,7 +32,6 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
-use crate::spec::ForwardSet;
 
 /// How often the watchdog looks whether the confirmation has come.
 const TICK: Duration = Duration::from_millis(100);

@@ -3,12 +3,12 @@
 use ipnet::IpNet;
 
 use super::chains::{ADMIT, Chains, Refusal, log_line};
+use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
 use crate::netfilter::rule::{
     Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target,
 };
-use crate::spec::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.
@@ -231,7 +231,7 @@ fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Ta
 }
 
 /// Returns the rules that give a connection its source. `by_entrance`: only one that came in where
-/// clients of this forward do, because [another](crate::spec::told_by_entrance) has packets that look the
+/// clients of this forward do, because [another](crate::forwards::told_by_entrance) has packets that look the
 /// same.
 pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
     let mut rules = Vec::new();

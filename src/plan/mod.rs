@@ -48,11 +48,11 @@ use marked::Common;
 pub(crate) use marked::{MARKED, OF_MARKED};
 use tree::{Part, Tree};
 
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
 use crate::net::Family;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Conntrack, CtState, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
-use crate::spec::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
 
 /// With more rules that translate than these the plan is a tree, if the spec does not say: mostly one
 /// a forward, and one for each further pod or interface.

@@ -13,10 +13,10 @@ use super::Hook;
 use super::chains::upto;
 use super::forward::transport;
 use crate::digest::Digest;
+use crate::forwards::Listen;
 use crate::net::{Port, PortRange, Protocol};
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Conntrack, Match, Rule, Target};
-use crate::spec::Listen;
 
 /// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,
 /// when rules are loaded, for every chain.
@@ -284,12 +284,13 @@ mod tests {
     use std::fmt::Write as _;
 
     use crate::diff::changes;
+    use crate::forwards::{ForwardSet, Layout};
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::netfilter::rule::Rule;
     use crate::netfilter::ruleset::Ruleset;
     use crate::plan::{Hook, plan_in};
-    use crate::spec::{self, ForwardSet, Layout};
+    use crate::yaml;
 
     fn set_of(listens: impl Iterator<Item = String>) -> ForwardSet {
         let mut text = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
@@ -299,7 +300,7 @@ mod tests {
                 "- {{name: f-{n}, listen: '{listen}', target: {{pod: '10.224.0.9:80'}}}}"
             );
         }
-        spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
+        yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     fn tree_of(set: &ForwardSet) -> Ruleset {
@@ -388,7 +389,7 @@ mod tests {
                 );
             }
         }
-        let set = spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let set = yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
         let tree = plan_in(Layout::Tree, &set, Family::V6);
         for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
             let depth = depth(&tree, hook.table(), &hook.builtin());

@@ -13,15 +13,15 @@ use serde::Serialize;
 
 use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
 use crate::flow::Flow;
+use crate::forwards::ForwardSet;
+use crate::forwards::Listeners;
 use crate::health::counts;
-use crate::listeners::Listeners;
 use crate::net::Family;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{Hook, accept_known};
-use crate::spec::ForwardSet;
 use crate::unplan::{Key, plan_as, replanned};
 
 /// All that `nvactl status` tells; README documents the fields.
@@ -296,14 +296,14 @@ mod tests {
     use crate::compare::compare_family;
     use crate::netfilter::text::parse::parse;
     use crate::plan::plan;
-    use crate::spec;
+    use crate::yaml;
 
     const JUMP: &str = "-A FORWARD -j NVACTL-FORWARD\n";
     const NAT: &str = "-A PREROUTING -j NVACTL-PREROUTING\n";
     const KNOWN: &str = "-A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n";
 
     fn set() -> ForwardSet {
-        spec::read(
+        yaml::read(
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
   - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}

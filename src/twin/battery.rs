@@ -7,8 +7,8 @@ use super::clients::{Client, ClientKind, Clients, OfForward};
 use super::machine::Machine;
 use super::talk::{From, Question};
 use super::world::World;
+use crate::forwards::{Balance, Destination, Forward, Limits, Sources, TargetPorts};
 use crate::net::{Family, Interface, Port, Protocol};
-use crate::spec::{Balance, Destination, Forward, Limits, Sources, TargetPorts};
 
 /// A short answer tells whether packets pass; a long one also meets limits on bytes, lengths and the size of
 /// packets.
@@ -101,7 +101,7 @@ struct Shape<'f> {
     address: Option<IpAddr>,
     ingress: &'f [Interface],
     egress: &'f Interface,
-    snat: crate::spec::Snat,
+    snat: crate::forwards::Snat,
     sources: &'f Sources,
     limits: Option<Limits>,
     hairpin: bool,
@@ -328,16 +328,17 @@ pub(super) fn reached(forward: &Forward, at: &Destination, port: Port) -> Socket
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{self, ForwardSet};
+    use crate::forwards::ForwardSet;
     use crate::twin::clients::Named;
     use crate::twin::machine::Link;
+    use crate::yaml;
 
     fn set(forwards: &str) -> ForwardSet {
         let text = format!(
             "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\n\
              silence: [keeps-probes-out]\nforwards: [{forwards}]"
         );
-        spec::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is sound")
     }
 
     fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {

@@ -15,14 +15,14 @@ use super::rules::Filter;
 use super::talk::{From, Outcome, Question, Talker};
 use super::{Twin, TwinError, switches};
 use crate::flow::Flow;
+use crate::forwards::Listeners;
+use crate::forwards::{Forward, ForwardSet};
 use crate::host::network;
-use crate::listeners::Listeners;
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::names::TableName;
 use crate::netfilter::rule::{DnatPorts, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::Packet;
-use crate::spec::{Forward, ForwardSet};
 
 /// At most so many connections are opened before the change, to find those that rules of others refuse.
 const BEFORE: usize = 2000;

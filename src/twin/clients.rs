@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use super::machine::{Kind, Machine};
 use super::rules::Filter;
 use crate::flow::{Flow, is_of_host};
-use crate::listeners::Listeners;
+use crate::forwards::Listeners;
+use crate::forwards::{Forward, ForwardSet, Nets};
 use crate::net::{Family, Interface};
 use crate::network::Packet;
-use crate::spec::{Forward, ForwardSet, Nets};
 
 /// At most so many networks of one kind are asked for.
 const MOST: usize = 8;
@@ -384,15 +384,15 @@ fn one_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    use crate::spec;
     use crate::twin::machine::{Link, Neighbour};
+    use crate::yaml;
 
     fn set(forward: &str) -> ForwardSet {
         let text = format!(
             "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\n\
              forwards: [{{name: web, listen: 80, target: {{pod: 10.224.0.8:80}}{forward}}}]"
         );
-        spec::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is sound")
     }
 
     /// Clients are behind eth0, 10.224.0.0/16 is behind eth1.

@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::batch::Refused;
 use super::battery::Ask;
 use super::machine::Machine;
+use crate::forwards::Snat;
 use crate::net::Interface;
 use crate::net::printable;
-use crate::spec::Snat;
 
 /// Something that the twin does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use super::judge::{Blame, Death, Judged, Verdict, tried, verdict};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question};
 use super::{Twin, TwinError, batch};
+use crate::forwards::{Forward, Snat};
 use crate::net::Family;
 use crate::netfilter::names::ChainName;
-use crate::spec::{Forward, Snat};
 
 /// At most so many causes are looked for one behind the other.
 const CAUSES: usize = 5;

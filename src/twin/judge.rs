@@ -11,8 +11,8 @@ use super::cure::{Change, Cure};
 use super::explain::explain;
 use super::talk::{Outcome, Reached, Talker};
 use super::{Twin, TwinError};
+use crate::forwards::Snat;
 use crate::net::Family;
-use crate::spec::Snat;
 
 /// A kernel that puts off its work has done it by then.
 const LATE: Duration = Duration::from_millis(50);

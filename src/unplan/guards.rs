@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::forwards::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 use crate::net::Family;
 use crate::netfilter::limit::Whose;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{ALLOW, DENY};
-use crate::spec::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 
 /// As far as it has been read.
 #[derive(Default)]

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use guards::{Guards, Lists};
 
+use crate::forwards::{
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,
+    Snats, Target, TargetKind, TargetPorts,
+};
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
-use crate::spec::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,
-    Snats, Target, TargetKind, TargetPorts,
-};
 
 /// What tells a forward's rules from others: the comment, and the protocol, since a forward has
 /// rules for each of its own.

@@ -3,19 +3,20 @@
 use nvactl::compare::compare;
 use nvactl::diff;
 use nvactl::explain::explain;
+use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::text::parse::{Growing, line_len, parse, text_of};
 use nvactl::netfilter::unread::unread;
 use nvactl::plan::plan;
-use nvactl::spec::annotation::Annotation;
-use nvactl::spec::places::Places;
-use nvactl::spec::{self, ForwardSet, Severity, page};
 use nvactl::splice::without_own;
 use nvactl::unplan::unplan;
+use nvactl::yaml::annotation::Annotation;
+use nvactl::yaml::places::Places;
+use nvactl::yaml::{self, Severity, page};
 
 /// A text that may be a spec.
 pub fn of_spec(text: &[u8]) {
-    let spec::Reading { set, problems } = spec::examine(text);
+    let yaml::Reading { set, problems } = yaml::examine(text);
     let places = Places::new([("x", text)]);
     for problem in &problems {
         let annotation = Annotation::new("x", &places, problem);
@@ -26,7 +27,7 @@ pub fn of_spec(text: &[u8]) {
     assert_eq!(pages.is_empty(), problems.is_empty());
     // Cut in two it is no better, and each problem still has its place.
     let halves = text.split_at(text.len() / 2);
-    let reading = spec::examine_all(&[halves.0, halves.1]);
+    let reading = yaml::examine_all(&[halves.0, halves.1]);
     let places = Places::new([("x/1", halves.0), ("x/2", halves.1)]);
     for problem in &reading.problems {
         let annotation = Annotation::new("x", &places, problem);
@@ -95,7 +96,7 @@ pub fn of_rules(text: &str) {
     }
     let of_kernel = read.and_then(|()| growing.finish());
     assert_eq!(of_kernel.map(|saved| saved.ruleset).as_ref(), Ok(&ruleset));
-    let set = spec::read(
+    let set = yaml::read(
         b"firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listen: 80, target: {pod: 10.0.0.1:80}}]",
     )
     .expect("it is sound");

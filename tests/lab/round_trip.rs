@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use nvactl::net::Family;
 use nvactl::plan::{asks_entrance, plan};
-use nvactl::spec;
+use nvactl::yaml;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::generate::any_spec;
@@ -69,7 +69,7 @@ pub fn the_kernel_gives_back_every_form(backend: Backend) {
     let asked = Cell::new(false);
     let outcome = TestRunner::new_with_rng(config, rng).run(&any_spec(), |spec| {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
-        let set = spec::read(text.as_bytes()).expect("it is sound");
+        let set = yaml::read(text.as_bytes()).expect("it is sound");
         for family in Family::ALL {
             let planned = plan(&set, family);
             asked.set(asked.get() || asks_entrance(&planned).is_some());

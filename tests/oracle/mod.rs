@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use nvactl::spec::{self, ForwardSet, Nets};
+use nvactl::forwards::{self, ForwardSet, Nets};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -434,13 +434,13 @@ pub fn of(set: &ForwardSet) -> Spec {
                 v6: firewall.snat.v6.map(|snat| snat.to_string()),
             },
             forward_policy: Some(match firewall.forward_policy {
-                spec::ForwardPolicy::Drop => "drop".into(),
-                spec::ForwardPolicy::Keep => "keep".into(),
+                forwards::ForwardPolicy::Drop => "drop".into(),
+                forwards::ForwardPolicy::Keep => "keep".into(),
             }),
             layout: Some(match firewall.layout {
                 None => "auto".into(),
-                Some(spec::Layout::Flat) => "flat".into(),
-                Some(spec::Layout::Tree) => "tree".into(),
+                Some(forwards::Layout::Flat) => "flat".into(),
+                Some(forwards::Layout::Tree) => "tree".into(),
             }),
         },
         defaults: None,
@@ -457,15 +457,15 @@ fn interface(ingress: &[nvactl::net::Interface], egress: &nvactl::net::Interface
     }
 }
 
-fn forward(forward: &spec::Forward) -> Forward {
+fn forward(forward: &forwards::Forward) -> Forward {
     let target = &forward.target;
     let each = target.destinations.iter().map(ToString::to_string);
     let target = match target.kind {
-        spec::TargetKind::Ilb => Target {
+        forwards::TargetKind::Ilb => Target {
             ilb: Some(each.collect()),
             pod: None,
         },
-        spec::TargetKind::Pod => Target {
+        forwards::TargetKind::Pod => Target {
             ilb: None,
             pod: Some(Several::List(each.collect())),
         },
@@ -487,8 +487,8 @@ fn forward(forward: &spec::Forward) -> Forward {
                 nvactl::net::Protocol::Udp => Protocol::Udp,
             })),
             balance: Some(match forward.target.balance {
-                spec::Balance::Random => Balance::Random,
-                spec::Balance::Client => Balance::Client,
+                forwards::Balance::Random => Balance::Random,
+                forwards::Balance::Client => Balance::Client,
             }),
             interface: Some(interface(&forward.ingress, &forward.egress)),
             snat: Some(Snat::Any(forward.snat.to_string())),
@@ -501,29 +501,29 @@ fn forward(forward: &spec::Forward) -> Forward {
     }
 }
 
-fn limits(limits: spec::Limits) -> Limits {
+fn limits(limits: forwards::Limits) -> Limits {
     let rate = limits.rate;
     Limits {
         new_per_second: rate.map(|rate| rate.new_per_second.times()),
         burst: rate.map(|rate| rate.burst),
         per: Some(match limits.per {
-            spec::Per::Total => "total".into(),
-            spec::Per::Client => "client".into(),
+            forwards::Per::Total => "total".into(),
+            forwards::Per::Client => "client".into(),
         }),
         max_connections: limits.max_connections,
         reject: Some(limits.reject),
     }
 }
 
-fn log(log: &spec::Log) -> Log {
+fn log(log: &forwards::Log) -> Log {
     Log::How(How {
         prefix: Some(log.prefix.to_string()),
-        level: Some(spec::Log::LEVELS[usize::from(log.level)].into()),
+        level: Some(forwards::Log::LEVELS[usize::from(log.level)].into()),
         per_minute: Some(log.per_minute),
         connections: Some(match log.connections {
-            spec::Logged::Accepted => "accepted".into(),
-            spec::Logged::Refused => "refused".into(),
-            spec::Logged::All => "all".into(),
+            forwards::Logged::Accepted => "accepted".into(),
+            forwards::Logged::Refused => "refused".into(),
+            forwards::Logged::All => "all".into(),
         }),
     })
 }

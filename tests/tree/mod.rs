@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use nvactl::forwards::{Forward, ForwardSet, Layout};
 use nvactl::net::{Family, Interface, Port, Protocol};
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::rule::{DnatPorts, Rule, Target};
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::plan::{Hook, plan_in};
-use nvactl::spec::{self, Forward, ForwardSet, Layout};
 use nvactl::unplan::name_of;
+use nvactl::yaml;
 
 use crate::matcher::{Packet, deciders};
 
@@ -169,7 +170,7 @@ fn many() -> ForwardSet {
     for n in 0..200 {
         forward(5000 + n, format!("10.3.9.9:{}", 2001 + n), "udp");
     }
-    spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
+    yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 #[test]
@@ -232,7 +233,7 @@ fn set_with(option: &str, listens: impl Iterator<Item = String>) -> ForwardSet {
             "- {{name: f-{n}, listen: '{listen}', target: {{pod: '{pod}:80'}}{option}}}"
         );
     }
-    spec::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
+    yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 /// How many rules of a chain, and of those it leads to, are asked before one of a forward's holds.

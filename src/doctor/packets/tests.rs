@@ -1,10 +1,11 @@
 //! Verdicts in, checks out: what only the kernel can show is in the lab.
 
 use super::*;
-use crate::spec::{self, ForwardSet};
+use crate::forwards::ForwardSet;
 use crate::twin::cause::{Chain, Stage};
 use crate::twin::cure::{Cure, Switch};
 use crate::twin::talk::{From, Question};
+use crate::yaml;
 
 const SPEC: &str = "
 firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
@@ -13,7 +14,7 @@ forwards:
 ";
 
 fn set() -> ForwardSet {
-    spec::read(SPEC.as_bytes()).expect("it is sound")
+    yaml::read(SPEC.as_bytes()).expect("it is sound")
 }
 
 const SCENE: Scene<'_> = Scene {
@@ -459,7 +460,7 @@ fn each_verdict_is_said_in_a_sentence() {
 #[test]
 fn a_client_that_a_line_in_nvactls_chains_lets_in_is_named_with_the_line() {
     let text = SPEC.replace("name: web,", "name: web, deny_from: [198.51.100.0/24],");
-    let set = spec::read(text.as_bytes()).expect("it is sound");
+    let set = yaml::read(text.as_bytes()).expect("it is sound");
     let mut judged = Judged {
         ask: ask(&set, "198.51.100.7", Wanted::KeptOut),
         verdict: Verdict::LetIn(Blame::default()),

@@ -8,29 +8,22 @@ pub mod annotation;
 mod check;
 mod code;
 mod decode;
+mod endpoint;
 mod fields;
-mod forward;
 mod hint;
+mod load;
 mod options;
 pub mod page;
 pub mod places;
 mod problem;
-mod siblings;
-mod sources;
 mod warn;
-mod yaml;
 
 use std::collections::BTreeSet;
 
+use crate::forwards::ForwardSet;
 pub use code::{Code, CodeError, Severity};
-pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Limits, Listen,
-    Log, Logged, Name, Per, Rate, Snat, Snats, Target, TargetKind, TargetPorts,
-};
 pub use hint::nearest;
 pub use problem::{Problem, ProblemKind, Span};
-pub use siblings::told_by_entrance;
-pub use sources::{Nets, Sources};
 
 /// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -79,7 +72,7 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
     let mut roots = Vec::with_capacity(texts.len());
     let mut values = 0;
     for (start, text) in places::placed(texts.iter().copied()) {
-        match yaml::load(text, start, &mut values) {
+        match load::load(text, start, &mut values) {
             Ok(document) => {
                 problems.extend(document.problems);
                 roots.push(document.root);

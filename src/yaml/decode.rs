@@ -5,14 +5,15 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use super::MAX_PROBLEMS;
 use super::code::Code;
 pub use super::fields::Placed;
 use super::fields::{Fields, parsed, sequence};
+use super::load::{Node, Value};
 use super::options::{self, Interfaces, Options, one_of_words};
 use super::problem::{Problem, ProblemKind, Span};
-use super::yaml::{Node, Value};
-use super::{
-    Destination, ForwardPolicy, Layout, Listen, MAX_PROBLEMS, Name, Snats, TargetKind, TargetPorts,
+use crate::forwards::{
+    Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Protocol};
 
@@ -222,7 +223,9 @@ fn decode_forward(
         return forward;
     };
     if fields.required("name", problems).is_some() {
-        forward.name = fields.parsed("name", "a name", problems, Name::from_str);
+        forward.name = fields.parsed("name", "a name", problems, |text| {
+            text.parse().map_err(ProblemKind::InvalidName)
+        });
     }
     if fields.required("listen", problems).is_some() {
         let expected = "a port, a range of ports, or either behind `IP:`";

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::Name;
 use super::code::Code;
 use super::problem::{ProblemKind, one_of};
+use crate::forwards::{Name, NameError};
 use crate::net::{Host, PortError};
 
 impl ProblemKind {
@@ -63,7 +63,7 @@ impl ProblemKind {
                 did_you_mean(text, &codes.map(Code::as_str).collect::<Vec<_>>())
             }
             ProblemKind::UnknownVersion { .. } => "write `version: 1`, or leave it out".into(),
-            ProblemKind::InvalidName { text } => match usable_name(text) {
+            ProblemKind::InvalidName(NameError(text)) => match usable_name(text) {
                 Some(name) => format!("call it `{name}`"),
                 None => "call it `web`, for example".into(),
             },

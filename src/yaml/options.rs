@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::MAX_PROBLEMS;
 use super::fields::{Fields, Placed, parsed, sequence};
-use super::forward::Rate;
+use super::load::{Node, Value};
 use super::problem::{Problem, ProblemKind};
-use super::yaml::{Node, Value};
-use super::{Balance, Limits, Log, Logged, MAX_PROBLEMS, Nets, Per, Snat, Snats};
+use crate::forwards::Rate;
+use crate::forwards::{Balance, Limits, Log, Logged, Nets, Per, Snat, Snats};
 use crate::net::{AddressRange, Family, Interface, Protocol};
 use crate::netfilter::limit::{Limit, PerSecond};
 

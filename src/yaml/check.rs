@@ -7,7 +7,7 @@ use super::code::Code;
 use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, WrittenTarget, listeners};
 use super::options::{ByFamily, Options, WrittenLog};
 use super::problem::{Problem, ProblemKind, Span};
-use super::{
+use crate::forwards::{
     Balance, Firewall, Forward, ForwardSet, Log, Logged, Name, Nets, Snat, Snats, Sources, Target,
     TargetPorts, told_by_entrance,
 };

@@ -2,8 +2,8 @@
 
 use super::MAX_PROBLEMS;
 use super::hint;
+use super::load::{Key, Node, Value};
 use super::problem::{Problem, ProblemKind, Span};
-use super::yaml::{Key, Node, Value};
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::forwards::{Forward, ForwardSet};
 use crate::net::{Family, Port, Protocol};
-use crate::spec::{Forward, ForwardSet};
 
 /// The listeners of a set by what they ask for. Those of one family, protocol and address are apart, so the
 /// one that begins last before a port is the only one that can hold it.

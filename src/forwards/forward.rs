@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::problem::{self, ProblemKind};
+use thiserror::Error;
+
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
@@ -345,6 +346,12 @@ impl Logged {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Box<str>);
 
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "`{0}` is not a name: a name is 1 to 63 of A-Z a-z 0-9 _ . - and starts with a letter or digit"
+)]
+pub struct NameError(pub String);
+
 impl Name {
     pub const MAX_BYTES: usize = 63;
 
@@ -355,9 +362,9 @@ impl Name {
 }
 
 impl FromStr for Name {
-    type Err = ProblemKind;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, ProblemKind> {
+    fn from_str(text: &str) -> Result<Self, NameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let sound = text.len() <= Self::MAX_BYTES
             && text.bytes().all(allowed)
@@ -368,9 +375,7 @@ impl FromStr for Name {
         if sound {
             Ok(Self(text.into()))
         } else {
-            Err(ProblemKind::InvalidName {
-                text: text.to_owned(),
-            })
+            Err(NameError(text.to_owned()))
         }
     }
 }
@@ -381,59 +386,12 @@ impl fmt::Display for Name {
     }
 }
 
-impl FromStr for Listen {
-    type Err = ProblemKind;
-
-    /// `PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`, an IPv6 address in brackets.
-    fn from_str(text: &str) -> Result<Self, ProblemKind> {
-        if !text.contains(']') && text.matches(':').count() > 1 {
-            return Err(ProblemKind::NoBrackets {
-                text: text.to_owned(),
-            });
-        }
-        let (address, ports) = match text.rsplit_once(':') {
-            Some((address, ports)) => (Some(problem::host(address)?), ports),
-            None => (None, text),
-        };
-        Ok(Self {
-            address,
-            ports: ports.parse().map_err(ProblemKind::InvalidPort)?,
-        })
-    }
-}
-
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
             Some(address) => write!(f, "{}:{}", Host(address), self.ports),
             None => write!(f, "{}", self.ports),
         }
-    }
-}
-
-impl FromStr for Destination {
-    type Err = ProblemKind;
-
-    /// `IP`, `IP:PORT` or `IP:PORT-PORT`, an IPv6 address in brackets.
-    fn from_str(text: &str) -> Result<Self, ProblemKind> {
-        if !text.contains(']') && text.matches(':').count() > 1 {
-            return Err(ProblemKind::NoBrackets {
-                text: text.to_owned(),
-            });
-        }
-        let end = text.rfind(']').map_or(0, |bracket| bracket + 1);
-        let (address, ports) = match text[end..].find(':') {
-            None => (text, TargetPorts::Kept),
-            Some(colon) => {
-                let ports = &text[end + colon + 1..];
-                let ports = ports.parse().map_err(ProblemKind::InvalidPort)?;
-                (&text[..end + colon], TargetPorts::Range(ports))
-            }
-        };
-        Ok(Self {
-            address: problem::host(address)?,
-            ports,
-        })
     }
 }
 

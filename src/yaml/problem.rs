@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::code::{Code, Severity};
+use crate::forwards::{Log, NameError};
 use crate::net::printable::{self, is_hidden};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 
@@ -96,10 +97,8 @@ pub enum ProblemKind {
     UnknownCode { text: String },
     #[error("version `{text}` is not known")]
     UnknownVersion { text: String },
-    #[error(
-        "`{text}` is not a name: a name is 1 to 63 of A-Z a-z 0-9 _ . - and starts with a letter or digit"
-    )]
-    InvalidName { text: String },
+    #[error(transparent)]
+    InvalidName(NameError),
     #[error("another forward is called `{name}`")]
     DuplicateName { name: String, first: Span },
     #[error(transparent)]
@@ -122,7 +121,7 @@ pub enum ProblemKind {
     RoundedRate { text: String, nearest: u32 },
     #[error(
         "`{text}` cannot stand in front of a line of the log: 1 to {} printable ASCII characters",
-        super::Log::LONGEST_PREFIX
+        Log::LONGEST_PREFIX
     )]
     InvalidPrefix { text: String },
     #[error("`{text}` stands here a second time")]
@@ -239,7 +238,7 @@ impl ProblemKind {
             ProblemKind::UnknownWord { .. } => Code::UnknownWord,
             ProblemKind::UnknownCode { .. } => Code::UnknownCode,
             ProblemKind::UnknownVersion { .. } => Code::UnknownVersion,
-            ProblemKind::InvalidName { .. } => Code::InvalidName,
+            ProblemKind::InvalidName(_) => Code::InvalidName,
             ProblemKind::DuplicateName { .. } => Code::DuplicateName,
             ProblemKind::InvalidInterface(_) => Code::InvalidInterface,
             ProblemKind::InvalidPort(_) => Code::InvalidPort,

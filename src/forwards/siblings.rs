@@ -4,7 +4,6 @@
 //! One listens on an address, the other on all. Both lead to one target by one listen port, and give
 //! other sources. A packet that was sent to that address belongs to the second where the first has no
 //! entrance, and nothing but `-i` tells that when it leaves.
-
 use super::{Destination, Forward};
 
 /// Returns for each of the forwards whether its rules for packets that leave must ask where they came
@@ -69,7 +68,7 @@ fn comes_past(open: &Forward, addressed: &Forward) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec;
+    use crate::yaml;
 
     const POD: &str = "target: {pod: 10.224.0.118:80}";
     const ETH2: &str = "interface: {ingress: eth2}";
@@ -187,7 +186,7 @@ mod tests {
                 rest(&all),
                 rest(options),
             );
-            let set = spec::read(text.as_bytes())
+            let set = yaml::read(text.as_bytes())
                 .unwrap_or_else(|problems| panic!("{case}: {problems:?}"));
             let forwards: Vec<&Forward> = set.forwards.iter().collect();
             let found = told_by_entrance(&forwards);

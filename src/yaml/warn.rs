@@ -8,7 +8,7 @@ use super::code::Code;
 use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, listeners};
 use super::options::ByFamily;
 use super::problem::{Problem, ProblemKind, Span};
-use super::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
+use crate::forwards::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
 use crate::net::{AZURE_HOST, Family, Port, PortRange, Protocol};
 
 /// From here on a range is more than what one application needs.
