@@ -8,8 +8,8 @@ mod forwards;
 
 use divan::{AllocProfiler, Bencher, black_box};
 use forwards::{listen, spec as text};
-use nvactl::compare;
 use nvactl::diff;
+use nvactl::diff::drift;
 use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
@@ -93,5 +93,5 @@ fn diff_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
 fn compare_of_one(bencher: Bencher<'_, '_>, forwards: usize) {
     let have = planned(&text(forwards));
     let want = read(&changed(forwards));
-    bencher.bench(|| compare::compare(black_box(&have), black_box(&want), Family::V4));
+    bencher.bench(|| drift::compare(black_box(&have), black_box(&want), Family::V4));
 }

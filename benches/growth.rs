@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use forwards::{listen, spec as text};
+use nvactl::diff::{self, drift};
 use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
@@ -20,7 +21,6 @@ use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
 use nvactl::yaml;
-use nvactl::{compare, diff};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
@@ -130,7 +130,7 @@ const WORK: [(&str, Work); 4] = [
         black_box(diff::changes(&case.have, &case.moved).script(&Counters::default()));
     }),
     ("what changes, in words", |case| {
-        black_box(compare::compare(&case.have, &case.other, Family::V4));
+        black_box(drift::compare(&case.have, &case.other, Family::V4));
     }),
 ];
 

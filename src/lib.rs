@@ -30,13 +30,11 @@
 
 pub mod cli;
 pub mod commands;
-pub mod compare;
 pub mod deletion;
 pub mod diff;
 pub mod digest;
 pub mod doctor;
 pub mod duplicate;
-pub mod explain;
 pub mod flow;
 pub mod foreign;
 pub mod forwards;
@@ -56,5 +54,4 @@ pub mod status;
 pub mod sysctl;
 pub mod trial;
 pub mod twin;
-pub mod unplan;
 pub mod yaml;

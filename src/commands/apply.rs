@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Console, Exit, Host, confirm, diff, kept, spec_of, tell_problems};
 use crate::cli::{Apply, ApplyFormat};
-use crate::compare::{Drift, FieldChange, ForwardChange, ForwardLine};
+use crate::diff::drift::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
 use crate::net::words::counted;
 use crate::ops::apply::{Report, Request, apply};

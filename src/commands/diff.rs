@@ -14,10 +14,10 @@ use super::{
     Console, Exit, Host, READ_WAIT, Refusal, load_spec, prefix, show_problems, warn_of_unread_v6,
 };
 use crate::cli::{Against, Diff, DiffFormat};
-use crate::compare::{
+use crate::diff;
+use crate::diff::drift::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
 };
-use crate::diff;
 use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
 use crate::host::rehearsal::RehearsalError;
@@ -31,7 +31,7 @@ use crate::netfilter::text::parse;
 use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::plan::planned;
-use crate::unplan::unplan;
+use crate::plan::unplan::unplan;
 use crate::yaml::places::{Places, text_of};
 use crate::yaml::{self, Reading};
 

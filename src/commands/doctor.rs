@@ -31,6 +31,7 @@ use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
+use crate::plan::unplan::plan_as;
 use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
 use crate::sender;
 use crate::sysctl::Switch;
@@ -43,7 +44,6 @@ use crate::twin::machine::Machine;
 use crate::twin::rules::Filter;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
-use crate::unplan::plan_as;
 
 /// How many targets are tried at once.
 const JOBS: usize = 256;

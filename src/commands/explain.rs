@@ -7,10 +7,10 @@ use anyhow::Result;
 use super::markdown::{fenced, note, short_code};
 use super::{Console, Exit, Refusal, find_forwards, load_spec, prefix};
 use crate::cli::{Explain, ExplainFormat};
-use crate::explain::{Step, explain, mermaid};
 use crate::forwards::Forward;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::plan::explain::{Step, explain, mermaid};
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;

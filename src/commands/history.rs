@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host};
 use crate::cli::Rollback;
-use crate::compare::ForwardNames;
+use crate::diff::drift::ForwardNames;
 use crate::host;
 use crate::net::words::{counted, names};
 use crate::ops::Outcome;

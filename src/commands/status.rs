@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, warn_of_unread_v6};
 use crate::cli::{Status as Args, StatusFormat};
-use crate::compare::{DriftKind, FieldChange, compare_family, merged};
+use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;

@@ -5,6 +5,7 @@
 //! policy where the spec sets it. Everything else is foreign, not looked at and not written.
 
 mod carry;
+pub mod drift;
 mod edit;
 pub mod families;
 mod script;

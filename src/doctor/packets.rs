@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::remedy::{self, Remedy};
 use super::target::Astray;
 use super::{Case, Check, Hop, Status};
-use crate::compare::{DriftKind, compare};
+use crate::diff::drift::{DriftKind, compare};
 use crate::forwards::Forward;
 use crate::net::printable;
 use crate::net::words::counted;

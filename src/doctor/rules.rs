@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::target::Astray;
 use super::{Case, Check, Hop, Status};
-use crate::compare::{
+use crate::diff::drift::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
 use crate::duplicate::duplicates;
@@ -19,7 +19,7 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Target};
 use crate::netfilter::ruleset::{Chain, Ruleset};
 use crate::netfilter::text::line::Line;
-use crate::unplan::{Key, plan_as, replanned};
+use crate::plan::unplan::{Key, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let backend = backend(case);

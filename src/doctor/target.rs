@@ -11,9 +11,9 @@ use crate::forwards::{Destination, Forward, Snat};
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
 use crate::network::{self, Packet, Route};
+use crate::plan::unplan::Key;
 use crate::probe::{Outcome, Probed};
 use crate::sender::senders;
-use crate::unplan::Key;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);

@@ -6,8 +6,8 @@ use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Match, Target};
 use crate::netfilter::ruleset::Ruleset;
+use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ADMIT, Hook};
-use crate::unplan::{Key, key_of};
 
 /// What the rules of one forward have seen.
 #[derive(Default)]

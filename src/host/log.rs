@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use tracing::debug;
 
 use super::session::Who;
-use crate::compare::ForwardNames;
+use crate::diff::drift::ForwardNames;
 use crate::digest::Digest;
 
 /// The socket of syslogd or journald (systemd-journald.service(8)).

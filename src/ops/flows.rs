@@ -13,8 +13,8 @@ use crate::net::words::counted;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
+use crate::plan::unplan::unplan;
 use crate::sender::{self, Sender};
-use crate::unplan::unplan;
 
 /// Reads the connections of the machine. Without the program for it there are none, unless some are
 /// to be deleted.

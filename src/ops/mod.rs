@@ -39,8 +39,8 @@ pub use watchdog::watch;
 
 use tracing::debug;
 
-use crate::compare::{Comparison, ForwardNames, compare_family, merged};
 use crate::diff::Changes;
+use crate::diff::drift::{Comparison, ForwardNames, compare_family, merged};
 use crate::forwards::{Forward, ForwardSet};
 use crate::host::iptables::Iptables;
 use crate::host::lock::{self, Lock};
@@ -48,7 +48,7 @@ use crate::host::persistence;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-use crate::unplan::unplan;
+use crate::plan::unplan::unplan;
 use records::Pending;
 use state::State;
 

@@ -21,6 +21,7 @@ use crate::net::words::few;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
+use crate::plan::unplan::unplan;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
@@ -28,7 +29,6 @@ use crate::twin::clients::ClientKind;
 use crate::twin::cure::Change;
 use crate::twin::judge::{Judged, Verdict};
 use crate::twin::netns;
-use crate::unplan::unplan;
 
 /// What is not asked by then is told.
 const LIMIT: Duration = Duration::from_mins(2);

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::ForwardNames;
+use crate::diff::drift::ForwardNames;
 use crate::digest::Digest;
 use crate::host::session::Who;
 use crate::net::Family;

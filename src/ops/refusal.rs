@@ -13,7 +13,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::token::shell_word;
 use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
-use crate::unplan::name_of;
+use crate::plan::unplan::name_of;
 
 /// What an operation refuses to do.
 #[derive(Debug, Error)]

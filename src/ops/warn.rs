@@ -4,8 +4,8 @@ use super::describe;
 use super::remark::Remarks;
 use super::state::StateError;
 use super::transaction::Jumps;
-use crate::compare::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
 use crate::diff::Changes;
+use crate::diff::drift::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
 use crate::duplicate;
 use crate::flow::Flow;
 use crate::foreign;
@@ -22,8 +22,8 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
+use crate::plan::unplan::layout_of;
 use crate::reach;
-use crate::unplan::layout_of;
 
 /// Returns what a family's FORWARD policy is called.
 #[must_use]

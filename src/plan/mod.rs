@@ -32,11 +32,13 @@
 //! (`tree`), and most new connections walk only the first of its three (`marked`).
 
 mod chains;
+pub mod explain;
 mod families;
 mod forward;
 mod hook;
 mod marked;
 mod tree;
+pub mod unplan;
 
 use std::collections::BTreeMap;
 

@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 
 use super::jumps::unreached;
-use crate::compare::PlacedRule;
+use crate::diff::drift::PlacedRule;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
-use crate::unplan::{Key, key_of};
+use crate::plan::unplan::{Key, key_of};
 
 /// The loaded rules that packets do not reach.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::compare::{Drift, DriftKind};
+use crate::diff::drift::{Drift, DriftKind};
 use crate::net::Family;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;

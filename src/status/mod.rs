@@ -11,7 +11,9 @@ use cut_off::CutOff;
 pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
-use crate::compare::{Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key};
+use crate::diff::drift::{
+    Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key,
+};
 use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
@@ -21,8 +23,8 @@ use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::plan::unplan::{Key, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
-use crate::unplan::{Key, plan_as, replanned};
 
 /// All that `nvactl status` tells; README documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
@@ -293,7 +295,7 @@ pub fn drift(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::compare_family;
+    use crate::diff::drift::compare_family;
     use crate::netfilter::text::parse::parse;
     use crate::plan::plan;
     use crate::yaml;

@@ -1,15 +1,15 @@
 //! What must hold for any text at all, run by the property tests and by the fuzz targets.
 
-use nvactl::compare::compare;
 use nvactl::diff;
-use nvactl::explain::explain;
+use nvactl::diff::drift::compare;
 use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::text::parse::{Growing, line_len, parse, text_of};
 use nvactl::netfilter::unread::unread;
+use nvactl::plan::explain::explain;
 use nvactl::plan::plan;
+use nvactl::plan::unplan::unplan;
 use nvactl::splice::without_own;
-use nvactl::unplan::unplan;
 use nvactl::yaml::annotation::Annotation;
 use nvactl::yaml::places::Places;
 use nvactl::yaml::{self, Severity, page};

@@ -10,8 +10,8 @@ use nvactl::net::{Family, Interface, Port, Protocol};
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::rule::{DnatPorts, Rule, Target};
 use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::plan::unplan::name_of;
 use nvactl::plan::{Hook, plan_in};
-use nvactl::unplan::name_of;
 use nvactl::yaml;
 
 use crate::matcher::{Packet, deciders};

@@ -10,8 +10,8 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Conntrack, DnatPorts, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
+use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
-use crate::unplan::{Key, key_of};
 
 /// One line of the plan, and what it does.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,8 +18,8 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
+use crate::plan::unplan::{Key, key_of, name_of, unplan};
 use crate::plan::{Hook, layout, plan};
-use crate::unplan::{Key, key_of, name_of, unplan};
 
 /// What leads from one ruleset to another; README documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -477,7 +477,7 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<PlacedRule<'_>>>
 }
 
 /// The rules of nvactl's that are no forward's own, as far as the live ones lack them. `planned` is
-/// [`replanned`](crate::unplan::replanned) of them.
+/// [`replanned`](crate::plan::unplan::replanned) of them.
 #[must_use]
 pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
     let mut gone = Vec::new();

@@ -77,7 +77,7 @@ fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{compare, compare_specs};
+    use crate::diff::drift::{compare, compare_specs};
     use crate::forwards::ForwardSet;
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
