@@ -7,9 +7,9 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::health::probe::Expect;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::probe::Expect;
 use crate::yaml::{Code, CodeError, Severity};
 
 /// Port forwarding for a Linux VM that stands as a firewall in front of a private network.

@@ -90,7 +90,7 @@ fn iptables_syntax_is_printed_by_the_rule_model_alone() {
             // A twin takes the rules of others as text; other programs' settings are sentences.
             let as_text = name.starts_with("twin/rules/")
                 || name.starts_with("twin/cause/")
-                || name == "foreign.rs";
+                || name == "health/foreign.rs";
             let printed = !as_text
                 && (code.contains(&format!("\"{option}")) || code.contains(&format!(" {option}")));
             assert!(model || !printed, "{name} prints {option}");

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Boot;
+use crate::health::status::RulesFile;
 use crate::host;
 use crate::host::iptables::Live;
 use crate::host::{boot_unit, persistence};
@@ -14,7 +15,6 @@ use crate::ops::next_boot::unit_fault;
 use crate::ops::records::{Brought, Saved};
 use crate::ops::saved::compared;
 use crate::ops::state::{State, StateError};
-use crate::status::RulesFile;
 
 /// How many lines of a rules file are shown.
 const MOST_SHOWN: usize = 40;

@@ -10,12 +10,14 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::diff;
-use crate::doctor::{
-    self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
-};
 use crate::flow::Flow;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
+use crate::health::doctor::{
+    self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
+};
+use crate::health::probe::{Endpoint, Expect, Outcome, Probed, targets};
+use crate::health::sender;
 use crate::host::iptables::Iptables;
 use crate::host::probe::{Probing, probe};
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
@@ -32,8 +34,6 @@ use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
 use crate::plan::unplan::plan_as;
-use crate::probe::{Endpoint, Expect, Outcome, Probed, targets};
-use crate::sender;
 use crate::sysctl::Switch;
 use crate::twin::battery::battery;
 use crate::twin::clients::{Clients, Named};
@@ -600,7 +600,7 @@ fn said(check: &Check) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Hop;
+    use crate::health::doctor::Hop;
 
     fn check(code: Hop, status: Status, forward: Option<&str>, reason: &str) -> Check {
         Check {

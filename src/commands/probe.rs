@@ -9,11 +9,11 @@ use serde_json::json;
 use super::{Console, Exit, load_spec, table};
 use crate::cli::{Probe, ProbeFormat};
 use crate::forwards::{Forward, Snat};
+use crate::health::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
 use crate::host::network;
 use crate::host::probe::{self as edge, Probing};
 use crate::net::words::{counted, names};
 use crate::net::{Family, Host};
-use crate::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
 
 pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     let (_, set) = load_spec(args.spec.spec.as_deref(), console)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Console, Exit, Refusal, load_spec, warn_of_emptied_output};
 use crate::cli::Render;
-use crate::foreign;
+use crate::health::foreign;
 use crate::host::{self, file};
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;

@@ -8,6 +8,10 @@ use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, wa
 use crate::cli::{Status as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
+use crate::health::status::{
+    AtBoot, BeforeJump, Live, Machine, Row, RulesFile, State, Status, Tracked, before_jumps, drift,
+    rows,
+};
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
 use crate::host::{self, conntrack, network, sysctl};
@@ -18,10 +22,6 @@ use crate::netfilter::counters::Count;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
-use crate::status::{
-    AtBoot, BeforeJump, Live, Machine, Row, RulesFile, State, Status, Tracked, before_jumps, drift,
-    rows,
-};
 use crate::sysctl::Switch;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {

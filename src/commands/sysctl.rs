@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
-use crate::foreign;
+use crate::health::foreign;
 use crate::host::iptables::Live;
 use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};

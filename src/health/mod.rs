@@ -1,1 +1,9 @@
 pub mod counts;
+pub mod doctor;
+pub mod duplicate;
+pub mod foreign;
+pub mod mark_bit;
+pub mod probe;
+pub mod reach;
+pub mod sender;
+pub mod status;

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::child;
 use crate::flow::Flow;
 use crate::forwards::ForwardSet;
+use crate::health::reach;
+use crate::health::sender::{self, Sender};
 use crate::net::{Family, Interface};
 use crate::network::{Answer, Link, Links, Packet, ReversePath, Route};
-use crate::reach;
-use crate::sender::{self, Sender};
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);

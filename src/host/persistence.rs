@@ -11,11 +11,11 @@ use super::rehearsal::RehearsalError;
 use super::sysctl;
 use super::units::{is_installed, starts_at_boot};
 use crate::diff;
+use crate::health::status::RulesFile;
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::unloadable;
-use crate::status::RulesFile;
 
 /// The distribution's loader of rules files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

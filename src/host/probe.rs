@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::child::{self, ChildError};
 use super::progress::Progress;
 use super::signals::Held;
-use crate::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
+use crate::health::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
 
 /// How endpoints are tried.
 #[derive(Debug, Clone, Copy)]

@@ -25,7 +25,7 @@ use crate::net::printable;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
-use crate::splice::{self, Split};
+use crate::ops::splice::{self, Split};
 use crate::sysctl::Switch;
 
 /// nvactl's lines in a file that something else loads at boot.

@@ -6,6 +6,7 @@ use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::flow::{Flow, astray, stale};
 use crate::forwards::ForwardSet;
+use crate::health::sender::{self, Sender};
 use crate::host::conntrack::{self, ConntrackError};
 use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
@@ -14,7 +15,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
 use crate::plan::unplan::unplan;
-use crate::sender::{self, Sender};
 
 /// Reads the connections of the machine. Without the program for it there are none, unless some are
 /// to be deleted.

@@ -12,6 +12,7 @@ use super::transaction::owned_digest;
 use super::{Error, confirm, describe, flows};
 use crate::flow::Flow;
 use crate::forwards::ForwardSet;
+use crate::health::reach;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
 use crate::host::lock::{self, Lock};
@@ -22,7 +23,6 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::planned;
-use crate::reach;
 
 /// Returns the families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may
 /// be there from a time when it had.

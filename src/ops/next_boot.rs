@@ -6,13 +6,13 @@ use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
 use crate::forwards::ForwardSet;
+use crate::health::status::RulesFile;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-use crate::status::RulesFile;
 use crate::sysctl::{Assignment, Switch};
 
 /// Rules and forwarding of one family after the next boot.

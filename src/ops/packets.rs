@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::flows::described;
 use super::remark::Remarks;
-use crate::doctor::{client_words, took};
 use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
+use crate::health::doctor::{client_words, took};
 use crate::host::network;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;

@@ -8,8 +8,8 @@ use super::records::KeptSpec;
 use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6, saved};
 use crate::diff::families::changes;
-use crate::foreign;
 use crate::forwards::ForwardSet;
+use crate::health::foreign;
 use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, Live, OWN_ALONE};
@@ -22,8 +22,8 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::names::TableName;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::misprinted;
+use crate::ops::splice;
 use crate::plan::planned;
-use crate::splice;
 
 /// What is to be written where.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
 use crate::diff::families::changes;
-use crate::foreign;
+use crate::health::foreign;
 use crate::host::log::Event;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;

@@ -8,13 +8,13 @@ use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
 use super::{Error, Machine, warn};
 use crate::diff;
+use crate::health::status::RulesFile;
 use crate::host::survey::resolved;
 use crate::host::sysctl;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-use crate::status::RulesFile;
 
 /// Saves what nvactl owns of the loaded rules. `spec`: the one that they were compared with; without
 /// one, that whose plan was loaded last. IPv6 that could not be read stays as it was saved before.

@@ -11,7 +11,7 @@ use super::step::{self, End, Failure, Loaded, Outcome, Step};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::digest::Digest;
-use crate::foreign;
+use crate::health::foreign;
 use crate::host::file::{self, FileError};
 use crate::host::iptables::{Iptables, IptablesError, TrialError};
 use crate::host::lock::Lock;
@@ -25,7 +25,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::says_counts;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
-use crate::trial::{self, Trial};
+use crate::ops::trial::{self, Trial};
 
 #[derive(Debug, Error)]
 pub enum TransactionError {

@@ -6,14 +6,15 @@ use super::state::StateError;
 use super::transaction::Jumps;
 use crate::diff::Changes;
 use crate::diff::drift::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
-use crate::duplicate;
 use crate::flow::Flow;
-use crate::foreign;
 use crate::forwards::ForwardSet;
+use crate::health::duplicate;
+use crate::health::foreign;
+use crate::health::mark_bit::{self, NftRule};
+use crate::health::reach;
 use crate::host::iptables::Iptables;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
-use crate::mark_bit::{self, NftRule};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
@@ -23,7 +24,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::layout_of;
-use crate::reach;
 
 /// Returns what a family's FORWARD policy is called.
 #[must_use]

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::CauseError;
 use super::trace::Stage;
-use crate::foreign::DEEPEST;
+use crate::health::foreign::DEEPEST;
 use crate::host::child::ChildError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::net::Family;

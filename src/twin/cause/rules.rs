@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::CauseError;
 use super::message::Chain;
 use super::trace::Stage;
-use crate::foreign;
+use crate::health::foreign;
 use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;

@@ -14,7 +14,7 @@ use super::route::{self, Question};
 use super::rules::{self, Decided, Holder, Listed};
 use super::trace::Stage;
 use super::{CauseError, Seen};
-use crate::foreign;
+use crate::health::foreign;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 

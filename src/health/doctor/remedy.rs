@@ -1,7 +1,7 @@
 //! The commands and settings that let a connection pass, by what was tried in the twin.
 
 use super::packets::Scene;
-use crate::foreign;
+use crate::health::foreign;
 use crate::net::Family;
 use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use super::packets::Answers;
 use crate::flow::Flow;
 use crate::forwards::{Forward, ForwardSet};
-use crate::mark_bit::NftRule;
+use crate::health::mark_bit::NftRule;
+use crate::health::probe::Probed;
+use crate::health::status::RulesFile;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, Packet, Route};
-use crate::probe::Probed;
-use crate::status::RulesFile;
 
 #[derive(Debug)]
 pub struct Facts<'f> {
@@ -39,7 +39,7 @@ pub struct Facts<'f> {
     pub once: Vec<ForwardSet>,
     /// The kernel's answers to what [`questions`] asks.
     pub routes: BTreeMap<Packet<'f>, Result<Route, String>>,
-    /// The interface by which answers to senders leave, as [`crate::sender::questions`] asks.
+    /// The interface by which answers to senders leave, as [`crate::health::sender::questions`] asks.
     pub answer_routes: BTreeMap<Answer, String>,
     /// What came of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],

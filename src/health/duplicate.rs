@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::foreign::{self, DEEPEST};
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
+use crate::health::foreign::{self, DEEPEST};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{CtState, Match, Rule, Target};

@@ -1,8 +1,8 @@
 //! What works now and may not after the next boot, or the next minute.
 
 use super::{Case, Check, Hop};
+use crate::health::status::RulesFile;
 use crate::net::Family;
-use crate::status::RulesFile;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;

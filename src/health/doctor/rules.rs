@@ -9,9 +9,9 @@ use super::{Case, Check, Hop, Status};
 use crate::diff::drift::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
-use crate::duplicate::duplicates;
 use crate::health::counts;
-use crate::mark_bit::{Writer, is_used, of_nft, writers};
+use crate::health::duplicate::duplicates;
+use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;

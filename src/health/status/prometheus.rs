@@ -264,8 +264,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::health::status::{AtBoot, BeforeJump, Machine, Tracked};
     use crate::netfilter::counters::Count;
-    use crate::status::{AtBoot, BeforeJump, Machine, Tracked};
 
     fn row(name: &str, state: State) -> Row {
         Row {

@@ -8,12 +8,12 @@ use super::{Case, Check, Hop, Status, packets};
 use crate::flow::{Flow, stale};
 use crate::forwards::Listeners;
 use crate::forwards::{Destination, Forward, Snat};
+use crate::health::probe::{Outcome, Probed};
+use crate::health::sender::senders;
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
 use crate::network::{self, Packet, Route};
 use crate::plan::unplan::Key;
-use crate::probe::{Outcome, Probed};
-use crate::sender::senders;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
