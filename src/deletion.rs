@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::flow::Flow;
 use crate::net::{Port, Protocol};
+use crate::netfilter::conntrack::Flow;
 
 /// The conditions of one `conntrack -D`: all entries that meet them are to end.
 #[derive(Debug, Clone, PartialEq, Eq)]

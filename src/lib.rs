@@ -33,7 +33,6 @@ pub mod commands;
 pub mod deletion;
 pub mod diff;
 pub mod digest;
-pub mod flow;
 pub mod forwards;
 pub mod health;
 pub mod host;

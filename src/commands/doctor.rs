@@ -10,7 +10,6 @@ use anyhow::Result;
 use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::diff;
-use crate::flow::Flow;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
@@ -26,6 +25,7 @@ use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::backend::Backend;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, somebody};

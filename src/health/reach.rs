@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::flow::Flow;
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::words::few;
 use crate::net::{Family, Interface};
+use crate::netfilter::conntrack::Flow;
 use crate::network::{Links, Packet, Route, somebody};
 
 /// What the machine tells.

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::flow::Flow;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
+use crate::netfilter::conntrack::Flow;
 use crate::network::{Answer, Links};
 
 /// A connection of UDP that is sent to a forward's listener and is not translated.

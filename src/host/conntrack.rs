@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use super::child::{self, ChildError};
 use crate::deletion::{Deletion, deletions};
-use crate::flow::Flow;
 use crate::net::Family;
+use crate::netfilter::conntrack::Flow;
 
 /// A table of a million entries takes some seconds.
 const LIMIT: Duration = Duration::from_mins(2);

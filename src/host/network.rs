@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::child;
-use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::health::reach;
 use crate::health::sender::{self, Sender};
 use crate::net::{Family, Interface};
+use crate::netfilter::conntrack::Flow;
 use crate::network::{Answer, Link, Links, Packet, ReversePath, Route};
 
 /// Each of these questions is answered in milliseconds.

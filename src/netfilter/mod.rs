@@ -1,4 +1,5 @@
 pub mod backend;
+pub mod conntrack;
 pub mod counters;
 pub mod limit;
 pub mod names;

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::diff::Changes;
 use crate::diff::families::changes;
-use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
@@ -26,6 +25,7 @@ use crate::host::progress::Progress;
 use crate::host::survey::resolved;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;

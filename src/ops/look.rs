@@ -10,7 +10,6 @@ use super::state::State;
 use super::step::{Interrupted, interrupted};
 use super::transaction::owned_digest;
 use super::{Error, confirm, describe, flows};
-use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::health::reach;
 use crate::host::conntrack::ConntrackError;
@@ -20,6 +19,7 @@ use crate::host::survey::{Surroundings, SurveyError, has_legacy_v6, has_nft_v6, 
 use crate::host::{network, persistence};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::planned;

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 
 use super::flows::described;
 use super::remark::Remarks;
-use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
 use crate::health::doctor::{client_words, took};
@@ -18,6 +17,7 @@ use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::words::few;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;

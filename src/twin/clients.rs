@@ -7,10 +7,10 @@ use ipnet::IpNet;
 
 use super::machine::{Kind, Machine};
 use super::rules::Filter;
-use crate::flow::{Flow, is_of_host};
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Nets};
 use crate::net::{Family, Interface};
+use crate::netfilter::conntrack::{Flow, is_of_host};
 use crate::network::Packet;
 
 /// At most so many networks of one kind are asked for.

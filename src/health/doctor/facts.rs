@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::packets::Answers;
-use crate::flow::Flow;
 use crate::forwards::{Forward, ForwardSet};
 use crate::health::mark_bit::NftRule;
 use crate::health::probe::Probed;
 use crate::health::status::RulesFile;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::network::{Answer, Links, Packet, Route};

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use super::facts::arriving;
 use super::{Case, Check, Hop, Status, packets};
-use crate::flow::{Flow, stale};
 use crate::forwards::Listeners;
 use crate::forwards::{Destination, Forward, Snat};
 use crate::health::probe::{Outcome, Probed};
 use crate::health::sender::senders;
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
+use crate::netfilter::conntrack::{Flow, stale};
 use crate::network::{self, Packet, Route};
 use crate::plan::unplan::Key;
 

@@ -14,11 +14,11 @@ use serde::Serialize;
 use crate::diff::drift::{
     Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key,
 };
-use crate::flow::Flow;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
 use crate::health::counts;
 use crate::net::Family;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
