@@ -454,7 +454,7 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     // A hairpin's may be the machine itself.
     let flows = flows.unwrap_or_default().iter();
     let mut flows = flows.filter(|flow| links.owner(flow.source).is_none());
-    let led = flows.find(|flow| flow.leader(&listeners).is_some());
+    let led = flows.find(|flow| listeners.leader(flow).is_some());
     Client {
         address: led.map_or(somebody(family), |flow| flow.source),
         real: led.is_some(),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::forwards::{Forward, ForwardSet};
+use super::forward::{Destination, Forward, ForwardSet, TargetPorts};
 use crate::net::{Family, Port, Protocol};
+use crate::netfilter::conntrack::Flow;
 
 /// The listeners of a set by what they ask for. Those of one family, protocol and address are apart, so the
 /// one that begins last before a port is the only one that can hold it.
@@ -38,4 +39,29 @@ impl<'s> Listeners<'s> {
             forward.listen.ports.contains(port).then_some(*forward)
         })
     }
+    /// The forward that leads this connection where it goes, if it was translated at all.
+    #[must_use]
+    pub fn leader(&self, flow: &Flow) -> Option<&'s Forward> {
+        let forward = self.taker(flow.protocol, flow.destination, flow.destination_port)?;
+        let mut destinations = forward.target.destinations.iter();
+        let leads = flow.destination != flow.reply_source
+            && forward.sources.admits(flow.source)
+            && destinations.any(|to| goes_to(flow, forward, to));
+        leads.then_some(forward)
+    }
+}
+
+/// Whether a connection goes where the forward would send it.
+fn goes_to(flow: &Flow, forward: &Forward, to: &Destination) -> bool {
+    let at = flow.destination_port;
+    let port = match to.ports {
+        TargetPorts::Kept => at,
+        TargetPorts::Range(one) if one.is_single() => one.first(),
+        TargetPorts::Range(range) => {
+            let offset = at.number() - forward.listen.ports.first().number();
+            let number = range.first().number().checked_add(offset);
+            number.and_then(Port::new).unwrap_or(at)
+        }
+    };
+    (to.address, port) == (flow.reply_source, flow.reply_port)
 }

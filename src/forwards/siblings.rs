@@ -4,7 +4,8 @@
 //! One listens on an address, the other on all. Both lead to one target by one listen port, and give
 //! other sources. A packet that was sent to that address belongs to the second where the first has no
 //! entrance, and nothing but `-i` tells that when it leaves.
-use super::{Destination, Forward};
+
+use super::forward::{Destination, Forward};
 
 /// Returns for each of the forwards whether its rules for packets that leave must ask where they came
 /// in.

@@ -1,3 +1,4 @@
+pub mod connections;
 pub mod counts;
 pub mod doctor;
 pub mod duplicate;

@@ -1,9 +1,7 @@
-//! Connections that the kernel tracks, and where a spec's forwards would send them now.
+//! Connections that the kernel tracks.
 
 use std::net::IpAddr;
 
-use crate::forwards::Listeners;
-use crate::forwards::{Destination, Forward, ForwardSet, TargetPorts};
 use crate::net::{Port, Protocol};
 
 /// One tracked connection, as its first packet was sent and as its replies are expected.
@@ -68,32 +66,6 @@ impl Flow {
     pub fn is_translated(&self) -> bool {
         (self.destination, self.destination_port) != (self.reply_source, self.reply_port)
     }
-
-    /// The forward that leads this connection where it goes, if it was translated at all.
-    #[must_use]
-    pub fn leader<'s>(&self, listeners: &Listeners<'s>) -> Option<&'s Forward> {
-        let forward = listeners.taker(self.protocol, self.destination, self.destination_port)?;
-        let mut destinations = forward.target.destinations.iter();
-        let leads = self.destination != self.reply_source
-            && forward.sources.admits(self.source)
-            && destinations.any(|to| self.goes_to(forward, to));
-        leads.then_some(forward)
-    }
-
-    /// Whether it goes where the forward would send it.
-    fn goes_to(&self, forward: &Forward, to: &Destination) -> bool {
-        let at = self.destination_port;
-        let port = match to.ports {
-            TargetPorts::Kept => at,
-            TargetPorts::Range(one) if one.is_single() => one.first(),
-            TargetPorts::Range(range) => {
-                let offset = at.number() - forward.listen.ports.first().number();
-                let number = range.first().number().checked_add(offset);
-                number.and_then(Port::new).unwrap_or(at)
-            }
-        };
-        (to.address, port) == (self.reply_source, self.reply_port)
-    }
 }
 
 /// Whether an address may be one of a host on another link.
@@ -113,37 +85,11 @@ pub fn is_of_host(address: IpAddr) -> bool {
     }
 }
 
-/// Connections that were translated, and not by one of these forwards. Finished ones are left out:
-/// they go nowhere any more.
-pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
-    let now = Listeners::new(now);
-    flows
-        .iter()
-        .filter(|flow| flow.destination != flow.reply_source && !flow.finished)
-        .filter(move |flow| flow.leader(&now).is_none())
-}
-
-/// Connections that a set of forwards led once and the present one does not lead there any more.
-pub fn stale<'f>(
-    flows: &'f [Flow],
-    once: &[ForwardSet],
-    now: &ForwardSet,
-) -> impl Iterator<Item = &'f Flow> {
-    let once: Vec<Listeners<'_>> = once.iter().map(Listeners::new).collect();
-    astray(flows, now).filter(move |flow| once.iter().any(|set| flow.leader(set).is_some()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml;
 
     const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
-
-    fn set(forwards: &str) -> ForwardSet {
-        let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");
-        yaml::read(text.as_bytes()).expect("it is sound")
-    }
 
     #[test]
     fn lines_of_conntrack_are_read_in_both_directions() {
@@ -174,85 +120,5 @@ mod tests {
         ] {
             assert_eq!(Flow::parse(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn a_finished_connection_is_not_stale() {
-        let old = [set(
-            "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
-        )];
-        for (state, finished) in [
-            ("SYN_SENT", false),
-            ("ESTABLISHED", false),
-            ("FIN_WAIT", false),
-            ("CLOSE_WAIT", false),
-            ("LAST_ACK", true),
-            ("TIME_WAIT", true),
-            ("CLOSE", true),
-        ] {
-            let flow = Flow::parse(&WEB.replace("ESTABLISHED", state)).expect("it is a flow");
-            assert_eq!(flow.finished, finished, "{state}");
-            let is_stale = stale(&[flow], &old, &set("")).next().is_some();
-            assert_eq!(is_stale, !finished, "{state}");
-        }
-    }
-
-    #[test]
-    fn a_flow_is_stale_when_its_forward_leads_elsewhere_now() {
-        let flows = [Flow::parse(WEB).expect("it is a flow")];
-        let old = [set(
-            "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
-        )];
-        for (now, is_stale) in [
-            (
-                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
-                false,
-            ),
-            (
-                "{name: other, listen: 49182, target: {pod: 10.224.0.118:80}}",
-                false,
-            ),
-            (
-                "{name: range, listen: 49180-49190, target: {pod: 10.224.0.118:78-88}}",
-                false,
-            ),
-            (
-                "{name: web, listen: 49182, target: {pod: 10.224.0.119:80}}",
-                true,
-            ),
-            (
-                "{name: web, listen: 49182, target: {pod: 10.224.0.118:81}}",
-                true,
-            ),
-            (
-                "{name: web, listen: 49183, target: {pod: 10.224.0.118:80}}",
-                true,
-            ),
-            (
-                "{name: web, listen: 49182, protocol: udp, target: {pod: 10.224.0.118:80}}",
-                true,
-            ),
-            (
-                "{name: all, listen: 49182, target: {pod: 10.224.0.118:80}}, {name: one, listen: 10.3.0.4:49182, target: {pod: 10.0.0.1:80}}",
-                true,
-            ),
-            (
-                "{name: web, listen: 49182, target: {pod: [10.224.0.9:80, 10.224.0.118:80]}}",
-                false,
-            ),
-            (
-                "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}, deny_from: [198.51.100.0/24]}",
-                true,
-            ),
-            ("", true),
-        ] {
-            assert_eq!(
-                stale(&flows, &old, &set(now)).count(),
-                usize::from(is_stale),
-                "{now}"
-            );
-        }
-        // Somebody else's translation is not nvactl's to judge.
-        assert_eq!(stale(&flows, &[set("")], &set("")).count(), 0);
     }
 }

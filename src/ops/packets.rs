@@ -105,7 +105,7 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .chain(loaded)
         .map(Listeners::new)
         .collect();
-    let is_led = |flow: &Flow| all.iter().any(|set| flow.leader(set).is_some());
+    let is_led = |flow: &Flow| all.iter().any(|set| set.leader(flow).is_some());
     flows
         .iter()
         .filter(|flow| flow.is_of_hosts() && !flow.finished)

@@ -306,7 +306,7 @@ fn seen(set: &ForwardSet, flows: &[Flow], own: &BTreeSet<IpAddr>) -> Vec<Client>
     let flows = flows
         .iter()
         .filter(|flow| !own.contains(&flow.source) && is_of_host(flow.source));
-    let led = flows.filter(|flow| flow.leader(&listeners).is_some());
+    let led = flows.filter(|flow| listeners.leader(flow).is_some());
     let addresses: BTreeSet<IpAddr> = led.map(|flow| flow.source).collect();
     let some = addresses.into_iter().take(MOST);
     some.map(|address| Client {

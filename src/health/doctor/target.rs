@@ -7,11 +7,12 @@ use super::facts::arriving;
 use super::{Case, Check, Hop, Status, packets};
 use crate::forwards::Listeners;
 use crate::forwards::{Destination, Forward, Snat};
+use crate::health::connections::stale;
 use crate::health::probe::{Outcome, Probed};
 use crate::health::sender::senders;
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
-use crate::netfilter::conntrack::{Flow, stale};
+use crate::netfilter::conntrack::Flow;
 use crate::network::{self, Packet, Route};
 use crate::plan::unplan::Key;
 
@@ -346,7 +347,7 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
     let listeners = Listeners::new(case.set);
     let mut led: BTreeMap<Key<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
     for flow in flows {
-        if let Some(leader) = flow.leader(&listeners) {
+        if let Some(leader) = listeners.leader(flow) {
             let key = (leader.name.as_str(), leader.protocol);
             let (replied, silent) = led.entry(key).or_default();
             if flow.replied { replied } else { silent }.push(flow);

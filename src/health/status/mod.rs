@@ -176,7 +176,7 @@ pub fn rows(
     let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished) {
-        if let Some(forward) = flow.leader(&listeners) {
+        if let Some(forward) = listeners.leader(flow) {
             let key = (forward.name.as_str(), forward.protocol);
             *connections.entry(key).or_default() += 1;
         }
