@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
-use crate::health::foreign::{self, DEEPEST};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::programs;
 use crate::netfilter::rule::{CtState, Match, Rule, Target};
+use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
@@ -34,7 +35,7 @@ impl Duplicate<'_> {
     /// Returns the program that writes the rule, and would write it anew.
     #[must_use]
     pub fn owner(&self) -> Option<&'static str> {
-        foreign::owner_of(TableName::Nat.as_str(), self.chain.as_str())
+        programs::owner_of(TableName::Nat.as_str(), self.chain.as_str())
     }
 
     /// Returns the command that deletes the rule.

@@ -2,7 +2,7 @@
 
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Target};
-use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::ruleset::{DEEPEST, Ruleset};
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 
@@ -47,9 +47,6 @@ pub fn forwards_everything(ruleset: &Ruleset) -> bool {
     decided.unwrap_or(ruleset.forward_policy() == Policy::Accept)
 }
 
-/// The kernel refuses loops, so this only bounds what a hand-written file could say.
-pub(crate) const DEEPEST: usize = 16;
-
 /// What a chain's rules without conditions decide in the filter table: accepted or not, or nothing.
 fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
     let chain = ruleset.chain(TableName::Filter, name)?;
@@ -73,81 +70,6 @@ fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
     None
 }
 
-/// How many rules a ruleset holds, nvactl's and others'.
-#[must_use]
-pub fn rule_count(ruleset: &Ruleset) -> usize {
-    ruleset
-        .chains()
-        .map(|(_, _, chain)| chain.rules.len())
-        .sum()
-}
-
-/// Programs that write their rules anew at each start, by how their chains are named.
-const GENERATORS: [(&str, &str); 8] = [
-    ("DOCKER", "Docker"),
-    ("f2b-", "fail2ban"),
-    ("KUBE-", "kube-proxy"),
-    ("cali-", "Calico"),
-    ("CNI-", "a container network plugin"),
-    ("FLANNEL-", "Flannel"),
-    ("LIBVIRT_", "libvirt"),
-    ("ufw-", "ufw"),
-];
-
-/// The program that writes a chain, by how it is named.
-#[must_use]
-pub fn program_of(chain: &ChainName) -> Option<&'static str> {
-    let mut generators = GENERATORS.iter();
-    let (_, program) = generators.find(|(prefix, _)| chain.as_str().starts_with(prefix))?;
-    Some(program)
-}
-
-/// Programs by the names of their nft tables, and by how other chains of theirs are named. They do not
-/// belong to [`GENERATORS`]: their chains are no promise of a start that makes them anew.
-const TABLES: [(&str, &str); 9] = [
-    ("firewalld", "firewalld"),
-    ("kube-proxy", "kube-proxy"),
-    ("libvirt_network", "libvirt"),
-    ("netavark", "Podman"),
-    ("docker-bridges", "Docker"),
-    ("f2b-table", "fail2ban"),
-    ("flannel-ipv4", "Flannel"),
-    ("flannel-ipv6", "Flannel"),
-    ("sing-box", "sing-box"),
-];
-
-const CHAINS: [(&str, &str); 13] = [
-    ("ufw6-", "ufw"),
-    ("ts-", "Tailscale"),
-    ("NETAVARK", "Podman"),
-    ("AZURE-NPM", "Azure NPM"),
-    ("CILIUM_", "Cilium"),
-    ("OLD_CILIUM_", "Cilium"),
-    ("CROWDSEC_CHAIN", "CrowdSec"),
-    ("crowdsec", "CrowdSec"),
-    ("IN_", "firewalld"),
-    ("FWD_", "firewalld"),
-    ("FWDI_", "firewalld"),
-    ("FWDO_", "firewalld"),
-    ("FORWARD_", "firewalld"),
-];
-
-/// Returns the program that writes a table or a chain, by their names.
-#[must_use]
-pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
-    let of_table = TABLES.iter().find(|(name, _)| *name == table);
-    let of_chain = || {
-        let mut chains = CHAINS.iter();
-        let (_, program) = chains.find(|(prefix, _)| chain.starts_with(prefix))?;
-        Some(*program)
-    };
-    match of_table {
-        Some((_, program)) => Some(program),
-        None if table.starts_with("crowdsec") => Some("CrowdSec"),
-        None => program_of(&ChainName::from(chain)).or_else(of_chain),
-    }
-}
-
 /// Returns the setting of a program by which it lets a connection pass, as a sentence.
 #[must_use]
 pub fn switch_of(program: &str) -> Option<&'static str> {
@@ -169,20 +91,6 @@ pub fn switch_of(program: &str) -> Option<&'static str> {
     })
 }
 
-/// Programs whose rules are loaded and that make them anew at each start, each with one chain of
-/// theirs.
-#[must_use]
-pub fn generated(ruleset: &Ruleset) -> Vec<(&'static str, &ChainName)> {
-    GENERATORS
-        .into_iter()
-        .filter_map(|(prefix, program)| {
-            let mut names = ruleset.chains().map(|(_, name, _)| name);
-            let chain = names.find(|name| name.as_str().starts_with(prefix))?;
-            Some((program, chain))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,32 +99,6 @@ mod tests {
     fn ruleset(table: &str, lines: &[&str]) -> Ruleset {
         let lines = lines.join("\n");
         parse(&format!("*{table}\n{lines}\nCOMMIT\n")).expect("it is readable")
-    }
-
-    #[test]
-    fn a_chain_or_a_table_tells_its_program() {
-        for (table, chain, program) in [
-            ("filter", "DOCKER-FORWARD", Some("Docker")),
-            ("docker-bridges", "filter-FORWARD", Some("Docker")),
-            ("firewalld", "filter_FORWARD", Some("firewalld")),
-            ("filter", "FWDI_public", Some("firewalld")),
-            ("filter", "ufw-before-forward", Some("ufw")),
-            ("filter", "ufw6-before-forward", Some("ufw")),
-            ("nat", "KUBE-SERVICES", Some("kube-proxy")),
-            ("kube-proxy", "services", Some("kube-proxy")),
-            ("filter", "ts-forward", Some("Tailscale")),
-            ("filter", "cali-FORWARD", Some("Calico")),
-            ("filter", "LIBVIRT_FWI", Some("libvirt")),
-            ("netavark", "FORWARD", Some("Podman")),
-            ("filter", "f2b-sshd", Some("fail2ban")),
-            ("filter", "AZURE-NPM-FORWARD", Some("Azure NPM")),
-            ("filter", "CILIUM_FORWARD", Some("Cilium")),
-            ("crowdsec6", "crowdsec6-chain-forward", Some("CrowdSec")),
-            ("filter", "FORWARD", None),
-            ("own", "forward", None),
-        ] {
-            assert_eq!(owner_of(table, chain), program, "{table} {chain}");
-        }
     }
 
     /// No script can spell it for iptables-restore.

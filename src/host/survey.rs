@@ -12,7 +12,6 @@ use super::child::{self, ChildError};
 use super::file;
 use super::iptables::{Iptables, IptablesError, nft_family};
 use super::managers;
-use crate::health::foreign;
 use crate::health::mark_bit::{NftRule, nft_writes};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
@@ -73,11 +72,11 @@ pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, S
     let beside = PerFamily::try_new(families, |family| other_rules(iptables, family))?;
     for (family, beside) in beside.iter() {
         if let Some((other, rules)) = beside
-            && foreign::rule_count(rules) > 0
+            && rules.rule_count() > 0
         {
             let [other, backend] =
                 [*other, other.other()].map(|one| one.program(family, "iptables"));
-            let rules = foreign::rule_count(rules);
+            let rules = rules.rule_count();
             warnings.push(format!(
                 "{other} holds rules too ({rules}), which filter beside those of {backend}; \
                  to look: {other}-save"

@@ -3,6 +3,7 @@ pub mod conntrack;
 pub mod counters;
 pub mod limit;
 pub mod names;
+pub mod programs;
 pub mod rule;
 pub mod ruleset;
 pub mod text;

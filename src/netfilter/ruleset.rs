@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use super::names::{ChainName, Policy, TableName};
 use super::rule::Rule;
 
+/// The kernel refuses loops, so this only bounds what a hand-written file could say.
+pub const DEEPEST: usize = 16;
+
 /// Everything that was planned, or parsed, or found loaded, of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
@@ -55,6 +58,12 @@ impl Ruleset {
     #[must_use]
     pub fn holds_own(&self) -> bool {
         self.chains().any(|(_, name, _)| name.is_own())
+    }
+
+    /// How many rules a ruleset holds, nvactl's and others'.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.chains().map(|(_, _, chain)| chain.rules.len()).sum()
     }
 
     /// Every chain, in the order of the text.

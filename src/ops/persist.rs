@@ -9,7 +9,6 @@ use super::remark::Remarks;
 use super::{Error, Failed, Machine, Refusal, note_v6, saved};
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
-use crate::health::foreign;
 use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, Live, OWN_ALONE};
@@ -20,6 +19,7 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::TableName;
+use crate::netfilter::programs;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::misprinted;
 use crate::ops::splice;
@@ -335,7 +335,7 @@ fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Resul
 }
 
 fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
-    for (program, chain) in foreign::generated(&live.ruleset) {
+    for (program, chain) in programs::generated(&live.ruleset) {
         remarks.warn(format_args!(
             "{program} makes its rules anew at each start (chain {chain}), and would find those of \
              the file beside them; {OWN_ALONE}"

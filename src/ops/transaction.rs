@@ -11,7 +11,6 @@ use super::step::{self, End, Failure, Loaded, Outcome, Step};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::digest::Digest;
-use crate::health::foreign;
 use crate::host::file::{self, FileError};
 use crate::host::iptables::{Iptables, IptablesError, TrialError};
 use crate::host::lock::Lock;
@@ -686,7 +685,7 @@ fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) ->
         .iter()
         .map(|chain| length(before, chain).max(length(want, chain)))
         .sum();
-    touched.len() <= FEW && rules * 4 <= foreign::rule_count(before)
+    touched.len() <= FEW && rules * 4 <= before.rule_count()
 }
 
 /// The rule on the line that iptables-restore complains of.

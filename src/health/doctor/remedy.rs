@@ -3,6 +3,7 @@
 use super::packets::Scene;
 use crate::health::foreign;
 use crate::net::Family;
+use crate::netfilter::programs;
 use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
@@ -92,7 +93,7 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
                 shell_word(table),
                 shell_word(chain)
             );
-            let owner = foreign::owner_of(table, chain);
+            let owner = programs::owner_of(table, chain);
             (
                 owner,
                 command,

@@ -5,13 +5,13 @@ use std::fs;
 
 use super::CauseError;
 use super::trace::Stage;
-use crate::health::foreign::DEEPEST;
 use crate::host::child::ChildError;
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::CauseError;
 use super::message::Chain;
 use super::trace::Stage;
-use crate::health::foreign;
 use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::programs;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
@@ -132,7 +132,7 @@ pub fn rule(stage: Stage, chain: &Chain, handle: u64) -> Result<Decided, CauseEr
         }
         _ => None,
     };
-    let owner = foreign::owner_of(&chain.table, &chain.name);
+    let owner = programs::owner_of(&chain.table, &chain.name);
     Ok(match of_iptables {
         Some((holder, text)) => Decided {
             stage,
@@ -169,7 +169,7 @@ pub fn policy(stage: Stage, chain: &Chain) -> Decided {
         handle: None,
         place: None,
         text,
-        owner: foreign::owner_of(&chain.table, &chain.name),
+        owner: programs::owner_of(&chain.table, &chain.name),
     }
 }
 

@@ -14,9 +14,9 @@ use super::route::{self, Question};
 use super::rules::{self, Decided, Holder, Listed};
 use super::trace::Stage;
 use super::{CauseError, Seen};
-use crate::health::foreign;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
+use crate::netfilter::programs;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -274,7 +274,7 @@ pub fn by_legacy(counted: &Counted) -> By {
         handle: None,
         place: counted.place,
         text: counted.text.clone(),
-        owner: foreign::owner_of(counted.table.as_str(), counted.chain.as_str()),
+        owner: programs::owner_of(counted.table.as_str(), counted.chain.as_str()),
     };
     match counted.place {
         Some(_) => By::Rule(decided),

@@ -66,7 +66,7 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
         handle: None,
         place: (!text.starts_with("-P")).then_some(1),
         text: text.to_owned(),
-        owner: crate::health::foreign::owner_of("filter", chain),
+        owner: crate::netfilter::programs::owner_of("filter", chain),
     }
 }
 
@@ -78,7 +78,7 @@ fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
     };
     Decided {
         stage: Stage::Forward,
-        owner: crate::health::foreign::owner_of(table, "c"),
+        owner: crate::netfilter::programs::owner_of(table, "c"),
         holder: Holder::Nft(chain),
         handle,
         place: None,
