@@ -30,7 +30,6 @@
 
 pub mod cli;
 pub mod commands;
-pub mod deletion;
 pub mod diff;
 pub mod digest;
 pub mod forwards;
@@ -38,9 +37,7 @@ pub mod health;
 pub mod host;
 pub mod net;
 pub mod netfilter;
-pub mod network;
 pub mod ops;
 pub mod plan;
-pub mod sysctl;
 pub mod twin;
 pub mod yaml;

@@ -14,6 +14,7 @@ use crate::health::status::{
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
+use crate::host::sysctl::settings::Switch;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
@@ -22,7 +23,6 @@ use crate::netfilter::counters::Count;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
-use crate::sysctl::Switch;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;

@@ -8,6 +8,7 @@ use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::health::foreign;
 use crate::host::iptables::Live;
+use crate::host::sysctl::settings::{Assignment, Switch};
 use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::per_family::{Families, PerFamily};
@@ -15,7 +16,6 @@ use crate::net::{Family, Interface};
 use crate::ops::confirm::refuse_beside_a_change;
 use crate::ops::state::State;
 use crate::ops::{families, next_boot};
-use crate::sysctl::{Assignment, Switch};
 
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
+use crate::host::network::{Links, Packet, Route, somebody};
 use crate::net::words::few;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
-use crate::network::{Links, Packet, Route, somebody};
 
 /// What the machine tells.
 #[derive(Debug)]
@@ -407,7 +407,7 @@ fn quoted(names: &[&Name]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Link;
+    use crate::host::network::Link;
     use crate::yaml;
 
     fn set(firewall: &str, forwards: &str) -> ForwardSet {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
+use crate::host::network::{Answer, Links};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::netfilter::conntrack::Flow;
-use crate::network::{Answer, Links};
 
 /// A connection of UDP that is sent to a forward's listener and is not translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub fn told(senders: &[Sender<'_>]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Link;
+    use crate::host::network::Link;
     use crate::yaml;
 
     fn set(forwards: &str) -> ForwardSet {

@@ -21,6 +21,7 @@ use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
 use crate::host::network;
+use crate::host::network::Links;
 use crate::host::progress::Progress;
 use crate::host::survey::resolved;
 use crate::net::Family;
@@ -29,7 +30,6 @@ use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-use crate::network::Links;
 use crate::twin::cure;
 
 /// What is to be loaded, and how.

@@ -18,6 +18,7 @@ use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, TrialError};
 use crate::host::lock::{self, Lock};
 use crate::host::log::Event;
+use crate::host::sysctl::settings::Switch;
 use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
@@ -26,7 +27,6 @@ use crate::netfilter::counters::Counters;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::splice::{self, Split};
-use crate::sysctl::Switch;
 
 /// nvactl's lines in a file that something else loads at boot.
 #[derive(Debug, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use crate::forwards::ForwardSet;
 use crate::health::status::RulesFile;
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
+use crate::host::sysctl::settings::{Assignment, Switch};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-use crate::sysctl::{Assignment, Switch};
 
 /// Rules and forwarding of one family after the next boot.
 #[derive(Debug)]

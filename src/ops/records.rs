@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::diff::drift::ForwardNames;
 use crate::digest::Digest;
 use crate::host::session::Who;
+use crate::host::sysctl::settings::Switch;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse::{self, ParseError};
-use crate::sysctl::Switch;
 
 /// The version of the records that this program writes, and the latest that it reads. Records
 /// without a version are of 0.1.0 and older.

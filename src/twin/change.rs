@@ -17,12 +17,12 @@ use super::{Twin, TwinError, switches};
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
 use crate::host::network;
+use crate::host::network::Packet;
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
 use crate::netfilter::rule::{DnatPorts, Match, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
-use crate::network::Packet;
 
 /// At most so many connections are opened before the change, to find those that rules of others refuse.
 const BEFORE: usize = 2000;

@@ -9,9 +9,9 @@ use super::machine::{Kind, Machine};
 use super::rules::Filter;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Nets};
+use crate::host::network::Packet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::{Flow, is_of_host};
-use crate::network::Packet;
 
 /// At most so many networks of one kind are asked for.
 const MOST: usize = 8;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Case, Check, Hop, Status};
 use crate::forwards::Forward;
 use crate::health::counts;
+use crate::host::network::{Answer, Links};
 use crate::net::{AZURE_HOST, Interface};
-use crate::network::{Answer, Links};
 
 /// Returns the questions that [`probes`] asks of the kernel's routing: the replies to the load balancer's
 /// probes of each interface where clients come in.
@@ -109,7 +109,7 @@ const POINTS: [(Hop, &str, &str); 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Link;
+    use crate::host::network::Link;
     use crate::yaml;
 
     #[test]

@@ -8,12 +8,12 @@ use crate::forwards::{Forward, ForwardSet};
 use crate::health::mark_bit::NftRule;
 use crate::health::probe::Probed;
 use crate::health::status::RulesFile;
+use crate::host::network::{Answer, Links, Packet, Route};
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
-use crate::network::{Answer, Links, Packet, Route};
 
 #[derive(Debug)]
 pub struct Facts<'f> {

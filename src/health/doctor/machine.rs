@@ -1,9 +1,9 @@
 //! The machine itself: interfaces, addresses, switches, the table of connections.
 
 use super::{Case, Check, Hop, boot};
+use crate::host::network::Links;
+use crate::host::sysctl::settings::{Switch, switch};
 use crate::net::{Family, Interface};
-use crate::network::Links;
-use crate::sysctl::{Switch, switch};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for interface in sides(case) {
@@ -192,7 +192,7 @@ pub fn invalid(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Link;
+    use crate::host::network::Link;
 
     #[test]
     fn an_interface_by_which_no_packet_comes_is_named_with_its_fault() {

@@ -10,10 +10,11 @@ use crate::forwards::{Destination, Forward, Snat};
 use crate::health::connections::stale;
 use crate::health::probe::{Outcome, Probed};
 use crate::health::sender::senders;
+use crate::host::network;
+use crate::host::network::{Packet, Route};
 use crate::net::words::counted;
 use crate::net::{Host, Interface, Protocol};
 use crate::netfilter::conntrack::Flow;
-use crate::network::{self, Packet, Route};
 use crate::plan::unplan::Key;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {

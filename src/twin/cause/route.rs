@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::kernel::KernelReason;
 use super::trace::Stage;
 use crate::host::child;
+use crate::host::network::Route;
 use crate::net::{Family, Protocol};
-use crate::network::Route;
 
 /// `ip` answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! The machine's interfaces, routes and neighbours, by iproute2's `ip -json`.
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
@@ -7,13 +9,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::child;
 use crate::forwards::ForwardSet;
 use crate::health::reach;
 use crate::health::sender::{self, Sender};
+use crate::host::child;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
-use crate::network::{Answer, Link, Links, Packet, ReversePath, Route};
+pub use values::{Answer, Link, Links, Packet, ReversePath, Route, somebody};
 
 /// Each of these questions is answered in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -1,12 +1,14 @@
 //! The kernel's table of connections, by the `conntrack` program.
 
+pub mod deletion;
+
 use std::fs;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::child::{self, ChildError};
-use crate::deletion::{Deletion, deletions};
+use crate::host::child::{self, ChildError};
+use crate::host::conntrack::deletion::{Deletion, deletions};
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 

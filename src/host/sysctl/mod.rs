@@ -1,5 +1,7 @@
 //! The kernel's switches, now and as the sysctl files set them at boot.
 
+pub mod settings;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -8,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::file::{self, FileError, Prepared};
+use crate::host::file::{self, FileError, Prepared};
+use crate::host::sysctl::settings::{Assignment, AtBoot, Switch, assignments};
 use crate::net::{Family, Interface};
-use crate::sysctl::{Assignment, AtBoot, Switch, assignments};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
 
