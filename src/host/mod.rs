@@ -12,7 +12,6 @@ pub mod folder;
 pub mod iptables;
 pub mod kernel;
 pub mod lock;
-pub mod log;
 pub mod managers;
 pub mod namespace;
 pub mod network;
@@ -29,6 +28,7 @@ pub mod spec_source;
 pub mod ssh_connection;
 pub mod survey;
 pub mod sysctl;
+pub mod syslog;
 pub mod units;
 
 use thiserror::Error;

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file;
-use super::log::printable;
 use super::ssh_connection::SshConnection;
+use crate::net::printable::cut;
 
 /// Who made or decided on a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +26,10 @@ pub struct Who {
 /// `alice as root from 198.51.100.10`, fit for a terminal.
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = printable(&self.user, MOST_SHOWN);
+        let user = cut(&self.user, MOST_SHOWN);
         match &self.sudo_user {
             Some(sudo) if *sudo != self.user => {
-                write!(f, "{} as {user}", printable(sudo, MOST_SHOWN))?;
+                write!(f, "{} as {user}", cut(sudo, MOST_SHOWN))?;
             }
             _ => f.write_str(&user)?,
         }

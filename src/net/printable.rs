@@ -112,6 +112,46 @@ impl<W: io::Write> io::Write for Log<W> {
     }
 }
 
+/// Returns text that is not nvactl's in one line that no terminal acts on, cut behind so many bytes.
+/// Letters, digits and what ASCII prints stay as they are. The rest, control and bidirectional
+/// characters among them, is escaped as in Rust.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> String {
+    escaped(text, most, stays)
+}
+
+/// Returns the text as [`cut`] does, with double quotes escaped as well.
+#[must_use]
+pub fn cut_in_quotes(text: &str, most: usize) -> String {
+    escaped(text, most, stays_in_quotes)
+}
+
+fn stays(c: char) -> bool {
+    (c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ') && c != '\\'
+}
+
+fn stays_in_quotes(c: char) -> bool {
+    stays(c) && c != '"'
+}
+
+fn escaped(text: &str, most: usize, stays: fn(char) -> bool) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        let before = shown.len();
+        if stays(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_default());
+        }
+        if shown.len() > most {
+            shown.truncate(before);
+            shown.push('…');
+            break;
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use tracing::debug;
 
 use super::history::{self, About};
+use super::log::Event;
 use super::look::{Ahead, Found, families, look, resume};
 use super::packets::{Trial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
@@ -18,7 +19,6 @@ use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
-use crate::host::log::Event;
 use crate::host::namespace::uptime_secs;
 use crate::host::network;
 use crate::host::network::Links;

@@ -6,6 +6,7 @@ use tracing::debug;
 
 use super::confirm::refuse_while_pending;
 use super::history::{self, About, LastLoaded, last_loaded};
+use super::log::Event;
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::records::{Booted, Brought, Change, Saved, VERSION};
 use super::remark::Remarks;
@@ -17,7 +18,6 @@ use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, TrialError};
 use crate::host::lock::{self, Lock};
-use crate::host::log::Event;
 use crate::host::sysctl::settings::Switch;
 use crate::host::{namespace, persistence, sysctl};
 use crate::net::Family;

@@ -2,6 +2,7 @@
 
 use super::flows::{self, Ended};
 use super::history::{self, undone_words};
+use super::log::{self, Entry, Event};
 use super::records::{Decided, Decision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
@@ -13,7 +14,6 @@ use crate::diff;
 use crate::diff::drift::ForwardNames;
 use crate::host::iptables::Live;
 use crate::host::lock;
-use crate::host::log::{self, Entry, Event};
 use crate::host::session;
 use crate::host::ssh_connection::judge;
 use crate::net::per_family::PerFamily;

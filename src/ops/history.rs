@@ -2,12 +2,12 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::log::{self, Entry, Event};
 use super::records::{Brought, Change, Decision, KeptSpec, Owned, Saved, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
 use crate::diff;
 use crate::diff::drift::ForwardNames;
-use crate::host::log::{self, Entry, Event};
 use crate::host::{namespace, session};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;

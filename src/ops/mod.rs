@@ -13,6 +13,7 @@ pub mod confirm;
 mod error;
 pub mod flows;
 pub mod history;
+mod log;
 mod look;
 pub mod next_boot;
 mod packets;

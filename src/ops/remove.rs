@@ -1,6 +1,7 @@
 //! Removes nvactl's chains and jumps.
 
 use super::history::{self, About};
+use super::log::Event;
 use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
 use super::records::Change;
 use super::remark::Remarks;
@@ -8,7 +9,6 @@ use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
 use crate::diff::families::changes;
 use crate::health::foreign;
-use crate::host::log::Event;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::names::{ChainName, Policy, TableName};

@@ -1,13 +1,13 @@
 //! The way back to what was loaded before a change.
 
 use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
+use super::log::Event;
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::records::{Change, KeptSpec, Owned};
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
 use crate::diff::families::changes;
-use crate::host::log::Event;
 use crate::host::survey::survey;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::ruleset::Ruleset;

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::flows::forwards_of;
 use super::history::log;
+use super::log::Event;
 use super::records::{Change, Decided, Decision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TrialOf};
@@ -23,7 +24,6 @@ use crate::health::connections::stale;
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
 use crate::host::lock::{self, Lock};
-use crate::host::log::Event;
 use crate::host::{conntrack, file};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;

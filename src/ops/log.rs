@@ -4,17 +4,11 @@
 //! and sudo that tell who came in, and the names and addresses in it are for root and the log's
 //! group alone (`/var/log/auth.log` of Debian and Ubuntu, `/var/log/secure` of Red Hat).
 
-use std::io;
-use std::os::unix::net::UnixDatagram;
-
-use tracing::debug;
-
-use super::session::Who;
 use crate::diff::drift::ForwardNames;
 use crate::digest::Digest;
-
-/// The socket of syslogd or journald (systemd-journald.service(8)).
-const SOCKET: &str = "/dev/log";
+use crate::host::session::Who;
+use crate::host::{process, syslog};
+use crate::net::printable::cut_in_quotes;
 
 /// What happened to a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,19 +43,9 @@ pub struct Entry<'a> {
     pub forwards: &'a ForwardNames,
 }
 
-/// Writes a line to the system log, and waits for nobody: a machine without a log, and one whose log
-/// takes nothing now, go without.
+/// Writes a line to the system log.
 pub fn write(entry: &Entry<'_>) {
-    let line = entry.line(std::process::id());
-    if let Err(error) = send(&line) {
-        debug!(%error, line, "not written to the system log");
-    }
-}
-
-fn send(line: &str) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    socket.send_to(line.as_bytes(), SOCKET).map(|_| ())
+    syslog::write(&entry.line(process::own_id()));
 }
 
 /// `LOG_AUTHPRIV` (syslog(3)), where it stands in a line's first number.
@@ -141,7 +125,7 @@ impl Entry<'_> {
 fn listed(names: &[String]) -> Option<String> {
     let mut list = String::new();
     for (n, name) in names.iter().enumerate() {
-        let name = escaped(name, MOST_NAME, stays_in_quotes);
+        let name = cut_in_quotes(name, MOST_NAME);
         if list.len() + name.len() > MOST_FORWARDS {
             list.push_str(&format!(" and {} more", names.len() - n));
             break;
@@ -155,40 +139,7 @@ fn listed(names: &[String]) -> Option<String> {
 }
 
 fn quoted(text: &str, most: usize) -> String {
-    format!("\"{}\"", escaped(text, most, stays_in_quotes))
-}
-
-/// Returns text that is not nvactl's in one line that no terminal acts on, cut behind so many bytes.
-/// Letters, digits and what ASCII prints stay as they are. The rest, control and bidirectional
-/// characters among them, is escaped as in Rust.
-pub(super) fn printable(text: &str, most: usize) -> String {
-    escaped(text, most, stays)
-}
-
-fn stays(c: char) -> bool {
-    (c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ') && c != '\\'
-}
-
-fn stays_in_quotes(c: char) -> bool {
-    stays(c) && c != '"'
-}
-
-fn escaped(text: &str, most: usize, stays: fn(char) -> bool) -> String {
-    let mut shown = String::new();
-    for c in text.chars() {
-        let before = shown.len();
-        if stays(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_default());
-        }
-        if shown.len() > most {
-            shown.truncate(before);
-            shown.push('…');
-            break;
-        }
-    }
-    shown
+    format!("\"{}\"", cut_in_quotes(text, most))
 }
 
 #[cfg(test)]
