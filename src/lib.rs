@@ -31,7 +31,6 @@
 pub mod cli;
 pub mod commands;
 pub mod diff;
-pub mod digest;
 pub mod forwards;
 pub mod health;
 pub mod host;

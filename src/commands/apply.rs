@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Console, Exit, Host, confirm, diff, kept, spec_of, tell_problems};
+use super::{Console, Exit, Host, confirm, diff, examine, kept, spec_of, tell_problems};
 use crate::cli::{Apply, ApplyFormat};
 use crate::diff::drift::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
@@ -19,7 +19,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         Ahead::start(&on.known_state().ok()??, &iptables)
     };
     let ahead = ahead();
-    let mut reading = source.examine();
+    let mut reading = examine(&source);
     if reading.set.is_none() {
         // A spec that has an error keeps nobody waiting, however slowly its errors are read.
         drop(ahead);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, show_problems};
+use super::{Console, Exit, Refusal, examine, places, show_problems};
 use crate::cli::{Check, CheckFormat, Deny};
 use crate::host::spec_source;
 use crate::yaml::annotation::{Annotation, Report};
@@ -14,10 +14,10 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let source = spec_source::read(args.spec.spec.as_deref())?;
-    let mut problems = source.examine().problems;
+    let mut problems = examine(&source).problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 
-    let places = source.places();
+    let places = places(&source);
     let annotations = || {
         problems
             .iter()

@@ -11,7 +11,8 @@ use tracing::debug;
 
 use super::markdown::{code, fenced};
 use super::{
-    Console, Exit, Host, READ_WAIT, Refusal, load_spec, prefix, show_problems, warn_of_unread_v6,
+    Console, Exit, Host, READ_WAIT, Refusal, examine, load_spec, places, prefix, show_problems,
+    warn_of_unread_v6,
 };
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::diff;
@@ -218,7 +219,7 @@ fn read_file(
 ) -> Result<Content> {
     if path.is_dir() {
         let source = spec_source::read(Some(path))?;
-        return sound(name, source.examine(), &source.places(), console);
+        return sound(name, examine(&source), &places(&source), console);
     }
     let content = file::read_content(path, MOST_BYTES)?;
     let text = text_of(&content.bytes);

@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::file::{self, FileError};
-use crate::digest::Digest;
 use crate::net::printable;
 use crate::netfilter::token::shell_word;
-use crate::yaml::places::Places;
-use crate::yaml::{self, MAX_BYTES, Reading};
 
 /// The places where a spec is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
 
 /// The folder that is the last of these places.
 const FOLDER: &str = "/etc/nvactl/forward.d";
+
+/// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
+pub const MAX_BYTES: usize = 32 << 20;
 
 /// How messages name standard input.
 const STDIN: &str = "<stdin>";
@@ -271,26 +271,6 @@ impl Source {
         let path = std::path::absolute(&self.name).ok();
         let path = path.filter(|_| self.name != STDIN);
         path.map_or_else(|| self.name.clone(), |path| printable::path(&path))
-    }
-
-    /// Says everything that there is to say of it.
-    #[must_use]
-    pub fn examine(&self) -> Reading {
-        let texts: Vec<&[u8]> = self.files.iter().map(|file| file.text.as_slice()).collect();
-        yaml::examine_all(&texts)
-    }
-
-    /// Returns the digest of its bytes: of each file's, in order.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest::of(self.files.iter().map(|file| &file.text))
-    }
-
-    /// Where its bytes stand.
-    #[must_use]
-    pub fn places(&self) -> Places<'_> {
-        let files = self.files.iter();
-        Places::new(files.map(|file| (file.name.as_str(), file.text.as_slice())))
     }
 
     /// For commands that change the host: a spec that was only found must not be one that others

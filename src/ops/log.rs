@@ -5,10 +5,10 @@
 //! group alone (`/var/log/auth.log` of Debian and Ubuntu, `/var/log/secure` of Red Hat).
 
 use crate::diff::drift::ForwardNames;
-use crate::digest::Digest;
 use crate::host::session::Who;
 use crate::host::{process, syslog};
 use crate::net::printable::cut_in_quotes;
+use crate::plan::digest::Digest;
 
 /// What happened to a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diff::drift::ForwardNames;
-use crate::digest::Digest;
 use crate::host::session::Who;
 use crate::host::sysctl::settings::Switch;
 use crate::net::Family;
@@ -16,6 +15,7 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse::{self, ParseError};
+use crate::plan::digest::Digest;
 
 /// The version of the records that this program writes, and the latest that it reads. Records
 /// without a version are of 0.1.0 and older.

@@ -10,7 +10,6 @@ use super::state::{State, StateError};
 use super::step::{self, End, Failure, Loaded, Outcome, Step};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
-use crate::digest::Digest;
 use crate::host::file::{self, FileError};
 use crate::host::iptables::{Iptables, IptablesError, TrialError};
 use crate::host::lock::Lock;
@@ -25,6 +24,7 @@ use crate::netfilter::text::line::says_counts;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
 use crate::ops::trial::{self, Trial};
+use crate::plan::digest::Digest;
 
 #[derive(Debug, Error)]
 pub enum TransactionError {

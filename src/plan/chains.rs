@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::digest::Digest;
 use crate::forwards::{Log, Nets};
 use crate::net::{Family, Protocol};
 use crate::netfilter::limit::Limit;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Match, RejectWith, Rule, Target};
+use crate::plan::digest::Digest;
 
 pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";
 pub(crate) const ALLOW: &str = "NVACTL-ALLOW-";

@@ -32,6 +32,7 @@
 //! (`tree`), and most new connections walk only the first of its three (`marked`).
 
 mod chains;
+pub mod digest;
 pub mod explain;
 mod families;
 mod forward;

@@ -12,11 +12,11 @@ use ipnet::IpNet;
 use super::Hook;
 use super::chains::upto;
 use super::forward::transport;
-use crate::digest::Digest;
 use crate::forwards::Listen;
 use crate::net::{Port, PortRange, Protocol};
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::{Conntrack, Match, Rule, Target};
+use crate::plan::digest::Digest;
 
 /// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,
 /// when rules are loaded, for every chain.

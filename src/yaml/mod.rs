@@ -25,9 +25,6 @@ pub use code::{Code, CodeError, Severity};
 pub use hint::nearest;
 pub use problem::{Problem, ProblemKind, Span};
 
-/// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
-pub const MAX_BYTES: usize = 32 << 20;
-
 /// No more values than this are read from a text: 100,000 forwards have 1.3 million.
 pub const MAX_VALUES: usize = 2_000_000;
 

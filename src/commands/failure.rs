@@ -1,0 +1,115 @@
+//! How a failure is reported: the error, its hint and the exit code.
+
+use thiserror::Error;
+
+use super::console::Console;
+use super::exit::{ERROR, UNCERTAIN};
+use crate::host;
+use crate::host::NotRoot;
+use crate::host::conntrack::ConntrackError;
+use crate::host::file::FileError;
+use crate::host::iptables::IptablesError;
+use crate::host::spec_source::SourceError;
+use crate::host::survey::SurveyError;
+use crate::host::sysctl::SysctlError;
+use crate::net::words::counted;
+use crate::ops;
+use crate::ops::state::StateError;
+
+/// Prints an error with its hint, and gives the exit code it deserves.
+pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
+    let operation = error
+        .downcast_ref::<ops::Failed>()
+        .map(|failed| {
+            // The announced change did not happen.
+            for warning in failed.remarks.warnings() {
+                console.warn(warning);
+            }
+            failed.error.as_ref()
+        })
+        .or_else(|| error.downcast_ref::<ops::Error>());
+    console.error(format_args!("{error:#}"));
+    let hint = operation.map_or_else(|| hint(error), ops::Error::hint);
+    if let Some(hint) = hint {
+        console.tell(format_args!("hint: {hint}\n"));
+    }
+    let uncertain = operation.is_some_and(ops::Error::is_uncertain);
+    let part = matches!(error.downcast_ref(), Some(SysctlError::Part { .. }));
+    if uncertain || part { UNCERTAIN } else { ERROR }
+}
+
+/// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
+pub fn warn_of_emptied_output(console: &mut Console) {
+    if host::stdout_file_length() == Some(0) {
+        console.warn(
+            "standard output is a file, which the shell emptied before nvactl began: \
+             it is empty now, and loading it would let everything through. \
+             `-o FILE` keeps the old file until the new one is sound",
+        );
+    }
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<IptablesError>()
+            .and_then(IptablesError::hint)
+            .or_else(|| {
+                cause
+                    .downcast_ref::<SourceError>()
+                    .and_then(SourceError::hint)
+            })
+            .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<ConntrackError>()
+                    .and_then(ConntrackError::hint)
+            })
+            .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
+            .or_else(|| cause.downcast_ref::<FileError>().and_then(FileError::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<SysctlError>()
+                    .and_then(SysctlError::hint)
+            })
+            .or_else(|| {
+                cause
+                    .downcast_ref::<StateError>()
+                    .and_then(StateError::hint)
+            })
+            .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
+    })
+}
+
+/// What a command will not do, and why.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    #[error("`{file}` has {}", counted(*.count, "error"))]
+    Spec { file: String, count: usize },
+    #[error("`{file}` holds a rule that is not nvactl's, which would be lost: {line}")]
+    ForeignRules { file: String, line: String },
+    #[error("`{file}` holds something else than iptables-save text, which would be lost: {reason}")]
+    ForeignText { file: String, reason: String },
+    #[error("`{file}` has no forward `{name}`")]
+    NoSuchForward {
+        file: String,
+        name: String,
+        near: Option<String>,
+    },
+    #[error("the plan has {count} lines, numbered from 1")]
+    NoSuchRule { count: usize },
+}
+
+impl Refusal {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
+            Refusal::ForeignRules { .. } | Refusal::ForeignText { .. } => {
+                Some("write to another file; `--force` replaces this one".to_owned())
+            }
+            Refusal::NoSuchForward { near, .. } => {
+                near.as_ref().map(|name| format!("did you mean `{name}`?"))
+            }
+        }
+    }
+}

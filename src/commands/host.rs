@@ -1,0 +1,96 @@
+//! The machine that a command is about, as the options for all commands name it.
+
+use std::path::Path;
+
+use crate::host;
+use crate::host::iptables::Iptables;
+use crate::host::spec_source::Source;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::token::shell_word;
+use crate::ops::Machine;
+use crate::ops::history::{LastLoaded, last_loaded};
+use crate::ops::state::{State, StateError};
+
+/// What the options for all commands say about the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) state_dir: Option<&'a Path>,
+    pub(super) backend: Backend,
+}
+
+impl Host<'_> {
+    pub(super) fn state(&self) -> Result<State, StateError> {
+        State::open(self.state_dir)
+    }
+
+    /// The state, for a command that only looks: it makes no folder.
+    pub(super) fn known_state(&self) -> Result<Option<State>, StateError> {
+        State::look(self.state_dir)
+    }
+
+    /// The command line that does something with the same spec, by the same backend.
+    pub(super) fn command(&self, what: &str, source: &Source) -> String {
+        let argument = source.argument();
+        let mut command = format!("sudo nvactl {what} {}", shell_word(argument));
+        if self.backend != Backend::Auto {
+            command.push_str(&format!(" --backend {}", self.backend));
+        }
+        command.push_str(&self.folder());
+        if argument == "-" {
+            command.push_str(" < YOUR-SPEC");
+        }
+        command
+    }
+
+    /// The option that names the state folder, for any command; empty where it was not given.
+    pub(super) fn folder(&self) -> String {
+        self.state_dir.map_or(String::new(), |folder| {
+            format!(" --state-dir {}", shell_word(&folder.to_string_lossy()))
+        })
+    }
+
+    /// Returns the rules that were loaded last, for root, who alone may look into the state folder.
+    pub(super) fn last_loaded(&self) -> Result<Option<LastLoaded>, StateError> {
+        if host::require_root("status").is_err() {
+            return Ok(None);
+        }
+        let state = self.known_state()?;
+        state.as_ref().map_or(Ok(None), last_loaded)
+    }
+
+    /// The machine, for a command that changes it.
+    pub(super) fn machine(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
+        Ok(self.machine_with(self.state()?, lock_wait_secs))
+    }
+
+    /// The machine, for a command that may be a dry run: then records of an earlier kernel stay where
+    /// they are.
+    pub(super) fn machine_unless_dry(
+        &self,
+        dry_run: bool,
+        lock_wait_secs: u64,
+    ) -> Result<Machine, StateError> {
+        match self.known_state()? {
+            Some(state) if dry_run => Ok(self.machine_with(state, lock_wait_secs)),
+            _ => self.machine(lock_wait_secs),
+        }
+    }
+
+    pub(super) fn machine_with(&self, state: State, lock_wait_secs: u64) -> Machine {
+        Machine {
+            state,
+            iptables: self.iptables(lock_wait_secs),
+            lock_wait_secs,
+        }
+    }
+
+    pub(super) fn iptables(&self, lock_wait: u64) -> Iptables {
+        Iptables {
+            backend: self.backend,
+            lock_wait,
+        }
+    }
+}
+
+/// How long commands that only read wait for the xtables lock, in seconds.
+pub(super) const READ_WAIT: u64 = 10;
