@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
-use crate::host::network::{Links, Packet, Route, somebody};
+use crate::host::network::{self, Links, Packet, Route, somebody};
 use crate::net::words::few;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
@@ -75,6 +75,22 @@ pub enum Fault<'s> {
     },
     /// There are too many targets to ask for the routes to all.
     NotAsked { targets: usize },
+}
+
+/// The interfaces, addresses and routes that the forwards of a spec need; none of them where `ip`
+/// lists no interface. It runs two programs at most, however many forwards there are.
+#[must_use]
+pub fn look(set: &ForwardSet) -> Option<Facts<'_>> {
+    let links = network::links();
+    if links.0.is_empty() {
+        return None;
+    }
+    let Questions { packets, left_out } = questions(set, &links);
+    Some(Facts {
+        routes: network::plain_routes(&packets),
+        links,
+        left_out,
+    })
 }
 
 /// Returns the routes to ask for: from a client and from the machine itself to each target, and to

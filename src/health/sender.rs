@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
-use crate::host::network::{Answer, Links};
+use crate::host::network::{self, Answer, Links};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::netfilter::conntrack::Flow;
@@ -25,6 +25,13 @@ pub struct Sender<'s> {
 const MOST_ASKED: usize = 1_000;
 /// How many senders are shown one by one.
 const MOST_SHOWN: usize = 3;
+
+/// The UDP senders that go past the forwards of `now`. It runs a program only if there are some.
+#[must_use]
+pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Sender<'s>> {
+    let routes = network::answer_routes(&questions(flows, now, links));
+    senders(flows, now, links, &routes)
+}
 
 /// Returns the answers whose route [`senders`] needs to know.
 #[must_use]

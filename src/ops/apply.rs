@@ -17,10 +17,10 @@ use super::{
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
+use crate::health::sender;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::namespace::uptime_secs;
-use crate::host::network;
 use crate::host::network::Links;
 use crate::host::progress::Progress;
 use crate::host::survey::resolved;
@@ -128,7 +128,7 @@ fn run(
     let outdated = flows::outdated(&found.flows, set, state, &live)?;
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
-    let senders = network::senders(&found.flows, set, &links);
+    let senders = sender::look(&found.flows, set, &links);
     let mut after = Remarks::default();
     if request.dry_run {
         remarks
@@ -303,7 +303,7 @@ fn end_outdated(
         .into_iter()
         .filter(|flow| *flush_stale || !ends(flow))
         .collect();
-    let senders = network::senders(&flows, set, links);
+    let senders = sender::look(&flows, set, links);
     Ok(vec![
         flows::end(&outdated, *flush_stale, request.name),
         flows::end_senders(&senders, *flush_stale, request.name),

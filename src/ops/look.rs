@@ -15,8 +15,8 @@ use crate::health::reach;
 use crate::host::conntrack::ConntrackError;
 use crate::host::iptables::{Iptables, IptablesError, Listing, Live};
 use crate::host::lock::{self, Lock};
+use crate::host::persistence;
 use crate::host::survey::{Surroundings, SurveyError, has_legacy_v6, has_nft_v6, survey};
-use crate::host::{network, persistence};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::conntrack::Flow;
@@ -132,7 +132,7 @@ pub fn look<'s>(
     let around = || -> Around<'s> {
         let surroundings = survey(iptables, families);
         let flows = flows::read(families, flush_stale);
-        (surroundings, flows, network::reach(set))
+        (surroundings, flows, reach::look(set))
     };
     thread::scope(|scope| {
         // Where there is no thread to be had, it is done afterwards.

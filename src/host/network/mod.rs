@@ -9,12 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::forwards::ForwardSet;
-use crate::health::reach;
-use crate::health::sender::{self, Sender};
 use crate::host::child;
 use crate::net::{Family, Interface};
-use crate::netfilter::conntrack::Flow;
 pub use values::{Answer, Link, Links, Packet, ReversePath, Route, somebody};
 
 /// Each of these questions is answered in milliseconds.
@@ -76,7 +72,10 @@ pub fn routes<'n>(
 
 /// Asks the kernel for the routes of packets of both families, by one program; in iproute2's words
 /// why there is no route. Next hops are not looked up.
-fn plain_routes<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, Result<Route, String>> {
+#[must_use]
+pub fn plain_routes<'n>(
+    asked: &BTreeSet<Packet<'n>>,
+) -> BTreeMap<Packet<'n>, Result<Route, String>> {
     asked_routes(asked, &BTreeMap::new())
 }
 
@@ -99,29 +98,6 @@ fn asked_routes<'n>(
         (*packet, found)
     });
     routes.collect()
-}
-
-/// The interfaces, addresses and routes that the forwards of a spec need; none of them where `ip`
-/// lists no interface. It runs two programs at most, however many forwards there are.
-#[must_use]
-pub fn reach(set: &ForwardSet) -> Option<reach::Facts<'_>> {
-    let links = links();
-    if links.0.is_empty() {
-        return None;
-    }
-    let reach::Questions { packets, left_out } = reach::questions(set, &links);
-    Some(reach::Facts {
-        routes: plain_routes(&packets),
-        links,
-        left_out,
-    })
-}
-
-/// The UDP senders that go past the forwards of `now`. It runs a program only if there are some.
-#[must_use]
-pub fn senders<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Sender<'s>> {
-    let routes = answer_routes(&sender::questions(flows, now, links));
-    sender::senders(flows, now, links, &routes)
 }
 
 /// Asks the kernel for the interfaces by which answers leave. An answer without a route is left out.
