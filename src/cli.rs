@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::health::probe::Expect;
+use crate::host::probe::Expect;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::yaml::{Code, CodeError, Severity};

@@ -15,11 +15,11 @@ use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
     self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
 };
-use crate::health::probe::{Endpoint, Expect, Outcome, Probed, targets};
+use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::sender;
 use crate::host::iptables::Iptables;
 use crate::host::network::{Answer, Links, somebody};
-use crate::host::probe::{Probing, probe};
+use crate::host::probe::{Expect, Outcome, Probing};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, azure, conntrack, managers, network, survey, sysctl};
 use crate::net::per_family::{Families, PerFamily};
@@ -418,8 +418,8 @@ fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
 /// to be flooded.
 fn probe_once<'s>(
     endpoints: &[Endpoint<'s>],
-    to: impl Fn(&Endpoint<'s>) -> IpAddr + Sync,
-    from: impl Fn(&Endpoint<'s>) -> Option<IpAddr> + Sync,
+    to: impl Fn(&Endpoint<'s>) -> IpAddr,
+    from: impl Fn(&Endpoint<'s>) -> Option<IpAddr>,
     how: Probing,
 ) -> Vec<Probed<'s>> {
     let key = |one: &Endpoint<'s>| (to(one), one.port, one.forward.protocol, from(one));

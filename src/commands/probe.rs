@@ -9,9 +9,9 @@ use serde_json::json;
 use super::{Console, Exit, load_spec, table};
 use crate::cli::{Probe, ProbeFormat};
 use crate::forwards::{Forward, Snat};
-use crate::health::probe::{Endpoint, Latency, Outcome, Probed, grouped, listeners, targets};
+use crate::health::probe::{Endpoint, Latency, Probed, grouped, listeners, probe, targets};
 use crate::host::network;
-use crate::host::probe::{self as edge, Probing};
+use crate::host::probe::{Outcome, Probing, resolve};
 use crate::net::words::{counted, names};
 use crate::net::{Family, Host};
 
@@ -24,7 +24,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         expect: args.expect,
     };
     let via = args.via.as_ref().map(|name| {
-        let address = edge::resolve(name);
+        let address = resolve(name);
         address.with_context(|| format!("cannot tell the address of `{name}`"))
     });
     let via = via.transpose()?;
@@ -50,7 +50,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
                      ask from another machine"
                 ));
             }
-            edge::probe(&endpoints, |_| address, |_| None, how)
+            probe(&endpoints, |_| address, |_| None, how)
         }
         _ => {
             let links = network::links();
@@ -69,7 +69,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             // As the targets will see it, where this machine is the one that the spec means.
             let from = |endpoint: &Endpoint<'_>| snat(endpoint).filter(is_own);
             let to = |endpoint: &Endpoint<'_>| target(endpoint).unwrap_or(UNSPECIFIED);
-            edge::probe(&endpoints, to, from, how)
+            probe(&endpoints, to, from, how)
         }
     };
     let bad = probed.iter().filter(|probed| !probed.is_good()).count();

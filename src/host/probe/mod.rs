@@ -1,5 +1,7 @@
 //! Connecting to many endpoints at once.
 
+mod values;
+
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +12,12 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use thiserror::Error;
 
-use super::child::{self, ChildError};
-use super::progress::Progress;
-use super::signals::Held;
-use crate::health::probe::{Endpoint, Expect, Outcome, Probed, is_tcp};
+pub use values::{Expect, ExpectError, Outcome, Try};
+
+use crate::host::child::{self, ChildError};
+use crate::host::progress::Progress;
+use crate::host::signals::Held;
+use crate::net::Protocol;
 
 /// How endpoints are tried.
 #[derive(Debug, Clone, Copy)]
@@ -58,51 +62,35 @@ pub fn resolve(name: &str) -> Result<IpAddr, ResolveError> {
     best.or(found.first()).copied().ok_or(ResolveError::Unknown)
 }
 
-/// Tries all endpoints, each at the address that `to` gives, from what `from` gives; in the
-/// order of the endpoints. After a Ctrl-C no further ones: what is known by then is worth having.
+/// Tries all ports, and returns the outcomes of each in the order of the ports. After a Ctrl-C no
+/// further ones are tried: what is known by then is worth having.
 #[must_use]
-pub fn probe<'s>(
-    endpoints: &[Endpoint<'s>],
-    to: impl Fn(&Endpoint<'s>) -> IpAddr + Sync,
-    from: impl Fn(&Endpoint<'s>) -> Option<IpAddr> + Sync,
-    how: Probing,
-) -> Vec<Probed<'s>> {
+pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
     let progress = Progress::new();
     let held = Held::hold().ok();
     let interrupted = || held.as_ref().is_some_and(Held::came);
     let next = AtomicUsize::new(0);
     let (send, results) = mpsc::channel();
-    let mut tried: Vec<Option<Probed<'s>>> = Vec::new();
-    tried.resize_with(endpoints.len(), || None);
+    let mut tried: Vec<Option<Vec<Outcome>>> = Vec::new();
+    tried.resize_with(ports.len(), || None);
     let work = |send: Sender<_>| {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            let Some(endpoint) = endpoints.get(n).filter(|_| !interrupted()) else {
+            let Some(port) = ports.get(n).filter(|_| !interrupted()) else {
                 return;
             };
-            let address = SocketAddr::new(to(endpoint), endpoint.port.number());
-            let from = from(endpoint);
-            let once = |_| {
-                if is_tcp(endpoint) {
-                    by_tcp(address, from, how)
-                } else {
-                    by_udp(address, from, how.timeout)
-                }
+            let once = |_| match port.protocol {
+                Protocol::Tcp => by_tcp(port.to, port.from, how),
+                Protocol::Udp => by_udp(port.to, port.from, how.timeout),
             };
-            let outcomes = (0..how.count.max(1)).map(once).collect();
+            let outcomes: Vec<Outcome> = (0..how.count.max(1)).map(once).collect();
             // Nobody listens any more only if the whole run is being torn down.
-            let _ = send.send((
-                n,
-                Probed {
-                    endpoint: *endpoint,
-                    tries: outcomes,
-                },
-            ));
+            let _ = send.send((n, outcomes));
         }
     };
     let work = &work;
     thread::scope(|scope| {
-        let jobs = how.jobs.clamp(1, endpoints.len().max(1));
+        let jobs = how.jobs.clamp(1, ports.len().max(1));
         let started = (0..jobs).take_while(|_| {
             let send = send.clone();
             let worker = thread::Builder::new().stack_size(128 << 10);
@@ -114,13 +102,13 @@ pub fn probe<'s>(
         } else {
             drop(send);
         }
-        let total = endpoints.len();
-        for (done, (n, probed)) in results.into_iter().enumerate() {
-            tried[n] = Some(probed);
+        let total = ports.len();
+        for (done, (n, outcomes)) in results.into_iter().enumerate() {
+            tried[n] = Some(outcomes);
             progress.step(&bar(done + 1, total));
         }
     });
-    tried.into_iter().flatten().collect()
+    tried
 }
 
 /// How far it is, as 20 places and in numbers.
