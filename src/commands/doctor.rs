@@ -34,6 +34,7 @@ use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
+use crate::plan::MARKED;
 use crate::plan::unplan::plan_as;
 use crate::twin::battery::battery;
 use crate::twin::clients::{Clients, Named};
@@ -236,7 +237,7 @@ impl Gathered<'_> {
             is_bare,
             counters: &self.counters,
             other,
-            mark_rules: survey::mark_rules(family),
+            mark_rules: survey::mark_rules(family, MARKED.mask),
             ip_forward: sysctl::forwards(family)?,
             forwards_from: v4.filter_map(forwards_from).collect(),
             client,

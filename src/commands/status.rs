@@ -23,6 +23,7 @@ use crate::netfilter::counters::Count;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
+use crate::plan::MARKED;
 
 pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
@@ -49,7 +50,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             None
         }
     };
-    for warning in survey::survey(&iptables, families)?.warnings {
+    for warning in survey::survey(&iptables, families, MARKED.mask)?.warnings {
         console.warn(warning);
     }
     for (_, live) in counted.iter() {

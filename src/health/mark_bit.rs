@@ -1,8 +1,7 @@
 //! Rules of others that write the bit of a connection's mark by which a tree knows its short cut (`plan`'s
 //! `marked`). Each is reported, whether or not packets reach it.
 
-use serde_json::Value;
-
+use crate::host::nft_mark::NftRule;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::{Mark, Rule, Target};
 use crate::netfilter::ruleset::Ruleset;
@@ -16,16 +15,6 @@ pub struct Writer {
     /// The rule, where it stands, and what the bit is for.
     pub told: String,
     pub fix: String,
-}
-
-/// A rule in a table of nft's own that may write the bit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NftRule {
-    pub family: String,
-    pub table: String,
-    pub chain: String,
-    /// Its number, as `nft -a` lists it.
-    pub handle: u64,
 }
 
 /// Returns whether a plan, or live rules, have the short cut.
@@ -127,36 +116,8 @@ fn without_bit(rule: &Rule) -> Option<Target> {
     }))
 }
 
-/// Returns whether the expressions of a rule, as `nft -j` lists them (libnftables-json(5)), may set the bit.
-#[must_use]
-pub fn nft_writes(expressions: &[Value]) -> bool {
-    let set = expressions.iter().filter_map(|one| one.get("mangle"));
-    let mut of_connection = set.filter(|set| is_ct_mark(&set["key"]));
-    of_connection.any(|set| may_have_bit(&set["value"]))
-}
-
-fn is_ct_mark(value: &Value) -> bool {
-    value["ct"]["key"] == "mark"
-}
-
-/// The connection's own mark brings no bit that it does not have. A value that is not read here may have it.
-fn may_have_bit(value: &Value) -> bool {
-    let operands = |word: &str| value.get(word).and_then(Value::as_array);
-    if let Some(bits) = value.as_u64() {
-        bits & u64::from(MARKED.mask) != 0
-    } else if let Some(both) = operands("&") {
-        both.iter().all(may_have_bit)
-    } else if let Some(either) = operands("|").or_else(|| operands("^")) {
-        either.iter().any(may_have_bit)
-    } else {
-        !is_ct_mark(value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::netfilter::text::parse::parse;
 
@@ -237,29 +198,8 @@ mod tests {
         assert!(!is_used(&Ruleset::default()));
     }
 
-    /// Each as nft 1.0.6 lists it.
     #[test]
-    fn a_rule_of_nft_is_named_where_it_may_set_the_bit() {
-        const BIT: u32 = 0x1000_0000;
-        let ct = json!({"ct": {"key": "mark"}});
-        let own = json!({"meta": {"key": "mark"}});
-        let to = |key: &Value, value: Value| json!({"mangle": {"key": key, "value": value}});
-        for (may_set, rule) in [
-            (true, to(&ct, json!(BIT | 1))),
-            (true, to(&ct, json!({"|": [ct, BIT]}))),
-            (true, to(&ct, json!({"^": [ct, BIT]}))),
-            (true, to(&ct, own.clone())),
-            (true, to(&ct, json!({"|": [{"&": [own, BIT]}, 1]}))),
-            (false, to(&ct, json!(1))),
-            (false, to(&ct, json!({"&": [own, 0xff]}))),
-            (false, to(&ct, json!({"|": [{"&": [ct, !BIT]}, 1]}))),
-            (false, to(&own, json!(BIT))),
-            (false, to(&own, ct.clone())),
-            (false, json!({"jump": {"target": "more"}})),
-        ] {
-            let rule = [json!({"counter": null}), rule];
-            assert_eq!(nft_writes(&rule), may_set, "{rule:?}");
-        }
+    fn a_rule_of_nft_is_named_with_its_place() {
         let told = of_nft(&NftRule {
             family: "inet".into(),
             table: "shop".into(),

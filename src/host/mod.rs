@@ -15,6 +15,7 @@ pub mod lock;
 pub mod managers;
 pub mod namespace;
 pub mod network;
+pub mod nft_mark;
 pub mod persistence;
 mod pipes;
 mod place;

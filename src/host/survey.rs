@@ -12,7 +12,7 @@ use super::child::{self, ChildError};
 use super::file;
 use super::iptables::{Iptables, IptablesError, nft_family};
 use super::managers;
-use crate::health::mark_bit::{NftRule, nft_writes};
+use super::nft_mark::{NftRule, may_set};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::{Backend, iptables};
@@ -63,11 +63,15 @@ pub struct Surroundings {
     pub mark_rules: PerFamily<Vec<NftRule>>,
 }
 
-/// Looks around before a change.
+/// Looks around before a change. `bits`: those of a connection's mark that are nvactl's.
 ///
 /// # Errors
 /// When `auto` would have to guess.
-pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, SurveyError> {
+pub fn survey(
+    iptables: &Iptables,
+    families: Families,
+    bits: u32,
+) -> Result<Surroundings, SurveyError> {
     let mut warnings = Vec::new();
     let beside = PerFamily::try_new(families, |family| other_rules(iptables, family))?;
     for (family, beside) in beside.iter() {
@@ -83,7 +87,7 @@ pub fn survey(iptables: &Iptables, families: Families) -> Result<Surroundings, S
             ));
         }
     }
-    let mark_rules = PerFamily::new(families, mark_rules);
+    let mark_rules = PerFamily::new(families, |family| mark_rules(family, bits));
     let nft = || find(iptables, Family::V4).is_ok_and(|backend| backend == Backend::Nft);
     let managers = managers::at_boot(nft).into_iter();
     warnings.extend(managers.map(|(words, _)| words));
@@ -169,10 +173,10 @@ pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError>
     Backend::of_version(&version).ok_or(SurveyError::Unknown { family, version })
 }
 
-/// Lists the rules of nft's own that write nvactl's bit of a connection's mark, in tables that packets of a
+/// Lists the rules of nft's own that may set some bits of a connection's mark, in tables that packets of a
 /// family come through; none where nft is not installed or has no rights.
 #[must_use]
-pub fn mark_rules(of: Family) -> Vec<NftRule> {
+pub fn mark_rules(of: Family, bits: u32) -> Vec<NftRule> {
     let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let chains = nft(&["list", "chains"]).unwrap_or_default();
     // A table without a base chain sees no packet.
@@ -189,7 +193,11 @@ pub fn mark_rules(of: Family) -> Vec<NftRule> {
     for (family, table) in tables {
         let entries = nft(&["list", "table", &family, &table]).unwrap_or_default();
         let rules = entries.iter().filter_map(|entry| entry.get("rule"));
-        let writes = |rule: &&Value| rule["expr"].as_array().is_some_and(|expr| nft_writes(expr));
+        let writes = |rule: &&Value| {
+            rule["expr"]
+                .as_array()
+                .is_some_and(|expr| may_set(expr, bits))
+        };
         found.extend(rules.filter(writes).map(|rule| NftRule {
             family: family.clone(),
             table: table.clone(),

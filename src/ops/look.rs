@@ -22,6 +22,7 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
+use crate::plan::MARKED;
 use crate::plan::planned;
 
 /// Returns the families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may
@@ -130,7 +131,7 @@ pub fn look<'s>(
     let families = listing.families();
     let plan = || planned(set, families);
     let around = || -> Around<'s> {
-        let surroundings = survey(iptables, families);
+        let surroundings = survey(iptables, families, MARKED.mask);
         let flows = flows::read(families, flush_stale);
         (surroundings, flows, reach::look(set))
     };
@@ -144,7 +145,7 @@ pub fn look<'s>(
         let (before, unread_v6) = before?;
         let mut surroundings = surroundings;
         if before.v6.is_none() && want.v6.take().is_some() {
-            surroundings = survey(iptables, Families::V4);
+            surroundings = survey(iptables, Families::V4, MARKED.mask);
         }
         warn_of_unread_v6(unread_v6, remarks);
         Ok(Found {

@@ -12,6 +12,7 @@ use crate::host::survey::survey;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse::ParseError;
+use crate::plan::MARKED;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
@@ -98,7 +99,7 @@ fn run(
     }
     let found = told(counted, iptables, remarks);
     let live = found.map(|_, (live, _)| live);
-    let surroundings = survey(iptables, want.families())?;
+    let surroundings = survey(iptables, want.families(), MARKED.mask)?;
     let changes = changes(&live, &want);
     warn::policy(&changes, remarks);
     for warning in &surroundings.warnings {

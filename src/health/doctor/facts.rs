@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use super::packets::Answers;
 use crate::forwards::{Forward, ForwardSet};
-use crate::health::mark_bit::NftRule;
 use crate::health::probe::Probed;
 use crate::health::status::RulesFile;
 use crate::host::network::{Answer, Links, Packet, Route};
+use crate::host::nft_mark::NftRule;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
