@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Console, Exit, Host, READ_WAIT};
 use crate::cli::Boot;
-use crate::health::status::RulesFile;
+use crate::health::rules_file::RulesFile;
 use crate::host;
 use crate::host::iptables::Live;
 use crate::host::{boot_unit, persistence};

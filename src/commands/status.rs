@@ -8,9 +8,9 @@ use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, wa
 use crate::cli::{Status as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
+use crate::health::rules_file::RulesFile;
 use crate::health::status::{
-    AtBoot, BeforeJump, Live, Machine, Row, RulesFile, State, Status, Tracked, before_jumps, drift,
-    rows,
+    AtBoot, BeforeJump, Live, Machine, Row, State, Status, Tracked, before_jumps, drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;

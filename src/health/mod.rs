@@ -6,5 +6,6 @@ pub mod foreign;
 pub mod mark_bit;
 pub mod probe;
 pub mod reach;
+pub mod rules_file;
 pub mod sender;
 pub mod status;

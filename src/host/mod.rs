@@ -5,6 +5,7 @@ pub mod answer;
 pub mod azure;
 pub mod boot_unit;
 pub mod child;
+pub mod complaint;
 pub mod conntrack;
 pub mod detached;
 pub mod file;

@@ -11,11 +11,11 @@ use super::child::{self, Output};
 use super::file;
 use super::iptables::{Iptables, LIMIT, nft_family};
 use super::namespace;
+use crate::host::complaint::line_named;
 use crate::net::Family;
 use crate::netfilter::names::TableName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
-use crate::ops::trial::line_named;
 
 /// The plugin that loads [`SETS`] before netfilter-persistent loads any rules (`ipset-persistent` 1.0.20).
 const SETS_PLUGIN: &str = "/usr/share/netfilter-persistent/plugins.d/10-ipset";

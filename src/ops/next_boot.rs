@@ -6,7 +6,7 @@ use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
 use crate::forwards::ForwardSet;
-use crate::health::status::RulesFile;
+use crate::health::rules_file::{self, RulesFile};
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, AtBoot};
 use crate::host::sysctl::settings::{Assignment, Switch};
@@ -52,7 +52,7 @@ pub fn look(
         forwards_unread: files.other_winner().map(place),
     };
     if next.by != AtBoot::Unit {
-        (next.rules, next.refused) = persistence::compared(iptables, family, live);
+        (next.rules, next.refused) = rules_file::compared(iptables, family, live);
         return next;
     }
     let saved = state.map_or(Ok(None), State::saved);
@@ -126,7 +126,7 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         if !matches!(persistence::at_boot(family), AtBoot::Loaded(_)) {
             continue;
         }
-        match persistence::compared_quickly(iptables, family, rules) {
+        match rules_file::compared_quickly(iptables, family, rules) {
             RulesFile::Different => remarks.note(format_args!(
                 "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is \
                  loaded now"

@@ -8,7 +8,7 @@ use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
 use super::{Error, Machine, warn};
 use crate::diff;
-use crate::health::status::RulesFile;
+use crate::health::rules_file::RulesFile;
 use crate::host::survey::resolved;
 use crate::host::sysctl;
 use crate::net::Family;

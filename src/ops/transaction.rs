@@ -10,6 +10,7 @@ use super::state::{State, StateError};
 use super::step::{self, End, Failure, Loaded, Outcome, Step};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
+use crate::host::complaint::line_named;
 use crate::host::file::{self, FileError};
 use crate::host::iptables::{Iptables, IptablesError, TrialError};
 use crate::host::lock::Lock;
@@ -697,7 +698,7 @@ fn named_rule(
     let IptablesError::Failed { words, .. } = error else {
         return None;
     };
-    let line = line_of_script(trial::line_named(words)?)?;
+    let line = line_of_script(line_named(words)?)?;
     trial::rule_at(script, line).map(str::to_owned)
 }
 

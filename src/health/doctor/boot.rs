@@ -1,7 +1,7 @@
 //! What works now and may not after the next boot, or the next minute.
 
 use super::{Case, Check, Hop};
-use crate::health::status::RulesFile;
+use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {

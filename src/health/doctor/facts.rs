@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::packets::Answers;
 use crate::forwards::{Forward, ForwardSet};
 use crate::health::probe::Probed;
-use crate::health::status::RulesFile;
+use crate::health::rules_file::RulesFile;
 use crate::host::network::{Answer, Links, Packet, Route};
 use crate::host::nft_mark::NftRule;
 use crate::net::Interface;

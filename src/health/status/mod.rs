@@ -17,6 +17,7 @@ use crate::diff::drift::{
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
 use crate::health::counts;
+use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
@@ -77,19 +78,6 @@ pub struct AtBoot {
     /// A line that sets another value only where `sysctl --system` is run later.
     #[serde(skip)]
     pub ip_forward_unread: Option<String>,
-}
-
-/// How nvactl's rules in the file for the boot compare with those that run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RulesFile {
-    Same,
-    Different,
-    Missing,
-    /// It may not be read, or says something that nvactl does not read and cannot try.
-    Unreadable,
-    /// iptables-restore does not load it.
-    Refused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

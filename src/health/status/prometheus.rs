@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Machine, Row, RulesFile, State, Status};
+use super::{Machine, Row, State, Status};
+use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 use crate::netfilter::names::{Policy, TableName};
 

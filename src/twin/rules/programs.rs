@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use super::refused::Refusal;
 use crate::host::child::{self, ChildError, Output, Running};
+use crate::host::complaint::line_named;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::ops::trial::line_named;
 
 /// 100,000 forwards load in a minute or two.
 pub const LIMIT: Duration = Duration::from_mins(5);
