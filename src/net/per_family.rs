@@ -2,7 +2,7 @@
 //!
 //! The two have tables and programs of their own, but a change of both is one change.
 
-use super::Family;
+use super::family::Family;
 
 /// The families that a command touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
