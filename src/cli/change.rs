@@ -1,0 +1,174 @@
+//! The commands that change the rules.
+
+use clap::{Args, ValueEnum};
+
+use super::values::Spec;
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Print what would change, change nothing, and exit 1 if anything would.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Undo the change after this time (60, 90s, 5m, 1h) unless `nvactl confirm` comes.
+    ///
+    /// At a terminal it also asks. A watchdog undoes it, whatever becomes of the terminal. Open
+    /// connections outlive the change, so only a new one proves that you still get in.
+    #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
+    pub confirm: Option<u64>,
+
+    /// End connections that still lead to where no forward leads any more, and UDP senders from before their forward.
+    #[arg(long)]
+    pub flush_stale: bool,
+
+    /// Do not try the change in a copy of this machine first.
+    ///
+    /// The trial opens connections through the copy, before the change and after it, and refuses a change
+    /// that would cut off a forward that works now.
+    #[arg(long)]
+    pub no_trial: bool,
+
+    /// How to print what was done.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ApplyFormat,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ApplyFormat {
+    /// A line for each forward, and how many rules came and went.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Undo the change at once.
+    #[arg(long, conflicts_with = "status")]
+    pub cancel: bool,
+
+    /// Say whether a change waits, and how long.
+    #[arg(long)]
+    pub status: bool,
+
+    /// Keep the change only if this session came over another SSH connection than the one that
+    /// applied it.
+    ///
+    /// Refuses where either is not known, as in tmux or at the console, and where both are the same,
+    /// as they are with a shared `ControlMaster`.
+    #[arg(long, conflicts_with_all = ["cancel", "status"])]
+    pub new_session: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The number that history shows [default: that of the last change that was not undone].
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
+
+    /// Print what would change, change nothing, and exit 1 if anything would.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+/// The longest time to confirm in: a day.
+const MOST_CONFIRM_SECS: u64 = 24 * 60 * 60;
+
+/// Reads a time to confirm in, as seconds: `60`, `90s`, `5m`, `1h`.
+fn confirm_secs(text: &str) -> Result<u64, String> {
+    let (number, unit_secs) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 60 * 60),
+        _ => (text, 1),
+    };
+    // `parse` would take a `+`.
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| number.parse::<u64>().ok()).flatten();
+    number
+        .and_then(|number| number.checked_mul(unit_secs))
+        .filter(|secs| (1..=MOST_CONFIRM_SECS).contains(secs))
+        .ok_or_else(|| "not a time from 1s to 24h, such as 60, 90s, 5m or 1h".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Print what would change, change nothing, and exit 1 if anything would.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Set the FORWARD policy as well.
+    #[arg(long, value_name = "POLICY")]
+    pub forward_policy: Option<RemovedPolicy>,
+
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RemovedPolicy {
+    /// Forward everything that no other rule drops.
+    Accept,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_confirm_in_is_a_number_with_a_unit() {
+        for (text, secs) in [
+            ("1", 1),
+            ("60", 60),
+            ("090", 90),
+            ("90s", 90),
+            ("5m", 300),
+            ("24h", 86_400),
+            ("1440m", 86_400),
+            ("86400", 86_400),
+        ] {
+            assert_eq!(confirm_secs(text), Ok(secs), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "m",
+            "0",
+            "0m",
+            "-1",
+            "+1",
+            "5x",
+            "5S",
+            "5ms",
+            "5 m",
+            " 5",
+            "5 ",
+            "1.5m",
+            "1m30s",
+            "86401",
+            "1441m",
+            "25h",
+            "5\u{661}",
+            "18446744073709551615h",
+            "18446744073709551616",
+        ] {
+            assert!(confirm_secs(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The commands that report how forwards fare.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use clap::{Args, ValueEnum};
+
+use super::values::{Spec, seconds};
+use crate::host::probe::Expect;
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Exit 1 unless the live rules are what the spec says and packets reach nvactl's jumps.
+    #[arg(long)]
+    pub check: bool,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: StatusFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// A row for each forward.
+    Text,
+    /// One JSON object.
+    Json,
+    /// For the textfile collector of `node_exporter`.
+    Prometheus,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Only this forward's way.
+    #[arg(long, value_name = "NAME")]
+    pub forward: Option<String>,
+
+    /// How long a target may take to answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    pub timeout: f64,
+
+    /// How long all of it may take, in seconds: what is not known by then is reported as unknown.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub deadline: f64,
+
+    /// Try no connection in a copy of this machine, which takes network namespaces.
+    #[arg(long)]
+    pub no_twin: bool,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: DoctorFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// A line for each hop, and the first that fails.
+    Text,
+    /// One JSON object.
+    Json,
+    /// For the textfile collector of `node_exporter`.
+    Prometheus,
+}
+
+#[derive(Debug, Args)]
+pub struct Probe {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Connect to every listen port at this address or name, instead of to the targets.
+    #[arg(long, value_name = "ADDRESS")]
+    pub via: Option<String>,
+
+    /// What must come back: tcp for a connection, http for an answer below 400, 'http 200' for one
+    /// of this status. Of no meaning for udp.
+    #[arg(long, value_name = "WHAT", default_value = "tcp")]
+    pub expect: Expect,
+
+    /// How long each try may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub timeout: f64,
+
+    /// How often each port is tried.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub count: NonZeroU32,
+
+    /// How many ports are tried at once.
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub jobs: NonZeroUsize,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ProbeFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProbeFormat {
+    /// A line for each forward, or more where its ports differ.
+    Text,
+    /// One JSON object.
+    Json,
+}

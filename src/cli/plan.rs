@@ -1,0 +1,165 @@
+//! The commands that read a spec and change nothing.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+use super::values::{Spec, family};
+use crate::net::Family;
+use crate::yaml::{Code, CodeError, Severity};
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Exit 1 if the spec has this warning, or `all` for any; may be given again.
+    #[arg(long, value_name = "WARNING|all")]
+    pub deny: Vec<Deny>,
+
+    /// Show notes too.
+    #[arg(long)]
+    pub notes: bool,
+
+    /// How to print what was found: text on standard error, json and github on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: CheckFormat,
+
+    /// List every code there is, and what it means.
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// Pages for people.
+    Text,
+    /// One JSON object.
+    Json,
+    /// Annotations of a GitHub workflow.
+    Github,
+}
+
+/// What `--deny` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deny {
+    All,
+    Code(Code),
+}
+
+#[derive(Debug, Error)]
+pub enum DenyError {
+    #[error(transparent)]
+    Unknown(#[from] CodeError),
+    #[error("`{0}` is no warning")]
+    NotAWarning(Code),
+}
+
+impl FromStr for Deny {
+    type Err = DenyError;
+
+    fn from_str(text: &str) -> Result<Self, DenyError> {
+        if text == "all" {
+            return Ok(Deny::All);
+        }
+        let code: Code = text.parse()?;
+        match code.severity() {
+            Severity::Warning => Ok(Deny::Code(code)),
+            _ => Err(DenyError::NotAWarning(code)),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Render {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Which family's rules: v4 for iptables-restore, v6 for ip6tables-restore [default: v4].
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
+
+    /// Write to FILE instead, atomically and with mode 0640.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Replace FILE even if it holds rules that are not nvactl's.
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// What to compare with: `live`, another spec, or a file with iptables-save text.
+    #[arg(long, value_name = "live|FILE", default_value = "live")]
+    pub against: Against,
+
+    /// Compare only one family [default: what the rules compared with are, else both].
+    #[arg(long, value_name = "v4|v6", value_parser = family)]
+    pub family: Option<Family>,
+
+    /// Show the rules as a unified diff, too.
+    #[arg(long)]
+    pub rules: bool,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: DiffFormat,
+}
+
+/// What `--against` names. A file called `live` is `./live`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Against {
+    Live,
+    File(PathBuf),
+}
+
+impl From<&str> for Against {
+    fn from(text: &str) -> Self {
+        match text {
+            "live" => Against::Live,
+            path => Against::File(PathBuf::from(path)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// A line for each forward.
+    Text,
+    /// One JSON object.
+    Json,
+    /// A table, fit for a comment on a pull request.
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub spec: Spec,
+
+    /// Only the rule of this number.
+    #[arg(long, value_name = "N", conflicts_with = "forward")]
+    pub rule: Option<usize>,
+
+    /// Only the rules of this forward.
+    #[arg(long, value_name = "NAME")]
+    pub forward: Option<String>,
+
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ExplainFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExplainFormat {
+    /// A rule and its note, one below the other.
+    Text,
+    /// A table, and a Mermaid diagram of who talks to whom.
+    Markdown,
+}
