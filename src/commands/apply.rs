@@ -3,7 +3,11 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Console, Exit, Host, confirm, diff, examine, kept, spec_of, tell_problems};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::Host;
+use super::spec::{examine, kept, spec_of, tell_problems};
+use super::{confirm, diff};
 use crate::cli::{Apply, ApplyFormat};
 use crate::diff::drift::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::{Host, READ_WAIT};
 use crate::cli::Boot;
 use crate::health::rules_file::RulesFile;
 use crate::host;

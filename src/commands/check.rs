@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Refusal, examine, places, show_problems};
+use super::console::Console;
+use super::exit::Exit;
+use super::failure::Refusal;
+use super::spec::{examine, places, show_problems};
 use crate::cli::{Check, CheckFormat, Deny};
 use crate::host::spec_source;
 use crate::yaml::annotation::{Annotation, Report};

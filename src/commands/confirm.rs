@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::Host;
 use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;

@@ -9,11 +9,13 @@ use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 use tracing::debug;
 
+use super::console::Console;
+use super::exit::Exit;
+use super::failure::Refusal;
+use super::families::{prefix, warn_of_unread_v6};
+use super::host::{Host, READ_WAIT};
 use super::markdown::{code, fenced};
-use super::{
-    Console, Exit, Host, READ_WAIT, Refusal, examine, load_spec, places, prefix, show_problems,
-    warn_of_unread_v6,
-};
+use super::spec::{examine, load_spec, places, show_problems};
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::diff;
 use crate::diff::drift::{

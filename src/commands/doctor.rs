@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, find_forwards, load_applied_spec};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::{Host, READ_WAIT};
+use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::diff;
 use crate::forwards::Listeners;

@@ -4,8 +4,12 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
+use super::console::Console;
+use super::exit::Exit;
+use super::failure::Refusal;
+use super::families::prefix;
 use super::markdown::{fenced, note, short_code};
-use super::{Console, Exit, Refusal, find_forwards, load_spec, prefix};
+use super::spec::{find_forwards, load_spec};
 use crate::cli::{Explain, ExplainFormat};
 use crate::forwards::Forward;
 use crate::net::Family;

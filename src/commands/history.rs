@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::Host;
 use crate::cli::Rollback;
 use crate::diff::drift::ForwardNames;
 use crate::host;

@@ -30,13 +30,7 @@ use anyhow::{Context as _, Result};
 pub use console::Console;
 pub use exit::Exit;
 pub use failure::{Refusal, fail, warn_of_emptied_output};
-use families::{prefix, warn_of_unread_v6};
-use host::{Host, READ_WAIT};
-use spec::{
-    examine, find_forwards, kept, load_applied_spec, load_spec, places, show_problems, spec_of,
-    tell_problems,
-};
-use table::table;
+use host::Host;
 
 use crate::cli::{Cli, Command};
 

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, kept, load_spec};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::Host;
+use super::spec::{kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
 use crate::host::persistence::AtBoot;

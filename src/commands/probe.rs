@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Console, Exit, load_spec, table};
+use super::console::Console;
+use super::exit::Exit;
+use super::spec::load_spec;
+use super::table::table;
 use crate::cli::{Probe, ProbeFormat};
 use crate::forwards::{Forward, Snat};
 use crate::health::probe::{Endpoint, Latency, Probed, grouped, listeners, probe, targets};

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Console, Exit, Refusal, load_spec, warn_of_emptied_output};
+use super::console::Console;
+use super::exit::Exit;
+use super::failure::{Refusal, warn_of_emptied_output};
+use super::spec::load_spec;
 use crate::cli::Render;
 use crate::health::foreign;
 use crate::host::{self, file};

@@ -4,7 +4,12 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT, load_applied_spec, prefix, table, warn_of_unread_v6};
+use super::console::Console;
+use super::exit::Exit;
+use super::families::{prefix, warn_of_unread_v6};
+use super::host::{Host, READ_WAIT};
+use super::spec::load_applied_spec;
+use super::table::table;
 use crate::cli::{Status as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Console, Exit, Host, READ_WAIT};
+use super::console::Console;
+use super::exit::Exit;
+use super::host::{Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::health::foreign;
 use crate::host::iptables::Live;

@@ -5,10 +5,10 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::MAX_PROBLEMS;
 use super::code::Code;
 pub use super::fields::Placed;
 use super::fields::{Fields, parsed, sequence};
+use super::limits::MAX_PROBLEMS;
 use super::load::{Node, Value};
 use super::options::{self, Interfaces, Options, one_of_words};
 use super::problem::{Problem, ProblemKind, Span};

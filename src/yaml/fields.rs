@@ -1,7 +1,7 @@
 //! The values of a mapping whose keys are known, each read as what it should be.
 
-use super::MAX_PROBLEMS;
 use super::hint;
+use super::limits::MAX_PROBLEMS;
 use super::load::{Key, Node, Value};
 use super::problem::{Problem, ProblemKind, Span};
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, options};
 
-use super::MAX_VALUES;
+use super::limits::MAX_VALUES;
 use super::problem::{Problem, ProblemKind, Span};
 
 /// A value and the bytes of the text it was read from.

@@ -11,6 +11,7 @@ mod decode;
 mod endpoint;
 mod fields;
 mod hint;
+mod limits;
 mod load;
 mod options;
 pub mod page;
@@ -23,14 +24,8 @@ use std::collections::BTreeSet;
 use crate::forwards::ForwardSet;
 pub use code::{Code, CodeError, Severity};
 pub use hint::nearest;
+pub use limits::{MAX_PROBLEMS, MAX_VALUES};
 pub use problem::{Problem, ProblemKind, Span};
-
-/// No more values than this are read from a text: 100,000 forwards have 1.3 million.
-pub const MAX_VALUES: usize = 2_000_000;
-
-/// After so many problems reading ends: a text with more of them is not a spec at all, and hearing
-/// of each would cost more memory than the text.
-pub const MAX_PROBLEMS: usize = 10_000;
 
 /// What reading a spec came to.
 #[derive(Debug)]

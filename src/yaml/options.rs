@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::MAX_PROBLEMS;
 use super::fields::{Fields, Placed, parsed, sequence};
+use super::limits::MAX_PROBLEMS;
 use super::load::{Node, Value};
 use super::problem::{Problem, ProblemKind};
 use crate::forwards::Rate;

@@ -55,7 +55,7 @@ pub enum ProblemKind {
     ControlCharacter { found: char },
     #[error("not YAML: {reason}")]
     Syntax { reason: String },
-    #[error("more than {} values", super::MAX_VALUES)]
+    #[error("more than {} values", super::limits::MAX_VALUES)]
     TooManyValues,
     #[error("the file says nothing")]
     Empty,

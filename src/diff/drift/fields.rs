@@ -2,10 +2,18 @@
 
 use std::fmt::Display;
 
-use super::FieldChange;
+use serde::Serialize;
+
 use crate::forwards::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
 use crate::net::Family;
 use crate::netfilter::limit::PerSecond;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldChange {
+    pub field: &'static str,
+    pub from: String,
+    pub to: String,
+}
 
 /// What changes from one forward to another, by the key of a spec that says it.
 pub fn changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {

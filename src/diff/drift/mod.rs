@@ -7,6 +7,7 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use fields::FieldChange;
 use fields::{WAY, change, changes};
 pub use names::ForwardNames;
 use serde::Serialize;
@@ -33,13 +34,6 @@ pub struct Comparison {
     pub drift: Vec<Drift>,
     /// The same rules, in another order.
     pub reordered: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldChange {
-    pub field: &'static str,
-    pub from: String,
-    pub to: String,
 }
 
 /// A forward in a few words.
