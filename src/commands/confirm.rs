@@ -12,9 +12,10 @@ use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;
 use crate::host::ssh_connection::advice;
-use crate::ops::confirm::{Report, Standing, cancel, keep, standing, told, unreadable};
+use crate::ops::confirm::{Report, Standing, cancel, keep, standing, unreadable};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
+use crate::ops::waiting::told;
 use crate::ops::{Error, Refusal, describe};
 
 pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> {

@@ -15,8 +15,8 @@ use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::{Family, Interface};
-use crate::ops::confirm::refuse_beside_a_change;
 use crate::ops::state::State;
+use crate::ops::waiting::refuse_beside_a_change;
 use crate::ops::{families, next_boot};
 
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {

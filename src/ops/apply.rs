@@ -2,18 +2,19 @@
 
 use tracing::debug;
 
+use super::error::{Error, Failed, describe};
 use super::history::{self, About};
 use super::log::Event;
 use super::look::{Ahead, Found, families, look, resume};
+use super::machine::Machine;
+use super::note_v6::note_v6;
+use super::outcome::{Difference, Outcome};
 use super::packets::{Trial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialOf};
-use super::{
-    Difference, Error, Failed, Machine, Outcome, confirm, describe, flows, next_boot, note_v6,
-    waiting, warn, watchdog,
-};
+use super::{flows, next_boot, waiting, warn, watchdog};
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
@@ -99,7 +100,7 @@ fn run(
             None,
         ),
     };
-    confirm::refuse_while_pending(state)?;
+    waiting::refuse_while_pending(state)?;
     if !request.dry_run {
         machine.clear_leftovers();
     }

@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use tracing::debug;
 
-use super::confirm::refuse_while_pending;
+use super::error::{Error, Failed, describe};
 use super::history::{self, About, LastLoaded, last_loaded};
 use super::log::Event;
 use super::look::{families, read, resume, warn_of_unread_v6};
+use super::machine::Machine;
+use super::note_v6::note_v6;
 use super::records::{Booted, Brought, Change, Saved, VERSION};
+use super::refusal::Refusal;
 use super::remark::Remarks;
+use super::saved;
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Keeping, Transaction, TrialOf, owned_digest};
-use super::{Error, Failed, Machine, Refusal, describe, note_v6, saved};
+use super::waiting::refuse_while_pending;
 use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};

@@ -1,5 +1,6 @@
 //! The decision on a change that waits for its confirmation.
 
+use super::error::{Error, describe};
 use super::flows::{self, Ended};
 use super::history::{self, undone_words};
 use super::log::{self, Entry, Event};
@@ -7,9 +8,9 @@ use super::records::{Decided, Decision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::State;
-use super::waiting::{pending, pending_in_earnest, settle};
+use super::waiting::{pending, pending_in_earnest, settle, told};
 use super::watchdog::Undoing;
-use super::{Error, describe, next_boot, watchdog};
+use super::{next_boot, watchdog};
 use crate::diff;
 use crate::diff::drift::ForwardNames;
 use crate::host::iptables::Live;
@@ -102,57 +103,6 @@ pub fn unreadable(why: &str) -> String {
         "a change waits for its confirmation, and its record cannot be read by this version of nvactl: \
          {why}; `nvactl confirm --cancel` discards it"
     )
-}
-
-/// Tells a change that waits, in a line.
-#[must_use]
-pub fn told(pending: &Pending) -> String {
-    let action = &pending.before.action;
-    if pending.left() == 0 {
-        return format!(
-            "{action} was not confirmed in time and is not undone yet; \
-             `nvactl confirm --cancel` undoes it now"
-        );
-    }
-    format!(
-        "{action} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
-         `nvactl confirm --cancel` undoes it at once",
-        pending.left()
-    )
-}
-
-/// Refuses a further change, which would leave nobody knowing what to undo. To be asked under the lock.
-///
-/// # Errors
-/// When a change waits, or what is recorded cannot be read.
-pub fn refuse_while_pending(state: &State) -> Result<(), Error> {
-    refuse(pending_in_earnest(state))
-}
-
-/// Refuses what is changed beside the rules, since it would not be undone with them.
-///
-/// # Errors
-/// When a change waits, or what is recorded cannot be read.
-pub fn refuse_beside_a_change(state: &State) -> Result<(), Error> {
-    refuse(pending(state).map_err(Error::from))
-}
-
-fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
-    match waiting {
-        Ok(None) => Ok(()),
-        Ok(Some(pending)) => Err(Refusal::Pending {
-            told: told(&pending),
-            overdue: pending.left() == 0,
-        }
-        .into()),
-        Err(Error::State(error)) if error.is_unreadable_record() => {
-            Err(Refusal::UnreadablePending {
-                why: describe(&error.into()),
-            }
-            .into())
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// What became of a change on which somebody decided.

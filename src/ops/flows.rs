@@ -1,6 +1,6 @@
 //! The connections that are alive when the rules change: which are told of, and which are ended.
 
-use super::Error;
+use super::error::Error;
 use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};

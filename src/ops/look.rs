@@ -4,12 +4,13 @@
 use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 
+use super::error::{Error, describe};
 use super::records::Begun;
 use super::remark::{Remark, Remarks};
 use super::state::State;
 use super::step::{Interrupted, interrupted};
 use super::transaction::owned_digest;
-use super::{Error, confirm, describe, flows};
+use super::{flows, waiting};
 use crate::forwards::ForwardSet;
 use crate::health::reach;
 use crate::host::conntrack::ConntrackError;
@@ -53,7 +54,7 @@ impl Ahead {
         }
         let lock = lock::take_if_free(&state.lock_file())?;
         // Whoever undoes a change is not to wait for what will be refused.
-        confirm::refuse_while_pending(state).ok()?;
+        waiting::refuse_while_pending(state).ok()?;
         let listing = iptables.start_listing(families(None, Some(state))).ok()?;
         Some(Self(lock, listing))
     }

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error::{Error, Failed};
 use super::history::last_loaded;
 use super::look::{families, read, resume, warn_of_unread_v6};
+use super::machine::Machine;
+use super::note_v6::note_v6;
 use super::records::KeptSpec;
+use super::refusal::Refusal;
 use super::remark::Remarks;
-use super::{Error, Failed, Machine, Refusal, note_v6, saved};
+use super::saved;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::host::boot_unit;

@@ -1,12 +1,17 @@
 //! Removes nvactl's chains and jumps.
 
+use super::error::{Error, Failed};
 use super::history::{self, About};
 use super::log::Event;
 use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
+use super::machine::Machine;
+use super::note_v6::note_v6;
+use super::outcome::{Difference, Outcome};
 use super::records::Change;
+use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
-use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, note_v6, warn};
+use super::{next_boot, warn};
 use crate::diff::families::changes;
 use crate::health::foreign;
 use crate::net::Family;

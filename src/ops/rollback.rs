@@ -1,12 +1,16 @@
 //! The way back to what was loaded before a change.
 
+use super::error::{Error, Failed};
 use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
 use super::log::Event;
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
+use super::machine::Machine;
+use super::outcome::{Difference, Outcome};
 use super::records::{Change, KeptSpec, Owned};
+use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialOf};
-use super::{Difference, Error, Failed, Machine, Outcome, Refusal, next_boot, warn};
+use super::{next_boot, warn};
 use crate::diff::families::changes;
 use crate::host::survey::survey;
 use crate::net::per_family::{Families, PerFamily};

@@ -2,11 +2,13 @@
 
 use tracing::debug;
 
+use super::error::Error;
 use super::history::{LastLoaded, last_loaded};
+use super::machine::Machine;
 use super::records::{KeptSpec, Owned, Saved, VERSION};
 use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
-use super::{Error, Machine, warn};
+use super::warn;
 use crate::diff;
 use crate::health::rules_file::RulesFile;
 use crate::host::survey::resolved;

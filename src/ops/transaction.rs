@@ -563,7 +563,7 @@ impl Course<'_> {
         }
         match end {
             End::Done | End::DoneBehind => {
-                super::note_v6(self.change.state, self.change.want.v6.as_ref());
+                super::note_v6::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
                     jumps: match (end, self.found.live) {
                         (End::DoneBehind, Some(live)) => Jumps::Behind(live),

@@ -1,7 +1,8 @@
 //! The change that waits for its confirmation: whether there is one, and how the waiting ends.
 
-use super::Error;
+use super::error::{Error, describe};
 use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
+use super::refusal::Refusal;
 use super::state::{State, StateError, seconds_now};
 use crate::diff;
 use crate::host::file::FileError;
@@ -181,5 +182,56 @@ fn note_undone(
     match state.rewrite(number, &change) {
         Err(StateError::File(error)) => state.forget(number).map(|()| Some(error)),
         noted => noted.map(|()| None),
+    }
+}
+
+/// Tells a change that waits, in a line.
+#[must_use]
+pub fn told(pending: &Pending) -> String {
+    let action = &pending.before.action;
+    if pending.left() == 0 {
+        return format!(
+            "{action} was not confirmed in time and is not undone yet; \
+             `nvactl confirm --cancel` undoes it now"
+        );
+    }
+    format!(
+        "{action} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
+         `nvactl confirm --cancel` undoes it at once",
+        pending.left()
+    )
+}
+
+/// Refuses a further change, which would leave nobody knowing what to undo. To be asked under the lock.
+///
+/// # Errors
+/// When a change waits, or what is recorded cannot be read.
+pub fn refuse_while_pending(state: &State) -> Result<(), Error> {
+    refuse(pending_in_earnest(state))
+}
+
+/// Refuses what is changed beside the rules, since it would not be undone with them.
+///
+/// # Errors
+/// When a change waits, or what is recorded cannot be read.
+pub fn refuse_beside_a_change(state: &State) -> Result<(), Error> {
+    refuse(pending(state).map_err(Error::from))
+}
+
+fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
+    match waiting {
+        Ok(None) => Ok(()),
+        Ok(Some(pending)) => Err(Refusal::Pending {
+            told: told(&pending),
+            overdue: pending.left() == 0,
+        }
+        .into()),
+        Err(Error::State(error)) if error.is_unreadable_record() => {
+            Err(Refusal::UnreadablePending {
+                why: describe(&error.into()),
+            }
+            .into())
+        }
+        Err(error) => Err(error),
     }
 }

@@ -1,6 +1,6 @@
 //! What there is to say before the rules change.
 
-use super::describe;
+use super::error::describe;
 use super::remark::Remarks;
 use super::state::StateError;
 use super::transaction::Jumps;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::error::{Error, describe};
 use super::flows::forwards_of;
 use super::history::log;
 use super::log::Event;
@@ -16,7 +17,6 @@ use super::records::{Change, Decided, Decision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
-use super::{Error, describe};
 use crate::diff;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
