@@ -2,11 +2,22 @@
 
 use std::time::Duration;
 
-use super::machine::MachineError;
-use crate::host::child;
+use thiserror::Error;
+
+use crate::host::child::{self, ChildError};
 
 /// 100,000 routes take seconds.
 const LIMIT: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Error)]
+pub enum MachineError {
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error("`ip {command}` failed: {words}")]
+    Failed { command: String, words: String },
+    #[error("`ip {command}` printed no list")]
+    Unreadable { command: String },
+}
 
 /// A command that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

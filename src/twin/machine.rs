@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
-use thiserror::Error;
 
-use super::batch;
+use super::batch::{self, MachineError};
 use super::switches::Switches;
-use crate::host::child::{self, ChildError};
+use crate::host::child;
 use crate::net::Family;
 
 /// The kernel asks for a neighbour once a second.
@@ -20,16 +19,6 @@ const ROUND: Duration = Duration::from_millis(100);
 
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Error)]
-pub enum MachineError {
-    #[error(transparent)]
-    Child(#[from] ChildError),
-    #[error("`ip {command}` failed: {words}")]
-    Failed { command: String, words: String },
-    #[error("`ip {command}` printed no list")]
-    Unreadable { command: String },
-}
 
 /// The network of a machine.
 #[derive(Debug, Clone, Default)]

@@ -34,10 +34,11 @@ use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
+use batch::MachineError;
 use cause::CauseError;
 use cure::Change;
 use doubt::Doubt;
-use machine::{Machine, MachineError};
+use machine::Machine;
 use rules::{Copied, Filter, FilterError, LeftOut, Place, Reason, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};

@@ -6,8 +6,9 @@ use std::io;
 
 use thiserror::Error;
 
+use super::batch::MachineError;
 use super::batch::{self, Refused};
-use super::machine::{Address, Kind, Link, Machine, MachineError};
+use super::machine::{Address, Kind, Link, Machine};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::batch;
-use super::machine::{Link, Machine, MachineError};
+use super::batch::MachineError;
+use super::machine::{Link, Machine};
 use super::netns::Netns;
 use super::switches;
 use crate::net::Family;

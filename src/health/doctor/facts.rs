@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::packets::Answers;
+use super::answers::Answers;
 use crate::forwards::{Forward, ForwardSet};
 use crate::health::probe::Probed;
 use crate::health::rules_file::RulesFile;

@@ -3,21 +3,26 @@
 //! [`examine`] is a function of [`Facts`], which the edge gathers without changing anything. The
 //! checks come in the order of a packet's way; the first that fails is the one to mend.
 
+mod answers;
 mod azure;
 mod boot;
+mod examine;
 mod facts;
 mod machine;
 mod packets;
 mod remedy;
 mod rules;
+mod scene;
 mod target;
 
 use serde::Serialize;
 
+pub use answers::Answers;
 pub use azure::questions as probe_questions;
+pub use examine::examine;
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Answers, Untried, client as client_words, keeps, took, untried, works};
+pub use packets::{Untried, client as client_words, keeps, took, untried, works};
 
 use crate::forwards::{Forward, ForwardSet};
 use crate::net::Family;
@@ -244,21 +249,6 @@ fn completed(commands: &str, apply: &str, persist: &str, folder: &str) -> String
         other => other.to_owned(),
     });
     each.collect::<Vec<_>>().join(" && ")
-}
-
-/// Every check, in the order of the hops and, at one hop, of the spec.
-#[must_use]
-pub fn examine(case: &Case<'_>) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let astray = target::Astray::of(case);
-    machine::check(case, &mut checks);
-    rules::check(case, &astray, &mut checks);
-    target::check(case, &astray, &mut checks);
-    packets::check(case, &astray, &mut checks);
-    boot::check(case, &mut checks);
-    azure::check(case, &mut checks);
-    checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    checks
 }
 
 /// The check to look at first: one that failed, else what is not known of a forward's packets, else a

@@ -1,11 +1,12 @@
 //! Packets: the connections that were opened through the twin, and what took those that died.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::answers::{Answers, ByForward, by_forward};
 use super::remedy::{self, Remedy};
+use super::scene::Scene;
 use super::target::Astray;
 use super::{Case, Check, Hop, Status};
 use crate::diff::drift::{DriftKind, compare};
@@ -21,35 +22,6 @@ use crate::twin::clients::{Client, ClientKind};
 use crate::twin::doubt::Doubt;
 use crate::twin::explain::KeptIn;
 use crate::twin::judge::{Blame, Death, Judged, Verdict};
-
-/// The answers of the twin.
-#[derive(Debug, Default)]
-pub struct Answers<'f> {
-    pub judged: Vec<Judged<'f>>,
-    /// The rules whose state the twin does not have, in words.
-    pub watched: Vec<String>,
-    /// Things of the machine that the twin does not have, in words.
-    pub left_out: Vec<String>,
-    /// Those of them on which a verdict may depend.
-    pub doubts: Vec<Doubt>,
-    /// How many networks of clients were not tried, for the sake of time.
-    pub untried_networks: usize,
-    /// The targets that the machine itself does not reach in the twin, and what takes its packets.
-    pub kept_in: BTreeMap<(String, IpAddr), String>,
-}
-
-impl Answers<'_> {
-    /// Says why the machine itself does not reach a target, where a rule of its own keeps it from that.
-    #[must_use]
-    pub fn kept_in(&self, forward: &Forward, target: IpAddr) -> Option<String> {
-        let key = (forward.name.to_string(), target);
-        self.kept_in.get(&key).cloned()
-    }
-
-    fn doubt(&self, ask: &Ask<'_>) -> Option<&Doubt> {
-        self.doubts.iter().find(|doubt| doubt.holds(ask))
-    }
-}
 
 /// How many forwards nobody knows of whether they work, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,34 +50,6 @@ pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Un
         forwards: late.len(),
         why: "the time was over before all were tried; more time: --deadline SECONDS".to_owned(),
     })
-}
-
-/// The facts that a sentence about packets needs beside the twin's answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Scene<'s> {
-    pub family: Family,
-    /// The backend that is called.
-    pub backend: Backend,
-    pub ip_forward: bool,
-    /// The command that applies the spec.
-    pub apply: &'s str,
-    /// The command that asks again.
-    pub doctor: &'s str,
-    /// A line that somebody has put into nvactl's chains, with its table.
-    pub put_in: Option<&'s str>,
-}
-
-impl<'s> Scene<'s> {
-    fn of(case: &'s Case<'_>, put_in: Option<&'s str>) -> Self {
-        Self {
-            put_in,
-            family: case.family,
-            backend: case.facts.backend,
-            ip_forward: case.facts.ip_forward,
-            apply: &case.apply,
-            doctor: &case.doctor,
-        }
-    }
 }
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
@@ -216,32 +160,6 @@ fn is_undiscovered(judged: &Judged<'_>) -> bool {
     };
     let mut causes = death.causes.iter();
     causes.any(|taken| taken.fate == Fate::Unresolved)
-}
-
-/// Returns the forwards of which connections were tried in the twin and all did as the spec says.
-#[must_use]
-pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward> {
-    let Ok(answers) = answers else {
-        return BTreeSet::new();
-    };
-    let pass = |all: &[&Judged<'_>]| {
-        let is_asked = all.iter().any(|one| one.ask.wanted == Wanted::Through);
-        is_asked && all.iter().all(|one| one.verdict == Verdict::AsWanted)
-    };
-    let by_forward = by_forward(answers).into_iter();
-    let passing = by_forward.filter(|(_, judged)| pass(judged));
-    passing.map(|(forward, _)| forward).collect()
-}
-
-type ByForward<'a, 'f> = BTreeMap<*const Forward, Vec<&'a Judged<'f>>>;
-
-fn by_forward<'a, 'f>(answers: &'a Answers<'f>) -> ByForward<'a, 'f> {
-    let mut by_forward: ByForward<'a, 'f> = BTreeMap::new();
-    for judged in &answers.judged {
-        let forward = std::ptr::from_ref(judged.ask.forward);
-        by_forward.entry(forward).or_default().push(judged);
-    }
-    by_forward
 }
 
 /// Returns for each forward whether it works; nothing about one of which that is not known.

@@ -1,6 +1,6 @@
 //! The commands and settings that let a connection pass, by what was tried in the twin.
 
-use super::packets::Scene;
+use super::scene::Scene;
 use crate::health::foreign;
 use crate::net::Family;
 use crate::netfilter::programs;

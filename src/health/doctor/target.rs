@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::arriving;
-use super::{Case, Check, Hop, Status, packets};
+use super::{Case, Check, Hop, Status, answers};
 use crate::forwards::Listeners;
 use crate::forwards::{Destination, Forward, Snat};
 use crate::health::connections::stale;
@@ -129,7 +129,7 @@ impl Astray {
         if found.is_empty() {
             return Self::default();
         }
-        let passing = packets::passing(case.facts.answers);
+        let passing = answers::passing(case.facts.answers);
         let found = found.into_iter().map(std::ptr::from_ref);
         Self(found.filter(|forward| !passing.contains(forward)).collect())
     }

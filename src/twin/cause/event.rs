@@ -6,9 +6,42 @@ use super::Seen;
 use super::legacy::Counted;
 use super::message::{Header, Verdict};
 use super::path::{Kind, Path, Step};
-use super::taken::{Direction, Fate};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Request,
+    /// From the target.
+    Reply,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Dropped,
+    /// Discarded, with an answer to the sender.
+    Rejected,
+    /// Given to a program, or taken out by another module.
+    Diverted,
+    /// Nobody sends it to the machine: neighbour discovery, which asks for the machine's hardware address or
+    /// answers it, is dropped.
+    Unresolved,
+    /// Sent to another address.
+    Translated {
+        to: (IpAddr, u16),
+    },
+    /// Given to a program of the machine itself.
+    Redirected {
+        to: (IpAddr, u16),
+    },
+    /// Sent with another source than the one meant.
+    SourceTranslated {
+        to: IpAddr,
+    },
+    /// Neither its destination nor its source has been translated.
+    Untranslated,
+}
 
 /// A connection as its client asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::CauseError;
+use super::error::CauseError;
 use super::trace::Stage;
 use crate::net::Family;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::CauseError;
+use super::error::CauseError;
 use super::trace::Stage;
 use crate::host::child::ChildError;
 use crate::host::iptables::{Iptables, IptablesError};

@@ -5,6 +5,7 @@
 //! iptables-legacy by their counters; the kernel's own reasons by its statistics and its routes. All of it
 //! is about the calling thread's network namespace.
 
+mod error;
 mod event;
 mod kernel;
 mod legacy;
@@ -15,43 +16,23 @@ mod rules;
 mod taken;
 mod trace;
 
-use std::io;
-
-use thiserror::Error;
-
 use crate::host::child::ChildError;
-use crate::host::iptables::IptablesError;
 use crate::net::Family;
 
-pub use event::{Conversation, Event};
+pub use error::CauseError;
+pub use event::{Conversation, Direction, Event, Fate};
 pub use kernel::KernelReason;
 pub use legacy::Counted;
 pub use message::{Chain, Header, Verdict};
 pub use path::{Kind, Path, Step};
 pub use route::{Question, ask_route};
 pub use rules::{Decided, Holder};
-pub use taken::{By, Direction, Fate, Taken, by_legacy};
+pub use taken::{By, Taken, by_legacy};
 pub use trace::Stage;
 
 use kernel::Statistics;
 use legacy::Legacy;
 use trace::Tracer;
-
-#[derive(Debug, Error)]
-pub enum CauseError {
-    #[error("the kernel's packet trace cannot be read")]
-    Socket(#[source] io::Error),
-    #[error("nft refused the chains that switch the packet trace on: {0}")]
-    Table(String),
-    #[error("`nft` cannot list the chain {chain}: {words}")]
-    Unlisted { chain: String, words: String },
-    #[error("`{path}` cannot be read")]
-    Unread { path: String, source: io::Error },
-    #[error(transparent)]
-    Child(#[from] ChildError),
-    #[error(transparent)]
-    Iptables(#[from] IptablesError),
-}
 
 /// A watch over the packets of the calling thread's namespace.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CauseError;
+use super::error::CauseError;
 use super::message::Chain;
 use super::trace::Stage;
 use crate::host::child;

@@ -1,11 +1,11 @@
 //! The rule, the policy or the reason that decided about a conversation, in words.
 
-use std::net::IpAddr;
-
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::event::{Conversation, Event, number};
+use super::Seen;
+use super::error::CauseError;
+use super::event::{Conversation, Direction, Event, Fate, number};
 use super::kernel::KernelReason;
 use super::legacy::Counted;
 use super::message::{Chain, Verdict};
@@ -13,18 +13,9 @@ use super::path::{Kind, Path, Step};
 use super::route::{self, Question};
 use super::rules::{self, Decided, Holder, Listed};
 use super::trace::Stage;
-use super::{CauseError, Seen};
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::programs;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client.
-    Request,
-    /// From the target.
-    Reply,
-}
 
 /// An end of a packet other than the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,32 +32,6 @@ pub enum By {
     Kernel(KernelReason),
     /// No rule matched, and one should have.
     NoRule,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    Dropped,
-    /// Discarded, with an answer to the sender.
-    Rejected,
-    /// Given to a program, or taken out by another module.
-    Diverted,
-    /// Nobody sends it to the machine: neighbour discovery, which asks for the machine's hardware address or
-    /// answers it, is dropped.
-    Unresolved,
-    /// Sent to another address.
-    Translated {
-        to: (IpAddr, u16),
-    },
-    /// Given to a program of the machine itself.
-    Redirected {
-        to: (IpAddr, u16),
-    },
-    /// Sent with another source than the one meant.
-    SourceTranslated {
-        to: IpAddr,
-    },
-    /// Neither its destination nor its source has been translated.
-    Untranslated,
 }
 
 impl Seen {

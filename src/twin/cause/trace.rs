@@ -10,7 +10,7 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
-use super::CauseError;
+use super::error::CauseError;
 use super::message::{self, Chain, Message};
 use crate::host::child;
 

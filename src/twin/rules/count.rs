@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Copied;
 use super::edit::COMMENT;
+use super::filter::Copied;
 use super::listing::{self, words};
 use super::place::{At, Place};
 use super::programs::{FilterError, begin_nft, iptables, listed};

@@ -5,6 +5,7 @@
 
 mod count;
 mod edit;
+mod filter;
 mod listing;
 mod named;
 mod native;
@@ -25,36 +26,14 @@ use crate::net::per_family::Families;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
 
-use edit::Facts;
+use filter::Text;
 use listing::Table;
-use read::Text;
 use refused::{Refusal, load_in_order};
 use restore::Plan;
 
+pub use filter::{Copied, Filter};
 pub use place::{LeftOut, Place, Reason, Unknown, Watched};
 pub use programs::FilterError;
-
-/// The machine's packet filter as text, as its own programs list it.
-#[derive(Debug, Clone)]
-pub struct Filter {
-    /// iptables-save's text of each backend and family that holds something.
-    texts: Vec<Text>,
-    /// ipset's text.
-    sets: Vec<u8>,
-    /// The tables of iptables-nft as nft lists them, to compare the twin's with.
-    own: Vec<Table>,
-    /// The tables that are nft's own.
-    native: Vec<Table>,
-    has_nft: bool,
-    facts: Facts,
-}
-
-/// A filter that was loaded into a twin.
-#[derive(Debug, Clone, Default)]
-pub struct Copied {
-    pub left_out: Vec<LeftOut>,
-    pub watched: Vec<Watched>,
-}
 
 /// Whether the kernel may have tables of nft's, built in or as a module: it then has the function that
 /// evaluates them.

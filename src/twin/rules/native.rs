@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Copied;
 use super::edit::Facts;
+use super::filter::Copied;
 use super::listing::{self, Chain, Table, compared};
 use super::place::{At, LeftOut, Place, Reason, Unknown, Watched};
 use super::programs::{FilterError, begin_nft, listed, load_nft};

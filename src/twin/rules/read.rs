@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::Filter;
 use super::edit::Facts;
+use super::filter::{Filter, Text};
 use super::listing::{self, Table};
 use super::own;
 use super::programs::{FilterError, begin, begin_nft, iptables, listed};
@@ -27,14 +27,6 @@ const ONE_BY_ONE: usize = 200;
 
 /// The comment of a rule that only keeps the place of one that iptables cannot print.
 const UNPRINTED: &str = "-m comment --comment nvactl-native";
-
-/// The text of one backend and family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text {
-    pub backend: Backend,
-    pub family: Family,
-    pub bytes: Vec<u8>,
-}
 
 /// Reads the filter as far as packets of some families meet it.
 pub fn read(families: Families) -> Result<Filter, FilterError> {

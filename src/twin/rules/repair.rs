@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::Copied;
 use super::edit::Facts;
+use super::filter::Copied;
 use super::listing::{self, Chain, Table, compared};
 use super::native::{self, Command, declarations, load_in_turn, name_missing};
 use super::own;

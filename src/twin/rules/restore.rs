@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::Copied;
 use super::edit::{self, Edit, Facts};
+use super::filter::Copied;
 use super::own::is_nvactls;
 use super::place::{At, LeftOut, Place, Reason, Unknown, Watched};
 use super::programs::{FilterError, restore};

@@ -1,0 +1,64 @@
+//! What the twin answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::forwards::Forward;
+use crate::twin::battery::{Ask, Wanted};
+use crate::twin::doubt::Doubt;
+use crate::twin::judge::{Judged, Verdict};
+
+/// The answers of the twin.
+#[derive(Debug, Default)]
+pub struct Answers<'f> {
+    pub judged: Vec<Judged<'f>>,
+    /// The rules whose state the twin does not have, in words.
+    pub watched: Vec<String>,
+    /// Things of the machine that the twin does not have, in words.
+    pub left_out: Vec<String>,
+    /// Those of them on which a verdict may depend.
+    pub doubts: Vec<Doubt>,
+    /// How many networks of clients were not tried, for the sake of time.
+    pub untried_networks: usize,
+    /// The targets that the machine itself does not reach in the twin, and what takes its packets.
+    pub kept_in: BTreeMap<(String, IpAddr), String>,
+}
+
+impl Answers<'_> {
+    /// Says why the machine itself does not reach a target, where a rule of its own keeps it from that.
+    #[must_use]
+    pub fn kept_in(&self, forward: &Forward, target: IpAddr) -> Option<String> {
+        let key = (forward.name.to_string(), target);
+        self.kept_in.get(&key).cloned()
+    }
+
+    pub(super) fn doubt(&self, ask: &Ask<'_>) -> Option<&Doubt> {
+        self.doubts.iter().find(|doubt| doubt.holds(ask))
+    }
+}
+
+/// Returns the forwards of which connections were tried in the twin and all did as the spec says.
+#[must_use]
+pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward> {
+    let Ok(answers) = answers else {
+        return BTreeSet::new();
+    };
+    let pass = |all: &[&Judged<'_>]| {
+        let is_asked = all.iter().any(|one| one.ask.wanted == Wanted::Through);
+        is_asked && all.iter().all(|one| one.verdict == Verdict::AsWanted)
+    };
+    let by_forward = by_forward(answers).into_iter();
+    let passing = by_forward.filter(|(_, judged)| pass(judged));
+    passing.map(|(forward, _)| forward).collect()
+}
+
+pub type ByForward<'a, 'f> = BTreeMap<*const Forward, Vec<&'a Judged<'f>>>;
+
+pub fn by_forward<'a, 'f>(answers: &'a Answers<'f>) -> ByForward<'a, 'f> {
+    let mut by_forward: ByForward<'a, 'f> = BTreeMap::new();
+    for judged in &answers.judged {
+        let forward = std::ptr::from_ref(judged.ask.forward);
+        by_forward.entry(forward).or_default().push(judged);
+    }
+    by_forward
+}

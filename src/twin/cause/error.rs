@@ -1,0 +1,24 @@
+//! Why a watch fails.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::host::child::ChildError;
+use crate::host::iptables::IptablesError;
+
+#[derive(Debug, Error)]
+pub enum CauseError {
+    #[error("the kernel's packet trace cannot be read")]
+    Socket(#[source] io::Error),
+    #[error("nft refused the chains that switch the packet trace on: {0}")]
+    Table(String),
+    #[error("`nft` cannot list the chain {chain}: {words}")]
+    Unlisted { chain: String, words: String },
+    #[error("`{path}` cannot be read")]
+    Unread { path: String, source: io::Error },
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+}
