@@ -1,4 +1,12 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
+//!
+//! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the
+//! rules, `health` reports, `boot` is about the next boot. Values that several take are in `values`.
+//!
+//! The room must not know how a command works.
+//!
+//! Start here: a new option is a field in the file of its group, and its use in the file of the same
+//! command under `commands`.
 
 mod boot;
 mod change;

@@ -1,6 +1,13 @@
 //! The subcommands: each reads what it needs from the edge, asks the core, and reports.
 //!
 //! Reports go to standard output; warnings, notes and errors to standard error.
+//!
+//! The room must not decide: what it prints, a lower room has found. It alone reads a spec's text.
+//!
+//! Start here:
+//! - a new command: its arguments in `cli`, a file here, its line in [`run`];
+//! - another hint or exit code: `failure` and `exit`;
+//! - the spec that a command is about: `spec`; the machine: `host`.
 
 mod apply;
 mod boot;

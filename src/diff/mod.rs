@@ -3,6 +3,13 @@
 //!
 //! nvactl owns the chains named `NVACTL-…`, the jumps to them from where it jumps, and the FORWARD
 //! policy where the spec sets it. Everything else is foreign, not looked at and not written.
+//!
+//! The room must not know the machine or YAML: it compares values.
+//!
+//! Start here:
+//! - the lines of a script and their order: `script`; counters that a rule keeps: `carry`;
+//! - a new option of a forward in a comparison: `drift::fields`;
+//! - another kind of drift: [`drift`].
 
 mod carry;
 pub mod drift;

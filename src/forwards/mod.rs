@@ -1,3 +1,16 @@
+//! The checked model of a spec: the machine, and what it forwards where.
+//!
+//! A [`ForwardSet`] is valid by construction: whoever holds one need not check it again. Plan, diff,
+//! twin, health and ops all work with it.
+//!
+//! The room must not know YAML, problems of a text, rules or the machine.
+//!
+//! Start here:
+//! - a new option of a forward: its field and type in `forward`, then `yaml` to read and check it,
+//!   `plan::forward` for its rules, `plan::unplan` to read them back, `plan::explain` for its words,
+//!   and `diff::drift::fields` for its name in a comparison;
+//! - the forward that takes or leads a connection: [`Listeners`].
+
 mod forward;
 mod listeners;
 mod siblings;

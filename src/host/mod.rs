@@ -1,5 +1,14 @@
 //! The impure edge: the only part of nvactl that starts programs or touches files, the
 //! environment or the kernel's settings. Everything it learns it hands to the core as values.
+//!
+//! Values stand beside their readers, and a text is parsed by a function that runs nothing.
+//!
+//! The room must not know forwards, plans or verdicts: it is asked for addresses, ports and files.
+//!
+//! Start here:
+//! - another program to run: `child`, then a module named after the program;
+//! - another question to `ip`: [`network`]; another setting of the kernel: [`sysctl`];
+//! - another loader of rules at boot: [`persistence`] and [`managers`].
 
 pub mod answer;
 pub mod azure;

@@ -1,8 +1,14 @@
-//! The words of a packet filter that are not rules: interface names, ports and
-//! port ranges, protocols, address families and ranges, and the kinds of address that matter to a
-//! forward.
+//! Addresses, ports, protocols, interfaces and address families, and the pair of values of both
+//! families.
 //!
 //! Every type here is read by `FromStr` and printed by `Display`, and the two are inverses.
+//!
+//! The room must not know rules, forwards or the machine.
+//!
+//! Start here:
+//! - another kind of address that no host has: [`not_a_host`];
+//! - a value of each family, and the families that a command touches: [`per_family`];
+//! - text of others on a terminal: [`printable`]; counts and lists in messages: [`words`].
 
 mod address;
 mod family;

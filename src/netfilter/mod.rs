@@ -1,3 +1,18 @@
+//! The model of what the kernel filters by: names, matches, targets, rules, rulesets, counters, and
+//! the connections that it tracks.
+//!
+//! One [`ruleset::Ruleset`] serves planned, parsed and live rules. [`text`] prints and reads it; no
+//! other place knows the syntax of iptables.
+//!
+//! The room must not know which chains are planned, or what a forward is. It knows that names with
+//! `NVACTL-` are nvactl's.
+//!
+//! Start here:
+//! - a new match or target: its type and `Display` in [`rule`], its reader in `text/parse/rule.rs`,
+//!   and a line for the round trip in the tests of both;
+//! - a program whose chains are to be recognized: [`programs`];
+//! - a rule that iptables prints and does not take back: [`unread`].
+
 pub mod backend;
 pub mod conntrack;
 pub mod counters;

@@ -6,6 +6,14 @@
 //!    step ◀─ transaction ◀───────┘               one change, all of it or nothing
 //!            apply, rollback, remove, persist, confirm
 //! ```
+//!
+//! The room must not know the command line, YAML or the layout of a report.
+//!
+//! Start here:
+//! - another step of `apply`: `apply`, and `transaction` for what is undone when it fails;
+//! - another warning before a change: `warn`; another refusal: `refusal`;
+//! - another fact to record: `records` for the value, `state` for its file;
+//! - another line of the system log: `log`.
 
 pub mod apply;
 pub mod boot;

@@ -30,6 +30,15 @@
 //!
 //! So much for the flat layout. The rules of many forwards are the same, but stand in a tree of chains
 //! (`tree`), and most new connections walk only the first of its three (`marked`).
+//!
+//! The room must not know the machine, YAML, or rules of others: the same forwards give the same rules
+//! on every machine.
+//!
+//! Start here:
+//! - a new option of a forward: its rules in `forward` (lists and logs in `chains`), the same read back
+//!   in [`unplan`], its words in [`explain`];
+//! - another hook or chain: `hook`, then the order here;
+//! - the shape of the tree: `tree`, and `marked` for the short cut.
 
 mod chains;
 pub mod digest;

@@ -4,6 +4,15 @@
 //! The copy has the machine's interfaces, addresses, routes, switches and rules. Behind each interface
 //! stands a world, which has every address that the machine reaches there. A connection from one world
 //! through the copy into another shows what the kernel does with it.
+//!
+//! The room must not know checks, reports or records: it returns verdicts and causes as values. It runs
+//! programs and opens sockets itself, since they run inside the copy.
+//!
+//! Start here:
+//! - another connection to try: [`battery`], and [`clients`] for another client;
+//! - another thing of the machine to copy: [`machine`] to read it, [`wiring`] to make it;
+//! - a rule that the copy does not take: [`rules`]; a reason that the kernel gives: [`cause`];
+//! - another cure: [`cure`].
 
 mod batch;
 pub mod battery;

@@ -3,6 +3,15 @@
 //! [`read`] turns text into a [`ForwardSet`], or into every [`Problem`] the text has. A `ForwardSet`
 //! is sound by construction: whoever holds one need not check it again. A spec in several files is
 //! read by [`examine_all`] as if it were one.
+//!
+//! The room must not know rules or the machine. Only commands import it: files are read by
+//! `host::spec_source`, and everything behind the commands works with [`crate::forwards`].
+//!
+//! Start here:
+//! - a new option of a forward: its key in `options` (or `decode`), its limits in `check`, advice in
+//!   `warn`;
+//! - a new problem: its code in `code`, its text in `problem`, its fix in `hint`;
+//! - the layout of a report: [`page`] for people, [`annotation`] for programs.
 
 pub mod annotation;
 mod check;
