@@ -33,7 +33,7 @@
 //! - No shell is started, ever.
 //! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
 //!   bytes.
-//! - iptables syntax is printed by `netfilter::rule` and `netfilter::text` and read by `netfilter::text::parse`, nowhere else.
+//! - iptables syntax is printed and read by [`netfilter::text`] and [`netfilter::limit`], nowhere else.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
 pub mod cli;

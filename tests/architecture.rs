@@ -73,7 +73,7 @@ fn iptables_syntax_is_printed_by_the_rule_model_alone() {
     for (name, code) in code() {
         let model = matches!(
             name.as_str(),
-            "netfilter/rule.rs"
+            "netfilter/text/rule.rs"
                 | "netfilter/limit.rs"
                 | "netfilter/text/line.rs"
                 | "netfilter/text/parse/mod.rs"

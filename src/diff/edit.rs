@@ -91,7 +91,8 @@ fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::rule::{Match, Target};
+    use crate::netfilter::matches::Match;
+    use crate::netfilter::target::Target;
 
     fn rules(names: &str) -> Vec<Rule> {
         let comment = |name: char| Match::Comment(name.to_string().into());

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::{Match, Target};
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ADMIT, Hook};
 

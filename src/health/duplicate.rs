@@ -7,11 +7,13 @@ use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::netfilter::matches::{CtState, Match};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::programs;
-use crate::netfilter::rule::{CtState, Match, Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
 

@@ -1,8 +1,9 @@
 //! What other hands have put into a ruleset, as far as it concerns nvactl's forwards.
 
 use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{DEEPEST, Ruleset};
+use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 

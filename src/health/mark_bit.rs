@@ -2,9 +2,11 @@
 //! `marked`). Each is reported, whether or not packets reach it.
 
 use crate::host::nft_mark::NftRule;
+use crate::netfilter::matches::Mark;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::{Mark, Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::token::Token;
 use crate::plan::{MARKED, OF_MARKED};

@@ -8,8 +8,8 @@
 //! `NVACTL-` are nvactl's.
 //!
 //! Start here:
-//! - a new match or target: its type and `Display` in [`rule`], its reader in `text/parse/rule.rs`,
-//!   and a line for the round trip in the tests of both;
+//! - a new match or target: its type in [`matches`] or [`target`], its printer in `text/rule.rs`, its
+//!   reader in `text/parse/rule.rs`, and a line for the round trip in the tests of the reader;
 //! - a program whose chains are to be recognized: [`programs`];
 //! - a rule that iptables prints and does not take back: [`unread`].
 
@@ -17,10 +17,12 @@ pub mod backend;
 pub mod conntrack;
 pub mod counters;
 pub mod limit;
+pub mod matches;
 pub mod names;
 pub mod programs;
 pub mod rule;
 pub mod ruleset;
+pub mod target;
 pub mod text;
 pub mod token;
 pub mod unread;

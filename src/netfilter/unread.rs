@@ -4,8 +4,9 @@
 
 use crate::net::printable;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 
 /// A rule of which only the text is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

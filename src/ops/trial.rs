@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::diff::{self, Changes};
 use crate::netfilter::names::ChainName;
-use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Ruleset, Table};
+use crate::netfilter::target::Target;
 use crate::netfilter::text::line::{brings_rule, uncounted};
 
 /// What to load to try a change, one text behind the other.

@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use crate::forwards::{Log, Nets};
 use crate::net::{Family, Protocol};
 use crate::netfilter::limit::Limit;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
-use crate::netfilter::rule::{Match, RejectWith, Rule, Target};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::{RejectWith, Target};
 use crate::plan::digest::Digest;
 
 pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";

@@ -6,9 +6,9 @@ use super::chains::{ADMIT, Chains, Refusal, log_line};
 use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
-use crate::netfilter::rule::{
-    Cluster, Conntrack, CtState, DnatPorts, Match, Probability, Rule, Target,
-};
+use crate::netfilter::matches::{Cluster, Conntrack, CtState, Match, Probability};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::{DnatPorts, Target};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.

@@ -16,8 +16,10 @@ use super::Hook;
 use super::forward::{arrivals, opens, source};
 use crate::forwards::{Firewall, Forward, Snat};
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::matches::{Conntrack, CtState, Mark, Match};
 use crate::netfilter::names::ChainName;
-use crate::netfilter::rule::{Conntrack, CtState, Mark, Match, Rule, Target};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::Target;
 
 /// One bit of a connection's mark. Marks are shared by all of a machine's software; this bit is
 /// nvactl's from a packet's arrival until it leaves.

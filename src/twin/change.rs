@@ -20,9 +20,11 @@ use crate::host::network;
 use crate::host::network::Packet;
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::TableName;
-use crate::netfilter::rule::{DnatPorts, Match, Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::{DnatPorts, Target};
 
 /// At most so many connections are opened before the change, to find those that rules of others refuse.
 const BEFORE: usize = 2000;

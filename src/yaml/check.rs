@@ -12,7 +12,7 @@ use crate::forwards::{
     TargetPorts, told_by_entrance,
 };
 use crate::net::{self, Family, Port, Protocol};
-use crate::netfilter::rule::Cluster;
+use crate::netfilter::matches::Cluster;
 
 /// Checks what was read. `None` where something could not be read; sound only if `problems` stays
 /// empty.

@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 
 use nvactl::net::{Interface, Port, Protocol};
+use nvactl::netfilter::matches::{Conntrack, CtState, Match};
 use nvactl::netfilter::names::{ChainName, TableName};
-use nvactl::netfilter::rule::{Conntrack, CtState, Match, Rule, Target};
+use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::netfilter::target::Target;
 
 /// The first packet of a connection, where it meets a hook.
 #[derive(Debug, Clone, PartialEq)]

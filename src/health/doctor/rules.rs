@@ -16,8 +16,9 @@ use crate::net::Family;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;
 use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::{Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Chain, Ruleset};
+use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::plan::unplan::{Key, plan_as, replanned};
 

@@ -1,6 +1,7 @@
-//! The text of iptables-save and iptables-restore: [`line`] prints one line, `print` a whole ruleset,
-//! and [`parse`] reads both back.
+//! The text of iptables-save and iptables-restore: `rule` prints a rule, [`line`](mod@line) a line,
+//! `print` a whole ruleset, and [`parse`] reads them back.
 
 pub mod line;
 pub mod parse;
 mod print;
+mod rule;

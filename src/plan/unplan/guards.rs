@@ -7,9 +7,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::forwards::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 use crate::net::Family;
 use crate::netfilter::limit::Whose;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::{Match, Rule, Target};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 use crate::plan::{ALLOW, DENY};
 
 /// As far as it has been read.

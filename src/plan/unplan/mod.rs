@@ -13,9 +13,11 @@ use crate::forwards::{
     Snats, Target, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Interface, Protocol};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::{DnatPorts, Match, Rule, Target as RuleTarget};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::{DnatPorts, Target as RuleTarget};
 use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
 
 /// What tells a forward's rules from others: the comment, and the protocol, since a forward has

@@ -334,7 +334,8 @@ pub fn comment_of(line: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::netfilter::limit::{HashLimit, PerSecond, Whose};
-    use crate::netfilter::rule::{Match, Target};
+    use crate::netfilter::matches::Match;
+    use crate::netfilter::target::Target;
     use crate::netfilter::unread::unread;
 
     /// As [`parse_counted`], but of what iptables prints of the kernel's rules.

@@ -9,11 +9,10 @@ use ipnet::IpNet;
 
 use crate::net::{Port, PortRange};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
+use crate::netfilter::matches::{Cluster, Conntrack, CtState, Mark, Match, Probability};
 use crate::netfilter::names::ChainName;
-use crate::netfilter::rule::{
-    Cluster, Conntrack, CtState, DEFAULT_LEVEL, DnatPorts, Mark, Match, Probability, RejectWith,
-    Rule, Target,
-};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
 use crate::netfilter::token::{Token, value};
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
