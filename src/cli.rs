@@ -556,12 +556,24 @@ fn family(text: &str) -> Result<Family, String> {
         .ok_or_else(|| "not one of v4, v6".to_owned())
 }
 
-/// A time in seconds that a try may take.
+/// Reads how long something may take, as seconds: `0.5`, `30s`, `2m`, `1h`.
 fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
+    let (number, unit_secs) = with_unit(text);
+    match number
+        .parse::<f64>()
+        .map(|number| number * f64::from(unit_secs))
+    {
         Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("not a number of seconds from 0.001 to 3600".to_owned()),
+        _ => Err("not a time from 0.001 seconds to 1h, such as 0.5, 30s or 2m".to_owned()),
     }
+}
+
+/// Splits a time into its number and the seconds of its unit.
+fn with_unit(text: &str) -> (&str, u16) {
+    let units = [('s', 1), ('m', 60), ('h', 60 * 60)];
+    let mut each = units.into_iter();
+    let found = each.find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, secs)));
+    found.unwrap_or((text, 1))
 }
 
 /// The longest time to confirm in: a day.
@@ -569,17 +581,12 @@ const MOST_CONFIRM_SECS: u64 = 24 * 60 * 60;
 
 /// Reads a time to confirm in, as seconds: `60`, `90s`, `5m`, `1h`.
 fn confirm_secs(text: &str) -> Result<u64, String> {
-    let (number, unit_secs) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 60 * 60),
-        _ => (text, 1),
-    };
+    let (number, unit_secs) = with_unit(text);
     // `parse` would take a `+`.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| number.parse::<u64>().ok()).flatten();
     number
-        .and_then(|number| number.checked_mul(unit_secs))
+        .and_then(|number| number.checked_mul(unit_secs.into()))
         .filter(|secs| (1..=MOST_CONFIRM_SECS).contains(secs))
         .ok_or_else(|| "not a time from 1s to 24h, such as 60, 90s, 5m or 1h".to_owned())
 }

@@ -17,7 +17,11 @@ use serde::Serialize;
 pub use azure::questions as probe_questions;
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Answers, Untried, client as client_words, keeps, took, untried, works};
+pub use packets::{
+    Answers, Scene, Untried, client as client_words, keeps, rule as rule_words, took, untried,
+    works,
+};
+pub use remedy::{Remedy, fix_line, of_death as fixes};
 
 use crate::net::Family;
 use crate::spec::{Forward, ForwardSet};
