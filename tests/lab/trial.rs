@@ -87,12 +87,12 @@ pub fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
 /// Clients have reached a target by a rule of whichever program.
 pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend) {
     let lab = Lab::one_nic(backend);
-    serve_tcp(&lab.other, "other", 80);
+    serve_tcp(&lab.other, "other", 8080);
     assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
     let rules = format!(
         "table ip own {{
             chain towards {{ type nat hook prerouting priority -90;
-                iifname eth0 tcp dport 49182 dnat to {OTHER}:80; }}
+                iifname eth0 tcp dport 49182 dnat to {OTHER}:8080; }}
             chain back {{ type nat hook postrouting priority 110; masquerade; }}
             chain late {{ type filter hook forward priority 10; ip daddr 10.224.0.118 drop; }}
         }}"
