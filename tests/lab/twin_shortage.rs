@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::lab::{Backend, Lab, Said};
 use crate::namespace::wait_for;
 use crate::shortage::Tasks;
+use crate::traffic::serve_tcp;
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
@@ -90,6 +91,7 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
 /// A forward to many targets needs more sockets than there may be.
 pub fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
     let lab = lab(backend);
+    serve_tcp(&lab.pod, "pod", 80);
     let pods: Vec<String> = (1..=30).map(|n| format!("10.224.1.{n}:53")).collect();
     let many = format!(
         "  - {{name: many, listen: 53, protocol: udp, target: {{pod: [{}]}}}}\n",
