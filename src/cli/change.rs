@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::Spec;
+use super::values::{Spec, with_unit};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -91,17 +91,12 @@ const MOST_CONFIRM_SECS: u64 = 24 * 60 * 60;
 
 /// Reads a time to confirm in, as seconds: `60`, `90s`, `5m`, `1h`.
 fn confirm_secs(text: &str) -> Result<u64, String> {
-    let (number, unit_secs) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 60 * 60),
-        _ => (text, 1),
-    };
+    let (number, unit_secs) = with_unit(text);
     // `parse` would take a `+`.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| number.parse::<u64>().ok()).flatten();
     number
-        .and_then(|number| number.checked_mul(unit_secs))
+        .and_then(|number| number.checked_mul(unit_secs.into()))
         .filter(|secs| (1..=MOST_CONFIRM_SECS).contains(secs))
         .ok_or_else(|| "not a time from 1s to 24h, such as 60, 90s, 5m or 1h".to_owned())
 }

@@ -19,10 +19,22 @@ pub(super) fn family(text: &str) -> Result<Family, String> {
         .ok_or_else(|| "not one of v4, v6".to_owned())
 }
 
-/// A time in seconds that a try may take.
+/// Reads how long something may take, as seconds: `0.5`, `30s`, `2m`, `1h`.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
+    let (number, unit_secs) = with_unit(text);
+    match number
+        .parse::<f64>()
+        .map(|number| number * f64::from(unit_secs))
+    {
         Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("not a number of seconds from 0.001 to 3600".to_owned()),
+        _ => Err("not a time from 0.001 seconds to 1h, such as 0.5, 30s or 2m".to_owned()),
     }
+}
+
+/// Splits a time into its number and the seconds of its unit.
+pub(super) fn with_unit(text: &str) -> (&str, u16) {
+    let units = [('s', 1), ('m', 60), ('h', 60 * 60)];
+    let mut each = units.into_iter();
+    let found = each.find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, secs)));
+    found.unwrap_or((text, 1))
 }

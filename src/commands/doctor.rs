@@ -13,6 +13,7 @@ use super::host::{Host, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::diff;
+use crate::diff::drift::rules_by_key;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
@@ -38,7 +39,7 @@ use crate::ops::flows::once_led;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::state::State;
 use crate::plan::MARKED;
-use crate::plan::unplan::plan_as;
+use crate::plan::unplan::{Key, plan_as};
 use crate::twin::battery::battery;
 use crate::twin::clients::{Clients, Named};
 use crate::twin::cure::Change;
@@ -290,6 +291,8 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         .collect();
     let families = Families::with_v6(gathered.iter().any(|one| one.of.family == Family::V6));
     let change = change(gathered);
+    let in_doubt = change.as_ref().map(|change| not_loaded(gathered, change));
+    let in_doubt = in_doubt.unwrap_or_default();
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
         let mut machine = Machine::read()?;
@@ -310,7 +313,8 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         let mut twin = Twin::make(machine, &filter)?;
         let mut asks = Vec::new();
         for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
-            asks.extend(battery(asked, clients, twin.machine(), twin.worlds()));
+            let (machine, worlds) = (twin.machine(), twin.worlds());
+            asks.extend(battery(asked, clients, machine, worlds, &in_doubt));
         }
         // Each forward of both families has its first connections before one has them all.
         asks.sort_by_key(|ask| !ask.is_brief);
@@ -403,6 +407,26 @@ fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
     (!is_empty).then_some(change)
 }
 
+/// At most so many forwards are asked about in full for a rule that is not loaded.
+const MOST_IN_DOUBT: usize = 64;
+
+/// Returns some of the forwards of which a change would load a rule.
+fn not_loaded<'c>(gathered: &[Gathered<'_>], change: &'c Change) -> BTreeSet<Key<'c>> {
+    let mut keys = BTreeSet::new();
+    for (family, want) in change.want.iter() {
+        let live = gathered.iter().find(|one| one.of.family == family);
+        let have = live.map(|one| rules_by_key(&one.live)).unwrap_or_default();
+        for (key, rules) in rules_by_key(want) {
+            let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
+            let is_missing = rules.iter().any(|rule| !loaded.contains(rule));
+            if is_missing && keys.len() < MOST_IN_DOUBT {
+                keys.insert(key);
+            }
+        }
+    }
+    keys
+}
+
 /// Of a long range so many ports are tried: the first, the last, and some between.
 const MOST_PORTS: usize = 64;
 
@@ -485,7 +509,7 @@ type Works = BTreeMap<(String, Protocol, Family), bool>;
 /// no sample.
 fn metrics(works: &Works) -> String {
     let mut out = String::from(
-        "# HELP nvactl_forward_works Whether connections of the forward do as the spec says in a copy of the machine.\n\
+        "# HELP nvactl_forward_works Whether connections of the forward do as the spec says in a copy of the machine, and its targets answer.\n\
          # TYPE nvactl_forward_works gauge\n",
     );
     for ((forward, protocol, family), works) in works {
@@ -508,12 +532,14 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
         let (good, rest): (Vec<&Check>, Vec<&Check>) =
             hop.iter().partition(|check| check.status == Status::Ok);
-        // All that is well at one hop is one line, unless it is said of the machine.
-        match good.as_slice() {
-            [] => {}
-            many if many.len() > 2 && many.iter().all(|check| check.forward.is_some()) => {
-                line(&mut out, many[0], &format!("{} forwards", many.len()));
-            }
+        let (of_forwards, of_all): (Vec<&Check>, Vec<&Check>) =
+            good.into_iter().partition(|check| check.forward.is_some());
+        for check in of_all {
+            line(&mut out, check, &said(check));
+        }
+        // All forwards that are well at one hop are one line.
+        match of_forwards.as_slice() {
+            [first, _, _, ..] => line(&mut out, first, &format!("{} forwards", of_forwards.len())),
             few => {
                 for check in few {
                     line(&mut out, check, &said(check));
@@ -523,7 +549,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} {}", "", fix_line(fix, check.tried));
+                let _ = writeln!(out, "{:<28} {}", "", doctor::fix_line(fix, check.tried));
             }
         }
         if rest.len() > MOST_SHOWN {
@@ -532,20 +558,6 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         }
     }
     out + "\n" + &last(checks, asked, untried) + "\n"
-}
-
-/// Prints a fix, its condition in front: a command that follows stands alone.
-fn fix_line(fix: &str, tried: bool) -> String {
-    let tried = if tried { " (tried: works)" } else { "" };
-    let condition = fix
-        .split_once(": ")
-        .filter(|(condition, _)| condition.starts_with("if ") && !condition.contains(['`', ';']));
-    match condition {
-        Some((condition, fix)) => {
-            format!("fix, {condition}{tried}: {}", printable::line(fix))
-        }
-        None => format!("fix{tried}: {}", printable::line(fix)),
-    }
 }
 
 /// Names the check to look at first, or says that nothing is wrong.
@@ -614,25 +626,6 @@ mod tests {
             reason: reason.to_owned(),
             fix: None,
             tried: false,
-        }
-    }
-
-    #[test]
-    fn a_fix_with_a_condition_says_it_before_the_command() {
-        for (fix, tried, line) in [
-            (
-                "sudo nvactl apply",
-                true,
-                "fix (tried: works): sudo nvactl apply",
-            ),
-            ("to look: ip rule", false, "fix: to look: ip rule"),
-            (
-                "if it is not meant: sudo nvactl apply",
-                true,
-                "fix, if it is not meant (tried: works): sudo nvactl apply",
-            ),
-        ] {
-            assert_eq!(fix_line(fix, tried), line);
         }
     }
 

@@ -10,13 +10,14 @@ use super::flows::described;
 use super::remark::Remarks;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
-use crate::health::doctor::{client_words, took};
+use crate::health::doctor::{Scene, client_words, fixes, rule_words, took};
 use crate::host::network;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::counted;
 use crate::net::words::few;
+use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -76,7 +77,7 @@ pub fn try_packets(
     };
     let work = || try_change(&trying);
     match netns::aside(work) {
-        Ok(Ok(Some(tried))) => told(&tried, remarks),
+        Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
         Ok(Ok(None)) => Trial::NotLoaded,
         Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
         Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
@@ -114,9 +115,9 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .collect()
 }
 
-fn told(tried: &Tried<'_>, remarks: &mut Remarks) -> Trial {
+fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
     if !tried.lost.is_empty() {
-        return Trial::Cuts(lost(&tried.lost));
+        return Trial::Cuts(lost(&tried.lost, backend));
     }
     dead(&tried.dead, remarks);
     for family in Family::ALL {
@@ -142,27 +143,47 @@ fn told(tried: &Tried<'_>, remarks: &mut Remarks) -> Trial {
             LIMIT.as_secs()
         ));
     }
+    if tried.untried_networks > 0 {
+        remarks.note(format_args!(
+            "the trial has no client of {}, to which routes lead or which rules name",
+            counted(tried.untried_networks, "more network")
+        ));
+    }
     Trial::Passed
 }
 
-/// A line for each forward that a change would cut off, and what takes its packets.
-fn lost(judged: &[Judged<'_>]) -> Vec<String> {
+/// Returns a line for each forward that a change would cut off, with what takes its packets, and a line for each
+/// fix.
+fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
     for one in judged {
         if !names.insert(one.ask.forward.name.as_str()) {
             continue;
         }
-        if lines.len() == MOST_LOST {
+        if names.len() > MOST_LOST {
             continue;
         }
         lines.push(format!(
-            "`{}`: connections to {} reach a target now, and would not any more: {} (tried for {})",
+            "`{}`: connections to {} reach a target by the rules that are loaded now, and would not by the \
+             new ones: {} (tried for {})",
             one.ask.forward.name,
             one.ask.question.to,
             why(one),
             client_words(&one.ask.client)
         ));
+        if let Verdict::Dead(death) = &one.verdict {
+            let scene = Scene {
+                family: one.ask.forward.family(),
+                backend,
+                ip_forward: true,
+                apply: "sudo nvactl apply",
+                doctor: "sudo nvactl doctor",
+                put_in: None,
+            };
+            let fixes = fixes(&scene, &one.ask, death);
+            lines.extend(fixes.iter().map(|fix| format!("  {}", fix.line())));
+        }
     }
     match names.len().saturating_sub(MOST_LOST) {
         0 => {}
@@ -254,15 +275,15 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
             None => rules.push((text, vec![one])),
         }
     }
-    let (count, kind) = match (rules.len(), family) {
+    let count = match (rules.len(), family) {
         (0, _) => return None,
-        (1, Family::V4) => ("1 rule that refuses".to_owned(), "comes"),
-        (1, Family::V6) => ("1 ip6tables rule that refuses".to_owned(), "comes"),
-        (many, Family::V4) => (format!("{many} rules that refuse"), "come"),
-        (many, Family::V6) => (format!("{many} ip6tables rules that refuse"), "come"),
+        (1, Family::V4) => "1 rule that refuses".to_owned(),
+        (1, Family::V6) => "1 ip6tables rule that refuses".to_owned(),
+        (many, Family::V4) => format!("{many} rules that refuse"),
+        (many, Family::V6) => format!("{many} ip6tables rules that refuse"),
     };
     let mut text = format!(
-        "{count} packets of forwards {kind} to stand behind nvactl's jump, which accepts them:"
+        "nvactl's jump will stand before {count} packets of forwards, and accept those packets:"
     );
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
@@ -351,7 +372,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             ""
         };
         remarks.warn(format_args!(
-            "{} that {} forwarded now will not be accepted again once {}: {}{hint}",
+            "{} that {} forwarded now will not be accepted again once {}: {}{}{hint}",
             counted(cut.len(), "connection"),
             are(cut.len()),
             if cut.len() == 1 {
@@ -359,7 +380,8 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             } else {
                 "they end"
             },
-            described(&cut)
+            described(&cut),
+            taker(others.cut.iter().find_map(|(_, taken)| taken.as_ref()))
         ));
     }
     if !others.opened.is_empty() {
@@ -372,10 +394,11 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     if !others.dead.is_empty() {
         let dead: Vec<&Flow> = others.dead.iter().map(|(flow, _)| *flow).collect();
         remarks.warn(format_args!(
-            "{} that {} forwarded now could not be opened anew, with this change or without: {}",
+            "{} that {} forwarded now could not be opened anew, with this change or without: {}{}",
             counted(dead.len(), "connection"),
             are(dead.len()),
-            described(&dead)
+            described(&dead),
+            taker(others.dead.first().map(|(_, taken)| taken))
         ));
     }
     if others.left_out > 0 {
@@ -386,12 +409,28 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
 }
 
+/// Names the rule or policy that takes a connection, in brackets.
+fn taker(taken: Option<&Taken>) -> String {
+    match taken.map(|taken| &taken.by) {
+        Some(By::Rule(decided) | By::Policy(decided)) => {
+            let family = match &decided.holder {
+                Holder::Iptables { family, .. } => *family,
+                Holder::Nft(_) => Family::V4,
+            };
+            format!(
+                " (taken by {})",
+                rule_words(family, decided).trim_end_matches(',')
+            )
+        }
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::netfilter::backend::Backend;
     use crate::twin::battery::Wanted;
     use crate::twin::cause::{Direction, Fate, Stage};
     use crate::twin::change::Others;
@@ -461,7 +500,7 @@ forwards:
 
     fn said(tried: &Tried<'_>) -> (Trial, Vec<String>) {
         let mut remarks = Remarks::default();
-        let trial = told(tried, &mut remarks);
+        let trial = told(tried, Backend::Nft, &mut remarks);
         (trial, remarks.warnings().map(str::to_owned).collect())
     }
 
@@ -481,8 +520,8 @@ forwards:
         assert_eq!(
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
-                "`{name}`: connections to 10.3.0.4:{port} reach a target now, and would not any more: \
-                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
+                "`{name}`: connections to 10.3.0.4:{port} reach a target by the rules that are loaded now, and would \
+                 not by the new ones: iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
                  of the Internet (198.51.100.10, made up))"
             ))
         );
@@ -538,7 +577,7 @@ forwards:
         assert_eq!(
             told(vec![one(0, ClientKind::Named(banned), ban)]),
             [
-                "1 rule that refuses packets of forwards comes to stand behind nvactl's jump, which accepts them:\
+                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
@@ -546,7 +585,7 @@ forwards:
         assert_eq!(
             told(vec![one(1, ClientKind::Somebody, block)]),
             [
-                "1 rule that refuses packets of forwards comes to stand behind nvactl's jump, which accepts them:\
+                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
               \n  -A FORWARD -p udp -j DROP (`dns`)\
               \nhint: to refuse all packets of a forward, write in the spec: enabled: false"
             ]

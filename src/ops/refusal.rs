@@ -170,7 +170,7 @@ impl Refusal {
                 "give both forwards the same `snat`, or one of them a target of its own".to_owned(),
             ),
             Refusal::CutsOff { .. } => Some(
-                "change what is named, or the spec; --no-trial makes the change all the same"
+                "change the named rules, or the spec; to make the change all the same: --no-trial"
                     .to_owned(),
             ),
             Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),

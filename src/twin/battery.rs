@@ -9,6 +9,7 @@ use super::talk::{From, Question};
 use super::world::World;
 use crate::forwards::{Balance, Destination, Forward, Limits, Sources, TargetPorts};
 use crate::net::{Family, Interface, Port, Protocol};
+use crate::plan::unplan::Key;
 
 /// A short answer tells whether packets pass; a long one also meets limits on bytes, lengths and the size of
 /// packets.
@@ -41,13 +42,14 @@ pub enum Wanted {
 }
 
 /// Returns the connections for each forward: a plain one and one of a client that its lists keep out. Behind
-/// those of all forwards stands, for one forward of each shape, the rest.
+/// those of all forwards stands, for one forward of each shape and for each of `in_doubt`, the rest.
 #[must_use]
 pub fn battery<'f>(
     forwards: &[&'f Forward],
     clients: &Clients,
     machine: &Machine,
     worlds: &[World],
+    in_doubt: &BTreeSet<Key<'_>>,
 ) -> Vec<Ask<'f>> {
     let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
     let (mut asks, mut rest) = (Vec::new(), Vec::new());
@@ -60,7 +62,8 @@ pub fn battery<'f>(
         };
         building.brief(&of_forward, &mut asks);
         building.named_ports(&of_forward, &clients.ports, &mut rest);
-        if shapes.insert(Shape::of(forward)) {
+        let key = (forward.name.as_str(), forward.protocol);
+        if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
             building.rest(&of_forward, &mut rest);
         }
     }
@@ -188,13 +191,13 @@ impl<'f> Building<'_, 'f> {
             }
             // The same client by each other address where it comes in.
             if forward.listen.address.is_none() {
-                let link = self.machine.link(by.as_str());
                 let family = forward.family();
-                let more = link.into_iter().flat_map(|link| link.of(family));
-                let more = more
-                    .filter(|address| address.scope != "link")
-                    .skip(1)
-                    .take(ROUNDS);
+                let of = |name| self.machine.link(name).into_iter();
+                let of = |name| of(name).flat_map(|link| link.of(family));
+                let own = of(by.as_str()).filter(|address| address.scope != "link");
+                // A load balancer with a floating IP sends to an address that is set on `lo`.
+                let floating = of("lo").filter(|address| address.scope == "global");
+                let more = own.skip(1).chain(floating).take(ROUNDS);
                 for address in more {
                     let to = SocketAddr::new(address.net.addr(), ports.first().number());
                     asks.extend(self.ask_at(first, by, to, Wanted::Through));
@@ -341,7 +344,7 @@ mod tests {
         yaml::read(text.as_bytes()).expect("it is sound")
     }
 
-    fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
+    fn asking(set: &ForwardSet) -> (Machine, Vec<World>, Clients) {
         let machine = Machine {
             links: vec![
                 Link::with("eth0", &["10.3.0.4/24"]),
@@ -354,8 +357,41 @@ mod tests {
         let clients = Clients::of(set, Family::V4, &machine, &[], &none, |asked| {
             asked.iter().map(|one| (*one, "eth0".to_owned())).collect()
         });
+        (machine, worlds, clients)
+    }
+
+    fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
+        let (machine, worlds, clients) = asking(set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        battery(&forwards, &clients, &machine, &worlds)
+        battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new())
+    }
+
+    /// Whether a rule that is not loaded is missed is seen in the forward's own connections.
+    #[test]
+    fn a_forward_in_doubt_has_all_its_connections() {
+        let set = set(
+            "{name: a, listen: 80-81, target: {pod: 10.224.0.8:80-81}}, \
+             {name: b, listen: 82-83, target: {pod: 10.224.0.9:82-83}}",
+        );
+        let (machine, worlds, clients) = asking(&set);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        for in_doubt in [None, Some(("b", Protocol::Tcp))] {
+            let in_doubt: BTreeSet<Key<'_>> = in_doubt.into_iter().collect();
+            let asks = battery(&forwards, &clients, &machine, &worlds, &in_doubt);
+            let last = |ask: &Ask<'_>| ask.question.to.port() == 83;
+            assert_eq!(asks.iter().any(last), !in_doubt.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_load_balancer_on_the_loopback_interface_is_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links.push(Link::with("lo", &["20.10.5.6/32"]));
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
+        assert!(asks.iter().any(floating));
     }
 
     /// What the time does not suffice for is the rest of a few, not all of many.

@@ -12,19 +12,19 @@ use super::explain::{conversation, explain, repeat, taken};
 use super::judge::{self, Judged, Verdict};
 use super::machine::Machine;
 use super::rules::Filter;
+use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Outcome, Question, Talker};
 use super::{Twin, TwinError, switches};
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
 use crate::host::network;
 use crate::host::network::Packet;
-use crate::net::{Family, Port, Protocol};
+use crate::net::{Family, Port};
 use crate::netfilter::conntrack::Flow;
-use crate::netfilter::matches::Match;
 use crate::netfilter::names::TableName;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::target::Target;
 
 /// At most so many connections are opened before the change, to find those that rules of others refuse.
 const BEFORE: usize = 2000;
@@ -71,6 +71,8 @@ pub struct Tried<'f> {
     pub unsure: Vec<&'f Forward>,
     /// How many connections could not be opened, or not in time.
     pub not_asked: usize,
+    /// How many networks of clients, which rules name or routes lead to, were left out.
+    pub untried_networks: usize,
 }
 
 /// A connection that a rule refused.
@@ -121,6 +123,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     twin.answer_for(&addresses)?;
     let (passed, mut tried) = before(trying, &clients, &twin, &others)?;
     tried.others.left_out = left_out;
+    tried.untried_networks = clients.iter().map(|clients| clients.left_out).sum();
     twin.enter()?;
     if !twin.keep_change(&trying.change)? {
         return Ok(None);
@@ -163,7 +166,8 @@ fn asks<'f>(trying: &'f Trying<'f>, clients: &[Clients], twin: &Twin) -> Vec<Ask
     let each = trying.sets.iter().zip(clients);
     let each = each.flat_map(|((_, set), clients)| {
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        battery(&forwards, clients, twin.machine(), twin.worlds())
+        let (machine, worlds) = (twin.machine(), twin.worlds());
+        battery(&forwards, clients, machine, worlds, &BTreeSet::new())
     });
     // A client that only a rule of others names is banned, maybe, and no reason to refuse a change.
     let is_banned = |ask: &Ask<'_>| matches!(ask.client.kind, ClientKind::Named(_));
@@ -406,8 +410,8 @@ fn compare<'f>(
     old: &Twin,
     tried: &mut Tried<'f>,
 ) -> Result<(), TwinError> {
-    let foreign: Vec<&Rule> = foreign(trying).collect();
     let mut talker = old.talker()?;
+    let sniffer = Sniffer::open(old.worlds()).map_err(TwinError::Socket)?;
     for one in bad {
         if Instant::now() >= trying.deadline {
             tried.not_asked += 1;
@@ -418,18 +422,17 @@ fn compare<'f>(
             let destinations = forward.target.destinations.iter();
             destinations.map(move |at| reached(forward, at, port))
         });
-        let foreign = foreign.iter().filter_map(|rule| translated(rule, question));
-        let mut listeners = question.listeners.clone();
-        listeners.extend(own.chain(foreign.take(FOREIGN_TARGETS)));
-        listeners.push(question.to);
-        listeners.retain(|at| at.is_ipv4() == question.to.is_ipv4());
-        listeners.sort_unstable();
-        listeners.dedup();
-        let question = Question {
-            listeners,
-            ..question.clone()
-        };
-        if is_answered(&mut talker, &question) {
+        let mut listeners: BTreeSet<SocketAddr> = question.listeners.iter().copied().collect();
+        listeners.extend(own.chain([question.to]));
+        let question = listening(question, &listeners);
+        let _ = sniffer.seen();
+        let mut is_reached = is_answered(&mut talker, &question);
+        if !is_reached {
+            let elsewhere = sent_to(old, &question, &sniffer.seen());
+            let question = listening(&question, &elsewhere);
+            is_reached = !elsewhere.is_empty() && is_answered(&mut talker, &question);
+        }
+        if is_reached {
             tried.lost.push(one);
         } else {
             tried.dead.push(one);
@@ -438,8 +441,27 @@ fn compare<'f>(
     Ok(())
 }
 
-/// At most so many targets of others' rules are listened for.
-const FOREIGN_TARGETS: usize = 64;
+/// The same connection with listeners at other addresses.
+fn listening(question: &Question, listeners: &BTreeSet<SocketAddr>) -> Question {
+    let is_v4 = question.to.is_ipv4();
+    let listeners = listeners.iter().filter(|at| at.is_ipv4() == is_v4);
+    Question {
+        listeners: listeners.copied().collect(),
+        ..question.clone()
+    }
+}
+
+/// Returns the addresses to which rules of others, of whichever program, sent a client's packets.
+fn sent_to(twin: &Twin, question: &Question, sightings: &[Sighting]) -> BTreeSet<SocketAddr> {
+    let links = twin.machine().links.iter();
+    let own: BTreeSet<IpAddr> = links
+        .flat_map(|link| &link.addresses)
+        .map(|address| address.net.addr())
+        .collect();
+    let is_end = |at: &SocketAddr| at.ip() == question.client || own.contains(&at.ip());
+    let ends = sightings.iter().map(|one| one.destination);
+    ends.filter(|at| at.port() != 0 && !is_end(at)).collect()
+}
 
 /// The rules of others that send packets to another address.
 fn foreign<'f>(trying: &Trying<'f>) -> impl Iterator<Item = &'f Rule> {
@@ -447,34 +469,6 @@ fn foreign<'f>(trying: &Trying<'f>) -> impl Iterator<Item = &'f Rule> {
     let foreign = chains.filter(|(table, name, _)| *table == TableName::Nat && !name.is_own());
     let rules = foreign.flat_map(|(_, _, chain)| &chain.rules);
     rules.filter(|rule| matches!(rule.target, Some(Target::Dnat { .. })))
-}
-
-/// Where a rule of another's sends what is asked for, if it is for that port.
-fn translated(rule: &Rule, question: &Question) -> Option<SocketAddr> {
-    let asked = Port::new(question.to.port())?;
-    let takes = rule.matches.iter().all(|condition| match condition {
-        Match::Tcp { destination, .. } => {
-            question.protocol == Protocol::Tcp
-                && destination.is_none_or(|ports| ports.contains(asked))
-        }
-        Match::Udp { destination, .. } => {
-            question.protocol == Protocol::Udp
-                && destination.is_none_or(|ports| ports.contains(asked))
-        }
-        _ => true,
-    });
-    let Some(Target::Dnat { address, ports }) = rule.target.as_ref().filter(|_| takes) else {
-        return None;
-    };
-    let port = match ports {
-        DnatPorts::Kept => asked.number(),
-        DnatPorts::One(port) => port.number(),
-        DnatPorts::Shifted { to, base } => {
-            let offset = asked.number().checked_sub(base.number())?;
-            to.first().number().checked_add(offset)?
-        }
-    };
-    Some(SocketAddr::new(*address, port))
 }
 
 /// Whether a connection is answered. One that cannot even be opened is not.

@@ -190,6 +190,7 @@ on_both_backends! {
     overtaken::a_ban_of_ipv6_is_named_as_such,
     trial::a_change_that_would_cut_off_what_works_is_not_made,
     trial::a_rule_of_nft_in_the_way_is_named_before_a_change,
+    trial::a_target_that_another_program_leads_to_is_one_that_works,
     trial::a_forward_that_goes_moves_or_narrows_stops_nothing,
     trial::no_trial_stops_a_way_back,
     trial::other_connections_are_opened_anew_before_and_after,

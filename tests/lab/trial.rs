@@ -41,6 +41,7 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
             "`web`: ",
             "10.3.0.4:49182",
             &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
+            "fix, if it is not meant (tried: works): sudo iptables",
             "--no-trial",
         ] {
             assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -81,6 +82,35 @@ pub fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
     for words in ["inet guard f", &format!("ip daddr {OTHER} drop")] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
+}
+
+/// Clients have reached a target by a rule of whichever program.
+pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.other, "other", 8080);
+    assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
+    let rules = format!(
+        "table ip own {{
+            chain towards {{ type nat hook prerouting priority -90;
+                iifname eth0 tcp dport 49182 dnat to {OTHER}:8080; }}
+            chain back {{ type nat hook postrouting priority 110; masquerade; }}
+            chain late {{ type filter hook forward priority 10; ip daddr 10.224.0.118 drop; }}
+        }}"
+    );
+    let loaded = Said::from(lab.firewall.feed("nft", &["-f", "-"], &rules));
+    assert_eq!(loaded.code, 0, "{loaded:?}");
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("other", FIREWALL));
+    let before = save(&lab.firewall);
+    let said = apply(&lab, SPEC, &[]);
+    assert_eq!(said.code, 2, "{said:?}");
+    for words in [
+        "`web`: ",
+        "ip own late",
+        "fix, if it is not meant (tried: works): sudo nft insert rule ip own late ",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    assert_eq!(save(&lab.firewall), before);
 }
 
 /// What the spec itself takes back is meant.

@@ -9,6 +9,7 @@ use nvactl::twin::talk::{From, Outcome, Question, Reached, Talker};
 use nvactl::twin::wiring::wire;
 
 use crate::lab::{Backend, Lab};
+use crate::traffic::{serve_tcp, serve_udp};
 
 const SPEC: &str = "
 firewall: {interface: {ingress: eth0, egress: eth1}, snat: {v4: 10.4.0.4, v6: \"fd00:4::4\"}}
@@ -158,6 +159,8 @@ fn state_of(lab: &Lab) -> Vec<String> {
 
 pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_udp(&lab.pod, "pod", 5353);
     lab.apply(SPEC);
     let args = ["doctor", "-", "--timeout", "1", "--format", "prometheus"];
     // What is not there yet, such as a neighbour's entry, comes with the first.
@@ -176,6 +179,15 @@ pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
         assert!(said.stdout.contains(&line), "{said:?}");
     }
     assert_eq!(state_of(&lab), before);
+
+    // Its target is silent, although the copy's is not.
+    let silent =
+        format!("{SPEC}  - {{name: silent, listen: 49199, target: {{pod: 10.224.0.118:81}}}}\n");
+    lab.apply(&silent);
+    let said = lab.nvactl_with(&args, &silent);
+    let line = "nvactl_forward_works{forward=\"silent\",protocol=\"tcp\",family=\"v4\"} 0\n";
+    assert!(said.stdout.contains(line), "{said:?}");
+    lab.apply(SPEC);
 
     // A forward that dies there is told, and no rule of the live machine is changed to find out.
     lab.firewall

@@ -22,7 +22,11 @@ pub use azure::questions as probe_questions;
 pub use examine::examine;
 pub use facts::{Boot, Client, Facts, questions};
 pub use machine::invalid;
-pub use packets::{Untried, client as client_words, keeps, took, untried, works};
+pub use packets::{
+    Untried, client as client_words, keeps, rule as rule_words, took, untried, works,
+};
+pub use remedy::{Remedy, fix_line, of_death as fixes};
+pub use scene::Scene;
 
 use crate::forwards::{Forward, ForwardSet};
 use crate::net::Family;

@@ -3,12 +3,14 @@
 use super::scene::Scene;
 use crate::health::foreign;
 use crate::net::Family;
+use crate::net::printable;
 use crate::netfilter::programs;
 use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
 use crate::twin::cure::{Cure, Switch};
+use crate::twin::judge::Death;
 
 /// A fix. Each that takes a protection away says so.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +20,17 @@ pub enum Remedy {
     /// The rule's own program has a setting for it. The twin shows that the connection passes without the
     /// rule; the program does not run there.
     Setting(String),
+}
+
+impl Remedy {
+    /// Returns it as a line of text, as doctor and apply print it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Remedy::Tried(fix) => fix_line(fix, true),
+            Remedy::Setting(fix) => fix_line(fix, false),
+        }
+    }
 }
 
 /// Returns the fix for what took a packet, by the cure that was tried in the twin.
@@ -41,6 +54,15 @@ pub fn of_taken(scene: &Scene<'_>, ask: &Ask<'_>, taken: &Taken, cure: &Cure) ->
             filled_in(setting, ask)
         )),
     }
+}
+
+/// Returns the fixes that let a dead connection through, all together; none where no such fixes are known.
+#[must_use]
+pub fn of_death(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Remedy> {
+    let each = death.causes.iter().zip(&death.cures);
+    each.filter(|_| death.is_cured)
+        .map(|(taken, cure)| of_taken(scene, ask, taken, cure))
+        .collect()
 }
 
 const IF_NOT_MEANT: &str = "if the rule is not meant to keep them out";
@@ -199,5 +221,44 @@ pub fn hint(by: &By) -> Option<String> {
             shell_word(&chain.name)
         )),
         _ => None,
+    }
+}
+
+/// Prints a fix, its condition in front: a command that follows stands alone.
+#[must_use]
+pub fn fix_line(fix: &str, tried: bool) -> String {
+    let tried = if tried { " (tried: works)" } else { "" };
+    let condition = fix
+        .split_once(": ")
+        .filter(|(condition, _)| condition.starts_with("if ") && !condition.contains(['`', ';']));
+    match condition {
+        Some((condition, fix)) => {
+            format!("fix, {condition}{tried}: {}", printable::line(fix))
+        }
+        None => format!("fix{tried}: {}", printable::line(fix)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_with_a_condition_says_it_before_the_command() {
+        for (fix, tried, line) in [
+            (
+                "sudo nvactl apply",
+                true,
+                "fix (tried: works): sudo nvactl apply",
+            ),
+            ("to look: ip rule", false, "fix: to look: ip rule"),
+            (
+                "if it is not meant: sudo nvactl apply",
+                true,
+                "fix, if it is not meant (tried: works): sudo nvactl apply",
+            ),
+        ] {
+            assert_eq!(fix_line(fix, tried), line);
+        }
     }
 }

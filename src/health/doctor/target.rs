@@ -226,13 +226,30 @@ fn way(
 }
 
 fn targets(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
+    let each = probed(case).into_iter();
+    let here = each.filter(|(forward, _)| !astray.has(forward));
+    checks.extend(here.map(|(forward, check)| check.of(forward)));
+}
+
+/// Returns the forwards of which a target does not answer this machine.
+pub fn silent(case: &Case<'_>) -> BTreeSet<*const Forward> {
+    let each = probed(case).into_iter();
+    let silent = each.filter(|(_, check)| check.status == Status::Fail);
+    silent
+        .map(|(forward, _)| std::ptr::from_ref(forward))
+        .collect()
+}
+
+/// Judges each target of each forward by the connections that this machine opened itself.
+fn probed<'c>(case: &Case<'c>) -> Vec<(&'c Forward, Check)> {
+    let mut checks = Vec::new();
     // They stand in the order of the spec, all of a forward's together.
     let of_one = |a: &Probed<'_>, b: &Probed<'_>| {
         std::ptr::eq(a.endpoint.forward, b.endpoint.forward) && a.endpoint.to == b.endpoint.to
     };
     for probed in case.facts.probed.chunk_by(of_one) {
         let (forward, to) = (probed[0].endpoint.forward, probed[0].endpoint.to);
-        let Some(at) = to.filter(|_| !astray.has(forward)) else {
+        let Some(at) = to else {
             continue;
         };
         let tried: Vec<_> = probed
@@ -267,8 +284,9 @@ fn targets(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             };
             check.reason = format!("{}; its ports that {do_so}: {}", check.reason, good.len());
         }
-        checks.push(check.of(forward));
+        checks.push((forward, check));
     }
+    checks
 }
 
 /// Why the machine's own connection to a target tells nothing of those that are forwarded: it takes another

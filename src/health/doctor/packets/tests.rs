@@ -2,8 +2,14 @@
 
 use super::*;
 use crate::forwards::ForwardSet;
-use crate::twin::cause::{Chain, Stage};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::names::{ChainName, TableName};
+use crate::twin::battery::Ask;
+use crate::twin::cause::{By, Chain, Decided, Direction, Holder, KernelReason, Stage, Taken};
+use crate::twin::clients::Client;
 use crate::twin::cure::{Cure, Switch};
+use crate::twin::explain::KeptIn;
+use crate::twin::judge::{Blame, Death};
 use crate::twin::talk::{From, Question};
 use crate::yaml;
 
@@ -435,13 +441,13 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             stuck(None, false),
             &[
-                "unknown packets: the target is reached, and the data does not come through; the cause was not looked for, because of the time limit or because so many connections fail | fix: sudo nvactl doctor --deadline 120",
+                "unknown packets: the target is reached, and the data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
             ],
         ),
         (
             stuck(Some("`nft` is not installed"), true),
             &[
-                "unknown packets: the target is reached, and the data does not come through; the search for the cause failed: `nft` is not installed",
+                "unknown packets: the target is reached, and the data does not come through; the cause is not known: `nft` is not installed",
             ],
         ),
     ] {

@@ -1,0 +1,87 @@
+//! A finding about one forward, and the clients for whom it was found.
+
+use ipnet::IpNet;
+
+use super::words::{client, subject};
+use crate::health::doctor::{Check, Hop, Status};
+use crate::twin::clients::{Client, ClientKind};
+
+/// A finding, and the clients for whom it was found.
+pub struct Finding<'a> {
+    pub check: Check,
+    pub clients: Vec<&'a Client>,
+    /// Whether the sentence begins with the clients.
+    pub is_of_clients: bool,
+}
+
+impl<'a> Finding<'a> {
+    /// Whether it is about another client of the same.
+    pub fn takes(&self, check: &Check) -> bool {
+        self.check.code == check.code && self.check.reason == check.reason
+    }
+
+    /// Adds a client.
+    pub fn add(&mut self, check: Check, client: &'a Client) {
+        if self.check.fix.is_none() {
+            self.check.fix = check.fix;
+            self.check.tried = check.tried;
+        }
+        let is_known = self.clients.iter().any(|one| one.address == client.address);
+        let is_worse = severity(check.status) > severity(self.check.status);
+        if is_worse {
+            self.check.status = check.status;
+        }
+        if !is_known {
+            self.clients.push(client);
+        }
+    }
+
+    /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
+    /// connected now or not. `named` holds the networks that rules name, each with its finding; `at` is this one.
+    pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
+        let is_named = |client: &Client| {
+            let mut nets = named.iter().filter(|(_, of)| *of == at);
+            match client.kind {
+                ClientKind::Named(_) => true,
+                ClientKind::Seen => nets.any(|(net, _)| net.contains(&client.address)),
+                _ => false,
+            }
+        };
+        let is_rule = [
+            Hop::ForeignRule,
+            Hop::OtherBackend,
+            Hop::NativeNft,
+            Hop::ForwardRule,
+        ];
+        let is_ban = self.check.status == Status::Fail && is_rule.contains(&self.check.code);
+        if is_ban && !self.is_of_clients && self.clients.iter().all(|one| is_named(one)) {
+            self.check.status = Status::Warn;
+        }
+    }
+
+    /// Returns the check. Those whom it does not concern need not be told apart where it concerns all.
+    pub fn into_check(mut self, are_some: bool) -> Check {
+        let reason = &self.check.reason;
+        self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
+            ([first], true) => format!("{} {reason}", subject(first)),
+            ([first, more @ ..], true) => {
+                format!("{}, and {} more, {reason}", subject(first), more.len())
+            }
+            ([first], false) if are_some => format!("{reason}: {}", client(first)),
+            ([first, more @ ..], false) if are_some => {
+                format!("{reason}: {}, and {} more", client(first), more.len())
+            }
+            _ => return self.check,
+        };
+        self.check
+    }
+}
+
+fn severity(status: Status) -> u8 {
+    match status {
+        Status::Ok => 0,
+        Status::Warn => 1,
+        Status::Unknown => 2,
+        Status::Fail => 3,
+    }
+}

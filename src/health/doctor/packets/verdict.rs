@@ -1,0 +1,311 @@
+//! A verdict as checks: the hop that took a connection, and the remedy that was tried.
+
+use super::words::{rule, took};
+use crate::health::doctor::answers::Answers;
+use crate::health::doctor::remedy::{self, Remedy};
+use crate::health::doctor::scene::Scene;
+use crate::health::doctor::{Check, Hop, Status};
+use crate::net::Family;
+use crate::netfilter::backend::Backend;
+use crate::netfilter::names::{ChainName, TableName};
+use crate::twin::battery::Ask;
+use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason};
+use crate::twin::judge::{Blame, Death, Verdict};
+
+/// Returns the checks that a verdict amounts to; none where all is well.
+pub fn told(
+    scene: &Scene<'_>,
+    answers: &Answers<'_>,
+    ask: &Ask<'_>,
+    verdict: &Verdict,
+) -> Vec<Check> {
+    let said = match verdict {
+        Verdict::AsWanted => return Vec::new(),
+        Verdict::Dead(death) => return dead(scene, ask, death),
+        Verdict::NotAsked => Hop::Packets
+            .unknown("not tried: the doctor's time limit was reached first")
+            .fix(more_time(scene)),
+        Verdict::Failed(why) => Hop::Packets.unknown(format!(
+            "not tried: its connection could not be opened in a copy of this machine: {why}"
+        )),
+        Verdict::Fickle(by) => fickle(scene.family, by.as_ref()),
+        Verdict::Unknown(numbers) => {
+            let rules: Vec<&str> = numbers
+                .iter()
+                .filter_map(|n| answers.watched.get(*n))
+                .map(String::as_str)
+                .collect();
+            Hop::Packets.unknown(format!(
+                "its packets reach a rule whose effect cannot be known from here: {}",
+                rules.join("; ")
+            ))
+        }
+        Verdict::Behind(interface) => behind(scene, ask, interface),
+        Verdict::Strayed(interface) => strayed(ask, interface),
+        Verdict::Source { seen, blame } => with_rule(
+            scene,
+            ask,
+            blame,
+            Hop::SnatRule,
+            &format!(
+                "the target sees {seen}, while the spec says {}",
+                ask.forward.snat
+            ),
+        ),
+        Verdict::Elsewhere { at, blame } => with_rule(
+            scene,
+            ask,
+            blame,
+            Hop::DnatRule,
+            &format!("its packets go to {at}"),
+        ),
+        Verdict::LetIn(blame) => let_in(scene, ask, blame),
+    };
+    vec![said]
+}
+
+fn behind(scene: &Scene<'_>, ask: &Ask<'_>, interface: &str) -> Check {
+    Hop::Route
+        .fail(format!(
+            "{} answers behind {interface}, while the spec's egress is {}",
+            ask.forward.reaches(),
+            ask.forward.egress
+        ))
+        .fix(format!(
+            "correct `egress` in the spec, then {}",
+            scene.apply
+        ))
+}
+
+/// Names what lets a client in that the lists of a forward keep out; the sentence follows the client's name.
+fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
+    let is_denied = ask.forward.sources.deny.contains(ask.client.address);
+    let list = if is_denied {
+        "deny_from keeps them out"
+    } else {
+        "allow_from leaves them out"
+    };
+    let what = format!("come through, though {list}");
+    let check = match (&blame.by, scene.put_in) {
+        (Some(By::Rule(decided) | By::Policy(decided)), _) => {
+            let rule = rule(scene.family, decided);
+            hop_of(scene, decided).fail(format!("{what}: {rule} accepts them"))
+        }
+        (_, Some(line)) => {
+            let words = "somebody has put a line into nvactl's own part of";
+            let check = Hop::OwnChains.fail(format!("{what}: {words} {line}"));
+            check.fix(scene.apply)
+        }
+        (_, None) => Hop::Packets.fail(what),
+    };
+    match &blame.cure {
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        None => check,
+    }
+}
+
+/// The command that asks again, with more time.
+fn more_time(scene: &Scene<'_>) -> String {
+    format!("{} --deadline 120", scene.doctor)
+}
+
+fn fickle(family: Family, by: Option<&By>) -> Check {
+    let words = "it comes through at one time and not at another";
+    Hop::Packets.unknown(match by {
+        Some(By::Rule(decided) | By::Policy(decided)) => format!(
+            "{words}: when it does not, {} takes the packets",
+            rule(family, decided)
+        ),
+        Some(By::Kernel(reason)) => {
+            format!("{words}: when it does not, a packet {}", reason.words())
+        }
+        Some(By::NoRule) | None => words.to_owned(),
+    })
+}
+
+/// Names the interface by which replies leave. A route for all clients would also move the machine's other
+/// packets, so no command is printed.
+fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
+    let words = format!(
+        "replies to clients that come in by {by} leave by {interface}: the network may drop those. A route to \
+         those clients by {by}, or a routing table of its own for connections of {by}, brings them back by {by}",
+        by = ask.by,
+    );
+    let target = ask.question.listeners.first();
+    let look = target.map(|target| {
+        format!(
+            "to look: ip route get CLIENT from {} iif {}",
+            target.ip(),
+            ask.forward.egress
+        )
+    });
+    let check = Hop::RpFilter.warn(words);
+    match look {
+        Some(look) => check.fix(look),
+        None => check,
+    }
+}
+
+/// Names a rule that does something to a forward's packets.
+fn with_rule(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame, otherwise: Hop, what: &str) -> Check {
+    let (hop, words, is_contested) = match &blame.by {
+        Some(By::Rule(decided) | By::Policy(decided)) => (
+            hop_of(scene, decided),
+            format!("{what}, by {}", rule(scene.family, decided)),
+            is_contested(scene, decided),
+        ),
+        _ => (otherwise, what.to_owned(), false),
+    };
+    let check = if is_contested {
+        hop.unknown(format!("{words} {CONTESTED}"))
+    } else {
+        hop.fail(words)
+    };
+    match &blame.cure {
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        None => check,
+    }
+}
+
+fn with_remedy(check: Check, remedy: Remedy) -> Check {
+    match remedy {
+        Remedy::Tried(fix) => check.tried(fix),
+        Remedy::Setting(fix) => check.fix(fix),
+    }
+}
+
+fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
+    let tried = death.is_cured;
+    let mut checks = Vec::new();
+    for (n, taken) in death.causes.iter().enumerate() {
+        let (hop, status) = match &taken.by {
+            // The rule for replies is one for all forwards.
+            By::Policy(decided)
+                if taken.direction == Direction::Reply
+                    && hop_of(scene, decided) == Hop::ForwardRule =>
+            {
+                (Hop::OwnChains, Status::Fail)
+            }
+            By::Rule(decided) | By::Policy(decided) => {
+                let status = if is_contested(scene, decided) {
+                    Status::Unknown
+                } else {
+                    Status::Fail
+                };
+                (hop_of(scene, decided), status)
+            }
+            By::Kernel(KernelReason::NotForwarded) if scene.ip_forward => {
+                (Hop::InterfaceForwarding, Status::Fail)
+            }
+            By::Kernel(reason) => of_kernel(reason),
+            By::NoRule if matches!(taken.fate, Fate::SourceTranslated { .. }) => {
+                (Hop::SnatRule, Status::Fail)
+            }
+            By::NoRule => (Hop::DnatRule, Status::Fail),
+        };
+        // Without evidence it is asked again, and then not known.
+        let mut words = took(scene.family, ask, taken);
+        if let By::Rule(decided) = &taken.by
+            && is_contested(scene, decided)
+        {
+            words = format!("{words} {CONTESTED}");
+        }
+        let mut check = hop.found(status, words);
+        if let (Fate::Unresolved, By::Rule(decided)) = (taken.fate, &taken.by) {
+            check = check.fix(remedy::discovery(decided));
+        } else if let Some(cure) = death.cures.get(n).filter(|_| tried) {
+            check = with_remedy(check, remedy::of_taken(scene, ask, taken, cure));
+        } else if let Some(hint) = remedy::hint(&taken.by) {
+            check = check.fix(hint);
+        }
+        checks.push(check);
+    }
+    if let Some(interface) = &death.behind {
+        checks.push(behind(scene, ask, interface));
+    }
+    if checks.is_empty() {
+        let what = if death.is_stuck {
+            "the target is reached, and the data does not come through"
+        } else {
+            "nothing comes through"
+        };
+        checks.push(match &death.failure {
+            Some(why) => Hop::Packets.unknown(format!("{what}; the cause is not known: {why}")),
+            None if death.is_examined => {
+                Hop::Packets.unknown(format!("{what}, and the kernel does not tell why"))
+            }
+            None => Hop::Packets
+                .unknown(format!(
+                    "{what}; the cause is not known: the time limit was reached first"
+                ))
+                .fix(more_time(scene)),
+        });
+    }
+    checks
+}
+
+/// The condition under which the other backend's table for translation decides.
+const CONTESTED: &str = "if its table was loaded after nvactl's: no program tells";
+
+/// Whether a rule decides only where its table goes before nvactl's: of the tables for translation of both
+/// backends the kernel takes the one that was loaded last first.
+fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
+    let translates = matches!(
+        decided.holder,
+        Holder::Iptables {
+            table: TableName::Nat,
+            ..
+        }
+    );
+    translates && hop_of(scene, decided) == Hop::OtherBackend
+}
+
+/// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
+/// backend's, or nft's.
+fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
+    match &decided.holder {
+        Holder::Iptables {
+            backend,
+            table,
+            chain,
+            ..
+        } => {
+            let called = match scene.backend {
+                Backend::Legacy => Backend::Legacy,
+                _ => Backend::Nft,
+            };
+            let is_called = (*backend == Backend::Legacy) == (called == Backend::Legacy);
+            match (is_called, chain.is_own()) {
+                (true, true) => Hop::OwnChains,
+                // Where no rule accepts a packet, the policy takes it.
+                (true, false)
+                    if *table == TableName::Filter
+                        && *chain == ChainName::Forward
+                        && decided.handle.is_none()
+                        && decided.place.is_none() =>
+                {
+                    Hop::ForwardRule
+                }
+                (true, false) => Hop::ForeignRule,
+                (false, _) => Hop::OtherBackend,
+            }
+        }
+        Holder::Nft(_) => Hop::NativeNft,
+    }
+}
+
+fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
+    match reason {
+        KernelReason::ReversePath => (Hop::RpFilter, Status::Fail),
+        KernelReason::NotForwarded => (Hop::IpForward, Status::Fail),
+        KernelReason::NoRoute
+        | KernelReason::Martian
+        | KernelReason::Blackhole
+        | KernelReason::Prohibited
+        | KernelReason::Unreachable
+        | KernelReason::Ttl => (Hop::Route, Status::Fail),
+        KernelReason::NeedsFragmentation => (Hop::Mtu, Status::Fail),
+        KernelReason::NoNeighbour { .. } => (Hop::Neighbour, Status::Fail),
+        KernelReason::NotSeen | KernelReason::Unknown(_) => (Hop::Packets, Status::Unknown),
+    }
+}
