@@ -8,7 +8,7 @@
 //! `NVACTL-` are nvactl's.
 //!
 //! Start here:
-//! - a new match or target: its type in [`matches`] or [`target`], its printer in `text/rule.rs`, its
+//! - a new match or target: its type in [`matches`](mod@matches) or [`target`], its printer in `text/rule.rs`, its
 //!   reader in `text/parse/rule.rs`, and a line for the round trip in the tests of the reader;
 //! - a program whose chains are to be recognized: [`programs`];
 //! - a rule that iptables prints and does not take back: [`unread`].

@@ -42,7 +42,7 @@ pub enum Target {
     Other(Vec<Token>),
     /// The whole of a rule that is no sequence of words, conditions included, as it is printed. Whom it
     /// concerns and what it does is not known. It has its place in the chain, so that the places of the
-    /// other rules are right, and is never written: [`Rule::is_loadable`].
+    /// other rules are right, and is never written: [`super::rule::Rule::is_loadable`].
     Unread(Box<str>),
 }
 
