@@ -71,7 +71,7 @@ fn the_folder_is_one_spec() {
     assert_eq!(set.forwards, each.map(|one| one.forwards).concat());
 }
 
-/// The post's first scenario listened on one port and exposed another, and nothing translated it.
+/// The article's first scenario listened on one port and exposed another, and nothing translated it.
 #[test]
 fn the_manifests_and_the_specs_name_the_same_ports() {
     let manifests = examples("aks");

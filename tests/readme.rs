@@ -1,59 +1,424 @@
-//! What README shows in its `console` blocks is what happens. The walk through both scenarios is the
-//! lab's to show.
+//! README.md, `docs/` and CONTRIBUTING show commands, specs, tables and links: each is held against the
+//! program. `tests/lab/walk.rs` runs README's walk.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README, CONTRIBUTING and every page of the reference, by their paths from the root.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(root().join("docs"))
+        .expect("docs can be listed")
+        .map(|entry| Path::new("docs").join(entry.expect("it can be listed").file_name()))
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10, "{paths:?}");
+    paths.push("README.md".into());
+    paths.push(".github/CONTRIBUTING.md".into());
+    let read = |path: PathBuf| {
+        let text = page(path.to_str().expect("it is UTF-8"));
+        (path, text)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn page(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The code blocks of a language.
+fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+    let begin = format!("```{language}\n");
+    let rest = page.split(begin.as_str()).skip(1);
+    rest.map(|rest| rest.split_once("```").expect("the block ends").0)
+        .collect()
+}
+
+/// The code block behind a marker.
+fn block<'p>(page: &'p str, marker: &str) -> &'p str {
+    let (_, rest) = page
+        .split_once(&format!("<!-- {marker} -->\n```"))
+        .expect(marker);
+    let (_, rest) = rest.split_once('\n').expect(marker);
+    rest.split_once("```").expect(marker).0
+}
+
+/// The rows of the table behind a marker, each as its cells.
+fn rows<'p>(page: &'p str, marker: &str) -> Vec<Vec<&'p str>> {
+    let (_, rest) = page
+        .split_once(&format!("<!-- {marker} -->\n"))
+        .expect(marker);
+    let lines = rest.lines().take_while(|line| line.starts_with('|'));
+    let cells = |line: &'p str| line.trim_matches('|').split('|').map(str::trim).collect();
+    lines.skip(2).map(cells).collect()
+}
+
+/// The words between single backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The part of a page below a heading, as far as the next heading of its level.
+fn section<'p>(page: &'p str, heading: &str) -> &'p str {
+    let (_, rest) = page
+        .split_once(&format!("\n{heading}\n"))
+        .unwrap_or_else(|| panic!("{heading} is not there"));
+    let level = heading.split_once(' ').expect("it is a heading").0;
+    rest.split(&format!("\n{level} ")).next().unwrap_or(rest)
+}
+
+fn nvactl(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+        .args(args)
+        .current_dir(root())
+        .env_remove("NVACTL_SPEC")
+        .output()
+        .expect("nvactl can be run");
+    let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Fails unless a folder with these files is a valid spec.
+fn check(name: &str, files: &[&str]) {
+    let folder = tempfile::tempdir().expect("there is a place for it");
+    for (n, text) in files.iter().enumerate() {
+        fs::write(folder.path().join(format!("{n}.yaml")), text).expect("it can be written");
+    }
+    let path = folder.path().to_str().expect("it is UTF-8");
+    let (code, _, stderr) = nvactl(&["check", path]);
+    assert_eq!(code, Some(0), "{name}: {files:?}\n{stderr}");
+}
 
 #[test]
 fn the_console_blocks_are_true() {
-    trycmd::TestCases::new().case("README.md");
+    trycmd::TestCases::new().case("README.md").case("docs/*.md");
 }
 
-/// What the reference shows is a spec, and each key of its second part is one that forwards share.
+/// A block that shows only a part of a spec is completed.
+#[test]
+fn every_spec_of_a_page_is_valid() {
+    let mut checked = 0;
+    for (path, text) in pages() {
+        for block in blocks(&text, "yaml") {
+            let mut spec = block.to_owned();
+            if !spec.contains("firewall:") {
+                spec.insert_str(0, "firewall: {interface: eth0, snat: 10.3.0.4}\n");
+            }
+            if !spec.contains("forwards:") {
+                spec.push_str("forwards: []\n");
+            }
+            check(&path.display().to_string(), &[&spec]);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "{checked} specs");
+}
+
+/// Each key of the reference's second part is one that forwards share: both parts are one spec.
 #[test]
 fn the_reference_is_a_spec() {
-    let readme = include_str!("../README.md");
-    let (_, reference) = readme.split_once("## The spec").expect("README has it");
-    let blocks = reference.split("```yaml\n").skip(1);
-    let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("```")?.0));
-    let (whole, shared) = (blocks.next().expect("one"), blocks.next().expect("two"));
-    nvactl::yaml::read(whole.as_bytes()).expect("it is sound");
+    let text = page("docs/spec.md");
+    let whole = block(&text, "reference: whole");
     let without = whole.lines().filter(|line| !line.starts_with("defaults:"));
-    let without = without.map(|line| format!("{line}\n")).collect::<String>();
-    let reading = nvactl::yaml::examine_all(&[without.as_bytes(), shared.as_bytes()]);
-    reading.sound().expect("both together are sound");
+    let without: String = without.map(|line| format!("{line}\n")).collect();
+    check(
+        "docs/spec.md",
+        &[&without, block(&text, "reference: shared")],
+    );
 }
 
 #[test]
-fn every_published_line_of_the_table_is_rendered_as_it_says() {
-    let readme = include_str!("../README.md");
-    let root = env!("CARGO_MANIFEST_DIR");
-    let rendered = ["ilb.yaml", "pod.yaml"].map(|name| {
-        let text = std::fs::read(format!("{root}/examples/{name}")).expect("it is there");
-        let set = nvactl::yaml::read(&text).expect("it is sound");
-        nvactl::plan::plan(&set, nvactl::net::Family::V4)
-            .with_builtin_chains()
-            .to_string()
+fn the_published_rules_are_rendered_as_the_table_says() {
+    let text = page("docs/article.md");
+    let rendered =
+        ["examples/ilb.yaml", "examples/pod.yaml"].map(|path| nvactl(&["render", path]).1);
+    let mut compared = 0;
+    for row in rows(&text, "rendered") {
+        for spelled in quoted(row[1]).filter(|words| !words.starts_with("nvactl")) {
+            let found = rendered.iter().any(|rules| rules.contains(spelled));
+            assert!(found, "{spelled}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 6);
+}
+
+#[test]
+fn every_problem_code_is_in_the_table() {
+    let text = page("docs/spec.md");
+    let shown: Vec<(&str, &str)> = rows(&text, "codes: check")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`'), row[1]))
+        .collect();
+    let (_, listed, _) = nvactl(&["check", "--list"]);
+    let listed: Vec<(&str, &str)> = listed
+        .lines()
+        .map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (
+                words.next().expect("a code"),
+                words.next().expect("a severity"),
+            )
+        })
+        .collect();
+    assert_eq!(shown, listed);
+}
+
+/// The subcommands and options that a help text lists.
+fn helped(args: &[&str]) -> (Vec<String>, BTreeSet<String>) {
+    let (code, help, _) = nvactl(&[args, &["--help"]].concat());
+    assert_eq!(code, Some(0), "{args:?}");
+    let commands = help
+        .split_once("\nCommands:\n")
+        .map_or("", |(_, rest)| rest);
+    let commands = commands.split("\n\n").next().unwrap_or_default().lines();
+    let commands = commands.filter_map(|line| {
+        let name = line.strip_prefix("  ")?.split(' ').next()?;
+        (!name.is_empty() && name != "help").then(|| name.to_owned())
     });
-    let table = readme
-        .split("## From the post to nvactl")
-        .nth(1)
-        .and_then(|rest| rest.split("\n## ").next())
-        .expect("README has the table");
-    let mut rows = 0;
-    for row in table.lines().filter(|line| line.starts_with("| `")) {
-        let column = row.split('|').nth(2).expect("it has columns").trim();
-        let Some(spelled) = column
-            .strip_prefix('`')
-            .and_then(|text| text.strip_suffix('`'))
-        else {
-            continue;
-        };
-        if spelled.starts_with("nvactl") {
+    let options = help.lines().filter_map(|line| {
+        let (_, rest) = line
+            .trim_start()
+            .strip_prefix('-')
+            .map(|_| line.split_once("--"))??;
+        let name = rest
+            .split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit() && c != '-')
+            .next()?;
+        Some(format!("--{name}"))
+    });
+    (commands.collect(), options.collect())
+}
+
+/// The commands, those of two words included, with their options.
+fn commands() -> Vec<(Vec<String>, BTreeSet<String>)> {
+    let mut found = Vec::new();
+    for name in helped(&[]).0 {
+        let (under, options) = helped(&[&name]);
+        for second in &under {
+            let options = helped(&[&name, second]).1;
+            found.push((vec![name.clone(), second.clone()], options));
+        }
+        if under.is_empty() {
+            found.push((vec![name], options));
+        }
+    }
+    assert!(found.len() > 15, "{found:?}");
+    found
+}
+
+/// The page of the commands has each command and each option below a heading that names the command, or
+/// in the table of those that all have.
+#[test]
+fn every_command_and_option_is_on_its_page() {
+    let text = page("docs/commands.md");
+    let readme = page("README.md");
+    let common: BTreeSet<&str> = quoted(section(&text, "## Options of every command"))
+        .flat_map(|words| words.split(' '))
+        .collect();
+    for (command, options) in commands() {
+        let name = command.join(" ");
+        let heading = text
+            .lines()
+            .find(|line| {
+                let names = |words: &str| words == name || words.starts_with(&format!("{name} ["));
+                line.starts_with("### ") && quoted(line).any(names)
+            })
+            .unwrap_or_else(|| panic!("`{name}` has no heading"));
+        let below = section(&text, heading);
+        // The group says what its commands share.
+        let group = text.split(heading).next().expect("it stands below a group");
+        let group = group
+            .rsplit("\n## ")
+            .next()
+            .expect("it stands below a group");
+        let group = group.split("\n### ").next().expect("it begins with words");
+        let shown: BTreeSet<&str> = quoted(below)
+            .chain(quoted(group))
+            .flat_map(|words| words.split([' ', ',']))
+            .collect();
+        for option in &options {
+            let known = shown.contains(option.as_str()) || common.contains(option.as_str());
+            assert!(known, "`{name} {option}` is not in docs/commands.md");
+        }
+        let table = section(&readme, "## Commands");
+        assert!(
+            table.contains(&format!("`{}`", command[0])),
+            "README's table has no `{name}`"
+        );
+    }
+}
+
+/// Every nvactl command of a shell block exists, with the options that it is given.
+#[test]
+fn every_shown_command_exists() {
+    let known = commands();
+    let mut seen = 0;
+    for (path, text) in pages() {
+        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+            let line = line.split(" #").next().unwrap_or_default();
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let Some(at) = words.iter().position(|word| *word == "nvactl") else {
+                continue;
+            };
+            let args = &words[at + 1..];
+            // A path that ends in the name, or a package of that name.
+            if words[..at]
+                .iter()
+                .any(|word| ["install", "purge"].contains(word))
+            {
+                continue;
+            }
+            let (_, options) = known
+                .iter()
+                .find(|(command, _)| {
+                    args.starts_with(&command.iter().map(String::as_str).collect::<Vec<_>>())
+                })
+                .unwrap_or_else(|| panic!("{path:?}: {line}"));
+            for option in args.iter().filter(|word| word.starts_with("--")) {
+                assert!(options.contains(*option), "{path:?}: {line}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen} commands");
+}
+
+/// The keys of a JSON value and all below it.
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                found.insert(key.clone());
+                keys(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+/// What a run without root prints has no field that its section lacks.
+#[test]
+fn every_json_field_is_in_its_section() {
+    let text = page("docs/json.md");
+    let folder = tempfile::tempdir().expect("there is a place for it");
+    let spec = page("tests/cases/problem-overlapping-listen/spec.yaml");
+    fs::write(folder.path().join("1.yaml"), spec).expect("it can be written");
+    let folder = folder.path().to_str().expect("it is UTF-8");
+    let (udp, pod) = ("tests/cases/udp/spec.yaml", "tests/cases/pod/spec.yaml");
+    let tree = "tests/cases/a-tree/spec.yaml";
+    for (heading, args) in [
+        ("## `check`", &["check", folder][..]),
+        ("## `diff`", &["diff", udp, "--against", pod, "--rules"]),
+        ("## `diff`", &["diff", tree, "--against", pod]),
+        ("## `probe`", &["probe", pod, "--via", "127.0.0.1"]),
+    ] {
+        let (code, printed, stderr) = nvactl(&[args, &["--format", "json"]].concat());
+        assert!(code.is_some_and(|code| code > 0), "{args:?}: {stderr}");
+        let value: Value = serde_json::from_str(&printed).expect("it is JSON");
+        let mut found = BTreeSet::new();
+        keys(&value, &mut found);
+        assert!(!found.is_empty(), "{args:?}");
+        for key in found {
+            let shown = section(&text, heading).contains(&format!("`{key}`"));
+            assert!(shown, "{heading} does not have `{key}`");
+        }
+    }
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+/// The headings of a page; a comment of a code block is none.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let text = page.split("```").step_by(2);
+    let lines = text.flat_map(str::lines);
+    let headings = lines.filter_map(|line| {
+        let (hashes, words) = line.split_once(' ')?;
+        (!hashes.is_empty() && hashes.chars().all(|c| c == '#')).then(|| anchor(words))
+    });
+    headings.collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut followed = 0;
+    for (path, text) in pages() {
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap_or_default();
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let folder = path.parent().expect("it is in a folder");
+            let file = if file.is_empty() {
+                path.clone()
+            } else {
+                folder.join(file)
+            };
+            let at = root().join(&file);
+            assert!(at.exists(), "{path:?}: {link}");
+            if !heading.is_empty() {
+                let there = fs::read_to_string(at).expect("it is a page");
+                assert!(anchors(&there).contains(heading), "{path:?}: {link}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 60, "{followed} links");
+}
+
+/// A reader finds every page from README, and its first sentence says whether it is the right one.
+#[test]
+fn every_page_is_linked_and_says_what_it_covers() {
+    let readme = page("README.md");
+    for (path, text) in pages() {
+        if path == Path::new("README.md") {
             continue;
         }
         assert!(
-            rendered.iter().any(|text| text.contains(spelled)),
-            "{spelled}"
+            readme.contains(&format!("]({})", path.display())),
+            "{path:?}"
         );
-        rows += 1;
+        let mut lines = text.lines();
+        assert!(
+            lines.next().is_some_and(|line| line.starts_with("# ")),
+            "{path:?}"
+        );
+        assert_eq!(lines.next(), Some(""), "{path:?}");
+        let first = lines.next().unwrap_or_default();
+        assert!(first.starts_with("This page c"), "{path:?}: {first}");
     }
-    assert_eq!(rows, 6);
+}
+
+/// CONTRIBUTING shows a test that there is, comments apart.
+#[test]
+fn the_shown_test_is_in_the_file_that_it_names() {
+    let path = "tests/lab/scenarios.rs";
+    let code = |text: &str| -> String {
+        let lines = text.lines().map(str::trim);
+        let code = lines.filter(|line| !line.starts_with("//") && !line.is_empty());
+        code.map(|line| format!("{line}\n")).collect()
+    };
+    let text = page(".github/CONTRIBUTING.md");
+    let shown = code(block(&text, &format!("test: {path}")));
+    assert!(code(&page(path)).contains(&shown), "{shown}");
 }

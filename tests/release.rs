@@ -43,11 +43,14 @@ fn every_action_is_pinned_by_its_commit() {
 /// No crate has that name, so a stranger could register it.
 #[test]
 fn nobody_is_sent_to_a_registry_for_nvactl() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("it is text");
-    for (path, text) in workflows()
-        .into_iter()
-        .chain([("README.md".into(), readme)])
-    {
+    let mut pages = workflows();
+    let docs = fs::read_dir(root().join("docs")).expect("it can be listed");
+    let docs = docs.map(|entry| entry.expect("it can be listed").path());
+    for path in docs.chain(["README.md", ".github/CONTRIBUTING.md"].map(|path| root().join(path))) {
+        let text = fs::read_to_string(&path).expect("it is text");
+        pages.push((path, text));
+    }
+    for (path, text) in pages {
         let installs = text.lines().find(|line| {
             let (_, rest) = line.split_once("cargo install").unwrap_or(("", ""));
             rest.split_ascii_whitespace().any(|word| word == "nvactl")
@@ -211,18 +214,20 @@ fn readme_installs_what_the_checksums_name() {
     }
 }
 
-/// The first two blocks of README: what is missing is installed, and a build that takes minutes shows
-/// that it goes on.
+/// The first block of README installs the missing programs, and its build, which takes minutes, shows
+/// that it goes on. The first one of CONTRIBUTING runs every test.
 #[test]
-fn readme_begins_with_a_command_that_shows_what_it_does() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let mut blocks = readme.split("```sh\n").skip(1);
-    let mut block = || blocks.next().unwrap().split_once("```").unwrap().0;
+fn the_pages_begin_with_a_command_that_shows_what_it_does() {
+    let first = |path: &str| {
+        let page = fs::read_to_string(root().join(path)).unwrap();
+        let (_, rest) = page.split_once("```sh\n").expect(path);
+        rest.split_once("```").expect(path).0.to_owned()
+    };
     assert_eq!(
-        block(),
+        first("README.md"),
         "apt-get update && apt-get install -y --no-install-recommends cargo-web ca-certificates && cargo run -- render examples/pod.yaml\n"
     );
-    assert_eq!(block(), "tests/run\n");
+    assert_eq!(first(".github/CONTRIBUTING.md"), "tests/run\n");
 }
 
 /// A copy of `tests/run` on a machine with few programs.

@@ -109,7 +109,7 @@ impl Cell {
         } = point;
         let many = forwards == 10_000;
         let packets = match layout {
-            Layout::Post if many => [SHORT_BURST, SHORT_BURST],
+            Layout::Article if many => [SHORT_BURST, SHORT_BURST],
             Layout::Flat if many => [SHORT_BURST, BURST],
             _ => [BURST, BURST],
         };

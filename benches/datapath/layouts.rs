@@ -43,7 +43,7 @@ impl fmt::Display for Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// The rules that nvactl replaces, in their order.
-    Post,
+    Article,
     Flat,
     Tree,
     /// What nvactl chooses where a spec says nothing.
@@ -55,7 +55,7 @@ pub enum Layout {
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Post => "the post's rules",
+            Self::Article => "the article's rules",
             Self::Flat => "nvactl, flat",
             Self::Tree => "nvactl, tree",
             Self::Auto => "nvactl",
@@ -67,7 +67,7 @@ impl fmt::Display for Layout {
 pub fn rules(layout: Layout, forwards: u16) -> String {
     let ports = FIRST..FIRST + forwards;
     match layout {
-        Layout::Post => post(ports),
+        Layout::Article => article(ports),
         Layout::Flat => planned("  layout: flat\n", ports),
         Layout::Tree => planned("  layout: tree\n", ports),
         Layout::Auto => planned("", ports),
@@ -93,7 +93,7 @@ fn planned(layout: &str, ports: Ports) -> String {
 }
 
 /// ESTABLISHED is accepted last, behind the rules of all forwards.
-fn post(ports: Ports) -> String {
+fn article(ports: Ports) -> String {
     let mut filter = "*filter\n:FORWARD DROP [0:0]\n".to_owned();
     let mut nat = "*nat\n".to_owned();
     for port in ports {

@@ -29,7 +29,7 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What the table and the ratios are about, and what the plot adds.
 const MEASURED: [(Layout, &[u16]); 5] = [
-    (Layout::Post, &[1, 10, 100, 1_000, 10_000]),
+    (Layout::Article, &[1, 10, 100, 1_000, 10_000]),
     (Layout::Flat, &[1, 1_000, 10_000]),
     (Layout::Tree, &[1, 1_000, 10_000]),
     (Layout::Auto, &[1, 10, 100, 1_000, 10_000]),

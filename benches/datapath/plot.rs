@@ -36,8 +36,8 @@ struct Line {
 
 const LINES: [Line; 2] = [
     Line {
-        layout: Layout::Post,
-        name: "the post's rules",
+        layout: Layout::Article,
+        name: "the article's rules",
         colour: "#c2410c",
     },
     Line {

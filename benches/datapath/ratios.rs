@@ -24,7 +24,7 @@ type Rules = (Layout, u16);
 
 /// What a packet costs where there is one forward.
 const ONE: Rules = (Layout::Auto, 1);
-const POST: Rules = (Layout::Post, 10_000);
+const ARTICLE: Rules = (Layout::Article, 10_000);
 const TREE: Rules = (Layout::Tree, 10_000);
 const MAP: Rules = (Layout::Map, 10_000);
 
@@ -51,8 +51,8 @@ pub fn ratios(measured: &Measured) -> Vec<Ratio> {
         };
         let what = "a new connection, tree of 10,000 / one forward";
         ratios.push(new(backend, what, TREE, ONE, Must::AtMost(1.5)));
-        let what = "a new connection, the post's rules of 10,000 / tree of 10,000";
-        ratios.push(new(backend, what, POST, TREE, gain));
+        let what = "a new connection, the article's rules of 10,000 / tree of 10,000";
+        ratios.push(new(backend, what, ARTICLE, TREE, gain));
         if backend == Backend::Nft {
             let what = "a new connection, tree of 10,000 / nft map of 10,000";
             ratios.push(new(backend, what, TREE, MAP, Must::AtMost(1.5)));

@@ -8,7 +8,7 @@ use crate::ratios::Ratio;
 use crate::spread::{Spread, times};
 use crate::{Costs, Measured, Point, ROUNDS, machine};
 
-const LAYOUTS: [Layout; 4] = [Layout::Post, Layout::Flat, Layout::Tree, Layout::Map];
+const LAYOUTS: [Layout; 4] = [Layout::Article, Layout::Flat, Layout::Tree, Layout::Map];
 const FORWARDS: [u16; 3] = [1, 1_000, 10_000];
 
 /// What the kernel does with a connection's first packet, and with a later one.

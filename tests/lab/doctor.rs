@@ -9,7 +9,7 @@ use crate::lab::{Backend, FIREWALL, Lab, Said};
 use crate::lifecycle::FOREIGN;
 use crate::traffic::{answer, serve_tcp, serve_udp};
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/doctor.md");
 
 const SPEC: &str = "
 firewall: {interface: eth0, snat: 10.3.0.4}
@@ -182,8 +182,8 @@ fn misnamed(case: &Case, backend: Backend) -> Option<String> {
     }
     for check in &found {
         let code = check["code"].as_str().expect("it has a code");
-        if !README.contains(&format!("`{code}`")) {
-            return wrong("README does not have the code");
+        if !PAGE.contains(&format!("`{code}`")) {
+            return wrong("docs/doctor.md does not have the code");
         }
     }
     // What is meant for Azure is said only where nothing here explains it.
@@ -217,13 +217,13 @@ pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {
     let said = ask(&lab, SPEC, &["--format", "json"]);
     assert_eq!(findings(&said), Vec::<Value>::new());
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
-    // README has a line for each.
+    // The page has a line for each.
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list");
     assert!(checks.len() > 20, "{report:#}");
     for check in checks {
         let code = check["code"].as_str().expect("it has a code");
-        assert!(README.contains(&format!("`{code}`")), "{code}");
+        assert!(PAGE.contains(&format!("`{code}`")), "{code}");
     }
     let said = ask(&lab, SPEC, &[]);
     assert!(

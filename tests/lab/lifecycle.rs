@@ -360,7 +360,7 @@ fn flush(host: &Host) {
     );
 }
 
-/// What the post has its readers type, and what nvactl then says of it.
+/// The commands that the article has its readers type, and nvactl's words about them.
 pub fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     let host = firewall(backend);
     let typed = [

@@ -1,4 +1,4 @@
-//! The post's two scenarios, and what its rules let through that they should not.
+//! The article's two scenarios, and the packets that its rules should not let through.
 
 use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_EGRESS, ILB, Lab, OTHER, POD, example};
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
@@ -27,7 +27,7 @@ pub fn straight_to_a_pod(backend: Backend) {
     assert_eq!(lab.tcp(POD, 80), answer("pod", CLIENT));
     lab.apply(&example("pod.yaml"));
     assert_eq!(lab.curl(FIREWALL, 49182), "pod 10.3.0.4");
-    // Routed straight at the pod, untranslated: the post's rules let this one through.
+    // Routed straight at the pod, untranslated: the article's rules let this one through.
     assert_eq!(lab.tcp(POD, 80), Outcome::Silence);
     assert_eq!(lab.tcp(POD, 81), Outcome::Silence);
 }

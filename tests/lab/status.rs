@@ -99,9 +99,9 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
         .lines()
         .filter_map(|line| line.strip_prefix("# HELP "));
     for name in names.filter_map(|line| line.split(' ').next()) {
-        let readme = include_str!("../../README.md");
-        let told = [format!("`{name}`"), format!("`{name}{{")];
-        assert!(told.iter().any(|words| readme.contains(words)), "{name}");
+        let page = include_str!("../../docs/metrics.md");
+        let shown = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(shown.iter().any(|words| page.contains(words)), "{name}");
     }
     let text = ask(&lab.firewall, &spec, &[]).stdout;
     let web = text.lines().find(|line| line.starts_with("web "));

@@ -3,6 +3,9 @@
 use crate::lab::{Backend, FIREWALL, Lab};
 use crate::traffic::serve_tcp;
 
+/// The public address that README uses.
+const FRONT_END: &str = "203.0.113.7";
+
 /// The code block behind a marker.
 fn block(name: &str) -> &'static str {
     let readme = include_str!("../../README.md");
@@ -27,15 +30,22 @@ pub fn both_scenarios_as_readme_has_them(backend: Backend) {
         block("forward.yaml"),
     ));
     for (n, command) in block("commands").lines().enumerate() {
-        // The second one says by its exit code that something would change.
+        // The second one reports by its exit code that something would change.
         let expected = i32::from(n == 1);
         lab.firewall.shell(&format!(
             "cd /run/home; code=0; {{ {command}\n}} || code=$?; test $code = {expected}"
         ));
     }
+    // `ssh` shows what a new session proves; here the same command runs without one.
+    let confirm = block("confirm").strip_prefix("ssh -t -S none fw ");
+    let confirm = confirm.and_then(|command| command.strip_suffix(" --new-session"));
+    lab.firewall.shell(confirm.expect("it runs over ssh"));
+    lab.firewall.shell(block("forwarding"));
+    // Azure translates the public address to the firewall's.
     let answers: Vec<String> = block("client")
         .lines()
         .map(|command| {
+            let command = command.replace(FRONT_END, FIREWALL);
             lab.client
                 .shell(&format!("{command} --silent --max-time 5"))
         })
@@ -44,7 +54,10 @@ pub fn both_scenarios_as_readme_has_them(backend: Backend) {
         answers,
         [format!("ilb {FIREWALL}"), format!("pod {FIREWALL}")]
     );
-    for command in block("keep").lines() {
+    for command in [block("keep"), block("look")]
+        .into_iter()
+        .flat_map(str::lines)
+    {
         lab.firewall.shell(&format!("cd /run/home; {command}"));
     }
     let kept = lab
