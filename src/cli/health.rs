@@ -40,12 +40,12 @@ pub struct Doctor {
     #[arg(long, value_name = "NAME")]
     pub forward: Option<String>,
 
-    /// How long a target may take to answer, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    /// How long a target may take to answer: `0.5`, `30s`, `1m`.
+    #[arg(long, value_name = "TIME", default_value = "4", value_parser = seconds)]
     pub timeout: f64,
 
-    /// How long all of it may take, in seconds: what is not known by then is reported as unknown.
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    /// How long all of it may take, such as `30s` or `2m`: the rest is reported as unknown.
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = seconds)]
     pub deadline: f64,
 
     /// Try no connection in a copy of this machine, which takes network namespaces.
@@ -81,8 +81,8 @@ pub struct Probe {
     #[arg(long, value_name = "WHAT", default_value = "tcp")]
     pub expect: Expect,
 
-    /// How long each try may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    /// How long each try may take: `0.5`, `30s`, `1m`.
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = seconds)]
     pub timeout: f64,
 
     /// How often each port is tried.

@@ -63,12 +63,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     host::require_root("doctor")?;
     let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
+    // The rest is for the copy of the machine.
+    let probes_until = Instant::now() + Duration::from_secs_f64(args.deadline / 2.0);
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
     // Each family's way is walked by itself, where there is one to walk.
     let walked = Family::ALL.into_iter().filter(|family| match &only {
         Some(only) => only.iter().any(|forward| forward.family() == *family),
-        None => *family == Family::V4 || set.has(*family),
+        None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
     });
     let invalid = conntrack::invalid();
     let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
@@ -88,7 +90,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 doctor: on.command("doctor", &source),
                 folder: on.folder(),
             }
-            .gather(args.timeout)?,
+            .gather(args.timeout, probes_until)?,
         );
     }
     let answers = if args.no_twin {
@@ -168,7 +170,7 @@ struct Gathered<'e> {
 }
 
 impl<'e> Examined<'e> {
-    fn gather(self, timeout: f64) -> Result<Gathered<'e>> {
+    fn gather(self, timeout: f64, probes_until: Instant) -> Result<Gathered<'e>> {
         let (family, iptables) = (self.family, self.iptables);
         let read = iptables.read_counted(family)?;
         let backend = survey::find(iptables, family)?;
@@ -189,6 +191,7 @@ impl<'e> Examined<'e> {
             timeout: Duration::from_secs_f64(timeout),
             count: 1,
             expect: Expect::Kept,
+            until: Some(probes_until),
         };
         let to = |endpoint: &Endpoint<'_>| {
             let to = endpoint.to.or(endpoint.forward.target.destinations.first());
@@ -272,7 +275,9 @@ impl Gathered<'_> {
             folder,
             iptables: iptables.backend.program(family, "iptables"),
         };
-        Ok((doctor::examine(&case), doctor::works(&case)))
+        let checks = doctor::examine(&case);
+        let works = doctor::works(&case, &checks);
+        Ok((checks, works))
     }
 }
 
@@ -340,12 +345,17 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
             .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
             .collect();
         explain(&mut twin, &mut judged, change.as_ref(), deadline);
+        let each = forwards.iter().zip(&clients);
+        let without_internet = each
+            .filter(|(_, clients)| !clients.answers_internet())
+            .map(|((_, _, family), _)| *family);
         Ok(Answers {
             judged,
             watched,
             left_out,
             doubts,
             untried_networks: clients.iter().map(|clients| clients.left_out).sum(),
+            without_internet: without_internet.collect(),
             kept_in,
         })
     };

@@ -25,6 +25,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         timeout: Duration::from_secs_f64(args.timeout),
         count: args.count.get(),
         expect: args.expect,
+        until: None,
     };
     let via = args.via.as_ref().map(|name| {
         let address = resolve(name);

@@ -260,7 +260,7 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of others {stand} before nvactl's jump in {prefix}{table} {chain}; what they do to packets: {doctor}\n"
+        "{rules} of others {stand} before nvactl's jump in {prefix}{table} {chain}; what becomes of packets: {doctor}\n"
     )
 }
 

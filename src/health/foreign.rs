@@ -87,6 +87,17 @@ pub fn switch_of(program: &str) -> Option<&'static str> {
              `--add-ingress-zone`, `--add-egress-zone` and `--set-target ACCEPT`"
         }
         "fail2ban" => "fail2ban lifts a ban by `fail2ban-client set JAIL unbanip ADDRESS`",
+        "kube-proxy" => {
+            "kube-proxy refuses what has no endpoint that is ready: `kubectl get endpointslices -A`"
+        }
+        "Calico" | "Azure NPM" => "a NetworkPolicy decides: `kubectl get networkpolicy -A`",
+        "Tailscale" => {
+            "Tailscale makes no rules by itself after `tailscale set --netfilter-mode=nodivert`"
+        }
+        "libvirt" => {
+            "libvirt makes no such rules for a network with `<forward mode='open'/>`: `virsh net-edit NETWORK`"
+        }
+        "Podman" => "Podman lets in what a container publishes: `podman run --publish`",
         "CrowdSec" => "CrowdSec lifts a ban by `cscli decisions delete --ip ADDRESS`",
         _ => return None,
     })

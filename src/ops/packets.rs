@@ -1,6 +1,6 @@
 //! What a change does to connections, tried in a copy of the machine before it is loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
 use crate::twin::clients::ClientKind;
 use crate::twin::cure::Change;
-use crate::twin::judge::{Judged, Verdict};
+use crate::twin::judge::{Death, Judged, Verdict};
 use crate::twin::netns;
 
 /// What is not asked by then is told.
@@ -72,7 +72,7 @@ pub fn try_packets(
         live: live.values().copied().collect(),
         flows,
         change,
-        puts_jump_first: live.values().any(|live| !is_first(live)),
+        puts_jump_first: live.values().any(|live| !are_first(live)),
         deadline: Instant::now() + LIMIT,
     };
     let work = || try_change(&trying);
@@ -84,14 +84,17 @@ pub fn try_packets(
     }
 }
 
-/// Whether nvactl's jump stands first in FORWARD.
-fn is_first(live: &Ruleset) -> bool {
-    let chain = live.chain(TableName::Filter, &ChainName::Forward);
-    let own = ChainName::from(Hook::Passing.own());
-    let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
-    rules
-        .next()
-        .is_none_or(|rule| rule.leads_to() == Some(&own))
+/// Whether nvactl's jumps stand first in the chains that keep clients out.
+fn are_first(live: &Ruleset) -> bool {
+    let hooks = [Hook::Arriving, Hook::Passing];
+    hooks.into_iter().all(|hook| {
+        let chain = live.chain(hook.table(), &hook.builtin());
+        let own = ChainName::from(hook.own());
+        let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
+        rules
+            .next()
+            .is_none_or(|rule| rule.leads_to() == Some(&own))
+    })
 }
 
 /// The connections of no forward that this machine passes on.
@@ -133,6 +136,13 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
             "whether connections to {} pass after this change cannot be told: a rule of others decides by \
              chance, by what it has counted, or by a program",
             few(names, MOST_NAMES)
+        ));
+    }
+    strayed(&tried.strayed, remarks);
+    if let Some(why) = tried.failed.first() {
+        remarks.warn(format_args!(
+            "{} to forwards of this spec could not be opened in a copy of this machine: {why}",
+            counted(tried.failed.len(), "connection")
         ));
     }
     if tried.not_asked > 0 {
@@ -187,26 +197,76 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     }
     match names.len().saturating_sub(MOST_LOST) {
         0 => {}
-        more => lines.push(format!("and {more} more forwards")),
+        more => lines.push(format!("and {}", counted(more, "more forward"))),
     }
     lines
 }
 
+/// Says what takes a connection that is lost or dead.
 fn why(judged: &Judged<'_>) -> String {
     let ask = &judged.ask;
     let family = ask.forward.family();
     match &judged.verdict {
+        // nvactl's rules ask for the egress, so that what else takes them follows from that.
+        Verdict::Dead(Death {
+            behind: Some(interface),
+            ..
+        }) => format!(
+            "the packets leave by {interface}, while the spec's egress is {}",
+            ask.forward.egress
+        ),
         Verdict::Dead(death) => match death.causes.as_slice() {
-            [] if !death.is_examined => "why was not looked into".to_owned(),
-            [] => "the kernel does not tell why".to_owned(),
+            [] => match &death.failure {
+                Some(why) => format!("the cause is not known: {why}"),
+                None if death.is_examined => "the kernel does not tell why".to_owned(),
+                None => "the cause is not known: the time limit was reached first".to_owned(),
+            },
             causes => causes
                 .iter()
                 .map(|taken| took(family, ask, taken))
                 .collect::<Vec<_>>()
                 .join("; then "),
         },
-        Verdict::Elsewhere { at, .. } => format!("its packets go to {at}"),
-        _ => String::new(),
+        Verdict::Elsewhere { at, blame } => match &blame.by {
+            Some(By::Rule(decided) | By::Policy(decided)) => {
+                format!("{} sends the packets to {at}", rule_words(family, decided))
+            }
+            _ => format!("the packets go to {at}"),
+        },
+        _ => "the connection does not come through".to_owned(),
+    }
+}
+
+/// Warns of replies that leave by another interface than the one by which their clients come in.
+fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
+    let mut found: BTreeMap<(String, &str), Vec<&Judged<'_>>> = BTreeMap::new();
+    for one in judged {
+        if let Verdict::Strayed(interface) = &one.verdict {
+            let key = (interface.clone(), one.ask.by.as_str());
+            found.entry(key).or_default().push(one);
+        }
+    }
+    for ((out, by), all) in found {
+        let names: BTreeSet<String> = all
+            .iter()
+            .map(|one| format!("`{}`", one.ask.forward.name))
+            .collect();
+        let ask = &all[0].ask;
+        let target = ask.question.listeners.first();
+        let look = target.map_or(String::new(), |target| {
+            format!(
+                "\nhint: to look: ip route get {} from {} iif {}",
+                ask.client.address,
+                target.ip(),
+                ask.forward.egress
+            )
+        });
+        remarks.warn(format_args!(
+            "replies of {} leave by {out}, while their clients come in by {by}: the network may drop them (tried \
+             for {}){look}",
+            few(names, MOST_NAMES),
+            client_words(&ask.client)
+        ));
     }
 }
 
@@ -219,8 +279,7 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
             Verdict::Dead(death) => {
                 // That the route leaves by another interface is told of the machine itself.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                let is_unknown = death.causes.is_empty() && !death.is_examined;
-                is_unknown || causes.any(|taken| !is_told_elsewhere(taken))
+                death.causes.is_empty() || causes.any(|taken| !is_told_elsewhere(taken))
             }
             _ => true,
         };
@@ -418,7 +477,7 @@ fn taker(taken: Option<&Taken>) -> String {
                 Holder::Nft(_) => Family::V4,
             };
             format!(
-                " (taken by {})",
+                " (the first by {})",
                 rule_words(family, decided).trim_end_matches(',')
             )
         }

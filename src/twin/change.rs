@@ -51,7 +51,7 @@ pub struct Trying<'f> {
     /// The live connections, as examples of clients.
     pub flows: &'f [Flow],
     pub change: Change,
-    /// Whether rules of others stand before nvactl's in FORWARD, which this change puts first.
+    /// Whether rules of others stand before one of nvactl's jumps, which this change puts first.
     pub puts_jump_first: bool,
     pub deadline: Instant,
 }
@@ -69,7 +69,11 @@ pub struct Tried<'f> {
     pub others: Others<'f>,
     /// Of these nobody can tell: they meet a rule whose effect the copy cannot know.
     pub unsure: Vec<&'f Forward>,
-    /// How many connections could not be opened, or not in time.
+    /// Their replies leave by another interface than the one by which the client comes in.
+    pub strayed: Vec<Judged<'f>>,
+    /// Why connections could not be opened, for each of them.
+    pub failed: Vec<String>,
+    /// How many connections were not opened in time.
     pub not_asked: usize,
     /// How many networks of clients, which rules name or routes lead to, were left out.
     pub untried_networks: usize,
@@ -115,14 +119,14 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
         .iter()
         .map(|(family, set)| Clients::of(set, *family, &machine, trying.flows, &named, interfaces))
         .collect();
-    let (flows, left_out) = distinct(trying);
+    let (flows, distinct) = distinct(trying);
     let mut twin = forwarding(&machine, &filter)?;
     let asks = asks(trying, &clients, &twin);
     let others = questions(flows, &twin);
     let addresses = addresses(trying, &asks, &others);
     twin.answer_for(&addresses)?;
     let (passed, mut tried) = before(trying, &clients, &twin, &others)?;
-    tried.others.left_out = left_out;
+    tried.others.left_out = distinct - others.len();
     tried.untried_networks = clients.iter().map(|clients| clients.left_out).sum();
     twin.enter()?;
     if !twin.keep_change(&trying.change)? {
@@ -145,6 +149,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     twin.enter()?;
     explain(&mut twin, &mut tried.lost, None, trying.deadline);
     explain(&mut twin, &mut tried.dead, None, trying.deadline);
+    settle(&mut tried);
     Ok(Some(tried))
 }
 
@@ -200,8 +205,8 @@ fn addresses(
         .collect()
 }
 
-/// Some of the live connections that lead elsewhere, each once with the interface by which its client comes
-/// in, and how many are left out.
+/// Returns some of the live connections that lead elsewhere, each once with the interface by which its client
+/// comes in, and how many there are.
 fn distinct<'f>(trying: &Trying<'f>) -> (Vec<(&'f Flow, String)>, usize) {
     let mut seen = BTreeSet::new();
     let key = |flow: &Flow| {
@@ -222,8 +227,7 @@ fn distinct<'f>(trying: &Trying<'f>) -> (Vec<(&'f Flow, String)>, usize) {
         .iter()
         .filter_map(|flow| Some((*flow, ways.get(&way(flow))?.clone())));
     let some: Vec<_> = some.collect();
-    let left_out = distinct.len() - some.len();
-    (some, left_out)
+    (some, distinct.len())
 }
 
 /// Live connections as they would be opened anew.
@@ -321,9 +325,12 @@ fn led<'f>(trying: &Trying<'f>, question: &Question) -> impl Iterator<Item = (&'
 fn refusing(twin: &Twin, ask: &Ask<'_>, question: &Question) -> Result<Option<Decided>, TwinError> {
     let (_, seen, _) = repeat(twin, question)?;
     twin.enter()?;
+    // The loaded rules may lead to another target than the spec.
     let conversation = Conversation {
         listen: question.to.ip(),
         port: question.to.port(),
+        target: None,
+        source: None,
         ..conversation(ask)
     };
     let taken = seen.taken(&conversation)?;
@@ -333,11 +340,11 @@ fn refusing(twin: &Twin, ask: &Ask<'_>, question: &Question) -> Result<Option<De
     }))
 }
 
-/// Whether a rule is one of another's in the table filter.
+/// Whether a rule is one of another's in a table in which nvactl's jumps go first.
 fn is_in_front(decided: &Decided) -> bool {
     matches!(
         &decided.holder,
-        Holder::Iptables { table: TableName::Filter, chain, .. } if !chain.is_own()
+        Holder::Iptables { table: TableName::Filter | TableName::Nat, chain, .. } if !chain.is_own()
     )
 }
 
@@ -391,7 +398,8 @@ fn sort_out<'f>(judged: Vec<Judged<'f>>, tried: &mut Tried<'f>) -> Vec<Judged<'f
         match one.verdict {
             Verdict::Dead(_) | Verdict::Elsewhere { .. } => bad.push(one),
             Verdict::Unknown(_) | Verdict::Fickle(_) => tried.unsure.push(one.ask.forward),
-            Verdict::NotAsked | Verdict::Failed(_) => tried.not_asked += 1,
+            Verdict::NotAsked => tried.not_asked += 1,
+            Verdict::Failed(why) => tried.failed.push(why),
             // By another interface or with another source it reaches its target all the same.
             Verdict::AsWanted
             | Verdict::Source { .. }
@@ -401,6 +409,25 @@ fn sort_out<'f>(judged: Vec<Judged<'f>>, tried: &mut Tried<'f>) -> Vec<Judged<'f
         }
     }
     bad
+}
+
+/// Takes those out of the lost and the dead that a closer look found to be neither.
+fn settle(tried: &mut Tried<'_>) {
+    let lost = std::mem::take(&mut tried.lost);
+    let dead = std::mem::take(&mut tried.dead);
+    let lost = lost.into_iter().map(|one| (one, true));
+    for (one, is_lost) in lost.chain(dead.into_iter().map(|one| (one, false))) {
+        match one.verdict {
+            Verdict::Dead(_) | Verdict::Elsewhere { .. } if is_lost => tried.lost.push(one),
+            Verdict::Dead(_) | Verdict::Elsewhere { .. } => tried.dead.push(one),
+            Verdict::Strayed(_) => tried.strayed.push(one),
+            Verdict::Unknown(_) | Verdict::Fickle(_) => tried.unsure.push(one.ask.forward),
+            Verdict::NotAsked => tried.not_asked += 1,
+            Verdict::Failed(why) => tried.failed.push(why),
+            Verdict::AsWanted | Verdict::Source { .. } | Verdict::Behind(_) | Verdict::LetIn(_) => {
+            }
+        }
+    }
 }
 
 /// Tells the connections that the change takes from those that are dead in a twin without it.
@@ -424,15 +451,19 @@ fn compare<'f>(
         });
         let mut listeners: BTreeSet<SocketAddr> = question.listeners.iter().copied().collect();
         listeners.extend(own.chain([question.to]));
-        let question = listening(question, &listeners);
+        let mut question = listening(question, &listeners);
         let _ = sniffer.seen();
-        let mut is_reached = is_answered(&mut talker, &question);
-        if !is_reached {
+        if !is_answered(&mut talker, &question) {
             let elsewhere = sent_to(old, &question, &sniffer.seen());
-            let question = listening(&question, &elsewhere);
-            is_reached = !elsewhere.is_empty() && is_answered(&mut talker, &question);
+            question = listening(&question, &elsewhere);
         }
-        if is_reached {
+        // The first that died of several tries counts after the change, so all must have passed before it.
+        let times = if old.has_chance() {
+            one.ask.times.max(CHANCES)
+        } else {
+            one.ask.times
+        };
+        if (0..times).all(|_| is_answered(&mut talker, &question)) {
             tried.lost.push(one);
         } else {
             tried.dead.push(one);
@@ -440,6 +471,9 @@ fn compare<'f>(
     }
     Ok(())
 }
+
+/// So often a connection is tried where rules of others choose by chance.
+const CHANCES: usize = 8;
 
 /// The same connection with listeners at other addresses.
 fn listening(question: &Question, listeners: &BTreeSet<SocketAddr>) -> Question {

@@ -244,6 +244,15 @@ impl Clients {
         nets.into_iter().flatten().any(|net| net.contains(&address))
     }
 
+    /// Whether replies to clients of the Internet leave the live machine at all.
+    #[must_use]
+    pub fn answers_internet(&self) -> bool {
+        let mut pool = self.pool.iter();
+        pool.any(|client| {
+            client.kind == ClientKind::Somebody && self.back.contains_key(&client.address)
+        })
+    }
+
     /// Returns the interface by which replies to a client leave the live machine.
     #[must_use]
     pub fn back(&self, address: IpAddr) -> Option<&str> {

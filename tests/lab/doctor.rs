@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::lab::{Backend, FIREWALL, Lab, Said};
 use crate::lifecycle::FOREIGN;
-use crate::traffic::{answer, serve_tcp, serve_udp};
+use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
 const PAGE: &str = include_str!("../../docs/doctor.md");
 
@@ -210,6 +210,88 @@ fn misnamed(case: &Case, backend: Backend) -> Option<String> {
         return wrong("something was changed");
     }
     None
+}
+
+/// Each of the two drops the packets; a fix that takes only one away is none.
+pub fn a_fix_of_a_rule_that_stands_twice_takes_both_away(backend: Backend) {
+    let lab = sound(backend, None);
+    let rule = "iptables -t mangle -A FORWARD -d 10.224.0.118 -j DROP";
+    lab.firewall.shell(&format!("{rule}; {rule}"));
+    let said = ask(&lab, SPEC, &["--format", "json"]);
+    let first = &findings(&said)[0];
+    assert_eq!(first["tried"], true, "{said:?}");
+    let fix = first["fix"].as_str().expect("there is one");
+    let (_, command) = fix.split_once(": ").expect("it has a condition");
+    lab.firewall.shell(&command.replace("sudo ", ""));
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+}
+
+pub fn a_machine_without_a_route_to_the_internet_is_told(backend: Backend) {
+    let lab = sound(backend, None);
+    lab.firewall.run("ip route del default");
+    lab.firewall.run("ip route add 10.224.0.0/16 via 10.3.0.1");
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    let said = ask(&lab, SPEC, &[]);
+    let words = "no route leads back to clients of the Internet";
+    assert!(said.stdout.contains(words), "{said:?}");
+    let closed = SPEC.replace(
+        "forwards:",
+        "defaults: {allow_from: [10.3.0.0/24]}\nforwards:",
+    );
+    lab.apply(&closed);
+    let said = ask(&lab, &closed, &[]);
+    assert!(!said.stdout.contains(words), "{said:?}");
+}
+
+pub fn where_all_is_ipv6_no_address_of_ipv4_is_missed(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    let spec = "firewall: {interface: eth0, snat: \"fd00:3::4\"}
+forwards:
+  - {name: web, listen: 49182, target: {pod: \"[fd00:224::118]:80\"}}
+";
+    lab.apply(spec);
+    lab.firewall.run("ip -4 address flush dev eth0");
+    let said = ask(&lab, spec, &["--format", "json"]);
+    let found = findings(&said);
+    assert!(
+        found.iter().all(|check| check["status"] != "fail"),
+        "{found:#?}"
+    );
+}
+
+/// The targets whose turn does not come are unknown, and the copy has its time.
+pub fn silent_targets_leave_time_for_the_copy(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.pod
+        .run("iptables -A INPUT -p tcp --dport 20000:20999 -j DROP");
+    let forwards: String = (0..700)
+        .map(|n| {
+            let (listen, target) = (5000 + n, 20_000 + n);
+            format!(
+                "  - {{name: f{n}, listen: {listen}, target: {{pod: 10.224.0.118:{target}}}}}\n"
+            )
+        })
+        .collect();
+    let spec = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards:\n{forwards}");
+    lab.apply(&spec);
+    let said = ask(&lab, &spec, &["--format", "json", "--deadline", "6"]);
+    let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list");
+    let count = |code: &str, status: &str, words: &str| {
+        let these = checks.iter().filter(|check| {
+            let reason = check["reason"].as_str().unwrap_or_default();
+            check["code"] == code && check["status"] == status && reason.contains(words)
+        });
+        these.count()
+    };
+    let late = count("target", "unknown", "the time limit was reached first");
+    let silent = count("target", "fail", "does not answer");
+    assert!(late > 0 && silent > 0, "{late} {silent}: {said:?}");
+    assert!(
+        count("packets", "ok", "in a copy of this machine") > 0,
+        "{said:?}"
+    );
 }
 
 pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {

@@ -81,6 +81,30 @@ pub fn a_ban_that_the_jump_goes_before_is_named(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
 }
 
+/// The rules that are loaded lead to another target than those to come.
+pub fn a_ban_is_named_although_the_target_moves(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.apply(SPEC);
+    lab.firewall.shell(FAIL2BAN);
+    let moved = SPEC.replace("10.224.0.118:80", "10.224.0.99:80");
+    let said = apply(&lab, &moved, &["--dry-run"]);
+    for words in [WORDS, "-A f2b-web -s 198.51.100.10/32 -j REJECT"] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+}
+
+/// A rule for translation keeps a client out as well.
+pub fn an_exemption_that_the_jump_goes_before_is_named(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.apply(SPEC);
+    lab.firewall
+        .run("iptables -t nat -I PREROUTING -s 198.51.100.0/24 -j ACCEPT");
+    let said = apply(&lab, SPEC, &["--dry-run"]);
+    for words in [WORDS, "-A PREROUTING -s 198.51.100.0/24 -j ACCEPT"] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+}
+
 /// The first apply of all, with a set of clients and a block of a port.
 pub fn the_first_apply_names_a_set_and_a_block(backend: Backend) {
     let lab = Lab::one_nic(backend);

@@ -113,6 +113,46 @@ pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend
     assert_eq!(save(&lab.firewall), before);
 }
 
+/// Half of its clients miss a target before the change and after it, so the change takes nothing.
+pub fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let both = SPEC.replace(
+        "10.224.0.118:80}",
+        &format!("[\"10.224.0.118:80\", \"{OTHER}:80\"]}}"),
+    );
+    lab.apply(&both);
+    lab.firewall
+        .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    let more = both.replace("name: shell", "name: console");
+    for _ in 0..4 {
+        let said = apply(&lab, &more, &["--dry-run"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        let words = "connections to `web` do not come through, with this change or without";
+        assert!(said.stderr.contains(words), "{said:?}");
+    }
+}
+
+/// The network may take them.
+pub fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    let spec = SPEC
+        .replace("eth0", "{ingress: eth0, egress: eth1}")
+        .replace("10.3.0.4", "10.4.0.4");
+    lab.apply(&spec);
+    lab.firewall.shell(&format!(
+        "ip rule add from {OTHER} lookup 100; ip route add default via 10.4.0.1 table 100"
+    ));
+    let moved = spec.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    let said = apply(&lab, &moved, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for words in [
+        "replies of `web` leave by eth1, while their clients come in by eth0",
+        "hint: to look: ip route get ",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+}
+
 /// What the spec itself takes back is meant.
 pub fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
     let lab = working(backend);

@@ -399,7 +399,12 @@ fn wrong(lab: &Lab, row: &Row<'_>, backend: Backend) -> Vec<String> {
         let found = checks.iter().filter(about);
         let bad: Vec<&Check> = match row.says {
             Some(Says { status, .. }) => found.filter(|check| check.status == status).collect(),
-            None => found.filter(|check| check.status == "fail").collect(),
+            None => {
+                let bad = |check: &&Check| {
+                    check.status == "fail" || check.status == "unknown" && check.code == "packets"
+                };
+                found.filter(bad).collect()
+            }
         };
         let is_named = is_dead || row.dead.is_empty() && service.name == "web";
         let holds = match (&row.says, bad.first()) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::forwards::Forward;
+use crate::net::Family;
 use crate::twin::battery::{Ask, Wanted};
 use crate::twin::doubt::Doubt;
 use crate::twin::judge::{Judged, Verdict};
@@ -20,6 +21,8 @@ pub struct Answers<'f> {
     pub doubts: Vec<Doubt>,
     /// How many networks of clients were not tried, for the sake of time.
     pub untried_networks: usize,
+    /// The families in which no route leads back to clients of the Internet.
+    pub without_internet: BTreeSet<Family>,
     /// The targets that the machine itself does not reach in the twin, and what takes its packets.
     pub kept_in: BTreeMap<(String, IpAddr), String>,
 }

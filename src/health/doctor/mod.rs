@@ -188,7 +188,7 @@ impl Check {
     /// Whether it says that nobody knows whether a forward's packets come through.
     #[must_use]
     pub fn is_unknown_of_packets(&self) -> bool {
-        let is_of_packets = self.code > Hop::ListenAddress && self.code <= Hop::Packets;
+        let is_of_packets = self.code > Hop::ListenAddress && self.code <= Hop::Target;
         self.status == Status::Unknown && self.forward.is_some() && is_of_packets
     }
 

@@ -4,6 +4,7 @@ use super::scene::Scene;
 use crate::health::foreign;
 use crate::net::Family;
 use crate::net::printable;
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
 use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
@@ -23,6 +24,20 @@ pub enum Remedy {
 }
 
 impl Remedy {
+    /// Returns the command so many times, for a rule that stands there as often.
+    #[must_use]
+    pub fn repeated(self, times: usize) -> Self {
+        let Remedy::Tried(fix) = self else {
+            return self;
+        };
+        let (condition, command) = match fix.split_once(": ") {
+            Some((condition, command)) => (format!("{condition}: "), command),
+            None => (String::new(), fix.as_str()),
+        };
+        let commands = vec![command; times].join(" && ");
+        Remedy::Tried(condition + &commands)
+    }
+
     /// Returns it as a line of text, as doctor and apply print it.
     #[must_use]
     pub fn line(&self) -> String {
@@ -38,8 +53,11 @@ impl Remedy {
 pub fn of_taken(scene: &Scene<'_>, ask: &Ask<'_>, taken: &Taken, cure: &Cure) -> Remedy {
     let remedy = of(scene, ask, cure);
     // It may be meant to keep out whom `apply` would let in.
-    let (By::Rule(decided), Fate::Dropped | Fate::Rejected | Fate::Diverted, Cure::Apply) =
-        (&taken.by, taken.fate, cure)
+    let (
+        By::Rule(decided),
+        Fate::Dropped | Fate::Rejected | Fate::Diverted | Fate::Untranslated,
+        Cure::Apply,
+    ) = (&taken.by, taken.fate, cure)
     else {
         return remedy;
     };
@@ -51,17 +69,26 @@ pub fn of_taken(scene: &Scene<'_>, ask: &Ask<'_>, taken: &Taken, cure: &Cure) ->
         None => Remedy::Tried(format!("{IF_NOT_MEANT}: {apply}")),
         Some(setting) => Remedy::Setting(format!(
             "{IF_NOT_MEANT}: {}; or, before all such rules (tried: works): {apply}",
-            filled_in(setting, ask)
+            filled_in(setting, ask, chain_of(&decided.holder))
         )),
+    }
+}
+
+/// The name of the chain in which a rule stands.
+fn chain_of(holder: &Holder) -> &str {
+    match holder {
+        Holder::Iptables { chain, .. } => chain.as_str(),
+        Holder::Nft(chain) => &chain.name,
     }
 }
 
 /// Returns the fixes that let a dead connection through, all together; none where no such fixes are known.
 #[must_use]
 pub fn of_death(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Remedy> {
-    let each = death.causes.iter().zip(&death.cures);
-    each.filter(|_| death.is_cured)
-        .map(|(taken, cure)| of_taken(scene, ask, taken, cure))
+    let pairs: Vec<(&Taken, &Cure)> = death.causes.iter().zip(&death.cures).collect();
+    let same = pairs.chunk_by(|one, next| one.0.by.is_same(&next.0.by));
+    same.filter(|_| death.is_cured)
+        .map(|all| of_taken(scene, ask, all[0].0, all[0].1).repeated(all.len()))
         .collect()
 }
 
@@ -99,11 +126,11 @@ pub fn discovery(decided: &Decided) -> String {
 /// Returns the fix for a cure that let a connection pass in the twin.
 #[must_use]
 pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
-    let (owner, command, tried) = match cure {
+    let (owner, command, tried, holder) = match cure {
         Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => {
             return Remedy::Tried(scene.apply.to_owned());
         }
-        Cure::Switches(switches) => (None, sysctl(switches), ""),
+        Cure::Switches(switches) => (None, sysctl(switches), "", ""),
         Cure::AcceptInChain {
             family,
             table,
@@ -120,19 +147,21 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
                 owner,
                 command,
                 "with an accept before the rule it works (tried)",
+                chain.as_str(),
             )
         }
         Cure::Without(By::Rule(decided) | By::Policy(decided)) => (
             decided.owner,
             removal(scene.family, decided),
             "without the rule it works (tried)",
+            chain_of(&decided.holder),
         ),
     };
     match owner.map(|owner| (owner, foreign::switch_of(owner))) {
         None => Remedy::Tried(format!("if it is not meant: {command}")),
         Some((_, Some(setting))) => Remedy::Setting(format!(
             "if it is not meant: {tried}; {}",
-            filled_in(setting, ask)
+            filled_in(setting, ask, holder)
         )),
         Some((owner, None)) => Remedy::Tried(format!(
             "if it is not meant: change {owner}'s own settings, since {owner} will put the rule back; until \
@@ -150,13 +179,17 @@ fn sysctl(switches: &[Switch]) -> String {
     format!("sudo sysctl -w{}", words.collect::<String>())
 }
 
-/// Puts a forward's own values into the sentence about a program's setting.
-fn filled_in(switch: &str, ask: &Ask<'_>) -> String {
+/// Puts a forward's own values into the sentence about a program's setting. `chain` is where its rule stands.
+fn filled_in(switch: &str, ask: &Ask<'_>, chain: &str) -> String {
     let Some(target) = ask.question.listeners.first() else {
         return switch.to_owned();
     };
+    let iptables = plain(ask.forward.family());
+    let jail = chain.strip_prefix("f2b-").unwrap_or("JAIL");
     let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
     let mut words = switch
+        .replace("`iptables ", &format!("`{iptables} "))
+        .replace("JAIL", jail)
         .replace("TARGET", &target.ip().to_string())
         .replace("PORT", &target.port().to_string())
         .replace("ADDRESS", &ask.client.address.to_string());

@@ -62,7 +62,7 @@ fn backend(case: &Case<'_>) -> Check {
                 facts.backend
             ))
             .fix(format!(
-                "sudo nvactl remove --backend {other}{}, then {}; or go on there by --backend {other}",
+                "sudo nvactl remove --backend {other}{} && {}",
                 case.folder, case.apply
             )),
         _ => Hop::Backend.ok(format!("`{}` is {}", plain(case.family), facts.backend)),

@@ -178,7 +178,8 @@ fn way(
     };
     let out = &route.interface;
     if out != egress.as_str() {
-        if !astray.has(forward) {
+        let is_down = case.facts.links.get(egress).is_some_and(|link| !link.up);
+        if !astray.has(forward) || is_down {
             return;
         }
         let reason = format!(
@@ -267,13 +268,20 @@ fn probed<'c>(case: &Case<'c>) -> Vec<(&'c Forward, Check)> {
             more => format!(" (and {more} more of its ports)"),
         };
         let mut check = judged(forward, &to, outcome, &more);
-        if check.status == Status::Fail
-            && let Some(words) = kept_in(case, forward, at)
-        {
+        let is_untried = matches!(outcome, Outcome::Failed(_));
+        let kept_in = if check.status == Status::Fail || is_untried {
+            kept_in(case, forward, at)
+        } else {
+            None
+        };
+        if kept_in.is_none() && is_untried {
+            check = check.fix(from_a_client(case, forward));
+        }
+        if let Some(words) = kept_in {
             // It says nothing of the target, nor of those that are forwarded.
             check = Hop::Target
                 .unknown(format!("{to}: {words}"))
-                .fix("from a client: nvactl probe --via ADDRESS");
+                .fix(from_a_client(case, forward));
         }
         // Of a range, not every port need be in use.
         if check.status == Status::Fail && !good.is_empty() {
@@ -289,6 +297,18 @@ fn probed<'c>(case: &Case<'c>) -> Vec<(&'c Forward, Check)> {
     checks
 }
 
+/// The command that tries a forward from where its clients are.
+fn from_a_client(case: &Case<'_>, forward: &Forward) -> String {
+    let links = &case.facts.links;
+    let mut own = forward
+        .ingress
+        .iter()
+        .flat_map(|name| links.addresses(name));
+    let address = forward.listen.address.or_else(|| own.next().copied());
+    let address = address.map_or("ADDRESS".to_owned(), |address| Host(address).to_string());
+    format!("from a client: nvactl probe --via {address}")
+}
+
 /// Why the machine's own connection to a target tells nothing of those that are forwarded: it takes another
 /// route, or it does not come through in the copy of the machine either, where every target answers.
 fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<String> {
@@ -297,7 +317,16 @@ fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<Strin
         came: None,
     };
     let untried = |words: &str| Some(format!("cannot be tried from here: {words}"));
+    let is_dead =
+        |route: &Route| matches!(route.neighbour.as_deref(), Some("FAILED" | "INCOMPLETE"));
     match case.facts.routes.get(&own) {
+        Some(Ok(route)) if is_dead(route) => {
+            let hop = Host(route.gateway.unwrap_or(to.address));
+            return untried(&format!(
+                "{hop} does not answer on {} (see neighbour)",
+                route.interface
+            ));
+        }
         Some(Err(_)) => {
             let words = "not asked: this machine cannot reach the target itself (see above)";
             return Some(words.to_owned());
@@ -339,9 +368,13 @@ fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
             )),
         Outcome::Unreachable => Hop::Target
             .fail(format!(
-                "{to} is unreachable{more}: the target is down, or its address is wrong"
+                "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there refuses \
+                 (`administratively prohibited`)"
             ))
-            .fix("kubectl get pods -o wide; kubectl get service: is the target's address right?"),
+            .fix(
+                "kubectl get pods -o wide; kubectl get service: is the target's address right? On the target: its \
+                 firewall, or kubectl get networkpolicy -A",
+            ),
         Outcome::Unexpected(words) => Hop::Target
             .warn(format!(
                 "{to} {words}{more}: what listens there may have nothing behind it that is ready"
@@ -351,8 +384,7 @@ fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
             )),
         Outcome::Failed(words) => {
             let unknown = format!("{to} could not be tried{more}: {words}");
-            let fix = "from a client: nvactl probe --via ADDRESS";
-            Hop::Target.unknown(unknown).fix(fix)
+            Hop::Target.unknown(unknown)
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Probing {
     /// How often each is tried.
     pub count: u32,
     pub expect: Expect,
+    /// Ports whose turn has not come by then are not tried.
+    pub until: Option<Instant>,
 }
 
 /// Why a name has no address.
@@ -79,7 +81,9 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
             let Some(port) = ports.get(n).filter(|_| !interrupted()) else {
                 return;
             };
+            let is_late = || how.until.is_some_and(|until| Instant::now() >= until);
             let once = |_| match port.protocol {
+                _ if is_late() => Outcome::Failed("the time limit was reached first".to_owned()),
                 Protocol::Tcp => by_tcp(port.to, port.from, how),
                 Protocol::Udp => by_udp(port.to, port.from, how.timeout),
             };

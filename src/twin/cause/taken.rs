@@ -34,6 +34,20 @@ pub enum By {
     NoRule,
 }
 
+impl By {
+    /// Whether two are the same but for the place of a rule in its chain: `nvactl apply` may put a jump before
+    /// a rule, and the same rule may stand there twice.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (By::Rule(one), By::Rule(other)) | (By::Policy(one), By::Policy(other)) => {
+                one.holder == other.holder && one.text == other.text && one.stage == other.stage
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
 impl Seen {
     /// Names what took the first packet of a conversation that did not go its way; none where all went
     /// out and something came back, or the next hop is alive. Call it while the rules are those that were

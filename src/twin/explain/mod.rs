@@ -212,7 +212,10 @@ fn dead(
             return Ok(());
         }
         let is_known = |known: &Taken| is_same(known, &taken);
-        if death.causes.last().is_some_and(is_known) || round == CAUSES {
+        // The same rule may stand there several times.
+        let is_gone = matches!(death.cures.last(), Some(Cure::Without(_)));
+        let is_again = death.causes.last().is_some_and(is_known);
+        if is_again && !is_gone || round == CAUSES {
             return Ok(());
         }
         death.causes.push(taken.clone());
@@ -266,13 +269,7 @@ fn has_time(twin: &Twin, deadline: Instant) -> bool {
 
 /// Whether two causes are the same but for the place of a rule in its chain.
 fn is_same(one: &Taken, other: &Taken) -> bool {
-    let same = match (&one.by, &other.by) {
-        (By::Rule(one), By::Rule(other)) | (By::Policy(one), By::Policy(other)) => {
-            one.holder == other.holder && one.text == other.text && one.stage == other.stage
-        }
-        (one, other) => one == other,
-    };
-    same && one.direction == other.direction
+    one.by.is_same(&other.by) && one.direction == other.direction
 }
 
 /// Whether a connection that died comes through at one of some more tries.

@@ -14,6 +14,7 @@ use super::target::{self, Astray};
 use super::{Case, Check, Hop, Status};
 use crate::diff::drift::{DriftKind, compare};
 use crate::forwards::Forward;
+use crate::host::network::somebody;
 use crate::net::words::counted;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::iptables as plain;
@@ -51,7 +52,7 @@ pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Un
     let late: BTreeSet<&str> = late.map(|one| one.ask.forward.name.as_str()).collect();
     (!late.is_empty()).then(|| Untried {
         forwards: late.len(),
-        why: "the time was over before all were tried; more time: --deadline SECONDS".to_owned(),
+        why: "the time was over before all were tried; more time: --deadline 2m".to_owned(),
     })
 }
 
@@ -64,17 +65,18 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             return;
         }
     };
-    if case.family == Family::V4 || !case.set.has(Family::V4) {
-        for left in &answers.left_out {
-            let words = format!("not in the copy in which packets are tried: {left}");
-            checks.push(Hop::Packets.warn(words));
-        }
-        if answers.untried_networks > 0 {
-            checks.push(Hop::Packets.ok(format!(
-                "clients of some of the networks that rules name or routes lead to were tried; left out: {}",
-                counted(answers.untried_networks, "network")
-            )));
-        }
+    for left in &answers.left_out {
+        let words = format!("not in the copy in which packets are tried: {left}");
+        checks.push(Hop::Packets.warn(words));
+    }
+    if answers.untried_networks > 0 {
+        checks.push(Hop::Packets.ok(format!(
+            "clients of some of the networks that rules name or routes lead to were tried; left out: {}",
+            counted(answers.untried_networks, "network")
+        )));
+    }
+    if answers.without_internet.contains(&case.family) {
+        checks.extend(no_way_back(case));
     }
     let put_in = put_in(case, answers);
     let scene = Scene::of(case, put_in.as_deref());
@@ -92,16 +94,38 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
         let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
         let mut found = of_one(&scene, answers, forward, of_forward);
-        // The live machine's switches have been told.
+        // The live machine's switches and neighbours have been told.
         let is_told = |check: &Check| {
-            let switches = [Hop::IpForward, Hop::InterfaceForwarding];
-            let is_same = |told: &Check| told.code == check.code && told.status == Status::Fail;
-            switches.contains(&check.code) && checks.iter().any(is_same)
+            let live = [Hop::IpForward, Hop::InterfaceForwarding, Hop::Neighbour];
+            let is_same = |told: &Check| {
+                let of = told.forward.as_ref();
+                told.code == check.code
+                    && told.status == Status::Fail
+                    && of.is_none_or(|of| Some(of) == check.forward.as_ref())
+            };
+            live.contains(&check.code) && checks.iter().any(is_same)
         };
         found.retain(|check| !is_told(check));
         let found = without_consequences(found, forward, &case.apply, checks);
         checks.extend(found);
     }
+}
+
+/// Warns that the Internet is answered by no route, where a forward admits it.
+fn no_way_back(case: &Case<'_>) -> Option<Check> {
+    let mut asked = case.asked.iter();
+    let forward = asked.find(|forward| forward.sources.admits(somebody(case.family)))?;
+    let ingress = forward.ingress.first()?;
+    let check = Hop::Route.warn(
+        "no route leads back to clients of the Internet: only clients of networks with a route get answers",
+    );
+    let ip = match case.family {
+        Family::V4 => "ip",
+        Family::V6 => "ip -6",
+    };
+    Some(check.fix(format!(
+        "if clients of the Internet are meant: sudo {ip} route add default via ROUTER dev {ingress}"
+    )))
 }
 
 /// Leaves out what follows from rules of a forward that are not loaded, which `checks` already say. If `apply` was
@@ -165,9 +189,9 @@ fn is_undiscovered(judged: &Judged<'_>) -> bool {
 }
 
 /// Returns for each forward whether it works: connections do as the spec says in the twin, and the live target
-/// answers. A forward is left out if that is not known.
+/// answers. A forward is left out if that is not known. `checks` is what was found by then.
 #[must_use]
-pub fn works(case: &Case<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
+pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, Family), bool> {
     let Ok(answers) = &case.facts.answers else {
         return BTreeMap::new();
     };
@@ -175,10 +199,20 @@ pub fn works(case: &Case<'_>) -> BTreeMap<(String, Protocol, Family), bool> {
     let scene = Scene::of(case, put_in.as_deref());
     let by_forward = by_forward(answers);
     let silent = target::silent(case);
+    // Nothing comes in, or nothing is forwarded.
+    let is_dark = checks.iter().any(|check| {
+        let of_all = [Hop::Interface, Hop::IpForward, Hop::Jump];
+        check.status == Status::Fail && check.forward.is_none() && of_all.contains(&check.code)
+    });
     let known = case.asked.iter().filter_map(|forward| {
-        let judged = by_forward.get(&std::ptr::from_ref(*forward))?;
+        let judged = by_forward.get(&std::ptr::from_ref(*forward));
+        let judged = judged.map_or(&[][..], Vec::as_slice);
         let is_silent = silent.contains(&std::ptr::from_ref(*forward));
-        let works = !is_silent && standing(&of_one(&scene, answers, forward, judged))?;
+        let works = match standing(&of_one(&scene, answers, forward, judged)) {
+            _ if is_silent => false,
+            None if is_dark => false,
+            known => known?,
+        };
         let key = (forward.name.to_string(), forward.protocol, forward.family());
         Some((key, works))
     });
@@ -275,10 +309,12 @@ fn of_one(
     let mut found: Vec<Check> = found.map(|one| one.into_check(somebody_passes)).collect();
     let is_tried = judged.iter().any(|one| passing(&one));
     if !is_tried && found.is_empty() {
-        found.push(Hop::Packets.unknown(
+        found.push(Hop::Packets.unknown(if forward.sources.allow.is_none() {
+            "no client could be tried: no route leads back to one by an ingress interface"
+        } else {
             "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
-             for those addresses",
-        ));
+             for those addresses"
+        }));
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
             "{} did as the spec says, in a copy of this machine",

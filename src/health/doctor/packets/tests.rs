@@ -257,7 +257,7 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             Verdict::Behind("eth0".to_owned()),
             &[
-                "fail route: 10.224.0.118:80 answers behind eth0, while the spec's egress is eth1 | fix: correct `egress` in the spec, then sudo nvactl apply",
+                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a mark or a rule of `ip rule` leads them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
@@ -316,7 +316,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 "-A KUBE-FORWARD -j DROP",
             )),
             &[
-                "fail foreign-rule: iptables-nft: kube-proxy's rule in filter, `-A KUBE-FORWARD -j DROP`, drops the packets | fix (tried): if it is not meant: change kube-proxy's own settings, since kube-proxy will put the rule back; until then: sudo iptables-nft -t filter -D KUBE-FORWARD -j DROP",
+                "fail foreign-rule: iptables-nft: kube-proxy's rule in filter, `-A KUBE-FORWARD -j DROP`, drops the packets | fix: if it is not meant: without the rule it works (tried); kube-proxy refuses what has no endpoint that is ready: `kubectl get endpointslices -A`",
             ],
         ),
         (
@@ -373,7 +373,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 Cure::Apply,
             ),
             &[
-                "fail foreign-rule: iptables-nft: fail2ban's rule in filter, `-A f2b-web -s 81.2.69.142/32 -j DROP`, drops the packets | fix: if the rule is not meant to keep them out: fail2ban lifts a ban by `fail2ban-client set JAIL unbanip 81.2.69.142`; or, before all such rules (tried: works): sudo nvactl apply",
+                "fail foreign-rule: iptables-nft: fail2ban's rule in filter, `-A f2b-web -s 81.2.69.142/32 -j DROP`, drops the packets | fix: if the rule is not meant to keep them out: fail2ban lifts a ban by `fail2ban-client set web unbanip 81.2.69.142`; or, before all such rules (tried: works): sudo nvactl apply",
             ],
         ),
         (
@@ -393,6 +393,19 @@ fn each_verdict_is_said_in_a_sentence() {
                 "fail foreign-rule: iptables-nft: rule in filter, `-A INPUT -p ipv6-icmp -j DROP`, drops neighbour discovery (ICMPv6), without which no packets come or go | fix: accept ICMPv6 before that rule (not tried): sudo iptables-nft -t filter -I INPUT -p ipv6-icmp -j ACCEPT",
             ],
         ),
+        // The rule stands there twice.
+        (
+            Verdict::Dead(Death {
+                causes: vec![taken(By::Rule(rule())), taken(By::Rule(rule()))],
+                cures: vec![Cure::Without(By::Rule(rule())); 2],
+                is_cured: true,
+                is_examined: true,
+                ..Death::default()
+            }),
+            &[
+                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP && sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+            ],
+        ),
         (
             cured(By::NoRule, Cure::Apply),
             &[
@@ -403,7 +416,7 @@ fn each_verdict_is_said_in_a_sentence() {
             behind,
             &[
                 "fail forward-rule: iptables-nft: the policy of FORWARD in filter drops the packets",
-                "fail route: 10.224.0.118:80 answers behind eth0, while the spec's egress is eth1 | fix: correct `egress` in the spec, then sudo nvactl apply",
+                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a mark or a rule of `ip rule` leads them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
@@ -533,8 +546,8 @@ fn an_accept_in_a_chain_of_another_program_does_not_last() {
             "fix (tried): if it is not meant: sudo nft insert rule inet q c ct status dnat accept",
         ),
         (
-            "netavark",
-            "fix (tried): if it is not meant: change Podman's own settings, since Podman will put the rule back; until then: sudo nft insert rule inet netavark c ct status dnat accept",
+            "flannel-ipv4",
+            "fix (tried): if it is not meant: change Flannel's own settings, since Flannel will put the rule back; until then: sudo nft insert rule inet flannel-ipv4 c ct status dnat accept",
         ),
         (
             "firewalld",

@@ -40,7 +40,7 @@ pub fn told(
                 rules.join("; ")
             ))
         }
-        Verdict::Behind(interface) => behind(scene, ask, interface),
+        Verdict::Behind(interface) => behind(ask, interface),
         Verdict::Strayed(interface) => strayed(ask, interface),
         Verdict::Source { seen, blame } => with_rule(
             scene,
@@ -64,17 +64,27 @@ pub fn told(
     vec![said]
 }
 
-fn behind(scene: &Scene<'_>, ask: &Ask<'_>, interface: &str) -> Check {
-    Hop::Route
-        .fail(format!(
-            "{} answers behind {interface}, while the spec's egress is {}",
-            ask.forward.reaches(),
-            ask.forward.egress
-        ))
-        .fix(format!(
-            "correct `egress` in the spec, then {}",
-            scene.apply
-        ))
+/// Names the interface by which packets leave, if it is not the spec's. The plain route to the target is another
+/// check: here a mark or a policy rule leads them elsewhere.
+fn behind(ask: &Ask<'_>, interface: &str) -> Check {
+    let check = Hop::Route.fail(format!(
+        "packets to {} leave by {interface}, while the spec's egress is {}: a mark or a rule of `ip rule` leads \
+         them there, or `egress` is wrong",
+        ask.forward.reaches(),
+        ask.forward.egress
+    ));
+    let look = ask.question.listeners.first().map(|target| {
+        format!(
+            "to look: ip rule; ip route get {} from {} iif {}",
+            target.ip(),
+            ask.client.address,
+            ask.by
+        )
+    });
+    match look {
+        Some(look) => check.fix(look),
+        None => check,
+    }
 }
 
 /// Names what lets a client in that the lists of a forward keep out; the sentence follows the client's name.
@@ -177,7 +187,17 @@ fn with_remedy(check: Check, remedy: Remedy) -> Check {
 fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
     let tried = death.is_cured;
     let mut checks = Vec::new();
+    if let Some(interface) = &death.behind {
+        // nvactl's rules ask for the egress, so that the rest follows from that.
+        return vec![behind(ask, interface)];
+    }
     for (n, taken) in death.causes.iter().enumerate() {
+        // The same rule may stand there several times.
+        if n > 0 && death.causes[n - 1].by.is_same(&taken.by) {
+            continue;
+        }
+        let times = death.causes[n..].iter();
+        let times = times.take_while(|one| one.by.is_same(&taken.by)).count();
         let (hop, status) = match &taken.by {
             // The rule for replies is one for all forwards.
             By::Policy(decided)
@@ -214,14 +234,12 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         if let (Fate::Unresolved, By::Rule(decided)) = (taken.fate, &taken.by) {
             check = check.fix(remedy::discovery(decided));
         } else if let Some(cure) = death.cures.get(n).filter(|_| tried) {
-            check = with_remedy(check, remedy::of_taken(scene, ask, taken, cure));
+            let remedy = remedy::of_taken(scene, ask, taken, cure);
+            check = with_remedy(check, remedy.repeated(times));
         } else if let Some(hint) = remedy::hint(&taken.by) {
             check = check.fix(hint);
         }
         checks.push(check);
-    }
-    if let Some(interface) = &death.behind {
-        checks.push(behind(scene, ask, interface));
     }
     if checks.is_empty() {
         let what = if death.is_stuck {
