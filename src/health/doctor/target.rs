@@ -368,7 +368,7 @@ fn judged(forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
             )),
         Outcome::Unreachable => Hop::Target
             .fail(format!(
-                "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there refuses \
+                "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there rejects it \
                  (`administratively prohibited`)"
             ))
             .fix(
