@@ -125,7 +125,7 @@ fn counts(difference: &Difference) -> String {
     format!("{added} added, {removed} removed")
 }
 
-/// The report for programs; README documents the fields.
+/// The report for programs; docs/json.md documents the fields.
 #[derive(Serialize)]
 struct Json<'r> {
     spec: &'r str,

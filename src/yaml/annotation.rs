@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::places::{Places, Position};
 use super::problem::Problem;
 
-/// A spec's problems as `check --format json` prints them. README documents the fields.
+/// A spec's problems as `check --format json` prints them. docs/json.md documents the fields.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     /// The spec: a file or a folder.

@@ -22,7 +22,7 @@ use crate::netfilter::text::line::Line;
 use crate::plan::unplan::{Key, key_of, name_of, unplan};
 use crate::plan::{Hook, layout, plan};
 
-/// What leads from one ruleset to another; README documents the fields.
+/// What leads from one ruleset to another; docs/json.md documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
     /// Whether nothing at all is different.

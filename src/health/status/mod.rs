@@ -27,7 +27,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{Key, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
 
-/// All that `nvactl status` tells; README documents the fields.
+/// All that `nvactl status` tells; docs/json.md documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Status {
     /// Whether the live rules are what the spec says. A rule of others counts only where it stops
