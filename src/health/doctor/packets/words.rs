@@ -85,6 +85,7 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
 }
 
 /// Names a rule or a policy: its program, table, chain and text.
+#[must_use]
 pub fn rule(family: Family, decided: &Decided) -> String {
     let owner = decided
         .owner
