@@ -48,7 +48,7 @@ use cause::CauseError;
 use cure::Change;
 use doubt::Doubt;
 use machine::Machine;
-use rules::{Copied, Filter, FilterError, LeftOut, Place, Reason, Watched};
+use rules::{Copied, Filter, FilterError, Place, Reason, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -271,9 +271,12 @@ impl Twin {
     #[must_use]
     pub fn doubts(&self) -> Vec<Doubt> {
         let mut doubts = doubt::doubts(&self.machine, &self.wired.left_out);
-        let is_nft = |one: &LeftOut| one.why == Reason::NotInstalled("nft");
-        if self.copied.left_out.iter().any(is_nft) {
-            doubts.push(doubt::without_nft());
+        for one in &self.copied.left_out {
+            if one.why == Reason::NotInstalled("nft") {
+                doubts.push(doubt::without_nft());
+            } else if self.copied.is_uncertain_without(one) {
+                doubts.push(doubt::without(one));
+            }
         }
         doubts
     }
@@ -282,7 +285,7 @@ impl Twin {
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {
         let rules = self.copied.left_out.iter();
-        let rules = rules.map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why));
+        let rules = rules.map(ToString::to_string);
         let rest = self.wired.left_out.iter();
         let programs = doubt::doubts(&self.machine, &[]);
         rules

@@ -69,6 +69,7 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     let mut left_out: Vec<Refused> = unset
         .into_iter()
         .map(|name| Refused {
+            family: None,
             command: name,
             why: "the kernel lets no namespace but the first set it".to_owned(),
         })
@@ -291,7 +292,7 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
             Ok(route) => {
                 let _ = writeln!(text, "route append {route}");
             }
-            Err(key) => unknown.push(not_known(route, &key)),
+            Err(key) => unknown.push(not_known(family, route, &key)),
         }
     }
     // The namespace has the kernel's own.
@@ -303,7 +304,7 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
             Ok(rule) => {
                 let _ = writeln!(text, "rule add {rule}");
             }
-            Err(key) => unknown.push(not_known(rule, &key)),
+            Err(key) => unknown.push(not_known(family, rule, &key)),
         }
     }
     for one in machine
@@ -326,8 +327,9 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
     (text, unknown)
 }
 
-fn not_known(listed: &serde_json::Value, key: &str) -> Refused {
+fn not_known(family: Family, listed: &serde_json::Value, key: &str) -> Refused {
     Refused {
+        family: Some(family),
         command: listed.to_string(),
         why: format!("`{key}` is not known"),
     }

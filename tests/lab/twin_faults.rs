@@ -208,6 +208,7 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("an ipset of everybody", "ipset create everybody hash:net; ipset add everybody 0.0.0.0/1; ipset add everybody 128.0.0.0/1; iptables -I FORWARD -p tcp -m set --match-set everybody src -j DROP", WEB, "foreign-rule", "--match-set everybody src"),
     dead("an ipset with the client", "ipset create banned hash:net; ipset add banned 192.0.2.0/24; ipset add banned 198.51.100.0/24; iptables -I FORWARD -m set --match-set banned src -j DROP", V4, "foreign-rule", "--match-set banned src").status("warn"),
     harmless("an ipset of somebody else", "ipset create others hash:net; ipset add others 192.0.2.0/24; iptables -I FORWARD -m set --match-set others src -j DROP"),
+    dead("an ipset with a space in its name", "ipset create 'bad ips' hash:net; ipset add 'bad ips' 10.224.0.118; iptables -I FORWARD -m set --match-set 'bad ips' dst -j DROP", V4, "foreign-rule", "--match-set bad ips dst"),
     harmless("a string that nobody sends", "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP"),
     dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
     dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
@@ -242,6 +243,7 @@ const OF_NFT: &[Row<'_>] = &[
     dead("a set of networks", "nft 'table inet q { set s { type ipv4_addr; flags interval; elements = { 81.0.0.0/8, 198.51.0.0/16 }; }; chain c { type filter hook prerouting priority -300; ip saddr @s tcp dport 49182 drop; }; }'", WEB, "native-nft", "@s"),
     dead("a reject of nft in the mangle hook", chain!("inet", "filter hook forward priority mangle", "udp dport 5353 ct original proto-dst 53 reject"), &["dns", "dns6"], "native-nft", "rejects the packets"),
     dead("a flag of TCP", chain!("inet", "filter hook forward priority 5", "tcp flags syn / syn,ack drop"), TCP, "native-nft", "tcp flags"),
+    dead("networks and an address in a table of iptables", "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT; nft add rule ip mangle FORWARD ip saddr { 198.51.100.0/24, 9.9.9.9 } drop", V4, "native-nft", "198.51.100.0/24 } drop").only(Backend::Nft).status("warn"),
     dead("a rule of nft in a table of iptables", "nft insert rule ip filter FORWARD tcp dport 80 drop", WEB, "foreign-rule", "--dport 80 -j DROP").only(Backend::Nft),
     dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "has counted so far").status("unknown"),
 ];

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::place::{Reason, Unknown};
 use super::queues::{self, Queues};
+use super::sets::SpacedSets;
 use crate::netfilter::token::words;
 
 /// The beginning of the comment on each rule that only counts.
@@ -15,6 +16,7 @@ pub struct Facts {
     pub queues: Queues,
     /// Whether the rules of a namespace write to the machine's log (`nf_log_all_netns`).
     pub logs: bool,
+    pub spaced_sets: SpacedSets,
 }
 
 /// The treatment of a rule.
@@ -116,6 +118,15 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
 #[must_use]
 pub fn leads_to(line: &str) -> Option<&str> {
     Parts::of(line)?.target()
+}
+
+/// Whether a line is a rule that lets every packet pass on.
+#[must_use]
+pub fn decides_nothing(line: &str) -> bool {
+    Parts::of(line).is_some_and(|parts| {
+        let target = parts.target();
+        target.is_none_or(|target| HARMLESS.contains(&target))
+    })
 }
 
 /// Returns the conditions of a rule that does not load, for a placeholder.
@@ -358,7 +369,7 @@ mod tests {
     fn a_queue_is_undecidable_with_a_listener_only() {
         let facts = Facts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            logs: false,
+            ..Facts::default()
         };
         for (target, undecidable) in [
             ("NFQUEUE --queue-num 4", true),

@@ -18,6 +18,7 @@ mod refused;
 mod repair;
 mod restore;
 mod saved;
+mod sets;
 mod statement;
 
 use crate::host::iptables::nft_family;
@@ -163,7 +164,8 @@ impl Filter {
 
     fn load_sets(&self, copied: &mut Copied) -> Result<(), FilterError> {
         let text = parse::text_of(&self.sets);
-        let lines: Vec<&str> = text.lines().collect();
+        let names = &self.facts.spaced_sets;
+        let lines: Vec<_> = text.lines().map(|line| names.quoted(line)).collect();
         let refused = load_in_order(lines.len(), |range| {
             let mut text = lines[range.clone()].join("\n");
             text.push('\n');
@@ -178,7 +180,7 @@ impl Filter {
             .left_out
             .extend(refused.into_iter().map(|(at, words)| LeftOut {
                 place: Place::Ipset,
-                text: lines[at].to_owned(),
+                text: lines[at].clone().into_owned(),
                 why: Reason::Refused(words),
             }));
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
@@ -21,6 +22,21 @@ pub enum Place {
         chain: String,
     },
     Ipset,
+}
+
+impl Place {
+    /// Returns the family whose packets come there; `None`: both.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Place::Iptables { family, .. } => Some(*family),
+            Place::Nft { family, .. } => {
+                let of_nft = |one: &Family| nft_family(*one) == family;
+                Family::ALL.into_iter().find(of_nft)
+            }
+            Place::Ipset => None,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -56,6 +72,12 @@ pub struct LeftOut {
     /// As the machine lists it.
     pub text: String,
     pub why: Reason,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.place, self.text, self.why)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

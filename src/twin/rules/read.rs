@@ -11,11 +11,13 @@ use super::own;
 use super::programs::{FilterError, begin, begin_nft, iptables, listed};
 use super::queues::Queues;
 use super::saved;
+use super::sets::SpacedSets;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
 use crate::netfilter::backend::Backend;
+use crate::netfilter::text::parse;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
@@ -75,6 +77,7 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
         Some(running) => running.finish()?.stdout,
         None => Vec::new(),
     };
+    let spaced_sets = SpacedSets::read(&parse::text_of(&sets));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
     let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
     Ok(Filter {
@@ -86,6 +89,7 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
         facts: Facts {
             queues: Queues::read(&queues),
             logs,
+            spaced_sets,
         },
     })
 }

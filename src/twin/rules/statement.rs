@@ -329,7 +329,7 @@ mod tests {
     fn what_a_program_decides_is_a_placeholder() {
         let facts = Facts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            logs: false,
+            ..Facts::default()
         };
         for (rule, conditions) in [
             (
