@@ -177,6 +177,8 @@ const OF_IPTABLES: &[Row<'_>] = &[
     harmless("nothing", "true"),
     dead("a DROP", "iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
     dead("a REJECT", "ip6tables -I FORWARD -p tcp --dport 80 -j REJECT", WEB_6, "foreign-rule", "rejects the packets"),
+    dead("a DROP beside a chain that nft takes for a keyword", "iptables -N tcp; iptables -A INPUT -j tcp; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
+    dead("a DROP in a chain that nft takes for a keyword", "iptables -N log; iptables -N 1ban; iptables -N \"a\\$(id)';b\"; iptables -I FORWARD -j log; iptables -A log -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A log -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
     dead("a DROP of the other backend", "iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP", WEB, "other-backend", "drops the packets"),
     dead("a policy of the other backend", "iptables-OTHER -P FORWARD DROP", V4, "other-backend", "the policy of FORWARD in filter drops the packets"),
     harmless("an ACCEPT before the jump", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT"),
