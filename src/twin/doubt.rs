@@ -13,8 +13,8 @@ use super::battery::Ask;
 use super::machine::Machine;
 use super::rules::LeftOut;
 use crate::forwards::Snat;
-use crate::net::{Family, Interface};
 use crate::net::printable;
+use crate::net::{Family, Interface};
 
 /// Something that the twin does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

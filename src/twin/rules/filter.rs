@@ -17,6 +17,8 @@ pub struct Filter {
     pub(super) own: Vec<Table>,
     /// The tables that are nft's own.
     pub(super) native: Vec<Table>,
+    /// Those of them that could not be read.
+    pub(super) unread: Vec<LeftOut>,
     pub(super) has_nft: bool,
     pub(super) facts: Facts,
 }
@@ -46,7 +48,7 @@ impl Copied {
                 };
                 !edit::decides_nothing(text) && !self.watched.iter().any(counts)
             }
-            (Reason::Refused(_) | Reason::Differs, _) => true,
+            (Reason::Refused(_) | Reason::Differs | Reason::Unread(_), _) => true,
         }
     }
 }

@@ -103,7 +103,10 @@ impl Filter {
     /// # Errors
     /// When a program is missing, hangs or lacks a right. A refused rule is left out and named.
     pub fn load(&self) -> Result<Copied, FilterError> {
-        let mut copied = Copied::default();
+        let mut copied = Copied {
+            left_out: self.unread.clone(),
+            ..Copied::default()
+        };
         self.load_sets(&mut copied)?;
         let mut texts: Vec<_> = self
             .texts

@@ -92,6 +92,8 @@ pub enum Reason {
     OnlyIptables,
     /// The twin lists another rule in its place, or none.
     Differs,
+    /// It was there, and could not be read.
+    Unread(String),
     /// The program that lists it is not installed.
     NotInstalled(&'static str),
 }
@@ -106,6 +108,7 @@ impl fmt::Display for Reason {
                 f.write_str("`nft` lists this rule of iptables and cannot load it")
             }
             Reason::Differs => f.write_str("the twin lists another rule in its place, or none"),
+            Reason::Unread(words) => write!(f, "it cannot be read: {words}"),
             Reason::NotInstalled(program) => write!(f, "`{program}` is not installed"),
         }
     }

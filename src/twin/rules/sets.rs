@@ -4,7 +4,13 @@
 use std::borrow::Cow;
 
 /// The words before the name of an ipset.
-const BEFORE: [&str; 5] = ["create ", "add ", "--match-set ", "--add-set ", "--del-set "];
+const BEFORE: [&str; 5] = [
+    "create ",
+    "add ",
+    "--match-set ",
+    "--add-set ",
+    "--del-set ",
+];
 
 /// Names with a space, the longest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +23,9 @@ impl SpacedSets {
         let names = text.lines().filter_map(|line| {
             let line = line.strip_prefix("create ")?;
             let types = ["bitmap:", "hash:", "list:"];
-            let ends = types.iter().filter_map(|kind| line.find(&format!(" {kind}")));
+            let ends = types
+                .iter()
+                .filter_map(|kind| line.find(&format!(" {kind}")));
             line.get(..ends.min()?)
         });
         let spaced = names.filter(|name| name.contains(' ') && !name.contains('"'));
@@ -34,7 +42,9 @@ impl SpacedSets {
             for before in BEFORE {
                 let bare = format!("{before}{name} ");
                 if quoted.contains(&bare) {
-                    quoted = quoted.replace(&bare, &format!("{before}\"{name}\" ")).into();
+                    quoted = quoted
+                        .replace(&bare, &format!("{before}\"{name}\" "))
+                        .into();
                 }
             }
         }
