@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeFrom;
 
 use ipnet::IpNet;
 
@@ -63,6 +64,9 @@ impl Named {
 pub struct Clients {
     family: Family,
     pool: Vec<Client>,
+    somebody: IpAddr,
+    /// Networks within that of `somebody`: their addresses may be treated in another way.
+    narrower: Vec<IpNet>,
     /// The interfaces by which replies to them leave; none where there is no route.
     back: BTreeMap<IpAddr, String>,
     /// Addresses that are no client's: nobody answers for them, or they are targets.
@@ -100,8 +104,9 @@ impl Clients {
             .chain(targets.map(|to| to.address))
             .chain(own.iter().copied())
             .collect();
+        let somebody = somebody(set, family);
         pool.push(Client {
-            address: somebody(set, family),
+            address: somebody,
             kind: ClientKind::Somebody,
         });
         let seen = seen(set, flows, &own);
@@ -177,6 +182,8 @@ impl Clients {
         });
         Self {
             family,
+            somebody,
+            narrower: narrower(set, machine, named, somebody),
             back: found.collect(),
             behind: behind.collect(),
             pool,
@@ -186,10 +193,56 @@ impl Clients {
         }
     }
 
-    /// Returns the clients of a forward, each with the interface by which it comes in. The first is a plain
-    /// example of one who is let in; denied are those whom the forward's lists keep out.
+    /// Returns an address of the Internet, one of thousands that lists, rules and routes treat alike.
+    fn somebody(&self, number: usize) -> IpAddr {
+        let contains = |address: IpAddr| move |net: &&IpNet| net.contains(&address);
+        let own: Vec<&IpNet> = self
+            .narrower
+            .iter()
+            .filter(contains(self.somebody))
+            .collect();
+        let is_alike = |address: &IpAddr| {
+            let mut here = self.narrower.iter().filter(contains(*address));
+            here.by_ref().eq(own.iter().copied()) && !self.taken.contains(address)
+        };
+        let mut some = (number..number + TRIES).map(|number| beside(self.somebody, number));
+        some.find(is_alike).unwrap_or(self.somebody)
+    }
+
+    /// Returns other clients that a forward admits as it does this one. Those of the Internet have `numbers`.
     #[must_use]
-    pub fn of_forward<'f>(&self, forward: &'f Forward) -> OfForward<'f> {
+    pub fn alike(
+        &self,
+        forward: &Forward,
+        client: &Client,
+        numbers: &mut RangeFrom<usize>,
+        count: usize,
+    ) -> Vec<Client> {
+        let with = |address: IpAddr| Client {
+            address,
+            kind: client.kind.clone(),
+        };
+        match client.kind {
+            ClientKind::Somebody => {
+                let some = numbers.by_ref().take(count);
+                some.map(|number| with(self.somebody(number))).collect()
+            }
+            ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
+                let hosts = net.hosts().take(count + TRIES);
+                let hosts = hosts.filter(|address| {
+                    forward.sources.admits(*address) && !self.taken.contains(address)
+                });
+                hosts.take(count).map(with).collect()
+            }
+            ClientKind::Seen => Vec::new(),
+        }
+    }
+
+    /// Returns the clients of a forward, each with the interface by which it comes in. The first is a plain
+    /// example of one who is let in; denied are those whom the forward's lists keep out. The client of the
+    /// Internet has a number.
+    #[must_use]
+    pub fn of_forward<'f>(&self, forward: &'f Forward, number: usize) -> OfForward<'f> {
         debug_assert_eq!(forward.family(), self.family);
         let mut found = OfForward::default();
         let listed = listed(forward, &self.taken);
@@ -235,6 +288,11 @@ impl Clients {
                 self.back.get(&client.address).map(String::as_str) == Some(ingress.as_str());
             (!natural, matches!(client.kind, ClientKind::Named(_)))
         });
+        for (client, _) in found.allowed.iter_mut().chain(&mut found.denied) {
+            if client.kind == ClientKind::Somebody {
+                client.address = self.somebody(number);
+            }
+        }
         found
     }
 
@@ -287,7 +345,59 @@ fn somebody(set: &ForwardSet, family: Family) -> IpAddr {
         .unwrap_or(IpAddr::V4(Ipv4Addr::new(81, 2, 69, 142)))
 }
 
-fn is_public(address: IpAddr) -> bool {
+/// So many addresses are looked at for one that is like another.
+const TRIES: usize = 256;
+
+/// The network in which clients of the Internet have their addresses.
+fn around(somebody: IpAddr) -> IpNet {
+    let length = match somebody {
+        IpAddr::V4(_) => 16,
+        IpAddr::V6(_) => 48,
+    };
+    IpNet::new(somebody, length).map_or(IpNet::from(somebody), |net| net.trunc())
+}
+
+/// Returns another address around one; with IPv6 in another network of 64 bits, which limits take for another
+/// client's.
+fn beside(somebody: IpAddr, number: usize) -> IpAddr {
+    let number = u16::try_from(number % 65_536).unwrap_or_default();
+    match somebody {
+        IpAddr::V4(address) => {
+            let bits = address.to_bits();
+            let low = u16::try_from(bits & 0xffff).unwrap_or_default();
+            let low = low.wrapping_add(number);
+            IpAddr::V4(Ipv4Addr::from_bits(bits & 0xffff_0000 | u32::from(low)))
+        }
+        IpAddr::V6(address) => {
+            let mut segments = address.segments();
+            segments[3] = segments[3].wrapping_add(number);
+            IpAddr::V6(Ipv6Addr::from(segments))
+        }
+    }
+}
+
+/// Returns the networks around a client of the Internet that lists, rules and routes name.
+fn narrower(set: &ForwardSet, machine: &Machine, named: &Named, somebody: IpAddr) -> Vec<IpNet> {
+    let lists = set.forwards.iter().flat_map(|forward| {
+        let allow = forward.sources.allow.iter().flat_map(Nets::as_slice);
+        allow.chain(forward.sources.deny.as_slice()).copied()
+    });
+    let links = machine.links.iter().flat_map(|link| &link.addresses);
+    let links = links.map(super::machine::Address::on_link);
+    let routes = machine.routes.iter().filter_map(|(_, route)| {
+        let text = route["dst"].as_str()?;
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse::<IpNet>().ok().or_else(address)
+    });
+    let around = around(somebody);
+    let named = named.networks.iter().copied();
+    let all = lists.chain(links).chain(routes).chain(named);
+    let within =
+        all.filter(|net| net.prefix_len() > around.prefix_len() && around.contains(&net.addr()));
+    within.collect::<BTreeSet<IpNet>>().into_iter().collect()
+}
+
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             !(v4.is_private()
@@ -429,7 +539,7 @@ mod tests {
 
     fn listed_clients(set: &ForwardSet) -> Vec<String> {
         let clients = clients(set);
-        let found = clients.of_forward(&set.forwards[0]);
+        let found = clients.of_forward(&set.forwards[0], 0);
         let listed = found
             .allowed
             .iter()
@@ -445,7 +555,7 @@ mod tests {
     fn no_client_is_dead_or_a_target() {
         let near = set("");
         let near = clients(&near)
-            .of_forward(&near.forwards[0])
+            .of_forward(&near.forwards[0], 0)
             .allowed
             .iter()
             .map(|(client, _)| client.address.to_string())
