@@ -1,5 +1,6 @@
 //! The few rules of iptables' that a twin cannot have as they are, edited as words of their text.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::place::{Reason, Unknown};
@@ -17,6 +18,8 @@ pub struct Facts {
     /// Whether the rules of a namespace write to the machine's log (`nf_log_all_netns`).
     pub logs: bool,
     pub spaced_sets: SpacedSets,
+    /// The ipsets and sets of nft into which rules put what they see.
+    pub written: BTreeSet<String>,
 }
 
 /// The treatment of a rule.
@@ -107,6 +110,12 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
             };
             return Edit::Shadow(parts.conditions(), why);
         }
+    }
+    if decides
+        && parts.target() != Some("SET")
+        && let Some(set) = parts.written(facts)
+    {
+        return Edit::Shadow(parts.conditions(), Unknown::Written(set.to_owned()));
     }
     if broken {
         return Edit::Instead(parts.without_comment(), None);
@@ -228,6 +237,16 @@ impl<'l> Parts<'l> {
         };
         let found = self.matches.iter().find(decisive);
         found.map(|range| self.name(range))
+    }
+
+    /// Returns a set that decides and into which rules put what they see. The connections that are tried are
+    /// among that.
+    fn written(&self, facts: &Facts) -> Option<&'l str> {
+        let words = self.words[..self.target].windows(2);
+        let mut sets = words
+            .filter(|pair| pair[0] == "--match-set")
+            .map(|pair| pair[1].trim_matches('"'));
+        sets.find(|set| facts.written.contains(*set))
     }
 
     /// Returns the words without some matches and the target.
@@ -362,6 +381,26 @@ mod tests {
             ":INPUT ACCEPT [0:0]",
         ] {
             assert_eq!(edit(line, &Facts::default()), Edit::Keep, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_asks_for_a_set_which_rules_write_is_watched() {
+        let facts = Facts {
+            written: BTreeSet::from(["trap".to_owned()]),
+            ..Facts::default()
+        };
+        let line = "-A x -p tcp -m set --match-set trap src -j DROP";
+        let expected = Edit::Shadow(
+            "-A x -p tcp -m set --match-set trap src".to_owned(),
+            Unknown::Written("trap".to_owned()),
+        );
+        assert_eq!(edit(line, &facts), expected);
+        for line in [
+            "-A x -m set --match-set list src -j DROP",
+            "-A x -m set ! --match-set trap src -j SET --add-set trap src",
+        ] {
+            assert_eq!(edit(line, &facts), Edit::Keep, "{line}");
         }
     }
 

@@ -143,6 +143,8 @@ pub(super) enum At {
 pub enum Unknown {
     /// The state that this match keeps is not copied: `limit`, `recent`, `quota`, …
     UsedUp(String),
+    /// Rules put what they see into the set by which it decides.
+    Written(String),
     /// The rule takes some packets by chance or in turn, and others not.
     Chance,
     /// The hardware address of whoever sends a packet decides: in the copy a world sends all.
@@ -163,6 +165,9 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unknown::UsedUp(word) => write!(f, "it depends on what `{word}` has counted so far"),
+            Unknown::Written(set) => {
+                write!(f, "it depends on what rules have put into `{set}` so far")
+            }
             Unknown::Chance => f.write_str("it takes some packets by chance or in turn"),
             Unknown::Hardware => {
                 f.write_str("it asks for the hardware address of whoever sends a packet")

@@ -1,6 +1,7 @@
 //! Reading the machine's packet filter. Nothing is changed by it: iptables-legacy lists only the tables
 //! that exist.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -15,12 +16,14 @@ use super::programs::{FilterError, begin, begin_nft, iptables, listed};
 use super::queues::Queues;
 use super::saved;
 use super::sets::SpacedSets;
+use super::statement;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
+use crate::netfilter::token::words;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
@@ -101,6 +104,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
         None => Vec::new(),
     };
     let spaced_sets = SpacedSets::read(&parse::text_of(&sets));
+    let written = written(&texts, &spaced_sets, own.iter().chain(&native));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
     let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
     Ok(Filter {
@@ -114,6 +118,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
             queues: Queues::read(&queues),
             logs,
             spaced_sets,
+            written,
         },
     })
 }
@@ -144,6 +149,34 @@ fn native(chains: &[Table]) -> Result<(Vec<Table>, Vec<LeftOut>), FilterError> {
         gone.extend(failure.map(|words| unread(table, &words)));
     }
     Ok((tables, gone))
+}
+
+/// Returns the ipsets and sets of nft into which rules put what they see.
+fn written<'t>(
+    texts: &[Text],
+    spaced: &SpacedSets,
+    tables: impl Iterator<Item = &'t Table>,
+) -> BTreeSet<String> {
+    let mut written = BTreeSet::new();
+    for text in texts {
+        let text = parse::text_of(&text.bytes);
+        for line in text.lines().filter(|line| line.contains("-j SET ")) {
+            let line = spaced.quoted(line);
+            let words: Vec<&str> = words(&line).collect();
+            let pairs = words.windows(2);
+            let sets = pairs.filter(|pair| matches!(pair[0], "--add-set" | "--del-set"));
+            written.extend(sets.map(|pair| pair[1].trim_matches('"').to_owned()));
+        }
+    }
+    let rules = tables
+        .flat_map(|table| &table.chains)
+        .flat_map(|chain| &chain.rules);
+    written.extend(
+        rules
+            .flat_map(|rule| statement::writes(&rule.text))
+            .map(str::to_owned),
+    );
+    written
 }
 
 /// Returns a table that was there and could not be read.
