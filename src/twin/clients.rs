@@ -43,6 +43,8 @@ pub enum ClientKind {
 #[derive(Debug, Default)]
 pub struct Named {
     pub networks: BTreeSet<IpNet>,
+    /// Networks to which packets go; those of targets and of the machine itself are among them.
+    pub destinations: BTreeSet<IpNet>,
     pub ports: BTreeSet<u16>,
 }
 
@@ -50,10 +52,12 @@ impl Named {
     /// Gathers them from the packet filter and the policy rules.
     #[must_use]
     pub fn by(filter: &Filter, machine: &Machine) -> Self {
-        let mut networks = filter.sources();
-        networks.extend(machine.sources());
+        let mut named = filter.networks();
+        named.sources.extend(machine.sources());
+        named.destinations.extend(machine.destinations());
         Self {
-            networks,
+            networks: named.sources,
+            destinations: named.destinations,
             ports: filter.ports(),
         }
     }
@@ -133,6 +137,10 @@ impl Clients {
         };
         add(near(set, machine), ClientKind::Near);
         add(named.networks.clone(), ClientKind::Named);
+        let replies = named.destinations.difference(&named.networks);
+        let is_of_client = |net: &&IpNet| !taken.iter().any(|address| net.contains(address));
+        let replies = replies.filter(is_of_client).copied();
+        add(replies.collect(), ClientKind::Named);
         let first = set
             .forwards
             .iter()
@@ -254,7 +262,12 @@ impl Clients {
                 .iter()
                 .find(|one| Some(one.as_str()) == back);
             let wanted = match client.kind {
-                ClientKind::Near(_) | ClientKind::Named(_) => natural.is_some(),
+                ClientKind::Near(_) => natural.is_some(),
+                // There is no route for a network alone, as where it has a blackhole.
+                ClientKind::Named(_) => {
+                    let nowhere = back.is_none() && self.back.contains_key(&self.somebody);
+                    natural.is_some() || nowhere
+                }
                 ClientKind::Somebody => back.is_some(),
                 ClientKind::Listed(_) | ClientKind::Seen => true,
             };
@@ -390,7 +403,7 @@ fn narrower(set: &ForwardSet, machine: &Machine, named: &Named, somebody: IpAddr
         text.parse::<IpNet>().ok().or_else(address)
     });
     let around = around(somebody);
-    let named = named.networks.iter().copied();
+    let named = named.networks.union(&named.destinations).copied();
     let all = lists.chain(links).chain(routes).chain(named);
     let within =
         all.filter(|net| net.prefix_len() > around.prefix_len() && around.contains(&net.addr()));
@@ -571,6 +584,40 @@ mod tests {
             ));
             assert_eq!(listed_clients(&set), listed, "{list}");
         }
+    }
+
+    /// Where a route for it leads nowhere, as a blackhole, replies to it are lost.
+    #[test]
+    fn a_client_to_whom_no_route_leads_comes_in_all_the_same() {
+        let set = set("");
+        let nets = ["192.0.2.0/24", "10.224.0.0/16", "203.0.113.0/24"];
+        let named = Named {
+            destinations: nets.map(|net| net.parse().expect("a network")).into(),
+            ..Named::default()
+        };
+        let nowhere: IpNet = "192.0.2.0/24".parse().expect("a network");
+        let clients = Clients::of(
+            &set,
+            Family::V4,
+            &Machine::default(),
+            &[],
+            &named,
+            |asked| {
+                let routed = asked.iter().filter(|one| !nowhere.contains(&one.to));
+                routed.map(|one| (*one, "eth0".to_owned())).collect()
+            },
+        );
+        let found = clients.of_forward(&set.forwards[0], 0);
+        let named = found
+            .allowed
+            .iter()
+            .filter_map(|(client, by)| match client.kind {
+                ClientKind::Named(net) => Some(format!("{net} by {by}")),
+                _ => None,
+            });
+        // The target is in the other network.
+        let named: Vec<String> = named.collect();
+        assert_eq!(named, ["203.0.113.0/24 by eth0", "192.0.2.0/24 by eth0"]);
     }
 
     #[test]

@@ -132,9 +132,27 @@ impl Machine {
     /// Returns the source networks that policy rules ask for.
     #[must_use]
     pub fn sources(&self) -> BTreeSet<IpNet> {
-        let rules = self.rules.iter().filter_map(|(_, rule)| {
-            let address: IpAddr = rule["src"].as_str()?.parse().ok()?;
-            let length = rule["srclen"]
+        self.of_rules("src", "srclen").collect()
+    }
+
+    /// Returns the networks for which replies may not leave: those that policy rules ask for, and those of
+    /// routes that lead nowhere.
+    #[must_use]
+    pub fn destinations(&self) -> BTreeSet<IpNet> {
+        let routes = self.routes.iter().filter_map(|(_, route)| {
+            let kind = route["type"].as_str()?;
+            let leads_nowhere = matches!(kind, "blackhole" | "prohibit" | "unreachable");
+            let text = route["dst"].as_str().filter(|_| leads_nowhere)?;
+            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+            text.parse::<IpNet>().ok().or_else(address)
+        });
+        self.of_rules("dst", "dstlen").chain(routes).collect()
+    }
+
+    fn of_rules(&self, address: &str, length: &str) -> impl Iterator<Item = IpNet> {
+        let nets = self.rules.iter().filter_map(move |(_, rule)| {
+            let address: IpAddr = rule[address].as_str()?.parse().ok()?;
+            let length = rule[length]
                 .as_u64()
                 .and_then(|length| u8::try_from(length).ok());
             match length {
@@ -142,7 +160,7 @@ impl Machine {
                 None => Some(IpNet::from(address)),
             }
         });
-        rules.map(|net| net.trunc()).collect()
+        nets.map(|net| net.trunc())
     }
 
     /// Has the kernel ask once more for the routers that have not answered when they were asked last, which may

@@ -33,6 +33,7 @@ use refused::{Refusal, load_in_order};
 use restore::Plan;
 
 pub use filter::{Copied, Filter};
+pub use named::Networks;
 pub use own::list_chain;
 pub use place::{LeftOut, Place, Reason, Unknown, Watched};
 pub use programs::FilterError;
