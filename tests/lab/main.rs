@@ -423,5 +423,6 @@ on_both_backends! {
     twin_faults::a_rule_of_iptables_is_what_packets_say,
     twin_faults::a_rule_of_nft_is_what_packets_say,
     twin_faults::a_way_is_what_packets_say,
+    twin_faults::each_target_that_clients_choose_is_tried,
     twin_rules::ten_thousand_forwards_are_copied_in_seconds,
 }

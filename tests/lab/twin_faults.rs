@@ -218,6 +218,7 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("replies dropped by the client's network", "iptables -t mangle -A FORWARD -d 198.51.100.0/24 -j DROP", V4, "foreign-rule", "-d 198.51.100.0/24 -j DROP").status("warn"),
     dead("a drop by the network that opened a connection", "iptables -t mangle -A FORWARD -m conntrack --ctorigsrc 198.51.100.0/24 -j DROP", V4, "foreign-rule", "--ctorigsrc 198.51.100.0/24 -j DROP").status("warn"),
     dead("the second set of a rule", "ipset create all hash:net; ipset add all 0.0.0.0/1; ipset add all 128.0.0.0/1; ipset create some hash:net; ipset add some 198.51.100.0/24; iptables -t mangle -A FORWARD -m set --match-set all dst -m set --match-set some src -j DROP", V4, "foreign-rule", "--match-set some src -j DROP").status("warn"),
+    dead("a ban beside limits of a forward's own", "iptables -t mangle -A FORWARD -s 198.51.100.0/24 -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "-s 198.51.100.0/24 -p tcp -m tcp --dport 80 -j DROP").status("warn").spec("name: web,", "name: web, limits: {new_per_second: 50},"),
     harmless("a string that nobody sends", "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP"),
     dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
     dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
@@ -270,6 +271,8 @@ const OF_WAYS: &[Row<'_>] = &[
     dead("a rule for some clients", "ip rule add from 198.51.100.0/24 to 10.224.0.0/16 prohibit", V4, "route", "clients of 198.51.100.0/24").undo("ip rule del from 198.51.100.0/24 to 10.224.0.0/16 prohibit"),
     dead("a rule for replies to some clients", "ip rule add to 198.51.100.0/24 prohibit", V4, "route", "").undo("ip rule del to 198.51.100.0/24 prohibit"),
     dead("a blackhole for some clients", "ip route add blackhole 198.51.100.0/24", V4, "route", "").undo("ip route del blackhole 198.51.100.0/24"),
+    harmless("the rule for local addresses at another place", "ip rule add priority 100 lookup local; ip rule del priority 0").undo("ip rule add priority 0 lookup local; ip rule del priority 100"),
+    dead("a rule before the one for local addresses", "ip rule add priority 100 lookup local; ip rule add priority 50 to 10.3.0.4 prohibit; ip rule del priority 0", V4, "packets", "does not arrive").undo("ip rule add priority 0 lookup local; ip rule del priority 50; ip rule del priority 100").status("unknown"),
     dead("a rule for an interface", "ip rule add iif eth0 to 10.224.0.0/16 table 99; ip route add unreachable default table 99", V4, "route", "").undo("ip route flush table 99; ip rule del iif eth0 to 10.224.0.0/16 table 99"),
     dead("a blackhole for the target", "ip route add blackhole 10.224.0.118", V4, "route", "").undo("ip route del blackhole 10.224.0.118"),
     dead("an unreachable target of IPv6", "ip -6 route add unreachable fd00:224::118", V6, "route", "").undo("ip -6 route del unreachable fd00:224::118"),
@@ -472,4 +475,25 @@ pub fn a_rule_of_nft_is_what_packets_say(backend: Backend) {
 
 pub fn a_way_is_what_packets_say(backend: Backend) {
     hold(OF_WAYS, backend);
+}
+
+/// A client always gets the same of these targets, so that few clients see few of them.
+pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
+    let lab = lab(backend);
+    let targets = [118, 119, 120, 121].map(|host| format!("10.224.0.{host}"));
+    let pods = targets.each_ref().map(|target| format!("{target}:80"));
+    let many = format!("target: {{pod: [{}]}}, balance: client", pods.join(", "));
+    let spec = SPEC.replacen("target: {pod: 10.224.0.118:80}", &many, 1);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    for target in &targets {
+        let rule = format!("FORWARD -d {target} -p tcp -j DROP");
+        lab.firewall.run(&format!("iptables -t mangle -A {rule}"));
+        let checks = checks(&lab, &spec);
+        let is_told = checks.iter().any(|check| {
+            check.code == "foreign-rule" && check.status == "fail" && check.reason.contains(target)
+        });
+        assert!(is_told, "{target}: {checks:?}");
+        lab.firewall.run(&format!("iptables -t mangle -D {rule}"));
+    }
 }
