@@ -46,9 +46,17 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineErro
     if output.status.success() {
         return Ok(Vec::new());
     }
+    Ok(refused(family, commands, &output.stderr))
+}
+
+/// The command of a refusal after which iproute2 has stopped, without the number of the line.
+pub const STOPPED: &str = "the rest of the commands";
+
+/// Reads what iproute2 says about commands of which some failed.
+fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
     let lines: Vec<&str> = commands.lines().collect();
     let (mut refused, mut why) = (Vec::new(), String::new());
-    for line in output.stderr.lines() {
+    for line in said.lines() {
         match line.strip_prefix("Command failed -:") {
             Some(number) => {
                 let number: Option<usize> = number.trim().parse().ok();
@@ -62,5 +70,35 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineErro
             None => line.clone_into(&mut why),
         }
     }
-    Ok(refused)
+    // A word that cannot be read ends the program: `Error: inet address is expected rather than "x".`
+    if !why.is_empty() || refused.is_empty() {
+        refused.push(Refused {
+            family,
+            command: STOPPED.to_owned(),
+            why,
+        });
+    }
+    refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As iproute2 6.1 says it.
+    #[test]
+    fn a_word_that_ends_the_program_is_a_refusal() {
+        let failed = "Cannot find device \"a\"\nCommand failed -:2\n";
+        let stopped = "Error: inet address is expected rather than \"bogus\".\n";
+        for (said, commands) in [
+            (failed.to_owned(), &["two"][..]),
+            (stopped.to_owned(), &[STOPPED]),
+            (format!("{failed}{stopped}"), &["two", STOPPED]),
+            (String::new(), &[STOPPED]),
+        ] {
+            let found = refused(None, "one\ntwo\nthree\n", &said);
+            let found: Vec<&str> = found.iter().map(|one| one.command.as_str()).collect();
+            assert_eq!(found, commands, "{said}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::batch::Refused;
+use super::batch::{Refused, STOPPED};
 use super::battery::Ask;
 use super::machine::Machine;
 use super::rules::LeftOut;
@@ -111,6 +111,15 @@ pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
             });
         }
     }
+    for name in &machine.unnamable {
+        doubts.push(Doubt {
+            words: format!(
+                "the interface {}: iproute2 takes no such name",
+                printable::line(name)
+            ),
+            about: About::Interface(name.clone()),
+        });
+    }
     for (source, destination) in &machine.policies {
         doubts.push(Doubt {
             words: format!("the IPsec policy from {source} to {destination} (ip xfrm policy)"),
@@ -134,6 +143,8 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
         route.split(' ').take(2).find_map(net)
     } else if let Some(rule) = command.strip_prefix("rule add ") {
         rule.split(' ').find_map(net)
+    } else if command == STOPPED {
+        None
     } else {
         return None;
     };
@@ -198,6 +209,7 @@ mod tests {
             refused(r#"{"priority":5,"src":"10.8.0.0","srclen":16,"tun_id":"7"}"#),
             refused("route append default via 10.3.0.1 dev eth0"),
             refused("address add 10.3.0.4/24 dev eth0"),
+            refused(STOPPED),
         ];
         let doubts = doubts(&machine, &refused);
         let found: Vec<String> = doubts
@@ -219,6 +231,7 @@ mod tests {
                 "10.9.0.0/16: the route or rule `{\"dst\":\"10.9.0.0/16\",\"encap\":\"mpls\",\"dev\":\"eth0\"}` (`encap` is not known)",
                 "10.8.0.0/16: the route or rule `{\"priority\":5,\"src\":\"10.8.0.0\",\"srclen\":16,\"tun_id\":\"7\"}` (`encap` is not known)",
                 "Some(V4): the route or rule `route append default via 10.3.0.1 dev eth0` (`encap` is not known)",
+                "Some(V4): the route or rule `the rest of the commands` (`encap` is not known)",
             ]
         );
     }

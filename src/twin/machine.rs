@@ -32,6 +32,8 @@ pub struct Machine {
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet beside all rules.
     pub filtered: Vec<String>,
+    /// Interfaces with a name that no batch of `ip` can hold; they are in none of the lists.
+    pub unnamable: Vec<String>,
     /// The sources and destinations of policies for encryption (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
 }
@@ -103,8 +105,12 @@ impl Machine {
     /// When `ip` is missing or fails.
     pub fn read() -> Result<Self, MachineError> {
         let links = list(&["-details", "address"])?;
+        let links = links.iter().filter_map(link);
+        let (links, unnamable): (Vec<Link>, Vec<Link>) =
+            links.partition(|link| is_namable(&link.name));
         let mut machine = Self {
-            links: links.iter().filter_map(link).collect(),
+            links,
+            unnamable: unnamable.into_iter().map(|link| link.name).collect(),
             switches: Switches::read(),
             ..Self::default()
         };
@@ -232,6 +238,11 @@ impl Machine {
         let here = hops.filter(|hop| hop["dev"] == interface);
         here.filter_map(gateway).collect()
     }
+}
+
+/// Whether `ip -batch` takes a name as it is: `#` begins a comment there.
+fn is_namable(interface: &str) -> bool {
+    !interface.contains(['#', '"', '\'', '\\'])
 }
 
 fn gateway(hop: &Value) -> Option<IpAddr> {

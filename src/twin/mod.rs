@@ -159,11 +159,18 @@ impl Twin {
     /// Makes the copy anew, without anything that was tried in it. Rules have their handles again.
     ///
     /// # Errors
-    /// As [`Twin::make`]; the old copy is kept then.
+    /// As [`Twin::make`]; the old copy is kept then. Also when what was loaded into it beside is refused now.
     pub fn renew(&mut self) -> Result<(), TwinError> {
         let begin = Instant::now();
-        self.wired = wire(&self.machine)?;
-        self.copied = self.filter.load()?;
+        let made = self.made_anew();
+        let (wired, copied) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.enter()?;
+                return Err(error);
+            }
+        };
+        (self.wired, self.copied) = (wired, copied);
         self.is_changed = false;
         for one in &self.basis {
             match one {
@@ -178,6 +185,11 @@ impl Twin {
         self.took = begin.elapsed();
         let answered = std::mem::take(&mut self.answered);
         self.answer_for(&answered)
+    }
+
+    fn made_anew(&self) -> Result<(Wired, Copied), TwinError> {
+        let wired = wire(&self.machine)?;
+        Ok((wired, self.filter.load()?))
     }
 
     /// How long it took to make the copy.
