@@ -526,6 +526,7 @@ forwards:
             },
             times: 1,
             is_brief: true,
+            is_spare: false,
         }
     }
 

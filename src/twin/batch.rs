@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::host::child::{self, ChildError};
+use crate::net::Family;
 
 /// 100,000 routes take seconds.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -22,6 +23,8 @@ pub enum MachineError {
 /// A command that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
+    /// The family of `ip -4` or `ip -6`, or of what was read from it.
+    pub family: Option<Family>,
     pub command: String,
     /// iproute2's words.
     pub why: String,
@@ -33,19 +36,33 @@ pub struct Refused {
 /// # Errors
 /// When `ip` is missing or does not end.
 pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineError> {
+    let family = match options {
+        ["-4", ..] => Some(Family::V4),
+        ["-6", ..] => Some(Family::V6),
+        _ => None,
+    };
     let args = [options, &["-force", "-batch", "-"]].concat();
     let output = child::run("ip", &args, commands.as_bytes(), LIMIT)?;
     if output.status.success() {
         return Ok(Vec::new());
     }
+    Ok(refused(family, commands, &output.stderr))
+}
+
+/// The command of a refusal after which iproute2 has stopped, without the number of the line.
+pub const STOPPED: &str = "the rest of the commands";
+
+/// Reads what iproute2 says about commands of which some failed.
+fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
     let lines: Vec<&str> = commands.lines().collect();
     let (mut refused, mut why) = (Vec::new(), String::new());
-    for line in output.stderr.lines() {
+    for line in said.lines() {
         match line.strip_prefix("Command failed -:") {
             Some(number) => {
                 let number: Option<usize> = number.trim().parse().ok();
                 let command = number.and_then(|number| lines.get(number.checked_sub(1)?));
                 refused.push(Refused {
+                    family,
                     command: command.copied().unwrap_or_default().to_owned(),
                     why: std::mem::take(&mut why),
                 });
@@ -53,5 +70,35 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineErro
             None => line.clone_into(&mut why),
         }
     }
-    Ok(refused)
+    // A word that cannot be read ends the program: `Error: inet address is expected rather than "x".`
+    if !why.is_empty() || refused.is_empty() {
+        refused.push(Refused {
+            family,
+            command: STOPPED.to_owned(),
+            why,
+        });
+    }
+    refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As iproute2 6.1 says it.
+    #[test]
+    fn a_word_that_ends_the_program_is_a_refusal() {
+        let failed = "Cannot find device \"a\"\nCommand failed -:2\n";
+        let stopped = "Error: inet address is expected rather than \"bogus\".\n";
+        for (said, commands) in [
+            (failed.to_owned(), &["two"][..]),
+            (stopped.to_owned(), &[STOPPED]),
+            (format!("{failed}{stopped}"), &["two", STOPPED]),
+            (String::new(), &[STOPPED]),
+        ] {
+            let found = refused(None, "one\ntwo\nthree\n", &said);
+            let found: Vec<&str> = found.iter().map(|one| one.command.as_str()).collect();
+            assert_eq!(found, commands, "{said}");
+        }
+    }
 }

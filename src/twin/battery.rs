@@ -1,13 +1,16 @@
 //! The connections that are opened through a twin for a spec's forwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeFrom;
 
-use super::clients::{Client, ClientKind, Clients, OfForward};
-use super::machine::Machine;
+use ipnet::IpNet;
+
+use super::clients::{Client, ClientKind, Clients, OfForward, is_public};
+use super::machine::{Address, Kind, Machine};
 use super::talk::{From, Question};
 use super::world::World;
-use crate::forwards::{Balance, Destination, Forward, Limits, Sources, TargetPorts};
+use crate::forwards::{Balance, Destination, Forward, Limits, Per, Sources, TargetPorts};
 use crate::net::{Family, Interface, Port, Protocol};
 use crate::plan::unplan::Key;
 
@@ -33,6 +36,8 @@ pub struct Ask<'f> {
     pub times: usize,
     /// Whether it is one of the few that every forward gets: they come before the rest of all forwards.
     pub is_brief: bool,
+    /// Whether it is tried only while one of the forward's targets was not seen.
+    pub is_spare: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,19 +58,28 @@ pub fn battery<'f>(
 ) -> Vec<Ask<'f>> {
     let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
     let (mut asks, mut rest) = (Vec::new(), Vec::new());
-    for forward in forwards {
-        let of_forward = clients.of_forward(forward);
+    // Each forward has a client of the Internet of its own: none is banned for what it asked of another.
+    let mut numbers = forwards.len()..;
+    for (number, forward) in forwards.iter().enumerate() {
+        let of_forward = clients.of_forward(forward, number);
         let building = Building {
             forward,
             machine,
             worlds,
         };
-        building.brief(&of_forward, &mut asks);
-        building.named_ports(&of_forward, &clients.ports, &mut rest);
+        let (mut brief, mut more) = (Vec::new(), Vec::new());
+        building.brief(&of_forward, &mut brief);
+        building.shares(&of_forward, clients, &mut numbers, &mut more);
+        building.named_ports(&of_forward, &clients.ports, &mut more);
         let key = (forward.name.as_str(), forward.protocol);
         if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
-            building.rest(&of_forward, &mut rest);
+            building.rest(&of_forward, &mut more);
         }
+        let mut budget = Budget::of(forward, 1);
+        brief.retain_mut(|ask| budget.takes(ask));
+        more.retain_mut(|ask| budget.takes(ask));
+        asks.append(&mut brief);
+        rest.append(&mut more);
     }
     asks.append(&mut rest);
     asks
@@ -78,22 +92,78 @@ pub fn plain<'a, 'f: 'a>(
     machine: &'a Machine,
     worlds: &'a [World],
 ) -> impl Iterator<Item = Ask<'f>> + 'a {
-    forwards.iter().flat_map(move |forward| {
-        let building = Building {
-            forward,
-            machine,
-            worlds,
+    forwards
+        .iter()
+        .enumerate()
+        .flat_map(move |(number, forward)| {
+            let building = Building {
+                forward,
+                machine,
+                worlds,
+            };
+            let port = forward.listen.ports.first();
+            let admitted = clients.of_forward(forward, number).allowed.into_iter();
+            let asks = admitted
+                .filter_map(move |(client, by)| building.ask(&client, by, port, Wanted::Through));
+            // Each may be opened twice.
+            let mut budget = Budget::of(forward, 2);
+            asks.filter_map(move |mut ask| budget.takes(&mut ask).then_some(ask))
+        })
+}
+
+/// The connections that a forward's own limits admit at once, since the kernel counts each that is tried.
+#[derive(Debug)]
+struct Budget {
+    limits: Option<Limits>,
+    most: usize,
+    /// By the client where the limits are for each of them.
+    used: BTreeMap<Option<IpNet>, usize>,
+}
+
+impl Budget {
+    /// `share`: how often each connection may be opened.
+    fn of(forward: &Forward, share: usize) -> Self {
+        let most = forward.limits.map_or(usize::MAX, |limits| {
+            let burst = limits.rate.map_or(u32::MAX, |rate| rate.burst);
+            let most = burst.min(limits.max_connections.unwrap_or(u32::MAX));
+            usize::try_from(most).unwrap_or(usize::MAX)
+        });
+        // Some are opened again to find out what takes them.
+        let most = (most - most / 8) / share;
+        Self {
+            limits: forward.limits,
+            most,
+            used: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a connection fits. It is tried fewer times then, if need be.
+    fn takes(&mut self, ask: &mut Ask<'_>) -> bool {
+        let Some(limits) = self.limits.filter(|_| ask.wanted == Wanted::Through) else {
+            return true;
         };
-        let port = forward.listen.ports.first();
-        // A forward with limits of its own admits no more than those.
-        let most = if forward.limits.is_some() {
-            1
-        } else {
-            usize::MAX
+        let key = match limits.per {
+            Per::Total => None,
+            Per::Client => Some(of_one_client(ask.client.address)),
         };
-        let admitted = clients.of_forward(forward).allowed.into_iter().take(most);
-        admitted.filter_map(move |(client, by)| building.ask(&client, by, port, Wanted::Through))
-    })
+        let used = self.used.entry(key).or_default();
+        // The first is tried under any limit.
+        let left = self.most.saturating_sub(*used).max(usize::from(*used == 0));
+        // Others are to have a share as well.
+        let times = if *used == 0 { ask.times } else { 1 };
+        ask.times = times.min(left);
+        *used += ask.times;
+        ask.times > 0
+    }
+}
+
+/// Returns the addresses that limits take for one client's: a network of IPv6.
+fn of_one_client(address: IpAddr) -> IpNet {
+    let length = match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 64,
+    };
+    IpNet::new(address, length).map_or(IpNet::from(address), |net| net.trunc())
 }
 
 /// Two forwards of one shape differ in their ports and targets alone.
@@ -170,10 +240,7 @@ impl<'f> Building<'_, 'f> {
     fn rest(&self, clients: &OfForward<'f>, asks: &mut Vec<Ask<'f>>) {
         let forward = self.forward;
         let ports = forward.listen.ports;
-        // A forward with limits of its own admits no more than those.
-        if let Some((first, by)) = clients.allowed.first()
-            && forward.limits.is_none()
-        {
+        if let Some((first, by)) = clients.allowed.first() {
             // A large request, as an upload.
             if forward.protocol == Protocol::Tcp {
                 let plain = self.ask(first, by, ports.first(), Wanted::Through);
@@ -197,7 +264,8 @@ impl<'f> Building<'_, 'f> {
                 let own = of(by.as_str()).filter(|address| address.scope != "link");
                 // A load balancer with a floating IP sends to an address that is set on `lo`.
                 let floating = of("lo").filter(|address| address.scope == "global");
-                let more = own.skip(1).chain(floating).take(ROUNDS);
+                let elsewhere = self.elsewhere(by);
+                let more = own.skip(1).chain(floating).chain(elsewhere).take(ROUNDS);
                 for address in more {
                     let to = SocketAddr::new(address.net.addr(), ports.first().number());
                     asks.extend(self.ask_at(first, by, to, Wanted::Through));
@@ -210,6 +278,47 @@ impl<'f> Building<'_, 'f> {
         for (client, by) in clients.denied.iter().skip(1) {
             asks.extend(self.ask(client, by, ports.first(), Wanted::KeptOut));
         }
+    }
+
+    /// Returns the addresses of other interfaces to which clients may be sent: those that stand alone, and
+    /// those of the Internet.
+    fn elsewhere(&self, by: &Interface) -> impl Iterator<Item = &Address> {
+        let links = self.machine.links.iter();
+        let links =
+            links.filter(move |link| link.name != by.as_str() && link.kind != Kind::Loopback);
+        let family = self.forward.family();
+        links
+            .flat_map(move |link| link.of(family))
+            .filter(|address| {
+                let is_alone = address.net.prefix_len() == address.net.max_prefix_len();
+                address.scope == "global" && (is_alone || is_public(address.net.addr()))
+            })
+    }
+
+    /// Asks for clients until each target was seen, where a client's address chooses the target.
+    fn shares(
+        &self,
+        clients: &OfForward<'f>,
+        all: &Clients,
+        numbers: &mut RangeFrom<usize>,
+        asks: &mut Vec<Ask<'f>>,
+    ) {
+        let target = &self.forward.target;
+        let (count, port) = (target.destinations.len(), self.forward.listen.ports.first());
+        let Some((first, by)) = clients.allowed.first() else {
+            return;
+        };
+        if count < 2 || target.balance != Balance::Client {
+            return;
+        }
+        let alike = all.alike(self.forward, first, numbers, count * ROUNDS);
+        let alike = alike
+            .iter()
+            .filter_map(|client| self.ask(client, by, port, Wanted::Through));
+        asks.extend(alike.map(|ask| Ask {
+            is_spare: true,
+            ..ask
+        }));
     }
 
     /// A host behind the firewall, beside the target.
@@ -290,28 +399,17 @@ impl<'f> Building<'_, 'f> {
             },
             times: self.times(wanted),
             is_brief: false,
+            is_spare: false,
         })
     }
 
     /// Returns how often a connection is tried at most, until each target was seen.
     fn times(&self, wanted: Wanted) -> usize {
         let targets = self.forward.target.destinations.len();
-        let most = match self.forward.limits {
-            None => usize::MAX,
-            Some(limits) => {
-                let burst = limits.rate.map_or(u32::MAX, |rate| rate.burst);
-                let most = burst.min(limits.max_connections.unwrap_or(u32::MAX));
-                usize::try_from(most).unwrap_or(usize::MAX)
-            }
-        };
         let is_shared = targets > 1
             && wanted == Wanted::Through
             && self.forward.target.balance == Balance::Random;
-        if is_shared {
-            (targets * ROUNDS).min(most).max(1)
-        } else {
-            1
-        }
+        if is_shared { targets * ROUNDS } else { 1 }
     }
 }
 
@@ -437,6 +535,70 @@ mod tests {
             assert_eq!((asks[0].times, asks[0].is_brief), (times, true), "{more}");
             assert!(asks[1..].iter().all(|ask| !ask.is_brief));
         }
+    }
+
+    /// The kernel counts each connection for the forward's own limit.
+    #[test]
+    fn limits_are_for_as_many_connections_as_they_admit() {
+        let list = "198.51.100.0/24, 203.0.113.0/24, 192.0.2.0/24, 81.0.0.0/8, 10.3.0.0/24";
+        for (limits, least, most) in [
+            ("{new_per_second: 1, burst: 1}", 1, 1),
+            ("{new_per_second: 1, burst: 3}", 3, 3),
+            ("{new_per_second: 50}", 7, 50),
+            ("{new_per_second: 1, burst: 1, per: client}", 5, 7),
+        ] {
+            let set = set(&format!(
+                "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8:80-81}}, \
+                 allow_from: [{list}], limits: {limits}}}"
+            ));
+            let asks = asked(&set);
+            let through = asks.iter().filter(|ask| ask.wanted == Wanted::Through);
+            let times: usize = through.map(|ask| ask.times).sum();
+            assert!(least <= times && times <= most, "{limits}: {times}");
+        }
+    }
+
+    #[test]
+    fn clients_of_a_forward_that_chooses_targets_by_them_have_many_addresses() {
+        let pods = "target: {pod: [10.224.0.8:80, 10.224.0.9:80]}, balance: client";
+        for (list, net) in [
+            ("", "81.2.0.0/16"),
+            (", allow_from: [192.0.2.0/24]", "192.0.2.0/24"),
+        ] {
+            let set = set(&format!("{{name: a, listen: 80, {pods}{list}}}"));
+            let asks = asked(&set);
+            let spare = asks.iter().filter(|ask| ask.is_spare);
+            let addresses: BTreeSet<IpAddr> = spare.map(|ask| ask.client.address).collect();
+            assert_eq!(addresses.len(), 16);
+            let net: IpNet = net.parse().expect("a network");
+            assert!(addresses.iter().all(|address| net.contains(address)));
+        }
+    }
+
+    /// A rule may ban a client for what it asks of another forward.
+    #[test]
+    fn each_forward_has_a_client_of_its_own() {
+        let forwards = (80..84)
+            .map(|n| format!("{{name: f{n}, listen: {n}, target: {{pod: 10.224.0.8:80}}}}"));
+        let set = set(&forwards.collect::<Vec<_>>().join(", "));
+        let asks = asked(&set);
+        let somebody = |ask: &&Ask<'_>| ask.client.kind == ClientKind::Somebody && ask.is_brief;
+        let addresses = asks.iter().filter(somebody).map(|ask| ask.client.address);
+        assert_eq!(addresses.collect::<BTreeSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn an_address_that_stands_alone_on_another_interface_is_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links[1] = Link::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let to: BTreeSet<String> = asks.iter().map(|ask| ask.question.to.to_string()).collect();
+        assert_eq!(
+            to.into_iter().collect::<Vec<_>>(),
+            ["10.3.0.4:80", "20.1.1.1:80"]
+        );
     }
 
     /// With a comparison of each with each it would take minutes.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeFrom;
 
 use ipnet::IpNet;
 
@@ -42,6 +43,8 @@ pub enum ClientKind {
 #[derive(Debug, Default)]
 pub struct Named {
     pub networks: BTreeSet<IpNet>,
+    /// Networks to which packets go; those of targets and of the machine itself are among them.
+    pub destinations: BTreeSet<IpNet>,
     pub ports: BTreeSet<u16>,
 }
 
@@ -49,10 +52,12 @@ impl Named {
     /// Gathers them from the packet filter and the policy rules.
     #[must_use]
     pub fn by(filter: &Filter, machine: &Machine) -> Self {
-        let mut networks = filter.sources();
-        networks.extend(machine.sources());
+        let mut named = filter.networks();
+        named.sources.extend(machine.sources());
+        named.destinations.extend(machine.destinations());
         Self {
-            networks,
+            networks: named.sources,
+            destinations: named.destinations,
             ports: filter.ports(),
         }
     }
@@ -63,6 +68,9 @@ impl Named {
 pub struct Clients {
     family: Family,
     pool: Vec<Client>,
+    somebody: IpAddr,
+    /// Networks within that of `somebody`: their addresses may be treated in another way.
+    narrower: Vec<IpNet>,
     /// The interfaces by which replies to them leave; none where there is no route.
     back: BTreeMap<IpAddr, String>,
     /// Addresses that are no client's: nobody answers for them, or they are targets.
@@ -100,8 +108,9 @@ impl Clients {
             .chain(targets.map(|to| to.address))
             .chain(own.iter().copied())
             .collect();
+        let somebody = somebody(set, family);
         pool.push(Client {
-            address: somebody(set, family),
+            address: somebody,
             kind: ClientKind::Somebody,
         });
         let seen = seen(set, flows, &own);
@@ -128,6 +137,10 @@ impl Clients {
         };
         add(near(set, machine), ClientKind::Near);
         add(named.networks.clone(), ClientKind::Named);
+        let replies = named.destinations.difference(&named.networks);
+        let is_of_client = |net: &&IpNet| !taken.iter().any(|address| net.contains(address));
+        let replies = replies.filter(is_of_client).copied();
+        add(replies.collect(), ClientKind::Named);
         let first = set
             .forwards
             .iter()
@@ -177,6 +190,8 @@ impl Clients {
         });
         Self {
             family,
+            somebody,
+            narrower: narrower(set, machine, named, somebody),
             back: found.collect(),
             behind: behind.collect(),
             pool,
@@ -186,10 +201,56 @@ impl Clients {
         }
     }
 
-    /// Returns the clients of a forward, each with the interface by which it comes in. The first is a plain
-    /// example of one who is let in; denied are those whom the forward's lists keep out.
+    /// Returns an address of the Internet, one of thousands that lists, rules and routes treat alike.
+    fn somebody(&self, number: usize) -> IpAddr {
+        let contains = |address: IpAddr| move |net: &&IpNet| net.contains(&address);
+        let own: Vec<&IpNet> = self
+            .narrower
+            .iter()
+            .filter(contains(self.somebody))
+            .collect();
+        let is_alike = |address: &IpAddr| {
+            let mut here = self.narrower.iter().filter(contains(*address));
+            here.by_ref().eq(own.iter().copied()) && !self.taken.contains(address)
+        };
+        let mut some = (number..number + TRIES).map(|number| beside(self.somebody, number));
+        some.find(is_alike).unwrap_or(self.somebody)
+    }
+
+    /// Returns other clients that a forward admits as it does this one. Those of the Internet have `numbers`.
     #[must_use]
-    pub fn of_forward<'f>(&self, forward: &'f Forward) -> OfForward<'f> {
+    pub fn alike(
+        &self,
+        forward: &Forward,
+        client: &Client,
+        numbers: &mut RangeFrom<usize>,
+        count: usize,
+    ) -> Vec<Client> {
+        let with = |address: IpAddr| Client {
+            address,
+            kind: client.kind.clone(),
+        };
+        match client.kind {
+            ClientKind::Somebody => {
+                let some = numbers.by_ref().take(count);
+                some.map(|number| with(self.somebody(number))).collect()
+            }
+            ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
+                let hosts = net.hosts().take(count + TRIES);
+                let hosts = hosts.filter(|address| {
+                    forward.sources.admits(*address) && !self.taken.contains(address)
+                });
+                hosts.take(count).map(with).collect()
+            }
+            ClientKind::Seen => Vec::new(),
+        }
+    }
+
+    /// Returns the clients of a forward, each with the interface by which it comes in. The first is a plain
+    /// example of one who is let in; denied are those whom the forward's lists keep out. The client of the
+    /// Internet has a number.
+    #[must_use]
+    pub fn of_forward<'f>(&self, forward: &'f Forward, number: usize) -> OfForward<'f> {
         debug_assert_eq!(forward.family(), self.family);
         let mut found = OfForward::default();
         let listed = listed(forward, &self.taken);
@@ -201,7 +262,12 @@ impl Clients {
                 .iter()
                 .find(|one| Some(one.as_str()) == back);
             let wanted = match client.kind {
-                ClientKind::Near(_) | ClientKind::Named(_) => natural.is_some(),
+                ClientKind::Near(_) => natural.is_some(),
+                // There is no route for a network alone, as where it has a blackhole.
+                ClientKind::Named(_) => {
+                    let nowhere = back.is_none() && self.back.contains_key(&self.somebody);
+                    natural.is_some() || nowhere
+                }
                 ClientKind::Somebody => back.is_some(),
                 ClientKind::Listed(_) | ClientKind::Seen => true,
             };
@@ -235,6 +301,11 @@ impl Clients {
                 self.back.get(&client.address).map(String::as_str) == Some(ingress.as_str());
             (!natural, matches!(client.kind, ClientKind::Named(_)))
         });
+        for (client, _) in found.allowed.iter_mut().chain(&mut found.denied) {
+            if client.kind == ClientKind::Somebody {
+                client.address = self.somebody(number);
+            }
+        }
         found
     }
 
@@ -296,7 +367,59 @@ fn somebody(set: &ForwardSet, family: Family) -> IpAddr {
         .unwrap_or(IpAddr::V4(Ipv4Addr::new(81, 2, 69, 142)))
 }
 
-fn is_public(address: IpAddr) -> bool {
+/// So many addresses are looked at for one that is like another.
+const TRIES: usize = 256;
+
+/// The network in which clients of the Internet have their addresses.
+fn around(somebody: IpAddr) -> IpNet {
+    let length = match somebody {
+        IpAddr::V4(_) => 16,
+        IpAddr::V6(_) => 48,
+    };
+    IpNet::new(somebody, length).map_or(IpNet::from(somebody), |net| net.trunc())
+}
+
+/// Returns another address around one; with IPv6 in another network of 64 bits, which limits take for another
+/// client's.
+fn beside(somebody: IpAddr, number: usize) -> IpAddr {
+    let number = u16::try_from(number % 65_536).unwrap_or_default();
+    match somebody {
+        IpAddr::V4(address) => {
+            let bits = address.to_bits();
+            let low = u16::try_from(bits & 0xffff).unwrap_or_default();
+            let low = low.wrapping_add(number);
+            IpAddr::V4(Ipv4Addr::from_bits(bits & 0xffff_0000 | u32::from(low)))
+        }
+        IpAddr::V6(address) => {
+            let mut segments = address.segments();
+            segments[3] = segments[3].wrapping_add(number);
+            IpAddr::V6(Ipv6Addr::from(segments))
+        }
+    }
+}
+
+/// Returns the networks around a client of the Internet that lists, rules and routes name.
+fn narrower(set: &ForwardSet, machine: &Machine, named: &Named, somebody: IpAddr) -> Vec<IpNet> {
+    let lists = set.forwards.iter().flat_map(|forward| {
+        let allow = forward.sources.allow.iter().flat_map(Nets::as_slice);
+        allow.chain(forward.sources.deny.as_slice()).copied()
+    });
+    let links = machine.links.iter().flat_map(|link| &link.addresses);
+    let links = links.map(super::machine::Address::on_link);
+    let routes = machine.routes.iter().filter_map(|(_, route)| {
+        let text = route["dst"].as_str()?;
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse::<IpNet>().ok().or_else(address)
+    });
+    let around = around(somebody);
+    let named = named.networks.union(&named.destinations).copied();
+    let all = lists.chain(links).chain(routes).chain(named);
+    let within =
+        all.filter(|net| net.prefix_len() > around.prefix_len() && around.contains(&net.addr()));
+    within.collect::<BTreeSet<IpNet>>().into_iter().collect()
+}
+
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             !(v4.is_private()
@@ -438,7 +561,7 @@ mod tests {
 
     fn listed_clients(set: &ForwardSet) -> Vec<String> {
         let clients = clients(set);
-        let found = clients.of_forward(&set.forwards[0]);
+        let found = clients.of_forward(&set.forwards[0], 0);
         let listed = found
             .allowed
             .iter()
@@ -454,7 +577,7 @@ mod tests {
     fn no_client_is_dead_or_a_target() {
         let near = set("");
         let near = clients(&near)
-            .of_forward(&near.forwards[0])
+            .of_forward(&near.forwards[0], 0)
             .allowed
             .iter()
             .map(|(client, _)| client.address.to_string())
@@ -470,6 +593,40 @@ mod tests {
             ));
             assert_eq!(listed_clients(&set), listed, "{list}");
         }
+    }
+
+    /// Where a route for it leads nowhere, as a blackhole, replies to it are lost.
+    #[test]
+    fn a_client_to_whom_no_route_leads_comes_in_all_the_same() {
+        let set = set("");
+        let nets = ["192.0.2.0/24", "10.224.0.0/16", "203.0.113.0/24"];
+        let named = Named {
+            destinations: nets.map(|net| net.parse().expect("a network")).into(),
+            ..Named::default()
+        };
+        let nowhere: IpNet = "192.0.2.0/24".parse().expect("a network");
+        let clients = Clients::of(
+            &set,
+            Family::V4,
+            &Machine::default(),
+            &[],
+            &named,
+            |asked| {
+                let routed = asked.iter().filter(|one| !nowhere.contains(&one.to));
+                routed.map(|one| (*one, "eth0".to_owned())).collect()
+            },
+        );
+        let found = clients.of_forward(&set.forwards[0], 0);
+        let named = found
+            .allowed
+            .iter()
+            .filter_map(|(client, by)| match client.kind {
+                ClientKind::Named(net) => Some(format!("{net} by {by}")),
+                _ => None,
+            });
+        // The target is in the other network.
+        let named: Vec<String> = named.collect();
+        assert_eq!(named, ["203.0.113.0/24 by eth0", "192.0.2.0/24 by eth0"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::battery::Ask;
 use super::cause::{By, Decided, Holder, KernelReason, Taken};
 use super::explain::is_through;
@@ -183,23 +185,21 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
 /// As [`cure`].
 pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
     // iptables cannot read a table with rules of nft's own; nft finds those of iptables, too.
-    let of_nft = match &decided.holder {
+    let chain = match &decided.holder {
         Holder::Iptables {
             backend: Backend::Nft,
             family,
             table,
             chain,
-        } => Some(format!(
-            "{} {table} {}",
-            nft_family(*family),
-            chain.as_str()
-        )),
+        } => Some((nft_family(*family), table.to_string(), chain.as_str())),
         Holder::Iptables { .. } => None,
-        Holder::Nft(chain) => Some(format!("{} {} {}", chain.family, chain.table, chain.name)),
+        Holder::Nft(chain) => Some((chain.family, chain.table.clone(), &*chain.name)),
     };
-    match (&decided.holder, of_nft, decided.handle, &decided.place) {
-        (_, Some(chain), Some(handle), _) => nft(&format!("delete rule {chain} handle {handle}\n")),
-        (_, Some(chain), None, _) => nft(&format!("chain {chain} {{ policy accept; }}\n")),
+    match (&decided.holder, chain, decided.handle, &decided.place) {
+        (_, Some((family, table, chain)), Some(handle), _) => delete(family, &table, chain, handle),
+        (_, Some((family, table, chain)), None, _) => nft(&format!(
+            "chain {family} {table} {chain} {{ policy accept; }}\n"
+        )),
         (
             Holder::Iptables {
                 backend,
@@ -219,6 +219,20 @@ pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
         }
         (Holder::Nft(_), None, ..) => Ok(false),
     }
+}
+
+/// Deletes a rule. nft reads the name of a chain of iptables' as its keyword, as `log`, but for JSON.
+fn delete(family: &str, table: &str, chain: &str, handle: u64) -> Result<bool, TwinError> {
+    let rule = json!({"family": family, "table": table, "chain": chain, "handle": handle});
+    let script = json!({"nftables": [{"delete": {"rule": rule}}]}).to_string();
+    let output = child::run("nft", &["-j", "-f", "-"], script.as_bytes(), LIMIT)?;
+    if output.status.success() {
+        return Ok(true);
+    }
+    // nft may be built without JSON.
+    nft(&format!(
+        "delete rule {family} {table} {chain} handle {handle}\n"
+    ))
 }
 
 fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<Cure>, TwinError> {

@@ -1,6 +1,6 @@
 //! Things of the machine that a twin does not have and that may decide about a packet: programs at
-//! interfaces, policies of `ip xfrm`, and routes that cannot be copied. A verdict about a connection that may meet
-//! one is not certain.
+//! interfaces, policies of `ip xfrm`, routes that cannot be copied, and rules that do not load. A verdict about a
+//! connection that may meet one is not certain.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,12 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::batch::Refused;
+use super::batch::{Refused, STOPPED};
 use super::battery::Ask;
 use super::machine::Machine;
+use super::rules::LeftOut;
 use crate::forwards::Snat;
-use crate::net::Interface;
 use crate::net::printable;
+use crate::net::{Family, Interface};
 
 /// Something that the twin does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,10 @@ enum About {
     Interface(String),
     /// Packets from one network to another.
     Selector { source: IpNet, destination: IpNet },
-    /// Packets to or from a network; `None`: all.
-    Net(Option<IpNet>),
+    /// Packets to or from a network.
+    Net(IpNet),
+    /// All packets of a family; `None`: of both.
+    Family(Option<Family>),
 }
 
 impl fmt::Display for Doubt {
@@ -48,8 +51,8 @@ impl Doubt {
             About::Interface(name) => [ask.by, &ask.forward.egress]
                 .map(Interface::as_str)
                 .contains(&name.as_str()),
-            About::Net(None) => true,
-            About::Net(Some(net)) => net.contains(&client) || targets().any(|at| net.contains(&at)),
+            About::Family(family) => family.is_none_or(|family| family == ask.forward.family()),
+            About::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
             About::Selector {
                 source,
                 destination,
@@ -78,7 +81,16 @@ impl Doubt {
 pub fn without_nft() -> Doubt {
     Doubt {
         words: "the kernel's own tables of nft: `nft` is not installed".to_owned(),
-        about: About::Net(None),
+        about: About::Family(None),
+    }
+}
+
+/// Returns the doubt about all packets that a rule, set or table may concern.
+#[must_use]
+pub fn without(left_out: &LeftOut) -> Doubt {
+    Doubt {
+        words: printable::line(&left_out.to_string()).to_string(),
+        about: About::Family(left_out.place.family()),
     }
 }
 
@@ -98,6 +110,15 @@ pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
                 about: About::Interface(interface.to_owned()),
             });
         }
+    }
+    for name in &machine.unnamable {
+        doubts.push(Doubt {
+            words: format!(
+                "the interface {}: iproute2 takes no such name",
+                printable::line(name)
+            ),
+            about: About::Interface(name.clone()),
+        });
     }
     for (source, destination) in &machine.policies {
         doubts.push(Doubt {
@@ -122,6 +143,8 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
         route.split(' ').take(2).find_map(net)
     } else if let Some(rule) = command.strip_prefix("rule add ") {
         rule.split(' ').find_map(net)
+    } else if command == STOPPED {
+        None
     } else {
         return None;
     };
@@ -131,7 +154,7 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
             printable::line(command),
             printable::line(&refused.why)
         ),
-        about: About::Net(net),
+        about: net.map_or(About::Family(refused.family), About::Net),
     })
 }
 
@@ -177,6 +200,7 @@ mod tests {
             ..Machine::default()
         };
         let refused = |command: &str| Refused {
+            family: Some(Family::V4),
             command: command.to_owned(),
             why: "`encap` is not known".to_owned(),
         };
@@ -185,13 +209,15 @@ mod tests {
             refused(r#"{"priority":5,"src":"10.8.0.0","srclen":16,"tun_id":"7"}"#),
             refused("route append default via 10.3.0.1 dev eth0"),
             refused("address add 10.3.0.4/24 dev eth0"),
+            refused(STOPPED),
         ];
         let doubts = doubts(&machine, &refused);
         let found: Vec<String> = doubts
             .iter()
             .map(|doubt| match &doubt.about {
                 About::Interface(name) => format!("{name}: {doubt}"),
-                About::Net(net) => format!("{net:?}: {doubt}"),
+                About::Net(net) => format!("{net}: {doubt}"),
+                About::Family(family) => format!("{family:?}: {doubt}"),
                 About::Selector { .. } => format!("selector: {doubt}"),
             })
             .collect();
@@ -202,9 +228,10 @@ mod tests {
                 "eth0: an XDP program on enP1, which sees packets beside all rules",
                 "eth1: a filter of tc on eth1, which sees packets beside all rules",
                 "selector: the IPsec policy from 10.4.0.0/16 to 10.224.0.0/16 (ip xfrm policy)",
-                "Some(10.9.0.0/16): the route or rule `{\"dst\":\"10.9.0.0/16\",\"encap\":\"mpls\",\"dev\":\"eth0\"}` (`encap` is not known)",
-                "Some(10.8.0.0/16): the route or rule `{\"priority\":5,\"src\":\"10.8.0.0\",\"srclen\":16,\"tun_id\":\"7\"}` (`encap` is not known)",
-                "None: the route or rule `route append default via 10.3.0.1 dev eth0` (`encap` is not known)",
+                "10.9.0.0/16: the route or rule `{\"dst\":\"10.9.0.0/16\",\"encap\":\"mpls\",\"dev\":\"eth0\"}` (`encap` is not known)",
+                "10.8.0.0/16: the route or rule `{\"priority\":5,\"src\":\"10.8.0.0\",\"srclen\":16,\"tun_id\":\"7\"}` (`encap` is not known)",
+                "Some(V4): the route or rule `route append default via 10.3.0.1 dev eth0` (`encap` is not known)",
+                "Some(V4): the route or rule `the rest of the commands` (`encap` is not known)",
             ]
         );
     }

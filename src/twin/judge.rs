@@ -1,6 +1,6 @@
 //! Verdicts: the connections of a battery, opened through a twin one after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::cure::{Change, Cure};
 use super::explain::explain;
 use super::talk::{Outcome, Reached, Talker};
 use super::{Twin, TwinError};
-use crate::forwards::Snat;
+use crate::forwards::{Forward, Snat};
 use crate::net::Family;
 
 /// A kernel that puts off its work has done it by then.
@@ -130,11 +130,16 @@ fn ask_all<'f>(
 ) -> Result<Vec<Judged<'f>>, TwinError> {
     let mut talker = twin.talker()?;
     let mut judged: Vec<Judged<'f>> = Vec::with_capacity(asks.len());
+    let mut seen: BTreeMap<*const Forward, BTreeSet<SocketAddr>> = BTreeMap::new();
     for ask in asks {
+        let seen = seen.entry(std::ptr::from_ref(ask.forward)).or_default();
+        if ask.is_spare && ask.question.listeners.iter().all(|at| seen.contains(at)) {
+            continue;
+        }
         let verdict = if Instant::now() >= deadline {
             Verdict::NotAsked
         } else {
-            tried(twin, &mut talker, &ask)
+            tried_seeing(twin, &mut talker, &ask, seen)
         };
         judged.push(Judged { ask, verdict });
     }
@@ -167,6 +172,16 @@ fn second(again: Verdict, has_chance: bool) -> Verdict {
 /// Opens a connection, for several targets until each was seen, and judges it by the first that does not go
 /// as it should.
 pub(super) fn tried(twin: &Twin, talker: &mut Talker<'_>, ask: &Ask<'_>) -> Verdict {
+    tried_seeing(twin, talker, ask, &mut BTreeSet::new())
+}
+
+/// Notes the targets that are seen beside those that were seen before.
+fn tried_seeing(
+    twin: &Twin,
+    talker: &mut Talker<'_>,
+    ask: &Ask<'_>,
+    seen_by_all: &mut BTreeSet<SocketAddr>,
+) -> Verdict {
     let mut seen: BTreeSet<SocketAddr> = BTreeSet::new();
     for _ in 0..ask.times {
         let outcome = match talker.ask(&ask.question) {
@@ -179,6 +194,7 @@ pub(super) fn tried(twin: &Twin, talker: &mut Talker<'_>, ask: &Ask<'_>) -> Verd
         }
         if let Outcome::Answered(reached) = &outcome {
             seen.insert(reached.target);
+            seen_by_all.insert(reached.target);
         }
         if ask.question.listeners.iter().all(|at| seen.contains(at)) {
             break;

@@ -32,6 +32,8 @@ pub struct Machine {
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet beside all rules.
     pub filtered: Vec<String>,
+    /// Interfaces with a name that no batch of `ip` can hold; they are in none of the lists.
+    pub unnamable: Vec<String>,
     /// The sources and destinations of policies for encryption (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
 }
@@ -103,8 +105,12 @@ impl Machine {
     /// When `ip` is missing or fails.
     pub fn read() -> Result<Self, MachineError> {
         let links = list(&["-details", "address"])?;
+        let links = links.iter().filter_map(link);
+        let (links, unnamable): (Vec<Link>, Vec<Link>) =
+            links.partition(|link| is_namable(&link.name));
         let mut machine = Self {
-            links: links.iter().filter_map(link).collect(),
+            links,
+            unnamable: unnamable.into_iter().map(|link| link.name).collect(),
             switches: Switches::read(),
             ..Self::default()
         };
@@ -132,9 +138,27 @@ impl Machine {
     /// Returns the source networks that policy rules ask for.
     #[must_use]
     pub fn sources(&self) -> BTreeSet<IpNet> {
-        let rules = self.rules.iter().filter_map(|(_, rule)| {
-            let address: IpAddr = rule["src"].as_str()?.parse().ok()?;
-            let length = rule["srclen"]
+        self.of_rules("src", "srclen").collect()
+    }
+
+    /// Returns the networks for which replies may not leave: those that policy rules ask for, and those of
+    /// routes that lead nowhere.
+    #[must_use]
+    pub fn destinations(&self) -> BTreeSet<IpNet> {
+        let routes = self.routes.iter().filter_map(|(_, route)| {
+            let kind = route["type"].as_str()?;
+            let leads_nowhere = matches!(kind, "blackhole" | "prohibit" | "unreachable");
+            let text = route["dst"].as_str().filter(|_| leads_nowhere)?;
+            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+            text.parse::<IpNet>().ok().or_else(address)
+        });
+        self.of_rules("dst", "dstlen").chain(routes).collect()
+    }
+
+    fn of_rules(&self, address: &str, length: &str) -> impl Iterator<Item = IpNet> {
+        let nets = self.rules.iter().filter_map(move |(_, rule)| {
+            let address: IpAddr = rule[address].as_str()?.parse().ok()?;
+            let length = rule[length]
                 .as_u64()
                 .and_then(|length| u8::try_from(length).ok());
             match length {
@@ -142,7 +166,7 @@ impl Machine {
                 None => Some(IpNet::from(address)),
             }
         });
-        rules.map(|net| net.trunc()).collect()
+        nets.map(|net| net.trunc())
     }
 
     /// Has the kernel ask once more for the routers that have not answered when they were asked last, which may
@@ -214,6 +238,11 @@ impl Machine {
         let here = hops.filter(|hop| hop["dev"] == interface);
         here.filter_map(gateway).collect()
     }
+}
+
+/// Whether `ip -batch` takes a name as it is: `#` begins a comment there.
+fn is_namable(interface: &str) -> bool {
+    !interface.contains(['#', '"', '\'', '\\'])
 }
 
 fn gateway(hop: &Value) -> Option<IpAddr> {

@@ -48,7 +48,7 @@ use cause::CauseError;
 use cure::Change;
 use doubt::Doubt;
 use machine::Machine;
-use rules::{Copied, Filter, FilterError, LeftOut, Place, Reason, Watched};
+use rules::{Copied, Filter, FilterError, Place, Reason, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -159,11 +159,18 @@ impl Twin {
     /// Makes the copy anew, without anything that was tried in it. Rules have their handles again.
     ///
     /// # Errors
-    /// As [`Twin::make`]; the old copy is kept then.
+    /// As [`Twin::make`]; the old copy is kept then. Also when what was loaded into it beside is refused now.
     pub fn renew(&mut self) -> Result<(), TwinError> {
         let begin = Instant::now();
-        self.wired = wire(&self.machine)?;
-        self.copied = self.filter.load()?;
+        let made = self.made_anew();
+        let (wired, copied) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.enter()?;
+                return Err(error);
+            }
+        };
+        (self.wired, self.copied) = (wired, copied);
         self.is_changed = false;
         for one in &self.basis {
             match one {
@@ -178,6 +185,11 @@ impl Twin {
         self.took = begin.elapsed();
         let answered = std::mem::take(&mut self.answered);
         self.answer_for(&answered)
+    }
+
+    fn made_anew(&self) -> Result<(Wired, Copied), TwinError> {
+        let wired = wire(&self.machine)?;
+        Ok((wired, self.filter.load()?))
     }
 
     /// How long it took to make the copy.
@@ -271,9 +283,12 @@ impl Twin {
     #[must_use]
     pub fn doubts(&self) -> Vec<Doubt> {
         let mut doubts = doubt::doubts(&self.machine, &self.wired.left_out);
-        let is_nft = |one: &LeftOut| one.why == Reason::NotInstalled("nft");
-        if self.copied.left_out.iter().any(is_nft) {
-            doubts.push(doubt::without_nft());
+        for one in &self.copied.left_out {
+            if one.why == Reason::NotInstalled("nft") {
+                doubts.push(doubt::without_nft());
+            } else if self.copied.is_uncertain_without(one) {
+                doubts.push(doubt::without(one));
+            }
         }
         doubts
     }
@@ -282,7 +297,7 @@ impl Twin {
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {
         let rules = self.copied.left_out.iter();
-        let rules = rules.map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why));
+        let rules = rules.map(ToString::to_string);
         let rest = self.wired.left_out.iter();
         let programs = doubt::doubts(&self.machine, &[]);
         rules

@@ -1,14 +1,17 @@
 //! The copy of the machine itself: interfaces, addresses, routes and switches in a namespace, with a
 //! world behind each interface that carries packets.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+
+use serde_json::Value;
 
 use thiserror::Error;
 
 use super::batch::MachineError;
 use super::batch::{self, Refused};
-use super::machine::{Address, Kind, Link, Machine};
+use super::machine::{self, Address, Kind, Link, Machine};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};
@@ -69,6 +72,7 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     let mut left_out: Vec<Refused> = unset
         .into_iter()
         .map(|name| Refused {
+            family: None,
             command: name,
             why: "the kernel lets no namespace but the first set it".to_owned(),
         })
@@ -89,6 +93,14 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
             Family::V6 => "-6",
         };
         left_out.extend(batch::run(&[option], &text)?);
+        for one in differences(machine, family)? {
+            let is_named = |known: &Refused| {
+                known.family == one.family && known.command.trim_end() == one.command.trim_end()
+            };
+            if !left_out.iter().any(is_named) {
+                left_out.push(one);
+            }
+        }
     }
     Ok(Wired {
         machine: netns,
@@ -273,25 +285,14 @@ fn addresses(machine: &Machine) -> String {
 /// copied.
 fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Refused>) {
     let (mut text, mut unknown) = (String::new(), Vec::new());
-    let is_here = |name: &serde_json::Value| {
-        let name = name.as_str();
-        name.is_none_or(|name| {
-            let link = machine.link(name);
-            link.is_some_and(|link| has_world(machine, link) || link.kind != Kind::Other)
-        })
-    };
-    let listed = machine.routes.iter().filter(|(of, _)| *of == family);
-    let mut listed: Vec<_> = listed
-        .map(|(_, route)| route)
-        .filter(|route| !routes::is_automatic(route) && is_here(&route["dev"]))
-        .collect();
+    let mut listed = copied_routes(machine, family);
     listed.sort_by_key(|route| !routes::is_direct(route));
     for route in listed {
         match routes::route(route) {
             Ok(route) => {
                 let _ = writeln!(text, "route append {route}");
             }
-            Err(key) => unknown.push(not_known(route, &key)),
+            Err(key) => unknown.push(not_known(family, route, &key)),
         }
     }
     // The namespace has the kernel's own.
@@ -299,12 +300,17 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
     for (_, rule) in machine.rules.iter().filter(|(of, _)| *of == family) {
         match routes::rule(rule) {
             // `flush` leaves the rule with priority 0.
-            Ok(_) if rule["priority"] == 0 && rule["table"] == "local" => {}
+            Ok(_) if is_first(rule) => {}
             Ok(rule) => {
                 let _ = writeln!(text, "rule add {rule}");
             }
-            Err(key) => unknown.push(not_known(rule, &key)),
+            Err(key) => unknown.push(not_known(family, rule, &key)),
         }
+    }
+    let mut rules = machine.rules.iter().filter(|(of, _)| *of == family);
+    let is_any = rules.clone().next().is_some();
+    if is_any && !rules.any(|(_, rule)| is_first(rule)) {
+        text.push_str("rule del priority 0\n");
     }
     for one in machine
         .neighbours
@@ -326,8 +332,75 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
     (text, unknown)
 }
 
-fn not_known(listed: &serde_json::Value, key: &str) -> Refused {
+/// Whether a rule is the kernel's own first one.
+fn is_first(rule: &Value) -> bool {
+    rule["priority"] == 0 && rule["table"] == "local"
+}
+
+/// Returns the routes of the machine that a copy has to be given.
+fn copied_routes(machine: &Machine, family: Family) -> Vec<&Value> {
+    let is_here = |name: &Value| {
+        let name = name.as_str();
+        name.is_none_or(|name| {
+            let link = machine.link(name);
+            link.is_some_and(|link| has_world(machine, link) || link.kind != Kind::Other)
+        })
+    };
+    let listed = machine.routes.iter().filter(|(of, _)| *of == family);
+    listed
+        .map(|(_, route)| route)
+        .filter(|route| !routes::is_automatic(route) && is_here(&route["dev"]))
+        .collect()
+}
+
+/// Lists the routes and rules of the copy, and returns each that differs from the machine's. The calling
+/// thread is in the copy.
+fn differences(machine: &Machine, family: Family) -> Result<Vec<Refused>, MachineError> {
+    let option = match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    };
+    let routes = machine::list(&[option, "-details", "route", "show", "table", "all"])?;
+    let rules = machine::list(&[option, "rule"])?;
+    let wanted = copied_routes(machine, family);
+    let here = routes.iter().filter(|route| !routes::is_automatic(route));
+    let mut found = different(family, "route append ", routes::route, wanted, here);
+    let wanted = machine.rules.iter().filter(|(of, _)| *of == family);
+    let wanted = wanted.map(|(_, rule)| rule);
+    found.extend(different(family, "rule add ", routes::rule, wanted, &rules));
+    Ok(found)
+}
+
+fn different<'v>(
+    family: Family,
+    verb: &str,
+    words: fn(&Value) -> Result<String, String>,
+    wanted: impl IntoIterator<Item = &'v Value>,
+    here: impl IntoIterator<Item = &'v Value>,
+) -> Vec<Refused> {
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for words in wanted.into_iter().filter_map(|one| words(one).ok()) {
+        *counts.entry(words).or_default() += 1;
+    }
+    for words in here.into_iter().filter_map(|one| words(one).ok()) {
+        *counts.entry(words).or_default() -= 1;
+    }
+    let differing = counts.into_iter().filter(|(_, count)| *count != 0);
+    let refused = differing.map(|(words, count)| Refused {
+        family: Some(family),
+        command: format!("{verb}{words}"),
+        why: if count > 0 {
+            "the copy does not have it".to_owned()
+        } else {
+            "the copy has it, and the machine has not".to_owned()
+        },
+    });
+    refused.collect()
+}
+
+fn not_known(family: Family, listed: &Value, key: &str) -> Refused {
     Refused {
+        family: Some(family),
         command: listed.to_string(),
         why: format!("`{key}` is not known"),
     }

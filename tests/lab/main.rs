@@ -425,10 +425,12 @@ on_both_backends! {
     twin_rules::a_packet_that_meets_a_state_is_counted,
     twin_rules::a_state_of_nft_in_a_table_of_iptables_is_counted,
     twin_rules::a_queue_is_decided_by_its_listener,
+    twin_rules::a_table_that_comes_and_goes_costs_nothing_else,
     twin_rules::a_user_namespace_takes_any_number_of_rules,
     twin_differential::random_rules_are_what_packets_say,
     twin_faults::a_rule_of_iptables_is_what_packets_say,
     twin_faults::a_rule_of_nft_is_what_packets_say,
     twin_faults::a_way_is_what_packets_say,
+    twin_faults::each_target_that_clients_choose_is_tried,
     twin_rules::ten_thousand_forwards_are_copied_in_seconds,
 }

@@ -157,6 +157,9 @@ impl<'r> Row<'r> {
     }
 }
 
+/// Another forward, for which no row measures.
+const BAIT: &str = "forwards:\n  - {name: bait, listen: 2222, target: {pod: 10.224.0.118:80}}";
+
 /// A chain of nft with rules.
 macro_rules! chain {
     ($family:literal, $hook:literal, $rules:literal) => {
@@ -177,6 +180,8 @@ const OF_IPTABLES: &[Row<'_>] = &[
     harmless("nothing", "true"),
     dead("a DROP", "iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
     dead("a REJECT", "ip6tables -I FORWARD -p tcp --dport 80 -j REJECT", WEB_6, "foreign-rule", "rejects the packets"),
+    dead("a DROP beside a chain that nft takes for a keyword", "iptables -N tcp; iptables -A INPUT -j tcp; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
+    dead("a DROP in a chain that nft takes for a keyword", "iptables -N log; iptables -N 1ban; iptables -N \"a\\$(id)';b\"; iptables -I FORWARD -j log; iptables -A log -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A log -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
     dead("a DROP of the other backend", "iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP", WEB, "other-backend", "drops the packets"),
     dead("a policy of the other backend", "iptables-OTHER -P FORWARD DROP", V4, "other-backend", "the policy of FORWARD in filter drops the packets"),
     harmless("an ACCEPT before the jump", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT"),
@@ -208,6 +213,12 @@ const OF_IPTABLES: &[Row<'_>] = &[
     dead("an ipset of everybody", "ipset create everybody hash:net; ipset add everybody 0.0.0.0/1; ipset add everybody 128.0.0.0/1; iptables -I FORWARD -p tcp -m set --match-set everybody src -j DROP", WEB, "foreign-rule", "--match-set everybody src"),
     dead("an ipset with the client", "ipset create banned hash:net; ipset add banned 192.0.2.0/24; ipset add banned 198.51.100.0/24; iptables -I FORWARD -m set --match-set banned src -j DROP", V4, "foreign-rule", "--match-set banned src").status("warn"),
     harmless("an ipset of somebody else", "ipset create others hash:net; ipset add others 192.0.2.0/24; iptables -I FORWARD -m set --match-set others src -j DROP"),
+    dead("an ipset with a space in its name", "ipset create 'bad ips' hash:net; ipset add 'bad ips' 10.224.0.118; iptables -I FORWARD -m set --match-set 'bad ips' dst -j DROP", V4, "foreign-rule", "--match-set bad ips dst"),
+    harmless("a trap on another forward", "ipset create trap hash:ip; iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 49182 -m set --match-set trap src -j DROP; iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 2222 -j SET --add-set trap src").spec("forwards:", BAIT),
+    dead("replies dropped by the client's network", "iptables -t mangle -A FORWARD -d 198.51.100.0/24 -j DROP", V4, "foreign-rule", "-d 198.51.100.0/24 -j DROP").status("warn"),
+    dead("a drop by the network that opened a connection", "iptables -t mangle -A FORWARD -m conntrack --ctorigsrc 198.51.100.0/24 -j DROP", V4, "foreign-rule", "--ctorigsrc 198.51.100.0/24 -j DROP").status("warn"),
+    dead("the second set of a rule", "ipset create all hash:net; ipset add all 0.0.0.0/1; ipset add all 128.0.0.0/1; ipset create some hash:net; ipset add some 198.51.100.0/24; iptables -t mangle -A FORWARD -m set --match-set all dst -m set --match-set some src -j DROP", V4, "foreign-rule", "--match-set some src -j DROP").status("warn"),
+    dead("a ban beside limits of a forward's own", "iptables -t mangle -A FORWARD -s 198.51.100.0/24 -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "-s 198.51.100.0/24 -p tcp -m tcp --dport 80 -j DROP").status("warn").spec("name: web,", "name: web, limits: {new_per_second: 50},"),
     harmless("a string that nobody sends", "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP"),
     dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
     dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
@@ -237,11 +248,16 @@ const OF_NFT: &[Row<'_>] = &[
     harmless("a masquerade of nft", chain!("ip", "nat hook postrouting priority 90", "oifname \"eth1\" masquerade")),
     dead("a chain at the ingress of a device", "nft 'table netdev q { chain c { type filter hook ingress device \"eth0\" priority 0; tcp dport 49182 drop; }; }'", TCP, "native-nft", "netdev q c"),
     dead("a chain at the egress of a device", "nft 'table netdev q { chain c { type filter hook egress device \"eth1\" priority 0; udp dport 5353 drop; }; }'", &["dns", "dns6"], "native-nft", "netdev q c"),
+    harmless("a trap of nft on another forward", "nft 'table ip q { set trap { type ipv4_addr; flags dynamic; timeout 1m; }; chain c { type filter hook prerouting priority -300; tcp dport 49182 ip saddr @trap drop; iifname \"eth0\" tcp dport 2222 update @trap { ip saddr }; }; }'").spec("forwards:", BAIT),
+    dead("a verdict map of networks", chain!("ip", "filter hook forward priority 0", "ip saddr vmap { 198.51.100.0/24 : drop, 9.9.9.9 : drop }"), V4, "native-nft", "198.51.100.0/24 : drop").status("warn"),
+    dead("replies dropped by nft by the client's network", chain!("ip", "filter hook forward priority 0", "ip daddr 198.51.100.0/24 drop"), V4, "native-nft", "ip daddr 198.51.100.0/24 drop").status("warn"),
+    dead("a set of nft in a table of iptables", "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT; nft 'add set ip mangle bad { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 }; }'; nft add rule ip mangle FORWARD ip saddr @bad drop", V4, "native-nft", "ip saddr @bad drop").only(Backend::Nft).status("warn"),
     harmless("a dormant table", "nft 'table inet q { flags dormant; chain c { type filter hook forward priority 0; policy drop; }; }'"),
     harmless("an accept of nft", chain!("inet", "filter hook forward priority 0", "tcp dport 80 accept")),
     dead("a set of networks", "nft 'table inet q { set s { type ipv4_addr; flags interval; elements = { 81.0.0.0/8, 198.51.0.0/16 }; }; chain c { type filter hook prerouting priority -300; ip saddr @s tcp dport 49182 drop; }; }'", WEB, "native-nft", "@s"),
     dead("a reject of nft in the mangle hook", chain!("inet", "filter hook forward priority mangle", "udp dport 5353 ct original proto-dst 53 reject"), &["dns", "dns6"], "native-nft", "rejects the packets"),
     dead("a flag of TCP", chain!("inet", "filter hook forward priority 5", "tcp flags syn / syn,ack drop"), TCP, "native-nft", "tcp flags"),
+    dead("networks and an address in a table of iptables", "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT; nft add rule ip mangle FORWARD ip saddr { 198.51.100.0/24, 9.9.9.9 } drop", V4, "native-nft", "198.51.100.0/24 } drop").only(Backend::Nft).status("warn"),
     dead("a rule of nft in a table of iptables", "nft insert rule ip filter FORWARD tcp dport 80 drop", WEB, "foreign-rule", "--dport 80 -j DROP").only(Backend::Nft),
     dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "has counted so far").status("unknown"),
 ];
@@ -253,6 +269,10 @@ const OF_WAYS: &[Row<'_>] = &[
     dead("a dead gateway of clients", "ip route replace default via 10.3.0.99", V4, "neighbour", "10.3.0.99").undo("ip route replace default via 10.3.0.1"),
     dead("a dead gateway of targets", "ip route replace 10.224.0.0/16 via 10.4.0.99", V4, "neighbour", "10.4.0.99").undo("ip route replace 10.224.0.0/16 via 10.4.0.1"),
     dead("a rule for some clients", "ip rule add from 198.51.100.0/24 to 10.224.0.0/16 prohibit", V4, "route", "clients of 198.51.100.0/24").undo("ip rule del from 198.51.100.0/24 to 10.224.0.0/16 prohibit"),
+    dead("a rule for replies to some clients", "ip rule add to 198.51.100.0/24 prohibit", V4, "route", "").undo("ip rule del to 198.51.100.0/24 prohibit"),
+    dead("a blackhole for some clients", "ip route add blackhole 198.51.100.0/24", V4, "route", "").undo("ip route del blackhole 198.51.100.0/24"),
+    harmless("the rule for local addresses at another place", "ip rule add priority 100 lookup local; ip rule del priority 0").undo("ip rule add priority 0 lookup local; ip rule del priority 100"),
+    dead("a rule before the one for local addresses", "ip rule add priority 100 lookup local; ip rule add priority 50 to 10.3.0.4 prohibit; ip rule del priority 0", V4, "packets", "does not arrive").undo("ip rule add priority 0 lookup local; ip rule del priority 50; ip rule del priority 100").status("unknown"),
     dead("a rule for an interface", "ip rule add iif eth0 to 10.224.0.0/16 table 99; ip route add unreachable default table 99", V4, "route", "").undo("ip route flush table 99; ip rule del iif eth0 to 10.224.0.0/16 table 99"),
     dead("a blackhole for the target", "ip route add blackhole 10.224.0.118", V4, "route", "").undo("ip route del blackhole 10.224.0.118"),
     dead("an unreachable target of IPv6", "ip -6 route add unreachable fd00:224::118", V6, "route", "").undo("ip -6 route del unreachable fd00:224::118"),
@@ -460,4 +480,25 @@ pub fn a_rule_of_nft_is_what_packets_say(backend: Backend) {
 
 pub fn a_way_is_what_packets_say(backend: Backend) {
     hold(OF_WAYS, backend);
+}
+
+/// A client always gets the same of these targets, so that few clients see few of them.
+pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
+    let lab = lab(backend);
+    let targets = [118, 119, 120, 121].map(|host| format!("10.224.0.{host}"));
+    let pods = targets.each_ref().map(|target| format!("{target}:80"));
+    let many = format!("target: {{pod: [{}]}}, balance: client", pods.join(", "));
+    let spec = SPEC.replacen("target: {pod: 10.224.0.118:80}", &many, 1);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    for target in &targets {
+        let rule = format!("FORWARD -d {target} -p tcp -j DROP");
+        lab.firewall.run(&format!("iptables -t mangle -A {rule}"));
+        let checks = checks(&lab, &spec);
+        let is_told = checks.iter().any(|check| {
+            check.code == "foreign-rule" && check.status == "fail" && check.reason.contains(target)
+        });
+        assert!(is_told, "{target}: {checks:?}");
+        lab.firewall.run(&format!("iptables -t mangle -D {rule}"));
+    }
 }

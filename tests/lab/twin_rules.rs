@@ -513,6 +513,25 @@ pub fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
     assert!(read + load < Duration::from_secs(20), "{read:?} {load:?}");
 }
 
+/// A program may load its table anew while it is read.
+pub fn a_table_that_comes_and_goes_costs_nothing_else(backend: Backend) {
+    let host = host(backend);
+    host.run("iptables -A FORWARD -p tcp --dport 1 -j DROP");
+    let again = "while :; do nft 'table inet q { chain c { ip saddr 10.0.0.1 drop; }; }'; nft delete table inet q; done";
+    let mut writer = host
+        .command("sh")
+        .args(["-c", again])
+        .spawn()
+        .expect("a shell starts");
+    let failed = host.enter(|| {
+        let read = (0..40).filter_map(|_| Filter::read().err());
+        read.map(|error| error.to_string()).collect::<Vec<_>>()
+    });
+    writer.kill().expect("it runs");
+    writer.wait().expect("it ends");
+    assert_eq!(failed, [""; 0]);
+}
+
 /// Without a listener the kernel drops the packet, in the twin as on the host; with one nobody can tell.
 pub fn a_queue_is_decided_by_its_listener(backend: Backend) {
     let host = host(backend);

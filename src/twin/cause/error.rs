@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
+use crate::twin::rules::FilterError;
 
 #[derive(Debug, Error)]
 pub enum CauseError {
@@ -13,8 +14,8 @@ pub enum CauseError {
     Socket(#[source] io::Error),
     #[error("nft refused the chains that switch the packet trace on: {0}")]
     Table(String),
-    #[error("`nft` cannot list the chain {chain}: {words}")]
-    Unlisted { chain: String, words: String },
+    #[error(transparent)]
+    Unlisted(#[from] FilterError),
     #[error("`{path}` cannot be read")]
     Unread { path: String, source: io::Error },
     #[error(transparent)]

@@ -1,11 +1,8 @@
 //! The text of a rule that the kernel names by its handle.
 
-use std::time::Duration;
-
 use super::error::CauseError;
 use super::message::Chain;
 use super::trace::Stage;
-use crate::host::child;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
@@ -13,9 +10,7 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::programs;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
-
-/// A chain of 10,000 rules is listed in a second.
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::twin::rules::list_chain;
 
 /// A rule or a policy that decided about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,33 +50,18 @@ pub struct Listed {
 impl Listed {
     /// Lists a chain of the calling thread's namespace.
     pub fn of(chain: &Chain) -> Result<Self, CauseError> {
-        let args = [
-            "-a",
-            "list",
-            "chain",
-            chain.family,
-            &chain.table,
-            &chain.name,
-        ];
-        let output = child::run("nft", &args, b"", LIMIT)?;
-        if !output.status.success() {
-            return Err(CauseError::Unlisted {
-                chain: format!("{} {} {}", chain.family, chain.table, chain.name),
-                words: output.stderr,
-            });
-        }
-        Ok(Self::read(&String::from_utf8_lossy(&output.stdout)))
+        let (family, table, name) = (chain.family, &*chain.table, &*chain.name);
+        let text = list_chain("-a", family, table, name)?;
+        Ok(Self::read(&text.unwrap_or_default(), name))
     }
 
-    /// Reads a listing. A rule with a long set goes over several lines; its handle is in the last.
-    fn read(text: &str) -> Self {
+    /// Reads a chain of a listing. A rule with a long set goes over several lines; its handle is in the last.
+    fn read(text: &str, name: &str) -> Self {
         let mut listed = Self::default();
-        // Behind the lines that open the table and the chain.
-        let lines = text
-            .lines()
-            .skip_while(|line| !line.starts_with("\tchain "));
+        let opens = format!("\tchain {name} {{");
+        let lines = text.lines().skip_while(|line| !line.starts_with(&opens));
         let mut rule = String::new();
-        for line in lines.skip(1) {
+        for line in lines.skip(1).take_while(|line| *line != "\t}") {
             let line = line.trim();
             if rule.is_empty() && line.starts_with("type ") && listed.rules.is_empty() {
                 listed.base = Some(line.to_owned());
@@ -225,12 +205,12 @@ mod tests {
 
     #[test]
     fn a_listing_has_a_text_for_each_handle() {
-        let text = "table ip filter {\n\tchain FORWARD { # handle 2\n\
+        let text = "table ip filter {\n\tchain log { # handle 1\n\t\tdrop # handle 3\n\t}\n\n\tchain FORWARD { # handle 2\n\
             \t\ttype filter hook forward priority filter; policy drop;\n\
             \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
             \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
             \t}\n}\n";
-        let listed = Listed::read(text);
+        let listed = Listed::read(text, "FORWARD");
         assert_eq!(
             listed.base.as_deref(),
             Some("type filter hook forward priority filter; policy drop;")

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::edit::COMMENT;
 use super::filter::Copied;
 use super::listing::{self, words};
+use super::own;
 use super::place::{At, Place};
-use super::programs::{FilterError, begin_nft, iptables, listed};
+use super::programs::{FilterError, iptables};
 use crate::host::iptables::nft_family;
 use crate::netfilter::token;
 
@@ -92,10 +93,8 @@ fn counts(place: &Place, at: At) -> Result<Counts, FilterError> {
 }
 
 fn of_nft(family: &str, table: &str, chain: &str) -> Result<Counts, FilterError> {
-    let Some(running) = begin_nft(&["-a", "list", "chain", family, table, chain])? else {
-        return Ok(Counts::default());
-    };
-    Ok(of_listing(&listed(running)?))
+    let text = own::list_chain("-a", family, table, chain)?;
+    Ok(text.map_or_else(Counts::default, |text| of_listing(&text)))
 }
 
 fn of_listing(text: &str) -> Counts {

@@ -1,9 +1,11 @@
 //! The few rules of iptables' that a twin cannot have as they are, edited as words of their text.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::place::{Reason, Unknown};
 use super::queues::{self, Queues};
+use super::sets::SpacedSets;
 use crate::netfilter::token::words;
 
 /// The beginning of the comment on each rule that only counts.
@@ -15,6 +17,9 @@ pub struct Facts {
     pub queues: Queues,
     /// Whether the rules of a namespace write to the machine's log (`nf_log_all_netns`).
     pub logs: bool,
+    pub spaced_sets: SpacedSets,
+    /// The ipsets and sets of nft into which rules put what they see.
+    pub written: BTreeSet<String>,
 }
 
 /// The treatment of a rule.
@@ -106,6 +111,12 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
             return Edit::Shadow(parts.conditions(), why);
         }
     }
+    if decides
+        && parts.target() != Some("SET")
+        && let Some(set) = parts.written(facts)
+    {
+        return Edit::Shadow(parts.conditions(), Unknown::Written(set.to_owned()));
+    }
     if broken {
         return Edit::Instead(parts.without_comment(), None);
     }
@@ -116,6 +127,15 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
 #[must_use]
 pub fn leads_to(line: &str) -> Option<&str> {
     Parts::of(line)?.target()
+}
+
+/// Whether a line is a rule that lets every packet pass on.
+#[must_use]
+pub fn decides_nothing(line: &str) -> bool {
+    Parts::of(line).is_some_and(|parts| {
+        let target = parts.target();
+        target.is_none_or(|target| HARMLESS.contains(&target))
+    })
 }
 
 /// Returns the conditions of a rule that does not load, for a placeholder.
@@ -217,6 +237,16 @@ impl<'l> Parts<'l> {
         };
         let found = self.matches.iter().find(decisive);
         found.map(|range| self.name(range))
+    }
+
+    /// Returns a set that decides and into which rules put what they see. The connections that are tried are
+    /// among that.
+    fn written(&self, facts: &Facts) -> Option<&'l str> {
+        let words = self.words[..self.target].windows(2);
+        let mut sets = words
+            .filter(|pair| pair[0] == "--match-set")
+            .map(|pair| pair[1].trim_matches('"'));
+        sets.find(|set| facts.written.contains(*set))
     }
 
     /// Returns the words without some matches and the target.
@@ -355,10 +385,30 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_asks_for_a_set_which_rules_write_is_watched() {
+        let facts = Facts {
+            written: BTreeSet::from(["trap".to_owned()]),
+            ..Facts::default()
+        };
+        let line = "-A x -p tcp -m set --match-set trap src -j DROP";
+        let expected = Edit::Shadow(
+            "-A x -p tcp -m set --match-set trap src".to_owned(),
+            Unknown::Written("trap".to_owned()),
+        );
+        assert_eq!(edit(line, &facts), expected);
+        for line in [
+            "-A x -m set --match-set list src -j DROP",
+            "-A x -m set ! --match-set trap src -j SET --add-set trap src",
+        ] {
+            assert_eq!(edit(line, &facts), Edit::Keep, "{line}");
+        }
+    }
+
+    #[test]
     fn a_queue_is_undecidable_with_a_listener_only() {
         let facts = Facts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            logs: false,
+            ..Facts::default()
         };
         for (target, undecidable) in [
             ("NFQUEUE --queue-num 4", true),

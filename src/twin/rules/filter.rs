@@ -1,8 +1,8 @@
 //! A packet filter as it was read, and as it was copied.
 
-use super::edit::Facts;
+use super::edit::{self, Facts};
 use super::listing::Table;
-use super::place::{LeftOut, Watched};
+use super::place::{LeftOut, Place, Reason, Unknown, Watched};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
@@ -17,6 +17,8 @@ pub struct Filter {
     pub(super) own: Vec<Table>,
     /// The tables that are nft's own.
     pub(super) native: Vec<Table>,
+    /// Those of them that could not be read.
+    pub(super) unread: Vec<LeftOut>,
     pub(super) has_nft: bool,
     pub(super) facts: Facts,
 }
@@ -28,10 +30,83 @@ pub struct Copied {
     pub watched: Vec<Watched>,
 }
 
+impl Copied {
+    /// Whether a packet's end may depend on something that was left out. It does not where a rule counts the
+    /// packets in its place.
+    #[must_use]
+    pub fn is_uncertain_without(&self, left_out: &LeftOut) -> bool {
+        let LeftOut { place, text, why } = left_out;
+        match (why, place) {
+            (Reason::WritesLog | Reason::Flowtable | Reason::NotInstalled(_), _) => false,
+            // It decides nothing, or a rule counts in its place, which is named by itself if it is refused.
+            (Reason::OnlyIptables, _) => false,
+            (Reason::Refused(_), Place::Iptables { .. }) => {
+                let counts = |one: &Watched| {
+                    one.place == *place
+                        && one.text == *text
+                        && matches!(one.why, Unknown::Refused(_))
+                };
+                !edit::decides_nothing(text) && !self.watched.iter().any(counts)
+            }
+            (Reason::Refused(_) | Reason::Differs | Reason::Unread(_), _) => true,
+        }
+    }
+}
+
 /// The text of one backend and family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub backend: Backend,
     pub family: Family,
     pub bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::rules::place::At;
+
+    #[test]
+    fn a_verdict_is_certain_only_without_rules_that_decide_nothing_or_are_counted() {
+        let place = Place::Iptables {
+            backend: Backend::Nft,
+            family: Family::V4,
+            table: "filter".to_owned(),
+            chain: "FORWARD".to_owned(),
+        };
+        let nft = Place::Nft {
+            family: "inet".to_owned(),
+            table: "t".to_owned(),
+            chain: "c".to_owned(),
+        };
+        let refused = || Reason::Refused("no".to_owned());
+        let copied = Copied {
+            watched: vec![Watched {
+                place: place.clone(),
+                text: "-A FORWARD -m odd -j DROP".to_owned(),
+                why: Unknown::Refused("no".to_owned()),
+                at: At::Comment,
+                packets: 0,
+            }],
+            ..Copied::default()
+        };
+        for (place, text, why, uncertain) in [
+            (&place, "-A FORWARD -m new -j DROP", refused(), true),
+            (&place, "-A FORWARD -m odd -j DROP", refused(), false),
+            (&place, "-A FORWARD -m new -j LOG", refused(), false),
+            (&place, ":odd - [0:0]", refused(), true),
+            (&nft, "ip saddr @s drop", refused(), true),
+            (&nft, "ip saddr @s drop", Reason::Differs, true),
+            (&nft, "log prefix \"a\"", Reason::WritesLog, false),
+            (&Place::Ipset, "add s 10.0.0.1", refused(), true),
+        ] {
+            let left_out = LeftOut {
+                place: place.clone(),
+                text: text.to_owned(),
+                why,
+            };
+            let found = copied.is_uncertain_without(&left_out);
+            assert_eq!(found, uncertain, "{left_out}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod refused;
 mod repair;
 mod restore;
 mod saved;
+mod sets;
 mod statement;
 
 use crate::host::iptables::nft_family;
@@ -32,6 +33,8 @@ use refused::{Refusal, load_in_order};
 use restore::Plan;
 
 pub use filter::{Copied, Filter};
+pub use named::Networks;
+pub use own::list_chain;
 pub use place::{LeftOut, Place, Reason, Unknown, Watched};
 pub use programs::FilterError;
 
@@ -101,7 +104,10 @@ impl Filter {
     /// # Errors
     /// When a program is missing, hangs or lacks a right. A refused rule is left out and named.
     pub fn load(&self) -> Result<Copied, FilterError> {
-        let mut copied = Copied::default();
+        let mut copied = Copied {
+            left_out: self.unread.clone(),
+            ..Copied::default()
+        };
         self.load_sets(&mut copied)?;
         let mut texts: Vec<_> = self
             .texts
@@ -163,7 +169,8 @@ impl Filter {
 
     fn load_sets(&self, copied: &mut Copied) -> Result<(), FilterError> {
         let text = parse::text_of(&self.sets);
-        let lines: Vec<&str> = text.lines().collect();
+        let names = &self.facts.spaced_sets;
+        let lines: Vec<_> = text.lines().map(|line| names.quoted(line)).collect();
         let refused = load_in_order(lines.len(), |range| {
             let mut text = lines[range.clone()].join("\n");
             text.push('\n');
@@ -178,7 +185,7 @@ impl Filter {
             .left_out
             .extend(refused.into_iter().map(|(at, words)| LeftOut {
                 place: Place::Ipset,
-                text: lines[at].to_owned(),
+                text: lines[at].clone().into_owned(),
                 why: Reason::Refused(words),
             }));
         Ok(())

@@ -1,21 +1,31 @@
-//! The source networks that rules of others name.
+//! The networks and ports that rules of others name.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::listing::Table;
+use super::listing::{Table, words as nft_words};
 use super::{Filter, own};
 use crate::netfilter::text::parse;
 use crate::netfilter::token::words;
 
+/// The networks of clients that rules name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Networks that packets come from.
+    pub sources: BTreeSet<IpNet>,
+    /// Networks that packets go to, which may be replies.
+    pub destinations: BTreeSet<IpNet>,
+}
+
 impl Filter {
-    /// Returns the source networks that the rules of others ask for: each of them may meet rules that nobody
-    /// else meets. Of an ipset the first few count.
+    /// Returns the networks that the rules of others ask for: each of them may meet rules that nobody else
+    /// meets. Of an ipset the first few count.
     #[must_use]
-    pub fn sources(&self) -> BTreeSet<IpNet> {
-        let (mut found, mut sets) = (BTreeSet::new(), BTreeSet::new());
+    pub fn networks(&self) -> Networks {
+        let (mut found, mut sets) = (Networks::default(), Vec::new());
         for text in &self.texts {
             let text = parse::text_of(&text.bytes);
             let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
@@ -24,31 +34,34 @@ impl Filter {
                 !own::is_nvactls(chain)
             });
             for rule in foreign {
-                if rule.contains("--src-range ") {
-                    let mut words = words(rule).skip_while(|word| *word != "--src-range");
-                    found.extend(words.nth(1).and_then(first_of));
-                }
-                if rule.contains("-s ") {
-                    found.extend(of_iptables(rule));
-                }
-                if rule.contains("--match-set ") {
-                    sets.extend(set_of(rule).map(str::to_owned));
-                }
+                of_iptables(&self.facts.spaced_sets.quoted(rule), &mut found, &mut sets);
             }
         }
         let text = parse::text_of(&self.sets);
-        for set in sets {
-            found.extend(of_set(&text, &set).take(OF_A_SET));
+        sets.sort_unstable();
+        sets.dedup();
+        for (set, direction) in sets {
+            let nets = match direction {
+                Direction::From => &mut found.sources,
+                Direction::To => &mut found.destinations,
+            };
+            nets.extend(of_set(&text, &set).take(OF_A_SET));
             // The members of a list are sets.
             for member in members(&text, &set).take(OF_A_SET) {
-                found.extend(of_set(&text, member).take(OF_A_SET));
+                nets.extend(of_set(&text, member).take(OF_A_SET));
             }
         }
-        for table in &self.native {
+        for table in self.native.iter().chain(&self.own) {
             of_nft(table, &mut found);
         }
         found
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Direction {
+    From,
+    To,
 }
 
 impl Filter {
@@ -101,12 +114,6 @@ fn first_of(range: &str) -> Option<IpNet> {
 /// A ban list of thousands is one rule for all of them.
 const OF_A_SET: usize = 2;
 
-/// Returns the ipset that a rule asks for.
-fn set_of(rule: &str) -> Option<&str> {
-    let mut words = words(rule).skip_while(|word| *word != "--match-set");
-    words.nth(1)
-}
-
 /// Returns the networks of an ipset, from the text of `ipset save`.
 fn of_set<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = IpNet> + 't {
     text.lines().filter_map(move |line| {
@@ -127,20 +134,41 @@ fn members<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = &'t str> {
     })
 }
 
-fn of_iptables(rule: &str) -> Option<IpNet> {
-    let mut words = words(rule).skip_while(|word| *word != "-s");
-    net(words.nth(1)?)
+/// Reads the networks of a rule of iptables, and its ipsets.
+fn of_iptables(rule: &str, found: &mut Networks, sets: &mut Vec<(String, Direction)>) {
+    let mut words = words(rule);
+    while let Some(word) = words.next() {
+        match word {
+            "-s" | "--src-range" | "--ctorigsrc" => {
+                found.sources.extend(words.next().and_then(first_of));
+            }
+            "-d" | "--dst-range" | "--ctrepldst" => {
+                found.destinations.extend(words.next().and_then(first_of));
+            }
+            "--match-set" => {
+                let set = words.next().unwrap_or_default().trim_matches('"');
+                let flags = words.next().unwrap_or_default();
+                for (flag, direction) in [("src", Direction::From), ("dst", Direction::To)] {
+                    if flags.contains(flag) {
+                        sets.push((set.to_owned(), direction));
+                    }
+                }
+            }
+            "--comment" => {
+                words.next();
+            }
+            _ => {}
+        }
+    }
 }
 
-fn of_nft(table: &Table, found: &mut BTreeSet<IpNet>) {
-    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
-    for rule in rules.filter(|rule| rule.text.contains("saddr ")) {
-        let (_, rest) = rule.text.split_once("saddr ").unwrap_or_default();
-        let rest = rest.trim_start_matches("!= ");
-        match rest.strip_prefix("{ ") {
-            Some(list) => found.extend(elements(list)),
-            None => found.extend(rest.split(' ').next().and_then(net)),
-        }
+fn of_nft(table: &Table, found: &mut Networks) {
+    let chains = table.chains.iter();
+    for rule in chains
+        .filter(|chain| !own::is_nvactls(&chain.name))
+        .flat_map(|chain| &chain.rules)
+    {
+        of_nft_rule(&rule.text, found);
     }
     for block in table
         .blocks
@@ -152,24 +180,77 @@ fn of_nft(table: &Table, found: &mut BTreeSet<IpNet>) {
         let text: Vec<&str> = lines.map(String::as_str).collect();
         let text = text.join(" ");
         if let Some((_, list)) = text.split_once("{ ") {
-            found.extend(elements(list));
+            found.sources.extend(elements(list));
         }
     }
 }
 
-/// Reads the networks of a list in braces.
+/// Reads the networks of a rule of nft: `ip saddr NET`, `ip saddr { NET, NET }`, `ip saddr vmap { NET : drop }`,
+/// `ip saddr . tcp dport { ADDRESS . 80 }`.
+fn of_nft_rule(rule: &str, found: &mut Networks) {
+    if !rule.contains("addr ") {
+        return;
+    }
+    let words: Vec<&str> = nft_words(rule).collect();
+    let (mut from, mut to) = (false, false);
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        at += 1;
+        let nets: Vec<IpNet> = match *word {
+            "saddr" => {
+                from = true;
+                continue;
+            }
+            "daddr" => {
+                to = true;
+                continue;
+            }
+            "{" => {
+                let rest = &words[at..];
+                let end = rest.iter().position(|word| *word == "}");
+                let inside = &rest[..end.unwrap_or(rest.len())];
+                at += inside.len();
+                elements(&inside.join(" ")).collect()
+            }
+            word => match first_of(word) {
+                Some(net) => vec![net],
+                // A named set has its networks in a block.
+                None if word.starts_with('@') => Vec::new(),
+                None => continue,
+            },
+        };
+        if from {
+            found.sources.extend(&nets);
+        }
+        if to {
+            found.destinations.extend(&nets);
+        }
+        (from, to) = (false, false);
+    }
+}
+
+/// Reads the networks of a list in braces. Of an element `ADDRESS . 80 : drop` the address counts.
 fn elements(list: &str) -> impl Iterator<Item = IpNet> {
     let inside = list.split('}').next().unwrap_or_default();
-    let each = inside
+    let keys = inside
         .split(',')
-        .filter_map(|one| one.split_whitespace().next());
+        .filter_map(|one| one.split(" : ").next())
+        .flat_map(|key| key.split(" . "));
+    let each = keys.filter_map(|one| one.split_whitespace().next());
     each.filter_map(first_of)
 }
 
 fn net(word: &str) -> Option<IpNet> {
-    let address = || Some(IpNet::from(word.parse::<IpAddr>().ok()?));
-    let net = word.parse::<IpNet>().ok().or_else(address)?;
-    Some(net.trunc())
+    let address = |word: &str| word.parse::<IpAddr>().ok().map(IpNet::from);
+    let with_mask = || {
+        let (first, mask) = word.split_once('/')?;
+        let mask = IpAddr::from_str(mask).ok()?;
+        let net = IpNet::with_netmask(first.parse().ok()?, mask).ok();
+        // A mask with holes.
+        net.or_else(|| address(first))
+    };
+    let net = word.parse::<IpNet>().ok().or_else(|| address(word));
+    Some(net.or_else(with_mask)?.trunc())
 }
 
 #[cfg(test)]
@@ -180,11 +261,10 @@ mod tests {
     #[test]
     fn the_networks_are_read_from_rules_lists_and_sets() {
         let listed = "table inet f2b-table {\n\tset addr-set {\n\t\ttype ipv4_addr\n\t\telements = { 203.0.113.7,\n\t\t\t     203.0.113.9 timeout 1h }\n\t}\n\n\tchain c {\n\t\ttype filter hook input priority filter - 1; policy accept;\n\t\tip saddr @addr-set drop\n\t\tip saddr 10.9.0.0/16 drop\n\t\tip6 saddr { fd00::/8, 2001:db8::1 } drop\n\t}\n}\n";
-        let mut found = BTreeSet::new();
+        let mut found = Networks::default();
         of_nft(&tables(listed)[0], &mut found);
-        let words: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
-            words,
+            named(&found.sources),
             [
                 "10.9.0.0/16",
                 "203.0.113.7/32",
@@ -193,19 +273,87 @@ mod tests {
                 "fd00::/8",
             ]
         );
-        let rule = "FORWARD ! -s 192.0.2.0/24 -i eth0 -j DROP";
-        assert_eq!(
-            of_iptables(rule).map(|net| net.to_string()).as_deref(),
-            Some("192.0.2.0/24")
-        );
-        let rule = "FORWARD -m set --match-set bans src -j DROP";
-        assert_eq!(set_of(rule), Some("bans"));
         let saved = "create bans hash:net family inet\nadd bans 203.0.113.0/24 timeout 9\nadd other 192.0.2.1\n";
         let nets: Vec<String> = of_set(saved, "bans").map(|net| net.to_string()).collect();
         assert_eq!(nets, ["203.0.113.0/24"]);
-        assert_eq!(
-            of_iptables("FORWARD -m comment --comment \"-s 1.2.3.4\" -j DROP"),
-            None
-        );
+    }
+
+    fn named(nets: &BTreeSet<IpNet>) -> Vec<String> {
+        nets.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn networks_are_named_in_many_words() {
+        for (rule, sources, destinations) in [
+            (
+                "FORWARD ! -s 192.0.2.0/24 -i eth0 -j DROP",
+                "192.0.2.0/24",
+                "",
+            ),
+            ("FORWARD -d 192.0.2.0/24 -j DROP", "", "192.0.2.0/24"),
+            (
+                "FORWARD -s 10.0.0.10/255.255.0.255 -j DROP",
+                "10.0.0.10/32",
+                "",
+            ),
+            (
+                "FORWARD -s 10.0.0.10/255.255.0.0 -j DROP",
+                "10.0.0.0/16",
+                "",
+            ),
+            (
+                "FORWARD -m iprange --src-range 10.0.0.7-10.0.0.9 -j DROP",
+                "10.0.0.7/32",
+                "",
+            ),
+            (
+                "FORWARD -m conntrack --ctorigsrc 192.0.2.0/24 -j DROP",
+                "192.0.2.0/24",
+                "",
+            ),
+            (
+                "FORWARD -m comment --comment \"-s 1.2.3.4\" -j DROP",
+                "",
+                "",
+            ),
+        ] {
+            let mut found = Networks::default();
+            of_iptables(rule, &mut found, &mut Vec::new());
+            assert_eq!(named(&found.sources).concat(), sources, "{rule}");
+            assert_eq!(named(&found.destinations).concat(), destinations, "{rule}");
+        }
+        for (rule, sources, destinations) in [
+            ("ip daddr 192.0.2.0/24 drop", "", "192.0.2.0/24"),
+            (
+                "ip saddr vmap { 192.0.2.0/24 : drop, 10.0.0.1 : accept }",
+                "10.0.0.1/32 192.0.2.0/24",
+                "",
+            ),
+            (
+                "ip saddr . tcp dport { 192.0.2.1 . 80, 192.0.2.2 . 81 } drop",
+                "192.0.2.1/32 192.0.2.2/32",
+                "",
+            ),
+            (
+                "ip6 saddr fd00::/8 ip6 daddr { fd01::1, fd01::2-fd01::5 } drop",
+                "fd00::/8",
+                "fd01::1/128 fd01::2/128",
+            ),
+            ("ct original ip saddr != 192.0.2.1 drop", "192.0.2.1/32", ""),
+            ("ip saddr @s ip daddr 192.0.2.1 drop", "", "192.0.2.1/32"),
+        ] {
+            let mut found = Networks::default();
+            of_nft_rule(rule, &mut found);
+            assert_eq!(named(&found.sources).join(" "), sources, "{rule}");
+            assert_eq!(named(&found.destinations).join(" "), destinations, "{rule}");
+        }
+        let mut sets = Vec::new();
+        let rule = "FORWARD -m set --match-set a src -m set ! --match-set \"b c\" dst,src -j DROP";
+        of_iptables(rule, &mut Networks::default(), &mut sets);
+        let sets: Vec<String> = sets
+            .iter()
+            .map(|(set, to)| format!("{set} {to:?}"))
+            .collect();
+        assert_eq!(sets, ["a From", "b c From", "b c To"]);
     }
 }

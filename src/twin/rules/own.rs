@@ -55,14 +55,60 @@ pub fn list(chains: &[Table], handles: bool) -> Result<Vec<Table>, FilterError> 
     Ok(tables)
 }
 
+/// Lists a chain of iptables' or nft's, with its whole table where nft does not take the chain's name; `None`
+/// without nft.
+pub fn list_chain(
+    how: &str,
+    family: &str,
+    table: &str,
+    chain: &str,
+) -> Result<Option<String>, FilterError> {
+    if is_plain(chain) {
+        let Some(running) = begin_nft(&[how, "list", "chain", family, table, chain])? else {
+            return Ok(None);
+        };
+        if let Ok(text) = listed(running) {
+            return Ok(Some(text));
+        }
+    }
+    let running = begin_nft(&[how, "list", "table", family, table])?;
+    running.map(listed).transpose()
+}
+
+/// Whether a name has no signs that nft reads in another way. iptables takes nearly any.
+#[must_use]
+pub fn is_plain(name: &str) -> bool {
+    let is_begin = |c: char| c.is_ascii_alphabetic() || c == '_';
+    name.starts_with(is_begin)
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
 fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
-    let (family, name) = (table.family.as_str(), table.name.as_str());
     let (own, others): (Vec<_>, Vec<_>) = table
         .chains
         .iter()
         .partition(|chain| is_nvactls(&chain.name));
+    let is_whole = own.is_empty()
+        || others.len() > ONE_BY_ONE
+        || others.iter().any(|chain| !is_plain(&chain.name));
+    match list_parts(table, how, &others, is_whole) {
+        // nft takes some names for its keywords, as a chain `tcp` of iptables'.
+        Err(FilterError::Failed { .. }) if !is_whole => list_parts(table, how, &others, true),
+        listed => listed,
+    }
+}
+
+fn list_parts(
+    table: &Table,
+    how: &str,
+    others: &[&Chain],
+    is_whole: bool,
+) -> Result<Table, FilterError> {
+    let (family, name) = (table.family.as_str(), table.name.as_str());
     let mut started = Vec::new();
-    if own.is_empty() || others.len() > ONE_BY_ONE {
+    if is_whole {
         started.push(begin_nft(&[how, "list", "table", family, name])?);
     } else {
         for chain in others {
@@ -83,7 +129,7 @@ fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
     for running in started.into_iter().flatten() {
         parts.extend(listing::tables(&listed(running)?));
     }
-    if !own.is_empty() {
+    if !is_whole {
         // nft reads all rules for a list of objects: 1.5 s at 10,000 forwards (measured by hand, 1.0.6).
         let lists = ["counter", "quota", "limit"].map(|kind| (kind, format!("{kind}s")));
         for (kind, list) in lists {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
@@ -21,6 +22,21 @@ pub enum Place {
         chain: String,
     },
     Ipset,
+}
+
+impl Place {
+    /// Returns the family whose packets come there; `None`: both.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Place::Iptables { family, .. } => Some(*family),
+            Place::Nft { family, .. } => {
+                let of_nft = |one: &Family| nft_family(*one) == family;
+                Family::ALL.into_iter().find(of_nft)
+            }
+            Place::Ipset => None,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -58,6 +74,12 @@ pub struct LeftOut {
     pub why: Reason,
 }
 
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.place, self.text, self.why)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// The program that loads it said so.
@@ -70,6 +92,8 @@ pub enum Reason {
     OnlyIptables,
     /// The twin lists another rule in its place, or none.
     Differs,
+    /// It was there, and could not be read.
+    Unread(String),
     /// The program that lists it is not installed.
     NotInstalled(&'static str),
 }
@@ -84,6 +108,7 @@ impl fmt::Display for Reason {
                 f.write_str("`nft` lists this rule of iptables and cannot load it")
             }
             Reason::Differs => f.write_str("the twin lists another rule in its place, or none"),
+            Reason::Unread(words) => write!(f, "it cannot be read: {words}"),
             Reason::NotInstalled(program) => write!(f, "`{program}` is not installed"),
         }
     }
@@ -118,6 +143,8 @@ pub(super) enum At {
 pub enum Unknown {
     /// The state that this match keeps is not copied: `limit`, `recent`, `quota`, …
     UsedUp(String),
+    /// Rules put what they see into the set by which it decides.
+    Written(String),
     /// The rule takes some packets by chance or in turn, and others not.
     Chance,
     /// The hardware address of whoever sends a packet decides: in the copy a world sends all.
@@ -138,6 +165,9 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unknown::UsedUp(word) => write!(f, "it depends on what `{word}` has counted so far"),
+            Unknown::Written(set) => {
+                write!(f, "it depends on what rules have put into `{set}` so far")
+            }
             Unknown::Chance => f.write_str("it takes some packets by chance or in turn"),
             Unknown::Hardware => {
                 f.write_str("it asks for the hardware address of whoever sends a packet")

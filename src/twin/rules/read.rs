@@ -1,21 +1,29 @@
 //! Reading the machine's packet filter. Nothing is changed by it: iptables-legacy lists only the tables
 //! that exist.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use super::edit::Facts;
 use super::filter::{Filter, Text};
 use super::listing::{self, Table};
 use super::own;
+use super::place::{LeftOut, Place, Reason};
 use super::programs::{FilterError, begin, begin_nft, iptables, listed};
 use super::queues::Queues;
 use super::saved;
+use super::sets::SpacedSets;
+use super::statement;
 use crate::host::child::Running;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
 use crate::netfilter::backend::Backend;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::words;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
@@ -28,8 +36,28 @@ const ONE_BY_ONE: usize = 200;
 /// The comment of a rule that only keeps the place of one that iptables cannot print.
 const UNPRINTED: &str = "-m comment --comment nvactl-native";
 
-/// Reads the filter as far as packets of some families meet it.
+/// The pauses before each try to read a table.
+const PAUSES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+];
+
+/// Reads the filter as far as packets of some families meet it. It is read again where a table vanishes
+/// meanwhile, as when a program loads all rules anew.
 pub fn read(families: Families) -> Result<Filter, FilterError> {
+    let mut tried = read_once(families);
+    for pause in &PAUSES[1..] {
+        if !matches!(tried, Err(FilterError::Failed { .. })) {
+            break;
+        }
+        thread::sleep(*pause);
+        tried = read_once(families);
+    }
+    tried
+}
+
+fn read_once(families: Families) -> Result<Filter, FilterError> {
     let families: Vec<Family> = families
         .as_slice()
         .iter()
@@ -58,7 +86,7 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
             .iter()
             .any(|family| nft_family(*family) == table.family)
     });
-    let native = native(chains.as_deref().unwrap_or_default())?;
+    let (native, unread) = native(chains.as_deref().unwrap_or_default())?;
     let mut texts = Vec::new();
     for (backend, family, program, running) in saving {
         let all = chains.as_deref().unwrap_or_default();
@@ -75,6 +103,8 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
         Some(running) => running.finish()?.stdout,
         None => Vec::new(),
     };
+    let spaced_sets = SpacedSets::read(&parse::text_of(&sets));
+    let written = written(&texts, &spaced_sets, own.iter().chain(&native));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
     let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
     Ok(Filter {
@@ -82,25 +112,84 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
         sets,
         own,
         native,
+        unread,
         has_nft: chains.is_some(),
         facts: Facts {
             queues: Queues::read(&queues),
             logs,
+            spaced_sets,
+            written,
         },
     })
 }
 
 /// Lists the tables that are not iptables'. A table without chains does nothing.
-fn native(chains: &[Table]) -> Result<Vec<Table>, FilterError> {
+fn native(chains: &[Table]) -> Result<(Vec<Table>, Vec<LeftOut>), FilterError> {
     let native = chains.iter().filter(|table| !own::is_of_iptables(table));
-    let mut tables = Vec::new();
+    let (mut tables, mut gone) = (Vec::new(), Vec::new());
     for table in native {
         let args = ["-s", "list", "table", &table.family, &table.name];
-        if let Some(running) = begin_nft(&args)? {
-            tables.extend(listing::tables(&listed(running)?));
+        let mut failure = None;
+        // A program may be writing the table anew: it is read again.
+        for pause in PAUSES {
+            thread::sleep(pause);
+            let Some(running) = begin_nft(&args)? else {
+                break;
+            };
+            match listed(running) {
+                Ok(text) => {
+                    tables.extend(listing::tables(&text));
+                    failure = None;
+                    break;
+                }
+                Err(FilterError::Failed { words, .. }) => failure = Some(words),
+                Err(error) => return Err(error),
+            }
+        }
+        gone.extend(failure.map(|words| unread(table, &words)));
+    }
+    Ok((tables, gone))
+}
+
+/// Returns the ipsets and sets of nft into which rules put what they see.
+fn written<'t>(
+    texts: &[Text],
+    spaced: &SpacedSets,
+    tables: impl Iterator<Item = &'t Table>,
+) -> BTreeSet<String> {
+    let mut written = BTreeSet::new();
+    for text in texts {
+        let text = parse::text_of(&text.bytes);
+        for line in text.lines().filter(|line| line.contains("-j SET ")) {
+            let line = spaced.quoted(line);
+            let words: Vec<&str> = words(&line).collect();
+            let pairs = words.windows(2);
+            let sets = pairs.filter(|pair| matches!(pair[0], "--add-set" | "--del-set"));
+            written.extend(sets.map(|pair| pair[1].trim_matches('"').to_owned()));
         }
     }
-    Ok(tables)
+    let rules = tables
+        .flat_map(|table| &table.chains)
+        .flat_map(|chain| &chain.rules);
+    written.extend(
+        rules
+            .flat_map(|rule| statement::writes(&rule.text))
+            .map(str::to_owned),
+    );
+    written
+}
+
+/// Returns a table that was there and could not be read.
+fn unread(table: &Table, words: &str) -> LeftOut {
+    LeftOut {
+        place: Place::Nft {
+            family: table.family.clone(),
+            table: table.name.clone(),
+            chain: String::new(),
+        },
+        text: format!("table {}", table.named()),
+        why: Reason::Unread(words.trim().to_owned()),
+    }
 }
 
 fn saved_text(

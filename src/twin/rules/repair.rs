@@ -289,8 +289,11 @@ fn step_commands(
                     command(text, None, rule)
                 })
                 .collect();
-            let replace = format!("replace rule {named} handle {handle} {last}\n");
-            commands.push(command(replace, Some(delete(*handle)), rule));
+            // `nft replace` 1.0.6 ends in an assertion where a set has networks and addresses (measured by the
+            // lab's row `networks and an address in a table of iptables`).
+            let delete = delete(*handle);
+            let replace = format!("insert rule {named} handle {handle} {last}\n{delete}");
+            commands.push(command(replace, Some(delete), rule));
             commands
         }
     }

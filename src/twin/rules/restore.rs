@@ -69,11 +69,12 @@ impl<'t> Plan<'t> {
 
     fn plan_rule(&mut self, line: &'t str, facts: &Facts, copied: &mut Copied) {
         let chain = saved::chain(line);
-        let copy = Cow::Borrowed(line);
+        // The names of ipsets stand without quotes in the text of iptables-save 1.8.9.
+        let copy = facts.spaced_sets.quoted(line);
         if is_nvactls(chain) || edit::leads_to(line).is_some_and(is_nvactls) {
             return self.push(chain, copy, Role::Nvactls);
         }
-        match edit::edit(line, facts) {
+        match edit::edit(&copy, facts) {
             Edit::Keep => self.push(chain, copy, Role::Copy),
             Edit::Instead(text, why) => {
                 if let Some(why) = why {

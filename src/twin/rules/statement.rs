@@ -82,6 +82,7 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
         };
         (conditions(&words[..at]), why)
     });
+    let counts = counts.or_else(|| written(&words, facts));
     let text = match &words[..] {
         [] => "counter".to_owned(),
         // Spaces between quotes stay.
@@ -208,6 +209,33 @@ fn stateful(words: &[&str]) -> Option<usize> {
     None
 }
 
+/// Returns the conditions of a rule that decides by a set into which rules put what they see. The
+/// connections that are tried are among that.
+fn written(words: &[&str], facts: &Facts) -> Option<(String, Unknown)> {
+    let (at, word) = statements(words).find(|(_, word)| DECIDES.contains(word))?;
+    // `meta mark set …`
+    let end = if word == "set" {
+        at.checked_sub(2)?
+    } else {
+        at
+    };
+    let pairs = words[..end].windows(2);
+    let asks = pairs.filter(|pair| !matches!(pair[0], "add" | "update" | "delete" | "map"));
+    let mut sets = asks.filter_map(|pair| pair[1].strip_prefix('@'));
+    let set = sets.find(|set| facts.written.contains(*set))?;
+    Some((conditions(&words[..end]), Unknown::Written(set.to_owned())))
+}
+
+/// Returns the sets into which a rule puts what it sees.
+pub fn writes(rule: &str) -> impl Iterator<Item = &str> {
+    let words: Vec<&str> = words(rule).collect();
+    let pairs: Vec<(&str, &str)> = words.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    pairs.into_iter().filter_map(|(word, next)| {
+        next.strip_prefix('@')
+            .filter(|_| matches!(word, "add" | "update" | "delete"))
+    })
+}
+
 /// Returns the words outside of braces that are no name of a chain.
 fn statements<'w>(words: &'w [&'w str]) -> impl Iterator<Item = (usize, &'w str)> {
     let mut depth = 0_usize;
@@ -326,10 +354,34 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_rules_write_is_a_state() {
+        let facts = Facts {
+            written: std::collections::BTreeSet::from(["trap".to_owned()]),
+            ..Facts::default()
+        };
+        for (rule, conditions) in [
+            (
+                "ip saddr @trap tcp dport 80 counter drop",
+                Some("ip saddr @trap tcp dport 80"),
+            ),
+            ("ip saddr @trap meta mark set 0x1", Some("ip saddr @trap")),
+            ("ip saddr @list drop", None),
+            ("tcp dport 1 update @trap { ip saddr } drop", None),
+        ] {
+            let counts = edit(rule, &facts).counts;
+            let counted = counts.map(|(conditions, _)| conditions);
+            assert_eq!(counted.as_deref(), conditions, "{rule}");
+        }
+        let written: Vec<&str> =
+            writes("tcp dport 1 update @trap { ip saddr } ip saddr @x drop").collect();
+        assert_eq!(written, ["trap"]);
+    }
+
+    #[test]
     fn what_a_program_decides_is_a_placeholder() {
         let facts = Facts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            logs: false,
+            ..Facts::default()
         };
         for (rule, conditions) in [
             (

@@ -56,6 +56,7 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
         },
         times: 1,
         is_brief: true,
+        is_spare: false,
     }
 }
 
