@@ -159,7 +159,7 @@ impl Twin {
     /// Makes the copy anew, without anything that was tried in it. Rules have their handles again.
     ///
     /// # Errors
-    /// As [`Twin::make`]; the old copy is kept then. Also when what was loaded into it beside is refused now.
+    /// As [`Twin::make`], and the old copy is kept; [`TwinError::NotTaken`] where the new one refuses a kept change.
     pub fn renew(&mut self) -> Result<(), TwinError> {
         let begin = Instant::now();
         let made = self.made_anew();

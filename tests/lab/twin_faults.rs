@@ -485,6 +485,7 @@ pub fn a_way_is_what_packets_say(backend: Backend) {
 /// A client always gets the same of these targets, so that few clients see few of them.
 pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
     let lab = lab(backend);
+    lab.apply(SPEC);
     let targets = [118, 119, 120, 121].map(|host| format!("10.224.0.{host}"));
     let pods = targets.each_ref().map(|target| format!("{target}:80"));
     let many = format!("target: {{pod: [{}]}}, balance: client", pods.join(", "));
@@ -494,7 +495,8 @@ pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
     for target in &targets {
         let rule = format!("FORWARD -d {target} -p tcp -j DROP");
         lab.firewall.run(&format!("iptables -t mangle -A {rule}"));
-        let checks = checks(&lab, &spec);
+        let mut checks = checks(&lab, &spec);
+        checks.retain(|check| check.status != "ok");
         let is_told = checks.iter().any(|check| {
             check.code == "foreign-rule" && check.status == "fail" && check.reason.contains(target)
         });
