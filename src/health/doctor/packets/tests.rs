@@ -416,7 +416,6 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             behind,
             &[
-                "fail forward-rule: iptables-nft: the policy of FORWARD in filter drops the packets",
                 "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a mark or a rule of `ip rule` leads them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
