@@ -63,6 +63,15 @@ impl Named {
     }
 }
 
+impl Named {
+    /// Returns the networks of clients to which packets go. `taken` are addresses of no client's.
+    fn of_replies(&self, taken: &BTreeSet<IpAddr>) -> BTreeSet<IpNet> {
+        let others = self.destinations.difference(&self.networks);
+        let is_of_client = |net: &&IpNet| !taken.iter().any(|address| net.contains(address));
+        others.filter(is_of_client).copied().collect()
+    }
+}
+
 /// The clients that matter to the forwards of a family.
 #[derive(Debug)]
 pub struct Clients {
@@ -114,10 +123,8 @@ impl Clients {
             kind: ClientKind::Somebody,
         });
         let seen = seen(set, flows, &own);
-        pool.extend(
-            seen.into_iter()
-                .filter(|client| !taken.contains(&client.address)),
-        );
+        let is_free = |client: &Client| !taken.contains(&client.address);
+        pool.extend(seen.into_iter().filter(is_free));
         let mut add = |nets: BTreeSet<IpNet>, kind: fn(IpNet) -> ClientKind| {
             let nets = nets
                 .into_iter()
@@ -137,10 +144,7 @@ impl Clients {
         };
         add(near(set, machine), ClientKind::Near);
         add(named.networks.clone(), ClientKind::Named);
-        let replies = named.destinations.difference(&named.networks);
-        let is_of_client = |net: &&IpNet| !taken.iter().any(|address| net.contains(address));
-        let replies = replies.filter(is_of_client).copied();
-        add(replies.collect(), ClientKind::Named);
+        add(named.of_replies(&taken), ClientKind::Named);
         let first = set
             .forwards
             .iter()

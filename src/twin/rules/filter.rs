@@ -37,9 +37,15 @@ impl Copied {
     pub fn is_uncertain_without(&self, left_out: &LeftOut) -> bool {
         let LeftOut { place, text, why } = left_out;
         match (why, place) {
-            (Reason::WritesLog | Reason::Flowtable | Reason::NotInstalled(_), _) => false,
-            // It decides nothing, or a rule counts in its place, which is named by itself if it is refused.
-            (Reason::OnlyIptables, _) => false,
+            // A rule that only iptables loads decides nothing, or a rule counts in its place, which is named by
+            // itself if it is refused.
+            (
+                Reason::WritesLog
+                | Reason::Flowtable
+                | Reason::NotInstalled(_)
+                | Reason::OnlyIptables,
+                _,
+            ) => false,
             (Reason::Refused(_), Place::Iptables { .. }) => {
                 let counts = |one: &Watched| {
                     one.place == *place
