@@ -457,11 +457,15 @@ fn compare<'f>(
             let elsewhere = sent_to(old, &question, &sniffer.seen());
             question = listening(&question, &elsewhere);
         }
-        // The first that died of several tries counts after the change, so all must have passed before it.
-        let times = if old.has_chance() {
-            one.ask.times.max(CHANCES)
-        } else {
-            one.ask.times
+        // Where chance leads to one target of several, one try that died says so of a part of the clients. The
+        // change takes those alone if all of them have passed before it.
+        let targets = one.ask.question.listeners.len();
+        let is_chance = targets > 1 || old.has_chance();
+        let times = match one.ask.forward.limits {
+            // The old copy counts as well.
+            Some(_) => one.ask.times,
+            None if is_chance => targets * CHANCES,
+            None => 1,
         };
         if (0..times).all(|_| is_answered(&mut talker, &question)) {
             tried.lost.push(one);
@@ -472,7 +476,7 @@ fn compare<'f>(
     Ok(())
 }
 
-/// So often a connection is tried where rules of others choose by chance.
+/// So often a connection is tried for each target where chance leads to one of them.
 const CHANCES: usize = 8;
 
 /// The same connection with listeners at other addresses.
