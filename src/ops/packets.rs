@@ -279,7 +279,9 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
             Verdict::Dead(death) => {
                 // That the route leaves by another interface is told of the machine itself.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                death.causes.is_empty() || causes.any(|taken| !is_told_elsewhere(taken))
+                let is_unknown = death.failure.is_some() || !death.is_examined;
+                death.causes.is_empty() && is_unknown
+                    || causes.any(|taken| !is_told_elsewhere(taken))
             }
             _ => true,
         };
