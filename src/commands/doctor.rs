@@ -347,7 +347,7 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         explain(&mut twin, &mut judged, change.as_ref(), deadline);
         let each = forwards.iter().zip(&clients);
         let without_internet = each
-            .filter(|(_, clients)| !clients.answers_internet())
+            .filter(|(_, clients)| !clients.answers_beyond_links())
             .map(|((_, _, family), _)| *family);
         Ok(Answers {
             judged,

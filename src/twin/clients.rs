@@ -78,6 +78,8 @@ pub struct Clients {
     family: Family,
     pool: Vec<Client>,
     somebody: IpAddr,
+    /// Whether a router leads to a network of clients.
+    is_routed: bool,
     /// Networks within that of `somebody`: their addresses may be treated in another way.
     narrower: Vec<IpNet>,
     /// The interfaces by which replies to them leave; none where there is no route.
@@ -142,7 +144,16 @@ impl Clients {
                 Some(Client { address, kind })
             }));
         };
-        add(near(set, machine), ClientKind::Near);
+        let near = near(set, machine);
+        let links = machine.links.iter().flat_map(|link| &link.addresses);
+        let on_link: BTreeSet<IpNet> = links.map(super::machine::Address::on_link).collect();
+        let has_target = |net: &IpNet| {
+            let mut targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
+            targets.any(|to| net.contains(&to.address))
+        };
+        let mut routed = near.difference(&on_link);
+        let is_routed = routed.any(|net| Family::of(net.addr()) == family && !has_target(net));
+        add(near, ClientKind::Near);
         add(named.networks.clone(), ClientKind::Named);
         add(named.of_replies(&taken), ClientKind::Named);
         let first = set
@@ -195,6 +206,7 @@ impl Clients {
         Self {
             family,
             somebody,
+            is_routed,
             narrower: narrower(set, machine, named, somebody),
             back: found.collect(),
             behind: behind.collect(),
@@ -319,13 +331,11 @@ impl Clients {
         nets.into_iter().flatten().any(|net| net.contains(&address))
     }
 
-    /// Whether replies to clients of the Internet leave the live machine at all.
+    /// Whether replies leave the live machine to anybody beyond its links: to the Internet, or to a network of
+    /// clients to which a route leads.
     #[must_use]
-    pub fn answers_internet(&self) -> bool {
-        let mut pool = self.pool.iter();
-        pool.any(|client| {
-            client.kind == ClientKind::Somebody && self.back.contains_key(&client.address)
-        })
+    pub fn answers_beyond_links(&self) -> bool {
+        self.is_routed || self.back.contains_key(&self.somebody)
     }
 
     /// Returns the interface by which replies to a client leave the live machine.

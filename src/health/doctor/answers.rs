@@ -21,7 +21,7 @@ pub struct Answers<'f> {
     pub doubts: Vec<Doubt>,
     /// How many networks of clients were not tried, for the sake of time.
     pub untried_networks: usize,
-    /// The families in which no route leads back to clients of the Internet.
+    /// The families in which no route leads back to clients beyond the machine's own links.
     pub without_internet: BTreeSet<Family>,
     /// The targets that the machine itself does not reach in the twin, and what takes its packets.
     pub kept_in: BTreeMap<(String, IpAddr), String>,

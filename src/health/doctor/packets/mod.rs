@@ -111,13 +111,13 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     }
 }
 
-/// Warns that the Internet is answered by no route, where a forward admits it.
+/// Warns that no route leads to the Internet, if a forward admits clients of it.
 fn no_way_back(case: &Case<'_>) -> Option<Check> {
     let mut asked = case.asked.iter();
     let forward = asked.find(|forward| forward.sources.admits(somebody(case.family)))?;
     let ingress = forward.ingress.first()?;
     let check = Hop::Route.warn(
-        "no route leads back to clients of the Internet: only clients of networks with a route get answers",
+        "no route leads back to clients of the Internet: only clients on the machine's own networks get answers",
     );
     let ip = match case.family {
         Family::V4 => "ip",
