@@ -13,25 +13,25 @@ pub struct Apply {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Undo the change after this time (60, 90s, 5m, 1h) unless `nvactl confirm` comes.
+    /// Undo the change after this time (60, 90s, 5m, 1h) unless `nvactl confirm` is run.
     ///
-    /// At a terminal it also asks. A watchdog undoes it, whatever becomes of the terminal. Open
-    /// connections outlive the change, so only a new one proves that you still get in.
+    /// Asks at a terminal as well. A watchdog undoes the change even if the terminal dies. Open connections
+    /// outlive the change, so only a new connection proves that you still get in.
     #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
     pub confirm: Option<u64>,
 
-    /// End connections that still lead to where no forward leads any more, and UDP senders from before their forward.
+    /// End connections to targets that no forward has any more, and UDP senders older than their forward.
     #[arg(long)]
     pub flush_stale: bool,
 
     /// Do not try the change in a copy of this machine first.
     ///
-    /// The trial opens connections through the copy, before the change and after it, and refuses a change
-    /// that would cut off a forward that works now.
+    /// The trial opens connections through the copy, before and after the change, and refuses a change that
+    /// would cut off a forward that works now.
     #[arg(long)]
     pub no_trial: bool,
 
-    /// How to print what was done.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ApplyFormat,
 
@@ -42,7 +42,7 @@ pub struct Apply {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ApplyFormat {
-    /// A line for each forward, and how many rules came and went.
+    /// A line for each forward, and the numbers of added and removed rules.
     Text,
     /// One JSON object.
     Json,
@@ -54,15 +54,15 @@ pub struct Confirm {
     #[arg(long, conflicts_with = "status")]
     pub cancel: bool,
 
-    /// Say whether a change waits, and how long.
+    /// Show whether a change waits for confirmation, and how long.
     #[arg(long)]
     pub status: bool,
 
     /// Keep the change only if this session came over another SSH connection than the one that
     /// applied it.
     ///
-    /// Refuses where either is not known, as in tmux or at the console, and where both are the same,
-    /// as they are with a shared `ControlMaster`.
+    /// Refuses if either connection is unknown, as in tmux or at the console, and if both are the same, as
+    /// with a shared `ControlMaster`.
     #[arg(long, conflicts_with_all = ["cancel", "status"])]
     pub new_session: bool,
 

@@ -16,7 +16,7 @@ pub struct Status {
     #[arg(long)]
     pub check: bool,
 
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: StatusFormat,
 }
@@ -36,7 +36,7 @@ pub struct Doctor {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// Only this forward's way.
+    /// Check only this forward.
     #[arg(long, value_name = "NAME")]
     pub forward: Option<String>,
 
@@ -48,11 +48,11 @@ pub struct Doctor {
     #[arg(long, value_name = "TIME", default_value = "60", value_parser = seconds)]
     pub deadline: f64,
 
-    /// Try no connection in a copy of this machine, which takes network namespaces.
+    /// Open no connection in a copy of this machine, which takes network namespaces.
     #[arg(long)]
     pub no_twin: bool,
 
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: DoctorFormat,
 }
@@ -76,8 +76,8 @@ pub struct Probe {
     #[arg(long, value_name = "ADDRESS")]
     pub via: Option<String>,
 
-    /// What must come back: tcp for a connection, http for an answer below 400, 'http 200' for one
-    /// of this status. Of no meaning for udp.
+    /// The expected answer: tcp for a connection, http for a status below 400, 'http 200' for this
+    /// status. Has no meaning for UDP.
     #[arg(long, value_name = "WHAT", default_value = "tcp")]
     pub expect: Expect,
 
@@ -93,7 +93,7 @@ pub struct Probe {
     #[arg(long, value_name = "N", default_value = "256")]
     pub jobs: NonZeroUsize,
 
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ProbeFormat,
 }

@@ -28,11 +28,11 @@ pub use values::Spec;
 
 use crate::netfilter::backend::Backend;
 
-/// Port forwarding for a Linux VM that stands as a firewall in front of a private network.
+/// Port forwarding for a Linux VM that is the firewall of a private network.
 ///
-/// One YAML file says what is forwarded where. nvactl compiles it into an ordered iptables rule
-/// plan, prints it, loads it, takes it out again, and keeps it over a reboot. It owns the chains
-/// named NVACTL-..., one jump to each, and the FORWARD policy; it touches no other rule.
+/// One YAML file lists the forwards. nvactl compiles it into an ordered iptables rule plan, prints the
+/// plan, loads it, removes it, and keeps it over a reboot. It owns the chains named NVACTL-..., one jump
+/// to each, and the FORWARD policy; it touches no other rule.
 #[derive(Debug, Parser)]
 #[command(
     name = "nvactl",
@@ -42,23 +42,35 @@ use crate::netfilter::backend::Backend;
     arg_required_else_help = true,
     after_help = "\
 SPEC is a file, a folder whose *.yaml files are one spec, or - for standard input.
-Left out, it is $NVACTL_SPEC, else ./forward.yaml, else /etc/nvactl/forward.yaml,
-else the folder /etc/nvactl/forward.d.
+The default is $NVACTL_SPEC, else ./forward.yaml, else /etc/nvactl/forward.yaml,
+else the folder /etc/nvactl/forward.d. status and doctor take the spec that was
+applied last before those files.
 
-Exit codes: 0 done, or nothing to do; 1 it differs, or would change; 2 an error,
-nothing was changed; 3 the host may not be as it was."
+Exit codes: 0 done, or nothing to do; 1 a difference was found, or something would
+change; 2 an error, nothing was changed; 3 the host may have been changed."
 )]
 pub struct Cli {
-    /// Log on standard error what is run, with its arguments and time.
-    #[arg(short, long, global = true)]
+    /// Log each program that is run on standard error, with its arguments and time.
+    #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
 
-    /// Where the lock and the history are [default: `$NVACTL_STATE_DIR`, else /var/lib/nvactl].
-    #[arg(long, global = true, value_name = "FOLDER")]
+    /// Folder of the lock and the history [default: `$NVACTL_STATE_DIR`, else /var/lib/nvactl].
+    #[arg(
+        long,
+        global = true,
+        value_name = "FOLDER",
+        help_heading = "Global options"
+    )]
     pub state_dir: Option<PathBuf>,
 
-    /// Which iptables to call: nft, legacy, or auto for what the plain names on PATH are.
-    #[arg(long, global = true, default_value = "auto", value_name = "BACKEND")]
+    /// The iptables to call: nft, legacy, or auto for the plain names on PATH.
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        value_name = "BACKEND",
+        help_heading = "Global options"
+    )]
     pub backend: Backend,
 
     #[command(subcommand)]
@@ -67,20 +79,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say everything that is wrong with a spec.
+    /// Check a spec and report every problem.
     ///
-    /// Silent when there is nothing. Needs neither root nor iptables.
+    /// Prints nothing for a valid spec. Needs neither root nor iptables.
     #[command(after_help = "\
 Examples:
   nvactl check forward.yaml
   nvactl check forward.yaml --deny all --format github
   nvactl check --list
 
-Exit codes: 0 sound; 1 a denied warning; 2 an error.")]
+Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
     Check(Check),
     /// Print the rule plan as iptables-restore text.
     ///
-    /// The text is whole: loaded into empty tables, iptables-save prints the same lines. Needs
+    /// The text is complete: loaded into empty tables, iptables-save prints the same lines. Needs
     /// neither root nor iptables.
     #[command(after_help = "\
 Examples:
@@ -88,20 +100,20 @@ Examples:
   nvactl render forward.yaml -o /etc/iptables/rules.v4
   nvactl render forward.yaml --family v6 -o /etc/iptables/rules.v6")]
     Render(Render),
-    /// Load the plan into the kernel, beside the rules of others.
+    /// Load the plan into the kernel, beside other programs' rules.
     ///
-    /// Only what differs is written; applied twice, the second time writes nothing. What cannot be
-    /// loaded is undone.
+    /// Writes only the differences; a second apply writes nothing. Tries the change in a copy of this
+    /// machine first. Undoes a change that cannot be loaded.
     #[command(after_help = "\
 Examples:
   sudo nvactl apply forward.yaml --dry-run
   sudo nvactl apply forward.yaml
   ssh fw sudo nvactl apply - < forward.yaml")]
     Apply(Apply),
-    /// Say what a spec would change, by forward.
+    /// Show what a spec would change, by forward.
     ///
     /// Compares with the live rules, which takes root, or with a file: another spec, or
-    /// iptables-save text such as a rules.v4. Rules of others do not count.
+    /// iptables-save text such as a rules.v4. Other programs' rules do not count.
     #[command(after_help = "\
 Examples:
   sudo nvactl diff forward.yaml
@@ -110,16 +122,16 @@ Examples:
 
 Exit codes: 0 the same; 1 different; 2 an error.")]
     Diff(Diff),
-    /// Explain each rule of the plan in plain words, in the order of a packet's way.
+    /// Explain each rule of the plan in plain words, in the order of a packet's path.
     #[command(after_help = "\
 Examples:
   nvactl explain forward.yaml
   nvactl explain forward.yaml --forward web --format markdown")]
     Explain(Explain),
-    /// Take out everything that nvactl owns, and nothing else.
+    /// Remove everything that nvactl owns, and nothing else.
     ///
-    /// The FORWARD policy stays as it is: opening a router silently would be worse than a
-    /// connection that fails.
+    /// Leaves the FORWARD policy as it is: a router that opens silently is worse than a connection that
+    /// fails.
     #[command(after_help = "\
 Examples:
   sudo nvactl remove --dry-run
@@ -136,27 +148,27 @@ Examples:
     /// Undo a change when its time is up.
     #[command(hide = true)]
     Watchdog { id: String },
-    /// List the changes made so far, the newest first, with what became of them.
+    /// List the changes made so far, the newest first, and whether each was kept.
     ///
-    /// Each keeps its number, which rollback takes.
+    /// A change keeps its number, which rollback takes.
     #[command(after_help = "Example:\n  sudo nvactl history")]
     History,
-    /// Go back to what was loaded before a change.
+    /// Load the rules that were loaded before a change.
     ///
-    /// The default is the last one that was not undone: a second rollback goes a step further
-    /// back. It is a change of its own, which can be rolled back by its number.
+    /// The default is the last change that was not undone: a second rollback goes one step further
+    /// back. A rollback is a change of its own, and its number takes it back.
     #[command(after_help = "\
 Examples:
   sudo nvactl rollback --dry-run
   sudo nvactl rollback 3")]
     Rollback(Rollback),
-    /// Say how each forward stands: its rules, and what came through.
+    /// Show the state of each forward: its rules and its connections.
     ///
-    /// Rules of others before nvactl's jumps are counted; `nvactl doctor` reports what they do to
+    /// Counts other programs' rules before nvactl's jumps; `nvactl doctor` reports what they do to
     /// packets.
     ///
-    /// NEW counts connections and BYTES their first packets, by the rules' own counters, since the
-    /// forward's rules were loaded. LIVE counts the connections that the kernel tracks now.
+    /// NEW counts connections, and BYTES the bytes of their first packets, by the rules' own counters since
+    /// the forward's rules were loaded. LIVE counts the connections that the kernel tracks now.
     #[command(after_help = "\
 Examples:
   sudo nvactl status forward.yaml
@@ -165,9 +177,10 @@ Examples:
 
 Exit codes: 0 told; 1 with --check, it is not in sync; 2 an error.")]
     Status(Status),
-    /// Find out why a forward does not work: try its connections in a copy of this machine, and name the first hop that fails.
+    /// Find out why a forward does not work, and name the first hop that fails.
     ///
-    /// Connects to the targets, and changes nothing.
+    /// Opens the forward's connections in a copy of this machine, connects to the live targets, and changes
+    /// nothing.
     #[command(after_help = "\
 Examples:
   sudo nvactl doctor forward.yaml
@@ -178,8 +191,8 @@ Exit codes: 0 nothing failed, `unknown` included, which cannot be told from here
     Doctor(Doctor),
     /// Connect to every target, or through the firewall to every listen port.
     ///
-    /// On the firewall, to the targets, from the SNAT address. With --via, from anywhere. Of a udp
-    /// port that does not answer nothing is known, unless somebody refuses.
+    /// On the firewall it connects to the targets from the SNAT address; with --via it connects from
+    /// anywhere to the listen ports. A UDP port that neither answers nor refuses is reported as `unanswered`.
     #[command(after_help = "\
 Examples:
   nvactl probe forward.yaml
@@ -187,7 +200,7 @@ Examples:
 
 Exit codes: 0 nothing speaks against any; 1 some are refused, silent or not as expected; 2 an error.")]
     Probe(Probe),
-    /// Show or set the kernel's forwarding: IPv4, and IPv6 where nvactl has rules of it.
+    /// Show or set the kernel's forwarding: IPv4, and IPv6 if nvactl has IPv6 rules.
     #[command(after_help = "\
 Examples:
   nvactl sysctl status
@@ -213,10 +226,10 @@ Examples:
     },
     /// Save the live rules for the next boot.
     ///
-    /// With the boot unit enabled, nvactl's own rules into the saved state. Else into the file that this
-    /// distribution loads: every table, other programs' rules included; IPv6 where nvactl has rules of it. The old file is
-    /// kept beside it as .bak. The new one replaces it only after iptables-restore has loaded it in an
-    /// empty network namespace, as the boot loads it.
+    /// If the boot unit is enabled, saves nvactl's own rules in the saved state. Otherwise writes the file
+    /// that this distribution loads, with every table and other programs' rules, and the IPv6 file if nvactl has IPv6
+    /// rules. Keeps the old file as .bak, and replaces it only after iptables-restore has loaded the new one
+    /// in an empty network namespace, as the boot does.
     #[command(after_help = "\
 Examples:
   sudo nvactl persist forward.yaml

@@ -19,15 +19,15 @@ pub struct Check {
     #[arg(long, value_name = "WARNING|all")]
     pub deny: Vec<Deny>,
 
-    /// Show notes too.
+    /// Print notes as well.
     #[arg(long)]
     pub notes: bool,
 
-    /// How to print what was found: text on standard error, json and github on standard output.
+    /// Output format: text on standard error, json and github on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: CheckFormat,
 
-    /// List every code there is, and what it means.
+    /// List every code and its meaning.
     #[arg(long)]
     pub list: bool,
 }
@@ -95,7 +95,7 @@ pub struct Diff {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// What to compare with: `live`, another spec, or a file with iptables-save text.
+    /// Compare with `live`, another spec, or a file with iptables-save text.
     #[arg(long, value_name = "live|FILE", default_value = "live")]
     pub against: Against,
 
@@ -103,11 +103,11 @@ pub struct Diff {
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
 
-    /// Show the rules as a unified diff, too.
+    /// Show the rules as a unified diff as well.
     #[arg(long)]
     pub rules: bool,
 
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: DiffFormat,
 }
@@ -151,7 +151,7 @@ pub struct Explain {
     #[arg(long, value_name = "NAME")]
     pub forward: Option<String>,
 
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ExplainFormat,
 }
