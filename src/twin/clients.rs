@@ -144,16 +144,7 @@ impl Clients {
                 Some(Client { address, kind })
             }));
         };
-        let near = near(set, machine);
-        let links = machine.links.iter().flat_map(|link| &link.addresses);
-        let on_link: BTreeSet<IpNet> = links.map(super::machine::Address::on_link).collect();
-        let has_target = |net: &IpNet| {
-            let mut targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
-            targets.any(|to| net.contains(&to.address))
-        };
-        let mut routed = near.difference(&on_link);
-        let is_routed = routed.any(|net| Family::of(net.addr()) == family && !has_target(net));
-        add(near, ClientKind::Near);
+        add(near(set, machine), ClientKind::Near);
         add(named.networks.clone(), ClientKind::Named);
         add(named.of_replies(&taken), ClientKind::Named);
         let first = set
@@ -206,7 +197,7 @@ impl Clients {
         Self {
             family,
             somebody,
-            is_routed,
+            is_routed: is_routed(set, machine, family),
             narrower: narrower(set, machine, named, somebody),
             back: found.collect(),
             behind: behind.collect(),
@@ -460,6 +451,19 @@ fn seen(set: &ForwardSet, flows: &[Flow], own: &BTreeSet<IpAddr>) -> Vec<Client>
         kind: ClientKind::Seen,
     })
     .collect()
+}
+
+/// Whether a router leads to a network of clients. A network of targets is none.
+fn is_routed(set: &ForwardSet, machine: &Machine, family: Family) -> bool {
+    let links = machine.links.iter().flat_map(|link| &link.addresses);
+    let on_link: BTreeSet<IpNet> = links.map(super::machine::Address::on_link).collect();
+    let has_target = |net: &IpNet| {
+        let mut targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
+        targets.any(|to| net.contains(&to.address))
+    };
+    let near = near(set, machine);
+    let mut routed = near.difference(&on_link);
+    routed.any(|net| Family::of(net.addr()) == family && !has_target(net))
 }
 
 /// Returns the networks on the links of ingress interfaces, and those routed there.
