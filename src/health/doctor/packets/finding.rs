@@ -4,7 +4,9 @@ use ipnet::IpNet;
 
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
+use crate::twin::cause::{By, KernelReason};
 use crate::twin::clients::{Client, ClientKind};
+use crate::twin::judge::Verdict;
 
 /// A finding, and the clients for whom it was found.
 pub struct Finding<'a> {
@@ -12,9 +14,21 @@ pub struct Finding<'a> {
     pub clients: Vec<&'a Client>,
     /// Whether the sentence begins with the clients.
     pub is_of_clients: bool,
+    /// Whether a route or a policy rule forbids the way, as a blackhole.
+    pub is_forbidden: bool,
 }
 
 impl<'a> Finding<'a> {
+    /// Returns the finding that a verdict leads to, without its clients.
+    pub fn new(check: Check, verdict: &Verdict) -> Self {
+        Self {
+            check,
+            clients: Vec::new(),
+            is_of_clients: matches!(verdict, Verdict::LetIn(_)),
+            is_forbidden: is_forbidden(verdict),
+        }
+    }
+
     /// Whether it is about another client of the same.
     pub fn takes(&self, check: &Check) -> bool {
         self.check.code == check.code && self.check.reason == check.reason
@@ -37,7 +51,8 @@ impl<'a> Finding<'a> {
     }
 
     /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
-    /// connected now or not. `named` holds the networks that rules name, each with its finding; `at` is this one.
+    /// connected now or not; and of a route that forbids a network while nobody of it is connected. `named` holds
+    /// the networks that rules name, each with its finding; `at` is this one.
     pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
         let is_named = |client: &Client| {
             let mut nets = named.iter().filter(|(_, of)| *of == at);
@@ -53,8 +68,12 @@ impl<'a> Finding<'a> {
             Hop::NativeNft,
             Hop::ForwardRule,
         ];
-        let is_ban = self.check.status == Status::Fail && is_rule.contains(&self.check.code);
-        if is_ban && !self.is_of_clients && self.clients.iter().all(|one| is_named(one)) {
+        let is_ban =
+            is_rule.contains(&self.check.code) && self.clients.iter().all(|one| is_named(one));
+        let of_nobody = |one: &&Client| matches!(one.kind, ClientKind::Named(_));
+        let is_closed = self.is_forbidden && self.clients.iter().all(of_nobody);
+        let is_fail = self.check.status == Status::Fail && !self.is_of_clients;
+        if is_fail && (is_ban || is_closed) {
             self.check.status = Status::Warn;
         }
     }
@@ -75,6 +94,25 @@ impl<'a> Finding<'a> {
         };
         self.check
     }
+}
+
+fn is_forbidden(verdict: &Verdict) -> bool {
+    let Verdict::Dead(death) = verdict else {
+        return false;
+    };
+    let mut causes = death.causes.iter();
+    let forbids = |by: &By| {
+        let By::Kernel(reason) = by else {
+            return false;
+        };
+        let routes = [
+            KernelReason::Blackhole,
+            KernelReason::Prohibited,
+            KernelReason::Unreachable,
+        ];
+        routes.contains(reason)
+    };
+    !death.causes.is_empty() && causes.all(|taken| forbids(&taken.by))
 }
 
 fn severity(status: Status) -> u8 {

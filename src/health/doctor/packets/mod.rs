@@ -286,11 +286,7 @@ fn of_one(
         for check in said {
             let at = found.iter().position(|known| known.takes(&check));
             let at = at.unwrap_or_else(|| {
-                found.push(Finding {
-                    check: check.clone(),
-                    clients: Vec::new(),
-                    is_of_clients: matches!(one.verdict, Verdict::LetIn(_)),
-                });
+                found.push(Finding::new(check.clone(), &one.verdict));
                 found.len() - 1
             });
             found[at].add(check, &one.ask.client);

@@ -531,6 +531,37 @@ fn a_ban_of_others_is_one_warning() {
     }
 }
 
+/// Calico, for one, has blackhole routes for networks of its own: that concerns whoever is connected from there.
+#[test]
+fn a_route_that_forbids_a_network_of_nobody_is_a_warning() {
+    let set = set();
+    let one = |client: &str, kind, verdict| {
+        let mut ask = ask(&set, client, Wanted::Through);
+        ask.client.kind = kind;
+        Judged { ask, verdict }
+    };
+    let net = "10.3.0.0/24".parse().expect("a network");
+    for (reason, seen, status) in [
+        (KernelReason::Blackhole, None, Status::Warn),
+        (KernelReason::Prohibited, None, Status::Warn),
+        (KernelReason::Unreachable, None, Status::Warn),
+        (KernelReason::ReversePath, None, Status::Fail),
+        (KernelReason::Blackhole, Some("10.3.0.1"), Status::Fail),
+    ] {
+        let mut judged = vec![
+            one("81.2.69.142", ClientKind::Somebody, Verdict::AsWanted),
+            one("10.3.0.7", ClientKind::Named(net), dead_by(reason.clone())),
+        ];
+        if let Some(seen) = seen {
+            judged.push(one(seen, ClientKind::Seen, dead_by(reason.clone())));
+        }
+        let judged: Vec<&Judged<'_>> = judged.iter().collect();
+        let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(said[0].status, status, "{reason:?} {seen:?}");
+    }
+}
+
 #[test]
 fn an_accept_in_a_chain_of_another_program_does_not_last() {
     let decided = of_nft("firewalld", "policy drop", None);
