@@ -101,6 +101,8 @@ on_both_backends! {
     twin::a_copy_does_with_packets_as_the_machine,
     twin::a_doctor_leaves_the_live_machine_as_it_was,
     twin::a_killed_doctor_leaves_nothing_behind,
+    twin::an_interface_that_is_down_is_the_only_cause,
+    twin::a_target_that_cannot_be_asked_is_asked_from_a_client,
     twin_shortage::without_the_right_to_make_namespaces_packets_are_unknown,
     twin_shortage::without_nft_packets_are_unknown,
     twin_shortage::without_a_free_thread_packets_are_unknown,

@@ -205,6 +205,44 @@ pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
     assert!(said.stdout.contains(line), "{said:?}");
 }
 
+/// The metric of an interface that is down is 0, not missing, and nothing else is blamed for it.
+pub fn an_interface_that_is_down_is_the_only_cause(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    serve_udp(&lab.pod, "pod", 5353);
+    lab.apply(SPEC);
+    for interface in ["eth0", "eth1"] {
+        lab.firewall.run(&format!("ip link set {interface} down"));
+        let args = ["doctor", "-", "--timeout", "0.1"];
+        let metrics = [&args[..], &["--format", "prometheus"]].concat();
+        let said = lab.nvactl_with(&metrics, SPEC);
+        let line = "nvactl_forward_works{forward=\"web\",protocol=\"tcp\",family=\"v4\"} 0\n";
+        assert!(said.stdout.contains(line), "{interface}: {said:?}");
+        let said = lab.nvactl_with(&args, SPEC);
+        let fails = said.stdout.lines().filter(|line| line.starts_with("fail"));
+        let others: Vec<&str> = fails.filter(|line| !line.contains(interface)).collect();
+        assert_eq!(others, [""; 0], "{interface}: {said:?}");
+        lab.firewall.run(&format!("ip link set {interface} up"));
+    }
+}
+
+/// The firewall cannot ask a target whose router is dead; a client can, by the listen address.
+pub fn a_target_that_cannot_be_asked_is_asked_from_a_client(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(SPEC);
+    lab.firewall
+        .run("ip route replace 10.224.0.0/16 via 10.4.0.99");
+    let said = lab.nvactl_with(&["doctor", "-", "--timeout", "1"], SPEC);
+    let mut lines = said.stdout.lines();
+    let is_target = |line: &&str| line.starts_with("unknown target") && line.contains(" web: ");
+    let line = lines.find(is_target);
+    let line = line.unwrap_or_else(|| panic!("no line about the target: {said:?}"));
+    assert!(line.contains("10.4.0.99"), "{line}");
+    let fix = lines.next().unwrap_or_default();
+    assert!(fix.ends_with("nvactl probe --via 10.3.0.4"), "{said:?}");
+}
+
 /// A killed doctor leaves nothing that the next one, or the machine, would meet.
 pub fn a_killed_doctor_leaves_nothing_behind(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
