@@ -7,15 +7,16 @@ use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::netfilter::matches::{CtState, Match};
+use crate::netfilter::matches::{Conntrack, CtState, Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::programs;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::text::line::Line;
-use crate::netfilter::token::Token;
 
 /// A rule of another's in the table nat that asks for the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,23 +162,42 @@ impl Asked {
         let mut asked = self.clone();
         for condition in &rule.matches {
             match condition {
-                Match::Protocol(protocol) => asked.protocol = Some(*protocol),
-                Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                    asked.ports = destination.map(|range| vec![range]).or(asked.ports);
+                // A forward has one of the protocols with ports.
+                Match::Protocol(protocol) => {
+                    asked.protocol = Some(protocol.wanted()?.transport()?);
                 }
-                Match::DestinationPorts(ranges) => asked.ports = Some(ranges.clone()),
-                Match::Destination(net) => asked.destinations.push(*net),
-                Match::Ingress(interface) => asked.ingress = Some(interface.clone()),
-                Match::Egress(interface) => asked.egress = Some(interface.clone()),
-                // Another protocol than nvactl's, or ports in a form that it does not read.
-                Match::Other(words) if is_about_ports(words) => return None,
-                // The table sees first packets alone, which are new.
-                Match::Conntrack(conntrack)
-                    if !conntrack.states.is_empty()
-                        && !conntrack.states.contains(&CtState::New) =>
+                Match::Tcp {
+                    source: None | Some(Is(_)),
+                    destination,
+                    flags: None | Some(Is(TcpFlags::OPENING)),
+                }
+                | Match::Udp {
+                    source: None | Some(Is(_)),
+                    destination,
+                } => {
+                    if let Some(ports) = destination {
+                        asked.ports = Some(vec![*ports.wanted()?]);
+                    }
+                }
+                Match::Multiport {
+                    of: PortsOf::Destination,
+                    ports: Is(ranges),
+                } => asked.ports = Some(ranges.clone()),
+                // Ports that are excluded, or other flags than those of a first packet.
+                Match::Tcp { .. } | Match::Udp { .. } | Match::Multiport { .. } => return None,
+                Match::Other(_)
+                    if matches!(condition.name(), "-p" | "tcp" | "udp" | "sctp" | "multiport") =>
                 {
                     return None;
                 }
+                Match::Destination(Is(net)) => asked.destinations.push(*net),
+                Match::Ingress(Is(by)) => asked.ingress = by.exact().cloned().or(asked.ingress),
+                Match::Egress(Is(by)) => asked.egress = by.exact().cloned().or(asked.egress),
+                // The table sees only first packets, which are new.
+                Match::Conntrack(Conntrack {
+                    states: Some(Is(states)),
+                    ..
+                }) if !states.contains(CtState::New) => return None,
                 _ => {}
             }
         }
@@ -239,14 +259,6 @@ impl Asked {
     }
 }
 
-fn is_about_ports(words: &[Token]) -> bool {
-    let mut spelled = words.iter().map(Token::spelled).filter(|word| *word != "!");
-    match (spelled.next(), spelled.next()) {
-        (Some("-p"), _) => true,
-        (Some("-m"), Some(module)) => matches!(module, "tcp" | "udp" | "sctp" | "multiport"),
-        _ => false,
-    }
-}
 
 #[cfg(test)]
 mod tests {

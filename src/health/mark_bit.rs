@@ -2,13 +2,12 @@
 //! `marked`). Each is reported, whether or not packets reach it.
 
 use crate::host::nft_mark::NftRule;
-use crate::netfilter::matches::Mark;
+use crate::netfilter::mark::Mark;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
-use crate::netfilter::token::Token;
 use crate::plan::{MARKED, OF_MARKED};
 
 /// A rule of others that writes the bit, in words.
@@ -86,25 +85,9 @@ fn writes(rule: &Rule) -> bool {
         // The kernel clears the bits of the mask and toggles those of the value
         // (`net/netfilter/xt_connmark.c`).
         Some(Target::SetConnmark(Mark { value, mask })) => (value | mask) & MARKED.mask != 0,
-        Some(Target::Other(words)) => saves(words),
+        Some(Target::SaveMark(copy)) => copy.writes_connection(MARKED.mask),
         _ => false,
     }
-}
-
-/// Returns whether words are `CONNMARK --save-mark` with the bit in one of its masks. A shift may bring any
-/// other bit there.
-fn saves(words: &[Token]) -> bool {
-    let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
-    let has = |option: &str| spelled.contains(&option);
-    let mask = |option: &str| {
-        let at = spelled.iter().position(|word| *word == option)?;
-        u32::from_str_radix(spelled.get(at + 1)?.strip_prefix("0x")?, 16).ok()
-    };
-    let masks = ["--nfmask", "--ctmask"].map(|option| mask(option).unwrap_or(u32::MAX));
-    let is_shifted = has("--left-shift-mark") || has("--right-shift-mark");
-    spelled.first() == Some(&"CONNMARK")
-        && has("--save-mark")
-        && (is_shifted || (masks[0] | masks[1]) & MARKED.mask != 0)
 }
 
 /// Returns the target with which the rule leaves the bit alone.

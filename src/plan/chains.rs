@@ -13,6 +13,7 @@ use crate::net::{Family, Protocol};
 use crate::netfilter::limit::Limit;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{RejectWith, Target};
 use crate::plan::digest::Digest;
@@ -185,14 +186,14 @@ pub fn log_line(log: &Log, what: &str) -> (Match, Target) {
 
 fn of_net(net: IpNet, target: Target) -> Rule {
     // iptables leaves out a condition that every packet meets.
-    let source = (net.prefix_len() > 0).then_some(Match::Source(net));
+    let source = (net.prefix_len() > 0).then_some(Match::Source(Is(net)));
     Rule::new(source, target)
 }
 
 /// The last rule of a chain: a reset is only for TCP, and iptables wants that said.
 fn decided(target: Target) -> Rule {
     let tcp = target == Target::Reject(RejectWith::TcpReset);
-    Rule::new(tcp.then_some(Match::Protocol(Protocol::Tcp)), target)
+    Rule::new(tcp.then_some(Match::Protocol(Is(Protocol::Tcp.into()))), target)
 }
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
             for rule in &chains.made[&chain] {
                 met += 1;
                 let matches = rule.matches.iter().all(|one| match one {
-                    Match::Source(net) => net.contains(&source),
+                    Match::Source(Is(net)) => net.contains(&source),
                     _ => true,
                 });
                 match (matches, rule.target.clone()) {

@@ -8,6 +8,7 @@ use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::{Conntrack, Match};
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target};
@@ -104,7 +105,7 @@ fn common(rule: &Rule) -> String {
             "a new connection is marked, in case a forward takes it that has no options of its own"
         }
         Some(Target::SetConnmark(_)) => "the mark ends here",
-        Some(Target::Accept) if rule.matches.contains(&Match::Connmark(MARKED)) => {
+        Some(Target::Accept) if rule.matches.contains(&Match::Connmark(Is(MARKED))) => {
             "what is still marked, a forward without options of its own has sent on: it passes \
              without asking for it again"
         }
@@ -123,17 +124,20 @@ fn common(rule: &Rule) -> String {
 /// Where packets were sent that a rule of a tree takes further.
 fn sent_to(rule: &Rule) -> String {
     let place = rule.matches.iter().find_map(|condition| match condition {
-        Match::Destination(net) => Some(net.to_string()),
+        Match::Destination(Is(net)) => Some(net.to_string()),
         Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-            Some(format!("the ports {}", (*destination)?))
+            Some(format!("the ports {}", destination.as_ref()?.wanted()?))
         }
         Match::Conntrack(Conntrack {
             original_destination: net,
             original_destination_port: ports,
             ..
-        }) => net
-            .map(|net| net.to_string())
-            .or(ports.map(|ports| format!("the ports {ports}"))),
+        }) => {
+            let net = net.as_ref().and_then(Negatable::wanted);
+            let ports = ports.as_ref().and_then(Negatable::wanted);
+            net.map(ToString::to_string)
+                .or(ports.map(|ports| format!("the ports {ports}")))
+        }
         _ => None,
     });
     place.unwrap_or_else(|| "any address".to_owned())
@@ -155,7 +159,7 @@ fn jump(builtin: &ChainName) -> &'static str {
 /// A rule of a chain that forwards share.
 fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     let source = rule.matches.iter().find_map(|condition| match condition {
-        Match::Source(net) => Some(*net),
+        Match::Source(Is(net)) => Some(*net),
         _ => None,
     });
     let from = source.map_or("everybody else".to_owned(), |net| net.to_string());
@@ -188,7 +192,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     } = forward;
     let ports = listen.ports;
     let ingress = rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(interface) => Some(interface),
+        Match::Ingress(Is(by)) => by.exact(),
         _ => None,
     });
     let by = ingress.map_or(String::new(), |ingress| {
@@ -258,10 +262,10 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
 /// Which of the connections a rule takes, if it shares them with others.
 fn shared(rule: &Rule) -> Option<String> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Probability(share) => Some(format!(
+        Match::Probability(Is(share)) => Some(format!(
             "for a share of {share} of those that come to this rule"
         )),
-        Match::Cluster(cluster) => Some(format!(
+        Match::Cluster(Is(cluster)) => Some(format!(
             "for one in {} of the clients that come to this rule, always the same ones",
             cluster.total
         )),
@@ -281,7 +285,7 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
                 "a line in the kernel's log that begins with `{prefix}`, but not too many"
             ));
         }
-        Target::Accept if rule.matches.contains(&Match::Confirmed) => {
+        Target::Accept if rule.matches.contains(&Match::Conntrack(Conntrack::CONFIRMED)) => {
             return Some(
                 "what follows a packet that passed, before any answer, passes too".to_owned(),
             );
@@ -320,7 +324,7 @@ fn of_each(client: bool) -> &'static str {
 
 fn destination_of(rule: &Rule) -> Option<IpAddr> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Destination(net) => Some(net.addr()),
+        Match::Destination(Is(net)) => Some(net.addr()),
         _ => None,
     })
 }
@@ -329,7 +333,9 @@ fn destination_of(rule: &Rule) -> Option<IpAddr> {
 fn destination(rule: &Rule, forward: &Forward) -> String {
     let asked = destination_of(rule);
     let ports = rule.matches.iter().find_map(|condition| match condition {
-        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => *destination,
+        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+            destination.as_ref()?.wanted().copied()
+        }
         _ => None,
     });
     let mut destinations = forward.target.destinations.iter();

@@ -6,9 +6,13 @@ use super::chains::{ADMIT, Chains, Refusal, log_line};
 use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
-use crate::netfilter::matches::{Cluster, Conntrack, CtState, Match, Probability};
+use crate::netfilter::matches::{
+    AddressType, Cluster, Conntrack, CtState, Match, Probability, Side,
+};
+use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::tcp_flags::TcpFlags;
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.
@@ -18,7 +22,7 @@ const SEED: u32 = 0x6e76_6163;
 pub fn translate(forward: &Forward) -> impl Iterator<Item = Rule> {
     let entrances = forward.entrances();
     entrances.flat_map(move |ingress| {
-        let by = move || Match::Ingress(ingress.clone());
+        let by = move || Match::Ingress(Is(ingress.clone().into()));
         each_destination(forward).map(move |(n, to)| dnat(forward, [by()], n, to))
     })
 }
@@ -27,7 +31,7 @@ pub fn translate(forward: &Forward) -> impl Iterator<Item = Rule> {
 /// there cannot leave.
 pub fn translate_own(forward: &Forward) -> impl Iterator<Item = Rule> {
     let all = forward.listen.address.is_none();
-    let apart = move || all.then(|| Match::NotDestination(forward.family().loopback()));
+    let apart = move || all.then(|| Match::Destination(Not(forward.family().loopback())));
     let each = forward.hairpin.then(|| each_destination(forward));
     let each = each.into_iter().flatten();
     each.map(move |(n, to)| dnat(forward, apart(), n, to))
@@ -39,7 +43,7 @@ fn each_destination(forward: &Forward) -> impl Iterator<Item = (usize, &Destinat
 
 /// What is sent to the forward's listener, by the interface it came in by.
 pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
-    let by = |ingress: &Interface| Match::Ingress(ingress.clone());
+    let by = |ingress: &Interface| Match::Ingress(Is(ingress.clone().into()));
     forward.entrances().map(move |ingress| {
         let sent = sent(forward, [by(ingress)]);
         sent.chain([comment(forward)]).collect()
@@ -49,13 +53,16 @@ pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
 /// The conditions of what is sent to the forward's listener.
 fn sent(forward: &Forward, apart: impl IntoIterator<Item = Match>) -> impl Iterator<Item = Match> {
     let listen = forward.listen;
-    let on_address = listen.address.map(|ip| Match::Destination(IpNet::from(ip)));
+    let on_address = listen.address.map(|ip| Match::Destination(Is(IpNet::from(ip))));
     // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind
     // the port, which turns nearly every packet away.
     let on_any = listen
         .address
         .is_none()
-        .then_some(Match::DestinationIsLocal);
+        .then_some(Match::AddressType {
+            of: Side::Destination,
+            kind: Is(AddressType::Local),
+        });
     on_address
         .into_iter()
         .chain(apart)
@@ -91,15 +98,15 @@ fn share(forward: &Forward, n: usize) -> Option<Match> {
     let n = as_u32(n);
     let left = as_u32(forward.target.destinations.len()) - n;
     (left > 1).then(|| match forward.target.balance {
-        Balance::Random => Match::Probability(Probability::one_of(left)),
+        Balance::Random => Match::Probability(Is(Probability::one_of(left))),
         // One of those that are left, by a hash of its own: iptables takes none but the first six
         // of the nodes in the spelling of iptables-save (`--cluster-local-nodemask` up to 32,
         // extensions/libxt_cluster.c).
-        Balance::Client => Match::Cluster(Cluster {
+        Balance::Client => Match::Cluster(Is(Cluster {
             total: left,
             node: 0,
             seed: SEED + n,
-        }),
+        })),
     })
 }
 
@@ -146,9 +153,9 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     let mut rule = |about: About, condition: Option<Match>, target: Target| {
         let mut matches = Vec::new();
         if about == Leaving {
-            matches.push(Match::Egress(forward.egress.clone()));
+            matches.push(Match::Egress(Is(forward.egress.clone().into())));
         }
-        matches.push(Match::Protocol(forward.protocol));
+        matches.push(Match::Protocol(Is(forward.protocol.into())));
         matches.extend(opens(forward.protocol).filter(|_| about != All));
         matches.extend(condition);
         matches.push(comment(forward));
@@ -167,8 +174,8 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     let logged = log.filter(|log| log.connections.accepted());
     // Until it is answered, every packet of a connection is NEW. Only the first is counted.
     if forward.limits.is_some() || logged.is_some() {
-        rule(Leaving, Some(Match::Confirmed), Target::Accept);
-        rule(All, Some(Match::Confirmed), Target::Return);
+        rule(Leaving, Some(Match::Conntrack(Conntrack::CONFIRMED)), Target::Accept);
+        rule(All, Some(Match::Conntrack(Conntrack::CONFIRMED)), Target::Return);
     }
     if let Some(limits) = &forward.limits {
         let refusal = match (limits.reject, forward.protocol, forward.family()) {
@@ -218,14 +225,14 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
 fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
     let accepts = target == Target::Accept;
     let mut matches = vec![
-        Match::Destination(IpNet::from(to.address)),
-        Match::Ingress(ingress.clone()),
+        Match::Destination(Is(IpNet::from(to.address))),
+        Match::Ingress(Is(ingress.clone().into())),
     ];
     if accepts {
-        matches.push(Match::Egress(forward.egress.clone()));
+        matches.push(Match::Egress(Is(forward.egress.clone().into())));
     }
     matches.extend(transport(forward.protocol, forward.ports_at(to), accepts));
-    let new = Match::Conntrack(Conntrack::states([CtState::New]));
+    let new = Match::Conntrack(Conntrack::states(CtState::New.into()));
     matches.extend([new, came_by_listener(forward), comment(forward)]);
     Rule::new(matches, target)
 }
@@ -249,9 +256,9 @@ pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
 /// firewall's own came in by none, so no `-i` holds for it.
 pub fn leave_from(forward: &Forward, ingress: Option<&Interface>, rules: &mut Vec<Rule>) {
     for to in &forward.target.destinations {
-        let mut matches = vec![Match::Destination(IpNet::from(to.address))];
-        matches.extend(ingress.cloned().map(Match::Ingress));
-        matches.push(Match::Egress(forward.egress.clone()));
+        let mut matches = vec![Match::Destination(Is(IpNet::from(to.address)))];
+        matches.extend(ingress.map(|by| Match::Ingress(Is(by.clone().into()))));
+        matches.push(Match::Egress(Is(forward.egress.clone().into())));
         matches.extend(transport(forward.protocol, forward.ports_at(to), false));
         matches.extend([came_by_listener(forward), comment(forward)]);
         rules.push(Rule::new(matches, source(forward.snat)));
@@ -277,19 +284,19 @@ pub(super) fn source(snat: Snat) -> Target {
 /// `syn` keeps out a TCP packet without a known connection that does not open one: conntrack calls
 /// it NEW too (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
 pub(super) fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
-    let (source, destination) = (None, Some(ports));
+    let (source, destination) = (None, Some(Is(ports)));
     let module = match protocol {
         Protocol::Tcp => Match::Tcp {
             source,
             destination,
-            syn,
+            flags: syn.then_some(Is(TcpFlags::OPENING)),
         },
         Protocol::Udp => Match::Udp {
             source,
             destination,
         },
     };
-    [Match::Protocol(protocol), module]
+    [Match::Protocol(Is(protocol.into())), module]
 }
 
 /// Returns the condition that a packet opens a connection, where the protocol has a sign for it. Conntrack
@@ -298,16 +305,17 @@ pub(super) fn opens(protocol: Protocol) -> Option<Match> {
     (protocol == Protocol::Tcp).then_some(Match::Tcp {
         source: None,
         destination: None,
-        syn: true,
+        flags: Some(Is(TcpFlags::OPENING)),
     })
 }
 
 /// The connection was translated, and its first packet was sent to this forward's listener.
 fn came_by_listener(forward: &Forward) -> Match {
     Match::Conntrack(Conntrack {
-        states: vec![CtState::Dnat],
-        original_destination: forward.listen.address.map(IpNet::from),
-        original_destination_port: Some(forward.listen.ports),
+        states: Some(Is(CtState::Dnat.into())),
+        original_destination: forward.listen.address.map(|ip| Is(IpNet::from(ip))),
+        original_destination_port: Some(Is(forward.listen.ports)),
+        ..Conntrack::default()
     })
 }
 

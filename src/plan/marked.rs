@@ -16,8 +16,10 @@ use super::Hook;
 use super::forward::{arrivals, opens, source};
 use crate::forwards::{Firewall, Forward, Snat};
 use crate::net::{Family, Interface, Protocol};
-use crate::netfilter::matches::{Conntrack, CtState, Mark, Match};
+use crate::netfilter::mark::Mark;
+use crate::netfilter::matches::{Conntrack, CtState, Match};
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
 
@@ -81,7 +83,7 @@ impl<'s> Common<'s> {
 
     /// The rules of [`OF_MARKED`].
     pub fn of_marked(self) -> Vec<Rule> {
-        let by = Match::Egress(self.firewall.egress.clone());
+        let by = Match::Egress(Is(self.firewall.egress.clone().into()));
         vec![
             Rule::new([], Target::SetConnmark(UNMARKED)),
             Rule::new([by], source(self.snat)),
@@ -98,11 +100,11 @@ impl<'s> Common<'s> {
         let ways = protocols.flat_map(|protocol| ingress.iter().map(move |by| (protocol, by)));
         let rule = |(protocol, by): (Protocol, &Interface)| {
             let way = [
-                Match::Ingress(by.clone()),
-                Match::Egress(egress.clone()),
-                Match::Protocol(protocol),
+                Match::Ingress(Is(by.clone().into())),
+                Match::Egress(Is(egress.clone().into())),
+                Match::Protocol(Is(protocol.into())),
             ];
-            let new = Match::Conntrack(Conntrack::states([CtState::New]));
+            let new = Match::Conntrack(Conntrack::states(CtState::New.into()));
             let matches = way
                 .into_iter()
                 .chain(opens(protocol))
@@ -121,6 +123,6 @@ pub fn behind(hook: Hook) -> Option<Rule> {
 
 /// Translated as well: whatever another's rules mark, nothing passes that was not.
 fn marked() -> [Match; 2] {
-    let translated = Match::Conntrack(Conntrack::states([CtState::Dnat]));
-    [translated, Match::Connmark(MARKED)]
+    let translated = Match::Conntrack(Conntrack::states(CtState::Dnat.into()));
+    [translated, Match::Connmark(Is(MARKED))]
 }

@@ -62,7 +62,7 @@ use tree::{Part, Tree};
 
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
 use crate::net::Family;
-use crate::netfilter::matches::{Conntrack, CtState, Match};
+use crate::netfilter::matches::{Conntrack, CtState, CtStates, Match};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
@@ -207,6 +207,6 @@ fn in_order(parts: Vec<Part>) -> Vec<Rule> {
 /// applied go on.
 #[must_use]
 pub fn accept_known() -> Rule {
-    let known = Conntrack::states([CtState::Related, CtState::Established]);
+    let known = Conntrack::states(CtStates::from(CtState::Related).or(CtState::Established));
     Rule::new([Match::Conntrack(known)], Target::Accept)
 }

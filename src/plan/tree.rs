@@ -16,6 +16,7 @@ use crate::forwards::Listen;
 use crate::net::{Port, PortRange, Protocol};
 use crate::netfilter::matches::{Conntrack, Match};
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
 use crate::plan::digest::Digest;
@@ -78,12 +79,12 @@ impl Tree {
                 .collect();
             // Before those for all addresses, which would take their packets.
             for (net, chain) in self.addresses(place, &each, self.levels()) {
-                let protocol = Some(Match::Protocol(place.protocol));
+                let protocol = Some(Match::Protocol(Is(place.protocol.into())));
                 rules.push(self.at_net(net, protocol, Target::Jump(chain)));
             }
             if !open.is_empty() {
                 let chain = self.ports(place, Block::ALL, open);
-                let protocol = Match::Protocol(place.protocol);
+                let protocol = Match::Protocol(Is(place.protocol.into()));
                 rules.push(Rule::new([protocol], Target::Jump(chain)));
             }
         }
@@ -173,12 +174,12 @@ impl Tree {
     fn at_net(&self, net: IpNet, protocol: Option<Match>, target: Target) -> Rule {
         if self.before_dnat() {
             return Rule::new(
-                [Match::Destination(net)].into_iter().chain(protocol),
+                [Match::Destination(Is(net))].into_iter().chain(protocol),
                 target,
             );
         }
         let sent = Match::Conntrack(Conntrack {
-            original_destination: Some(net),
+            original_destination: Some(Is(net)),
             ..Conntrack::default()
         });
         Rule::new(protocol.into_iter().chain([sent]), target)
@@ -190,7 +191,7 @@ impl Tree {
             return Rule::new(transport(protocol, ports, false), target);
         }
         let sent = Match::Conntrack(Conntrack {
-            original_destination_port: Some(ports),
+            original_destination_port: Some(Is(ports)),
             ..Conntrack::default()
         });
         Rule::new([sent], target)

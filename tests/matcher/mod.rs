@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 
-use nvactl::net::{Interface, Port, Protocol};
-use nvactl::netfilter::matches::{Conntrack, CtState, Match};
+use nvactl::net::{Interface, Port, PortRange, Protocol};
+use nvactl::netfilter::matches::{
+    AddressType, Conntrack, CtState, CtStates, CtStatus, Match, Side,
+};
 use nvactl::netfilter::names::{ChainName, TableName};
+use nvactl::netfilter::negatable::Negatable::{self, Is};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
@@ -38,17 +41,21 @@ impl Packet<'_> {
     }
 
     fn holds(&self, condition: &Match) -> Option<bool> {
-        let ports = |protocol, source: &Option<_>, destination: &Option<nvactl::net::PortRange>| {
+        let ports = |protocol, source: &Option<_>, destination: &Option<Negatable<PortRange>>| {
             assert!(source.is_none(), "no plan asks for a source port");
-            self.protocol == protocol && destination.is_none_or(|range| range.contains(self.port))
+            let contains = |range: &PortRange| range.contains(self.port);
+            self.protocol == protocol && destination.is_none_or(|ports| ports.holds(contains))
         };
         Some(match condition {
-            Match::Source(net) => return self.source.map(|source| net.contains(&source)),
-            Match::Destination(net) => net.contains(&self.destination),
-            Match::NotDestination(net) => !net.contains(&self.destination),
-            Match::Ingress(by) => self.ingress == Some(by),
-            Match::Egress(by) => self.egress == Some(by),
-            Match::Protocol(protocol) => *protocol == self.protocol,
+            Match::Source(net) => {
+                return self.source.map(|source| net.holds(|net| net.contains(&source)));
+            }
+            Match::Destination(net) => net.holds(|net| net.contains(&self.destination)),
+            Match::Ingress(by) => by.holds(|by| self.ingress.is_some_and(|one| by.covers(one))),
+            Match::Egress(by) => by.holds(|by| self.egress.is_some_and(|one| by.covers(one))),
+            Match::Protocol(protocol) => {
+                protocol.holds(|protocol| protocol.transport() == Some(self.protocol))
+            }
             Match::Tcp {
                 source,
                 destination,
@@ -58,19 +65,19 @@ impl Packet<'_> {
                 source,
                 destination,
             } => ports(Protocol::Udp, source, destination),
-            Match::DestinationPorts(ranges) => ranges.iter().any(|range| range.contains(self.port)),
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
-            // The first packet has not left the machine.
-            Match::Confirmed => false,
-            Match::DestinationIsLocal => self.sent_to.is_none(),
-            Match::Connmark(mark) => self.is_marked == (mark.value != 0),
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Is(AddressType::Local),
+            } => self.sent_to.is_none(),
+            Match::Connmark(mark) => mark.holds(|mark| self.is_marked == (mark.value != 0)),
             Match::Comment(_) => true,
             Match::Probability(_)
             | Match::Cluster(_)
             | Match::HashLimit(_)
             | Match::ConnLimit(_)
             | Match::Limit(_) => return None,
-            Match::Other(words) => panic!("no plan has {words:?}"),
+            other => panic!("no plan has {other:?}"),
         })
     }
 
@@ -81,13 +88,18 @@ impl Packet<'_> {
             CtState::Dnat => self.sent_to.is_some(),
             _ => false,
         };
-        (asked.states.is_empty() || asked.states.iter().copied().any(is_in))
+        let states = |states: &CtStates| states.iter().any(is_in);
+        asked.states.is_none_or(|asked| asked.holds(states))
             && asked
                 .original_destination
-                .is_none_or(|net| net.contains(&address))
+                .is_none_or(|net| net.holds(|net| net.contains(&address)))
             && asked
                 .original_destination_port
-                .is_none_or(|range| range.contains(port))
+                .is_none_or(|ports| ports.holds(|range| range.contains(port)))
+            // The first packet has not left the machine.
+            && asked
+                .status
+                .is_none_or(|status| status.holds(|status| *status != CtStatus::Confirmed))
     }
 }
 

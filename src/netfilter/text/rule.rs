@@ -6,7 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::net::{Host, PortRange};
-use crate::netfilter::matches::{Cluster, Conntrack, Mark, Match};
+use crate::netfilter::mark::{BitShift, Mark, MarkCopy};
+use crate::netfilter::matches::{
+    AddressType, Cluster, Conntrack, CtDirection, CtState, CtStates, CtStatus, Match, PortsOf, Side,
+};
+use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
 use crate::netfilter::token::{Quoted, Token};
@@ -29,53 +33,76 @@ impl fmt::Display for Rule {
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Match::Source(net) => after(f, "-s ", Spelled(*net)),
-            Match::Destination(net) => after(f, "-d ", Spelled(*net)),
-            Match::NotDestination(net) => after(f, "! -d ", Spelled(*net)),
-            Match::Ingress(interface) => after(f, "-i ", interface),
-            Match::Egress(interface) => after(f, "-o ", interface),
-            Match::Protocol(protocol) => after(f, "-p ", protocol),
+            Match::Source(net) => option(f, "", "-s ", net.map(Spelled)),
+            Match::Destination(net) => option(f, "", "-d ", net.map(Spelled)),
+            Match::Ingress(interface) => option(f, "", "-i ", interface.as_ref()),
+            Match::Egress(interface) => option(f, "", "-o ", interface.as_ref()),
+            Match::Protocol(protocol) => option(f, "", "-p ", protocol.as_ref()),
             Match::Tcp {
                 source,
                 destination,
-                syn,
+                flags,
             } => {
                 f.write_str("-m tcp")?;
-                write_ports(f, source.as_ref(), destination.as_ref())?;
-                if *syn {
-                    f.write_str(" --tcp-flags FIN,SYN,RST,ACK SYN")?;
-                }
-                Ok(())
+                write_ports(f, *source, *destination)?;
+                optional(f, " --tcp-flags ", *flags)
             }
             Match::Udp {
                 source,
                 destination,
             } => {
                 f.write_str("-m udp")?;
-                write_ports(f, source.as_ref(), destination.as_ref())
+                write_ports(f, *source, *destination)
             }
-            Match::DestinationPorts(ranges) => {
-                f.write_str("-m multiport --dports ")?;
+            Match::Multiport { of, ports } => {
+                let (_, name) = PortsOf::ALL[*of as usize];
+                let (not, ranges) = sense(ports.as_ref());
+                write!(f, "-m multiport {not}{name} ")?;
                 for (n, range) in ranges.iter().enumerate() {
                     write!(f, "{}{}", if n == 0 { "" } else { "," }, Colon(*range))?;
                 }
                 Ok(())
             }
+            Match::Icmp(kind) => option(f, "-m icmp ", "--icmp-type ", *kind),
+            Match::Icmp6(kind) => option(f, "-m icmp6 ", "--icmpv6-type ", *kind),
             Match::Conntrack(conntrack) => after(f, "-m conntrack", conntrack),
-            Match::Confirmed => f.write_str("-m conntrack --ctstatus CONFIRMED"),
-            Match::DestinationIsLocal => f.write_str("-m addrtype --dst-type LOCAL"),
-            Match::Probability(share) => {
-                write!(f, "-m statistic --mode random --probability {share}")
+            Match::State(states) => option(f, "-m state ", "--state ", *states),
+            Match::AddressType { of, kind } => {
+                let name = match of {
+                    Side::Source => "--src-type ",
+                    Side::Destination => "--dst-type ",
+                };
+                let word = kind.map(|kind| AddressType::ALL[kind as usize].1);
+                option(f, "-m addrtype ", name, word)
             }
-            Match::Cluster(Cluster { total, node, seed }) => write!(
-                f,
-                "-m cluster --cluster-local-nodemask {:#010x} --cluster-total-nodes {total} --cluster-hash-seed {seed:#010x}",
-                1_u32 << node
-            ),
+            Match::Probability(share) => {
+                option(f, "-m statistic --mode random ", "--probability ", *share)
+            }
+            Match::Cluster(cluster) => {
+                let (not, Cluster { total, node, seed }) = sense(*cluster);
+                write!(
+                    f,
+                    "-m cluster {not}--cluster-local-nodemask {:#010x} --cluster-total-nodes {total} --cluster-hash-seed {seed:#010x}",
+                    1_u32 << node
+                )
+            }
             Match::HashLimit(limit) => write!(f, "-m hashlimit {limit}"),
             Match::ConnLimit(limit) => write!(f, "-m connlimit {limit}"),
             Match::Limit(limit) => write!(f, "-m limit {limit}"),
-            Match::Connmark(mark) => after(f, "-m connmark --mark ", mark),
+            Match::Mark(mark) => option(f, "-m mark ", "--mark ", mark.map(Bits)),
+            Match::Connmark(mark) => option(f, "-m connmark ", "--mark ", mark.map(Bits)),
+            Match::Set(set) => {
+                let (not, set) = sense(set.as_ref());
+                write!(f, "-m set {not}--match-set {} ", set.spelled)?;
+                for (n, side) in set.sides.iter().enumerate() {
+                    f.write_str(if n == 0 { "" } else { "," })?;
+                    f.write_str(match side {
+                        Side::Source => "src",
+                        Side::Destination => "dst",
+                    })?;
+                }
+                set.further.iter().try_for_each(|word| after(f, " ", word))
+            }
             Match::Comment(text) => after(f, "-m comment --comment ", Quoted(text)),
             Match::Other(words) => write_words(f, words),
         }
@@ -84,19 +111,24 @@ impl fmt::Display for Match {
 
 impl fmt::Display for Conntrack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, state) in self.states.iter().enumerate() {
-            f.write_str(if n == 0 { " --ctstate " } else { "," })?;
-            f.write_str(state.as_str())?;
+        optional(f, " --ctstate ", self.states)?;
+        optional(f, " --ctorigdst ", self.original_destination.map(|net| net.map(Bare)))?;
+        let ports = self.original_destination_port.map(|ports| ports.map(Colon));
+        optional(f, " --ctorigdstport ", ports)?;
+        let status = |status| CtStatus::ALL[status as usize].1;
+        optional(f, " --ctstatus ", self.status.map(|one| one.map(status)))?;
+        match self.direction {
+            Some(direction) => after(f, " --ctdir ", CtDirection::ALL[direction as usize].1),
+            None => Ok(()),
         }
-        if let Some(address) = self.original_destination {
-            if address.prefix_len() == address.max_prefix_len() {
-                after(f, " --ctorigdst ", address.addr())?;
-            } else {
-                after(f, " --ctorigdst ", address)?;
-            }
-        }
-        if let Some(ports) = self.original_destination_port {
-            after(f, " --ctorigdstport ", Colon(ports))?;
+    }
+}
+
+impl fmt::Display for CtStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, state) in self.iter().enumerate() {
+            f.write_str(if n == 0 { "" } else { "," })?;
+            f.write_str(CtState::ALL[state as usize].1)?;
         }
         Ok(())
     }
@@ -134,7 +166,10 @@ impl fmt::Display for Target {
                 let (_, word) = RejectWith::ALL[*with as usize];
                 write!(f, "-j REJECT --reject-with {word}")
             }
+            Target::SetMark(mark) => write!(f, "-j MARK --set-xmark {mark}"),
             Target::SetConnmark(mark) => write!(f, "-j CONNMARK --set-xmark {mark}"),
+            Target::SaveMark(copy) => write!(f, "-j CONNMARK --save-mark {copy}"),
+            Target::RestoreMark(copy) => write!(f, "-j CONNMARK --restore-mark {copy}"),
             Target::Other(words) => {
                 f.write_str("-j ")?;
                 write_words(f, words)
@@ -151,6 +186,34 @@ impl fmt::Display for Mark {
     }
 }
 
+impl fmt::Display for MarkCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            packet_bits,
+            connection_bits,
+            shift,
+        } = self;
+        write!(f, "--nfmask {packet_bits:#x} --ctmask {connection_bits:#x}")?;
+        match shift {
+            Some(BitShift::Left(by)) => write!(f, " --left-shift-mark {by}"),
+            Some(BitShift::Right(by)) => write!(f, " --right-shift-mark {by}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A mark as matches print it: without the mask if that has every bit.
+struct Bits(Mark);
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.mask {
+            u32::MAX => write!(f, "{:#x}", self.0.value),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for DnatPorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,8 +224,8 @@ impl fmt::Display for DnatPorts {
     }
 }
 
-/// A network as iptables-save spells it: by `inet_ntop(3)`, which has the end of an address in
-/// `::/96` as IPv4 (RFC 4291, 2.5.5.1).
+/// A network as iptables-save prints it: by `inet_ntop(3)`, which writes the end of an address in `::/96` as
+/// IPv4 (RFC 4291, 2.5.5.1).
 struct Spelled(IpNet);
 
 impl fmt::Display for Spelled {
@@ -180,7 +243,20 @@ impl fmt::Display for Spelled {
     }
 }
 
-/// A range as matches spell it: `5000:5010`, where DNAT spells it `5000-5010`.
+/// A network as conntrack prints it: one address without its length.
+struct Bare(IpNet);
+
+impl fmt::Display for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+/// A range as matches print it: `5000:5010`, where DNAT prints `5000-5010`.
 struct Colon(PortRange);
 
 impl fmt::Display for Colon {
@@ -193,25 +269,56 @@ impl fmt::Display for Colon {
     }
 }
 
-/// A value behind the words that it belongs to. `write!` does the same at several times the cost,
-/// which is most of what a large plan costs to print.
+/// Writes words and a value behind them. `write!` does the same at several times the cost, which is most of
+/// the time that printing a large plan takes.
 fn after(f: &mut fmt::Formatter<'_>, words: &str, value: impl fmt::Display) -> fmt::Result {
     f.write_str(words)?;
     value.fmt(f)
 }
 
+/// Writes words, then an option with its value, `!` before it if it is negated.
+fn option(
+    f: &mut fmt::Formatter<'_>,
+    words: &str,
+    name: &str,
+    value: Negatable<impl fmt::Display>,
+) -> fmt::Result {
+    let (not, value) = sense(value);
+    f.write_str(words)?;
+    f.write_str(not)?;
+    after(f, name, value)
+}
+
+/// Writes an option, if there is one. `name` begins and ends with a space.
+fn optional(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    value: Option<Negatable<impl fmt::Display>>,
+) -> fmt::Result {
+    match value {
+        Some(Is(value)) => after(f, name, value),
+        Some(Not(value)) => {
+            f.write_str(" !")?;
+            after(f, name, value)
+        }
+        None => Ok(()),
+    }
+}
+
+fn sense<T>(value: Negatable<T>) -> (&'static str, T) {
+    match value {
+        Is(value) => ("", value),
+        Not(value) => ("! ", value),
+    }
+}
+
 fn write_ports(
     f: &mut fmt::Formatter<'_>,
-    source: Option<&PortRange>,
-    destination: Option<&PortRange>,
+    source: Option<Negatable<PortRange>>,
+    destination: Option<Negatable<PortRange>>,
 ) -> fmt::Result {
-    if let Some(ports) = source {
-        after(f, " --sport ", Colon(*ports))?;
-    }
-    if let Some(ports) = destination {
-        after(f, " --dport ", Colon(*ports))?;
-    }
-    Ok(())
+    optional(f, " --sport ", source.map(|ports| ports.map(Colon)))?;
+    optional(f, " --dport ", destination.map(|ports| ports.map(Colon)))
 }
 
 fn write_words(f: &mut fmt::Formatter<'_>, words: &[Token]) -> fmt::Result {

@@ -9,6 +9,7 @@ use crate::net::Family;
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
@@ -91,7 +92,7 @@ impl<'r> Lists<'r> {
         let allows = chain.as_str().starts_with(ALLOW);
         for rule in self.rules(chain) {
             let source = rule.matches.iter().find_map(|condition| match condition {
-                Match::Source(net) => Some(*net),
+                Match::Source(Is(net)) => Some(*net),
                 _ => None,
             });
             match &rule.target {

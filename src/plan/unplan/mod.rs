@@ -15,6 +15,7 @@ use crate::forwards::{
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target as RuleTarget};
@@ -28,7 +29,7 @@ pub type Key<'r> = (&'r str, Protocol);
 #[must_use]
 pub fn key_of(rule: &Rule) -> Option<Key<'_>> {
     let protocol = rule.matches.iter().find_map(|condition| match condition {
-        Match::Protocol(protocol) => Some(*protocol),
+        Match::Protocol(Is(protocol)) => protocol.transport(),
         _ => None,
     });
     Some((name_of(rule)?, protocol?))
@@ -162,7 +163,7 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
         if !seen.ingress.contains(&ingress) {
             seen.ingress.push(ingress);
         }
-        let by_client = |condition: &Match| matches!(condition, Match::Cluster(_));
+        let by_client = |condition: &Match| matches!(condition, Match::Cluster(Is(_)));
         if rule.matches.iter().any(by_client) {
             seen.balance = Balance::Client;
         }
@@ -295,7 +296,7 @@ pub fn replanned(loaded: &Ruleset, family: Family) -> Ruleset {
 fn said(ruleset: &Ruleset) -> Option<Usual> {
     let marked = |rule: &Rule| {
         let mut matches = rule.matches.iter();
-        matches.any(|condition| matches!(condition, Match::Connmark(_)))
+        matches.any(|condition| matches!(condition, Match::Connmark(Is(_))))
     };
     let passing = Hook::Passing.rules(ruleset).map(|(_, rule)| rule);
     let mut by: Vec<Interface> = Vec::new();
@@ -319,14 +320,14 @@ fn of_marked(ruleset: &Ruleset) -> Option<&[Rule]> {
 
 fn ingress(rule: &Rule) -> Option<Interface> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(interface) => Some(interface.clone()),
+        Match::Ingress(Is(by)) => by.exact().cloned(),
         _ => None,
     })
 }
 
 fn egress(rule: &Rule) -> Option<Interface> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Egress(interface) => Some(interface.clone()),
+        Match::Egress(Is(by)) => by.exact().cloned(),
         _ => None,
     })
 }
@@ -345,8 +346,10 @@ fn dnat(rule: &Rule) -> Option<(Listen, Destination)> {
     let (mut ports, mut address) = (None, None);
     for condition in &rule.matches {
         match condition {
-            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => ports = *destination,
-            Match::Destination(net) => address = Some(net.addr()),
+            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+                ports = destination.as_ref().and_then(Negatable::wanted).copied();
+            }
+            Match::Destination(Is(net)) => address = Some(net.addr()),
             _ => {}
         }
     }

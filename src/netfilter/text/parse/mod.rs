@@ -1,11 +1,12 @@
 //! Reads iptables-save text: the one place that reads iptables syntax.
 //!
-//! What nvactl does not know inside a rule is kept word for word, and a rule that is no sequence of words
-//! is kept whole ([`Rule::unread`]). What is not iptables-save text at all is an error with its line, but
-//! for what belongs to a rule that the kernel holds ([`Growing::of_kernel`]).
+//! Options without a type are kept word for word, and a rule that cannot be split into words is kept whole
+//! ([`Rule::unread`]). A line that is no iptables-save text is an error, unless the text comes from the
+//! kernel: then it belongs to the rule before it ([`Growing::of_kernel`]).
 
 mod lines;
 mod listed;
+mod matches;
 mod rule;
 mod spelling;
 
