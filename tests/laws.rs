@@ -4,20 +4,26 @@ mod generate;
 mod invariants;
 mod matcher;
 mod oracle;
+mod rules;
 mod tree;
 
 use std::collections::BTreeMap;
 
 use generate::{any_spec, two_specs};
 use nvactl::diff;
+use nvactl::diff::drift::compare;
 use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
+use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::netfilter::target::Target;
 use nvactl::netfilter::text::parse::parse;
+use nvactl::netfilter::token::Token;
 use nvactl::ops::splice::without_own;
 use nvactl::plan::plan;
+use nvactl::plan::unplan::unplan;
 use nvactl::yaml;
 use oracle::Spec;
 use proptest::collection::vec;
@@ -54,6 +60,56 @@ proptest! {
         for family in Family::ALL {
             let rules = plan(&set, family).with_builtin_chains();
             prop_assert_eq!(parse(&rules.to_string()).expect("it is readable"), rules);
+        }
+    }
+
+    #[test]
+    fn a_rule_with_negations_marks_types_of_icmp_and_wildcards_reads_back_the_same(
+        of_v4 in rules::any_rule(Family::V4), of_v6 in rules::any_rule(Family::V6),
+    ) {
+        for rule in [of_v4, of_v6] {
+            let text = format!("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+            let read = parse(&text).expect("it is readable");
+            let chain = read.chain(TableName::Mangle, &ChainName::Forward).expect("it is there");
+            prop_assert_eq!(&chain.rules, &[rule]);
+            prop_assert_eq!(read.to_string(), text);
+        }
+    }
+
+    /// A negated condition says as little about a forward as one that nvactl cannot read at all.
+    #[test]
+    fn a_negated_copy_of_a_rule_is_not_read_as_that_rule(spec in any_spec(), at in any::<prop::sample::Index>()) {
+        let set = read(&spec);
+        for family in Family::ALL {
+            let planned = plan(&set, family);
+            let own = planned.chains().filter(|(_, name, _)| name.is_own());
+            let places: Vec<(TableName, ChainName, usize, usize)> = own
+                .flat_map(|(table, name, chain)| {
+                    let rules = chain.rules.iter().enumerate();
+                    rules.flat_map(move |(at, rule)| {
+                        (0..rule.matches.len()).map(move |nth| (table, name.clone(), at, nth))
+                    })
+                })
+                .collect();
+            if places.is_empty() {
+                continue;
+            }
+            let (table, name, at, nth) = at.get(&places);
+            let with = |condition: Match| {
+                let mut tampered = planned.clone();
+                tampered.chain_mut(*table, name.clone()).rules[*at].matches[*nth] = condition;
+                tampered
+            };
+            let rule = &planned.chain(*table, name).expect("it is there").rules[*at];
+            for negated in rules::negations(&rule.matches[*nth]) {
+                let words = negated.to_string();
+                let unread = Match::Other(words.split(' ').map(Token::from).collect());
+                let (negated, unread) = (with(negated), with(unread));
+                prop_assert_eq!(&parse(&negated.to_string()).expect("it is readable"), &negated);
+                prop_assert_eq!(unplan(&negated), unplan(&unread), "{}", words);
+                prop_assert!(!diff::changes(&negated, &planned).is_empty(), "{}", words);
+                prop_assert!(!compare(&negated.with_builtin_chains(), &set, family).same, "{}", words);
+            }
         }
     }
 
@@ -189,6 +245,9 @@ proptest! {
             Just("-j LOG --log-prefix"), Just("\"a accepted \""), Just("-j RETURN"), Just("-j MASQUERADE"),
             Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
             Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"), Just("a\rb"), Just("a\u{c}b"),
+            Just("! -s"), Just("! -i"), Just("eth+"), Just("! -p"), Just("icmp"), Just("! --dport"), Just("! --ctstate"),
+            Just("-m icmp --icmp-type"), Just("3/4"), Just("-m mark ! --mark"), Just("0x1/0xff"), Just("-m connmark --mark 0x0"),
+            Just("-m set ! --match-set a src"), Just("-j MARK --set-xmark"), Just("-j CONNMARK --save-mark"),
             Just("\r"), Just("\"a\nb\""), Just("\"a\n"), Just("x\"y"), Just("\\"), Just("-A FORWARD -i"),
         ], 0..9), 0..9)
     ) {
@@ -214,6 +273,22 @@ proptest! {
         if let Ok(ruleset) = parse(&text) {
             let printed = ruleset.to_string();
             prop_assert_eq!(parse(&printed).expect("it is readable"), ruleset);
+        }
+    }
+}
+
+#[test]
+fn every_form_that_iptables_save_prints_has_a_type_and_prints_the_same() {
+    for family in Family::ALL {
+        for line in rules::lines(family) {
+            let text = format!("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD {line}\nCOMMIT\n");
+            let read = parse(&text).expect("it is readable");
+            assert_eq!(read.to_string(), text);
+            let chain = read.chain(TableName::Mangle, &ChainName::Forward);
+            let rule = &chain.expect("it is there").rules[0];
+            let is_read = |one: &Match| !matches!(one, Match::Other(_));
+            assert!(rule.matches.iter().all(is_read), "{rule:?}");
+            assert!(!matches!(rule.target, Some(Target::Other(_))), "{rule:?}");
         }
     }
 }

@@ -186,7 +186,10 @@ impl Asked {
                 // Ports that are excluded, or other flags than those of a first packet.
                 Match::Tcp { .. } | Match::Udp { .. } | Match::Multiport { .. } => return None,
                 Match::Other(_)
-                    if matches!(condition.name(), "-p" | "tcp" | "udp" | "sctp" | "multiport") =>
+                    if matches!(
+                        condition.name(),
+                        "-p" | "tcp" | "udp" | "sctp" | "multiport"
+                    ) =>
                 {
                     return None;
                 }
@@ -258,7 +261,6 @@ impl Asked {
         self.destinations.iter().all(|net| net.contains(&address))
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -351,6 +353,55 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 &[
                     "-A PREROUTING -p tcp -m tcp --dport 49182 -m conntrack --ctstate ESTABLISHED -j DNAT --to-destination 10.0.0.9",
                 ],
+                0,
+            ),
+            // Conditions that are taken to hold: a negated interface, a wildcard, a negated state.
+            (
+                "nat",
+                &[
+                    "-A PREROUTING ! -i wg0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i wg+ -p tcp -m tcp --dport 49182 -m mark ! --mark 0x1 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 -m conntrack ! --ctstate NEW -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            // Ports and flags that a first packet of the forward need not have.
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport ! --dports 80,49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport --sports 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 ! --tcp-flags FIN,SYN,RST,ACK SYN -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING ! -p udp -j DNAT --to-destination 10.0.0.9"],
                 0,
             ),
             // Another port, protocol, interface, host; somebody's whole network; nvactl's own.

@@ -1,4 +1,4 @@
-//! The mark of a packet and that of a connection: what rules ask of them, and what they write.
+//! Marks of packets and of connections, and the copies between the two.
 
 /// Some of the bits of a mark, and their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub struct MarkCopy {
     pub shift: Option<BitShift>,
 }
 
-/// How far, and to which side.
+/// A number of bits, and the direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BitShift {
     Left(u8),

@@ -15,7 +15,7 @@ use crate::net::PortRange;
 
 /// One condition of a rule, or all those of one `-m`.
 ///
-/// What iptables can negate is a [`Negatable`]. Limits have no `!`: their opposite has an option of its own.
+/// A value that iptables can negate is a [`Negatable`]. Limits have no `!`: their opposite is another option.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Match {
     /// `-s`
@@ -115,7 +115,7 @@ impl Match {
     }
 }
 
-/// Where a packet comes from, or where it goes.
+/// The source or the destination of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
     Source,
@@ -259,7 +259,7 @@ impl fmt::Display for Probability {
 /// source address (`net/netfilter/xt_cluster.c`) and keeps no state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cluster {
-    /// How many shares there are, at most [`Cluster::MOST`].
+    /// The number of shares, at most [`Cluster::MOST`].
     pub total: u32,
     /// The number of this share, counted from 0.
     pub node: u32,
@@ -325,7 +325,7 @@ impl CtState {
     ];
 }
 
-/// What has happened to a connection so far.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CtStatus {
     None,
@@ -345,7 +345,7 @@ impl CtStatus {
     ];
 }
 
-/// Which way a packet of a connection goes.
+/// The direction of a packet within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CtDirection {
     Original,

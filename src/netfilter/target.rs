@@ -1,4 +1,4 @@
-//! What a rule does with a packet that meets its conditions.
+//! The targets of rules: the action on a packet that meets all conditions.
 
 use std::net::IpAddr;
 
@@ -96,14 +96,14 @@ impl RejectWith {
 /// The level that iptables-save leaves out.
 pub(crate) const DEFAULT_LEVEL: u8 = 4;
 
-/// What DNAT does to the destination port.
+/// The change of the destination port by DNAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DnatPorts {
     /// The packet keeps its port.
     Kept,
     /// Every port becomes this one.
     One(Port),
-    /// The port `base + n` becomes the range's port number `n`. Needs the `/base`: without it
-    /// every packet went to the range's first port (measured).
+    /// The port `base + n` becomes the range's port number `n`. Without `/base` every packet went to the range's
+    /// first port (measured).
     Shifted { to: PortRange, base: Port },
 }

@@ -193,7 +193,10 @@ fn of_net(net: IpNet, target: Target) -> Rule {
 /// The last rule of a chain: a reset is only for TCP, and iptables wants that said.
 fn decided(target: Target) -> Rule {
     let tcp = target == Target::Reject(RejectWith::TcpReset);
-    Rule::new(tcp.then_some(Match::Protocol(Is(Protocol::Tcp.into()))), target)
+    Rule::new(
+        tcp.then_some(Match::Protocol(Is(Protocol::Tcp.into()))),
+        target,
+    )
 }
 
 #[cfg(test)]

@@ -285,7 +285,11 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
                 "a line in the kernel's log that begins with `{prefix}`, but not too many"
             ));
         }
-        Target::Accept if rule.matches.contains(&Match::Conntrack(Conntrack::CONFIRMED)) => {
+        Target::Accept
+            if rule
+                .matches
+                .contains(&Match::Conntrack(Conntrack::CONFIRMED)) =>
+        {
             return Some(
                 "what follows a packet that passed, before any answer, passes too".to_owned(),
             );

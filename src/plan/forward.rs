@@ -53,16 +53,15 @@ pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
 /// The conditions of what is sent to the forward's listener.
 fn sent(forward: &Forward, apart: impl IntoIterator<Item = Match>) -> impl Iterator<Item = Match> {
     let listen = forward.listen;
-    let on_address = listen.address.map(|ip| Match::Destination(Is(IpNet::from(ip))));
+    let on_address = listen
+        .address
+        .map(|ip| Match::Destination(Is(IpNet::from(ip))));
     // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind
     // the port, which turns nearly every packet away.
-    let on_any = listen
-        .address
-        .is_none()
-        .then_some(Match::AddressType {
-            of: Side::Destination,
-            kind: Is(AddressType::Local),
-        });
+    let on_any = listen.address.is_none().then_some(Match::AddressType {
+        of: Side::Destination,
+        kind: Is(AddressType::Local),
+    });
     on_address
         .into_iter()
         .chain(apart)
@@ -174,8 +173,16 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     let logged = log.filter(|log| log.connections.accepted());
     // Until it is answered, every packet of a connection is NEW. Only the first is counted.
     if forward.limits.is_some() || logged.is_some() {
-        rule(Leaving, Some(Match::Conntrack(Conntrack::CONFIRMED)), Target::Accept);
-        rule(All, Some(Match::Conntrack(Conntrack::CONFIRMED)), Target::Return);
+        rule(
+            Leaving,
+            Some(Match::Conntrack(Conntrack::CONFIRMED)),
+            Target::Accept,
+        );
+        rule(
+            All,
+            Some(Match::Conntrack(Conntrack::CONFIRMED)),
+            Target::Return,
+        );
     }
     if let Some(limits) = &forward.limits {
         let refusal = match (limits.reject, forward.protocol, forward.family()) {

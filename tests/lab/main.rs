@@ -44,6 +44,9 @@ mod reach;
 mod rehearsal;
 mod report;
 mod round_trip;
+#[path = "../rules/mod.rs"]
+#[expect(dead_code, reason = "the lab negates no rule")]
+mod rules;
 mod scenarios;
 mod senders;
 mod sharing;
@@ -155,6 +158,7 @@ on_both_backends! {
     marks::what_writes_the_mark_beside_iptables_is_named,
     lifecycle::the_kernel_gives_back_what_was_rendered,
     round_trip::the_kernel_gives_back_every_form,
+    round_trip::the_kernel_gives_back_every_form_of_others,
     lifecycle::a_second_apply_writes_nothing,
     lifecycle::a_folder_is_found_and_applied,
     lifecycle::a_dry_run_says_what_apply_does,

@@ -48,7 +48,9 @@ impl Packet<'_> {
         };
         Some(match condition {
             Match::Source(net) => {
-                return self.source.map(|source| net.holds(|net| net.contains(&source)));
+                return self
+                    .source
+                    .map(|source| net.holds(|net| net.contains(&source)));
             }
             Match::Destination(net) => net.holds(|net| net.contains(&self.destination)),
             Match::Ingress(by) => by.holds(|by| self.ingress.is_some_and(|one| by.covers(one))),

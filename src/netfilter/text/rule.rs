@@ -1,4 +1,4 @@
-//! A rule as iptables-save prints it.
+//! Prints a rule like iptables-save.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -112,7 +112,11 @@ impl fmt::Display for Match {
 impl fmt::Display for Conntrack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         optional(f, " --ctstate ", self.states)?;
-        optional(f, " --ctorigdst ", self.original_destination.map(|net| net.map(Bare)))?;
+        optional(
+            f,
+            " --ctorigdst ",
+            self.original_destination.map(|net| net.map(Bare)),
+        )?;
         let ports = self.original_destination_port.map(|ports| ports.map(Colon));
         optional(f, " --ctorigdstport ", ports)?;
         let status = |status| CtStatus::ALL[status as usize].1;

@@ -1,12 +1,18 @@
-//! The few rules of iptables' that a twin cannot have as they are, edited as words of their text.
+//! The few rules of iptables' that a twin cannot have as they are.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use super::place::{Reason, Unknown};
 use super::queues::{self, Queues};
 use super::sets::SpacedSets;
-use crate::netfilter::token::words;
+use crate::netfilter::matches::Match;
+use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::Target;
+use crate::netfilter::text::line::Line;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::Token;
 
 /// The beginning of the comment on each rule that only counts.
 pub const COMMENT: &str = "nvactl-twin-";
@@ -63,19 +69,6 @@ const HARMLESS: [&str; 10] = [
     "CHECKSUM",
 ];
 
-/// Options with any text behind them, which may look like an option.
-const TEXTS: [&str; 9] = [
-    "--comment",
-    "--log-prefix",
-    "--nflog-prefix",
-    "--ulog-prefix",
-    "--string",
-    "--hex-string",
-    "--name",
-    "--hashlimit-name",
-    "--type",
-];
-
 /// Decides what becomes of a line `-A CHAIN …`.
 #[must_use]
 pub fn edit(line: &str, facts: &Facts) -> Edit {
@@ -115,7 +108,7 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
         && parts.target() != Some("SET")
         && let Some(set) = parts.written(facts)
     {
-        return Edit::Shadow(parts.conditions(), Unknown::Written(set.to_owned()));
+        return Edit::Shadow(parts.conditions(), Unknown::Written(set));
     }
     if broken {
         return Edit::Instead(parts.without_comment(), None);
@@ -125,8 +118,8 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
 
 /// Returns the target of a rule, which may be a chain. A comment may hold the same words.
 #[must_use]
-pub fn leads_to(line: &str) -> Option<&str> {
-    Parts::of(line)?.target()
+pub fn leads_to(line: &str) -> Option<String> {
+    Parts::of(line)?.target().map(str::to_owned)
 }
 
 /// Whether a line is a rule that lets every packet pass on.
@@ -150,55 +143,31 @@ pub fn commented(conditions: &str, index: usize) -> String {
     format!("{conditions} -m comment --comment {COMMENT}{index}")
 }
 
-/// A line as groups of words.
-struct Parts<'l> {
-    words: Vec<&'l str>,
-    /// `-m NAME …`
-    matches: Vec<Range<usize>>,
-    /// `-j NAME …`, up to the end.
-    target: usize,
+/// A rule and its chain.
+struct Parts {
+    chain: ChainName,
+    rule: Rule,
 }
 
-impl<'l> Parts<'l> {
-    fn of(line: &'l str) -> Option<Self> {
-        let words: Vec<&str> = words(line).collect();
-        if words.first() != Some(&"-A") || words.len() < 2 {
-            return None;
-        }
-        let (mut starts, mut at) = (Vec::new(), 2);
-        while at < words.len() && !matches!(words[at], "-j" | "-g") {
-            if words[at] == "-m" {
-                starts.push(at);
-            }
-            at += if TEXTS.contains(&words[at]) { 2 } else { 1 };
-        }
-        let target = at.min(words.len());
-        let ends = starts.iter().skip(1).copied().chain([target]);
-        let matches = starts.iter().zip(ends).map(|(start, end)| *start..end);
-        Some(Self {
-            matches: matches.collect(),
-            words,
-            target,
-        })
+impl Parts {
+    fn of(line: &str) -> Option<Self> {
+        // By its name alone a chain is no different from a target, and is printed like one.
+        let (chain, rule) = parse::appended(line, &BTreeSet::new())?;
+        Some(Self { chain, rule })
     }
 
-    fn target(&self) -> Option<&'l str> {
-        self.words.get(self.target + 1).copied()
-    }
-
-    fn name(&self, range: &Range<usize>) -> &'l str {
-        self.words.get(range.start + 1).copied().unwrap_or_default()
-    }
-
-    fn has(&self, range: &Range<usize>, word: &str) -> bool {
-        self.words[range.clone()].contains(&word)
+    fn target(&self) -> Option<&str> {
+        let target = self.rule.target.as_ref().map(Target::name);
+        target.filter(|name| !name.is_empty())
     }
 
     /// Returns the value of one of the target's options.
-    fn option(&self, option: &str) -> Option<&'l str> {
-        let words = &self.words[self.target..];
-        let at = words.iter().position(|word| *word == option)?;
-        words.get(at + 1).copied()
+    fn option(&self, option: &str) -> Option<&str> {
+        let Some(Target::Other(words)) = &self.rule.target else {
+            return None;
+        };
+        let at = words.iter().position(|word| word.spelled() == option)?;
+        words.get(at + 1).map(Token::spelled)
     }
 
     /// Why the rule cannot be decided in a twin at all.
@@ -216,72 +185,81 @@ impl<'l> Parts<'l> {
             Some("TPROXY") => return Some(Unknown::LocalProgram("TPROXY".to_owned())),
             _ => {}
         }
-        self.matches.iter().find_map(|range| self.unknown(range))
+        self.rule.matches.iter().find_map(unknown)
     }
 
-    /// Why it is unknown whether a match holds.
-    fn unknown(&self, range: &Range<usize>) -> Option<Unknown> {
-        match self.name(range) {
-            "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
-            "bpf" if self.has(range, "--object-pinned") => Some(Unknown::Bpf),
-            _ => None,
-        }
-    }
-
-    fn stateful(&self) -> Option<&'l str> {
-        let decisive = |range: &&Range<usize>| match self.name(range) {
-            "recent" => !self.has(range, "--set"),
+    fn stateful(&self) -> Option<&str> {
+        let decisive = |condition: &&Match| match condition.name() {
+            "recent" => !has(condition, "--set"),
             // Where a share of all connections goes to each target, chance decides nothing else.
             "statistic" => matches!(self.target(), Some("DROP" | "REJECT" | "ACCEPT" | "RETURN")),
             name => STATEFUL.contains(&name),
         };
-        let found = self.matches.iter().find(decisive);
-        found.map(|range| self.name(range))
+        let found = self.rule.matches.iter().find(decisive);
+        found.map(Match::name)
     }
 
     /// Returns a set that decides and into which rules put what they see. The connections that are tried are
     /// among that.
-    fn written(&self, facts: &Facts) -> Option<&'l str> {
-        let words = self.words[..self.target].windows(2);
-        let mut sets = words
-            .filter(|pair| pair[0] == "--match-set")
-            .map(|pair| pair[1].trim_matches('"'));
-        sets.find(|set| facts.written.contains(*set))
+    fn written(&self, facts: &Facts) -> Option<String> {
+        self.rule
+            .matches
+            .iter()
+            .find_map(|condition| match condition {
+                Match::Set(Is(set) | Not(set)) => {
+                    let name = set.name();
+                    facts.written.contains(&*name).then(|| name.into_owned())
+                }
+                _ => None,
+            })
     }
 
-    /// Returns the words without some matches and the target.
-    fn without(&self, leave_out: impl Fn(&Range<usize>) -> bool) -> String {
-        let first = self
-            .matches
-            .first()
-            .map_or(self.target, |first| first.start);
-        let mut kept = self.words[..first].to_vec();
-        for range in self.matches.iter().filter(|range| !leave_out(range)) {
-            kept.extend(&self.words[range.clone()]);
-        }
-        kept.join(" ")
+    /// Returns the line of the rule with some of its conditions, and another target.
+    fn with(&self, keep: impl Fn(&Match) -> bool, target: Option<&Target>) -> String {
+        let kept = self.rule.matches.iter().filter(|condition| keep(condition));
+        let rule = Rule {
+            matches: kept.cloned().collect(),
+            target: target.cloned(),
+        };
+        Line::Append(&self.chain, &rule).to_string()
     }
 
     /// Returns the conditions that keep no state: a rule of these counts each packet that the whole rule
     /// could match.
     fn conditions(&self) -> String {
-        self.without(|range| {
-            let name = self.name(range);
-            name == "comment" || STATEFUL.contains(&name) || self.unknown(range).is_some()
-        })
+        let keeps_state = |condition: &Match| {
+            STATEFUL.contains(&condition.name()) || unknown(condition).is_some()
+        };
+        self.with(|one| !is_comment(one) && !keeps_state(one), None)
     }
 
     fn without_target(&self) -> String {
-        self.without(|range| self.name(range) == "comment")
+        self.with(|one| !is_comment(one), None)
     }
 
     fn without_comment(&self) -> String {
-        let mut text = self.without_target();
-        for word in &self.words[self.target..] {
-            text.push(' ');
-            text.push_str(word);
-        }
-        text
+        self.with(|one| !is_comment(one), self.rule.target.as_ref())
+    }
+}
+
+fn is_comment(condition: &Match) -> bool {
+    matches!(condition, Match::Comment(_))
+}
+
+/// Why it is unknown whether a condition holds.
+fn unknown(condition: &Match) -> Option<Unknown> {
+    match condition.name() {
+        "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
+        "bpf" if has(condition, "--object-pinned") => Some(Unknown::Bpf),
+        _ => None,
+    }
+}
+
+/// Whether a condition without a type has an option.
+fn has(condition: &Match, option: &str) -> bool {
+    match condition {
+        Match::Other(words) => words.iter().any(|word| word.spelled() == option),
+        _ => false,
     }
 }
 
@@ -308,8 +286,8 @@ mod tests {
                 "recent",
             ),
             (
-                "-A x -m recent --set --name -j --rsource -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr ! -i lo -g y",
-                "-A x",
+                "-A x ! -i lo -m recent --set --name -j --rsource -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr -g y",
+                "-A x ! -i lo",
                 "connlimit",
             ),
             (
@@ -346,7 +324,7 @@ mod tests {
             ),
             ("-A FORWARD -m comment --comment \"a -j NVACTL-X\"", None),
         ] {
-            assert_eq!(leads_to(line), target, "{line}");
+            assert_eq!(leads_to(line).as_deref(), target, "{line}");
         }
     }
 

@@ -71,7 +71,7 @@ impl<'t> Plan<'t> {
         let chain = saved::chain(line);
         // The names of ipsets stand without quotes in the text of iptables-save 1.8.9.
         let copy = facts.spaced_sets.quoted(line);
-        if is_nvactls(chain) || edit::leads_to(line).is_some_and(is_nvactls) {
+        if is_nvactls(chain) || edit::leads_to(line).is_some_and(|next| is_nvactls(&next)) {
             return self.push(chain, copy, Role::Nvactls);
         }
         match edit::edit(&copy, facts) {

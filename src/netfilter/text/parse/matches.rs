@@ -63,9 +63,7 @@ fn read_module(module: &str, options: &[&str]) -> Option<Match> {
                 ports: Negatable::new(is_negated, ranges),
             }
         }
-        ("icmp", ["--icmp-type", kind]) => {
-            Match::Icmp(Negatable::new(is_negated, parsed(kind)?))
-        }
+        ("icmp", ["--icmp-type", kind]) => Match::Icmp(Negatable::new(is_negated, parsed(kind)?)),
         ("icmp6", ["--icmpv6-type", kind]) => {
             Match::Icmp6(Negatable::new(is_negated, parsed(kind)?))
         }
@@ -92,7 +90,13 @@ fn read_module(module: &str, options: &[&str]) -> Option<Match> {
         ("hashlimit", _) => Match::HashLimit(read_hash_limit(options)?),
         (
             "connlimit",
-            ["--connlimit-above", most, "--connlimit-mask", mask, "--connlimit-saddr"],
+            [
+                "--connlimit-above",
+                most,
+                "--connlimit-mask",
+                mask,
+                "--connlimit-saddr",
+            ],
         ) if !is_negated => Match::ConnLimit(ConnLimit {
             most: parsed(most)?,
             mask: parsed(mask)?,
@@ -126,9 +130,11 @@ fn read_tcp(options: &[&str]) -> Option<Match> {
     while !rest.is_empty() {
         let (is_negated, option) = negation(rest);
         rest = match option {
-            ["--sport", ports, rest @ ..] => {
-                set(&mut source, Negatable::new(is_negated, read_range(ports)?), rest)?
-            }
+            ["--sport", ports, rest @ ..] => set(
+                &mut source,
+                Negatable::new(is_negated, read_range(ports)?),
+                rest,
+            )?,
             ["--dport", ports, rest @ ..] => {
                 let ports = Negatable::new(is_negated, read_range(ports)?);
                 set(&mut destination, ports, rest)?

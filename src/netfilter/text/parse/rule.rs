@@ -116,14 +116,17 @@ fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
     })
 }
 
-/// Reads the masks of a copy of marks, as iptables-save prints them.
+/// Reads the options of a copy of marks. iptables-save prints both masks; without them all bits are copied.
 fn read_copy(options: &[&str]) -> Option<MarkCopy> {
-    let ["--nfmask", packet, "--ctmask", connection, shift @ ..] = options else {
-        return None;
+    let (packet_bits, connection_bits, shift) = match options {
+        ["--nfmask", packet, "--ctmask", connection, shift @ ..] => {
+            (read_hex(packet)?, read_hex(connection)?, shift)
+        }
+        shift => (u32::MAX, u32::MAX, shift),
     };
     Some(MarkCopy {
-        packet_bits: read_hex(packet)?,
-        connection_bits: read_hex(connection)?,
+        packet_bits,
+        connection_bits,
         shift: match shift {
             [] => None,
             ["--left-shift-mark", by] => Some(BitShift::Left(parsed(by)?)),
