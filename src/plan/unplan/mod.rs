@@ -19,7 +19,7 @@ use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target as RuleTarget};
-use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
+use crate::plan::{Hook, MARKED, OF_MARKED, layout, plan, plan_in};
 
 /// What tells a forward's rules from others: the comment, and the protocol, since a forward has
 /// rules for each of its own.
@@ -296,7 +296,7 @@ pub fn replanned(loaded: &Ruleset, family: Family) -> Ruleset {
 fn said(ruleset: &Ruleset) -> Option<Usual> {
     let marked = |rule: &Rule| {
         let mut matches = rule.matches.iter();
-        matches.any(|condition| matches!(condition, Match::Connmark(Is(_))))
+        matches.any(|condition| *condition == Match::Connmark(Is(MARKED)))
     };
     let passing = Hook::Passing.rules(ruleset).map(|(_, rule)| rule);
     let mut by: Vec<Interface> = Vec::new();
