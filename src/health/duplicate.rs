@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::netfilter::matches::{Conntrack, CtState, Match, PortsOf};
+use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::programs;
@@ -17,6 +17,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::text::line::Line;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
 /// A rule of another's in the table nat that asks for the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]

@@ -35,4 +35,5 @@ pub mod target;
 pub mod tcp_flags;
 pub mod text;
 pub mod token;
+pub mod tracking;
 pub mod unread;

@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use crate::forwards::{Firewall, Forward, ForwardSet, Snat};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
-use crate::netfilter::matches::{Conntrack, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::text::line::Line;
+use crate::netfilter::tracking::Conntrack;
 use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 

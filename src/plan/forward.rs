@@ -6,13 +6,12 @@ use super::chains::{ADMIT, Chains, Refusal, log_line};
 use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
-use crate::netfilter::matches::{
-    AddressType, Cluster, Conntrack, CtState, Match, Probability, Side,
-};
+use crate::netfilter::matches::{AddressType, Cluster, Match, Probability, Side};
 use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::tcp_flags::TcpFlags;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
 /// Of every forward the same, so that a client has its place among the pods whichever forward it
 /// comes by.

@@ -17,11 +17,12 @@ use super::forward::{arrivals, opens, source};
 use crate::forwards::{Firewall, Forward, Snat};
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::mark::Mark;
-use crate::netfilter::matches::{Conntrack, CtState, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
 /// One bit of a connection's mark. Marks are shared by all of a machine's software; this bit is
 /// nvactl's from a packet's arrival until it leaves.

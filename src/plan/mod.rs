@@ -62,11 +62,12 @@ use tree::{Part, Tree};
 
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
 use crate::net::Family;
-use crate::netfilter::matches::{Conntrack, CtState, CtStates, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::{Conntrack, CtState, CtStates};
 
 /// With more rules that translate than these the plan is a tree, if the spec does not say: mostly one
 /// a forward, and one for each further pod or interface.

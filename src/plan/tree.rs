@@ -14,11 +14,12 @@ use super::chains::upto;
 use super::forward::transport;
 use crate::forwards::Listen;
 use crate::net::{Port, PortRange, Protocol};
-use crate::netfilter::matches::{Conntrack, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::Conntrack;
 use crate::plan::digest::Digest;
 
 /// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,

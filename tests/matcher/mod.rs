@@ -4,14 +4,13 @@
 use std::net::IpAddr;
 
 use nvactl::net::{Interface, Port, PortRange, Protocol};
-use nvactl::netfilter::matches::{
-    AddressType, Conntrack, CtState, CtStates, CtStatus, Match, Side,
-};
+use nvactl::netfilter::matches::{AddressType, Match, Side};
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::negatable::Negatable::{self, Is};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
+use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
 
 /// The first packet of a connection, where it meets a hook.
 #[derive(Debug, Clone, PartialEq)]

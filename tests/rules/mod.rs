@@ -3,15 +3,13 @@
 use ipnet::IpNet;
 use nvactl::net::{Family, Port, PortRange, Protocol};
 use nvactl::netfilter::mark::{BitShift, Mark, MarkCopy};
-use nvactl::netfilter::matches::{
-    AddressType, Cluster, Conntrack, CtDirection, CtState, CtStates, CtStatus, InSet, Match,
-    PortsOf, Probability, Side,
-};
+use nvactl::netfilter::matches::{AddressType, Cluster, InSet, Match, PortsOf, Probability, Side};
 use nvactl::netfilter::negatable::Negatable::{self, Is, Not};
 use nvactl::netfilter::protocol::IcmpType;
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::target::Target;
 use nvactl::netfilter::tcp_flags::{FlagSet, TcpFlags};
+use nvactl::netfilter::tracking::{Conntrack, CtDirection, CtState, CtStates, CtStatus};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -7,13 +7,12 @@ use ipnet::IpNet;
 
 use crate::net::{Host, PortRange};
 use crate::netfilter::mark::{BitShift, Mark, MarkCopy};
-use crate::netfilter::matches::{
-    AddressType, Cluster, Conntrack, CtDirection, CtState, CtStates, CtStatus, Match, PortsOf, Side,
-};
+use crate::netfilter::matches::{AddressType, Cluster, Match, PortsOf, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
 use crate::netfilter::token::{Quoted, Token};
+use crate::netfilter::tracking::{Conntrack, CtDirection, CtState, CtStates, CtStatus};
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

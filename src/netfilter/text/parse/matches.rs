@@ -8,13 +8,11 @@ use ipnet::IpNet;
 use crate::net::{Port, PortRange};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
 use crate::netfilter::mark::Mark;
-use crate::netfilter::matches::{
-    AddressType, Cluster, Conntrack, CtDirection, CtState, CtStates, CtStatus, InSet, Match,
-    PortsOf, Probability, Side,
-};
+use crate::netfilter::matches::{AddressType, Cluster, InSet, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable;
 use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::token::{Token, value};
+use crate::netfilter::tracking::{Conntrack, CtDirection, CtState, CtStates, CtStatus};
 
 /// Reads the match that these words spell, if every option of it has a type.
 pub(super) fn read_match(words: &[&str]) -> Option<Match> {
