@@ -73,7 +73,8 @@ fn iptables_syntax_is_printed_by_the_rule_model_alone() {
     for (name, code) in code() {
         let model = matches!(
             name.as_str(),
-            "netfilter/text/rule.rs"
+            "netfilter/text/matches.rs"
+                | "netfilter/text/rule.rs"
                 | "netfilter/limit.rs"
                 | "netfilter/text/line.rs"
                 | "netfilter/text/parse/matches.rs"

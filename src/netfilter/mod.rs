@@ -12,9 +12,9 @@
 //! with `NVACTL-` are nvactl's.
 //!
 //! Start here:
-//! - a new match or target: its type in [`matches`](mod@matches) or [`target`], its printer in `text/rule.rs`,
-//!   its reader in `text/parse/matches.rs` or `text/parse/rule.rs`, and its lines in `tests/rules/mod.rs`: the
-//!   property tests and the lab take them from there;
+//! - a new match or target: its type in [`matches`](mod@matches) or [`target`], its printer in `matches.rs`
+//!   or `rule.rs` of `text`, its reader in the file of the same name in `text/parse`, and its lines in
+//!   `tests/rules/mod.rs`, which the property tests and the lab use;
 //! - a program whose chains are to be recognized: [`programs`];
 //! - a rule that iptables prints and does not read back: [`unread`].
 
