@@ -1,8 +1,9 @@
 //! `nvactl boot`: what the unit brings back, from what, and when it leaves things alone. A boot is played
 //! by taking out every rule and running the unit's own command; `tests/boot` has a real systemd do it.
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall, load};
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, Lab, Said, save, save_v6};
-use crate::lifecycle::{SPEC, apply, fake, firewall, load, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::traffic::{answer, serve_tcp};
 
@@ -57,7 +58,8 @@ fn boot(host: &Host) -> Said {
     run_unit(host)
 }
 
-pub fn what_is_saved_comes_back_at_boot(backend: Backend) {
+lab_test!(what_is_saved_comes_back_at_boot);
+fn what_is_saved_comes_back_at_boot(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     let host = &lab.firewall;
     serve_tcp(&lab.pod, "pod", 80);
@@ -92,8 +94,9 @@ forwards:
     }
 }
 
+lab_test!(only_persist_changes_what_comes_back);
 /// What was applied and not persisted is gone behind a boot, as with a rules file.
-pub fn only_persist_changes_what_comes_back(backend: Backend) {
+fn only_persist_changes_what_comes_back(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -140,7 +143,8 @@ pub fn only_persist_changes_what_comes_back(backend: Backend) {
     assert_eq!(save(&host), new);
 }
 
-pub fn while_a_change_waits_nothing_is_saved(backend: Backend) {
+lab_test!(while_a_change_waits_nothing_is_saved);
+fn while_a_change_waits_nothing_is_saved(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -176,7 +180,8 @@ fn spoil(host: &Host, name: &str) {
     ));
 }
 
-pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Backend) {
+lab_test!(a_saved_state_that_does_not_load_gives_way_to_the_one_before);
+fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -241,8 +246,9 @@ pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Bac
     }
 }
 
+lab_test!(a_reload_brings_back_only_what_was_flushed);
 /// firewalld's reload touches no rule of nvactl's: what was applied last stays, persisted or not.
-pub fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
+fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -273,7 +279,8 @@ pub fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
     assert_eq!(save(&host), saved);
 }
 
-pub fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
+lab_test!(nvactl_s_lines_go_from_the_rules_file);
+fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     host.run("iptables -A INPUT -s 192.0.2.7/32 -j DROP");
@@ -305,7 +312,8 @@ pub fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
     assert!(host.run(&format!("cat {RULES}")).contains("NVACTL"));
 }
 
-pub fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
+lab_test!(beside_a_manager_only_the_unit_is_left);
+fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -333,8 +341,9 @@ pub fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
     enable(&host);
 }
 
+lab_test!(a_program_that_others_can_replace_is_no_unit_s);
 /// What runs as root at boot must be root's.
-pub fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
+fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -349,7 +358,8 @@ pub fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
     assert!(!host.exists(UNIT));
 }
 
-pub fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Backend) {
+lab_test!(a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules);
+fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -365,7 +375,8 @@ pub fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Bac
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
 }
 
-pub fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
+lab_test!(a_state_that_is_not_trusted_leaves_nothing_open);
+fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -383,7 +394,8 @@ pub fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
     }
 }
 
-pub fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
+lab_test!(what_a_neighbour_has_flushed_is_not_forgotten);
+fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -418,8 +430,9 @@ pub fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
     assert!(!said.stderr.contains("systemctl restart"), "{said:?}");
 }
 
+lab_test!(what_the_unit_has_loaded_is_what_was_loaded_last);
 /// Behind a boot the last change in the history is not what is loaded.
-pub fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
+fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -444,7 +457,8 @@ pub fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
     assert!(!said.stderr.contains("no spec"), "{said:?}");
 }
 
-pub fn ipv6_that_cannot_be_read_stays_saved(backend: Backend) {
+lab_test!(ipv6_that_cannot_be_read_stays_saved);
+fn ipv6_that_cannot_be_read_stays_saved(backend: Backend) {
     let host = firewall(backend);
     host.run("ip -6 address add fd00:3::4/64 dev eth0 nodad");
     install(&host);

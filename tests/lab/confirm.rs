@@ -4,8 +4,9 @@ use std::fs;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -53,7 +54,8 @@ pub fn comes_back(host: &Host, before: &str) {
     wait_for("the watchdog is done", || !waits(host));
 }
 
-pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
+lab_test!(without_an_answer_the_old_rules_come_back);
+fn without_an_answer_the_old_rules_come_back(backend: Backend) {
     let host = firewall(backend);
     let empty = save(&host);
     for spec in [None, Some(SPEC)] {
@@ -84,7 +86,8 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
     );
 }
 
-pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
+lab_test!(an_answer_from_any_session_keeps_the_change);
+fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "6");
@@ -108,7 +111,8 @@ pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
 }
 
-pub fn it_can_be_cancelled_at_once(backend: Backend) {
+lab_test!(it_can_be_cancelled_at_once);
+fn it_can_be_cancelled_at_once(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -128,8 +132,9 @@ pub fn it_can_be_cancelled_at_once(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
+lab_test!(nothing_else_is_changed_while_it_waits);
 /// Who comes in between is told, and changes nothing.
-pub fn nothing_else_is_changed_while_it_waits(backend: Backend) {
+fn nothing_else_is_changed_while_it_waits(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -165,8 +170,9 @@ pub fn nothing_else_is_changed_while_it_waits(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }
 
+lab_test!(a_change_that_fails_leaves_nothing_to_confirm);
 /// What is refused is not waited for.
-pub fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
+fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -227,8 +233,9 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     host.feed("sh", &["-c", &line], "")
 }
 
+lab_test!(the_watchdog_outlives_the_one_who_applies);
 /// The applying process is killed while the rules are being loaded.
-pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
+fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -247,8 +254,9 @@ pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(the_watchdog_outlives_the_terminal);
 /// A real terminal is hung up, as a closed ssh connection does it.
-pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
+fn the_watchdog_outlives_the_terminal(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -276,8 +284,9 @@ pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(at_a_terminal_it_asks);
 /// At a terminal the answer is typed.
-pub fn at_a_terminal_it_asks(backend: Backend) {
+fn at_a_terminal_it_asks(backend: Backend) {
     for (answer, kept) in [
         ("y\n", true),
         ("YES\n", true),
@@ -294,8 +303,9 @@ pub fn at_a_terminal_it_asks(backend: Backend) {
     }
 }
 
+lab_test!(systemd_is_the_watchdog_where_it_runs);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
-pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
+fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -370,8 +380,9 @@ pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
     );
 }
 
+lab_test!(the_watchdog_does_not_need_a_sound_folder);
 /// Nothing that becomes of the state folder keeps the change from being undone.
-pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
+fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -394,8 +405,9 @@ pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
     }
 }
 
+lab_test!(a_slow_load_takes_nothing_from_the_time_to_answer);
 /// The time runs from when the change is loaded, however long that took.
-pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
+fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     fake(&host, "iptables-restore", "sleep 6; real \"$@\"");
@@ -410,8 +422,9 @@ pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
+lab_test!(it_is_undone_by_the_backend_that_loaded_it);
 /// What was loaded by one backend is undone there, whoever comes from wherever.
-pub fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
+fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -437,8 +450,9 @@ pub fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(an_orphaned_load_is_waited_for);
 /// A load that outlives the one who started it holds the lock, so that nobody undoes too early.
-pub fn an_orphaned_load_is_waited_for(backend: Backend) {
+fn an_orphaned_load_is_waited_for(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -448,8 +462,9 @@ pub fn an_orphaned_load_is_waited_for(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(a_change_without_its_watchdog_is_told_of);
 /// One whose watchdog was killed is told of, and can still be undone.
-pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
+fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -471,8 +486,9 @@ pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(a_change_that_was_never_made_is_not_waited_for);
 /// Killed between the record and the change: whoever comes next finds nothing to wait for.
-pub fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
+fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -500,8 +516,9 @@ pub fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
     assert!(!waits(&host));
 }
 
+lab_test!(a_stopped_apply_does_not_keep_the_lock);
 /// Stopped with the lock in its hand, by Ctrl-Z or SIGSTOP, it would keep everybody from undoing.
-pub fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
+fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -522,8 +539,9 @@ pub fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     run.wait().expect("it was ended");
 }
 
+lab_test!(it_is_undone_even_where_the_rules_cannot_be_read);
 /// Rules that iptables cannot show came in between: what the change made is known all the same.
-pub fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
+fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -542,8 +560,9 @@ pub fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(what_is_not_made_cannot_be_confirmed);
 /// Before the change is made whole there is nothing to keep.
-pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
+fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -557,8 +576,9 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(the_one_who_is_asked_learns_who_decided);
 /// Who is asked learns what became of it.
-pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
+fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     for (seconds, decide, words, code) in [
         ("1", "true", "nobody confirmed it in time", 1),
         ("600", "confirm", "confirmed from elsewhere: it stays", 0),
@@ -574,8 +594,9 @@ pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     }
 }
 
+lab_test!(a_foreign_reference_does_not_keep_it_from_being_undone);
 /// Somebody leads a packet to a chain that should go: it is emptied all the same.
-pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
+fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["apply", "-", "--confirm", "5"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
@@ -590,8 +611,9 @@ pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) 
     );
 }
 
+lab_test!(an_old_watchdog_leaves_a_later_change_alone);
 /// A change whose watchdog slept through its end is none of a later one's.
-pub fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
+fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // Long enough for a slow machine to stop the watchdog before it acts.

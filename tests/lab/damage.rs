@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::chance::Chance;
 use crate::confirm::{apply_for, changed, comes_back, has_watchdog, waits, watchdogs};
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::state::inode;
@@ -96,8 +97,9 @@ fn is_done_with_a_warning(said: &Said) {
     assert!(warnings.any(full), "{said:?}");
 }
 
+lab_test!(a_full_disk_keeps_nobody_from_going_back);
 /// `apply` is the only one that can wait for a better day.
-pub fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
+fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -125,8 +127,9 @@ pub fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
     }
 }
 
+lab_test!(a_full_disk_keeps_nobody_from_confirming);
 /// The answer reaches the watchdog all the same.
-pub fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
+fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -144,8 +147,9 @@ pub fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
     }
 }
 
+lab_test!(a_full_disk_keeps_no_change_from_being_undone);
 /// Neither the timeout nor `confirm --cancel` needs room.
-pub fn a_full_disk_keeps_no_change_from_being_undone(backend: Backend) {
+fn a_full_disk_keeps_no_change_from_being_undone(backend: Backend) {
     for (full, cancels) in [
         (Full::Blocks, false),
         (Full::Blocks, true),
@@ -199,8 +203,9 @@ fn entries(host: &Host) -> usize {
     numbered(&said.stdout)
 }
 
+lab_test!(leftovers_of_a_kill_are_cleaned_up);
 /// Whichever command comes first: neither half-written files nor a change that never happened stay.
-pub fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
+fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
     for (args, entries_after) in [
         (&["apply", "-"][..], 1),
         (&["remove"], 2),
@@ -240,9 +245,10 @@ const KILLS: u64 = 25;
 /// From when the state is recorded until the rules are loaded it takes about as long.
 const WINDOW: u64 = 4_000;
 
+lab_test!(no_kill_leaves_a_change_that_never_happened);
 /// At whatever moment nvactl is killed, the next command leaves a history in which each step back
 /// changes something.
-pub fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
+fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
     let host = firewall(backend);
     let mut chance = Chance::new();
     apply(&host, SPEC);
@@ -308,8 +314,9 @@ fn spoil_record(host: &Host, how: &str) {
     ));
 }
 
+lab_test!(an_unreadable_record_can_be_discarded);
 /// A record that cannot be read is discarded by the one who says so, and by nobody else.
-pub fn an_unreadable_record_can_be_discarded(backend: Backend) {
+fn an_unreadable_record_can_be_discarded(backend: Backend) {
     for (name, how) in RECORDS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -349,8 +356,9 @@ pub fn an_unreadable_record_can_be_discarded(backend: Backend) {
     }
 }
 
+lab_test!(the_watchdog_of_a_discarded_record_leaves_later_changes_alone);
 /// The watchdog of the discarded record knows what it would undo. It does not undo a later change.
-pub fn the_watchdog_of_a_discarded_record_leaves_later_changes_alone(backend: Backend) {
+fn the_watchdog_of_a_discarded_record_leaves_later_changes_alone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "3");

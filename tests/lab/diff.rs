@@ -1,7 +1,8 @@
 //! `nvactl diff` against the live rules.
 
+use crate::firewall::{SPEC, apply, firewall, load};
+use crate::foreign::FOREIGN;
 use crate::lab::{Backend, Said};
-use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -9,7 +10,8 @@ fn diff(host: &Host, spec: &str) -> Said {
     nvactl(host, &["diff", "-"], spec)
 }
 
-pub fn it_says_what_apply_would_do(backend: Backend) {
+lab_test!(it_says_what_apply_would_do);
+fn it_says_what_apply_would_do(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     let said = diff(&host, SPEC);
@@ -42,8 +44,9 @@ pub fn it_says_what_apply_would_do(backend: Backend) {
     assert_eq!(diff(&host, &other).code, 0);
 }
 
+lab_test!(drift_is_named);
 /// What is done to nvactl's rules behind its back, line by line; what is done to others is not seen.
-pub fn drift_is_named(backend: Backend) {
+fn drift_is_named(backend: Backend) {
     let host = firewall(backend);
     for (spoil, line) in [
         (

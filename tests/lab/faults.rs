@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::confirm::has_watchdog;
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, FIREWALL, Lab, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp};
@@ -57,8 +58,9 @@ fn load_time(host: &Host) -> Duration {
     time
 }
 
+lab_test!(a_killed_load_leaves_the_old_rules);
 /// iptables-restore is killed in the middle: the tables that it had committed are undone.
-pub fn a_killed_load_leaves_the_old_rules(backend: Backend) {
+fn a_killed_load_leaves_the_old_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -127,8 +129,9 @@ fn kill_after(host: &Host, time: Duration, args: &[&str]) {
     run.wait().expect("it ends");
 }
 
+lab_test!(after_a_killed_nvactl_the_next_one_converges);
 /// nvactl is killed in the middle: the next apply converges, whatever is loaded.
-pub fn after_a_killed_nvactl_the_next_one_converges(backend: Backend) {
+fn after_a_killed_nvactl_the_next_one_converges(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -143,8 +146,9 @@ pub fn after_a_killed_nvactl_the_next_one_converges(backend: Backend) {
     }
 }
 
+lab_test!(the_watchdog_outlives_a_nvactl_killed_at_any_point);
 /// The same with a watchdog: nobody has to come.
-pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
+fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -167,8 +171,9 @@ pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     }
 }
 
+lab_test!(whoever_holds_the_xtables_lock_is_waited_for_and_told);
 /// Legacy has a lock of its own, for each table.
-pub fn whoever_holds_the_xtables_lock_is_waited_for_and_told(backend: Backend) {
+fn whoever_holds_the_xtables_lock_is_waited_for_and_told(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -211,9 +216,10 @@ forwards:
   - {name: PORT, listen: PORT, target: {pod: 10.224.0.118:81}}
 ";
 
+lab_test!(no_packet_is_lost_or_let_through_while_rules_change);
 /// Two specs in turn, and connections all the while: those of the shared forward all get through,
 /// and none reaches what is in neither spec.
-pub fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
+fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.pod, "closed", 90);

@@ -34,8 +34,9 @@ pub fn answer(socket: &UdpSocket) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
+lab_test!(stale_connections_are_ended_and_no_others);
 /// A steady sender stays on the old target until its entry is deleted; others are left alone.
-pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
+fn stale_connections_are_ended_and_no_others(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.pod, "pod-log", 5140);
@@ -93,8 +94,9 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     assert_ne!(entries(&lab, "514"), "");
 }
 
+lab_test!(a_confirmed_change_ends_stale_connections);
 /// A change on trial ends nothing; once it is kept, its `--flush-stale` holds.
-pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
+fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.other, "other", 5353);
@@ -122,8 +124,9 @@ pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     }
 }
 
+lab_test!(what_came_by_an_undone_change_is_ended);
 /// One who came in through the machine itself by a port that the change took gets it back.
-pub fn what_came_by_an_undone_change_is_ended(backend: Backend) {
+fn what_came_by_an_undone_change_is_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.firewall, "firewall", 53);
@@ -155,8 +158,9 @@ fn entries(lab: &Lab, port: &str) -> String {
     ports.collect::<Vec<_>>().join("\n")
 }
 
+lab_test!(connections_that_would_be_cut_off_are_told);
 /// What will be missed once FORWARD drops, as long as it is alive to be counted.
-pub fn connections_that_would_be_cut_off_are_told(backend: Backend) {
+fn connections_that_would_be_cut_off_are_told(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     lab.route_through_firewall(OTHER);
@@ -183,7 +187,8 @@ pub fn connections_that_would_be_cut_off_are_told(backend: Backend) {
     drop(held);
 }
 
-pub fn without_conntrack_only_flushing_is_refused(backend: Backend) {
+lab_test!(without_conntrack_only_flushing_is_refused);
+fn without_conntrack_only_flushing_is_refused(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.shell(
         "printf '#!/bin/sh\\nexit 127\\n' > /run/bin/conntrack; chmod +x /run/bin/conntrack",

@@ -1,8 +1,8 @@
 //! `history` says which change did what, and `rollback` goes back through them, step by step.
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::ipv6::BOTH;
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -16,8 +16,9 @@ fn on(port: &str) -> String {
     SPEC.replace("49182", port)
 }
 
+lab_test!(each_rollback_goes_a_step_further);
 /// Each goes one step further back; a new change is undone first.
-pub fn each_rollback_goes_a_step_further(backend: Backend) {
+fn each_rollback_goes_a_step_further(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
@@ -46,8 +47,9 @@ pub fn each_rollback_goes_a_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
+lab_test!(only_changes_that_stay_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
-pub fn only_changes_that_stay_are_steps(backend: Backend) {
+fn only_changes_that_stay_are_steps(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
@@ -78,8 +80,9 @@ fn number(line: &str) -> &str {
     line.split_whitespace().next().expect("it has words")
 }
 
+lab_test!(an_entry_keeps_its_number);
 /// The number of an entry is a name, whatever is changed later.
-pub fn an_entry_keeps_its_number(backend: Backend) {
+fn an_entry_keeps_its_number(backend: Backend) {
     let host = firewall(backend);
     let apply_file = |name: &str, port: &str| {
         let path = format!("/run/{name}.yaml");
@@ -102,8 +105,9 @@ pub fn an_entry_keeps_its_number(backend: Backend) {
     assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
 }
 
+lab_test!(an_entry_says_who_changed_which_forwards);
 /// Who changed which forwards, and when.
-pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
+fn an_entry_says_who_changed_which_forwards(backend: Backend) {
     let host = firewall(backend);
     let as_user = |user: &str, spec: &str| {
         let written = host.feed("sh", &["-c", "cat > /run/spec.yaml"], spec);
@@ -134,8 +138,9 @@ pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
     assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
 }
 
+lab_test!(a_rollback_announces_the_policy);
 /// A policy that goes either way is announced, before and while it is done.
-pub fn a_rollback_announces_the_policy(backend: Backend) {
+fn a_rollback_announces_the_policy(backend: Backend) {
     for (spec, policy) in [(SPEC, "FORWARD policy"), (BOTH, "IPv6 FORWARD policy")] {
         let host = firewall(backend);
         apply(&host, spec);

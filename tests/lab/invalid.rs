@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::firewall::firewall;
 use crate::lab::{Backend, FIREWALL, Lab, POD};
-use crate::lifecycle::firewall;
 use crate::nvactl;
 use crate::wire::{self, ACK, FIN, RST, SYN, Segment};
 
@@ -83,7 +83,8 @@ fn survives_what_is_out_of_its_window(lab: &Lab) -> bool {
     !reset
 }
 
-pub fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal(backend: Backend) {
+lab_test!(a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal);
+fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal(backend: Backend) {
     let lab = lab(backend);
     let check = doctor(&lab).expect("it is told");
     assert_eq!(
@@ -127,7 +128,8 @@ pub fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal
     assert!(text.contains("INVALID packets since boot: "), "{text}");
 }
 
-pub fn doctor_warns_while_invalid_packets_come(backend: Backend) {
+lab_test!(doctor_warns_while_invalid_packets_come);
+fn doctor_warns_while_invalid_packets_come(backend: Backend) {
     let lab = lab(backend);
     let done = Arc::new(AtomicBool::new(false));
     let sender = {
@@ -175,7 +177,8 @@ pub fn doctor_warns_while_invalid_packets_come(backend: Backend) {
     assert_eq!(doctor(&lab), None);
 }
 
-pub fn the_switch_is_kept_beside_forwarding(backend: Backend) {
+lab_test!(the_switch_is_kept_beside_forwarding);
+fn the_switch_is_kept_beside_forwarding(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -m conntrack --ctstate INVALID -j ACCEPT");
     let now = || host.run("cat /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");

@@ -1,7 +1,8 @@
 //! IPv6 beside IPv4: one change of both, and nothing of it where nobody asks for it.
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, POD_V6, save, save_v6};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::persistence::load_at_boot;
@@ -35,7 +36,8 @@ pub fn pods(lab: &Lab) {
     serve_udp(&lab.ilb, "ilb", 5300);
 }
 
-pub fn both_families_are_forwarded(backend: Backend) {
+lab_test!(both_families_are_forwarded);
+fn both_families_are_forwarded(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     pods(&lab);
     let said = lab.nvactl_with(&["apply", "-"], BOTH);
@@ -75,7 +77,8 @@ pub fn both_families_are_forwarded(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL_V6, 49182), answer("pod", CLIENT_V6));
 }
 
-pub fn the_kernel_gives_back_both_families(backend: Backend) {
+lab_test!(the_kernel_gives_back_both_families);
+fn the_kernel_gives_back_both_families(backend: Backend) {
     let host = firewall(backend);
     for family in ["v4", "v6"] {
         let rendered = nvactl(&host, &["render", "-", "--family", family], BOTH).stdout;
@@ -117,7 +120,8 @@ fn forbid_v6(host: &Host) {
     }
 }
 
-pub fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
+lab_test!(a_spec_of_ipv4_alone_never_calls_ip6tables);
+fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     let host = firewall(backend);
     forbid_v6(&host);
     host.feed("sh", &["-c", "cat > /run/spec.yaml"], ONLY_V4);
@@ -153,7 +157,8 @@ pub fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"), "nothing has changed");
 }
 
-pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
+lab_test!(what_ipv6_refuses_is_undone_in_both);
+fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
     let host = firewall(backend);
     for before in [None, Some(BOTH)] {
         if let Some(spec) = before {
@@ -208,8 +213,9 @@ pub fn rules((v4, v6): &(String, String)) -> Vec<&str> {
     v4.lines().chain(v6.lines()).filter(unused).collect()
 }
 
+lab_test!(a_failed_undo_names_the_program_of_each_family);
 /// Where even undoing fails, in one family or in both, each is told and can be mended by hand.
-pub fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
+fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let before = both(&host);
@@ -246,7 +252,8 @@ pub fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     assert_eq!(both(&host), before);
 }
 
-pub fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
+lab_test!(without_ipv6_in_the_spec_its_rules_go);
+fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     assert!(save_v6(&host).contains("comment web6"));
@@ -277,7 +284,8 @@ pub fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
-pub fn each_change_of_both_can_be_rolled_back(backend: Backend) {
+lab_test!(each_change_of_both_can_be_rolled_back);
+fn each_change_of_both_can_be_rolled_back(backend: Backend) {
     let host = firewall(backend);
     apply(&host, ONLY_V4);
     apply(&host, BOTH);
@@ -303,7 +311,8 @@ pub fn each_change_of_both_can_be_rolled_back(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
-pub fn without_an_answer_both_come_back(backend: Backend) {
+lab_test!(without_an_answer_both_come_back);
+fn without_an_answer_both_come_back(backend: Backend) {
     let host = firewall(backend);
     for before in [ONLY_V4, BOTH] {
         apply(&host, before);
@@ -328,7 +337,8 @@ pub fn without_an_answer_both_come_back(backend: Backend) {
     assert!(save_v6(&host).contains("fd00:224::119"));
 }
 
-pub fn both_files_are_kept_for_the_boot(backend: Backend) {
+lab_test!(both_files_are_kept_for_the_boot);
+fn both_files_are_kept_for_the_boot(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, BOTH);
@@ -369,8 +379,9 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
+lab_test!(kept_ipv6_rules_go_where_no_table_is_loaded);
 /// A boot that has not loaded the file leaves no IPv6 table to write another one from.
-pub fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
+fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
     let host = firewall(backend);
     let theirs = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
                   -A INPUT -s 2001:db8::7/128 -j DROP\nCOMMIT\n";
@@ -387,7 +398,8 @@ pub fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
     assert_eq!(host.run("cat /etc/iptables/rules.v6.bak"), both);
 }
 
-pub fn remove_takes_out_both(backend: Backend) {
+lab_test!(remove_takes_out_both);
+fn remove_takes_out_both(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
@@ -401,8 +413,9 @@ pub fn remove_takes_out_both(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
+lab_test!(old_states_are_read);
 /// A record from before IPv6 was known.
-pub fn old_states_are_read(backend: Backend) {
+fn old_states_are_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply(&host, BOTH);
@@ -418,7 +431,8 @@ pub fn old_states_are_read(backend: Backend) {
     assert!(save(&host).contains("dns.v2") && save_v6(&host).contains("web6"));
 }
 
-pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
+lab_test!(a_machine_without_ip6tables_forwards_ipv4);
+fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "multi=$(readlink /run/bin/iptables)
@@ -440,8 +454,9 @@ pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], ONLY_V4).code, 0);
 }
 
+lab_test!(a_kill_between_the_families_is_mended);
 /// Between the two loads there is a moment in which only IPv4 is new.
-pub fn a_kill_between_the_families_is_mended(backend: Backend) {
+fn a_kill_between_the_families_is_mended(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let before = both(&host);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::firewall::firewall;
 use crate::ipv6::{BOTH, pods};
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, ILB_V6, Lab, POD_V6, Said};
-use crate::lifecycle::firewall;
 use crate::nvactl;
 use crate::traffic::{answer, serve_udp, socket};
 
@@ -51,7 +51,8 @@ fn states(status: &Value) -> Vec<(&str, &str)> {
     .collect()
 }
 
-pub fn status_judges_forwards_of_both_families(backend: Backend) {
+lab_test!(status_judges_forwards_of_both_families);
+fn status_judges_forwards_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let told = status(&lab, BOTH);
     assert_eq!(
@@ -142,7 +143,8 @@ fn findings(said: &Said) -> Vec<(String, String, String)> {
     .collect()
 }
 
-pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
+lab_test!(doctor_walks_the_way_of_both_families);
+fn doctor_walks_the_way_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let ask = |more: &[&str]| {
         let args = ["doctor", "-", "--timeout", "1", "--format", "json"];
@@ -192,7 +194,8 @@ pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
     assert_eq!(ask(&["--forward", "web"]), []);
 }
 
-pub fn targets_of_both_families_are_probed(backend: Backend) {
+lab_test!(targets_of_both_families_are_probed);
+fn targets_of_both_families_are_probed(backend: Backend) {
     let lab = sound(backend);
     // Nearer to the target: the kernel would take it for a source by itself.
     lab.firewall
@@ -218,7 +221,8 @@ pub fn targets_of_both_families_are_probed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn stale_connections_of_ipv6_are_ended(backend: Backend) {
+lab_test!(stale_connections_of_ipv6_are_ended);
+fn stale_connections_of_ipv6_are_ended(backend: Backend) {
     let lab = sound(backend);
     serve_udp(&lab.pod, "pod", 5300);
     let to = socket(FIREWALL_V6, 53);
@@ -250,7 +254,8 @@ pub fn stale_connections_of_ipv6_are_ended(backend: Backend) {
     assert_eq!(ask(), format!("pod {FIREWALL_V6}"));
 }
 
-pub fn the_switch_of_ipv6_is_set_where_it_is_meant(backend: Backend) {
+lab_test!(the_switch_of_ipv6_is_set_where_it_is_meant);
+fn the_switch_of_ipv6_is_set_where_it_is_meant(backend: Backend) {
     let host = firewall(backend);
     let running = || host.run("cat /proc/sys/net/ipv6/conf/all/forwarding");
     let sysctl = |args: &[&str]| {

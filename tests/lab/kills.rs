@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::confirm::has_watchdog;
+use crate::fake::{fake, unfake};
 use crate::faults::many;
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for, wait_for_at_most};
 use crate::nvactl;
 
@@ -85,8 +86,9 @@ fn tables(saved: &str) -> [&str; 2] {
     })
 }
 
+lab_test!(no_kill_ends_between_two_tables);
 /// Killed at any moment, nvactl leaves both tables old or both new.
-pub fn no_kill_ends_between_two_tables(backend: Backend) {
+fn no_kill_ends_between_two_tables(backend: Backend) {
     let host = firewall(backend);
     write_specs(&host, 300);
     let apply = |name: &str| {
@@ -141,8 +143,9 @@ pub fn no_kill_ends_between_two_tables(backend: Backend) {
     assert_eq!(torn, [], "seed {seed}: these ended between two tables");
 }
 
+lab_test!(an_orphan_s_words_do_not_end_it);
 /// A program that goes on alone may say what it likes, though nobody reads it.
-pub fn an_orphan_s_words_do_not_end_it(backend: Backend) {
+fn an_orphan_s_words_do_not_end_it(backend: Backend) {
     let host = firewall(backend);
     write_specs(&host, 300);
     for name in ["old", "new"] {
@@ -177,8 +180,9 @@ const HANGS_ONCE: &str = "
     fi
     real \"$@\"";
 
+lab_test!(a_program_that_outlived_nvactl_is_named);
 /// Whoever waits in vain learns which program holds the lock, for nvactl itself is gone.
-pub fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
+fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     write_specs(&host, 3);
@@ -207,8 +211,9 @@ pub fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
     apply(&host, SPEC);
 }
 
+lab_test!(a_hung_orphan_does_not_keep_a_change_from_being_undone);
 /// The watchdog ends a program that hangs and whose nvactl is gone, and undoes the change.
-pub fn a_hung_orphan_does_not_keep_a_change_from_being_undone(backend: Backend) {
+fn a_hung_orphan_does_not_keep_a_change_from_being_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);

@@ -150,7 +150,8 @@ fn difference(flat: &[Sent], tree: &[Sent]) -> String {
     only(flat, tree, "flat") + &only(tree, flat, "tree")
 }
 
-pub fn the_same_packets_come_through_both(backend: Backend) {
+lab_test!(the_same_packets_come_through_both);
+fn the_same_packets_come_through_both(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall
         .run(&format!("ip address add {SECOND}/24 dev eth0"));
@@ -222,7 +223,8 @@ fn row(lab: &Lab, spec: &str, name: &str) -> (String, u64) {
     (state, row["new"]["packets"].as_u64().expect("a number"))
 }
 
-pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
+lab_test!(a_change_of_layout_is_told_and_counters_stay);
+fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -272,8 +274,9 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 4));
 }
 
+lab_test!(what_passes_during_the_trial_is_counted);
 /// The trial of many rules takes seconds, in which connections are made.
-pub fn what_passes_during_the_trial_is_counted(backend: Backend) {
+fn what_passes_during_the_trial_is_counted(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -303,8 +306,9 @@ chmod +x /run/bin/env",
     assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 2));
 }
 
+lab_test!(a_tampered_tree_shows_at_the_forwards_it_holds);
 /// What nvactl says where somebody has had a hand in a tree.
-pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
+fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -348,8 +352,9 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
     }
 }
 
+lab_test!(a_rule_put_into_a_tree_is_told_with_what_takes_it_out);
 /// What is typed into nvactl's own chains goes when the spec is applied.
-pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
+fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -382,8 +387,9 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
     }
 }
 
+lab_test!(a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync);
 /// Where a tree branches is another place with one forward more: what is loaded works all the same.
-pub fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
+fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let tree = |forwards: std::ops::Range<usize>| {
         let mut spec =
@@ -430,7 +436,8 @@ fn both(layout: &str) -> String {
     )
 }
 
-pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
+lab_test!(the_layout_of_each_family_is_told_by_apply_and_rollback);
+fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (tree, flat) = (both("tree"), both("flat"));
@@ -479,8 +486,9 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
     assert_eq!(row(&lab, &tree, "web"), ("in_sync".into(), 1));
 }
 
+lab_test!(where_no_forward_is_loaded_no_layout_changes);
 /// Chains that a flush has emptied, or that hold no forward, are in no layout.
-pub fn where_no_forward_is_loaded_no_layout_changes(backend: Backend) {
+fn where_no_forward_is_loaded_no_layout_changes(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = |layout: &str| {
         format!(

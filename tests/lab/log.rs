@@ -3,8 +3,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::firewall::{SPEC, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -45,7 +45,8 @@ fn normal(line: &str) -> String {
     format!("{start} {before}{behind}")
 }
 
-pub fn each_change_and_decision_is_a_line(backend: Backend) {
+lab_test!(each_change_and_decision_is_a_line);
+fn each_change_and_decision_is_a_line(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let run = |args: &[&str], spec: &str, sudo_user: &str| {
@@ -122,7 +123,8 @@ pub fn each_change_and_decision_is_a_line(backend: Backend) {
     assert!(log.recv(&mut nothing).is_err());
 }
 
-pub fn a_log_that_takes_nothing_keeps_nobody_waiting(backend: Backend) {
+lab_test!(a_log_that_takes_nothing_keeps_nobody_waiting);
+fn a_log_that_takes_nothing_keeps_nobody_waiting(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let path = format!("/proc/{}/root/dev/log", host.pid());

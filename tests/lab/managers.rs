@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -50,7 +50,8 @@ fn boot_order(host: &Host) -> Option<(String, String)> {
     })
 }
 
-pub fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend: Backend) {
+lab_test!(a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it);
+fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let conf = |path: &str, text: &str| {
@@ -116,7 +117,8 @@ pub fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend:
     assert_eq!(boot_order(&host), None);
 }
 
-pub fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(backend: Backend) {
+lab_test!(a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back);
+fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell(
@@ -157,8 +159,9 @@ pub fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(b
     assert!(fix.contains("ct_status dnat accept"), "{fix}");
 }
 
+lab_test!(no_advice_uninstalls_another_manager);
 /// Installing iptables-persistent beside ufw removes ufw, and every policy is ACCEPT then.
-pub fn no_advice_uninstalls_another_manager(backend: Backend) {
+fn no_advice_uninstalls_another_manager(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell("mkdir -p /run/share && mount --bind /run/share /usr/share");

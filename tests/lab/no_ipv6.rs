@@ -1,9 +1,9 @@
 //! IPv6 that cannot be read or written keeps nobody from forwarding IPv4.
 
 use crate::confirm::{has_watchdog, waits};
+use crate::firewall::{apply, firewall};
 use crate::ipv6::{BOTH, ONLY_V4};
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{apply, firewall};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -81,7 +81,8 @@ fn goes_on(host: &Host, args: &[&str], spec: &str) -> Said {
     said
 }
 
-pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_changed_without_ipv6);
+fn ipv4_is_changed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         let first = save(&host);
@@ -110,8 +111,9 @@ pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(ipv4_is_rolled_back_without_ipv6);
 /// The change that is rolled back had touched both families.
-pub fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
+fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = firewall(backend);
         apply(&host, ONLY_V4);
@@ -128,7 +130,8 @@ pub fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_looked_at_without_ipv6);
+fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         goes_on(&host, &["apply", "-"], ONLY_V4);
@@ -148,7 +151,8 @@ pub fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_kept_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_kept_without_ipv6);
+fn ipv4_is_kept_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for args in [&["persist", "-"][..], &["persist"]] {
             let host = broken(backend, how);
@@ -160,7 +164,8 @@ pub fn ipv4_is_kept_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_confirmed_without_ipv6);
+fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for (answer, kept) in [
             (Some(&["confirm"][..]), true),
@@ -184,8 +189,9 @@ pub fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(ipv4_is_undone_without_ipv6);
 /// IPv6 went after the change was made: what IPv4 had before comes back.
-pub fn ipv4_is_undone_without_ipv6(backend: Backend) {
+fn ipv4_is_undone_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for cancels in [true, false] {
             let host = firewall(backend);
@@ -212,8 +218,9 @@ pub fn ipv4_is_undone_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(a_spec_with_ipv6_is_refused);
 /// Where the spec has IPv6 forwards, there is nothing to go on with.
-pub fn a_spec_with_ipv6_is_refused(backend: Backend) {
+fn a_spec_with_ipv6_is_refused(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         let before = save(&host);

@@ -2,8 +2,9 @@
 //! `tests/package` has dpkg run them.
 
 use crate::confirm::{apply_for, has_watchdog, waits};
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -20,7 +21,8 @@ fn installed(backend: Backend) -> Host {
     host
 }
 
-pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
+lab_test!(a_removal_is_refused_while_a_change_waits);
+fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     let host = installed(backend);
     let said = script(&host, "prerm", "remove");
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
@@ -48,7 +50,8 @@ pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     wait_for("the watchdog is done", || !has_watchdog(&host));
 }
 
-pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
+lab_test!(a_removal_leaves_the_rules_and_says_how_to_remove_them);
+fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
     let host = installed(backend);
     apply(&host, SPEC);
     let loaded = save(&host);
@@ -84,7 +87,8 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
     }
 }
 
-pub fn a_purge_deletes_all_but_the_specs(backend: Backend) {
+lab_test!(a_purge_deletes_all_but_the_specs);
+fn a_purge_deletes_all_but_the_specs(backend: Backend) {
     let host = installed(backend);
     apply(&host, SPEC);
     let loaded = save(&host);

@@ -1,7 +1,8 @@
 //! `nvactl persist`: what is in the file, and what happens to the one that was there.
 
+use crate::firewall::{SPEC, apply, firewall, load};
+use crate::foreign::FOREIGN;
 use crate::lab::{Backend, save};
-use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -17,7 +18,8 @@ fn rules_file(host: &Host) -> String {
     host.run(&format!("cat {FILE}"))
 }
 
-pub fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
+lab_test!(the_old_file_is_kept_and_the_new_one_is_root_s);
+fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -35,7 +37,8 @@ pub fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
     assert!(host.run("cat /run/elsewhere/rules").contains("49183"));
 }
 
-pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
+lab_test!(a_spec_that_is_not_live_is_refused);
+fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -53,7 +56,8 @@ pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist", "-"], SPEC).code, 0);
 }
 
-pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
+lab_test!(a_file_that_would_not_load_never_replaces_one_that_does);
+fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -68,7 +72,8 @@ pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend)
     assert_eq!(rules_file(&host), before);
 }
 
-pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
+lab_test!(rules_made_anew_at_each_start_are_named);
+fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     apply(&host, SPEC);
@@ -101,7 +106,8 @@ pub fn load_at_boot(host: &Host) {
     );
 }
 
-pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
+lab_test!(remove_tells_of_a_file_that_brings_the_rules_back);
+fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, SPEC);
@@ -123,7 +129,8 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
+lab_test!(it_tells_whether_the_file_is_loaded_at_boot);
+fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // A machine that has the package, seen through a folder of the test's own.
@@ -154,8 +161,9 @@ pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
     );
 }
 
+lab_test!(foreign_bytes_are_kept);
 /// Comments may hold any bytes, and a rule cut at 255 of them may end inside of a character.
-pub fn foreign_bytes_are_kept(backend: Backend) {
+fn foreign_bytes_are_kept(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell(
@@ -167,7 +175,8 @@ pub fn foreign_bytes_are_kept(backend: Backend) {
     ));
 }
 
-pub fn emptiness_is_not_kept(backend: Backend) {
+lab_test!(emptiness_is_not_kept);
+fn emptiness_is_not_kept(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
@@ -180,8 +189,9 @@ pub fn emptiness_is_not_kept(backend: Backend) {
     );
 }
 
+lab_test!(the_same_rules_do_not_push_out_the_backup);
 /// The old file is worth keeping only until its rules are replaced by others.
-pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
+fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
     let host = firewall(backend);
     host.shell(&format!(
         "mkdir /etc/iptables; printf '# by hand\n*filter\nCOMMIT\n' > {FILE}"
@@ -195,8 +205,9 @@ pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
     );
 }
 
+lab_test!(the_file_of_the_distribution_is_written);
 /// What Fedora's iptables-services and Azure Linux's iptables load at boot.
-pub fn the_file_of_the_distribution_is_written(backend: Backend) {
+fn the_file_of_the_distribution_is_written(backend: Backend) {
     for (script, file) in [
         (
             "/usr/libexec/iptables/iptables.init",

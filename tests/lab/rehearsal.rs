@@ -2,8 +2,8 @@
 //!
 //! `iptables-restore --test` takes some of them, and nvactl's reader takes others.
 
+use crate::firewall::{SPEC, apply, firewall, load};
 use crate::lab::{Backend, Said};
-use crate::lifecycle::{SPEC, apply, firewall, load};
 use crate::namespace::{self, Host};
 use crate::nvactl;
 
@@ -73,7 +73,8 @@ fn does_not_load(host: &Host, why: &str) {
     assert!(said.stderr.contains(why), "{why}: {said:?}");
 }
 
-pub fn a_rule_that_needs_an_ipset_is_not_kept(backend: Backend) {
+lab_test!(a_rule_that_needs_an_ipset_is_not_kept);
+fn a_rule_that_needs_an_ipset_is_not_kept(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.run("ipset create bans hash:ip");
@@ -108,7 +109,8 @@ pub fn a_rule_that_needs_an_ipset_is_not_kept(backend: Backend) {
     is_refused(&host, &["the ipset `other` is not there"]);
 }
 
-pub fn a_jump_to_a_missing_chain_does_not_load(backend: Backend) {
+lab_test!(a_jump_to_a_missing_chain_does_not_load);
+fn a_jump_to_a_missing_chain_does_not_load(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"]);
@@ -133,8 +135,9 @@ pub fn a_jump_to_a_missing_chain_does_not_load(backend: Backend) {
     assert_eq!(read(&host), good);
 }
 
+lab_test!(of_two_files_none_is_written_if_one_does_not_load);
 /// One table's refusal keeps the other family's file as it is, too.
-pub fn of_two_files_none_is_written_if_one_does_not_load(backend: Backend) {
+fn of_two_files_none_is_written_if_one_does_not_load(backend: Backend) {
     let host = firewall(backend);
     let both = format!(
         "{SPEC}  - {{name: web6, listen: 80, target: {{pod: '[fd00::118]:80'}}, snat: masquerade}}\n"
@@ -158,7 +161,8 @@ pub fn of_two_files_none_is_written_if_one_does_not_load(backend: Backend) {
     );
 }
 
-pub fn a_file_that_iptables_refuses_does_not_hold_what_runs(backend: Backend) {
+lab_test!(a_file_that_iptables_refuses_does_not_hold_what_runs);
+fn a_file_that_iptables_refuses_does_not_hold_what_runs(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"]);
@@ -192,8 +196,9 @@ pub fn a_file_that_iptables_refuses_does_not_hold_what_runs(backend: Backend) {
     }
 }
 
+lab_test!(a_file_with_commands_holds_what_runs);
 /// A file as a person writes it loads, though iptables-save prints none like it.
-pub fn a_file_with_commands_holds_what_runs(backend: Backend) {
+fn a_file_with_commands_holds_what_runs(backend: Backend) {
     let host = firewall(backend);
     load(&host, "*filter\n-P INPUT DROP\nCOMMIT\n");
     apply(&host, SPEC);
@@ -221,8 +226,9 @@ pub fn a_file_with_commands_holds_what_runs(backend: Backend) {
     assert_eq!(said.code, 1, "{said:?}");
 }
 
+lab_test!(without_a_namespace_the_text_is_read);
 /// Root without the right to make a namespace, as in many containers.
-pub fn without_a_namespace_the_text_is_read(backend: Backend) {
+fn without_a_namespace_the_text_is_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let confined = |args: &[&str]| {
@@ -253,8 +259,9 @@ pub fn without_a_namespace_the_text_is_read(backend: Backend) {
     );
 }
 
+lab_test!(a_file_that_others_wrote_is_only_read);
 /// A file of others may name a program for root to run, so it is only read.
-pub fn a_file_that_others_wrote_is_only_read(backend: Backend) {
+fn a_file_that_others_wrote_is_only_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"]);

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::ipv6::{BOTH, both};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -25,7 +26,8 @@ fn by_forward(stdout: &str) -> Vec<String> {
     forwards.map(|(_, _, line)| line.to_owned()).collect()
 }
 
-pub fn a_change_is_told_by_forward(backend: Backend) {
+lab_test!(a_change_is_told_by_forward);
+fn a_change_is_told_by_forward(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let compared = nvactl(&host, &["diff", "-"], &changed());
@@ -50,7 +52,8 @@ fn json(host: &Host, args: &[&str], spec: &str, code: i32) -> Value {
     serde_json::from_str(&said.stdout).expect("it is JSON")
 }
 
-pub fn programs_read_what_a_change_did(backend: Backend) {
+lab_test!(programs_read_what_a_change_did);
+fn programs_read_what_a_change_did(backend: Backend) {
     let host = firewall(backend);
     let first = json(&host, &["apply", "-"], SPEC, 0);
     assert_eq!(
@@ -91,8 +94,9 @@ pub fn programs_read_what_a_change_did(backend: Backend) {
     );
 }
 
+lab_test!(without_a_spec_the_one_applied_last_counts);
 /// A spec that was changed or removed since is no measure of what is loaded.
-pub fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
+fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
     let host = firewall(backend);
     let write = |spec: &str| {
         let written = host.feed(
@@ -130,8 +134,9 @@ pub fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
     assert!(said.stdout.contains("play"), "{said:?}");
 }
 
+lab_test!(a_kill_between_the_families_is_named);
 /// Killed between the families: whoever reads the rules says so, and every change goes on from there.
-pub fn a_kill_between_the_families_is_named(backend: Backend) {
+fn a_kill_between_the_families_is_named(backend: Backend) {
     let kill =
         "for argument; do [ $argument = --noflush ] && kill -9 $PPID && exit 1; done; real \"$@\"";
     for args in [&["apply", "-"][..], &["rollback"], &["remove"]] {
@@ -181,8 +186,9 @@ pub fn a_kill_between_the_families_is_named(backend: Backend) {
     }
 }
 
+lab_test!(a_rollback_passes_over_what_changed_nothing);
 /// A change that moved nothing of nvactl's own, as putting its jump first again, is no step back.
-pub fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
+fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let first = save(&host);
@@ -197,8 +203,9 @@ pub fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
     );
 }
 
+lab_test!(of_two_rules_files_none_is_written_without_the_other);
 /// One file that cannot be written leaves the other as it is.
-pub fn of_two_rules_files_none_is_written_without_the_other(backend: Backend) {
+fn of_two_rules_files_none_is_written_without_the_other(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     host.shell("mkdir -p /etc/iptables/rules.v6; echo '# before' > /etc/iptables/rules.v4");

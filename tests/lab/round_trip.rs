@@ -54,7 +54,8 @@ const FORMS: [&str; 35] = [
 /// The same specs at every run, so that a failure is met again.
 const SPECS: u32 = 240;
 
-pub fn the_kernel_gives_back_every_form(backend: Backend) {
+lab_test!(the_kernel_gives_back_every_form);
+fn the_kernel_gives_back_every_form(backend: Backend) {
     let host = host_with(backend);
     let config = Config {
         cases: SPECS,

@@ -4,8 +4,8 @@ use std::net::{TcpStream, UdpSocket};
 
 use serde_json::{Value, json};
 
+use crate::firewall::{apply, firewall};
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
-use crate::lifecycle::{apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::traffic::{answer, serve_tcp, serve_udp};
@@ -35,7 +35,8 @@ fn row<'v>(report: &'v Value, name: &str) -> &'v Value {
         .unwrap_or_else(|| panic!("no {name}: {report:#}"))
 }
 
-pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
+lab_test!(counters_and_connections_agree_with_what_was_sent);
+fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);
@@ -123,7 +124,8 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     drop(held);
 }
 
-pub fn each_state_is_told_by_forward(backend: Backend) {
+lab_test!(each_state_is_told_by_forward);
+fn each_state_is_told_by_forward(backend: Backend) {
     let host = firewall(backend);
     let spec = SPEC;
     let check = |code: i32| {
@@ -174,9 +176,10 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     check(1);
 }
 
+lab_test!(rules_of_others_before_a_jump_are_listed_and_no_drift);
 /// A rule that takes the packets of a forward and one that may take some are counted alike; `doctor`
 /// reports what they do.
-pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
+fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     const TAKES: &str =
         "-A PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.9.9.9";
     let host = firewall(backend);
@@ -227,7 +230,8 @@ pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     assert!(host.run("iptables-save -t nat").contains(TAKES));
 }
 
-pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
+lab_test!(a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift);
+fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     for (change, state, line) in [
@@ -265,7 +269,8 @@ pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend
     }
 }
 
-pub fn what_the_next_boot_brings_is_told(backend: Backend) {
+lab_test!(what_the_next_boot_brings_is_told);
+fn what_the_next_boot_brings_is_told(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -317,8 +322,9 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     );
 }
 
+lab_test!(looking_leaves_no_trace);
 /// They look, and leave nothing: no folder, no table of connections, no chain.
-pub fn looking_leaves_no_trace(backend: Backend) {
+fn looking_leaves_no_trace(backend: Backend) {
     let host = firewall(backend);
     let before = host.run("iptables-save");
     for args in [

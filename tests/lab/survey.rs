@@ -1,7 +1,8 @@
 //! What else filters on the machine: named before a change, or a reason to refuse it.
 
+use crate::fake::fake;
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall};
 use crate::nvactl;
 
 impl Backend {
@@ -20,7 +21,8 @@ impl Backend {
     }
 }
 
-pub fn rules_in_the_other_backend_are_told(backend: Backend) {
+lab_test!(rules_in_the_other_backend_are_told);
+fn rules_in_the_other_backend_are_told(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = apply(&host, SPEC);
@@ -40,8 +42,9 @@ pub fn rules_in_the_other_backend_are_told(backend: Backend) {
     );
 }
 
+lab_test!(nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse);
 /// With its own rules in one and the plain names in the other, nvactl would have to guess.
-pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backend) {
+fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = nvactl(&host, &["--backend", other, "apply", "-"], SPEC);
@@ -92,7 +95,8 @@ pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: B
     );
 }
 
-pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
+lab_test!(an_iptables_that_does_not_say_what_it_is_is_not_guessed);
+fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
     let host = firewall(backend);
     fake(&host, "iptables", "echo 'iptables v1.9 (bpf)'");
     let said = nvactl(&host, &["apply", "-"], SPEC);
@@ -106,7 +110,8 @@ pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend)
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn programs_that_manage_the_machine_are_told(backend: Backend) {
+lab_test!(programs_that_manage_the_machine_are_told);
+fn programs_that_manage_the_machine_are_told(backend: Backend) {
     let host = firewall(backend);
     host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");
     let said = apply(&host, SPEC);

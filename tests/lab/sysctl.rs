@@ -1,7 +1,7 @@
 //! `nvactl sysctl`: the kernel's switch, the files that set it, and what contradicts it.
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -15,7 +15,8 @@ fn running(host: &Host) -> String {
     host.run("cat /proc/sys/net/ipv4/ip_forward")
 }
 
-pub fn it_is_turned_on_and_off(backend: Backend) {
+lab_test!(it_is_turned_on_and_off);
+fn it_is_turned_on_and_off(backend: Backend) {
     let host = firewall(backend);
     assert_eq!(running(&host), "0\n");
     let said = sysctl(&host, &["status"]);
@@ -53,8 +54,9 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     assert!(!said.stdout.contains("99-nvactl.conf"), "{said:?}");
 }
 
+lab_test!(turning_off_takes_out_only_the_lines_that_are_meant);
 /// What an older nvactl has left, a 0 included, goes as well.
-pub fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
+fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
     let host = firewall(backend);
     let file = || host.run("cat /etc/sysctl.d/99-nvactl.conf");
     sysctl(&host, &["enable", "--persist", "--ipv6"]);
@@ -82,8 +84,9 @@ pub fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
+lab_test!(a_file_that_systemd_does_not_read_is_no_promise);
 /// systemd-sysctl reads drop-ins alone: without a link to it /etc/sysctl.conf is of no use at boot.
-pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
+fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     sysctl(&host, &["enable"]);
@@ -139,7 +142,8 @@ pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     assert!(told_of[1].starts_with("ok "), "{told_of:?}");
 }
 
-pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
+lab_test!(the_file_that_wins_is_the_one_read_last);
+fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net/ipv4/ip_forward=0' > /etc/sysctl.d/10-early.conf
@@ -188,7 +192,8 @@ pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
     );
 }
 
-pub fn an_interface_that_contradicts_is_named(backend: Backend) {
+lab_test!(an_interface_that_contradicts_is_named);
+fn an_interface_that_contradicts_is_named(backend: Backend) {
     let host = firewall(backend);
     sysctl(&host, &["enable"]);
     host.shell("echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding");
@@ -213,7 +218,8 @@ pub fn an_interface_that_contradicts_is_named(backend: Backend) {
     );
 }
 
-pub fn enable_warns_of_a_router_for_everybody(backend: Backend) {
+lab_test!(enable_warns_of_a_router_for_everybody);
+fn enable_warns_of_a_router_for_everybody(backend: Backend) {
     let host = firewall(backend);
     let said = sysctl(&host, &["enable"]);
     assert!(
@@ -235,7 +241,8 @@ pub fn enable_warns_of_a_router_for_everybody(backend: Backend) {
     );
 }
 
-pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
+lab_test!(apply_says_what_keeps_packets_from_being_forwarded);
+fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     let host = firewall(backend);
     let said = apply(&host, SPEC);
     assert!(
@@ -257,8 +264,9 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     }
 }
 
+lab_test!(every_reader_of_the_files_is_thought_of);
 /// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.
-pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
+fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net.ipv4.ip_forward=1' > /etc/sysctl.d/zz-router.conf
@@ -314,8 +322,9 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     );
 }
 
+lab_test!(what_cannot_be_kept_is_not_set);
 /// Whatever can be known before is tried before the switch changes.
-pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
+fn what_cannot_be_kept_is_not_set(backend: Backend) {
     let host = firewall(backend);
     host.run("mount -t tmpfs -o ro tmpfs /etc/sysctl.d");
     let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
@@ -337,8 +346,9 @@ pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
     assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"));
 }
 
+lab_test!(what_is_only_half_done_is_told);
 /// A file that something is mounted on is the last thing to refuse.
-pub fn what_is_only_half_done_is_told(backend: Backend) {
+fn what_is_only_half_done_is_told(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "touch /run/mounted /etc/sysctl.d/99-nvactl.conf
@@ -370,7 +380,8 @@ pub fn what_is_only_half_done_is_told(backend: Backend) {
     }
 }
 
-pub fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
+lab_test!(a_switch_that_cannot_be_set_leaves_the_other_alone);
+fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 0 > /run/switch
@@ -388,8 +399,9 @@ pub fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
+lab_test!(a_kernel_without_ipv6_forwards_ipv4);
 /// Rules of IPv6 that nvactl once loaded do not keep IPv4 from being forwarded.
-pub fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
+fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
     let host = firewall(backend);
     apply(
         &host,

@@ -36,8 +36,9 @@ fn question(protocol: Protocol, client: &str, to: &str, listener: &str) -> Quest
     }
 }
 
+lab_test!(a_copy_does_with_packets_as_the_machine);
 /// Connections of each protocol and family come out where they should, and one that nothing accepts does not.
-pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
+fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     lab.apply(SPEC);
     let mut rules = String::new();
@@ -157,7 +158,8 @@ fn state_of(lab: &Lab) -> Vec<String> {
     state
 }
 
-pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
+lab_test!(a_doctor_leaves_the_live_machine_as_it_was);
+fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);
@@ -205,8 +207,9 @@ pub fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
     assert!(said.stdout.contains(line), "{said:?}");
 }
 
+lab_test!(a_killed_doctor_leaves_nothing_behind);
 /// A killed doctor leaves nothing that the next one, or the machine, would meet.
-pub fn a_killed_doctor_leaves_nothing_behind(backend: Backend) {
+fn a_killed_doctor_leaves_nothing_behind(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     lab.apply(SPEC);
     let args = ["doctor", "-", "--timeout", "0.1", "--format", "prometheus"];

@@ -755,7 +755,8 @@ fn differences(lab: &Lab, spec: &str) -> (usize, usize, Vec<String>) {
     (dead.len(), unknown.count(), wrong)
 }
 
-pub fn random_rules_are_what_packets_say(backend: Backend) {
+lab_test!(random_rules_are_what_packets_say);
+fn random_rules_are_what_packets_say(backend: Backend) {
     let number = |variable: &str| {
         let text = std::env::var(variable).ok()?;
         Some(text.parse::<u64>().expect("it is a number"))

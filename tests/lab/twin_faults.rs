@@ -470,20 +470,24 @@ fn hold(rows: &[Row<'_>], backend: Backend) {
     assert!(wrong_rows.is_empty(), "{}", wrong_rows.join("\n"));
 }
 
-pub fn a_rule_of_iptables_is_what_packets_say(backend: Backend) {
+lab_test!(a_rule_of_iptables_is_what_packets_say);
+fn a_rule_of_iptables_is_what_packets_say(backend: Backend) {
     hold(OF_IPTABLES, backend);
 }
 
-pub fn a_rule_of_nft_is_what_packets_say(backend: Backend) {
+lab_test!(a_rule_of_nft_is_what_packets_say);
+fn a_rule_of_nft_is_what_packets_say(backend: Backend) {
     hold(OF_NFT, backend);
 }
 
-pub fn a_way_is_what_packets_say(backend: Backend) {
+lab_test!(a_way_is_what_packets_say);
+fn a_way_is_what_packets_say(backend: Backend) {
     hold(OF_WAYS, backend);
 }
 
+lab_test!(each_target_that_clients_choose_is_tried);
 /// A client always gets the same of these targets, so that few clients see few of them.
-pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
+fn each_target_that_clients_choose_is_tried(backend: Backend) {
     let lab = lab(backend);
     lab.apply(SPEC);
     let targets = [118, 119, 120, 121].map(|host| format!("10.224.0.{host}"));

@@ -48,14 +48,16 @@ fn is_unknown(said: &Said, why: &str) {
     assert!(!said.stderr.contains("panicked"), "{said:?}");
 }
 
-pub fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend) {
+lab_test!(without_the_right_to_make_namespaces_packets_are_unknown);
+fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend) {
     let lab = lab(backend);
     let words = [&["--bounding-set=-sys_admin", NVACTL][..], &DOCTOR].concat();
     let said = Said::from(lab.firewall.feed("setpriv", &words, ""));
     is_unknown(&said, "CAP_SYS_ADMIN");
 }
 
-pub fn without_nft_packets_are_unknown(backend: Backend) {
+lab_test!(without_nft_packets_are_unknown);
+fn without_nft_packets_are_unknown(backend: Backend) {
     let lab = lab(backend);
     // nvactl looks in the system's folders, too.
     let script = "cp -a /usr/sbin /run/sbin; rm /run/sbin/nft; mount --bind /run/sbin /usr/sbin
@@ -65,8 +67,9 @@ pub fn without_nft_packets_are_unknown(backend: Backend) {
     is_unknown(&said, "`nft` is not installed");
 }
 
+lab_test!(without_a_free_thread_packets_are_unknown);
 /// As `TasksMax=` of systemd limits a unit.
-pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
+fn without_a_free_thread_packets_are_unknown(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let lab = lab(backend);
     let mut unknown = 0;
@@ -88,8 +91,9 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
     assert!(unknown > 0, "each had all that it needs");
 }
 
+lab_test!(a_socket_that_cannot_be_opened_costs_its_own_forward_alone);
 /// A forward to many targets needs more sockets than there may be.
-pub fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
+fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
     let lab = lab(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let pods: Vec<String> = (1..=30).map(|n| format!("10.224.1.{n}:53")).collect();
@@ -124,7 +128,8 @@ fn processes(mark: &str) -> usize {
     marked.count()
 }
 
-pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
+lab_test!(of_a_hundred_doctors_nothing_is_left);
+fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
     const BATCHES: u64 = 10;
     const SPARED: u64 = 7;
     const KILLED: u64 = 3;

@@ -3,8 +3,8 @@
 
 use nvactl::netfilter::text::parse::parse;
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::{self, Host};
 use crate::nvactl;
 
@@ -61,7 +61,8 @@ fn go_through(host: &Host) {
     }
 }
 
-pub fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
+lab_test!(a_comment_with_a_line_break_stops_nothing);
+fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -s 192.0.2.1 -j DROP");
     commented(&host, "iptables -A FORWARD");
@@ -77,7 +78,8 @@ pub fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
     assert!(!said.stderr.contains("cannot be read"), "{said:?}");
 }
 
-pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
+lab_test!(a_rule_that_cannot_be_read_stops_nothing);
+fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -s 192.0.2.1 -j DROP");
     named(&host, "iptables -A FORWARD");
@@ -116,8 +118,9 @@ pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     assert_eq!(rules.matches(NAMED).count(), 2, "{rules}");
 }
 
+lab_test!(in_nvactl_s_own_chain_it_is_drift);
 /// There nobody but nvactl has anything to put in.
-pub fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
+fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let applied = save(&host);
@@ -140,8 +143,9 @@ pub fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
     }
 }
 
+lab_test!(what_would_not_load_is_not_kept_for_the_boot);
 /// iptables-restore would not load a file that has such a rule, and nothing would be there at boot.
-pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
+fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"], "");
@@ -175,7 +179,8 @@ pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     );
 }
 
-pub fn a_rate_is_read_as_the_kernel_has_it(backend: Backend) {
+lab_test!(a_rate_is_read_as_the_kernel_has_it);
+fn a_rate_is_read_as_the_kernel_has_it(backend: Backend) {
     let host = firewall(backend);
     for (n, rate) in ["50000/sec", "10001/sec", "1000000/sec", "7/min", "3/hour"]
         .iter()

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::damage::numbered;
+use crate::firewall::{firewall, load};
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::state::inode;
@@ -272,8 +272,9 @@ fn assert_known(host: &Host) {
     }
 }
 
+lab_test!(the_forwards_of_an_older_release_are_known);
 /// An apply brings its rules into sync, and changes no others.
-pub fn the_forwards_of_an_older_release_are_known(backend: Backend) {
+fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let said = done(host, &["status", SPEC]);
         let names = fixture.text("forward.yaml");
@@ -294,8 +295,9 @@ pub fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     });
 }
 
+lab_test!(the_history_of_an_older_release_leads_back);
 /// Its history is listed, and leads back.
-pub fn the_history_of_an_older_release_leads_back(backend: Backend) {
+fn the_history_of_an_older_release_leads_back(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let said = done(host, &["history"]);
         assert_eq!(numbered(&said.stdout), fixture.changes(), "{said:?}");
@@ -314,8 +316,9 @@ pub fn the_history_of_an_older_release_leads_back(backend: Backend) {
     });
 }
 
+lab_test!(what_an_older_release_loaded_can_be_removed);
 /// Nothing of it stays, and nothing of others goes.
-pub fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
+fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         done(host, &["remove"]);
         let left = loaded(host);
@@ -326,8 +329,9 @@ pub fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
     });
 }
 
+lab_test!(a_change_on_top_of_an_older_release_s_is_made);
 /// A change on top of it is a change like any other, and can be taken back or persisted.
-pub fn a_change_on_top_of_an_older_release_s_is_made(backend: Backend) {
+fn a_change_on_top_of_an_older_release_s_is_made(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let more = "  - {name: more, listen: 50001, target: {pod: 10.224.0.118:81}}\n";
         write(
@@ -350,8 +354,9 @@ fn waits(host: &Host) -> bool {
     !said.stdout.contains("nothing is waiting")
 }
 
+lab_test!(a_change_of_an_older_release_can_be_confirmed);
 /// What waited for its confirmation while nvactl was replaced waits on.
-pub fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
+fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
     each(backend, &["waits"], Boot::Same, |fixture, host| {
         assert!(waits(host));
         assert_known(host);
@@ -372,8 +377,9 @@ pub fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
     });
 }
 
+lab_test!(a_change_of_an_older_release_can_be_cancelled);
 /// It can be cancelled, in time or too late.
-pub fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
+fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     for boot in [Boot::Same, Boot::Late] {
         each(backend, &["waits"], boot, |fixture, host| {
             assert!(waits(host), "{boot:?}");
@@ -389,8 +395,9 @@ pub fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     }
 }
 
+lab_test!(what_waited_before_the_boot_is_not_acted_on);
 /// A boot has ended the waiting.
-pub fn what_waited_before_the_boot_is_not_acted_on(backend: Backend) {
+fn what_waited_before_the_boot_is_not_acted_on(backend: Backend) {
     each(backend, &["waits"], Boot::Earlier, |fixture, host| {
         assert!(!waits(host));
         assert_eq!(nvactl(host, &["confirm"], "").code, 2);
