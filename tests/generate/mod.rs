@@ -151,7 +151,7 @@ prop_compose! {
         enabled in option::weighted(SELDOM, any::<bool>()),
         listen in listen(v6, 1000 + n * 10 + first, more),
         target in target(v6, more),
-        options in options().boxed(),
+        options in options(),
     ) -> Forward {
         // Unique, whatever was generated.
         Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
@@ -254,7 +254,8 @@ fn ports(more: u16) -> impl Strategy<Value = String> {
 /// How often a forward says something.
 const SELDOM: f64 = 0.3;
 
-fn options() -> impl Strategy<Value = Options> {
+/// Boxed, since a spec has many of them, which would not fit on the stack.
+fn options() -> BoxedStrategy<Options> {
     (
         option::weighted(SELDOM, protocols()),
         option::weighted(SELDOM, select(vec![Balance::Random, Balance::Client])),
@@ -281,6 +282,7 @@ fn options() -> impl Strategy<Value = Options> {
                 }
             },
         )
+        .boxed()
 }
 
 fn protocols() -> impl Strategy<Value = Several<Protocol>> {

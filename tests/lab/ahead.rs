@@ -33,8 +33,8 @@ fn start(host: &Host, spec: &str, set_up: impl FnOnce(&mut Command)) -> Child {
     command.spawn().expect("it starts")
 }
 
-lab_test!(of_a_bad_spec_no_program_is_left);
-fn of_a_bad_spec_no_program_is_left(backend: Backend) {
+lab_test!(a_bad_spec_leaves_no_program_running);
+fn a_bad_spec_leaves_no_program_running(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     hold_reading(&host);
@@ -52,9 +52,9 @@ fn of_a_bad_spec_no_program_is_left(backend: Backend) {
     assert!(!Path::new("/proc").join(saving.trim()).exists());
 }
 
-lab_test!(a_bad_spec_keeps_nobody_waiting);
+lab_test!(a_bad_spec_is_reported_at_once);
 /// The errors go to where nobody reads them, for now.
-fn a_bad_spec_keeps_nobody_waiting(backend: Backend) {
+fn a_bad_spec_is_reported_at_once(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let (unread, full) = io::pipe().expect("a pipe");
@@ -77,9 +77,9 @@ fn a_bad_spec_keeps_nobody_waiting(backend: Backend) {
     assert_eq!(bad.wait().expect("it ends").code(), Some(2));
 }
 
-lab_test!(ipv6_rules_that_come_meanwhile_are_seen);
+lab_test!(ipv6_rules_added_meanwhile_are_seen);
 /// What another loads while an apply waits for the lock was not there when it began.
-fn ipv6_rules_that_come_meanwhile_are_seen(backend: Backend) {
+fn ipv6_rules_added_meanwhile_are_seen(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     hold_reading(&host);

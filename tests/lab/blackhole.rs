@@ -9,9 +9,9 @@ use crate::ssh::{self, Running};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
-lab_test!(a_session_that_went_dark_is_undone);
+lab_test!(the_change_of_a_broken_session_is_undone);
 /// No packet of the session comes through any more, and none says that it has ended.
-fn a_session_that_went_dark_is_undone(backend: Backend) {
+fn the_change_of_a_broken_session_is_undone(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let _sshd = ssh::serve(&lab.firewall);
     apply(&lab.firewall, SPEC);

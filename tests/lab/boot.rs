@@ -58,8 +58,8 @@ fn boot(host: &Host) -> Said {
     run_unit(host)
 }
 
-lab_test!(what_is_saved_comes_back_at_boot);
-fn what_is_saved_comes_back_at_boot(backend: Backend) {
+lab_test!(saved_rules_are_loaded_at_boot);
+fn saved_rules_are_loaded_at_boot(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     let host = &lab.firewall;
     serve_tcp(&lab.pod, "pod", 80);
@@ -94,9 +94,9 @@ forwards:
     }
 }
 
-lab_test!(only_persist_changes_what_comes_back);
+lab_test!(only_persist_changes_the_rules_of_the_next_boot);
 /// What was applied and not persisted is gone behind a boot, as with a rules file.
-fn only_persist_changes_what_comes_back(backend: Backend) {
+fn only_persist_changes_the_rules_of_the_next_boot(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -143,8 +143,8 @@ fn only_persist_changes_what_comes_back(backend: Backend) {
     assert_eq!(save(&host), new);
 }
 
-lab_test!(while_a_change_waits_nothing_is_saved);
-fn while_a_change_waits_nothing_is_saved(backend: Backend) {
+lab_test!(nothing_is_saved_while_a_change_waits);
+fn nothing_is_saved_while_a_change_waits(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -180,8 +180,8 @@ fn spoil(host: &Host, name: &str) {
     ));
 }
 
-lab_test!(a_saved_state_that_does_not_load_gives_way_to_the_one_before);
-fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Backend) {
+lab_test!(a_saved_state_that_does_not_load_is_replaced_by_the_previous_one);
+fn a_saved_state_that_does_not_load_is_replaced_by_the_previous_one(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -246,9 +246,9 @@ fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Backend
     }
 }
 
-lab_test!(a_reload_brings_back_only_what_was_flushed);
+lab_test!(a_reload_restores_only_flushed_rules);
 /// firewalld's reload touches no rule of nvactl's: what was applied last stays, persisted or not.
-fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
+fn a_reload_restores_only_flushed_rules(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -279,8 +279,8 @@ fn a_reload_brings_back_only_what_was_flushed(backend: Backend) {
     assert_eq!(save(&host), saved);
 }
 
-lab_test!(nvactl_s_lines_go_from_the_rules_file);
-fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
+lab_test!(nvactl_s_lines_are_removed_from_the_rules_file);
+fn nvactl_s_lines_are_removed_from_the_rules_file(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     host.run("iptables -A INPUT -s 192.0.2.7/32 -j DROP");
@@ -312,8 +312,8 @@ fn nvactl_s_lines_go_from_the_rules_file(backend: Backend) {
     assert!(host.run(&format!("cat {RULES}")).contains("NVACTL"));
 }
 
-lab_test!(beside_a_manager_only_the_unit_is_left);
-fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
+lab_test!(only_the_unit_is_left_beside_another_manager);
+fn only_the_unit_is_left_beside_another_manager(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -341,9 +341,9 @@ fn beside_a_manager_only_the_unit_is_left(backend: Backend) {
     enable(&host);
 }
 
-lab_test!(a_program_that_others_can_replace_is_no_unit_s);
+lab_test!(the_unit_runs_no_program_that_others_can_replace);
 /// What runs as root at boot must be root's.
-fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
+fn the_unit_runs_no_program_that_others_can_replace(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -358,8 +358,8 @@ fn a_program_that_others_can_replace_is_no_unit_s(backend: Backend) {
     assert!(!host.exists(UNIT));
 }
 
-lab_test!(a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules);
-fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Backend) {
+lab_test!(a_switch_that_cannot_be_set_does_not_change_the_rules_that_boot_loads);
+fn a_switch_that_cannot_be_set_does_not_change_the_rules_that_boot_loads(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -375,8 +375,8 @@ fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Backend
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
 }
 
-lab_test!(a_state_that_is_not_trusted_leaves_nothing_open);
-fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
+lab_test!(an_untrusted_state_leaves_nothing_open);
+fn an_untrusted_state_leaves_nothing_open(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -394,8 +394,8 @@ fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
     }
 }
 
-lab_test!(what_a_neighbour_has_flushed_is_not_forgotten);
-fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
+lab_test!(rules_flushed_by_another_program_stay_saved);
+fn rules_flushed_by_another_program_stay_saved(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);
@@ -430,9 +430,9 @@ fn what_a_neighbour_has_flushed_is_not_forgotten(backend: Backend) {
     assert!(!said.stderr.contains("systemctl restart"), "{said:?}");
 }
 
-lab_test!(what_the_unit_has_loaded_is_what_was_loaded_last);
+lab_test!(rules_loaded_by_the_unit_count_as_loaded_last);
 /// Behind a boot the last change in the history is not what is loaded.
-fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
+fn rules_loaded_by_the_unit_count_as_loaded_last(backend: Backend) {
     let host = firewall(backend);
     install(&host);
     apply(&host, SPEC);

@@ -10,6 +10,7 @@ use crate::chance::Chance;
 use crate::fake::{fake, unfake};
 use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
+use crate::long;
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::state::inode;
@@ -67,9 +68,9 @@ const OTHERS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-lab_test!(the_jump_comes_first_again);
+lab_test!(the_jump_returns_to_the_first_place);
 /// One rule comes between the load and the look at it.
-fn the_jump_comes_first_again(backend: Backend) {
+fn the_jump_returns_to_the_first_place(backend: Backend) {
     for (name, foreign, jump) in OTHERS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -93,9 +94,9 @@ fn the_jump_comes_first_again(backend: Backend) {
     }
 }
 
-lab_test!(a_jump_that_is_moved_for_ever_is_a_warning);
+lab_test!(a_jump_that_is_moved_repeatedly_is_a_warning);
 /// A rule comes after each load, for ever: the change stays, and the place of the jump is reported.
-fn a_jump_that_is_moved_for_ever_is_a_warning(backend: Backend) {
+fn a_jump_that_is_moved_repeatedly_is_a_warning(backend: Backend) {
     for (name, foreign, jump) in OTHERS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -156,7 +157,6 @@ fn other_changes_are_not_undone_either(backend: Backend) {
     assert_eq!(chain(&host, name).len(), disturbances(&host), "{saved}");
 }
 
-const APPLIES: usize = 30;
 /// As Docker has its bridges.
 const BRIDGES: usize = 4;
 
@@ -199,9 +199,9 @@ fn churn(host: &Host, over: &Arc<AtomicBool>) -> thread::JoinHandle<usize> {
     })
 }
 
-lab_test!(changes_beside_churn_are_all_made);
+lab_test!(sampled every_change_during_churn_is_made);
 /// Many changes beside somebody who never rests: each is made, and nothing of others is lost.
-fn changes_beside_churn_are_all_made(backend: Backend) {
+fn every_change_during_churn_is_made(backend: Backend) {
     let host = firewall(backend);
     for rule in ["-s 192.0.2.1/32 -j ACCEPT", "-s 192.0.2.2/32 -j DROP"] {
         host.run(&format!("iptables -A FORWARD {rule}"));
@@ -210,7 +210,8 @@ fn changes_beside_churn_are_all_made(backend: Backend) {
     let over = Arc::new(AtomicBool::new(false));
     let churn = churn(&host, &over);
     let mut failed = Vec::new();
-    for n in 0..APPLIES {
+    let applies = long::count(10, 30);
+    for n in 0..applies {
         let ports = ["49183", "49184"];
         let spec = SPEC.replace("49182", ports[n % 2]);
         let said = nvactl(&host, &["apply", "-", "--no-trial"], &spec);
@@ -224,12 +225,12 @@ fn changes_beside_churn_are_all_made(backend: Backend) {
     over.store(true, Ordering::Relaxed);
     let put = churn.join().expect("no foreign rule was lost");
     assert!(
-        put > APPLIES / 2,
+        put > applies / 2,
         "the churn was too thin to say anything: {put}"
     );
     assert!(
         failed.is_empty(),
-        "{} of {APPLIES} changes were not made: {failed:?}",
+        "{} of {applies} changes were not made: {failed:?}",
         failed.len()
     );
     apply(&host, SPEC);

@@ -18,7 +18,8 @@ pub fn changed() -> String {
 
 /// Applies the changed spec for so many seconds.
 pub fn apply_for(host: &Host, seconds: &str) -> Said {
-    let said = nvactl(host, &["apply", "-", "--confirm", seconds], &changed());
+    let args = ["apply", "-", "--no-trial", "--confirm", seconds];
+    let said = nvactl(host, &args, &changed());
     assert_eq!(said.code, 0, "{said:?}");
     said
 }
@@ -54,8 +55,8 @@ pub fn comes_back(host: &Host, before: &str) {
     wait_for("the watchdog is done", || !waits(host));
 }
 
-lab_test!(without_an_answer_the_old_rules_come_back);
-fn without_an_answer_the_old_rules_come_back(backend: Backend) {
+lab_test!(the_old_rules_return_without_an_answer);
+fn the_old_rules_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     let empty = save(&host);
     for spec in [None, Some(SPEC)] {
@@ -111,8 +112,8 @@ fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
 }
 
-lab_test!(it_can_be_cancelled_at_once);
-fn it_can_be_cancelled_at_once(backend: Backend) {
+lab_test!(a_waiting_change_can_be_cancelled);
+fn a_waiting_change_can_be_cancelled(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -132,9 +133,9 @@ fn it_can_be_cancelled_at_once(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-lab_test!(nothing_else_is_changed_while_it_waits);
+lab_test!(no_other_change_is_made_while_one_waits);
 /// Who comes in between is told, and changes nothing.
-fn nothing_else_is_changed_while_it_waits(backend: Backend) {
+fn no_other_change_is_made_while_one_waits(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -170,9 +171,9 @@ fn nothing_else_is_changed_while_it_waits(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }
 
-lab_test!(a_change_that_fails_leaves_nothing_to_confirm);
+lab_test!(a_failed_change_leaves_nothing_to_confirm);
 /// What is refused is not waited for.
-fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
+fn a_failed_change_leaves_nothing_to_confirm(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -233,9 +234,9 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     host.feed("sh", &["-c", &line], "")
 }
 
-lab_test!(the_watchdog_outlives_the_one_who_applies);
+lab_test!(the_watchdog_outlives_apply);
 /// The applying process is killed while the rules are being loaded.
-fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
+fn the_watchdog_outlives_apply(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -284,9 +285,9 @@ fn the_watchdog_outlives_the_terminal(backend: Backend) {
     comes_back(&host, &before);
 }
 
-lab_test!(at_a_terminal_it_asks);
+lab_test!(apply_asks_at_a_terminal);
 /// At a terminal the answer is typed.
-fn at_a_terminal_it_asks(backend: Backend) {
+fn apply_asks_at_a_terminal(backend: Backend) {
     for (answer, kept) in [
         ("y\n", true),
         ("YES\n", true),
@@ -303,9 +304,9 @@ fn at_a_terminal_it_asks(backend: Backend) {
     }
 }
 
-lab_test!(systemd_is_the_watchdog_where_it_runs);
+lab_test!(systemd_is_a_second_watchdog);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
-fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
+fn systemd_is_a_second_watchdog(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -380,9 +381,9 @@ fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
     );
 }
 
-lab_test!(the_watchdog_does_not_need_a_sound_folder);
+lab_test!(the_watchdog_does_not_need_a_valid_state_folder);
 /// Nothing that becomes of the state folder keeps the change from being undone.
-fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
+fn the_watchdog_does_not_need_a_valid_state_folder(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -405,9 +406,9 @@ fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
     }
 }
 
-lab_test!(a_slow_load_takes_nothing_from_the_time_to_answer);
+lab_test!(a_slow_load_does_not_shorten_the_time_to_answer);
 /// The time runs from when the change is loaded, however long that took.
-fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
+fn a_slow_load_does_not_shorten_the_time_to_answer(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     fake(&host, "iptables-restore", "sleep 6; real \"$@\"");
@@ -422,9 +423,9 @@ fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(it_is_undone_by_the_backend_that_loaded_it);
+lab_test!(a_change_is_undone_by_the_backend_that_loaded_it);
 /// What was loaded by one backend is undone there, whoever comes from wherever.
-fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
+fn a_change_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -450,9 +451,9 @@ fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(an_orphaned_load_is_waited_for);
+lab_test!(the_watchdog_waits_for_an_orphaned_load);
 /// A load that outlives the one who started it holds the lock, so that nobody undoes too early.
-fn an_orphaned_load_is_waited_for(backend: Backend) {
+fn the_watchdog_waits_for_an_orphaned_load(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -462,9 +463,9 @@ fn an_orphaned_load_is_waited_for(backend: Backend) {
     comes_back(&host, &before);
 }
 
-lab_test!(a_change_without_its_watchdog_is_told_of);
+lab_test!(a_change_without_its_watchdog_is_reported);
 /// One whose watchdog was killed is told of, and can still be undone.
-fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
+fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -486,9 +487,9 @@ fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(a_change_that_was_never_made_is_not_waited_for);
+lab_test!(a_change_that_was_never_made_does_not_wait);
 /// Killed between the record and the change: whoever comes next finds nothing to wait for.
-fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
+fn a_change_that_was_never_made_does_not_wait(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -539,9 +540,9 @@ fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     run.wait().expect("it was ended");
 }
 
-lab_test!(it_is_undone_even_where_the_rules_cannot_be_read);
+lab_test!(a_change_is_undone_even_if_the_rules_cannot_be_read);
 /// Rules that iptables cannot show came in between: what the change made is known all the same.
-fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
+fn a_change_is_undone_even_if_the_rules_cannot_be_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -560,9 +561,9 @@ fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(what_is_not_made_cannot_be_confirmed);
+lab_test!(a_partial_change_cannot_be_confirmed);
 /// Before the change is made whole there is nothing to keep.
-fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
+fn a_partial_change_cannot_be_confirmed(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -576,9 +577,9 @@ fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(the_one_who_is_asked_learns_who_decided);
+lab_test!(the_terminal_shows_a_decision_made_elsewhere);
 /// Who is asked learns what became of it.
-fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
+fn the_terminal_shows_a_decision_made_elsewhere(backend: Backend) {
     for (seconds, decide, words, code) in [
         ("1", "true", "nobody confirmed it in time", 1),
         ("600", "confirm", "confirmed from elsewhere: it stays", 0),
@@ -594,9 +595,9 @@ fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     }
 }
 
-lab_test!(a_foreign_reference_does_not_keep_it_from_being_undone);
+lab_test!(a_foreign_reference_does_not_prevent_the_undo);
 /// Somebody leads a packet to a chain that should go: it is emptied all the same.
-fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
+fn a_foreign_reference_does_not_prevent_the_undo(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["apply", "-", "--confirm", "5"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
@@ -611,9 +612,9 @@ fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
     );
 }
 
-lab_test!(an_old_watchdog_leaves_a_later_change_alone);
+lab_test!(an_old_watchdog_does_not_undo_a_later_change);
 /// A change whose watchdog slept through its end is none of a later one's.
-fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
+fn an_old_watchdog_does_not_undo_a_later_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // Long enough for a slow machine to stop the watchdog before it acts.

@@ -14,6 +14,7 @@ use crate::confirm::{apply_for, changed, comes_back, has_watchdog, waits, watchd
 use crate::fake::{fake, unfake};
 use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
+use crate::long;
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::state::inode;
@@ -97,9 +98,9 @@ fn is_done_with_a_warning(said: &Said) {
     assert!(warnings.any(full), "{said:?}");
 }
 
-lab_test!(a_full_disk_keeps_nobody_from_going_back);
+lab_test!(a_full_disk_does_not_prevent_a_rollback);
 /// `apply` is the only one that can wait for a better day.
-fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
+fn a_full_disk_does_not_prevent_a_rollback(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -127,9 +128,9 @@ fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
     }
 }
 
-lab_test!(a_full_disk_keeps_nobody_from_confirming);
+lab_test!(a_full_disk_does_not_prevent_a_confirmation);
 /// The answer reaches the watchdog all the same.
-fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
+fn a_full_disk_does_not_prevent_a_confirmation(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -147,9 +148,9 @@ fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
     }
 }
 
-lab_test!(a_full_disk_keeps_no_change_from_being_undone);
+lab_test!(a_full_disk_does_not_prevent_the_undo);
 /// Neither the timeout nor `confirm --cancel` needs room.
-fn a_full_disk_keeps_no_change_from_being_undone(backend: Backend) {
+fn a_full_disk_does_not_prevent_the_undo(backend: Backend) {
     for (full, cancels) in [
         (Full::Blocks, false),
         (Full::Blocks, true),
@@ -241,14 +242,13 @@ fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
     }
 }
 
-const KILLS: u64 = 25;
 /// From when the state is recorded until the rules are loaded it takes about as long.
 const WINDOW: u64 = 4_000;
 
-lab_test!(no_kill_leaves_a_change_that_never_happened);
+lab_test!(sampled no_kill_leaves_a_false_history_entry);
 /// At whatever moment nvactl is killed, the next command leaves a history in which each step back
 /// changes something.
-fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
+fn no_kill_leaves_a_false_history_entry(backend: Backend) {
     let host = firewall(backend);
     let mut chance = Chance::new();
     apply(&host, SPEC);
@@ -267,7 +267,7 @@ fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
         names
     };
     let before = save(&host);
-    for round in 0..KILLS {
+    for round in 0..long::count(8, 25) {
         let known = recorded();
         let mut run = host
             .command(env!("CARGO_BIN_EXE_nvactl"))
@@ -356,9 +356,9 @@ fn an_unreadable_record_can_be_discarded(backend: Backend) {
     }
 }
 
-lab_test!(the_watchdog_of_a_discarded_record_leaves_later_changes_alone);
+lab_test!(the_watchdog_of_a_discarded_record_does_not_undo_later_changes);
 /// The watchdog of the discarded record knows what it would undo. It does not undo a later change.
-fn the_watchdog_of_a_discarded_record_leaves_later_changes_alone(backend: Backend) {
+fn the_watchdog_of_a_discarded_record_does_not_undo_later_changes(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "3");

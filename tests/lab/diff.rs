@@ -10,8 +10,8 @@ fn diff(host: &Host, spec: &str) -> Said {
     nvactl(host, &["diff", "-"], spec)
 }
 
-lab_test!(it_says_what_apply_would_do);
-fn it_says_what_apply_would_do(backend: Backend) {
+lab_test!(diff_shows_the_changes_that_apply_would_make);
+fn diff_shows_the_changes_that_apply_would_make(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     let said = diff(&host, SPEC);

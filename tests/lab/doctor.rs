@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::foreign::FOREIGN;
 use crate::lab::{Backend, FIREWALL, Lab, Said};
+use crate::long;
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
 const PAGE: &str = include_str!("../../docs/doctor.md");
@@ -147,10 +148,11 @@ fn findings(said: &Said) -> Vec<Value> {
     bad.collect()
 }
 
-lab_test!(each_fault_is_named_first);
+lab_test!(sampled each_fault_is_named_first);
 fn each_fault_is_named_first(backend: Backend) {
-    let wrong: Vec<String> = CASES
-        .iter()
+    let cases = long::cases(&CASES, |case| (case.says.0, case.says.1));
+    let wrong: Vec<String> = cases
+        .into_iter()
         .filter_map(|case| misnamed(case, backend))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -213,9 +215,9 @@ fn misnamed(case: &Case, backend: Backend) -> Option<String> {
     None
 }
 
-lab_test!(a_fix_of_a_rule_that_stands_twice_takes_both_away);
+lab_test!(the_fix_of_a_duplicate_rule_removes_both);
 /// Each of the two drops the packets; a fix that takes only one away is none.
-fn a_fix_of_a_rule_that_stands_twice_takes_both_away(backend: Backend) {
+fn the_fix_of_a_duplicate_rule_removes_both(backend: Backend) {
     let lab = sound(backend, None);
     let rule = "iptables -t mangle -A FORWARD -d 10.224.0.118 -j DROP";
     lab.firewall.shell(&format!("{rule}; {rule}"));
@@ -228,8 +230,8 @@ fn a_fix_of_a_rule_that_stands_twice_takes_both_away(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
 }
 
-lab_test!(a_machine_without_a_route_to_the_internet_is_told);
-fn a_machine_without_a_route_to_the_internet_is_told(backend: Backend) {
+lab_test!(a_missing_route_to_the_internet_is_reported);
+fn a_missing_route_to_the_internet_is_reported(backend: Backend) {
     let lab = sound(backend, None);
     lab.firewall.run("ip route del default");
     lab.firewall.run("ip route add 10.224.0.0/16 via 10.3.0.1");
@@ -246,8 +248,8 @@ fn a_machine_without_a_route_to_the_internet_is_told(backend: Backend) {
     assert!(!said.stdout.contains(words), "{said:?}");
 }
 
-lab_test!(where_all_is_ipv6_no_address_of_ipv4_is_missed);
-fn where_all_is_ipv6_no_address_of_ipv4_is_missed(backend: Backend) {
+lab_test!(an_ipv6_spec_needs_no_ipv4_address);
+fn an_ipv6_spec_needs_no_ipv4_address(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let spec = "firewall: {interface: eth0, snat: \"fd00:3::4\"}
@@ -264,9 +266,9 @@ forwards:
     );
 }
 
-lab_test!(silent_targets_leave_time_for_the_copy);
+lab_test!(silent_targets_leave_time_for_the_twin);
 /// The targets whose turn does not come are unknown, and the copy has its time.
-fn silent_targets_leave_time_for_the_copy(backend: Backend) {
+fn silent_targets_leave_time_for_the_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.pod
         .run("iptables -A INPUT -p tcp --dport 20000:20999 -j DROP");
@@ -299,8 +301,8 @@ fn silent_targets_leave_time_for_the_copy(backend: Backend) {
     );
 }
 
-lab_test!(in_a_sound_lab_nothing_is_named);
-fn in_a_sound_lab_nothing_is_named(backend: Backend) {
+lab_test!(doctor_names_nothing_in_a_healthy_lab);
+fn doctor_names_nothing_in_a_healthy_lab(backend: Backend) {
     let lab = sound(backend, None);
     let said = ask(&lab, SPEC, &["--format", "json"]);
     assert_eq!(findings(&said), Vec::<Value>::new());
@@ -361,9 +363,9 @@ fn in_a_sound_lab_nothing_is_named(backend: Backend) {
     }
 }
 
-lab_test!(a_forward_that_nobody_has_reached_is_a_question_for_azure);
+lab_test!(an_unreached_forward_is_a_question_for_azure);
 /// Nothing has come to it yet: then the fault may lie where this machine cannot see.
-fn a_forward_that_nobody_has_reached_is_a_question_for_azure(backend: Backend) {
+fn an_unreached_forward_is_a_question_for_azure(backend: Backend) {
     let lab = sound(backend, None);
     let spec = format!("{SPEC}  - {{name: new, listen: 8080, target: {{pod: 10.224.0.118:80}}}}\n");
     let spec = applied(&lab, spec);

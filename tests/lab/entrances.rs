@@ -24,8 +24,8 @@ fn second_ingress(lab: &Lab) -> Host {
     partner
 }
 
-lab_test!(a_forward_is_open_where_it_says);
-fn a_forward_is_open_where_it_says(backend: Backend) {
+lab_test!(a_forward_is_open_at_its_listen_addresses_only);
+fn a_forward_is_open_at_its_listen_addresses_only(backend: Backend) {
     let lab = Lab::two_nics(backend);
     let partner = second_ingress(&lab);
     serve_tcp(&lab.pod, "pod", 80);
@@ -51,9 +51,9 @@ forwards:
     }
 }
 
-lab_test!(a_hairpin_is_reached_from_behind_and_from_the_firewall);
+lab_test!(a_hairpin_is_reached_from_the_targets_and_from_the_firewall);
 /// What is behind the firewall, and the firewall itself, come in by the same address as clients.
-fn a_hairpin_is_reached_from_behind_and_from_the_firewall(backend: Backend) {
+fn a_hairpin_is_reached_from_the_targets_and_from_the_firewall(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let forward = |hairpin: bool| {
@@ -109,8 +109,8 @@ forwards:
     )
 }
 
-lab_test!(each_forward_to_one_target_gives_its_own_source);
-fn each_forward_to_one_target_gives_its_own_source(backend: Backend) {
+lab_test!(each_forward_to_a_shared_target_has_its_own_source);
+fn each_forward_to_a_shared_target_has_its_own_source(backend: Backend) {
     const SECOND: &str = "10.4.0.9";
     const PARTNER: &str = "10.5.0.9";
     let lab = Lab::two_nics(backend);
@@ -151,9 +151,9 @@ fn each_forward_to_one_target_gives_its_own_source(backend: Backend) {
     }
 }
 
-lab_test!(an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them);
+lab_test!(an_old_kernel_that_cannot_distinguish_forwards_gets_none_of_them);
 /// A kernel before 5.5, as far as it says so.
-fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: Backend) {
+fn an_old_kernel_that_cannot_distinguish_forwards_gets_none_of_them(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall.shell(
         "echo 5.4.0-150-generic > /run/osrelease

@@ -34,9 +34,9 @@ pub fn answer(socket: &UdpSocket) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
-lab_test!(stale_connections_are_ended_and_no_others);
+lab_test!(only_stale_connections_are_ended);
 /// A steady sender stays on the old target until its entry is deleted; others are left alone.
-fn stale_connections_are_ended_and_no_others(backend: Backend) {
+fn only_stale_connections_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.pod, "pod-log", 5140);
@@ -124,9 +124,9 @@ fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     }
 }
 
-lab_test!(what_came_by_an_undone_change_is_ended);
+lab_test!(connections_of_an_undone_change_are_ended);
 /// One who came in through the machine itself by a port that the change took gets it back.
-fn what_came_by_an_undone_change_is_ended(backend: Backend) {
+fn connections_of_an_undone_change_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.firewall, "firewall", 53);
@@ -158,9 +158,9 @@ fn entries(lab: &Lab, port: &str) -> String {
     ports.collect::<Vec<_>>().join("\n")
 }
 
-lab_test!(connections_that_would_be_cut_off_are_told);
+lab_test!(connections_that_would_break_are_reported);
 /// What will be missed once FORWARD drops, as long as it is alive to be counted.
-fn connections_that_would_be_cut_off_are_told(backend: Backend) {
+fn connections_that_would_break_are_reported(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     lab.route_through_firewall(OTHER);
@@ -187,8 +187,8 @@ fn connections_that_would_be_cut_off_are_told(backend: Backend) {
     drop(held);
 }
 
-lab_test!(without_conntrack_only_flushing_is_refused);
-fn without_conntrack_only_flushing_is_refused(backend: Backend) {
+lab_test!(only_flushing_is_refused_without_conntrack);
+fn only_flushing_is_refused_without_conntrack(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.shell(
         "printf '#!/bin/sh\\nexit 127\\n' > /run/bin/conntrack; chmod +x /run/bin/conntrack",

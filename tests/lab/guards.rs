@@ -47,8 +47,8 @@ fn packets(count: &serde_json::Value) -> Option<u32> {
     u32::try_from(count["packets"].as_u64()?).ok()
 }
 
-lab_test!(only_who_is_allowed_and_not_denied_comes_through);
-fn only_who_is_allowed_and_not_denied_comes_through(backend: Backend) {
+lab_test!(only_clients_that_are_allowed_and_not_denied_connect);
+fn only_clients_that_are_allowed_and_not_denied_connect(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     // What a packet that is let back untranslated would reach.
@@ -80,9 +80,9 @@ fn only_who_is_allowed_and_not_denied_comes_through(backend: Backend) {
     assert_eq!(new - refused, 2, "{web}");
 }
 
-lab_test!(a_list_keeps_out_whatever_the_policy_is);
+lab_test!(a_list_keeps_clients_out_under_each_policy);
 /// Behind a FORWARD policy that accepts, too, and for packets that do not open a connection.
-fn a_list_keeps_out_whatever_the_policy_is(backend: Backend) {
+fn a_list_keeps_clients_out_under_each_policy(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 53);
     let forward = "{name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:53}, allow_from: [10.0.0.0/8]}";
@@ -121,10 +121,10 @@ fn come(pod: &Arrivals) -> Vec<(u16, Kind)> {
     come
 }
 
-lab_test!(a_list_keeps_out_what_no_rule_accepts);
+lab_test!(a_list_keeps_out_packets_that_no_rule_accepts);
 /// A packet that opens no connection, or that leaves by another interface than the forward's, is accepted
 /// by no rule of the forward's: a policy that accepts would let it pass.
-fn a_list_keeps_out_what_no_rule_accepts(backend: Backend) {
+fn a_list_keeps_out_packets_that_no_rule_accepts(backend: Backend) {
     const KINDS: [Kind; 3] = [Kind::Syn, Kind::Ack, Kind::Datagram];
     let lab = Lab::one_nic(backend);
     let pod = Arrivals::at(&lab.pod);
@@ -162,8 +162,8 @@ fn a_list_keeps_out_what_no_rule_accepts(backend: Backend) {
     }
 }
 
-lab_test!(what_opens_no_connection_uses_up_no_limit);
-fn what_opens_no_connection_uses_up_no_limit(backend: Backend) {
+lab_test!(packets_that_open_no_connection_use_up_no_limit);
+fn packets_that_open_no_connection_use_up_no_limit(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let pod = Arrivals::at(&lab.pod);
     lab.apply(&spec(&format!(
@@ -176,9 +176,9 @@ fn what_opens_no_connection_uses_up_no_limit(backend: Backend) {
     assert_eq!(logged(&lab, "web accepted"), 3);
 }
 
-lab_test!(a_list_is_about_its_own_forward_only);
+lab_test!(a_list_applies_to_its_own_forward_only);
 /// Somebody else's translation of the same port, and a forward beside it that listens for all.
-fn a_list_is_about_its_own_forward_only(backend: Backend) {
+fn a_list_applies_to_its_own_forward_only(backend: Backend) {
     const ELSEWHERE: &str = "203.0.113.9";
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
@@ -213,9 +213,9 @@ fn a_list_is_about_its_own_forward_only(backend: Backend) {
     assert!(refused[2] > Some(0), "{status:#}");
 }
 
-lab_test!(a_list_that_was_tampered_with_shows_at_its_forwards);
+lab_test!(a_changed_list_shows_as_drift_of_its_forwards);
 /// Who opens a list by hand opens it for each forward that has it.
-fn a_list_that_was_tampered_with_shows_at_its_forwards(backend: Backend) {
+fn a_changed_list_shows_as_drift_of_its_forwards(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = spec(
         "{name: web, listen: 8080, target: {pod: 10.224.0.118:80}, allow_from: [10.9.0.0/16]},
@@ -353,8 +353,8 @@ fn most(burst: f64, rate: f64, time: Duration) -> f64 {
     burst + rate * time.as_secs_f64() + 1.0
 }
 
-lab_test!(of_a_burst_only_what_the_limit_allows_passes);
-fn of_a_burst_only_what_the_limit_allows_passes(backend: Backend) {
+lab_test!(a_burst_passes_up_to_the_limit);
+fn a_burst_passes_up_to_the_limit(backend: Backend) {
     const SENT: u32 = 400;
     let lab = Lab::one_nic(backend);
     let seen = count_udp(&lab.pod, 53);

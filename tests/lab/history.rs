@@ -16,9 +16,9 @@ fn on(port: &str) -> String {
     SPEC.replace("49182", port)
 }
 
-lab_test!(each_rollback_goes_a_step_further);
+lab_test!(each_rollback_goes_one_step_further);
 /// Each goes one step further back; a new change is undone first.
-fn each_rollback_goes_a_step_further(backend: Backend) {
+fn each_rollback_goes_one_step_further(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
@@ -47,9 +47,9 @@ fn each_rollback_goes_a_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
-lab_test!(only_changes_that_stay_are_steps);
+lab_test!(only_lasting_changes_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
-fn only_changes_that_stay_are_steps(backend: Backend) {
+fn only_lasting_changes_are_steps(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
@@ -105,9 +105,9 @@ fn an_entry_keeps_its_number(backend: Backend) {
     assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
 }
 
-lab_test!(an_entry_says_who_changed_which_forwards);
+lab_test!(an_entry_shows_who_changed_which_forwards);
 /// Who changed which forwards, and when.
-fn an_entry_says_who_changed_which_forwards(backend: Backend) {
+fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     let host = firewall(backend);
     let as_user = |user: &str, spec: &str| {
         let written = host.feed("sh", &["-c", "cat > /run/spec.yaml"], spec);

@@ -128,8 +128,8 @@ fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal(bac
     assert!(text.contains("INVALID packets since boot: "), "{text}");
 }
 
-lab_test!(doctor_warns_while_invalid_packets_come);
-fn doctor_warns_while_invalid_packets_come(backend: Backend) {
+lab_test!(doctor_warns_of_invalid_packets);
+fn doctor_warns_of_invalid_packets(backend: Backend) {
     let lab = lab(backend);
     let done = Arc::new(AtomicBool::new(false));
     let sender = {
@@ -177,8 +177,8 @@ fn doctor_warns_while_invalid_packets_come(backend: Backend) {
     assert_eq!(doctor(&lab), None);
 }
 
-lab_test!(the_switch_is_kept_beside_forwarding);
-fn the_switch_is_kept_beside_forwarding(backend: Backend) {
+lab_test!(the_liberal_switch_is_persisted_with_forwarding);
+fn the_liberal_switch_is_persisted_with_forwarding(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -m conntrack --ctstate INVALID -j ACCEPT");
     let now = || host.run("cat /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");

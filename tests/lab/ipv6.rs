@@ -77,8 +77,8 @@ fn both_families_are_forwarded(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL_V6, 49182), answer("pod", CLIENT_V6));
 }
 
-lab_test!(the_kernel_gives_back_both_families);
-fn the_kernel_gives_back_both_families(backend: Backend) {
+lab_test!(the_kernel_returns_the_rules_of_both_families);
+fn the_kernel_returns_the_rules_of_both_families(backend: Backend) {
     let host = firewall(backend);
     for family in ["v4", "v6"] {
         let rendered = nvactl(&host, &["render", "-", "--family", family], BOTH).stdout;
@@ -157,8 +157,8 @@ fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"), "nothing has changed");
 }
 
-lab_test!(what_ipv6_refuses_is_undone_in_both);
-fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
+lab_test!(a_change_that_ipv6_refuses_is_undone_in_both_families);
+fn a_change_that_ipv6_refuses_is_undone_in_both_families(backend: Backend) {
     let host = firewall(backend);
     for before in [None, Some(BOTH)] {
         if let Some(spec) = before {
@@ -252,8 +252,8 @@ fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     assert_eq!(both(&host), before);
 }
 
-lab_test!(without_ipv6_in_the_spec_its_rules_go);
-fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
+lab_test!(ipv6_rules_are_removed_if_the_spec_has_none);
+fn ipv6_rules_are_removed_if_the_spec_has_none(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     assert!(save_v6(&host).contains("comment web6"));
@@ -284,8 +284,8 @@ fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
-lab_test!(each_change_of_both_can_be_rolled_back);
-fn each_change_of_both_can_be_rolled_back(backend: Backend) {
+lab_test!(each_change_of_both_families_can_be_rolled_back);
+fn each_change_of_both_families_can_be_rolled_back(backend: Backend) {
     let host = firewall(backend);
     apply(&host, ONLY_V4);
     apply(&host, BOTH);
@@ -311,8 +311,8 @@ fn each_change_of_both_can_be_rolled_back(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
-lab_test!(without_an_answer_both_come_back);
-fn without_an_answer_both_come_back(backend: Backend) {
+lab_test!(both_families_return_without_an_answer);
+fn both_families_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     for before in [ONLY_V4, BOTH] {
         apply(&host, before);
@@ -379,9 +379,9 @@ fn both_files_are_kept_for_the_boot(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
-lab_test!(kept_ipv6_rules_go_where_no_table_is_loaded);
+lab_test!(persisted_ipv6_rules_are_removed_if_no_table_is_loaded);
 /// A boot that has not loaded the file leaves no IPv6 table to write another one from.
-fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
+fn persisted_ipv6_rules_are_removed_if_no_table_is_loaded(backend: Backend) {
     let host = firewall(backend);
     let theirs = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
                   -A INPUT -s 2001:db8::7/128 -j DROP\nCOMMIT\n";
@@ -398,8 +398,8 @@ fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
     assert_eq!(host.run("cat /etc/iptables/rules.v6.bak"), both);
 }
 
-lab_test!(remove_takes_out_both);
-fn remove_takes_out_both(backend: Backend) {
+lab_test!(remove_removes_both_families);
+fn remove_removes_both_families(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
@@ -454,9 +454,9 @@ fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], ONLY_V4).code, 0);
 }
 
-lab_test!(a_kill_between_the_families_is_mended);
+lab_test!(a_kill_between_the_families_is_repaired);
 /// Between the two loads there is a moment in which only IPv4 is new.
-fn a_kill_between_the_families_is_mended(backend: Backend) {
+fn a_kill_between_the_families_is_repaired(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let before = both(&host);

@@ -143,8 +143,8 @@ fn findings(said: &Said) -> Vec<(String, String, String)> {
     .collect()
 }
 
-lab_test!(doctor_walks_the_way_of_both_families);
-fn doctor_walks_the_way_of_both_families(backend: Backend) {
+lab_test!(doctor_walks_the_path_of_both_families);
+fn doctor_walks_the_path_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let ask = |more: &[&str]| {
         let args = ["doctor", "-", "--timeout", "1", "--format", "json"];
@@ -254,8 +254,8 @@ fn stale_connections_of_ipv6_are_ended(backend: Backend) {
     assert_eq!(ask(), format!("pod {FIREWALL_V6}"));
 }
 
-lab_test!(the_switch_of_ipv6_is_set_where_it_is_meant);
-fn the_switch_of_ipv6_is_set_where_it_is_meant(backend: Backend) {
+lab_test!(the_ipv6_switch_is_set_only_on_request);
+fn the_ipv6_switch_is_set_only_on_request(backend: Backend) {
     let host = firewall(backend);
     let running = || host.run("cat /proc/sys/net/ipv6/conf/all/forwarding");
     let sysctl = |args: &[&str]| {

@@ -150,8 +150,8 @@ fn difference(flat: &[Sent], tree: &[Sent]) -> String {
     only(flat, tree, "flat") + &only(tree, flat, "tree")
 }
 
-lab_test!(the_same_packets_come_through_both);
-fn the_same_packets_come_through_both(backend: Backend) {
+lab_test!(both_layouts_pass_the_same_packets);
+fn both_layouts_pass_the_same_packets(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall
         .run(&format!("ip address add {SECOND}/24 dev eth0"));
@@ -223,8 +223,8 @@ fn row(lab: &Lab, spec: &str, name: &str) -> (String, u64) {
     (state, row["new"]["packets"].as_u64().expect("a number"))
 }
 
-lab_test!(a_change_of_layout_is_told_and_counters_stay);
-fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
+lab_test!(a_change_of_layout_is_reported_and_counters_stay);
+fn a_change_of_layout_is_reported_and_counters_stay(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -274,9 +274,9 @@ fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 4));
 }
 
-lab_test!(what_passes_during_the_trial_is_counted);
+lab_test!(packets_during_the_trial_are_counted);
 /// The trial of many rules takes seconds, in which connections are made.
-fn what_passes_during_the_trial_is_counted(backend: Backend) {
+fn packets_during_the_trial_are_counted(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -306,9 +306,9 @@ chmod +x /run/bin/env",
     assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 2));
 }
 
-lab_test!(a_tampered_tree_shows_at_the_forwards_it_holds);
+lab_test!(a_changed_tree_shows_as_drift_of_its_forwards);
 /// What nvactl says where somebody has had a hand in a tree.
-fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
+fn a_changed_tree_shows_as_drift_of_its_forwards(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -352,9 +352,9 @@ fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
     }
 }
 
-lab_test!(a_rule_put_into_a_tree_is_told_with_what_takes_it_out);
+lab_test!(a_rule_added_to_a_tree_is_reported_with_its_fix);
 /// What is typed into nvactl's own chains goes when the spec is applied.
-fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
+fn a_rule_added_to_a_tree_is_reported_with_its_fix(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -436,8 +436,8 @@ fn both(layout: &str) -> String {
     )
 }
 
-lab_test!(the_layout_of_each_family_is_told_by_apply_and_rollback);
-fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
+lab_test!(apply_and_rollback_report_the_layout_of_each_family);
+fn apply_and_rollback_report_the_layout_of_each_family(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (tree, flat) = (both("tree"), both("flat"));
@@ -486,9 +486,9 @@ fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
     assert_eq!(row(&lab, &tree, "web"), ("in_sync".into(), 1));
 }
 
-lab_test!(where_no_forward_is_loaded_no_layout_changes);
+lab_test!(no_layout_changes_if_no_forward_is_loaded);
 /// Chains that a flush has emptied, or that hold no forward, are in no layout.
-fn where_no_forward_is_loaded_no_layout_changes(backend: Backend) {
+fn no_layout_changes_if_no_forward_is_loaded(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = |layout: &str| {
         format!(

@@ -6,13 +6,14 @@ use crate::fake::{fake, unfake};
 use crate::firewall::{SPEC, apply, firewall, load};
 use crate::foreign::{FOREIGN, foreign_lines};
 use crate::lab::{Backend, FIREWALL, Lab, example, save};
+use crate::long;
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp};
 
-lab_test!(the_kernel_gives_back_what_was_rendered);
+lab_test!(the_kernel_returns_the_rendered_rules);
 /// What nvactl prints is what the kernel gives back: loaded whole into empty tables, and applied.
-fn the_kernel_gives_back_what_was_rendered(backend: Backend) {
+fn the_kernel_returns_the_rendered_rules(backend: Backend) {
     let specs = ["ilb.yaml", "pod.yaml", "two-nic.yaml"].map(example);
     for spec in specs.iter().map(String::as_str).chain([SPEC, KEEP, EMPTY]) {
         let host = firewall(backend);
@@ -88,8 +89,8 @@ fn a_second_apply_writes_nothing(backend: Backend) {
     );
 }
 
-lab_test!(a_dry_run_says_what_apply_does);
-fn a_dry_run_says_what_apply_does(backend: Backend) {
+lab_test!(a_dry_run_shows_the_changes_that_apply_makes);
+fn a_dry_run_shows_the_changes_that_apply_makes(backend: Backend) {
     let host = firewall(backend);
     let before = save(&host);
     let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
@@ -180,9 +181,9 @@ fn foreign_rules_stay_in_their_order(backend: Backend) {
     }
 }
 
-lab_test!(remove_leaves_what_was_there_before);
+lab_test!(remove_leaves_the_rules_from_before_apply);
 /// Where both tables were in use before, not one byte is different afterwards.
-fn remove_leaves_what_was_there_before(backend: Backend) {
+fn remove_leaves_the_rules_from_before_apply(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     let before = save(&host);
@@ -209,8 +210,8 @@ fn remove_leaves_what_was_there_before(backend: Backend) {
     assert_eq!(said.stdout, "no changes: nothing of nvactl's is loaded\n");
 }
 
-lab_test!(the_jump_stands_first_and_once);
-fn the_jump_stands_first_and_once(backend: Backend) {
+lab_test!(the_jump_is_first_and_single);
+fn the_jump_is_first_and_single(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let sound = save(&host);
@@ -250,8 +251,8 @@ fn the_jump_stands_first_and_once(backend: Backend) {
     }
 }
 
-lab_test!(a_rule_beside_a_change_keeps_its_counters);
-fn a_rule_beside_a_change_keeps_its_counters(backend: Backend) {
+lab_test!(an_unchanged_rule_keeps_its_counters);
+fn an_unchanged_rule_keeps_its_counters(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall
@@ -389,9 +390,9 @@ fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     apply(&host, &SPEC.replace("49182", "49183"));
 }
 
-lab_test!(what_did_not_take_is_undone);
+lab_test!(a_change_that_reads_back_different_is_undone);
 /// What the kernel gives back is not what was asked for.
-fn what_did_not_take_is_undone(backend: Backend) {
+fn a_change_that_reads_back_different_is_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -415,9 +416,9 @@ fn what_did_not_take_is_undone(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(what_cannot_be_read_back_is_undone);
+lab_test!(a_change_that_cannot_be_read_back_is_undone);
 /// Loaded, but nobody can say so for a while, or for good: then it is undone.
-fn what_cannot_be_read_back_is_undone(backend: Backend) {
+fn a_change_that_cannot_be_read_back_is_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -448,9 +449,9 @@ fn what_cannot_be_read_back_is_undone(backend: Backend) {
     }
 }
 
-lab_test!(a_table_that_iptables_cannot_show_is_not_taken_for_empty);
+lab_test!(a_table_that_iptables_cannot_show_is_not_treated_as_empty);
 /// iptables-nft leaves out a table that it cannot print, says so in a comment, and ends with 0.
-fn a_table_that_iptables_cannot_show_is_not_taken_for_empty(backend: Backend) {
+fn a_table_that_iptables_cannot_show_is_not_treated_as_empty(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -471,9 +472,9 @@ fn a_table_that_iptables_cannot_show_is_not_taken_for_empty(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(a_report_that_nobody_reads_is_no_reason_to_stop);
+lab_test!(apply_does_not_stop_if_nobody_reads_its_report);
 /// A reader who goes away, or a full disk under the report, does not decide what is loaded.
-fn a_report_that_nobody_reads_is_no_reason_to_stop(backend: Backend) {
+fn apply_does_not_stop_if_nobody_reads_its_report(backend: Backend) {
     let host = firewall(backend);
     let run = |command: &str| {
         host.shell(&format!(
@@ -493,9 +494,9 @@ fn a_report_that_nobody_reads_is_no_reason_to_stop(backend: Backend) {
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
 }
 
-lab_test!(applies_at_once_take_turns);
+lab_test!(sampled concurrent_applies_take_turns);
 /// Four at once: the end is one of the specs, the same in both tables, and nobody fails.
-fn applies_at_once_take_turns(backend: Backend) {
+fn concurrent_applies_take_turns(backend: Backend) {
     let host = firewall(backend);
     let specs: Vec<String> = (0..4)
         .map(|n| SPEC.replace("49182", &format!("4919{n}")))
@@ -507,7 +508,7 @@ fn applies_at_once_take_turns(backend: Backend) {
             save(&host)
         })
         .collect();
-    for _ in 0..25 {
+    for _ in 0..long::count(5, 25) {
         std::thread::scope(|scope| {
             for spec in &specs {
                 scope.spawn(|| apply(&host, spec));
@@ -518,9 +519,9 @@ fn applies_at_once_take_turns(backend: Backend) {
     }
 }
 
-lab_test!(a_foreign_rule_that_leads_to_nvactl_is_named);
+lab_test!(a_foreign_jump_to_nvactl_s_chain_is_named);
 /// Only where nvactl jumps from are jumps to its chains its own.
-fn a_foreign_rule_that_leads_to_nvactl_is_named(backend: Backend) {
+fn a_foreign_jump_to_nvactl_s_chain_is_named(backend: Backend) {
     let host = firewall(backend);
     for (make, rule) in [
         ("iptables -N MINE", "-A MINE -p udp -j NVACTL-FORWARD"),
@@ -546,8 +547,8 @@ fn a_foreign_rule_that_leads_to_nvactl_is_named(backend: Backend) {
     }
 }
 
-lab_test!(without_iptables_it_says_what_is_missing);
-fn without_iptables_it_says_what_is_missing(backend: Backend) {
+lab_test!(missing_iptables_is_reported);
+fn missing_iptables_is_reported(backend: Backend) {
     let host = firewall(backend);
     host.run("rm /run/bin/iptables-save");
     host.shell("mkdir /run/empty; mount --bind /run/empty /usr/sbin");
@@ -562,8 +563,8 @@ fn without_iptables_it_says_what_is_missing(backend: Backend) {
     }
 }
 
-lab_test!(each_program_that_is_run_is_logged_on_request);
-fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
+lab_test!(each_started_program_is_logged_on_request);
+fn each_started_program_is_logged_on_request(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["-v", "apply", "-"], SPEC);
     let runs: Vec<&str> = said
@@ -587,9 +588,9 @@ fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
     }
 }
 
-lab_test!(long_work_is_told_at_a_terminal_only);
+lab_test!(progress_is_shown_at_a_terminal_only);
 /// Each step has its line on a terminal, which goes again; a pipe gets none of it.
-fn long_work_is_told_at_a_terminal_only(backend: Backend) {
+fn progress_is_shown_at_a_terminal_only(backend: Backend) {
     let host = firewall(backend);
     host.shell(&format!("cat > /run/spec.yaml <<'END'{SPEC}END"));
     let apply = format!("{} apply /run/spec.yaml", env!("CARGO_BIN_EXE_nvactl"));

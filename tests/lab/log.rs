@@ -45,8 +45,8 @@ fn normal(line: &str) -> String {
     format!("{start} {before}{behind}")
 }
 
-lab_test!(each_change_and_decision_is_a_line);
-fn each_change_and_decision_is_a_line(backend: Backend) {
+lab_test!(each_change_and_decision_is_logged);
+fn each_change_and_decision_is_logged(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let run = |args: &[&str], spec: &str, sudo_user: &str| {
@@ -123,8 +123,8 @@ fn each_change_and_decision_is_a_line(backend: Backend) {
     assert!(log.recv(&mut nothing).is_err());
 }
 
-lab_test!(a_log_that_takes_nothing_keeps_nobody_waiting);
-fn a_log_that_takes_nothing_keeps_nobody_waiting(backend: Backend) {
+lab_test!(a_blocked_log_does_not_delay_a_change);
+fn a_blocked_log_does_not_delay_a_change(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let path = format!("/proc/{}/root/dev/log", host.pid());

@@ -1,21 +1,32 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
-/// Makes the tests `NAME::nft` and `NAME::legacy` of a function that takes a backend.
+/// Makes the tests `NAME::nft` and `NAME::legacy` of a function that takes a backend. With `sampled` they
+/// are `NAME::sampled::nft` and `NAME::sampled::legacy`, and `tests/long` runs them at full length.
 macro_rules! lab_test {
     ($name:ident) => {
         mod $name {
-            #[test]
-            fn nft() {
-                if $crate::namespace::possible() {
-                    super::$name($crate::lab::Backend::Nft);
-                }
+            lab_test!(both super::$name);
+        }
+    };
+    (sampled $name:ident) => {
+        mod $name {
+            mod sampled {
+                lab_test!(both super::super::$name);
             }
+        }
+    };
+    (both $function:path) => {
+        #[test]
+        fn nft() {
+            if $crate::namespace::possible() {
+                $function($crate::lab::Backend::Nft);
+            }
+        }
 
-            #[test]
-            fn legacy() {
-                if $crate::namespace::possible() {
-                    super::$name($crate::lab::Backend::Legacy);
-                }
+        #[test]
+        fn legacy() {
+            if $crate::namespace::possible() {
+                $function($crate::lab::Backend::Legacy);
             }
         }
     };
@@ -51,6 +62,7 @@ mod lab;
 mod layouts;
 mod lifecycle;
 mod log;
+mod long;
 mod managers;
 mod marks;
 mod matrix;

@@ -9,7 +9,15 @@ use crate::nvactl;
 
 /// The checks of one code, by status, reason and fix.
 fn doctor(host: &Host, code: &str) -> Vec<(String, String, Option<String>)> {
-    let args = ["doctor", "-", "--timeout", "0.1", "--format", "json"];
+    let args = [
+        "doctor",
+        "-",
+        "--no-twin",
+        "--timeout",
+        "0.1",
+        "--format",
+        "json",
+    ];
     let said = nvactl(host, &args, SPEC);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list").iter();
@@ -50,8 +58,8 @@ fn boot_order(host: &Host) -> Option<(String, String)> {
     })
 }
 
-lab_test!(a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it);
-fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend: Backend) {
+lab_test!(a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later);
+fn a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let conf = |path: &str, text: &str| {
@@ -117,8 +125,8 @@ fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend: Bac
     assert_eq!(boot_order(&host), None);
 }
 
-lab_test!(a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back);
-fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(backend: Backend) {
+lab_test!(a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s);
+fn a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell(

@@ -56,9 +56,9 @@ fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(told("flat"), (false, false));
 }
 
-lab_test!(what_writes_the_mark_beside_iptables_is_named);
+lab_test!(programs_that_write_the_mark_without_iptables_are_named);
 /// What iptables does not show writes it as well.
-fn what_writes_the_mark_beside_iptables_is_named(backend: Backend) {
+fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
     let other = format!("iptables-{}", backend.other().name());
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);

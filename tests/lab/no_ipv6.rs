@@ -130,8 +130,8 @@ fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_looked_at_without_ipv6);
-fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_reported_without_ipv6);
+fn ipv4_is_reported_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         goes_on(&host, &["apply", "-"], ONLY_V4);
@@ -151,8 +151,8 @@ fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_kept_without_ipv6);
-fn ipv4_is_kept_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_persisted_without_ipv6);
+fn ipv4_is_persisted_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for args in [&["persist", "-"][..], &["persist"]] {
             let host = broken(backend, how);

@@ -18,8 +18,8 @@ fn rules_file(host: &Host) -> String {
     host.run(&format!("cat {FILE}"))
 }
 
-lab_test!(the_old_file_is_kept_and_the_new_one_is_root_s);
-fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
+lab_test!(the_old_file_is_kept_and_the_new_one_belongs_to_root);
+fn the_old_file_is_kept_and_the_new_one_belongs_to_root(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -72,8 +72,8 @@ fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
     assert_eq!(rules_file(&host), before);
 }
 
-lab_test!(rules_made_anew_at_each_start_are_named);
-fn rules_made_anew_at_each_start_are_named(backend: Backend) {
+lab_test!(rules_that_a_program_makes_at_each_start_are_named);
+fn rules_that_a_program_makes_at_each_start_are_named(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     apply(&host, SPEC);
@@ -106,8 +106,8 @@ pub fn load_at_boot(host: &Host) {
     );
 }
 
-lab_test!(remove_tells_of_a_file_that_brings_the_rules_back);
-fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
+lab_test!(remove_reports_a_file_that_restores_the_rules);
+fn remove_reports_a_file_that_restores_the_rules(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, SPEC);
@@ -129,8 +129,8 @@ fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-lab_test!(it_tells_whether_the_file_is_loaded_at_boot);
-fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
+lab_test!(persist_reports_whether_the_file_is_loaded_at_boot);
+fn persist_reports_whether_the_file_is_loaded_at_boot(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // A machine that has the package, seen through a folder of the test's own.
@@ -175,8 +175,8 @@ fn foreign_bytes_are_kept(backend: Backend) {
     ));
 }
 
-lab_test!(emptiness_is_not_kept);
-fn emptiness_is_not_kept(backend: Backend) {
+lab_test!(empty_rules_are_not_persisted);
+fn empty_rules_are_not_persisted(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
@@ -189,9 +189,9 @@ fn emptiness_is_not_kept(backend: Backend) {
     );
 }
 
-lab_test!(the_same_rules_do_not_push_out_the_backup);
+lab_test!(the_same_rules_do_not_replace_the_backup);
 /// The old file is worth keeping only until its rules are replaced by others.
-fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
+fn the_same_rules_do_not_replace_the_backup(backend: Backend) {
     let host = firewall(backend);
     host.shell(&format!(
         "mkdir /etc/iptables; printf '# by hand\n*filter\nCOMMIT\n' > {FILE}"

@@ -49,8 +49,8 @@ fn results(said: &Said) -> Vec<(String, u64, String)> {
     probes.iter().map(one).collect()
 }
 
-lab_test!(each_port_comes_to_what_it_is);
-fn each_port_comes_to_what_it_is(backend: Backend) {
+lab_test!(each_port_has_its_probe_result);
+fn each_port_has_its_probe_result(backend: Backend) {
     let lab = lab(backend);
     let words = [
         "open",
@@ -127,8 +127,8 @@ fn each_port_comes_to_what_it_is(backend: Backend) {
     assert_eq!(results(&said)[0].2, "open");
 }
 
-lab_test!(what_is_expected_is_asked_for);
-fn what_is_expected_is_asked_for(backend: Backend) {
+lab_test!(probe_tries_the_expected_ports);
+fn probe_tries_the_expected_ports(backend: Backend) {
     let lab = lab(backend);
     let spec = "
 firewall: {interface: eth0, snat: 10.3.0.4}

@@ -48,7 +48,12 @@ fn holds_what_runs(host: &Host) {
         status.contains(&format!("{FILE} holds what runs")),
         "{status}"
     );
-    let doctor = nvactl(host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
+    let doctor = nvactl(
+        host,
+        &["doctor", "-", "--no-twin", "--timeout", "0.1"],
+        SPEC,
+    )
+    .stdout;
     assert!(
         doctor.contains(&format!("{FILE} holds what runs")),
         "{doctor}"
@@ -63,7 +68,12 @@ fn does_not_load(host: &Host, why: &str) {
         status.contains(&format!("{FILE} does not load: ")) && status.contains(why),
         "{why}: {status}"
     );
-    let doctor = nvactl(host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
+    let doctor = nvactl(
+        host,
+        &["doctor", "-", "--no-twin", "--timeout", "0.1"],
+        SPEC,
+    )
+    .stdout;
     assert!(
         doctor.contains(&format!("{FILE} does not load at boot: ")) && doctor.contains(why),
         "{why}: {doctor}"
@@ -73,8 +83,8 @@ fn does_not_load(host: &Host, why: &str) {
     assert!(said.stderr.contains(why), "{why}: {said:?}");
 }
 
-lab_test!(a_rule_that_needs_an_ipset_is_not_kept);
-fn a_rule_that_needs_an_ipset_is_not_kept(backend: Backend) {
+lab_test!(a_rule_that_needs_an_ipset_is_not_persisted);
+fn a_rule_that_needs_an_ipset_is_not_persisted(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.run("ipset create bans hash:ip");
@@ -135,9 +145,9 @@ fn a_jump_to_a_missing_chain_does_not_load(backend: Backend) {
     assert_eq!(read(&host), good);
 }
 
-lab_test!(of_two_files_none_is_written_if_one_does_not_load);
+lab_test!(neither_file_is_written_if_one_does_not_load);
 /// One table's refusal keeps the other family's file as it is, too.
-fn of_two_files_none_is_written_if_one_does_not_load(backend: Backend) {
+fn neither_file_is_written_if_one_does_not_load(backend: Backend) {
     let host = firewall(backend);
     let both = format!(
         "{SPEC}  - {{name: web6, listen: 80, target: {{pod: '[fd00::118]:80'}}, snat: masquerade}}\n"
@@ -161,8 +171,8 @@ fn of_two_files_none_is_written_if_one_does_not_load(backend: Backend) {
     );
 }
 
-lab_test!(a_file_that_iptables_refuses_does_not_hold_what_runs);
-fn a_file_that_iptables_refuses_does_not_hold_what_runs(backend: Backend) {
+lab_test!(a_file_that_iptables_refuses_is_not_equal_to_the_live_rules);
+fn a_file_that_iptables_refuses_is_not_equal_to_the_live_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"]);
@@ -196,9 +206,9 @@ fn a_file_that_iptables_refuses_does_not_hold_what_runs(backend: Backend) {
     }
 }
 
-lab_test!(a_file_with_commands_holds_what_runs);
+lab_test!(a_file_with_commands_is_equal_to_the_live_rules);
 /// A file as a person writes it loads, though iptables-save prints none like it.
-fn a_file_with_commands_holds_what_runs(backend: Backend) {
+fn a_file_with_commands_is_equal_to_the_live_rules(backend: Backend) {
     let host = firewall(backend);
     load(&host, "*filter\n-P INPUT DROP\nCOMMIT\n");
     apply(&host, SPEC);
@@ -226,9 +236,9 @@ fn a_file_with_commands_holds_what_runs(backend: Backend) {
     assert_eq!(said.code, 1, "{said:?}");
 }
 
-lab_test!(without_a_namespace_the_text_is_read);
+lab_test!(the_text_is_compared_without_a_namespace);
 /// Root without the right to make a namespace, as in many containers.
-fn without_a_namespace_the_text_is_read(backend: Backend) {
+fn the_text_is_compared_without_a_namespace(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let confined = |args: &[&str]| {

@@ -26,8 +26,8 @@ fn by_forward(stdout: &str) -> Vec<String> {
     forwards.map(|(_, _, line)| line.to_owned()).collect()
 }
 
-lab_test!(a_change_is_told_by_forward);
-fn a_change_is_told_by_forward(backend: Backend) {
+lab_test!(a_change_is_reported_by_forward);
+fn a_change_is_reported_by_forward(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let compared = nvactl(&host, &["diff", "-"], &changed());
@@ -52,8 +52,8 @@ fn json(host: &Host, args: &[&str], spec: &str, code: i32) -> Value {
     serde_json::from_str(&said.stdout).expect("it is JSON")
 }
 
-lab_test!(programs_read_what_a_change_did);
-fn programs_read_what_a_change_did(backend: Backend) {
+lab_test!(the_report_of_a_change_is_json_on_request);
+fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     let host = firewall(backend);
     let first = json(&host, &["apply", "-"], SPEC, 0);
     assert_eq!(
@@ -94,9 +94,9 @@ fn programs_read_what_a_change_did(backend: Backend) {
     );
 }
 
-lab_test!(without_a_spec_the_one_applied_last_counts);
+lab_test!(the_last_applied_spec_is_the_default);
 /// A spec that was changed or removed since is no measure of what is loaded.
-fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
+fn the_last_applied_spec_is_the_default(backend: Backend) {
     let host = firewall(backend);
     let write = |spec: &str| {
         let written = host.feed(
@@ -186,9 +186,9 @@ fn a_kill_between_the_families_is_named(backend: Backend) {
     }
 }
 
-lab_test!(a_rollback_passes_over_what_changed_nothing);
+lab_test!(a_rollback_skips_entries_without_changes);
 /// A change that moved nothing of nvactl's own, as putting its jump first again, is no step back.
-fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
+fn a_rollback_skips_entries_without_changes(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let first = save(&host);
@@ -203,9 +203,9 @@ fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
     );
 }
 
-lab_test!(of_two_rules_files_none_is_written_without_the_other);
+lab_test!(neither_rules_file_is_written_without_the_other);
 /// One file that cannot be written leaves the other as it is.
-fn of_two_rules_files_none_is_written_without_the_other(backend: Backend) {
+fn neither_rules_file_is_written_without_the_other(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     host.shell("mkdir -p /etc/iptables/rules.v6; echo '# before' > /etc/iptables/rules.v4");

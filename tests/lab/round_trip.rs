@@ -10,6 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::generate::any_spec;
 use crate::lab::{Backend, host_with, save, save_v6};
+use crate::long;
 use crate::namespace::Host;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
@@ -51,14 +52,12 @@ const FORMS: [&str; 35] = [
     " -s ",
 ];
 
-/// The same specs at every run, so that a failure is met again.
-const SPECS: u32 = 240;
-
-lab_test!(the_kernel_gives_back_every_form);
-fn the_kernel_gives_back_every_form(backend: Backend) {
+lab_test!(sampled the_kernel_returns_every_form_of_rule);
+fn the_kernel_returns_every_form_of_rule(backend: Backend) {
     let host = host_with(backend);
     let config = Config {
-        cases: SPECS,
+        // The same specs at every run, so that a failure is met again.
+        cases: long::count(60, 240),
         failure_persistence: None,
         // Each step loads two files.
         max_shrink_iters: 100,

@@ -58,10 +58,10 @@ done
 cd /
 ";
 
-lab_test!(the_lab_is_the_same_on_a_router);
+lab_test!(the_lab_is_the_same_on_a_machine_that_routes);
 /// The lab's firewall forwards once it is told to, and takes packets that it would answer by another
 /// interface, whatever the machine does that the lab runs on.
-fn the_lab_is_the_same_on_a_router(backend: Backend) {
+fn the_lab_is_the_same_on_a_machine_that_routes(backend: Backend) {
     let lab = Lab::two_nics_on_a_machine_with(ROUTER, backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.route_through_firewall(POD);
@@ -193,9 +193,9 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", FIREWALL_EGRESS));
 }
 
-lab_test!(a_listen_address_goes_before_all);
+lab_test!(a_listen_address_takes_precedence);
 /// A listener for one address goes before one for all, wherever it stands in the file.
-fn a_listen_address_goes_before_all(backend: Backend) {
+fn a_listen_address_takes_precedence(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.run("ip address add 10.3.0.5/24 dev eth0");
     serve_tcp(&lab.pod, "pod", 80);
@@ -237,9 +237,9 @@ fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
     assert!(removed.stderr.contains("forwards end"), "{removed:?}");
 }
 
-lab_test!(what_forwards_share_and_say_for_themselves);
+lab_test!(defaults_apply_unless_a_forward_overrides_them);
 /// Both protocols of one listener, a source of a range, and what is switched off.
-fn what_forwards_share_and_say_for_themselves(backend: Backend) {
+fn defaults_apply_unless_a_forward_overrides_them(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 53);
     serve_udp(&lab.pod, "pod", 53);

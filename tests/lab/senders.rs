@@ -240,9 +240,9 @@ fn a_service_for_the_other_side_is_healthy(backend: Backend) {
     );
 }
 
-lab_test!(only_the_connections_of_who_is_denied_are_ended);
+lab_test!(only_connections_of_denied_clients_are_ended);
 /// Of one target's clients only those end whom the forward turns away now.
-fn only_the_connections_of_who_is_denied_are_ended(backend: Backend) {
+fn only_connections_of_denied_clients_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     lab.client.run("ip address add 198.51.100.11/32 dev eth0");

@@ -104,9 +104,9 @@ fn is_whole(host: &Host, states: &[String; 2], said: &Said, what: &str) -> bool 
 
 const APPLY: [&str; 3] = ["apply", "/run/spec.yaml", "--no-trial"];
 
-lab_test!(without_processes_a_change_is_made_whole_or_not_at_all);
+lab_test!(a_change_without_free_processes_is_complete_or_absent);
 /// With each number of tasks, from nvactl's own process alone to as many as it likes.
-fn without_processes_a_change_is_made_whole_or_not_at_all(backend: Backend) {
+fn a_change_without_free_processes_is_complete_or_absent(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let host = firewall(backend);
     let states = states(&host);
@@ -123,8 +123,8 @@ fn without_processes_a_change_is_made_whole_or_not_at_all(backend: Backend) {
     assert!((1..8).contains(&made), "{made} changes were made");
 }
 
-lab_test!(without_file_descriptors_a_change_is_made_whole_or_not_at_all);
-fn without_file_descriptors_a_change_is_made_whole_or_not_at_all(backend: Backend) {
+lab_test!(a_change_without_free_file_descriptors_is_complete_or_absent);
+fn a_change_without_free_file_descriptors_is_complete_or_absent(backend: Backend) {
     let host = firewall(backend);
     let states = states(&host);
     let (mut made, mut refused) = (0, 0);
@@ -162,9 +162,9 @@ fn the_watchdog_needs_no_thread(backend: Backend) {
     });
 }
 
-lab_test!(without_a_thread_each_port_is_probed);
+lab_test!(each_port_is_probed_without_free_threads);
 /// Nothing answers here; each is tried all the same.
-fn without_a_thread_each_port_is_probed(backend: Backend) {
+fn each_port_is_probed_without_free_threads(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let host = firewall(backend);
     states(&host);

@@ -206,8 +206,8 @@ fn a_shared_connection_is_not_a_new_one(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(a_connection_counts_only_below_sshd);
-fn a_connection_counts_only_below_sshd(backend: Backend) {
+lab_test!(only_a_connection_of_sshd_counts);
+fn only_a_connection_of_sshd_counts(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());
     assert_eq!(said.code, 0, "{said:?}");
@@ -243,8 +243,8 @@ fn a_connection_counts_only_below_sshd(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(a_connection_from_the_machine_itself_is_warned_of);
-fn a_connection_from_the_machine_itself_is_warned_of(backend: Backend) {
+lab_test!(a_connection_from_the_machine_itself_is_a_warning);
+fn a_connection_from_the_machine_itself_is_a_warning(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());
     assert_eq!(said.code, 0, "{said:?}");

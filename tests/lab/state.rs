@@ -109,9 +109,9 @@ fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     }
 }
 
-lab_test!(a_change_waits_on_where_others_can_write);
+lab_test!(a_waiting_change_survives_a_folder_that_others_can_write);
 /// Neither an answer nor a record is believed there.
-fn a_change_waits_on_where_others_can_write(backend: Backend) {
+fn a_waiting_change_survives_a_folder_that_others_can_write(backend: Backend) {
     for open in &OPEN {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -131,9 +131,9 @@ fn a_change_waits_on_where_others_can_write(backend: Backend) {
     }
 }
 
-lab_test!(a_folder_of_root_s_in_a_sticky_one_is_used);
+lab_test!(a_folder_of_root_in_a_sticky_folder_is_used);
 /// Nobody but its owner can replace a folder in a sticky one, such as `/tmp`.
-fn a_folder_of_root_s_in_a_sticky_one_is_used(backend: Backend) {
+fn a_folder_of_root_in_a_sticky_folder_is_used(backend: Backend) {
     let host = firewall(backend);
     host.run("mkdir -m 1777 /run/sticky");
     let state = ["--state-dir", "/run/sticky/nvactl"];
@@ -148,9 +148,9 @@ fn a_folder_of_root_s_in_a_sticky_one_is_used(backend: Backend) {
     assert_eq!(host.run("stat -c %a:%u /run/sticky/nvactl"), "700:0\n");
 }
 
-lab_test!(a_planted_lock_leaves_its_target_alone);
+lab_test!(a_planted_lock_link_does_not_change_its_target);
 /// A link in the place of the lock leads nowhere: its target is neither written nor made.
-fn a_planted_lock_leaves_its_target_alone(backend: Backend) {
+fn a_planted_lock_link_does_not_change_its_target(backend: Backend) {
     for mode in ["0700", "0777"] {
         for target in ["/run/precious", "/run/missing"] {
             let host = firewall(backend);

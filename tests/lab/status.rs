@@ -35,8 +35,8 @@ fn row<'v>(report: &'v Value, name: &str) -> &'v Value {
         .unwrap_or_else(|| panic!("no {name}: {report:#}"))
 }
 
-lab_test!(counters_and_connections_agree_with_what_was_sent);
-fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
+lab_test!(counters_and_connections_match_the_packets_sent);
+fn counters_and_connections_match_the_packets_sent(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);
@@ -124,8 +124,8 @@ fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     drop(held);
 }
 
-lab_test!(each_state_is_told_by_forward);
-fn each_state_is_told_by_forward(backend: Backend) {
+lab_test!(each_forward_has_its_state);
+fn each_forward_has_its_state(backend: Backend) {
     let host = firewall(backend);
     let spec = SPEC;
     let check = |code: i32| {
@@ -176,10 +176,10 @@ fn each_state_is_told_by_forward(backend: Backend) {
     check(1);
 }
 
-lab_test!(rules_of_others_before_a_jump_are_listed_and_no_drift);
+lab_test!(foreign_rules_before_a_jump_are_listed_and_are_not_drift);
 /// A rule that takes the packets of a forward and one that may take some are counted alike; `doctor`
 /// reports what they do.
-fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
+fn foreign_rules_before_a_jump_are_listed_and_are_not_drift(backend: Backend) {
     const TAKES: &str =
         "-A PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.9.9.9";
     let host = firewall(backend);
@@ -230,8 +230,8 @@ fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     assert!(host.run("iptables-save -t nat").contains(TAKES));
 }
 
-lab_test!(a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift);
-fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
+lab_test!(a_missing_duplicate_or_unreached_jump_is_drift);
+fn a_missing_duplicate_or_unreached_jump_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     for (change, state, line) in [
@@ -269,8 +269,8 @@ fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
     }
 }
 
-lab_test!(what_the_next_boot_brings_is_told);
-fn what_the_next_boot_brings_is_told(backend: Backend) {
+lab_test!(status_reports_what_the_next_boot_loads);
+fn status_reports_what_the_next_boot_loads(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -322,9 +322,9 @@ fn what_the_next_boot_brings_is_told(backend: Backend) {
     );
 }
 
-lab_test!(looking_leaves_no_trace);
+lab_test!(commands_that_only_read_leave_no_trace);
 /// They look, and leave nothing: no folder, no table of connections, no chain.
-fn looking_leaves_no_trace(backend: Backend) {
+fn commands_that_only_read_leave_no_trace(backend: Backend) {
     let host = firewall(backend);
     let before = host.run("iptables-save");
     for args in [

@@ -21,8 +21,8 @@ impl Backend {
     }
 }
 
-lab_test!(rules_in_the_other_backend_are_told);
-fn rules_in_the_other_backend_are_told(backend: Backend) {
+lab_test!(rules_in_the_other_backend_are_reported);
+fn rules_in_the_other_backend_are_reported(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = apply(&host, SPEC);
@@ -42,9 +42,9 @@ fn rules_in_the_other_backend_are_told(backend: Backend) {
     );
 }
 
-lab_test!(nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse);
+lab_test!(nvactl_s_rules_in_the_other_backend_refuse_a_change);
 /// With its own rules in one and the plain names in the other, nvactl would have to guess.
-fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backend) {
+fn nvactl_s_rules_in_the_other_backend_refuse_a_change(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = nvactl(&host, &["--backend", other, "apply", "-"], SPEC);
@@ -95,8 +95,8 @@ fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backe
     );
 }
 
-lab_test!(an_iptables_that_does_not_say_what_it_is_is_not_guessed);
-fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
+lab_test!(an_unknown_iptables_backend_is_not_guessed);
+fn an_unknown_iptables_backend_is_not_guessed(backend: Backend) {
     let host = firewall(backend);
     fake(&host, "iptables", "echo 'iptables v1.9 (bpf)'");
     let said = nvactl(&host, &["apply", "-"], SPEC);
@@ -110,8 +110,8 @@ fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(programs_that_manage_the_machine_are_told);
-fn programs_that_manage_the_machine_are_told(backend: Backend) {
+lab_test!(other_managers_of_the_firewall_are_reported);
+fn other_managers_of_the_firewall_are_reported(backend: Backend) {
     let host = firewall(backend);
     host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");
     let said = apply(&host, SPEC);

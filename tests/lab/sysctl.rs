@@ -15,8 +15,8 @@ fn running(host: &Host) -> String {
     host.run("cat /proc/sys/net/ipv4/ip_forward")
 }
 
-lab_test!(it_is_turned_on_and_off);
-fn it_is_turned_on_and_off(backend: Backend) {
+lab_test!(forwarding_is_turned_on_and_off);
+fn forwarding_is_turned_on_and_off(backend: Backend) {
     let host = firewall(backend);
     assert_eq!(running(&host), "0\n");
     let said = sysctl(&host, &["status"]);
@@ -54,9 +54,9 @@ fn it_is_turned_on_and_off(backend: Backend) {
     assert!(!said.stdout.contains("99-nvactl.conf"), "{said:?}");
 }
 
-lab_test!(turning_off_takes_out_only_the_lines_that_are_meant);
+lab_test!(turning_off_removes_only_its_own_lines);
 /// What an older nvactl has left, a 0 included, goes as well.
-fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
+fn turning_off_removes_only_its_own_lines(backend: Backend) {
     let host = firewall(backend);
     let file = || host.run("cat /etc/sysctl.d/99-nvactl.conf");
     sysctl(&host, &["enable", "--persist", "--ipv6"]);
@@ -84,16 +84,21 @@ fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
-lab_test!(a_file_that_systemd_does_not_read_is_no_promise);
+lab_test!(a_file_that_systemd_does_not_read_does_not_count);
 /// systemd-sysctl reads drop-ins alone: without a link to it /etc/sysctl.conf is of no use at boot.
-fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
+fn a_file_that_systemd_does_not_read_does_not_count(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     sysctl(&host, &["enable"]);
     host.shell("echo net.ipv4.ip_forward=1 > /etc/sysctl.conf");
     let told = || {
         let status = nvactl(&host, &["status", "-"], SPEC).stdout;
-        let doctor = nvactl(&host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
+        let doctor = nvactl(
+            &host,
+            &["doctor", "-", "--no-twin", "--timeout", "0.1"],
+            SPEC,
+        )
+        .stdout;
         let line = |text: &str, word: &str| {
             let line = text.lines().find(|line| line.contains(word));
             line.unwrap_or_else(|| panic!("no {word}: {text}"))
@@ -142,8 +147,8 @@ fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     assert!(told_of[1].starts_with("ok "), "{told_of:?}");
 }
 
-lab_test!(the_file_that_wins_is_the_one_read_last);
-fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
+lab_test!(the_file_that_is_read_last_wins);
+fn the_file_that_is_read_last_wins(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net/ipv4/ip_forward=0' > /etc/sysctl.d/10-early.conf
@@ -218,8 +223,8 @@ fn an_interface_that_contradicts_is_named(backend: Backend) {
     );
 }
 
-lab_test!(enable_warns_of_a_router_for_everybody);
-fn enable_warns_of_a_router_for_everybody(backend: Backend) {
+lab_test!(enable_warns_of_routing_for_everybody);
+fn enable_warns_of_routing_for_everybody(backend: Backend) {
     let host = firewall(backend);
     let said = sysctl(&host, &["enable"]);
     assert!(
@@ -241,8 +246,8 @@ fn enable_warns_of_a_router_for_everybody(backend: Backend) {
     );
 }
 
-lab_test!(apply_says_what_keeps_packets_from_being_forwarded);
-fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
+lab_test!(apply_reports_what_prevents_forwarding);
+fn apply_reports_what_prevents_forwarding(backend: Backend) {
     let host = firewall(backend);
     let said = apply(&host, SPEC);
     assert!(
@@ -264,9 +269,9 @@ fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     }
 }
 
-lab_test!(every_reader_of_the_files_is_thought_of);
+lab_test!(every_program_that_reads_the_files_is_considered);
 /// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.
-fn every_reader_of_the_files_is_thought_of(backend: Backend) {
+fn every_program_that_reads_the_files_is_considered(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net.ipv4.ip_forward=1' > /etc/sysctl.d/zz-router.conf
@@ -322,9 +327,9 @@ fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     );
 }
 
-lab_test!(what_cannot_be_kept_is_not_set);
+lab_test!(a_setting_that_cannot_be_persisted_is_not_made);
 /// Whatever can be known before is tried before the switch changes.
-fn what_cannot_be_kept_is_not_set(backend: Backend) {
+fn a_setting_that_cannot_be_persisted_is_not_made(backend: Backend) {
     let host = firewall(backend);
     host.run("mount -t tmpfs -o ro tmpfs /etc/sysctl.d");
     let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
@@ -346,9 +351,9 @@ fn what_cannot_be_kept_is_not_set(backend: Backend) {
     assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"));
 }
 
-lab_test!(what_is_only_half_done_is_told);
+lab_test!(a_partial_change_is_reported);
 /// A file that something is mounted on is the last thing to refuse.
-fn what_is_only_half_done_is_told(backend: Backend) {
+fn a_partial_change_is_reported(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "touch /run/mounted /etc/sysctl.d/99-nvactl.conf
@@ -380,8 +385,8 @@ fn what_is_only_half_done_is_told(backend: Backend) {
     }
 }
 
-lab_test!(a_switch_that_cannot_be_set_leaves_the_other_alone);
-fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
+lab_test!(a_switch_that_cannot_be_set_does_not_change_the_other);
+fn a_switch_that_cannot_be_set_does_not_change_the_other(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 0 > /run/switch

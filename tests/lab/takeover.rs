@@ -91,8 +91,8 @@ fn end(past: &Host) {
     assert_eq!(nvactl(past, &["confirm", "--cancel"], "").code, 0);
 }
 
-lab_test!(outside_the_first_namespace_nothing_is_taken_over);
-fn outside_the_first_namespace_nothing_is_taken_over(backend: Backend) {
+lab_test!(state_is_taken_over_only_in_the_first_namespace);
+fn state_is_taken_over_only_in_the_first_namespace(backend: Backend) {
     let (past, host) = (past(backend), firewall(backend));
     let foreign = inode(&past);
     bring_state(&past, &host, &foreign);
@@ -112,9 +112,9 @@ fn outside_the_first_namespace_nothing_is_taken_over(backend: Backend) {
     assert!(!now.contains(FIRST), "{now}");
 }
 
-lab_test!(the_first_namespace_has_a_name_that_stays);
+lab_test!(the_first_namespace_has_a_stable_name);
 /// What one kernel has left the next one finds, whatever it calls the namespace.
-fn the_first_namespace_has_a_name_that_stays(backend: Backend) {
+fn the_first_namespace_has_a_stable_name(backend: Backend) {
     let (before, after) = (firewall(backend), firewall(backend));
     make_first(&before);
     make_first(&after);
@@ -244,9 +244,9 @@ fn the_one_state_of_an_older_kernel_is_taken_over(backend: Backend) {
     assert!(save(&host).contains("NVACTL"));
 }
 
-lab_test!(of_several_states_none_is_taken_over);
+lab_test!(several_states_are_not_taken_over);
 /// With several nobody can know which one was the first.
-fn of_several_states_none_is_taken_over(backend: Backend) {
+fn several_states_are_not_taken_over(backend: Backend) {
     let (past, host) = (past(backend), firewall(backend));
     make_first(&host);
     let foreign = ["4026530001", "4026530002"];
@@ -312,10 +312,10 @@ fn kept_ipv6_needs_no_record(backend: Backend) {
     assert!(!kept.contains("NVACTL"), "{kept}");
 }
 
-lab_test!(the_namespace_of_the_tests_is_told_apart);
+lab_test!(the_namespace_of_a_test_is_not_the_first);
 /// The machine's own first namespace, where only reading is allowed; or whichever namespace the tests
 /// run in.
-fn the_namespace_of_the_tests_is_told_apart(backend: Backend) {
+fn the_namespace_of_a_test_is_not_the_first(backend: Backend) {
     let past = past(backend);
     let foreign = inode(&past);
     let folder = tempfile::tempdir().expect("a folder can be made");

@@ -58,9 +58,9 @@ fn rules(saved: &str) -> Vec<&str> {
     saved.lines().filter(unused).collect()
 }
 
-lab_test!(what_is_there_already_is_not_tried);
+lab_test!(unchanged_rules_are_not_tried);
 /// A line of others that does not load in the trial is no reason to refuse the change.
-fn what_is_there_already_is_not_tried(backend: Backend) {
+fn unchanged_rules_are_not_tried(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.run("iptables -N MINE");
@@ -70,9 +70,9 @@ fn what_is_there_already_is_not_tried(backend: Backend) {
     assert!(!save(&host).contains("-j MINE"), "drift is mended");
 }
 
-lab_test!(of_many_rules_only_what_has_changed_is_read_back);
+lab_test!(only_changed_rules_are_read_back);
 /// Where others have many rules, a look at everything would take longer than the change.
-fn of_many_rules_only_what_has_changed_is_read_back(backend: Backend) {
+fn only_changed_rules_are_read_back(backend: Backend) {
     let host = firewall(backend);
     let foreign: String = (1..200)
         .map(|n| format!("-A INPUT -s 192.0.2.{n}/32 -j ACCEPT\n"))
@@ -177,9 +177,9 @@ fn each_change_can_be_rolled_back(backend: Backend) {
     assert_eq!(host.run("stat -c %a /var/lib/nvactl"), "700\n");
 }
 
-lab_test!(rolling_back_leaves_a_policy_alone_that_nvactl_never_set);
+lab_test!(rollback_leaves_a_policy_that_nvactl_never_set);
 /// A policy that no change has set is not set back.
-fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend) {
+fn rollback_leaves_a_policy_that_nvactl_never_set(backend: Backend) {
     let host = firewall(backend);
     let keep = SPEC.replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}");
     apply(&host, &keep);
@@ -193,9 +193,9 @@ fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend) {
     );
 }
 
-lab_test!(a_change_that_failed_is_not_remembered);
+lab_test!(a_failed_change_is_not_recorded);
 /// What was refused is nothing to go back behind.
-fn a_change_that_failed_is_not_remembered(backend: Backend) {
+fn a_failed_change_is_not_recorded(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     fake(&host, "iptables-restore", "exit 1");
@@ -224,8 +224,8 @@ fn the_last_twenty_states_are_kept(backend: Backend) {
     );
 }
 
-lab_test!(what_another_namespace_remembers_is_not_acted_on);
-fn what_another_namespace_remembers_is_not_acted_on(backend: Backend) {
+lab_test!(the_record_of_another_namespace_is_ignored);
+fn the_record_of_another_namespace_is_ignored(backend: Backend) {
     let (host, other) = (firewall(backend), firewall(backend));
     apply(&host, SPEC);
     // The other one's folder is this one's, as where two namespaces share a machine's disk.
@@ -260,9 +260,9 @@ fn a_damaged_state_does_not_hide_the_others(backend: Backend) {
     assert!(save(&host).contains("49182"));
 }
 
-lab_test!(without_a_place_for_history_nothing_is_changed);
+lab_test!(nothing_is_changed_if_history_cannot_be_written);
 /// The state before must be on disk before the change is made.
-fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
+fn nothing_is_changed_if_history_cannot_be_written(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -292,8 +292,8 @@ fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(whoever_holds_the_lock_is_named);
-fn whoever_holds_the_lock_is_named(backend: Backend) {
+lab_test!(the_holder_of_the_lock_is_named);
+fn the_holder_of_the_lock_is_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -324,9 +324,9 @@ fn whoever_holds_the_lock_is_named(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-lab_test!(a_signal_ends_it_in_one_of_the_two_states);
+lab_test!(a_signal_leaves_the_old_or_the_new_state);
 /// A signal in the middle: the change is carried through.
-fn a_signal_ends_it_in_one_of_the_two_states(backend: Backend) {
+fn a_signal_leaves_the_old_or_the_new_state(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     for signal in ["INT", "TERM", "HUP"] {
@@ -367,9 +367,9 @@ fn a_signal_ends_it_in_one_of_the_two_states(backend: Backend) {
     }
 }
 
-lab_test!(a_failed_undo_leaves_the_script_that_mends_it);
+lab_test!(a_failed_undo_leaves_a_script_that_restores_the_rules);
 /// What is loaded now and how to mend it, when even undoing fails.
-fn a_failed_undo_leaves_the_script_that_mends_it(backend: Backend) {
+fn a_failed_undo_leaves_a_script_that_restores_the_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);

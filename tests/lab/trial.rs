@@ -26,9 +26,9 @@ fn working(backend: Backend) -> Lab {
     lab
 }
 
-lab_test!(a_change_that_would_cut_off_what_works_is_not_made);
+lab_test!(a_change_that_would_break_a_working_forward_is_refused);
 /// A target that another's rule refuses is named before clients miss it.
-fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
+fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
     let lab = working(backend);
     lab.firewall
         .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
@@ -69,9 +69,9 @@ fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
     );
 }
 
-lab_test!(a_rule_of_nft_in_the_way_is_named_before_a_change);
+lab_test!(an_nft_rule_that_obstructs_is_named_before_a_change);
 /// nft's own chains take packets, too.
-fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
+fn an_nft_rule_that_obstructs_is_named_before_a_change(backend: Backend) {
     let lab = working(backend);
     lab.firewall.shell(&format!(
         "nft add table inet guard
@@ -86,9 +86,9 @@ fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
     }
 }
 
-lab_test!(a_target_that_another_program_leads_to_is_one_that_works);
+lab_test!(a_target_that_another_program_forwards_to_counts_as_working);
 /// Clients have reached a target by a rule of whichever program.
-fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend) {
+fn a_target_that_another_program_forwards_to_counts_as_working(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
@@ -116,9 +116,9 @@ fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend) {
     assert_eq!(save(&lab.firewall), before);
 }
 
-lab_test!(one_dead_target_of_several_refuses_no_change);
+lab_test!(one_dead_target_of_several_does_not_refuse_a_change);
 /// Half of its clients miss a target before the change and after it, so the change takes nothing.
-fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
+fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let both = SPEC.replace(
         "10.224.0.118:80}",
@@ -136,9 +136,9 @@ fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
     }
 }
 
-lab_test!(replies_that_leave_elsewhere_are_a_warning);
+lab_test!(replies_that_leave_by_another_interface_are_a_warning);
 /// The network may take them.
-fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
+fn replies_that_leave_by_another_interface_are_a_warning(backend: Backend) {
     let lab = Lab::two_nics(backend);
     let spec = SPEC
         .replace("eth0", "{ingress: eth0, egress: eth1}")
@@ -158,9 +158,9 @@ fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
     }
 }
 
-lab_test!(a_forward_that_goes_moves_or_narrows_stops_nothing);
+lab_test!(a_removed_moved_or_narrowed_forward_does_not_refuse_a_change);
 /// What the spec itself takes back is meant.
-fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
+fn a_removed_moved_or_narrowed_forward_does_not_refuse_a_change(backend: Backend) {
     let lab = working(backend);
     for spec in [
         SPEC.replace(":80}}", ":80}, allow_from: [203.0.113.0/24]}"),
@@ -176,9 +176,9 @@ fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
     }
 }
 
-lab_test!(no_trial_stops_a_way_back);
+lab_test!(no_trial_refuses_a_rollback);
 /// Whoever goes back is not asked whether the old state was good.
-fn no_trial_stops_a_way_back(backend: Backend) {
+fn no_trial_refuses_a_rollback(backend: Backend) {
     let lab = working(backend);
     let moved = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
     assert_eq!(apply(&lab, &moved, &[]).code, 0);
@@ -195,9 +195,9 @@ fn no_trial_stops_a_way_back(backend: Backend) {
     assert_eq!(lab.nvactl(&["remove"]).code, 0);
 }
 
-lab_test!(other_connections_are_opened_anew_before_and_after);
+lab_test!(the_trial_opens_the_same_connections_before_and_after);
 /// Connections of no forward: cut by the policy, or let through by it.
-fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
+fn the_trial_opens_the_same_connections_before_and_after(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     lab.route_through_firewall(OTHER);
@@ -242,9 +242,9 @@ fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
     drop(held);
 }
 
-lab_test!(without_a_copy_of_the_machine_the_rules_are_tried_alone);
+lab_test!(the_rules_are_tried_alone_without_a_twin);
 /// The change is made all the same, and its rules are tried alone.
-fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend) {
+fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall

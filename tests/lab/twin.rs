@@ -36,9 +36,9 @@ fn question(protocol: Protocol, client: &str, to: &str, listener: &str) -> Quest
     }
 }
 
-lab_test!(a_copy_does_with_packets_as_the_machine);
+lab_test!(a_twin_treats_packets_like_the_machine);
 /// Connections of each protocol and family come out where they should, and one that nothing accepts does not.
-fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
+fn a_twin_treats_packets_like_the_machine(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     lab.apply(SPEC);
     let mut rules = String::new();
@@ -158,8 +158,8 @@ fn state_of(lab: &Lab) -> Vec<String> {
     state
 }
 
-lab_test!(a_doctor_leaves_the_live_machine_as_it_was);
-fn a_doctor_leaves_the_live_machine_as_it_was(backend: Backend) {
+lab_test!(doctor_does_not_change_the_live_machine);
+fn doctor_does_not_change_the_live_machine(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);

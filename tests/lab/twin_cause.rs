@@ -316,9 +316,9 @@ fn a_rule_of_nft_is_named(backend: Backend) {
     try_all(&lab, &faults[1..4], Protocol::Tcp);
 }
 
-lab_test!(a_reason_of_the_kernel_is_named);
+lab_test!(a_drop_reason_of_the_kernel_is_named);
 /// Faults of routes, switches and neighbours.
-fn a_reason_of_the_kernel_is_named(backend: Backend) {
+fn a_drop_reason_of_the_kernel_is_named(backend: Backend) {
     let lab = lab(backend);
     let unrouted = "ip route add 10.224.0.0/16 via 10.4.0.1";
     let faults = [

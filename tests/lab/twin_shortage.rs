@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::{Backend, Lab, Said};
+use crate::long;
 use crate::namespace::wait_for;
 use crate::shortage::Tasks;
 use crate::traffic::serve_tcp;
@@ -48,16 +49,16 @@ fn is_unknown(said: &Said, why: &str) {
     assert!(!said.stderr.contains("panicked"), "{said:?}");
 }
 
-lab_test!(without_the_right_to_make_namespaces_packets_are_unknown);
-fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend) {
+lab_test!(packets_are_unknown_without_the_right_to_make_namespaces);
+fn packets_are_unknown_without_the_right_to_make_namespaces(backend: Backend) {
     let lab = lab(backend);
     let words = [&["--bounding-set=-sys_admin", NVACTL][..], &DOCTOR].concat();
     let said = Said::from(lab.firewall.feed("setpriv", &words, ""));
     is_unknown(&said, "CAP_SYS_ADMIN");
 }
 
-lab_test!(without_nft_packets_are_unknown);
-fn without_nft_packets_are_unknown(backend: Backend) {
+lab_test!(packets_are_unknown_without_nft);
+fn packets_are_unknown_without_nft(backend: Backend) {
     let lab = lab(backend);
     // nvactl looks in the system's folders, too.
     let script = "cp -a /usr/sbin /run/sbin; rm /run/sbin/nft; mount --bind /run/sbin /usr/sbin
@@ -67,9 +68,9 @@ fn without_nft_packets_are_unknown(backend: Backend) {
     is_unknown(&said, "`nft` is not installed");
 }
 
-lab_test!(without_a_free_thread_packets_are_unknown);
+lab_test!(packets_are_unknown_without_a_free_thread);
 /// As `TasksMax=` of systemd limits a unit.
-fn without_a_free_thread_packets_are_unknown(backend: Backend) {
+fn packets_are_unknown_without_a_free_thread(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let lab = lab(backend);
     let mut unknown = 0;
@@ -91,9 +92,9 @@ fn without_a_free_thread_packets_are_unknown(backend: Backend) {
     assert!(unknown > 0, "each had all that it needs");
 }
 
-lab_test!(a_socket_that_cannot_be_opened_costs_its_own_forward_alone);
+lab_test!(a_socket_that_cannot_be_opened_affects_only_its_forward);
 /// A forward to many targets needs more sockets than there may be.
-fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
+fn a_socket_that_cannot_be_opened_affects_only_its_forward(backend: Backend) {
     let lab = lab(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let pods: Vec<String> = (1..=30).map(|n| format!("10.224.1.{n}:53")).collect();
@@ -128,9 +129,8 @@ fn processes(mark: &str) -> usize {
     marked.count()
 }
 
-lab_test!(of_a_hundred_doctors_nothing_is_left);
-fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
-    const BATCHES: u64 = 10;
+lab_test!(sampled many_doctors_leave_nothing_behind);
+fn many_doctors_leave_nothing_behind(backend: Backend) {
     const SPARED: u64 = 7;
     const KILLED: u64 = 3;
     let lab = lab(backend);
@@ -161,7 +161,8 @@ fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
     let before = state();
     let mut random = 7_u64;
     let mut killed = 0;
-    for _ in 0..BATCHES {
+    let batches = long::count(3, 10);
+    for _ in 0..batches {
         let mut doctors: Vec<Child> = (0..SPARED).map(|_| doctor()).collect();
         for _ in 0..KILLED {
             random = random
@@ -178,7 +179,7 @@ fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
             killed += u64::from(ended.signal().is_some());
         }
     }
-    assert!(killed >= 20, "only {killed} were killed");
+    assert!(killed >= 2 * batches, "only {killed} were killed");
     wait_for("every process of theirs is gone", || processes(&mark) == 0);
     assert_eq!(state(), before);
 }

@@ -118,9 +118,9 @@ fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     assert_eq!(rules.matches(NAMED).count(), 2, "{rules}");
 }
 
-lab_test!(in_nvactl_s_own_chain_it_is_drift);
+lab_test!(an_unreadable_rule_in_nvactl_s_own_chain_is_drift);
 /// There nobody but nvactl has anything to put in.
-fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
+fn an_unreadable_rule_in_nvactl_s_own_chain_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let applied = save(&host);
@@ -143,9 +143,9 @@ fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
     }
 }
 
-lab_test!(what_would_not_load_is_not_kept_for_the_boot);
+lab_test!(rules_that_would_not_load_are_not_persisted);
 /// iptables-restore would not load a file that has such a rule, and nothing would be there at boot.
-fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
+fn rules_that_would_not_load_are_not_persisted(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"], "");
@@ -179,8 +179,8 @@ fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     );
 }
 
-lab_test!(a_rate_is_read_as_the_kernel_has_it);
-fn a_rate_is_read_as_the_kernel_has_it(backend: Backend) {
+lab_test!(a_rate_is_read_as_the_kernel_rounds_it);
+fn a_rate_is_read_as_the_kernel_rounds_it(backend: Backend) {
     let host = firewall(backend);
     for (n, rate) in ["50000/sec", "10001/sec", "1000000/sec", "7/min", "3/hour"]
         .iter()

@@ -295,9 +295,9 @@ fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     });
 }
 
-lab_test!(the_history_of_an_older_release_leads_back);
+lab_test!(the_history_of_an_older_release_can_be_rolled_back);
 /// Its history is listed, and leads back.
-fn the_history_of_an_older_release_leads_back(backend: Backend) {
+fn the_history_of_an_older_release_can_be_rolled_back(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let said = done(host, &["history"]);
         assert_eq!(numbered(&said.stdout), fixture.changes(), "{said:?}");
@@ -316,9 +316,9 @@ fn the_history_of_an_older_release_leads_back(backend: Backend) {
     });
 }
 
-lab_test!(what_an_older_release_loaded_can_be_removed);
+lab_test!(the_rules_of_an_older_release_can_be_removed);
 /// Nothing of it stays, and nothing of others goes.
-fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
+fn the_rules_of_an_older_release_can_be_removed(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         done(host, &["remove"]);
         let left = loaded(host);
@@ -329,9 +329,9 @@ fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
     });
 }
 
-lab_test!(a_change_on_top_of_an_older_release_s_is_made);
+lab_test!(a_change_after_an_upgrade_is_made);
 /// A change on top of it is a change like any other, and can be taken back or persisted.
-fn a_change_on_top_of_an_older_release_s_is_made(backend: Backend) {
+fn a_change_after_an_upgrade_is_made(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let more = "  - {name: more, listen: 50001, target: {pod: 10.224.0.118:81}}\n";
         write(
@@ -395,9 +395,9 @@ fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     }
 }
 
-lab_test!(what_waited_before_the_boot_is_not_acted_on);
+lab_test!(a_change_that_waited_before_the_boot_is_ignored);
 /// A boot has ended the waiting.
-fn what_waited_before_the_boot_is_not_acted_on(backend: Backend) {
+fn a_change_that_waited_before_the_boot_is_ignored(backend: Backend) {
     each(backend, &["waits"], Boot::Earlier, |fixture, host| {
         assert!(!waits(host));
         assert_eq!(nvactl(host, &["confirm"], "").code, 2);

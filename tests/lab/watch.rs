@@ -51,9 +51,9 @@ fn go_on(host: &Host, process: &str) {
     });
 }
 
-lab_test!(a_late_watchdog_leaves_a_change_alone_that_waits);
+lab_test!(a_late_watchdog_does_not_undo_a_waiting_change);
 /// Its change was confirmed while it waited for the lock, and the next one waits already.
-fn a_late_watchdog_leaves_a_change_alone_that_waits(backend: Backend) {
+fn a_late_watchdog_does_not_undo_a_waiting_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let old = stopped_at_the_lock(&host);
@@ -73,9 +73,9 @@ fn a_late_watchdog_leaves_a_change_alone_that_waits(backend: Backend) {
     assert_eq!(save(&host), confirmed);
 }
 
-lab_test!(a_late_watchdog_leaves_a_change_alone_that_was_confirmed);
+lab_test!(a_late_watchdog_does_not_undo_a_confirmed_change);
 /// The next one has been confirmed as well.
-fn a_late_watchdog_leaves_a_change_alone_that_was_confirmed(backend: Backend) {
+fn a_late_watchdog_does_not_undo_a_confirmed_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let old = stopped_at_the_lock(&host);
@@ -103,10 +103,10 @@ fn a_late_watchdog_undoes_its_own_change(backend: Backend) {
     assert!(!waits(&host));
 }
 
-lab_test!(a_decision_outlives_the_one_who_made_it);
+lab_test!(a_decision_outlives_the_command_that_made_it);
 /// `confirm` was killed between the decision and the record: whoever reads the record next finishes
 /// it.
-fn a_decision_outlives_the_one_who_made_it(backend: Backend) {
+fn a_decision_outlives_the_command_that_made_it(backend: Backend) {
     for decision in ["confirmed", "cancelled", "timed_out", "not_made"] {
         let readers: [&[&str]; 4] = [
             &["confirm", "--status"],
