@@ -105,9 +105,13 @@ fn only_persist_changes_the_rules_of_the_next_boot(backend: Backend) {
     let changed = SPEC.replace("49182", "49183");
     for change in ["apply", "confirm", "rollback", "remove"] {
         let said = match change {
-            "apply" => nvactl(&host, &["apply", "-"], &changed),
+            "apply" => nvactl(&host, &["apply", "-", "--no-trial"], &changed),
             "confirm" => {
-                let said = nvactl(&host, &["apply", "-", "--confirm", "60"], &changed);
+                let said = nvactl(
+                    &host,
+                    &["apply", "-", "--no-trial", "--confirm", "60"],
+                    &changed,
+                );
                 assert_eq!(said.code, 0, "{said:?}");
                 nvactl(&host, &["confirm"], "")
             }
@@ -150,7 +154,11 @@ fn nothing_is_saved_while_a_change_waits(backend: Backend) {
     apply(&host, SPEC);
     let wait = || {
         let changed = SPEC.replace("49182", "49183");
-        let said = nvactl(&host, &["apply", "-", "--confirm", "300"], &changed);
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial", "--confirm", "300"],
+            &changed,
+        );
         assert_eq!(said.code, 0, "{said:?}");
     };
     wait();
@@ -269,7 +277,11 @@ fn a_reload_restores_only_flushed_rules(backend: Backend) {
     }
     // A change that waits is undone, whatever came between.
     let changed = SPEC.replace("49182", "49185");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "6"], &changed);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "6"],
+        &changed,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     flush(&host);
     assert_eq!(run_unit(&host).code, 0);

@@ -110,7 +110,11 @@ fn a_full_disk_does_not_prevent_a_rollback(backend: Backend) {
         let second = save(&host);
 
         let filler = Filler::start(&host, full);
-        let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49184"));
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial"],
+            &SPEC.replace("49182", "49184"),
+        );
         assert_eq!(said.code, 2, "{full:?}: {said:?}");
         assert_eq!(save(&host), second, "{full:?}");
         let said = nvactl(&host, &["rollback"], "");
@@ -208,7 +212,7 @@ lab_test!(leftovers_of_a_kill_are_cleaned_up);
 /// Whichever command comes first: neither half-written files nor a change that never happened stay.
 fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
     for (args, entries_after) in [
-        (&["apply", "-"][..], 1),
+        (&["apply", "-", "--no-trial"][..], 1),
         (&["remove"], 2),
         (&["rollback"], 1),
     ] {
@@ -326,7 +330,7 @@ fn an_unreadable_record_can_be_discarded(backend: Backend) {
         let loaded = save(&host);
         spoil_record(&host, how);
         for args in [
-            &["apply", "-"][..],
+            &["apply", "-", "--no-trial"][..],
             &["remove"],
             &["rollback"],
             &["confirm"],

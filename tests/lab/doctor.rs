@@ -282,7 +282,7 @@ fn silent_targets_leave_time_for_the_twin(backend: Backend) {
         .collect();
     let spec = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards:\n{forwards}");
     lab.apply(&spec);
-    let said = ask(&lab, &spec, &["--format", "json", "--deadline", "6"]);
+    let said = ask(&lab, &spec, &["--format", "json", "--deadline", "10"]);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list");
     let count = |code: &str, status: &str, words: &str| {

@@ -47,7 +47,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
     assert_eq!(answer(&log), "pod-log 10.3.0.4");
 
     let moved = SPEC.replace("10.224.0.118:5353", "10.224.0.99:5353");
-    let said = lab.nvactl_with(&["apply", "-"], &moved);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &moved);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr
@@ -68,7 +68,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
     assert!(said.stdout.contains(&shown), "{said:?}");
     assert_eq!(answer(&dns), "pod 10.3.0.4", "a dry run deletes nothing");
     let before = entries(&lab, "514");
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &moved);
     assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
     assert_eq!(answer(&dns), "other 10.3.0.4");
     assert_eq!(
@@ -76,7 +76,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
         before,
         "the entry beside it was touched"
     );
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &moved);
     assert_eq!(
         (said.code, said.stdout.as_str(), said.stderr.as_str()),
         (0, "<stdin>: no changes\n", "")
@@ -88,7 +88,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
         .filter(|line| !line.contains("dns"))
         .map(|line| format!("{line}\n"))
         .collect();
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &gone);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &gone);
     assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
     assert_eq!(entries(&lab, "53"), "");
     assert_ne!(entries(&lab, "514"), "");
@@ -107,7 +107,14 @@ fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     let back = SPEC;
     for (spec, flush, end) in [(moved.as_str(), true, "other"), (back, false, "other")] {
         let before = answer(&dns);
-        let args = ["apply", "-", "--confirm", "600", "--flush-stale"];
+        let args = [
+            "apply",
+            "-",
+            "--no-trial",
+            "--confirm",
+            "600",
+            "--flush-stale",
+        ];
         let said = lab.nvactl_with(&args[..4 + usize::from(flush)], spec);
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(answer(&dns), before, "it is not kept yet");
@@ -136,7 +143,7 @@ fn connections_of_an_undone_change_are_ended(backend: Backend) {
         .map(|line| format!("{line}\n"))
         .collect();
     lab.apply(&without);
-    let said = lab.nvactl_with(&["apply", "-", "--confirm", "600"], SPEC);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--confirm", "600"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
     let dns = steady(&lab, 53);
     assert_eq!(answer(&dns), "pod 10.3.0.4");
@@ -193,11 +200,18 @@ fn only_flushing_is_refused_without_conntrack(backend: Backend) {
     lab.firewall.shell(
         "printf '#!/bin/sh\\nexit 127\\n' > /run/bin/conntrack; chmod +x /run/bin/conntrack",
     );
-    let said = nvactl(&lab.firewall, &["apply", "-", "--flush-stale"], SPEC);
+    let said = nvactl(
+        &lab.firewall,
+        &["apply", "-", "--no-trial", "--flush-stale"],
+        SPEC,
+    );
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         !lab.firewall.run("iptables-save").contains("NVACTL"),
         "it was refused before the change"
     );
-    assert_eq!(nvactl(&lab.firewall, &["apply", "-"], SPEC).code, 0);
+    assert_eq!(
+        nvactl(&lab.firewall, &["apply", "-", "--no-trial"], SPEC).code,
+        0
+    );
 }

@@ -56,7 +56,11 @@ fn only_lasting_changes_are_steps(backend: Backend) {
         save(&host)
     });
     rollback(&host);
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &on("49186"));
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &on("49186"),
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), states[1]);

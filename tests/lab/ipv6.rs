@@ -40,7 +40,7 @@ lab_test!(both_families_are_forwarded);
 fn both_families_are_forwarded(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     pods(&lab);
-    let said = lab.nvactl_with(&["apply", "-"], BOTH);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr.contains("net.ipv6.conf.all.forwarding is 0"),
@@ -89,7 +89,7 @@ fn the_kernel_returns_the_rules_of_both_families(backend: Backend) {
         assert!(host.feed(restore, &[], &rendered).status.success());
         assert_eq!(saved(&host), rendered);
     }
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(
         (said.code, said.stdout.as_str()),
         (0, "<stdin>: no changes\n")
@@ -150,7 +150,7 @@ fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     }
     assert!(!host.exists("/etc/iptables/rules.v6"));
     // The trap is set.
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("ip6tables-save"), "{said:?}");
     assert!(host.exists("/run/called"));
@@ -170,7 +170,10 @@ fn a_change_that_ipv6_refuses_is_undone_in_both_families(backend: Backend) {
             "ip6tables-restore",
             "sed '/49183 .*comment web6 -j SNAT/s/-j SNAT --to-source/-j DNAT --to-destination/' | real \"$@\"",
         );
-        for args in [&["apply", "-"][..], &["apply", "-", "--no-trial"]] {
+        for args in [
+            &["apply", "-", "--no-trial"][..],
+            &["apply", "-", "--no-trial"],
+        ] {
             let said = nvactl(&host, args, &changed());
             assert_eq!(said.code, 2, "{said:?}");
             let tried = args.len() == 2;
@@ -317,7 +320,11 @@ fn both_families_return_without_an_answer(backend: Backend) {
     for before in [ONLY_V4, BOTH] {
         apply(&host, before);
         let was = both(&host);
-        let said = nvactl(&host, &["apply", "-", "--confirm", "4"], &changed());
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial", "--confirm", "4"],
+            &changed(),
+        );
         assert_eq!(said.code, 0, "{said:?}");
         assert!(save_v6(&host).contains("49183"));
         wait_for("the old rules are back", || {
@@ -331,7 +338,11 @@ fn both_families_return_without_an_answer(backend: Backend) {
     }
     // One whose record of IPv4 is as it was has been made all the same.
     let v6_only = BOTH.replace("[fd00:224::118]:80", "[fd00:224::119]:80");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "60"], &v6_only);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "60"],
+        &v6_only,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     assert!(save_v6(&host).contains("fd00:224::119"));
@@ -442,7 +453,7 @@ fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
          mkdir /run/empty; mount --bind /run/empty /usr/sbin",
     );
     apply(&host, ONLY_V4);
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr.ends_with(

@@ -151,10 +151,13 @@ fn the_output_of_an_orphan_does_not_end_it(backend: Backend) {
     write_specs(&host, 300);
     for name in ["old", "new"] {
         let spec = format!("/run/{name}.yaml");
-        assert_eq!(nvactl(&host, &["apply", &spec], "").code, 0);
+        assert_eq!(nvactl(&host, &["apply", &spec, "--no-trial"], "").code, 0);
     }
     let new = save(&host);
-    assert_eq!(nvactl(&host, &["apply", "/run/old.yaml"], "").code, 0);
+    assert_eq!(
+        nvactl(&host, &["apply", "/run/old.yaml", "--no-trial"], "").code,
+        0
+    );
     fake(
         &host,
         "iptables-restore",

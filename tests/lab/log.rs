@@ -65,7 +65,7 @@ fn each_change_and_decision_is_logged(backend: Backend) {
         rest.split(' ').next().expect(line).to_owned()
     };
 
-    run(&["apply", "-"], SPEC, "");
+    run(&["apply", "-", "--no-trial"], SPEC, "");
     let line = next(&log);
     let first = spec_of(&line);
     assert_eq!(
@@ -76,7 +76,7 @@ fn each_change_and_decision_is_logged(backend: Backend) {
         )
     );
     run(
-        &["apply", "-", "--confirm", "10m"],
+        &["apply", "-", "--no-trial", "--confirm", "10m"],
         &changed,
         "alice\n<0>x[1]: y",
     );
@@ -98,14 +98,22 @@ fn each_change_and_decision_is_logged(backend: Backend) {
         normal(&next(&log)),
         format!("<85>nvactl change cancelled and undone: {}", by("bob"))
     );
-    run(&["apply", "-", "--confirm", "10m"], &changed, "alice");
+    run(
+        &["apply", "-", "--no-trial", "--confirm", "10m"],
+        &changed,
+        "alice",
+    );
     next(&log);
     run(&["confirm"], "", "bob");
     assert_eq!(
         normal(&next(&log)),
         format!("<85>nvactl change confirmed: {}", by("bob"))
     );
-    run(&["apply", "-", "--confirm", "1"], SPEC, "alice");
+    run(
+        &["apply", "-", "--no-trial", "--confirm", "1"],
+        SPEC,
+        "alice",
+    );
     next(&log);
     // Nobody decides: the one who made the change is named.
     assert_eq!(
@@ -117,7 +125,7 @@ fn each_change_and_decision_is_logged(backend: Backend) {
         )
     );
     // What changes nothing is no line.
-    run(&["apply", "-"], &changed, "alice");
+    run(&["apply", "-", "--no-trial"], &changed, "alice");
     log.set_nonblocking(true).expect("it can be set");
     let mut nothing = [0; 1];
     assert!(log.recv(&mut nothing).is_err());

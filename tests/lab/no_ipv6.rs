@@ -87,19 +87,19 @@ fn ipv4_is_changed_without_ipv6(backend: Backend) {
         let host = broken(backend, how);
         let first = save(&host);
         let changed = ONLY_V4.replace("49182", "49183");
-        let said = goes_on(&host, &["apply", "-"], &changed);
+        let said = goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         let second = save(&host);
         assert!(second.contains("--dport 49183"), "{how:?}: {second}");
 
         // The next ones as well: nothing has been forgotten.
-        let said = goes_on(&host, &["apply", "-"], &changed);
+        let said = goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         assert!(said.stdout.contains("no changes"), "{how:?}: {said:?}");
         // This one has not touched IPv6, so there is nothing to warn of.
         let said = nvactl(&host, &["rollback"], "");
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         assert_eq!(save(&host), first, "{how:?}");
-        goes_on(&host, &["apply", "-"], &changed);
+        goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         goes_on(&host, &["remove"], "");
         assert!(!save(&host).contains("NVACTL"), "{how:?}");
 
@@ -134,7 +134,7 @@ lab_test!(ipv4_is_reported_without_ipv6);
 fn ipv4_is_reported_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
-        goes_on(&host, &["apply", "-"], ONLY_V4);
+        goes_on(&host, &["apply", "-", "--no-trial"], ONLY_V4);
         let said = nvactl(&host, &["diff", "-"], ONLY_V4);
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         let said = nvactl(&host, &["diff", "-"], &ONLY_V4.replace("49182", "49183"));
@@ -156,7 +156,7 @@ fn ipv4_is_persisted_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for args in [&["persist", "-"][..], &["persist"]] {
             let host = broken(backend, how);
-            goes_on(&host, &["apply", "-"], ONLY_V4);
+            goes_on(&host, &["apply", "-", "--no-trial"], ONLY_V4);
             goes_on(&host, args, ONLY_V4);
             let kept = host.run("cat /etc/iptables/rules.v4");
             assert!(kept.contains("comment web "), "{how:?} {args:?}: {kept}");
@@ -176,7 +176,11 @@ fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
             let before = save(&host);
             let changed = ONLY_V4.replace("49182", "49183");
             let seconds = if answer.is_some() { "600" } else { "1" };
-            goes_on(&host, &["apply", "-", "--confirm", seconds], &changed);
+            goes_on(
+                &host,
+                &["apply", "-", "--no-trial", "--confirm", seconds],
+                &changed,
+            );
             if let Some(args) = answer {
                 let said = nvactl(&host, args, "");
                 assert_eq!(said.code, 0, "{how:?} {args:?}: {said:?}");
@@ -199,7 +203,11 @@ fn ipv4_is_undone_without_ipv6(backend: Backend) {
             let before = save(&host);
             let changed = BOTH.replace("49182", "49183");
             let seconds = if cancels { "600" } else { "3" };
-            let said = nvactl(&host, &["apply", "-", "--confirm", seconds], &changed);
+            let said = nvactl(
+                &host,
+                &["apply", "-", "--no-trial", "--confirm", seconds],
+                &changed,
+            );
             assert_eq!(said.code, 0, "{said:?}");
             break_v6(&host, how);
             if cancels {
@@ -224,7 +232,11 @@ fn a_spec_with_ipv6_is_refused(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         let before = save(&host);
-        let said = nvactl(&host, &["apply", "-"], &BOTH.replace("49182", "49183"));
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial"],
+            &BOTH.replace("49182", "49183"),
+        );
         assert_eq!(said.code, 2, "{how:?}: {said:?}");
         assert!(said.stderr.contains("ip6tables"), "{how:?}: {said:?}");
         assert_eq!(save(&host), before, "{how:?}");

@@ -55,7 +55,7 @@ fn json(host: &Host, args: &[&str], spec: &str, code: i32) -> Value {
 lab_test!(the_report_of_a_change_is_json_on_request);
 fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     let host = firewall(backend);
-    let first = json(&host, &["apply", "-"], SPEC, 0);
+    let first = json(&host, &["apply", "-", "--no-trial"], SPEC, 0);
     assert_eq!(
         (&first["changed"], &first["dry_run"]),
         (&true.into(), &false.into())
@@ -71,7 +71,12 @@ fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     let before = save(&host);
     let would = json(&host, &["apply", "-", "--dry-run"], &changed(), 1);
     assert_eq!(save(&host), before);
-    let made = json(&host, &["apply", "-", "--confirm", "600"], &changed(), 0);
+    let made = json(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &changed(),
+        0,
+    );
     for (key, names) in [("added", "play"), ("removed", "games"), ("changed", "web")] {
         assert_eq!(would["forwards"][key][0]["name"], names, "{would:#}");
         assert_eq!(made["forwards"][key][0]["name"], names, "{made:#}");
@@ -85,7 +90,7 @@ fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     );
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
 
-    let again = json(&host, &["apply", "-"], &changed(), 0);
+    let again = json(&host, &["apply", "-", "--no-trial"], &changed(), 0);
     assert_eq!(again["changed"], false, "{again:#}");
     assert_eq!(
         again["forwards"]["added"],
@@ -139,7 +144,11 @@ lab_test!(a_kill_between_the_families_is_named);
 fn a_kill_between_the_families_is_named(backend: Backend) {
     let kill =
         "for argument; do [ $argument = --noflush ] && kill -9 $PPID && exit 1; done; real \"$@\"";
-    for args in [&["apply", "-"][..], &["rollback"], &["remove"]] {
+    for args in [
+        &["apply", "-", "--no-trial"][..],
+        &["rollback"],
+        &["remove"],
+    ] {
         let host = firewall(backend);
         let empty = both(&host);
         apply(&host, BOTH);

@@ -91,8 +91,8 @@ fn a_folder_that_others_can_write_is_refused(backend: Backend) {
         host.shell(open.make);
         let before = (save(&host), states(&host));
         for args in [
-            &["apply", "-"][..],
-            &["apply", "-", "--confirm", "1"],
+            &["apply", "-", "--no-trial"][..],
+            &["apply", "-", "--no-trial", "--confirm", "1"],
             &["rollback"],
             &["remove"],
             &["persist"],
@@ -138,7 +138,7 @@ fn a_folder_of_root_in_a_sticky_folder_is_used(backend: Backend) {
     host.run("mkdir -m 1777 /run/sticky");
     let state = ["--state-dir", "/run/sticky/nvactl"];
     for (args, code) in [
-        (&["apply", "-"][..], 0),
+        (&["apply", "-", "--no-trial"][..], 0),
         (&["rollback", "--dry-run"], 1),
         (&["remove"], 0),
     ] {
@@ -158,7 +158,11 @@ fn a_planted_lock_link_does_not_change_its_target(backend: Backend) {
                 "echo precious > /run/precious
                  mkdir -m {mode} /var/lib/nvactl; ln -s {target} /var/lib/nvactl/lock"
             ));
-            for args in [&["apply", "-"][..], &["remove"], &["rollback"]] {
+            for args in [
+                &["apply", "-", "--no-trial"][..],
+                &["remove"],
+                &["rollback"],
+            ] {
                 let said = nvactl(&host, args, SPEC);
                 let planted = host.run("cat /run/precious");
                 assert_eq!(planted, "precious\n", "{mode} {args:?}: {said:?}");

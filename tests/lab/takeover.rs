@@ -81,7 +81,11 @@ fn past(backend: Backend) -> Host {
     apply(&past, SPEC);
     apply(&past, BOTH);
     let changed = BOTH.replace("49182", "49183");
-    let said = nvactl(&past, &["apply", "-", "--confirm", "600"], &changed);
+    let said = nvactl(
+        &past,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &changed,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     past
 }
@@ -137,7 +141,7 @@ fn the_first_namespace_has_a_stable_name(backend: Backend) {
 lab_test!(state_of_this_boot_is_renamed);
 /// State that this kernel has numbered is this namespace's own, and only gets another name.
 fn state_of_this_boot_is_renamed(backend: Backend) {
-    for args in [&["rollback"][..], &["apply", "-"]] {
+    for args in [&["rollback"][..], &["apply", "-", "--no-trial"]] {
         let host = firewall(backend);
         apply(&host, SPEC);
         let first = save(&host);
@@ -180,7 +184,7 @@ fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
         make_first(&host);
         let said = nvactl(&host, &["confirm", "--status"], "");
         assert!(said.stdout.contains("waits"), "{said:?}");
-        assert_eq!(nvactl(&host, &["apply", "-"], SPEC).code, 2);
+        assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], SPEC).code, 2);
         let said = nvactl(&host, answer, "");
         assert_eq!(said.code, 0, "{answer:?}: {said:?}");
         wait_for("the watchdog is done", || !has_watchdog(&host));

@@ -444,7 +444,7 @@ fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
     const WITHIN: &str = "NVACTL_WITHIN_USER_NAMESPACE";
     if std::env::var_os(WITHIN).is_none() {
         let test = format!(
-            "{}::a_user_namespace_takes_any_number_of_rules",
+            "twin_rules::a_user_namespace_takes_any_number_of_rules::{}",
             backend.name()
         );
         let this = std::env::current_exe().expect("it runs");

@@ -36,19 +36,27 @@ fn ok(host: &Host, args: &[&str], spec: &str) -> Said {
 fn go_through(host: &Host) {
     let other = SPEC.replace("49182", "49183");
     let foreign = save(host);
-    ok(host, &["apply", "-"], SPEC);
-    let said = ok(host, &["apply", "-"], SPEC);
+    ok(host, &["apply", "-", "--no-trial"], SPEC);
+    let said = ok(host, &["apply", "-", "--no-trial"], SPEC);
     assert_eq!(said.stdout, "<stdin>: no changes\n");
     ok(host, &["diff", "-"], SPEC);
     let said = ok(host, &["status", "-", "--check"], SPEC);
     assert!(said.stdout.contains("in sync"), "{said:?}");
     let applied = save(host);
-    ok(host, &["apply", "-", "--confirm", "600"], &other);
+    ok(
+        host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &other,
+    );
     ok(host, &["confirm"], "");
     assert!(save(host).contains("--dport 49183"));
     ok(host, &["rollback"], "");
     assert_eq!(save(host), applied);
-    ok(host, &["apply", "-", "--confirm", "600"], &other);
+    ok(
+        host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &other,
+    );
     ok(host, &["confirm", "--cancel"], "");
     assert_eq!(save(host), applied);
     ok(host, &["remove"], "");
@@ -274,7 +282,7 @@ fn native_rules_in_tables_that_nvactl_uses_are_a_reason_to_refuse() {
     let host = firewall(Backend::Nft);
     native(&host, "filter", "FORWARD", "forward");
     for args in [
-        &["apply", "-"][..],
+        &["apply", "-", "--no-trial"][..],
         &["diff", "-"],
         &["status", "-"],
         &["remove"],

@@ -287,9 +287,9 @@ fn the_forwards_of_an_older_release_are_known(backend: Backend) {
             assert!(said.stdout.contains(name), "{name}: {said:?}");
         }
         assert_known(host);
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
-        let said = done(host, &["apply", SPEC]);
+        let said = done(host, &["apply", SPEC, "--no-trial"]);
         assert!(said.stdout.contains("no changes"), "{said:?}");
         assert_same(&foreign(&loaded(host)), &foreign(&fixture.rules("rules")));
     });
@@ -339,7 +339,7 @@ fn a_change_after_an_upgrade_is_made(backend: Backend) {
             SPEC,
             &format!("{}{more}", fixture.text("forward.yaml")),
         );
-        done(host, &["apply", SPEC, "--confirm", "600"]);
+        done(host, &["apply", SPEC, "--no-trial", "--confirm", "600"]);
         assert!(save(host).contains("--dport 50001"));
         done(host, &["confirm"]);
         done(host, &["status", SPEC, "--check"]);
@@ -363,7 +363,11 @@ fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
         let said = done(host, &["status", SPEC]);
         let all = format!("{}{}", said.stdout, said.stderr);
         assert!(all.contains("confirm"), "it says nothing of it: {said:?}");
-        for args in [&["apply", SPEC][..], &["remove"], &["rollback"]] {
+        for args in [
+            &["apply", SPEC, "--no-trial"][..],
+            &["remove"],
+            &["rollback"],
+        ] {
             let said = nvactl(host, args, "");
             assert_eq!(said.code, 2, "{args:?}: {said:?}");
         }
@@ -372,7 +376,7 @@ fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
         assert_same(&loaded(host), &fixture.rules("rules"));
         done(host, &["rollback"]);
         assert_same(&loaded(host), &fixture.rules("before"));
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
     });
 }
@@ -390,7 +394,7 @@ fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
             assert_eq!(numbered(&said.stdout), fixture.changes(), "{boot:?}");
             let newest = said.stdout.lines().next().unwrap_or_default();
             assert!(newest.contains("undone at"), "{boot:?}: {said:?}");
-            done(host, &["apply", SPEC]);
+            done(host, &["apply", SPEC, "--no-trial"]);
         });
     }
 }
@@ -402,7 +406,7 @@ fn a_change_that_waited_before_the_boot_is_ignored(backend: Backend) {
         assert!(!waits(host));
         assert_eq!(nvactl(host, &["confirm"], "").code, 2);
         assert_same(&loaded(host), &fixture.rules("rules"));
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
     });
 }

@@ -61,7 +61,11 @@ fn a_late_watchdog_does_not_undo_a_waiting_change(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let confirmed = save(&host);
     let later = SPEC.replace("49182", "49199");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &later,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     let loaded = save(&host);
     go_on(&host, &old);
@@ -81,7 +85,11 @@ fn a_late_watchdog_does_not_undo_a_confirmed_change(backend: Backend) {
     let old = stopped_at_the_lock(&host);
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     let later = SPEC.replace("49182", "49199");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &later,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     let loaded = save(&host);
@@ -110,7 +118,7 @@ fn a_decision_outlives_the_command_that_made_it(backend: Backend) {
     for decision in ["confirmed", "cancelled", "timed_out", "not_made"] {
         let readers: [&[&str]; 4] = [
             &["confirm", "--status"],
-            &["apply", "-"],
+            &["apply", "-", "--no-trial"],
             &["remove"],
             &["rollback"],
         ];
