@@ -35,7 +35,7 @@ pub fn watchdogs(host: &Host) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("it can be listed").flatten();
     let names = processes.map(|process| process.file_name().to_string_lossy().into_owned());
     names
-        .filter(|process| net(process).is_some() && net(process) == here)
+        .filter(|process| net(process).is_some_and(|net| here.as_ref() == Some(&net)))
         .filter(|process| {
             let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             words
@@ -47,7 +47,9 @@ pub fn watchdogs(host: &Host) -> Vec<String> {
 
 /// Whether a change is recorded as waiting.
 pub fn waits(host: &Host) -> bool {
-    host.shell("ls /var/lib/nvactl").contains("pending-")
+    let files = fs::read_dir(host.path("/var/lib/nvactl")).expect("nvactl has run before");
+    let mut names = files.flatten().map(|file| file.file_name());
+    names.any(|name| name.to_string_lossy().contains("pending-"))
 }
 
 pub fn comes_back(host: &Host, before: &str) {

@@ -107,14 +107,7 @@ fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     let back = SPEC;
     for (spec, flush, end) in [(moved.as_str(), true, "other"), (back, false, "other")] {
         let before = answer(&dns);
-        let args = [
-            "apply",
-            "-",
-            "--no-trial",
-            "--confirm",
-            "600",
-            "--flush-stale",
-        ];
+        let args = ["apply", "-", "--confirm", "600", "--flush-stale"];
         let said = lab.nvactl_with(&args[..4 + usize::from(flush)], spec);
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(answer(&dns), before, "it is not kept yet");

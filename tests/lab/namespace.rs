@@ -217,9 +217,12 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
 /// Waits until a condition holds, `limit` at most.
 pub fn wait_for_at_most(limit: Duration, what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
+    // Many conditions start a program, and many tests wait at once.
+    let mut pause = Duration::from_millis(5);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
     }
 }
 
