@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::host::Host;
 use crate::cli::Confirm;
 use crate::host;
-use crate::host::answer::Answers;
+use crate::host::answer::TypedLines;
 use crate::host::ssh_connection::advice;
 use crate::ops::confirm::{Report, Standing, cancel, keep, standing, unreadable};
 use crate::ops::records::{Decision, Pending};
@@ -143,7 +143,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
     if !asks {
         return Ok(Exit::Done);
     }
-    let mut answers = Answers::listen();
+    let mut answers = TypedLines::listen();
     loop {
         if let Some(decision) = state.decision(&pending.id) {
             console.tell("\n");

@@ -240,7 +240,7 @@ fn read_file(
 /// to try it is only read; so is one that others than root may have written, since it may name a program
 /// for root to run (`--modprobe`, iptables(8)).
 fn rules(
-    content: &file::Content,
+    content: &file::FileContent,
     family: Option<Family>,
     iptables: &Iptables,
     console: &mut Console,

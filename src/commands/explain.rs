@@ -14,7 +14,7 @@ use crate::cli::{Explain, ExplainFormat};
 use crate::forwards::Forward;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::plan::explain::{Step, explain, mermaid};
+use crate::plan::explain::{ExplainedLine, explain, mermaid};
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -34,7 +34,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         (Some(rule), _) => numbered.filter(|shown| shown.n == rule).collect(),
         (None, Some(name)) => {
             find_forwards(&set, name, &source.name)?;
-            let of = |step: &Step| step.forward.as_ref() == Some(name);
+            let of = |step: &ExplainedLine| step.forward.as_ref() == Some(name);
             numbered.filter(|shown| of(shown.step)).collect()
         }
         (None, None) => numbered.collect(),
@@ -65,7 +65,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
 struct Shown<'s> {
     n: usize,
     family: Family,
-    step: &'s Step,
+    step: &'s ExplainedLine,
 }
 
 fn text(steps: &[Shown<'_>]) -> String {

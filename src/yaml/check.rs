@@ -9,7 +9,7 @@ use super::options::{ByFamily, Options, WrittenLog};
 use super::problem::{Problem, ProblemKind, Span};
 use crate::forwards::{
     Balance, Firewall, Forward, ForwardSet, Log, Logged, Name, Nets, Snat, Snats, Sources, Target,
-    TargetPorts, told_by_entrance,
+    TargetPorts, need_ingress_match,
 };
 use crate::net::{self, Family, Port, Protocol};
 use crate::netfilter::matches::Cluster;
@@ -62,7 +62,7 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
 /// quiet has no listener here.
 fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: &mut Vec<Problem>) {
     let forwards: Vec<&Forward> = forwards.iter().collect();
-    for (told, listener) in told_by_entrance(&forwards).into_iter().zip(listeners) {
+    for (told, listener) in need_ingress_match(&forwards).into_iter().zip(listeners) {
         if let (true, Some(span)) = (told, listener) {
             problems.push(Problem::new(span, ProblemKind::NeedsLinux55));
         }

@@ -271,7 +271,7 @@ fn apply_refuses_a_found_folder_with_a_file_that_others_may_write() {
         mode(&path, sound | 0o020);
         let run = apply(&[]);
         assert!(run.starts_with("exit 2\n"), "{run}");
-        let words = format!("others than its owner may write {refused}");
+        let words = format!("users other than the owner can write to {refused}");
         assert!(run.contains(&words), "{run}");
         let named = apply(&["forward.yaml"]);
         assert!(!named.contains("may write"), "{named}");

@@ -375,7 +375,7 @@ pub fn a_state_that_is_not_trusted_leaves_nothing_open(backend: Backend) {
     let said = run_unit(&host);
     assert_eq!(said.code, 3, "{said:?}");
     assert!(
-        said.stderr.contains("others than root may write"),
+        said.stderr.contains("users other than root can write to"),
         "{said:?}"
     );
     for saved in [save(&host), save_v6(&host)] {

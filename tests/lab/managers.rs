@@ -190,7 +190,7 @@ pub fn no_advice_uninstalls_another_manager(backend: Backend) {
         let unit = format!("/etc/systemd/system/{name}.service");
         host.run(&format!("touch {unit}"));
         for said in &advice() {
-            let why = format!("{name} is installed, and iptables-persistent does not go with it");
+            let why = format!("{name} is installed, and iptables-persistent conflicts with it");
             assert!(said.contains(&why), "{said}");
             assert!(!said.contains("apt-get"), "{said}");
         }

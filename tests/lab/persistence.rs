@@ -75,9 +75,8 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     let warnings = persist(&host, &[]);
     assert!(
         warnings.contains("Docker makes its rules anew")
-            && warnings.contains(
-                "beside them; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
-            ),
+            && warnings
+                .contains("beside them; to keep only nvactl's rules: sudo nvactl boot enable\n"),
         "{warnings}"
     );
     assert!(rules_file(&host).contains("-A DOCKER "));

@@ -82,7 +82,7 @@ pub fn a_rule_that_needs_an_ipset_is_not_kept(backend: Backend) {
         &host,
         &[
             "`-A INPUT -m set --match-set bans src -j DROP`",
-            "the ipset `bans` is not there when the boot loads the file",
+            "the ipset `bans` does not exist when the boot loads the file",
         ],
     );
     // Somebody else has kept it.

@@ -58,7 +58,11 @@ pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: B
 
     let said = nvactl(&host, &["apply", "-"], SPEC);
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("can only be guessed"), "{said:?}");
+    assert!(
+        said.stderr
+            .contains("nvactl cannot tell which of the two you mean"),
+        "{said:?}"
+    );
     assert!(
         said.stderr.contains(&format!("--backend {other}")),
         "{said:?}"
@@ -98,8 +102,7 @@ pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend)
     let said = nvactl(&host, &["apply", "-"], SPEC);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
-        said.stderr
-            .contains("it calls itself `iptables v1.9 (bpf)`"),
+        said.stderr.contains("its version is `iptables v1.9 (bpf)`"),
         "{said:?}"
     );
     let said = nvactl(&host, &["--backend", backend.name(), "apply", "-"], SPEC);

@@ -349,7 +349,7 @@ pub fn what_is_only_half_done_is_told(backend: Backend) {
         assert_eq!(said.code, 3, "{said:?}");
         assert!(
             said.stderr.contains(&format!(
-                "error: net.ipv4.ip_forward is {on} now, and not everything is done: \
+                "error: net.ipv4.ip_forward is {on} now, but the rest of the change failed: \
                  cannot write `/etc/sysctl.d/99-nvactl.conf`"
             )),
             "{said:?}"

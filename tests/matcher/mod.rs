@@ -1,5 +1,5 @@
-//! A matcher for nvactl's own rules: the rules that may decide on the first packet of a connection. It knows
-//! the conditions that a plan prints, and no others.
+//! A matcher for nvactl's own rules: it finds the rules that may decide on the first packet of a connection. It
+//! knows only the conditions that a plan prints.
 
 use std::net::IpAddr;
 
@@ -10,25 +10,25 @@ use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
 
-/// The first packet of a connection, where it meets a hook.
+/// The first packet of a connection at a hook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Packet<'p> {
     pub protocol: Protocol,
-    /// `None`: a condition on the source may hold or not.
+    /// `None`: it is unknown whether a condition on the source matches.
     pub source: Option<IpAddr>,
     pub destination: IpAddr,
     pub port: Port,
-    /// The destination before DNAT, if that has been done.
+    /// The destination before DNAT, after the packet was translated.
     pub sent_to: Option<(IpAddr, Port)>,
     pub ingress: Option<&'p Interface>,
     pub egress: Option<&'p Interface>,
-    /// nvactl's bit of the connection's mark.
+    /// The value of nvactl's bit of the connection's mark.
     pub is_marked: bool,
 }
 
 impl Packet<'_> {
-    /// Returns whether all conditions hold; `None` where the source is not known, or chance and earlier
-    /// packets decide.
+    /// Returns whether all conditions match, or `None` if that depends on an unknown source, on chance or on
+    /// earlier packets.
     pub fn meets(&self, rule: &Rule) -> Option<bool> {
         let each: Vec<Option<bool>> = rule.matches.iter().map(|one| self.holds(one)).collect();
         if each.contains(&Some(false)) {
@@ -60,7 +60,7 @@ impl Packet<'_> {
             } => ports(Protocol::Udp, source, destination),
             Match::DestinationPorts(ranges) => ranges.iter().any(|range| range.contains(self.port)),
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
-            // The first packet has not left the machine.
+            // conntrack confirms a connection after its first packet has passed.
             Match::Confirmed => false,
             Match::DestinationIsLocal => self.sent_to.is_none(),
             Match::Connmark(mark) => self.is_marked == (mark.value != 0),
@@ -91,8 +91,8 @@ impl Packet<'_> {
     }
 }
 
-/// Returns the rules that may decide on a packet, up to the first that does so for certain. On its walk the
-/// packet gets and loses the mark.
+/// Returns the rules that may decide on a packet, up to the first that decides for certain. Sets and removes the
+/// packet's mark on the path.
 pub fn deciders<'r>(
     ruleset: &'r Ruleset,
     table: TableName,
@@ -104,7 +104,7 @@ pub fn deciders<'r>(
     found
 }
 
-/// Returns whether every such packet was decided on.
+/// Adds the rules of a chain that may decide. Returns whether one decides for certain.
 fn follow<'r>(
     ruleset: &'r Ruleset,
     table: TableName,
