@@ -41,12 +41,13 @@ use crate::ops::state::State;
 use crate::plan::MARKED;
 use crate::plan::unplan::{Key, plan_as};
 use crate::twin::battery::battery;
-use crate::twin::clients::{Clients, Named};
-use crate::twin::cure::Change;
+use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
-use crate::twin::machine::Machine;
+use crate::twin::machine::LiveMachine;
+use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::Filter;
+use crate::twin::search::CauseSearch;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 
@@ -300,10 +301,10 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     let in_doubt = in_doubt.unwrap_or_default();
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
-        let mut machine = Machine::read()?;
+        let mut machine = LiveMachine::read()?;
         machine.ask_routers_again()?;
         let filter = Filter::read_of(families)?;
-        let named = Named::by(&filter, &machine);
+        let named = NamedInRules::by(&filter, &machine);
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
             clients.push(Clients::of(
@@ -315,7 +316,7 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
                 network::interfaces,
             ));
         }
-        let mut twin = Twin::make(machine, &filter)?;
+        let mut twin = Twin::make(machine, &filter, Some(deadline))?;
         let mut asks = Vec::new();
         for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
             let (machine, worlds) = (twin.machine(), twin.worlds());
@@ -344,7 +345,12 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         let watched = watched
             .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
             .collect();
-        explain(&mut twin, &mut judged, change.as_ref(), deadline);
+        let mut search = CauseSearch {
+            twin: &mut twin,
+            change: change.as_ref(),
+            deadline,
+        };
+        explain(&mut search, &mut judged);
         let each = forwards.iter().zip(&clients);
         let without_internet = each
             .filter(|(_, clients)| !clients.answers_beyond_links())
@@ -396,7 +402,7 @@ fn own_questions<'e>(gathered: &Gathered<'e>) -> Vec<(&'e Forward, Question)> {
 }
 
 /// Returns what `apply` would load, if it would load anything.
-fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
+fn change(gathered: &[Gathered<'_>]) -> Option<RuleChange> {
     let iptables = *gathered.first()?.of.iptables;
     let change = |family: Family| {
         let one = gathered.iter().find(|one| one.of.family == family)?;
@@ -408,7 +414,7 @@ fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
         v4: change(Family::V4).unwrap_or_default(),
         v6: change(Family::V6),
     };
-    let change = Change {
+    let change = RuleChange {
         iptables,
         scripts: both.map(|_, (script, _)| script.clone()),
         want: both.map(|_, (_, want)| want.clone()),
@@ -421,7 +427,7 @@ fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
 const MOST_IN_DOUBT: usize = 64;
 
 /// Returns some of the forwards of which a change would load a rule.
-fn not_loaded<'c>(gathered: &[Gathered<'_>], change: &'c Change) -> BTreeSet<Key<'c>> {
+fn not_loaded<'c>(gathered: &[Gathered<'_>], change: &'c RuleChange) -> BTreeSet<Key<'c>> {
     let mut keys = BTreeSet::new();
     for (family, want) in change.want.iter() {
         let live = gathered.iter().find(|one| one.of.family == family);

@@ -31,7 +31,7 @@ use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-use crate::twin::cure;
+use crate::twin::rule_change::RuleChange;
 
 /// What is to be loaded, and how.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ fn tried(
     let live = found.before.map(|_, (live, _)| live);
     let none = live.map(|_, _| Counters::default());
     let scripts = changes.scripts(&none.as_ref());
-    let change = cure::Change {
+    let change = RuleChange {
         iptables: machine.iptables,
         scripts,
         want: found.want.clone(),

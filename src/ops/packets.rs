@@ -21,15 +21,14 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
-use crate::plan::Hook;
 use crate::plan::unplan::unplan;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
 use crate::twin::clients::ClientKind;
-use crate::twin::cure::Change;
-use crate::twin::judge::{Death, Judged, Verdict};
 use crate::twin::netns;
+use crate::twin::rule_change::RuleChange;
+use crate::twin::verdict::{Death, Examination, Judged, Verdict};
 
 /// What is not asked by then is told.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -58,7 +57,7 @@ pub fn try_packets(
     set: &ForwardSet,
     live: &PerFamily<&Ruleset>,
     flows: &[Flow],
-    change: Change,
+    change: RuleChange,
     remarks: &mut Remarks,
 ) -> Trial {
     let each = live.families().as_slice().iter();
@@ -68,11 +67,9 @@ pub fn try_packets(
         others: others(flows, set, &loaded),
         sets: &sets,
         loaded: &loaded,
-        listeners: loaded.iter().map(Listeners::new).collect(),
         live: live.values().copied().collect(),
         flows,
         change,
-        puts_jump_first: live.values().any(|live| !are_first(live)),
         deadline: Instant::now() + LIMIT,
     };
     let work = || try_change(&trying);
@@ -82,19 +79,6 @@ pub fn try_packets(
         Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
         Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
     }
-}
-
-/// Whether nvactl's jumps stand first in the chains that keep clients out.
-fn are_first(live: &Ruleset) -> bool {
-    let hooks = [Hook::Arriving, Hook::Passing];
-    hooks.into_iter().all(|hook| {
-        let chain = live.chain(hook.table(), &hook.builtin());
-        let own = ChainName::from(hook.own());
-        let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
-        rules
-            .next()
-            .is_none_or(|rule| rule.leads_to() == Some(&own))
-    })
 }
 
 /// The connections of no forward that this machine passes on.
@@ -216,10 +200,12 @@ fn why(judged: &Judged<'_>) -> String {
             ask.forward.egress
         ),
         Verdict::Dead(death) => match death.causes.as_slice() {
-            [] => match &death.failure {
-                Some(why) => format!("the cause is not known: {why}"),
-                None if death.is_examined => "the kernel does not tell why".to_owned(),
-                None => "the cause is not known: the time limit was reached first".to_owned(),
+            [] => match &death.examination {
+                Examination::Failed(why) => format!("the cause is not known: {why}"),
+                Examination::Done => "the kernel does not tell why".to_owned(),
+                Examination::Pending => {
+                    "the cause is not known: the time limit was reached first".to_owned()
+                }
             },
             causes => causes
                 .iter()
@@ -279,7 +265,7 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
             Verdict::Dead(death) => {
                 // That the route leaves by another interface is told of the machine itself.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                let is_unknown = death.failure.is_some() || !death.is_examined;
+                let is_unknown = death.examination != Examination::Done;
                 death.causes.is_empty() && is_unknown
                     || causes.any(|taken| !is_told_elsewhere(taken))
             }
@@ -495,9 +481,9 @@ mod tests {
     use crate::twin::battery::Wanted;
     use crate::twin::cause::{Direction, Fate, Stage};
     use crate::twin::change::Others;
-    use crate::twin::clients::Client;
-    use crate::twin::judge::Death;
+    use crate::twin::clients::SampleClient;
     use crate::twin::talk::{From, Question};
+    use crate::twin::verdict::Death;
     use crate::yaml;
 
     const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}
@@ -511,7 +497,7 @@ forwards:
         let address = "198.51.100.10".parse().expect("an address");
         Ask {
             forward,
-            client: Client {
+            client: SampleClient {
                 address,
                 kind: client,
             },

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nvactl::net::Protocol;
-use nvactl::twin::machine::Machine;
+use nvactl::twin::machine::LiveMachine;
 use nvactl::twin::netns;
-use nvactl::twin::talk::{From, Outcome, Question, Reached, Talker};
+use nvactl::twin::talk::{From, Question, Reached, TalkOutcome, Talker};
 use nvactl::twin::wiring::wire;
 
 use crate::lab::{Backend, Lab};
@@ -48,8 +48,8 @@ pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
     let name = backend.name();
     let outcomes = lab.firewall.enter(move || {
         netns::aside(move || {
-            let machine = Machine::read().expect("it is listed");
-            let wired = wire(&machine).expect("namespaces can be made");
+            let machine = LiveMachine::read().expect("it is listed");
+            let wired = wire(&machine, None).expect("namespaces can be made");
             assert_eq!(wired.left_out, [], "{machine:#?}");
             for (program, text) in ["iptables", "ip6tables"].into_iter().zip(rules.split('|')) {
                 let file = tempfile::NamedTempFile::new().expect("a file");
@@ -71,7 +71,7 @@ pub fn a_copy_does_with_packets_as_the_machine(backend: Backend) {
             let mut ask = |question: Question| {
                 let outcome = talker.ask(&question).expect("it can be asked");
                 match outcome {
-                    Outcome::Answered(Reached {
+                    TalkOutcome::Answered(Reached {
                         world,
                         source,
                         target,

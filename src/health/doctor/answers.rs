@@ -7,7 +7,7 @@ use crate::forwards::Forward;
 use crate::net::Family;
 use crate::twin::battery::{Ask, Wanted};
 use crate::twin::doubt::Doubt;
-use crate::twin::judge::{Judged, Verdict};
+use crate::twin::verdict::{Judged, Verdict};
 
 /// The answers of the twin.
 #[derive(Debug, Default)]

@@ -10,8 +10,8 @@ use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
-use crate::twin::cure::{Cure, Switch};
-use crate::twin::judge::Death;
+use crate::twin::verdict::Death;
+use crate::twin::verdict::{Cure, SwitchValue};
 
 /// A fix. Each that takes a protection away says so.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,8 +170,8 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
     }
 }
 
-fn sysctl(switches: &[Switch]) -> String {
-    let words = switches.iter().map(|Switch { name, value }| {
+fn sysctl(switches: &[SwitchValue]) -> String {
+    let words = switches.iter().map(|SwitchValue { name, value }| {
         // sysctl(8) takes a dot in a name as a slash.
         let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
         format!(" net.{}={value}", parts.join("."))

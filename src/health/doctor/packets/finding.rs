@@ -4,12 +4,12 @@ use ipnet::IpNet;
 
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
-use crate::twin::clients::{Client, ClientKind};
+use crate::twin::clients::{ClientKind, SampleClient};
 
 /// A finding, and the clients for whom it was found.
 pub struct Finding<'a> {
     pub check: Check,
-    pub clients: Vec<&'a Client>,
+    pub clients: Vec<&'a SampleClient>,
     /// Whether the sentence begins with the clients.
     pub is_of_clients: bool,
 }
@@ -21,7 +21,7 @@ impl<'a> Finding<'a> {
     }
 
     /// Adds a client.
-    pub fn add(&mut self, check: Check, client: &'a Client) {
+    pub fn add(&mut self, check: Check, client: &'a SampleClient) {
         if self.check.fix.is_none() {
             self.check.fix = check.fix;
             self.check.tried = check.tried;
@@ -39,7 +39,7 @@ impl<'a> Finding<'a> {
     /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
     /// connected now or not. `named` holds the networks that rules name, each with its finding; `at` is this one.
     pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
-        let is_named = |client: &Client| {
+        let is_named = |client: &SampleClient| {
             let mut nets = named.iter().filter(|(_, of)| *of == at);
             match client.kind {
                 ClientKind::Named(_) => true,

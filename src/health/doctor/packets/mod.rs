@@ -22,7 +22,7 @@ use crate::twin::battery::Wanted;
 use crate::twin::cause::Fate;
 use crate::twin::clients::ClientKind;
 use crate::twin::doubt::Doubt;
-use crate::twin::judge::{Judged, Verdict};
+use crate::twin::verdict::{Judged, Verdict};
 use finding::Finding;
 use verdict::told;
 pub use words::{client, keeps, rule, took};

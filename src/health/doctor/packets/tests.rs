@@ -5,12 +5,12 @@ use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Chain, Decided, Direction, Holder, KernelReason, Stage, Taken};
-use crate::twin::clients::Client;
-use crate::twin::cure::{Cure, Switch};
+use crate::twin::cause::{By, Decided, Direction, Holder, KernelReason, NftChain, Stage, Taken};
+use crate::twin::clients::SampleClient;
 use crate::twin::explain::KeptIn;
-use crate::twin::judge::{Blame, Death};
 use crate::twin::talk::{From, Question};
+use crate::twin::verdict::{Blame, Death, Examination};
+use crate::twin::verdict::{Cure, SwitchValue};
 use crate::yaml;
 
 const SPEC: &str = "
@@ -39,7 +39,7 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
     let to = "10.3.0.4:49182".parse().expect("an address and a port");
     Ask {
         forward,
-        client: Client {
+        client: SampleClient {
             address,
             kind: ClientKind::Somebody,
         },
@@ -78,7 +78,7 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
 }
 
 fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
-    let chain = Chain {
+    let chain = NftChain {
         family: "inet",
         table: table.to_owned(),
         name: "c".to_owned(),
@@ -107,7 +107,7 @@ fn cured(by: By, cure: Cure) -> Verdict {
         causes: vec![taken(by)],
         cures: vec![cure],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     })
 }
@@ -120,13 +120,13 @@ fn without(decided: Decided) -> Verdict {
 fn dead_by(reason: KernelReason) -> Verdict {
     Verdict::Dead(Death {
         causes: vec![taken(By::Kernel(reason))],
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     })
 }
 
-fn switch(name: &str, value: &'static str) -> Switch {
-    Switch {
+fn switch(name: &str, value: &'static str) -> SwitchValue {
+    SwitchValue {
         name: name.to_owned(),
         value,
     }
@@ -178,11 +178,10 @@ fn each_verdict_is_said_in_a_sentence() {
         address: "10.4.0.99".parse().expect("an address"),
         interface: "eth1".to_owned(),
     };
-    let stuck = |failure: Option<&str>, is_examined| {
+    let stuck = |examination| {
         Verdict::Dead(Death {
             is_stuck: true,
-            is_examined,
-            failure: failure.map(str::to_owned),
+            examination,
             ..Death::default()
         })
     };
@@ -196,7 +195,7 @@ fn each_verdict_is_said_in_a_sentence() {
             Cure::Without(By::Rule(of_iptables(Backend::Legacy, "FORWARD", drop))),
         ],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let no_source = Verdict::Dead(Death {
@@ -208,7 +207,7 @@ fn each_verdict_is_said_in_a_sentence() {
         }],
         cures: vec![Cure::Apply],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let behind = Verdict::Dead(Death {
@@ -218,7 +217,7 @@ fn each_verdict_is_said_in_a_sentence() {
             "-P FORWARD DROP",
         )))],
         behind: Some("eth0".to_owned()),
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let legacy_policy = of_iptables(Backend::Legacy, "FORWARD", "-P FORWARD DROP");
@@ -387,7 +386,7 @@ fn each_verdict_is_said_in_a_sentence() {
                         "-A INPUT -p ipv6-icmp -j DROP",
                     )))
                 }],
-                is_examined: true,
+                examination: Examination::Done,
                 ..Death::default()
             }),
             &[
@@ -400,7 +399,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 causes: vec![taken(By::Rule(rule())), taken(By::Rule(rule()))],
                 cures: vec![Cure::Without(By::Rule(rule())); 2],
                 is_cured: true,
-                is_examined: true,
+                examination: Examination::Done,
                 ..Death::default()
             }),
             &[
@@ -446,19 +445,19 @@ fn each_verdict_is_said_in_a_sentence() {
             &["unknown packets: a packet does not arrive at any interface of the machine"],
         ),
         (
-            stuck(None, true),
+            stuck(Examination::Done),
             &[
                 "unknown packets: the target is reached, and the data does not come through, and the kernel does not tell why",
             ],
         ),
         (
-            stuck(None, false),
+            stuck(Examination::Pending),
             &[
                 "unknown packets: the target is reached, and the data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
             ],
         ),
         (
-            stuck(Some("`nft` is not installed"), true),
+            stuck(Examination::Failed("`nft` is not installed".to_owned())),
             &[
                 "unknown packets: the target is reached, and the data does not come through; the cause is not known: `nft` is not installed",
             ],
@@ -586,7 +585,7 @@ fn a_finding_about_some_clients_names_them() {
 /// A verdict that may depend on what the copy lacks is not certain, nor is a forward's metric.
 #[test]
 fn a_doubt_takes_the_certainty_away() {
-    let machine = crate::twin::machine::Machine {
+    let machine = crate::twin::machine::LiveMachine {
         filtered: vec!["eth1".to_owned()],
         ..Default::default()
     };

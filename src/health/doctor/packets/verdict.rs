@@ -10,7 +10,7 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason};
-use crate::twin::judge::{Blame, Death, Verdict};
+use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
 /// Returns the checks that a verdict amounts to; none where all is well.
 pub fn told(
@@ -247,12 +247,14 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         } else {
             "nothing comes through"
         };
-        checks.push(match &death.failure {
-            Some(why) => Hop::Packets.unknown(format!("{what}; the cause is not known: {why}")),
-            None if death.is_examined => {
+        checks.push(match &death.examination {
+            Examination::Failed(why) => {
+                Hop::Packets.unknown(format!("{what}; the cause is not known: {why}"))
+            }
+            Examination::Done => {
                 Hop::Packets.unknown(format!("{what}, and the kernel does not tell why"))
             }
-            None => Hop::Packets
+            Examination::Pending => Hop::Packets
                 .unknown(format!(
                     "{what}; the cause is not known: the time limit was reached first"
                 ))

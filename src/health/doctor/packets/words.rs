@@ -5,7 +5,7 @@ use crate::net::printable;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, Taken};
-use crate::twin::clients::{Client, ClientKind};
+use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::explain::KeptIn;
 
 /// Says what keeps the machine's own packets from a target, or why that is not known.
@@ -125,8 +125,8 @@ pub fn rule(family: Family, decided: &Decided) -> String {
 
 /// Returns the words for an example of a client.
 #[must_use]
-pub fn client(client: &Client) -> String {
-    let Client { address, kind } = client;
+pub fn client(client: &SampleClient) -> String {
+    let SampleClient { address, kind } = client;
     match kind {
         ClientKind::Somebody => format!("a client of the Internet ({address}, made up)"),
         ClientKind::Seen => format!("{address}, which is connected now"),
@@ -137,8 +137,8 @@ pub fn client(client: &Client) -> String {
 }
 
 /// Returns the words for a client and all others of its kind.
-pub fn subject(client: &Client) -> String {
-    let Client { address, kind } = client;
+pub fn subject(client: &SampleClient) -> String {
+    let SampleClient { address, kind } = client;
     match kind {
         ClientKind::Somebody => format!("clients of the Internet ({address}, made up)"),
         ClientKind::Seen => format!("clients such as {address}, which is connected now,"),

@@ -1,23 +1,25 @@
-//! Connections that are tried once more, with or without a watch.
+//! Connections that are repeated, with or without a watch.
 
+use super::battery::Ask;
+use super::cause::{Conversation, Seen, Taken, Watch};
+use super::judge::{tried, verdict};
+use super::sniff::{Sighting, Sniffer};
+use super::talk::{From, Question, TalkOutcome};
+use super::verdict::Verdict;
+use super::{Twin, TwinError, batch};
 use crate::forwards::Snat;
-use crate::twin::battery::Ask;
-use crate::twin::cause::{Conversation, Seen, Taken, Watch};
-use crate::twin::judge::{Verdict, tried, verdict};
-use crate::twin::sniff::{Sighting, Sniffer};
-use crate::twin::talk::{From, Outcome, Question};
-use crate::twin::{Twin, TwinError, batch};
 
-/// Returns whether a connection does as it should. The calling thread is in the copy of the machine then.
-pub(in crate::twin) fn is_as_wanted(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
+/// Returns whether a connection does as the spec says. The calling thread is in the twin's machine namespace
+/// afterwards.
+pub(super) fn is_as_wanted(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
     let verdict = tried(twin, &mut twin.talker()?, ask);
     twin.enter()?;
     Ok(verdict == Verdict::AsWanted)
 }
 
-/// Repeats a connection of no forward under watch, and names what takes it. The calling thread is in the copy
-/// of the machine then.
-pub(in crate::twin) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
+/// Repeats a connection of no forward under watch, and names its cause. The calling thread is in the twin's machine
+/// namespace afterwards.
+pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
     let (_, seen, _) = repeat(twin, question)?;
     twin.enter()?;
     Ok(seen.taken(&Conversation {
@@ -30,12 +32,12 @@ pub(in crate::twin) fn taken(twin: &Twin, question: &Question) -> Result<Option<
     })?)
 }
 
-/// Repeats a connection under watch, one with several targets until it goes wrong. The calling thread is in
-/// the copy of the machine then.
-pub(in crate::twin) fn until_bad(
+/// Repeats a connection under watch; one with several targets is repeated until it goes wrong. The calling thread is
+/// in the twin's machine namespace afterwards.
+pub(super) fn until_bad(
     twin: &Twin,
     ask: &Ask<'_>,
-) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
+) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
     let mut repeated = repeat(twin, &ask.question)?;
     for _ in 1..ask.times {
         if verdict(twin, ask, &repeated.0) != Verdict::AsWanted {
@@ -47,14 +49,14 @@ pub(in crate::twin) fn until_bad(
     Ok(repeated)
 }
 
-/// Repeats a connection while the kernel's trace is on.
-pub(in crate::twin) fn repeat(
+/// Repeats a connection with the kernel's packet trace switched on.
+pub(super) fn repeat(
     twin: &Twin,
     question: &Question,
-) -> Result<(Outcome, Seen, Vec<Sighting>), TwinError> {
+) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
-    // An address that is being resolved is not asked for again at once: the watch is to see how it is.
+    // The kernel asks for an address once and waits: the watch has to see the question and the answer.
     if question.to.is_ipv6() {
         for world in twin.worlds() {
             world.netns.enter().map_err(TwinError::Socket)?;
@@ -77,14 +79,14 @@ pub(in crate::twin) fn repeat(
     Ok((outcome?, seen, sniffer.seen()))
 }
 
-/// Lets the calling thread's namespace resolve each address anew.
+/// Removes all neighbours of the calling thread's namespace, so that each address is resolved again.
 fn forget_neighbours() -> Result<(), TwinError> {
     batch::run(&["-6"], "neigh flush all\n")?;
     Ok(())
 }
 
-/// Returns whether a connection comes through, or at least its answer leaves, if by another interface.
-pub(in crate::twin) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
+/// Returns whether a connection comes through, or its reply leaves by any interface.
+pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let verdict = tried(twin, &mut twin.talker()?, ask);
     twin.enter()?;
@@ -93,14 +95,10 @@ pub(in crate::twin) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, Tw
     Ok(verdict == Verdict::AsWanted || is_strayed)
 }
 
-/// Returns the interface by which a reply left, if it is another than the client's.
-pub(in crate::twin) fn strayed(
-    twin: &Twin,
-    ask: &Ask<'_>,
-    sightings: &[Sighting],
-) -> Option<String> {
+/// Returns the interface by which a reply left, if the client is behind another one.
+pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Option<String> {
     let from = ask.question.from;
-    // A world sees the packets that it sends, too: those of the target have its own address still.
+    // A world also sees the packets that it sends: a reply of the target still has the target's own source address.
     let is_reply = |one: &&Sighting| {
         one.source == ask.question.to
             && one.destination.ip() == ask.client.address
@@ -110,7 +108,7 @@ pub(in crate::twin) fn strayed(
     Some(twin.worlds()[strayed.world].interface.clone())
 }
 
-pub(in crate::twin) fn conversation(ask: &Ask<'_>) -> Conversation {
+pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
     let [target] = ask.question.listeners[..] else {
         return Conversation {
             target: None,
