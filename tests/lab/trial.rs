@@ -250,3 +250,24 @@ pub fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend)
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!said.stderr.contains(words), "{said:?}");
 }
+
+/// Half of the clients reach a target before the change, and none reaches one after it.
+pub fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let both = SPEC.replace(
+        "10.224.0.118:80}",
+        &format!("[\"10.224.0.118:80\", \"{OTHER}:80\"]}}"),
+    );
+    lab.apply(&both);
+    lab.firewall
+        .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    let dead = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    for _ in 0..4 {
+        let said = apply(&lab, &dead, &["--dry-run"]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(
+            said.stderr.contains("would cut off what works now"),
+            "{said:?}"
+        );
+    }
+}

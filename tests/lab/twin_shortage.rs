@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::{Backend, Lab, Said};
 use crate::namespace::wait_for;
@@ -176,4 +176,25 @@ pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
     assert!(killed >= 20, "only {killed} were killed");
     wait_for("every process of theirs is gone", || processes(&mark) == 0);
     assert_eq!(state(), before);
+}
+
+/// Each interface takes some 20 ms, and the doctor keeps its time limit.
+pub fn without_time_for_all_interfaces_packets_are_unknown(backend: Backend) {
+    let lab = lab(backend);
+    lab.firewall.shell(
+        "for n in $(seq 250); do
+            echo link add dummy$n type dummy
+            echo address add 10.99.$n.1/24 dev dummy$n
+            echo link set dummy$n up
+        done | ip -batch -",
+    );
+    let words = [&DOCTOR[..], &["--deadline", "2"]].concat();
+    let begin = Instant::now();
+    let said = lab.nvactl(&words);
+    let took = begin.elapsed();
+    is_unknown(
+        &said,
+        "the time limit was reached before the copy had all 252 interfaces",
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
