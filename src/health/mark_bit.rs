@@ -1,5 +1,5 @@
-//! Rules of others that write the bit of a connection's mark by which a tree knows its short cut (`plan`'s
-//! `marked`). Each is reported, whether or not packets reach it.
+//! Rules of others that write the mark bit of a tree's short cut (`plan`'s `marked`). Each is reported, whether or
+//! not packets reach it.
 
 use crate::host::nft_mark::NftRule;
 use crate::netfilter::matches::Mark;
@@ -14,20 +14,19 @@ use crate::plan::{MARKED, OF_MARKED};
 /// A rule of others that writes the bit, in words.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Writer {
-    /// The rule, where it stands, and what the bit is for.
+    /// The rule, its place, and the purpose of the bit.
     pub told: String,
     pub fix: String,
 }
 
-/// Returns whether a plan, or live rules, have the short cut.
+/// Whether a plan, or live rules, have the short cut.
 #[must_use]
 pub fn is_used(own: &Ruleset) -> bool {
     let of_marked = own.chain(TableName::Nat, &ChainName::from(OF_MARKED));
     of_marked.is_some_and(|chain| !chain.rules.is_empty())
 }
 
-/// Returns the rules of others in a ruleset that write the bit. `program` is the iptables that has loaded
-/// them.
+/// Returns the rules of others in a ruleset that write the bit. `program` is the iptables that loaded the rules.
 #[must_use]
 pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     let others = rules.chains().filter(|(_, name, _)| !name.is_own());
@@ -36,10 +35,10 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     let writing = each.filter(|(_, _, rule)| writes(rule));
     let writers = writing.map(|(table, name, rule)| {
         let line = Line::Append(name, rule);
-        let instead = without_bit(rule).map(|target| format!(": `{target}`"));
+        let instead = without_bit(rule).map(|target| format!(": {target}"));
         Writer {
             told: format!(
-                "a rule in {program}'s table {table} that is not nvactl's {}: {line}",
+                "a rule of others in {program}'s table {table} {}: {line}",
                 purpose()
             ),
             fix: fix(&instead.unwrap_or_default()),
@@ -48,7 +47,7 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     writers.collect()
 }
 
-/// Reports a rule of nft's own.
+/// Returns the words about nft's own rule.
 #[must_use]
 pub fn of_nft(rule: &NftRule) -> Writer {
     let NftRule {
@@ -69,15 +68,15 @@ pub fn of_nft(rule: &NftRule) -> Writer {
 
 fn purpose() -> String {
     format!(
-        "writes bit {:#x} of a connection's mark: by that bit nvactl knows the connections that need \
-         no rules of a forward's own, so one that gets it from others passes by deny lists, limits and `snat`",
+        "writes bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
+         with that bit skip deny lists, limits and `snat`",
         MARKED.value
     )
 }
 
 fn fix(how: &str) -> String {
     format!(
-        "write `firewall.layout: flat` into the spec, or let that rule leave the bit alone{how}"
+        "write `firewall.layout: flat` into the spec, or change that rule so that it leaves the bit alone{how}"
     )
 }
 
@@ -91,8 +90,7 @@ fn writes(rule: &Rule) -> bool {
     }
 }
 
-/// Returns whether words are `CONNMARK --save-mark` with the bit in one of its masks. A shift may bring any
-/// other bit there.
+/// Whether words are `CONNMARK --save-mark` with the bit in one of its masks. A shift may move any other bit there.
 fn saves(words: &[Token]) -> bool {
     let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
     let has = |option: &str| spelled.contains(&option);

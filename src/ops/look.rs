@@ -109,13 +109,13 @@ pub struct Found<'s> {
     pub surroundings: Surroundings,
     pub flows: Vec<Flow>,
     /// What forwards need of the machine; none without `ip`.
-    pub reach: Option<reach::Facts<'s>>,
+    pub reach: Option<reach::Surroundings<'s>>,
 }
 
 type Around<'s> = (
     Result<Surroundings, SurveyError>,
     Result<Vec<Flow>, ConntrackError>,
-    Option<reach::Facts<'s>>,
+    Option<reach::Surroundings<'s>>,
 );
 
 /// Plans and looks around while the rules are being read.

@@ -205,7 +205,7 @@ pub fn policy_stays(family: Family, after: &mut Remarks) {
 /// Names the interfaces, addresses and routes that forwards need and the machine does not have.
 pub fn reach(
     set: &ForwardSet,
-    facts: Option<&reach::Facts<'_>>,
+    facts: Option<&reach::Surroundings<'_>>,
     flows: &[Flow],
     remarks: &mut Remarks,
 ) {

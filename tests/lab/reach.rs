@@ -30,11 +30,11 @@ pub fn a_forward_that_cannot_work_is_warned_of(backend: Backend) {
         ),
         (
             SPEC.replace("snat: 10.4.0.4", "snat: 10.4.0.9"),
-            &["10.4.0.9 is no address of this machine: answers to `web` come back only if"],
+            &["10.4.0.9 is not an address of this machine: replies to `web` arrive only if"],
         ),
         (
             SPEC.replace("listen: 49182", "listen: 10.3.0.9:49182"),
-            &["10.3.0.9 is no address of this machine: packets come to `web` only if"],
+            &["10.3.0.9 is not an address of this machine: packets reach `web` only if"],
         ),
         (
             SPEC.replace("{ingress: eth0, egress: eth1}", "eth0")
@@ -150,7 +150,7 @@ pub fn many_targets_take_no_more_programs_than_one(backend: Backend) {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
         said.stderr
-            .contains("the routes to 500 more targets were not looked at"),
+            .contains("the routes to 500 more targets were not checked"),
         "{said:?}"
     );
     let runs = lab.firewall.run("cat /run/runs");

@@ -81,7 +81,7 @@ pub fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend
 
     let spec = with_log(BEFORE);
     let shown = format!(
-        "1 UDP sender has sent since before its forward and is not forwarded: udp {CLIENT} → {FIREWALL}:514 (`log`)"
+        "1 UDP sender began before its forward was loaded and is not forwarded: udp {CLIENT} → {FIREWALL}:514 (`log`)"
     );
     for args in [&["--dry-run"][..], &[], &[]] {
         let said = apply(&lab, &spec, args);
