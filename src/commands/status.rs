@@ -15,7 +15,8 @@ use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
-    AtBoot, BeforeJump, Live, Machine, Row, State, Status, Tracked, before_jumps, drift, rows,
+    BeforeJump, BootStatus, Live, MachineStatus, Row, State, StatusReport, Tracked, before_jumps,
+    drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -86,14 +87,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
     let around = rules.try_map(|family, ruleset| {
-        anyhow::Ok(Machine {
+        anyhow::Ok(MachineStatus {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
             at_boot: at_boot(look(state.as_ref(), &iptables, family, ruleset, &set)),
         })
     })?;
-    let status = Status {
+    let status = StatusReport {
         in_sync,
         machine: around.v4,
         ipv6: around.v6,
@@ -130,9 +131,9 @@ fn backend(iptables: &Iptables, family: Family) -> String {
     found.to_string()
 }
 
-fn at_boot(next: NextBoot) -> AtBoot {
+fn at_boot(next: NextBoot) -> BootStatus {
     let (ip_forward, ip_forward_by) = next.forwards.unzip();
-    AtBoot {
+    BootStatus {
         place: next.place,
         rules: next.rules,
         refused: next.refused,
@@ -146,7 +147,7 @@ fn at_boot(next: NextBoot) -> AtBoot {
     }
 }
 
-fn text(status: &Status, apply: &str, doctor: &str) -> String {
+fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
