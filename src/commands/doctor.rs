@@ -17,7 +17,7 @@ use crate::diff::drift::rules_by_key;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
-    self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
+    self, Answers, BootFacts, Case, Check, ExampleClient, Facts, Report, Status, Untried, questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::sender;
@@ -487,20 +487,25 @@ fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
 }
 
 /// One who is connected now, else somebody of the Internet.
-fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Links) -> Client {
+fn client(
+    family: Family,
+    flows: Option<&[Flow]>,
+    set: &ForwardSet,
+    links: &Links,
+) -> ExampleClient {
     let listeners = Listeners::new(set);
     // A hairpin's may be the machine itself.
     let flows = flows.unwrap_or_default().iter();
     let mut flows = flows.filter(|flow| links.owner(flow.source).is_none());
     let led = flows.find(|flow| listeners.leader(flow).is_some());
-    Client {
+    ExampleClient {
         address: led.map_or(somebody(family), |flow| flow.source),
         real: led.is_some(),
     }
 }
 
-fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> Boot {
-    Boot {
+fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> BootFacts {
+    BootFacts {
         place: next.place,
         rules: next.rules,
         refused: next.refused,
@@ -559,7 +564,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} {}", "", doctor::fix_line(fix, check.tried));
+                let _ = writeln!(out, "{:<28} {}", "", fix.line(check.tried));
             }
         }
         if rest.len() > MOST_SHOWN {

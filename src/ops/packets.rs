@@ -583,8 +583,8 @@ forwards:
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
                 "`{name}`: connections to 10.3.0.4:{port} reach a target by the rules that are loaded now, and would \
-                 not by the new ones: iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
-                 of the Internet (198.51.100.10, made up))"
+                 not by the new ones: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried for a client \
+                 of the Internet (example address 198.51.100.10))"
             ))
         );
     }
@@ -605,7 +605,7 @@ forwards:
             warnings,
             [
                 "connections to `web`, `dns` do not come through, with this change or without: \
-                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets"
+                 iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets"
             ]
         );
         for by in [

@@ -160,13 +160,13 @@ pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
             "ip -6 route add unreachable fd00:224::118",
             "ip -6 route del unreachable fd00:224::118",
             "route",
-            "there is no way to fd00:224::118",
+            "this machine has no route to fd00:224::118",
         ),
         (
             "ip -6 address del fd00:3::4/128 dev eth0; ip -6 address add fd00:3::5/128 dev eth0",
             "ip -6 address del fd00:3::5/128 dev eth0; ip -6 address add fd00:3::4/128 dev eth0",
             "listen-address",
-            "fd00:3::4 is no address of this machine",
+            "fd00:3::4 is not an address of this machine",
         ),
         (
             "ip6tables -I FORWARD -p tcp --dport 80 -j DROP",

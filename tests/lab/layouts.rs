@@ -242,7 +242,7 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &many, "web"), ("drifted".into(), 3));
     let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &many);
     assert!(
-        said.stdout.contains("nvactl's own part of iptables filter"),
+        said.stdout.contains("nvactl's chains in iptables filter"),
         "{said:?}"
     );
     lab.apply(&few);
@@ -320,7 +320,7 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
             "drifted",
             "in_sync",
-            "nvactl's own part of iptables filter: -A NVACTL-FWD-TCP-4096-8191 -j DROP",
+            "nvactl's chains in iptables filter: `-A NVACTL-FWD-TCP-4096-8191 -j DROP`",
         ),
         (
             "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",

@@ -50,7 +50,7 @@ fn holds_what_runs(host: &Host) {
     );
     let doctor = nvactl(host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
     assert!(
-        doctor.contains(&format!("{FILE} holds what runs")),
+        doctor.contains(&format!("{FILE} holds the loaded rules")),
         "{doctor}"
     );
     ok(host, &["diff", "-", "--against", FILE]);

@@ -41,7 +41,7 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
             "`web`: ",
             "10.3.0.4:49182",
             &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
-            "fix, if it is not meant (tried: works): sudo iptables",
+            "fix, if the rule should not apply to these packets (tried: works): sudo iptables",
             "--no-trial",
         ] {
             assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -106,7 +106,7 @@ pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend
     for words in [
         "`web`: ",
         "ip own late",
-        "fix, if it is not meant (tried: works): sudo nft insert rule ip own late ",
+        "fix, if the chain should accept these packets (tried: works): sudo nft insert rule ip own late ",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
+use crate::net::words::counted;
 use crate::twin::clients::{Client, ClientKind};
 
 /// A finding, and the clients for whom it was found.
@@ -15,12 +16,12 @@ pub struct Finding<'a> {
 }
 
 impl<'a> Finding<'a> {
-    /// Whether it is about another client of the same.
+    /// Whether a check is this finding about another client.
     pub fn takes(&self, check: &Check) -> bool {
         self.check.code == check.code && self.check.reason == check.reason
     }
 
-    /// Adds a client.
+    /// Adds a client, and keeps the worst status and the first fix.
     pub fn add(&mut self, check: Check, client: &'a Client) {
         if self.check.fix.is_none() {
             self.check.fix = check.fix;
@@ -36,8 +37,9 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
-    /// connected now or not. `named` holds the networks that rules name, each with its finding; `at` is this one.
+    /// Turns a failure into a warning if a rule of others bans only the networks that it names, even if a client of
+    /// such a network is connected now. `named` holds the networks that rules name, each with its finding; `at` is
+    /// this finding.
     pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
         let is_named = |client: &Client| {
             let mut nets = named.iter().filter(|(_, of)| *of == at);
@@ -59,17 +61,19 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Returns the check. Those whom it does not concern need not be told apart where it concerns all.
+    /// Returns the check. It names the clients only if it concerns some of them.
     pub fn into_check(mut self, are_some: bool) -> Check {
         let reason = &self.check.reason;
         self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
             ([first], true) => format!("{} {reason}", subject(first)),
             ([first, more @ ..], true) => {
-                format!("{}, and {} more, {reason}", subject(first), more.len())
+                let more = counted(more.len(), "more group");
+                format!("{} and {more} of clients {reason}", subject(first))
             }
             ([first], false) if are_some => format!("{reason}: {}", client(first)),
             ([first, more @ ..], false) if are_some => {
-                format!("{reason}: {}, and {} more", client(first), more.len())
+                let more = counted(more.len(), "more group");
+                format!("{reason}: {} and {more} of clients", client(first))
             }
             _ => return self.check,
         };
