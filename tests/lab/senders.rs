@@ -22,7 +22,7 @@ fn with_log(spec: &str) -> String {
     )
 }
 
-const WORDS: &str = "since before";
+const WORDS: &str = "began before";
 
 fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)

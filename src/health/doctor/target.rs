@@ -198,7 +198,7 @@ fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more:
             ))
             .fix(
                 "check the target's firewall, its NetworkPolicy and its address: \
-                 kubectl get pods,services,networkpolicies -A -o wide",
+                 kubectl get pods,services,networkpolicies --all-namespaces -o wide",
             ),
         Outcome::Unexpected(words) => Hop::Target
             .warn(format!(
