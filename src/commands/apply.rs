@@ -29,7 +29,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         drop(ahead);
         return Err(spec_of(&source, reading, console)
             .err()
-            .unwrap_or_else(|| anyhow::anyhow!("`{}` is no spec", source.name)));
+            .unwrap_or_else(|| anyhow::anyhow!("`{}` is not a spec", source.name)));
     }
     let problems = std::mem::take(&mut reading.problems);
     let set = spec_of(&source, reading, console)?;

@@ -48,10 +48,10 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 console.say("nvactl.service was not enabled");
                 return Ok(Exit::Done);
             }
-            console.say("nvactl.service is disabled; what is loaded stays until the next boot");
+            console.say("nvactl.service is disabled; the loaded rules stay until the next boot");
             console.note(match persistence::manager() {
-                None => "nothing brings nvactl's rules back then; `sudo nvactl persist` writes a rules file",
-                Some(_) => "nothing brings nvactl's rules back then; `sudo nvactl boot enable` does",
+                None => "the next boot loads no rules of nvactl's; to write a rules file: sudo nvactl persist",
+                Some(_) => "the next boot loads no rules of nvactl's; to load them at boot: sudo nvactl boot enable",
             });
             Ok(Exit::Done)
         }
@@ -78,7 +78,7 @@ fn show(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, split } in doubled {
         let lines = &split.own;
         console.say(format_args!(
-            "{}: these lines of nvactl's go, since its own unit loads them:",
+            "{}: these lines of nvactl's are removed, because nvactl.service loads the same rules:",
             path.display()
         ));
         for line in lines.iter().take(MOST_SHOWN) {
@@ -93,7 +93,7 @@ fn show(doubled: &[Doubled], console: &mut Console) {
 fn say_removed(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, .. } in doubled {
         console.say(format_args!(
-            "{0}: written without them; the old one is {0}.bak",
+            "{0}: written without nvactl's lines; the old file is {0}.bak",
             path.display()
         ));
     }
@@ -101,15 +101,15 @@ fn say_removed(doubled: &[Doubled], console: &mut Console) {
 
 fn say_enabled(console: &mut Console) {
     console.say(
-        "nvactl.service is enabled: it loads what is loaded now at each boot, before the network",
+        "nvactl.service is enabled: at each boot, before the network, it loads the rules that are loaded now",
     );
-    console.note("`sudo nvactl persist` saves later changes");
+    console.note("to save later changes: sudo nvactl persist");
 }
 
 fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     if !boot_unit::is_enabled() {
         console.say("nvactl.service is not enabled");
-        console.note("`sudo nvactl boot enable` saves what is loaded now and enables the unit");
+        console.note("to save the loaded rules and enable the unit: sudo nvactl boot enable");
         return Ok(Exit::Done);
     }
     console.say(format_args!(
@@ -117,21 +117,25 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         boot_unit::activity().as_str()
     ));
     let Some(state) = on.known_state()? else {
-        console.warn("nothing is saved; `sudo nvactl boot enable` saves what is loaded");
+        console.warn("no rules are saved; to save the loaded rules: sudo nvactl boot enable");
         return Ok(Exit::Differs);
     };
     let saved = state.saved();
     match &saved {
         Ok(Some(saved)) => console.say(format_args!("saved   {}", told(saved))),
-        Ok(None) => console.warn("nothing is saved; `sudo nvactl persist` saves what is loaded"),
+        Ok(None) => {
+            console.warn("no rules are saved; to save the loaded rules: sudo nvactl persist")
+        }
         Err(error) => console.warn(format_args!("the saved state cannot be read: {error}")),
     }
     if let Ok(Some(booted)) = state.booted() {
         let brought = match booted.brought {
             Brought::Saved => "the saved rules",
-            Brought::Left => "nothing: the rules were as they were applied last",
-            Brought::Before => "the rules saved before, since the saved ones did not load",
-            Brought::Closed => "FORWARD policy DROP alone, since no saved rules loaded",
+            Brought::Left => "nothing: the rules were still as applied last",
+            Brought::Before => "the rules saved before, because the saved rules did not load",
+            Brought::Closed => {
+                "only the FORWARD policy DROP, because no saved rules could be loaded"
+            }
         };
         let why = booted.why.map(|why| format!(": {why}"));
         console.say(format_args!(
@@ -147,11 +151,11 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     } else if !any && holds_rules {
         console.warn(format_args!(
-            "nothing of nvactl's is loaded now; to load what is saved: {}",
+            "no rules of nvactl's are loaded now; to load the saved rules: {}",
             boot_unit::RESTART
         ));
     } else if !same {
-        console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
+        console.warn("the loaded rules differ from the saved rules; to save the loaded rules: sudo nvactl persist");
     }
     Ok(if same && fault.is_none() {
         Exit::Done
@@ -174,7 +178,7 @@ fn told(saved: &Saved) -> String {
     format!(
         "{}, the rules of {}, {families}, for iptables-{}, with forwarding {forwards}",
         moment(saved.time),
-        spec.unwrap_or("a spec that was not kept"),
+        spec.unwrap_or("an unknown spec"),
         saved.backend
     )
 }
@@ -206,7 +210,7 @@ fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
             return Ok(Exit::Differs);
         }
         None => console.note("systemd-analyze is not installed, so the unit is not verified"),
-        Some(Ok(())) => console.say("systemd-analyze verify has nothing against nvactl.service"),
+        Some(Ok(())) => console.say("systemd-analyze verify: nvactl.service is valid"),
         Some(Err(words)) => {
             console.warn(format_args!(
                 "systemd-analyze verify nvactl.service: {words}"
@@ -223,7 +227,7 @@ fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
     let why = loaded.why.unwrap_or_default();
     match loaded.brought {
         Brought::Left => {
-            console.say("nvactl's rules are as they were applied last, and stay");
+            console.say("nvactl's rules are still as applied last, so nothing was loaded");
             Exit::Done
         }
         Brought::Saved => {
@@ -232,13 +236,13 @@ fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
         }
         Brought::Before => {
             console.warn(format_args!(
-                "the saved rules do not load, so those saved before are loaded: {why}"
+                "the saved rules did not load, so the rules saved before them were loaded: {why}"
             ));
             Exit::Done
         }
         Brought::Closed => {
             console.error(format_args!(
-                "no saved rules load, so the FORWARD policy is DROP and nothing is forwarded: {why}"
+                "no saved rules could be loaded, so the FORWARD policy is DROP and no forward works: {why}"
             ));
             console.tell("hint: sudo nvactl apply && sudo nvactl persist\n");
             Exit::Uncertain

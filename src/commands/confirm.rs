@@ -12,10 +12,10 @@ use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;
 use crate::host::ssh_connection::advice;
-use crate::ops::confirm::{Report, Standing, cancel, keep, standing, unreadable};
+use crate::ops::confirm::{Report, Standing, cancel, keep, standing};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
-use crate::ops::waiting::told;
+use crate::ops::waiting::{choices, told};
 use crate::ops::{Error, Refusal, describe};
 
 pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -38,14 +38,26 @@ pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> 
 
 fn say_standing(standing: Standing, console: &mut Console) {
     match standing {
-        Standing::Waits(pending) => console.say(told(&pending)),
-        Standing::Unreadable(why) => console.say(unreadable(&why)),
+        Standing::Waits(pending) => say_pending(&pending, console),
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            console.say(&refusal);
+            console.say(refusal.hint().unwrap_or_default());
+        }
         Standing::Nothing { last } => {
             console.say("nothing is waiting for a confirmation");
             if let Some(last) = last {
                 console.say(last);
             }
         }
+    }
+}
+
+/// Prints the change that waits, and below it the commands that decide on it.
+fn say_pending(pending: &Pending, console: &mut Console) {
+    console.say(told(pending));
+    for choice in choices(pending) {
+        console.say(choice);
     }
 }
 
@@ -61,21 +73,21 @@ fn say(report: Report, console: &mut Console) -> Exit {
         } => {
             if changed_since {
                 console.warn(
-                    "nvactl's rules are not those that the change made any more; \
-                     to see what differs: sudo nvactl status",
+                    "nvactl's rules were changed after this change was applied; \
+                     to see the differences: sudo nvactl status",
                 );
             }
             if from_itself {
                 console.warn(
-                    "this connection comes from the machine itself, \
-                     so it does not show that one from outside gets in",
+                    "this SSH connection comes from the machine itself, \
+                     so it does not prove that you get in from outside",
                 );
             }
             console.say(format_args!("confirmed: {action} stays"));
             if let Some(error) = full {
                 console.warn(format_args!(
-                    "the state folder takes no new files, so the next change can be neither confirmed \
-                     nor rolled back: {error}"
+                    "no new file can be written in the state folder, so the next change can be neither \
+                     confirmed nor rolled back: {error}"
                 ));
             }
             if let Some(remark) = &ended.remark {
@@ -93,22 +105,25 @@ fn say(report: Report, console: &mut Console) -> Exit {
             let whole = undone.left_v6.is_none() && !undone.unverified;
             if let Some(error) = undone.left_v6 {
                 console.warn(format_args!(
-                    "IPv6 rules can be neither read nor written, so they stay as the change made them: {}",
+                    "only IPv4 was undone: IPv6 rules can be neither read nor written, and stay as the change \
+                     made them: {}",
                     describe(&error)
                 ));
             }
             if undone.unverified {
-                console.warn("what was loaded could not be read back; to look: sudo iptables-save");
+                console.warn(
+                    "the restored rules could not be read back; to check them: sudo iptables-save",
+                );
             }
             if let Some(error) = &undone.full {
                 console.warn(format_args!(
-                    "the state folder takes no new files, so the history does not say that it is undone: \
+                    "no new file can be written in the state folder, so the history does not show the undo: \
                      {error}"
                 ));
             }
             if let Some(error) = &undone.unrecorded {
                 console.warn(format_args!(
-                    "that it is undone could not be recorded: {error}"
+                    "the change is undone, but this could not be recorded: {error}"
                 ));
             }
             if whole && undone.unrecorded.is_none() {
@@ -122,7 +137,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 "discarded the record of a change that waited for its confirmation: {why}"
             ));
             console.warn(
-                "what that change loaded has not been undone, since nobody knows what it was; \
+                "the rules of that change were not undone, because its record cannot be read; \
                  to see the changes that can be rolled back: sudo nvactl history",
             );
             Exit::Uncertain
@@ -137,7 +152,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
-        console.say(told(pending));
+        say_pending(pending, console);
     }
     console.note(advice(pending.ssh_connection()));
     if !asks {
@@ -148,9 +163,14 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         if let Some(decision) = state.decision(&pending.id) {
             console.tell("\n");
             let (words, exit) = match decision {
-                Decision::Confirmed => ("confirmed from elsewhere: it stays", Exit::Done),
-                Decision::Cancelled => ("cancelled from elsewhere: it is undone", Exit::Differs),
-                _ => ("nobody confirmed it in time: it is undone", Exit::Differs),
+                Decision::Confirmed => {
+                    ("confirmed in another session: the change stays", Exit::Done)
+                }
+                Decision::Cancelled => (
+                    "cancelled in another session: the change is undone",
+                    Exit::Differs,
+                ),
+                _ => ("not confirmed in time: the change is undone", Exit::Differs),
             };
             console.say(words);
             return Ok(exit);
@@ -158,12 +178,15 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         if pending.overdue() > PATIENCE_SECS {
             console.tell("\n");
             console.say(
-                "its time is up and the undo is not recorded: the change may still be loaded; \
-                 to look: sudo nvactl confirm --status",
+                "the time is up, but no undo is recorded: the change may still be loaded; \
+                 to check: sudo nvactl confirm --status",
             );
             return Ok(Exit::Uncertain);
         }
-        console.ask_again(format_args!("keep it? [y/N] {:>4} s ", pending.left()));
+        console.ask_again(format_args!(
+            "keep the change? [y/N] {:>4} s ",
+            pending.left()
+        ));
         let Some(answer) = answers.next_within(Duration::from_secs(1)) else {
             continue;
         };
@@ -188,7 +211,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
             // The change is loaded, so this is no error after which nothing has changed.
             Err(error) => {
                 console.error(describe(&error));
-                console.say(told(pending));
+                say_pending(pending, console);
                 return Ok(Exit::Uncertain);
             }
         }

@@ -110,8 +110,7 @@ fn compared(
             let left = Family::ALL.into_iter().find(|other| *other != family);
             if let Some(left) = left.filter(|left| args.family.is_none() && set.has(*left)) {
                 console.note(format_args!(
-                    "{against} is taken for rules of {family}: the spec's {left} forwards are not \
-                     compared"
+                    "{against} is read as {family} rules: the spec's {left} forwards are not compared"
                 ));
             }
             let comparison = compare_family(&rules, set, family);
@@ -394,8 +393,8 @@ fn changed(change: &FieldChange) -> String {
 
 fn drifted(drift: &Drift) -> String {
     let what = match drift.what {
-        DriftKind::PutIn => "put in by hand",
-        DriftKind::TakenOut => "taken out by hand",
+        DriftKind::PutIn => "added by hand",
+        DriftKind::TakenOut => "removed by hand",
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);

@@ -42,9 +42,9 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
 pub fn warn_of_emptied_output(console: &mut Console) {
     if host::stdout_file_length() == Some(0) {
         console.warn(
-            "standard output is a file, which the shell emptied before nvactl began: \
-             it is empty now, and loading it would let everything through. \
-             `-o FILE` keeps the old file until the new one is sound",
+            "standard output is a file, and the shell emptied the file before nvactl started: \
+             do not load it, since an empty file lets everything through. \
+             `-o FILE` instead of `>` keeps the old file until the new one is complete",
         );
     }
 }
@@ -86,9 +86,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 pub enum Refusal {
     #[error("`{file}` has {}", counted(*.count, "error"))]
     Spec { file: String, count: usize },
-    #[error("`{file}` holds a rule that is not nvactl's, which would be lost: {line}")]
+    #[error("`{file}` was not replaced, because a rule that is not nvactl's would be lost: {line}")]
     ForeignRules { file: String, line: String },
-    #[error("`{file}` holds something else than iptables-save text, which would be lost: {reason}")]
+    #[error("`{file}` was not replaced, because it is not iptables-save text: {reason}")]
     ForeignText { file: String, reason: String },
     #[error("`{file}` has no forward `{name}`")]
     NoSuchForward {
@@ -96,7 +96,7 @@ pub enum Refusal {
         name: String,
         near: Option<String>,
     },
-    #[error("the plan has {count} lines, numbered from 1")]
+    #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
     NoSuchRule { count: usize },
 }
 
@@ -105,7 +105,7 @@ impl Refusal {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
             Refusal::ForeignRules { .. } | Refusal::ForeignText { .. } => {
-                Some("write to another file; `--force` replaces this one".to_owned())
+                Some("write to another file, or add --force to replace this one".to_owned())
             }
             Refusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))

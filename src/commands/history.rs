@@ -17,7 +17,7 @@ use crate::ops::state::State;
 
 pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     let Some(state) = state else {
-        console.say("nothing has been changed yet");
+        console.say("no changes yet");
         return Ok(Exit::Done);
     };
     for notice in &state.notices {
@@ -25,7 +25,7 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     }
     let changes = state.changes()?;
     if changes.is_empty() {
-        console.say("nothing has been changed yet");
+        console.say("no changes yet");
     }
     for (number, change) in &changes {
         console.say(line(*number, change));
@@ -33,13 +33,13 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     for number in state.numbers()? {
         if !changes.iter().any(|(kept, _)| *kept == number) {
             console.warn(format_args!(
-                "change {number} cannot be read and is passed over"
+                "change {number} cannot be read and is skipped"
             ));
         }
     }
     for other in state.others()? {
         console.say(format_args!(
-            "changes recorded in another network namespace ({other}) are not this one's: they are in {}",
+            "the history of another network namespace ({other}) is in {}",
             state.folder().join("history").join(&other).display()
         ));
     }
@@ -91,7 +91,7 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
     let difference = match &report.outcome {
         Outcome::Unchanged => {
             console.say(format_args!(
-                "no changes: what is loaded is what was loaded before {number}, {action}"
+                "no changes: the rules from before change {number} ({action}) are loaded already"
             ));
             return Ok(partly);
         }
@@ -105,7 +105,7 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         return Ok(Exit::Differs);
     }
     console.say(format_args!(
-        "back to what was loaded before {number}, {action}: {} added, {} removed",
+        "restored the rules from before change {number} ({action}): {} added, {} removed",
         counted(difference.added, "rule"),
         counted(difference.removed, "rule")
     ));

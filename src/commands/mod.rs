@@ -92,7 +92,9 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Err(error) if reports => Err(error).context("cannot write to standard output"),
         Err(error) => {
             // What the command was for has been done; its exit code says so.
-            console.warn(format_args!("the report could not be written: {error}"));
+            console.warn(format_args!(
+                "the command is done, but its report could not be written: {error}"
+            ));
             Ok(exit)
         }
         Ok(()) => Ok(exit),

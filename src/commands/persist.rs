@@ -58,10 +58,10 @@ fn say_boot(at_boot: AtBoot, console: &mut Console) {
         return;
     };
     let or = match at_boot {
-        AtBoot::NotInstalled => "; or: sudo apt-get install iptables-persistent",
+        AtBoot::NotInstalled => "\n  or: sudo apt-get install iptables-persistent",
         _ => "",
     };
     console.warn(format_args!(
-        "nothing loads it at boot: {why}; to have nvactl's rules loaded: {fix}{or}"
+        "nothing loads this file at boot: {why}; to load nvactl's rules at boot: {fix}{or}"
     ));
 }

@@ -29,7 +29,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     };
     let via = args.via.as_ref().map(|name| {
         let address = resolve(name);
-        address.with_context(|| format!("cannot tell the address of `{name}`"))
+        address.with_context(|| format!("cannot resolve `{name}`"))
     });
     let via = via.transpose()?;
     let endpoints = match via {
@@ -38,7 +38,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let (reached, others): (Vec<_>, Vec<_>) = set.forwards.iter().partition(reached);
             if !others.is_empty() {
                 console.note(format_args!(
-                    "not asked at {address}, since they are of the other address family: {}",
+                    "not tried at {address}, which is of the other address family: {}",
                     names(others.iter().map(|forward| forward.name.as_str()))
                 ));
             }
@@ -50,8 +50,8 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         (Some(name), Some(address)) => {
             if network::links().owner(address).is_some() {
                 console.note(format_args!(
-                    "{name} is this machine's own: what it sends to itself meets no forward; \
-                     ask from another machine"
+                    "{name} is this machine's own address, and its own packets pass no forward: \
+                     run the probe on another machine"
                 ));
             }
             probe(&endpoints, |_| address, |_| None, how)
@@ -66,8 +66,8 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let mut foreign = endpoints.iter().filter_map(snat);
             if let Some(address) = foreign.find(|address| !is_own(address)) {
                 console.note(format_args!(
-                    "{address} is no address of this machine, so another is used: \
-                     what its targets answer to the firewall is not known"
+                    "{address} is not an address of this machine, so another source is used: \
+                     the targets may answer the firewall differently"
                 ));
             }
             // As the targets will see it, where this machine is the one that the spec means.
@@ -83,8 +83,8 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let good = probed.len() - bad;
             let tried = counted(probed.len(), "port");
             console.say(match bad {
-                0 => format!("{tried} tried, nothing speaks against any"),
-                bad => format!("{tried} tried: {good} good, {bad} not"),
+                0 => format!("{tried} tried, none failed"),
+                bad => format!("{tried} tried: {good} good, {bad} failed"),
             });
         }
         ProbeFormat::Json => {

@@ -21,7 +21,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let report = remove(request, &machine)?;
     console.remarks(&report.remarks);
     match &report.outcome {
-        Outcome::Unchanged => console.say("no changes: nothing of nvactl's is loaded"),
+        Outcome::Unchanged => console.say("no changes: no rules of nvactl's are loaded"),
         Outcome::Would(difference) => console.print(&difference.lines),
         Outcome::Made { difference, .. } => {
             console.say(format_args!(

@@ -20,7 +20,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
     let family = args.family.unwrap_or(Family::V4);
     let rendered = load_spec(args.spec.spec.as_deref(), console).map(|(_, set)| {
         if args.family.is_none() && set.has(Family::V6) {
-            console.note("this is what iptables loads; `--family v6` has the rest, for ip6tables");
+            console.note("these are the IPv4 rules; to print the IPv6 rules, add: --family v6");
         }
         plan(&set, family).with_builtin_chains()
     });
@@ -46,8 +46,8 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
 fn warn_of_cut_output(console: &mut Console) {
     if host::stdout_file_length().is_some() {
         console.warn(
-            "standard output is a file that holds only a part of the rules now: do not load it. \
-             `-o FILE` keeps the old file until the new one is whole",
+            "standard output is a file, and only a part of the rules was written: do not load the file. \
+             `-o FILE` instead of `>` keeps the old file until the new one is complete",
         );
     }
 }

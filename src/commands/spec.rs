@@ -54,7 +54,7 @@ pub(super) fn load_applied_spec(
         && let since = match &last {
             LastLoaded::Change(_) => "as it was applied last".to_owned(),
             LastLoaded::Saved(saved) => format!(
-                "as it was saved at {}: nvactl.service has loaded that, and no later change",
+                "as it was saved at {}: nvactl.service loaded it, and no change came later",
                 moment(saved.time)
             ),
         }

@@ -178,9 +178,9 @@ fn text(status: &Status, apply: &str, doctor: &str) -> String {
         let why = boot.refused.as_deref().map(printable::line);
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let rules = match boot.rules {
-            RulesFile::Same => "holds what runs",
-            RulesFile::Different => "holds other rules than those that run",
-            RulesFile::Missing => "is not there",
+            RulesFile::Same => "holds the loaded rules",
+            RulesFile::Different => "differs from the loaded rules",
+            RulesFile::Missing => "does not exist",
             RulesFile::Unreadable => "cannot be read",
             RulesFile::Refused => "does not load",
         };
@@ -211,19 +211,19 @@ fn text(status: &Status, apply: &str, doctor: &str) -> String {
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if !status.firewall.is_empty() {
-        out.push_str("\nnot as the spec has it:\n");
+        out.push_str("\ndifferent from the spec:\n");
     }
     for change in &status.firewall {
         let FieldChange { field, from, to } = change;
         let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
     }
     if !status.drift.is_empty() {
-        out.push_str("\nin nvactl's own chains, and where it jumps to them:\n");
+        out.push_str("\nin nvactl's chains, and at the jumps to them:\n");
     }
     for drift in &status.drift {
         let what = match drift.what {
-            DriftKind::TakenOut => "taken out",
-            DriftKind::PutIn => "put in",
+            DriftKind::TakenOut => "removed",
+            DriftKind::PutIn => "added",
             DriftKind::InFront => "stops every packet before nvactl's jump",
         };
         let _ = writeln!(
@@ -260,7 +260,7 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of others {stand} before nvactl's jump in {prefix}{table} {chain}; what becomes of packets: {doctor}\n"
+        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see what they do to packets: {doctor}\n"
     )
 }
 

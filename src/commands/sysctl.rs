@@ -31,7 +31,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                     && next_boot::unit_sets(state, switch)
                 {
                     console.say(format_args!(
-                        "  {}: 1  (behind the files: wins)",
+                        "  {}: 1  (after the files: wins)",
                         boot_unit::NAME
                     ));
                 }
@@ -69,8 +69,8 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             report(&switches, true, done?, console);
             if liberal && persist && !boot_unit::is_enabled() {
                 console.note(format_args!(
-                    "at boot {} can be set only once nf_conntrack is loaded; nvactl's own unit sets \
-                     it behind its rules: sudo nvactl boot enable",
+                    "{} can be set at boot only after nf_conntrack is loaded; to have nvactl.service set it \
+                     after its rules: sudo nvactl boot enable",
                     Switch::Liberal.key()
                 ));
             }
@@ -170,13 +170,13 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
     let contradicting = sysctl::contradicting_interfaces().unwrap_or_else(|error| {
         console.warn(format_args!(
-            "whether an interface has another value is not known: {error}"
+            "the values of the interfaces could not be read: {error}"
         ));
         Vec::new()
     });
     for name in contradicting {
         console.warn(format_args!(
-            "net.ipv4.conf.{name}.forwarding is {}; to change it: sysctl -w net.ipv4.conf.{}.forwarding={value}",
+            "net.ipv4.conf.{name}.forwarding is {}; to change it: sudo sysctl -w net.ipv4.conf.{}.forwarding={value}",
             u8::from(!on),
             // sysctl(8) takes a dot in a name as a slash.
             name.replace('.', "/")
@@ -192,7 +192,7 @@ fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
     for switch in switches {
         if next_boot::unit_sets(state, *switch) {
             console.warn(format_args!(
-                "{} turns {} on again at boot, and when it loads the saved rules; to save it as it is now: \
+                "{} turns {} on again at boot and whenever it loads the saved rules; to save the current value: \
                  sudo nvactl persist",
                 boot_unit::NAME,
                 switch.key()
@@ -207,24 +207,24 @@ fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
     let contrary = boot.winner().filter(|winner| winner.on != on);
     match contrary {
         Some(own) if own.file == Path::new(sysctl::OWN_FILE) => console.note(format_args!(
-            "{} brings it back to {} at boot; `--persist` changes that too",
+            "{} sets it back to {} at boot; to change that line too, add: --persist",
             spelled(own),
             u8::from(own.on)
         )),
         Some(other) => console.warn(format_args!(
-            "{} wins at boot: then it is {}; remove or change that line",
+            "{} wins at boot, so it will be {} then; remove or change that line",
             spelled(other),
             u8::from(other.on)
         )),
         None if on && boot.winner().is_none() => console.note(format_args!(
-            "{} = 1 holds until the next boot; `--persist` keeps it",
+            "{} = 1 is lost at the next boot; to keep it, add: --persist",
             switch.key()
         )),
         None => {}
     }
     if let Some(other) = boot.other_winner().filter(|other| other.on != on) {
         console.warn(format_args!(
-            "{} wins where `sysctl --system` is run later: then it is {}; remove or change that line",
+            "{} wins if `sysctl --system` is run later, so it will be {} then; remove or change that line",
             spelled(other),
             u8::from(other.on)
         ));
@@ -239,10 +239,10 @@ fn warn_of_routers(lost: &[Interface], console: &mut Console) {
         // sysctl(8) takes a dot in a name as a slash.
         let name = interface.as_str().replace('.', "/");
         console.warn(format_args!(
-            "the IPv6 default route by {interface} comes from a router's advertisement, and goes now: \
-             a machine that forwards takes none; to have it come back with the next one: \
-             sysctl -w net.ipv6.conf.{name}.accept_ra=2, and for the next boot the same in a file \
-             beside {}",
+            "the IPv6 default route through {interface} came from a router advertisement and is gone now, \
+             because the kernel accepts none while it forwards\n  \
+             to accept them at boot, write in a file beside {}: net.ipv6.conf.{name}.accept_ra = 2\n  \
+             to accept the next one: sudo sysctl -w net.ipv6.conf.{name}.accept_ra=2",
             sysctl::OWN_FILE
         ));
     }
@@ -257,12 +257,12 @@ fn warn_if_open(on: Host<'_>, families: Families, console: &mut Console) {
     };
     match on.iptables(READ_WAIT).read_all(families) {
         Ok(live) if open(&live) => console.warn(
-            "FORWARD lets everything through: this machine now routes for anybody who can reach it; \
-             `nvactl apply` closes it but for the spec's forwards",
+            "FORWARD accepts everything, so this machine now routes for anybody who can reach it; \
+             to let only the spec's forwards through: sudo nvactl apply",
         ),
         Ok(_) => {}
         Err(error) => console.warn(format_args!(
-            "whether FORWARD lets everything through is not known: {error}"
+            "the FORWARD chain could not be read, so it may accept everything: {error}"
         )),
     }
 }

@@ -206,13 +206,13 @@ fn tried(
         Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
         Trial::NotLoaded => {
             remarks.warn(
-                "no connection was tried before the change, for the copy of this machine does not take its rules",
+                "no connection was tried before the change: its rules do not load in the copy of this machine",
             );
             Ok(TrialOf::Rules)
         }
         Trial::Impossible(why) => {
             remarks.warn(format_args!(
-                "no connection was tried before the change, for no copy of this machine could be made: {why}"
+                "no connection was tried before the change: no copy of this machine could be made: {why}"
             ));
             Ok(TrialOf::Rules)
         }
@@ -365,7 +365,8 @@ fn commit_guarded(
         Ok(()) => Ok((committed, anew)),
         Err(error) => {
             after.warn(format_args!(
-                "that the change is made cannot be recorded, so it cannot be confirmed: {}",
+                "the change is loaded, but this could not be recorded, so it cannot be confirmed and will be \
+                 undone: {}",
                 describe(&error.into())
             ));
             Ok((committed, pending))

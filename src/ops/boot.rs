@@ -61,7 +61,7 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
             return Err(Refusal::Uneditable {
                 file: path.display().to_string(),
                 reason: format!(
-                    "this line names a chain of nvactl's: {}",
+                    "nvactl cannot read this line, which names one of its chains: {}",
                     printable::line(line)
                 ),
             }
@@ -224,7 +224,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
             Err(error) => whys.push(describe(&error).replace('\n', "; ")),
         }
     }
-    let why = whys.join("; and the state saved before: ");
+    let why = whys.join("; and the rules saved before them: ");
     let closed = close(iptables, Some(&lock), why.clone())?;
     record(state, Brought::Closed, Some(why));
     Ok(closed)
@@ -328,7 +328,7 @@ fn bring(
     let v6 = Switch::Forwarding(Family::V6);
     if open_v6 && sysctl::has(v6) && sysctl::value(v6)? {
         sysctl::change(&[v6], false, false)?;
-        remarks.warn("IPv6 rules cannot be loaded, so IPv6 is not forwarded");
+        remarks.warn("IPv6 rules cannot be loaded, so IPv6 forwarding was turned off");
     }
     // The rules are there: what goes wrong now is no reason to take others.
     let on = [
@@ -342,14 +342,15 @@ fn bring(
             && let Err(error) = sysctl::change(&[switch], true, false)
         {
             remarks.warn(format_args!(
-                "forwarding is not on: {}",
+                "{} could not be turned on: {}",
+                switch.key(),
                 describe(&error.into())
             ));
         }
     }
     if let Err(error) = sysctl::set_kept_liberal() {
         remarks.warn(format_args!(
-            "{} is not set: {}",
+            "{} could not be set: {}",
             Switch::Liberal.key(),
             describe(&error.into())
         ));

@@ -8,7 +8,7 @@ use super::records::{Decided, Decision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::State;
-use super::waiting::{pending, pending_in_earnest, settle, told};
+use super::waiting::{choices, pending, pending_in_earnest, settle, told};
 use super::watchdog::Undoing;
 use super::{next_boot, watchdog};
 use crate::diff;
@@ -58,7 +58,7 @@ fn last_undone(state: &State) -> Result<Option<String>, Error> {
     Ok(change.and_then(|change| {
         let undone = undone_words(change.undone.as_ref()?);
         Some(format!(
-            "the last change, {number}, {}, was {undone}",
+            "the last change ({number}: {}) was {undone}",
             change.action
         ))
     }))
@@ -70,39 +70,44 @@ fn nothing_pending(state: &State) -> Error {
     Refusal::NothingPending { last }.into()
 }
 
-/// Returns the change that waits here, in a line; nothing is known of any where there is no state folder.
+/// Describes the change that waits here in one line, with the command that ends the waiting. Without a state
+/// folder there is none.
 ///
 /// # Errors
 /// When the state folder cannot be read.
 pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
-        Standing::Waits(pending) => Some(told(&pending)),
-        Standing::Unreadable(why) => Some(unreadable(&why)),
+        Standing::Waits(pending) => {
+            let choice = choices(&pending)[0];
+            Some(format!("{}; {choice}", told(&pending)))
+        }
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            let fix = refusal.hint().unwrap_or_default();
+            Some(format!("{refusal}; {fix}"))
+        }
         Standing::Nothing { .. } => None,
     })
 }
 
-/// Returns the change that waits here, in a line, and the command by which it waits no more.
+/// Describes the change that waits here in one line, and returns the command that ends the waiting.
 ///
 /// # Errors
 /// When the state folder cannot be read.
 pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)>, Error> {
     let Some(state) = state else { return Ok(None) };
-    let fix = match standing(state)? {
-        Standing::Waits(pending) if pending.left() > 0 => "sudo nvactl confirm",
-        _ => "sudo nvactl confirm --cancel",
-    };
-    Ok(told_of(Some(state))?.map(|told| (told, fix)))
-}
-
-/// Tells a change whose record cannot be read, in a line.
-#[must_use]
-pub fn unreadable(why: &str) -> String {
-    format!(
-        "a change waits for its confirmation, and its record cannot be read by this version of nvactl: \
-         {why}; `nvactl confirm --cancel` discards it"
-    )
+    Ok(match standing(state)? {
+        Standing::Waits(pending) if pending.left() > 0 => {
+            Some((told(&pending), "sudo nvactl confirm"))
+        }
+        Standing::Waits(pending) => Some((told(&pending), "sudo nvactl confirm --cancel")),
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            Some((refusal.to_string(), "sudo nvactl confirm --cancel"))
+        }
+        Standing::Nothing { .. } => None,
+    })
 }
 
 /// What became of a change on which somebody decided.

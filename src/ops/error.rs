@@ -46,7 +46,7 @@ pub enum Error {
     File(#[from] FileError),
     #[error(transparent)]
     Unit(#[from] UnitError),
-    #[error("the state that was kept is damaged")]
+    #[error("the rules in a record of the state folder are damaged")]
     Damaged(#[from] ParseError),
 }
 

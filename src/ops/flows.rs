@@ -115,14 +115,14 @@ pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
 /// Says what would become of connections that no forward leads any more.
 #[must_use]
 pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
-    let would = if flush {
-        "would be deleted"
+    let (would, fix) = if flush {
+        ("would be ended", "")
     } else {
-        "would stay; to delete them: --flush-stale"
+        ("would stay", "; to end them, add: --flush-stale")
     };
     (!stale.is_empty()).then(|| {
         Remark::Line(format!(
-            "{} to where no forward leads any more {would}: {}",
+            "{} to targets that no forward has any more {would}: {}{fix}",
             counted(stale.len(), "connection"),
             described(stale)
         ))
@@ -143,8 +143,7 @@ impl Ended {
     pub fn failed(error: &Error) -> Self {
         Self {
             remark: Some(Remark::Warning(format!(
-                "the rules are as they should be, but connections to old targets cannot be looked \
-                 for: {}",
+                "the rules are loaded, but connections to old targets could not be looked for: {}",
                 super::describe(error)
             ))),
             failed: true,
@@ -158,7 +157,7 @@ pub fn senders_would_end(senders: &[Sender<'_>], flush: bool) -> Option<Remark> 
     let would = if flush {
         "they would be ended"
     } else {
-        "they would stay so; to end them: --flush-stale"
+        "they would stay; to end them, add: --flush-stale"
     };
     let told = sender::told(senders)?;
     Some(Remark::Line(format!("{told}; {would}")))
@@ -182,7 +181,9 @@ pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
-            Ok(()) => Remark::Line(format!("{told}; they are ended, and begin anew")),
+            Ok(()) => Remark::Line(format!(
+                "{told}; they were ended, and their next packet is forwarded"
+            )),
             Err(error) => Remark::Warning(format!(
                 "{told}; they could not be ended: {}",
                 super::describe(&error.into())
@@ -238,7 +239,7 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} to where no forward leads any more will stay until idle: {shown}; \
+            "{count} to targets that no forward has any more will stay until idle: {shown}; \
              to end them: {}",
             flushing(spec)
         ));
@@ -252,10 +253,10 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
             Ok(()) => Remark::Line(format!(
-                "deleted {count} to where no forward leads any more: {shown}"
+                "ended {count} to targets that no forward has any more: {shown}"
             )),
             Err(error) => Remark::Warning(format!(
-                "the rules are as they should be, but {count} could not be ended: {}",
+                "the rules are loaded, but {count} to old targets could not be ended: {}",
                 super::describe(&error.into())
             )),
         }),

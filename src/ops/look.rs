@@ -80,7 +80,7 @@ pub fn read(
 pub fn warn_of_unread_v6(unread: Option<IptablesError>, remarks: &mut Remarks) {
     if let Some(error) = unread {
         remarks.warn(format_args!(
-            "IPv6 rules cannot be read, so they stay as they are; IPv4 goes on without them: {}",
+            "IPv6 rules cannot be read and stay as they are; only IPv4 is handled: {}",
             describe(&error.into())
         ));
     }
@@ -214,8 +214,8 @@ pub fn name_interrupted(
     let killed = match killed(state, live) {
         Err(Error::State(error)) if error.is_unreadable_record() => {
             let text = format!(
-                "the note of a change that was begun cannot be read, so whether it was made whole is not \
-                 known: {}",
+                "an earlier change did not finish, and its record cannot be read, so its rules may be only partly \
+                 loaded: {}",
                 describe(&error.into())
             );
             return Ok(Some(Remark::Warning(text)));
@@ -226,12 +226,12 @@ pub fn name_interrupted(
         let action = &killed.begun.action;
         let text = match killed.what {
             Interrupted::Half => format!(
-                "{action} was killed between the families: IPv4 and IPv6 hold rules of different specs; \
-                 the next apply, rollback or remove fixes that"
+                "{action} was killed after it loaded one address family: IPv4 and IPv6 hold rules of different \
+                 specs; the next apply, rollback or remove fixes that"
             ),
             Interrupted::Unknown => format!(
-                "{action} was killed before its rules were verified, and what is loaded is neither what \
-                 was before it nor what it was to load"
+                "{action} was killed before it verified its rules: the loaded rules are neither the old ones nor \
+                 the new ones; the next apply, rollback or remove replaces them"
             ),
             Interrupted::NeverMade | Interrupted::Made => return None,
         };

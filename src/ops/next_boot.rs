@@ -93,7 +93,7 @@ pub fn say_of_change(
     match fix {
         Some(fix) if rules.values().any(|rules| rules.holds_own()) => {
             remarks.note(format_args!(
-                "this holds until the next boot; `{fix}` keeps it"
+                "these rules are lost at the next boot; to keep them: {fix}"
             ));
         }
         _ => say(state, iptables, rules, remarks),
@@ -110,11 +110,12 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         if !rules.iter().all(same) {
             remarks.note(match saved {
                 Ok(Some(saved)) => format!(
-                    "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves what is \
-                     loaded now",
+                    "the next boot loads the rules saved at {}; to save the rules loaded now: \
+                     sudo nvactl persist",
                     moment(saved.time)
                 ),
-                _ => "the next boot brings nothing back; `sudo nvactl persist` saves what is loaded now"
+                _ => "the next boot loads no rules of nvactl's; to save the rules loaded now: \
+                      sudo nvactl persist"
                     .to_owned(),
             });
         }
@@ -128,11 +129,11 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         }
         match rules_file::compared_quickly(iptables, family, rules) {
             RulesFile::Different => remarks.note(format_args!(
-                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is \
-                 loaded now"
+                "the next boot loads other rules from {file}; to save the rules loaded now: \
+                 sudo nvactl persist"
             )),
             RulesFile::Refused => remarks.note(format_args!(
-                "{file} does not load at the next boot; `sudo nvactl status` says why"
+                "{file} will not load at the next boot; to see why: sudo nvactl status"
             )),
             RulesFile::Same | RulesFile::Missing | RulesFile::Unreadable => {}
         }
@@ -160,14 +161,14 @@ pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
     match booted {
         Some(booted) if booted.brought == Brought::Before => Some((
             format!(
-                "the saved rules do not load, so nvactl.service has loaded those saved before: {}",
+                "the saved rules did not load, so nvactl.service loaded the rules saved before them: {}",
                 why(&booted)
             ),
             ANEW,
         )),
         Some(booted) if booted.brought == Brought::Closed => Some((
             format!(
-                "no saved rules load, so nvactl.service has set the FORWARD policy to DROP: {}",
+                "no saved rules could be loaded, so nvactl.service set the FORWARD policy to DROP: {}",
                 why(&booted)
             ),
             ANEW,

@@ -80,7 +80,7 @@ pub fn try_packets(
         Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
         Ok(Ok(None)) => Trial::NotLoaded,
         Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
-        Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
+        Err(error) => Trial::Impossible(format!("no thread could be started: {error}")),
     }
 }
 
@@ -133,8 +133,8 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
         let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name.as_str()).collect();
         let names = names.iter().map(|name| format!("`{name}`"));
         remarks.warn(format_args!(
-            "whether connections to {} pass after this change cannot be told: a rule of others decides by \
-             chance, by what it has counted, or by a program",
+            "connections to {} may or may not pass after this change: a rule of another program decides by \
+             chance, by its counter, or by asking a program",
             few(names, MOST_NAMES)
         ));
     }
@@ -155,7 +155,7 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
     }
     if tried.untried_networks > 0 {
         remarks.note(format_args!(
-            "the trial has no client of {}, to which routes lead or which rules name",
+            "the trial has no client from {} that routes or rules name",
             counted(tried.untried_networks, "more network")
         ));
     }
@@ -175,8 +175,8 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
             continue;
         }
         lines.push(format!(
-            "`{}`: connections to {} reach a target by the rules that are loaded now, and would not by the \
-             new ones: {} (tried for {})",
+            "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
+             rules: {} (tried for {})",
             one.ask.forward.name,
             one.ask.question.to,
             why(one),
@@ -218,7 +218,7 @@ fn why(judged: &Judged<'_>) -> String {
         Verdict::Dead(death) => match death.causes.as_slice() {
             [] => match &death.failure {
                 Some(why) => format!("the cause is not known: {why}"),
-                None if death.is_examined => "the kernel does not tell why".to_owned(),
+                None if death.is_examined => "the kernel gives no reason".to_owned(),
                 None => "the cause is not known: the time limit was reached first".to_owned(),
             },
             causes => causes
@@ -262,8 +262,8 @@ fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
             )
         });
         remarks.warn(format_args!(
-            "replies of {} leave by {out}, while their clients come in by {by}: the network may drop them (tried \
-             for {}){look}",
+            "replies of {} leave by {out}, but their clients come in by {by}: the network may drop the replies \
+             (tried for {}){look}",
             few(names, MOST_NAMES),
             client_words(&ask.client)
         ));
@@ -297,7 +297,7 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     }
     let each = found.iter().map(|(why, names)| {
         let names = few(names.iter(), MOST_NAMES);
-        format!("connections to {names} do not come through, with this change or without: {why}")
+        format!("connections to {names} fail with and without this change: {why}")
     });
     remarks.warn_of_rules(each);
 }
@@ -344,7 +344,7 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
         (many, Family::V6) => format!("{many} ip6tables rules that refuse"),
     };
     let mut text = format!(
-        "nvactl's jump will stand before {count} packets of forwards, and accept those packets:"
+        "nvactl's jump will come before {count} packets of forwards, so those packets will be accepted:"
     );
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
@@ -392,7 +392,7 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
         "to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [{nets}]"
     );
     if rules.iter().any(|one| refuses_all(&one)) {
-        format!("{some}; {all}")
+        format!("{some}\nhint: {all}")
     } else {
         some
     }
@@ -428,7 +428,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             matches!(by, Some(By::Policy(decided)) if is_forward(decided))
         });
         let hint = if by_policy {
-            "\nhint: to let them pass, write in the spec: firewall.forward_policy: keep; or have a rule accept them"
+            "\nhint: to let them pass, add a rule that accepts them, or write in the spec, in `firewall`: forward_policy: keep"
         } else {
             ""
         };
@@ -447,7 +447,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if !others.opened.is_empty() {
         remarks.warn(format_args!(
-            "{} of no forward that could not be opened until now can be opened after this change: {}",
+            "{} outside the forwards that could not be opened until now can be opened after this change: {}",
             counted(others.opened.len(), "connection"),
             described(&others.opened)
         ));
@@ -455,7 +455,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     if !others.dead.is_empty() {
         let dead: Vec<&Flow> = others.dead.iter().map(|(flow, _)| *flow).collect();
         remarks.warn(format_args!(
-            "{} that {} forwarded now could not be opened anew, with this change or without: {}{}",
+            "{} that {} forwarded now could not be opened again, with or without this change: {}{}",
             counted(dead.len(), "connection"),
             are(dead.len()),
             described(&dead),
@@ -464,7 +464,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if others.left_out > 0 {
         remarks.note(format_args!(
-            "{} of no forward were not opened anew to see whether they still pass",
+            "{} outside the forwards were not tried",
             counted(others.left_out, "more connection")
         ));
     }
@@ -582,8 +582,8 @@ forwards:
         assert_eq!(
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
-                "`{name}`: connections to 10.3.0.4:{port} reach a target by the rules that are loaded now, and would \
-                 not by the new ones: iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
+                "`{name}`: connections to 10.3.0.4:{port} reach a target with the rules loaded now, but not with \
+                 the new rules: iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
                  of the Internet (198.51.100.10, made up))"
             ))
         );
@@ -604,7 +604,7 @@ forwards:
         assert_eq!(
             warnings,
             [
-                "connections to `web`, `dns` do not come through, with this change or without: \
+                "connections to `web`, `dns` fail with and without this change: \
                  iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets"
             ]
         );
@@ -639,7 +639,7 @@ forwards:
         assert_eq!(
             told(vec![one(0, ClientKind::Named(banned), ban)]),
             [
-                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
+                "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
@@ -647,7 +647,7 @@ forwards:
         assert_eq!(
             told(vec![one(1, ClientKind::Somebody, block)]),
             [
-                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
+                "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -p udp -j DROP (`dns`)\
               \nhint: to refuse all packets of a forward, write in the spec: enabled: false"
             ]
@@ -659,7 +659,7 @@ forwards:
         ]);
         assert!(
             both[0].contains("(`web`, `dns`)")
-                && both[0].contains("[198.51.100.0/24]; to refuse all"),
+                && both[0].contains("[198.51.100.0/24]\nhint: to refuse all"),
             "{both:?}"
         );
     }
@@ -694,7 +694,7 @@ forwards:
             [
                 "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
-                "1 connection of no forward that could not be opened until now can be opened after this change: \
+                "1 connection outside the forwards that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",
                 "2 connections to forwards of this spec could not be tried in 120 seconds; to try them after \
                  the change: sudo nvactl doctor --deadline 600",

@@ -120,7 +120,7 @@ fn run(
             if !last_loaded(state)?.is_some_and(|last| last.is_removal()) {
                 return Err(Refusal::NothingToSave { saved: true }.into());
             }
-            remarks.warn("nvactl's rules were removed, so the next boot will bring none");
+            remarks.warn("nvactl's rules were removed, so the next boot loads none of them");
         }
         let spec = request.only_if.map(|expected| expected.spec);
         saved::save(machine, &rules, unread_v6, spec, remarks)?;
@@ -246,7 +246,8 @@ fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(
         Err(RehearsalError::Impossible(reason)) => {
             iptables.test(family, &file.new)?;
             remarks.warn(format_args!(
-                "{} was read by iptables-restore, and not loaded to try it: {reason}",
+                "iptables-restore only checked the syntax of {}, which could not be loaded in a network namespace: \
+                 {reason}",
                 named()
             ));
             Ok(())
@@ -272,7 +273,7 @@ impl File {
                     reason: error.to_string(),
                 })?;
                 remarks.warn(format_args!(
-                    "no IPv6 rules are loaded, so {} only loses nvactl's",
+                    "no IPv6 rules are loaded, so only nvactl's lines are removed from {}",
                     path.display()
                 ));
                 split.others
@@ -341,8 +342,8 @@ fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Resul
 fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
     for (program, chain) in programs::generated(&live.ruleset) {
         remarks.warn(format_args!(
-            "{program} makes its rules anew at each start (chain {chain}), and would find those of \
-             the file beside them; {OWN_ALONE}"
+            "{program} writes its rules again at each start (chain {chain}), so the rules of {program} in the \
+             file would be duplicates; {OWN_ALONE}"
         ));
     }
 }

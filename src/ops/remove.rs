@@ -148,11 +148,13 @@ fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Rema
         (false, _) => warn::policy_stays(family, after),
         (true, false) => {
             after.line(format_args!(
-                "the {policy} went from DROP to ACCEPT: what no rule drops is forwarded"
+                "the {policy} changed from DROP to ACCEPT: packets that no rule drops are forwarded"
             ));
         }
         (true, true) => {
-            after.line(format_args!("the {policy} would go from DROP to ACCEPT"));
+            after.line(format_args!(
+                "the {policy} would change from DROP to ACCEPT"
+            ));
         }
     }
 }

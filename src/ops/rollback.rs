@@ -82,7 +82,7 @@ fn run(
     for number in state.numbers()? {
         if !history.iter().any(|(kept, _)| *kept == number) {
             remarks.warn(format_args!(
-                "change {number} cannot be read and is passed over"
+                "change {number} cannot be read and is skipped"
             ));
         }
     }

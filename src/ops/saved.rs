@@ -37,8 +37,8 @@ pub fn save(
         let sets = last.as_ref().is_some_and(|last| last.sets_policy(family));
         if sets && live.forward_policy() == Policy::Accept {
             remarks.warn(format_args!(
-                "the {} is ACCEPT, and nvactl had set DROP: the next boot brings ACCEPT; to set it \
-                 again: sudo nvactl apply",
+                "the {} is ACCEPT, but nvactl had set DROP, so the next boot sets ACCEPT; to go back to \
+                 DROP: sudo nvactl apply && sudo nvactl persist",
                 warn::policy_name(family)
             ));
         }

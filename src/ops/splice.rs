@@ -20,7 +20,7 @@ pub struct Split {
 pub enum SplitError {
     #[error(transparent)]
     Unreadable(#[from] ParseError),
-    #[error("line {line} leads to a chain of nvactl's and is not nvactl's: `{text}`")]
+    #[error("line {line} is not nvactl's but jumps to one of nvactl's chains: `{text}`")]
     LeadsToOwn { line: usize, text: String },
 }
 
@@ -119,7 +119,7 @@ mod tests {
         for (theirs, told) in [
             (
                 ":mine - [0:0]\n-A mine -j NVACTL-FORWARD\n",
-                "line 3 leads to a chain of nvactl's and is not nvactl's: `-A mine -j NVACTL-FORWARD`",
+                "line 3 is not nvactl's but jumps to one of nvactl's chains: `-A mine -j NVACTL-FORWARD`",
             ),
             (
                 "-I FORWARD -j NVACTL-FORWARD\n",

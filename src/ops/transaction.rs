@@ -35,30 +35,32 @@ pub enum TransactionError {
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("the state before the change cannot be kept, so nothing was changed")]
+    #[error("the rules from before the change cannot be recorded, so nothing has changed")]
     NotKept(#[from] StateError),
     #[error("interrupted before the change: nothing has changed")]
     Interrupted,
-    #[error("signals cannot be held back, so nothing was changed")]
+    #[error("signals cannot be blocked, so nothing has changed")]
     Signals(#[source] std::io::Error),
-    #[error("{} was not loaded, and nothing that nvactl owns has changed", blamed(.forward.as_ref(), .rule.as_ref()))]
+    #[error("{} was not loaded, and none of nvactl's rules have changed", blamed(.forward.as_ref(), .rule.as_ref()))]
     Refused {
         forward: Option<String>,
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("{} was not loaded, and what was loaded before it has been undone", blamed(.forward.as_ref(), .rule.as_ref()))]
+    #[error("{} was not loaded, and the rest of the change was undone", blamed(.forward.as_ref(), .rule.as_ref()))]
     Undone {
         forward: Option<String>,
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("the rules were loaded, but read back they differ, so they were undone:\n{difference}")]
+    #[error(
+        "the new rules were loaded but read back differently, so they were undone:\n{difference}"
+    )]
     NotAsWanted { difference: String },
-    #[error("the rules were loaded, but cannot be read back, so they were undone")]
+    #[error("the new rules were loaded but could not be read back, so they were undone")]
     Unread(#[source] IptablesError),
     #[error(
-        "the rules may be neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
+        "nvactl's rules may be neither the old ones nor the new ones: {cause}; undoing the change failed: {undo}\n{loaded}"
     )]
     Uncertain {
         cause: String,
@@ -90,16 +92,18 @@ impl TransactionError {
                     .iter()
                     .map(|mend| format!("sudo {}", mend.restore.replace("restore", "save")));
                 let look = looks.collect::<Vec<_>>().join("; ");
-                Some(match back {
-                    Some(back) if !back.is_empty() => format!(
-                        "to bring the old rules back by hand: {}; to look: {look}",
-                        back.join(" && ")
-                    ),
-                    _ if look.is_empty() => {
-                        "to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned()
+                let look = if look.is_empty() {
+                    "sudo iptables-save"
+                } else {
+                    &look
+                };
+                let fix = match back {
+                    Some(back) if !back.is_empty() => {
+                        format!("to restore the old rules: {}", back.join(" && "))
                     }
-                    _ => format!("to look: {look}; to try again: sudo nvactl apply"),
-                })
+                    _ => "to try again: sudo nvactl apply".to_owned(),
+                };
+                Some(format!("to see the loaded rules: {look}\nhint: {fix}"))
             }
             TransactionError::Rejected { source, .. }
             | TransactionError::Refused { source, .. }
@@ -611,7 +615,7 @@ impl Course<'_> {
     }
 
     fn uncertain(self, why: Failure) -> TransactionError {
-        const UNKNOWN: &str = "what is loaded now is not known";
+        const UNKNOWN: &str = "the rules that are loaded now could not be read";
         let Found {
             refused,
             live,
@@ -622,8 +626,8 @@ impl Course<'_> {
         } = self.found;
         let cause = match (why, refused) {
             (Failure::Refused, Some((_, source))) => source.to_string(),
-            (Failure::Unread, _) => "they were loaded but cannot be read back".to_owned(),
-            _ => format!("read back, the new ones differ:\n{difference}"),
+            (Failure::Unread, _) => "the new rules were loaded but cannot be read back".to_owned(),
+            _ => format!("the new rules were loaded but read back differently:\n{difference}"),
         };
         let now = live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(now);
@@ -631,18 +635,21 @@ impl Course<'_> {
             (Some(live), undo, _) => {
                 let left = changes(&live.as_ref(), &old).report();
                 let refused = undo.and_then(Result::err);
-                let undo = refused.map_or("it did not take".to_owned(), |error| error.to_string());
-                let lines =
-                    format!("to be as before, these lines would have to come and go:\n{left}");
+                let undo = refused.map_or("the old rules did not come back".to_owned(), |error| {
+                    error.to_string()
+                });
+                let lines = format!(
+                    "these lines differ from the old rules (+ missing, - surplus):\n{left}"
+                );
                 (undo, lines)
             }
             (None, Some(Err(refused)), _) => (refused.to_string(), UNKNOWN.to_owned()),
             (None, Some(Ok(())), Some(unread)) => (
-                format!("it was loaded, but that cannot be read back: {unread}"),
+                format!("the old rules were loaded but cannot be read back: {unread}"),
                 UNKNOWN.to_owned(),
             ),
             (None, _, unread) => (
-                unread.map_or("it was not tried".to_owned(), |error| error.to_string()),
+                unread.map_or("it was not attempted".to_owned(), |error| error.to_string()),
                 UNKNOWN.to_owned(),
             ),
         };

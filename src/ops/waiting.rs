@@ -185,21 +185,26 @@ fn note_undone(
     }
 }
 
-/// Tells a change that waits, in a line.
+/// Describes a change that waits in one line, without a command.
 #[must_use]
 pub fn told(pending: &Pending) -> String {
     let action = &pending.before.action;
     if pending.left() == 0 {
-        return format!(
-            "{action} was not confirmed in time and is not undone yet; \
-             `nvactl confirm --cancel` undoes it now"
-        );
+        return format!("{action} was not confirmed in time and is not undone yet");
     }
     format!(
-        "{action} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
-         `nvactl confirm --cancel` undoes it at once",
+        "{action} waits for its confirmation and is undone in {} s",
         pending.left()
     )
+}
+
+/// Returns the commands that decide on a change that waits, each with its purpose, the best one first.
+#[must_use]
+pub fn choices(pending: &Pending) -> Vec<&'static str> {
+    let keep = (pending.left() > 0).then_some("to keep it: sudo nvactl confirm");
+    keep.into_iter()
+        .chain(["to undo it now: sudo nvactl confirm --cancel"])
+        .collect()
 }
 
 /// Refuses a further change, which would leave nobody knowing what to undo. To be asked under the lock.
@@ -222,8 +227,8 @@ fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
     match waiting {
         Ok(None) => Ok(()),
         Ok(Some(pending)) => Err(Refusal::Pending {
-            told: told(&pending),
             overdue: pending.left() == 0,
+            told: told(&pending),
         }
         .into()),
         Err(Error::State(error)) if error.is_unreadable_record() => {

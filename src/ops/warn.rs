@@ -41,10 +41,10 @@ pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
         let policy = policy_name(family);
         match changes.forward_policy() {
             Some((Policy::Accept, Policy::Drop)) => remarks.line(format_args!(
-                "the {policy} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"
+                "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded"
             )),
             Some((Policy::Drop, Policy::Accept)) => remarks.line(format_args!(
-                "the {policy} goes from DROP to ACCEPT: what no rule drops is forwarded"
+                "the {policy} changes from DROP to ACCEPT: packets that no rule drops are forwarded"
             )),
             _ => {}
         }
@@ -63,12 +63,12 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
                 // ip6tables-nft-restore 1.8.9 reads counters, and sets none.
                 Family::V6 => (
                     LAYOUT_V6,
-                    " where ip6tables-restore takes these (that of nft, 1.8.9, does not)",
+                    " if ip6tables-restore can set them (ip6tables-nft-restore 1.8.9 cannot)",
                 ),
             };
             remarks.line(format_args!(
-                "the {layout} goes from {} to {}: all rules move to other chains, those of forwards \
-                 that stay with their counters{taken}",
+                "the {layout} changes from {} to {}: all rules move to other chains; forwards that stay \
+                 keep their counters{taken}",
                 from.as_str(),
                 to.as_str()
             ));
@@ -114,7 +114,7 @@ pub fn marks(
 pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     if let Some((_, chain, rule)) = foreign::reference(live) {
         remarks.warn(format_args!(
-            "a rule that is not nvactl's leads to one of its chains: {}",
+            "a rule that is not nvactl's jumps to one of nvactl's chains, so `nvactl remove` will fail: {}",
             printable::line(Line::Append(chain, rule))
         ));
     }
@@ -128,11 +128,11 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
         let typed = printable::line(duplicate.line());
         match duplicate.owner() {
             Some(owner) => format!(
-                "a rule of {owner}'s forwards for {names} too: {typed}\n  {owner} writes its rules anew: \
-                 change the port there, or `listen` in the spec"
+                "a rule of {owner}'s forwards the port of {names} too: {typed}\n  {owner} would write a \
+                 removed rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards for {names} too: {typed}\n  to remove it: {}",
+                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
                 duplicate.removal(family)
             ),
         }
@@ -145,8 +145,8 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
         Jumps::First => return,
         Jumps::Unknown => {
             after.warn(
-                "somebody put rules before nvactl's jump; it was put first again, which could not be \
-                 verified; to look: sudo nvactl status",
+                "another program put rules before nvactl's jump; nvactl moved its jump to the front again, \
+                 but could not verify that; to check: sudo nvactl status",
             );
             return;
         }
@@ -164,7 +164,7 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
             let before: Vec<String> = before
                 .map(|rule| {
                     format!(
-                        "a rule keeps coming before nvactl's jump, and sees packets first: {table}: {}",
+                        "another program keeps putting a rule before nvactl's jump, where it sees packets first: {table}: {}",
                         printable::line(Line::Append(name, rule))
                     )
                 })
@@ -178,7 +178,7 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
 pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
     if let Some(error) = error {
         after.warn(format_args!(
-            "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
+            "the rules from before this change could not be recorded, so `nvactl rollback` cannot restore them: {}",
             describe(&error.into())
         ));
     }
@@ -187,8 +187,7 @@ pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
 /// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
 pub fn connections_end(after: &mut Remarks) {
     after.note(
-        "connections that went through these forwards end, unless rules of others still have the \
-         kernel translate",
+        "connections through the removed forwards end, unless NAT rules of other programs are still loaded",
     );
 }
 
@@ -231,13 +230,13 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
     if set.has(Family::V6) && !sysctl::forwards(Family::V6)? {
         remarks.warn(
             "net.ipv6.conf.all.forwarding is 0: the kernel forwards no IPv6; \
-             to turn it on: nvactl sysctl enable --persist --ipv6",
+             to turn it on: sudo nvactl sysctl enable --persist --ipv6",
         );
     }
     if !sysctl::forwards(Family::V4)? {
         remarks.warn(
             "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
-             to turn it on: nvactl sysctl enable --persist",
+             to turn it on: sudo nvactl sysctl enable --persist",
         );
         return Ok(());
     }
@@ -246,8 +245,8 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
             // [`reach`] says that there is none.
             Some(true) | None => {}
             Some(false) => remarks.warn(format_args!(
-                "packets that come in by {interface} are not forwarded; \
-                 to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
+                "the kernel forwards no packets that come in on {interface}; \
+                 to turn it on: sudo sysctl -w net.ipv4.conf.{}.forwarding=1",
                 // sysctl(8) takes a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
             )),

@@ -101,7 +101,7 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
                 Ok(Undoing::Undone(undone)) => {
                     if let Some(error) = &undone.left_v6 {
                         let why = describe(error);
-                        let words = format!("{id} is undone, but for IPv6: {why}\n");
+                        let words = format!("{id} is undone, except for IPv6: {why}\n");
                         let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
                     }
                     return Ok(());

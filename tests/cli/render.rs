@@ -168,7 +168,7 @@ fn the_shell_s_redirection_works_and_its_danger_is_told() {
     assert_eq!(render(SOUND), "");
     assert!(fs::read_to_string(&rules).unwrap().ends_with("COMMIT\n"));
     let told = render(BROKEN);
-    assert!(told.contains("it is empty now"), "{told}");
+    assert!(told.contains("do not load it"), "{told}");
     assert_eq!(fs::read_to_string(&rules).unwrap(), "");
 }
 
@@ -283,7 +283,7 @@ fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
         .unwrap();
     let told = String::from_utf8(run.stderr).unwrap();
     assert!(
-        told.contains("it is empty now") && told.contains("--nosuch"),
+        told.contains("do not load it") && told.contains("--nosuch"),
         "{told}"
     );
 }
@@ -306,7 +306,7 @@ fn each_family_is_rendered_by_itself() {
     assert_eq!(unsaid, v4);
     assert_eq!(
         note,
-        "note: this is what iptables loads; `--family v6` has the rest, for ip6tables\n"
+        "note: these are the IPv4 rules; to print the IPv6 rules, add: --family v6\n"
     );
     let (v6, quiet) = render(&["--family", "v6"]);
     assert!(

@@ -33,7 +33,7 @@ pub fn a_session_that_went_dark_is_undone(backend: Backend) {
     wait_for("it asks", || {
         lab.client
             .shell("cat /run/seen 2>/dev/null || true")
-            .contains("keep it? [y/N]")
+            .contains("keep the change? [y/N]")
     });
     assert_ne!(save(&lab.firewall), before);
     lab.client.run("ip link set eth0 down");

@@ -188,7 +188,7 @@ pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Bac
     let said = boot(&host);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
-        said.stderr.contains("those saved before are loaded"),
+        said.stderr.contains("the rules saved before them were loaded"),
         "{said:?}"
     );
     assert_eq!(save(&host), before);
@@ -221,7 +221,7 @@ pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Bac
     assert!(save_v6(&host).contains(":FORWARD DROP"));
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
     let said = nvactl(&host, &["status", "-"], SPEC);
-    let told = "no saved rules load, so nvactl.service has set the FORWARD policy to DROP";
+    let told = "no saved rules could be loaded, so nvactl.service set the FORWARD policy to DROP";
     assert!(said.stderr.contains(told), "{said:?}");
     apply(&host, SPEC);
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
@@ -431,7 +431,7 @@ pub fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
     assert_eq!(save(&host), saved);
     let said = nvactl(&host, &["status"], "");
     assert!(
-        said.stderr.contains("nvactl.service has loaded that"),
+        said.stderr.contains("nvactl.service loaded it"),
         "{said:?}"
     );
     assert!(!said.stdout.contains("drifted"), "{said:?}");

@@ -64,7 +64,7 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
         let said = apply_for(&host, "1");
         assert!(
             said.stdout
-                .contains("undone in 1 s unless `nvactl confirm` comes"),
+                .contains("is undone in 1 s\nto keep it: sudo nvactl confirm\n"),
             "{said:?}"
         );
         wait_for("the old rules are back", || {
@@ -267,7 +267,7 @@ pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
     );
     wait_for("it asks", || {
         let shown = host.shell("cat /run/typescript 2>/dev/null || true");
-        shown.contains("keep it? [y/N]")
+        shown.contains("keep the change? [y/N]")
     });
     assert_ne!(save(&host), before);
     // The end of the program that has the other side of the terminal is a hang-up.
@@ -561,8 +561,8 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
 pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     for (seconds, decide, words, code) in [
         ("1", "true", "nobody confirmed it in time", 1),
-        ("600", "confirm", "confirmed from elsewhere: it stays", 0),
-        ("600", "confirm --cancel", "cancelled from elsewhere", 1),
+        ("600", "confirm", "confirmed in another session: the change stays", 0),
+        ("600", "confirm --cancel", "cancelled in another session", 1),
     ] {
         let host = firewall(backend);
         let decide = decide.replace("confirm", &format!("{NVACTL} confirm"));

@@ -48,19 +48,19 @@ pub fn drift_is_named(backend: Backend) {
     for (spoil, line) in [
         (
             "iptables -I NVACTL-FORWARD 2 -s 192.0.2.1 -j ACCEPT",
-            "put in by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
+            "added by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
         ),
         (
             "iptables -D NVACTL-FORWARD 1",
-            "taken out by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "removed by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         ),
         (
             "iptables -t nat -D NVACTL-PREROUTING 2",
-            "taken out by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
+            "removed by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
         ),
         (
             "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING",
-            "taken out by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
+            "removed by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
         ),
         (
             "iptables -I FORWARD 1 -s 192.0.2.9 -j DROP",
@@ -68,7 +68,7 @@ pub fn drift_is_named(backend: Backend) {
         ),
         (
             "iptables -N NVACTL-OLD",
-            "put in by hand, filter: :NVACTL-OLD - [0:0]",
+            "added by hand, filter: :NVACTL-OLD - [0:0]",
         ),
     ] {
         apply(&host, SPEC);

@@ -160,7 +160,7 @@ pub fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: 
         assert_eq!(said.code, 2, "{said:?}");
         assert!(said.stderr.contains("as `partner`"), "{said:?}");
         assert!(
-            said.stderr.contains("takes Linux 5.5, and this is 5.4"),
+            said.stderr.contains("needs Linux 5.5, and Linux 5.4 is running"),
             "{said:?}"
         );
         assert!(

@@ -50,7 +50,7 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr
-            .contains("1 connection to where no forward leads any more will stay"),
+            .contains("1 connection to targets that no forward has any more will stay"),
         "{said:?}"
     );
     assert_eq!(answer(&dns), "pod 10.3.0.4", "the kernel remembers it");
@@ -61,7 +61,7 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     let shown = format!("udp {CLIENT} → {FIREWALL}:53 → {POD}:5353");
     assert!(
         said.stdout
-            .contains("1 connection to where no forward leads any more would be deleted"),
+            .contains("1 connection to targets that no forward has any more would be ended"),
         "{said:?}"
     );
     assert!(said.stdout.contains(&shown), "{said:?}");
@@ -115,7 +115,7 @@ pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
             said.stdout.contains("deleted 1 connection")
         } else {
             said.stderr
-                .contains("1 connection to where no forward leads any more will stay")
+                .contains("1 connection to targets that no forward has any more will stay")
         };
         assert!(told, "{said:?}");
         assert_eq!(answer(&dns), format!("{end} 10.3.0.4"));

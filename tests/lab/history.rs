@@ -146,15 +146,15 @@ pub fn a_rollback_announces_the_policy(backend: Backend) {
             let words = format!("{policy} {words}");
             assert!(all.contains(&words), "{args:?}: no {words:?}: {said:?}");
         };
-        announced(&["rollback", "--dry-run"], 1, "goes from DROP to ACCEPT");
-        announced(&["rollback"], 0, "goes from DROP to ACCEPT");
+        announced(&["rollback", "--dry-run"], 1, "changes from DROP to ACCEPT");
+        announced(&["rollback"], 0, "changes from DROP to ACCEPT");
         assert!(save(&host).contains(":FORWARD ACCEPT"));
 
         apply(&host, spec);
         let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
         assert_eq!(said.code, 0, "{said:?}");
-        announced(&["rollback", "--dry-run"], 1, "goes from ACCEPT to DROP");
-        announced(&["rollback"], 0, "goes from ACCEPT to DROP");
+        announced(&["rollback", "--dry-run"], 1, "changes from ACCEPT to DROP");
+        announced(&["rollback"], 0, "changes from ACCEPT to DROP");
         assert!(save(&host).contains(":FORWARD DROP"));
         assert!(spec != BOTH || save_v6(&host).contains(":FORWARD DROP"));
 

@@ -190,7 +190,7 @@ pub fn the_switch_is_kept_beside_forwarding(backend: Backend) {
         "{said:?}"
     );
     let said = sysctl(&["enable", "--liberal"]);
-    let until = format!("{SWITCH} = 1 holds until the next boot");
+    let until = format!("{SWITCH} = 1 is lost at the next boot");
     assert!(said.stderr.contains(&until), "{said:?}");
     assert_eq!((now().as_str(), host.exists(FILE)), ("1\n", false));
 

@@ -233,14 +233,13 @@ pub fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     assert_eq!(said.code, 3, "{said:?}");
     assert_ne!(both(&host).0, before.0);
     assert_ne!(both(&host).1, before.1);
-    let hint = said
-        .stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("hint: to bring the old rules back by hand: "));
-    let (command, look) = hint
-        .expect("there is a command")
-        .split_once("; to look: ")
-        .expect("and another");
+    let hint = |purpose: &str| {
+        let mut lines = said.stderr.lines();
+        let command = lines.find_map(|line| line.strip_prefix(&format!("hint: {purpose}: ")));
+        command.expect("there is a command")
+    };
+    let command = hint("to restore the old rules");
+    let look = hint("to see the loaded rules");
     assert_eq!(look, "sudo iptables-save; sudo ip6tables-save");
     host.shell(&command.replace("sudo ", ""));
     assert_eq!(both(&host), before);
@@ -359,7 +358,7 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     let said = apply(&host, ONLY_V4);
     assert!(
         said.stderr
-            .contains("/etc/iptables/rules.v6 brings back other rules at the next boot"),
+            .contains("the next boot loads other rules from /etc/iptables/rules.v6"),
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
@@ -393,7 +392,7 @@ pub fn remove_takes_out_both(backend: Backend) {
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
-        said.stdout.contains("the IPv6 FORWARD policy went"),
+        said.stdout.contains("the IPv6 FORWARD policy changed"),
         "{said:?}"
     );
     let (v4, v6) = both(&host);

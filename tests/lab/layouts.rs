@@ -247,7 +247,7 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     );
     lab.apply(&few);
 
-    let moved = "the layout goes from flat to tree";
+    let moved = "the layout changes from flat to tree";
     let said = lab.nvactl_with(&["apply", "-", "--dry-run"], &many);
     assert!(said.stdout.contains(moved), "{said:?}");
     let said = lab.nvactl_with(&["diff", "-"], &many);
@@ -374,7 +374,7 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
         lab.firewall.run(&format!("iptables {rule}"));
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
         assert_eq!(said.code, 1, "{rule}: {said:?}");
-        let told = format!("\n  put in, {put_in}\n  to fix it: sudo nvactl apply - < YOUR-SPEC\n");
+        let told = format!("\n  added, {put_in}\n  to fix it: sudo nvactl apply - < YOUR-SPEC\n");
         assert!(said.stdout.ends_with(&told), "{rule}: {said:?}");
         lab.apply(&spec);
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
@@ -454,11 +454,11 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
 
     let announced = |ways: &str| {
         let moved =
-            "all rules move to other chains, those of forwards that stay with their counters";
+            "all rules move to other chains; forwards that stay keep their counters";
         format!(
-            "the layout goes {ways}: {moved}\n\
-             the IPv6 layout goes {ways}: {moved} where ip6tables-restore takes these (that of \
-             nft, 1.8.9, does not)\n"
+            "the layout changes {ways}: {moved}\n\
+             the IPv6 layout changes {ways}: {moved} if ip6tables-restore can set them \
+             (ip6tables-nft-restore 1.8.9 cannot)\n"
         )
     };
     let said = lab.nvactl_with(&["apply", "-"], &flat);

@@ -143,7 +143,7 @@ pub fn a_dry_run_says_what_apply_does(backend: Backend) {
     assert_eq!(save(&host), before, "a dry run changed the rules");
     let first = said.stdout.lines().next().unwrap_or_default();
     assert!(
-        first.starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+        first.starts_with("the FORWARD policy changes from ACCEPT to DROP"),
         "{first}"
     );
 
@@ -242,7 +242,7 @@ pub fn remove_leaves_what_was_there_before(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stdout
-            .contains("the FORWARD policy went from DROP to ACCEPT"),
+            .contains("the FORWARD policy changed from DROP to ACCEPT"),
         "{said:?}"
     );
     assert_eq!(
@@ -250,7 +250,7 @@ pub fn remove_leaves_what_was_there_before(backend: Backend) {
         before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
     );
     let said = nvactl(&host, &["remove"], "");
-    assert_eq!(said.stdout, "no changes: nothing of nvactl's is loaded\n");
+    assert_eq!(said.stdout, "no changes: no rules of nvactl's are loaded\n");
 }
 
 pub fn the_jump_stands_first_and_once(backend: Backend) {
@@ -460,7 +460,7 @@ pub fn what_did_not_take_is_undone(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .contains("read back they differ, so they were undone"),
+            .contains("read back differently, so they were undone"),
         "{said:?}"
     );
     assert!(

@@ -17,7 +17,7 @@ const FAIL2BAN: &str = "
     iptables -A f2b-web -j RETURN
     iptables -I FORWARD -p tcp -m multiport --dports 80,443 -j f2b-web";
 
-const WORDS: &str = "nvactl's jump will stand before";
+const WORDS: &str = "nvactl's jump will come before";
 
 fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)

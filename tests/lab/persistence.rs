@@ -74,7 +74,7 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     apply(&host, SPEC);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("Docker makes its rules anew")
+        warnings.contains("Docker writes its rules again")
             && warnings.contains(
                 "beside them; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
             ),
@@ -85,7 +85,7 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     load(&host, FOREIGN[2].1);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("fail2ban makes its rules anew"),
+        warnings.contains("fail2ban writes its rules again"),
         "{warnings}"
     );
 }
@@ -112,7 +112,7 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     let said = nvactl(&host, &["remove"], "");
     assert!(
         said.stderr.contains(
-            "/etc/iptables/rules.v4 brings back other rules at the next boot; `sudo nvactl persist`"
+            "the next boot loads other rules from /etc/iptables/rules.v4; to save the rules loaded now: sudo nvactl persist"
         ),
         "{}",
         said.stderr
@@ -229,7 +229,7 @@ pub fn the_file_of_the_distribution_is_written(backend: Backend) {
              ln -s /lib/none /etc/systemd/system/multi-user.target.wants/iptables.service",
         );
         let said = nvactl(&host, &["status", "-"], SPEC);
-        let line = format!("{file} holds what runs; iptables.service loads it");
+        let line = format!("{file} holds the loaded rules; iptables.service loads it");
         assert!(said.stdout.contains(&line), "{said:?}");
     }
 }

@@ -106,7 +106,7 @@ pub fn each_port_comes_to_what_it_is(backend: Backend) {
         );
     }
     assert!(
-        said.stdout.ends_with("10 ports tried: 6 good, 4 not\n"),
+        said.stdout.ends_with("10 ports tried: 6 good, 4 failed\n"),
         "{said:?}"
     );
     assert!(

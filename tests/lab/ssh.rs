@@ -247,6 +247,6 @@ pub fn a_connection_from_the_machine_itself_is_warned_of(backend: Backend) {
     let line = line(&remote.lab, "op", ALONE, &confirm());
     let said = Said::from(remote.lab.firewall.feed("sh", &["-c", &line], ""));
     assert_eq!(said.code, 0, "{said:?}");
-    let warning = "warning: this connection comes from the machine itself";
+    let warning = "warning: this SSH connection comes from the machine itself";
     assert!(said.stderr.contains(warning), "{said:?}");
 }

@@ -155,7 +155,7 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     assert_eq!(kinds, ["put_in", "taken_out"], "{told:#}");
     let text = ask(&host, spec, &[]).stdout;
     assert!(
-        text.contains("put in, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
+        text.contains("added, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
         "{text}"
     );
     assert!(
@@ -214,10 +214,10 @@ pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     let (_, last) = said.stdout.rsplit_once("\n\n").expect("a blank line");
     assert_eq!(
         last,
-        "1 rule of others stands before nvactl's jump in nat PREROUTING; \
-         what becomes of packets: sudo nvactl doctor - < YOUR-SPEC\n\
-         12 rules of others stand before nvactl's jump in filter FORWARD; \
-         what becomes of packets: sudo nvactl doctor - < YOUR-SPEC\n"
+        "1 rule of other programs stands before nvactl's jump in nat PREROUTING; \
+         to see what they do to packets: sudo nvactl doctor - < YOUR-SPEC\n\
+         12 rules of other programs stand before nvactl's jump in filter FORWARD; \
+         to see what they do to packets: sudo nvactl doctor - < YOUR-SPEC\n"
     );
     assert_eq!(before_jump("filter").as_deref(), Some("12"));
     assert_eq!(before_jump("nat").as_deref(), Some("1"));
@@ -234,12 +234,12 @@ pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend
         (
             "iptables -D FORWARD -j NVACTL-FORWARD",
             "drifted",
-            "taken out, filter: -A FORWARD -j NVACTL-FORWARD",
+            "removed, filter: -A FORWARD -j NVACTL-FORWARD",
         ),
         (
             "iptables -A FORWARD -j NVACTL-FORWARD",
             "in_sync",
-            "put in, filter: -A FORWARD -j NVACTL-FORWARD",
+            "added, filter: -A FORWARD -j NVACTL-FORWARD",
         ),
         (
             "iptables -I FORWARD -j ACCEPT",
@@ -291,7 +291,7 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let text = ask(&host, &changed, &[]).stdout;
     for words in [
-        "/etc/iptables/rules.v4 holds other rules than those that run",
+        "/etc/iptables/rules.v4 differs from the loaded rules",
         "waits for its confirmation",
         "ip_forward  1; at boot 1, by /etc/sysctl.d/99-nvactl.conf:2",
     ] {

@@ -35,7 +35,7 @@ pub fn rules_in_the_other_backend_are_told(backend: Backend) {
     let said = apply(&host, SPEC);
     assert!(
         said.stdout
-            .starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+            .starts_with("the FORWARD policy changes from ACCEPT to DROP"),
         "{said:?}"
     );
 }

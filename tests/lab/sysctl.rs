@@ -23,7 +23,7 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     assert!(said.stdout.starts_with(unset), "{said:?}");
     let said = sysctl(&host, &["enable"]);
     assert!(
-        said.stderr.contains("holds until the next boot"),
+        said.stderr.contains("is lost at the next boot"),
         "{said:?}"
     );
     assert_eq!(running(&host), "1\n");
@@ -124,7 +124,7 @@ pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     assert!(status.contains("no file sets it: 0"), "{status}");
     let said = sysctl(&host, &["enable"]);
     assert!(
-        said.stderr.contains("holds until the next boot"),
+        said.stderr.contains("is lost at the next boot"),
         "{said:?}"
     );
 
@@ -217,20 +217,20 @@ pub fn enable_warns_of_a_router_for_everybody(backend: Backend) {
     let host = firewall(backend);
     let said = sysctl(&host, &["enable"]);
     assert!(
-        said.stderr.contains("FORWARD lets everything through"),
+        said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
     host.run("iptables -A FORWARD -j REJECT");
     let said = sysctl(&host, &["enable"]);
     assert!(
-        !said.stderr.contains("FORWARD lets everything through"),
+        !said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
     host.run("iptables -F FORWARD");
     apply(&host, SPEC);
     let said = sysctl(&host, &["enable"]);
     assert!(
-        !said.stderr.contains("FORWARD lets everything through"),
+        !said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
 }
@@ -252,7 +252,7 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     // No packet leaves by it, so the forwards would not work any more.
     let said = nvactl(&host, &["apply", "-"], &elsewhere);
     assert_eq!(said.code, 2, "{said:?}");
-    for words in ["no interface ens7", "would cut off what works now"] {
+    for words in ["no interface ens7", "would cut off forwards that work now"] {
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }
@@ -283,7 +283,7 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     let said = sysctl(&host, &["enable"]);
     assert!(
         said.stderr
-            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0 wins where `sysctl --system`"),
+            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0 wins if `sysctl --system`"),
         "{said:?}"
     );
     let said = sysctl(&host, &["disable", "--persist"]);
@@ -309,7 +309,7 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     sysctl(&host, &["enable", "--persist"]);
     let said = sysctl(&host, &["disable"]);
     assert!(
-        said.stderr.contains("`--persist` changes that too"),
+        said.stderr.contains("to change that line too, add: --persist"),
         "{said:?}"
     );
 }

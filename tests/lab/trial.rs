@@ -37,7 +37,7 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
         let said = apply(&lab, &moved, more);
         assert_eq!(said.code, 2, "{more:?}: {said:?}");
         for words in [
-            "would cut off what works now",
+            "would cut off forwards that work now",
             "`web`: ",
             "10.3.0.4:49182",
             &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
@@ -60,7 +60,7 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
     let renamed = moved.replace("shell", "console");
     let said = apply(&lab, &renamed, &[]);
     assert_eq!(said.code, 0, "{said:?}");
-    let words = "connections to `web` do not come through, with this change or without";
+    let words = "connections to `web` fail with and without this change";
     assert!(said.stderr.contains(words), "{said:?}");
     assert!(
         said.stderr.contains(&format!("-d {OTHER}/32 -j DROP")),
@@ -127,7 +127,7 @@ pub fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
     for _ in 0..4 {
         let said = apply(&lab, &more, &["--dry-run"]);
         assert_eq!(said.code, 1, "{said:?}");
-        let words = "connections to `web` do not come through, with this change or without";
+        let words = "connections to `web` fail with and without this change";
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }
@@ -146,7 +146,7 @@ pub fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
     let said = apply(&lab, &moved, &[]);
     assert_eq!(said.code, 0, "{said:?}");
     for words in [
-        "replies of `web` leave by eth1, while their clients come in by eth0",
+        "replies of `web` leave by eth1, but their clients come in by eth0",
         "hint: to look: ip route get ",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -217,7 +217,7 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
         .run(&format!("iptables -I FORWARD -s {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
     for words in [
-        "1 connection of no forward that could not be opened until now",
+        "1 connection outside the forwards that could not be opened until now",
         &flow,
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -226,7 +226,7 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
         .run(&format!("iptables -t mangle -I FORWARD -d {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
     for words in [
-        "could not be opened anew, with this change or without",
+        "could not be opened again, with or without this change",
         &flow,
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");

@@ -106,7 +106,7 @@ pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     let said = nvactl(&host, &["status", "-"], SPEC);
     assert!(
         said.stdout
-            .contains("1 rule of others stands before nvactl's jump in filter FORWARD;"),
+            .contains("1 rule of other programs stands before nvactl's jump in filter FORWARD;"),
         "{said:?}"
     );
     apply(&host, SPEC);
@@ -165,7 +165,7 @@ pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     }
     // Somebody else has kept it all the same.
     let status = || nvactl(&host, &["status", "-"], SPEC).stdout;
-    assert!(status().contains("rules.v4 holds what runs"));
+    assert!(status().contains("rules.v4 holds the loaded rules"));
     commented(&host, "iptables -A INPUT");
     host.shell("iptables-save > /etc/iptables/rules.v4");
     let status = status();
