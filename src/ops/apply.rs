@@ -1,4 +1,4 @@
-//! Loading a spec's plan into the kernel, beside what is there.
+//! Loads a spec's plan into the kernel, beside other rules.
 
 use tracing::debug;
 
@@ -33,18 +33,18 @@ use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 use crate::twin::cure;
 
-/// What is to be loaded, and how.
+/// The spec to load, and the options.
 #[derive(Debug)]
 pub struct Request<'a> {
     pub set: &'a ForwardSet,
-    /// As the user names the spec.
+    /// The name of the spec in messages.
     pub name: &'a str,
     pub spec: &'a KeptSpec,
-    /// Only look what would change.
+    /// Report the changes and make none.
     pub dry_run: bool,
-    /// Undo the change after so many seconds unless it is confirmed.
+    /// Undo the change after these seconds unless it is confirmed.
     pub confirm_secs: Option<u64>,
-    /// End the connections that still lead to where no forward leads any more.
+    /// End connections to targets that no forward has any more.
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
@@ -52,20 +52,21 @@ pub struct Request<'a> {
 
 #[derive(Debug)]
 pub struct Report {
-    /// What there is to say before the result.
+    /// Remarks before the outcome.
     pub remarks: Remarks,
     pub outcome: Outcome,
-    /// What there is to say behind it.
+    /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether connections that were to be ended are alive; in a dry run, whether some would be ended.
+    /// Whether connections that should have been ended are still alive; in a dry run, whether some would be
+    /// ended.
     pub flows_left: bool,
 }
 
-/// Loads the plan, as far as it is not loaded. `ahead` is what was begun before the spec was known.
+/// Loads the missing part of the plan. `ahead` was started before the spec was checked.
 ///
 /// # Errors
-/// When it is refused, or did not take; what nvactl owns is then as it was before, unless the error
-/// [is uncertain](Error::is_uncertain).
+/// When the change is refused or fails. nvactl's rules are then as before, unless the error [is
+/// uncertain](Error::is_uncertain).
 pub fn apply(
     request: &Request<'_>,
     machine: &Machine,
@@ -104,7 +105,7 @@ fn run(
     if !request.dry_run {
         machine.clear_leftovers();
     }
-    // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.
+    // Under the lock, since another process may have loaded the first IPv6 rules.
     let families = families(Some(set), Some(state));
     let rules = match rules.filter(|rules| rules.families() == families) {
         Some(rules) => rules,
@@ -164,7 +165,7 @@ fn run(
     }
     let mut flows_left = false;
     if pending.is_none() {
-        // The rules are loaded by now: what fails is no reason to say that nothing has changed.
+        // The rules are loaded by now, so a failure must not claim that nothing has changed.
         let ended = end_outdated(request, machine, &live, &links);
         let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
         flows_left = ended.iter().any(|ended| ended.failed);
@@ -180,10 +181,10 @@ fn run(
     Ok((outcome, after, flows_left))
 }
 
-/// Opens connections through a copy of the machine with the change, where there can be one.
+/// Tries connections through a copy of the machine with the change, if a copy can be made.
 ///
 /// # Errors
-/// When the change would cut off what works now.
+/// When the change would cut off forwards that work now.
 fn tried(
     request: &Request<'_>,
     machine: &Machine,
@@ -286,7 +287,7 @@ fn say_before(
     Ok(())
 }
 
-/// Looks once more, since connections may have been made while the rules were being loaded.
+/// Reads the connections again, since new ones may have come while the rules were being loaded.
 fn end_outdated(
     request: &Request<'_>,
     machine: &Machine,
@@ -297,7 +298,7 @@ fn end_outdated(
         set, flush_stale, ..
     } = request;
     let flows = flows::read(before.families(), *flush_stale)?;
-    // Those of a family whose rules are all gone end by themselves.
+    // Connections of a family without rules end without help.
     let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
     let outdated = flows::outdated(&flows, set, &machine.state, before)?;
     let outdated: Vec<&Flow> = outdated
@@ -311,7 +312,7 @@ fn end_outdated(
     ])
 }
 
-/// Says what is to be known where a spec has no IPv6 forward any more.
+/// Adds the remarks for a spec without IPv6 forwards after one with some.
 fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
     if before.forward_policy() == Policy::Drop {
         warn::policy_stays(Family::V6, after);
@@ -341,8 +342,8 @@ fn commit_guarded(
     let committed = match history::commit(transaction, event) {
         Ok(committed) => committed,
         Err(error) => {
-            // What was to be undone never came, or has been undone already; but if nobody knows what
-            // is loaded, the watchdog may still bring the old rules back.
+            // The change was never made, or was undone already. But if the loaded rules are not known, the
+            // watchdog may still restore the old ones.
             if !matches!(error, TransactionError::Uncertain { .. }) {
                 let settled = waiting::settle(state, &pending, Decision::NotMade);
                 if let Err(error) = settled {
@@ -355,7 +356,7 @@ fn commit_guarded(
             return Err(error.into());
         }
     };
-    // The time runs from here: loading may have taken some of it.
+    // The time starts here, since loading took a part of it.
     let anew = Pending {
         deadline: uptime_secs() + seconds,
         made: true,

@@ -32,14 +32,14 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::splice::{self, Split};
 
-/// nvactl's lines in a file that something else loads at boot.
+/// nvactl's lines in a file that another program loads at boot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Doubled {
     pub path: PathBuf,
     pub split: Split,
 }
 
-/// Returns nvactl's lines in the rules files: they would come back at boot as well.
+/// Returns nvactl's lines in the rules files, which would be loaded at boot too.
 ///
 /// # Errors
 /// When a file cannot be read or edited.
@@ -54,7 +54,7 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
             file: path.display().to_string(),
             reason: error.to_string(),
         })?;
-        // A jump in another spelling would lead nowhere, and the whole file would not load.
+        // A jump in another spelling would lead to a missing chain, and the file would not load.
         let rest = String::from_utf8_lossy(&split.others);
         let named = |line: &&str| line.contains("NVACTL-") && !line.starts_with('#');
         if let Some(line) = rest.lines().find(named) {
@@ -78,17 +78,17 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
 #[derive(Debug)]
 pub struct Enabled {
     pub remarks: Remarks,
-    /// Whether systemd runs here; where it does not, the unit runs at the next boot.
+    /// Whether systemd runs here; if not, the unit runs at the next boot.
     pub running: bool,
-    /// Why systemd does not follow the unit yet, though it is enabled.
+    /// Why systemd could not start the enabled unit.
     pub failed: Option<UnitError>,
 }
 
-/// Saves what nvactl owns of the loaded rules, enables the unit and takes nvactl's lines out of the files
-/// that something else loads. `shown`: these lines as they were shown.
+/// Saves nvactl's part of the loaded rules, enables the unit, and removes nvactl's lines from files that
+/// other programs load. `shown` are these lines as shown to the user.
 ///
 /// # Errors
-/// When a change waits for its confirmation, nothing of nvactl's is loaded, or the unit cannot be enabled.
+/// When a change waits for its confirmation, no rules of nvactl's are loaded, or the unit cannot be enabled.
 pub fn enable(machine: &Machine, shown: &[Doubled]) -> Result<Enabled, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match set_up(machine, shown, &mut remarks) {
@@ -125,7 +125,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
     let files = files.collect::<Result<Vec<_>, FileError>>()?;
     saved::save(machine, &rules, unread_v6, None, remarks)?;
     unit.enable()?;
-    // Last: until then both bring the rules back, which does no harm.
+    // Last: until then, both load the rules, which does no harm.
     for prepared in files.into_iter().flatten() {
         prepared.commit()?;
     }
@@ -134,7 +134,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
 }
 
 impl Doubled {
-    /// Prepares the file without nvactl's lines, behind a backup of the one before.
+    /// Prepares the file without nvactl's lines, and a backup of the old file.
     fn prepare(&self) -> Result<[Prepared; 2], FileError> {
         let old = file::read(&self.path)?.unwrap_or_default();
         let mut backup = self.path.as_os_str().to_owned();
@@ -146,7 +146,8 @@ impl Doubled {
     }
 }
 
-/// Disables the unit and forgets the saved state; what is loaded stays. Returns whether it was enabled.
+/// Disables the unit and deletes the saved state; the loaded rules stay. Returns whether the unit was
+/// enabled.
 ///
 /// # Errors
 /// When the unit or the state folder cannot be changed.
@@ -162,21 +163,21 @@ pub fn disable(machine: &Machine) -> Result<bool, Error> {
 pub struct BootLoad {
     pub remarks: Remarks,
     pub brought: Brought,
-    /// Why it is not the saved state.
+    /// Why the saved state was not loaded.
     pub why: Option<String>,
 }
 
-/// Loads the saved state beside what is there, and then turns forwarding on where it was on when the rules
+/// Loads the saved state beside the loaded rules, and then turns forwarding on if it was on when the rules
 /// were saved.
 ///
-/// Later in the same boot, when a neighbour restarts or reloads, rules that are still as they were applied
-/// last stay: only what was flushed comes back from the saved state.
+/// Later in the same boot, after another program restarts or reloads, rules that are still as applied last
+/// stay: only flushed rules are loaded from the saved state.
 ///
-/// If the saved state does not load, the one that was saved before is loaded; if that does not either, the
+/// If the saved state does not load, the state saved before it is loaded; if that does not load either, the
 /// FORWARD policies become DROP. INPUT and OUTPUT are not touched.
 ///
 /// # Errors
-/// When neither the policy nor the switch for forwarding can be set.
+/// When neither the policy nor the forwarding switch can be set.
 pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result<BootLoad, Error> {
     let machine = match machine {
         Ok(machine) => machine,
@@ -185,7 +186,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
     let state = &machine.state;
     let lock = match lock::take(&state.lock_file(), machine.lock_wait_secs) {
         Ok(lock) => lock,
-        // A holder of so long does not know that the rules were flushed.
+        // A process that holds the lock for so long may have loaded its rules before the flush.
         Err(error) => return close(iptables, None, describe(&error.into())),
     };
     let mut remarks = Remarks::default();
@@ -230,8 +231,8 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
     Ok(closed)
 }
 
-/// Whether what nvactl owns is what it loaded last, by a change that was made or left alone in this boot. In
-/// doubt it is not.
+/// Whether nvactl's rules are still those that it loaded last, by a change that was made or kept in this
+/// boot. In doubt they are not.
 fn is_as_applied(machine: &Machine) -> bool {
     let asked = || -> Result<bool, Error> {
         let state = &machine.state;
@@ -241,7 +242,7 @@ fn is_as_applied(machine: &Machine) -> bool {
         if last.boot != namespace::boot().ok() {
             return Ok(false);
         }
-        // The unit is told of no backend.
+        // The unit has no `--backend`.
         let saved = state.saved()?;
         let iptables = Iptables {
             backend: saved.map_or(machine.iptables.backend, |saved| saved.backend),
@@ -269,8 +270,8 @@ fn is_as_applied(machine: &Machine) -> bool {
     })
 }
 
-/// Loads a saved state. `closes_v6`: IPv6 of which it says nothing gets the FORWARD policy DROP, since a later
-/// state that did not load may have had rules of it.
+/// Loads a saved state. `closes_v6`: if the state has no IPv6 rules, the IPv6 FORWARD policy becomes DROP,
+/// since a later state that did not load may have had some.
 fn bring(
     machine: &Machine,
     lock: &Lock,
@@ -319,7 +320,7 @@ fn bring(
             before: &before,
             want: &want,
             change: &change,
-            // A load at boot is no step to go back behind.
+            // A load at boot is no step for a rollback.
             keeping: Keeping::Done,
             trial: TrialOf::Nothing,
         };
@@ -330,7 +331,7 @@ fn bring(
         sysctl::change(&[v6], false, false)?;
         remarks.warn("IPv6 rules cannot be loaded, so IPv6 forwarding was turned off");
     }
-    // The rules are there: what goes wrong now is no reason to take others.
+    // The rules are loaded: a failure from here on is no reason to load other rules.
     let on = [
         (Family::V4, kept.forwards),
         (Family::V6, kept.forwards_v6 && want.v6.is_some()),
@@ -358,7 +359,7 @@ fn bring(
     Ok(())
 }
 
-/// Sets the FORWARD policies to DROP; without iptables it turns forwarding off.
+/// Sets the FORWARD policies to DROP; if iptables fails, turns forwarding off.
 fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLoad, Error> {
     let mut closed = Ruleset::default();
     closed
@@ -384,7 +385,7 @@ fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLo
     })
 }
 
-/// Records what was done, for `status`; the rules do not depend on it.
+/// Records the unit's run for `status`; the rules do not depend on the record.
 fn record(state: &State, brought: Brought, why: Option<String>) {
     let recorded = namespace::boot().map_err(Into::into).and_then(|boot| {
         state.set_booted(&Booted {
@@ -404,10 +405,10 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
     }
 }
 
-/// Loads the saved state where it can do no harm, as the unit would on a machine without rules.
+/// Loads the saved state in a network namespace, as the unit would on a machine without rules.
 ///
 /// # Errors
-/// When there is none, it is damaged, or it does not load; or no network namespace can be made.
+/// When there is no saved state, it is damaged or does not load, or no network namespace can be made.
 pub fn rehearse(machine: &Machine) -> Result<Saved, Error> {
     refuse_while_pending(&machine.state)?;
     let kept = machine.state.saved()?.ok_or(Refusal::NothingSaved)?;

@@ -1,4 +1,4 @@
-//! The decision on a change that waits for its confirmation.
+//! Decides on a change that waits for its confirmation.
 
 use super::error::{Error, describe};
 use super::flows::{self, Ended};
@@ -20,19 +20,19 @@ use crate::host::ssh_connection::judge;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::text::parse;
 
-/// What there is to know of the change that waits, or of the last one that did.
+/// The state of the confirmation.
 #[derive(Debug)]
 pub enum Standing {
     Waits(Box<Pending>),
-    /// Its record says nothing to this nvactl.
+    /// This version of nvactl cannot read the record.
     Unreadable(String),
     Nothing {
-        /// What became of the last change, if it was undone.
+        /// How the last change ended, if it was undone.
         last: Option<String>,
     },
 }
 
-/// Returns how the confirmation stands.
+/// Returns the state of the confirmation.
 ///
 /// # Errors
 /// When the state folder cannot be read.
@@ -49,7 +49,7 @@ pub fn standing(state: &State) -> Result<Standing, Error> {
     }
 }
 
-/// Says what became of the last change, if it was undone.
+/// Describes the undo of the last change, if it was undone.
 fn last_undone(state: &State) -> Result<Option<String>, Error> {
     let Some(number) = state.numbers()?.pop() else {
         return Ok(None);
@@ -64,14 +64,14 @@ fn last_undone(state: &State) -> Result<Option<String>, Error> {
     }))
 }
 
-/// Refuses to decide where nothing waits.
+/// Returns the refusal for a decision when no change waits.
 fn nothing_pending(state: &State) -> Error {
     let last = last_undone(state).unwrap_or_default();
     Refusal::NothingPending { last }.into()
 }
 
-/// Describes the change that waits here in one line, with the command that ends the waiting. Without a state
-/// folder there is none.
+/// Describes the change that waits here in one line, with the best command for it. There is none without a
+/// state folder.
 ///
 /// # Errors
 /// When the state folder cannot be read.
@@ -91,7 +91,7 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     })
 }
 
-/// Describes the change that waits here in one line, and returns the command that ends the waiting.
+/// Describes the change that waits here in one line, and returns the best command for it.
 ///
 /// # Errors
 /// When the state folder cannot be read.
@@ -110,42 +110,42 @@ pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)
     })
 }
 
-/// What became of a change on which somebody decided.
+/// The result of a decision.
 #[derive(Debug)]
 pub enum Report {
-    /// It stays.
+    /// The change stays.
     Kept {
         action: String,
         ended: Ended,
-        /// Whether nvactl's rules are not those that the change made any more.
+        /// Whether nvactl's rules were changed after the change.
         changed_since: bool,
-        /// What keeps the state folder from taking new files.
+        /// Why no new file can be written in the state folder.
         full: Option<String>,
-        /// Whether the connection that was to be a new one comes from this machine.
+        /// Whether the new SSH connection comes from this machine.
         from_itself: bool,
-        /// What there is to say of the next boot.
+        /// Remarks about the next boot.
         after: Remarks,
     },
-    /// It is undone.
+    /// The change is undone.
     Undone {
         action: String,
         undone: watchdog::Undone,
     },
-    /// Its record is discarded, and what it changed stays, since nobody knows what that was.
+    /// The record is discarded, and the rules stay, since the record cannot be read.
     Discarded { why: String },
 }
 
-/// Keeps the change that waits; with `new_session`, only if this session came over another SSH
-/// connection than the one that applied it.
+/// Confirms the change that waits; with `new_session`, only if this session came over another SSH connection
+/// than the one that applied it.
 ///
 /// # Errors
-/// When none waits, or it was not made whole, or the connection is not a new one, or the decision cannot
+/// When none waits, the change was not fully applied, the connection is not a new one, or the decision cannot
 /// be recorded.
 pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Report, Error> {
-    // Nobody waits for the lock of a change that there is not.
+    // If no change waits, do not wait for the lock.
     let known = waiting(state)?;
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
-    // The watchdog may have been faster to the lock.
+    // The watchdog may have taken the lock first.
     let now = pending_in_earnest(state)?.filter(|now| now.id == known.id);
     let now = now.ok_or_else(|| nothing_pending(state))?;
     if !now.made {
@@ -160,7 +160,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
     history::log(&now.before, Event::Confirmed);
-    // It is kept, whatever becomes of connections.
+    // The change is confirmed, even if connections cannot be ended.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     let mut after = Remarks::default();
     if let Some(live) = &live {
@@ -182,15 +182,14 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     })
 }
 
-/// Reads the rules of the families that a change touches, as far as they can be read.
+/// Reads the rules of the families that a change touches, if they can be read.
 fn loaded(pending: &Pending) -> Option<PerFamily<Live>> {
     let listing = pending.iptables().start_listing(pending.families());
     let (live, _) = listing.ok()?.finish_readable(false).ok()?;
     Some(live)
 }
 
-/// Whether nvactl's rules are those that a change made: a watchdog that was killed may have undone a part of
-/// it.
+/// Whether nvactl's rules are still those of the change: a killed watchdog may have undone a part of it.
 fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
     let owned = pending.before.owned();
     let each = live.as_ref().zip(pending.wanted()).zip(owned);
@@ -200,10 +199,10 @@ fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
     })
 }
 
-/// Undoes the change that waits, at once. One whose record says nothing is discarded.
+/// Undoes the change that waits at once, or discards it if its record cannot be read.
 ///
 /// # Errors
-/// When none waits, or it cannot be undone.
+/// When none waits, or the undo fails.
 pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
     let known = match waiting(state) {
         Err(Error::Refusal(Refusal::UnreadablePending { why })) => {
@@ -235,11 +234,10 @@ fn waiting(state: &State) -> Result<Pending, Error> {
     }
 }
 
-/// Discards a record that says nothing. The decision names its change, so that a watchdog which still
-/// knows it leaves the rules to whoever decides now.
+/// Discards an unreadable record. The decision names the change, so that its watchdog leaves the rules alone.
 fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Error> {
     let _lock = lock::take(&state.lock_file(), lock_wait_secs)?;
-    // Another may have decided while the lock was waited for.
+    // Another process may have decided while this one waited for the lock.
     match state.pending() {
         Err(error) if error.is_unreadable_record() => {}
         Ok(Some(pending)) if pending.rules().is_err() => {}

@@ -1,4 +1,4 @@
-//! Why an operation ended without its report.
+//! The errors of all operations.
 
 use std::error::Error as _;
 use std::fmt;
@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// Returns the fix: a command or an edit.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -77,7 +77,7 @@ impl Error {
     }
 }
 
-/// An operation that ended without its report, and what it had to say until then.
+/// An operation that failed, and its remarks until then.
 #[derive(Debug)]
 pub struct Failed {
     pub error: Box<Error>,
@@ -105,7 +105,7 @@ impl std::error::Error for Failed {
     }
 }
 
-/// Joins an error and what caused it.
+/// Joins an error and its causes.
 #[must_use]
 pub fn describe(error: &Error) -> String {
     let mut words = error.to_string();

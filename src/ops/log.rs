@@ -1,8 +1,8 @@
 //! The system log: one line for each change, confirmation, cancellation and undo.
 //!
-//! The facility is authpriv: who changed what this machine forwards belongs beside the lines of sshd
-//! and sudo that tell who came in, and the names and addresses in it are for root and the log's
-//! group alone (`/var/log/auth.log` of Debian and Ubuntu, `/var/log/secure` of Red Hat).
+//! The facility is authpriv, like that of sshd and sudo, whose lines show who logged in. Only root and the
+//! log's group can read the names and addresses (`/var/log/auth.log` on Debian and Ubuntu, `/var/log/secure`
+//! on Red Hat).
 
 use crate::diff::drift::ForwardNames;
 use crate::host::session::Who;
@@ -10,23 +10,23 @@ use crate::host::{process, syslog};
 use crate::net::printable::cut_in_quotes;
 use crate::plan::digest::Digest;
 
-/// What happened to a change.
+/// An event in the life of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// It is loaded and stays.
+    /// The change is loaded and stays.
     Made,
-    /// It is loaded and is undone unless it is confirmed within so many seconds.
+    /// The change is loaded, and is undone unless it is confirmed within these seconds.
     MadeToConfirm {
         secs: u64,
     },
-    /// Nobody knows that its rules are loaded, or that they are not.
+    /// It is not known whether the new rules are loaded.
     Uncertain,
     Confirmed,
-    /// Its record could not be read and is discarded; its rules stay.
+    /// The unreadable record is discarded; the rules stay.
     Discarded,
-    /// It is undone, since somebody asked for that.
+    /// The change was undone on request.
     Cancelled,
-    /// It is undone, since nobody confirmed it in time.
+    /// The change was undone, since it was not confirmed in time.
     TimedOut,
 }
 
@@ -36,9 +36,9 @@ pub struct Entry<'a> {
     pub event: Event,
     /// The command of the change: `apply forward.yaml`.
     pub action: &'a str,
-    /// Who made the change or decided on it; where its time ran out, who made it.
+    /// The person who decided on the change, else the one who made it.
     pub who: &'a Who,
-    /// The spec's, where the change has one.
+    /// The digest of the spec, if the change has one.
     pub spec: Option<Digest>,
     pub forwards: &'a ForwardNames,
 }
@@ -48,13 +48,13 @@ pub fn write(entry: &Entry<'_>) {
     syslog::write(&entry.line(process::own_id()));
 }
 
-/// `LOG_AUTHPRIV` (syslog(3)), where it stands in a line's first number.
+/// `LOG_AUTHPRIV` (syslog(3)), shifted to its place in a line's first number.
 const AUTHPRIV: u8 = 10 << 3;
 const WARNING: u8 = 4;
 const NOTICE: u8 = 5;
 
-/// How many bytes of each kind of text a line has, so that the whole has less than 1024, which is
-/// what RFC 3164 promises to keep.
+/// The most bytes of each kind of text, so that a line has less than 1024 bytes, the minimum that RFC 3164
+/// requires receivers to keep.
 const MOST_ACTION: usize = 160;
 const MOST_NAME: usize = 64;
 const MOST_FORWARDS: usize = 128;
@@ -83,8 +83,7 @@ impl Event {
 }
 
 impl Entry<'_> {
-    /// Returns the line with the number before it by which syslogd sorts it. The time is syslogd's
-    /// own.
+    /// Returns the line, with the number that syslogd sorts by. syslogd adds the time.
     fn line(&self, process: u32) -> String {
         let mut line = format!(
             "<{}>nvactl[{process}]: {}: {} user={}",
@@ -121,7 +120,7 @@ impl Entry<'_> {
     }
 }
 
-/// Returns as many names as there is room for, and how many more there are; `None` without any.
+/// Joins the names that fit, and adds the number of the others; `None` without a name.
 fn listed(names: &[String]) -> Option<String> {
     let mut list = String::new();
     for (n, name) in names.iter().enumerate() {

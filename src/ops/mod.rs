@@ -1,4 +1,4 @@
-//! The operations that change the machine: each takes a request and returns a report. They print
+//! The operations that change the machine: each takes a request and returns a report. Operations print
 //! nothing; `commands` turns reports into text.
 //!
 //! ```text

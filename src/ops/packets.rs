@@ -1,4 +1,4 @@
-//! What a change does to connections, tried in a copy of the machine before it is loaded.
+//! Tries the effect of a change on connections in a copy of the machine, before it is loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -31,29 +31,29 @@ use crate::twin::cure::Change;
 use crate::twin::judge::{Death, Judged, Verdict};
 use crate::twin::netns;
 
-/// What is not asked by then is told.
+/// Connections that are not tried by then are reported.
 const LIMIT: Duration = Duration::from_mins(2);
-/// How many rules are shown one by one.
+/// The most rules that are shown one by one.
 const MOST_RULES: usize = 20;
-/// How many forwards are named for each.
+/// The most forwards that are named for each.
 const MOST_NAMES: usize = 3;
-/// How many connections that a change would take are shown one by one.
+/// The most lost connections that are shown one by one.
 const MOST_LOST: usize = 5;
 
-/// What came of a trial.
+/// The result of a trial.
 #[derive(Debug)]
 pub enum Trial {
-    /// It cuts off nothing that works now.
+    /// The change cuts off no forward that works now.
     Passed,
-    /// iptables-restore does not take the change in the copy.
+    /// iptables-restore refuses the change in the copy.
     NotLoaded,
-    /// It would cut off forwards that work now: these, a line each.
+    /// The change would cut off forwards that work now, a line each.
     Cuts(Vec<String>),
-    /// There is no copy, in words why not.
+    /// No copy could be made, with the reason.
     Impossible(String),
 }
 
-/// Tries a change of the live rules, and remarks what it does to connections.
+/// Tries a change of the live rules, and adds remarks about its effect on connections.
 pub fn try_packets(
     set: &ForwardSet,
     live: &PerFamily<&Ruleset>,
@@ -84,7 +84,7 @@ pub fn try_packets(
     }
 }
 
-/// Whether nvactl's jumps stand first in the chains that keep clients out.
+/// Whether nvactl's jumps are first in the chains that can refuse clients.
 fn are_first(live: &Ruleset) -> bool {
     let hooks = [Hook::Arriving, Hook::Passing];
     hooks.into_iter().all(|hook| {
@@ -97,7 +97,7 @@ fn are_first(live: &Ruleset) -> bool {
     })
 }
 
-/// The connections of no forward that this machine passes on.
+/// Returns the connections outside the forwards that this machine passes on.
 fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec<&'f Flow> {
     if flows.is_empty() {
         return Vec::new();
@@ -162,8 +162,8 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
     Trial::Passed
 }
 
-/// Returns a line for each forward that a change would cut off, with what takes its packets, and a line for each
-/// fix.
+/// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
+/// line for each fix.
 fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
@@ -202,12 +202,12 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     lines
 }
 
-/// Says what takes a connection that is lost or dead.
+/// Describes why a connection is lost or dead.
 fn why(judged: &Judged<'_>) -> String {
     let ask = &judged.ask;
     let family = ask.forward.family();
     match &judged.verdict {
-        // nvactl's rules ask for the egress, so that what else takes them follows from that.
+        // nvactl's rules match the egress, so any other cause follows from this one.
         Verdict::Dead(Death {
             behind: Some(interface),
             ..
@@ -270,14 +270,13 @@ fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
     }
 }
 
-/// Names what keeps forwards from working with or without the change, as far as it is a rule or a setting
-/// that nothing else tells of.
+/// Names the causes why forwards fail with and without the change, unless another message names them.
 fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     for one in judged {
         let told = match &one.verdict {
             Verdict::Dead(death) => {
-                // That the route leaves by another interface is told of the machine itself.
+                // Another message names a route that leaves by another interface.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
                 let is_unknown = death.failure.is_some() || !death.is_examined;
                 death.causes.is_empty() && is_unknown
@@ -302,8 +301,8 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     remarks.warn_of_rules(each);
 }
 
-/// Switches, routes and neighbours are looked at on the machine itself. A rule of nvactl's own does what the
-/// spec says, as where a target is this machine.
+/// Whether another message names the cause: switches, routes and neighbours are checked on the machine
+/// itself. nvactl's own rule does what the spec says, for example if a target is this machine.
 fn is_told_elsewhere(taken: &Taken) -> bool {
     match &taken.by {
         By::Rule(decided) => {
@@ -322,8 +321,8 @@ fn is_told_elsewhere(taken: &Taken) -> bool {
     }
 }
 
-/// Describes the rules that refused packets of forwards until nvactl's jump stands before them, bounded,
-/// with the edit of the spec that refuses the same on its last line.
+/// Describes the rules that refuse packets of forwards until nvactl's jump is before them, with the edit of
+/// the spec that refuses the same on its last line.
 fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
     let of_family = opened
         .iter()
@@ -367,7 +366,7 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
     Some(text)
 }
 
-/// The edit of the spec that refuses the same packets.
+/// Returns the edit of the spec that refuses the same packets.
 fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
     let refuses_all = |all: &&(&str, Vec<&Opened<'_>>)| {
         let mut asks = all.1.iter().map(|one| &one.ask);
@@ -384,7 +383,7 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
         .collect();
     let nets = nets.iter().take(MOST_RULES).map(|net| match net {
         IpNet::V4(net) => net.to_string(),
-        // YAML takes a colon for the end of a key.
+        // YAML reads a colon as the end of a key.
         IpNet::V6(net) => format!("\"{net}\""),
     });
     let nets = nets.collect::<Vec<_>>().join(", ");
@@ -398,7 +397,7 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
     }
 }
 
-/// Whether it is the FORWARD chain of iptables, whose policy is the spec's to set.
+/// Whether the chain is iptables' FORWARD, whose policy the spec sets.
 fn is_forward(decided: &Decided) -> bool {
     matches!(
         &decided.holder,
@@ -417,7 +416,7 @@ fn network_of(ask: &Ask<'_>) -> IpNet {
     }
 }
 
-/// Names the connections of no forward that the change takes or lets through.
+/// Names the connections outside the forwards that the change refuses or lets through.
 fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     let others = &tried.others;
     let are = |count: usize| if count == 1 { "is" } else { "are" };

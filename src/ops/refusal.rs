@@ -1,4 +1,4 @@
-//! What an operation will not do, and why.
+//! The changes that an operation refuses, each with its reason and fix.
 
 use thiserror::Error;
 
@@ -15,7 +15,7 @@ use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
 use crate::plan::unplan::name_of;
 
-/// What an operation refuses to do.
+/// A change that an operation refuses.
 #[derive(Debug, Error)]
 pub enum Refusal {
     #[error(
@@ -25,7 +25,7 @@ pub enum Refusal {
     #[error("the live rules differ from `{name}`, so nothing was written:\n{changes}")]
     NotInSync {
         name: String,
-        /// The spec as a command line names it.
+        /// The spec as an argument of a command.
         argument: String,
         changes: String,
     },
@@ -35,7 +35,7 @@ pub enum Refusal {
     NothingToUndo,
     #[error("nothing is waiting for a confirmation{}", last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
     NothingPending {
-        /// What became of the last change, if it was undone.
+        /// How the last change ended, if it was undone.
         last: Option<String>,
     },
     #[error("the pending change was not fully applied and cannot be confirmed")]
@@ -70,7 +70,7 @@ pub enum Refusal {
     BesideManager { program: &'static str },
     #[error("no rules of nvactl's are loaded, so there is nothing to save")]
     NothingToSave {
-        /// Whether something is saved that can be loaded again.
+        /// Whether there are saved rules that can be loaded again.
         saved: bool,
     },
     #[error("no rules are saved for the next boot")]
@@ -85,7 +85,7 @@ pub enum Refusal {
         "`{name}` and another forward send the same packets to one target with different `snat`: this needs Linux {needed}, and Linux {running} is running"
     )]
     OldKernel {
-        /// The forward's.
+        /// The name of a forward.
         name: String,
         running: Kernel,
         needed: Kernel,
@@ -114,15 +114,15 @@ pub enum Refusal {
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
     CutsOff {
-        /// One for each forward.
+        /// A line for each forward.
         lines: Vec<String>,
     },
 }
 
-/// The other choice beside the hint, on a line of its own.
+/// The alternative to the hint, on a line of its own.
 const UNDO: &str = "\n  to undo the change now: sudo nvactl confirm --cancel";
 
-/// The numbers of the changes that are kept, in words.
+/// Names the changes in the history.
 fn those_kept(numbers: &[u64]) -> String {
     match numbers {
         [] => "it is empty".to_owned(),
@@ -131,11 +131,10 @@ fn those_kept(numbers: &[u64]) -> String {
     }
 }
 
-/// Since then the kernel tells nat's POSTROUTING by which interface a packet came in.
+/// The first kernel whose nat POSTROUTING knows the interface by which a packet came in.
 const TELLS_ENTRANCES: Kernel = Kernel { major: 5, minor: 5 };
 
-/// Refuses rules that would hold for no packet on the kernel that runs. One whose version is not known
-/// is taken for a new one.
+/// Refuses rules that would match no packet on the running kernel. An unknown version counts as new.
 ///
 /// # Errors
 /// When there are such rules.

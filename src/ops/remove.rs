@@ -22,9 +22,9 @@ use crate::netfilter::text::line::Line;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Only look what would change.
+    /// Report the changes and make none.
     pub dry_run: bool,
-    /// Set the FORWARD policy to ACCEPT as well.
+    /// Set the FORWARD policy to ACCEPT too.
     pub accept: bool,
 }
 
@@ -32,17 +32,17 @@ pub struct Request {
 pub struct Report {
     pub remarks: Remarks,
     pub outcome: Outcome,
-    /// What there is to say behind the result.
+    /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether IPv6 rules may be left, since they cannot be read.
+    /// Whether IPv6 rules may still be loaded, because they cannot be read.
     pub partly: bool,
 }
 
-/// Removes nvactl's chains and jumps; the FORWARD policy stays as it is, unless that is asked for.
+/// Removes nvactl's chains and jumps. The FORWARD policy stays unless the request sets it.
 ///
 /// # Errors
-/// When a foreign rule leads to one of the chains, or the change is refused or did not take; what nvactl
-/// owns is then as it was before, unless the error [is uncertain](Error::is_uncertain).
+/// When a foreign rule jumps to one of the chains, or the change is refused or fails. nvactl's rules are then
+/// as before, unless the error [is uncertain](Error::is_uncertain).
 pub fn remove(request: Request, machine: &Machine) -> Result<Report, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {

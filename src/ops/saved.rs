@@ -1,4 +1,4 @@
-//! The saved state: nvactl's own rules as they come back at boot, by its own unit.
+//! The saved state: the rules that nvactl's own unit loads at boot.
 
 use tracing::debug;
 
@@ -18,11 +18,11 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 
-/// Saves what nvactl owns of the loaded rules. `spec`: the one that they were compared with; without
-/// one, that whose plan was loaded last. IPv6 that could not be read stays as it was saved before.
+/// Saves nvactl's part of the loaded rules. `spec` is the spec that they were compared with; without one, the
+/// spec that was loaded last. If IPv6 could not be read, its saved rules stay.
 ///
 /// # Errors
-/// When it cannot be written; what was saved before stays.
+/// When the state cannot be written; the earlier saved state stays.
 pub fn save(
     machine: &Machine,
     live: &PerFamily<&Ruleset>,
@@ -74,7 +74,7 @@ pub fn save(
     Ok(())
 }
 
-/// Returns how the saved state compares with what nvactl owns of a family's loaded rules.
+/// Compares the saved state with nvactl's part of a family's loaded rules.
 #[must_use]
 pub fn compared(
     saved: &Result<Option<Saved>, StateError>,

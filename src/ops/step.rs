@@ -1,5 +1,5 @@
-//! What a change to the rules does next, by what came of the step before: the decisions of a
-//! transaction, without its deeds.
+//! The state machine of a transaction: the next step after the outcome of a step. It decides only, and
+//! changes nothing.
 //!
 //! ```text
 //! Try ─▶ Record ─▶ Load v4 ─▶ Load v6 ─▶ Verify ─┬─▶ Done
@@ -10,26 +10,26 @@
 use crate::net::Family;
 use crate::net::per_family::Families;
 
-/// What is done next.
+/// A step of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The change is loaded where it can do no harm.
+    /// Try the change in a network namespace.
     Try,
-    /// What was loaded before is kept.
+    /// Record the rules from before the change.
     Record,
-    /// One family's script is loaded.
+    /// Load one family's script.
     Load(Family),
-    /// What is loaded now is read back.
+    /// Read the loaded rules back.
     Verify,
-    /// nvactl's jumps are put first once more.
+    /// Move nvactl's jumps to the front again.
     PutFirst,
-    /// What is loaded then is read back.
+    /// Read the loaded rules back again.
     VerifyFirst,
-    /// One family's script was refused: what is loaded now is read.
+    /// One family's script was refused: read the loaded rules.
     SeeRefused,
-    /// What nvactl owned before is loaded again.
+    /// Load nvactl's rules from before the change.
     Undo(Failure),
-    /// What is loaded then is read back.
+    /// Read the loaded rules back again.
     VerifyUndo(Failure),
     End(End),
 }
@@ -39,37 +39,37 @@ pub enum Step {
 pub enum Failure {
     /// A script was refused.
     Refused,
-    /// Read back, the rules are not what was loaded.
+    /// The rules read back differently.
     NotAsWanted,
-    /// They cannot be read back.
+    /// The rules cannot be read back.
     Unread,
 }
 
 /// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It went well. Of a reading: what was found is in [`Outcome::Found`] instead.
+    /// Success. A step that reads returns [`Outcome::Found`] instead.
     Done,
-    /// It was refused, or its program was killed or took too long.
+    /// The step was refused, or its program was killed or took too long.
     Refused,
     /// A signal came before anything had changed.
     Interrupted,
-    /// What a reading found.
+    /// The rules that a step read.
     Found(Loaded),
-    /// A reading failed, twice.
+    /// Reading failed twice.
     Unreadable,
 }
 
-/// What is loaded, of all families that a change touches.
+/// The loaded rules of all families that a change touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loaded {
-    /// What the change wanted.
+    /// The new rules.
     New,
-    /// The same, but other rules stand before nvactl's jumps.
+    /// The new rules, but foreign rules stand before nvactl's jumps.
     NewBehind,
-    /// What nvactl owned before.
+    /// The old rules.
     Old,
-    /// Neither, or a part of each.
+    /// Other rules, or a part of each.
     Neither,
 }
 
@@ -77,19 +77,19 @@ pub enum Loaded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Done,
-    /// It is done, and somebody keeps putting rules before nvactl's jumps.
+    /// The change is done, but another program keeps putting rules before nvactl's jumps.
     DoneBehind,
     /// The trial refused it: nothing has changed.
     Rejected,
-    /// What was loaded before cannot be kept, so nothing has changed.
+    /// The rules from before cannot be recorded, so nothing has changed.
     NotKept,
     /// A signal came first: nothing has changed.
     Interrupted,
-    /// It was refused, and nothing that nvactl owns has changed.
+    /// The change was refused, and none of nvactl's rules have changed.
     Refused,
-    /// It has been undone.
+    /// The change was undone.
     Undone(Failure),
-    /// Nobody knows that nvactl's rules are the old ones or the new ones.
+    /// It is not known whether nvactl's rules are the old or the new ones.
     Uncertain(Failure),
 }
 
@@ -99,7 +99,7 @@ pub fn first(trial: bool) -> Step {
     if trial { Step::Try } else { Step::Record }
 }
 
-/// Returns the step behind a step, by what came of it.
+/// Returns the next step after the outcome of a step.
 #[must_use]
 pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
     use Loaded::{Neither, New, NewBehind, Old};
@@ -124,9 +124,9 @@ pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
         (Step::Verify, Outcome::Found(NewBehind)) => Step::PutFirst,
         (Step::Verify, _) => Step::Undo(Failure::Unread),
 
-        // Whether it is first is seen then; what the change wanted is loaded in any case.
+        // The next reading shows whether the jump is first; the new rules are loaded in any case.
         (Step::PutFirst, _) => Step::VerifyFirst,
-        // It was read back a moment ago.
+        // The rules were read back a moment ago.
         (Step::VerifyFirst, _) => Step::End(End::DoneBehind),
 
         (Step::SeeRefused, Outcome::Found(Old)) => Step::End(End::Refused),
@@ -134,7 +134,7 @@ pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
         // An undo needs a reading to start from.
         (Step::SeeRefused, _) => Step::End(End::Uncertain(Failure::Refused)),
 
-        // What came of it is seen then: a program that was killed may have done it.
+        // The next reading shows the result: a killed program may have finished.
         (Step::Undo(why), _) => Step::VerifyUndo(why),
         (Step::VerifyUndo(why), Outcome::Found(Old)) => Step::End(End::Undone(why)),
         (Step::VerifyUndo(why), _) => Step::End(End::Uncertain(why)),
@@ -143,19 +143,19 @@ pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
     }
 }
 
-/// What became of a change whose maker was killed.
+/// How far a change came whose nvactl was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
     NeverMade,
     Made,
     /// One family has the new rules, and the other the old ones.
     Half,
-    /// Somebody has changed the rules since.
+    /// The rules have changed since.
     Unknown,
 }
 
-/// Returns what became of a change, by whether each family's rules are the old ones and the new ones.
-/// A family that the change does not touch has both.
+/// Returns how far a change came, from whether each family has its old rules and its new ones. A family that
+/// the change does not touch has both.
 #[must_use]
 pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
     let all = |is: fn(&(bool, bool)) -> bool| families.iter().all(is);
@@ -174,8 +174,7 @@ pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
 mod tests {
     use super::*;
 
-    /// Goes through a change by the outcomes of its steps; what is not said goes well, and is found to
-    /// be new.
+    /// Runs a change with these outcomes of its steps; the other steps succeed, and read the new rules.
     fn run(families: Families, trial: bool, outcomes: &[(Step, Outcome)]) -> (Vec<Step>, End) {
         let mut step = first(trial);
         let mut steps = Vec::new();
@@ -232,19 +231,20 @@ mod tests {
         }
     }
 
-    /// A script is refused in the first table or a later one, of the first family or the second.
+    /// The first table or a later one is refused, of the first family or the second.
     #[test]
     fn what_is_refused_is_undone_as_far_as_it_came() {
         use Failure::Refused;
         let undone = (Step::VerifyUndo(Refused), Outcome::Found(Loaded::Old));
         for at in [V4, V6] {
             let refused = (at, Outcome::Refused);
-            // In its first table: nothing has come.
+            // In its first table: nothing is loaded.
             let saw = (Step::SeeRefused, Outcome::Found(Loaded::Old));
             let (steps, end) = run(Families::Both, false, &[refused, saw]);
             assert_eq!(end, End::Refused);
             assert_eq!(steps.contains(&V6), at == V6);
-            // In a later table, or in the second family: a part has come. Killed after its end, all.
+            // In a later table, or in the second family: a part is loaded. If the program was killed at its
+            // end, all.
             for found in [Loaded::Neither, Loaded::New, Loaded::NewBehind] {
                 let saw = (Step::SeeRefused, Outcome::Found(found));
                 let (steps, end) = run(Families::Both, false, &[refused, saw, undone]);

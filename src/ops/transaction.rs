@@ -1,4 +1,4 @@
-//! A change to the live rules that is made whole or not at all, over all tables of both families.
+//! A change to the live rules of all tables and both families, made completely or not at all.
 
 use std::path::PathBuf;
 
@@ -65,24 +65,24 @@ pub enum TransactionError {
     Uncertain {
         cause: String,
         undo: String,
-        /// What is loaded now, as far as it is known.
+        /// The rules that are loaded now, if they are known.
         loaded: String,
-        /// For each family that is not as it was.
+        /// A script for each family whose rules are not the old ones.
         mends: Vec<Mend>,
     },
 }
 
-/// How the old rules of one family come back by hand.
+/// The command that restores one family's old rules by hand.
 #[derive(Debug)]
 pub struct Mend {
     /// The program that loads the script.
     restore: String,
-    /// If it could be written.
+    /// The script, if it could be written.
     script: Option<PathBuf>,
 }
 
 impl TransactionError {
-    /// What the user can do about it.
+    /// Returns the fix: commands that can be pasted.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -133,17 +133,17 @@ fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
     }
 }
 
-/// A change and all that it needs.
+/// A change and everything that it needs.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     pub state: &'a State,
     pub lock: &'a Lock,
     pub iptables: &'a Iptables,
-    /// The live rules of the families that are touched, and what they have counted.
+    /// The live rules and counters of the touched families.
     pub before: &'a PerFamily<(Ruleset, Counters)>,
-    /// What nvactl is to own; of the same families.
+    /// The wanted rules of the same families.
     pub want: &'a PerFamily<Ruleset>,
-    /// How the history is to have it.
+    /// The record for the history.
     pub change: &'a Change,
     pub keeping: Keeping,
     pub trial: TrialOf,
@@ -152,50 +152,50 @@ pub struct Transaction<'a> {
 /// How a change is tried before it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrialOf {
-    /// Not at all.
+    /// Try nothing.
     Nothing,
-    /// Its rules alone, in an empty network namespace.
+    /// Try the rules alone, in an empty network namespace.
     Rules,
-    /// It has been tried in a copy of the machine.
+    /// The change was already tried in a copy of the machine.
     Past,
 }
 
-/// Whether the state before a change is kept.
+/// Whether the rules from before a change are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
-    /// Without it the change is not made.
+    /// Make no change without a record.
     Required,
-    /// The change is made even where there is no room for it.
+    /// Make the change even if there is no room for a record.
     Attempted,
-    /// It is kept already: the change undoes another.
+    /// The rules are already recorded: the change undoes another.
     Done,
 }
 
-/// What there is to say of a change that was made.
+/// The findings after a change.
 #[derive(Debug, Default)]
 pub struct Committed {
     pub jumps: Jumps,
-    /// Why the state before the change is not kept.
+    /// Why the rules from before the change are not recorded.
     pub not_kept: Option<StateError>,
 }
 
-/// Where nvactl's jumps stand after a change.
+/// The position of nvactl's jumps after a change.
 #[derive(Debug, Default)]
 pub enum Jumps {
     #[default]
     First,
-    /// Somebody keeps putting rules before them: what is loaded.
+    /// Another program keeps putting rules before the jumps; these are the loaded rules.
     Behind(PerFamily<Ruleset>),
-    /// It could not be read once more.
+    /// The rules could not be read again.
     Unknown,
 }
 
 impl Transaction<'_> {
-    /// Tries the change, keeps the state before it, loads it, and reads it back.
+    /// Tries the change, records the rules from before, loads the change, and reads it back.
     ///
     /// # Errors
-    /// When the change was refused or did not take; what nvactl owns is then as it was before, but
-    /// for [`TransactionError::Uncertain`].
+    /// When the change is refused or fails. nvactl's rules are then as before, except with
+    /// [`TransactionError::Uncertain`].
     pub fn commit(&self) -> Result<Committed, TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let before = self.rules();
@@ -220,7 +220,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// The live rules as they were read before the change.
+    /// Returns the live rules from before the change.
     fn rules(&self) -> PerFamily<&Ruleset> {
         self.before.map(|_, (rules, _)| rules)
     }
@@ -229,12 +229,12 @@ impl Transaction<'_> {
         self.before.map(|_, (_, counters)| counters)
     }
 
-    /// The change, with the counters of the rules that only go to another place.
+    /// Returns the change as scripts, with the counters of rules that only move.
     fn scripts(&self, changes: &PerFamily<Changes<'_>>) -> PerFamily<String> {
         changes.scripts(&changes.carried(&self.counters()).as_ref())
     }
 
-    /// What is loaded now, of the families that are touched.
+    /// Reads the loaded rules of the touched families.
     fn read(&self) -> Result<PerFamily<Ruleset>, IptablesError> {
         let live = self.iptables.read_all(self.want.families())?;
         Ok(PerFamily {
@@ -243,8 +243,8 @@ impl Transaction<'_> {
         })
     }
 
-    /// What nvactl owned before, for a way back from `now`, without a policy that the change does not
-    /// set: that is not nvactl's to set back.
+    /// Returns nvactl's old rules, to be restored from `now`. The policy is included only if the change sets
+    /// it.
     fn old(&self, now: &PerFamily<Ruleset>) -> PerFamily<Ruleset> {
         let all = self.rules().zip(self.want.as_ref()).zip(now.as_ref());
         all.map(|_, ((before, want), now)| {
@@ -256,7 +256,7 @@ impl Transaction<'_> {
         })
     }
 
-    /// How what is loaded stands to what was, and to what the change wants.
+    /// Compares the loaded rules with the old and the new ones.
     fn compared(&self, live: &PerFamily<Ruleset>) -> Loaded {
         let all = live.as_ref().zip(self.want.as_ref()).zip(self.rules());
         let every = |holds: fn(&Ruleset, &Ruleset, &Ruleset) -> bool| {
@@ -277,11 +277,11 @@ impl Transaction<'_> {
         }
     }
 
-    /// Whether the chains that the change touches, and they are few, read back as they should; and
-    /// the built-in chains, from which others may have taken nvactl's jumps meanwhile.
+    /// Whether the touched chains, if they are few, read back as wanted; and the built-in chains, from which
+    /// another program may have removed nvactl's jumps.
     ///
-    /// That is enough: nobody but the one who holds the lock writes nvactl's chains, and what the
-    /// script does not name it does not change. Whatever is in doubt is left to a look at everything.
+    /// This is enough: only the holder of the lock writes nvactl's chains, and a script changes only the
+    /// chains that it names. In doubt, everything is read.
     fn took(&self, changes: &PerFamily<Changes<'_>>) -> bool {
         let before = self.rules();
         let all = before.zip(self.want.as_ref()).zip(changes.as_ref());
@@ -301,18 +301,18 @@ impl Transaction<'_> {
         })
     }
 
-    /// Keeps the change with what was loaded before it, and notes that it is begun.
+    /// Records the change with the rules from before it, and that it starts.
     fn keep(&self) -> Result<u64, StateError> {
         if self.want.v6.is_some() {
             self.state.set_may_hold_v6(true)?;
         }
         let number = self.state.next_number()?;
-        // The change has them, unless an earlier version recorded it.
+        // The change has the digests, unless an earlier version recorded it.
         let digest = |want| owned_digest(want, diff::sets_policy(want));
         let Change {
             loaded, loaded_v6, ..
         } = self.change;
-        // First, so that a change in the history of which nothing is noted here was ended.
+        // First, so that a change in the history without this record is known to be finished.
         self.state.set_begun(&Begun {
             version: super::records::VERSION,
             action: self.change.action.clone(),
@@ -328,15 +328,15 @@ impl Transaction<'_> {
         Ok(number)
     }
 
-    /// Forgets a change that came to nothing. Should that fail, there is one too many.
+    /// Removes a change that was never made from the history. If this fails, the history has one too many.
     fn forget(&self, number: u64) {
         if let Err(error) = self.state.forget(number) {
             debug!(%error, "a change that came to nothing stays in the history");
         }
     }
 
-    /// Loads the change where it can do no harm. That this is not possible is no reason to refuse,
-    /// nor that a rule which is there already does not load.
+    /// Loads the change in a network namespace. If no namespace can be made, or a rule that is loaded now
+    /// does not load there, the change is not refused.
     fn try_out(&self, family: Family, trial: &Trial) -> Result<(), TransactionError> {
         if trial.script.is_empty() {
             return Ok(());
@@ -363,7 +363,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Names what nvactl owns in a ruleset; the FORWARD policy only if it is nvactl's to set.
+/// Returns the digest of nvactl's rules; with the FORWARD policy only if nvactl sets it.
 #[must_use]
 pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     let mut own = diff::own(ruleset);
@@ -373,7 +373,7 @@ pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     Digest::of([own.to_string()])
 }
 
-/// A change on its way.
+/// A change in progress.
 struct Course<'c> {
     change: &'c Transaction<'c>,
     held: &'c Held,
@@ -383,20 +383,20 @@ struct Course<'c> {
     found: Found,
 }
 
-/// What the steps have brought so far.
+/// The results of the steps so far.
 #[derive(Default)]
 struct Found {
-    /// Its number in the history.
+    /// The change's number in the history.
     number: Option<u64>,
-    /// Why it was not kept, or not tried to the end.
+    /// Why the change was not recorded, or its trial failed.
     stopped: Option<TransactionError>,
     not_kept: Option<StateError>,
     refused: Option<(Family, IptablesError)>,
     live: Option<PerFamily<Ruleset>>,
     unread: Option<IptablesError>,
-    /// What lines came between, when the rules were read back.
+    /// The lines that differed when the rules were read back.
     difference: String,
-    /// What came of undoing it, where that was tried.
+    /// The result of the undo, if there was one.
     undo: Option<Result<(), IptablesError>>,
 }
 
@@ -439,7 +439,7 @@ impl Course<'_> {
         Outcome::Done
     }
 
-    /// The same scripts with what the rules that move have counted by now, since a trial of many may take
+    /// Returns the scripts with the current counters of rules that move, since a trial of many rules takes
     /// seconds.
     fn recounted(&mut self) -> PerFamily<String> {
         let scripts = std::mem::take(&mut self.scripts);
@@ -451,7 +451,7 @@ impl Course<'_> {
             return scripts;
         };
         let both = now.as_ref().zip(self.change.rules());
-        // Counters are of places: they are of no use where rules have come or gone.
+        // Counters belong to positions: they are useless if rules have been added or removed.
         let same = |((now, _), before): &(&(Ruleset, Counters), &Ruleset)| {
             diff::own(now) == diff::own(before)
         };
@@ -500,7 +500,7 @@ impl Course<'_> {
     }
 
     fn look(&mut self) -> Outcome {
-        // Nothing was wrong with reading a moment ago: it may go the second time.
+        // Reading worked a moment ago, so try a second time.
         match self.change.read().or_else(|_| self.change.read()) {
             Ok(live) => {
                 let found = self.change.compared(&live);
@@ -530,13 +530,13 @@ impl Course<'_> {
         outcome
     }
 
-    /// Loads each family's script. What one family refuses is no reason to leave the other as it
-    /// is; the first failure is told.
+    /// Loads each family's script. A failure of one family does not stop the other; the first failure is
+    /// reported.
     fn undo(&mut self) -> Outcome {
         let from = self.found.live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(from);
         self.found.difference = changes(&from.as_ref(), self.change.want).report();
-        // A rule that comes back stands where it stood: it counts on from what it had counted there.
+        // A restored rule has its old position, so it continues from its old counters.
         let scripts = changes(&from.as_ref(), &old).scripts(&self.change.counters());
         let mut undone = Ok(());
         for (family, script) in scripts.iter() {
@@ -554,7 +554,7 @@ impl Course<'_> {
     fn end(mut self, end: End) -> Result<Committed, TransactionError> {
         let kept = matches!(end, End::Done | End::DoneBehind | End::Uncertain(_));
         if let Some(number) = self.found.number {
-            // What came to nothing is nothing to go back behind.
+            // A change that was never made is no step for a rollback.
             if !kept {
                 self.change.forget(number);
             }
@@ -654,7 +654,7 @@ impl Course<'_> {
             ),
         };
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
-        // A family that is as it was needs no script.
+        // A family with its old rules needs no script.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
         let mends = scripts.map(|(family, script)| {
             let path = self.change.state.undo_script(family);
@@ -678,11 +678,11 @@ impl Course<'_> {
     }
 }
 
-/// At most so many chains are read one by one.
+/// The most chains that are read one by one.
 const FEW: usize = 16;
 
-/// Whether to read these chains takes less than to read everything: `iptables -S` takes up to a third
-/// longer for the same rules (measured, nft 1.8.9), and each call some milliseconds.
+/// Whether reading these chains is faster than reading everything: `iptables -S` takes up to a third longer
+/// for the same rules (once measured, nft 1.8.9), and each call takes some milliseconds.
 fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) -> bool {
     let length = |ruleset: &Ruleset, (table, name): &(TableName, &ChainName)| {
         ruleset
@@ -696,7 +696,7 @@ fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) ->
     touched.len() <= FEW && rules * 4 <= before.rule_count()
 }
 
-/// The rule on the line that iptables-restore complains of.
+/// Returns the rule on the line that iptables-restore complains of.
 fn named_rule(
     error: &IptablesError,
     line_of_script: impl Fn(usize) -> Option<usize>,
@@ -709,8 +709,8 @@ fn named_rule(
     trial::rule_at(script, line).map(str::to_owned)
 }
 
-/// The first rule without which the change would load: legacy names only COMMIT for what the
-/// kernel refuses, so halves of the change are tried.
+/// Returns the first refused rule, found by trying parts of the change: legacy names only COMMIT if the
+/// kernel refuses.
 fn first_refused(iptables: &Iptables, family: Family, whole: &Trial) -> Option<String> {
     let (mut good, mut bad) = (0, whole.rules());
     while bad - good > 1 {

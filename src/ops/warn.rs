@@ -1,4 +1,4 @@
-//! What there is to say before the rules change.
+//! Warnings before the rules change.
 
 use super::error::describe;
 use super::remark::Remarks;
@@ -26,7 +26,7 @@ use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::layout_of;
 
-/// Returns what a family's FORWARD policy is called.
+/// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
 pub fn policy_name(family: Family) -> &'static str {
     match family {
@@ -35,7 +35,7 @@ pub fn policy_name(family: Family) -> &'static str {
     }
 }
 
-/// Announces the one change that can cut off, or let through, what nvactl does not know of.
+/// Announces a change of the policy: it can cut off or open traffic that nvactl does not know.
 pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
     for (family, changes) in changes.iter() {
         let policy = policy_name(family);
@@ -51,8 +51,8 @@ pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
     }
 }
 
-/// Announces another layout. It explains why so many rules come and go where the spec has hardly changed.
-/// Where no forward is loaded, or none will be, there is none to move.
+/// Announces another layout, which explains why so many rules move for a small change of the spec. If no
+/// forward is loaded or none will be, no rule moves.
 pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &mut Remarks) {
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
         if let (Some(from), Some(to)) = (layout_of(live), layout_of(want))
@@ -60,7 +60,7 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
         {
             let (layout, taken) = match family {
                 Family::V4 => (LAYOUT, ""),
-                // ip6tables-nft-restore 1.8.9 reads counters, and sets none.
+                // ip6tables-nft-restore 1.8.9 reads counters and ignores them.
                 Family::V6 => (
                     LAYOUT_V6,
                     " if ip6tables-restore can set them (ip6tables-nft-restore 1.8.9 cannot)",
@@ -76,7 +76,7 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
     }
 }
 
-/// Names others' rules that write the bit of the mark by which a tree has its short cut.
+/// Names foreign rules that write the mark bit of a tree's short cut.
 pub fn marks(
     live: &PerFamily<&Ruleset>,
     want: &PerFamily<Ruleset>,
@@ -99,7 +99,7 @@ pub fn marks(
             ));
         }
         for rule in around.mark_rules.get(family).into_iter().flatten() {
-            // One of `inet` sees both families.
+            // A rule of `inet` is in both families' lists.
             if !of_nft.contains(&rule) {
                 of_nft.push(rule);
                 found.push(mark_bit::of_nft(rule));
@@ -110,7 +110,7 @@ pub fn marks(
     }
 }
 
-/// Names a foreign rule that leads to one of nvactl's chains.
+/// Names a foreign rule that jumps to one of nvactl's chains.
 pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     if let Some((_, chain, rule)) = foreign::reference(live) {
         remarks.warn(format_args!(
@@ -120,7 +120,7 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     }
 }
 
-/// Names foreign rules that forward for the same ports.
+/// Names foreign rules that forward the same ports.
 pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
     let found = duplicate::duplicates(live, set);
     remarks.warn_of_rules(found.iter().map(|duplicate| {
@@ -139,7 +139,7 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
     }));
 }
 
-/// Names the rules that somebody keeps putting before nvactl's jumps.
+/// Names the rules that another program keeps putting before nvactl's jumps.
 pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
     let found = match jumps {
         Jumps::First => return,
@@ -174,7 +174,7 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
     }
 }
 
-/// Warns that what was loaded before a change is not kept.
+/// Warns that the rules from before a change are not in the history.
 pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
     if let Some(error) = error {
         after.warn(format_args!(
@@ -184,14 +184,14 @@ pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
     }
 }
 
-/// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
+/// Notes that connections end: the kernel tracks and translates them only while a rule needs it.
 pub fn connections_end(after: &mut Remarks) {
     after.note(
         "connections through the removed forwards end, unless NAT rules of other programs are still loaded",
     );
 }
 
-/// Says that a policy goes on dropping where nvactl's rules go.
+/// Notes that the policy stays DROP without nvactl's rules.
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
@@ -201,7 +201,7 @@ pub fn policy_stays(family: Family, after: &mut Remarks) {
     ));
 }
 
-/// Names the interfaces, addresses and routes that forwards need and the machine does not have.
+/// Names missing interfaces, addresses and routes that forwards need.
 pub fn reach(
     set: &ForwardSet,
     facts: Option<&reach::Facts<'_>>,
@@ -222,7 +222,7 @@ pub fn reach(
     }
 }
 
-/// Names the switches of the kernel that keep packets from being forwarded.
+/// Names kernel switches that stop forwarding.
 ///
 /// # Errors
 /// When a switch cannot be read.
@@ -242,12 +242,12 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
     }
     for interface in set.interfaces() {
         match sysctl::forwards_from(interface) {
-            // [`reach`] says that there is none.
+            // [`reach`] reports a missing interface.
             Some(true) | None => {}
             Some(false) => remarks.warn(format_args!(
                 "the kernel forwards no packets that come in on {interface}; \
                  to turn it on: sudo sysctl -w net.ipv4.conf.{}.forwarding=1",
-                // sysctl(8) takes a dot in a name as a slash.
+                // sysctl(8) reads a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
             )),
         }

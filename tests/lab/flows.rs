@@ -68,7 +68,7 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     assert_eq!(answer(&dns), "pod 10.3.0.4", "a dry run deletes nothing");
     let before = entries(&lab, "514");
     let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
-    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(answer(&dns), "other 10.3.0.4");
     assert_eq!(
         entries(&lab, "514"),
@@ -88,7 +88,7 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
         .map(|line| format!("{line}\n"))
         .collect();
     let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &gone);
-    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(entries(&lab, "53"), "");
     assert_ne!(entries(&lab, "514"), "");
 }
@@ -112,7 +112,7 @@ pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
         let said = lab.nvactl(&["confirm"]);
         assert_eq!(said.code, 0, "{said:?}");
         let told = if flush {
-            said.stdout.contains("deleted 1 connection")
+            said.stdout.contains("ended 1 connection")
         } else {
             said.stderr
                 .contains("1 connection to targets that no forward has any more will stay")

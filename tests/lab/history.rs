@@ -162,6 +162,6 @@ pub fn a_rollback_announces_the_policy(backend: Backend) {
         let other = spec.replace("49182", "49183");
         apply(&host, &other);
         let said = nvactl(&host, &["rollback"], "");
-        assert!(!said.stdout.contains("policy goes"), "{said:?}");
+        assert!(!said.stdout.contains("policy changes"), "{said:?}");
     }
 }

@@ -183,7 +183,7 @@ pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
             let words = if tried {
                 "; nothing has changed"
             } else {
-                "what was loaded before it has been undone"
+                "was not loaded, and the rest of the change was undone"
             };
             assert!(said.stderr.contains(words), "{said:?}");
             assert!(

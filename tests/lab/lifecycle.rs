@@ -433,7 +433,7 @@ pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     let error = said.stderr.lines().last().unwrap_or_default();
     assert!(
-        error.contains("was not loaded, and what was loaded before it has been undone"),
+        error.contains("was not loaded, and the rest of the change was undone"),
         "{error}"
     );
     assert!(

@@ -182,7 +182,7 @@ pub fn no_advice_uninstalls_another_manager(backend: Backend) {
     }
     let [persist, ..] = advice();
     assert!(
-        persist.contains("sudo nvactl boot enable; or: sudo apt-get install iptables-persistent"),
+        persist.contains("sudo nvactl boot enable\n  or: sudo apt-get install iptables-persistent"),
         "{persist}"
     );
     for name in ["ufw", "firewalld"] {

@@ -39,7 +39,7 @@ pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
-        said.stderr.contains("`nvactl confirm --cancel`"),
+        said.stderr.contains(": sudo nvactl confirm --cancel\n"),
         "{said:?}"
     );
     assert_eq!(save(&host), loaded);
@@ -60,9 +60,9 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 0, "{said:?}");
     for told in [
-        "nvactl: its iptables rules stay loaded until the next boot",
+        "nvactl: the iptables rules of nvactl stay loaded until the next boot",
         "nvactl:   nvactl remove\n",
-        "nvactl: the files in /etc/iptables hold its rules",
+        "nvactl: the files in /etc/iptables hold rules of nvactl",
         "nvactl: nvactl.service was enabled: nothing loads the rules at the next boot",
     ] {
         assert!(said.stderr.contains(told), "{told}: {said:?}");

@@ -44,7 +44,7 @@ pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     let said = nvactl(&host, &["persist", "-"], &other);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
-        said.stderr.contains("not what `<stdin>` says"),
+        said.stderr.contains("the live rules differ from `<stdin>`"),
         "{}",
         said.stderr
     );
@@ -76,7 +76,7 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     assert!(
         warnings.contains("Docker writes its rules again")
             && warnings.contains(
-                "beside them; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
+                "would be duplicates; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
             ),
         "{warnings}"
     );
