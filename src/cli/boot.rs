@@ -58,7 +58,7 @@ pub struct Ipv6 {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Boot {
+pub enum BootAction {
     /// Save the loaded rules, and enable the unit.
     ///
     /// Shows nvactl's lines in the rules files that other programs load at boot, and removes these lines.

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_to_confirm_in_is_a_number_with_a_unit() {
+    fn the_time_for_a_confirmation_is_a_number_with_a_unit() {
         for (text, secs) in [
             ("1", 1),
             ("60", 60),

@@ -8,7 +8,7 @@ use super::values::{Spec, seconds};
 use crate::host::probe::Expect;
 
 #[derive(Debug, Args)]
-pub struct Status {
+pub struct StatusArgs {
     #[command(flatten)]
     pub spec: Spec,
 

@@ -18,11 +18,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-pub use boot::{Boot, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
+pub use boot::{BootAction, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
 pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
-pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, Status, StatusFormat};
+pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
 pub use plan::{
-    Against, Check, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat, Render,
+    Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
+    Render,
 };
 pub use values::Spec;
 
@@ -89,7 +90,7 @@ Examples:
   nvactl check --list
 
 Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
-    Check(Check),
+    Check(CheckArgs),
     /// Print the rule plan as iptables-restore text.
     ///
     /// The text is complete: loaded into empty tables, iptables-save prints the same lines. Needs
@@ -176,7 +177,7 @@ Examples:
   sudo nvactl status --format prometheus > /var/lib/node_exporter/nvactl.prom
 
 Exit codes: 0 reported; 1 with --check, not in sync; 2 an error.")]
-    Status(Status),
+    Status(StatusArgs),
     /// Find out why a forward does not work, and name the first hop that fails.
     ///
     /// Opens the forward's connections in a copy of this machine, connects to the live targets, and changes
@@ -222,7 +223,7 @@ Examples:
   sudo nvactl boot status")]
     Boot {
         #[command(subcommand)]
-        action: Boot,
+        action: BootAction,
     },
     /// Save the live rules for the next boot.
     ///

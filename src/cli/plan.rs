@@ -11,7 +11,7 @@ use crate::net::Family;
 use crate::yaml::{Code, CodeError, Severity};
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     #[command(flatten)]
     pub spec: Spec,
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::console::Console;
 use super::exit::Exit;
 use super::host::{Host, READ_WAIT};
-use crate::cli::Boot;
+use crate::cli::BootAction;
 use crate::health::rules_file::RulesFile;
 use crate::host;
 use crate::host::iptables::Live;
@@ -14,16 +14,16 @@ use crate::ops::boot::{self, BootLoad, Doubled};
 use crate::ops::families;
 use crate::ops::history::moment;
 use crate::ops::next_boot::unit_fault;
-use crate::ops::records::{Brought, Saved};
+use crate::ops::records::{Brought, SavedState};
 use crate::ops::saved::compared;
 use crate::ops::state::{State, StateError};
 
-/// How many lines of a rules file are shown.
+/// The most lines of a rules file that are shown.
 const MOST_SHOWN: usize = 40;
 
-pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(action: &BootAction, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {
-        Boot::Enable { lock_timeout } => {
+        BootAction::Enable { lock_timeout } => {
             host::require_root("boot enable")?;
             let doubled = boot::doubled()?;
             show(&doubled, console);
@@ -41,7 +41,7 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        Boot::Disable { lock_timeout } => {
+        BootAction::Disable { lock_timeout } => {
             host::require_root("boot disable")?;
             let was = boot::disable(&on.machine(*lock_timeout)?)?;
             if !was {
@@ -55,15 +55,15 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             });
             Ok(Exit::Done)
         }
-        Boot::Status => {
+        BootAction::Status => {
             host::require_root("boot status")?;
             status(on, console)
         }
-        Boot::Test => {
+        BootAction::Test => {
             host::require_root("boot test")?;
             test(on, console)
         }
-        Boot::Load { lock_timeout } => {
+        BootAction::Load { lock_timeout } => {
             host::require_root("boot load")?;
             Ok(say_loaded(
                 boot::load(on.machine(*lock_timeout), &on.iptables(*lock_timeout))?,
@@ -73,7 +73,7 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
 }
 
-/// Shows the lines that are to go from the rules files.
+/// Prints the lines that will be removed from the rules files.
 fn show(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, split } in doubled {
         let lines = &split.own;
@@ -164,8 +164,8 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// Says what is saved.
-fn told(saved: &Saved) -> String {
+/// Describes the saved state.
+fn told(saved: &SavedState) -> String {
     if !saved.holds_rules() {
         return format!("{}, no rules: they were removed", moment(saved.time));
     }
@@ -183,11 +183,11 @@ fn told(saved: &Saved) -> String {
     )
 }
 
-/// Whether what is loaded now is what is saved, and whether anything of nvactl's is loaded.
+/// Returns whether the loaded rules are the saved ones, and whether any rule of nvactl's is loaded.
 fn now(
     state: &State,
     on: Host<'_>,
-    saved: &Result<Option<Saved>, StateError>,
+    saved: &Result<Option<SavedState>, StateError>,
 ) -> Result<(bool, bool)> {
     let mut iptables = on.iptables(READ_WAIT);
     if let Ok(Some(saved)) = saved {
@@ -221,7 +221,7 @@ fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Says what the unit has done, on one line for the journal.
+/// Prints the result of the unit's run, on one line for the journal.
 fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
     console.remarks(&loaded.remarks);
     let why = loaded.why.unwrap_or_default();

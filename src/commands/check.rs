@@ -1,4 +1,4 @@
-//! `nvactl check`: everything that there is to say of a spec, or silence.
+//! `nvactl check`: reports every problem of a spec, and prints nothing for a valid one.
 
 use anyhow::Result;
 
@@ -6,12 +6,12 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Refusal;
 use super::spec::{examine, places, show_problems};
-use crate::cli::{Check, CheckFormat, Deny};
+use crate::cli::{CheckArgs, CheckFormat, Deny};
 use crate::host::spec_source;
 use crate::yaml::annotation::{Annotation, Report};
 use crate::yaml::{Code, Problem, Severity};
 
-pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
     if args.list {
         list(console);
         return Ok(Exit::Done);

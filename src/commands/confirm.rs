@@ -1,4 +1,4 @@
-//! `nvactl confirm`, and the asking behind `apply --confirm`.
+//! `nvactl confirm`, and the question of `apply --confirm`.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::Answers;
 use crate::host::ssh_connection::advice;
-use crate::ops::confirm::{Report, Standing, cancel, keep, standing};
+use crate::ops::confirm::{ConfirmReport, Standing, cancel, keep, standing};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
 use crate::ops::waiting::{choices, told};
@@ -61,9 +61,9 @@ fn say_pending(pending: &Pending, console: &mut Console) {
     }
 }
 
-fn say(report: Report, console: &mut Console) -> Exit {
+fn say(report: ConfirmReport, console: &mut Console) -> Exit {
     match report {
-        Report::Kept {
+        ConfirmReport::Kept {
             action,
             ended,
             changed_since,
@@ -100,7 +100,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Done
             }
         }
-        Report::Undone { action, undone } => {
+        ConfirmReport::Undone { action, undone } => {
             console.say(format_args!("undone: {action}"));
             let whole = undone.left_v6.is_none() && !undone.unverified;
             if let Some(error) = undone.left_v6 {
@@ -132,7 +132,7 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Uncertain
             }
         }
-        Report::Discarded { why } => {
+        ConfirmReport::Discarded { why } => {
             console.say(format_args!(
                 "discarded the record of a change that waited for its confirmation: {why}"
             ));
@@ -145,10 +145,11 @@ fn say(report: Report, console: &mut Console) -> Exit {
     }
 }
 
-/// Asks at a terminal whether to keep the change, while the time runs; elsewhere says how to.
+/// Asks at a terminal whether to keep the change, until its time is up. Without a terminal, prints the
+/// commands.
 ///
 /// # Errors
-/// None that leaves the change undecided without a word.
+/// None: a failed decision is printed, and the change still waits.
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
@@ -206,9 +207,9 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
                 };
                 return Ok(if keeps { exit } else { undone });
             }
-            // Somebody else has decided: the record says how.
+            // Another session has decided: the record shows how.
             Err(Error::Refusal(Refusal::NothingPending { .. })) => {}
-            // The change is loaded, so this is no error after which nothing has changed.
+            // The change is loaded, so the exit code must not claim that nothing has changed.
             Err(error) => {
                 console.error(describe(&error));
                 say_pending(pending, console);
@@ -219,10 +220,10 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
 }
 
 const LOCK_WAIT_SECS: u64 = 30;
-/// How long after its time is up a change may take to be undone: 10,000 forwards take some time.
+/// The most seconds that an undo may take after the time is up: 10,000 forwards take some time.
 const PATIENCE_SECS: u64 = 90;
 
-/// Runs the process that undoes a change if nobody confirms it.
+/// Runs the watchdog, which undoes a change unless it is confirmed.
 pub fn watch(state: &State, id: &str) -> Result<Exit> {
     crate::ops::watch(state, id)?;
     Ok(Exit::Done)

@@ -24,7 +24,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         let steps = steps.iter();
         steps.map(move |step| Shown { n: 0, family, step })
     });
-    // Numbers are those of the whole plan, whatever is shown of it.
+    // A rule keeps its number in the whole plan if only a part is shown.
     let steps: Vec<Shown<'_>> = steps
         .zip(1..)
         .map(|(step, n)| Shown { n, ..step })
@@ -60,7 +60,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A step and its number. A rule is iptables' where nothing else is said.
+/// A step with its number and family.
 #[derive(Clone, Copy)]
 struct Shown<'s> {
     n: usize,

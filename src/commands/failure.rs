@@ -1,4 +1,4 @@
-//! How a failure is reported: the error, its hint and the exit code.
+//! Reports a failure: the error, its hint and the exit code.
 
 use thiserror::Error;
 
@@ -16,12 +16,12 @@ use crate::net::words::counted;
 use crate::ops;
 use crate::ops::state::StateError;
 
-/// Prints an error with its hint, and gives the exit code it deserves.
+/// Prints an error with its hint, and returns the exit code.
 pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
     let operation = error
         .downcast_ref::<ops::Failed>()
         .map(|failed| {
-            // The announced change did not happen.
+            // Only the warnings: the lines announce a change that was not made.
             for warning in failed.remarks.warnings() {
                 console.warn(warning);
             }
@@ -38,7 +38,7 @@ pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
     if uncertain || part { UNCERTAIN } else { ERROR }
 }
 
-/// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
+/// Warns after a usage error that the shell's `>` has emptied the output file.
 pub fn warn_of_emptied_output(console: &mut Console) {
     if host::stdout_file_length() == Some(0) {
         console.warn(
@@ -81,7 +81,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// What a command will not do, and why.
+/// An action that a command refuses, with the reason.
 #[derive(Debug, Error)]
 pub enum Refusal {
     #[error("`{file}` has {}", counted(*.count, "error"))]

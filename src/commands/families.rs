@@ -1,10 +1,10 @@
-//! How reports tell IPv6 from IPv4.
+//! Marks IPv6 in reports.
 
 use super::console::Console;
 use crate::host::iptables::IptablesError;
 use crate::net::Family;
 
-/// What stands before the table of an IPv6 rule; the others are iptables' by themselves.
+/// Returns the prefix of an IPv6 rule's table; an IPv4 rule has none.
 pub(super) fn prefix(family: Family) -> &'static str {
     match family {
         Family::V4 => "",
@@ -12,7 +12,7 @@ pub(super) fn prefix(family: Family) -> &'static str {
     }
 }
 
-/// Says that IPv6 is left out of a report.
+/// Warns that a report leaves IPv6 out.
 pub(super) fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
     let error = anyhow::Error::from(error);
     console.warn(format_args!(

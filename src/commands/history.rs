@@ -1,4 +1,4 @@
-//! `nvactl history` and `nvactl rollback`: the changes made so far, and the way back behind one.
+//! `nvactl history` and `nvactl rollback`: lists the changes, and goes back to before one.
 
 use anyhow::Result;
 
@@ -9,10 +9,10 @@ use crate::cli::Rollback;
 use crate::diff::drift::ForwardNames;
 use crate::host;
 use crate::net::words::{counted, names};
-use crate::ops::Outcome;
+use crate::ops::ChangeOutcome;
 use crate::ops::history::{moment, undone_words};
 use crate::ops::records::Change;
-use crate::ops::rollback::{Request, rollback};
+use crate::ops::rollback::{RollbackRequest, rollback};
 use crate::ops::state::State;
 
 pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
@@ -60,7 +60,7 @@ fn line(number: u64, change: &Change) -> String {
     line
 }
 
-/// Names the forwards that come, go and change.
+/// Names the added, changed and removed forwards.
 pub fn moved(forwards: &ForwardNames) -> String {
     let signed = [
         ('+', &forwards.added),
@@ -75,7 +75,7 @@ pub fn moved(forwards: &ForwardNames) -> String {
 
 pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("rollback")?;
-    let request = Request {
+    let request = RollbackRequest {
         before: args.number,
         dry_run: args.dry_run,
     };
@@ -89,13 +89,13 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Exit::Done
     };
     let difference = match &report.outcome {
-        Outcome::Unchanged => {
+        ChangeOutcome::Unchanged => {
             console.say(format_args!(
                 "no changes: the rules from before change {number} ({action}) are loaded already"
             ));
             return Ok(partly);
         }
-        Outcome::Would(difference) | Outcome::Made { difference, .. } => difference,
+        ChangeOutcome::Would(difference) | ChangeOutcome::Made { difference, .. } => difference,
     };
     if !difference.forwards.is_empty() {
         console.say(moved(&difference.forwards));

@@ -1,8 +1,8 @@
-//! The subcommands: each reads what it needs from the edge, asks the core, and reports.
+//! The subcommands: each parses its input, runs an operation or a report, and prints the result.
 //!
 //! Reports go to standard output; warnings, notes and errors to standard error.
 //!
-//! The room must not decide: what it prints, a lower room has found. It alone reads a spec's text.
+//! The room must not decide: lower rooms find everything that it prints. Only this room reads a spec's text.
 //!
 //! Start here:
 //! - a new command: its arguments in `cli`, a file here, its line in [`run`];
@@ -44,7 +44,7 @@ use crate::cli::{Cli, Command};
 /// Runs one command.
 ///
 /// # Errors
-/// Whatever kept it from being done; [`fail`] prints it.
+/// The reason why the command failed; [`fail`] prints it.
 pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
     let Cli {
         state_dir,
@@ -91,7 +91,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
     match console.finish() {
         Err(error) if reports => Err(error).context("cannot write to standard output"),
         Err(error) => {
-            // What the command was for has been done; its exit code says so.
+            // The command did its work; the exit code reports that.
             console.warn(format_args!(
                 "the command is done, but its report could not be written: {error}"
             ));

@@ -1,4 +1,4 @@
-//! `nvactl persist`: the live rules into the files that are loaded at boot.
+//! `nvactl persist`: writes the live rules into the files that are loaded at boot.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::spec::{kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
 use crate::host::persistence::AtBoot;
-use crate::ops::persist::{Expected, Request, persist};
+use crate::ops::persist::{Expected, PersistRequest, persist};
 
 pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let checked = match &args.spec {
@@ -24,7 +24,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         argument: source.argument(),
         spec,
     });
-    let request = Request {
+    let request = PersistRequest {
         only_if,
         family: args.family,
         output: args.output.as_deref(),

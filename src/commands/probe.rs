@@ -70,7 +70,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
                      the targets may answer the firewall differently"
                 ));
             }
-            // As the targets will see it, where this machine is the one that the spec means.
+            // The source that the targets will see, if it is an address of this machine.
             let from = |endpoint: &Endpoint<'_>| snat(endpoint).filter(is_own);
             let to = |endpoint: &Endpoint<'_>| target(endpoint).unwrap_or(UNSPECIFIED);
             probe(&endpoints, to, from, how)
@@ -106,15 +106,15 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// Whether a forward takes what is sent to an address: as far as that can be told, since an address
-/// that the VM has from outside may be translated on the way to it.
+/// Whether a forward may receive packets for an address. Only the family can be compared, since the VM's
+/// public address may be translated on the way.
 fn is_reached(forward: &Forward, address: IpAddr) -> bool {
     forward.family() == Family::of(address)
 }
 
 const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The address of the target that has the endpoint.
+/// Returns the address of the endpoint's target.
 fn target(endpoint: &Endpoint<'_>) -> Option<IpAddr> {
     endpoint.to.map(|to| to.address)
 }

@@ -1,4 +1,4 @@
-//! `nvactl render`: the plan as iptables-restore text, on standard output or in a file.
+//! `nvactl render`: prints the plan as iptables-restore text, or writes it to a file.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn warn_of_cut_output(console: &mut Console) {
     }
 }
 
-/// A file that holds anything but nvactl's rules is not replaced.
+/// Refuses to replace a file that holds anything but nvactl's rules.
 fn refuse_foreign(path: &Path, new: &Ruleset) -> Result<()> {
     let Some(bytes) = file::read(path)? else {
         return Ok(());

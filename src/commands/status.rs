@@ -1,4 +1,4 @@
-//! `nvactl status`: how each forward stands, and the machine around it.
+//! `nvactl status`: the state of each forward, and of the machine around it.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::families::{prefix, warn_of_unread_v6};
 use super::host::{Host, READ_WAIT};
 use super::spec::load_applied_spec;
 use super::table::table;
-use crate::cli::{Status as Args, StatusFormat};
+use crate::cli::{StatusArgs as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;

@@ -22,7 +22,7 @@ use crate::ops::{families, next_boot};
 pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     match action {
         Sysctl::Status(args) => {
-            // Where only root may look into the folder, nothing is known of what it holds.
+            // If only root may read the folder, its records are unknown.
             let state = on.known_state().unwrap_or_default();
             for family in meant(args, state.as_ref()).as_slice() {
                 let switch = Switch::Forwarding(*family);
@@ -36,7 +36,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                     ));
                 }
             }
-            // The kernel has none until conntrack is needed.
+            // The switch exists only after conntrack is loaded.
             if sysctl::has(Switch::Liberal) {
                 status(Switch::Liberal, console)?;
             }
@@ -50,7 +50,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             refuse_beside_a_change(&state)?;
             let (persist, liberal) = (args.set.persist, args.liberal);
             let families = changed(&args.set.ipv6, &state, console);
-            // Their routes go with the change.
+            // The change drops their routes.
             let routers = match families {
                 Families::Both if !sysctl::forwards(Family::V6)? => network::advertised(),
                 _ => Vec::new(),
@@ -91,7 +91,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-/// IPv6 where it is asked for, or nvactl has loaded rules of it here.
+/// Returns the families: IPv6 if the options ask for it, or nvactl has loaded IPv6 rules here.
 fn meant(args: &Ipv6, state: Option<&State>) -> Families {
     Families::with_v6(args.ipv6 || families(None, state) == Families::Both)
 }
@@ -101,8 +101,7 @@ fn forwarding(families: Families) -> Vec<Switch> {
     each.map(|family| Switch::Forwarding(*family)).collect()
 }
 
-/// The families to change. Rules of IPv6 that may be left do not keep a machine that has lost IPv6
-/// from forwarding IPv4.
+/// Returns the families to change. Old IPv6 rules must not keep a machine without IPv6 from forwarding IPv4.
 fn changed(args: &Ipv6, state: &State, console: &mut Console) -> Families {
     let families = meant(args, Some(state));
     let [v4, v6] = [Family::V4, Family::V6].map(Switch::Forwarding);
@@ -154,11 +153,11 @@ fn status(switch: Switch, console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-/// Says what has been set, and what contradicts it.
+/// Prints the new values, and other settings that contradict them.
 fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     let value = u8::from(on);
     for switch in switches {
-        // One that is only kept is not there yet.
+        // A switch that is only set for the next boot may not exist yet.
         if sysctl::has(*switch) {
             console.say(format_args!("{} = {value}", switch.key()));
         }
@@ -178,7 +177,7 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
         console.warn(format_args!(
             "net.ipv4.conf.{name}.forwarding is {}; to change it: sudo sysctl -w net.ipv4.conf.{}.forwarding={value}",
             u8::from(!on),
-            // sysctl(8) takes a dot in a name as a slash.
+            // sysctl(8) reads a dot in a name as a slash.
             name.replace('.', "/")
         ));
     }
@@ -187,7 +186,7 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
 }
 
-/// Says that nvactl's own unit turns forwarding on again, as it was when the rules were saved.
+/// Warns that nvactl's own unit turns forwarding on again, as when the rules were saved.
 fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
     for switch in switches {
         if next_boot::unit_sets(state, *switch) {
@@ -201,7 +200,7 @@ fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
     }
 }
 
-/// Says when the next boot will end in another value.
+/// Warns if the next boot sets another value.
 fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
     let boot = sysctl::at_boot(switch);
     let contrary = boot.winner().filter(|winner| winner.on != on);
@@ -231,12 +230,12 @@ fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
     }
 }
 
-/// A machine that forwards IPv6 is a router, and takes no routes from others: the kernel forgets
-/// those that it has from advertisements, the default route first of all
+/// Warns of lost routes: a machine that forwards IPv6 is a router and accepts no routes from others. The
+/// kernel drops the routes that it has from router advertisements, the default route too
 /// (`addrconf_forward_change` and `rt6_purge_dflt_routers` in net/ipv6).
 fn warn_of_routers(lost: &[Interface], console: &mut Console) {
     for interface in lost {
-        // sysctl(8) takes a dot in a name as a slash.
+        // sysctl(8) reads a dot in a name as a slash.
         let name = interface.as_str().replace('.', "/");
         console.warn(format_args!(
             "the IPv6 default route through {interface} came from a router advertisement and is gone now, \
@@ -248,7 +247,7 @@ fn warn_of_routers(lost: &[Interface], console: &mut Console) {
     }
 }
 
-/// A machine that forwards and whose FORWARD chain lets everything through is a router for anybody
+/// Warns if the machine forwards and its FORWARD chain accepts everything: then it is a router for anybody
 /// who can reach it.
 fn warn_if_open(on: Host<'_>, families: Families, console: &mut Console) {
     let open = |live: &PerFamily<Live>| {

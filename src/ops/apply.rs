@@ -3,13 +3,13 @@
 use tracing::debug;
 
 use super::error::{Error, Failed, describe};
-use super::history::{self, About};
-use super::log::Event;
-use super::look::{Ahead, Found, families, look, resume};
+use super::history::{self, ChangeDetails};
+use super::log::ChangeEvent;
+use super::look::{Ahead, Situation, families, look, resume};
 use super::machine::Machine;
 use super::note_v6::note_v6;
-use super::outcome::{Difference, Outcome};
-use super::packets::{Trial, try_packets};
+use super::outcome::{ChangeOutcome, Difference};
+use super::packets::{PacketTrial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
@@ -35,7 +35,7 @@ use crate::twin::cure;
 
 /// The spec to load, and the options.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct ApplyRequest<'a> {
     pub set: &'a ForwardSet,
     /// The name of the spec in messages.
     pub name: &'a str,
@@ -51,10 +51,10 @@ pub struct Request<'a> {
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct ApplyReport {
     /// Remarks before the outcome.
     pub remarks: Remarks,
-    pub outcome: Outcome,
+    pub outcome: ChangeOutcome,
     /// Remarks after the outcome.
     pub after: Remarks,
     /// Whether connections that should have been ended are still alive; in a dry run, whether some would be
@@ -68,13 +68,13 @@ pub struct Report {
 /// When the change is refused or fails. nvactl's rules are then as before, unless the error [is
 /// uncertain](Error::is_uncertain).
 pub fn apply(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     ahead: Option<Ahead>,
-) -> Result<Report, Failed> {
+) -> Result<ApplyReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, ahead, &mut remarks) {
-        Ok((outcome, after, flows_left)) => Ok(Report {
+        Ok((outcome, after, flows_left)) => Ok(ApplyReport {
             remarks,
             outcome,
             after,
@@ -85,12 +85,12 @@ pub fn apply(
 }
 
 fn run(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     ahead: Option<Ahead>,
     remarks: &mut Remarks,
-) -> Result<(Outcome, Remarks, bool), Error> {
-    let Request { set, .. } = request;
+) -> Result<(ChangeOutcome, Remarks, bool), Error> {
+    let ApplyRequest { set, .. } = request;
     let Machine {
         state, iptables, ..
     } = machine;
@@ -141,9 +141,9 @@ fn run(
             .extend(flows::senders_would_end(&senders, request.flush_stale));
         let would_end = request.flush_stale && !(outdated.is_empty() && senders.is_empty());
         let outcome = if changes.is_empty() {
-            Outcome::Unchanged
+            ChangeOutcome::Unchanged
         } else {
-            Outcome::Would(Difference::from_spec(&changes, &live, set))
+            ChangeOutcome::Would(Difference::from_spec(&changes, &live, set))
         };
         return Ok((outcome, after, would_end));
     }
@@ -155,7 +155,7 @@ fn run(
         let late = flows::end_senders(&senders, request.flush_stale, request.name);
         after.0.extend(stale.remark.into_iter().chain(late.remark));
         next_boot::say(state, iptables, &live, &mut after);
-        return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
+        return Ok((ChangeOutcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
     let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
@@ -174,7 +174,7 @@ fn run(
             .extend(ended.into_iter().filter_map(|ended| ended.remark));
         next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
     }
-    let outcome = Outcome::Made {
+    let outcome = ChangeOutcome::Made {
         difference,
         pending,
     };
@@ -186,9 +186,9 @@ fn run(
 /// # Errors
 /// When the change would cut off forwards that work now.
 fn tried(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     changes: &PerFamily<Changes<'_>>,
     remarks: &mut Remarks,
 ) -> Result<TrialOf, Error> {
@@ -203,15 +203,15 @@ fn tried(
         want: found.want.clone(),
     };
     match try_packets(request.set, &live, &found.flows, change, remarks) {
-        Trial::Passed => Ok(TrialOf::Past),
-        Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
-        Trial::NotLoaded => {
+        PacketTrial::Passed => Ok(TrialOf::Past),
+        PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
+        PacketTrial::NotLoaded => {
             remarks.warn(
                 "no connection was tried before the change: its rules do not load in the copy of this machine",
             );
             Ok(TrialOf::Rules)
         }
-        Trial::Impossible(why) => {
+        PacketTrial::Impossible(why) => {
             remarks.warn(format_args!(
                 "no connection was tried before the change: no copy of this machine could be made: {why}"
             ));
@@ -222,15 +222,15 @@ fn tried(
 
 /// Makes the change, and returns it if it waits for its confirmation.
 fn commit(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     lock: &Lock,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     difference: &Difference,
     trial: TrialOf,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
     let live = found.before.map(|_, (live, _)| live);
-    let about = About {
+    let about = ChangeDetails {
         spec: Some(request.spec.clone()),
         forwards: difference.forwards.clone(),
         back_before: None,
@@ -254,7 +254,7 @@ fn commit(
             (committed, Some(Box::new(pending)))
         }
         None => {
-            let committed = history::commit(&transaction, Event::Made)?;
+            let committed = history::commit(&transaction, ChangeEvent::Made)?;
             (committed, None)
         }
     };
@@ -263,12 +263,12 @@ fn commit(
 }
 
 fn say_before(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
-    let Request { set, .. } = request;
+    let ApplyRequest { set, .. } = request;
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
     warn::policy(&changes, remarks);
@@ -289,12 +289,12 @@ fn say_before(
 
 /// Reads the connections again, since new ones may have come while the rules were being loaded.
 fn end_outdated(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     before: &PerFamily<&Ruleset>,
     links: &Links,
 ) -> Result<Vec<flows::Ended>, Error> {
-    let Request {
+    let ApplyRequest {
         set, flush_stale, ..
     } = request;
     let flows = flows::read(before.families(), *flush_stale)?;
@@ -326,7 +326,7 @@ fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
 fn commit_guarded(
     transaction: &Transaction<'_>,
     seconds: u64,
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     after: &mut Remarks,
 ) -> Result<(Committed, Pending), Error> {
     let state = transaction.state;
@@ -338,7 +338,7 @@ fn commit_guarded(
     )?;
     pending.flush_stale = request.flush_stale;
     watchdog::guard(state, &pending, seconds)?;
-    let event = Event::MadeToConfirm { secs: seconds };
+    let event = ChangeEvent::MadeToConfirm { secs: seconds };
     let committed = match history::commit(transaction, event) {
         Ok(committed) => committed,
         Err(error) => {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use tracing::debug;
 
 use super::error::{Error, Failed, describe};
-use super::history::{self, About, LastLoaded, last_loaded};
-use super::log::Event;
+use super::history::{self, ChangeDetails, LastLoaded, last_loaded};
+use super::log::ChangeEvent;
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::machine::Machine;
 use super::note_v6::note_v6;
-use super::records::{Booted, Brought, Change, Saved, VERSION};
+use super::records::{Booted, Brought, Change, SavedState, VERSION};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::saved;
@@ -275,7 +275,7 @@ fn is_as_applied(machine: &Machine) -> bool {
 fn bring(
     machine: &Machine,
     lock: &Lock,
-    kept: &Saved,
+    kept: &SavedState,
     closes_v6: bool,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
@@ -308,9 +308,9 @@ fn bring(
     };
     let live = before.map(|_, (live, _)| live);
     if !crate::diff::families::changes(&live, &want).is_empty() {
-        let about = About {
+        let about = ChangeDetails {
             spec: kept.spec.clone(),
-            ..About::default()
+            ..ChangeDetails::default()
         };
         let change = Change::new(&machine.state, "boot load".to_owned(), &live, &want, about);
         let transaction = Transaction {
@@ -324,7 +324,7 @@ fn bring(
             keeping: Keeping::Done,
             trial: TrialOf::Nothing,
         };
-        history::commit(&transaction, Event::Made)?;
+        history::commit(&transaction, ChangeEvent::Made)?;
     }
     let v6 = Switch::Forwarding(Family::V6);
     if open_v6 && sysctl::has(v6) && sysctl::value(v6)? {
@@ -409,7 +409,7 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
 ///
 /// # Errors
 /// When there is no saved state, it is damaged or does not load, or no network namespace can be made.
-pub fn rehearse(machine: &Machine) -> Result<Saved, Error> {
+pub fn rehearse(machine: &Machine) -> Result<SavedState, Error> {
     refuse_while_pending(&machine.state)?;
     let kept = machine.state.saved()?.ok_or(Refusal::NothingSaved)?;
     let iptables = Iptables {

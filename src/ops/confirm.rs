@@ -3,8 +3,8 @@
 use super::error::{Error, describe};
 use super::flows::{self, Ended};
 use super::history::{self, undone_words};
-use super::log::{self, Entry, Event};
-use super::records::{Decided, Decision, Pending};
+use super::log::{self, ChangeEvent, LogEntry};
+use super::records::{Decision, LastDecision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::State;
@@ -112,7 +112,7 @@ pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)
 
 /// The result of a decision.
 #[derive(Debug)]
-pub enum Report {
+pub enum ConfirmReport {
     /// The change stays.
     Kept {
         action: String,
@@ -129,7 +129,7 @@ pub enum Report {
     /// The change is undone.
     Undone {
         action: String,
-        undone: watchdog::Undone,
+        undone: watchdog::UndoReport,
     },
     /// The record is discarded, and the rules stay, since the record cannot be read.
     Discarded { why: String },
@@ -141,7 +141,7 @@ pub enum Report {
 /// # Errors
 /// When none waits, the change was not fully applied, the connection is not a new one, or the decision cannot
 /// be recorded.
-pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Report, Error> {
+pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
     // If no change waits, do not wait for the lock.
     let known = waiting(state)?;
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
@@ -159,7 +159,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let changed_since = live.as_ref().is_some_and(|live| !is_as_made(&now, live));
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
-    history::log(&now.before, Event::Confirmed);
+    history::log(&now.before, ChangeEvent::Confirmed);
     // The change is confirmed, even if connections cannot be ended.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     let mut after = Remarks::default();
@@ -172,7 +172,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
             &mut after,
         );
     }
-    Ok(Report::Kept {
+    Ok(ConfirmReport::Kept {
         action: known.before.action,
         ended,
         changed_since,
@@ -203,7 +203,7 @@ fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
 ///
 /// # Errors
 /// When none waits, or the undo fails.
-pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
+pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
     let known = match waiting(state) {
         Err(Error::Refusal(Refusal::UnreadablePending { why })) => {
             return discard(state, why, lock_wait_secs);
@@ -215,7 +215,7 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
     }
     match watchdog::undo(state, &known, lock_wait_secs)? {
         Undoing::NotDue => Err(nothing_pending(state)),
-        Undoing::Undone(undone) => Ok(Report::Undone {
+        Undoing::Undone(undone) => Ok(ConfirmReport::Undone {
             action: known.before.action,
             undone: *undone,
         }),
@@ -235,7 +235,7 @@ fn waiting(state: &State) -> Result<Pending, Error> {
 }
 
 /// Discards an unreadable record. The decision names the change, so that its watchdog leaves the rules alone.
-fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Error> {
+fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
     let _lock = lock::take(&state.lock_file(), lock_wait_secs)?;
     // Another process may have decided while this one waited for the lock.
     match state.pending() {
@@ -243,17 +243,17 @@ fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Er
         Ok(Some(pending)) if pending.rules().is_err() => {}
         _ => return Err(nothing_pending(state)),
     }
-    if let Some(Decided(id, Decision::Waiting)) = state.decided() {
-        state.set_decision(&Decided(id, Decision::Cancelled))?;
+    if let Some(LastDecision(id, Decision::Waiting)) = state.decided() {
+        state.set_decision(&LastDecision(id, Decision::Cancelled))?;
     }
     state.clear_begun()?;
     state.clear_pending()?;
-    log::write(&Entry {
-        event: Event::Discarded,
+    log::write(&LogEntry {
+        event: ChangeEvent::Discarded,
         action: "unknown",
         who: &session::who(),
         spec: None,
         forwards: &ForwardNames::default(),
     });
-    Ok(Report::Discarded { why })
+    Ok(ConfirmReport::Discarded { why })
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::log::{self, Entry, Event};
-use super::records::{Brought, Change, Decision, KeptSpec, Owned, Saved, Undone, VERSION};
+use super::log::{self, ChangeEvent, LogEntry};
+use super::records::{Brought, Change, Decision, KeptSpec, Owned, SavedState, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
 use crate::diff;
@@ -16,7 +16,7 @@ use crate::netfilter::ruleset::Ruleset;
 
 /// The facts about a change in the history, beside the rules from before it.
 #[derive(Debug, Default)]
-pub struct About {
+pub struct ChangeDetails {
     /// The spec that the change loads.
     pub spec: Option<KeptSpec>,
     pub forwards: ForwardNames,
@@ -32,7 +32,7 @@ impl Change {
         action: String,
         live: &PerFamily<&Ruleset>,
         want: &PerFamily<Ruleset>,
-        about: About,
+        about: ChangeDetails,
     ) -> Self {
         let owned = live.zip(want.as_ref());
         let owned = owned.map(|_, (before, want)| Owned {
@@ -67,14 +67,15 @@ impl Change {
 }
 
 /// Writes an event of a change to the system log, with the person who decided on it or else made it.
-pub fn log(change: &Change, event: Event) {
+pub fn log(change: &Change, event: ChangeEvent) {
     let maker = match event {
-        Event::Confirmed | Event::Cancelled | Event::Discarded => None,
-        Event::Made | Event::MadeToConfirm { .. } | Event::Uncertain | Event::TimedOut => {
-            change.who.clone()
-        }
+        ChangeEvent::Confirmed | ChangeEvent::Cancelled | ChangeEvent::Discarded => None,
+        ChangeEvent::Made
+        | ChangeEvent::MadeToConfirm { .. }
+        | ChangeEvent::Uncertain
+        | ChangeEvent::TimedOut => change.who.clone(),
     };
-    log::write(&Entry {
+    log::write(&LogEntry {
         event,
         action: &change.action,
         who: &maker.unwrap_or_else(session::who),
@@ -87,11 +88,14 @@ pub fn log(change: &Change, event: Event) {
 ///
 /// # Errors
 /// As [`Transaction::commit`].
-pub fn commit(transaction: &Transaction<'_>, event: Event) -> Result<Committed, TransactionError> {
+pub fn commit(
+    transaction: &Transaction<'_>,
+    event: ChangeEvent,
+) -> Result<Committed, TransactionError> {
     let committed = transaction.commit();
     match &committed {
         Ok(_) => log(transaction.change, event),
-        Err(TransactionError::Uncertain { .. }) => log(transaction.change, Event::Uncertain),
+        Err(TransactionError::Uncertain { .. }) => log(transaction.change, ChangeEvent::Uncertain),
         Err(_) => {}
     }
     committed
@@ -135,7 +139,7 @@ pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
 pub enum LastLoaded {
     Change(Box<Change>),
     /// The boot unit loaded them after the last change.
-    Saved(Box<Saved>),
+    Saved(Box<SavedState>),
 }
 
 impl LastLoaded {

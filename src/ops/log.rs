@@ -12,14 +12,14 @@ use crate::plan::digest::Digest;
 
 /// An event in the life of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum ChangeEvent {
     /// The change is loaded and stays.
     Made,
     /// The change is loaded, and is undone unless it is confirmed within these seconds.
     MadeToConfirm {
         secs: u64,
     },
-    /// It is not known whether the new rules are loaded.
+    /// The new rules may or may not be loaded.
     Uncertain,
     Confirmed,
     /// The unreadable record is discarded; the rules stay.
@@ -32,8 +32,8 @@ pub enum Event {
 
 /// A line of the log.
 #[derive(Debug, Clone)]
-pub struct Entry<'a> {
-    pub event: Event,
+pub struct LogEntry<'a> {
+    pub event: ChangeEvent,
     /// The command of the change: `apply forward.yaml`.
     pub action: &'a str,
     /// The person who decided on the change, else the one who made it.
@@ -44,7 +44,7 @@ pub struct Entry<'a> {
 }
 
 /// Writes a line to the system log.
-pub fn write(entry: &Entry<'_>) {
+pub fn write(entry: &LogEntry<'_>) {
     syslog::write(&entry.line(process::own_id()));
 }
 
@@ -59,30 +59,30 @@ const MOST_ACTION: usize = 160;
 const MOST_NAME: usize = 64;
 const MOST_FORWARDS: usize = 128;
 
-impl Event {
+impl ChangeEvent {
     fn severity(self) -> u8 {
         match self {
-            Event::TimedOut | Event::Uncertain | Event::Discarded => WARNING,
+            ChangeEvent::TimedOut | ChangeEvent::Uncertain | ChangeEvent::Discarded => WARNING,
             _ => NOTICE,
         }
     }
 
     fn words(self) -> String {
         match self {
-            Event::Made => "change made".to_owned(),
-            Event::MadeToConfirm { secs } => {
+            ChangeEvent::Made => "change made".to_owned(),
+            ChangeEvent::MadeToConfirm { secs } => {
                 format!("change made, undone unless confirmed in {secs} s")
             }
-            Event::Uncertain => "change not verified".to_owned(),
-            Event::Confirmed => "change confirmed".to_owned(),
-            Event::Discarded => "record of a change discarded, its rules stay".to_owned(),
-            Event::Cancelled => "change cancelled and undone".to_owned(),
-            Event::TimedOut => "change not confirmed in time and undone".to_owned(),
+            ChangeEvent::Uncertain => "change not verified".to_owned(),
+            ChangeEvent::Confirmed => "change confirmed".to_owned(),
+            ChangeEvent::Discarded => "record of a change discarded, its rules stay".to_owned(),
+            ChangeEvent::Cancelled => "change cancelled and undone".to_owned(),
+            ChangeEvent::TimedOut => "change not confirmed in time and undone".to_owned(),
         }
     }
 }
 
-impl Entry<'_> {
+impl LogEntry<'_> {
     /// Returns the line, with the number that syslogd sorts by. syslogd adds the time.
     fn line(&self, process: u32) -> String {
         let mut line = format!(
@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn a_line_says_who_changed_what() {
-        let entry = Entry {
-            event: Event::MadeToConfirm { secs: 60 },
+        let entry = LogEntry {
+            event: ChangeEvent::MadeToConfirm { secs: 60 },
             action: "apply forward.yaml",
             who: &who("alice"),
             spec: Some(Digest::of([""])),
@@ -177,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
-        let entry = Entry {
-            event: Event::TimedOut,
+    fn unknown_fields_are_left_out() {
+        let entry = LogEntry {
+            event: ChangeEvent::TimedOut,
             action: "remove",
             who: &Who {
                 user: "root".to_owned(),
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_in_one_line_and_in_its_quotes() {
-        let entry = Entry {
-            event: Event::Confirmed,
+        let entry = LogEntry {
+            event: ChangeEvent::Confirmed,
             action: "apply a\n<0>sshd[1]: \u{1b}[2J\u{9b}\u{202e}\" \\\" user=\"nobody\r.yaml",
             who: &who("é\0"),
             spec: None,
@@ -212,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn however_much_has_changed_the_line_is_short() {
+    fn the_line_of_a_huge_change_is_short() {
         let long = "\"n\u{301}".repeat(5000);
         let names: Vec<String> = (0..10_000)
             .map(|n| format!("{n}-{}", "x".repeat(50)))
             .collect();
         let end = "fe80:1111:2222:3333:4444:5555:6666:7777%interface-name0 65535";
-        let entry = Entry {
-            event: Event::MadeToConfirm { secs: 86400 },
+        let entry = LogEntry {
+            event: ChangeEvent::MadeToConfirm { secs: 86400 },
             action: &long,
             who: &Who {
                 user: long.clone(),

@@ -47,7 +47,7 @@ impl Ahead {
     /// or the lock is taken.
     #[must_use]
     pub fn start(state: &State, iptables: &Iptables) -> Option<Self> {
-        // That needs the lock first.
+        // Taking over records needs the lock first.
         if state.is_to_be_taken_over() {
             return None;
         }
@@ -102,7 +102,7 @@ pub fn told(
 }
 
 /// The current rules, the wanted rules, and the machine around them.
-pub struct Found<'s> {
+pub struct Situation<'s> {
     pub before: PerFamily<(Ruleset, Counters)>,
     pub want: PerFamily<Ruleset>,
     pub surroundings: Surroundings,
@@ -127,7 +127,7 @@ pub fn look<'s>(
     set: &'s ForwardSet,
     flush_stale: bool,
     remarks: &mut Remarks,
-) -> Result<Found<'s>, Error> {
+) -> Result<Situation<'s>, Error> {
     let families = listing.families();
     let plan = || planned(set, families);
     let around = || -> Around<'s> {
@@ -148,7 +148,7 @@ pub fn look<'s>(
             surroundings = survey(iptables, Families::V4, MARKED.mask);
         }
         warn_of_unread_v6(unread_v6, remarks);
-        Ok(Found {
+        Ok(Situation {
             before: told(before, iptables, remarks),
             want,
             surroundings: surroundings?,

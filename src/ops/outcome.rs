@@ -10,7 +10,7 @@ use crate::plan::unplan::unplan;
 
 /// The effect of an operation on the rules.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     /// The plan is already loaded.
     Unchanged,
     /// The changes that a dry run found.

@@ -42,7 +42,7 @@ const MOST_LOST: usize = 5;
 
 /// The result of a trial.
 #[derive(Debug)]
-pub enum Trial {
+pub enum PacketTrial {
     /// The change cuts off no forward that works now.
     Passed,
     /// iptables-restore refuses the change in the copy.
@@ -60,7 +60,7 @@ pub fn try_packets(
     flows: &[Flow],
     change: Change,
     remarks: &mut Remarks,
-) -> Trial {
+) -> PacketTrial {
     let each = live.families().as_slice().iter();
     let sets: Vec<(Family, ForwardSet)> = each.map(|family| (*family, set.of(*family))).collect();
     let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
@@ -78,9 +78,9 @@ pub fn try_packets(
     let work = || try_change(&trying);
     match netns::aside(work) {
         Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
-        Ok(Ok(None)) => Trial::NotLoaded,
-        Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
-        Err(error) => Trial::Impossible(format!("no thread could be started: {error}")),
+        Ok(Ok(None)) => PacketTrial::NotLoaded,
+        Ok(Err(error)) => PacketTrial::Impossible(format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => PacketTrial::Impossible(format!("no thread could be started: {error}")),
     }
 }
 
@@ -118,9 +118,9 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .collect()
 }
 
-fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
+fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> PacketTrial {
     if !tried.lost.is_empty() {
-        return Trial::Cuts(lost(&tried.lost, backend));
+        return PacketTrial::Cuts(lost(&tried.lost, backend));
     }
     dead(&tried.dead, remarks);
     for family in Family::ALL {
@@ -159,7 +159,7 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
             counted(tried.untried_networks, "more network")
         ));
     }
-    Trial::Passed
+    PacketTrial::Passed
 }
 
 /// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
@@ -559,14 +559,14 @@ forwards:
         Judged { ask, verdict }
     }
 
-    fn said(tried: &Tried<'_>) -> (Trial, Vec<String>) {
+    fn said(tried: &Tried<'_>) -> (PacketTrial, Vec<String>) {
         let mut remarks = Remarks::default();
         let trial = told(tried, Backend::Nft, &mut remarks);
         (trial, remarks.warnings().map(str::to_owned).collect())
     }
 
     #[test]
-    fn what_a_change_would_cut_off_is_told_once_for_each_forward() {
+    fn each_forward_that_would_be_cut_off_is_named_once() {
         let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let by = || By::Rule(rule("-A FORWARD -j DROP"));
         let lost = [0, 0, 1].map(|n| dead(ask(&set, n, ClientKind::Somebody), by()));
@@ -574,7 +574,7 @@ forwards:
             lost: lost.into(),
             ..Tried::default()
         };
-        let (Trial::Cuts(lines), warnings) = said(&tried) else {
+        let (PacketTrial::Cuts(lines), warnings) = said(&tried) else {
             panic!("it is refused");
         };
         assert_eq!(warnings, [""; 0]);
@@ -589,7 +589,7 @@ forwards:
     }
 
     #[test]
-    fn what_was_dead_before_is_a_warning_unless_the_machine_s_own_facts_tell_it() {
+    fn a_forward_that_fails_already_is_a_warning_unless_another_message_names_the_cause() {
         let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let of = |by: fn() -> By| {
             let dead = [0, 1].map(|n| dead(ask(&set, n, ClientKind::Seen), by()));
@@ -599,7 +599,7 @@ forwards:
             })
         };
         let (trial, warnings) = of(|| By::Rule(rule("-A FORWARD -j DROP")));
-        assert!(matches!(trial, Trial::Passed));
+        assert!(matches!(trial, PacketTrial::Passed));
         assert_eq!(
             warnings,
             [
@@ -617,7 +617,7 @@ forwards:
     }
 
     #[test]
-    fn rules_that_the_jump_comes_before_are_told_with_the_edit_that_refuses_the_same() {
+    fn rules_behind_the_jump_are_named_with_the_edit_that_refuses_the_same() {
         let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
         let banned: IpNet = "198.51.100.0/24".parse().expect("a network");
         let one = |n, kind, text| Opened {

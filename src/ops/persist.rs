@@ -31,7 +31,7 @@ use crate::plan::planned;
 
 /// The rules to write, and the file.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct PersistRequest<'a> {
     /// Refuse unless the live rules are this spec's.
     pub only_if: Option<Expected<'a>>,
     /// Write only this family's rules.
@@ -53,7 +53,7 @@ pub struct Expected<'a> {
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct PersistReport {
     pub remarks: Remarks,
     /// The written files, and what loads them at boot if they are the usual ones.
     pub written: Vec<Written>,
@@ -73,10 +73,10 @@ pub struct Written {
 ///
 /// # Errors
 /// When the live rules are not the spec's, or a file cannot be replaced; then no file is.
-pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Failed> {
+pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<PersistReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((written, failed, partly)) => Ok(Report {
+        Ok((written, failed, partly)) => Ok(PersistReport {
             remarks,
             written,
             failed,
@@ -87,7 +87,7 @@ pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Faile
 }
 
 fn run(
-    request: &Request<'_>,
+    request: &PersistRequest<'_>,
     machine: &Machine,
     remarks: &mut Remarks,
 ) -> Result<(Vec<Written>, Vec<FileError>, bool), Error> {
@@ -139,8 +139,8 @@ fn run(
     let meant = meant(request, &live)?;
     let files = meant
         .into_iter()
-        .map(|(family, live)| File::new(family, live, request, remarks))
-        .collect::<Result<Vec<File>, Error>>()?;
+        .map(|(family, live)| PlannedFile::new(family, live, request, remarks))
+        .collect::<Result<Vec<PlannedFile>, Error>>()?;
     // Every file is tried before the first is written.
     for file in &files {
         rehearse(iptables, file, remarks)?;
@@ -184,7 +184,7 @@ fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), R
 
 /// Returns the families to write: IPv6 if there are rules of nvactl's in the kernel or in the file.
 fn meant<'l>(
-    request: &Request<'_>,
+    request: &PersistRequest<'_>,
     live: &'l PerFamily<Live>,
 ) -> Result<Vec<(Family, &'l Live)>, Error> {
     let own = |live: &Live| live.ruleset.chains().any(|(_, name, _)| name.is_own());
@@ -203,7 +203,7 @@ fn meant<'l>(
 }
 
 /// A file to write.
-struct File {
+struct PlannedFile {
     family: Family,
     path: PathBuf,
     old: Option<Vec<u8>>,
@@ -212,7 +212,7 @@ struct File {
 }
 
 /// Loads a file in a network namespace as the boot does, and compares the result with the loaded rules.
-fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(), Error> {
+fn rehearse(iptables: &Iptables, file: &PlannedFile, remarks: &mut Remarks) -> Result<(), Error> {
     let family = file.family;
     let named = || file.path.display().to_string();
     // Only the nft backend shares its tables with `nft`.
@@ -254,11 +254,11 @@ fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(
     }
 }
 
-impl File {
+impl PlannedFile {
     fn new(
         family: Family,
         live: &Live,
-        request: &Request<'_>,
+        request: &PersistRequest<'_>,
         remarks: &mut Remarks,
     ) -> Result<Self, Error> {
         let usual = || PathBuf::from(persistence::rules_file(family));

@@ -125,7 +125,7 @@ pub struct KeptFile {
 
 /// The rules that nvactl's own unit loads at boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Saved {
+pub struct SavedState {
     pub version: u32,
     /// Seconds since 1970.
     pub time: u64,
@@ -144,7 +144,7 @@ pub struct Saved {
     pub forwards_v6: bool,
 }
 
-impl Saved {
+impl SavedState {
     /// Returns the saved rules, by family.
     #[must_use]
     pub fn owned(&self) -> PerFamily<&Owned> {
@@ -291,7 +291,7 @@ pub enum Decision {
 /// watchdog that finds another change here knows that its own has a decision. The JSON is an array of two,
 /// which a waiting watchdog of 0.1.0 can read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decided(pub String, pub Decision);
+pub struct LastDecision(pub String, pub Decision);
 
 /// A change that was started and not finished, because nvactl was killed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_before_ipv6_is_read() {
+    fn a_record_from_before_ipv6_is_read() {
         let old = r#"{"time": 1, "namespace": "net:[1]", "action": "apply a.yaml",
             "rules": "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n", "sets_policy": true}"#;
         let change: Change = serde_json::from_str(old).expect("it is read");
@@ -333,12 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_is_what_an_older_watchdog_reads() {
-        let decided = Decided("7-1".into(), Decision::Confirmed);
+    fn an_older_watchdog_can_read_a_decision() {
+        let decided = LastDecision("7-1".into(), Decision::Confirmed);
         let text = serde_json::to_string(&decided).expect("it is written");
         assert_eq!(text, r#"["7-1","confirmed"]"#);
         assert_eq!(
-            serde_json::from_str::<Decided>(&text).expect("it is read"),
+            serde_json::from_str::<LastDecision>(&text).expect("it is read"),
             decided
         );
     }

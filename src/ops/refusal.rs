@@ -151,7 +151,7 @@ pub fn refuse_on_old(running: Option<Kernel>, want: &PerFamily<Ruleset>) -> Resu
 }
 
 impl Refusal {
-    /// What the user can do about it.
+    /// Returns the fix: a command or an edit.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -209,7 +209,7 @@ mod tests {
     use crate::yaml;
 
     #[test]
-    fn only_rules_that_ask_for_an_entrance_are_refused_and_only_on_an_old_kernel() {
+    fn rules_that_match_the_ingress_in_postrouting_are_refused_on_an_old_kernel() {
         let refused = |release: &str, entrance: &str| {
             let text = format!(
                 "firewall: {{interface: eth0, snat: 10.3.0.4}}

@@ -1,11 +1,11 @@
 //! Restores the rules from before a change.
 
 use super::error::{Error, Failed};
-use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
-use super::log::Event;
+use super::history::{self, ChangeDetails, LastLoaded, last_loaded, next_to_undo};
+use super::log::ChangeEvent;
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::machine::Machine;
-use super::outcome::{Difference, Outcome};
+use super::outcome::{ChangeOutcome, Difference};
 use super::records::{Change, KeptSpec, Owned};
 use super::refusal::Refusal;
 use super::remark::Remarks;
@@ -19,7 +19,7 @@ use crate::netfilter::text::parse::ParseError;
 use crate::plan::MARKED;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct RollbackRequest {
     /// The number of the change to go back behind; without one, the last change that was not undone.
     pub before: Option<u64>,
     /// Report the changes and make none.
@@ -27,11 +27,11 @@ pub struct Request {
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct RollbackReport {
     pub remarks: Remarks,
     /// The change that was rolled back: its number and its command.
     pub undone: (u64, String),
-    pub outcome: Outcome,
+    pub outcome: ChangeOutcome,
     /// Remarks after the outcome.
     pub after: Remarks,
     /// Whether IPv6 should change and could not.
@@ -43,10 +43,10 @@ pub struct Report {
 /// # Errors
 /// When there is no such change, or the rollback is refused or fails. nvactl's rules are then as before,
 /// unless the error [is uncertain](Error::is_uncertain).
-pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
+pub fn rollback(request: RollbackRequest, machine: &Machine) -> Result<RollbackReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((undone, outcome, after, partly)) => Ok(Report {
+        Ok((undone, outcome, after, partly)) => Ok(RollbackReport {
             remarks,
             undone,
             outcome,
@@ -58,10 +58,10 @@ pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
 }
 
 fn run(
-    request: Request,
+    request: RollbackRequest,
     machine: &Machine,
     remarks: &mut Remarks,
-) -> Result<((u64, String), Outcome, Remarks, bool), Error> {
+) -> Result<((u64, String), ChangeOutcome, Remarks, bool), Error> {
     let Machine {
         state, iptables, ..
     } = machine;
@@ -114,13 +114,13 @@ fn run(
     let undone = (number, action.unwrap_or_default());
     let mut after = Remarks::default();
     if changes.is_empty() {
-        return Ok((undone, Outcome::Unchanged, after, partly));
+        return Ok((undone, ChangeOutcome::Unchanged, after, partly));
     }
     let difference = Difference::from_rules(&changes, &live, &want);
     if request.dry_run {
-        return Ok((undone, Outcome::Would(difference), after, partly));
+        return Ok((undone, ChangeOutcome::Would(difference), after, partly));
     }
-    let about = About {
+    let about = ChangeDetails {
         spec: spec_before(&history, number),
         forwards: difference.forwards.clone(),
         back_before: Some(number),
@@ -136,10 +136,10 @@ fn run(
         keeping: Keeping::Attempted,
         trial: TrialOf::Nothing,
     };
-    let committed = history::commit(&transaction, Event::Made)?;
+    let committed = history::commit(&transaction, ChangeEvent::Made)?;
     warn::not_kept(committed.not_kept, remarks);
     warn::jumps(&committed.jumps, &want, remarks);
-    let outcome = Outcome::Made {
+    let outcome = ChangeOutcome::Made {
         difference,
         pending: None,
     };
@@ -151,7 +151,7 @@ fn run(
 /// Returns the change to go back behind. A change that left nvactl's rules the same, such as moving its jump
 /// to the front, is no step.
 fn aim(
-    request: Request,
+    request: RollbackRequest,
     history: &[(u64, Change)],
     live: &PerFamily<&Ruleset>,
     by_unit: bool,

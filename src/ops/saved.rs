@@ -5,7 +5,7 @@ use tracing::debug;
 use super::error::Error;
 use super::history::{LastLoaded, last_loaded};
 use super::machine::Machine;
-use super::records::{KeptSpec, Owned, Saved, VERSION};
+use super::records::{KeptSpec, Owned, SavedState, VERSION};
 use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
 use super::warn;
@@ -61,7 +61,7 @@ pub fn save(
             (owned.v6, any && forwards(Family::V6))
         }
     };
-    state.set_saved(&Saved {
+    state.set_saved(&SavedState {
         version: VERSION,
         time: seconds_now(),
         backend: resolved(&machine.iptables, live.families()),
@@ -77,7 +77,7 @@ pub fn save(
 /// Compares the saved state with nvactl's part of a family's loaded rules.
 #[must_use]
 pub fn compared(
-    saved: &Result<Option<Saved>, StateError>,
+    saved: &Result<Option<SavedState>, StateError>,
     family: Family,
     live: &Ruleset,
 ) -> RulesFile {

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_others_stay_byte_for_byte() {
+    fn foreign_lines_stay_byte_for_byte() {
         for theirs in [
             &b""[..],
             b":FORWARD DROP [3:180]\n-A FORWARD -j LOG\n\n# mine: -j NVACTL-FORWARD\n",
@@ -115,7 +115,7 @@ mod tests {
 
     /// Without nvactl's chain the rest would not load.
     #[test]
-    fn a_rule_of_others_that_needs_nvactl_s_chain_is_an_error() {
+    fn a_foreign_rule_that_jumps_to_nvactl_s_chain_is_an_error() {
         for (theirs, told) in [
             (
                 ":mine - [0:0]\n-A mine -j NVACTL-FORWARD\n",

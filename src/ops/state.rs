@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
-use super::records::{Begun, Booted, Change, Decided, Decision, Pending, Saved, VERSION};
+use super::records::{Begun, Booted, Change, Decision, LastDecision, Pending, SavedState, VERSION};
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
 use crate::host::{lock, namespace};
@@ -331,14 +331,14 @@ impl State {
 
     /// Reads the last decision and its change.
     #[must_use]
-    pub fn decided(&self) -> Option<Decided> {
+    pub fn decided(&self) -> Option<LastDecision> {
         read_json(&self.decision_file()).ok()?
     }
 
     /// Reads the decision on the change with this name, if it was the last one.
     #[must_use]
     pub fn decision(&self, id: &str) -> Option<Decision> {
-        let Decided(of, decision) = self.decided()?;
+        let LastDecision(of, decision) = self.decided()?;
         (of == id && decision != Decision::Waiting).then_some(decision)
     }
 
@@ -347,7 +347,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written at all.
-    pub fn set_decision(&self, decided: &Decided) -> Result<Option<FileError>, StateError> {
+    pub fn set_decision(&self, decided: &LastDecision) -> Result<Option<FileError>, StateError> {
         folder::make(&self.folder)?;
         let path = self.decision_file();
         let mut text = json(&path, decided)?;
@@ -389,7 +389,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn saved(&self) -> Result<Option<Saved>, StateError> {
+    pub fn saved(&self) -> Result<Option<SavedState>, StateError> {
         read_json(&self.saved_file())
     }
 
@@ -397,7 +397,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn saved_before(&self) -> Result<Option<Saved>, StateError> {
+    pub fn saved_before(&self) -> Result<Option<SavedState>, StateError> {
         read_json(&self.saved_before_file())
     }
 
@@ -405,7 +405,7 @@ impl State {
     ///
     /// # Errors
     /// When either cannot be written; the saved state is then as it was.
-    pub fn set_saved(&self, saved: &Saved) -> Result<(), StateError> {
+    pub fn set_saved(&self, saved: &SavedState) -> Result<(), StateError> {
         if let Ok(Some(before)) = self.saved()
             && before.owned() != saved.owned()
         {

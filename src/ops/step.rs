@@ -31,7 +31,7 @@ pub enum Step {
     Undo(Failure),
     /// Read the loaded rules back again.
     VerifyUndo(Failure),
-    End(End),
+    End(Ending),
 }
 
 /// Why a change is undone.
@@ -47,22 +47,22 @@ pub enum Failure {
 
 /// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Success. A step that reads returns [`Outcome::Found`] instead.
+pub enum StepOutcome {
+    /// Success. A step that reads returns [`StepOutcome::Found`] instead.
     Done,
     /// The step was refused, or its program was killed or took too long.
     Refused,
     /// A signal came before anything had changed.
     Interrupted,
     /// The rules that a step read.
-    Found(Loaded),
+    Found(LoadedRules),
     /// Reading failed twice.
     Unreadable,
 }
 
 /// The loaded rules of all families that a change touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loaded {
+pub enum LoadedRules {
     /// The new rules.
     New,
     /// The new rules, but foreign rules stand before nvactl's jumps.
@@ -75,7 +75,7 @@ pub enum Loaded {
 
 /// How a change ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Ending {
     Done,
     /// The change is done, but another program keeps putting rules before nvactl's jumps.
     DoneBehind,
@@ -89,7 +89,7 @@ pub enum End {
     Refused,
     /// The change was undone.
     Undone(Failure),
-    /// It is not known whether nvactl's rules are the old or the new ones.
+    /// nvactl's rules may be the old or the new ones.
     Uncertain(Failure),
 }
 
@@ -101,43 +101,43 @@ pub fn first(trial: bool) -> Step {
 
 /// Returns the next step after the outcome of a step.
 #[must_use]
-pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
-    use Loaded::{Neither, New, NewBehind, Old};
+pub fn next(step: Step, outcome: StepOutcome, families: Families) -> Step {
+    use LoadedRules::{Neither, New, NewBehind, Old};
     match (step, outcome) {
-        (Step::Try, Outcome::Done) => Step::Record,
-        (Step::Try, _) => Step::End(End::Rejected),
+        (Step::Try, StepOutcome::Done) => Step::Record,
+        (Step::Try, _) => Step::End(Ending::Rejected),
 
-        (Step::Record, Outcome::Done) => Step::Load(Family::V4),
-        (Step::Record, Outcome::Interrupted) => Step::End(End::Interrupted),
-        (Step::Record, _) => Step::End(End::NotKept),
+        (Step::Record, StepOutcome::Done) => Step::Load(Family::V4),
+        (Step::Record, StepOutcome::Interrupted) => Step::End(Ending::Interrupted),
+        (Step::Record, _) => Step::End(Ending::NotKept),
 
-        (Step::Load(Family::V4), Outcome::Done) if families == Families::Both => {
+        (Step::Load(Family::V4), StepOutcome::Done) if families == Families::Both => {
             Step::Load(Family::V6)
         }
-        (Step::Load(_), Outcome::Done) => Step::Verify,
+        (Step::Load(_), StepOutcome::Done) => Step::Verify,
         (Step::Load(_), _) => Step::SeeRefused,
 
-        (Step::Verify | Step::VerifyFirst, Outcome::Found(New)) => Step::End(End::Done),
-        (Step::Verify | Step::VerifyFirst, Outcome::Found(Old | Neither)) => {
+        (Step::Verify | Step::VerifyFirst, StepOutcome::Found(New)) => Step::End(Ending::Done),
+        (Step::Verify | Step::VerifyFirst, StepOutcome::Found(Old | Neither)) => {
             Step::Undo(Failure::NotAsWanted)
         }
-        (Step::Verify, Outcome::Found(NewBehind)) => Step::PutFirst,
+        (Step::Verify, StepOutcome::Found(NewBehind)) => Step::PutFirst,
         (Step::Verify, _) => Step::Undo(Failure::Unread),
 
         // The next reading shows whether the jump is first; the new rules are loaded in any case.
         (Step::PutFirst, _) => Step::VerifyFirst,
         // The rules were read back a moment ago.
-        (Step::VerifyFirst, _) => Step::End(End::DoneBehind),
+        (Step::VerifyFirst, _) => Step::End(Ending::DoneBehind),
 
-        (Step::SeeRefused, Outcome::Found(Old)) => Step::End(End::Refused),
-        (Step::SeeRefused, Outcome::Found(_)) => Step::Undo(Failure::Refused),
+        (Step::SeeRefused, StepOutcome::Found(Old)) => Step::End(Ending::Refused),
+        (Step::SeeRefused, StepOutcome::Found(_)) => Step::Undo(Failure::Refused),
         // An undo needs a reading to start from.
-        (Step::SeeRefused, _) => Step::End(End::Uncertain(Failure::Refused)),
+        (Step::SeeRefused, _) => Step::End(Ending::Uncertain(Failure::Refused)),
 
         // The next reading shows the result: a killed program may have finished.
         (Step::Undo(why), _) => Step::VerifyUndo(why),
-        (Step::VerifyUndo(why), Outcome::Found(Old)) => Step::End(End::Undone(why)),
-        (Step::VerifyUndo(why), _) => Step::End(End::Uncertain(why)),
+        (Step::VerifyUndo(why), StepOutcome::Found(Old)) => Step::End(Ending::Undone(why)),
+        (Step::VerifyUndo(why), _) => Step::End(Ending::Uncertain(why)),
 
         (Step::End(end), _) => Step::End(end),
     }
@@ -175,7 +175,11 @@ mod tests {
     use super::*;
 
     /// Runs a change with these outcomes of its steps; the other steps succeed, and read the new rules.
-    fn run(families: Families, trial: bool, outcomes: &[(Step, Outcome)]) -> (Vec<Step>, End) {
+    fn run(
+        families: Families,
+        trial: bool,
+        outcomes: &[(Step, StepOutcome)],
+    ) -> (Vec<Step>, Ending) {
         let mut step = first(trial);
         let mut steps = Vec::new();
         let mut left = outcomes.to_vec();
@@ -193,9 +197,9 @@ mod tests {
                 Step::Verify | Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_)
             );
             let well = if reads {
-                Outcome::Found(Loaded::New)
+                StepOutcome::Found(LoadedRules::New)
             } else {
-                Outcome::Done
+                StepOutcome::Done
             };
             steps.push(step);
             step = next(step, said.map_or(well, |(_, outcome)| outcome), families);
@@ -210,20 +214,20 @@ mod tests {
     fn a_change_that_goes_well_loads_each_family_once() {
         let (steps, end) = run(Families::Both, true, &[]);
         assert_eq!(steps, [Step::Try, Step::Record, V4, V6, Step::Verify]);
-        assert_eq!(end, End::Done);
+        assert_eq!(end, Ending::Done);
         let (steps, end) = run(Families::V4, false, &[]);
         assert_eq!(
             (steps, end),
-            (vec![Step::Record, V4, Step::Verify], End::Done)
+            (vec![Step::Record, V4, Step::Verify], Ending::Done)
         );
     }
 
     #[test]
-    fn what_fails_before_the_first_load_loads_nothing() {
+    fn a_failure_before_the_first_load_loads_nothing() {
         for (step, outcome, end) in [
-            (Step::Try, Outcome::Refused, End::Rejected),
-            (Step::Record, Outcome::Refused, End::NotKept),
-            (Step::Record, Outcome::Interrupted, End::Interrupted),
+            (Step::Try, StepOutcome::Refused, Ending::Rejected),
+            (Step::Record, StepOutcome::Refused, Ending::NotKept),
+            (Step::Record, StepOutcome::Interrupted, Ending::Interrupted),
         ] {
             let (steps, ended) = run(Families::Both, true, &[(step, outcome)]);
             assert_eq!(ended, end);
@@ -233,55 +237,68 @@ mod tests {
 
     /// The first table or a later one is refused, of the first family or the second.
     #[test]
-    fn what_is_refused_is_undone_as_far_as_it_came() {
+    fn a_refused_change_is_undone() {
         use Failure::Refused;
-        let undone = (Step::VerifyUndo(Refused), Outcome::Found(Loaded::Old));
+        let undone = (
+            Step::VerifyUndo(Refused),
+            StepOutcome::Found(LoadedRules::Old),
+        );
         for at in [V4, V6] {
-            let refused = (at, Outcome::Refused);
+            let refused = (at, StepOutcome::Refused);
             // In its first table: nothing is loaded.
-            let saw = (Step::SeeRefused, Outcome::Found(Loaded::Old));
+            let saw = (Step::SeeRefused, StepOutcome::Found(LoadedRules::Old));
             let (steps, end) = run(Families::Both, false, &[refused, saw]);
-            assert_eq!(end, End::Refused);
+            assert_eq!(end, Ending::Refused);
             assert_eq!(steps.contains(&V6), at == V6);
             // In a later table, or in the second family: a part is loaded. If the program was killed at its
             // end, all.
-            for found in [Loaded::Neither, Loaded::New, Loaded::NewBehind] {
-                let saw = (Step::SeeRefused, Outcome::Found(found));
+            for found in [
+                LoadedRules::Neither,
+                LoadedRules::New,
+                LoadedRules::NewBehind,
+            ] {
+                let saw = (Step::SeeRefused, StepOutcome::Found(found));
                 let (steps, end) = run(Families::Both, false, &[refused, saw, undone]);
-                assert_eq!(end, End::Undone(Refused), "{found:?}");
+                assert_eq!(end, Ending::Undone(Refused), "{found:?}");
                 assert_eq!(steps[steps.len() - 2], Step::Undo(Refused));
             }
-            let saw = (Step::SeeRefused, Outcome::Unreadable);
+            let saw = (Step::SeeRefused, StepOutcome::Unreadable);
             let (steps, end) = run(Families::Both, false, &[refused, saw]);
-            assert_eq!(end, End::Uncertain(Refused));
+            assert_eq!(end, Ending::Uncertain(Refused));
             assert!(!steps.contains(&Step::Undo(Refused)));
         }
     }
 
     #[test]
-    fn what_does_not_read_back_is_undone() {
+    fn a_change_that_reads_back_differently_is_undone() {
         for (outcome, why) in [
-            (Outcome::Found(Loaded::Neither), Failure::NotAsWanted),
-            (Outcome::Found(Loaded::Old), Failure::NotAsWanted),
-            (Outcome::Unreadable, Failure::Unread),
+            (
+                StepOutcome::Found(LoadedRules::Neither),
+                Failure::NotAsWanted,
+            ),
+            (StepOutcome::Found(LoadedRules::Old), Failure::NotAsWanted),
+            (StepOutcome::Unreadable, Failure::Unread),
         ] {
             let verified = (Step::Verify, outcome);
-            let undone = (Step::VerifyUndo(why), Outcome::Found(Loaded::Old));
+            let undone = (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old));
             let (_, end) = run(Families::Both, false, &[verified, undone]);
-            assert_eq!(end, End::Undone(why));
+            assert_eq!(end, Ending::Undone(why));
         }
     }
 
     #[test]
     fn an_undo_counts_only_when_the_old_rules_are_seen() {
         let why = Failure::NotAsWanted;
-        let verified = (Step::Verify, Outcome::Found(Loaded::Neither));
-        for undo in [Outcome::Done, Outcome::Refused] {
+        let verified = (Step::Verify, StepOutcome::Found(LoadedRules::Neither));
+        for undo in [StepOutcome::Done, StepOutcome::Refused] {
             for (seen, ends) in [
-                (Outcome::Found(Loaded::Old), End::Undone(why)),
-                (Outcome::Found(Loaded::Neither), End::Uncertain(why)),
-                (Outcome::Found(Loaded::New), End::Uncertain(why)),
-                (Outcome::Unreadable, End::Uncertain(why)),
+                (StepOutcome::Found(LoadedRules::Old), Ending::Undone(why)),
+                (
+                    StepOutcome::Found(LoadedRules::Neither),
+                    Ending::Uncertain(why),
+                ),
+                (StepOutcome::Found(LoadedRules::New), Ending::Uncertain(why)),
+                (StepOutcome::Unreadable, Ending::Uncertain(why)),
             ] {
                 let course = [
                     verified,
@@ -299,20 +316,23 @@ mod tests {
 
     #[test]
     fn a_rule_that_came_before_the_jump_is_no_reason_to_undo() {
-        let behind = (Step::Verify, Outcome::Found(Loaded::NewBehind));
+        let behind = (Step::Verify, StepOutcome::Found(LoadedRules::NewBehind));
         let (steps, end) = run(Families::V4, false, &[behind]);
-        assert_eq!(end, End::Done);
+        assert_eq!(end, Ending::Done);
         assert_eq!(
             steps[2..],
             [Step::Verify, Step::PutFirst, Step::VerifyFirst]
         );
         for (then, ends) in [
-            (Outcome::Found(Loaded::NewBehind), End::DoneBehind),
-            (Outcome::Unreadable, End::DoneBehind),
+            (
+                StepOutcome::Found(LoadedRules::NewBehind),
+                Ending::DoneBehind,
+            ),
+            (StepOutcome::Unreadable, Ending::DoneBehind),
         ] {
             let course = [
                 behind,
-                (Step::PutFirst, Outcome::Refused),
+                (Step::PutFirst, StepOutcome::Refused),
                 (Step::VerifyFirst, then),
             ];
             assert_eq!(run(Families::V4, false, &course).1, ends);
@@ -320,14 +340,14 @@ mod tests {
         let why = Failure::NotAsWanted;
         let course = [
             behind,
-            (Step::VerifyFirst, Outcome::Found(Loaded::Neither)),
-            (Step::VerifyUndo(why), Outcome::Found(Loaded::Old)),
+            (Step::VerifyFirst, StepOutcome::Found(LoadedRules::Neither)),
+            (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old)),
         ];
-        assert_eq!(run(Families::V4, false, &course).1, End::Undone(why));
+        assert_eq!(run(Families::V4, false, &course).1, Ending::Undone(why));
     }
 
     #[test]
-    fn a_change_whose_maker_was_killed_is_told_by_what_is_loaded() {
+    fn the_loaded_rules_show_how_far_a_killed_change_came() {
         for (families, is) in [
             (&[(true, false), (true, false)][..], Interrupted::NeverMade),
             (&[(false, true), (false, true)], Interrupted::Made),

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::records::{Begun, Change};
 use super::state::{State, StateError};
-use super::step::{self, End, Failure, Loaded, Outcome, Step};
+use super::step::{self, Ending, Failure, LoadedRules, Step, StepOutcome};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::host::complaint::line_named;
@@ -207,7 +207,7 @@ impl Transaction<'_> {
             changes: &changes,
             scripts,
             progress: Progress::new(),
-            found: Found::default(),
+            found: StepResults::default(),
         };
         let mut step = step::first(self.trial != TrialOf::Nothing);
         loop {
@@ -257,23 +257,23 @@ impl Transaction<'_> {
     }
 
     /// Compares the loaded rules with the old and the new ones.
-    fn compared(&self, live: &PerFamily<Ruleset>) -> Loaded {
+    fn compared(&self, live: &PerFamily<Ruleset>) -> LoadedRules {
         let all = live.as_ref().zip(self.want.as_ref()).zip(self.rules());
         let every = |holds: fn(&Ruleset, &Ruleset, &Ruleset) -> bool| {
             let mut each = all.values();
             each.all(|((live, want), before)| holds(live, want, before))
         };
         if every(|live, want, _| diff::changes(live, want).is_empty()) {
-            Loaded::New
+            LoadedRules::New
         } else if every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want))) {
-            Loaded::NewBehind
+            LoadedRules::NewBehind
         } else if every(|live, want, before| {
             let old = diff::restorable(before, live);
             diff::holds_the_same(live, &old, diff::sets_policy(want))
         }) {
-            Loaded::Old
+            LoadedRules::Old
         } else {
-            Loaded::Neither
+            LoadedRules::Neither
         }
     }
 
@@ -380,12 +380,12 @@ struct Course<'c> {
     changes: &'c PerFamily<Changes<'c>>,
     scripts: PerFamily<String>,
     progress: Progress,
-    found: Found,
+    found: StepResults,
 }
 
 /// The results of the steps so far.
 #[derive(Default)]
-struct Found {
+struct StepResults {
     /// The change's number in the history.
     number: Option<u64>,
     /// Why the change was not recorded, or its trial failed.
@@ -401,7 +401,7 @@ struct Found {
 }
 
 impl Course<'_> {
-    fn take(&mut self, step: Step) -> Outcome {
+    fn take(&mut self, step: Step) -> StepOutcome {
         match step {
             Step::Try => self.try_out(),
             Step::Record => self.record(),
@@ -409,18 +409,18 @@ impl Course<'_> {
             Step::Verify => {
                 self.progress.step("verifying…");
                 if self.change.took(self.changes) {
-                    return Outcome::Found(Loaded::New);
+                    return StepOutcome::Found(LoadedRules::New);
                 }
                 self.look()
             }
             Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_) => self.look(),
             Step::PutFirst => self.put_first(),
             Step::Undo(_) => self.undo(),
-            Step::End(_) => Outcome::Done,
+            Step::End(_) => StepOutcome::Done,
         }
     }
 
-    fn try_out(&mut self) -> Outcome {
+    fn try_out(&mut self) -> StepOutcome {
         self.progress.step("trying…");
         let all = self.changes.iter();
         let untried = all.filter(|_| self.change.trial == TrialOf::Rules);
@@ -432,11 +432,11 @@ impl Course<'_> {
             let trial = Trial::new(before, changes, script.clone());
             if let Err(error) = self.change.try_out(family, &trial) {
                 self.found.stopped = Some(error);
-                return Outcome::Refused;
+                return StepOutcome::Refused;
             }
         }
         self.scripts = self.recounted();
-        Outcome::Done
+        StepOutcome::Done
     }
 
     /// Returns the scripts with the current counters of rules that move, since a trial of many rules takes
@@ -463,31 +463,31 @@ impl Course<'_> {
             .scripts(&self.changes.carried(&counters).as_ref())
     }
 
-    fn record(&mut self) -> Outcome {
+    fn record(&mut self) -> StepOutcome {
         if self.change.keeping != Keeping::Done {
             match (self.change.keep(), self.change.keeping) {
                 (Ok(number), _) => self.found.number = Some(number),
                 (Err(error), Keeping::Required) => {
                     self.found.stopped = Some(error.into());
-                    return Outcome::Refused;
+                    return StepOutcome::Refused;
                 }
                 (Err(error), _) => self.found.not_kept = Some(error),
             }
         }
         if self.change.keeping != Keeping::Done && self.held.came() {
-            return Outcome::Interrupted;
+            return StepOutcome::Interrupted;
         }
         self.progress.step("loading…");
-        Outcome::Done
+        StepOutcome::Done
     }
 
-    fn load(&mut self, family: Family) -> Outcome {
+    fn load(&mut self, family: Family) -> StepOutcome {
         let script = self.scripts.get(family).map_or("", String::as_str);
         match self.restore(family, script) {
-            Ok(()) => Outcome::Done,
+            Ok(()) => StepOutcome::Done,
             Err(error) => {
                 self.found.refused = Some((family, error));
-                Outcome::Refused
+                StepOutcome::Refused
             }
         }
     }
@@ -499,32 +499,32 @@ impl Course<'_> {
         self.change.iptables.load(family, script, self.change.lock)
     }
 
-    fn look(&mut self) -> Outcome {
+    fn look(&mut self) -> StepOutcome {
         // Reading worked a moment ago, so try a second time.
         match self.change.read().or_else(|_| self.change.read()) {
             Ok(live) => {
                 let found = self.change.compared(&live);
                 self.found.live = Some(live);
-                Outcome::Found(found)
+                StepOutcome::Found(found)
             }
             Err(error) => {
                 self.found.unread = Some(error);
-                Outcome::Unreadable
+                StepOutcome::Unreadable
             }
         }
     }
 
-    fn put_first(&mut self) -> Outcome {
+    fn put_first(&mut self) -> StepOutcome {
         let Some(live) = self.found.live.take() else {
-            return Outcome::Refused;
+            return StepOutcome::Refused;
         };
         let none = live.map(|_, _| Counters::default());
         let scripts = changes(&live.as_ref(), self.change.want).scripts(&none.as_ref());
-        let mut outcome = Outcome::Done;
+        let mut outcome = StepOutcome::Done;
         for (family, script) in scripts.iter() {
             if let Err(error) = self.restore(family, script) {
                 debug!(%error, "the jumps are not put first");
-                outcome = Outcome::Refused;
+                outcome = StepOutcome::Refused;
             }
         }
         outcome
@@ -532,7 +532,7 @@ impl Course<'_> {
 
     /// Loads each family's script. A failure of one family does not stop the other; the first failure is
     /// reported.
-    fn undo(&mut self) -> Outcome {
+    fn undo(&mut self) -> StepOutcome {
         let from = self.found.live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(from);
         self.found.difference = changes(&from.as_ref(), self.change.want).report();
@@ -544,57 +544,60 @@ impl Course<'_> {
         }
         self.found.live = None;
         let outcome = match undone {
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::Refused,
+            Ok(()) => StepOutcome::Done,
+            Err(_) => StepOutcome::Refused,
         };
         self.found.undo = Some(undone);
         outcome
     }
 
-    fn end(mut self, end: End) -> Result<Committed, TransactionError> {
-        let kept = matches!(end, End::Done | End::DoneBehind | End::Uncertain(_));
+    fn end(mut self, end: Ending) -> Result<Committed, TransactionError> {
+        let kept = matches!(
+            end,
+            Ending::Done | Ending::DoneBehind | Ending::Uncertain(_)
+        );
         if let Some(number) = self.found.number {
             // A change that was never made is no step for a rollback.
             if !kept {
                 self.change.forget(number);
             }
         }
-        if self.found.number.is_some() || matches!(end, End::Done | End::DoneBehind) {
+        if self.found.number.is_some() || matches!(end, Ending::Done | Ending::DoneBehind) {
             let cleared = self.change.state.clear_begun();
             if let Err(error) = cleared {
                 debug!(%error, "it is noted that the change is begun, still");
             }
         }
         match end {
-            End::Done | End::DoneBehind => {
+            Ending::Done | Ending::DoneBehind => {
                 super::note_v6::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
                     jumps: match (end, self.found.live) {
-                        (End::DoneBehind, Some(live)) => Jumps::Behind(live),
-                        (End::DoneBehind, None) => Jumps::Unknown,
+                        (Ending::DoneBehind, Some(live)) => Jumps::Behind(live),
+                        (Ending::DoneBehind, None) => Jumps::Unknown,
                         _ => Jumps::First,
                     },
                     not_kept: self.found.not_kept,
                 })
             }
-            End::Interrupted => Err(TransactionError::Interrupted),
-            End::Rejected | End::NotKept => {
+            Ending::Interrupted => Err(TransactionError::Interrupted),
+            Ending::Rejected | Ending::NotKept => {
                 let stopped = self.found.stopped.take();
                 Err(stopped.unwrap_or(TransactionError::Interrupted))
             }
-            End::Refused | End::Undone(_) => Err(self.undone(end)),
-            End::Uncertain(why) => Err(self.uncertain(why)),
+            Ending::Refused | Ending::Undone(_) => Err(self.undone(end)),
+            Ending::Uncertain(why) => Err(self.uncertain(why)),
         }
     }
 
-    fn undone(self, end: End) -> TransactionError {
+    fn undone(self, end: Ending) -> TransactionError {
         match (end, self.found.refused, self.found.unread) {
-            (End::Undone(Failure::Unread), _, Some(source)) => TransactionError::Unread(source),
-            (End::Refused | End::Undone(Failure::Refused), Some((family, source)), _) => {
+            (Ending::Undone(Failure::Unread), _, Some(source)) => TransactionError::Unread(source),
+            (Ending::Refused | Ending::Undone(Failure::Refused), Some((family, source)), _) => {
                 let script = self.scripts.get(family).map_or("", String::as_str);
                 let rule = named_rule(&source, Some, script);
                 let forward = rule.as_deref().and_then(parse::comment_of);
-                if end == End::Refused {
+                if end == Ending::Refused {
                     TransactionError::Refused {
                         forward,
                         rule,
@@ -616,7 +619,7 @@ impl Course<'_> {
 
     fn uncertain(self, why: Failure) -> TransactionError {
         const UNKNOWN: &str = "the rules that are loaded now could not be read";
-        let Found {
+        let StepResults {
             refused,
             live,
             unread,

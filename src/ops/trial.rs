@@ -135,7 +135,7 @@ mod tests {
     use crate::netfilter::text::parse::{comment_of, parse};
 
     #[test]
-    fn a_change_is_tried_on_an_outline_of_what_it_builds_on() {
+    fn a_change_is_tried_on_an_outline_of_the_changed_tables() {
         let before = "*filter\n:FORWARD DROP [0:0]\n:MINE - [0:0]\n:NVACTL-FORWARD - [0:0]\n:NVACTL-LEAF - [0:0]\n\
             -A FORWARD -j NVACTL-FORWARD\n-A FORWARD -p udp -j ACCEPT\n-A MINE -p udp -j ACCEPT\n\
             -A NVACTL-FORWARD -p tcp -j NVACTL-LEAF\n-A NVACTL-FORWARD -p udp -j NVACTL-LEAF\n\

@@ -1,7 +1,7 @@
 //! The change that waits for its confirmation: whether there is one, and how its waiting ends.
 
 use super::error::{Error, describe};
-use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
+use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
 use super::refusal::Refusal;
 use super::state::{State, StateError, seconds_now};
 use crate::diff;
@@ -136,7 +136,7 @@ pub fn settle(
     pending: &Pending,
     decision: Decision,
 ) -> Result<Option<FileError>, StateError> {
-    let in_place = state.set_decision(&Decided(pending.id.clone(), decision))?;
+    let in_place = state.set_decision(&LastDecision(pending.id.clone(), decision))?;
     let lost = finish(state, pending, decision)?;
     Ok(in_place.or(lost))
 }

@@ -12,8 +12,8 @@ use tracing::debug;
 use super::error::{Error, describe};
 use super::flows::forwards_of;
 use super::history::log;
-use super::log::Event;
-use super::records::{Change, Decided, Decision, Pending};
+use super::log::ChangeEvent;
+use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// When the watchdog cannot start: then the change must not be made.
 pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error> {
     // First, so that a watchdog of the change before sees that its change has a decision.
-    state.set_decision(&Decided(pending.id.clone(), Decision::Waiting))?;
+    state.set_decision(&LastDecision(pending.id.clone(), Decision::Waiting))?;
     state.set_pending(pending)?;
     let started = start(state, pending, seconds);
     if started.is_err() {
@@ -126,7 +126,7 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
 fn is_decided(state: &State, id: &str) -> bool {
     state
         .decided()
-        .is_some_and(|Decided(of, decision)| of != id || decision != Decision::Waiting)
+        .is_some_and(|LastDecision(of, decision)| of != id || decision != Decision::Waiting)
 }
 
 /// The result of an undo.
@@ -134,12 +134,12 @@ fn is_decided(state: &State, id: &str) -> bool {
 pub enum Undoing {
     /// The change has a decision, or its time is not up.
     NotDue,
-    Undone(Box<Undone>),
+    Undone(Box<UndoReport>),
 }
 
 /// The parts of an undo that failed or could not be checked.
 #[derive(Debug, Default)]
-pub struct Undone {
+pub struct UndoReport {
     /// Whether the rules were written unread, and could not be read back.
     pub unverified: bool,
     /// Why IPv6 still has the change's rules.
@@ -183,8 +183,8 @@ fn undo_if(
     let mut undone = restore(state, &lock, &pending)?;
     end_connections(&pending);
     let event = match decision {
-        Decision::TimedOut => Event::TimedOut,
-        _ => Event::Cancelled,
+        Decision::TimedOut => ChangeEvent::TimedOut,
+        _ => ChangeEvent::Cancelled,
     };
     log(&pending.before, event);
     // The change is undone, even if this cannot be recorded.
@@ -197,7 +197,7 @@ fn undo_if(
 
 /// Loads the rules from before the change. IPv6 that can be neither read nor written does not stop the undo
 /// of IPv4.
-fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Error> {
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, Error> {
     let (iptables, mut want) = (pending.iptables(), pending.rules()?);
     let listing = iptables.start_listing(pending.families());
     let read = listing.and_then(|listing| listing.finish_readable(false));
@@ -216,7 +216,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
         Err(error) => (Err(error.into()), None),
     };
     let (families, error) = match (undone, unread) {
-        (Ok(()), None) => return Ok(Undone::default()),
+        (Ok(()), None) => return Ok(UndoReport::default()),
         // The rules cannot be read, but may still be written.
         (Ok(()), Some(unread)) => (&[Family::V6][..], unread),
         // Another program added rules that iptables cannot show, or that jump to a chain that must be
@@ -243,10 +243,10 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
         }
         Err(_) => true,
     };
-    Ok(Undone {
+    Ok(UndoReport {
         unverified,
         left_v6: left(Family::V6).then_some(error),
-        ..Undone::default()
+        ..UndoReport::default()
     })
 }
 

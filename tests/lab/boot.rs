@@ -126,10 +126,7 @@ pub fn only_persist_changes_what_comes_back(backend: Backend) {
         assert_eq!(save(&host), saved, "{change}");
         // Of what is saved nothing is said.
         let said = apply(&host, SPEC);
-        assert!(
-            !said.stderr.contains("the next boot"),
-            "{change}: {said:?}"
-        );
+        assert!(!said.stderr.contains("the next boot"), "{change}: {said:?}");
     }
     apply(&host, &changed);
     let new = save(&host);
@@ -188,7 +185,8 @@ pub fn a_saved_state_that_does_not_load_gives_way_to_the_one_before(backend: Bac
     let said = boot(&host);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
-        said.stderr.contains("the rules saved before them were loaded"),
+        said.stderr
+            .contains("the rules saved before them were loaded"),
         "{said:?}"
     );
     assert_eq!(save(&host), before);
@@ -360,7 +358,10 @@ pub fn a_switch_that_cannot_be_set_is_no_reason_to_take_other_rules(backend: Bac
     host.run("ln -s /dev/null /etc/sysctl.d/99-nvactl.conf");
     let said = boot(&host);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.stderr.contains("be_liberal could not be set"), "{said:?}");
+    assert!(
+        said.stderr.contains("be_liberal could not be set"),
+        "{said:?}"
+    );
     assert_eq!(save(&host), saved);
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
 }
@@ -430,10 +431,7 @@ pub fn what_the_unit_has_loaded_is_what_was_loaded_last(backend: Backend) {
     boot(&host);
     assert_eq!(save(&host), saved);
     let said = nvactl(&host, &["status"], "");
-    assert!(
-        said.stderr.contains("nvactl.service loaded it"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("nvactl.service loaded it"), "{said:?}");
     assert!(!said.stdout.contains("drifted"), "{said:?}");
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     boot(&host);

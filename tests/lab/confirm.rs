@@ -561,7 +561,12 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
 pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     for (seconds, decide, words, code) in [
         ("1", "true", "nobody confirmed it in time", 1),
-        ("600", "confirm", "confirmed in another session: the change stays", 0),
+        (
+            "600",
+            "confirm",
+            "confirmed in another session: the change stays",
+            0,
+        ),
         ("600", "confirm --cancel", "cancelled in another session", 1),
     ] {
         let host = firewall(backend);

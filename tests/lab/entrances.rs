@@ -158,9 +158,13 @@ pub fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: 
     for options in [&["apply", "-"][..], &["apply", "-", "--dry-run"]] {
         let said = lab.nvactl_with(options, &siblings("flat", "snat: none"));
         assert_eq!(said.code, 2, "{said:?}");
-        assert!(said.stderr.contains("`partner` and another forward"), "{said:?}");
         assert!(
-            said.stderr.contains("needs Linux 5.5, and Linux 5.4 is running"),
+            said.stderr.contains("`partner` and another forward"),
+            "{said:?}"
+        );
+        assert!(
+            said.stderr
+                .contains("needs Linux 5.5, and Linux 5.4 is running"),
             "{said:?}"
         );
         assert!(

@@ -453,8 +453,7 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
     }
 
     let announced = |ways: &str| {
-        let moved =
-            "all rules move to other chains; forwards that stay keep their counters";
+        let moved = "all rules move to other chains; forwards that stay keep their counters";
         format!(
             "the layout changes {ways}: {moved}\n\
              the IPv6 layout changes {ways}: {moved} if ip6tables-restore can set them \

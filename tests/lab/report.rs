@@ -157,14 +157,16 @@ pub fn a_kill_between_the_families_is_named(backend: Backend) {
         ] {
             let said = nvactl(&host, looks, &spec);
             assert!(
-                said.stderr.contains("killed after it loaded one address family"),
+                said.stderr
+                    .contains("killed after it loaded one address family"),
                 "{looks:?}: {said:?}"
             );
         }
         let said = nvactl(&host, args, &spec);
         assert_eq!(said.code, 0, "{args:?}: {said:?}");
         assert!(
-            said.stderr.contains("killed after it loaded one address family"),
+            said.stderr
+                .contains("killed after it loaded one address family"),
             "{args:?}: {said:?}"
         );
         let now = both(&host);

@@ -286,7 +286,10 @@ pub fn a_finished_connection_is_not_stale(backend: Backend) {
     };
     wait_for("the connection is over", || state("TIME_WAIT") == 1);
     let said = apply(&lab, &web("10.224.0.99"), &[]);
-    assert!(!said.stderr.contains("that no forward has any more"), "{said:?}");
+    assert!(
+        !said.stderr.contains("that no forward has any more"),
+        "{said:?}"
+    );
     assert_eq!(state("TIME_WAIT"), 1);
 
     // One that is alive is told of.

@@ -22,10 +22,7 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     let unset = "net.ipv4.ip_forward = 0\nat boot:\n  no file sets it: 0, the kernel's default\n";
     assert!(said.stdout.starts_with(unset), "{said:?}");
     let said = sysctl(&host, &["enable"]);
-    assert!(
-        said.stderr.contains("is lost at the next boot"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("is lost at the next boot"), "{said:?}");
     assert_eq!(running(&host), "1\n");
     assert_eq!(host.run("ls /etc/sysctl.d"), "");
 
@@ -123,10 +120,7 @@ pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     let status = sysctl(&host, &["status"]).stdout;
     assert!(status.contains("no file sets it: 0"), "{status}");
     let said = sysctl(&host, &["enable"]);
-    assert!(
-        said.stderr.contains("is lost at the next boot"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("is lost at the next boot"), "{said:?}");
 
     // As Debian has it until 12.
     host.run("ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf");
@@ -309,7 +303,8 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     sysctl(&host, &["enable", "--persist"]);
     let said = sysctl(&host, &["disable"]);
     assert!(
-        said.stderr.contains("to change that line too, add: --persist"),
+        said.stderr
+            .contains("to change that line too, add: --persist"),
         "{said:?}"
     );
 }
