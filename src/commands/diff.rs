@@ -219,7 +219,7 @@ fn read_file(
 ) -> Result<ComparedContent> {
     if path.is_dir() {
         let source = spec_source::read(Some(path))?;
-        return sound(name, examine(&source), &places(&source), console);
+        return checked_spec(name, examine(&source), &places(&source), console);
     }
     let content = file::read_content(path, MOST_BYTES)?;
     let text = text_of(&content.bytes);
@@ -231,7 +231,7 @@ fn read_file(
         return Ok(ComparedContent::Rules(family, rules));
     }
     let places = Places::new([(name, content.bytes.as_slice())]);
-    sound(name, yaml::examine(&content.bytes), &places, console)
+    checked_spec(name, yaml::examine(&content.bytes), &places, console)
 }
 
 /// Returns the rules that iptables-restore loads from a file, and their family. A file that cannot be loaded
@@ -271,7 +271,7 @@ fn rules(
 }
 
 /// Checks the other spec; prints only its errors.
-fn sound(
+fn checked_spec(
     name: &str,
     reading: Reading,
     places: &Places<'_>,

@@ -349,7 +349,7 @@ fn commit_guarded(
                 if let Err(error) = settled {
                     debug!(
                         error = describe(&error.into()),
-                        "the record of what was not made stays"
+                        "the record of the change was not removed"
                     );
                 }
             }

@@ -265,7 +265,10 @@ fn is_as_applied(machine: &Machine) -> bool {
         Ok(v4 && v6 && last.loaded.is_some())
     };
     asked().unwrap_or_else(|error| {
-        debug!(error = describe(&error), "what is loaded is not compared");
+        debug!(
+            error = describe(&error),
+            "the loaded rules could not be compared"
+        );
         false
     })
 }
@@ -401,7 +404,7 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
         })
     });
     if let Err(error) = recorded {
-        debug!(%error, "what the unit did is not recorded");
+        debug!(%error, "the unit's run was not recorded");
     }
 }
 

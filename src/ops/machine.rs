@@ -30,7 +30,7 @@ impl Machine {
         if let Err(error) = self.state.clear_leftovers() {
             debug!(
                 error = describe(&error.into()),
-                "files that are half written stay"
+                "half-written files were not removed"
             );
         }
     }

@@ -20,6 +20,6 @@ pub fn note_v6(state: &State, rules: Option<&Ruleset>) {
     };
     let may = loaded || !none_saved() || persistence::holds_own(Family::V6).unwrap_or(true);
     if let Err(error) = state.set_may_hold_v6(may) {
-        debug!(%error, "whether there are IPv6 rules is not recorded");
+        debug!(%error, "the record of IPv6 rules was not written");
     }
 }

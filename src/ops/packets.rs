@@ -567,7 +567,7 @@ forwards:
 
     #[test]
     fn each_forward_that_would_be_cut_off_is_named_once() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let by = || By::Rule(rule("-A FORWARD -j DROP"));
         let lost = [0, 0, 1].map(|n| dead(ask(&set, n, ClientKind::Somebody), by()));
         let tried = Tried {
@@ -590,7 +590,7 @@ forwards:
 
     #[test]
     fn a_forward_that_fails_already_is_a_warning_unless_another_message_names_the_cause() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let of = |by: fn() -> By| {
             let dead = [0, 1].map(|n| dead(ask(&set, n, ClientKind::Seen), by()));
             said(&Tried {
@@ -618,7 +618,7 @@ forwards:
 
     #[test]
     fn rules_behind_the_jump_are_named_with_the_edit_that_refuses_the_same() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let banned: IpNet = "198.51.100.0/24".parse().expect("a network");
         let one = |n, kind, text| Opened {
             ask: ask(&set, n, kind),

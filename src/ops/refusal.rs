@@ -217,7 +217,7 @@ forwards:
 - {{name: all, listen: 8080, target: {{pod: 10.224.0.118:80}}}}
 - {{name: one, listen: 10.3.0.4:8080, target: {{pod: 10.224.0.118:80}}, interface: {{ingress: {entrance}}}, snat: none}}"
             );
-            let set = yaml::read(text.as_bytes()).expect("it is sound");
+            let set = yaml::read(text.as_bytes()).expect("it is valid");
             let want = planned(&set, Families::V4);
             let refused = refuse_on_old(release.parse().ok(), &want);
             refused.err().map(|refusal| refusal.to_string())

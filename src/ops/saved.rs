@@ -49,7 +49,7 @@ pub fn save(
     });
     let forwards = |family| {
         sysctl::forwards(family).unwrap_or_else(|error| {
-            debug!(%error, "a switch is taken for off");
+            debug!(%error, "a switch cannot be read and counts as off");
             false
         })
     };

@@ -51,7 +51,7 @@ pub enum StateError {
     },
     #[error("`{}` was written by a later version of nvactl", .path.display())]
     Later { path: PathBuf },
-    #[error("the network namespace and the boot of this process cannot be told")]
+    #[error("the network namespace or the boot of this process cannot be read")]
     Namespace(#[from] std::io::Error),
 }
 
@@ -534,7 +534,7 @@ impl State {
     pub fn change(&self, number: u64) -> Result<Option<Change>, StateError> {
         match read_json::<Change>(&self.entry(number)) {
             Err(error) if error.is_unreadable_record() => {
-                debug!(%error, "a change is passed over");
+                debug!(%error, "a change cannot be read and is skipped");
                 Ok(None)
             }
             Ok(change) => Ok(change.filter(|change| self.is_of_here(change))),

@@ -68,13 +68,13 @@ pub enum TransactionError {
         /// The rules that are loaded now, if they are known.
         loaded: String,
         /// A script for each family whose rules are not the old ones.
-        mends: Vec<Mend>,
+        scripts_back: Vec<RestoreScript>,
     },
 }
 
 /// The command that restores one family's old rules by hand.
 #[derive(Debug)]
-pub struct Mend {
+pub struct RestoreScript {
     /// The program that loads the script.
     restore: String,
     /// The script, if it could be written.
@@ -86,11 +86,12 @@ impl TransactionError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            TransactionError::Uncertain { mends, .. } => {
-                let back: Option<Vec<String>> = mends.iter().map(Mend::command).collect();
-                let looks = mends
+            TransactionError::Uncertain { scripts_back, .. } => {
+                let back: Option<Vec<String>> =
+                    scripts_back.iter().map(RestoreScript::command).collect();
+                let looks = scripts_back
                     .iter()
-                    .map(|mend| format!("sudo {}", mend.restore.replace("restore", "save")));
+                    .map(|script| format!("sudo {}", script.restore.replace("restore", "save")));
                 let look = looks.collect::<Vec<_>>().join("; ");
                 let look = if look.is_empty() {
                     "sudo iptables-save"
@@ -117,7 +118,7 @@ impl TransactionError {
     }
 }
 
-impl Mend {
+impl RestoreScript {
     fn command(&self) -> Option<String> {
         let script = self.script.as_ref()?.to_string_lossy();
         let (restore, script) = (&self.restore, shell_word(&script));
@@ -331,7 +332,7 @@ impl Transaction<'_> {
     /// Removes a change that was never made from the history. If this fails, the history has one too many.
     fn forget(&self, number: u64) {
         if let Err(error) = self.state.forget(number) {
-            debug!(%error, "a change that came to nothing stays in the history");
+            debug!(%error, "a change that was never made stays in the history");
         }
     }
 
@@ -350,7 +351,7 @@ impl Transaction<'_> {
             Err(TrialError::Refused(source)) => source,
         };
         if self.iptables.try_out(family, &trial.base).is_err() {
-            debug!(%source, "the trial says nothing: what is loaded does not load there");
+            debug!(%source, "the trial is inconclusive: the loaded rules do not load there");
             return Ok(());
         }
         let rule = named_rule(&source, |line| trial.line_of_script(line), &trial.script)
@@ -523,7 +524,7 @@ impl Course<'_> {
         let mut outcome = StepOutcome::Done;
         for (family, script) in scripts.iter() {
             if let Err(error) = self.restore(family, script) {
-                debug!(%error, "the jumps are not put first");
+                debug!(%error, "the jumps were not moved to the front");
                 outcome = StepOutcome::Refused;
             }
         }
@@ -565,7 +566,7 @@ impl Course<'_> {
         if self.found.number.is_some() || matches!(end, Ending::Done | Ending::DoneBehind) {
             let cleared = self.change.state.clear_begun();
             if let Err(error) = cleared {
-                debug!(%error, "it is noted that the change is begun, still");
+                debug!(%error, "the record of the started change was not removed");
             }
         }
         match end {
@@ -659,11 +660,11 @@ impl Course<'_> {
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
         // A family with its old rules needs no script.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
-        let mends = scripts.map(|(family, script)| {
+        let scripts_back = scripts.map(|(family, script)| {
             let path = self.change.state.undo_script(family);
             let written: Result<(), FileError> =
                 file::replace(&path, script.as_bytes(), file::RULES_MODE);
-            Mend {
+            RestoreScript {
                 restore: self
                     .change
                     .iptables
@@ -676,7 +677,7 @@ impl Course<'_> {
             cause,
             undo,
             loaded,
-            mends: mends.collect(),
+            scripts_back: scripts_back.collect(),
         }
     }
 }

@@ -51,7 +51,7 @@ pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error
     if started.is_err() {
         let settled = settle(state, pending, Decision::NotMade);
         if let Err(error) = settled {
-            debug!(%error, "the record of what was not made stays");
+            debug!(%error, "the record of the change was not removed");
         }
     }
     Ok(started?)
@@ -224,7 +224,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
         (Err(error), _) => (pending.families().as_slice(), error),
     };
     // The chains of the change are known, and can be emptied anyway.
-    debug!(error = describe(&error), "undone without a look");
+    debug!(error = describe(&error), "undone without reading the rules");
     let refused = refill(lock, pending, families)?;
     let left = |family| refused.contains(&family);
     if left(Family::V4) {
@@ -323,7 +323,7 @@ fn end_connections(pending: &Pending) {
         let flows = conntrack::flows(family).unwrap_or_default();
         let once = [undone];
         if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
-            debug!(%error, "connections of what was undone go on");
+            debug!(%error, "connections of the undone change were not ended");
         }
     }
 }
