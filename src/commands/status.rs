@@ -260,7 +260,7 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see what they do to packets: {doctor}\n"
+        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
     )
 }
 

@@ -78,7 +78,7 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
         );
         let said = script(&host, "prerm", "remove");
         assert_eq!(said.code, 0, "{broken}: {said:?}");
-        let told = "whether a change waits for its confirmation could not be found out";
+        let told = "could not find out whether a change waits for its confirmation";
         assert!(said.stderr.contains(told), "{broken}: {said:?}");
         unfake(&host, "nvactl");
     }

@@ -215,9 +215,9 @@ pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     assert_eq!(
         last,
         "1 rule of other programs stands before nvactl's jump in nat PREROUTING; \
-         to see what they do to packets: sudo nvactl doctor - < YOUR-SPEC\n\
+         to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n\
          12 rules of other programs stand before nvactl's jump in filter FORWARD; \
-         to see what they do to packets: sudo nvactl doctor - < YOUR-SPEC\n"
+         to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n"
     );
     assert_eq!(before_jump("filter").as_deref(), Some("12"));
     assert_eq!(before_jump("nat").as_deref(), Some("1"));
