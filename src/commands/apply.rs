@@ -1,9 +1,9 @@
 //! `nvactl apply`: the plan into the kernel, beside what is there.
 
-use anyhow::Result;
 use serde::Serialize;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::host::Host;
 use super::spec::{examine, kept, spec_of, tell_problems};
@@ -24,14 +24,12 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     let ahead = ahead();
     let mut reading = examine(&source);
-    if reading.set.is_none() {
-        // A spec that has an error keeps nobody waiting, however slowly its errors are read.
-        drop(ahead);
-        return Err(spec_of(&source, reading, console)
-            .err()
-            .unwrap_or_else(|| anyhow::anyhow!("`{}` is no spec", source.name)));
-    }
-    let problems = std::mem::take(&mut reading.problems);
+    // A spec that has an error keeps nobody waiting, however slowly its errors are read.
+    let ahead = ahead.filter(|_| reading.set.is_some());
+    let problems = match reading.set {
+        Some(_) => std::mem::take(&mut reading.problems),
+        None => Vec::new(),
+    };
     let set = spec_of(&source, reading, console)?;
     let done = (|| {
         source.trusted()?;
@@ -47,7 +45,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         };
         let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
         let report = apply(&request, &machine, ahead)?;
-        anyhow::Ok((machine.state, report))
+        Ok::<_, Error>((machine.state, report))
     })();
     // The lock is free by now: a terminal that takes no words keeps nobody waiting.
     tell_problems(&source, problems, console);

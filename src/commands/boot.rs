@@ -1,8 +1,7 @@
 //! `nvactl boot`: nvactl's own unit, which loads the saved rules at boot.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::{Host, READ_WAIT};
 use crate::cli::Boot;
@@ -10,6 +9,7 @@ use crate::health::rules_file::RulesFile;
 use crate::host;
 use crate::host::iptables::Live;
 use crate::host::{boot_unit, persistence};
+use crate::net::words::with_causes;
 use crate::ops::boot::{self, BootLoad, Doubled};
 use crate::ops::families;
 use crate::ops::history::moment;
@@ -31,7 +31,7 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             console.remarks(&enabled.remarks);
             say_removed(&doubled, console);
             if let Some(error) = enabled.failed {
-                console.error(format_args!("{:#}", anyhow::Error::from(error)));
+                console.error(with_causes(&error));
                 console.tell("hint: sudo systemctl status nvactl\n");
                 return Ok(Exit::Uncertain);
             }

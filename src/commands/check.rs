@@ -1,8 +1,7 @@
 //! `nvactl check`: everything that there is to say of a spec, or silence.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::failure::Refusal;
 use super::spec::{examine, places, show_problems};

@@ -3,9 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::Host;
 use crate::cli::Confirm;

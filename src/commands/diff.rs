@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 use tracing::debug;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::failure::Refusal;
 use super::families::{prefix, warn_of_unread_v6};
@@ -228,8 +228,11 @@ fn read_file(
     let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let first = text.lines().map(str::trim_ascii).find(said);
     if first.is_none_or(|line| line.starts_with('*')) {
-        let (family, rules) = rules(&content, family, iptables, console)
-            .with_context(|| format!("cannot read the rules in `{name}`"))?;
+        let (family, rules) =
+            rules(&content, family, iptables, console).map_err(|error| Error::RulesFile {
+                file: name.to_owned(),
+                source: Box::new(error),
+            })?;
         return Ok(Content::Rules(family, rules));
     }
     let places = Places::new([(name, content.bytes.as_slice())]);

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::{Host, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
@@ -361,7 +360,7 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     };
     match netns::aside(work) {
         Ok(Ok(answers)) => Ok(answers),
-        Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
+        Ok(Err(error)) => Err(error.words()),
         Err(error) => Err(format!("there is no thread for it: {error}")),
     }
 }

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::failure::Refusal;
 use super::families::prefix;

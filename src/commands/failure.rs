@@ -1,42 +1,10 @@
-//! How a failure is reported: the error, its hint and the exit code.
+//! What a command refuses, and the warning to a user whose command line was invalid.
 
 use thiserror::Error;
 
 use super::console::Console;
-use super::exit::{ERROR, UNCERTAIN};
 use crate::host;
-use crate::host::NotRoot;
-use crate::host::conntrack::ConntrackError;
-use crate::host::file::FileError;
-use crate::host::iptables::IptablesError;
-use crate::host::spec_source::SourceError;
-use crate::host::survey::SurveyError;
-use crate::host::sysctl::SysctlError;
 use crate::net::words::counted;
-use crate::ops;
-use crate::ops::state::StateError;
-
-/// Prints an error with its hint, and gives the exit code it deserves.
-pub fn fail(error: &anyhow::Error, console: &mut Console) -> u8 {
-    let operation = error
-        .downcast_ref::<ops::Failed>()
-        .map(|failed| {
-            // The announced change did not happen.
-            for warning in failed.remarks.warnings() {
-                console.warn(warning);
-            }
-            failed.error.as_ref()
-        })
-        .or_else(|| error.downcast_ref::<ops::Error>());
-    console.error(format_args!("{error:#}"));
-    let hint = operation.map_or_else(|| hint(error), ops::Error::hint);
-    if let Some(hint) = hint {
-        console.tell(format_args!("hint: {hint}\n"));
-    }
-    let uncertain = operation.is_some_and(ops::Error::is_uncertain);
-    let part = matches!(error.downcast_ref(), Some(SysctlError::Part { .. }));
-    if uncertain || part { UNCERTAIN } else { ERROR }
-}
 
 /// Tells a user whose command line made no sense what the shell's `>` did before nvactl began.
 pub fn warn_of_emptied_output(console: &mut Console) {
@@ -47,38 +15,6 @@ pub fn warn_of_emptied_output(console: &mut Console) {
              `-o FILE` keeps the old file until the new one is sound",
         );
     }
-}
-
-fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| {
-        cause
-            .downcast_ref::<IptablesError>()
-            .and_then(IptablesError::hint)
-            .or_else(|| {
-                cause
-                    .downcast_ref::<SourceError>()
-                    .and_then(SourceError::hint)
-            })
-            .or_else(|| cause.downcast_ref::<NotRoot>().map(NotRoot::hint))
-            .or_else(|| {
-                cause
-                    .downcast_ref::<ConntrackError>()
-                    .and_then(ConntrackError::hint)
-            })
-            .or_else(|| cause.downcast_ref::<SurveyError>().map(SurveyError::hint))
-            .or_else(|| cause.downcast_ref::<FileError>().and_then(FileError::hint))
-            .or_else(|| {
-                cause
-                    .downcast_ref::<SysctlError>()
-                    .and_then(SysctlError::hint)
-            })
-            .or_else(|| {
-                cause
-                    .downcast_ref::<StateError>()
-                    .and_then(StateError::hint)
-            })
-            .or_else(|| cause.downcast_ref::<Refusal>().and_then(Refusal::hint))
-    })
 }
 
 /// What a command will not do, and why.
@@ -101,7 +37,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Refusal::Spec { .. } | Refusal::NoSuchRule { .. } => None,
             Refusal::ForeignRules { .. } | Refusal::ForeignText { .. } => {

@@ -3,6 +3,7 @@
 use super::console::Console;
 use crate::host::iptables::IptablesError;
 use crate::net::Family;
+use crate::net::words::with_causes;
 
 /// What stands before the table of an IPv6 rule; the others are iptables' by themselves.
 pub(super) fn prefix(family: Family) -> &'static str {
@@ -14,8 +15,8 @@ pub(super) fn prefix(family: Family) -> &'static str {
 
 /// Says that IPv6 is left out of a report.
 pub(super) fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
-    let error = anyhow::Error::from(error);
+    let error = with_causes(&error);
     console.warn(format_args!(
-        "IPv6 rules cannot be read, so nothing is said of them: {error:#}"
+        "IPv6 rules cannot be read, so nothing is said of them: {error}"
     ));
 }

@@ -1,8 +1,7 @@
 //! `nvactl history` and `nvactl rollback`: the changes made so far, and the way back behind one.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::Host;
 use crate::cli::Rollback;

@@ -6,7 +6,7 @@
 //!
 //! Start here:
 //! - a new command: its arguments in `cli`, a file here, its line in [`run`];
-//! - another hint or exit code: `failure` and `exit`;
+//! - another hint or exit code: `error` and `exit`;
 //! - the spec that a command is about: `spec`; the machine: `host`.
 
 mod apply;
@@ -16,6 +16,7 @@ mod confirm;
 mod console;
 mod diff;
 mod doctor;
+mod error;
 mod exit;
 mod explain;
 mod failure;
@@ -32,11 +33,11 @@ mod status;
 mod sysctl;
 mod table;
 
-use anyhow::{Context as _, Result};
-
 pub use console::Console;
+use error::Result;
+pub use error::{Error, fail};
 pub use exit::Exit;
-pub use failure::{Refusal, fail, warn_of_emptied_output};
+pub use failure::{Refusal, warn_of_emptied_output};
 use host::Host;
 
 use crate::cli::{Cli, Command};
@@ -89,7 +90,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Persist(args) => persist::run(&args, host, console),
     }?;
     match console.finish() {
-        Err(error) if reports => Err(error).context("cannot write to standard output"),
+        Err(error) if reports => Err(Error::Output(error)),
         Err(error) => {
             // What the command was for has been done; its exit code says so.
             console.warn(format_args!("the report could not be written: {error}"));

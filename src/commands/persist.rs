@@ -1,14 +1,14 @@
 //! `nvactl persist`: the live rules into the files that are loaded at boot.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::Host;
 use super::spec::{kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
 use crate::host::persistence::AtBoot;
+use crate::net::words::with_causes;
 use crate::ops::persist::{Expected, Request, persist};
 
 pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> {
@@ -45,7 +45,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         });
     }
     for error in report.failed {
-        console.error(format_args!("{:#}", anyhow::Error::from(error)));
+        console.error(with_causes(&error));
     }
     console.tell("hint: some files were written; to write the rest: sudo nvactl persist\n");
     Ok(Exit::Uncertain)

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::spec::load_spec;
 use super::table::table;
@@ -28,8 +28,10 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         until: None,
     };
     let via = args.via.as_ref().map(|name| {
-        let address = resolve(name);
-        address.with_context(|| format!("cannot tell the address of `{name}`"))
+        resolve(name).map_err(|source| Error::Resolve {
+            name: name.clone(),
+            source,
+        })
     });
     let via = via.transpose()?;
     let endpoints = match via {

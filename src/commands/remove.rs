@@ -1,8 +1,7 @@
 //! `nvactl remove`: removes what nvactl owns.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::Host;
 use crate::cli::Remove;

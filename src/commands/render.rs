@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::failure::{Refusal, warn_of_emptied_output};
 use super::spec::load_spec;
@@ -33,7 +32,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
             .finish()
             .map(|()| Exit::Done)
             .inspect_err(|_| warn_of_cut_output(console))
-            .context("cannot write to standard output");
+            .map_err(Error::Output);
     };
     let new = rendered?;
     if !args.force {

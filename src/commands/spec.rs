@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::failure::Refusal;
 use super::host::Host;
 use crate::forwards::{Forward, ForwardSet};

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::families::{prefix, warn_of_unread_v6};
 use super::host::{Host, READ_WAIT};
@@ -86,7 +85,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
     let around = rules.try_map(|family, ruleset| {
-        anyhow::Ok(Machine {
+        Ok::<_, Error>(Machine {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
 use super::host::{Host, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};

@@ -1,5 +1,6 @@
 //! Words that messages of all kinds are made of.
 
+use std::error::Error;
 use std::fmt::Display;
 
 /// How many names are shown for each.
@@ -19,6 +20,18 @@ pub fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
 #[must_use]
 pub fn counted(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Joins an error and its causes: `error: cause: cause of the cause`.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
 
 /// Lists the first `most` items, then `and N more` for the rest.

@@ -1,6 +1,5 @@
 //! Why an operation ended without its report.
 
-use std::error::Error as _;
 use std::fmt;
 
 use thiserror::Error;
@@ -18,6 +17,7 @@ use crate::host::lock::LockError;
 use crate::host::ssh_connection::NotNew;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
+use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
 
 #[derive(Debug, Error)]
@@ -105,14 +105,8 @@ impl std::error::Error for Failed {
     }
 }
 
-/// Joins an error and what caused it.
+/// Joins an error and its causes.
 #[must_use]
 pub fn describe(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
+    with_causes(error)
 }

@@ -79,7 +79,7 @@ pub fn try_packets(
     match netns::aside(work) {
         Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
         Ok(Ok(None)) => Trial::NotLoaded,
-        Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
+        Ok(Err(error)) => Trial::Impossible(error.words()),
         Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
     }
 }
