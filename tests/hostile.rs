@@ -24,7 +24,7 @@ fn more_values_than_any_spec_has_are_not_collected() {
     // The line is not shown: it has four million characters.
     assert_eq!(
         page,
-        "error[too-many-values]: more than 2000000 values\n--> spec.yaml:1:4000002\n = hint: split the forwards over several specs\n\n"
+        "error[too-many-values]: the spec has more than 2000000 values\n--> spec.yaml:1:4000002\n = hint: join forwards of neighbouring ports into one with a range, as `listen: 5000-5010`\n\n"
     );
 }
 
