@@ -39,6 +39,16 @@ fn foreign() -> Ruleset {
     .expect("it is readable")
 }
 
+/// An option that the second reader does not know would be in no generated spec.
+#[test]
+fn the_second_reader_knows_every_option() {
+    let path = "tests/cases/defaults-of-every-option/spec.yaml";
+    let text = std::fs::read_to_string(path).expect("the case is there");
+    let spec: Spec = serde_yaml::from_str(&text).expect("it is a spec");
+    let read: serde_yaml::Value = serde_yaml::from_str(&text).expect("it is YAML");
+    assert_eq!(serde_yaml::to_value(spec).expect("it is a value"), read);
+}
+
 proptest! {
     #[test]
     fn the_two_readers_agree(spec in any_spec()) {
