@@ -361,7 +361,7 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     match netns::aside(work) {
         Ok(Ok(answers)) => Ok(answers),
         Ok(Err(error)) => Err(error.words()),
-        Err(error) => Err(format!("there is no thread for it: {error}")),
+        Err(error) => Err(format!("no thread could be started: {error}")),
     }
 }
 

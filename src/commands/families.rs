@@ -17,6 +17,6 @@ pub(super) fn prefix(family: Family) -> &'static str {
 pub(super) fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
     let error = with_causes(&error);
     console.warn(format_args!(
-        "IPv6 rules cannot be read, so nothing is said of them: {error}"
+        "IPv6 rules cannot be read and are left out: {error}"
     ));
 }

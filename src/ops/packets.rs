@@ -80,7 +80,7 @@ pub fn try_packets(
         Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
         Ok(Ok(None)) => Trial::NotLoaded,
         Ok(Err(error)) => Trial::Impossible(error.words()),
-        Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
+        Err(error) => Trial::Impossible(format!("no thread could be started: {error}")),
     }
 }
 

@@ -77,8 +77,8 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
         // So few that the rules cannot be read.
         if said.code == 2 {
             assert!(said.stderr.contains("could not be started"), "{said:?}");
-        } else if said.stdout.contains("there is no thread for it") {
-            is_unknown(&said, "there is no thread for it");
+        } else if said.stdout.contains("no thread could be started") {
+            is_unknown(&said, "no thread could be started");
             unknown += 1;
         } else if said.stdout.contains("no connection was tried") {
             is_unknown(&said, "could not be started");
