@@ -180,7 +180,7 @@ fn read(
                 have.push((*family, live.ruleset));
             }
             Err(error) if *family == Family::V6 && !has_v6 && args.family.is_none() => {
-                warn_of_unread_v6(error, console);
+                warn_of_unread_v6(&error, console);
             }
             Err(error) => return Err(error.into()),
         }

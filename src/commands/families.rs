@@ -14,8 +14,8 @@ pub(super) fn prefix(family: Family) -> &'static str {
 }
 
 /// Says that IPv6 is left out of a report.
-pub(super) fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
-    let error = with_causes(&error);
+pub(super) fn warn_of_unread_v6(error: &IptablesError, console: &mut Console) {
+    let error = with_causes(error);
     console.warn(format_args!(
         "IPv6 rules cannot be read and are left out: {error}"
     ));

@@ -38,7 +38,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let listing = iptables.start_listing(families)?;
     let (counted, unread) = listing.finish_readable(set.has(Family::V6))?;
     if let Some(unread) = unread {
-        warn_of_unread_v6(unread, console);
+        warn_of_unread_v6(&unread, console);
     }
     let families = counted.families();
     let rules = counted.map(|_, live| &live.ruleset);

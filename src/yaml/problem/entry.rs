@@ -56,7 +56,7 @@ macro_rules! problems {
         /// The stable name of a problem, for scripts, `--deny` and `silence:`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code {
-            $(#[doc = $meaning] $code,)+
+            $($code,)+
         }
 
         impl Code {
