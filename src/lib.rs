@@ -48,3 +48,6 @@ pub mod ops;
 pub mod plan;
 pub mod twin;
 pub mod yaml;
+
+/// Every reason why a command ends without its result. The last room collects the errors of all rooms.
+pub use commands::Error;

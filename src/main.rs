@@ -7,7 +7,7 @@ use clap::Parser as _;
 use nvactl::cli::Cli;
 use nvactl::commands::{self, Console};
 use nvactl::host;
-use nvactl::net::printable::Log;
+use nvactl::net::printable::EscapedLog;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         LevelFilter::WARN
     };
     tracing_subscriber::fmt()
-        .with_writer(|| Log(io::stderr()))
+        .with_writer(|| EscapedLog(io::stderr()))
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)

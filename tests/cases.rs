@@ -1,8 +1,7 @@
-//! The golden cases under `tests/cases/`, a folder each: `spec.yaml` and what becomes of it.
+//! The golden cases under `tests/cases/`, a folder each: `spec.yaml` and its expected results.
 //!
-//! A sound spec has `rules.v4`, the text that `render` prints; `problems.txt` are the pages that
-//! `check` prints, where there are any. To accept new results after reading them: `NVACTL_BLESS=1 cargo test
-//! --test cases`.
+//! A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
+//! has its output. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +11,7 @@ use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
 use nvactl::yaml::places::Places;
-use nvactl::yaml::{self, Code, Reading, Severity, page};
+use nvactl::yaml::{self, Code, ProblemKind, Reading, Severity, page};
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -25,7 +24,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// Compares a result with its golden file, or makes the file.
+/// Compares a result with its golden file, or writes the file.
 fn compare(case: &Path, name: &str, result: &str) {
     let golden = case.join(name);
     if result.is_empty() {
@@ -40,7 +39,7 @@ fn compare(case: &Path, name: &str, result: &str) {
     assert_eq!(result, expected, "{}", golden.display());
 }
 
-/// The code of a case that shows one problem.
+/// Returns the code of a case that shows one problem.
 fn named_for(case: &Path) -> Option<Code> {
     let name = case.file_name().expect("it has a name").to_string_lossy();
     let code = name.strip_prefix("problem-")?;
@@ -51,11 +50,11 @@ fn named_for(case: &Path) -> Option<Code> {
 }
 
 #[test]
-fn each_case_comes_out_as_it_is_written_down() {
+fn each_case_has_its_expected_rules_and_problems() {
     for case in cases() {
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
         let Reading { set, mut problems } = yaml::examine(&text);
-        // A note stands beside nearly every forward: it is looked at where it is the point.
+        // Nearly every forward has a note: only the cases of notes compare them.
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
         problems.retain(|problem| notes || problem.severity() != Severity::Note);
@@ -75,7 +74,31 @@ fn each_case_comes_out_as_it_is_written_down() {
     }
 }
 
-/// A case whose name starts with `problem-` has exactly the problem that it is named for.
+/// Returns the keys of the options, as the report of an unknown key names them.
+fn options() -> &'static [&'static str] {
+    let problems = yaml::examine(b"defaults: {no-such-key: 1}").problems;
+    let known = problems.iter().find_map(|problem| match problem.kind {
+        ProblemKind::UnknownKey { known, .. } => Some(known),
+        _ => None,
+    });
+    known.expect("the key is unknown")
+}
+
+/// A new option belongs into this case: it shows the rules of the option, set in the defaults and overridden
+/// by a forward.
+#[test]
+fn one_case_sets_and_overrides_every_option() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let spec = fs::read_to_string(root.join("defaults-of-every-option/spec.yaml"));
+    let spec = spec.expect("the case is there");
+    for key in options() {
+        let count = spec.matches(&format!(" {key}: ")).count();
+        assert!(count >= 2, "{key}: {count} times");
+    }
+}
+
+/// A case whose name starts with `problem-` has exactly the problem that it is named for, and the problem's
+/// example.
 #[test]
 fn each_problem_has_a_case_of_its_own() {
     let mut covered = BTreeSet::new();
@@ -86,16 +109,20 @@ fn each_problem_has_a_case_of_its_own() {
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
         let problems = yaml::examine(&text).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
-        // The gravest is what it is about: a pod's address is worth a note everywhere.
-        let gravest = codes.clone().map(Code::severity).min();
+        // The case is about its most severe problem: every pod has a note about its address.
+        let worst = codes.clone().map(Code::severity).min();
         let mut codes: Vec<Code> = codes
-            .filter(|code| Some(code.severity()) == gravest)
+            .filter(|code| Some(code.severity()) == worst)
             .collect();
         codes.dedup();
         assert_eq!(codes, [code]);
+        let text = String::from_utf8_lossy(&text);
+        for part in code.example().split('`').skip(1).step_by(2) {
+            assert!(text.contains(part), "{code}: {part}");
+        }
         covered.insert(code);
     }
-    // One whose text would be megabytes long, so tests/hostile.rs writes it and compares its page.
+    // Its spec has megabytes, so tests/hostile.rs writes the spec and compares the report.
     covered.insert(Code::TooManyValues);
     let all: BTreeSet<Code> = Code::ALL.into_iter().collect();
     assert_eq!(covered, all);

@@ -1,4 +1,4 @@
-//! Specs that mean harm: a clear answer in bounded time and memory, never a panic.
+//! Hostile specs get a clear answer in bounded time and memory, and cause no panic.
 
 use nvactl::yaml::places::Places;
 use nvactl::yaml::{self, MAX_PROBLEMS, MAX_VALUES};
@@ -12,7 +12,7 @@ fn codes(text: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn more_values_than_any_spec_has_are_not_collected() {
+fn reading_stops_at_the_limit_of_values() {
     let values = "a,".repeat(MAX_VALUES);
     let text = format!("forwards: [{values}]");
     let problems = yaml::read(text.as_bytes()).expect_err("it is no spec");
@@ -21,16 +21,15 @@ fn more_values_than_any_spec_has_are_not_collected() {
         &problems,
         &yaml::page::renderer(false),
     );
-    // The line is not shown: it has four million characters.
+    // The page does not show the line, which has four million characters.
     assert_eq!(
         page,
-        "error[too-many-values]: more than 2000000 values\n--> spec.yaml:1:4000002\n = hint: split the forwards over several specs\n\n"
+        "error[too-many-values]: the spec has more than 2000000 values\n--> spec.yaml:1:4000002\n = hint: join forwards of neighbouring ports into one with a range, as `listen: 5000-5010`\n\n"
     );
 }
 
-/// The limit holds for all files of a spec together.
 #[test]
-fn values_are_counted_through_all_files() {
+fn the_limit_of_values_holds_for_all_files_together() {
     let values = "a,".repeat(MAX_VALUES / 2);
     let text = format!("forwards: [{values}]");
     let reading = yaml::examine_all(&[text.as_bytes(), text.as_bytes(), b"firewall: {}"]);
@@ -41,7 +40,7 @@ fn values_are_counted_through_all_files() {
 }
 
 #[test]
-fn more_problems_than_anybody_reads_are_not_collected() {
+fn reading_stops_at_the_limit_of_problems() {
     let text = format!(
         "firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{}]",
         "a,".repeat(100_000)
@@ -55,9 +54,9 @@ fn more_problems_than_anybody_reads_are_not_collected() {
     );
 }
 
-/// What a text comes to must be said soon, in little memory, and be no spec.
+/// Each text is refused quickly, with little memory.
 #[test]
-fn texts_that_mean_harm_get_a_clear_answer() {
+fn hostile_texts_get_a_clear_answer() {
     let nested =
         |open: &str, close: &str| format!("a: {}{}", open.repeat(10_000), close.repeat(10_000));
     let bomb: String = (1..30)
@@ -97,9 +96,8 @@ fn texts_that_mean_harm_get_a_clear_answer() {
     }
 }
 
-/// Values that other programs would read as something else than they look like.
 #[test]
-fn values_that_mean_something_else_elsewhere_are_refused() {
+fn values_that_other_programs_would_read_differently_are_refused() {
     let with = |name: &str, listen: &str, target: &str, interface: &str| {
         format!(
             "firewall: {{interface: {interface}, snat: 10.3.0.4}}\nforwards:\n  - name: {name}\n    listen: {listen}\n    target: {{pod: {target}}}\n"
@@ -173,9 +171,8 @@ fn values_that_mean_something_else_elsewhere_are_refused() {
     }
 }
 
-/// A file larger than any spec is not read to its end, and a device is no spec.
 #[test]
-fn what_is_too_large_is_left_at_the_limit() {
+fn a_file_or_device_is_read_only_up_to_the_limit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.yaml");
     std::fs::File::create(&path)

@@ -1,23 +1,29 @@
-//! What holds for every spec, shown on generated ones.
+//! Properties of all specs, tested with generated specs.
 
 mod generate;
 mod invariants;
 mod matcher;
 mod oracle;
+mod rules;
 mod tree;
 
 use std::collections::BTreeMap;
 
 use generate::{any_spec, two_specs};
 use nvactl::diff;
+use nvactl::diff::drift::compare;
 use nvactl::forwards::ForwardSet;
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
+use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
 use nvactl::netfilter::ruleset::Ruleset;
+use nvactl::netfilter::target::Target;
 use nvactl::netfilter::text::parse::parse;
+use nvactl::netfilter::token::Token;
 use nvactl::ops::splice::without_own;
 use nvactl::plan::plan;
+use nvactl::plan::unplan::unplan;
 use nvactl::yaml;
 use oracle::Spec;
 use proptest::collection::vec;
@@ -28,7 +34,7 @@ fn read(spec: &Spec) -> ForwardSet {
     yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"))
 }
 
-/// Rules of other hands, some of them between nvactl's.
+/// Returns foreign rules, in the same built-in chains as nvactl's jumps.
 fn foreign() -> Ruleset {
     parse(
         "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n\
@@ -39,9 +45,19 @@ fn foreign() -> Ruleset {
     .expect("it is readable")
 }
 
+/// An option that the second reader does not know would be in no generated spec.
+#[test]
+fn the_second_reader_knows_every_option() {
+    let path = "tests/cases/defaults-of-every-option/spec.yaml";
+    let text = std::fs::read_to_string(path).expect("the case is there");
+    let spec: Spec = serde_yaml::from_str(&text).expect("it is a spec");
+    let read: serde_yaml::Value = serde_yaml::from_str(&text).expect("it is YAML");
+    assert_eq!(serde_yaml::to_value(spec).expect("it is a value"), read);
+}
+
 proptest! {
     #[test]
-    fn the_two_readers_agree(spec in any_spec()) {
+    fn nvactl_and_serde_read_a_spec_alike(spec in any_spec()) {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
         let read_back: Spec = serde_yaml::from_str(&text).expect("the other reader reads it");
         prop_assert_eq!(&read_back, &spec);
@@ -49,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_printed_reads_back_the_same(spec in any_spec()) {
+    fn printed_rules_read_back_the_same(spec in any_spec()) {
         let set = read(&spec);
         for family in Family::ALL {
             let rules = plan(&set, family).with_builtin_chains();
@@ -58,15 +74,65 @@ proptest! {
     }
 
     #[test]
-    fn a_packet_finds_the_same_in_a_tree_and_in_one_chain(spec in any_spec()) {
+    fn a_rule_with_negations_marks_types_of_icmp_and_wildcards_reads_back_the_same(
+        of_v4 in rules::any_rule(Family::V4), of_v6 in rules::any_rule(Family::V6),
+    ) {
+        for rule in [of_v4, of_v6] {
+            let text = format!("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+            let read = parse(&text).expect("it is readable");
+            let chain = read.chain(TableName::Mangle, &ChainName::Forward).expect("it is there");
+            prop_assert_eq!(&chain.rules, &[rule]);
+            prop_assert_eq!(read.to_string(), text);
+        }
+    }
+
+    /// A negated condition says as little about a forward as one that nvactl cannot read at all.
+    #[test]
+    fn a_negated_copy_of_a_rule_is_not_read_as_that_rule(spec in any_spec(), at in any::<prop::sample::Index>()) {
         let set = read(&spec);
         for family in Family::ALL {
-            tree::finds_the_same(&set, family);
+            let planned = plan(&set, family);
+            let own = planned.chains().filter(|(_, name, _)| name.is_own());
+            let places: Vec<(TableName, ChainName, usize, usize)> = own
+                .flat_map(|(table, name, chain)| {
+                    let rules = chain.rules.iter().enumerate();
+                    rules.flat_map(move |(at, rule)| {
+                        (0..rule.matches.len()).map(move |nth| (table, name.clone(), at, nth))
+                    })
+                })
+                .collect();
+            if places.is_empty() {
+                continue;
+            }
+            let (table, name, at, nth) = at.get(&places);
+            let with = |condition: Match| {
+                let mut tampered = planned.clone();
+                tampered.chain_mut(*table, name.clone()).rules[*at].matches[*nth] = condition;
+                tampered
+            };
+            let rule = &planned.chain(*table, name).expect("it is there").rules[*at];
+            for negated in rules::negations(&rule.matches[*nth]) {
+                let words = negated.to_string();
+                let unread = Match::Other(words.split(' ').map(Token::from).collect());
+                let (negated, unread) = (with(negated), with(unread));
+                prop_assert_eq!(&parse(&negated.to_string()).expect("it is readable"), &negated);
+                prop_assert_eq!(unplan(&negated), unplan(&unread), "{}", words);
+                prop_assert!(!diff::changes(&negated, &planned).is_empty(), "{}", words);
+                prop_assert!(!compare(&negated.with_builtin_chains(), &set, family).same, "{}", words);
+            }
         }
     }
 
     #[test]
-    fn nothing_separates_a_ruleset_from_itself(spec in any_spec()) {
+    fn a_packet_matches_the_same_rules_in_a_tree_and_in_one_chain(spec in any_spec()) {
+        let set = read(&spec);
+        for family in Family::ALL {
+            tree::assert_same_rules_match(&set, family);
+        }
+    }
+
+    #[test]
+    fn a_ruleset_has_no_changes_to_itself(spec in any_spec()) {
         let set = read(&spec);
         for family in Family::ALL {
             let want = plan(&set, family);
@@ -75,9 +141,9 @@ proptest! {
         }
     }
 
-    /// The script leads from any spec to any other, beside foreign rules, and touches none of them.
+    /// This holds for any two specs beside foreign rules, and the script changes no foreign rule.
     #[test]
-    fn the_script_leads_to_what_is_wanted((before, after) in two_specs()) {
+    fn the_script_changes_one_plan_into_another((before, after) in two_specs()) {
         let (before, after) = (read(&before), read(&after));
         for family in Family::ALL {
             let mut host = Restore::new(&foreign());
@@ -92,9 +158,9 @@ proptest! {
         }
     }
 
-    /// Undoing, too, is a change: back to what nvactl owned before.
+    /// An undo is a change back to the rules that nvactl owned before.
     #[test]
-    fn the_way_back_ends_where_it_began((before, after) in two_specs()) {
+    fn an_undo_restores_the_ruleset((before, after) in two_specs()) {
         let (before, after) = (read(&before), read(&after));
         for family in Family::ALL {
             let (before, after) = (plan(&before, family), plan(&after, family));
@@ -108,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rules_file_without_nvactl_s_lines_is_what_it_was_before(spec in any_spec()) {
+    fn removing_nvactl_s_lines_from_a_rules_file_restores_it(spec in any_spec()) {
         for family in Family::ALL {
             let before = foreign();
             let mut host = Restore::new(&before);
@@ -116,7 +182,7 @@ proptest! {
             let split = without_own(host.ruleset().to_string().as_bytes()).expect("it is readable");
             let left = parse(&String::from_utf8_lossy(&split.others)).expect("it is readable");
             let mut after = left.clone();
-            // The policy stays.
+            // `without_own` does not restore the policy.
             after.chain_mut(TableName::Filter, ChainName::Forward).policy =
                 before.chain(TableName::Filter, &ChainName::Forward).and_then(|chain| chain.policy);
             prop_assert_eq!(after, before);
@@ -124,15 +190,15 @@ proptest! {
         }
     }
 
-    /// Whatever bytes come, the answer is a spec or at least one problem inside of the text.
+    /// Any bytes are read as a spec, or as at least one problem with a position in the text.
     #[test]
-    fn any_bytes_keep_the_laws(text in vec(any::<u8>(), 0..300)) {
+    fn any_bytes_keep_the_invariants(text in vec(any::<u8>(), 0..300)) {
         invariants::of_spec(&text);
         invariants::of_rules(&String::from_utf8_lossy(&text));
     }
 
     #[test]
-    fn any_sound_spec_keeps_the_laws(spec in any_spec()) {
+    fn any_valid_spec_keeps_the_invariants(spec in any_spec()) {
         let text = serde_yaml::to_string(&spec).expect("it can be written");
         invariants::of_spec(text.as_bytes());
         for family in Family::ALL {
@@ -140,9 +206,9 @@ proptest! {
         }
     }
 
-    /// A sound spec with a few bytes exchanged is broken in the ways that people break specs.
+    /// A valid spec with a few changed bytes is like a spec with a typing mistake.
     #[test]
-    fn any_slip_keeps_the_laws(
+    fn any_slip_keeps_the_invariants(
         spec in any_spec(),
         slips in vec((any::<prop::sample::Index>(), "[ -~\n\tä]{0,2}"), 1..4),
     ) {
@@ -156,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn any_words_of_a_spec_keep_the_laws(
+    fn any_words_of_a_spec_keep_the_invariants(
         words in vec(prop_oneof![
             Just("firewall:"), Just("forwards:"), Just("name:"), Just("listen:"), Just("target:"),
             Just("pod:"), Just("ilb:"), Just("interface:"), Just("snat:"), Just(" "), Just("\n"),
@@ -175,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn any_words_of_rules_keep_the_laws(
+    fn any_words_of_rules_keep_the_invariants(
         lines in vec(vec(prop_oneof![
             Just("-A"), Just("FORWARD"), Just("INPUT"), Just("NVACTL-FORWARD"), Just("NVACTL-PREROUTING"),
             Just("PREROUTING"), Just("MINE"), Just("-j"), Just("-g"), Just("-m"), Just("-p"), Just("tcp"), Just("!"),
@@ -189,6 +255,9 @@ proptest! {
             Just("-j LOG --log-prefix"), Just("\"a accepted \""), Just("-j RETURN"), Just("-j MASQUERADE"),
             Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
             Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"), Just("a\rb"), Just("a\u{c}b"),
+            Just("! -s"), Just("! -i"), Just("eth+"), Just("! -p"), Just("icmp"), Just("! --dport"), Just("! --ctstate"),
+            Just("-m icmp --icmp-type"), Just("3/4"), Just("-m mark ! --mark"), Just("0x1/0xff"), Just("-m connmark --mark 0x0"),
+            Just("-m set ! --match-set a src"), Just("-j MARK --set-xmark"), Just("-j CONNMARK --save-mark"),
             Just("\r"), Just("\"a\nb\""), Just("\"a\n"), Just("x\"y"), Just("\\"), Just("-A FORWARD -i"),
         ], 0..9), 0..9)
     ) {
@@ -204,9 +273,8 @@ proptest! {
         }
     }
 
-    /// A rule of other hands prints as it was read, word for word.
     #[test]
-    fn an_unknown_rule_is_kept_word_for_word(
+    fn an_unknown_rule_prints_as_it_was_read(
         words in vec("(-[a-z]|--[a-z-]{2,8}|!|[a-z0-9./,:]{1,9}|\"[a-z \\\\\\\\]{0,6}\")", 0..10)
     ) {
         let rule = words.join(" ");
@@ -218,9 +286,25 @@ proptest! {
     }
 }
 
-/// Undeclared, as a fuzzer found them.
 #[test]
-fn odd_names_of_chains_keep_the_laws() {
+fn every_form_that_iptables_save_prints_has_a_type_and_prints_the_same() {
+    for family in Family::ALL {
+        for line in rules::lines(family) {
+            let text = format!("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD {line}\nCOMMIT\n");
+            let read = parse(&text).expect("it is readable");
+            assert_eq!(read.to_string(), text);
+            let chain = read.chain(TableName::Mangle, &ChainName::Forward);
+            let rule = &chain.expect("it is there").rules[0];
+            let is_read = |one: &Match| !matches!(one, Match::Other(_));
+            assert!(rule.matches.iter().all(is_read), "{rule:?}");
+            assert!(!matches!(rule.target, Some(Target::Other(_))), "{rule:?}");
+        }
+    }
+}
+
+/// A fuzzer found these names of undeclared chains.
+#[test]
+fn odd_names_of_chains_keep_the_invariants() {
     for name in [
         "a\rb", "a\u{c}b", "\r", "a\u{c}", "a\u{b}b", "a\u{85}b", "a\"b", "\\",
     ] {
@@ -232,7 +316,7 @@ fn odd_names_of_chains_keep_the_laws() {
     }
 }
 
-/// iptables-restore `--noflush`, as far as nvactl's scripts use it: chains are lists of lines.
+/// A model of `iptables-restore --noflush`, as far as nvactl's scripts use it: chains are lists of lines.
 struct Restore {
     tables: BTreeMap<String, BTreeMap<String, (String, Vec<String>)>>,
 }
@@ -327,7 +411,7 @@ impl Restore {
         parse(&text).expect("it is readable")
     }
 
-    /// Every line that is not nvactl's.
+    /// Returns every line that is not nvactl's.
     fn foreign(&self) -> String {
         let text = self.ruleset().to_string();
         let lines = text

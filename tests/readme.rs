@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nvactl::yaml::{self, Code, ProblemKind};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -138,6 +139,26 @@ fn the_reference_is_a_spec() {
     );
 }
 
+/// Returns the keys of the options, as the report of an unknown key names them.
+fn options() -> &'static [&'static str] {
+    let problems = yaml::examine(b"defaults: {no-such-key: 1}").problems;
+    let known = problems.iter().find_map(|problem| match problem.kind {
+        ProblemKind::UnknownKey { known, .. } => Some(known),
+        _ => None,
+    });
+    known.expect("the key is unknown")
+}
+
+#[test]
+fn the_reference_has_every_option_and_no_other() {
+    let text = page("docs/spec.md");
+    let lines = block(&text, "reference: shared").lines();
+    let keys = lines.filter_map(|line| Some(line.strip_prefix("  ")?.split_once(':')?.0));
+    let keys = keys.filter(|key| !key.starts_with(' '));
+    let known = options().iter().copied();
+    assert_eq!(keys.collect::<BTreeSet<_>>(), known.collect());
+}
+
 #[test]
 fn the_published_rules_are_rendered_as_the_table_says() {
     let text = page("docs/article.md");
@@ -155,24 +176,18 @@ fn the_published_rules_are_rendered_as_the_table_says() {
 }
 
 #[test]
-fn every_problem_code_is_in_the_table() {
+fn the_table_of_problems_is_the_table_of_the_source() {
     let text = page("docs/spec.md");
-    let shown: Vec<(&str, &str)> = rows(&text, "codes: check")
-        .into_iter()
-        .map(|row| (row[0].trim_matches('`'), row[1]))
-        .collect();
-    let (_, listed, _) = nvactl(&["check", "--list"]);
-    let listed: Vec<(&str, &str)> = listed
-        .lines()
-        .map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            (
-                words.next().expect("a code"),
-                words.next().expect("a severity"),
-            )
-        })
-        .collect();
-    assert_eq!(shown, listed);
+    let listed = Code::ALL.map(|code| {
+        [
+            &format!("`{code}`"),
+            code.severity().as_str(),
+            code.meaning(),
+            code.example(),
+        ]
+        .map(str::to_owned)
+    });
+    assert_eq!(rows(&text, "codes: check"), listed);
 }
 
 /// The subcommands and options that a help text lists.

@@ -236,7 +236,9 @@ fn tests_run(programs: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let bin = folder.path().join("bin");
     fs::create_dir_all(folder.path().join("tests")).unwrap();
     fs::create_dir(&bin).unwrap();
-    fs::copy(root().join("tests/run"), folder.path().join("tests/run")).unwrap();
+    for script in ["tests/run", "tests/prepare"] {
+        fs::copy(root().join(script), folder.path().join(script)).unwrap();
+    }
     for name in ["bash", "dirname", "sort", "env"] {
         let program = format!("/usr/bin/{name}");
         std::os::unix::fs::symlink(program, bin.join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! The commands for what the next boot brings.
+//! The commands for the next boot.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::net::Family;
 
 #[derive(Debug, Subcommand)]
 pub enum Sysctl {
-    /// Show the running value, interfaces that contradict it, and the files that set it at boot.
+    /// Show the current value, interfaces that differ from it, and the files that set it at boot.
     #[command(after_help = "Example:\n  nvactl sysctl status")]
     Status(Ipv6),
     /// Turn forwarding on.
     ///
-    /// With IPv6 forwarding on, the kernel takes no more routes from advertisements of routers, and
-    /// drops those it has, unless `accept_ra` is 2 on their interface.
+    /// With IPv6 forwarding on, the kernel accepts no router advertisements and drops the routes that it has
+    /// from them, unless `accept_ra` is 2 on their interface.
     #[command(after_help = "\
 Examples:
   sudo nvactl sysctl enable --persist
@@ -34,8 +34,8 @@ pub struct EnableSysctl {
     #[command(flatten)]
     pub set: SetSysctl,
 
-    /// Set `net.netfilter.nf_conntrack_tcp_be_liberal` too: a TCP packet outside of its connection's
-    /// window is translated as the others, and no reset of this machine's ends the connection.
+    /// Set `net.netfilter.nf_conntrack_tcp_be_liberal` too: the kernel then also translates TCP packets
+    /// outside of their connection's window, so this machine does not reset the connection.
     #[arg(long)]
     pub liberal: bool,
 }
@@ -52,45 +52,45 @@ pub struct SetSysctl {
 
 #[derive(Debug, Args)]
 pub struct Ipv6 {
-    /// IPv6 too, even where no rules of nvactl's are known of.
+    /// IPv6 too, even if nvactl has no IPv6 rules.
     #[arg(long)]
     pub ipv6: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Boot {
-    /// Save what is loaded, and enable the unit.
+pub enum BootAction {
+    /// Save the loaded rules, and enable the unit.
     ///
-    /// Removes nvactl's lines from the rules files that something else loads, after it has shown them.
+    /// Shows nvactl's lines in the rules files that other programs load at boot, and removes these lines.
     #[command(after_help = "Example:\n  sudo nvactl boot enable")]
     Enable {
         /// How long to wait for another nvactl that is changing the rules.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         lock_timeout: u64,
     },
-    /// Disable the unit; what is loaded stays until the next boot.
+    /// Disable the unit; the loaded rules stay until the next boot.
     #[command(after_help = "Example:\n  sudo nvactl boot disable")]
     Disable {
         /// How long to wait for another nvactl that is changing the rules.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         lock_timeout: u64,
     },
-    /// Show the unit, what is saved, and what the unit did when it ran last.
+    /// Show the unit, the saved rules, and the unit's last run.
     #[command(after_help = "\
 Example:
   sudo nvactl boot status
 
-Exit codes: 0 in order, or not enabled; 1 the next boot brings something else than what runs; 2 an error.")]
+Exit codes: 0 in order, or not enabled; 1 the next boot loads other rules; 2 an error.")]
     Status,
-    /// Load what is saved in an empty network namespace, and verify the unit.
+    /// Load the saved rules in an empty network namespace, and verify the unit.
     #[command(after_help = "\
 Example:
   sudo nvactl boot test
 
-Exit codes: 0 it would load; 1 the unit is not enabled or not valid; 2 nothing is saved, or it would not
-load.")]
+Exit codes: 0 the saved rules load; 1 the unit is not enabled or not valid; 2 no rules are saved, or they do
+not load.")]
     Test,
-    /// Load what is saved, as the unit does.
+    /// Load the saved rules, as the unit does.
     #[command(hide = true)]
     Load {
         /// How long to wait for another nvactl that is changing the rules.
@@ -101,18 +101,17 @@ load.")]
 
 #[derive(Debug, Args)]
 pub struct Persist {
-    /// Refuse unless the live rules are what this spec says: a file, a folder, or - for standard
-    /// input.
+    /// Refuse unless the live rules match this spec: a file, a folder, or - for standard input.
     ///
-    /// Left out, nothing is compared.
+    /// Without a spec, nothing is compared.
     pub spec: Option<PathBuf>,
 
-    /// Keep only this family's rules.
+    /// Save only this family's rules.
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
 
-    /// Write to FILE instead of /etc/iptables/rules.v4 or rules.v6; takes --family where there are
-    /// rules of both.
+    /// Write to FILE instead of /etc/iptables/rules.v4 or rules.v6. Needs --family if rules of both families
+    /// are loaded.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 

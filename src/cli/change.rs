@@ -15,7 +15,7 @@ pub struct Apply {
 
     /// Undo the change after this time (60, 90s, 5m, 1h) unless `nvactl confirm` is run.
     ///
-    /// Asks at a terminal as well. A watchdog undoes the change even if the terminal dies. Open connections
+    /// Also asks at a terminal. A watchdog undoes the change even if the terminal dies. Open connections
     /// outlive the change, so only a new connection proves that you still get in.
     #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
     pub confirm: Option<u64>,
@@ -86,10 +86,10 @@ pub struct Rollback {
     pub lock_timeout: u64,
 }
 
-/// The longest time to confirm in: a day.
+/// The longest time for a confirmation: a day.
 const MOST_CONFIRM_SECS: u64 = 24 * 60 * 60;
 
-/// Reads a time to confirm in, as seconds: `60`, `90s`, `5m`, `1h`.
+/// Reads the time for a confirmation as seconds: `60`, `90s`, `5m`, `1h`.
 fn confirm_secs(text: &str) -> Result<u64, String> {
     let (number, unit_secs) = with_unit(text);
     // `parse` would take a `+`.
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_to_confirm_in_is_a_number_with_a_unit() {
+    fn the_time_for_a_confirmation_is_a_number_with_a_unit() {
         for (text, secs) in [
             ("1", 1),
             ("60", 60),

@@ -1,4 +1,4 @@
-//! The commands that report how forwards fare.
+//! The commands that report the state of forwards.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -8,7 +8,7 @@ use super::values::{Spec, seconds};
 use crate::host::probe::Expect;
 
 #[derive(Debug, Args)]
-pub struct Status {
+pub struct StatusArgs {
     #[command(flatten)]
     pub spec: Spec,
 
@@ -44,11 +44,12 @@ pub struct Doctor {
     #[arg(long, value_name = "TIME", default_value = "4", value_parser = seconds)]
     pub timeout: f64,
 
-    /// How long all of it may take, such as `30s` or `2m`: the rest is reported as unknown.
+    /// How long the whole run may take, such as `30s` or `2m`: checks that are not done by then are reported
+    /// as unknown.
     #[arg(long, value_name = "TIME", default_value = "60", value_parser = seconds)]
     pub deadline: f64,
 
-    /// Open no connection in a copy of this machine, which takes network namespaces.
+    /// Do not open connections in a copy of this machine, which needs network namespaces.
     #[arg(long)]
     pub no_twin: bool,
 
@@ -76,8 +77,8 @@ pub struct Probe {
     #[arg(long, value_name = "ADDRESS")]
     pub via: Option<String>,
 
-    /// The expected answer: tcp for a connection, http for a status below 400, 'http 200' for this
-    /// status. Has no meaning for UDP.
+    /// The expected answer: tcp for a connection, http for a status below 400, 'http 200' for this status.
+    /// Ignored for UDP.
     #[arg(long, value_name = "WHAT", default_value = "tcp")]
     pub expect: Expect,
 
@@ -100,7 +101,7 @@ pub struct Probe {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProbeFormat {
-    /// A line for each forward, or more where its ports differ.
+    /// A line for each forward, or more if its ports differ.
     Text,
     /// One JSON object.
     Json,

@@ -1,7 +1,7 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 //!
-//! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the
-//! rules, `health` reports, `boot` is about the next boot. Values that several take are in `values`.
+//! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the rules,
+//! `health` reports, `boot` is about the next boot. `values` holds the values of several groups.
 //!
 //! The room must not know how a command works.
 //!
@@ -18,11 +18,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-pub use boot::{Boot, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
+pub use boot::{BootAction, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
 pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
-pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, Status, StatusFormat};
+pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
 pub use plan::{
-    Against, Check, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat, Render,
+    Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
+    Render,
 };
 pub use values::Spec;
 
@@ -30,8 +31,8 @@ use crate::netfilter::backend::Backend;
 
 /// Port forwarding for a Linux VM that is the firewall of a private network.
 ///
-/// One YAML file lists the forwards. nvactl compiles it into an ordered iptables rule plan, prints the
-/// plan, loads it, removes it, and keeps it over a reboot. It owns the chains named NVACTL-..., one jump
+/// One YAML file lists the forwards. nvactl compiles the file into an ordered iptables rule plan, prints the
+/// plan, loads it, removes it, and keeps it over a reboot. nvactl owns the chains named NVACTL-..., one jump
 /// to each, and the FORWARD policy; it touches no other rule.
 #[derive(Debug, Parser)]
 #[command(
@@ -89,7 +90,7 @@ Examples:
   nvactl check --list
 
 Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
-    Check(Check),
+    Check(CheckArgs),
     /// Print the rule plan as iptables-restore text.
     ///
     /// The text is complete: loaded into empty tables, iptables-save prints the same lines. Needs
@@ -112,8 +113,8 @@ Examples:
     Apply(Apply),
     /// Show what a spec would change, by forward.
     ///
-    /// Compares with the live rules, which takes root, or with a file: another spec, or
-    /// iptables-save text such as a rules.v4. Other programs' rules do not count.
+    /// Compares with the live rules, which needs root, or with a file: another spec, or iptables-save text
+    /// such as a rules.v4. Ignores other programs' rules.
     #[command(after_help = "\
 Examples:
   sudo nvactl diff forward.yaml
@@ -155,8 +156,8 @@ Examples:
     History,
     /// Load the rules that were loaded before a change.
     ///
-    /// The default is the last change that was not undone: a second rollback goes one step further
-    /// back. A rollback is a change of its own, and its number takes it back.
+    /// The default is the last change that was not undone: a second rollback goes one step further back. A
+    /// rollback is a change too, and rolling back its number reverts it.
     #[command(after_help = "\
 Examples:
   sudo nvactl rollback --dry-run
@@ -164,7 +165,7 @@ Examples:
     Rollback(Rollback),
     /// Show the state of each forward: its rules and its connections.
     ///
-    /// Counts other programs' rules before nvactl's jumps; `nvactl doctor` reports what they do to
+    /// Counts other programs' rules before nvactl's jumps. `nvactl doctor` reports what those rules do to
     /// packets.
     ///
     /// NEW counts connections, and BYTES the bytes of their first packets, by the rules' own counters since
@@ -175,8 +176,8 @@ Examples:
   sudo nvactl status --check
   sudo nvactl status --format prometheus > /var/lib/node_exporter/nvactl.prom
 
-Exit codes: 0 told; 1 with --check, it is not in sync; 2 an error.")]
-    Status(Status),
+Exit codes: 0 reported; 1 with --check, not in sync; 2 an error.")]
+    Status(StatusArgs),
     /// Find out why a forward does not work, and name the first hop that fails.
     ///
     /// Opens the forward's connections in a copy of this machine, connects to the live targets, and changes
@@ -187,7 +188,7 @@ Examples:
   sudo nvactl doctor --forward web
   sudo nvactl doctor --format json
 
-Exit codes: 0 nothing failed, `unknown` included, which cannot be told from here; 1 something failed; 2 an error.")]
+Exit codes: 0 nothing failed, although some checks may be unknown; 1 something failed; 2 an error.")]
     Doctor(Doctor),
     /// Connect to every target, or through the firewall to every listen port.
     ///
@@ -198,7 +199,7 @@ Examples:
   nvactl probe forward.yaml
   nvactl probe forward.yaml --via 203.0.113.7 --expect 'http 200' --count 3
 
-Exit codes: 0 nothing speaks against any; 1 some are refused, silent or not as expected; 2 an error.")]
+Exit codes: 0 no port failed; 1 a port is refused, silent or not as expected; 2 an error.")]
     Probe(Probe),
     /// Show or set the kernel's forwarding: IPv4, and IPv6 if nvactl has IPv6 rules.
     #[command(after_help = "\
@@ -210,11 +211,11 @@ Examples:
         #[command(subcommand)]
         action: Sysctl,
     },
-    /// Bring nvactl's rules back at boot by a systemd unit of its own.
+    /// Load nvactl's rules at boot with nvactl's own systemd unit.
     ///
     /// The unit loads the saved state: nvactl's rules as they were loaded when `boot enable` or `persist`
-    /// saved them. It loads them again after a restart or reload of ufw, nftables or netfilter-persistent,
-    /// which flush them.
+    /// saved them. The unit loads the saved state again after a restart or reload of ufw, nftables or
+    /// netfilter-persistent, which flush the rules.
     #[command(after_help = "\
 Examples:
   sudo nvactl boot enable
@@ -222,14 +223,14 @@ Examples:
   sudo nvactl boot status")]
     Boot {
         #[command(subcommand)]
-        action: Boot,
+        action: BootAction,
     },
     /// Save the live rules for the next boot.
     ///
     /// If the boot unit is enabled, saves nvactl's own rules in the saved state. Otherwise writes the file
-    /// that this distribution loads, with every table and other programs' rules, and the IPv6 file if nvactl has IPv6
-    /// rules. Keeps the old file as .bak, and replaces it only after iptables-restore has loaded the new one
-    /// in an empty network namespace, as the boot does.
+    /// that this distribution loads, with every table and other programs' rules, and the IPv6 file if nvactl
+    /// has IPv6 rules. Keeps the old file as .bak, and replaces it only after iptables-restore has loaded the
+    /// new one in an empty network namespace, as the boot does.
     #[command(after_help = "\
 Examples:
   sudo nvactl persist forward.yaml

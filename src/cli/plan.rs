@@ -11,11 +11,11 @@ use crate::net::Family;
 use crate::yaml::{Code, CodeError, Severity};
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// Exit 1 if the spec has this warning, or `all` for any; may be given again.
+    /// Exit 1 if the spec has this warning, or `all` for any warning. May be repeated.
     #[arg(long, value_name = "WARNING|all")]
     pub deny: Vec<Deny>,
 
@@ -42,7 +42,7 @@ pub enum CheckFormat {
     Github,
 }
 
-/// What `--deny` names.
+/// The value of `--deny`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deny {
     All,
@@ -53,7 +53,7 @@ pub enum Deny {
 pub enum DenyError {
     #[error(transparent)]
     Unknown(#[from] CodeError),
-    #[error("`{0}` is no warning")]
+    #[error("`{0}` is not a warning")]
     NotAWarning(Code),
 }
 
@@ -77,7 +77,7 @@ pub struct Render {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// Which family's rules: v4 for iptables-restore, v6 for ip6tables-restore [default: v4].
+    /// The family of the rules: v4 for iptables-restore, v6 for ip6tables-restore [default: v4].
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
 
@@ -99,7 +99,7 @@ pub struct Diff {
     #[arg(long, value_name = "live|FILE", default_value = "live")]
     pub against: Against,
 
-    /// Compare only one family [default: what the rules compared with are, else both].
+    /// Compare only one family [default: the family of the rules file, else both].
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
 
@@ -112,7 +112,7 @@ pub struct Diff {
     pub format: DiffFormat,
 }
 
-/// What `--against` names. A file called `live` is `./live`.
+/// The value of `--against`. A file called `live` is `./live`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Against {
     Live,
@@ -143,7 +143,7 @@ pub struct Explain {
     #[command(flatten)]
     pub spec: Spec,
 
-    /// Only the rule of this number.
+    /// Only the rule with this number.
     #[arg(long, value_name = "N", conflicts_with = "forward")]
     pub rule: Option<usize>,
 

@@ -1,4 +1,4 @@
-//! Values that several groups take.
+//! Values of several groups.
 
 use std::path::PathBuf;
 
@@ -12,14 +12,14 @@ pub struct Spec {
     pub spec: Option<PathBuf>,
 }
 
-/// A family, as `v4` or `v6`.
+/// Reads a family: `v4` or `v6`.
 pub(super) fn family(text: &str) -> Result<Family, String> {
     let mut all = Family::ALL.into_iter();
     all.find(|family| family.as_str() == text)
         .ok_or_else(|| "not one of v4, v6".to_owned())
 }
 
-/// Reads how long something may take, as seconds: `0.5`, `30s`, `2m`, `1h`.
+/// Reads a duration as seconds: `0.5`, `30s`, `2m`, `1h`.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let (number, unit_secs) = with_unit(text);
     match number

@@ -1,21 +1,21 @@
-//! `nvactl apply`: the plan into the kernel, beside what is there.
+//! `nvactl apply`: loads the plan into the kernel, beside other rules.
 
-use anyhow::Result;
 use serde::Serialize;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
-use super::host::Host;
+use super::host::HostAccess;
 use super::spec::{examine, kept, spec_of, tell_problems};
 use super::{confirm, diff};
 use crate::cli::{Apply, ApplyFormat};
 use crate::diff::drift::{Drift, FieldChange, ForwardChange, ForwardLine};
 use crate::host::{self, spec_source};
 use crate::net::words::counted;
-use crate::ops::apply::{Report, Request, apply};
-use crate::ops::{Ahead, Difference, Outcome};
+use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
+use crate::ops::{Ahead, ChangeOutcome, Difference};
 
-pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;
     let iptables = on.iptables(args.lock_timeout);
     let ahead = || {
@@ -24,19 +24,17 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     let ahead = ahead();
     let mut reading = examine(&source);
-    if reading.set.is_none() {
-        // A spec that has an error keeps nobody waiting, however slowly its errors are read.
-        drop(ahead);
-        return Err(spec_of(&source, reading, console)
-            .err()
-            .unwrap_or_else(|| anyhow::anyhow!("`{}` is no spec", source.name)));
-    }
-    let problems = std::mem::take(&mut reading.problems);
+    // An invalid spec must not hold the lock, however slowly its errors are printed.
+    let ahead = ahead.filter(|_| reading.set.is_some());
+    let problems = match reading.set {
+        Some(_) => std::mem::take(&mut reading.problems),
+        None => Vec::new(),
+    };
     let set = spec_of(&source, reading, console)?;
     let done = (|| {
         source.trusted()?;
         host::require_root("apply")?;
-        let request = Request {
+        let request = ApplyRequest {
             set: &set,
             name: &source.name,
             spec: &kept(&source),
@@ -47,9 +45,9 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         };
         let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
         let report = apply(&request, &machine, ahead)?;
-        anyhow::Ok((machine.state, report))
+        Ok::<_, Error>((machine.state, report))
     })();
-    // The lock is free by now: a terminal that takes no words keeps nobody waiting.
+    // The lock is free by now: a slow terminal delays no other nvactl.
     tell_problems(&source, problems, console);
     let (state, report) = done?;
     let exit = exit(&report, args.dry_run);
@@ -63,8 +61,8 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     console.remarks(&report.remarks);
     match &report.outcome {
-        Outcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
-        Outcome::Would(difference) => {
+        ChangeOutcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
+        ChangeOutcome::Would(difference) => {
             forwards(difference, console);
             console.print(&difference.lines);
             console.say(format_args!(
@@ -73,7 +71,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
                 counts(difference)
             ));
         }
-        Outcome::Made { difference, .. } => {
+        ChangeOutcome::Made { difference, .. } => {
             forwards(difference, console);
             console.say(format_args!(
                 "{}: applied {}: {}",
@@ -85,7 +83,7 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     console.remarks(&report.after);
     match report.outcome {
-        Outcome::Made {
+        ChangeOutcome::Made {
             pending: Some(pending),
             ..
         } => confirm::ask(&state, &pending, console),
@@ -93,16 +91,16 @@ pub fn run(args: &Apply, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
 }
 
-fn exit(report: &Report, dry_run: bool) -> Exit {
+fn exit(report: &ApplyReport, dry_run: bool) -> Exit {
     match (&report.outcome, report.flows_left) {
-        (Outcome::Would(_), _) => Exit::Differs,
-        (Outcome::Unchanged, true) if dry_run => Exit::Differs,
+        (ChangeOutcome::Would(_), _) => Exit::Differs,
+        (ChangeOutcome::Unchanged, true) if dry_run => Exit::Differs,
         (_, true) => Exit::Uncertain,
         (_, false) => Exit::Done,
     }
 }
 
-/// How many forwards are shown one by one: those of a first apply fill no terminal.
+/// The most forwards that are shown one by one: a first apply must not fill the terminal.
 const MOST_SHOWN: usize = 40;
 
 fn forwards(difference: &Difference, console: &mut Console) {
@@ -130,16 +128,16 @@ fn counts(difference: &Difference) -> String {
 struct Json<'r> {
     spec: &'r str,
     dry_run: bool,
-    /// Whether the rules have changed, or in a dry run would.
+    /// Whether the rules have changed; in a dry run, whether they would.
     changed: bool,
     rules: Rules,
     firewall: &'r [FieldChange],
     forwards: Forwards<'r>,
     drift: &'r [Drift],
     warnings: Vec<&'r str>,
-    /// The other remarks of the text report, in its words.
+    /// The other remarks of the text report, in the same words.
     notes: Vec<&'r str>,
-    /// The seconds in which the change must be confirmed.
+    /// The seconds that are left to confirm the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm_within_secs: Option<u64>,
 }
@@ -158,11 +156,11 @@ struct Forwards<'r> {
 }
 
 impl<'r> Json<'r> {
-    fn new(spec: &'r str, report: &'r Report, dry_run: bool) -> Self {
+    fn new(spec: &'r str, report: &'r ApplyReport, dry_run: bool) -> Self {
         let (difference, pending) = match &report.outcome {
-            Outcome::Unchanged => (None, None),
-            Outcome::Would(difference) => (Some(difference), None),
-            Outcome::Made {
+            ChangeOutcome::Unchanged => (None, None),
+            ChangeOutcome::Would(difference) => (Some(difference), None),
+            ChangeOutcome::Made {
                 difference,
                 pending,
             } => (Some(difference), pending.as_ref()),

@@ -1,29 +1,29 @@
 //! `nvactl boot`: nvactl's own unit, which loads the saved rules at boot.
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::{Host, READ_WAIT};
-use crate::cli::Boot;
+use super::host::{HostAccess, READ_WAIT};
+use crate::cli::BootAction;
 use crate::health::rules_file::RulesFile;
 use crate::host;
 use crate::host::iptables::Live;
 use crate::host::{boot_unit, persistence};
+use crate::net::words::with_causes;
 use crate::ops::boot::{self, BootLoad, Doubled};
 use crate::ops::families;
 use crate::ops::history::moment;
 use crate::ops::next_boot::unit_fault;
-use crate::ops::records::{Brought, Saved};
+use crate::ops::records::{Brought, SavedState};
 use crate::ops::saved::compared;
 use crate::ops::state::{State, StateError};
 
-/// How many lines of a rules file are shown.
+/// The most lines of a rules file that are shown.
 const MOST_SHOWN: usize = 40;
 
-pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     match action {
-        Boot::Enable { lock_timeout } => {
+        BootAction::Enable { lock_timeout } => {
             host::require_root("boot enable")?;
             let doubled = boot::doubled()?;
             show(&doubled, console);
@@ -31,7 +31,7 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             console.remarks(&enabled.remarks);
             say_removed(&doubled, console);
             if let Some(error) = enabled.failed {
-                console.error(format_args!("{:#}", anyhow::Error::from(error)));
+                console.error(with_causes(&error));
                 console.tell("hint: sudo systemctl status nvactl\n");
                 return Ok(Exit::Uncertain);
             }
@@ -41,29 +41,29 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        Boot::Disable { lock_timeout } => {
+        BootAction::Disable { lock_timeout } => {
             host::require_root("boot disable")?;
             let was = boot::disable(&on.machine(*lock_timeout)?)?;
             if !was {
                 console.say("nvactl.service was not enabled");
                 return Ok(Exit::Done);
             }
-            console.say("nvactl.service is disabled; what is loaded stays until the next boot");
+            console.say("nvactl.service is disabled; the loaded rules stay until the next boot");
             console.note(match persistence::manager() {
-                None => "nothing brings nvactl's rules back then; `sudo nvactl persist` writes a rules file",
-                Some(_) => "nothing brings nvactl's rules back then; `sudo nvactl boot enable` does",
+                None => "the next boot loads no rules of nvactl's; to write a rules file: sudo nvactl persist",
+                Some(_) => "the next boot loads no rules of nvactl's; to load them at boot: sudo nvactl boot enable",
             });
             Ok(Exit::Done)
         }
-        Boot::Status => {
+        BootAction::Status => {
             host::require_root("boot status")?;
             status(on, console)
         }
-        Boot::Test => {
+        BootAction::Test => {
             host::require_root("boot test")?;
             test(on, console)
         }
-        Boot::Load { lock_timeout } => {
+        BootAction::Load { lock_timeout } => {
             host::require_root("boot load")?;
             Ok(say_loaded(
                 boot::load(on.machine(*lock_timeout), &on.iptables(*lock_timeout))?,
@@ -73,12 +73,12 @@ pub fn run(action: &Boot, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
 }
 
-/// Shows the lines that are to go from the rules files.
+/// Prints the lines that will be removed from the rules files.
 fn show(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, split } in doubled {
         let lines = &split.own;
         console.say(format_args!(
-            "{}: these lines of nvactl's go, since its own unit loads them:",
+            "{}: these lines of nvactl's are removed, because nvactl.service loads the same rules:",
             path.display()
         ));
         for line in lines.iter().take(MOST_SHOWN) {
@@ -93,7 +93,7 @@ fn show(doubled: &[Doubled], console: &mut Console) {
 fn say_removed(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, .. } in doubled {
         console.say(format_args!(
-            "{0}: written without them; the old one is {0}.bak",
+            "{0}: written without nvactl's lines; the old file is {0}.bak",
             path.display()
         ));
     }
@@ -101,15 +101,15 @@ fn say_removed(doubled: &[Doubled], console: &mut Console) {
 
 fn say_enabled(console: &mut Console) {
     console.say(
-        "nvactl.service is enabled: it loads what is loaded now at each boot, before the network",
+        "nvactl.service is enabled: at each boot, before the network, it loads the rules that are loaded now",
     );
-    console.note("`sudo nvactl persist` saves later changes");
+    console.note("to save later changes: sudo nvactl persist");
 }
 
-fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
+fn status(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     if !boot_unit::is_enabled() {
         console.say("nvactl.service is not enabled");
-        console.note("`sudo nvactl boot enable` saves what is loaded now and enables the unit");
+        console.note("to save the loaded rules and enable the unit: sudo nvactl boot enable");
         return Ok(Exit::Done);
     }
     console.say(format_args!(
@@ -117,21 +117,25 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         boot_unit::activity().as_str()
     ));
     let Some(state) = on.known_state()? else {
-        console.warn("nothing is saved; `sudo nvactl boot enable` saves what is loaded");
+        console.warn("no rules are saved; to save the loaded rules: sudo nvactl boot enable");
         return Ok(Exit::Differs);
     };
     let saved = state.saved();
     match &saved {
         Ok(Some(saved)) => console.say(format_args!("saved   {}", told(saved))),
-        Ok(None) => console.warn("nothing is saved; `sudo nvactl persist` saves what is loaded"),
+        Ok(None) => {
+            console.warn("no rules are saved; to save the loaded rules: sudo nvactl persist");
+        }
         Err(error) => console.warn(format_args!("the saved state cannot be read: {error}")),
     }
     if let Ok(Some(booted)) = state.booted() {
         let brought = match booted.brought {
             Brought::Saved => "the saved rules",
-            Brought::Left => "nothing: the rules were as they were applied last",
-            Brought::Before => "the rules saved before, since the saved ones did not load",
-            Brought::Closed => "FORWARD policy DROP alone, since no saved rules loaded",
+            Brought::Left => "nothing: the rules were still as applied last",
+            Brought::Before => "the rules saved before, because the saved rules did not load",
+            Brought::Closed => {
+                "only the FORWARD policy DROP, because no saved rules could be loaded"
+            }
         };
         let why = booted.why.map(|why| format!(": {why}"));
         console.say(format_args!(
@@ -147,11 +151,11 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     } else if !any && holds_rules {
         console.warn(format_args!(
-            "nothing of nvactl's is loaded now; to load what is saved: {}",
+            "no rules of nvactl's are loaded now; to load the saved rules: {}",
             boot_unit::RESTART
         ));
     } else if !same {
-        console.warn("what is loaded now is not what is saved; `sudo nvactl persist` saves it");
+        console.warn("the loaded rules differ from the saved rules; to save the loaded rules: sudo nvactl persist");
     }
     Ok(if same && fault.is_none() {
         Exit::Done
@@ -160,8 +164,8 @@ fn status(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// Says what is saved.
-fn told(saved: &Saved) -> String {
+/// Describes the saved state.
+fn told(saved: &SavedState) -> String {
     if !saved.holds_rules() {
         return format!("{}, no rules: they were removed", moment(saved.time));
     }
@@ -174,16 +178,16 @@ fn told(saved: &Saved) -> String {
     format!(
         "{}, the rules of {}, {families}, for iptables-{}, with forwarding {forwards}",
         moment(saved.time),
-        spec.unwrap_or("a spec that was not kept"),
+        spec.unwrap_or("an unknown spec"),
         saved.backend
     )
 }
 
-/// Whether what is loaded now is what is saved, and whether anything of nvactl's is loaded.
+/// Returns whether the loaded rules are the saved ones, and whether any rule of nvactl's is loaded.
 fn now(
     state: &State,
-    on: Host<'_>,
-    saved: &Result<Option<Saved>, StateError>,
+    on: HostAccess<'_>,
+    saved: &Result<Option<SavedState>, StateError>,
 ) -> Result<(bool, bool)> {
     let mut iptables = on.iptables(READ_WAIT);
     if let Ok(Some(saved)) = saved {
@@ -197,7 +201,7 @@ fn now(
     Ok((live.iter().all(same), any))
 }
 
-fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
+fn test(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let saved = boot::rehearse(&on.machine(READ_WAIT)?)?;
     console.say(format_args!("the saved rules load: {}", told(&saved)));
     match boot_unit::verify() {
@@ -206,7 +210,7 @@ fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
             return Ok(Exit::Differs);
         }
         None => console.note("systemd-analyze is not installed, so the unit is not verified"),
-        Some(Ok(())) => console.say("systemd-analyze verify has nothing against nvactl.service"),
+        Some(Ok(())) => console.say("systemd-analyze verify: nvactl.service is valid"),
         Some(Err(words)) => {
             console.warn(format_args!(
                 "systemd-analyze verify nvactl.service: {words}"
@@ -217,13 +221,13 @@ fn test(on: Host<'_>, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Says what the unit has done, on one line for the journal.
+/// Prints the result of the unit's run, on one line for the journal.
 fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
     console.remarks(&loaded.remarks);
     let why = loaded.why.unwrap_or_default();
     match loaded.brought {
         Brought::Left => {
-            console.say("nvactl's rules are as they were applied last, and stay");
+            console.say("nvactl's rules are still as applied last, so nothing was loaded");
             Exit::Done
         }
         Brought::Saved => {
@@ -232,13 +236,13 @@ fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
         }
         Brought::Before => {
             console.warn(format_args!(
-                "the saved rules do not load, so those saved before are loaded: {why}"
+                "the saved rules did not load, so the rules saved before them were loaded: {why}"
             ));
             Exit::Done
         }
         Brought::Closed => {
             console.error(format_args!(
-                "no saved rules load, so the FORWARD policy is DROP and nothing is forwarded: {why}"
+                "no saved rules could be loaded, so the FORWARD policy is DROP and no forward works: {why}"
             ));
             console.tell("hint: sudo nvactl apply && sudo nvactl persist\n");
             Exit::Uncertain

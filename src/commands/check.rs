@@ -1,17 +1,16 @@
-//! `nvactl check`: everything that there is to say of a spec, or silence.
-
-use anyhow::Result;
+//! `nvactl check`: reports every problem of a spec, and prints nothing for a valid one.
 
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::failure::Refusal;
+use super::failure::CommandRefusal;
 use super::spec::{examine, places, show_problems};
-use crate::cli::{Check, CheckFormat, Deny};
+use crate::cli::{CheckArgs, CheckFormat, Deny};
 use crate::host::spec_source;
-use crate::yaml::annotation::{Annotation, Report};
+use crate::yaml::annotation::{Annotation, ProblemReport};
 use crate::yaml::{Code, Problem, Severity};
 
-pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
     if args.list {
         list(console);
         return Ok(Exit::Done);
@@ -35,7 +34,7 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
             show_problems(&places, &problems, console);
         }
         CheckFormat::Json => {
-            let report = Report {
+            let report = ProblemReport {
                 file: &source.name,
                 sound: errors == 0,
                 problems: annotations().collect(),
@@ -49,7 +48,7 @@ pub fn run(args: &Check, console: &mut Console) -> Result<Exit> {
         }
     }
     if errors > 0 {
-        return Err(Refusal::Spec {
+        return Err(CommandRefusal::Spec {
             file: source.name,
             count: errors,
         }

@@ -1,24 +1,23 @@
-//! `nvactl confirm`, and the asking behind `apply --confirm`.
+//! `nvactl confirm`, and the question of `apply --confirm`.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::Host;
+use super::host::HostAccess;
 use crate::cli::Confirm;
 use crate::host;
-use crate::host::answer::Answers;
+use crate::host::answer::TypedLines;
 use crate::host::ssh_connection::advice;
-use crate::ops::confirm::{Report, Standing, cancel, keep, standing, unreadable};
+use crate::ops::confirm::{ConfirmReport, Standing, cancel, keep, standing};
 use crate::ops::records::{Decision, Pending};
 use crate::ops::state::State;
-use crate::ops::waiting::told;
+use crate::ops::waiting::{choices, told};
 use crate::ops::{Error, Refusal, describe};
 
-pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Confirm, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("confirm")?;
     let state = &on.state()?;
     for notice in &state.notices {
@@ -38,8 +37,12 @@ pub fn run(args: &Confirm, on: Host<'_>, console: &mut Console) -> Result<Exit> 
 
 fn say_standing(standing: Standing, console: &mut Console) {
     match standing {
-        Standing::Waits(pending) => console.say(told(&pending)),
-        Standing::Unreadable(why) => console.say(unreadable(&why)),
+        Standing::Waits(pending) => say_pending(&pending, console),
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            console.say(&refusal);
+            console.say(refusal.hint().unwrap_or_default());
+        }
         Standing::Nothing { last } => {
             console.say("nothing is waiting for a confirmation");
             if let Some(last) = last {
@@ -49,9 +52,17 @@ fn say_standing(standing: Standing, console: &mut Console) {
     }
 }
 
-fn say(report: Report, console: &mut Console) -> Exit {
+/// Prints the change that waits, and below it the commands that decide on it.
+fn say_pending(pending: &Pending, console: &mut Console) {
+    console.say(told(pending));
+    for choice in choices(pending) {
+        console.say(choice);
+    }
+}
+
+fn say(report: ConfirmReport, console: &mut Console) -> Exit {
     match report {
-        Report::Kept {
+        ConfirmReport::Kept {
             action,
             ended,
             changed_since,
@@ -61,21 +72,21 @@ fn say(report: Report, console: &mut Console) -> Exit {
         } => {
             if changed_since {
                 console.warn(
-                    "nvactl's rules are not those that the change made any more; \
-                     to see what differs: sudo nvactl status",
+                    "nvactl's rules were changed after this change was applied; \
+                     to see the differences: sudo nvactl status",
                 );
             }
             if from_itself {
                 console.warn(
-                    "this connection comes from the machine itself, \
-                     so it does not show that one from outside gets in",
+                    "this SSH connection comes from the machine itself, \
+                     so it does not prove that you get in from outside",
                 );
             }
             console.say(format_args!("confirmed: {action} stays"));
             if let Some(error) = full {
                 console.warn(format_args!(
-                    "the state folder takes no new files, so the next change can be neither confirmed \
-                     nor rolled back: {error}"
+                    "no new file can be written in the state folder, so the next change can be neither \
+                     confirmed nor rolled back: {error}"
                 ));
             }
             if let Some(remark) = &ended.remark {
@@ -88,27 +99,30 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Done
             }
         }
-        Report::Undone { action, undone } => {
+        ConfirmReport::Undone { action, undone } => {
             console.say(format_args!("undone: {action}"));
             let whole = undone.left_v6.is_none() && !undone.unverified;
             if let Some(error) = undone.left_v6 {
                 console.warn(format_args!(
-                    "IPv6 rules can be neither read nor written, so they stay as the change made them: {}",
+                    "only IPv4 was undone: IPv6 rules can be neither read nor written, and stay as the change \
+                     made them: {}",
                     describe(&error)
                 ));
             }
             if undone.unverified {
-                console.warn("what was loaded could not be read back; to look: sudo iptables-save");
+                console.warn(
+                    "the restored rules could not be read back; to check them: sudo iptables-save",
+                );
             }
             if let Some(error) = &undone.full {
                 console.warn(format_args!(
-                    "the state folder takes no new files, so the history does not say that it is undone: \
+                    "no new file can be written in the state folder, so the history does not show the undo: \
                      {error}"
                 ));
             }
             if let Some(error) = &undone.unrecorded {
                 console.warn(format_args!(
-                    "that it is undone could not be recorded: {error}"
+                    "the change is undone, but this could not be recorded: {error}"
                 ));
             }
             if whole && undone.unrecorded.is_none() {
@@ -117,12 +131,12 @@ fn say(report: Report, console: &mut Console) -> Exit {
                 Exit::Uncertain
             }
         }
-        Report::Discarded { why } => {
+        ConfirmReport::Discarded { why } => {
             console.say(format_args!(
                 "discarded the record of a change that waited for its confirmation: {why}"
             ));
             console.warn(
-                "what that change loaded has not been undone, since nobody knows what it was; \
+                "the rules of that change were not undone, because its record cannot be read; \
                  to see the changes that can be rolled back: sudo nvactl history",
             );
             Exit::Uncertain
@@ -130,27 +144,33 @@ fn say(report: Report, console: &mut Console) -> Exit {
     }
 }
 
-/// Asks at a terminal whether to keep the change, while the time runs; elsewhere says how to.
+/// Asks at a terminal whether to keep the change, until its time is up. Without a terminal, prints the
+/// commands.
 ///
 /// # Errors
-/// None that leaves the change undecided without a word.
+/// None: a failed decision is printed, and the change still waits.
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
-        console.say(told(pending));
+        say_pending(pending, console);
     }
     console.note(advice(pending.ssh_connection()));
     if !asks {
         return Ok(Exit::Done);
     }
-    let mut answers = Answers::listen();
+    let mut answers = TypedLines::listen();
     loop {
         if let Some(decision) = state.decision(&pending.id) {
             console.tell("\n");
             let (words, exit) = match decision {
-                Decision::Confirmed => ("confirmed from elsewhere: it stays", Exit::Done),
-                Decision::Cancelled => ("cancelled from elsewhere: it is undone", Exit::Differs),
-                _ => ("nobody confirmed it in time: it is undone", Exit::Differs),
+                Decision::Confirmed => {
+                    ("confirmed in another session: the change stays", Exit::Done)
+                }
+                Decision::Cancelled => (
+                    "cancelled in another session: the change is undone",
+                    Exit::Differs,
+                ),
+                _ => ("not confirmed in time: the change is undone", Exit::Differs),
             };
             console.say(words);
             return Ok(exit);
@@ -158,12 +178,15 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         if pending.overdue() > PATIENCE_SECS {
             console.tell("\n");
             console.say(
-                "its time is up and the undo is not recorded: the change may still be loaded; \
-                 to look: sudo nvactl confirm --status",
+                "the time is up, but no undo is recorded: the change may still be loaded; \
+                 to check: sudo nvactl confirm --status",
             );
             return Ok(Exit::Uncertain);
         }
-        console.ask_again(format_args!("keep it? [y/N] {:>4} s ", pending.left()));
+        console.ask_again(format_args!(
+            "keep the change? [y/N] {:>4} s ",
+            pending.left()
+        ));
         let Some(answer) = answers.next_within(Duration::from_secs(1)) else {
             continue;
         };
@@ -183,12 +206,12 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
                 };
                 return Ok(if keeps { exit } else { undone });
             }
-            // Somebody else has decided: the record says how.
+            // Another session has decided: the record shows how.
             Err(Error::Refusal(Refusal::NothingPending { .. })) => {}
-            // The change is loaded, so this is no error after which nothing has changed.
+            // The change is loaded, so the exit code must not claim that nothing has changed.
             Err(error) => {
                 console.error(describe(&error));
-                console.say(told(pending));
+                say_pending(pending, console);
                 return Ok(Exit::Uncertain);
             }
         }
@@ -196,10 +219,10 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
 }
 
 const LOCK_WAIT_SECS: u64 = 30;
-/// How long after its time is up a change may take to be undone: 10,000 forwards take some time.
+/// The most seconds that an undo may take after the time is up: 10,000 forwards take some time.
 const PATIENCE_SECS: u64 = 90;
 
-/// Runs the process that undoes a change if nobody confirms it.
+/// Runs the watchdog, which undoes a change unless it is confirmed.
 pub fn watch(state: &State, id: &str) -> Result<Exit> {
     crate::ops::watch(state, id)?;
     Ok(Exit::Done)

@@ -1,7 +1,6 @@
-//! Where commands write: reports to standard output, the rest to standard error.
+//! Writes the output of commands: reports to standard output, messages to standard error.
 //!
-//! Whatever text of others a report or a message holds, no control or bidirectional character of it
-//! gets through.
+//! No control or bidirectional character of foreign text gets through.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
@@ -11,17 +10,16 @@ use serde::Serialize;
 use crate::net::printable::{json, line, lines};
 use crate::ops::{Remark, Remarks};
 
-/// As much as a pipe takes at once.
+/// The size of a pipe's buffer.
 const BUFFER: usize = 64 << 10;
 
-/// Writing never fails half-way through a command: a reader who has gone, or a full disk under the
-/// report, must not decide whether a change to the host is carried through. What was lost is kept
-/// for the end.
+/// Writing never fails half-way through a command: a closed pipe, or a full disk under the report, must not
+/// stop a change to the host. The first error is kept for the end.
 #[expect(missing_debug_implementations, reason = "it holds two writers")]
 pub struct Console {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
-    /// Whether a person sees the report, and no program reads it.
+    /// Whether the report goes to a terminal.
     out_is_terminal: bool,
     lost: Option<io::Error>,
 }
@@ -42,7 +40,7 @@ impl Console {
         self.write(&lines(text));
     }
 
-    /// Writes one line of a report; a line end in it is written out.
+    /// Writes one line of a report; a line end in the text is escaped.
     pub fn say(&mut self, text: impl Display) {
         self.write(&format_args!("{}\n", line(text)));
     }
@@ -50,14 +48,14 @@ impl Console {
     /// Writes a report as JSON.
     ///
     /// # Errors
-    /// When the value has no form in JSON.
+    /// When the value cannot be JSON.
     pub fn say_json(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
         let text = serde_json::to_string_pretty(value)?;
         self.write(&format_args!("{}\n", json(&text)));
         Ok(())
     }
 
-    /// Writes what another program is to load: byte by byte as it is, unless a terminal shows it.
+    /// Writes text for another program byte for byte, unless standard output is a terminal.
     pub fn print_exact(&mut self, text: &(impl Display + ?Sized)) {
         if self.out_is_terminal {
             self.print(text);
@@ -83,14 +81,14 @@ impl Console {
         self.message("error", text);
     }
 
-    /// Writes what an operation has to say.
+    /// Writes the remarks of an operation.
     pub fn remarks(&mut self, remarks: &Remarks) {
         for remark in &remarks.0 {
             self.remark(remark);
         }
     }
 
-    /// Warns of each of these rules, or of the first and of how many more there are.
+    /// Writes a warning for each of these rules, and the number of further ones if there are many.
     pub fn warn_of_rules(&mut self, warnings: &[String]) {
         let mut remarks = Remarks::default();
         remarks.warn_of_rules(warnings.iter());
@@ -109,8 +107,8 @@ impl Console {
         self.message("note", text);
     }
 
-    /// Writes a message whose further lines are indented: a line end in a text of others begins no
-    /// message of nvactl's.
+    /// Writes a message whose further lines are indented: a line end in foreign text must not start a message
+    /// of nvactl's.
     fn message(&mut self, kind: &str, text: impl Display) {
         let text = text.to_string();
         let mut message = format!("{kind}: ");
@@ -124,28 +122,28 @@ impl Console {
         self.tell(message);
     }
 
-    /// Writes to standard error. Nobody is left to tell when that is closed.
+    /// Writes to standard error, and ignores errors: there is no place left to report them.
     pub fn tell(&mut self, text: impl Display) {
         let text = lines(text).to_string();
         let _ = self.err.write_all(text.as_bytes());
     }
 
-    /// Writes pages about a spec to standard error, whose colours are for the stream to keep or
-    /// strip. The text of the spec in them is made printable where they are made.
+    /// Writes pages about a spec to standard error; the stream keeps or strips their colours. The pages have
+    /// escaped the spec's text already.
     pub fn tell_pages(&mut self, pages: &str) {
         let _ = self.err.write_all(pages.as_bytes());
     }
 
-    /// Writes a question in the place of the one before.
+    /// Writes a question over the one before.
     pub fn ask_again(&mut self, question: impl Display) {
         let question = format!("\r{}", lines(question));
         let _ = self.err.write_all(question.as_bytes());
     }
 
-    /// Whether the whole report has been written. A reader who had seen enough is no error.
+    /// Returns the first error of writing the report. A closed pipe is no error.
     ///
     /// # Errors
-    /// The first failure to write, once.
+    /// When a part of the report was not written.
     pub fn finish(&mut self) -> io::Result<()> {
         let lost = self.lost.take().or_else(|| self.out.flush().err());
         match lost {
@@ -163,9 +161,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Rc<RefCell<Vec<u8>>>);
+    struct CapturedOutput(Rc<RefCell<Vec<u8>>>);
 
-    impl Write for Written {
+    impl Write for CapturedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.borrow_mut().write(bytes)
         }
@@ -175,14 +173,14 @@ mod tests {
         }
     }
 
-    impl Written {
+    impl CapturedOutput {
         fn take(&self) -> String {
             String::from_utf8(self.0.take()).expect("it is text")
         }
     }
 
-    fn console(out_is_terminal: bool) -> (Console, Written, Written) {
-        let (out, err) = (Written::default(), Written::default());
+    fn console(out_is_terminal: bool) -> (Console, CapturedOutput, CapturedOutput) {
+        let (out, err) = (CapturedOutput::default(), CapturedOutput::default());
         let console = Console::new(
             Box::new(out.clone()),
             Box::new(err.clone()),
@@ -195,7 +193,7 @@ mod tests {
     const SHOWN: &str = r"a\u{1b}[2J\u{9b}\u{202e}\rb";
 
     #[test]
-    fn no_character_of_others_steers_the_terminal() {
+    fn no_foreign_character_controls_the_terminal() {
         for terminal in [true, false] {
             let (mut console, out, err) = console(terminal);
             console.print(COMMENT);
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_end_of_others_begins_no_message() {
+    fn a_foreign_line_end_starts_no_message() {
         let (mut console, _, err) = console(false);
         console.warn("a rule: \"x\nhint: rm -r /\"\n  to remove it: y");
         assert_eq!(
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_exact_and_what_programs_load_is_too_unless_a_terminal_shows_it() {
+    fn json_is_exact_and_rules_are_exact_except_on_a_terminal() {
         for (terminal, printed) in [(false, COMMENT), (true, SHOWN)] {
             let (mut console, out, _) = console(terminal);
             console.print_exact(COMMENT);

@@ -1,19 +1,19 @@
-//! `nvactl diff`: what a spec would change, by forward.
+//! `nvactl diff`: the changes that a spec would make, by forward.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::{DiffOp, group_diff_ops};
 use tracing::debug;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
-use super::failure::Refusal;
+use super::failure::CommandRefusal;
 use super::families::{prefix, warn_of_unread_v6};
-use super::host::{Host, READ_WAIT};
+use super::host::{HostAccess, READ_WAIT};
 use super::markdown::{code, fenced};
 use super::spec::{examine, load_spec, places, show_problems};
 use crate::cli::{Against, Diff, DiffFormat};
@@ -38,7 +38,7 @@ use crate::plan::unplan::unplan;
 use crate::yaml::places::{Places, text_of};
 use crate::yaml::{self, Reading};
 
-pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Diff, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     let Compared {
         against,
@@ -86,7 +86,7 @@ pub fn run(args: &Diff, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// What the spec was compared with, and what was found.
+/// The rules or the spec that the spec was compared with, and the result.
 struct Compared {
     against: String,
     have: Vec<(Family, Ruleset)>,
@@ -96,7 +96,7 @@ struct Compared {
 fn compared(
     args: &Diff,
     set: &ForwardSet,
-    on: Host<'_>,
+    on: HostAccess<'_>,
     console: &mut Console,
 ) -> Result<Compared> {
     let path = match &args.against {
@@ -106,18 +106,17 @@ fn compared(
     let against = printable::path(path);
     let iptables = on.iptables(READ_WAIT);
     let (have, comparison) = match read_file(path, &against, args.family, &iptables, console)? {
-        Content::Rules(family, rules) => {
+        ComparedContent::Rules(family, rules) => {
             let left = Family::ALL.into_iter().find(|other| *other != family);
             if let Some(left) = left.filter(|left| args.family.is_none() && set.has(*left)) {
                 console.note(format_args!(
-                    "{against} is taken for rules of {family}: the spec's {left} forwards are not \
-                     compared"
+                    "{against} is read as {family} rules: the spec's {left} forwards are not compared"
                 ));
             }
             let comparison = compare_family(&rules, set, family);
             (vec![(family, rules)], comparison)
         }
-        Content::Spec(old) => {
+        ComparedContent::Spec(old) => {
             let v6 = set.has(Family::V6) || old.has(Family::V6);
             let families = meant(args, Families::with_v6(v6));
             let have = families
@@ -136,7 +135,12 @@ fn compared(
     })
 }
 
-fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> Result<Compared> {
+fn live(
+    args: &Diff,
+    set: &ForwardSet,
+    on: HostAccess<'_>,
+    console: &mut Console,
+) -> Result<Compared> {
     host::require_root("diff")?;
     let state = on.known_state()?;
     let families = meant(args, families(Some(set), state.as_ref()));
@@ -164,7 +168,7 @@ fn live(args: &Diff, set: &ForwardSet, on: Host<'_>, console: &mut Console) -> R
     })
 }
 
-/// The live rules of each family that can be read; IPv6 must be where the spec or the user asks for it.
+/// Reads the live rules of each readable family. IPv6 must be readable if the spec or the user asks for it.
 fn read(
     args: &Diff,
     families: &[Family],
@@ -180,7 +184,7 @@ fn read(
                 have.push((*family, live.ruleset));
             }
             Err(error) if *family == Family::V6 && !has_v6 && args.family.is_none() => {
-                warn_of_unread_v6(error, console);
+                warn_of_unread_v6(&error, console);
             }
             Err(error) => return Err(error.into()),
         }
@@ -188,7 +192,7 @@ fn read(
     Ok(have)
 }
 
-/// The one that is asked for, else these.
+/// Returns the family of `--family`, else these.
 fn meant(args: &Diff, families: Families) -> Vec<Family> {
     match args.family {
         Some(family) => vec![family],
@@ -196,58 +200,60 @@ fn meant(args: &Diff, families: Families) -> Vec<Family> {
     }
 }
 
-/// What is to be loaded of a family; nothing where IPv6 is meant and the spec has none.
+/// Returns the rules that the spec would load for a family; none for IPv6 if the spec has none.
 fn wanted(set: &ForwardSet, family: Family) -> Ruleset {
     let planned = planned(set, Families::Both);
     planned.get(family).cloned().unwrap_or_default()
 }
 
-enum Content {
+enum ComparedContent {
     Rules(Family, Ruleset),
     Spec(ForwardSet),
 }
 
-/// More than the rules of 500,000 forwards.
+/// A limit above the rules of 500,000 forwards.
 const MOST_BYTES: usize = 256 << 20;
 
-/// Another spec, which may be a folder, or iptables-save text: that begins with a table, or says
-/// nothing at all.
+/// Reads another spec, which may be a folder, or iptables-save text, which starts with a table or is empty.
 fn read_file(
     path: &Path,
     name: &str,
     family: Option<Family>,
     iptables: &Iptables,
     console: &mut Console,
-) -> Result<Content> {
+) -> Result<ComparedContent> {
     if path.is_dir() {
         let source = spec_source::read(Some(path))?;
-        return sound(name, examine(&source), &places(&source), console);
+        return checked_spec(name, examine(&source), &places(&source), console);
     }
     let content = file::read_content(path, MOST_BYTES)?;
     let text = text_of(&content.bytes);
     let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let first = text.lines().map(str::trim_ascii).find(said);
     if first.is_none_or(|line| line.starts_with('*')) {
-        let (family, rules) = rules(&content, family, iptables, console)
-            .with_context(|| format!("cannot read the rules in `{name}`"))?;
-        return Ok(Content::Rules(family, rules));
+        let (family, rules) =
+            rules(&content, family, iptables, console).map_err(|error| Error::RulesFile {
+                file: name.to_owned(),
+                source: Box::new(error),
+            })?;
+        return Ok(ComparedContent::Rules(family, rules));
     }
     let places = Places::new([(name, content.bytes.as_slice())]);
-    sound(name, yaml::examine(&content.bytes), &places, console)
+    checked_spec(name, yaml::examine(&content.bytes), &places, console)
 }
 
-/// Returns the rules that iptables-restore makes of a file, and their family. A file that cannot be loaded
-/// to try it is only read; so is one that others than root may have written, since it may name a program
-/// for root to run (`--modprobe`, iptables(8)).
+/// Returns the rules that iptables-restore loads from a file, and their family. A file that cannot be loaded
+/// in a network namespace is only parsed. So is a file that others than root may have written, since it may
+/// name a program for root to run (`--modprobe`, iptables(8)).
 fn rules(
-    content: &file::Content,
+    content: &file::FileContent,
     family: Option<Family>,
     iptables: &Iptables,
     console: &mut Console,
 ) -> Result<(Family, Ruleset)> {
     let text = parse::text_of(&content.bytes);
     let read = parse::parse(&text);
-    // Rules themselves do not say whose they are, unless they forward something.
+    // Only rules that forward something show their family.
     let held = |rules: &Ruleset| Some(unplan(rules)?.forwards.first()?.family());
     let family = family.or_else(|| held(read.as_ref().ok()?));
     let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
@@ -264,7 +270,7 @@ fn rules(
         }
     }
     match first {
-        // It may be another machine's file.
+        // The file may be from another machine.
         Some(refused) if refused.is_missing_set() => console.warn(refused),
         Some(refused) => return Err(refused.into()),
         None => parse::check_spelling(&text)?,
@@ -272,25 +278,24 @@ fn rules(
     Ok((family.unwrap_or(Family::V4), read?))
 }
 
-/// The other spec, of which only errors are shown.
-fn sound(
+/// Checks the other spec; prints only its errors.
+fn checked_spec(
     name: &str,
     reading: Reading,
     places: &Places<'_>,
     console: &mut Console,
-) -> Result<Content> {
+) -> Result<ComparedContent> {
     let set = reading.sound().map_err(|problems| {
         show_problems(places, &problems, console);
-        Refusal::Spec {
+        CommandRefusal::Spec {
             file: name.to_owned(),
             count: problems.len(),
         }
     })?;
-    Ok(Content::Spec(set))
+    Ok(ComparedContent::Spec(set))
 }
 
-/// What nvactl owns in the one and in the other, as a unified diff. Of the FORWARD policy only if
-/// it is nvactl's to set.
+/// Returns a unified diff of nvactl's rules; with the FORWARD policy only if nvactl sets it.
 fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
     let sets_policy = diff::sets_policy(want);
     let own = |ruleset: &Ruleset| {
@@ -332,10 +337,10 @@ fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
     out
 }
 
-/// How many lines stand around a change.
+/// The number of lines around a change.
 const CONTEXT: usize = 3;
 
-/// Lines as a unified diff counts them: from 1, and from the one before where there are none.
+/// Formats a range of lines as in a unified diff: from 1, or from the line before an empty range.
 fn extent(lines: Range<usize>) -> String {
     match lines.len() {
         0 => format!("{},0", lines.start),
@@ -344,8 +349,8 @@ fn extent(lines: Range<usize>) -> String {
     }
 }
 
-/// What leads from the one list to the other, and what stays, in the order of both. By name, since a
-/// choice of algorithms would bring all of them.
+/// Returns the edits between two lists, in order. Names one algorithm, since a choice at run time would
+/// compile all of them.
 fn operations(have: &[&str], want: &[&str]) -> Vec<DiffOp> {
     let mut operations = Compact::new(Replace::new(Capture::new()), have, want);
     let Ok(()) = myers::diff(&mut operations, have, 0..have.len(), want, 0..want.len());
@@ -394,8 +399,8 @@ fn changed(change: &FieldChange) -> String {
 
 fn drifted(drift: &Drift) -> String {
     let what = match drift.what {
-        DriftKind::PutIn => "put in by hand",
-        DriftKind::TakenOut => "taken out by hand",
+        DriftKind::PutIn => "added by hand",
+        DriftKind::TakenOut => "removed by hand",
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);
@@ -403,7 +408,7 @@ fn drifted(drift: &Drift) -> String {
     format!("{what}, {prefix}{}: {line}", drift.table)
 }
 
-/// Fit for a comment on a pull request.
+/// Formats the comparison for a comment on a pull request.
 fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&str>) -> String {
     let mut out = format!("### {} against {}\n\n", code(spec), code(against));
     if comparison.same {

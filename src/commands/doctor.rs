@@ -1,15 +1,14 @@
-//! `nvactl doctor`: gathers what the machine tells, and names the first hop that fails.
+//! `nvactl doctor`: gathers facts about the machine, and names the first hop that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::{Host, READ_WAIT};
+use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::diff;
@@ -17,7 +16,7 @@ use crate::diff::drift::rules_by_key;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
-    self, Answers, Boot, Case, Check, Client, Facts, Report, Status, Untried, questions,
+    self, Answers, BootFacts, Case, Check, Facts, Report, RoutedClient, Status, Untried, questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::sender;
@@ -41,21 +40,22 @@ use crate::ops::state::State;
 use crate::plan::MARKED;
 use crate::plan::unplan::{Key, plan_as};
 use crate::twin::battery::battery;
-use crate::twin::clients::{Clients, Named};
-use crate::twin::cure::Change;
+use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
-use crate::twin::machine::Machine;
+use crate::twin::machine::LiveMachine;
+use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::Filter;
+use crate::twin::search::CauseSearch;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 
-/// How many targets are tried at once.
+/// The number of targets that are tried at once.
 const JOBS: usize = 256;
-/// How many checks of one kind are shown one by one.
+/// The most checks of one kind that are shown one by one.
 const MOST_SHOWN: usize = 10;
 
-pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     let only = match &args.forward {
         None => None,
@@ -63,11 +63,11 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     };
     host::require_root("doctor")?;
     let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
-    // The rest is for the copy of the machine.
+    // The rest of the time is for the copy of the machine.
     let probes_until = Instant::now() + Duration::from_secs_f64(args.deadline / 2.0);
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
-    // Each family's way is walked by itself, where there is one to walk.
+    // Each family with forwards is examined alone.
     let walked = Family::ALL.into_iter().filter(|family| match &only {
         Some(only) => only.iter().any(|forward| forward.family() == *family),
         None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
@@ -105,7 +105,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         let (found, works_here) = gathered.examine(&answers, is_bare)?;
         works.extend(works_here);
         for check in found {
-            // What is the same for both, such as an interface that is down, is said once.
+            // A fact of both families, such as an interface that is down, is printed once.
             if check.forward.is_none() {
                 if of_both.contains(&check) {
                     continue;
@@ -143,10 +143,10 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     Ok(if failed { Exit::Differs } else { Exit::Done })
 }
 
-/// The part of one family in an examination.
+/// The examination of one family.
 struct Examined<'e> {
     family: Family,
-    /// Of this family alone, as the forwards that are asked about.
+    /// The spec's forwards of this family; `asked` are of this family too.
     set: &'e ForwardSet,
     asked: Vec<&'e Forward>,
     iptables: &'e Iptables,
@@ -157,8 +157,8 @@ struct Examined<'e> {
     folder: String,
 }
 
-/// The live facts of one family, before any connection through the copy of the machine.
-struct Gathered<'e> {
+/// The live facts of one family, before connections are tried in the copy of the machine.
+struct GatheredFacts<'e> {
     of: Examined<'e>,
     live: Ruleset,
     counters: Counters,
@@ -170,7 +170,7 @@ struct Gathered<'e> {
 }
 
 impl<'e> Examined<'e> {
-    fn gather(self, timeout: f64, probes_until: Instant) -> Result<Gathered<'e>> {
+    fn gather(self, timeout: f64, probes_until: Instant) -> Result<GatheredFacts<'e>> {
         let (family, iptables) = (self.family, self.iptables);
         let read = iptables.read_counted(family)?;
         let backend = survey::find(iptables, family)?;
@@ -198,7 +198,7 @@ impl<'e> Examined<'e> {
             to.map_or(somebody(family), |to| to.address)
         };
         let probed = probe_once(&endpoints, to, from, how);
-        Ok(Gathered {
+        Ok(GatheredFacts {
             of: self,
             live: read.ruleset,
             counters: read.counters,
@@ -211,7 +211,7 @@ impl<'e> Examined<'e> {
     }
 }
 
-impl Gathered<'_> {
+impl GatheredFacts<'_> {
     fn examine(
         self,
         answers: &Result<Answers<'_>, String>,
@@ -228,12 +228,12 @@ impl Gathered<'_> {
             doctor,
             folder,
         } = self.of;
-        // Asked after the targets were tried, so that the neighbours have been looked for.
+        // After the targets were tried, the kernel knows their neighbours.
         let client = client(family, self.flows.as_deref(), set, &self.links);
         let own = |ingress: &Interface| self.links.addresses(ingress).first().copied();
         let routes = network::routes(family, &questions(&asked, client, own));
         let sides = set.interfaces();
-        // Of IPv6 an interface has neither a switch of its own for what it forwards nor rp_filter.
+        // IPv6 has neither a forwarding switch nor rp_filter for each interface.
         let v4 = sides.iter().copied().filter(|_| family == Family::V4);
         let forwards_from = |side| Some((side, sysctl::forwards_from(side)?));
         let other = survey::beside(iptables, family, self.backend)
@@ -281,11 +281,11 @@ impl Gathered<'_> {
     }
 }
 
-/// Opens the forwards' connections through a copy of this machine.
+/// Tries the forwards' connections in a copy of this machine.
 ///
 /// # Errors
-/// Why there is no copy.
-fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<'e>, String> {
+/// The reason why there is no copy.
+fn ask_twin<'e>(gathered: &[GatheredFacts<'e>], deadline: Instant) -> Result<Answers<'e>, String> {
     let forwards: Vec<(&'e ForwardSet, &[&'e Forward], Family)> = gathered
         .iter()
         .map(|one| (one.of.set, one.of.asked.as_slice(), one.of.family))
@@ -300,10 +300,10 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     let in_doubt = in_doubt.unwrap_or_default();
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
-        let mut machine = Machine::read()?;
+        let mut machine = LiveMachine::read()?;
         machine.ask_routers_again()?;
         let filter = Filter::read_of(families)?;
-        let named = Named::by(&filter, &machine);
+        let named = NamedInRules::by(&filter, &machine);
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
             clients.push(Clients::of(
@@ -315,13 +315,13 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
                 network::interfaces,
             ));
         }
-        let mut twin = Twin::make(machine, &filter)?;
+        let mut twin = Twin::make(machine, &filter, Some(deadline))?;
         let mut asks = Vec::new();
         for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
             let (machine, worlds) = (twin.machine(), twin.worlds());
             asks.extend(battery(asked, clients, machine, worlds, &in_doubt));
         }
-        // Each forward of both families has its first connections before one has them all.
+        // The first connections of every forward come before all of one forward's.
         asks.sort_by_key(|ask| !ask.is_brief);
         let addresses = asks.iter().flat_map(|ask| {
             let targets = ask.question.listeners.iter().map(SocketAddr::ip);
@@ -330,7 +330,7 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         twin.answer_for(&addresses.collect())?;
         let questions: Vec<Question> = own.iter().map(|(_, question)| question.clone()).collect();
         let mut judged = ask(&mut twin, asks, deadline)?;
-        // Cures may let the machine's own packets out, too.
+        // Before `explain`, whose fixes may let the machine's own packets out too.
         let kept_in = kept_in(&twin, &questions, deadline)
             .into_iter()
             .map(|(number, found)| {
@@ -344,7 +344,12 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
         let watched = watched
             .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
             .collect();
-        explain(&mut twin, &mut judged, change.as_ref(), deadline);
+        let mut search = CauseSearch {
+            twin: &mut twin,
+            change: change.as_ref(),
+            deadline,
+        };
+        explain(&mut search, &mut judged);
         let each = forwards.iter().zip(&clients);
         let without_internet = each
             .filter(|(_, clients)| !clients.answers_beyond_links())
@@ -361,16 +366,16 @@ fn ask_twin<'e>(gathered: &[Gathered<'e>], deadline: Instant) -> Result<Answers<
     };
     match netns::aside(work) {
         Ok(Ok(answers)) => Ok(answers),
-        Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
-        Err(error) => Err(format!("there is no thread for it: {error}")),
+        Ok(Err(error)) => Err(error.words()),
+        Err(error) => Err(format!("no thread could be started: {error}")),
     }
 }
 
-/// At most so many targets that do not answer are tried from the copy of the machine.
+/// The most unanswering targets that are tried from the copy of the machine.
 const MOST_KEPT_IN: usize = 32;
 
 /// Returns the machine's own connections to the targets that did not answer it.
-fn own_questions<'e>(gathered: &Gathered<'e>) -> Vec<(&'e Forward, Question)> {
+fn own_questions<'e>(gathered: &GatheredFacts<'e>) -> Vec<(&'e Forward, Question)> {
     let links = &gathered.links;
     let bad = gathered.probed.iter().filter(|probed| !probed.is_good());
     let mut seen = BTreeSet::new();
@@ -395,8 +400,8 @@ fn own_questions<'e>(gathered: &Gathered<'e>) -> Vec<(&'e Forward, Question)> {
     each.take(MOST_KEPT_IN).collect()
 }
 
-/// Returns what `apply` would load, if it would load anything.
-fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
+/// Returns the change that `apply` would load, if there is any.
+fn change(gathered: &[GatheredFacts<'_>]) -> Option<RuleChange> {
     let iptables = *gathered.first()?.of.iptables;
     let change = |family: Family| {
         let one = gathered.iter().find(|one| one.of.family == family)?;
@@ -408,7 +413,7 @@ fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
         v4: change(Family::V4).unwrap_or_default(),
         v6: change(Family::V6),
     };
-    let change = Change {
+    let change = RuleChange {
         iptables,
         scripts: both.map(|_, (script, _)| script.clone()),
         want: both.map(|_, (_, want)| want.clone()),
@@ -417,11 +422,11 @@ fn change(gathered: &[Gathered<'_>]) -> Option<Change> {
     (!is_empty).then_some(change)
 }
 
-/// At most so many forwards are asked about in full for a rule that is not loaded.
+/// The most forwards with missing rules that are tried in full.
 const MOST_IN_DOUBT: usize = 64;
 
-/// Returns some of the forwards of which a change would load a rule.
-fn not_loaded<'c>(gathered: &[Gathered<'_>], change: &'c Change) -> BTreeSet<Key<'c>> {
+/// Returns some of the forwards with missing rules.
+fn not_loaded<'c>(gathered: &[GatheredFacts<'_>], change: &'c RuleChange) -> BTreeSet<Key<'c>> {
     let mut keys = BTreeSet::new();
     for (family, want) in change.want.iter() {
         let live = gathered.iter().find(|one| one.of.family == family);
@@ -437,7 +442,7 @@ fn not_loaded<'c>(gathered: &[Gathered<'_>], change: &'c Change) -> BTreeSet<Key
     keys
 }
 
-/// Of a long range so many ports are tried: the first, the last, and some between.
+/// The most ports of a range that are tried: the first, the last, and some between.
 const MOST_PORTS: usize = 64;
 
 fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
@@ -452,8 +457,7 @@ fn some_of_each<'s>(endpoints: &[Endpoint<'s>]) -> Vec<Endpoint<'s>> {
     some
 }
 
-/// Tries what many endpoints have in common once, for all of them: a target of many forwards is not
-/// to be flooded.
+/// Tries an endpoint of many forwards once, so that no target is flooded.
 fn probe_once<'s>(
     endpoints: &[Endpoint<'s>],
     to: impl Fn(&Endpoint<'s>) -> IpAddr,
@@ -478,7 +482,7 @@ fn probe_once<'s>(
     each.collect()
 }
 
-/// The address that a target sees as its peer, where it is this machine's.
+/// Returns the source address that a target sees, if it is an address of this machine.
 fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
     match endpoint.forward.snat {
         Snat::Addresses(range) => Some(range.first()).filter(|own| links.owner(*own).is_some()),
@@ -486,21 +490,21 @@ fn own_source(endpoint: &Endpoint<'_>, links: &Links) -> Option<IpAddr> {
     }
 }
 
-/// One who is connected now, else somebody of the Internet.
-fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Links) -> Client {
+/// Returns a client that is connected now, else one of the Internet.
+fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Links) -> RoutedClient {
     let listeners = Listeners::new(set);
-    // A hairpin's may be the machine itself.
+    // A hairpin's client may be the machine itself.
     let flows = flows.unwrap_or_default().iter();
     let mut flows = flows.filter(|flow| links.owner(flow.source).is_none());
     let led = flows.find(|flow| listeners.leader(flow).is_some());
-    Client {
+    RoutedClient {
         address: led.map_or(somebody(family), |flow| flow.source),
         real: led.is_some(),
     }
 }
 
-fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> Boot {
-    Boot {
+fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> BootFacts {
+    BootFacts {
         place: next.place,
         rules: next.rules,
         refused: next.refused,
@@ -512,11 +516,10 @@ fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) 
     }
 }
 
-/// Whether each forward works of which that is known.
+/// Whether each forward works, without the unknown ones.
 type Works = BTreeMap<(String, Protocol, Family), bool>;
 
-/// Prints a metric for each forward of which it is known whether it works: one of which that is not known has
-/// no sample.
+/// Prints a metric for each forward, except for those with an unknown result.
 fn metrics(works: &Works) -> String {
     let mut out = String::from(
         "# HELP nvactl_forward_works Whether connections of the forward do as the spec says in a copy of the machine, and its targets answer.\n\
@@ -536,7 +539,7 @@ fn metrics(works: &Works) -> String {
     out
 }
 
-/// A line for each hop: what is the same for many forwards is said once.
+/// Prints a line for each hop, and a fact of many forwards once.
 fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     let mut out = String::new();
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
@@ -547,7 +550,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         for check in of_all {
             line(&mut out, check, &said(check));
         }
-        // All forwards that are well at one hop are one line.
+        // All forwards that pass a hop share one line.
         match of_forwards.as_slice() {
             [first, _, _, ..] => line(&mut out, first, &format!("{} forwards", of_forwards.len())),
             few => {
@@ -559,7 +562,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
             if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} {}", "", doctor::fix_line(fix, check.tried));
+                let _ = writeln!(out, "{:<28} {}", "", fix.line(check.tried));
             }
         }
         if rest.len() > MOST_SHOWN {
@@ -570,7 +573,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     out + "\n" + &last(checks, asked, untried) + "\n"
 }
 
-/// Names the check to look at first, or says that nothing is wrong.
+/// Names the check to look at first, or reports that nothing is wrong.
 fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     match (doctor::first(checks), untried) {
         (Some(check), _) if check.status == Status::Fail => {
@@ -590,10 +593,10 @@ fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
     }
 }
 
-/// How many characters of a reason the last line repeats.
+/// The most characters of a reason on the last line.
 const MOST_REPEATED: usize = 100;
 
-/// Repeats a check in a few words: its code, its forward and the beginning of its reason.
+/// Summarizes a check: its code, its forward and the beginning of its reason.
 fn brief(check: &Check) -> String {
     let reason = printable::line(&check.reason).to_string();
     let mut words: String = reason.chars().take(MOST_REPEATED).collect();
@@ -639,9 +642,9 @@ mod tests {
         }
     }
 
-    /// What is not known comes before what may only go wrong later.
+    /// An unknown result comes before a warning about later.
     #[test]
-    fn the_last_line_says_that_nothing_is_wrong_only_where_that_is_known() {
+    fn the_last_line_reports_success_only_if_it_is_known() {
         let file = check(Hop::Persistence, Status::Warn, None, "it is not there");
         let rule = check(Hop::Packets, Status::Unknown, Some("web"), "it counts");
         let dead = check(Hop::Route, Status::Fail, Some("web"), &"r".repeat(101));

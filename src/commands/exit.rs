@@ -1,13 +1,13 @@
 //! The exit codes.
 
-/// How a command ended when it did not fail.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done, or in sync.
     Done,
-    /// Something differs, or would change.
+    /// A difference, or a change that a dry run found.
     Differs,
-    /// The rules are as they should be, but something else is not.
+    /// The rules are as wanted, but another part of the command failed.
     Uncertain,
 }
 
@@ -22,7 +22,7 @@ impl Exit {
     }
 }
 
-/// An error of the command line, a spec or a host that refused: nothing was changed.
+/// A usage error, an invalid spec, or a refused change: nothing has changed.
 pub(super) const ERROR: u8 = 2;
-/// The host may not be as it was.
+/// The host may have changed.
 pub(super) const UNCERTAIN: u8 = 3;

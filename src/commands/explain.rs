@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::failure::Refusal;
+use super::failure::CommandRefusal;
 use super::families::prefix;
 use super::markdown::{fenced, note, short_code};
 use super::spec::{find_forwards, load_spec};
@@ -14,7 +13,7 @@ use crate::cli::{Explain, ExplainFormat};
 use crate::forwards::Forward;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::plan::explain::{Step, explain, mermaid};
+use crate::plan::explain::{ExplainedLine, explain, mermaid};
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -24,7 +23,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         let steps = steps.iter();
         steps.map(move |step| Shown { n: 0, family, step })
     });
-    // Numbers are those of the whole plan, whatever is shown of it.
+    // A rule keeps its number in the whole plan if only a part is shown.
     let steps: Vec<Shown<'_>> = steps
         .zip(1..)
         .map(|(step, n)| Shown { n, ..step })
@@ -34,13 +33,13 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         (Some(rule), _) => numbered.filter(|shown| shown.n == rule).collect(),
         (None, Some(name)) => {
             find_forwards(&set, name, &source.name)?;
-            let of = |step: &Step| step.forward.as_ref() == Some(name);
+            let of = |step: &ExplainedLine| step.forward.as_ref() == Some(name);
             numbered.filter(|shown| of(shown.step)).collect()
         }
         (None, None) => numbered.collect(),
     };
     if shown.is_empty() {
-        return Err(Refusal::NoSuchRule { count: steps.len() }.into());
+        return Err(CommandRefusal::NoSuchRule { count: steps.len() }.into());
     }
     match args.format {
         ExplainFormat::Text => console.print(&text(&shown)),
@@ -60,12 +59,12 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A step and its number. A rule is iptables' where nothing else is said.
+/// A step with its number and family.
 #[derive(Clone, Copy)]
 struct Shown<'s> {
     n: usize,
     family: Family,
-    step: &'s Step,
+    step: &'s ExplainedLine,
 }
 
 fn text(steps: &[Shown<'_>]) -> String {

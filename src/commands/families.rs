@@ -1,10 +1,11 @@
-//! How reports tell IPv6 from IPv4.
+//! Marks IPv6 in reports.
 
 use super::console::Console;
 use crate::host::iptables::IptablesError;
 use crate::net::Family;
+use crate::net::words::with_causes;
 
-/// What stands before the table of an IPv6 rule; the others are iptables' by themselves.
+/// Returns the prefix of an IPv6 rule's table; an IPv4 rule has none.
 pub(super) fn prefix(family: Family) -> &'static str {
     match family {
         Family::V4 => "",
@@ -12,10 +13,10 @@ pub(super) fn prefix(family: Family) -> &'static str {
     }
 }
 
-/// Says that IPv6 is left out of a report.
-pub(super) fn warn_of_unread_v6(error: IptablesError, console: &mut Console) {
-    let error = anyhow::Error::from(error);
+/// Warns that a report leaves IPv6 out.
+pub(super) fn warn_of_unread_v6(error: &IptablesError, console: &mut Console) {
+    let error = with_causes(error);
     console.warn(format_args!(
-        "IPv6 rules cannot be read, so nothing is said of them: {error:#}"
+        "IPv6 rules cannot be read and are left out: {error}"
     ));
 }

@@ -1,23 +1,22 @@
-//! `nvactl history` and `nvactl rollback`: the changes made so far, and the way back behind one.
-
-use anyhow::Result;
+//! `nvactl history` and `nvactl rollback`: lists the changes, and goes back to before one.
 
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::Host;
+use super::host::HostAccess;
 use crate::cli::Rollback;
 use crate::diff::drift::ForwardNames;
 use crate::host;
 use crate::net::words::{counted, names};
-use crate::ops::Outcome;
+use crate::ops::ChangeOutcome;
 use crate::ops::history::{moment, undone_words};
 use crate::ops::records::Change;
-use crate::ops::rollback::{Request, rollback};
+use crate::ops::rollback::{RollbackRequest, rollback};
 use crate::ops::state::State;
 
 pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     let Some(state) = state else {
-        console.say("nothing has been changed yet");
+        console.say("no changes yet");
         return Ok(Exit::Done);
     };
     for notice in &state.notices {
@@ -25,7 +24,7 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     }
     let changes = state.changes()?;
     if changes.is_empty() {
-        console.say("nothing has been changed yet");
+        console.say("no changes yet");
     }
     for (number, change) in &changes {
         console.say(line(*number, change));
@@ -33,13 +32,13 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     for number in state.numbers()? {
         if !changes.iter().any(|(kept, _)| *kept == number) {
             console.warn(format_args!(
-                "change {number} cannot be read and is passed over"
+                "change {number} cannot be read and is skipped"
             ));
         }
     }
     for other in state.others()? {
         console.say(format_args!(
-            "changes recorded in another network namespace ({other}) are not this one's: they are in {}",
+            "the history of another network namespace ({other}) is in {}",
             state.folder().join("history").join(&other).display()
         ));
     }
@@ -60,7 +59,7 @@ fn line(number: u64, change: &Change) -> String {
     line
 }
 
-/// Names the forwards that come, go and change.
+/// Names the added, changed and removed forwards.
 pub fn moved(forwards: &ForwardNames) -> String {
     let signed = [
         ('+', &forwards.added),
@@ -73,9 +72,9 @@ pub fn moved(forwards: &ForwardNames) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Rollback, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("rollback")?;
-    let request = Request {
+    let request = RollbackRequest {
         before: args.number,
         dry_run: args.dry_run,
     };
@@ -89,13 +88,13 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         Exit::Done
     };
     let difference = match &report.outcome {
-        Outcome::Unchanged => {
+        ChangeOutcome::Unchanged => {
             console.say(format_args!(
-                "no changes: what is loaded is what was loaded before {number}, {action}"
+                "no changes: the rules from before change {number} ({action}) are loaded already"
             ));
             return Ok(partly);
         }
-        Outcome::Would(difference) | Outcome::Made { difference, .. } => difference,
+        ChangeOutcome::Would(difference) | ChangeOutcome::Made { difference, .. } => difference,
     };
     if !difference.forwards.is_empty() {
         console.say(moved(&difference.forwards));
@@ -105,7 +104,7 @@ pub fn run(args: &Rollback, on: Host<'_>, console: &mut Console) -> Result<Exit>
         return Ok(Exit::Differs);
     }
     console.say(format_args!(
-        "back to what was loaded before {number}, {action}: {} added, {} removed",
+        "restored the rules from before change {number} ({action}): {} added, {} removed",
         counted(difference.added, "rule"),
         counted(difference.removed, "rule")
     ));

@@ -1,4 +1,4 @@
-//! The machine that a command is about, as the options for all commands name it.
+//! The machine of a command, from the global options.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use crate::ops::Machine;
 use crate::ops::history::{LastLoaded, last_loaded};
 use crate::ops::state::{State, StateError};
 
-/// What the options for all commands say about the host.
+/// The global options about the host.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Host<'a> {
+pub(super) struct HostAccess<'a> {
     pub(super) state_dir: Option<&'a Path>,
     pub(super) backend: Backend,
 }
 
-impl Host<'_> {
+impl HostAccess<'_> {
     pub(super) fn state(&self) -> Result<State, StateError> {
         State::open(self.state_dir)
     }
 
-    /// The state, for a command that only looks: it makes no folder.
+    /// Opens the state for a command that only reads, and makes no folder.
     pub(super) fn known_state(&self) -> Result<Option<State>, StateError> {
         State::look(self.state_dir)
     }
 
-    /// The command line that does something with the same spec, by the same backend.
+    /// Returns a command line with the same spec and the same backend.
     pub(super) fn command(&self, what: &str, source: &Source) -> String {
         let argument = source.argument();
         let mut command = format!("sudo nvactl {what} {}", shell_word(argument));
@@ -42,14 +42,14 @@ impl Host<'_> {
         command
     }
 
-    /// The option that names the state folder, for any command; empty where it was not given.
+    /// Returns the option for the state folder; empty if it was not given.
     pub(super) fn folder(&self) -> String {
         self.state_dir.map_or(String::new(), |folder| {
             format!(" --state-dir {}", shell_word(&folder.to_string_lossy()))
         })
     }
 
-    /// Returns the rules that were loaded last, for root, who alone may look into the state folder.
+    /// Returns the rules that were loaded last. Only root may read the state folder.
     pub(super) fn last_loaded(&self) -> Result<Option<LastLoaded>, StateError> {
         if host::require_root("status").is_err() {
             return Ok(None);
@@ -58,13 +58,13 @@ impl Host<'_> {
         state.as_ref().map_or(Ok(None), last_loaded)
     }
 
-    /// The machine, for a command that changes it.
+    /// Returns the machine, for a command that changes it.
     pub(super) fn machine(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
         Ok(self.machine_with(self.state()?, lock_wait_secs))
     }
 
-    /// The machine, for a command that may be a dry run: then records of an earlier kernel stay where
-    /// they are.
+    /// Returns the machine, for a command that may be a dry run: a dry run does not rename the records of an
+    /// earlier kernel.
     pub(super) fn machine_unless_dry(
         &self,
         dry_run: bool,
@@ -92,5 +92,5 @@ impl Host<'_> {
     }
 }
 
-/// How long commands that only read wait for the xtables lock, in seconds.
+/// The seconds that a reading command waits for the xtables lock.
 pub(super) const READ_WAIT: u64 = 10;

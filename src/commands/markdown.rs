@@ -1,10 +1,10 @@
-//! Text of others in markdown: nothing in it ends a cell or a fence, begins a tag or calls a person.
+//! Escapes foreign text in markdown: it cannot end a cell or a fence, open a tag or mention a person.
 
 use std::fmt::Write as _;
 
 use crate::net::printable;
 
-/// A text as code in a table's cell.
+/// Formats a text as code in a table's cell.
 pub fn code(text: &str) -> String {
     let mut out = String::from("<code>");
     for c in printable::line(text).to_string().chars() {
@@ -17,8 +17,8 @@ pub fn code(text: &str) -> String {
     out + "</code>"
 }
 
-/// A text as code in a table's cell, between backticks if it has no character that markdown or HTML
-/// could take for its own.
+/// Formats a text as code in a table's cell, in backticks unless it has a character that is special in
+/// markdown or HTML.
 pub fn short_code(text: &str) -> String {
     if text.contains(|c| matches!(c, '`' | '|' | '\\') || printable::is_hidden(c)) {
         code(text)
@@ -27,8 +27,8 @@ pub fn short_code(text: &str) -> String {
     }
 }
 
-/// A sentence in a table's cell, as code if a word of others in it, as a log's prefix is, has a
-/// character that markdown or HTML could take for its own.
+/// Formats a sentence in a table's cell, as code if a foreign word in it, such as a log prefix, has a
+/// character that is special in markdown or HTML.
 pub fn note(text: &str) -> String {
     let between_backticks = text.split('`').count() == 3;
     if text.contains(['|', '<', '&', '\\']) || (text.contains('`') && !between_backticks) {
@@ -38,9 +38,9 @@ pub fn note(text: &str) -> String {
     }
 }
 
-/// Lines of a language between fences.
+/// Puts lines of a language between fences.
 pub fn fenced(language: &str, lines: &str) -> String {
-    // A fence is ended only by one as long.
+    // Only a fence of the same length ends a fence.
     let runs = lines.split(|c| c != '`').map(str::len);
     let fence = "`".repeat(3.max(runs.max().unwrap_or(0) + 1));
     format!("{fence}{language}\n{lines}{fence}\n")
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_stays_in_its_cell() {
+    fn foreign_text_stays_in_its_cell() {
         let comment = "a|b`c`\n| # | <img> @all \u{202e}";
         let cell = code(comment);
         assert!(!cell.contains(['|', '`', '\n', '@', '\u{202e}']), "{cell}");

@@ -1,12 +1,12 @@
-//! The subcommands: each reads what it needs from the edge, asks the core, and reports.
+//! The subcommands: each parses its input, runs an operation or a report, and prints the result.
 //!
 //! Reports go to standard output; warnings, notes and errors to standard error.
 //!
-//! The room must not decide: what it prints, a lower room has found. It alone reads a spec's text.
+//! The room must not decide: lower rooms find everything that it prints. Only this room reads a spec's text.
 //!
 //! Start here:
 //! - a new command: its arguments in `cli`, a file here, its line in [`run`];
-//! - another hint or exit code: `failure` and `exit`;
+//! - another hint or exit code: `error` and `exit`;
 //! - the spec that a command is about: `spec`; the machine: `host`.
 
 mod apply;
@@ -16,6 +16,7 @@ mod confirm;
 mod console;
 mod diff;
 mod doctor;
+mod error;
 mod exit;
 mod explain;
 mod failure;
@@ -32,19 +33,19 @@ mod status;
 mod sysctl;
 mod table;
 
-use anyhow::{Context as _, Result};
-
 pub use console::Console;
+use error::Result;
+pub use error::{Error, fail};
 pub use exit::Exit;
-pub use failure::{Refusal, fail, warn_of_emptied_output};
-use host::Host;
+pub use failure::{CommandRefusal, warn_of_emptied_output};
+use host::HostAccess;
 
 use crate::cli::{Cli, Command};
 
 /// Runs one command.
 ///
 /// # Errors
-/// Whatever kept it from being done; [`fail`] prints it.
+/// The reason why the command failed; [`fail`] prints it.
 pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
     let Cli {
         state_dir,
@@ -52,7 +53,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         command,
         ..
     } = cli;
-    let host = Host {
+    let host = HostAccess {
         state_dir: state_dir.as_deref(),
         backend,
     };
@@ -89,10 +90,12 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Persist(args) => persist::run(&args, host, console),
     }?;
     match console.finish() {
-        Err(error) if reports => Err(error).context("cannot write to standard output"),
+        Err(error) if reports => Err(Error::Output(error)),
         Err(error) => {
-            // What the command was for has been done; its exit code says so.
-            console.warn(format_args!("the report could not be written: {error}"));
+            // The command did its work; the exit code reports that.
+            console.warn(format_args!(
+                "the command is done, but its report could not be written: {error}"
+            ));
             Ok(exit)
         }
         Ok(()) => Ok(exit),

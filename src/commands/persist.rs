@@ -1,17 +1,17 @@
-//! `nvactl persist`: the live rules into the files that are loaded at boot.
-
-use anyhow::Result;
+//! `nvactl persist`: writes the live rules into the files that are loaded at boot.
 
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::Host;
+use super::host::HostAccess;
 use super::spec::{kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
 use crate::host::persistence::AtBoot;
-use crate::ops::persist::{Expected, Request, persist};
+use crate::net::words::with_causes;
+use crate::ops::persist::{Expected, PersistRequest, persist};
 
-pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Persist, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let checked = match &args.spec {
         Some(path) => Some(load_spec(Some(path), console)?),
         None => None,
@@ -24,7 +24,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         argument: source.argument(),
         spec,
     });
-    let request = Request {
+    let request = PersistRequest {
         only_if,
         family: args.family,
         output: args.output.as_deref(),
@@ -45,7 +45,7 @@ pub fn run(args: &Persist, on: Host<'_>, console: &mut Console) -> Result<Exit> 
         });
     }
     for error in report.failed {
-        console.error(format_args!("{:#}", anyhow::Error::from(error)));
+        console.error(with_causes(&error));
     }
     console.tell("hint: some files were written; to write the rest: sudo nvactl persist\n");
     Ok(Exit::Uncertain)
@@ -58,10 +58,10 @@ fn say_boot(at_boot: AtBoot, console: &mut Console) {
         return;
     };
     let or = match at_boot {
-        AtBoot::NotInstalled => "; or: sudo apt-get install iptables-persistent",
+        AtBoot::NotInstalled => "\n  or: sudo apt-get install iptables-persistent",
         _ => "",
     };
     console.warn(format_args!(
-        "nothing loads it at boot: {why}; to have nvactl's rules loaded: {fix}{or}"
+        "nothing loads this file at boot: {why}; to load nvactl's rules at boot: {fix}{or}"
     ));
 }

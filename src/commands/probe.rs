@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::spec::load_spec;
 use super::table::table;
@@ -28,8 +28,10 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         until: None,
     };
     let via = args.via.as_ref().map(|name| {
-        let address = resolve(name);
-        address.with_context(|| format!("cannot tell the address of `{name}`"))
+        resolve(name).map_err(|source| Error::Resolve {
+            name: name.clone(),
+            source,
+        })
     });
     let via = via.transpose()?;
     let endpoints = match via {
@@ -38,7 +40,7 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let (reached, others): (Vec<_>, Vec<_>) = set.forwards.iter().partition(reached);
             if !others.is_empty() {
                 console.note(format_args!(
-                    "not asked at {address}, since they are of the other address family: {}",
+                    "not tried at {address}, which is of the other address family: {}",
                     names(others.iter().map(|forward| forward.name.as_str()))
                 ));
             }
@@ -50,8 +52,8 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         (Some(name), Some(address)) => {
             if network::links().owner(address).is_some() {
                 console.note(format_args!(
-                    "{name} is this machine's own: what it sends to itself meets no forward; \
-                     ask from another machine"
+                    "{name} is this machine's own address, and its own packets pass no forward: \
+                     run the probe on another machine"
                 ));
             }
             probe(&endpoints, |_| address, |_| None, how)
@@ -66,11 +68,11 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let mut foreign = endpoints.iter().filter_map(snat);
             if let Some(address) = foreign.find(|address| !is_own(address)) {
                 console.note(format_args!(
-                    "{address} is no address of this machine, so another is used: \
-                     what its targets answer to the firewall is not known"
+                    "{address} is not an address of this machine, so another source is used: \
+                     the targets may answer the firewall differently"
                 ));
             }
-            // As the targets will see it, where this machine is the one that the spec means.
+            // The source that the targets will see, if it is an address of this machine.
             let from = |endpoint: &Endpoint<'_>| snat(endpoint).filter(is_own);
             let to = |endpoint: &Endpoint<'_>| target(endpoint).unwrap_or(UNSPECIFIED);
             probe(&endpoints, to, from, how)
@@ -83,8 +85,8 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let good = probed.len() - bad;
             let tried = counted(probed.len(), "port");
             console.say(match bad {
-                0 => format!("{tried} tried, nothing speaks against any"),
-                bad => format!("{tried} tried: {good} good, {bad} not"),
+                0 => format!("{tried} tried, none failed"),
+                bad => format!("{tried} tried: {good} good, {bad} failed"),
             });
         }
         ProbeFormat::Json => {
@@ -106,15 +108,15 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     })
 }
 
-/// Whether a forward takes what is sent to an address: as far as that can be told, since an address
-/// that the VM has from outside may be translated on the way to it.
+/// Whether a forward may receive packets for an address. Only the family can be compared, since the VM's
+/// public address may be translated on the way.
 fn is_reached(forward: &Forward, address: IpAddr) -> bool {
     forward.family() == Family::of(address)
 }
 
 const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The address of the target that has the endpoint.
+/// Returns the address of the endpoint's target.
 fn target(endpoint: &Endpoint<'_>) -> Option<IpAddr> {
     endpoint.to.map(|to| to.address)
 }

@@ -1,19 +1,18 @@
-//! `nvactl remove`: removes what nvactl owns.
-
-use anyhow::Result;
+//! `nvactl remove`: removes nvactl's rules.
 
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::Host;
+use super::host::HostAccess;
 use crate::cli::Remove;
 use crate::host;
 use crate::net::words::counted;
-use crate::ops::Outcome;
-use crate::ops::remove::{Request, remove};
+use crate::ops::ChangeOutcome;
+use crate::ops::remove::{RemoveRequest, remove};
 
-pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Remove, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     host::require_root("remove")?;
-    let request = Request {
+    let request = RemoveRequest {
         dry_run: args.dry_run,
         accept: args.forward_policy.is_some(),
     };
@@ -21,9 +20,9 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let report = remove(request, &machine)?;
     console.remarks(&report.remarks);
     match &report.outcome {
-        Outcome::Unchanged => console.say("no changes: nothing of nvactl's is loaded"),
-        Outcome::Would(difference) => console.print(&difference.lines),
-        Outcome::Made { difference, .. } => {
+        ChangeOutcome::Unchanged => console.say("no changes: no rules of nvactl's are loaded"),
+        ChangeOutcome::Would(difference) => console.print(&difference.lines),
+        ChangeOutcome::Made { difference, .. } => {
             console.say(format_args!(
                 "removed {}",
                 counted(difference.removed, "rule")
@@ -32,7 +31,7 @@ pub fn run(args: &Remove, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     console.remarks(&report.after);
     Ok(match report.outcome {
-        Outcome::Would(_) => Exit::Differs,
+        ChangeOutcome::Would(_) => Exit::Differs,
         _ if report.partly => Exit::Uncertain,
         _ => Exit::Done,
     })

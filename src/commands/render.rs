@@ -1,12 +1,11 @@
-//! `nvactl render`: the plan as iptables-restore text, on standard output or in a file.
+//! `nvactl render`: prints the plan as iptables-restore text, or writes it to a file.
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
-use super::failure::{Refusal, warn_of_emptied_output};
+use super::failure::{CommandRefusal, warn_of_emptied_output};
 use super::spec::load_spec;
 use crate::cli::Render;
 use crate::health::foreign;
@@ -20,7 +19,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
     let family = args.family.unwrap_or(Family::V4);
     let rendered = load_spec(args.spec.spec.as_deref(), console).map(|(_, set)| {
         if args.family.is_none() && set.has(Family::V6) {
-            console.note("this is what iptables loads; `--family v6` has the rest, for ip6tables");
+            console.note("these are the IPv4 rules; to print the IPv6 rules, add: --family v6");
         }
         plan(&set, family).with_builtin_chains()
     });
@@ -33,7 +32,7 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
             .finish()
             .map(|()| Exit::Done)
             .inspect_err(|_| warn_of_cut_output(console))
-            .context("cannot write to standard output");
+            .map_err(Error::Output);
     };
     let new = rendered?;
     if !args.force {
@@ -46,25 +45,25 @@ pub fn run(args: &Render, console: &mut Console) -> Result<Exit> {
 fn warn_of_cut_output(console: &mut Console) {
     if host::stdout_file_length().is_some() {
         console.warn(
-            "standard output is a file that holds only a part of the rules now: do not load it. \
-             `-o FILE` keeps the old file until the new one is whole",
+            "standard output is a file, and only a part of the rules was written: do not load the file. \
+             `-o FILE` instead of `>` keeps the old file until the new one is complete",
         );
     }
 }
 
-/// A file that holds anything but nvactl's rules is not replaced.
+/// Refuses to replace a file that holds anything but nvactl's rules.
 fn refuse_foreign(path: &Path, new: &Ruleset) -> Result<()> {
     let Some(bytes) = file::read(path)? else {
         return Ok(());
     };
     let file = path.display().to_string();
     let text = parse::text_of(&bytes);
-    let ruleset = parse::parse(&text).map_err(|error| Refusal::ForeignText {
+    let ruleset = parse::parse(&text).map_err(|error| CommandRefusal::ForeignText {
         file: file.clone(),
         reason: error.to_string(),
     })?;
     match foreign::first_lost(&ruleset, new) {
-        Some(line) => Err(Refusal::ForeignRules { file, line }.into()),
+        Some(line) => Err(CommandRefusal::ForeignRules { file, line }.into()),
         None => Ok(()),
     }
 }

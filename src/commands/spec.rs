@@ -1,12 +1,11 @@
-//! The spec that a command is about: read, checked and reported.
+//! Reads and checks the spec of a command, and prints its problems.
 
 use std::path::Path;
 
-use anyhow::Result;
-
 use super::console::Console;
-use super::failure::Refusal;
-use super::host::Host;
+use super::error::Result;
+use super::failure::CommandRefusal;
+use super::host::HostAccess;
 use crate::forwards::{Forward, ForwardSet};
 use crate::host::spec_source::{self, Source};
 use crate::ops::history::{LastLoaded, moment};
@@ -15,25 +14,25 @@ use crate::plan::digest::Digest;
 use crate::yaml::places::Places;
 use crate::yaml::{self, Problem, Reading, Severity, page};
 
-/// Says everything that there is to say of a spec.
+/// Checks a spec and returns every problem.
 #[must_use]
 pub(super) fn examine(source: &Source) -> Reading {
     let texts: Vec<&[u8]> = source.texts().map(|(_, text)| text).collect();
     yaml::examine_all(&texts)
 }
 
-/// Where the bytes of a spec stand.
+/// Returns the positions in the files of a spec.
 #[must_use]
 pub(super) fn places(source: &Source) -> Places<'_> {
     Places::new(source.texts())
 }
 
-/// Returns the digest of a spec's bytes: of each file's, in order.
+/// Returns the digest of the bytes of a spec's files, in order.
 fn digest(source: &Source) -> Digest {
     Digest::of(source.texts().map(|(_, text)| text))
 }
 
-/// Reads and checks a spec; its errors and warnings are shown.
+/// Reads and checks a spec; prints its errors and warnings.
 pub(super) fn load_spec(
     named: Option<&Path>,
     console: &mut Console,
@@ -43,10 +42,10 @@ pub(super) fn load_spec(
     Ok((source, set))
 }
 
-/// Reads and checks the spec named, or the one whose plan was loaded last, or one that is found.
+/// Reads and checks the named spec, else the one that was loaded last, else one at a default path.
 pub(super) fn load_applied_spec(
     named: Option<&Path>,
-    on: Host<'_>,
+    on: HostAccess<'_>,
     console: &mut Console,
 ) -> Result<(Source, ForwardSet)> {
     if spec_source::named(named).is_none()
@@ -54,7 +53,7 @@ pub(super) fn load_applied_spec(
         && let since = match &last {
             LastLoaded::Change(_) => "as it was applied last".to_owned(),
             LastLoaded::Saved(saved) => format!(
-                "as it was saved at {}: nvactl.service has loaded that, and no later change",
+                "as it was saved at {}: nvactl.service loaded it, and no change came later",
                 moment(saved.time)
             ),
         }
@@ -69,7 +68,7 @@ pub(super) fn load_applied_spec(
     load_spec(named, console)
 }
 
-/// A spec as the history keeps it.
+/// Returns the record of a spec for the history.
 pub(super) fn kept(source: &Source) -> KeptSpec {
     let texts = source.texts();
     let files: Vec<KeptFile> = texts
@@ -85,7 +84,7 @@ pub(super) fn kept(source: &Source) -> KeptSpec {
     }
 }
 
-/// Returns the forwards of a spec; its errors and warnings are shown.
+/// Returns the forwards of a spec; prints its errors and warnings.
 pub(super) fn spec_of(
     source: &Source,
     reading: Reading,
@@ -93,7 +92,7 @@ pub(super) fn spec_of(
 ) -> Result<ForwardSet> {
     let errors = reading.problems.iter();
     let errors = errors.filter(|problem| problem.severity() == Severity::Error);
-    let refusal = Refusal::Spec {
+    let refusal = CommandRefusal::Spec {
         file: source.name.clone(),
         count: errors.count(),
     };
@@ -101,7 +100,7 @@ pub(super) fn spec_of(
     reading.set.ok_or_else(|| refusal.into())
 }
 
-/// Shows the errors and warnings of a spec.
+/// Prints the errors and warnings of a spec.
 pub(super) fn tell_problems(source: &Source, mut problems: Vec<Problem>, console: &mut Console) {
     problems.retain(|problem| problem.severity() != Severity::Note);
     if !problems.is_empty() {
@@ -110,12 +109,12 @@ pub(super) fn tell_problems(source: &Source, mut problems: Vec<Problem>, console
 }
 
 pub(super) fn show_problems(places: &Places<'_>, problems: &[Problem], console: &mut Console) {
-    // Escapes are for the stream to keep or strip.
+    // The stream keeps or strips the escapes.
     let renderer = page::renderer(true);
     console.tell_pages(&page::pages(places, problems, &renderer));
 }
 
-/// The forwards of a name, one for each protocol, or a refusal with the nearest name.
+/// Returns the forwards with a name, one for each protocol, or a refusal with the nearest name.
 pub(super) fn find_forwards<'s>(
     set: &'s ForwardSet,
     name: &str,
@@ -130,7 +129,7 @@ pub(super) fn find_forwards<'s>(
             .iter()
             .map(|forward| forward.name.as_str())
             .collect();
-        let refusal = Refusal::NoSuchForward {
+        let refusal = CommandRefusal::NoSuchForward {
             file: file.to_owned(),
             name: name.to_owned(),
             near: yaml::nearest(name, &names).map(str::to_owned),

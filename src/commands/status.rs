@@ -1,21 +1,21 @@
-//! `nvactl status`: how each forward stands, and the machine around it.
+//! `nvactl status`: the state of each forward, and of the machine around it.
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::families::{prefix, warn_of_unread_v6};
-use super::host::{Host, READ_WAIT};
+use super::host::{HostAccess, READ_WAIT};
 use super::spec::load_applied_spec;
 use super::table::table;
-use crate::cli::{Status as Args, StatusFormat};
+use crate::cli::{StatusArgs as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
-    AtBoot, BeforeJump, Live, Machine, Row, State, Status, Tracked, before_jumps, drift, rows,
+    BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
+    before_jumps, drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -30,7 +30,7 @@ use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
 use crate::plan::MARKED;
 
-pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
@@ -39,7 +39,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     let listing = iptables.start_listing(families)?;
     let (counted, unread) = listing.finish_readable(set.has(Family::V6))?;
     if let Some(unread) = unread {
-        warn_of_unread_v6(unread, console);
+        warn_of_unread_v6(&unread, console);
     }
     let families = counted.families();
     let rules = counted.map(|_, live| &live.ruleset);
@@ -70,7 +70,7 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
         let iptables::Live {
             ruleset, counters, ..
         } = live;
-        let live = Live {
+        let live = LiveRules {
             ruleset,
             counters,
             flows: flows
@@ -86,14 +86,14 @@ pub fn run(args: &Args, on: Host<'_>, console: &mut Console) -> Result<Exit> {
     }
     let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
     let around = rules.try_map(|family, ruleset| {
-        anyhow::Ok(Machine {
+        Ok::<_, Error>(MachineStatus {
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
             at_boot: at_boot(look(state.as_ref(), &iptables, family, ruleset, &set)),
         })
     })?;
-    let status = Status {
+    let status = StatusReport {
         in_sync,
         machine: around.v4,
         ipv6: around.v6,
@@ -130,9 +130,9 @@ fn backend(iptables: &Iptables, family: Family) -> String {
     found.to_string()
 }
 
-fn at_boot(next: NextBoot) -> AtBoot {
+fn at_boot(next: NextBoot) -> BootStatus {
     let (ip_forward, ip_forward_by) = next.forwards.unzip();
-    AtBoot {
+    BootStatus {
         place: next.place,
         rules: next.rules,
         refused: next.refused,
@@ -146,7 +146,7 @@ fn at_boot(next: NextBoot) -> AtBoot {
     }
 }
 
-fn text(status: &Status, apply: &str, doctor: &str) -> String {
+fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
@@ -178,9 +178,9 @@ fn text(status: &Status, apply: &str, doctor: &str) -> String {
         let why = boot.refused.as_deref().map(printable::line);
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let rules = match boot.rules {
-            RulesFile::Same => "holds what runs",
-            RulesFile::Different => "holds other rules than those that run",
-            RulesFile::Missing => "is not there",
+            RulesFile::Same => "holds the loaded rules",
+            RulesFile::Different => "differs from the loaded rules",
+            RulesFile::Missing => "does not exist",
             RulesFile::Unreadable => "cannot be read",
             RulesFile::Refused => "does not load",
         };
@@ -211,19 +211,19 @@ fn text(status: &Status, apply: &str, doctor: &str) -> String {
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if !status.firewall.is_empty() {
-        out.push_str("\nnot as the spec has it:\n");
+        out.push_str("\ndifferent from the spec:\n");
     }
     for change in &status.firewall {
         let FieldChange { field, from, to } = change;
         let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
     }
     if !status.drift.is_empty() {
-        out.push_str("\nin nvactl's own chains, and where it jumps to them:\n");
+        out.push_str("\nin nvactl's chains, and at the jumps to them:\n");
     }
     for drift in &status.drift {
         let what = match drift.what {
-            DriftKind::TakenOut => "taken out",
-            DriftKind::PutIn => "put in",
+            DriftKind::TakenOut => "removed",
+            DriftKind::PutIn => "added",
             DriftKind::InFront => "stops every packet before nvactl's jump",
         };
         let _ = writeln!(
@@ -260,14 +260,14 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of others {stand} before nvactl's jump in {prefix}{table} {chain}; what becomes of packets: {doctor}\n"
+        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
     )
 }
 
 fn row(row: &Row) -> Vec<String> {
     let state = match row.state {
-        State::InSync => "in sync",
-        State::Surplus => "not in the spec",
+        ForwardState::InSync => "in sync",
+        ForwardState::Surplus => "not in the spec",
         state => state.word(),
     };
     vec![

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
 use super::console::Console;
+use super::error::Result;
 use super::exit::Exit;
-use super::host::{Host, READ_WAIT};
+use super::host::{HostAccess, READ_WAIT};
 use crate::cli::{Ipv6, Sysctl};
 use crate::health::foreign;
 use crate::host::iptables::Live;
@@ -19,10 +18,10 @@ use crate::ops::state::State;
 use crate::ops::waiting::refuse_beside_a_change;
 use crate::ops::{families, next_boot};
 
-pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit> {
+pub fn run(action: &Sysctl, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     match action {
         Sysctl::Status(args) => {
-            // Where only root may look into the folder, nothing is known of what it holds.
+            // If only root may read the folder, its records are unknown.
             let state = on.known_state().unwrap_or_default();
             for family in meant(args, state.as_ref()).as_slice() {
                 let switch = Switch::Forwarding(*family);
@@ -31,12 +30,12 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
                     && next_boot::unit_sets(state, switch)
                 {
                     console.say(format_args!(
-                        "  {}: 1  (behind the files: wins)",
+                        "  {}: 1  (after the files: wins)",
                         boot_unit::NAME
                     ));
                 }
             }
-            // The kernel has none until conntrack is needed.
+            // The switch exists only after conntrack is loaded.
             if sysctl::has(Switch::Liberal) {
                 status(Switch::Liberal, console)?;
             }
@@ -50,7 +49,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             refuse_beside_a_change(&state)?;
             let (persist, liberal) = (args.set.persist, args.liberal);
             let families = changed(&args.set.ipv6, &state, console);
-            // Their routes go with the change.
+            // The change drops their routes.
             let routers = match families {
                 Families::Both if !sysctl::forwards(Family::V6)? => network::advertised(),
                 _ => Vec::new(),
@@ -69,8 +68,8 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
             report(&switches, true, done?, console);
             if liberal && persist && !boot_unit::is_enabled() {
                 console.note(format_args!(
-                    "at boot {} can be set only once nf_conntrack is loaded; nvactl's own unit sets \
-                     it behind its rules: sudo nvactl boot enable",
+                    "{} can be set at boot only after nf_conntrack is loaded; to have nvactl.service set it \
+                     after its rules: sudo nvactl boot enable",
                     Switch::Liberal.key()
                 ));
             }
@@ -91,7 +90,7 @@ pub fn run(action: &Sysctl, on: Host<'_>, console: &mut Console) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-/// IPv6 where it is asked for, or nvactl has loaded rules of it here.
+/// Returns the families: IPv6 if the options ask for it, or nvactl has loaded IPv6 rules here.
 fn meant(args: &Ipv6, state: Option<&State>) -> Families {
     Families::with_v6(args.ipv6 || families(None, state) == Families::Both)
 }
@@ -101,8 +100,7 @@ fn forwarding(families: Families) -> Vec<Switch> {
     each.map(|family| Switch::Forwarding(*family)).collect()
 }
 
-/// The families to change. Rules of IPv6 that may be left do not keep a machine that has lost IPv6
-/// from forwarding IPv4.
+/// Returns the families to change. Old IPv6 rules must not keep a machine without IPv6 from forwarding IPv4.
 fn changed(args: &Ipv6, state: &State, console: &mut Console) -> Families {
     let families = meant(args, Some(state));
     let [v4, v6] = [Family::V4, Family::V6].map(Switch::Forwarding);
@@ -154,11 +152,11 @@ fn status(switch: Switch, console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-/// Says what has been set, and what contradicts it.
+/// Prints the new values, and other settings that contradict them.
 fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     let value = u8::from(on);
     for switch in switches {
-        // One that is only kept is not there yet.
+        // A switch that is only set for the next boot may not exist yet.
         if sysctl::has(*switch) {
             console.say(format_args!("{} = {value}", switch.key()));
         }
@@ -170,15 +168,15 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
     let contradicting = sysctl::contradicting_interfaces().unwrap_or_else(|error| {
         console.warn(format_args!(
-            "whether an interface has another value is not known: {error}"
+            "the values of the interfaces could not be read: {error}"
         ));
         Vec::new()
     });
     for name in contradicting {
         console.warn(format_args!(
-            "net.ipv4.conf.{name}.forwarding is {}; to change it: sysctl -w net.ipv4.conf.{}.forwarding={value}",
+            "net.ipv4.conf.{name}.forwarding is {}; to change it: sudo sysctl -w net.ipv4.conf.{}.forwarding={value}",
             u8::from(!on),
-            // sysctl(8) takes a dot in a name as a slash.
+            // sysctl(8) reads a dot in a name as a slash.
             name.replace('.', "/")
         ));
     }
@@ -187,12 +185,12 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
 }
 
-/// Says that nvactl's own unit turns forwarding on again, as it was when the rules were saved.
+/// Warns that nvactl's own unit turns forwarding on again, as when the rules were saved.
 fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
     for switch in switches {
         if next_boot::unit_sets(state, *switch) {
             console.warn(format_args!(
-                "{} turns {} on again at boot, and when it loads the saved rules; to save it as it is now: \
+                "{} turns {} on again at boot and whenever it loads the saved rules; to save the current value: \
                  sudo nvactl persist",
                 boot_unit::NAME,
                 switch.key()
@@ -201,68 +199,68 @@ fn warn_of_unit(state: &State, switches: &[Switch], console: &mut Console) {
     }
 }
 
-/// Says when the next boot will end in another value.
+/// Warns if the next boot sets another value.
 fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
     let boot = sysctl::at_boot(switch);
     let contrary = boot.winner().filter(|winner| winner.on != on);
     match contrary {
         Some(own) if own.file == Path::new(sysctl::OWN_FILE) => console.note(format_args!(
-            "{} brings it back to {} at boot; `--persist` changes that too",
+            "{} sets it back to {} at boot; to change that line too, add: --persist",
             spelled(own),
             u8::from(own.on)
         )),
         Some(other) => console.warn(format_args!(
-            "{} wins at boot: then it is {}; remove or change that line",
+            "{} wins at boot, so it will be {} then; remove or change that line",
             spelled(other),
             u8::from(other.on)
         )),
         None if on && boot.winner().is_none() => console.note(format_args!(
-            "{} = 1 holds until the next boot; `--persist` keeps it",
+            "{} = 1 is lost at the next boot; to keep it, add: --persist",
             switch.key()
         )),
         None => {}
     }
     if let Some(other) = boot.other_winner().filter(|other| other.on != on) {
         console.warn(format_args!(
-            "{} wins where `sysctl --system` is run later: then it is {}; remove or change that line",
+            "{} wins if `sysctl --system` is run later, so it will be {} then; remove or change that line",
             spelled(other),
             u8::from(other.on)
         ));
     }
 }
 
-/// A machine that forwards IPv6 is a router, and takes no routes from others: the kernel forgets
-/// those that it has from advertisements, the default route first of all
+/// Warns of lost routes: a machine that forwards IPv6 is a router and accepts no routes from others. The
+/// kernel drops the routes that it has from router advertisements, the default route too
 /// (`addrconf_forward_change` and `rt6_purge_dflt_routers` in net/ipv6).
 fn warn_of_routers(lost: &[Interface], console: &mut Console) {
     for interface in lost {
-        // sysctl(8) takes a dot in a name as a slash.
+        // sysctl(8) reads a dot in a name as a slash.
         let name = interface.as_str().replace('.', "/");
         console.warn(format_args!(
-            "the IPv6 default route by {interface} comes from a router's advertisement, and goes now: \
-             a machine that forwards takes none; to have it come back with the next one: \
-             sysctl -w net.ipv6.conf.{name}.accept_ra=2, and for the next boot the same in a file \
-             beside {}",
+            "the IPv6 default route through {interface} came from a router advertisement and is gone now, \
+             because the kernel accepts none while it forwards\n  \
+             to accept them at boot, write in a file beside {}: net.ipv6.conf.{name}.accept_ra = 2\n  \
+             to accept the next one: sudo sysctl -w net.ipv6.conf.{name}.accept_ra=2",
             sysctl::OWN_FILE
         ));
     }
 }
 
-/// A machine that forwards and whose FORWARD chain lets everything through is a router for anybody
+/// Warns if the machine forwards and its FORWARD chain accepts everything: then it is a router for anybody
 /// who can reach it.
-fn warn_if_open(on: Host<'_>, families: Families, console: &mut Console) {
+fn warn_if_open(on: HostAccess<'_>, families: Families, console: &mut Console) {
     let open = |live: &PerFamily<Live>| {
         let mut each = live.iter();
         each.any(|(_, live)| foreign::forwards_everything(&live.ruleset))
     };
     match on.iptables(READ_WAIT).read_all(families) {
         Ok(live) if open(&live) => console.warn(
-            "FORWARD lets everything through: this machine now routes for anybody who can reach it; \
-             `nvactl apply` closes it but for the spec's forwards",
+            "FORWARD accepts everything, so this machine now routes for anybody who can reach it; \
+             to let only the spec's forwards through: sudo nvactl apply",
         ),
         Ok(_) => {}
         Err(error) => console.warn(format_args!(
-            "whether FORWARD lets everything through is not known: {error}"
+            "the FORWARD chain could not be read, so it may accept everything: {error}"
         )),
     }
 }

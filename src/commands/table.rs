@@ -1,6 +1,6 @@
-//! Columns for people.
+//! Prints columns for people.
 
-/// A header and rows, each column as wide as its widest cell; the last is not filled up.
+/// Formats a header and rows, each column as wide as its widest cell, without blanks at the end of a line.
 pub fn table<const N: usize>(
     header: &[&str; N],
     rows: impl IntoIterator<Item = Vec<String>>,

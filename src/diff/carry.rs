@@ -1,5 +1,5 @@
-//! A rule that goes from one of nvactl's chains to another, or leaves one and comes back in it, is the
-//! same rule to whoever reads its counters.
+//! Keeps the counters of a rule that moves from one of nvactl's chains to another, or within one: for a
+//! reader of counters it is the same rule.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,8 +9,8 @@ use crate::netfilter::rule::Rule;
 use crate::plan::ADMIT;
 
 impl Changes<'_> {
-    /// What the rules that come begin with, by their places in the chains as they will be: the
-    /// counts of the equal rules of the same table that go, from `counters` of what is there.
+    /// Returns the initial counts of the added rules, by their index in the new chains. They are the counts, in
+    /// `counters`, of the equal rules that are removed from the same table.
     #[must_use]
     pub fn carried(&self, counters: &Counters) -> Counters {
         let mut carried = Counters::default();
@@ -22,8 +22,8 @@ impl Changes<'_> {
 }
 
 impl TableChanges<'_> {
-    /// Of several equal rules the first to go is the first that comes. Of those that go without
-    /// another that comes the last to come has the count as well: no packet is forgotten.
+    /// Pairs equal rules in their order: the first removed with the first added. If more are removed than
+    /// added, the last added rule gets the remaining counts as well, so that no packet is lost.
     fn carry(&self, counters: &Counters, carried: &mut Counters) {
         let chains = || self.chains.iter().filter(|chain| counts_alone(chain));
         let mut gone: HashMap<&Rule, VecDeque<Count>> = HashMap::new();
@@ -60,8 +60,8 @@ impl TableChanges<'_> {
     }
 }
 
-/// What the rules of an ADMIT chain have counted says something only together
-/// ([`Counters::refused`]), and such a chain that comes differs from each that was there.
+/// Returns whether a rule's count in this chain has a meaning of its own. The counts of an ADMIT chain have one
+/// only together ([`Counters::refused`]), and a new ADMIT chain differs from every old one.
 fn counts_alone(chain: &ChainChange<'_>) -> bool {
     !chain.name().as_str().starts_with(ADMIT)
 }
@@ -72,7 +72,7 @@ mod tests {
     use crate::netfilter::counters::Counters;
     use crate::netfilter::text::parse::{parse, parse_counted};
 
-    /// The script that leads from one to the other, both given as the lines of the nat table.
+    /// Returns the script from one ruleset to the other, both given as the lines of the nat table.
     fn script(have: &str, want: &str) -> String {
         let text = |lines: &str| format!("*nat\n{lines}\nCOMMIT\n");
         let (have, counters) = parse_counted(&text(have)).expect("it is readable");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_goes_to_another_chain_keeps_its_counters() {
+    fn a_rule_that_moves_to_another_chain_keeps_its_counters() {
         let have = ":NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n\
                     [1:10] -A NVACTL-A -m comment --comment one -j RETURN\n\
                     [2:20] -A NVACTL-A -m comment --comment two -j RETURN\n\
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_goes_and_comes_in_one_chain_keeps_its_counters() {
+    fn a_rule_that_moves_within_a_chain_keeps_its_counters() {
         let have = ":NVACTL-A - [0:0]\n\
                     [1:10] -A NVACTL-A -m comment --comment one -j RETURN\n\
                     [2:20] -A NVACTL-A -m comment --comment two -j RETURN";
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_equal_rules_have_counted_stays_as_much() {
+    fn the_sum_of_the_counts_of_equal_rules_is_kept() {
         let equal = "-m comment --comment one -j RETURN";
         let three = format!(
             ":NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n\
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn no_other_rule_begins_with_a_count() {
+    fn a_different_rule_starts_at_zero() {
         for (have, want) in [
-            // Another rule, and another table's would be one, too.
+            // The target differs. (An equal rule of another table would be a different rule, too.)
             (
                 ":NVACTL-A - [0:0]\n[1:10] -A NVACTL-A -m comment --comment one -j RETURN",
                 ":NVACTL-B - [0:0]\n-A NVACTL-B -m comment --comment one -j ACCEPT",
             ),
-            // What the rules of such a chain have counted says something only together.
+            // The counts of an ADMIT chain have a meaning only together.
             (
                 ":NVACTL-ADMIT-1 - [0:0]\n[1:10] -A NVACTL-ADMIT-1 -m comment --comment one -j ACCEPT",
                 ":NVACTL-ADMIT-2 - [0:0]\n-A NVACTL-ADMIT-2 -j RETURN\n\
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn without_counters_there_is_nothing_to_carry() {
+    fn no_counts_are_carried_if_none_were_read() {
         let have = parse("*nat\n:NVACTL-A - [0:0]\n-A NVACTL-A -j RETURN\nCOMMIT\n");
         let want = parse("*nat\n:NVACTL-B - [0:0]\n-A NVACTL-B -j RETURN\nCOMMIT\n");
         let (have, want) = (have.expect("it is readable"), want.expect("it is readable"));

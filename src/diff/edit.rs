@@ -1,44 +1,44 @@
-//! What separates two versions of one chain, in time that grows with the chain and not with its
-//! square: where a layout changes, a chain of ten thousand rules may share none with what it becomes.
+//! Finds the edits between two versions of one chain. The time grows with the length of the chain, not with
+//! its square: if the layout changes, a chain of ten thousand rules may share no rule with its new version.
 
 use std::collections::HashMap;
 
 use crate::netfilter::rule::Rule;
 
-/// Rules of one place exchanged for others; either side may be empty.
+/// A run of rules that is replaced by another. Either run may be empty.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Edit<'r> {
-    /// The place of the first rule concerned in the chain as it is, counted from 0.
+pub struct ChainEdit<'r> {
+    /// The index of the first replaced rule in the present chain, counted from 0.
     pub at: usize,
     pub removed: &'r [Rule],
-    /// The place of the first rule that comes in the chain as it will be, counted from 0.
+    /// The index of the first new rule in the new chain, counted from 0.
     pub to: usize,
     pub inserted: &'r [Rule],
 }
 
-/// The fewest edits, if no rule occurs twice in a chain: as in patience sorting, the rules that stay
-/// are the longest run that stands in the same order in both.
-pub fn edits<'r>(have: &'r [Rule], want: &'r [Rule]) -> Vec<Edit<'r>> {
+/// Returns the fewest edits, if no rule occurs twice in a chain. As in patience sorting, the kept rules are the
+/// longest selection with the same order in both versions.
+pub fn edits<'r>(have: &'r [Rule], want: &'r [Rule]) -> Vec<ChainEdit<'r>> {
     let mut edits = Vec::new();
     let (mut at, mut to) = (0, 0);
     let end = (have.len(), want.len());
-    for (stays, stands) in staying(have, want).into_iter().chain([end]) {
-        if at < stays || to < stands {
-            edits.push(Edit {
+    for (kept_at, kept_to) in kept(have, want).into_iter().chain([end]) {
+        if at < kept_at || to < kept_to {
+            edits.push(ChainEdit {
                 at,
-                removed: &have[at..stays],
+                removed: &have[at..kept_at],
                 to,
-                inserted: &want[to..stands],
+                inserted: &want[to..kept_to],
             });
         }
-        (at, to) = (stays + 1, stands + 1);
+        (at, to) = (kept_at + 1, kept_to + 1);
     }
     edits
 }
 
-/// The places of the rules that stay, in the chain as it is and as it will be, both rising.
-fn staying(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
-    // Mostly nothing else is left between what both begin and what both end with.
+/// Returns the indices of the kept rules in the present and in the new chain, both rising.
+fn kept(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
+    // Mostly the two differ only in the rules between a common beginning and a common end.
     let same = |(one, other): &(&Rule, &Rule)| one == other;
     let front = have.iter().zip(want).take_while(same).count();
     let (inner_have, inner_want) = (&have[front..], &want[front..]);
@@ -55,8 +55,8 @@ fn staying(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
     before.chain(within).chain(behind).collect()
 }
 
-/// The places of equal rules, in the order of the chain as it is. Of several that are equal the first
-/// goes with the first.
+/// Pairs the indices of equal rules, in the order of the present chain. The first of several equal rules is
+/// paired with the first.
 fn pairs(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
     let mut places: HashMap<&Rule, Vec<usize>> = HashMap::new();
     for (to, rule) in want.iter().enumerate().rev() {
@@ -66,9 +66,10 @@ fn pairs(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
     have.iter().enumerate().filter_map(pair).collect()
 }
 
-/// The longest choice of pairs that rises in both places, of pairs that rise in the first.
+/// Returns the longest selection of pairs that rises in both indices. The pairs given rise in the first.
 fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // For each length the pair that ends such a choice lowest, and for each pair the one before it.
+    // `ends` holds, for each length, the pair with the lowest second index that ends such a selection.
+    // `before` holds, for each pair, the pair before it.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
     for (n, (_, to)) in pairs.iter().enumerate() {
@@ -100,7 +101,7 @@ mod tests {
         names.chars().map(rule).collect()
     }
 
-    /// How many rules go and come.
+    /// Returns how many rules are removed and how many are added.
     fn cost(have: &str, want: &str) -> (usize, usize) {
         let (have, want) = (rules(have), rules(want));
         let edits = edits(&have, &want);
@@ -111,8 +112,8 @@ mod tests {
             assert_eq!(&want[edit.to..edit.to + edit.inserted.len()], edit.inserted);
             made.splice(removed, edit.inserted.iter().cloned());
         }
-        assert_eq!(made, want, "the edits lead to what is wanted");
-        let sum = |of: fn(&Edit<'_>) -> usize| edits.iter().map(of).sum();
+        assert_eq!(made, want, "the edits lead to the new chain");
+        let sum = |of: fn(&ChainEdit<'_>) -> usize| edits.iter().map(of).sum();
         (
             sum(|edit| edit.removed.len()),
             sum(|edit| edit.inserted.len()),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rule_goes_that_could_stay() {
+    fn the_edits_keep_as_many_rules_as_possible() {
         for (have, want, least) in [
             ("", "", (0, 0)),
             ("abc", "abc", (0, 0)),
@@ -132,19 +133,19 @@ mod tests {
             ("abcdef", "fbcdea", (2, 2)),
             ("abc", "xyz", (3, 3)),
             ("edcba", "abcde", (4, 4)),
-            // Of equal ones, one for one.
+            // Equal rules are paired one to one.
             ("aab", "ab", (1, 0)),
             ("ab", "aab", (0, 1)),
-            // The first goes with the first, though one more could stay.
+            // The first is paired with the first, though one more rule could be kept.
             ("aba", "bab", (2, 2)),
         ] {
             assert_eq!(cost(have, want), least, "{have:?} to {want:?}");
         }
     }
 
-    /// With an algorithm whose time grows with the differences, too, this takes minutes.
+    /// An algorithm whose time also grows with the number of differences would take minutes.
     #[test]
-    fn a_chain_of_ten_thousand_that_becomes_another_is_told_at_once() {
+    fn two_long_chains_without_a_common_rule_are_compared_fast() {
         let chain = |from: u32| -> Vec<Rule> {
             let comment = |n: u32| Match::Comment(n.to_string().into());
             let rule = |n| Rule::new([comment(n)], Target::Accept);
@@ -153,6 +154,6 @@ mod tests {
         let (have, want) = (chain(0), chain(200_000));
         assert_eq!(edits(&have, &want).len(), 1);
         let turned: Vec<Rule> = have.iter().rev().cloned().collect();
-        assert_eq!(staying(&have, &turned).len(), 1);
+        assert_eq!(kept(&have, &turned).len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The changes of both families as one.
+//! The changes of both families as one change.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 
-/// What leads from `have` to `want`, which says only what nvactl owns.
+/// Returns the changes from `have` to `want`, which holds only rules that nvactl owns.
 #[must_use]
 pub fn changes<'r>(
     have: &PerFamily<&'r Ruleset>,
@@ -25,14 +25,14 @@ impl PerFamily<Changes<'_>> {
         self.iter().all(|(_, changes)| changes.is_empty())
     }
 
-    /// How many rules come, and how many go.
+    /// Returns the number of added rules and of removed rules.
     #[must_use]
     pub fn rule_counts(&self) -> (usize, usize) {
         let counts = self.iter().map(|(_, changes)| changes.rule_counts());
         counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
-    /// The lines that go and come, as [`Changes::report`]; those of IPv6 under a line that says so.
+    /// Lists the removed and added lines, as [`Changes::report`] does. A heading precedes those of IPv6.
     #[must_use]
     pub fn report(&self) -> String {
         let mut out = String::new();
@@ -45,14 +45,14 @@ impl PerFamily<Changes<'_>> {
         out
     }
 
-    /// What the rules that come begin with, as [`Changes::carried`].
+    /// Returns the initial counts of the added rules, as [`Changes::carried`] does.
     #[must_use]
     pub fn carried(&self, counters: &PerFamily<&Counters>) -> PerFamily<Counters> {
         let both = self.as_ref().zip(counters.as_ref());
         both.map(|_, (changes, counters)| changes.carried(counters))
     }
 
-    /// Each as a script for that family's iptables-restore; empty where nothing changes.
+    /// Returns a script for each family's iptables-restore. It is empty if nothing changes.
     #[must_use]
     pub fn scripts(&self, counts: &PerFamily<&Counters>) -> PerFamily<String> {
         let both = self.as_ref().zip(counts.as_ref());

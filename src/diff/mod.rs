@@ -1,8 +1,8 @@
-//! What separates two rulesets in the part that nvactl owns: for people, and as the shortest
-//! iptables-restore script that leads from the one to the other.
+//! Compares the part of two rulesets that nvactl owns: as a report for people, and as the shortest
+//! iptables-restore script that turns one into the other.
 //!
-//! nvactl owns the chains named `NVACTL-…`, the jumps to them from where it jumps, and the FORWARD
-//! policy where the spec sets it. Everything else is foreign, not looked at and not written.
+//! nvactl owns the chains named `NVACTL-…`, the jumps to them from its hooks, and the FORWARD policy if the
+//! spec sets it. All other rules are foreign: they are neither compared nor written.
 //!
 //! The room must not know the machine or YAML: it compares values.
 //!
@@ -20,7 +20,7 @@ mod script;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-pub use edit::Edit;
+pub use edit::ChainEdit;
 use edit::edits;
 pub use script::refill;
 
@@ -31,7 +31,7 @@ use crate::netfilter::ruleset::{Chain, Ruleset, Table};
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 
-/// What must change in a ruleset, table by table. Tables without a change are left out.
+/// The changes of a ruleset, table by table. Tables without a change are left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes<'r> {
     pub tables: Vec<TableChanges<'r>>,
@@ -40,10 +40,10 @@ pub struct Changes<'r> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct TableChanges<'r> {
     pub table: TableName,
-    /// Built-in chains, the policy each has and the one it gets. A table that nobody has used yet
-    /// is not listed by iptables-save; its chains accept.
+    /// Built-in chains, each with its present and its new policy. iptables-save does not list a table that
+    /// nobody has used yet; the policy of its chains is ACCEPT.
     pub policies: Vec<(&'r ChainName, Policy, Policy)>,
-    /// Built-in chains, the jumps that go and those that come to stand first.
+    /// Built-in chains, each with the jumps that are removed and those that are inserted first.
     pub jumps: Vec<JumpChange<'r>>,
     pub chains: Vec<ChainChange<'r>>,
 }
@@ -63,12 +63,12 @@ pub enum ChainChange<'r> {
         name: &'r ChainName,
         want: &'r [Rule],
         /// In the order of the chain.
-        edits: Vec<Edit<'r>>,
+        edits: Vec<ChainEdit<'r>>,
     },
     Delete(&'r ChainName, &'r [Rule]),
 }
 
-/// The part of a ruleset that nvactl owns, the FORWARD policy included.
+/// Returns the part of a ruleset that nvactl owns, the FORWARD policy included.
 #[must_use]
 pub fn own(ruleset: &Ruleset) -> Ruleset {
     let mut own = Ruleset::default();
@@ -85,15 +85,15 @@ pub fn own(ruleset: &Ruleset) -> Ruleset {
     own
 }
 
-/// Whether a plan sets the FORWARD policy, rather than leave it alone.
+/// Returns whether a plan sets the FORWARD policy.
 #[must_use]
 pub fn sets_policy(plan: &Ruleset) -> bool {
     plan.chain(TableName::Filter, &ChainName::Forward)
         .is_some_and(|chain| chain.policy.is_some())
 }
 
-/// The jumps to nvactl's chains. One that iptables-restore cannot read is not nvactl's: no script could
-/// delete it by its spelling.
+/// Returns the jumps to nvactl's chains. A jump that iptables-restore cannot read does not count: no script
+/// could delete it by its text.
 pub(crate) fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
     let leads_to_own = |rule: &&Rule| rule.leads_to().is_some_and(ChainName::is_own);
     chain
@@ -102,9 +102,8 @@ pub(crate) fn own_jumps(chain: &Chain) -> impl Iterator<Item = &Rule> {
         .filter(move |rule| leads_to_own(rule) && rule.is_loadable())
 }
 
-/// Returns the part of `before` that nvactl owns, for a change that leads back to it from `now`: without
-/// the rules that somebody has put in and iptables-restore cannot read, unless their chain is still as
-/// it was.
+/// Returns the part of `before` that nvactl owns, for a change from `now` back to it. Rules that somebody has
+/// added and that iptables-restore cannot read are left out, unless their chain has not changed.
 #[must_use]
 pub fn restorable(before: &Ruleset, now: &Ruleset) -> Ruleset {
     let mut own = own(before);
@@ -121,7 +120,7 @@ pub fn restorable(before: &Ruleset, now: &Ruleset) -> Ruleset {
     own
 }
 
-/// What leads from `have`, a whole ruleset, to `want`, which says only what nvactl owns.
+/// Returns the changes from `have`, a whole ruleset, to `want`, which holds only rules that nvactl owns.
 #[must_use]
 pub fn changes<'r>(have: &'r Ruleset, want: &'r Ruleset) -> Changes<'r> {
     static NOTHING: Table = Table::new();
@@ -180,7 +179,8 @@ fn table_changes<'r>(table: TableName, have: &'r Table, want: &'r Table) -> Tabl
     changes
 }
 
-/// The jumps must be the chain's first rules, and there must be no others.
+/// Compares the jumps of a built-in chain. They must be the chain's first rules, and the only jumps to
+/// nvactl's chains.
 fn jump_change<'r>(
     chain: &'r ChainName,
     have: &'r Chain,
@@ -204,7 +204,7 @@ enum Sign {
 }
 
 impl TableChanges<'_> {
-    /// nvactl's chains in which the script names places.
+    /// Returns nvactl's chains in which the script addresses rules by number.
     #[must_use]
     pub fn in_place(&self) -> BTreeSet<&ChainName> {
         let edited = |chain: &&ChainChange<'_>| {
@@ -221,7 +221,7 @@ impl TableChanges<'_> {
         self.policies.is_empty() && self.jumps.is_empty() && self.chains.is_empty()
     }
 
-    /// The lines of iptables-save that come and go.
+    /// Returns the lines of iptables-save that are added and removed.
     fn lines(&self) -> Vec<(Sign, Line<'_>)> {
         use Sign::{Added, Removed};
         let mut lines = Vec::new();
@@ -265,7 +265,7 @@ impl Changes<'_> {
         self.tables.is_empty()
     }
 
-    /// The FORWARD policy as it is and as it will be, if it changes.
+    /// Returns the present and the new FORWARD policy, if it changes.
     #[must_use]
     pub fn forward_policy(&self) -> Option<(Policy, Policy)> {
         self.tables
@@ -275,7 +275,7 @@ impl Changes<'_> {
             .map(|(_, from, to)| (*from, *to))
     }
 
-    /// How many rules come, and how many go.
+    /// Returns the number of added rules and of removed rules.
     #[must_use]
     pub fn rule_counts(&self) -> (usize, usize) {
         let sum = |runs: Vec<(usize, &[Rule])>| -> usize {
@@ -295,7 +295,7 @@ impl Changes<'_> {
         (added, removed)
     }
 
-    /// The chains that the script changes; `None` where it deletes one.
+    /// Returns the chains that the script changes, or `None` if it deletes a chain.
     #[must_use]
     pub fn touched(&self) -> Option<Vec<(TableName, &ChainName)>> {
         let mut touched = BTreeSet::new();
@@ -317,8 +317,8 @@ impl Changes<'_> {
         Some(touched.into_iter().collect())
     }
 
-    /// The rules that go and come, each as `-`/`+` and the line that iptables-save has for it,
-    /// under the name of its table.
+    /// Lists the removed and added rules under the name of their table, each as `-` or `+` and the line that
+    /// iptables-save prints for it.
     #[must_use]
     pub fn report(&self) -> String {
         let mut out = String::new();
@@ -336,7 +336,7 @@ impl Changes<'_> {
     }
 }
 
-/// A ruleset without any but these chains.
+/// Returns a copy of a ruleset that holds only these chains.
 #[must_use]
 pub fn only(ruleset: &Ruleset, chains: &[(TableName, &ChainName)]) -> Ruleset {
     let mut only = Ruleset::default();
@@ -348,8 +348,8 @@ pub fn only(ruleset: &Ruleset, chains: &[(TableName, &ChainName)]) -> Ruleset {
     only
 }
 
-/// Whether two rulesets hold the same of nvactl's, wherever its jumps stand among others; the
-/// FORWARD policy only if `with_policy` sets it.
+/// Returns whether nvactl's part of two rulesets is equal. The position of a jump among foreign rules does not
+/// count, and the FORWARD policy counts only if `with_policy` is set.
 #[must_use]
 pub fn holds_the_same(one: &Ruleset, other: &Ruleset, with_policy: bool) -> bool {
     let mine = |ruleset: &Ruleset| {
@@ -371,8 +371,8 @@ impl<'r> ChainChange<'r> {
         }
     }
 
-    /// The rules of a chain that is filled from nothing: a new one, or one of which no rule stays.
-    /// Where a rule stays it must keep its counters, which emptying the chain would lose.
+    /// Returns the rules of a chain that the script fills from empty: a new chain, or one that keeps no rule. A
+    /// chain that keeps a rule is not emptied, since the rule would lose its counters.
     fn refilled(&self) -> Option<(&'r ChainName, &'r [Rule])> {
         match self {
             ChainChange::Create(name, rules) => Some((name, rules)),
@@ -384,7 +384,7 @@ impl<'r> ChainChange<'r> {
         }
     }
 
-    /// The rules that go, each run with its first place in the chain as it is.
+    /// Returns the removed rules in runs, each with the index of its first rule in the present chain.
     fn removed(&self) -> Vec<(usize, &'r [Rule])> {
         match self {
             ChainChange::Create(..) => Vec::new(),
@@ -395,7 +395,7 @@ impl<'r> ChainChange<'r> {
         }
     }
 
-    /// The rules that come, each run with its first place in the chain as it will be.
+    /// Returns the added rules in runs, each with the index of its first rule in the new chain.
     fn inserted(&self) -> Vec<(usize, &'r [Rule])> {
         match self {
             ChainChange::Create(_, rules) => vec![(0, rules)],

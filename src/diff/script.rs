@@ -1,20 +1,20 @@
-//! A change as text for `iptables-restore --noflush`.
+//! Writes a change as text for `iptables-restore --noflush`.
 
 use std::fmt::Write as _;
 
-use super::{ChainChange, Changes, Edit, TableChanges, own, sets_policy};
+use super::{ChainChange, ChainEdit, Changes, TableChanges, own, sets_policy};
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::{Counted, Line};
 
 impl Changes<'_> {
-    /// The same as a script for `iptables-restore --noflush`. Each table is one transaction.
+    /// Returns a script for `iptables-restore --noflush`. Each table is one transaction.
     ///
-    /// A rule that comes begins with what `counts` says of its place in the chain as it will be, if
-    /// `--counters` is given, too. No other rule's counters change; of a built-in chain the policy's
-    /// begin anew where the policy changes, with `--counters` or without (measured, nft and legacy
-    /// 1.8.9).
+    /// A new rule starts with the count that `counts` holds for its index in the new chain, if
+    /// iptables-restore also gets `--counters`. The counters of other rules do not change. If the policy of
+    /// a built-in chain changes, the policy's counters start at zero, with `--counters` or without (measured
+    /// with nft and legacy 1.8.9).
     #[must_use]
     pub fn script(&self, counts: &Counters) -> String {
         let mut out = String::new();
@@ -25,7 +25,7 @@ impl Changes<'_> {
     }
 }
 
-/// One line, with what its rule begins with.
+/// Writes one line, with the initial count of its rule.
 fn put(out: &mut String, count: Count, line: Line<'_>) {
     let _ = writeln!(out, "{}", Counted(count, line));
 }
@@ -37,14 +37,14 @@ impl TableChanges<'_> {
         for (chain, _, policy) in &self.policies {
             line(Line::Chain(chain, Some(*policy)));
         }
-        // Every new chain before the first rule: rules of one may lead to another.
+        // All new chains come before the first rule, since rules of one chain may lead to another.
         for chain in &self.chains {
             if let Some((name, _)) = chain.refilled() {
                 line(Line::Chain(name, None));
             }
         }
-        // The jumps before the rules: the kernel refuses a rule in a chain that a hook leads to
-        // by itself, not by the jump, so that the error is about that rule.
+        // The jumps come before the rules. If the kernel refuses a rule in a chain that a hook already
+        // leads to, its error names that rule. In the other order it would name the jump.
         for jump in &self.jumps {
             for rule in &jump.removed {
                 line(Line::Delete(jump.chain, rule));
@@ -60,7 +60,7 @@ impl TableChanges<'_> {
         put(out, Count::default(), Line::Commit);
     }
 
-    /// All emptied before the first goes: rules of one may lead to another.
+    /// Empties all deleted chains before it deletes the first, since rules of one may lead to another.
     fn write_deletions(&self, out: &mut String) {
         let deleted = || {
             self.chains.iter().filter_map(|chain| match chain {
@@ -85,19 +85,19 @@ impl ChainChange<'_> {
                 put(out, count(to), Line::Append(name, rule));
             }
         } else if let ChainChange::Edit { name, want, edits } = self {
-            let growth = |edit: &Edit<'_>| (edit.inserted.len(), edit.removed.len());
+            let growth = |edit: &ChainEdit<'_>| (edit.inserted.len(), edit.removed.len());
             let sums = edits.iter().map(growth);
             let (come, go) = sums.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
             let end = want.len() + go - come;
-            // From the end, so that the places of the edits before stay what they are.
+            // The last edit comes first, so that the indices of the earlier edits stay valid.
             for edit in edits.iter().rev() {
                 for n in (0..edit.removed.len()).rev() {
                     put(out, Count::default(), Line::DeleteAt(name, edit.at + n + 1));
                 }
                 for (n, rule) in edit.inserted.iter().enumerate() {
                     let line = if edit.at + edit.removed.len() == end {
-                        // For a place, iptables-nft reads the whole chain: ten times the time
-                        // (measured, 10,000 rules).
+                        // iptables-nft reads the whole chain to insert at an index, which takes ten
+                        // times as long (measured with 10,000 rules).
                         Line::Append(name, rule)
                     } else {
                         Line::Insert(name, edit.at + n + 1, rule)
@@ -109,9 +109,9 @@ impl ChainChange<'_> {
     }
 }
 
-/// A script that brings nvactl's rules to those of `to` from whatever `from` may have left of its
-/// own: it names no rule that might not be there, so it loads any number of times. Chains that
-/// are not in `to` are left, empty, where foreign rules may lead to them.
+/// Returns a script that sets nvactl's rules to those of `to`, whichever of `from`'s rules are still loaded. It
+/// deletes no rule by its text or index, so it can be loaded any number of times. Chains that `to` does not
+/// have are emptied, not deleted, because foreign rules may lead to them.
 #[must_use]
 pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
     let mut chains = own(from);
@@ -157,7 +157,7 @@ mod tests {
     const COMMENTED: &str = "-m comment --comment \"a\nb\" -j DROP";
     const UNREAD: &str = "-i \"x -j DROP";
 
-    /// FORWARD and nvactl's chain there, by their rules.
+    /// Returns a ruleset with these rules in FORWARD and in NVACTL-FORWARD.
     fn ruleset(forward: &[&str], own: &[&str]) -> Ruleset {
         let mut text = String::from("*filter\n:FORWARD DROP [0:0]\n:NVACTL-FORWARD - [0:0]\n");
         for (chain, rules) in [("FORWARD", forward), ("NVACTL-FORWARD", own)] {
@@ -175,13 +175,13 @@ mod tests {
     const JUMP: &str = "-j NVACTL-FORWARD";
 
     #[test]
-    fn rules_that_cannot_be_written_count_where_places_do() {
+    fn rules_that_no_script_can_spell_are_deleted_by_their_index() {
         let want = ruleset(
             &[JUMP],
             &["-s 192.0.2.1/32 -j DROP", "-s 192.0.2.2/32 -j DROP"],
         );
         for broken in [COMMENTED, UNREAD] {
-            // Foreign ones are left alone, and the jump comes before them.
+            // A foreign rule is left alone, and the jump comes before it.
             let own = ["-s 192.0.2.1/32 -j DROP", "-s 192.0.2.2/32 -j DROP"];
             let have = ruleset(&[JUMP, broken], &own);
             assert_eq!(script(&have, &want), "");
@@ -190,7 +190,7 @@ mod tests {
                 script(&have, &want),
                 "*filter\n-D FORWARD -j NVACTL-FORWARD\n-I FORWARD 1 -j NVACTL-FORWARD\nCOMMIT\n"
             );
-            // In nvactl's chain they go, by their places.
+            // In nvactl's chain such rules are deleted by their index.
             let have = ruleset(&[JUMP], &[own[0], broken, own[1], broken]);
             assert_eq!(
                 script(&have, &want),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_one_that_can_be_loaded() {
+    fn a_rollback_leaves_out_rules_that_no_script_can_spell() {
         for broken in [COMMENTED, UNREAD] {
             let before = ruleset(&[JUMP], &[broken, "-j LOG"]);
             let after = ruleset(&[JUMP], &["-j RETURN"]);
@@ -223,7 +223,7 @@ mod tests {
                 script(&after, &back),
                 "*filter\n:NVACTL-FORWARD - [0:0]\n-A NVACTL-FORWARD -j LOG\nCOMMIT\n"
             );
-            // Where nothing has changed, nothing has to be brought back.
+            // An unchanged chain needs no script.
             let same = restorable(&before, &before);
             assert_eq!(length(&same), 2);
             assert_eq!(script(&before, &same), "");

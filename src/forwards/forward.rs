@@ -1,4 +1,4 @@
-//! A spec without a fault: the machine, and what it forwards where.
+//! The valid content of a spec: the firewall machine and its forwards.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,16 +10,16 @@ use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
 
-/// A spec without a fault: names are unique, listeners apart, targets allowed.
+/// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSet {
     pub firewall: Firewall,
-    /// In the order of the file; one that has two protocols is two, of the same name.
+    /// In the order of the file. A forward with two protocols is two entries with the same name.
     pub forwards: Vec<Forward>,
 }
 
 impl ForwardSet {
-    /// The same with only the forwards of one family.
+    /// Returns a copy that holds only the forwards of one family.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
         let of_family = |forward: &&Forward| forward.family() == family;
@@ -35,7 +35,7 @@ impl ForwardSet {
         forwards.any(|forward| forward.family() == family)
     }
 
-    /// How many forwards the spec has: one with two protocols is one.
+    /// Returns the number of forwards in the spec. A forward with two protocols counts once.
     #[must_use]
     pub fn names(&self) -> usize {
         let again = self
@@ -45,7 +45,7 @@ impl ForwardSet {
         self.forwards.len() - again.count()
     }
 
-    /// The interfaces that packets come in by or leave by, each once.
+    /// Returns the interfaces on which packets arrive or leave, each once.
     #[must_use]
     pub fn interfaces(&self) -> Vec<&Interface> {
         let firewall = &self.firewall;
@@ -62,25 +62,25 @@ impl ForwardSet {
     }
 }
 
-/// The machine that forwards, and what its forwards have that say nothing else.
+/// The machine that forwards, and the values of each forward that does not set its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firewall {
-    /// Where clients come in; at least one.
+    /// The interfaces on which clients arrive, at least one.
     pub ingress: Vec<Interface>,
-    /// Where targets are reached; the same interface on a machine with one NIC.
+    /// The interface to the targets. It equals `ingress` on a machine with one NIC.
     pub egress: Interface,
     pub snat: Snats,
     pub forward_policy: ForwardPolicy,
-    /// `None`: as many forwards as there are decide.
+    /// `None`: the number of rules decides.
     pub layout: Option<Layout>,
 }
 
-/// How the plan's rules stand in chains.
+/// How the plan divides its rules into chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// One chain for each hook, which a new connection meets in order.
+    /// One chain for each hook. A new connection traverses it in order.
     Flat,
-    /// Many chains, of which a new connection meets a few.
+    /// Many chains. A new connection traverses only a few of them.
     Tree,
 }
 
@@ -94,14 +94,14 @@ impl Layout {
     }
 }
 
-/// What targets see as their peer.
+/// The source address that targets see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Snat {
-    /// One of these: replies come back to the firewall.
+    /// One address of this range. Replies come back to the firewall.
     Addresses(AddressRange),
-    /// Whatever address the egress interface has when a connection begins.
+    /// The address that the egress interface has when a connection begins.
     Masquerade,
-    /// The client itself. Replies come back only where the target's own routes lead through the
+    /// The client's own address. Replies come back only if the target routes them through the
     /// firewall.
     Client,
 }
@@ -116,7 +116,7 @@ impl fmt::Display for Snat {
     }
 }
 
-/// What is said for each family, if anything.
+/// The `snat` of each family, if the spec sets one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Snats {
     pub v4: Option<Snat>,
@@ -136,48 +136,48 @@ impl Snats {
 /// What nvactl does with the policy of the built-in FORWARD chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardPolicy {
-    /// Sets it to DROP: nothing is forwarded but what a rule accepts.
+    /// Sets it to DROP: only packets that a rule accepts are forwarded.
     Drop,
-    /// Leaves it as it is.
+    /// Does not change it.
     Keep,
 }
 
-/// One forward: what arrives at `listen` goes to `target`.
+/// One forward: connections to `listen` are redirected to `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub name: Name,
     pub listen: Listen,
     pub protocol: Protocol,
-    pub target: Target,
-    /// Where clients come in; at least one. The egress interface is among them only if `hairpin`
-    /// does not say so.
+    pub target: ForwardTarget,
+    /// The interfaces on which clients arrive, at least one. It holds the egress interface only if
+    /// the spec names it: `hairpin` does not add it here.
     pub ingress: Vec<Interface>,
     pub egress: Interface,
     pub snat: Snat,
     pub sources: Sources,
     pub limits: Option<Limits>,
     pub log: Option<Log>,
-    /// Whether what is behind the firewall, and the firewall itself, reach the listener too.
+    /// Whether hosts behind the firewall, and the firewall itself, reach the listener too.
     pub hairpin: bool,
 }
 
-/// Where a forward listens: on one of the machine's addresses, or on all of them.
+/// The ports that a forward listens on, at one of the machine's addresses or (`None`) at all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen {
     pub address: Option<IpAddr>,
     pub ports: PortRange,
 }
 
-/// Where a forward leads.
+/// The hosts that a forward leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct ForwardTarget {
     pub kind: TargetKind,
-    /// At least one, all of one family; several share the connections.
+    /// At least one, all of one family. Several destinations share the connections.
     pub destinations: Vec<Destination>,
     pub balance: Balance,
 }
 
-/// A place that packets are sent on to.
+/// One address and its ports that a forward redirects connections to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destination {
     pub address: IpAddr,
@@ -187,10 +187,10 @@ pub struct Destination {
 /// How connections are shared among several destinations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// Evenly, each connection by itself.
+    /// Each connection goes to a random destination, all with the same probability.
     #[default]
     Random,
-    /// A client's connections all go to the same one.
+    /// All connections of a client go to the same destination.
     Client,
 }
 
@@ -200,7 +200,7 @@ impl Forward {
         self.target.family()
     }
 
-    /// Whether whoever comes in is let pass, as often as they like, and nothing is logged.
+    /// Returns whether the forward accepts every client without a limit and logs no accepted connection.
     #[must_use]
     pub fn admits_all(&self) -> bool {
         let logs = self.log.as_ref();
@@ -209,13 +209,13 @@ impl Forward {
             && !logs.is_some_and(|log| log.connections.accepted())
     }
 
-    /// The interfaces by which clients may come in, those behind the firewall included if they may.
+    /// Returns the interfaces on which clients may arrive. With `hairpin`, the egress interface is one.
     pub fn entrances(&self) -> impl Iterator<Item = &Interface> {
         let behind = self.hairpin && !self.ingress.contains(&self.egress);
         self.ingress.iter().chain(behind.then_some(&self.egress))
     }
 
-    /// The ports that packets carry once they are translated, on their way to this destination.
+    /// Returns the destination ports of translated packets to this destination.
     #[must_use]
     pub fn ports_at(&self, to: &Destination) -> PortRange {
         match to.ports {
@@ -224,21 +224,21 @@ impl Forward {
         }
     }
 
-    /// Where packets go, with the ports even where the spec leaves them to the listener.
+    /// Returns all destinations for a message, with ports even if the spec gives none.
     #[must_use]
     pub fn reaches(&self) -> String {
         let each = self.target.destinations.iter().map(|to| self.reached(to));
         each.collect::<Vec<_>>().join(", ")
     }
 
-    /// `10.224.0.118:80`: one of the destinations, with its ports.
+    /// Returns one destination for a message, with its ports: `10.224.0.118:80`.
     #[must_use]
     pub fn reached(&self, to: &Destination) -> String {
         format!("{}:{}", Host(to.address), self.ports_at(to))
     }
 }
 
-impl Target {
+impl ForwardTarget {
     #[must_use]
     pub fn family(&self) -> Family {
         let first = self.destinations.first();
@@ -250,66 +250,66 @@ impl Target {
 pub enum TargetKind {
     /// The frontend of an internal load balancer.
     Ilb,
-    /// Pods, without a load balancer between.
+    /// One or more pods, without a load balancer in front.
     Pod,
 }
 
 /// The ports of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetPorts {
-    /// None is given: packets keep the port they were sent to.
+    /// The spec gives none: packets keep their destination port.
     Kept,
-    /// One port takes all of the listener's; a range is as long as the listener's and keeps each
-    /// port's offset.
+    /// One port receives the connections of all listen ports. A range has the length of the listener's
+    /// range, and each port keeps its offset.
     Range(PortRange),
 }
 
-/// How much a forward takes. What comes on top is refused.
+/// How many connections a forward accepts. Further connections are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
     /// New connections a second.
     pub rate: Option<Rate>,
-    /// Connections at a time.
+    /// Connections at the same time.
     pub max_connections: Option<u32>,
     pub per: Per,
-    /// Whether what comes on top is told so, rather than dropped.
+    /// Whether a refused client gets an answer. If not, its packet is dropped.
     pub reject: bool,
 }
 
-/// How many connections may begin.
+/// How fast connections may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
     pub new_per_second: PerSecond,
-    /// How many may begin at once after a rest.
+    /// How many connections may begin at once after a pause.
     pub burst: u32,
 }
 
-/// Whom a limit is for.
+/// The clients that share a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Per {
     /// All clients together.
     Total,
-    /// Each client's address by itself.
+    /// Each client address has its own.
     Client,
 }
 
-/// What of a forward's connections goes to the kernel's log, each with its first packet.
+/// Which of a forward's connections the kernel logs, each with its first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// What lines begin with, in front of `accepted` or `refused`.
+    /// The beginning of each line, before `accepted` or `refused`.
     pub prefix: Box<str>,
     /// As in syslog(2).
     pub level: u8,
-    /// At most so many lines of each kind.
+    /// The most lines of each kind in a minute.
     pub per_minute: u32,
     pub connections: Logged,
 }
 
 impl Log {
-    /// The kernel cuts the whole at 29 bytes, of which ` accepted ` takes ten.
+    /// The kernel cuts a line's prefix at 29 bytes, and ` accepted ` takes ten of them.
     pub const LONGEST_PREFIX: usize = 19;
 
-    /// In the order of syslog(2).
+    /// The names of the levels, in the order of syslog(2).
     pub const LEVELS: [&'static str; 8] = [
         "emergency",
         "alert",
@@ -366,13 +366,13 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let sound = text.len() <= Self::MAX_BYTES
+        let valid = text.len() <= Self::MAX_BYTES
             && text.bytes().all(allowed)
             && text
                 .as_bytes()
                 .first()
                 .is_some_and(u8::is_ascii_alphanumeric);
-        if sound {
+        if valid {
             Ok(Self(text.into()))
         } else {
             Err(NameError(text.to_owned()))
@@ -404,7 +404,7 @@ impl fmt::Display for Destination {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ForwardTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, to) in self.destinations.iter().enumerate() {
             write!(f, "{}{to}", if n == 0 { "" } else { ", " })?;

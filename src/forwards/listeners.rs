@@ -1,4 +1,4 @@
-//! Which forward of a set takes a packet, found without a look at all of them.
+//! Finds the forward that takes a packet, without a search through all forwards.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use super::forward::{Destination, Forward, ForwardSet, TargetPorts};
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
 
-/// The listeners of a set by what they ask for. Those of one family, protocol and address are apart, so the
-/// one that begins last before a port is the only one that can hold it.
+/// The listeners of a set, sorted. Listeners of one family, protocol and address do not overlap, so only
+/// the last one that begins at or before a port can hold that port.
 #[derive(Debug)]
 pub struct Listeners<'s> {
     by_begin: BTreeMap<(Family, Protocol, Option<IpAddr>, Port), &'s Forward>,
@@ -27,8 +27,8 @@ impl<'s> Listeners<'s> {
         }
     }
 
-    /// The forward that takes what is sent to an address of the machine: one for this address
-    /// before one for all.
+    /// Returns the forward that takes packets to this address of the machine. A listener for one address
+    /// comes before a listener for all addresses.
     #[must_use]
     pub fn taker(&self, protocol: Protocol, address: IpAddr, port: Port) -> Option<&'s Forward> {
         let family = Family::of(address);
@@ -39,7 +39,8 @@ impl<'s> Listeners<'s> {
             forward.listen.ports.contains(port).then_some(*forward)
         })
     }
-    /// The forward that leads this connection where it goes, if it was translated at all.
+
+    /// Returns the forward that redirects a connection, if the connection was translated.
     #[must_use]
     pub fn leader(&self, flow: &Flow) -> Option<&'s Forward> {
         let forward = self.taker(flow.protocol, flow.destination, flow.destination_port)?;
@@ -51,7 +52,7 @@ impl<'s> Listeners<'s> {
     }
 }
 
-/// Whether a connection goes where the forward would send it.
+/// Returns whether a connection goes to the address and port that the forward would give it.
 fn goes_to(flow: &Flow, forward: &Forward, to: &Destination) -> bool {
     let at = flow.destination_port;
     let port = match to.ports {

@@ -1,7 +1,7 @@
-//! The checked model of a spec: the machine, and what it forwards where.
+//! The checked model of a spec: the firewall machine and its forwards.
 //!
-//! A [`ForwardSet`] is valid by construction: whoever holds one need not check it again. Plan, diff,
-//! twin, health and ops all work with it.
+//! A [`ForwardSet`] is valid by construction, so no other code checks it again. Plan, diff, twin, health
+//! and ops all work with it.
 //!
 //! The room must not know YAML, problems of a text, rules or the machine.
 //!
@@ -9,7 +9,7 @@
 //! - a new option of a forward: its field and type in `forward`, then `yaml` to read and check it,
 //!   `plan::forward` for its rules, `plan::unplan` to read them back, `plan::explain` for its words,
 //!   and `diff::drift::fields` for its name in a comparison;
-//! - the forward that takes or leads a connection: [`Listeners`].
+//! - the forward that takes or redirects a connection: [`Listeners`].
 
 mod forward;
 mod listeners;
@@ -17,9 +17,9 @@ mod siblings;
 mod sources;
 
 pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Limits, Listen,
-    Log, Logged, Name, NameError, Per, Rate, Snat, Snats, Target, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
+    Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
-pub use siblings::told_by_entrance;
+pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

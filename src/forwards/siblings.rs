@@ -1,16 +1,16 @@
-//! Forwards whose packets look alike once they are translated, so that their source must be chosen by
-//! the interface that the packets came in by.
+//! Finds forwards whose translated packets look alike, so that only the ingress interface decides which
+//! source address a packet gets.
 //!
-//! One listens on an address, the other on all. Both lead to one target by one listen port, and give
-//! other sources. A packet that was sent to that address belongs to the second where the first has no
-//! entrance, and nothing but `-i` tells that when it leaves.
+//! Example: one forward listens on one address, another on all addresses. Both lead to the same target
+//! by the same listen port, and their `snat` differs. A packet to that address belongs to the second
+//! forward if it arrives on an interface that the first does not have. When the packet leaves, only
+//! `-i` tells the two apart.
 
 use super::forward::{Destination, Forward};
 
-/// Returns for each of the forwards whether its rules for packets that leave must ask where they came
-/// in.
+/// Returns for each forward whether its POSTROUTING rules must match the ingress interface.
 #[must_use]
-pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
+pub fn need_ingress_match(forwards: &[&Forward]) -> Vec<bool> {
     let port = |n: usize| {
         let forward = forwards[n];
         let ports = forward.listen.ports;
@@ -24,7 +24,7 @@ pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
         let one = forwards[n];
         let (family, protocol, first) = port(n);
         let last = one.listen.ports.last();
-        // Listeners for all addresses do not overlap, so they end in the order in which they begin.
+        // Listeners for all addresses do not overlap, so the order of their ends is that of their begins.
         let begun = open.partition_point(|other| port(*other) <= (family, protocol, last));
         let mut alike = Vec::new();
         for n in open[..begun].iter().rev() {
@@ -40,7 +40,8 @@ pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
         }
         if alike.iter().any(|other| comes_past(forwards[*other], one)) {
             told[n] = true;
-            // The rule for what the firewall itself sends stands behind theirs, and must not be theirs.
+            // The rule for the firewall's own packets comes after the rules of `alike`, which must not
+            // match those packets.
             for other in alike.into_iter().filter(|_| one.hairpin) {
                 told[other] = true;
             }
@@ -49,7 +50,8 @@ pub fn told_by_entrance(forwards: &[&Forward]) -> Vec<bool> {
     told
 }
 
-/// Whether the packets of both can be to one target by one interface, and leave with different sources.
+/// Returns whether packets of both forwards can go to one target by one interface and need different
+/// sources.
 fn are_alike(one: &Forward, other: &Forward) -> bool {
     let meet = |a: &Destination, b: &Destination| {
         a.address == b.address && one.ports_at(a).overlaps(other.ports_at(b))
@@ -60,7 +62,7 @@ fn are_alike(one: &Forward, other: &Forward) -> bool {
         && mine.iter().any(|a| its.iter().any(|b| meet(a, b)))
 }
 
-/// Whether packets to the address that `addressed` listens on can be of `open`, which listens on all.
+/// Returns whether `open`, which listens on all addresses, can take packets to the address of `addressed`.
 fn comes_past(open: &Forward, addressed: &Forward) -> bool {
     let taken = |entrance| addressed.entrances().any(|one| one == entrance);
     (open.hairpin && !addressed.hairpin) || open.entrances().any(|entrance| !taken(entrance))
@@ -78,11 +80,11 @@ mod tests {
     const SEVERAL: &str = "target: {pod: [10.224.0.117:80, 10.224.0.118:80]}";
     const OTHER_POD: &str = "target: {pod: 10.224.0.119:80}";
     const OTHER_PORT: &str = "target: {pod: 10.224.0.118:81}";
-    const OTHER_WAY: &str = "interface: {ingress: eth2, egress: eth3}";
+    const OTHER_PATH: &str = "interface: {ingress: eth2, egress: eth3}";
 
     #[expect(clippy::too_many_lines, reason = "it is a table")]
     #[test]
-    fn only_what_nothing_else_tells_apart_is_told_by_its_entrance() {
+    fn the_ingress_interface_is_matched_only_if_nothing_else_tells_forwards_apart() {
         for (case, one, all, told) in [
             (
                 "two entrances, two sources",
@@ -91,7 +93,7 @@ mod tests {
                 [true, false],
             ),
             (
-                "the client's is a source",
+                "the client's own address as the source",
                 ["8080", POD, ETH2, "snat: none"],
                 [POD, "", ""],
                 [true, false],
@@ -109,25 +111,25 @@ mod tests {
                 [false, false],
             ),
             (
-                "one more for the first",
+                "one more entrance of the first",
                 ["8080", POD, BOTH, SNAT],
                 [POD, "", ""],
                 [false, false],
             ),
             (
-                "one more for the second",
+                "one more entrance of the second",
                 ["8080", POD, "", SNAT],
                 [POD, BOTH, ""],
                 [true, false],
             ),
             (
-                "the firewall's for the second",
+                "the firewall's own packets for the second",
                 ["8080", POD, "", SNAT],
                 [POD, "", "hairpin: true"],
                 [true, false],
             ),
             (
-                "the firewall's for the first",
+                "the firewall's own packets for the first",
                 ["8080", POD, ETH2, "snat: 10.4.0.9, hairpin: true"],
                 [POD, "", ""],
                 [true, true],
@@ -169,8 +171,8 @@ mod tests {
                 [false, false],
             ),
             (
-                "two ways to the target",
-                ["8080", POD, OTHER_WAY, SNAT],
+                "two paths to the target",
+                ["8080", POD, OTHER_PATH, SNAT],
                 [POD, "", ""],
                 [false, false],
             ),
@@ -190,7 +192,7 @@ mod tests {
             let set = yaml::read(text.as_bytes())
                 .unwrap_or_else(|problems| panic!("{case}: {problems:?}"));
             let forwards: Vec<&Forward> = set.forwards.iter().collect();
-            let found = told_by_entrance(&forwards);
+            let found = need_ingress_match(&forwards);
             assert_eq!(
                 [found[1], found[0], found[2]],
                 [told[0], told[1], false],

@@ -1,14 +1,14 @@
-//! Whom a forward is for: the clients that may come, and those that may not.
+//! The clients that a forward allows and denies.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// The clients of a forward. Who is denied stays out even if he is allowed.
+/// The clients that a forward allows and denies. `deny` wins over `allow`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sources {
-    /// `None`: everybody.
+    /// `None`: every client.
     pub allow: Option<Nets>,
     pub deny: Nets,
 }
@@ -21,8 +21,8 @@ impl Sources {
     }
 }
 
-/// Networks in the order of their addresses, none within another and no two that are one; shared,
-/// since thousands of forwards may have the same ten thousand.
+/// Networks, sorted by address and aggregated: none lies within another, and no two make up one. The
+/// list is shared, since thousands of forwards may have the same ten thousand networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nets(Arc<[IpNet]>);
 
@@ -30,7 +30,7 @@ impl Nets {
     #[must_use]
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "`aggregate` takes nothing but a Vec"
+        reason = "`aggregate` takes only a Vec"
     )]
     pub fn new(nets: Vec<IpNet>) -> Self {
         let mut nets = IpNet::aggregate(&nets);
@@ -48,7 +48,7 @@ impl Nets {
         self.0.is_empty()
     }
 
-    /// Whether they are all addresses that there are.
+    /// Returns whether the networks cover every address of a family.
     #[must_use]
     pub fn are_all(&self) -> bool {
         self.0.iter().any(|net| net.prefix_len() == 0)
@@ -56,8 +56,8 @@ impl Nets {
 
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        // Apart and in order: the last that begins before the address is the only one that can
-        // hold it.
+        // The networks are sorted and do not overlap, so only the last one that begins at or before
+        // the address can hold it.
         let behind = self.0.partition_point(|net| net.network() <= address);
         behind
             .checked_sub(1)
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_denied_stays_out_and_who_is_not_allowed_does_too() {
+    fn denied_clients_and_clients_outside_the_allowed_networks_are_refused() {
         let sources = Sources {
             allow: Some(nets(&["10.0.0.0/8", "198.51.100.0/24", "fd00::/8"])),
             deny: nets(&["10.9.0.0/16", "198.51.100.7/32"]),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_mean_the_same_are_the_same() {
+    fn lists_of_the_same_addresses_are_equal() {
         let halves = nets(&["10.128.0.0/9", "10.0.0.0/9", "10.1.0.0/16"]);
         assert_eq!(halves, nets(&["10.0.0.0/8"]));
         assert!(nets(&["0.0.0.0/1", "128.0.0.0/1"]).are_all());

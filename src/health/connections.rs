@@ -1,10 +1,10 @@
-//! Connections that were led once where the spec does not lead them now.
+//! Live connections that follow forwards of an older spec.
 
 use crate::forwards::{ForwardSet, Listeners};
 use crate::netfilter::conntrack::Flow;
 
-/// Connections that were translated, and not by one of these forwards. Finished ones are left out:
-/// they go nowhere any more.
+/// Returns the translated connections that none of these forwards would translate so. Finished connections are left
+/// out, because they carry no more packets.
 pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
     let now = Listeners::new(now);
     flows
@@ -13,7 +13,7 @@ pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &
         .filter(move |flow| now.leader(flow).is_none())
 }
 
-/// Connections that a set of forwards led once and the present one does not lead there any more.
+/// Returns the connections that an older set of forwards translated, and that the present set would not translate so.
 pub fn stale<'f>(
     flows: &'f [Flow],
     once: &[ForwardSet],
@@ -32,7 +32,7 @@ mod tests {
 
     fn set(forwards: &str) -> ForwardSet {
         let text = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{forwards}]");
-        yaml::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is valid")
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
                 "{now}"
             );
         }
-        // Somebody else's translation is not nvactl's to judge.
+        // nvactl does not judge another program's translation.
         assert_eq!(stale(&flows, &[set("")], &set("")).count(), 0);
     }
 }

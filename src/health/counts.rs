@@ -1,4 +1,4 @@
-//! What the counters of nvactl's rules say of its forwards.
+//! Counts of each forward, from the counters of nvactl's rules.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::netfilter::target::Target;
 use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ADMIT, Hook};
 
-/// What the rules of one forward have seen.
+/// The packets that the rules of one forward have counted.
 #[derive(Default)]
 struct Passage {
-    /// Where it has lists: what came to the first.
+    /// The packets that came to the first list; none if the forward has no list.
     came: Option<Count>,
     limited: Count,
-    /// What was accepted, or left to the rules behind nvactl's.
+    /// The packets that were accepted, or left to the rules after nvactl's.
     passed: Count,
 }
 
@@ -32,8 +32,8 @@ impl Passage {
     }
 }
 
-/// The first packets that each forward's DNAT rule has translated, since that rule was loaded:
-/// the nat table sees no other packets of a connection.
+/// Returns how many first packets each forward's DNAT rule has translated since that rule was loaded. The nat table
+/// sees no other packets of a connection.
 #[must_use]
 pub fn new_connections<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
     let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
@@ -49,10 +49,9 @@ pub fn new_connections<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMa
     by_key
 }
 
-/// The first packets that each forward has turned away since its lists and limits were loaded; a
-/// client that hears nothing sends several. Whom a list turns away is counted in a chain that
-/// others may share, so it is what came to the list less what passed it: all rules of the chain that
-/// tells it were loaded at once.
+/// Returns how many first packets each forward has refused since its lists and limits were loaded. A client without
+/// an answer sends several. Forwards may share the chain that counts a list's refusals, so the count is the packets
+/// that came to the list less the packets that passed it. All rules of the counting chain were loaded at once.
 #[must_use]
 pub fn refused<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
     let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
@@ -78,7 +77,7 @@ pub fn refused<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Key<'r
         .collect()
 }
 
-/// What went through the rule for known connections, of all forwards together.
+/// Returns the packets of the rule for known connections, of all forwards together.
 #[must_use]
 pub fn established(counters: &Counters) -> Count {
     let own = ChainName::from(Hook::Passing.own());

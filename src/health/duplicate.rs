@@ -1,5 +1,5 @@
-//! Rules of others that translate for a listener of the spec, too: typed by hand from a guide, or written
-//! by another program. They are nvactl's to name, never to remove.
+//! Duplicate rules: rules of others that translate for a listener of the spec too, typed by hand from a guide or
+//! written by another program. nvactl names them and never removes them.
 
 use std::net::IpAddr;
 
@@ -7,23 +7,25 @@ use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
 use crate::net::{Family, Interface, PortRange, Protocol};
-use crate::netfilter::matches::{CtState, Match};
+use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::programs;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::text::line::Line;
-use crate::netfilter::token::Token;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
-/// A rule of another's in the table nat that asks for the protocol and the port of a forward.
+/// A rule of others in the nat table that matches the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Duplicate<'r> {
     pub chain: &'r ChainName,
-    /// It translates, or leads to a rule that does.
+    /// The rule that translates, or that leads to such a rule.
     pub rule: &'r Rule,
-    /// The forwards it concerns, in the order of the spec.
+    /// The forwards that the rule concerns, in the order of the spec.
     pub forwards: Vec<&'r Name>,
 }
 
@@ -34,7 +36,7 @@ impl Duplicate<'_> {
         Line::Append(self.chain, self.rule).to_string()
     }
 
-    /// Returns the program that writes the rule, and would write it anew.
+    /// Returns the program that writes the rule, and would write it again.
     #[must_use]
     pub fn owner(&self) -> Option<&'static str> {
         programs::owner_of(TableName::Nat.as_str(), self.chain.as_str())
@@ -47,12 +49,12 @@ impl Duplicate<'_> {
     }
 }
 
-/// Finds the rules of others that forward what the spec forwards: the translation of a listener, and the
-/// source translation that goes with it. `set` is of the family that `have` is of.
+/// Finds the rules of others that do the same as the spec: the DNAT of a listener, and the SNAT that belongs to it.
+/// `set` and `have` have the same family.
 ///
-/// The walk follows jumps. Of the rules on the path to a translation the last that asks for a port is named,
-/// once: a rule without a port is about more than forwards. Conditions that nvactl does not interpret are
-/// taken to hold: a rule for some clients only is a duplicate all the same.
+/// The walk follows jumps. It names the last rule with a port on the path to a translation, once, because a rule
+/// without a port is about more than forwards. A condition that nvactl does not interpret counts as true, because a
+/// rule for some clients is a duplicate too.
 #[must_use]
 pub fn duplicates<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Duplicate<'r>> {
     let mut search = Search {
@@ -70,7 +72,7 @@ pub fn duplicates<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Duplicate<'
     search.found
 }
 
-/// Chains that many others lead to are walked once for each: this bounds what that can cost.
+/// The most rules that a walk visits. It visits a chain once for each rule that leads to it.
 const MOST_STEPS: usize = 200_000;
 
 /// A rule and its chain.
@@ -84,7 +86,7 @@ struct Search<'r> {
 }
 
 impl<'r> Search<'r> {
-    /// `by`: the last rule on the path that asks for a port.
+    /// Walks a chain. `by` is the last rule with a port on the path so far.
     fn walk(&mut self, chain: &'r ChainName, asked: &Asked, by: Option<Place<'r>>, depth: usize) {
         let Some(body) = self.have.chain(TableName::Nat, chain) else {
             return;
@@ -144,8 +146,7 @@ impl<'r> Search<'r> {
     }
 }
 
-/// What a rule, and those that led to it, ask of a packet, as far as forwards can be told apart by
-/// it.
+/// The conditions of a rule and of the rules that lead to it, as far as they tell forwards apart.
 #[derive(Debug, Clone, Default)]
 struct Asked {
     protocol: Option<Protocol>,
@@ -156,36 +157,57 @@ struct Asked {
 }
 
 impl Asked {
-    /// What is asked by now if `rule` matches. `None` for what is not a forward's first packet.
+    /// Returns the conditions with those of `rule` added; `None` if no first packet of a forward can match.
     fn and(&self, rule: &Rule) -> Option<Self> {
         let mut asked = self.clone();
         for condition in &rule.matches {
             match condition {
-                Match::Protocol(protocol) => asked.protocol = Some(*protocol),
-                Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                    asked.ports = destination.map(|range| vec![range]).or(asked.ports);
+                // A forward has one of the protocols with ports.
+                Match::Protocol(protocol) => {
+                    asked.protocol = Some(protocol.wanted()?.transport()?);
                 }
-                Match::DestinationPorts(ranges) => asked.ports = Some(ranges.clone()),
-                Match::Destination(net) => asked.destinations.push(*net),
-                Match::Ingress(interface) => asked.ingress = Some(interface.clone()),
-                Match::Egress(interface) => asked.egress = Some(interface.clone()),
-                // Another protocol than nvactl's, or ports in a form that it does not read.
-                Match::Other(words) if is_about_ports(words) => return None,
-                // The table sees first packets alone, which are new.
-                Match::Conntrack(conntrack)
-                    if !conntrack.states.is_empty()
-                        && !conntrack.states.contains(&CtState::New) =>
+                Match::Tcp {
+                    source: None | Some(Is(_)),
+                    destination,
+                    flags: None | Some(Is(TcpFlags::OPENING)),
+                }
+                | Match::Udp {
+                    source: None | Some(Is(_)),
+                    destination,
+                } => {
+                    if let Some(ports) = destination {
+                        asked.ports = Some(vec![*ports.wanted()?]);
+                    }
+                }
+                Match::Multiport {
+                    of: PortsOf::Destination,
+                    ports: Is(ranges),
+                } => asked.ports = Some(ranges.clone()),
+                // Ports that are excluded, or other flags than those of a first packet.
+                Match::Tcp { .. } | Match::Udp { .. } | Match::Multiport { .. } => return None,
+                Match::Other(_)
+                    if matches!(
+                        condition.name(),
+                        "-p" | "tcp" | "udp" | "sctp" | "multiport"
+                    ) =>
                 {
                     return None;
                 }
+                Match::Destination(Is(net)) => asked.destinations.push(*net),
+                Match::Ingress(Is(by)) => asked.ingress = by.exact().cloned().or(asked.ingress),
+                Match::Egress(Is(by)) => asked.egress = by.exact().cloned().or(asked.egress),
+                // The table sees only first packets, which are new.
+                Match::Conntrack(Conntrack {
+                    states: Some(Is(states)),
+                    ..
+                }) if !states.contains(CtState::New) => return None,
                 _ => {}
             }
         }
         Some(asked)
     }
 
-    /// Whether it takes packets that are sent to the forward's listener. A rule that asks for no
-    /// port takes all of them.
+    /// Whether the conditions match packets to the forward's listener. A rule without a port matches all ports.
     fn takes(&self, forward: &Forward) -> bool {
         let ports = self.ports.as_deref().unwrap_or(&[PortRange::ALL]);
         self.protocol.is_none_or(|asked| asked == forward.protocol)
@@ -201,8 +223,8 @@ impl Asked {
         asked.is_none_or(|asked| forward.entrances().any(|ingress| ingress == asked))
     }
 
-    /// Without a listen address any of the machine's will do. Not all of those are known here, but
-    /// on a machine with one interface the SNAT address is the one.
+    /// Whether the destinations include the listen address. A forward without a listen address accepts any address of
+    /// the machine. This function does not know them all, but with one interface the SNAT address is one.
     fn could_be_sent_to(&self, forward: &Forward) -> bool {
         let one_nic = forward.ingress.iter().all(|one| *one == forward.egress);
         let known = match (forward.listen.address, forward.snat) {
@@ -213,9 +235,8 @@ impl Asked {
         known.is_none_or(|address| self.reaches(address))
     }
 
-    /// Whether it lets the forward's packets on, or hides where they come from: by the target's
-    /// port, or by the listener's, as guides have it for a load balancer. A rule that asks for no
-    /// port is about more than forwards.
+    /// Whether the conditions match the forward's packets to its target: by the target's port, or by the listener's
+    /// port, as guides write it for a load balancer. A rule without a port is about more than forwards.
     fn lets_through(&self, forward: &Forward) -> bool {
         let asks = |ports| {
             let asked = self.ports.iter().flatten();
@@ -239,15 +260,6 @@ impl Asked {
     }
 }
 
-fn is_about_ports(words: &[Token]) -> bool {
-    let mut spelled = words.iter().map(Token::spelled).filter(|word| *word != "!");
-    match (spelled.next(), spelled.next()) {
-        (Some("-p"), _) => true,
-        (Some("-m"), Some(module)) => matches!(module, "tcp" | "udp" | "sctp" | "multiport"),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +278,7 @@ mod tests {
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
         )
-        .expect("it is sound");
+        .expect("it is valid");
         for (table, lines, count) in [
             (
                 "nat",
@@ -341,7 +353,56 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 ],
                 0,
             ),
-            // Another port, protocol, interface, host; somebody's whole network; nvactl's own.
+            // Conditions that are taken to hold: a negated interface, a wildcard, a negated state.
+            (
+                "nat",
+                &[
+                    "-A PREROUTING ! -i wg0 -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -i wg+ -p tcp -m tcp --dport 49182 -m mark ! --mark 0x1 -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 -m conntrack ! --ctstate NEW -j DNAT --to-destination 10.0.0.9",
+                ],
+                1,
+            ),
+            // Ports and flags that a first packet of the forward need not have.
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport ! --dports 80,49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m multiport --sports 49182 -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &[
+                    "-A PREROUTING -p tcp -m tcp --dport 49182 ! --tcp-flags FIN,SYN,RST,ACK SYN -j DNAT --to-destination 10.0.0.9",
+                ],
+                0,
+            ),
+            (
+                "nat",
+                &["-A PREROUTING ! -p udp -j DNAT --to-destination 10.0.0.9"],
+                0,
+            ),
+            // Another port, protocol, interface or host; a whole network; nvactl's own rule.
             (
                 "nat",
                 &["-A PREROUTING -p tcp -m tcp --dport 49183 -j DNAT --to-destination 10.0.0.9"],

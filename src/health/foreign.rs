@@ -1,4 +1,4 @@
-//! What other hands have put into a ruleset, as far as it concerns nvactl's forwards.
+//! Rules of others in a ruleset, as far as they concern nvactl's forwards.
 
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -7,8 +7,8 @@ use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 
-/// The first rule that leads to one of nvactl's chains from where nvactl does not jump, or that a script
-/// cannot delete: while it stands, the kernel refuses to delete that chain.
+/// Returns the first rule that leads to one of nvactl's chains from a chain where nvactl has no jump, or that a
+/// script cannot delete. While that rule is loaded, the kernel refuses to delete nvactl's chain.
 #[must_use]
 pub fn reference(have: &Ruleset) -> Option<(TableName, &ChainName, &Rule)> {
     have.chains()
@@ -18,8 +18,8 @@ pub fn reference(have: &Ruleset) -> Option<(TableName, &ChainName, &Rule)> {
         .find(|(_, _, rule)| rule.leads_to().is_some_and(ChainName::is_own))
 }
 
-/// The first line of a ruleset that is not nvactl's and would be lost if `new` took its place: a
-/// rule, a chain, or a policy that drops.
+/// Returns the first line of a ruleset that is not nvactl's and is lost if `new` replaces the ruleset: a rule, a
+/// chain, or a policy that drops.
 #[must_use]
 pub fn first_lost(ruleset: &Ruleset, new: &Ruleset) -> Option<String> {
     ruleset
@@ -40,15 +40,15 @@ pub fn first_lost(ruleset: &Ruleset, new: &Ruleset) -> Option<String> {
         })
 }
 
-/// Whether a packet that no rule asks for in particular is forwarded: the first rule without a
-/// condition that decides does so by ACCEPT, or none does and the policy accepts.
+/// Whether a packet that no conditional rule matches is forwarded: the first rule without a condition that decides
+/// is an ACCEPT, or no such rule decides and the policy accepts.
 #[must_use]
 pub fn forwards_everything(ruleset: &Ruleset) -> bool {
     let decided = decides(ruleset, &ChainName::Forward, DEEPEST);
     decided.unwrap_or(ruleset.forward_policy() == Policy::Accept)
 }
 
-/// What a chain's rules without conditions decide in the filter table: accepted or not, or nothing.
+/// Returns the decision of a filter chain's rules without conditions: accepted, not accepted, or none.
 fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
     let chain = ruleset.chain(TableName::Filter, name)?;
     for rule in chain.rules.iter().filter(|rule| rule.is_unconditional()) {
@@ -71,36 +71,66 @@ fn decides(ruleset: &Ruleset, name: &ChainName, depth: usize) -> Option<bool> {
     None
 }
 
-/// Returns the setting of a program by which it lets a connection pass, as a sentence.
+/// A setting of another program that lets a connection pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// The effect of the command, in words.
+    pub effect: &'static str,
+    /// Words in capitals stand for a forward's own values.
+    pub command: &'static str,
+}
+
+/// Returns the setting by which a program lets a connection pass; none if there is no such setting.
 #[must_use]
-pub fn switch_of(program: &str) -> Option<&'static str> {
-    Some(match program {
-        "Docker" => {
-            "Docker lets a connection pass by a rule in its chain for others, \
-             `iptables -I DOCKER-USER -d TARGET -j ACCEPT`; its daemon keeps the policy of FORWARD \
-             with `--ip-forward-no-drop`"
-        }
-        "ufw" => "ufw lets it pass by `ufw route allow in on IN out on OUT to TARGET port PORT`",
-        "firewalld" => {
-            "firewalld lets it pass by a policy between the two zones: \
-             `firewall-cmd --permanent --new-policy NAME`, then `--policy NAME` with \
-             `--add-ingress-zone`, `--add-egress-zone` and `--set-target ACCEPT`"
-        }
-        "fail2ban" => "fail2ban lifts a ban by `fail2ban-client set JAIL unbanip ADDRESS`",
-        "kube-proxy" => {
-            "kube-proxy refuses what has no endpoint that is ready: `kubectl get endpointslices -A`"
-        }
-        "Calico" | "Azure NPM" => "a NetworkPolicy decides: `kubectl get networkpolicy -A`",
-        "Tailscale" => {
-            "Tailscale makes no rules by itself after `tailscale set --netfilter-mode=nodivert`"
-        }
-        "libvirt" => {
-            "libvirt makes no such rules for a network with `<forward mode='open'/>`: `virsh net-edit NETWORK`"
-        }
-        "Podman" => "Podman lets in what a container publishes: `podman run --publish`",
-        "CrowdSec" => "CrowdSec lifts a ban by `cscli decisions delete --ip ADDRESS`",
+pub fn setting_of(program: &str) -> Option<Setting> {
+    let (effect, command) = match program {
+        "Docker" => (
+            "let Docker's chain for users accept the target",
+            "sudo iptables -I DOCKER-USER -d TARGET -j ACCEPT",
+        ),
+        "ufw" => (
+            "let ufw route to the target",
+            "sudo ufw route allow in on IN out on OUT to TARGET port PORT",
+        ),
+        "firewalld" => (
+            "let a firewalld policy between the two zones accept the packets",
+            "sudo firewall-cmd --permanent --new-policy NAME && \
+             sudo firewall-cmd --permanent --policy NAME --add-ingress-zone ZONE && \
+             sudo firewall-cmd --permanent --policy NAME --add-egress-zone ZONE && \
+             sudo firewall-cmd --permanent --policy NAME --set-target ACCEPT && \
+             sudo firewall-cmd --reload",
+        ),
+        "fail2ban" => (
+            "lift fail2ban's ban",
+            "sudo fail2ban-client set JAIL unbanip ADDRESS",
+        ),
+        "kube-proxy" => (
+            "find the Service without a ready endpoint, which kube-proxy refuses",
+            "kubectl get endpointslices -A",
+        ),
+        "Calico" | "Azure NPM" => (
+            "find the NetworkPolicy that decides",
+            "kubectl get networkpolicy -A",
+        ),
+        "Tailscale" => (
+            "stop Tailscale from making its own rules",
+            "sudo tailscale set --netfilter-mode=nodivert",
+        ),
+        "libvirt" => (
+            "write `<forward mode='open'/>` into the libvirt network",
+            "sudo virsh net-edit NETWORK",
+        ),
+        "Podman" => (
+            "let Podman publish the container's port",
+            "podman run --publish",
+        ),
+        "CrowdSec" => (
+            "lift CrowdSec's ban",
+            "sudo cscli decisions delete --ip ADDRESS",
+        ),
         _ => return None,
-    })
+    };
+    Some(Setting { effect, command })
 }
 
 #[cfg(test)]

@@ -1,33 +1,31 @@
-//! Rules of others that write the bit of a connection's mark by which a tree knows its short cut (`plan`'s
-//! `marked`). Each is reported, whether or not packets reach it.
+//! Rules of others that write the mark bit of a tree's short cut (`plan`'s `marked`). Each is reported, whether or
+//! not packets reach it.
 
 use crate::host::nft_mark::NftRule;
-use crate::netfilter::matches::Mark;
+use crate::netfilter::mark::Mark;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
-use crate::netfilter::token::Token;
 use crate::plan::{MARKED, OF_MARKED};
 
 /// A rule of others that writes the bit, in words.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Writer {
-    /// The rule, where it stands, and what the bit is for.
+    /// The rule, its place, and the purpose of the bit.
     pub told: String,
     pub fix: String,
 }
 
-/// Returns whether a plan, or live rules, have the short cut.
+/// Whether a plan, or live rules, have the short cut.
 #[must_use]
 pub fn is_used(own: &Ruleset) -> bool {
     let of_marked = own.chain(TableName::Nat, &ChainName::from(OF_MARKED));
     of_marked.is_some_and(|chain| !chain.rules.is_empty())
 }
 
-/// Returns the rules of others in a ruleset that write the bit. `program` is the iptables that has loaded
-/// them.
+/// Returns the rules of others in a ruleset that write the bit. `program` is the iptables that loaded the rules.
 #[must_use]
 pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     let others = rules.chains().filter(|(_, name, _)| !name.is_own());
@@ -36,10 +34,10 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     let writing = each.filter(|(_, _, rule)| writes(rule));
     let writers = writing.map(|(table, name, rule)| {
         let line = Line::Append(name, rule);
-        let instead = without_bit(rule).map(|target| format!(": `{target}`"));
+        let instead = without_bit(rule).map(|target| format!(": {target}"));
         Writer {
             told: format!(
-                "a rule in {program}'s table {table} that is not nvactl's {}: {line}",
+                "a rule of others in {program}'s table {table} {}: {line}",
                 purpose()
             ),
             fix: fix(&instead.unwrap_or_default()),
@@ -48,7 +46,7 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
     writers.collect()
 }
 
-/// Reports a rule of nft's own.
+/// Returns the words about nft's own rule.
 #[must_use]
 pub fn of_nft(rule: &NftRule) -> Writer {
     let NftRule {
@@ -69,15 +67,15 @@ pub fn of_nft(rule: &NftRule) -> Writer {
 
 fn purpose() -> String {
     format!(
-        "writes bit {:#x} of a connection's mark: by that bit nvactl knows the connections that need \
-         no rules of a forward's own, so one that gets it from others passes by deny lists, limits and `snat`",
+        "writes bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
+         with that bit skip deny lists, limits and `snat`",
         MARKED.value
     )
 }
 
 fn fix(how: &str) -> String {
     format!(
-        "write `firewall.layout: flat` into the spec, or let that rule leave the bit alone{how}"
+        "write `firewall.layout: flat` into the spec, or change that rule so that it leaves the bit alone{how}"
     )
 }
 
@@ -86,25 +84,9 @@ fn writes(rule: &Rule) -> bool {
         // The kernel clears the bits of the mask and toggles those of the value
         // (`net/netfilter/xt_connmark.c`).
         Some(Target::SetConnmark(Mark { value, mask })) => (value | mask) & MARKED.mask != 0,
-        Some(Target::Other(words)) => saves(words),
+        Some(Target::SaveMark(copy)) => copy.writes_connection(MARKED.mask),
         _ => false,
     }
-}
-
-/// Returns whether words are `CONNMARK --save-mark` with the bit in one of its masks. A shift may bring any
-/// other bit there.
-fn saves(words: &[Token]) -> bool {
-    let spelled: Vec<&str> = words.iter().map(Token::spelled).collect();
-    let has = |option: &str| spelled.contains(&option);
-    let mask = |option: &str| {
-        let at = spelled.iter().position(|word| *word == option)?;
-        u32::from_str_radix(spelled.get(at + 1)?.strip_prefix("0x")?, 16).ok()
-    };
-    let masks = ["--nfmask", "--ctmask"].map(|option| mask(option).unwrap_or(u32::MAX));
-    let is_shifted = has("--left-shift-mark") || has("--right-shift-mark");
-    spelled.first() == Some(&"CONNMARK")
-        && has("--save-mark")
-        && (is_shifted || (masks[0] | masks[1]) & MARKED.mask != 0)
 }
 
 /// Returns the target with which the rule leaves the bit alone.

@@ -1,16 +1,16 @@
-//! How forwards fare on this machine: whether their rules are loaded, whether packets come through,
-//! and what to do where they do not.
+//! Reports on forwards of this machine: whether their rules are loaded, whether packets come through, and the fix if
+//! they do not.
 //!
 //! Findings are functions of values: `commands` gathers the facts, and the checks judge them.
 //!
 //! The room must not know YAML, or change anything.
 //!
 //! Start here:
-//! - another check of `doctor`: its fact in `doctor::facts`, its judgement in the file of its hop, its
-//!   place in `doctor::examine`;
+//! - another check of `doctor`: its fact in `doctor::facts`, its judgement in the file of its hop, its order in
+//!   `doctor::Hop`;
 //! - another column or metric of `status`: [`status`];
-//! - rules of others that disturb a forward: [`foreign`], [`duplicate`] and [`mark_bit`];
-//! - something that the machine lacks: [`reach`].
+//! - rules of others that obstruct a forward: [`foreign`], [`duplicate`] and [`mark_bit`];
+//! - an interface, address or route that the machine lacks: [`reach`].
 
 pub mod connections;
 pub mod counts;

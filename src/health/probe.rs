@@ -1,4 +1,4 @@
-//! What there is to connect to, and what came of it.
+//! The ports that a probe tries, and the outcomes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::forwards::{Destination, Forward};
 use crate::host::probe::{self as edge, Outcome, Probing, Try};
 use crate::net::{Port, PortRange};
 
-/// One port to be tried.
+/// One port to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint<'s> {
     pub forward: &'s Forward,
-    /// The target that has it; none where it is the listener's own.
+    /// The target that has the port; none if the port is the listener's own.
     pub to: Option<&'s Destination>,
     pub port: Port,
 }
 
-/// The targets' own ports, as the firewall reaches them: each that packets may carry there.
+/// Returns the targets' ports as the firewall reaches them.
 #[must_use]
 pub fn targets<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
     let each = forwards.into_iter().flat_map(|forward| {
@@ -28,7 +28,7 @@ pub fn targets<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpo
     endpoints(each)
 }
 
-/// The listeners' ports, as clients reach them.
+/// Returns the listeners' ports as clients reach them.
 #[must_use]
 pub fn listeners<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
     let each = forwards.into_iter();
@@ -55,7 +55,7 @@ pub struct Probed<'s> {
 }
 
 impl Probed<'_> {
-    /// What a report says of it: the first try that went wrong, else the first.
+    /// Returns the outcome for a report: the first bad try, else the first try.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
         let bad = self.tries.iter().find(|outcome| !outcome.is_good());
@@ -67,7 +67,7 @@ impl Probed<'_> {
         self.tries.iter().all(Outcome::is_good)
     }
 
-    /// The shortest, mean and longest time of the tries that connected.
+    /// Returns the shortest, mean and longest time of the tries that connected.
     #[must_use]
     pub fn latency(&self) -> Option<Latency> {
         let times: Vec<Duration> = self
@@ -87,7 +87,7 @@ impl Probed<'_> {
     }
 }
 
-/// In milliseconds.
+/// Times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
     pub min: f64,
@@ -96,11 +96,11 @@ pub struct Latency {
 }
 
 fn milliseconds(time: Duration) -> f64 {
-    // To the microsecond: what lies below is noise.
+    // Rounded to the microsecond, because shorter times are noise.
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Neighbouring ports of a forward that came to the same, as one line of a report.
+/// Groups neighbouring ports of a forward with the same outcome, for one line of a report.
 #[must_use]
 pub fn grouped<'p, 's>(probed: &'p [Probed<'s>]) -> Vec<&'p [Probed<'s>]> {
     let alike = |a: &Probed<'_>, b: &Probed<'_>| {
@@ -117,8 +117,8 @@ pub fn grouped<'p, 's>(probed: &'p [Probed<'s>]) -> Vec<&'p [Probed<'s>]> {
     probed.chunk_by(alike).collect()
 }
 
-/// Tries all endpoints, each at the address that `to` gives, from what `from` gives; in the
-/// order of the endpoints. After a Ctrl-C no further ones: what is known by then is worth having.
+/// Tries all endpoints in their order, each at the address of `to` and from the address of `from`. After a Ctrl-C it
+/// tries no more, and returns the outcomes so far.
 #[must_use]
 pub fn probe<'s>(
     endpoints: &[Endpoint<'s>],
@@ -148,7 +148,7 @@ mod tests {
     use crate::yaml;
 
     #[test]
-    fn every_port_is_tried_and_neighbours_that_came_to_the_same_are_one_line() {
+    fn every_port_is_tried_and_neighbours_with_the_same_outcome_are_one_line() {
         let set = yaml::read(
             b"firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
@@ -156,7 +156,7 @@ forwards:
   - {name: b, listen: 6005-6006, target: {pod: 10.0.0.1:80}}
   - {name: c, listen: 6007, target: {ilb: 10.0.0.2}}",
         )
-        .expect("it is sound");
+        .expect("it is valid");
         let ports = |endpoints: &[Endpoint<'_>]| -> Vec<u16> {
             let numbers = endpoints.iter().map(|endpoint| endpoint.port.number());
             numbers.collect()

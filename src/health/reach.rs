@@ -1,5 +1,5 @@
-//! The interfaces, addresses and routes that a spec's forwards need and that the machine does not
-//! have. The rules load without them, and no packet comes through.
+//! The interfaces, addresses and routes that a spec's forwards need and that the machine does not have. The rules
+//! load without them, but no packet comes through.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use crate::net::words::few;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
 
-/// What the machine tells.
+/// The machine's interfaces, addresses and routes.
 #[derive(Debug)]
-pub struct Facts<'s> {
+pub struct ReachFacts<'s> {
     pub links: Links,
-    /// The kernel's answers to what [`questions`] asks.
+    /// The kernel's answers to [`questions`].
     pub routes: BTreeMap<Packet<'s>, Result<Route, String>>,
-    /// How many targets were not asked for.
+    /// The number of targets without a question.
     pub left_out: usize,
 }
 
@@ -27,13 +27,13 @@ pub struct Questions<'s> {
     pub left_out: usize,
 }
 
-/// Routes to more targets are not asked for: each costs some ten microseconds.
+/// The number of targets whose route is asked for, since each costs some ten microseconds.
 const MOST_TARGETS: usize = 1_000;
-/// How many addresses, interfaces and forwards are named in a warning.
+/// The number of addresses, interfaces and forwards that a warning names.
 const MOST_NAMED: usize = 3;
 
-/// Said once where `ip` lists no interface.
-pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists none\n\
+/// The note if `ip` lists no interface.
+pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists no interface\n\
                              hint: sudo apt-get install iproute2";
 
 /// Something that forwards need and the machine does not have.
@@ -45,12 +45,12 @@ pub enum Fault<'s> {
         there: Vec<String>,
         forwards: Vec<&'s Name>,
     },
-    /// Listen addresses that are not the machine's, and to which nobody has sent anything yet.
+    /// Listen addresses that are not the machine's, and that have had no packet yet.
     ForeignListen {
         addresses: BTreeSet<IpAddr>,
         forwards: Vec<&'s Name>,
     },
-    /// SNAT addresses that are not the machine's, and to which no target has sent an answer yet.
+    /// SNAT addresses that are not the machine's, and that have had no reply yet.
     ForeignSnat {
         addresses: BTreeSet<IpAddr>,
         forwards: Vec<&'s Name>,
@@ -60,7 +60,7 @@ pub enum Fault<'s> {
         targets: BTreeSet<IpAddr>,
         forwards: Vec<&'s Name>,
     },
-    /// Targets that are reached by another interface than the forwards' egress.
+    /// Targets whose route leaves by another interface than the forwards' egress.
     OtherEgress {
         targets: BTreeSet<IpAddr>,
         leaves_by: String,
@@ -73,28 +73,28 @@ pub enum Fault<'s> {
         reason: String,
         forwards: Vec<&'s Name>,
     },
-    /// There are too many targets to ask for the routes to all.
+    /// There are too many targets to ask for every route.
     NotAsked { targets: usize },
 }
 
-/// The interfaces, addresses and routes that the forwards of a spec need; none of them where `ip`
-/// lists no interface. It runs two programs at most, however many forwards there are.
+/// Reads the interfaces, addresses and routes that the forwards of a spec need; `None` if `ip` lists no interface.
+/// It runs two programs at most, however many forwards there are.
 #[must_use]
-pub fn look(set: &ForwardSet) -> Option<Facts<'_>> {
+pub fn look(set: &ForwardSet) -> Option<ReachFacts<'_>> {
     let links = network::links();
     if links.0.is_empty() {
         return None;
     }
     let Questions { packets, left_out } = questions(set, &links);
-    Some(Facts {
+    Some(ReachFacts {
         routes: network::plain_routes(&packets),
         links,
         left_out,
     })
 }
 
-/// Returns the routes to ask for: from a client and from the machine itself to each target, and to
-/// each address of the spec that no interface has, since a route can make it the machine's.
+/// Returns the routes to ask for: from a client and from the machine itself to each target, and to each address of
+/// the spec that no interface has, since a local route can make that address the machine's.
 #[must_use]
 pub fn questions<'s>(set: &'s ForwardSet, links: &Links) -> Questions<'s> {
     let mut packets = BTreeSet::new();
@@ -128,12 +128,12 @@ pub fn questions<'s>(set: &'s ForwardSet, links: &Links) -> Questions<'s> {
     }
 }
 
-/// The addresses that a forward takes to be the machine's.
+/// Returns the addresses of a forward that must be the machine's.
 fn own_addresses(forward: &Forward) -> impl Iterator<Item = IpAddr> {
     forward.listen.address.into_iter().chain(snat_ends(forward))
 }
 
-/// The ends of the range that a forward's targets see.
+/// Returns the ends of a forward's SNAT range.
 fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
     let range = match forward.snat {
         Snat::Addresses(range) => Some(range),
@@ -143,17 +143,16 @@ fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
     ends.into_iter().flatten()
 }
 
-/// Returns everything that forwards lack, grouped by kind. `flows` are evidence: an address to which
-/// others have sent packets is routed to the machine, as Azure's floating IP is, even if no interface
-/// has it.
+/// Returns everything that forwards lack, grouped by kind. `flows` are evidence: the network routes an address to
+/// the machine if others have sent packets to it, as with Azure's floating IP, even if no interface has it.
 #[must_use]
-pub fn faults<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow]) -> Vec<Fault<'s>> {
-    let mut faults = missing_interfaces(set, &facts.links);
-    faults.extend(foreign_addresses(set, facts, flows));
-    faults.extend(misrouted(set, facts));
-    if facts.left_out > 0 {
+pub fn faults<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>, flows: &[Flow]) -> Vec<Fault<'s>> {
+    let mut faults = missing_interfaces(set, &machine.links);
+    faults.extend(foreign_addresses(set, machine, flows));
+    faults.extend(misrouted(set, machine));
+    if machine.left_out > 0 {
         faults.push(Fault::NotAsked {
-            targets: facts.left_out,
+            targets: machine.left_out,
         });
     }
     faults
@@ -177,16 +176,20 @@ fn missing_interfaces<'s>(set: &'s ForwardSet, links: &Links) -> Vec<Fault<'s>> 
     faults.collect()
 }
 
-fn foreign_addresses<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow]) -> Vec<Fault<'s>> {
+fn foreign_addresses<'s>(
+    set: &'s ForwardSet,
+    machine: &ReachFacts<'_>,
+    flows: &[Flow],
+) -> Vec<Fault<'s>> {
     let others = flows
         .iter()
-        .filter(|flow| facts.links.owner(flow.source).is_none());
+        .filter(|flow| machine.links.owner(flow.source).is_none());
     let sent_to: BTreeSet<IpAddr> = others.map(|flow| flow.destination).collect();
     let answered = flows.iter().filter(|flow| flow.replied);
     let answered_to: BTreeSet<IpAddr> = answered.map(|flow| flow.reply_destination).collect();
     let is_foreign = |address: &IpAddr| {
-        // The loopback interface is where local routes lead.
-        let local = match facts.routes.get(&Packet {
+        // Local routes lead to the loopback interface.
+        let local = match machine.routes.get(&Packet {
             to: *address,
             came: None,
         }) {
@@ -194,7 +197,7 @@ fn foreign_addresses<'s>(set: &'s ForwardSet, facts: &Facts<'_>, flows: &[Flow])
             Some(Err(_)) => false,
             None => true,
         };
-        facts.links.owner(*address).is_none() && !local
+        machine.links.owner(*address).is_none() && !local
     };
     let find = |of: fn(&Forward) -> Vec<IpAddr>, seen: &BTreeSet<IpAddr>| {
         let foreign = |forward: &Forward| -> Vec<IpAddr> {
@@ -232,7 +235,7 @@ const LOOPBACK: &str = "lo";
 /// iproute2 puts this before the kernel's words.
 const OF_NETLINK: &str = "RTNETLINK answers: ";
 
-/// How a target is reached that the forward's rules do not expect there.
+/// A route to a target by which the forward's rules do not match.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Misrouted<'s> {
     Here,
@@ -245,26 +248,26 @@ enum Misrouted<'s> {
     },
 }
 
-fn misrouted<'s>(set: &'s ForwardSet, facts: &Facts<'_>) -> Vec<Fault<'s>> {
+fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>> {
     let mut found: BTreeMap<Misrouted<'s>, (BTreeSet<IpAddr>, Vec<&'s Forward>)> = BTreeMap::new();
     for forward in &set.forwards {
-        // Its absence has been told.
-        if facts.links.get(&forward.egress).is_none() {
+        // Another fault reports a missing interface.
+        if machine.links.get(&forward.egress).is_none() {
             continue;
         }
         for to in forward.target.destinations.iter().map(|to| to.address) {
             for ingress in &forward.ingress {
-                if let Some(way) = route_of(forward, ingress, to, facts) {
-                    let (targets, forwards) = found.entry(way).or_default();
+                if let Some(route) = route_of(forward, ingress, to, machine) {
+                    let (targets, forwards) = found.entry(route).or_default();
                     targets.insert(to);
                     forwards.push(forward);
                 }
             }
         }
     }
-    let faults = found.into_iter().map(|(way, (targets, forwards))| {
+    let faults = found.into_iter().map(|(route, (targets, forwards))| {
         let forwards = names(forwards);
-        match way {
+        match route {
             Misrouted::Here => Fault::OwnTarget { targets, forwards },
             Misrouted::By { leaves_by, egress } => Fault::OtherEgress {
                 targets,
@@ -282,21 +285,21 @@ fn misrouted<'s>(set: &'s ForwardSet, facts: &Facts<'_>) -> Vec<Fault<'s>> {
     faults.collect()
 }
 
-/// Returns how a target is routed, unless by the forward's egress. The kernel's answer for a client's
-/// packet counts, since policy routing can ask for the ingress; where it gives none, as while
-/// `ip_forward` is 0, that for a packet of the machine itself.
+/// Returns the route to a target, unless it leaves by the forward's egress. The kernel's route for a client's packet
+/// counts, since policy routing can match the ingress. If the kernel has none, as while `ip_forward` is 0, the route
+/// of the machine's own packet counts.
 fn route_of<'s>(
     forward: &'s Forward,
     ingress: &Interface,
     to: IpAddr,
-    facts: &Facts<'_>,
+    machine: &ReachFacts<'_>,
 ) -> Option<Misrouted<'s>> {
     let client = (somebody(Family::of(to)), ingress);
-    let of_client = facts.routes.get(&Packet {
+    let of_client = machine.routes.get(&Packet {
         to,
         came: Some(client),
     });
-    let own = facts.routes.get(&Packet { to, came: None });
+    let own = machine.routes.get(&Packet { to, came: None });
     match of_client.filter(|answer| answer.is_ok()).or(own)? {
         Ok(route) if route.interface == forward.egress.as_str() => None,
         Ok(route) if route.interface == LOOPBACK => Some(Misrouted::Here),
@@ -310,22 +313,22 @@ fn route_of<'s>(
     }
 }
 
-/// The names of forwards, each once.
+/// Returns the names of forwards, each once.
 fn names<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<&'s Name> {
     let mut names: Vec<&Name> = forwards.into_iter().map(|forward| &forward.name).collect();
-    // The two protocols of a forward stand side by side.
+    // The two protocols of a forward are neighbours.
     names.dedup();
     names
 }
 
 impl Fault<'_> {
-    /// Whether it says what is not known, which is no reason for a warning.
+    /// Whether the fault only says that something is not known, which is no reason for a warning.
     #[must_use]
     pub fn is_note(&self) -> bool {
         matches!(self, Fault::NotAsked { .. })
     }
 
-    /// The text of a warning, with the fix on a line of its own.
+    /// Returns the text of a warning, with the fix on a line of its own.
     #[must_use]
     pub fn told(&self) -> String {
         match self {
@@ -348,9 +351,9 @@ impl Fault<'_> {
                 addresses,
                 forwards,
             } => format!(
-                "{}: packets come to {} only if the network sends them here, as with Azure's \
+                "{}: packets reach {} only if the network routes them here, as with Azure's \
                  floating IP\n\
-                 hint: correct `listen` in the spec, or sudo ip address add {} dev INTERFACE",
+                 hint: correct `listen` in the spec, or: sudo ip address add {} dev INTERFACE",
                 not_own(addresses),
                 quoted(forwards),
                 first(addresses)
@@ -359,14 +362,14 @@ impl Fault<'_> {
                 addresses,
                 forwards,
             } => format!(
-                "{}: answers to {} come back only if the network sends them here\n\
-                 hint: correct `snat` in the spec, or sudo ip address add {} dev INTERFACE",
+                "{}: replies to {} arrive only if the network routes them here\n\
+                 hint: correct `snat` in the spec, or: sudo ip address add {} dev INTERFACE",
                 not_own(addresses),
                 quoted(forwards),
                 first(addresses)
             ),
             Fault::OwnTarget { targets, forwards } => format!(
-                "the target of {} is this machine itself, which forwards nothing to itself: {}\n\
+                "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
                 quoted(forwards),
                 few(targets, MOST_NAMED)
@@ -377,9 +380,9 @@ impl Fault<'_> {
                 egress,
                 forwards,
             } => format!(
-                "packets to {} leave by {leaves_by}, while the egress in the spec is {egress}: the \
+                "packets to {} leave by {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
-                 hint: correct `egress` in the spec, or the route: ip route get {}",
+                 hint: correct `egress` in the spec, or the route that this shows: ip route get {}",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
                 first(targets)
@@ -389,15 +392,14 @@ impl Fault<'_> {
                 reason,
                 forwards,
             } => format!(
-                "there is no route to {}, where {} {}: {reason}\n\
+                "this machine has no route to {}, the target of {}: {reason}\n\
                  hint: sudo ip route add {} via ROUTER",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
-                if forwards.len() == 1 { "leads" } else { "lead" },
                 first(targets)
             ),
             Fault::NotAsked { targets } => format!(
-                "the routes to {targets} more targets were not looked at\n\
+                "the routes to {targets} more targets were not checked\n\
                  hint: nvactl doctor --forward NAME"
             ),
         }
@@ -407,8 +409,8 @@ impl Fault<'_> {
 fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
     let listed = few(addresses, MOST_NAMED);
     match addresses.len() {
-        1 => format!("{listed} is no address of this machine"),
-        _ => format!("{listed} are no addresses of this machine"),
+        1 => format!("{listed} is not an address of this machine"),
+        _ => format!("{listed} are not addresses of this machine"),
     }
 }
 
@@ -428,7 +430,7 @@ mod tests {
 
     fn set(firewall: &str, forwards: &str) -> ForwardSet {
         let text = format!("firewall: {{{firewall}}}\nforwards: [{forwards}]");
-        yaml::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is valid")
     }
 
     fn address(text: &str) -> IpAddr {
@@ -436,7 +438,11 @@ mod tests {
     }
 
     /// eth0 has clients, eth1 the targets; 203.0.113.0/24 is routed here.
-    fn facts<'s>(set: &'s ForwardSet, client: Option<&str>, own: Result<&str, &str>) -> Facts<'s> {
+    fn surroundings<'s>(
+        set: &'s ForwardSet,
+        client: Option<&str>,
+        own: Result<&str, &str>,
+    ) -> ReachFacts<'s> {
         let link = |name: &str, addresses: &[&str]| Link {
             name: name.to_owned(),
             up: true,
@@ -464,7 +470,7 @@ mod tests {
             .iter()
             .map(|packet| (*packet, answer(packet)))
             .collect();
-        Facts {
+        ReachFacts {
             links,
             routes,
             left_out,
@@ -482,8 +488,8 @@ mod tests {
         own: Result<&str, &str>,
     ) -> Vec<String> {
         let set = set(firewall, forwards);
-        let facts = facts(&set, client, own);
-        let faults = faults(&set, &facts, &[]);
+        let machine = surroundings(&set, client, own);
+        let faults = faults(&set, &machine, &[]);
         let first = |fault: &Fault<'_>| fault.told().lines().next().map(ToOwned::to_owned);
         faults.iter().filter_map(first).collect()
     }
@@ -541,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forwards_lack_is_named_with_them() {
+    fn a_missing_interface_address_or_route_is_named_with_its_forwards() {
         for (firewall, forwards, warning) in [
             (
                 "interface: {ingress: eth9, egress: eth1}, snat: 10.4.0.4",
@@ -556,22 +562,22 @@ mod tests {
             (
                 "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.9",
                 WEB,
-                "10.4.0.9 is no address of this machine: answers to `web` come back only if the network sends them here",
+                "10.4.0.9 is not an address of this machine: replies to `web` arrive only if the network routes them here",
             ),
             (
                 "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4-10.4.0.7",
                 WEB,
-                "10.4.0.7 is no address of this machine: answers to `web` come back only if the network sends them here",
+                "10.4.0.7 is not an address of this machine: replies to `web` arrive only if the network routes them here",
             ),
             (
                 TWO,
                 "{name: web, listen: 192.0.2.77:443, protocol: [tcp, udp], target: {pod: 10.224.0.118:80}}",
-                "192.0.2.77 is no address of this machine: packets come to `web` only if the network sends them here, as with Azure's floating IP",
+                "192.0.2.77 is not an address of this machine: packets reach `web` only if the network routes them here, as with Azure's floating IP",
             ),
             (
                 TWO,
                 "{name: web, listen: 49182, target: {pod: 10.3.0.4:80}}",
-                "the target of `web` is this machine itself, which forwards nothing to itself: 10.3.0.4",
+                "the target of `web` is this machine itself, which cannot forward to itself: 10.3.0.4",
             ),
         ] {
             assert_eq!(told(firewall, forwards, None, Ok("eth1")), [warning]);
@@ -580,13 +586,12 @@ mod tests {
 
     #[test]
     fn the_kernel_s_answer_for_clients_decides_where_there_is_one() {
-        let elsewhere = "packets to 10.224.0.118 leave by eth0, while the egress in the spec is eth1: the rules of `web` do not match them";
-        let nowhere =
-            "there is no route to 10.224.0.118, where `web` leads: Network is unreachable";
+        let elsewhere = "packets to 10.224.0.118 leave by eth0, while the spec's egress is eth1: the rules of `web` do not match them";
+        let nowhere = "this machine has no route to 10.224.0.118, the target of `web`: Network is unreachable";
         let unreachable = Err("RTNETLINK answers: Network is unreachable");
         for (client, own, warning) in [
             (Some("eth0"), Ok("eth1"), Some(elsewhere)),
-            // Policy routing asks for the interface by which a packet came.
+            // Policy routing matches the interface by which a packet came.
             (Some("eth1"), Ok("eth0"), None),
             (Some("eth1"), unreachable, None),
             // Without ip_forward the kernel has no answer.
@@ -606,7 +611,7 @@ mod tests {
             "interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.9",
             "{name: web, listen: 192.0.2.77:443, target: {pod: 10.224.0.118:80}}",
         );
-        let facts = facts(&set, None, Ok("eth1"));
+        let machine = surroundings(&set, None, Ok("eth1"));
         let entry = "tcp 6 9 ESTABLISHED src=198.51.100.10 dst=192.0.2.77 sport=5000 dport=443 src=10.224.0.118 dst=10.4.0.9 sport=80 dport=5000";
         let unanswered = entry.replace("src=10.224", "[UNREPLIED] src=10.224");
         let own = entry.replace("198.51.100.10", "10.3.0.4");
@@ -614,12 +619,12 @@ mod tests {
             (&[][..], 2),
             (&[entry], 0),
             (&[&unanswered], 1),
-            // The machine's own connection to a frontend says nothing of what comes here.
+            // The machine's own connection to a front end does not show that packets arrive here.
             (&[&own], 1),
         ] {
             let flows: Vec<Flow> = lines.iter().filter_map(|line| Flow::parse(line)).collect();
             assert_eq!(flows.len(), lines.len());
-            assert_eq!(faults(&set, &facts, &flows).len(), kinds, "{lines:?}");
+            assert_eq!(faults(&set, &machine, &flows).len(), kinds, "{lines:?}");
         }
     }
 
@@ -634,10 +639,10 @@ mod tests {
         });
         let forwards = forwards.collect::<Vec<_>>().join(",");
         let set = set(TWO, &forwards);
-        let facts = facts(&set, Some("eth0"), Ok("eth0"));
-        assert_eq!(facts.routes.len(), 2 * MOST_TARGETS);
-        assert_eq!(facts.left_out, 3000 - MOST_TARGETS);
-        let faults = faults(&set, &facts, &[]);
+        let machine = surroundings(&set, Some("eth0"), Ok("eth0"));
+        assert_eq!(machine.routes.len(), 2 * MOST_TARGETS);
+        assert_eq!(machine.left_out, 3000 - MOST_TARGETS);
+        let faults = faults(&set, &machine, &[]);
         let said: Vec<String> = faults.iter().map(Fault::told).collect();
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(!faults[0].is_note() && faults[1].is_note());
@@ -647,7 +652,7 @@ mod tests {
             "{said:?}"
         );
         assert!(
-            said[1].starts_with("the routes to 2000 more targets were not looked at"),
+            said[1].starts_with("the routes to 2000 more targets were not checked"),
             "{said:?}"
         );
     }
@@ -662,7 +667,7 @@ mod tests {
         });
         let forwards = forwards.collect::<Vec<_>>().join(",");
         let set = set(TWO, &forwards);
-        let links = facts(&set, None, Ok("eth1")).links;
+        let links = surroundings(&set, None, Ok("eth1")).links;
         assert_eq!(questions(&set, &links).packets.len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the distribution's rules file brings back the rules that run.
+//! Compares the distribution's rules file with the loaded rules.
 
 use std::path::Path;
 
@@ -16,21 +16,21 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::unloadable;
 
-/// How nvactl's rules in the file for the boot compare with those that run.
+/// Compares nvactl's rules in the rules file with the loaded rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RulesFile {
     Same,
     Different,
     Missing,
-    /// It may not be read, or says something that nvactl does not read and cannot try.
+    /// nvactl may not read the file, or can neither parse nor try it.
     Unreadable,
-    /// iptables-restore does not load it.
+    /// iptables-restore does not load the file.
     Refused,
 }
 
-/// Compares nvactl's rules in the rules file with those that run, as far as the boot loads the file, and
-/// says why it does not. Where that cannot be tried, the text is read.
+/// Compares nvactl's rules in the rules file, as iptables-restore loads it, with the loaded rules, and returns why
+/// it does not load. If that cannot be tried, nvactl parses the text.
 #[must_use]
 pub fn compared(
     iptables: &Iptables,
@@ -49,7 +49,7 @@ pub fn compared(
             debug!(reason, "the rules file cannot be tried");
             let text = parse::text_of(&bytes);
             let read = || parse::parse(&text).ok();
-            // iptables-restore refuses all of a file for one line.
+            // iptables-restore refuses a whole file for one line.
             let loadable = || read().filter(|kept| unloadable(kept).is_none());
             let spelled = parse::check_spelling(&text).map_err(|error| error.to_string());
             spelled.map(|()| loadable())
@@ -63,11 +63,11 @@ pub fn compared(
     }
 }
 
-/// The size up to which a rules file is rehearsed along the way, in bytes: beyond it that takes seconds.
-const QUICK: usize = 1 << 20;
+/// The size in bytes up to which a rules file is rehearsed here. The rehearsal of a larger file takes seconds.
+const MOST_QUICK_BYTES: usize = 1 << 20;
 
-/// Compares nvactl's rules in the rules file with these, after a rehearsal or for a large file by what it
-/// says. The FORWARD policy counts only where `rules` set it.
+/// Compares nvactl's rules in the rules file with `rules`, after a rehearsal, or by the text of a large file. The
+/// FORWARD policy counts only if `rules` set it.
 #[must_use]
 pub fn compared_quickly(iptables: &Iptables, family: Family, rules: &Ruleset) -> RulesFile {
     let bytes = match file::read(Path::new(rules_file(family))) {
@@ -75,7 +75,8 @@ pub fn compared_quickly(iptables: &Iptables, family: Family, rules: &Ruleset) ->
         Ok(None) => return RulesFile::Missing,
         Err(_) => return RulesFile::Unreadable,
     };
-    let rehearsed = (bytes.len() <= QUICK).then(|| iptables.rehearse(family, &bytes, &[]));
+    let rehearsed =
+        (bytes.len() <= MOST_QUICK_BYTES).then(|| iptables.rehearse(family, &bytes, &[]));
     let kept = match rehearsed {
         Some(Ok(loaded)) => loaded.ruleset,
         Some(Err(RehearsalError::Refused(_))) => return RulesFile::Refused,

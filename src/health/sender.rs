@@ -1,7 +1,7 @@
-//! UDP senders that a forward's rules do not reach: the kernel remembers their connection from before
-//! the rules, and NAT is decided with a connection's first packet only.
+//! UDP senders that a forward's rules do not reach: the kernel has a conntrack entry from before the rules, and it
+//! decides NAT only for a connection's first packet.
 //!
-//! TCP needs none of this: a client of TCP begins a new connection.
+//! TCP has no such case: a TCP client opens a new connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,28 +12,28 @@ use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::netfilter::conntrack::Flow;
 
-/// A connection of UDP that is sent to a forward's listener and is not translated.
+/// A UDP connection to a forward's listener that is not translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sender<'s> {
     pub flow: &'s Flow,
-    /// The forward that takes the packets of a new connection.
+    /// The forward that would take a new connection.
     pub forward: &'s Forward,
 }
 
-/// More answers are not asked for: each costs some microseconds. Senders beyond are told by their
-/// addresses alone.
+/// The number of replies whose route is asked for, since each costs some microseconds. Further senders are found by
+/// their addresses alone.
 const MOST_ASKED: usize = 1_000;
-/// How many senders are shown one by one.
+/// The number of senders that are shown one by one.
 const MOST_SHOWN: usize = 3;
 
-/// The UDP senders that go past the forwards of `now`. It runs a program only if there are some.
+/// Returns the UDP senders that the forwards of `now` do not reach. It runs a program only if there are any.
 #[must_use]
 pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Sender<'s>> {
     let routes = network::answer_routes(&questions(flows, now, links));
     senders(flows, now, links, &routes)
 }
 
-/// Returns the answers whose route [`senders`] needs to know.
+/// Returns the replies whose route [`senders`] needs.
 #[must_use]
 pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<Answer> {
     let listeners = Listeners::new(now);
@@ -41,12 +41,12 @@ pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<An
     asked.take(MOST_ASKED).collect()
 }
 
-/// Returns the senders that go past the forwards of `now`. `routes` has the interface by which each
-/// answer leaves.
+/// Returns the senders that the forwards of `now` do not reach. `routes` has the interface by which each reply
+/// leaves.
 ///
-/// A conntrack entry names no interface, so addresses must tell by which one its packets come in: the
-/// destination is the listen address, or an address of an interface where the forward's clients come
-/// in; and the answer to the source leaves by such an interface.
+/// A conntrack entry names no interface, so addresses show by which interface its packets come in: the destination
+/// is the listen address or an address of an ingress interface, and the reply to the source leaves by such an
+/// interface.
 #[must_use]
 pub fn senders<'s>(
     flows: &'s [Flow],
@@ -65,7 +65,7 @@ pub fn senders<'s>(
         .collect()
 }
 
-/// The senders as far as their addresses tell.
+/// Returns the senders that their addresses show.
 fn candidates<'s>(
     flows: &'s [Flow],
     listeners: &Listeners<'s>,
@@ -77,13 +77,13 @@ fn candidates<'s>(
     untranslated.filter_map(|flow| {
         let forward = listeners.taker(flow.protocol, flow.destination, flow.destination_port)?;
         let is_listened_on = match forward.listen.address {
-            // The listeners have found it by this address.
+            // The lookup of the listener has compared this address.
             Some(_) => true,
             None => forward
                 .entrances()
                 .any(|entrance| links.addresses(entrance).contains(&flow.destination)),
         };
-        // Without a list of its addresses, the machine cannot be told from others.
+        // If the machine's addresses are unknown, the sender may be the machine itself.
         let is_elsewhere = !links.0.is_empty() && links.owner(flow.source).is_none();
         let is_one = is_listened_on && is_elsewhere && forward.sources.admits(flow.source);
         is_one.then_some(Sender { flow, forward })
@@ -97,8 +97,8 @@ fn answer(flow: &Flow) -> Answer {
     }
 }
 
-/// Describes the senders: how many there are, why they do not reach their forwards, and some of them.
-/// `None` if there are none.
+/// Describes the senders: their number, why their forwards do not reach them, and some of them. `None` if there are
+/// none.
 #[must_use]
 pub fn told(senders: &[Sender<'_>]) -> Option<String> {
     let shown = senders.iter().map(|Sender { flow, forward }| {
@@ -111,10 +111,10 @@ pub fn told(senders: &[Sender<'_>]) -> Option<String> {
     match senders.len() {
         0 => None,
         1 => Some(format!(
-            "1 UDP sender has sent since before its forward and is not forwarded: {shown}"
+            "1 UDP sender began before its forward was loaded and is not forwarded: {shown}"
         )),
         many => Some(format!(
-            "{many} UDP senders have sent since before their forwards and are not forwarded: {shown}"
+            "{many} UDP senders began before their forwards were loaded and are not forwarded: {shown}"
         )),
     }
 }
@@ -129,7 +129,7 @@ mod tests {
         let text = format!(
             "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\nforwards: [{forwards}]"
         );
-        yaml::read(text.as_bytes()).expect("it is sound")
+        yaml::read(text.as_bytes()).expect("it is valid")
     }
 
     fn links() -> Links {
@@ -170,7 +170,7 @@ mod tests {
             (untranslated(client, "10.3.0.4", 53), true),
             (untranslated(client, "10.3.0.5", 53), true),
             (untranslated(client, "10.3.0.4", 54), false),
-            // A local service has answered, and goes on to get the packets.
+            // A local service has answered, and still gets the packets.
             (
                 untranslated(client, "10.3.0.4", 53).replace("[UNREPLIED] ", ""),
                 true,
@@ -179,11 +179,11 @@ mod tests {
                 untranslated(client, "10.3.0.4", 53).replace("udp 17 29", "tcp 6 29 SYN_SENT"),
                 false,
             ),
-            // The machine itself, and what it asks of others.
+            // The machine itself, and its own questions to others.
             (untranslated("10.3.0.4", "10.3.0.4", 53), false),
             (untranslated("127.0.0.1", "127.0.0.1", 53), false),
             (untranslated("10.3.0.4", "8.8.8.8", 53), false),
-            // Another interface's address, and what only passes.
+            // Another interface's address, and a packet that only passes.
             (untranslated(client, "10.4.0.4", 53), false),
             (untranslated(client, "10.9.0.9", 53), false),
             // Forwarded already, or translated by another.
@@ -265,11 +265,11 @@ mod tests {
         assert_eq!(
             told(&found[..1]).as_deref(),
             Some(
-                "1 UDP sender has sent since before its forward and is not forwarded: udp 198.51.100.1 → 10.3.0.4:53 (`dns`)"
+                "1 UDP sender began before its forward was loaded and is not forwarded: udp 198.51.100.1 → 10.3.0.4:53 (`dns`)"
             )
         );
         let all = told(&found).expect("there are some");
-        assert!(all.starts_with("5 UDP senders have sent"), "{all}");
+        assert!(all.starts_with("5 UDP senders began"), "{all}");
         assert!(all.ends_with("10.3.0.4:53 (`dns`) and 2 more"), "{all}");
     }
 }

@@ -1,4 +1,4 @@
-//! Lines typed at a terminal, each waited for no longer than a limit.
+//! Reads lines that are typed at a terminal, each with a time limit.
 
 use std::io;
 use std::thread;
@@ -8,16 +8,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{QueueSelector, tcflush};
 use rustix::time::Timespec;
 
-/// The lines that are typed from now on.
+/// The lines that are typed after [`TypedLines::listen`].
 #[derive(Debug)]
-pub struct Answers {
+pub struct TypedLines {
     typed: Vec<u8>,
-    /// Nothing comes behind the end of the input.
+    /// Whether the end of the input was read.
     ended: bool,
 }
 
-impl Answers {
-    /// Begins to listen. What was typed before is no answer.
+impl TypedLines {
+    /// Starts to listen. Discards everything that was typed before.
     #[must_use]
     pub fn listen() -> Self {
         let _ = tcflush(io::stdin(), QueueSelector::IFlush);
@@ -27,7 +27,7 @@ impl Answers {
         }
     }
 
-    /// Returns the next line, if it comes within so long. At the end of the input nobody answers.
+    /// Returns the next line, if it is typed within `limit`. After the end of the input there is none.
     pub fn next_within(&mut self, limit: Duration) -> Option<String> {
         let deadline = Instant::now() + limit;
         loop {

@@ -1,12 +1,12 @@
-//! Whether this machine is a virtual machine of Azure.
+//! Finds out whether this machine is a virtual machine of Azure.
 
 use std::fs;
 
-/// The tag that Azure gives the chassis of each virtual machine (FACTS, *Host settings*).
+/// The asset tag in the firmware of each Azure virtual machine (FACTS, *Host settings*).
 const TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 const PATH: &str = "/sys/class/dmi/id/chassis_asset_tag";
 
-/// Returns whether the firmware says so.
+/// Returns whether the firmware has Azure's asset tag.
 #[must_use]
 pub fn is_here() -> bool {
     fs::read_to_string(PATH).is_ok_and(|tag| tag.trim() == TAG)

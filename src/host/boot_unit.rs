@@ -1,7 +1,7 @@
-//! nvactl's own unit of systemd, which loads the saved rules at boot.
+//! nvactl's own systemd unit, which loads the saved rules at boot.
 //!
-//! It is enabled as systemctl(1) does it, by a link in the folder of a target, so that it can be in a
-//! machine that systemd does not run yet.
+//! nvactl enables it as systemctl(1) does, by a link in the folder of a target. So it can be enabled in the
+//! image of a machine where systemd does not run yet.
 
 use std::fs;
 use std::io;
@@ -18,26 +18,26 @@ use super::folder::{self, FolderError};
 use super::units;
 use crate::net::printable::path as printable;
 
-/// Its name.
+/// The name of the unit.
 pub const NAME: &str = "nvactl.service";
 
-/// The unit as the package has it.
+/// The text of the unit in the package.
 const TEXT: &str = include_str!("../../packaging/nvactl.service");
 /// The program that [`TEXT`] runs, and its state folder.
 const PROGRAM: &str = "/usr/bin/nvactl";
 const STATE: &str = "/var/lib/nvactl";
 
-/// Folder of the administrator's units.
+/// The folder of the administrator's units.
 const OWN: &str = "/etc/systemd/system";
-/// The folder of the target that wants it.
+/// The folder of the target that starts the unit.
 const WANTS: &str = "/etc/systemd/system/sysinit.target.wants";
 
-/// Folders whose content is another at boot, or hidden from the unit by its `ProtectHome`.
+/// Folders whose content differs at boot, or that the unit's `ProtectHome` hides from it.
 const NOT_AT_BOOT: [&str; 6] = ["/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm"];
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Why the unit cannot be enabled or disabled.
+/// A reason why the unit cannot be enabled or disabled.
 #[derive(Debug, Error)]
 pub enum UnitError {
     #[error("systemd is not installed, and nvactl has no other boot script")]
@@ -48,12 +48,12 @@ pub enum UnitError {
     NotAtBoot(PathBuf),
     #[error("the state is in `{}`, which the unit cannot read at boot", printable(.0))]
     StateNotAtBoot(PathBuf),
-    #[error("nobody but root may be able to replace the program that the unit runs as root")]
+    #[error("a user other than root could replace the program that the unit runs as root")]
     Program(#[source] FolderError),
     #[error("the path `{}` has a character that a unit cannot hold", printable(.0))]
     Path(PathBuf),
     #[error(
-        "firewalld makes its rules with iptables (FirewallBackend=iptables), so each of its reloads removes those of nvactl, and none of systemd's orders brings them back behind it"
+        "firewalld makes its rules with iptables (FirewallBackend=iptables), so each reload of firewalld removes nvactl's rules, and no systemd unit can load them again after it"
     )]
     Firewalld,
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl UnitError {
                     .to_owned(),
             ),
             UnitError::StateNotAtBoot(_) => {
-                Some("keep the state in another folder: --state-dir /var/lib/nvactl".to_owned())
+                Some("use another state folder: --state-dir /var/lib/nvactl".to_owned())
             }
             UnitError::Path(_) | UnitError::Link { .. } | UnitError::Child(_) => None,
             UnitError::Firewalld => Some(
@@ -91,7 +91,7 @@ impl UnitError {
     }
 }
 
-/// Whether systemd starts it at boot.
+/// Returns whether systemd starts the unit at boot.
 #[must_use]
 pub fn is_enabled() -> bool {
     units::starts_at_boot(NAME)
@@ -101,12 +101,12 @@ fn own_file() -> PathBuf {
     Path::new(OWN).join(NAME)
 }
 
-/// How the unit stands now.
+/// The present state of the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
-    /// It has run in this boot, so restarts and reloads of its neighbours come to it.
+    /// It has run since the boot, so a restart or reload of a related unit also restarts it.
     Active,
-    /// It has not run, or was stopped since, alone or along with a neighbour.
+    /// It has not run, or was stopped since, alone or together with a related unit.
     Inactive,
     Failed,
     /// systemd does not run here.
@@ -116,7 +116,7 @@ pub enum Activity {
 /// The command that loads the saved rules again.
 pub const RESTART: &str = "sudo systemctl restart nvactl";
 
-/// Whether the unit's file and the program that it runs are there.
+/// Returns whether the unit's file and the program that it runs exist.
 fn can_run() -> bool {
     let links = units::links(NAME);
     let text = links.first().and_then(|link| fs::read_to_string(link).ok());
@@ -128,7 +128,7 @@ fn can_run() -> bool {
     program.is_some_and(|program| Path::new(program).is_file())
 }
 
-/// Returns what is wrong with the unit now, and the fix; nothing where it is not enabled.
+/// Returns the fault of an enabled unit and the fix, if it has a fault.
 #[must_use]
 pub fn fault() -> Option<(&'static str, &'static str)> {
     if !is_enabled() {
@@ -136,19 +136,19 @@ pub fn fault() -> Option<(&'static str, &'static str)> {
     }
     if !can_run() {
         return Some((
-            "nvactl.service is enabled, and its file or the program that it runs is gone",
+            "nvactl.service is enabled, but its file or the program that it runs is missing",
             "sudo nvactl boot enable",
         ));
     }
     match activity() {
         Activity::Active | Activity::Unknown => None,
         Activity::Inactive => Some((
-            "nvactl.service is stopped, as by a stop of ufw, nftables or netfilter-persistent: their next \
-             start does not bring nvactl's rules back",
+            "nvactl.service is stopped, as after a stop of ufw, nftables or netfilter-persistent: their next \
+             start does not load nvactl's rules again",
             "sudo systemctl start nvactl",
         )),
         Activity::Failed => Some((
-            "nvactl.service failed when it ran last; `journalctl --unit nvactl` says why",
+            "the last run of nvactl.service failed; `journalctl --unit nvactl` shows why",
             RESTART,
         )),
     }
@@ -166,7 +166,7 @@ impl Activity {
     }
 }
 
-/// Asks systemd how the unit stands.
+/// Asks systemd for the state of the unit.
 #[must_use]
 pub fn activity() -> Activity {
     if !runs_here() {
@@ -184,19 +184,19 @@ pub fn activity() -> Activity {
 
 /// A unit that can be enabled.
 #[derive(Debug)]
-pub struct Unit {
+pub struct BootUnit {
     /// The file that the link leads to.
     file: PathBuf,
-    /// Its text, unless a package has put it there.
+    /// The text to write to that file, unless a package has installed it.
     text: Option<String>,
 }
 
-/// Looks whether the unit can be enabled, for the state in `state`, and changes nothing.
+/// Checks whether the unit can be enabled with the state folder `state`. Changes nothing.
 ///
 /// # Errors
-/// When systemd is not there, the unit is masked, it could not run this program at boot, or firewalld
-/// would leave nothing of what it loads.
-pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
+/// If systemd is not installed, the unit is masked, it could not run this program at boot, or firewalld
+/// would remove the rules that it loads.
+pub fn prepare(state: &Path) -> Result<BootUnit, UnitError> {
     let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
     if !systemd.iter().any(|path| Path::new(path).exists()) {
         return Err(UnitError::NoSystemd);
@@ -215,7 +215,7 @@ pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
         && program == Path::new(PROGRAM)
         && state == Path::new(STATE)
     {
-        return Ok(Unit { file, text: None });
+        return Ok(BootUnit { file, text: None });
     }
     let not_there = |path: &Path| NOT_AT_BOOT.iter().any(|folder| path.starts_with(folder));
     if not_there(state) {
@@ -227,13 +227,13 @@ pub fn prepare(state: &Path) -> Result<Unit, UnitError> {
     let parent = program.parent().unwrap_or(Path::new("/"));
     folder::trusted(parent).map_err(UnitError::Program)?;
     folder::root_owns(&program).map_err(UnitError::Program)?;
-    Ok(Unit {
+    Ok(BootUnit {
         file: own_file(),
         text: Some(text(&program, state)?),
     })
 }
 
-/// Returns the unit for a program and a state folder that need not be the package's.
+/// Returns the unit's text for a program and a state folder, which may differ from the package's.
 fn text(program: &Path, state: &Path) -> Result<String, UnitError> {
     let word = |path: &Path| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);
@@ -247,17 +247,17 @@ fn text(program: &Path, state: &Path) -> Result<String, UnitError> {
         return Ok(text);
     }
     let load = format!("{program} boot load");
-    let told = format!("{program} --state-dir {state} boot load");
-    Ok(text.replace(&load, &told).replace(STATE, &state))
+    let load_from = format!("{program} --state-dir {state} boot load");
+    Ok(text.replace(&load, &load_from).replace(STATE, &state))
 }
 
-/// Whether firewalld starts here and makes its rules by iptables (firewalld.conf(5)).
+/// Returns whether firewalld starts here and makes its rules with iptables (firewalld.conf(5)).
 #[must_use]
 pub fn firewalld_uses_iptables() -> bool {
     let conf = file::read(Path::new("/etc/firewalld/firewalld.conf"));
     let conf = conf.ok().flatten().unwrap_or_default();
     let conf = String::from_utf8_lossy(&conf);
-    // As firewalld reads it: blanks and case do not count, and the first line wins.
+    // firewalld ignores blanks and case, and uses the first line.
     let values = conf.lines().filter_map(|line| line.split_once('='));
     let mut values = values.map(|(key, value)| (key.trim(), value.trim()));
     let backend = values.find(|(key, _)| *key == "FirewallBackend");
@@ -265,15 +265,15 @@ pub fn firewalld_uses_iptables() -> bool {
         && (units::starts_at_boot("firewalld.service") || Path::new("/run/firewalld").exists())
 }
 
-impl Unit {
+impl BootUnit {
     /// Enables the unit.
     ///
     /// # Errors
-    /// When its file or link cannot be written.
+    /// If its file or link cannot be written.
     pub fn enable(&self) -> Result<(), UnitError> {
         match &self.text {
             Some(text) => file::replace(&self.file, text.as_bytes(), 0o644)?,
-            // One that an nvactl elsewhere has written would hide the package's.
+            // A file that another nvactl binary has written would hide the package's file.
             None if own_file().is_file() => {
                 let path = own_file();
                 let removed = fs::remove_file(&path);
@@ -291,20 +291,20 @@ impl Unit {
     }
 }
 
-/// Has systemd read its units anew and run the unit, so that from now on it follows its neighbours.
+/// Makes systemd reload its units and run this one. From then on it restarts with the related units.
 ///
 /// # Errors
-/// When systemd does not take it, or the unit fails.
+/// If systemd refuses, or the unit fails.
 pub fn start() -> Result<(), UnitError> {
     systemctl(&["daemon-reload"])?;
-    // One that was enabled before may run another program by now.
+    // A unit that was already enabled may now run another program, so it is restarted, not started.
     systemctl(&["restart", NAME])
 }
 
-/// Disables the unit; the rules that are loaded stay. Returns whether it was enabled.
+/// Disables the unit, and returns whether it was enabled. The loaded rules stay.
 ///
 /// # Errors
-/// When its links or the file that [`Unit::enable`] wrote cannot be removed.
+/// If its links or the file that [`BootUnit::enable`] wrote cannot be removed.
 pub fn disable() -> Result<bool, UnitError> {
     let links = units::links(NAME);
     if runs_here() && activity() != Activity::Inactive {
@@ -334,14 +334,14 @@ fn systemctl(words: &[&str]) -> Result<(), UnitError> {
     })
 }
 
-/// Has `systemd-analyze verify` look at the unit; `None` where it is not installed.
+/// Checks the unit with `systemd-analyze verify`. Returns `None` if that is not installed.
 ///
 /// # Errors
-/// The objections of systemd-analyze.
+/// The complaints of systemd-analyze.
 #[must_use]
 pub fn verify() -> Option<Result<(), String>> {
     let output = child::run("systemd-analyze", &["verify", "--man=no", NAME], b"", LIMIT).ok()?;
-    // It complains of other units too, and ends with 1 only for this one.
+    // systemd-analyze also complains about other units, but its exit code is 1 only for this one.
     Some(if output.status.success() {
         Ok(())
     } else {
@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_of_another_program_and_state_differs_in_nothing_else() {
+    fn a_unit_for_another_program_and_state_differs_only_in_their_paths() {
         let same = text(Path::new(PROGRAM), Path::new(STATE)).expect("they are plain");
         assert_eq!(same, TEXT);
         let other = text(
@@ -371,7 +371,7 @@ mod tests {
             assert!(other.lines().any(|other| other == line), "{line}");
         }
         assert_eq!(other.lines().count(), TEXT.lines().count());
-        // systemd takes `%` and a space apart.
+        // systemd expands `%` and splits at a space.
         for path in ["/opt/a b/nvactl", "/opt/100%/nvactl", "/opt/a\n/nvactl"] {
             let refused = text(Path::new(path), Path::new(STATE));
             assert!(matches!(refused, Err(UnitError::Path(_))), "{path}");

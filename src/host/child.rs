@@ -1,7 +1,7 @@
-//! Running another program: an argument vector, a fixed environment, a time limit, no shell.
+//! Runs other programs: an argument vector, a fixed environment, a time limit, no shell.
 //!
-//! A program needs neither nvactl's threads nor nvactl's life: its input is whole before it starts, and
-//! one loop reads both outputs. Only [`start`] uses a thread, if there is one.
+//! A program does not depend on nvactl's threads, nor on nvactl being alive: its whole input is ready before
+//! it starts, and one loop reads both outputs. Only [`start`] uses a thread, if it gets one.
 
 use std::fmt;
 use std::io::{self, PipeReader, Read};
@@ -16,14 +16,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use thiserror::Error;
 use tracing::debug;
 
-use super::pipes::{self, Gathered, Until};
+use super::pipes::{self, PipeOutput, Until};
 use super::process::Process;
 
-/// What a program that has ended left behind.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub struct Output<T = Vec<u8>> {
     pub status: ExitStatus,
-    /// What it wrote, or what was made of that.
+    /// The program's output, or the value that was made from it.
     pub stdout: T,
     pub stderr: String,
 }
@@ -36,32 +36,32 @@ pub enum ChildError {
     Start { program: String, source: io::Error },
     #[error("`{program}` did not end within {} seconds and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
-    #[error("`{program}` could not be waited for")]
+    #[error("nvactl could not wait for the end of `{program}`")]
     Wait { program: String, source: io::Error },
-    #[error("nvactl failed to read what `{program}` printed")]
+    #[error("nvactl failed to read the output of `{program}`")]
     Unread { program: String },
 }
 
-/// How often a program is started when the kernel has no process or no memory for it, and how long it takes
-/// each time: both come back when others end.
+/// The number of attempts to start a program if the kernel has no process or no memory for it, and the pause
+/// between them. Both become free when other processes end.
 const STARTS: u32 = 10;
 const START_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a program is asked whether it has ended where the kernel does not tell when: before Linux 5.3,
-/// or without a file descriptor for it.
+/// The interval of checks whether a program has ended, if the kernel cannot notify nvactl: before Linux 5.3, or
+/// without a free file descriptor.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Runs `program`, found on PATH, to its end.
 ///
-/// It gets PATH with the system folders behind it, since a login without them is common and
-/// iptables lives there; `LC_ALL=C`, because its words are read; and `XTABLES_LOCKFILE` where it is
-/// set. It runs in a process group of its own: a Ctrl-C at the terminal is nvactl's to handle.
+/// Its environment is PATH with the system folders appended, since iptables is in them and many logins lack
+/// them; `LC_ALL=C`, because nvactl parses its messages; and `XTABLES_LOCKFILE`, if it is set. It runs in its
+/// own process group, so that a Ctrl-C at the terminal reaches only nvactl.
 ///
-/// It goes on to its end if nvactl is killed: it has its whole input, and both outputs stay open.
+/// If nvactl is killed, the program continues to its end: it has its whole input, and both outputs stay open.
 ///
 /// # Errors
-/// When it cannot be found or started, or does not end within `limit`; an exit code other than 0
-/// is the caller's to judge.
+/// If it cannot be found or started, or does not end within `limit`. The caller judges an exit code other
+/// than 0.
 pub fn run(
     program: &str,
     args: &[&str],
@@ -74,7 +74,7 @@ pub fn run(
 /// Starts a program as [`run`] does.
 ///
 /// # Errors
-/// When it cannot be found or started.
+/// If it cannot be found or started.
 pub fn begin(
     program: &str,
     args: &[&str],
@@ -82,18 +82,18 @@ pub fn begin(
     limit: Duration,
 ) -> Result<Running<Vec<u8>>, ChildError> {
     let (stdout, to_stdout) = pipes::kept_open().map_err(not_started(program))?;
-    let stdout = Gathered::new(stdout).map_err(not_started(program))?;
+    let stdout = PipeOutput::new(stdout).map_err(not_started(program))?;
     Ok(Running {
         started: Started::new(program, args, stdin, limit, to_stdout)?,
         stdout: Stdout::Here(stdout, Box::new(|bytes| bytes)),
     })
 }
 
-/// Starts a program as [`run`] does, with something made of what it writes while it is still writing:
-/// with a second core that takes no time of its own. Without a thread, it is made at the end.
+/// Starts a program as [`run`] does. A thread calls `make` on the output while the program still writes it, so
+/// that this costs no extra time on a second core. If there is no thread, `make` is called at the end.
 ///
 /// # Errors
-/// When it cannot be found or started.
+/// If it cannot be found or started.
 pub fn start<T: Send + 'static>(
     program: &str,
     args: &[&str],
@@ -110,7 +110,7 @@ pub fn start<T: Send + 'static>(
     })
 }
 
-/// A program that was started. Dropped before its end it is killed.
+/// A program that was started. It is killed if this value is dropped before its end.
 #[derive(Debug)]
 pub struct Running<T> {
     started: Started,
@@ -118,7 +118,7 @@ pub struct Running<T> {
 }
 
 impl<T> Running<T> {
-    /// The program's process, unless /proc does not have it.
+    /// Returns the program's process, if /proc has it.
     #[must_use]
     pub fn process(&self) -> Option<Process> {
         Process::of(self.started.child.id())
@@ -132,20 +132,20 @@ impl<T> Running<T> {
     /// Waits for the end.
     ///
     /// # Errors
-    /// When it does not end within its limit, which runs from its start; an exit code other than 0 is
-    /// the caller's to judge.
+    /// If it does not end within its limit, counted from its start. The caller judges an exit code other than
+    /// 0.
     pub fn finish(self) -> Result<Output<T>, ChildError> {
         let Running { started, stdout } = self;
         started.finish(stdout)
     }
 }
 
-/// The reader of a program's output, and what becomes of it.
+/// The reader of a program's output.
 enum Stdout<T> {
-    /// A thread from the start. It returns nothing if the time was over before the output was.
+    /// A thread reads from the start. It returns `None` if the time limit came before the end of the output.
     Aside(JoinHandle<Option<T>>),
-    /// The one who waits for the program's end.
-    Here(Gathered, Box<dyn FnOnce(Vec<u8>) -> T + Send>),
+    /// The thread that waits for the program's end reads, and then calls the function on the bytes.
+    Here(PipeOutput, Box<dyn FnOnce(Vec<u8>) -> T + Send>),
 }
 
 impl<T> fmt::Debug for Stdout<T> {
@@ -159,14 +159,14 @@ impl<T> fmt::Debug for Stdout<T> {
 
 type Make<T> = Box<dyn FnOnce(&mut dyn Read) -> T + Send>;
 
-/// Reads an output on a thread of its own, which ends at the deadline at the latest; without a thread,
-/// later.
+/// Reads an output on its own thread, which ends at the deadline at the latest. If there is no thread, the
+/// output is read while nvactl waits for the program.
 fn aside<T: Send + 'static>(
     pipe: PipeReader,
     deadline: Instant,
     make: Make<T>,
 ) -> io::Result<Stdout<T>> {
-    // The pipe and its reader are handed to a thread that runs: they would be lost with one that does not.
+    // The pipe and `make` are sent to the thread once it runs: a failed spawn would drop them.
     let (send, receive) = mpsc::channel::<(PipeReader, Make<T>)>();
     let work = move || {
         let (pipe, make) = receive.recv().ok()?;
@@ -190,7 +190,7 @@ fn aside<T: Send + 'static>(
         }
     };
     let make = move |bytes: Vec<u8>| make(&mut bytes.as_slice());
-    Ok(Stdout::Here(Gathered::new(pipe)?, Box::new(make)))
+    Ok(Stdout::Here(PipeOutput::new(pipe)?, Box::new(make)))
 }
 
 /// The process of a program, without its output.
@@ -198,11 +198,11 @@ fn aside<T: Send + 'static>(
 struct Started {
     words: Vec<String>,
     child: Child,
-    /// Can be read when the program has ended (`pidfd_open(2)`).
+    /// Becomes readable when the program has ended (`pidfd_open(2)`).
     ended: Option<OwnedFd>,
     begin: Instant,
     limit: Duration,
-    stderr: Gathered,
+    stderr: PipeOutput,
 }
 
 impl Started {
@@ -216,7 +216,7 @@ impl Started {
         let begin = Instant::now();
         let stdin = pipes::whole(stdin).map_err(not_started(program))?;
         let (stderr, to_stderr) = pipes::kept_open().map_err(not_started(program))?;
-        let stderr = Gathered::new(stderr).map_err(not_started(program))?;
+        let stderr = PipeOutput::new(stderr).map_err(not_started(program))?;
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
         let mut command = Command::new(program);
@@ -267,7 +267,7 @@ impl Started {
                 (status, make(gathered.bytes))
             }
             Stdout::Aside(thread) => {
-                let status = self.wait(&mut Gathered::default())?;
+                let status = self.wait(&mut PipeOutput::default())?;
                 let made = thread.join().map_err(|_| ChildError::Unread {
                     program: self.program().to_owned(),
                 })?;
@@ -283,15 +283,14 @@ impl Started {
         })
     }
 
-    /// Reads both outputs until the program ends. A grandchild may hold them open for ever; it is not
-    /// waited for.
-    fn wait(&mut self, stdout: &mut Gathered) -> Result<ExitStatus, ChildError> {
+    /// Reads both outputs until the program ends. Does not wait for a grandchild that holds them open.
+    fn wait(&mut self, stdout: &mut PipeOutput) -> Result<ExitStatus, ChildError> {
         loop {
             let status = self.child.try_wait().map_err(|source| ChildError::Wait {
                 program: self.program().to_owned(),
                 source,
             })?;
-            // In this order: what it wrote before its end is there.
+            // The outputs are read after the status, so that they are complete if the program has ended.
             stdout.read();
             self.stderr.read();
             if let Some(status) = status {
@@ -333,7 +332,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // What has been waited for is nobody's any more.
+        // Once the program was waited for, its number may belong to another process.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             if let Some(group) = pid(&self.child) {
                 let _ = kill_process_group(group, Signal::KILL);
@@ -381,9 +380,9 @@ mod tests {
         run("sh", &["-c", script], stdin, limit)
     }
 
-    /// More than any pipe holds, both ways at once.
+    /// The text is longer than any pipe holds.
     #[test]
-    fn much_is_passed_both_ways() {
+    fn long_input_and_output_pass_at_the_same_time() {
         let text: Vec<u8> = (0..5_u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
         let output = shell("cat; echo words >&2; exit 3", &text, LIMIT).expect("it ends");
         assert!(output.stdout == text);
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_end_is_killed_in_time() {
+    fn a_program_that_does_not_end_is_killed_at_its_limit() {
         let begin = Instant::now();
         for script in ["sleep 60", "sleep 60 > /dev/null 2>&1", "yes"] {
             let error = shell(script, b"", Duration::from_millis(100)).expect_err("it hangs");
@@ -405,9 +404,9 @@ mod tests {
         assert!(begin.elapsed() < LIMIT);
     }
 
-    /// One that a program leaves in the background keeps its outputs.
+    /// The grandchild keeps the outputs of its parent open.
     #[test]
-    fn a_grandchild_is_not_waited_for() {
+    fn a_grandchild_in_the_background_delays_nothing() {
         let begin = Instant::now();
         let output = shell("sleep 60 & echo $!", b"", LIMIT).expect("it ends");
         assert!(begin.elapsed() < LIMIT);
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_an_output_is_made_with_and_without_a_thread() {
+    fn an_output_is_read_with_and_without_a_thread() {
         let count = |reader: &mut dyn Read| {
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes).map(|_| bytes.len()).ok()
@@ -428,7 +427,7 @@ mod tests {
 
         let (pipe, to_stdout) = io::pipe().expect("it is made");
         let started = Started::new("sh", &["-c", script], b"", LIMIT, to_stdout.into());
-        let gathered = Gathered::new(pipe).expect("it is made");
+        let gathered = PipeOutput::new(pipe).expect("it is made");
         let make = move |bytes: Vec<u8>| count(&mut bytes.as_slice());
         let stdout = Stdout::Here(gathered, Box::new(make));
         let output = started.and_then(|started| started.finish(stdout));
@@ -436,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_inside_a_reader_is_an_error() {
+    fn a_panic_in_a_reader_is_an_error() {
         let make = |_: &mut dyn Read| -> () { panic!("a defect of the reader") };
         let running = start("true", &[], b"", LIMIT, make).expect("it starts");
         let error = running.finish().expect_err("nothing was made");
@@ -444,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let error = run("nvactl-no-such-program", &[], b"", LIMIT).expect_err("it is not there");
         assert!(matches!(error, ChildError::NotFound(_)), "{error}");
     }

@@ -1,7 +1,7 @@
-//! The words of iptables-restore when it refuses a text.
+//! Reads the messages of iptables-restore when it refuses a text.
 
-/// The line that iptables-restore complains of: `Error occurred at line: 7`, `line 7: RULE_APPEND
-/// failed`, `iptables-restore: line 7 failed` (measured, 1.8.9).
+/// Returns the number of the line that iptables-restore complains about: `Error occurred at line: 7`,
+/// `line 7: RULE_APPEND failed`, `iptables-restore: line 7 failed` (measured with 1.8.9).
 #[must_use]
 pub fn line_named(words: &str) -> Option<usize> {
     let number = |text: &str| -> Option<usize> {
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_read_from_each_form_of_complaint() {
+    fn the_line_number_is_read_from_each_form_of_complaint() {
         for (words, line) in [
             (
                 "iptables-restore v1.8.9 (nf_tables): unknown option\nError occurred at line: 7",

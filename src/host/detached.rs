@@ -1,4 +1,4 @@
-//! Starting nvactl again, as a process that outlives this one: its terminal, its session, its end.
+//! Starts nvactl again as a detached process, which continues after this process and its session have ended.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -12,10 +12,10 @@ use thiserror::Error;
 
 use super::child::{self, ChildError};
 
-/// The word of the new process when it is ready.
+/// The line that the new process prints when it is ready.
 const READY: &str = "ready\n";
 
-/// The longest that systemd may take to start or to end a timer, and the new process to be ready.
+/// The time limit for systemd to start or end a timer, and for the new process to be ready.
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
@@ -28,10 +28,10 @@ pub enum DetachedError {
     Refused(String),
 }
 
-/// Starts nvactl with these arguments, and returns once it says that it is ready.
+/// Starts nvactl with these arguments, and returns once the new process is ready.
 ///
 /// # Errors
-/// When it does not get that far.
+/// If it does not become ready.
 pub fn start(args: &[&str]) -> Result<(), DetachedError> {
     let started = || {
         let mut child = Command::new(std::env::current_exe()?)
@@ -42,7 +42,7 @@ pub fn start(args: &[&str]) -> Result<(), DetachedError> {
             .stderr(Stdio::null())
             .spawn()?;
         let Some(mut pipe) = child.stdout.take() else {
-            return Err(io::Error::other("it has no standard output"));
+            return Err(io::Error::other("the new process has no standard output"));
         };
         let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
         let limit = Timespec::try_from(LIMIT).ok();
@@ -50,7 +50,7 @@ pub fn start(args: &[&str]) -> Result<(), DetachedError> {
             let _ = child.kill();
             let _ = child.wait();
             return Err(io::Error::other(format!(
-                "it said nothing within {} seconds",
+                "the new process printed nothing within {} seconds",
                 LIMIT.as_secs()
             )));
         }
@@ -60,24 +60,26 @@ pub fn start(args: &[&str]) -> Result<(), DetachedError> {
             Ok(())
         } else {
             let said = String::from_utf8_lossy(&word).into_owned();
-            Err(io::Error::other(format!("it said {said:?}")))
+            Err(io::Error::other(format!(
+                "the new process printed {said:?}"
+            )))
         }
     };
     started().map_err(DetachedError::Start)
 }
 
-/// Leaves the terminal's session, since one that hangs up takes only its own with it, and says to whoever
-/// started this process that it is ready. systemd has made a session already.
+/// Leaves the terminal's session, because a terminal that hangs up ends the processes of its session. Then
+/// prints that this process is ready. Under systemd the process already has its own session.
 pub fn settle_in() {
     let _ = rustix::process::setsid();
     let mut stdout = io::stdout();
-    // Whoever started it may be gone by now.
+    // The process that started this one may have ended already.
     let _ = stdout
         .write_all(READY.as_bytes())
         .and_then(|()| stdout.flush());
 }
 
-/// Whether systemd runs here and would start a process in this process's own namespaces.
+/// Returns whether systemd runs here and starts processes in the namespaces of this process.
 #[must_use]
 pub fn runs_under_systemd() -> bool {
     let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
@@ -88,15 +90,15 @@ pub fn runs_under_systemd() -> bool {
             .all(|name| own(name).is_some() && own(name) == first(name))
 }
 
-/// Has a timer of systemd's start nvactl with these arguments.
+/// Creates a systemd timer that starts nvactl with these arguments.
 ///
 /// # Errors
-/// When systemd does not take it.
+/// If systemd refuses it.
 pub fn start_timer(unit: &str, seconds: u64, args: &[&str]) -> Result<(), DetachedError> {
     let program = std::env::current_exe().map_err(DetachedError::Start)?;
     let program = program.to_string_lossy();
     let (unit, after) = (format!("--unit={unit}"), format!("--on-active={seconds}"));
-    // iptables is where the user's own PATH has it.
+    // The timer must find the same iptables as the user, so it gets the user's PATH.
     let path = format!(
         "--setenv=PATH={}",
         std::env::var("PATH").unwrap_or_default()
@@ -112,7 +114,7 @@ pub fn start_timer(unit: &str, seconds: u64, args: &[&str]) -> Result<(), Detach
     }
 }
 
-/// Ends a timer that has nothing to do any more. One that fires in vain does no harm.
+/// Ends a timer that is no longer needed. If it still fires, it does no harm.
 pub fn end_timer(unit: &str) {
     if runs_under_systemd() {
         let unit = format!("{unit}.timer");

@@ -1,4 +1,4 @@
-//! Files: read whole, replaced atomically.
+//! Reads whole files, and replaces files atomically.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,7 +13,7 @@ use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::place::{self, Astray, Place};
+use super::place::{self, PathEnd, Unresolved};
 use crate::net::printable::path as printable;
 use crate::netfilter::token::shell_word;
 
@@ -28,7 +28,7 @@ pub enum FileError {
     #[error("`{}` is not a regular file", printable(.path))]
     NotAFile { path: PathBuf },
     #[error(
-        "`{}` leads by a link of user {owner}, `{}`, in a folder where every user may make one: it is not followed",
+        "`{}` leads through a link of user {owner}, `{}`, in a folder where every user can create links: nvactl does not follow it",
         printable(.path), printable(.link)
     )]
     ForeignLink {
@@ -51,23 +51,23 @@ impl FileError {
     }
 }
 
-/// The mode of files that hold rules: root writes, its group reads, as netfilter-persistent has it.
+/// The mode of files that hold rules: root writes, its group reads. netfilter-persistent uses the same mode.
 pub const RULES_MODE: u32 = 0o640;
 
 /// The mode of folders in /etc.
 const FOLDER_MODE: u32 = 0o755;
 
-/// How names of files begin that are not whole yet.
+/// The prefix of the names of files that are not complete yet.
 pub const UNFINISHED: &str = ".nvactl-";
 
-/// More than the rules of 500,000 forwards, in bytes.
+/// The longest file that is read, in bytes. The rules of 500,000 forwards fit.
 pub const MOST_BYTES: usize = 256 << 20;
 
-/// Reads a regular file that nvactl looks at by itself; `None` if there is none. A link is followed
-/// only where the kernel would let this user follow it in a sticky folder.
+/// Reads a regular file that the user has not named. Returns `None` if there is none. Follows a link only if
+/// the kernel would let this user follow it in a sticky folder.
 ///
 /// # Errors
-/// When it cannot be read, is something else than a regular file, or is larger than [`MOST_BYTES`].
+/// If it cannot be read, is not a regular file, or is larger than [`MOST_BYTES`].
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     read_regular(path, MOST_BYTES)
 }
@@ -84,21 +84,21 @@ pub fn read_regular(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FileErr
     let not_a_file = || FileError::NotAFile {
         path: path.to_owned(),
     };
-    let place = match found(path, failed) {
+    let end = match found(path, failed) {
         Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
         found => found?,
     };
-    match place.kind {
+    match end.kind {
         None => return Ok(None),
         Some(FileType::RegularFile) => {}
         Some(_) => return Err(not_a_file()),
     }
-    // Should it have become a pipe or a terminal meanwhile, opening it does nothing and ends.
+    // If the file has become a pipe or a terminal meanwhile, these flags keep `openat` from waiting.
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(&place.folder, &place.name, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(&end.folder, &end.name, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(failed(error.into())),
@@ -118,32 +118,32 @@ pub fn read_regular(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FileErr
 
 /// A file's content.
 #[derive(Debug)]
-pub struct Content {
+pub struct FileContent {
     pub bytes: Vec<u8>,
-    /// Whether it is root's and nobody else may write it.
+    /// Whether it belongs to root and nobody else may write to it.
     pub by_root: bool,
 }
 
-/// Reads a file that the user has named, a pipe included, unless it has more than `most` bytes.
+/// Reads a file that the user has named, which may be a pipe.
 ///
 /// # Errors
-/// When it is not there, cannot be read, or has more.
+/// If it does not exist, cannot be read, or has more than `most` bytes.
 pub fn read_limited(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
     Ok(read_content(path, most)?.bytes)
 }
 
-/// Reads a file as [`read_limited`] does, and looks who may have written it.
+/// Reads a file as [`read_limited`] does, and checks who can write to it.
 ///
 /// # Errors
 /// As [`read_limited`].
-pub fn read_content(path: &Path, most: usize) -> Result<Content, FileError> {
+pub fn read_content(path: &Path, most: usize) -> Result<FileContent, FileError> {
     let content = File::open(path).and_then(|file| {
         let metadata = file.metadata()?;
         let by_root = metadata.is_file() && metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
         Ok((by_root, read_at_most(file, most)?))
     });
     match content {
-        Ok((by_root, (bytes, false))) => Ok(Content { bytes, by_root }),
+        Ok((by_root, (bytes, false))) => Ok(FileContent { bytes, by_root }),
         Ok((_, (_, true))) => Err(FileError::TooLarge {
             path: path.to_owned(),
             most,
@@ -155,10 +155,10 @@ pub fn read_content(path: &Path, most: usize) -> Result<Content, FileError> {
     }
 }
 
-/// Reads at most `most` bytes of a stream, and says whether there were more.
+/// Reads at most `most` bytes of a stream, and returns whether there were more.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn read_at_most(stream: impl Read, most: usize) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     stream.take(most as u64 + 1).read_to_end(&mut bytes)?;
@@ -167,11 +167,11 @@ pub fn read_at_most(stream: impl Read, most: usize) -> io::Result<(Vec<u8>, bool
     Ok((bytes, more))
 }
 
-/// Makes the folder that a file is to stand in, and those above it, where there is none: with mode
-/// 0755, whatever the umask is.
+/// Creates the folder of a file and the folders above it, if they do not exist, with mode 0755 whatever the
+/// umask is.
 ///
 /// # Errors
-/// When it cannot be made, or the path leads by a link that is not to be followed.
+/// If a folder cannot be created, or the path leads through a link that nvactl does not follow.
 pub fn make_folder_of(path: &Path) -> Result<(), FileError> {
     let failed = |source| FileError::Write {
         path: path.to_owned(),
@@ -180,36 +180,35 @@ pub fn make_folder_of(path: &Path) -> Result<(), FileError> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => {
             let made = place::make_folders(folder, Mode::from_raw_mode(FOLDER_MODE));
-            made.map_err(|astray| lost(path, astray, failed))
+            made.map_err(|unresolved| unresolvable(path, unresolved, failed))
         }
         _ => Ok(()),
     }
 }
 
-/// Replaces a file, or makes it: whoever reads it sees the old bytes or the new ones, whatever
-/// happens in between. A link is followed, so that it stays one, if the kernel would let this user
-/// follow it in a sticky folder.
+/// Replaces or creates a file atomically: a reader sees either the old bytes or the new ones. Follows a link,
+/// so that it stays a link, if the kernel would let this user follow it in a sticky folder.
 ///
 /// # Errors
-/// When it cannot be written, is something else than a regular file, or the path leads by a link
-/// that is not to be followed; the old one stays.
+/// If it cannot be written, is not a regular file, or the path leads through a link that nvactl does not
+/// follow. The old file stays.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     prepare(path, bytes, mode)?.commit()
 }
 
-/// A file's new content, on disk beside the old one. Dropped without a commit it is removed.
+/// A file's new content, on disk beside the old file. It is removed if it is dropped without a commit.
 #[derive(Debug)]
 pub struct Prepared {
-    /// As the caller names the file.
+    /// The path as the caller gave it.
     path: PathBuf,
     folder: OwnedFd,
     name: OsString,
-    /// `None` once it has taken the file's name.
+    /// The name of the new file. `None` once it has replaced the old one.
     unfinished: Option<OsString>,
 }
 
-/// Writes a file's new content beside the old one. A full disk, a folder that cannot be written and
-/// a path that cannot be followed show here, before anything has changed.
+/// Writes a file's new content beside the old file. A full disk, a folder without write permission and a path
+/// that cannot be followed fail here, before anything has changed.
 ///
 /// # Errors
 /// As [`replace`].
@@ -218,21 +217,21 @@ pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, FileErr
         path: path.to_owned(),
         source,
     };
-    let place = found(path, failed)?;
-    if place.kind.is_some_and(|kind| !kind.is_file()) {
+    let end = found(path, failed)?;
+    if end.kind.is_some_and(|kind| !kind.is_file()) {
         return Err(FileError::NotAFile {
             path: path.to_owned(),
         });
     }
     let write = || -> io::Result<Prepared> {
-        // The folder is to be brought to disk later, for which it must be open for reading.
+        // `commit` calls fsync on the folder, which must be open for reading for that.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&place.folder, ".", flags, Mode::empty())?;
+        let folder = rustix::fs::openat(&end.folder, ".", flags, Mode::empty())?;
         let (mut file, name) = create(&folder)?;
         let prepared = Prepared {
             path: path.to_owned(),
             folder,
-            name: place.name,
+            name: end.name,
             unfinished: Some(name),
         };
         file.write_all(bytes)?;
@@ -244,10 +243,10 @@ pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, FileErr
 }
 
 impl Prepared {
-    /// Puts the new content in the old one's place.
+    /// Replaces the old file with the new one.
     ///
     /// # Errors
-    /// When the old one cannot be replaced; it stays.
+    /// If the old file cannot be replaced. It stays.
     pub fn commit(mut self) -> Result<(), FileError> {
         let failed = |path: &Path, error: Errno| FileError::Write {
             path: path.to_owned(),
@@ -258,7 +257,7 @@ impl Prepared {
                 .map_err(|error| failed(&self.path, error))?;
             self.unfinished = None;
         }
-        // The rename itself is on disk only when the folder is.
+        // The rename is on disk only after an fsync of the folder.
         rustix::fs::fsync(&self.folder).map_err(|error| failed(&self.path, error))
     }
 }
@@ -266,17 +265,17 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if let Some(unfinished) = &self.unfinished {
-            // Whatever kept it from being written may keep it from being removed.
+            // The reason why it was not written may also keep it from being removed.
             let _ = rustix::fs::unlinkat(&self.folder, unfinished, AtFlags::empty());
         }
     }
 }
 
-/// Fails where [`remove`] would, as far as that can be known before: a folder or a file that cannot be
-/// written.
+/// Checks whether [`remove`] would fail, as far as that can be known: by the write permission of the folder and
+/// of the file.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// If it cannot be removed.
 pub fn try_remove(path: &Path) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(path);
     let may_write = |path| rustix::fs::access(path, Access::WRITE_OK);
@@ -287,10 +286,10 @@ pub fn try_remove(path: &Path) -> Result<(), FileError> {
     })
 }
 
-/// Removes a file that is there, or a link in its place: it is gone for good once this returns.
+/// Removes an existing file or link. The removal is on disk when this function returns.
 ///
 /// # Errors
-/// When it cannot be removed; it stays.
+/// If it cannot be removed. It stays.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     let removed = || {
         rustix::fs::unlink(path)?;
@@ -304,11 +303,11 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     })
 }
 
-/// Writes over the first bytes of a file that is there, in its own place: that needs no room on a full
-/// disk. It is not atomic, so it is for a few bytes.
+/// Overwrites the first bytes of an existing file in place, which needs no free space on the disk. It is not
+/// atomic, so it is meant for a few bytes.
 ///
 /// # Errors
-/// When it is not there or cannot be written.
+/// If the file does not exist or cannot be written.
 pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let written = || {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -322,14 +321,14 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     })
 }
 
-/// Tells one version of a file from the next, without reading it: its inode, and when it was written.
+/// Returns the inode and the modification time of a file, which identify a version of it without reading it.
 #[must_use]
 pub fn version(path: &Path) -> Option<(u64, SystemTime)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
-/// Makes a new file of a name that nobody can foresee, readable by its owner alone.
+/// Creates a new file with an unpredictable name. Only its owner can read it.
 fn create(folder: &OwnedFd) -> io::Result<(File, OsString)> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -344,22 +343,26 @@ fn create(folder: &OwnedFd) -> io::Result<(File, OsString)> {
     }
 }
 
-/// Finds where a path leads; `failed` makes an error of what keeps it from being walked.
-fn found(path: &Path, failed: impl FnOnce(io::Error) -> FileError) -> Result<Place, FileError> {
-    Place::find(path).map_err(|astray| match astray {
-        Astray::Io(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {
+/// Finds the folder and name that a path leads to. `failed` makes an error from an I/O error.
+fn found(path: &Path, failed: impl FnOnce(io::Error) -> FileError) -> Result<PathEnd, FileError> {
+    PathEnd::find(path).map_err(|unresolved| match unresolved {
+        Unresolved::Io(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {
             FileError::NotAFile {
                 path: path.to_owned(),
             }
         }
-        astray => lost(path, astray, failed),
+        unresolved => unresolvable(path, unresolved, failed),
     })
 }
 
-fn lost(path: &Path, astray: Astray, failed: impl FnOnce(io::Error) -> FileError) -> FileError {
-    match astray {
-        Astray::Io(error) => failed(error),
-        Astray::Link { path: link, owner } => FileError::ForeignLink {
+fn unresolvable(
+    path: &Path,
+    unresolved: Unresolved,
+    failed: impl FnOnce(io::Error) -> FileError,
+) -> FileError {
+    match unresolved {
+        Unresolved::Io(error) => failed(error),
+        Unresolved::Link { path: link, owner } => FileError::ForeignLink {
             path: path.to_owned(),
             link,
             owner,

@@ -1,4 +1,4 @@
-//! A folder that only root writes, and the files in it.
+//! A folder that only root can write to, and its files.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::netfilter::token::shell_word;
 
-/// Why a folder cannot be used, or is not trusted.
+/// A reason why a folder cannot be used or is not trusted.
 #[derive(Debug, Error)]
 pub enum FolderError {
-    #[error("cannot make the folder `{}`", .path.display())]
+    #[error("cannot create the folder `{}`", .path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error("cannot read the folder `{}`", .path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -20,10 +20,10 @@ pub enum FolderError {
     Remove { path: PathBuf, source: io::Error },
     #[error("cannot rename `{}`", .path.display())]
     Rename { path: PathBuf, source: io::Error },
-    #[error("`{}` is no folder, so nothing in it is trusted", .path.display())]
+    #[error("`{}` is not a folder, so no file in it is trusted", .path.display())]
     NotAFolder { path: PathBuf },
     #[error(
-        "`{}` belongs to user {owner}, who could write whatever is loaded as root from `{}`",
+        "`{}` belongs to user {owner}, who could change the files that root loads from `{}`",
         .path.display(), .folder.display()
     )]
     Owned {
@@ -32,7 +32,7 @@ pub enum FolderError {
         owner: u32,
     },
     #[error(
-        "`{}` is a link of user {owner}, who chose where it leads: nothing is loaded as root from `{}`",
+        "`{}` is a link of user {owner}, who can choose its target: root loads nothing from `{}`",
         .path.display(), .folder.display()
     )]
     Link {
@@ -41,19 +41,20 @@ pub enum FolderError {
         owner: u32,
     },
     #[error(
-        "others than root may write `{}`, and so whatever is loaded as root from `{}`",
+        "users other than root can write to `{}`, and could change the files that root loads from `{}`",
         .path.display(), .folder.display()
     )]
     Writable { folder: PathBuf, path: PathBuf },
 }
 
 impl FolderError {
-    /// Returns the command that leads to a folder to be trusted: it begins anew. What stands above it is
-    /// somebody else's to change.
+    /// Returns the command that makes nvactl start with a new, trusted folder. nvactl does not change the
+    /// folders above it, which other programs use as well.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        const OTHER: &str = "keep the state in a folder of root's own: --state-dir /var/lib/nvactl";
-        // Others may have changed its files: a chmod alone would trust those.
+        const OTHER: &str =
+            "use a state folder that only root can write to: --state-dir /var/lib/nvactl";
+        // Other users may have changed the files: after a chmod alone, nvactl would trust them.
         let aside = |path: &Path| {
             let words = [path.to_owned(), path.with_extension("untrusted")];
             let [from, to] = words.map(|path| shell_word(&path.to_string_lossy()));
@@ -71,10 +72,10 @@ impl FolderError {
     }
 }
 
-/// Makes a folder with mode 0700 where there is none, with those above it.
+/// Creates a folder with mode 0700 and the folders above it, if they do not exist.
 ///
 /// # Errors
-/// When it cannot be made, or somebody else than root has put a link on the path to it.
+/// If it cannot be created, or the path to it has a link that does not belong to root.
 pub fn make(path: &Path) -> Result<(), FolderError> {
     links_are_trusted(path)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -84,11 +85,11 @@ pub fn make(path: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// As many links as the kernel follows on one path (`path_resolution(7)`).
+/// The number of links that the kernel follows in one path (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
-/// Refuses a path on which somebody else than root, or the owner of `/`, has put a link: they chose where
-/// it leads.
+/// Refuses a path with a link that belongs to a user other than root or the owner of `/`: that user chooses its
+/// target.
 fn links_are_trusted(path: &Path) -> Result<(), FolderError> {
     let unreadable = |source| FolderError::Read {
         path: path.to_owned(),
@@ -120,13 +121,13 @@ fn links_are_trusted(path: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Returns a folder's path without links, if nobody but root could change what stands in it: it and
-/// the folders above it belong to root, or to the owner of `/`, and nobody else may write them or has
-/// put a link on the path. A folder above it may be one like `/tmp`, where nobody can rename what is
-/// root's (inode(7), the sticky bit).
+/// Returns a folder's path without links, if only root could change its content. So it and the folders above it
+/// must belong to root or to the owner of `/`, only they may write to them, and every link on the path must
+/// be theirs. A folder above it may have the sticky bit, like `/tmp`, where nobody else can rename root's
+/// files (inode(7)).
 ///
 /// # Errors
-/// When somebody could, or it cannot be reached.
+/// If another user could change its content, or it cannot be read.
 pub fn trusted(path: &Path) -> Result<PathBuf, FolderError> {
     let unreadable = |source| FolderError::Read {
         path: path.to_owned(),
@@ -134,7 +135,7 @@ pub fn trusted(path: &Path) -> Result<PathBuf, FolderError> {
     };
     links_are_trusted(path)?;
     let folder = fs::canonicalize(path).map_err(unreadable)?;
-    // In a user namespace root of the machine has no name: who owns `/` is trusted all the same.
+    // In a user namespace the machine's root has another number, so the owner of `/` is trusted, too.
     let top = fs::metadata("/").map_err(unreadable)?.uid();
     for (depth, at) in folder.ancestors().enumerate() {
         let metadata = fs::symlink_metadata(at).map_err(unreadable)?;
@@ -160,10 +161,10 @@ pub fn trusted(path: &Path) -> Result<PathBuf, FolderError> {
     Ok(folder)
 }
 
-/// Returns the names of what is in a folder, in order; none where there is no folder.
+/// Returns the names of the entries of a folder, sorted. Returns none if the folder does not exist.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn names(path: &Path) -> Result<Vec<String>, FolderError> {
     let listed = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -181,10 +182,10 @@ pub fn names(path: &Path) -> Result<Vec<String>, FolderError> {
     Ok(names)
 }
 
-/// Removes a file; that there is none is as good. A folder in its place gets another name.
+/// Removes a file, if it exists. A folder with its name is renamed instead.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// If it cannot be removed.
 pub fn remove(path: &Path) -> Result<(), FolderError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
@@ -200,11 +201,11 @@ pub fn remove(path: &Path) -> Result<(), FolderError> {
     }
 }
 
-/// Refuses a file that does not belong to root, or to the owner of `/`: somebody has put it there while the
-/// folder was open.
+/// Refuses a file that does not belong to root or to the owner of `/`: another user added it while the folder
+/// was writable.
 ///
 /// # Errors
-/// When it belongs to another, or cannot be looked at.
+/// If it belongs to another user, or its owner cannot be read.
 pub fn root_owns(path: &Path) -> Result<(), FolderError> {
     let unreadable = |source| FolderError::Read {
         path: path.to_owned(),
@@ -221,10 +222,10 @@ pub fn root_owns(path: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// Gives a file or a folder another name beside it.
+/// Renames a file or a folder.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel refuses.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FolderError> {
     fs::rename(from, to).map_err(|source| FolderError::Rename {
         path: from.to_owned(),
@@ -232,13 +233,13 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// Whether there is something of this name, whatever it is.
+/// Returns whether the path exists, as a file, a folder or anything else.
 #[must_use]
 pub fn holds(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Returns the folder named, else `$NVACTL_STATE_DIR`, else `/var/lib/nvactl`.
+/// Returns the named folder, else `$NVACTL_STATE_DIR`, else `/var/lib/nvactl`.
 #[must_use]
 pub fn state_folder(named: Option<&Path>) -> PathBuf {
     let from_environment = || std::env::var_os("NVACTL_STATE_DIR").map(PathBuf::from);
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_others_may_write_is_not_trusted() {
+    fn a_folder_that_other_users_can_write_to_is_not_trusted() {
         let top = tempfile::tempdir().expect("a folder");
         if !rustix::process::geteuid().is_root() {
             return;

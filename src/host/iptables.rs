@@ -1,7 +1,7 @@
-//! The kernel's rules, read by iptables-save and written by iptables-restore, or their namesakes for
-//! IPv6.
+//! Reads the kernel's rules with iptables-save and loads rules with iptables-restore, or with ip6tables-save
+//! and ip6tables-restore.
 //!
-//! Unless a backend is named, the plain names on PATH decide, as they do for the user's own commands.
+//! If no backend is named, nvactl runs the plain names on PATH, as the user's own commands do.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
@@ -23,20 +23,20 @@ use crate::netfilter::text::line::{Line, says_counts};
 use crate::netfilter::text::parse::{self, Growing, ParseError, Saved};
 use crate::netfilter::unread::{unloadable, unread};
 
-/// The iptables programs, and how long they wait for another that holds the xtables lock. Without
-/// `-w` iptables 1.8.9 legacy waits for ever (measured).
+/// The iptables programs, and how long they wait for the xtables lock. Without `-w`, iptables 1.8.9 legacy
+/// waits for ever (measured).
 #[derive(Debug, Clone, Copy)]
 pub struct Iptables {
     pub backend: Backend,
-    /// In seconds; at least one, since legacy takes 0 for ever.
+    /// In seconds, at least one: for legacy 0 means for ever.
     pub lock_wait: u64,
 }
 
-/// 100,000 forwards load in a minute or two where one chain holds them.
+/// The time limit of one call. 100,000 forwards load in one or two minutes if one chain holds them.
 pub(super) const LIMIT: Duration = Duration::from_mins(5);
 
-/// The way out where a file of all rules cannot be kept.
-pub const OWN_ALONE: &str = "to keep nvactl's own rules alone: sudo nvactl boot enable";
+/// The hint if a file of all rules cannot be saved.
+pub const OWN_ALONE: &str = "to keep only nvactl's rules: sudo nvactl boot enable";
 
 #[derive(Debug, Error)]
 pub enum IptablesError {
@@ -49,7 +49,7 @@ pub enum IptablesError {
         words: String,
     },
     #[error(
-        "the table {table} holds rules that were made with `nft` and that iptables cannot show, so what is loaded cannot be known"
+        "the table {table} holds rules that were made with `nft` and that iptables cannot show, so nvactl cannot know which rules are loaded"
     )]
     Incompatible { family: Family, table: TableName },
     #[error(
@@ -57,15 +57,15 @@ pub enum IptablesError {
     )]
     Unshown { family: Family, table: TableName },
     #[error(
-        "iptables-restore cannot read a rule that is loaded, so a file of all rules would bring none of them back at the next boot: `{line}`"
+        "iptables-restore cannot read a loaded rule, so a file of all rules would not load at the next boot: `{line}`"
     )]
     Unloadable { line: String },
-    #[error("what {program} printed cannot be read")]
+    #[error("cannot parse the output of {program}")]
     Unreadable { program: String, source: ParseError },
 }
 
 impl IptablesError {
-    /// What the user can do about it.
+    /// Returns the fix, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -77,11 +77,11 @@ impl IptablesError {
                     .to_owned(),
             ),
             IptablesError::Failed { words, .. } if words.contains("Message too long") => Some(
-                "iptables-nft in a user namespace takes about 200 forwards at once: run as real root"
+                "in a user namespace, iptables-nft loads at most about 200 forwards at once: run nvactl as real root"
                     .to_owned(),
             ),
             IptablesError::Incompatible { family, table } => Some(format!(
-                "move them to a table of their own; to look: sudo nft list table {} {table}",
+                "move these rules to another table; to list them: sudo nft list table {} {table}",
                 nft_family(*family)
             )),
             IptablesError::Unshown { .. } | IptablesError::Unloadable { .. } => {
@@ -92,7 +92,7 @@ impl IptablesError {
     }
 }
 
-/// As nft names the tables of a family that iptables stands on.
+/// Returns nft's name of the family of the tables that iptables-nft uses.
 #[must_use]
 pub fn nft_family(family: Family) -> &'static str {
     match family {
@@ -103,7 +103,7 @@ pub fn nft_family(family: Family) -> &'static str {
 
 fn said(words: &str, code: Option<i32>) -> String {
     match (words, code) {
-        ("", Some(code)) => format!("it ended with {code} and said nothing"),
+        ("", Some(code)) => format!("exit code {code}, without a message"),
         ("", None) => "it was killed".to_owned(),
         (words, _) => words.to_owned(),
     }
@@ -115,29 +115,29 @@ pub struct Live {
     family: Family,
     text: Vec<u8>,
     pub ruleset: Ruleset,
-    /// How often each has matched, where that was asked.
+    /// The counters of the rules, if they were requested.
     pub counters: Counters,
-    /// The tables whose rules iptables-nft-save did not print, since they were made with `nft`. None is
-    /// one that nvactl writes to.
+    /// The tables whose rules iptables-nft-save did not print, since they were made with `nft`. nvactl writes
+    /// to none of them.
     pub unshown: Vec<TableName>,
 }
 
 impl Live {
-    /// Returns how many packets came to the policy of each built-in chain, where that was asked.
+    /// Returns how many packets reached the policy of each built-in chain, if counters were requested.
     #[must_use]
     pub fn policy_packets(&self) -> BTreeMap<(TableName, ChainName), u64> {
         policy_packets(&parse::text_of(&self.text))
     }
 
-    /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables`:
-    /// what has read them.
+    /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables` are the
+    /// programs that have read the rules.
     #[must_use]
     pub fn warnings(&self, iptables: &Iptables) -> Vec<String> {
         let program = iptables.backend.program(self.family, "iptables");
         let unshown = self.unshown.iter().map(|table| {
             format!(
                 "the table {table} holds rules that were made with `nft` and that {program} cannot show: \
-                 whether they obstruct forwards is not known; to look: sudo nft list table {} {table}",
+                 it is not known whether they obstruct forwards; to list them: sudo nft list table {} {table}",
                 nft_family(self.family)
             )
         });
@@ -146,12 +146,11 @@ impl Live {
         unshown.chain(unread).collect()
     }
 
-    /// Returns all rules as iptables-save printed them, for iptables-restore to load; a comment may hold
-    /// any bytes.
+    /// Returns all rules as iptables-save printed them, for iptables-restore to load. A comment may hold any
+    /// bytes.
     ///
     /// # Errors
-    /// [`IptablesError::Unshown`] and [`IptablesError::Unloadable`] where that is not all, or would not
-    /// load.
+    /// [`IptablesError::Unshown`] if the text is not complete, [`IptablesError::Unloadable`] if it would not load.
     pub fn whole(&self) -> Result<&[u8], IptablesError> {
         if let Some(table) = self.unshown.first() {
             return Err(IptablesError::Unshown {
@@ -168,10 +167,10 @@ impl Live {
     }
 }
 
-/// Why a trial did not succeed.
+/// A reason why a trial did not succeed.
 #[derive(Debug, Error)]
 pub enum TrialError {
-    /// No namespace can be made here; that says nothing of the rules.
+    /// No namespace can be made here. The rules may be valid.
     #[error("no network namespace can be made: {0}")]
     Impossible(String),
     #[error(transparent)]
@@ -182,12 +181,12 @@ impl Iptables {
     /// Reads the live rules of every table.
     ///
     /// # Errors
-    /// Without iptables, without the right to read them, or when its output makes no sense.
+    /// If iptables is missing, the user may not read the rules, or the output cannot be parsed.
     pub fn read(&self, family: Family) -> Result<Live, IptablesError> {
         self.save(family, &[])?.finish()
     }
 
-    /// Reads the live rules of each family that is touched.
+    /// Reads the live rules of these families.
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -197,8 +196,7 @@ impl Iptables {
         })?)
     }
 
-    /// Reads the live rules with their counters, which takes at most a tenth longer (measured, 30,000
-    /// rules).
+    /// Reads the live rules with their counters. This takes at most a tenth longer (measured with 30,000 rules).
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -206,7 +204,7 @@ impl Iptables {
         self.save(family, &["-c"])?.finish()
     }
 
-    /// Reads the live rules of each family that is touched, with their counters.
+    /// Reads the live rules of these families with their counters.
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -217,15 +215,15 @@ impl Iptables {
         self.start_listing(families)?.finish()
     }
 
-    /// Begins to read the live rules of some families, with their counters.
+    /// Starts to read the live rules of these families with their counters.
     ///
     /// # Errors
-    /// When iptables is missing. A missing ip6tables is known at the end.
+    /// If iptables is missing. A missing ip6tables is an error of [`Listing::finish`].
     pub fn start_listing(&self, families: Families) -> Result<Listing, IptablesError> {
         self.start(families, &["-c"])
     }
 
-    /// Begins to read the live rules of some families, as a file of rules has them.
+    /// Starts to read the live rules of these families without counters, as for a rules file.
     ///
     /// # Errors
     /// As [`Iptables::start_listing`].
@@ -244,10 +242,10 @@ impl Iptables {
         })
     }
 
-    /// Reads single chains as they are now. `known` has the chains of nvactl's that rules may lead to.
+    /// Reads single chains. `known` holds nvactl's chains that their rules may lead to.
     ///
     /// # Errors
-    /// As [`Iptables::read`], and where one of the chains is not there.
+    /// As [`Iptables::read`], and if one of the chains does not exist.
     pub fn read_chains(
         &self,
         family: Family,
@@ -285,19 +283,19 @@ impl Iptables {
         }
     }
 
-    /// Loads a script beside what is there; only what it names changes. Atomic for each table, not
-    /// across tables (iptables-restore(8); measured). A rule of which the script says what it has
-    /// counted counts on from there.
+    /// Loads a script, which changes only the chains and rules that it names. The load is atomic for each table,
+    /// not across tables (iptables-restore(8); measured). A rule with a count in the script continues from that
+    /// count.
     ///
-    /// iptables-restore holds the lock, too: if nvactl is killed, it goes on alone.
+    /// iptables-restore also holds the lock: if nvactl is killed, it finishes alone.
     ///
     /// # Errors
-    /// When iptables-restore refuses it; tables that it had committed before stay changed.
+    /// If iptables-restore refuses the script. Tables that it has committed before stay changed.
     pub fn load(&self, family: Family, script: &str, lock: &Lock) -> Result<(), IptablesError> {
         self.load_within(family, script, Some(lock))
     }
 
-    /// Loads a script as [`Iptables::load`] does, where there may be no lock to hold.
+    /// Loads a script as [`Iptables::load`] does. The lock is optional.
     ///
     /// # Errors
     /// As [`Iptables::load`].
@@ -320,15 +318,15 @@ impl Iptables {
         ended(&program, &args, running.finish()?).map(drop)
     }
 
-    /// Loads a text into an empty network namespace that ends with the trial. `--test` would miss what
+    /// Loads a text into an empty network namespace that ends with the trial. `--test` would not find rules that
     /// only the kernel refuses (measured).
     ///
     /// # Errors
-    /// When it does not load, or there can be no trial.
+    /// If it does not load, or no trial is possible.
     pub fn try_out(&self, family: Family, text: &str) -> Result<(), TrialError> {
         let restore = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
-        // A lock of its own: nobody else's rules are touched.
+        // The trial needs no xtables lock, since nobody else can change rules in its namespace.
         let args = [
             "--net",
             "--",
@@ -356,10 +354,10 @@ impl Iptables {
         }))
     }
 
-    /// Has iptables-restore read a whole file's text, without loading it.
+    /// Lets iptables-restore parse the text of a whole file, without loading it.
     ///
     /// # Errors
-    /// When it would not load.
+    /// If iptables-restore refuses the text.
     pub fn test(&self, family: Family, text: &[u8]) -> Result<(), IptablesError> {
         let wait = self.lock_wait.max(1).to_string();
         let args = ["--test", "-w", &wait];
@@ -378,7 +376,10 @@ impl Iptables {
     }
 }
 
-/// What a program has written, unless it failed.
+/// Returns the output of a program.
+///
+/// # Errors
+/// If the program failed.
 fn ended<T>(program: &str, args: &[&str], output: Output<T>) -> Result<T, IptablesError> {
     if output.status.success() {
         return Ok(output.stdout);
@@ -390,15 +391,15 @@ fn ended<T>(program: &str, args: &[&str], output: Output<T>) -> Result<T, Iptabl
     })
 }
 
-/// Reads what iptables-save prints line by line as it comes: on a second core that is done when
-/// iptables-save is.
+/// Parses the output of iptables-save line by line while it comes. On a second core, this ends together with
+/// iptables-save.
 fn read_saved(pipe: &mut dyn io::Read) -> Printed {
     let mut pipe = BufReader::new(pipe);
     let (mut text, mut growing) = (Vec::new(), Growing::of_kernel());
     let (mut read, mut begun) = (Ok(()), 0);
     loop {
         let from = text.len();
-        // What was read before an error still is what it said.
+        // Bytes that were read before an error are still valid output.
         let _ = pipe.read_until(b'\n', &mut text);
         let whole = text.len() == from;
         while begun < text.len()
@@ -415,9 +416,8 @@ fn read_saved(pipe: &mut dyn io::Read) -> Printed {
     (text, read.and_then(|()| growing.finish()))
 }
 
-/// The rules of some families, with their counters, as they are being read: both families at once,
-/// since their programs and tables have nothing to do with one another. Dropped before the end no
-/// program is left.
+/// The running programs that read the rules of some families. Both families are read at once, since their
+/// programs and tables are independent. The programs are ended if this value is dropped.
 #[derive(Debug)]
 pub struct Listing {
     v4: Saving,
@@ -443,8 +443,7 @@ impl Listing {
         })
     }
 
-    /// Waits for the end, and leaves IPv6 out where it cannot be read, with the reason, unless it is
-    /// needed.
+    /// Waits for the end. If IPv6 cannot be read and is not needed, returns the reason in place of its rules.
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -469,7 +468,7 @@ fn finish_all(saving: PerFamily<Saving>) -> Result<PerFamily<Live>, IptablesErro
     })
 }
 
-/// Reads `:CHAIN POLICY [packets:bytes]` of each table.
+/// Reads the packets of each `:CHAIN POLICY [packets:bytes]` line.
 pub(crate) fn policy_packets(saved: &str) -> BTreeMap<(TableName, ChainName), u64> {
     let (mut found, mut table) = (BTreeMap::new(), None);
     for line in saved.lines() {
@@ -488,10 +487,10 @@ pub(crate) fn policy_packets(saved: &str) -> BTreeMap<(TableName, ChainName), u6
     found
 }
 
-/// What iptables-save has printed, and what that means.
+/// The output of iptables-save, and the parsed rules.
 type Printed = (Vec<u8>, Result<Saved, ParseError>);
 
-/// iptables-save, which has been started.
+/// A running iptables-save.
 #[derive(Debug)]
 struct Saving {
     family: Family,

@@ -1,31 +1,31 @@
-//! The kernel that runs.
+//! The version of the running kernel.
 
 use std::fmt;
 use std::fs;
 use std::str::FromStr;
 
-/// The version of a Linux kernel, as far as its features go by it.
+/// The version of a Linux kernel: the two numbers that decide about its features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kernel {
     pub major: u32,
     pub minor: u32,
 }
 
-/// Returns the version of the kernel that runs, if it can be read.
+/// Returns the version of the running kernel, if it can be read.
 #[must_use]
 pub fn running() -> Option<Kernel> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     release.parse().ok()
 }
 
-/// A release that does not begin with two numbers.
+/// The error for a release that does not begin with two numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoVersion;
 
 impl FromStr for Kernel {
     type Err = NoVersion;
 
-    /// Reads what `uname -r` prints: `6.8.0-45-generic`.
+    /// Reads the output of `uname -r`: `6.8.0-45-generic`.
     fn from_str(release: &str) -> Result<Self, NoVersion> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit());
         let mut number = || numbers.next()?.parse().ok();

@@ -1,7 +1,8 @@
-//! One nvactl at a time: two that read, change and read back at once would each undo the other.
+//! The lock that lets only one nvactl change rules at a time. Two that read, change and read back at the same
+//! time would undo each other's change.
 //!
-//! A program that loads rules holds the lock, too. The lock's file names nvactl's process and that
-//! program's, so that whoever waits learns which of them lives.
+//! A program that loads rules also holds the lock. The lock file names the processes of nvactl and of that
+//! program, so that a waiting nvactl can see which of them is alive.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -18,26 +19,26 @@ use thiserror::Error;
 use super::child::{ChildError, Running};
 use super::process::Process;
 
-/// Held until it is dropped, or nvactl's process and all those that it was lent to have ended in whatever
-/// way.
+/// The held lock. It is released when this value is dropped, or when nvactl's process and all programs that it
+/// was lent to have ended.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    /// What its file says of nvactl's own process.
+    /// The line of the lock file about nvactl's own process.
     signature: String,
 }
 
 impl Lock {
-    /// Starts a program that holds the lock, too, until its own end: if nvactl is killed, nobody else
-    /// changes the rules before. The lock's file names it.
+    /// Starts a program that also holds the lock until its end. So nobody else changes the rules before, even if
+    /// nvactl is killed. The lock file names the program.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn lend<T>(
         &self,
         start: impl FnOnce() -> Result<Running<T>, ChildError>,
     ) -> Result<Running<T>, ChildError> {
-        // Should the kernel refuse, the lock is nvactl's alone, as it is the rest of the time.
+        // If the kernel refuses, only nvactl holds the lock, as at other times.
         let _ = rustix::io::fcntl_setfd(&self.file, FdFlags::empty());
         let started = start();
         let _ = rustix::io::fcntl_setfd(&self.file, FdFlags::CLOEXEC);
@@ -49,7 +50,7 @@ impl Lock {
         Ok(running)
     }
 
-    /// Says who holds the lock, for whoever waits in vain; it holds without that.
+    /// Writes this process into the lock file, for others that wait. The lock is valid without that.
     fn sign(&mut self) {
         let Some(process) = Process::of(std::process::id()) else {
             return;
@@ -64,7 +65,7 @@ impl Lock {
         self.write(&self.signature);
     }
 
-    /// Replaces what the file says. It is never empty meanwhile: what is left of the text before is cut
+    /// Replaces the text of the lock file. The file is never empty meanwhile: the rest of the old text is cut
     /// last.
     fn write(&self, text: &str) {
         let _ = self
@@ -79,16 +80,16 @@ pub enum LockError {
     #[error("cannot lock `{}`", .path.display())]
     Failed { path: PathBuf, source: io::Error },
     #[error("{holder}, and was not done within {seconds} seconds")]
-    Held { holder: Holder, seconds: u64 },
+    Held { holder: LockHolder, seconds: u64 },
 }
 
 impl LockError {
-    /// What the user can do about it.
+    /// Returns the fix, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             LockError::Held {
-                holder: Holder::Orphan(program),
+                holder: LockHolder::Orphan(program),
                 ..
             } => Some(format!("sudo kill -KILL -- -{}", program.process.id)),
             _ => None,
@@ -96,54 +97,54 @@ impl LockError {
     }
 }
 
-/// Who holds the lock: the one that lives.
+/// The living process that holds the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    Nvactl(Named),
-    /// A program that loads rules and that has outlived the nvactl which started it.
-    Orphan(Named),
-    /// None of those that the lock's file names.
+pub enum LockHolder {
+    Nvactl(NamedProcess),
+    /// A program that loads rules and whose nvactl has ended.
+    Orphan(NamedProcess),
+    /// The lock file names no living process.
     Unknown,
 }
 
-/// A process and what it was started as.
+/// A process and its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedProcess {
     pub process: Process,
     pub words: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Nvactl(Named { process, words }) => write!(
+            LockHolder::Nvactl(NamedProcess { process, words }) => write!(
                 f,
                 "another nvactl (process {}, {words}) is changing the rules",
                 process.id
             ),
-            Holder::Orphan(Named { process, words }) => write!(
+            LockHolder::Orphan(NamedProcess { process, words }) => write!(
                 f,
                 "`{words}` (process {}) is still loading rules for an nvactl that was killed",
                 process.id
             ),
-            Holder::Unknown => f.write_str("another nvactl is changing the rules"),
+            LockHolder::Unknown => f.write_str("another nvactl is changing the rules"),
         }
     }
 }
 
-/// How the lines of the lock's file begin.
+/// The first words of the lines of the lock file.
 const NVACTL: &str = "process";
 const CHILD: &str = "child";
 
 fn line(begin: &str, process: Process, words: &str) -> String {
     let Process { id, started } = process;
-    // One line, whatever a file is called.
+    // A file name in the command line may hold a line end.
     let words = words.replace(char::is_control, "\u{fffd}");
     format!("{begin} {id}, started {started}, {words}\n")
 }
 
-/// Reads the process of a line that begins so.
-fn named(text: &str, begin: &str) -> Option<Named> {
+/// Reads the process of the first line that starts with `begin`.
+fn named(text: &str, begin: &str) -> Option<NamedProcess> {
     text.split_inclusive('\n').find_map(|line| {
         let line = line.strip_prefix(begin)?.strip_prefix(' ')?;
         let (id, line) = line.split_once(", started ")?;
@@ -153,21 +154,21 @@ fn named(text: &str, begin: &str) -> Option<Named> {
             started: started.parse().ok()?,
         };
         let words = words.to_owned();
-        Some(Named { process, words })
+        Some(NamedProcess { process, words })
     })
 }
 
-/// Who of those that the lock's file names lives.
-fn holder(text: &str, is_alive: impl Fn(Process) -> bool) -> Holder {
+/// Returns the process in the text of the lock file that is alive.
+fn holder(text: &str, is_alive: impl Fn(Process) -> bool) -> LockHolder {
     let alive = |begin| named(text, begin).filter(|named| is_alive(named.process));
     match (alive(NVACTL), alive(CHILD)) {
-        (Some(nvactl), _) => Holder::Nvactl(nvactl),
-        (None, Some(child)) => Holder::Orphan(child),
-        (None, None) => Holder::Unknown,
+        (Some(nvactl), _) => LockHolder::Nvactl(nvactl),
+        (None, Some(child)) => LockHolder::Orphan(child),
+        (None, None) => LockHolder::Unknown,
     }
 }
 
-/// Takes nvactl's own lock if it is there for the taking: makes nothing, and waits for nobody.
+/// Takes nvactl's lock if its file exists and nobody holds it. Creates no file and does not wait.
 #[must_use]
 pub fn take_if_free(path: &Path) -> Option<Lock> {
     let file = open(OpenOptions::new().read(true).write(true), path).ok()?;
@@ -175,38 +176,42 @@ pub fn take_if_free(path: &Path) -> Option<Lock> {
     Some(signed(file))
 }
 
-/// Takes nvactl's own lock, waiting so many seconds for whoever holds it.
+/// Takes nvactl's lock. Waits up to `seconds` if another process holds it.
 ///
 /// # Errors
-/// When it is held longer, or its file cannot be made, or is a link or anything else than a file of its own.
+/// If it is held longer, or its file cannot be created or is not a regular file with one name.
 pub fn take(path: &Path, seconds: u64) -> Result<Lock, LockError> {
     wait(path, seconds, |_, _| {})
 }
 
-/// How long a stopped nvactl may hold up whoever undoes a change.
+/// How long a stopped nvactl may delay the undo of a change.
 const STOPPED: Duration = Duration::from_secs(1);
-/// How long a program that has outlived its nvactl may: what it loads will be undone.
+/// How long a program without its nvactl may delay the undo. The rules that it loads will be undone.
 const ORPHANED: Duration = Duration::from_secs(10);
 
-/// Takes nvactl's own lock to undo a change, as [`take`] does. A stopped nvactl that holds it is ended
-/// after a second, and a program that has outlived its nvactl after ten: either might hold it for ever.
+/// Takes nvactl's lock to undo a change, as [`take`] does. Ends a stopped nvactl that holds it after a second,
+/// and a program whose nvactl has ended after ten seconds, since either might hold it for ever.
 ///
 /// # Errors
 /// As [`take`].
 pub fn take_to_undo(path: &Path, seconds: u64) -> Result<Lock, LockError> {
     wait(path, seconds, |holder, waited| match holder {
-        Holder::Nvactl(nvactl) if waited >= STOPPED => nvactl.process.end_if_stopped(),
-        Holder::Orphan(program) if waited >= ORPHANED => program.process.end(),
+        LockHolder::Nvactl(nvactl) if waited >= STOPPED => nvactl.process.end_if_stopped(),
+        LockHolder::Orphan(program) if waited >= ORPHANED => program.process.end(),
         _ => {}
     })
 }
 
-/// How often the lock is tried, and how often its holder is looked at.
+/// The intervals of attempts to take the lock, and of checks of its holder.
 const TICK: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Waits for the lock; `look` is told every second who holds it and how long that was waited for.
-fn wait(path: &Path, seconds: u64, look: impl Fn(&Holder, Duration)) -> Result<Lock, LockError> {
+/// Waits for the lock. Every second calls `look` with the holder and the time waited so far.
+fn wait(
+    path: &Path,
+    seconds: u64,
+    look: impl Fn(&LockHolder, Duration),
+) -> Result<Lock, LockError> {
     let failed = |source| LockError::Failed {
         path: path.to_owned(),
         source,
@@ -214,13 +219,13 @@ fn wait(path: &Path, seconds: u64, look: impl Fn(&Holder, Duration)) -> Result<L
     let mut all = OpenOptions::new();
     all.create(true).truncate(false).read(true).write(true);
     let file = open(all.mode(0o600), path)
-        // A folder that has become read-only must not keep a change from being undone.
+        // A change must be undone even if the folder has become read-only.
         .or_else(|error| open(OpenOptions::new().read(true), path).map_err(|_| error))
         .map_err(failed)?;
     let holder = || {
         let mut bytes = Vec::new();
         let mut reader = &file;
-        // What was read before an error still is what it says.
+        // Bytes that were read before an error are still valid.
         let _ = reader
             .rewind()
             .and_then(|()| reader.take(LONGEST).read_to_end(&mut bytes));
@@ -248,12 +253,13 @@ fn wait(path: &Path, seconds: u64, look: impl Fn(&Holder, Duration)) -> Result<L
     }
 }
 
-/// How many bytes of the lock's file are read: nothing longer is nvactl's.
+/// The most bytes of the lock file that are read. nvactl writes no longer text.
 const LONGEST: u64 = 1 << 20;
 
-/// Opens the lock's file, which is a regular file with one name: a link would have nvactl write into another.
+/// Opens the lock file. It must be a regular file with one name: through a link, nvactl would write to another
+/// file.
 fn open(how: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // Nobody waits for the other end of a fifo.
+    // Without NONBLOCK, opening a fifo would wait for its other end.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = how.custom_flags(flags.bits().cast_signed()).open(path)?;
     let is = file.metadata()?;
@@ -280,35 +286,35 @@ mod tests {
 
     use super::*;
 
-    fn named(id: u32, words: &str) -> Named {
+    fn named(id: u32, words: &str) -> NamedProcess {
         let process = Process {
             id,
             started: u64::from(id) * 10,
         };
         let words = words.to_owned();
-        Named { process, words }
+        NamedProcess { process, words }
     }
 
-    fn written(nvactl: &Named, child: &Named) -> String {
+    fn written(nvactl: &NamedProcess, child: &NamedProcess) -> String {
         line(NVACTL, nvactl.process, &nvactl.words) + &line(CHILD, child.process, &child.words)
     }
 
     #[test]
-    fn the_one_that_lives_holds_the_lock() {
+    fn the_living_process_holds_the_lock() {
         let (nvactl, child) = (named(7, "nvactl apply"), named(9, "iptables-restore"));
         let text = written(&nvactl, &child);
         for (alive, holds) in [
-            (&[7, 9][..], Holder::Nvactl(nvactl.clone())),
-            (&[7], Holder::Nvactl(nvactl)),
-            (&[9], Holder::Orphan(child)),
-            (&[], Holder::Unknown),
+            (&[7, 9][..], LockHolder::Nvactl(nvactl.clone())),
+            (&[7], LockHolder::Nvactl(nvactl)),
+            (&[9], LockHolder::Orphan(child)),
+            (&[], LockHolder::Unknown),
         ] {
             assert_eq!(holder(&text, |process| alive.contains(&process.id)), holds);
         }
     }
 
     #[test]
-    fn what_cannot_be_read_names_nobody() {
+    fn an_unreadable_lock_file_names_no_process() {
         for text in [
             "",
             "process 7, nvactl remove\n",
@@ -316,13 +322,13 @@ mod tests {
             "process -7, started 70, nvactl\n",
             "\u{fffd}",
         ] {
-            assert_eq!(holder(text, |_| true), Holder::Unknown, "{text:?}");
+            assert_eq!(holder(text, |_| true), LockHolder::Unknown, "{text:?}");
         }
     }
 
-    /// A file's name with a line break adds no line.
+    /// A file name may hold a line end.
     #[test]
-    fn a_command_is_one_line() {
+    fn a_command_line_is_written_as_one_line() {
         let evil = "nvactl apply a\nchild 1, started 10, init\u{1b}[2J";
         let text = line(NVACTL, named(7, "").process, evil);
         assert_eq!(text.lines().count(), 1);
@@ -330,25 +336,25 @@ mod tests {
     }
 
     #[test]
-    fn each_holder_is_told_with_what_can_be_done() {
-        let told = |holder| {
+    fn each_holder_is_reported_with_the_fix() {
+        let reported = |holder| {
             let error = LockError::Held { holder, seconds: 3 };
             (error.to_string(), error.hint())
         };
-        let nvactl = Holder::Nvactl(named(7, "nvactl remove"));
+        let nvactl = LockHolder::Nvactl(named(7, "nvactl remove"));
         let words = "another nvactl (process 7, nvactl remove) is changing the rules, and was not done \
                      within 3 seconds";
-        assert_eq!(told(nvactl), (words.to_owned(), None));
-        let orphan = Holder::Orphan(named(9, "iptables-restore"));
+        assert_eq!(reported(nvactl), (words.to_owned(), None));
+        let orphan = LockHolder::Orphan(named(9, "iptables-restore"));
         let words = "`iptables-restore` (process 9) is still loading rules for an nvactl that was \
                      killed, and was not done within 3 seconds";
         let hint = "sudo kill -KILL -- -9".to_owned();
-        assert_eq!(told(orphan), (words.to_owned(), Some(hint)));
+        assert_eq!(reported(orphan), (words.to_owned(), Some(hint)));
     }
 
-    /// What another may have put in the lock's place is neither written to nor waited for.
+    /// Another user may have replaced the lock file by a link or a fifo: nvactl neither writes to it nor waits.
     #[test]
-    fn only_a_file_of_its_own_is_locked() {
+    fn only_a_regular_file_with_one_name_is_locked() {
         let folder = tempfile::tempdir().expect("it is made");
         let precious = folder.path().join("precious");
         fs::write(&precious, "precious").expect("it is written");
@@ -373,17 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_names_who_has_it() {
+    fn the_lock_file_names_its_holder() {
         let folder = tempfile::tempdir().expect("it is made");
         let path = folder.path().join("lock");
-        // Longer than what comes.
+        // The old text is longer than the new one.
         fs::write(&path, "x".repeat(10_000)).expect("it is written");
         let lock = take(&path, 0).expect("nobody has it");
         let error = take(&path, 0).expect_err("it is held");
         let LockError::Held { holder, .. } = error else {
             panic!("{error}");
         };
-        let Holder::Nvactl(own) = holder else {
+        let LockHolder::Nvactl(own) = holder else {
             panic!("{holder:?}");
         };
         assert_eq!(Some(own.process), Process::of(std::process::id()));

@@ -1,4 +1,4 @@
-//! Other programs that load rules when the machine starts, and what becomes of nvactl's then.
+//! Finds other programs that load rules at boot and thereby remove or override nvactl's rules.
 
 use std::path::Path;
 
@@ -7,38 +7,38 @@ use super::file;
 use super::sysctl::ufw_is_on;
 use super::units::starts_at_boot;
 
-/// The file that nftables.service loads: of Debian, Arch and Alpine, and of Fedora and its relatives.
+/// The files that nftables.service loads: on Debian, Arch and Alpine, and on Fedora and its relatives.
 const NFTABLES: [&str; 2] = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"];
 
-/// A program that loads whole tables of iptables': nvactl's rules in them are gone, and its own policies
-/// decide. So do shorewall 5.2.8, ferm 2.5.1 and firehol 3.1.7.
-struct Loader {
+/// A program that replaces whole iptables tables: nvactl's rules in them are removed, and the program's policies
+/// apply. Seen with shorewall 5.2.8, ferm 2.5.1 and firehol 3.1.7.
+struct TableLoader {
     name: &'static str,
-    /// The file that brings nvactl's rules back behind it, once it names their unit.
+    /// The file that makes the program load nvactl's rules again, once it restarts nvactl's unit.
     file: &'static str,
-    /// The command that writes so.
+    /// The command that adds the restart to the file.
     fix: &'static str,
 }
 
-const LOADERS: [Loader; 4] = [
-    // It runs the file when it has started, and again when it has reloaded.
-    Loader {
+const LOADERS: [TableLoader; 4] = [
+    // shorewall runs this file after each start and each reload.
+    TableLoader {
         name: "shorewall",
         file: "/etc/shorewall/started",
         fix: "echo 'systemctl restart nvactl' | sudo tee -a /etc/shorewall/started",
     },
-    Loader {
+    TableLoader {
         name: "shorewall6",
         file: "/etc/shorewall6/started",
         fix: "echo 'systemctl restart nvactl' | sudo tee -a /etc/shorewall6/started",
     },
-    Loader {
+    TableLoader {
         name: "ferm",
         file: "/etc/ferm/ferm.conf",
         fix: r#"echo '@hook post "systemctl restart nvactl";' | sudo tee -a /etc/ferm/ferm.conf"#,
     },
-    // It has no such hook, so its unit gets one.
-    Loader {
+    // firehol has no such hook, so its unit gets one.
+    TableLoader {
         name: "firehol",
         file: "/etc/systemd/system/firehol.service.d/nvactl.conf",
         fix: "sudo mkdir -p /etc/systemd/system/firehol.service.d && printf '%s\\n' '[Service]' \
@@ -47,14 +47,14 @@ const LOADERS: [Loader; 4] = [
     },
 ];
 
-/// Returns what other programs do to nvactl's rules when the machine starts, each with its fix. `nft`
-/// tells whether nvactl's rules are loaded by iptables-nft.
+/// Returns the effects of other programs on nvactl's rules at boot, each with its fix. `nft` returns whether
+/// nvactl's rules are loaded by iptables-nft.
 #[must_use]
 pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
     let own_unit = boot_unit::is_enabled();
     let enable = "sudo nvactl boot enable";
     let mut found = Vec::new();
-    // nvactl's own unit starts behind these, and again with them.
+    // nvactl's own unit starts after these programs, and again when they restart.
     if !own_unit {
         if ufw_is_on() {
             found.push((
@@ -75,14 +75,14 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
         {
             found.push((
                 format!(
-                    "nftables.service starts at boot, and `flush ruleset` in {conf} takes all rules \
-                     away, nvactl's too, whenever it starts"
+                    "nftables.service starts at boot, and `flush ruleset` in {conf} removes all rules, \
+                     nvactl's too, at each start"
                 ),
                 Some(enable.to_owned()),
             ));
         }
     }
-    for Loader { name, file, fix } in LOADERS {
+    for TableLoader { name, file, fix } in LOADERS {
         let hooked = own_unit && text(Path::new(file)).contains("restart nvactl");
         if starts_at_boot(&format!("{name}.service")) && !hooked {
             let first = if own_unit {
@@ -92,8 +92,8 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
             };
             found.push((
                 format!(
-                    "{name} starts at boot and loads whole tables: nvactl's rules in them are gone \
-                     then, and {name}'s policies decide"
+                    "{name} starts at boot and loads whole tables: this removes nvactl's rules in them, \
+                     and {name}'s policies apply"
                 ),
                 Some(format!("{first}{fix}")),
             ));
@@ -101,8 +101,8 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
     }
     if boot_unit::firewalld_uses_iptables() {
         found.push((
-            "firewalld makes its rules with iptables (FirewallBackend=iptables): each of its reloads removes \
-             those of nvactl"
+            "firewalld makes its rules with iptables (FirewallBackend=iptables): each reload of firewalld \
+             removes nvactl's rules"
                 .to_owned(),
             Some(
                 "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: \
@@ -134,9 +134,9 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
     found
 }
 
-/// Whether a file of nft's flushes all rules, or one that it includes by its whole name.
+/// Returns whether an nft file flushes all rules, itself or through a file that it includes by its full name.
 fn flushes(path: &Path, depth: usize) -> bool {
-    // A file may include itself; nft refuses that at 16.
+    // A file may include itself. nft stops after 16 levels.
     if depth > 16 {
         return false;
     }
@@ -149,14 +149,14 @@ fn flushes(path: &Path, depth: usize) -> bool {
     })
 }
 
-/// Splits a file of nft's into the words of its statements, comments left out.
+/// Splits an nft file into the words of its statements, without comments.
 fn statements(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let lines = text.lines().filter_map(|line| line.split('#').next());
     let statements = lines.flat_map(|line| line.split(';'));
     statements.map(|statement| statement.split_ascii_whitespace().collect())
 }
 
-/// Reads a file; one that cannot be read says nothing.
+/// Reads a file. Returns an empty text if it cannot be read.
 fn text(path: &Path) -> String {
     let bytes = file::read(path).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()

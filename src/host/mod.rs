@@ -1,13 +1,13 @@
-//! The impure edge: the only part of nvactl that starts programs or touches files, the
-//! environment or the kernel's settings. Everything it learns it hands to the core as values.
+//! The impure edge: with `twin`, the only part of nvactl that starts programs or uses files, the environment or
+//! the kernel's settings. It passes everything that it reads to the core as values.
 //!
-//! Values stand beside their readers, and a text is parsed by a function that runs nothing.
+//! Values are defined beside their readers. The functions that parse a text run no program.
 //!
-//! The room must not know forwards, plans or verdicts: it is asked for addresses, ports and files.
+//! The room must not know forwards, plans or verdicts: its functions take addresses, ports and files.
 //!
 //! Start here:
 //! - another program to run: `child`, then a module named after the program;
-//! - another question to `ip`: [`network`]; another setting of the kernel: [`sysctl`];
+//! - another query to `ip`: [`network`]; another setting of the kernel: [`sysctl`];
 //! - another loader of rules at boot: [`persistence`] and [`managers`].
 
 pub mod answer;
@@ -46,10 +46,10 @@ use thiserror::Error;
 
 use crate::net::printable::is_hidden;
 
-/// A command that only root may give.
+/// The error for a command that only root may run.
 #[derive(Debug, Error)]
 #[error(
-    "`nvactl {command}` needs root: only root may see and change what the kernel filters and forwards"
+    "`nvactl {command}` needs root: only root can read and change the kernel's firewall rules and settings"
 )]
 pub struct NotRoot {
     pub command: &'static str,
@@ -59,17 +59,17 @@ impl NotRoot {
     #[must_use]
     pub fn hint(&self) -> String {
         match self.command {
-            "diff" => "put `sudo` in front of it, or compare with a file: --against FILE",
-            _ => "put `sudo` in front of it",
+            "diff" => "run it with `sudo`, or compare with a file: --against FILE",
+            _ => "run it with `sudo`",
         }
         .to_owned()
     }
 }
 
-/// Refuses to go on without root, before anything has been done. `command` is what the user ran.
+/// Checks that the process runs as root, before anything else is done. `command` is the user's command.
 ///
 /// # Errors
-/// When the process is not root's. A root without the capability learns of it from iptables.
+/// If the process does not run as root. A root without the needed capability gets its error from iptables.
 pub fn require_root(command: &'static str) -> Result<(), NotRoot> {
     if rustix::process::geteuid().is_root() {
         Ok(())
@@ -78,20 +78,20 @@ pub fn require_root(command: &'static str) -> Result<(), NotRoot> {
     }
 }
 
-/// Whether the command line has the word `render`, sound or not.
+/// Returns whether the command line has the word `render`, even if the command line is not valid.
 #[must_use]
 pub fn asked_to_render() -> bool {
     std::env::args_os().any(|word| word == "render")
 }
 
-/// Whether the words of the command line have no character that a terminal must not get.
+/// Returns whether the command line has no character that would have to be escaped on a terminal.
 #[must_use]
 pub fn arguments_are_printable() -> bool {
     std::env::args_os().all(|word| !word.to_string_lossy().contains(is_hidden))
 }
 
-/// The length of the regular file that is standard output, in bytes, if it is one: behind `> FILE`
-/// the shell has emptied it before nvactl started.
+/// Returns the length in bytes of the file that is standard output, if it is a regular file. With `> FILE`, the
+/// shell has emptied the file before nvactl started.
 #[must_use]
 pub fn stdout_file_length() -> Option<u64> {
     let stat = rustix::fs::fstat(std::io::stdout()).ok()?;

@@ -1,4 +1,4 @@
-//! Which network namespace and which boot this is, how long ago the boot was, and empty namespaces.
+//! Identifies the network namespace and the boot of this process, and makes empty namespaces.
 
 use std::fs;
 use std::io;
@@ -8,30 +8,30 @@ use std::thread;
 
 use rustix::thread::UnshareFlags;
 
-/// A network namespace, as records name it.
+/// A network namespace, as it is stored in records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
-    /// As the kernel numbers it: `net:[4026531840]`. Another kernel numbers the machine's first
-    /// namespace differently (FACTS: measured on 6.1 and 6.18).
+    /// The kernel's name of it: `net:[4026531840]`. Kernels give the machine's first namespace different
+    /// numbers (FACTS: measured on 6.1 and 6.18).
     pub link: String,
-    /// Whether it is the one that the machine booted with: the kernel's first, or in a container that of
-    /// its first process.
+    /// Whether the machine booted with it: it is the kernel's first one or, in a container, that of the
+    /// container's first process.
     pub first: bool,
 }
 
-/// A switch of the whole machine, which the kernel shows in the first network namespace only
+/// A setting of the whole machine, which the kernel shows only in the first network namespace
 /// (`net_core_table`, `net/core/sysctl_net_core.c`).
 const ONLY_IN_FIRST: &str = "/proc/sys/net/core/netdev_max_backlog";
 
-/// Reads which namespace this process is in. In doubt it is not the first.
+/// Reads the network namespace of this process. In doubt it does not count as the first.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// If the kernel does not show it.
 pub fn here() -> io::Result<Namespace> {
     let link = fs::read_link("/proc/self/ns/net")?;
-    // Each boot of a container makes its namespace anew, with another number.
+    // A container gets a new namespace with another number at each boot.
     let is_of_init = || match fs::read_link("/proc/1/ns/net") {
-        // Nothing says that there is one machine unless systemd is its first process.
+        // The namespace of process 1 is that of a whole machine or container only if systemd has booted it.
         Ok(of_init) => of_init == link && is_init_systemd(),
         Err(_) => is_a_unit_of_init(),
     };
@@ -41,29 +41,30 @@ pub fn here() -> io::Result<Namespace> {
     })
 }
 
-/// Whether systemd has booted this machine or container (`sd_booted(3)`).
+/// Returns whether systemd has booted this machine or container (`sd_booted(3)`).
 fn is_init_systemd() -> bool {
     let name = fs::read_to_string("/proc/1/comm");
     Path::new("/run/systemd/system").exists() && name.is_ok_and(|name| name.trim() == "systemd")
 }
 
-/// Whether systemd has started this process as a unit's: one with fewer capabilities than systemd may not
-/// read the links of its namespaces (`ptrace_may_access` in kernel/ptrace.c; systemd.exec(5)).
+/// Returns whether systemd has started this process as a unit (systemd.exec(5)). Such a process may have fewer
+/// capabilities than systemd, and then it may not read the links of systemd's namespaces
+/// (`ptrace_may_access` in kernel/ptrace.c).
 fn is_a_unit_of_init() -> bool {
     let started = std::env::var("SYSTEMD_EXEC_PID").ok();
     started.and_then(|pid| pid.parse().ok()) == Some(std::process::id())
 }
 
-/// Runs `work` in an empty network namespace of its own. The programs that `work` starts are in it, and
-/// it ends with the last of them.
+/// Runs `work` in a new, empty network namespace. The programs that `work` starts run in it, and it ends with
+/// the last of them.
 ///
 /// # Errors
-/// When none can be made here.
+/// If no namespace can be made here.
 pub fn in_empty<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    // The namespace is the thread's alone: nothing else of nvactl's moves.
+    // Only this thread changes its namespace, not the rest of nvactl.
     #[expect(
         deprecated,
-        reason = "the one in its place is `unsafe`, for flags that are not used here"
+        reason = "its replacement is `unsafe`, because of flags that are not used here"
     )]
     let enter = || Ok(rustix::thread::unshare(UnshareFlags::NEWNET)?);
     thread::scope(|scope| {
@@ -74,24 +75,23 @@ pub fn in_empty<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 }
 
 impl Namespace {
-    /// Returns the number of its inode, in digits.
+    /// Returns the namespace's inode number, in digits.
     #[must_use]
     pub fn number(&self) -> String {
         self.link.chars().filter(char::is_ascii_digit).collect()
     }
 }
 
-/// Reads the name that the kernel gave this boot (random(4)).
+/// Reads the kernel's ID of this boot (random(4)).
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn boot() -> io::Result<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(id.trim().to_owned())
 }
 
-/// Returns the seconds since the boot, those in suspension included: no clock that is set moves
-/// them.
+/// Returns the seconds since the boot, including suspended time. Setting the clock does not change them.
 #[must_use]
 pub fn uptime_secs() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

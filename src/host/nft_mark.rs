@@ -1,19 +1,19 @@
-//! Rules in tables of nft's own that may set bits of a connection's mark.
+//! Finds rules in native nft tables that may set bits of a connection's mark.
 
 use serde_json::Value;
 
-/// A rule in a table of nft's own that may set a bit.
+/// A rule in a native nft table that may set one of the bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NftRule {
     pub family: String,
     pub table: String,
     pub chain: String,
-    /// Its number, as `nft -a` lists it.
+    /// The rule's handle, as `nft -a` lists it.
     pub handle: u64,
 }
 
 /// Returns whether the expressions of a rule, as `nft -j` lists them (libnftables-json(5)), may set one of
-/// some bits of a connection's mark.
+/// these bits of a connection's mark.
 #[must_use]
 pub fn may_set(expressions: &[Value], bits: u32) -> bool {
     let set = expressions.iter().filter_map(|one| one.get("mangle"));
@@ -25,7 +25,8 @@ fn is_ct_mark(value: &Value) -> bool {
     value["ct"]["key"] == "mark"
 }
 
-/// The connection's own mark brings no bit that it does not have. A value that is not read here may have it.
+/// Returns whether a value may have one of these bits. The connection's own mark adds no bit that is not set
+/// already. Any value that this function cannot read may have the bit.
 fn may_have(value: &Value, bits: u32) -> bool {
     let operands = |word: &str| value.get(word).and_then(Value::as_array);
     if let Some(number) = value.as_u64() {
@@ -45,9 +46,9 @@ mod tests {
 
     use super::*;
 
-    /// Each as nft 1.0.6 lists it.
+    /// The rules are in the form of nft 1.0.6.
     #[test]
-    fn a_rule_of_nft_is_found_where_it_may_set_the_bit() {
+    fn a_rule_that_may_set_the_bit_is_found() {
         const BIT: u32 = 0x1000_0000;
         let ct = json!({"ct": {"key": "mark"}});
         let own = json!({"meta": {"key": "mark"}});

@@ -1,4 +1,5 @@
-//! How nvactl's rules come back at boot: by its own unit, or by a file of rules that the distribution loads.
+//! Finds out how nvactl's rules are loaded at boot: by its own unit, or from a rules file that the
+//! distribution loads.
 
 use std::path::Path;
 
@@ -9,19 +10,19 @@ use super::units::{is_installed, starts_at_boot};
 use crate::net::Family;
 use crate::netfilter::text::parse;
 
-/// The distribution's loader of rules files.
+/// The program of the distribution that loads a rules file at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loader {
-    /// iptables-persistent, of Debian and Ubuntu.
+    /// iptables-persistent, on Debian and Ubuntu.
     Persistent,
-    /// iptables-services, of Fedora and its relatives.
+    /// iptables-services, on Fedora and its relatives.
     Services,
-    /// The package iptables of Azure Linux.
+    /// The package iptables, on Azure Linux.
     AzureLinux,
 }
 
 impl Loader {
-    /// Looks which one this machine has, or could install.
+    /// Returns the loader that this machine has or could install.
     fn here() -> Self {
         if Path::new("/etc/systemd/scripts/iptables").is_file() {
             Loader::AzureLinux
@@ -63,7 +64,7 @@ pub fn rules_file(family: Family) -> &'static str {
     }
 }
 
-/// How nvactl's rules come back at boot.
+/// How nvactl's rules are loaded at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtBoot {
     /// nvactl's own unit loads the saved state.
@@ -74,14 +75,14 @@ pub enum AtBoot {
     NotInstalled,
     /// The loader of the rules file is not enabled.
     NotEnabled(Loader),
-    /// Nothing loads it, and iptables-persistent must not: ufw's package breaks it (apt removes ufw then,
-    /// and every policy is ACCEPT).
+    /// Nothing loads the rules file, and iptables-persistent must not be installed: it conflicts with ufw's
+    /// package (apt would remove ufw, and every policy would be ACCEPT).
     BesideUfw,
     BesideFirewalld,
 }
 
 impl AtBoot {
-    /// Returns by what the rules are loaded, or why they are not.
+    /// Returns what loads the rules, or why nothing does.
     #[must_use]
     pub fn why(self) -> &'static str {
         match self {
@@ -91,14 +92,14 @@ impl AtBoot {
             AtBoot::NotInstalled => "iptables-persistent is not installed",
             AtBoot::NotEnabled(Loader::Persistent) => "netfilter-persistent is not enabled",
             AtBoot::NotEnabled(_) => "iptables.service is not enabled",
-            AtBoot::BesideUfw => "ufw is installed, and iptables-persistent does not go with it",
+            AtBoot::BesideUfw => "ufw is installed, and iptables-persistent conflicts with it",
             AtBoot::BesideFirewalld => {
-                "firewalld is installed, and iptables-persistent does not go with it"
+                "firewalld is installed, and iptables-persistent conflicts with it"
             }
         }
     }
 
-    /// Returns the command after which nvactl's rules are loaded at boot, where they are not.
+    /// Returns the command that makes the boot load nvactl's rules, if it does not.
     #[must_use]
     pub fn fix(self) -> Option<&'static str> {
         match self {
@@ -113,19 +114,19 @@ impl AtBoot {
     }
 }
 
-/// Whether the rules file has anything of nvactl's, and so brings it back at boot.
+/// Returns whether the rules file holds chains of nvactl's, and so loads them at boot.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn holds_own(family: Family) -> Result<bool, FileError> {
     let bytes = file::read(Path::new(rules_file(family)))?.unwrap_or_default();
-    // What nvactl cannot read says nothing of its rules for sure; the text does.
+    // If the file cannot be parsed, the text decides.
     let text = String::from_utf8_lossy(&bytes);
     let read = parse::parse(&text);
     Ok(read.map_or_else(|_| text.contains("NVACTL-"), |ruleset| ruleset.holds_own()))
 }
 
-/// Whether the rules file says anything of nvactl's chains. One that cannot be read may.
+/// Returns whether the rules file mentions nvactl's chains. A file that cannot be read may mention them.
 #[must_use]
 pub fn mentions_own(family: Family) -> bool {
     const OWN: &[u8] = b"NVACTL-";
@@ -136,8 +137,7 @@ pub fn mentions_own(family: Family) -> bool {
     })
 }
 
-/// Returns the program that makes the machine's rules at boot and leaves no room for a rules file, if there
-/// is one.
+/// Returns the program that makes the machine's rules at boot in place of a rules file, if there is one.
 #[must_use]
 pub fn manager() -> Option<&'static str> {
     if sysctl::ufw_is_on() {
@@ -149,7 +149,7 @@ pub fn manager() -> Option<&'static str> {
     }
 }
 
-/// Looks how nvactl's rules of a family come back at boot.
+/// Finds out how nvactl's rules of a family are loaded at boot.
 #[must_use]
 pub fn at_boot(family: Family) -> AtBoot {
     if boot_unit::is_enabled() {

@@ -1,5 +1,5 @@
-//! The pipes to another program: its whole input before it starts, and outputs that stay open when nvactl
-//! is killed.
+//! Makes the pipes to another program: an input that is complete before the program starts, and outputs that
+//! stay open if nvactl is killed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek as _, Write as _};
@@ -9,18 +9,18 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
-/// What a pipe holds by itself (pipe(7)).
+/// The default capacity of a pipe (pipe(7)).
 const PIPE_HOLDS: usize = 64 << 10;
 
-/// Returns a standard input that holds all of `text`, and ends behind it: a program that was started with it
-/// needs nobody to go on.
+/// Returns a standard input that holds all of `text` and its end. So the program that reads it does not depend
+/// on nvactl.
 ///
-/// A pipe is tried first: policies of `SELinux` that run iptables as a type of its own let it use its
-/// parent's pipes but not its parent's files, and memory counts as a file. The kernel makes a pipe that
-/// large up to `/proc/sys/fs/pipe-max-size`, and beyond for a root with `CAP_SYS_RESOURCE`.
+/// A pipe is tried first, then a file in memory: `SELinux` policies that run iptables as a type of its own
+/// allow it its parent's pipes but not its parent's files, and memory counts as a file. The kernel enlarges a
+/// pipe up to `/proc/sys/fs/pipe-max-size`, and further for a root with `CAP_SYS_RESOURCE`.
 ///
 /// # Errors
-/// When the kernel has no file descriptor or no memory for it.
+/// If the kernel has no file descriptor or no memory for it.
 pub fn whole(text: &[u8]) -> io::Result<OwnedFd> {
     match in_pipe(text) {
         Ok(pipe) => Ok(pipe.into()),
@@ -33,7 +33,7 @@ fn in_pipe(text: &[u8]) -> io::Result<PipeReader> {
     if text.len() > PIPE_HOLDS {
         rustix::pipe::fcntl_setpipe_size(&writer, text.len())?;
     }
-    // What does not fit is an error, not a wait.
+    // If the text does not fit, the write must fail instead of waiting.
     rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK)?;
     writer.write_all(text)?;
     Ok(reader)
@@ -41,7 +41,7 @@ fn in_pipe(text: &[u8]) -> io::Result<PipeReader> {
 
 fn in_memory(text: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Linux warns without the flag since 6.3, and knows nothing of it before.
+    // Linux 6.3 and later warn if the flag is missing. Earlier versions refuse it.
     let made = rustix::fs::memfd_create(c"nvactl", flags | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| rustix::fs::memfd_create(c"nvactl", flags))?;
     let mut file = File::from(made);
@@ -52,35 +52,35 @@ fn in_memory(text: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Returns a pipe whose writing end also counts as a reader: a program that writes to it is not ended by
-/// SIGPIPE when nvactl is killed. (A file would do as well, but see [`whole`].)
+/// Returns a pipe whose writing end also counts as a reader: if nvactl is killed, SIGPIPE does not end a
+/// program that writes to it. (A file would also work, but see [`whole`].)
 ///
-/// The reading end sees no end of it while the program runs.
+/// The reading end does not see the end of the output while the program runs.
 ///
 /// # Errors
-/// When the kernel has no file descriptor or no memory for it.
+/// If the kernel has no file descriptor or no memory for it.
 pub fn kept_open() -> io::Result<(PipeReader, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     let again = format!("/proc/self/fd/{}", writer.as_raw_fd());
     let both = OpenOptions::new().read(true).write(true).open(again);
-    // Without /proc the plain end serves.
+    // If /proc is missing, the plain writing end is used.
     Ok((reader, both.map_or_else(|_| writer.into(), OwnedFd::from)))
 }
 
-/// What has come through a pipe so far.
+/// The bytes that have come through a pipe so far.
 #[derive(Debug, Default)]
-pub struct Gathered {
-    /// Until it ends.
+pub struct PipeOutput {
+    /// `None` after its end.
     pipe: Option<PipeReader>,
     pub bytes: Vec<u8>,
 }
 
-/// More than a pipe holds: what was in it when its writer ended is read at once.
+/// The most bytes of one read. A pipe holds less, so one read gets all that its writer has left.
 const AT_ONCE: u64 = 1 << 20;
 
-impl Gathered {
+impl PipeOutput {
     /// # Errors
-    /// When the kernel does not let it be read without waiting.
+    /// If the kernel cannot make reads of it return without waiting.
     pub fn new(pipe: PipeReader) -> io::Result<Self> {
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
         Ok(Self {
@@ -89,30 +89,30 @@ impl Gathered {
         })
     }
 
-    /// Reads what is there, and waits for nothing.
+    /// Reads the bytes that are available, without waiting.
     pub fn read(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         match pipe.take(AT_ONCE).read_to_end(&mut self.bytes) {
             Ok(count) if count as u64 == AT_ONCE => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // What was read before an error still is what the program said.
+            // Bytes that were read before an error are still valid output.
             _ => self.pipe = None,
         }
     }
 
-    /// What can be waited for, until it ends.
+    /// Returns the file descriptor to wait for, until the pipe ends.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(|pipe| pipe.as_fd())
     }
 }
 
-/// Reads a pipe to its end or to a point in time.
+/// Reads a pipe until its end or until a deadline.
 #[derive(Debug)]
 pub struct Until {
     pub pipe: PipeReader,
     pub deadline: Instant,
-    /// Whether the time was over first.
+    /// Whether the deadline came first.
     pub over: bool,
 }
 
@@ -126,10 +126,10 @@ impl Read for Until {
     }
 }
 
-/// Waits until one of `fds` can be read or has ended; tells whether that was before the deadline.
+/// Waits until one of `fds` can be read or has ended. Returns whether that was before the deadline.
 ///
 /// # Errors
-/// When the kernel has no memory for it; a signal is none.
+/// If the kernel has no memory for it. A signal is no error.
 pub fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<bool> {
     let mut fds: Vec<PollFd<'_>> = fds
         .iter()
@@ -153,9 +153,9 @@ mod tests {
 
     use super::*;
 
-    /// Of what fits into a pipe, of what it is made larger for, and of what only memory holds.
+    /// The lengths are for a pipe, for an enlarged pipe, and for memory.
     #[test]
-    fn an_input_is_whole_whatever_its_length() {
+    fn an_input_of_any_length_is_complete() {
         for length in [0, 1, PIPE_HOLDS, PIPE_HOLDS + 1, 1 << 20, 3 << 20] {
             let text: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0]).collect();
             for input in [whole(&text), in_memory(&text).map(OwnedFd::from)] {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_outlives_the_one_who_reads() {
+    fn a_writer_continues_after_the_reader_has_ended() {
         let (reader, writer) = kept_open().expect("it is made");
         drop(reader);
         let mut writer = File::from(writer);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_beyond_the_deadline() {
+    fn a_read_ends_at_the_deadline() {
         let (pipe, _writer) = io::pipe().expect("it is made");
         let deadline = Instant::now() + Duration::from_millis(20);
         let mut reader = Until {

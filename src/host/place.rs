@@ -1,9 +1,9 @@
-//! Where a path leads: an open folder and a name in it.
+//! Resolves a path to an open folder and a name in it.
 //!
-//! A path is walked component by component, each opened in the folder before it, so nothing can be
-//! exchanged between a check and its use. A symbolic link is followed only where the kernel would
-//! let this user follow it with `protected_symlinks` on, whatever that switch says (proc(5)); the
-//! kernel asks this of a path's last component alone, here it holds for links to folders too.
+//! A path is resolved component by component. Each is opened in the folder before it, so nobody can exchange
+//! anything between a check and its use. A symbolic link is followed only if the kernel would let this user
+//! follow it with `protected_symlinks` on, whatever the value of that setting is (proc(5)). The kernel checks
+//! only the last component of a path. Here links to folders are checked too.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-/// As many links as the kernel follows in one path (`path_resolution(7)`).
+/// The number of links that the kernel follows in one path (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 const FOLDER: OFlags = OFlags::PATH
@@ -22,51 +22,51 @@ const FOLDER: OFlags = OFlags::PATH
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// A name in a folder, behind all links.
+/// A folder and a name in it, after all links were followed.
 #[derive(Debug)]
-pub struct Place {
-    /// Open with `O_PATH`: it names the folder and reads nothing.
+pub struct PathEnd {
+    /// Open with `O_PATH`: it identifies the folder, but cannot read it.
     pub folder: OwnedFd,
     pub name: OsString,
-    /// What the name stands for; `None` if there is nothing.
+    /// The type of the file with that name. `None` if there is no file.
     pub kind: Option<FileType>,
 }
 
-/// Why a path leads nowhere.
+/// The reason why a path cannot be resolved.
 #[derive(Debug)]
-pub enum Astray {
+pub enum Unresolved {
     Io(io::Error),
-    /// A link of another user, in a folder where every user may make one.
+    /// A link of another user, in a folder where every user can create links.
     Link {
         path: PathBuf,
         owner: u32,
     },
 }
 
-impl From<Errno> for Astray {
+impl From<Errno> for Unresolved {
     fn from(error: Errno) -> Self {
         Self::Io(error.into())
     }
 }
 
-impl Place {
-    /// Finds where a path leads, whether or not there is a file.
+impl PathEnd {
+    /// Resolves a path. Its last component need not exist.
     ///
     /// # Errors
-    /// When a component before the last is no folder or cannot be searched, or a link is not to be
-    /// followed. A path that ends in `..` or `/` names no file in a folder: `EISDIR`.
-    pub fn find(path: &Path) -> Result<Self, Astray> {
-        let mut walk = Walk::begin(path)?;
-        while let Some(name) = walk.ahead.pop() {
-            if !walk.ahead.is_empty() || name == ".." {
-                walk.enter(name)?;
+    /// If a component before the last is not a folder or cannot be searched, or a link must not be followed. A
+    /// path that ends in `..` or `/` names no file in a folder: `EISDIR`.
+    pub fn find(path: &Path) -> Result<Self, Unresolved> {
+        let mut resolver = Resolver::begin(path)?;
+        while let Some(name) = resolver.ahead.pop() {
+            if !resolver.ahead.is_empty() || name == ".." {
+                resolver.enter(name)?;
                 continue;
             }
-            let kind = match walk.look_at(&name) {
+            let kind = match resolver.look_at(&name) {
                 Ok(found) => FileType::from_raw_mode(found.stat.st_mode),
                 Err(Errno::NOENT) => {
                     return Ok(Self {
-                        folder: walk.folder,
+                        folder: resolver.folder,
                         name,
                         kind: None,
                     });
@@ -74,11 +74,11 @@ impl Place {
                 Err(error) => return Err(error.into()),
             };
             if kind.is_symlink() {
-                walk.follow(&name)?;
+                resolver.follow(&name)?;
                 continue;
             }
             return Ok(Self {
-                folder: walk.folder,
+                folder: resolver.folder,
                 name,
                 kind: Some(kind),
             });
@@ -87,62 +87,62 @@ impl Place {
     }
 }
 
-/// Makes each folder of a path that is not there, with exactly this mode, whatever the umask is.
+/// Creates each missing folder of a path with exactly this mode, whatever the umask is.
 ///
 /// # Errors
-/// When one cannot be made or searched, or a link is not to be followed.
-pub fn make_folders(path: &Path, mode: Mode) -> Result<(), Astray> {
-    let mut walk = Walk::begin(path)?;
-    while let Some(name) = walk.ahead.pop() {
-        // The umask may take something away from `mode`, but adds nothing.
-        match rustix::fs::mkdirat(&walk.folder, &name, mode) {
+/// If a folder cannot be created or searched, or a link must not be followed.
+pub fn make_folders(path: &Path, mode: Mode) -> Result<(), Unresolved> {
+    let mut resolver = Resolver::begin(path)?;
+    while let Some(name) = resolver.ahead.pop() {
+        // The umask can only remove bits from `mode`, and `fchmod` restores them.
+        match rustix::fs::mkdirat(&resolver.folder, &name, mode) {
             Ok(()) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let folder = rustix::fs::openat(&walk.folder, &name, flags, Mode::empty())?;
+                let folder = rustix::fs::openat(&resolver.folder, &name, flags, Mode::empty())?;
                 rustix::fs::fchmod(&folder, mode)?;
-                walk.folder = folder;
-                walk.at.push(name);
+                resolver.folder = folder;
+                resolver.at.push(name);
             }
-            Err(Errno::EXIST) => walk.enter(name)?,
-            // A folder on a disk that takes no new ones may be there all the same.
-            Err(error) => walk.enter(name).map_err(|_| error)?,
+            Err(Errno::EXIST) => resolver.enter(name)?,
+            // The folder may exist although the disk accepts no new one.
+            Err(error) => resolver.enter(name).map_err(|_| error)?,
         }
     }
     Ok(())
 }
 
-/// What stands under a name, links not followed.
-struct Found {
+/// An open file, or an open link that was not followed.
+struct OpenPlace {
     fd: OwnedFd,
     stat: Stat,
 }
 
-/// A walk along a path.
-struct Walk {
+/// The state while a path is resolved.
+struct Resolver {
     folder: OwnedFd,
-    /// The folder as a message names it.
+    /// The path of the folder, for messages.
     at: PathBuf,
-    /// The components that are left, the next one last.
+    /// The remaining components, the next one last.
     ahead: Vec<OsString>,
     links: usize,
 }
 
-impl Walk {
-    fn begin(path: &Path) -> Result<Self, Astray> {
+impl Resolver {
+    fn begin(path: &Path) -> Result<Self, Unresolved> {
         if path.as_os_str().is_empty() {
             return Err(Errno::NOENT.into());
         }
-        let mut walk = Self {
+        let mut resolver = Self {
             folder: rustix::fs::openat(CWD, ".", FOLDER, Mode::empty())?,
             at: PathBuf::new(),
             ahead: Vec::new(),
             links: 0,
         };
-        walk.put_ahead(path)?;
-        Ok(walk)
+        resolver.put_ahead(path)?;
+        Ok(resolver)
     }
 
-    /// Goes on along `path`, from the root if it begins there.
+    /// Adds the components of `path` before the remaining ones. Starts at the root if the path is absolute.
     fn put_ahead(&mut self, path: &Path) -> Result<(), Errno> {
         if path.has_root() {
             self.folder = rustix::fs::openat(CWD, "/", FOLDER, Mode::empty())?;
@@ -157,29 +157,29 @@ impl Walk {
         Ok(())
     }
 
-    fn look_at(&self, name: &OsStr) -> Result<Found, Errno> {
+    fn look_at(&self, name: &OsStr) -> Result<OpenPlace, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
-        Ok(Found { fd, stat })
+        Ok(OpenPlace { fd, stat })
     }
 
-    /// Goes into a folder, or to where the link of that name leads.
-    fn enter(&mut self, name: OsString) -> Result<(), Astray> {
+    /// Enters the folder with this name, or follows the link with this name.
+    fn enter(&mut self, name: OsString) -> Result<(), Unresolved> {
         match rustix::fs::openat(&self.folder, &name, FOLDER, Mode::empty()) {
             Ok(folder) => {
                 self.folder = folder;
                 self.at.push(name);
                 Ok(())
             }
-            // A link counts as no folder, because of `O_NOFOLLOW`.
+            // Because of `O_NOFOLLOW`, a link to a folder is not opened as a folder.
             Err(Errno::NOTDIR | Errno::LOOP) => self.follow(&name),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Goes on to where a link leads.
-    fn follow(&mut self, name: &OsStr) -> Result<(), Astray> {
+    /// Follows a link: its target comes before the remaining components.
+    fn follow(&mut self, name: &OsStr) -> Result<(), Unresolved> {
         let link = self.look_at(name)?;
         if !FileType::from_raw_mode(link.stat.st_mode).is_symlink() {
             return Err(Errno::NOTDIR.into());
@@ -190,7 +190,7 @@ impl Walk {
         }
         let folder = rustix::fs::fstat(&self.folder)?;
         if !may_follow(&folder, &link.stat) {
-            return Err(Astray::Link {
+            return Err(Unresolved::Link {
                 path: self.at.join(name),
                 owner: link.stat.st_uid,
             });
@@ -201,7 +201,7 @@ impl Walk {
     }
 }
 
-/// The rule of `protected_symlinks` (`may_follow_link` in fs/namei.c).
+/// Returns whether `protected_symlinks` allows this user to follow a link (`may_follow_link` in fs/namei.c).
 fn may_follow(folder: &Stat, link: &Stat) -> bool {
     let open_to_all = Mode::SVTX | Mode::WOTH;
     rustix::process::geteuid().as_raw() == link.st_uid

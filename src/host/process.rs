@@ -1,4 +1,4 @@
-//! Another process: nvactl's, or a program's that nvactl has started.
+//! Looks at and ends other processes: another nvactl, or a program that nvactl has started.
 
 use std::fs;
 use std::thread;
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// A process, told from a later one with the same number.
+/// A process. The start time distinguishes it from a later process with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     pub id: u32,
-    /// In clock ticks since the boot, as `/proc/PID/stat` has it.
+    /// The start time in clock ticks since the boot, from `/proc/PID/stat`.
     pub started: u64,
 }
 
@@ -20,28 +20,27 @@ pub fn own_id() -> u32 {
     std::process::id()
 }
 
-/// How long a program is given to end by itself once it was asked to.
+/// How long a program may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Process {
-    /// Returns the process that has the number now; `None` if there is none.
+    /// Returns the process that has the number now, if there is one.
     #[must_use]
     pub fn of(id: u32) -> Option<Self> {
         let Stat { started, .. } = stat(id)?;
         Some(Self { id, started })
     }
 
-    /// Whether it runs, or is stopped. One that has ended and that its parent has not asked for yet holds
-    /// nothing any more.
+    /// Returns whether the process runs or is stopped. A zombie does not count, since it holds no files or locks.
     #[must_use]
     pub fn is_alive(self) -> bool {
         self.stat()
             .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
     }
 
-    /// Ends an nvactl that has been stopped, by Ctrl-Z or SIGSTOP: it would hold for ever what it holds.
+    /// Ends an nvactl that Ctrl-Z or SIGSTOP has stopped: it would hold its locks for ever.
     pub fn end_if_stopped(self) {
-        // The kernel writes ` (deleted)` behind a program that an update has replaced (proc(5)).
+        // The kernel appends ` (deleted)` to the path of a program that an update has replaced (proc(5)).
         let program = |process: &str| {
             let link = fs::read_link(format!("/proc/{process}/exe")).ok()?;
             let link = link.to_string_lossy().into_owned();
@@ -55,13 +54,13 @@ impl Process {
             self.pid(),
             stopped && own.is_some() && program(&self.id.to_string()) == own,
         ) {
-            // It may have ended in between, which is as good.
+            // If it has ended meanwhile, there is nothing left to do.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 
-    /// Ends a program that [`super::child`] has started, with all of its process group: SIGTERM, and
-    /// SIGKILL if it has not ended two seconds later. A later process with the same number is left alone.
+    /// Ends a program that [`super::child`] has started, with its process group: by SIGTERM, and by SIGKILL if it
+    /// has not ended after two seconds. Does nothing to a later process with the same number.
     pub fn end(self) {
         let Some(group) = self.pid().filter(|_| self.is_alive()) else {
             return;
@@ -71,8 +70,8 @@ impl Process {
         while self.is_alive() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
-        // Others of its group may have outlived it. A number is not given anew as long as there is a group
-        // of that number, and comes round only when all others have been given.
+        // Other processes of the group may still run. The kernel does not reuse a number while a group has it,
+        // and uses all other numbers first.
         let _ = kill_process_group(group, Signal::KILL);
     }
 
@@ -85,7 +84,7 @@ impl Process {
     }
 }
 
-/// What the kernel says of a process.
+/// The needed fields of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     /// `R`, `S`, `T`, … (proc(5)).
@@ -98,7 +97,7 @@ fn stat(id: u32) -> Option<Stat> {
 }
 
 fn read(text: &str) -> Option<Stat> {
-    // The name, in brackets, may hold anything.
+    // The name, in brackets, may contain any characters.
     let (_, rest) = text.rsplit_once(')')?;
     let mut words = rest.split_ascii_whitespace();
     Some(Stat {
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn a_process_name_may_contain_brackets() {
         let text = "7 (a) T (b) S 1 7 7 0 -1 4194560 120 0 0 0 0 0 0 0 20 0 1 0 4711 2383872 208\n";
         let stat = Stat {
             state: 'S',
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_from_a_later_one_with_its_number() {
+    fn a_process_differs_from_a_later_one_with_its_number() {
         let own = Process::of(std::process::id()).expect("it runs");
         assert!(own.is_alive());
         let earlier = Process {
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_ended_with_its_group_however_it_hangs() {
+    fn a_hanging_program_is_ended_with_its_group() {
         for script in [
             "sleep 60; true",
             "trap '' TERM; sleep 60; sleep 60",

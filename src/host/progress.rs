@@ -1,14 +1,14 @@
-//! A line on the terminal that says what takes so long; nothing elsewhere.
+//! Shows the progress of a long step as one line on the terminal. Shows nothing if stderr is not a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// Shown until the next step, or until it is dropped.
+/// The progress line. It stays until the next step, or until this value is dropped.
 ///
-/// A thread of its own writes it: a terminal that takes nothing, by Ctrl-S or because the session
-/// is dark, must not keep a change half-way.
+/// A separate thread writes it: a terminal that accepts no output, after Ctrl-S or because the connection is
+/// lost, must not stop a change half-way.
 #[derive(Debug)]
 pub struct Progress {
     steps: Option<Sender<String>>,
@@ -23,13 +23,13 @@ impl Progress {
         let (done, written) = mpsc::channel();
         let write = move || {
             for what in steps {
-                // Back to the line's begin, and away with what is there (ECMA-48: EL). Whether
-                // anybody sees it does not matter.
+                // Returns to the beginning of the line and clears it (ECMA-48: EL). A failure does not
+                // matter.
                 let _ = write!(io::stderr(), "\r\u{1b}[K{what}");
             }
             let _ = done.send(());
         };
-        // Without a thread nothing is shown.
+        // If there is no thread, nothing is shown.
         let on = io::stderr().is_terminal() && thread::Builder::new().spawn(write).is_ok();
         Self {
             steps: on.then_some(send),
@@ -48,7 +48,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.step("");
         if self.steps.take().is_some() {
-            // What is said next should stand behind it, if the terminal takes anything.
+            // The next message should come after the progress line, unless the terminal accepts no output.
             let _ = self.written.recv_timeout(Duration::from_millis(500));
         }
     }

@@ -1,5 +1,5 @@
-//! A rules file loaded as the boot loads it: alone, into an empty network namespace that ends with the
-//! rehearsal. Chains and ipsets that the file needs and does not bring are missing there.
+//! Loads a rules file as the boot does: alone, into an empty network namespace that ends with the rehearsal.
+//! Chains and ipsets that the file needs but does not define are missing there.
 
 use std::fmt;
 use std::path::Path;
@@ -22,17 +22,17 @@ const SETS_PLUGIN: &str = "/usr/share/netfilter-persistent/plugins.d/10-ipset";
 const SETS: &str = "/etc/iptables/ipsets";
 const SETS_LIMIT: Duration = Duration::from_secs(30);
 
-/// Why a rehearsal did not succeed.
+/// The reason why a rehearsal did not succeed.
 #[derive(Debug, Error)]
 pub enum RehearsalError {
-    /// It says nothing about the file.
+    /// The rehearsal failed for a reason of the machine. The file may be valid.
     #[error("{0}")]
     Impossible(String),
     #[error(transparent)]
     Refused(RefusedLine),
 }
 
-/// A line of a rules file that iptables-restore does not load.
+/// A line of a rules file that iptables-restore refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct RefusedLine {
     pub program: String,
@@ -45,7 +45,7 @@ pub struct RefusedLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     MissingSet(String),
-    /// iptables-restore's own words.
+    /// The message of iptables-restore.
     Said(String),
 }
 
@@ -65,22 +65,22 @@ impl fmt::Display for RefusedLine {
         match why {
             Why::MissingSet(set) => write!(
                 f,
-                "the ipset `{set}` is not there when the boot loads the file"
+                "the ipset `{set}` does not exist when the boot loads the file"
             ),
             Why::Said(words) => f.write_str(words),
         }
     }
 }
 
-/// Rules that a file brings.
+/// The rules that a file has loaded.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Rehearsed {
     pub ruleset: Ruleset,
     pub nft: Vec<String>,
 }
 
 impl RefusedLine {
-    /// Returns whether a set is missing that another program may make after the boot has loaded the file.
+    /// Returns whether the reason is a missing ipset. Another program may create it later at boot.
     #[must_use]
     pub fn is_missing_set(&self) -> bool {
         matches!(self.why, Why::MissingSet(_))
@@ -88,23 +88,23 @@ impl RefusedLine {
 }
 
 impl Iptables {
-    /// Loads a rules file's text as netfilter-persistent does, and returns the rules that are loaded
-    /// then, with nft's listing of the tables in `listed`.
+    /// Loads the text of a rules file as netfilter-persistent does. Returns the loaded rules, with nft's listing
+    /// of the tables in `listed`.
     ///
     /// # Errors
-    /// When iptables-restore refuses a line, or no namespace can be made.
+    /// If iptables-restore refuses a line, or no namespace can be made.
     pub fn rehearse(
         &self,
         family: Family,
         text: &[u8],
         listed: &[TableName],
-    ) -> Result<Loaded, RehearsalError> {
+    ) -> Result<Rehearsed, RehearsalError> {
         let impossible = |error: &dyn fmt::Display| RehearsalError::Impossible(error.to_string());
         let rehearse = || {
             load_sets();
             self.load_alone(family, text)?;
             let loaded = self.read(family).map_err(|error| impossible(&error))?;
-            Ok(Loaded {
+            Ok(Rehearsed {
                 ruleset: loaded.ruleset,
                 nft: nft_listing(family, listed),
             })
@@ -115,7 +115,7 @@ impl Iptables {
     fn load_alone(&self, family: Family, text: &[u8]) -> Result<(), RehearsalError> {
         let program = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
-        // A lock of its own: nobody else's rules are touched.
+        // The rehearsal needs no xtables lock, since nobody else can change rules in its namespace.
         let args = ["XTABLES_LOCKFILE=/dev/null", &program, "-w", &wait];
         match child::run("env", &args, text, LIMIT) {
             Ok(output) if output.status.success() => Ok(()),
@@ -125,7 +125,7 @@ impl Iptables {
     }
 }
 
-/// Loads the sets that the boot loads. One that fails is missing then as well.
+/// Loads the ipsets that the boot loads. A set that fails to load is also missing after the boot.
 fn load_sets() {
     if Path::new(SETS_PLUGIN).exists()
         && let Ok(Some(sets)) = file::read(Path::new(SETS))
@@ -134,9 +134,9 @@ fn load_sets() {
     }
 }
 
-/// Reads from iptables-restore's words which line it refuses. Without a line they are about this
-/// machine: no right, no memory, a lock that another program holds, or more rules than a user namespace
-/// takes at once.
+/// Reads from iptables-restore's message which line it refuses. A message without a line is about this machine:
+/// no permission, no memory, a lock that another program holds, or more rules than a user namespace accepts at
+/// once.
 fn refusal(program: String, text: &[u8], output: &Output) -> RehearsalError {
     let words = &output.stderr;
     let named = line_named(words).filter(|_| !words.contains("Message too long"));
@@ -165,7 +165,7 @@ fn refusal(program: String, text: &[u8], output: &Output) -> RehearsalError {
     })
 }
 
-/// Returns the first line that says why, without the program's name and version.
+/// Returns the first line of a message that gives the reason, without the program's name and version.
 fn first_of(words: &str) -> &str {
     let mut lines = words.lines();
     let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
@@ -185,8 +185,8 @@ fn between<'t>(text: &'t str, before: &str, behind: &str) -> Option<&'t str> {
     text.strip_prefix(before)?.strip_suffix(behind)
 }
 
-/// Returns the chains and rules of each table as `nft` lists them, without counts; nothing of a table where
-/// it is not installed.
+/// Returns the chains and rules of each table as `nft` lists them, without counts. Returns empty listings if
+/// `nft` is not installed.
 #[must_use]
 pub fn nft_listing(family: Family, tables: &[TableName]) -> Vec<String> {
     let listing = |table: &TableName| {
@@ -204,11 +204,11 @@ mod tests {
 
     use super::*;
 
-    /// As iptables 1.8.9 says it, nft and legacy.
+    /// The messages are from iptables 1.8.9, nft and legacy.
     #[test]
-    fn the_line_and_the_reason_are_read_from_what_iptables_says() {
+    fn the_line_and_the_reason_are_read_from_the_message() {
         let text = b"*filter\n:INPUT DROP [0:0]\n-A INPUT -m set --match-set s src -j DROP\n-A INPUT -j NOPE\nCOMMIT\n";
-        let told = |stderr: &str| {
+        let refused = |stderr: &str| {
             let output = Output {
                 status: ExitStatus::from_raw(512),
                 stdout: Vec::new(),
@@ -220,7 +220,7 @@ mod tests {
             (
                 "iptables-nft-restore v1.8.9 (nf_tables): Set s doesn't exist.\n\nError occurred at line: 3\nTry `…",
                 "iptables-restore refuses line 3, `-A INPUT -m set --match-set s src -j DROP`: \
-                 the ipset `s` is not there when the boot loads the file",
+                 the ipset `s` does not exist when the boot loads the file",
             ),
             (
                 "# Warning: iptables-legacy tables present\niptables-nft-restore v1.8.9 (nf_tables): \
@@ -232,7 +232,7 @@ mod tests {
                 "iptables-restore refuses line 4, `-A INPUT -j NOPE`: line 4: \
                  RULE_APPEND failed (No such file): rule in chain INPUT",
             ),
-            // A fault of the machine says nothing about the file.
+            // These are faults of the machine, not of the file.
             (
                 "Fatal: can't open lock file: Permission denied",
                 "Fatal: can't open lock file: Permission denied",
@@ -242,7 +242,7 @@ mod tests {
                 "line 3: sendmsg() failed: Message too long",
             ),
         ] {
-            assert_eq!(told(stderr), expected);
+            assert_eq!(refused(stderr), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Signals that would end nvactl in the middle of a change: held back until it is whole.
+//! Holds back signals that would end nvactl in the middle of a change.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,55 +7,57 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTOU};
 use signal_hook::flag;
 
-/// While one lives, SIGINT, SIGTERM, SIGHUP and SIGQUIT only leave a mark: a change to the rules ends in the
-/// old state or in the new one, whatever happens to the terminal. Afterwards they end nvactl again.
+/// Holds signals back while it exists: SIGINT, SIGTERM, SIGHUP and SIGQUIT then only set a flag. So a change to
+/// the rules ends in the old state or in the new one, whatever happens to the terminal. When it is dropped,
+/// the signals end nvactl again.
 #[derive(Debug)]
 pub struct Held {
-    marks: &'static Marks,
+    flags: &'static Flags,
 }
 
-/// A handler cannot be taken back, so there is one for the whole process, and it asks these.
+/// The flags that the signal handlers read and set. A handler cannot be removed, so each is registered once for
+/// the whole process.
 #[derive(Debug)]
-struct Marks {
+struct Flags {
     came: Arc<AtomicBool>,
     /// Whether a signal may end the process.
     open: Arc<AtomicBool>,
 }
 
-static MARKS: OnceLock<Marks> = OnceLock::new();
+static FLAGS: OnceLock<Flags> = OnceLock::new();
 
 impl Held {
     /// # Errors
-    /// When the kernel refuses the handlers, which it does not.
+    /// If the kernel refuses the handlers, which does not happen.
     pub fn hold() -> io::Result<Self> {
-        let marks = match MARKS.get() {
-            Some(marks) => marks,
+        let flags = match FLAGS.get() {
+            Some(flags) => flags,
             None => {
                 let (came, open) = (Arc::default(), Arc::default());
                 for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
                     flag::register_conditional_default(signal, Arc::clone(&open))?;
                     flag::register(signal, Arc::clone(&came))?;
                 }
-                // A Ctrl-Z would stop it with the lock in its hand; these only wait.
+                // Ctrl-Z would stop nvactl while it holds the lock, so it is ignored meanwhile.
                 for signal in [SIGTSTP, SIGTTOU] {
                     flag::register_conditional_default(signal, Arc::clone(&open))?;
                 }
-                MARKS.get_or_init(|| Marks { came, open })
+                FLAGS.get_or_init(|| Flags { came, open })
             }
         };
-        marks.open.store(false, Ordering::Relaxed);
-        Ok(Self { marks })
+        flags.open.store(false, Ordering::Relaxed);
+        Ok(Self { flags })
     }
 
-    /// Whether one has come since.
+    /// Returns whether such a signal has arrived in the life of this process.
     #[must_use]
     pub fn came(&self) -> bool {
-        self.marks.came.load(Ordering::Relaxed)
+        self.flags.came.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.marks.open.store(true, Ordering::Relaxed);
+        self.flags.open.store(true, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,4 @@
-//! Where the spec comes from: a file, the files of a folder, standard input, or one of the places it
-//! is looked for.
+//! Reads a spec from a file, the files of a folder, standard input, or one of the default paths.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,33 +13,33 @@ use super::file::{self, FileError};
 use crate::net::printable;
 use crate::netfilter::token::shell_word;
 
-/// The places where a spec is looked for when none is named, in this order.
+/// The default paths of a spec, in the order in which they are tried.
 const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
 
-/// The folder that is the last of these places.
+/// The folder that is tried after the default paths.
 const FOLDER: &str = "/etc/nvactl/forward.d";
 
 /// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
 pub const MAX_BYTES: usize = 32 << 20;
 
-/// How messages name standard input.
+/// The name of standard input in messages.
 const STDIN: &str = "<stdin>";
 
-/// A spec's text and where it was.
+/// The text of a spec and its origin.
 #[derive(Debug)]
 pub struct Source {
-    /// As messages name it: the path, or `<stdin>`.
+    /// The name in messages: the path, or `<stdin>`.
     pub name: String,
-    /// In the order in which they make one spec. One, unless the spec is a folder.
-    files: Vec<File>,
-    /// Where it was, when nvactl found it by itself and the user has not named it.
+    /// The files of the spec, in the order in which they are read. Only a folder has several.
+    files: Vec<SpecFile>,
+    /// The path of the spec, if nvactl found it and the user has not named it.
     found: Option<PathBuf>,
 }
 
 #[derive(Debug)]
-struct File {
+struct SpecFile {
     path: PathBuf,
-    /// As messages name it.
+    /// The name in messages.
     name: String,
     text: Vec<u8>,
 }
@@ -48,7 +47,7 @@ struct File {
 #[derive(Debug, Error)]
 pub enum SourceError {
     #[error(
-        "no spec: none was named, NVACTL_SPEC is not set, and there is none of ./forward.yaml, /etc/nvactl/forward.yaml and /etc/nvactl/forward.d"
+        "no spec: none was named, NVACTL_SPEC is not set, and none of ./forward.yaml, /etc/nvactl/forward.yaml and /etc/nvactl/forward.d exists"
     )]
     None,
     #[error("cannot read the spec `{name}`")]
@@ -57,9 +56,9 @@ pub enum SourceError {
     TooLarge { name: String },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("the folder `{name}` has no file `*.yaml`, so it is no spec")]
+    #[error("the folder `{name}` has no file `*.yaml`, so it is not a spec")]
     NoFile { name: String },
-    #[error("`{}` was not named but found, and {why} `{}`: they could decide what this machine forwards", .path.display(), printable::path(.at_fault))]
+    #[error("nvactl found the spec `{}` by itself, and {why} `{}`: they could decide what this machine forwards", .path.display(), printable::path(.at_fault))]
     Untrusted {
         path: PathBuf,
         /// The spec, one of its files, or the folder that it lies in.
@@ -68,18 +67,18 @@ pub enum SourceError {
     },
 }
 
-/// Why somebody else could change what stands at a path.
+/// The reason why another user could change a spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Distrust {
-    #[error("others than its owner may write")]
+    #[error("users other than the owner can write to")]
     Writable,
-    #[error("somebody else owns")]
+    #[error("another user owns")]
     Owned,
 }
 
 impl Distrust {
-    /// The command that ends it.
-    fn mend(self, path: &Path) -> String {
+    /// Returns the command that fixes it.
+    fn fix(self, path: &Path) -> String {
         let path = shell_word(&path.to_string_lossy());
         match self {
             Distrust::Writable => format!("chmod go-w {path}"),
@@ -100,10 +99,10 @@ impl SourceError {
             } => Some(format!(
                 "name it if you trust it (nvactl apply {}), or make it safe: {}",
                 path.display(),
-                why.mend(at_fault)
+                why.fix(at_fault)
             )),
             SourceError::NoFile { .. } => Some(
-                "give its files names that end in `.yaml`; hidden ones and subfolders are not read"
+                "give its files names that end in `.yaml`; hidden files and subfolders are not read"
                     .to_owned(),
             ),
             SourceError::File(error) => error.hint(),
@@ -112,11 +111,11 @@ impl SourceError {
     }
 }
 
-/// Reads the spec the user named, or finds one: `$NVACTL_SPEC`, `./forward.yaml`,
+/// Reads the spec that the user has named, or finds one: `$NVACTL_SPEC`, `./forward.yaml`,
 /// `/etc/nvactl/forward.yaml`, `/etc/nvactl/forward.d`. `-` is standard input.
 ///
 /// # Errors
-/// When there is none, or it cannot be read, or it is longer than [`MAX_BYTES`].
+/// If there is none, it cannot be read, or it is longer than [`MAX_BYTES`].
 pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
     let (path, found) = match self::named(named) {
         Some(path) => (path, None),
@@ -126,7 +125,7 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
         }
     };
     let name = name_of(&path);
-    // A pipe is read only where the user has named it, as a shell's `<(…)`.
+    // A pipe is read only if the user has named it, such as a shell's `<(…)`.
     let named_itself = found.is_none() && !path.is_dir();
     let paths = if !is_stdin(&path) && path.is_dir() {
         files_in(&path)?
@@ -145,7 +144,7 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
             return Err(SourceError::TooLarge { name });
         };
         left -= text.len();
-        files.push(File {
+        files.push(SpecFile {
             name: name_of(&path),
             path,
             text,
@@ -154,7 +153,7 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
     Ok(Source { name, files, found })
 }
 
-/// Returns the spec that the user names, by an argument or by `$NVACTL_SPEC`.
+/// Returns the spec that the user has named, by an argument or by `$NVACTL_SPEC`.
 #[must_use]
 pub fn named(argument: Option<&Path>) -> Option<PathBuf> {
     let from_environment = std::env::var_os("NVACTL_SPEC").filter(|value| !value.is_empty());
@@ -163,7 +162,7 @@ pub fn named(argument: Option<&Path>) -> Option<PathBuf> {
         .or_else(|| from_environment.map(PathBuf::from))
 }
 
-/// Reads standard input or a file; `None` if it has more than `most` bytes.
+/// Reads standard input or a file. Returns `None` if it has more than `most` bytes.
 fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
     let content = if is_stdin(path) {
         file::read_at_most(io::stdin().lock(), most)
@@ -177,7 +176,7 @@ fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> 
     Ok((!more).then_some(text))
 }
 
-/// Reads a regular file; `None` if it has more than `most` bytes.
+/// Reads a regular file. Returns `None` if it has more than `most` bytes.
 fn read_found(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
     let failed = |source| SourceError::Read {
         name: name_of(path),
@@ -191,7 +190,7 @@ fn read_found(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> 
     }
 }
 
-/// The first of the places where there is a spec.
+/// Returns the first default path that exists.
 fn find() -> Option<PathBuf> {
     let files = PLACES.into_iter().map(PathBuf::from);
     let mut there = files.filter(|place| fs::symlink_metadata(place).is_ok());
@@ -211,8 +210,8 @@ fn name_of(path: &Path) -> String {
     }
 }
 
-/// The files of a folder that make a spec, in the order of their names, byte by byte: the same on
-/// every machine, whatever its locale.
+/// Returns the files of a folder that make a spec, sorted by the bytes of their names: the order does not depend
+/// on the locale.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|source| SourceError::Read {
@@ -227,7 +226,7 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     names.retain(|name| is_spec(name));
     names.sort_unstable();
     let mut paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
-    // A link to nothing is not passed over: its forwards are missing.
+    // A broken link stays in the list, so that reading it fails: otherwise its forwards would be missing.
     paths.retain(|path| !path.is_dir());
     if paths.is_empty() {
         return Err(SourceError::NoFile {
@@ -238,16 +237,16 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
 }
 
 impl Source {
-    /// What names it on a command line.
+    /// Returns the spec's name as an argument on a command line.
     #[must_use]
     pub fn argument(&self) -> &str {
         if self.name == STDIN { "-" } else { &self.name }
     }
 
-    /// A spec that was kept when its plan was loaded.
+    /// Returns a spec from the texts that were saved when its plan was loaded.
     #[must_use]
     pub fn kept(name: String, files: impl Iterator<Item = (String, String)>) -> Self {
-        let files = files.map(|(name, text)| File {
+        let files = files.map(|(name, text)| SpecFile {
             path: PathBuf::from(&name),
             name,
             text: text.into_bytes(),
@@ -265,7 +264,7 @@ impl Source {
         files.map(|file| (file.name.as_str(), file.text.as_slice()))
     }
 
-    /// Returns what names it from every folder.
+    /// Returns the spec's absolute path, or `<stdin>`.
     #[must_use]
     pub fn absolute(&self) -> String {
         let path = std::path::absolute(&self.name).ok();
@@ -273,12 +272,11 @@ impl Source {
         path.map_or_else(|| self.name.clone(), |path| printable::path(&path))
     }
 
-    /// For commands that change the host: a spec that was only found must not be one that others
-    /// than its owner and root may write, nor hold such a file, nor lie in a folder where others may
-    /// put one.
+    /// Checks, for commands that change the host, that no other user could have written a spec that the user has
+    /// not named: neither the spec, nor one of its files, nor a file in its folder.
     ///
     /// # Errors
-    /// When it is.
+    /// If another user could have written it.
     pub fn trusted(&self) -> Result<(), SourceError> {
         let Some(path) = &self.found else {
             return Ok(());
@@ -301,8 +299,8 @@ impl Source {
     }
 }
 
-/// Why somebody else could change what stands at `path`, if somebody could. Root, the user who runs
-/// nvactl and the one behind `sudo` are trusted.
+/// Returns the reason why another user could change `path`, if one could. Root, the user who runs nvactl and the
+/// user who called `sudo` are trusted.
 fn untrusted(path: &Path) -> Result<Option<Distrust>, SourceError> {
     let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
         name: printable::path(path),

@@ -1,5 +1,4 @@
-//! An SSH connection as sshd names it in `SSH_CONNECTION`, and whether one proves that another change
-//! can be kept.
+//! An SSH connection in the form of `SSH_CONNECTION`, and the check that a change is confirmed over a new one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,15 +13,15 @@ use crate::net::{Interface, Port};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SshConnection {
-    pub client: Endpoint,
-    pub server: Endpoint,
+    pub client: SshEnd,
+    pub server: SshEnd,
 }
 
 /// One end: an address, and the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct SshEnd {
     pub address: IpAddr,
-    /// The interface of a link-local IPv6 address, which getnameinfo(3) writes behind a `%`.
+    /// The interface of a link-local IPv6 address, which getnameinfo(3) writes after a `%`.
     pub zone: Option<Interface>,
     pub port: Port,
 }
@@ -34,7 +33,7 @@ pub struct Endpoint {
 pub struct SshConnectionError(String);
 
 impl SshConnection {
-    /// Returns whether the client is this machine itself: such a connection passes no network.
+    /// Returns whether the client is this machine itself. Such a connection crosses no network.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.client.address == self.server.address || self.client.address.is_loopback()
@@ -57,15 +56,15 @@ impl FromStr for SshConnection {
     }
 }
 
-/// `None` where sshd writes `UNKNOWN 65535`, since it was not started on a socket.
-fn endpoint(address: &str, port: &str) -> Option<Endpoint> {
+/// Reads one end. Returns `None` for `UNKNOWN 65535`, which sshd writes if it was not started on a socket.
+fn endpoint(address: &str, port: &str) -> Option<SshEnd> {
     let (address, zone) = match address.split_once('%') {
         Some((address, zone)) => (address, Some(zone.parse().ok()?)),
         None => (address, None),
     };
     let address: IpAddr = address.parse().ok()?;
     let port = port.parse().ok()?;
-    (zone.is_none() || address.is_ipv6()).then_some(Endpoint {
+    (zone.is_none() || address.is_ipv6()).then_some(SshEnd {
         address,
         zone,
         port,
@@ -99,12 +98,12 @@ impl From<SshConnection> for String {
     }
 }
 
-/// Why a confirmation does not prove that a new SSH connection gets in. The change waits on.
+/// The reason why a confirmation does not prove that a new SSH connection is possible. The change keeps waiting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotNew {
     #[error(
-        "the SSH connection of this session is the one that applied the change, `{0}`, and an open \
-         connection outlives what keeps new ones out; {WAITS}"
+        "this session uses the SSH connection that applied the change, `{0}`, and an open connection \
+         works even if new ones are blocked; {WAITS}"
     )]
     Same(SshConnection),
     #[error(
@@ -113,8 +112,8 @@ pub enum NotNew {
     )]
     ConfirmingUnknown,
     #[error(
-        "the SSH connection that applied the change is not known: {UNKNOWN}, so this one cannot be \
-         told from it; {WAITS}"
+        "the SSH connection that applied the change is not known: {UNKNOWN}, so nvactl cannot tell \
+         whether this one is new; {WAITS}"
     )]
     AppliedUnknown,
     #[error(
@@ -138,13 +137,13 @@ impl NotNew {
     }
 }
 
-/// `-S none` keeps ssh from sharing a connection that is open (ssh(1)).
+/// The command that confirms over a new connection. `-S none` keeps ssh from sharing an open one (ssh(1)).
 const CHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl confirm --new-session";
-/// Where nvactl cannot tell whether the connection is a new one.
+/// The command if nvactl cannot tell whether the connection is new.
 const UNCHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl confirm";
 
-/// Returns what to say where a change waits: how its connection differs from the one that counts, and
-/// the command that confirms over that.
+/// Returns the advice while a change waits: why only a new connection counts, and the command that confirms over
+/// one.
 #[must_use]
 pub fn advice(applied: Option<&SshConnection>) -> String {
     let command = if applied.is_some() {
@@ -153,15 +152,15 @@ pub fn advice(applied: Option<&SshConnection>) -> String {
         UNCHECKED
     };
     format!(
-        "open connections outlive the change, so only a new connection proves that you still get in; \
-         {command}"
+        "open connections keep working after the change, so only a new connection proves that you can \
+         still log in; {command}"
     )
 }
 
-/// Decides whether a change that was applied over one SSH connection is confirmed over another.
+/// Checks that a change that was applied over one SSH connection is confirmed over another.
 ///
 /// # Errors
-/// When one of them is not known, or both are the same.
+/// If one of them is not known, or both are the same.
 pub fn judge(
     applied: Option<&SshConnection>,
     confirming: Option<&SshConnection>,
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_printed_as_it_is_read() {
+    fn a_connection_prints_as_it_reads() {
         for text in [
             ONE,
             "2001:db8:51::10 50022 fd00:3::4 2222",
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_name_two_ends_is_refused() {
+    fn a_text_without_two_valid_ends_is_refused() {
         for text in [
             "",
             "UNKNOWN 65535 UNKNOWN 65535",
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_known_other_connection_is_new() {
+    fn only_a_known_and_different_connection_is_new() {
         let one = connection(ONE);
         let same_client = connection("198.51.100.10 50023 10.3.0.4 22");
         let other_address = connection("198.51.100.10 50022 10.4.0.4 22");
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_what_is_unknown_and_that_the_change_waits() {
+    fn a_refusal_names_the_unknown_connection_and_says_that_the_change_waits() {
         for (error, named) in [
             (NotNew::Same(connection(ONE)), ONE),
             (NotNew::ConfirmingUnknown, "of this session is not known"),
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_is_a_command_that_confirms() {
+    fn the_advice_has_a_command_that_confirms() {
         let one = connection(ONE);
         let known = advice(Some(&one));
         assert!(known.contains("only a new connection proves"), "{known}");
@@ -275,7 +274,7 @@ mod tests {
             known.ends_with(" sudo nvactl confirm --new-session"),
             "{known}"
         );
-        // `--new-session` would be refused.
+        // With an unknown connection, nvactl would refuse `--new-session`.
         let unknown = advice(None);
         assert!(
             unknown.contains("only a new connection proves"),

@@ -1,5 +1,5 @@
-//! What else filters on this machine: the other backend, ufw, firewalld; and the rules of nft's own that write
-//! nvactl's bit of a connection's mark.
+//! Finds what else filters on this machine: the other backend, ufw and firewalld. Also finds native nft rules
+//! that write nvactl's bit of a connection's mark.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::netfilter::backend::{Backend, iptables};
 use crate::netfilter::names::ChainName;
 use crate::netfilter::ruleset::Ruleset;
 
-/// Each of these questions is answered in milliseconds.
+/// The time limit of a query. Each takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
 pub enum SurveyError {
     #[error(
-        "nvactl's rules are loaded by {} already, while `{}` is {backend} here: which of the two you mean can only be guessed",
+        "nvactl's rules are already loaded by {}, but `{}` is {backend} here: nvactl cannot tell which of the two you mean",
         .other.program(*.family, "iptables"), iptables(*.family)
     )]
     InTheOther {
@@ -33,7 +33,7 @@ pub enum SurveyError {
         backend: Backend,
         other: Backend,
     },
-    #[error("which backend `{}` stands on can only be guessed: it calls itself `{version}`", iptables(*.family))]
+    #[error("nvactl cannot tell which backend `{}` uses: its version is `{version}`", iptables(*.family))]
     Unknown { family: Family, version: String },
 }
 
@@ -42,31 +42,31 @@ impl SurveyError {
     pub fn hint(&self) -> String {
         match self {
             SurveyError::InTheOther { other, .. } => format!(
-                "go on there by `--backend {other}`, or take them out first: \
+                "use them with `--backend {other}`, or remove them first: \
                  sudo nvactl remove --backend {other}"
             ),
             SurveyError::Unknown { .. } => {
-                "say which: `--backend nft` or `--backend legacy`".to_owned()
+                "name it: `--backend nft` or `--backend legacy`".to_owned()
             }
         }
     }
 }
 
-/// What stands beside the rules of the iptables that is called.
+/// The rules and programs that filter beside the iptables that nvactl runs.
 #[derive(Debug)]
 pub struct Surroundings {
-    /// What could keep packets from nvactl's forwards.
+    /// Warnings of rules and programs that could obstruct nvactl's forwards.
     pub warnings: Vec<String>,
     /// The rules of the other backend, if they can be read.
     pub beside: PerFamily<Option<(Backend, Ruleset)>>,
-    /// The rules of nft's own that write nvactl's bit of a connection's mark.
+    /// The native nft rules that may write nvactl's bit of a connection's mark.
     pub mark_rules: PerFamily<Vec<NftRule>>,
 }
 
-/// Looks around before a change. `bits`: those of a connection's mark that are nvactl's.
+/// Looks for other rules and programs before a change. `bits` are nvactl's bits of a connection's mark.
 ///
 /// # Errors
-/// When `auto` would have to guess.
+/// If the backend is `auto` and it is not clear which one is meant.
 pub fn survey(
     iptables: &Iptables,
     families: Families,
@@ -82,8 +82,8 @@ pub fn survey(
                 [*other, other.other()].map(|one| one.program(family, "iptables"));
             let rules = rules.rule_count();
             warnings.push(format!(
-                "{other} holds rules too ({rules}), which filter beside those of {backend}; \
-                 to look: {other}-save"
+                "{other} holds rules too ({rules}), which filter in addition to those of {backend}; \
+                 to list them: {other}-save"
             ));
         }
     }
@@ -98,7 +98,7 @@ pub fn survey(
     })
 }
 
-/// The rules that the backend beside the one called holds, with its name; none if they cannot be read.
+/// Reads the rules of the other backend, and returns them with its name. Returns `None` if they cannot be read.
 fn other_rules(
     iptables: &Iptables,
     family: Family,
@@ -120,8 +120,8 @@ fn other_rules(
     Ok(Some((other, live)))
 }
 
-/// The backend that the plain names stand on, if it is the same for each family and can be called by
-/// its own name: who undoes a change later may have another PATH.
+/// Returns the backend of the plain names, if it is the same for each family and can be called by its own name.
+/// The process that undoes a change later may have another PATH, so it should not use the plain names.
 #[must_use]
 pub fn resolved(iptables: &Iptables, families: Families) -> Backend {
     let by_name = |family| {
@@ -137,8 +137,8 @@ pub fn resolved(iptables: &Iptables, families: Families) -> Backend {
     v4.unwrap_or(iptables.backend)
 }
 
-/// The rules of the other backend, or why they cannot be read. Where it is not installed, none could
-/// have been made by it.
+/// Reads the rules of the other backend. Returns `None` if that backend is not installed: then it has loaded no
+/// rules.
 #[must_use]
 pub fn beside(
     iptables: &Iptables,
@@ -155,16 +155,16 @@ pub fn beside(
     }
 }
 
-/// Whether a ruleset has chains of nvactl's.
+/// Returns whether a ruleset has chains of nvactl's.
 #[must_use]
 pub fn holds_own(ruleset: &Ruleset) -> bool {
     ruleset.chains().any(|(_, name, _)| name.is_own())
 }
 
-/// The backend that is called: the one named, or the one that the plain names stand on.
+/// Finds the backend that nvactl runs: the named one, or that of the plain names.
 ///
 /// # Errors
-/// When those do not say what they are.
+/// If the version of the plain names does not name a backend.
 pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError> {
     let program = iptables.backend.program(family, "iptables");
     let version = child::run(&program, &["--version"], b"", LIMIT)
@@ -173,13 +173,13 @@ pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError>
     Backend::of_version(&version).ok_or(SurveyError::Unknown { family, version })
 }
 
-/// Lists the rules of nft's own that may set some bits of a connection's mark, in tables that packets of a
-/// family come through; none where nft is not installed or has no rights.
+/// Lists the native nft rules that may set these bits of a connection's mark, in tables that packets of a family
+/// traverse. Lists none if nft is not installed or not permitted.
 #[must_use]
 pub fn mark_rules(of: Family, bits: u32) -> Vec<NftRule> {
     let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let chains = nft(&["list", "chains"]).unwrap_or_default();
-    // A table without a base chain sees no packet.
+    // No packet traverses a table without a base chain.
     let base = |chain: &&Value| chain["hook"].is_string() && !of_iptables(chain);
     let chains = chains.iter().filter_map(|entry| entry.get("chain"));
     let tables: BTreeSet<(String, String)> = chains
@@ -208,7 +208,7 @@ pub fn mark_rules(of: Family, bits: u32) -> Vec<NftRule> {
     found
 }
 
-/// Whether IPv6 chains of nvactl's are loaded by iptables-nft, without a call of ip6tables.
+/// Returns whether iptables-nft has loaded IPv6 chains of nvactl's. Does not run ip6tables.
 #[must_use]
 pub fn has_nft_v6() -> bool {
     let listed = nft(&["list", "chains", nft_family(Family::V6)]).unwrap_or_default();
@@ -216,15 +216,15 @@ pub fn has_nft_v6() -> bool {
     chains.any(|chain| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own())
 }
 
-/// Whether there are IPv6 tables of the legacy backend, in which there may be chains of nvactl's: only
-/// ip6tables shows them.
+/// Returns whether the legacy backend has IPv6 tables. They may hold chains of nvactl's, which only ip6tables
+/// shows.
 #[must_use]
 pub fn has_legacy_v6() -> bool {
     let legacy = file::read(Path::new("/proc/net/ip6_tables_names"));
     legacy.is_ok_and(|names| names.is_some_and(|names| !names.is_empty()))
 }
 
-/// Whether a chain is one that iptables-nft has made for a built-in one of its own.
+/// Returns whether a chain is a built-in chain of iptables-nft.
 fn of_iptables(chain: &Value) -> bool {
     let name = ChainName::from(chain["name"].as_str().unwrap_or_default());
     let table = chain["table"].as_str().unwrap_or_default();
@@ -233,7 +233,7 @@ fn of_iptables(chain: &Value) -> bool {
         && table.parse::<crate::netfilter::names::TableName>().is_ok()
 }
 
-/// What `nft -j` lists.
+/// Returns the entries that `nft -j` lists.
 fn nft(words: &[&str]) -> Option<Vec<Value>> {
     let args = [&["-j"], words].concat();
     let output = child::run("nft", &args, b"", LIMIT).ok()?;

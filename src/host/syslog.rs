@@ -1,4 +1,4 @@
-//! The socket of the system log.
+//! Writes to the socket of the system log.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -8,8 +8,8 @@ use tracing::debug;
 /// The socket of syslogd or journald (systemd-journald.service(8)).
 const SOCKET: &str = "/dev/log";
 
-/// Writes a line to the system log, and waits for nobody: a machine without a log, and one whose log
-/// takes nothing now, go without.
+/// Writes a line to the system log without waiting. If the machine has no log, or the log accepts nothing now,
+/// the line is not logged.
 pub fn write(line: &str) {
     if let Err(error) = send(line) {
         debug!(%error, line, "not written to the system log");

@@ -1,31 +1,31 @@
-//! Units of systemd: which are installed, and which start at boot.
+//! Finds out which systemd units are installed and which start at boot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folder;
 
-/// Folders of systemd's units; the first is the operator's (systemd.unit(5)).
+/// The folders of systemd units. The first is the operator's (systemd.unit(5)).
 const FOLDERS: [&str; 3] = [
     "/etc/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
 
-/// Whether a unit is enabled, and not masked by a link to /dev/null.
+/// Returns whether a unit is enabled, and not masked by a link to /dev/null.
 #[must_use]
 pub fn starts_at_boot(unit: &str) -> bool {
     !is_masked(unit) && !links(unit).is_empty()
 }
 
-/// Whether a unit is a link to /dev/null, so that it never starts.
+/// Returns whether a unit is a link to /dev/null, so that it never starts.
 #[must_use]
 pub fn is_masked(unit: &str) -> bool {
     let link = fs::read_link(Path::new(FOLDERS[0]).join(unit));
     link.is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
-/// Returns the links by which targets want a unit: `systemctl enable` makes one in a target's folder.
+/// Returns the links by which targets start a unit. `systemctl enable` makes such a link in a target's folder.
 #[must_use]
 pub fn links(unit: &str) -> Vec<PathBuf> {
     let folders = fs::read_dir(FOLDERS[0]).into_iter().flatten().flatten();
@@ -38,7 +38,7 @@ pub fn links(unit: &str) -> Vec<PathBuf> {
     links.filter(|link| folder::holds(link)).collect()
 }
 
-/// Returns the file of a unit that a package has brought.
+/// Returns the file of a unit that a package has installed.
 #[must_use]
 pub fn packaged(unit: &str) -> Option<PathBuf> {
     let files = FOLDERS[1..]
@@ -47,7 +47,7 @@ pub fn packaged(unit: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.is_file())
 }
 
-/// Whether a manager of the firewall is installed, enabled or not: its program or its unit is there.
+/// Returns whether a firewall manager is installed, enabled or not: its program or its unit exists.
 #[must_use]
 pub fn is_installed(name: &str) -> bool {
     let program = PathBuf::from(format!("/usr/sbin/{name}"));

@@ -1,4 +1,4 @@
-//! Addresses, ranges of them, and the kinds that matter to a forward.
+//! Addresses, address ranges, and the addresses that no host can have.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,11 +17,11 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// `None` when the range runs backwards, or from one family to the other.
+    /// Returns the range, or `None` if it runs backwards or its ends are of different families.
     #[must_use]
     pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
-        let sound = first <= last && Family::of(first) == Family::of(last);
-        sound.then_some(Self { first, last })
+        let valid = first <= last && Family::of(first) == Family::of(last);
+        valid.then_some(Self { first, last })
     }
 
     #[must_use]
@@ -39,7 +39,7 @@ impl AddressRange {
         Family::of(self.first)
     }
 
-    /// The address, if it is only one.
+    /// Returns the address if the range holds only one.
     #[must_use]
     pub fn single(self) -> Option<IpAddr> {
         (self.first == self.last).then_some(self.first)
@@ -81,7 +81,7 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// An address in front of a port: IPv6 in brackets (RFC 3986, 3.2.2).
+/// An address as it is printed in front of a port: IPv6 in brackets (RFC 3986, 3.2.2).
 #[derive(Debug, Clone, Copy)]
 pub struct Host(pub IpAddr);
 
@@ -98,9 +98,9 @@ impl fmt::Display for Host {
 /// (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>).
 pub const AZURE_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
 
-/// Why an address cannot be one host's on a network, if it cannot.
+/// Returns the reason why no host on a network can have an address, or `None` if a host can.
 ///
-/// RFC 6890 names the blocks; the kernel treats sources in them as martian.
+/// RFC 6890 names the blocks. The kernel treats sources in them as martian.
 #[must_use]
 pub fn not_a_host(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_are_no_host_say_why() {
+    fn an_address_that_no_host_can_have_is_recognised() {
         for (address, usable) in [
             ("10.3.0.4", true),
             ("223.255.255.255", true),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_addresses_are_of_one_family_and_run_forwards() {
+    fn an_address_range_has_one_family_and_runs_forwards() {
         for text in ["10.3.0.4", "10.3.0.4-10.3.0.7", "fd00::1-fd00::9"] {
             let range: AddressRange = text.parse().expect("it is a range");
             assert_eq!(range.to_string(), text);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::Serialize;
 
-/// An address family. Each has tables of its own, and programs of its own that load them.
+/// An address family. Each family has its own iptables tables and its own programs that load them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -25,7 +25,7 @@ impl Family {
         }
     }
 
-    /// As a spec and the command line spell it.
+    /// Returns the family as a spec and the command line spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Family {
         }
     }
 
-    /// The machine's own addresses that never leave it.
+    /// Returns the network of the loopback addresses, which never leave the machine.
     #[must_use]
     pub fn loopback(self) -> IpNet {
         match self {

@@ -7,12 +7,12 @@ use thiserror::Error;
 
 /// The name of a network interface: 1 to 15 of `[A-Za-z0-9_.-]` (IFNAMSIZ is 16 with the NUL).
 ///
-/// Narrower than the kernel allows on purpose. A trailing `+` is a wildcard to iptables, a space
-/// is saved unquoted and does not load again, a leading `-` reads as an option, and the kernel
-/// itself refuses `.` and `..` (`dev_valid_name` in net/core/dev.c).
+/// The kernel allows more names. iptables reads a trailing `+` as a wildcard and a leading `-` as an
+/// option, and saves a space unquoted, so that the line does not load again. The kernel itself
+/// refuses `.` and `..` (`dev_valid_name` in net/core/dev.c).
 ///
-/// Held as the kernel holds it, with NULs behind: every rule has one or two, and they cost no
-/// allocation.
+/// The bytes are padded with NULs, as in the kernel. Every rule has one or two interfaces, and this
+/// form needs no allocation.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Interface([u8; Self::SIZE]);
 
@@ -22,7 +22,7 @@ impl Interface {
     #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|b| *b == 0).unwrap_or(Self::SIZE);
-        // It is ASCII.
+        // `from_str` allows only ASCII.
         str::from_utf8(&self.0[..end]).unwrap_or_default()
     }
 }
@@ -84,14 +84,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_kernel_and_iptables_read_alike_are_interfaces() {
+    fn a_name_that_the_kernel_and_iptables_read_alike_is_an_interface() {
         for name in ["eth0", "ens5.100", "br-1a_b", "a", "fifteen-bytes-x", "..."] {
             assert_eq!(name.parse::<Interface>().unwrap().to_string(), name);
         }
     }
 
     #[test]
-    fn other_names_are_refused_with_their_reason() {
+    fn any_other_name_is_refused_with_the_reason() {
         for (name, reason) in [
             ("", "cannot be empty"),
             ("sixteen-bytes-xx", "15 bytes"),

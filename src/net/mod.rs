@@ -1,14 +1,15 @@
-//! Addresses, ports, protocols, interfaces and address families, and the pair of values of both
-//! families.
+//! Addresses, ports, protocols, interfaces and address families, and a container for one value of
+//! each family.
 //!
-//! Every type here is read by `FromStr` and printed by `Display`, and the two are inverses.
+//! `FromStr` reads every type here and `Display` prints it. The two are inverses.
 //!
 //! The room must not know rules, forwards or the machine.
 //!
 //! Start here:
-//! - another kind of address that no host has: [`not_a_host`];
-//! - a value of each family, and the families that a command touches: [`per_family`];
-//! - text of others on a terminal: [`printable`]; counts and lists in messages: [`words`].
+//! - another kind of address that no host can have: [`not_a_host`];
+//! - one value for each family, and the families that a command works on: [`per_family`];
+//! - text from outside nvactl, shown on a terminal: [`printable`];
+//! - counts and lists in messages: [`words`].
 
 mod address;
 mod family;

@@ -1,10 +1,10 @@
-//! What there is once for each address family: for IPv4 always, for IPv6 where it is touched.
+//! One value for each address family: always one for IPv4, and one for IPv6 if a command works on it.
 //!
-//! The two have tables and programs of their own, but a change of both is one change.
+//! Each family has its own tables and programs, but a change of both families is one change.
 
 use super::family::Family;
 
-/// The families that a command touches.
+/// The families that a command works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Families {
     V4,
@@ -26,7 +26,7 @@ impl Families {
     }
 }
 
-/// A value for each family that is touched.
+/// A value for each family that a command works on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PerFamily<T> {
     pub v4: T,
@@ -41,10 +41,10 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The same, ending with the first that fails.
+    /// Makes a value for each family. Ends with the first error.
     ///
     /// # Errors
-    /// Those of `make`.
+    /// Any error of `make`.
     pub fn try_new<E>(
         families: Families,
         mut make: impl FnMut(Family) -> Result<T, E>,
@@ -70,13 +70,13 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// IPv4 first.
+    /// Iterates over the families, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = (Family, &T)> {
         let v6 = self.v6.iter().map(|value| (Family::V6, value));
         std::iter::once((Family::V4, &self.v4)).chain(v6)
     }
 
-    /// IPv4's first.
+    /// Iterates over the values, that of IPv4 first.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.iter().map(|(_, value)| value)
     }
@@ -88,10 +88,10 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The same, ending with the first that fails.
+    /// Converts each value. Ends with the first error.
     ///
     /// # Errors
-    /// Those of `to`.
+    /// Any error of `to`.
     pub fn try_map<'a, U, E>(
         &'a self,
         mut to: impl FnMut(Family, &'a T) -> Result<U, E>,
@@ -105,7 +105,7 @@ impl<T> PerFamily<T> {
         })
     }
 
-    /// Both values of each family that both have.
+    /// Pairs the values of each family that both sides have.
     #[must_use]
     pub fn zip<U>(self, other: PerFamily<U>) -> PerFamily<(T, U)> {
         PerFamily {

@@ -1,11 +1,11 @@
-//! Ports and ranges of them.
+//! Ports and port ranges.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A TCP or UDP port that can be used: 1 to 65535.
+/// A usable TCP or UDP port: 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port(u16);
 
@@ -14,7 +14,7 @@ impl Port {
 
     pub const SSH: Port = Port(22);
 
-    /// `None` for 0, which is no port that can be used.
+    /// Returns the port, or `None` for 0, which no program can listen on.
     #[must_use]
     pub fn new(number: u16) -> Option<Self> {
         (number != 0).then_some(Self(number))
@@ -51,7 +51,7 @@ impl FromStr for Port {
         } else if text.starts_with('0') {
             Err(PortError::LeadingZero(text.to_owned()))
         } else {
-            // Only digits are left, so the one way to fail is overflow.
+            // The text is all digits, so `parse` can fail only by overflow.
             text.parse()
                 .map(Self)
                 .map_err(|_| PortError::TooLarge(text.to_owned()))
@@ -98,7 +98,7 @@ impl PortRange {
         self.last
     }
 
-    /// How many ports the range holds, at least 1.
+    /// Returns the number of ports in the range, at least 1.
     #[must_use]
     pub fn count(self) -> u32 {
         u32::from(self.last.0) - u32::from(self.first.0) + 1
@@ -114,7 +114,7 @@ impl PortRange {
         self.first <= other.last && other.first <= self.last
     }
 
-    /// Whether this is one port, which iptables spells without a range.
+    /// Returns whether this is one port. iptables spells it without a range.
     #[must_use]
     pub fn is_single(self) -> bool {
         self.first == self.last
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_decimal_from_1_to_65535() {
+    fn a_port_is_a_decimal_number_from_1_to_65535() {
         for text in ["1", "80", "65535"] {
             assert_eq!(text.parse::<Port>().unwrap().to_string(), text);
         }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_print_as_they_read_and_know_their_neighbours() {
+    fn a_port_range_prints_as_it_reads_and_detects_overlaps() {
         let range: PortRange = "5000-5010".parse().unwrap();
         assert_eq!(range.to_string(), "5000-5010");
         assert_eq!(range.count(), 11);

@@ -1,22 +1,22 @@
-//! Text of others made fit for a terminal: control and bidirectional characters are written out.
+//! Makes text from outside nvactl safe to show on a terminal: control and bidirectional characters are
+//! escaped.
 //!
-//! A rule's comment, a file's name or another program's message can hold escape sequences that
-//! rewrite what the terminal shows, and characters that show a line in another order than it is
-//! read.
+//! A rule's comment, a file name or another program's message can hold escape sequences that rewrite
+//! the screen, and characters that show a line in another order than it is stored.
 
 use std::fmt::{self, Display, Write};
 use std::io;
 use std::path::Path;
 
-/// Whether a character is shown as an escape: a control character (C0, DEL and C1), a line or
-/// paragraph separator, or one that steers the direction of text (Unicode Standard Annex 9).
+/// Returns whether a character is shown as an escape: a control character (C0, DEL and C1), a line or
+/// paragraph separator, or one that sets the direction of text (Unicode Standard Annex 9).
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
-/// A text with its hidden characters written out; `Display` prints it.
+/// A text whose hidden characters `Display` prints as escapes.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<T> {
     text: T,
@@ -30,25 +30,25 @@ enum Form {
     Json,
 }
 
-/// Writes hidden characters as `\u{1b}`; line ends stay.
+/// Escapes hidden characters as `\u{1b}`. Line ends stay.
 pub fn lines<T: Display>(text: T) -> Printable<T> {
     let form = Form::Lines;
     Printable { text, form }
 }
 
-/// Writes hidden characters as `\u{1b}`, line ends as `\n`, so that the text is one line.
+/// Escapes hidden characters as `\u{1b}` and line ends as `\n`, so that the text is one line.
 pub fn line<T: Display>(text: T) -> Printable<T> {
     let form = Form::Line;
     Printable { text, form }
 }
 
-/// Writes the hidden characters in JSON's strings as `\u001b`: it means the same.
+/// Escapes the hidden characters in a JSON text as `\u001b`. The JSON keeps its meaning.
 pub fn json<T: Display>(text: T) -> Printable<T> {
     let form = Form::Json;
     Printable { text, form }
 }
 
-/// Names a path in a message, on one line.
+/// Returns a path for a message, on one line.
 #[must_use]
 pub fn path(path: &Path) -> String {
     line(path.display()).to_string()
@@ -57,11 +57,11 @@ pub fn path(path: &Path) -> String {
 impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let form = self.form;
-        write!(Filter { to: f, form }, "{}", self.text)
+        write!(Escaper { to: f, form }, "{}", self.text)
     }
 }
 
-struct Filter<'f, 'b> {
+struct Escaper<'f, 'b> {
     to: &'f mut fmt::Formatter<'b>,
     form: Form,
 }
@@ -72,10 +72,10 @@ impl Form {
     }
 }
 
-impl Write for Filter<'_, '_> {
+impl Write for Escaper<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let form = self.form;
-        // Nearly every piece is ASCII without any, which its bytes say at once.
+        // Nearly every piece is printable ASCII, and a look at the bytes is fast.
         let plain = |b: u8| matches!(b, b' '..=b'~') || (b == b'\n' && form != Form::Line);
         if text.bytes().all(plain) {
             return self.to.write_str(text);
@@ -84,7 +84,7 @@ impl Write for Filter<'_, '_> {
         for (at, c) in text.char_indices().filter(|(_, c)| form.hides(*c)) {
             self.to.write_str(&text[written..at])?;
             match form {
-                // None of them needs a surrogate pair.
+                // No hidden character needs a surrogate pair.
                 Form::Json => write!(self.to, "\\u{:04x}", u32::from(c))?,
                 Form::Lines | Form::Line => write!(self.to, "{}", c.escape_default())?,
             }
@@ -94,12 +94,12 @@ impl Write for Filter<'_, '_> {
     }
 }
 
-/// Passes a log on, each line that is written with its hidden characters written out.
+/// A writer that escapes the hidden characters of each log event and keeps it on one line.
 #[derive(Debug)]
-pub struct Log<W>(pub W);
+pub struct EscapedLog<W>(pub W);
 
-impl<W: io::Write> io::Write for Log<W> {
-    /// Takes one event: all of a line and its end.
+impl<W: io::Write> io::Write for EscapedLog<W> {
+    /// Writes one log event: a whole line with its line end.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -112,15 +112,14 @@ impl<W: io::Write> io::Write for Log<W> {
     }
 }
 
-/// Returns text that is not nvactl's in one line that no terminal acts on, cut behind so many bytes.
-/// Letters, digits and what ASCII prints stay as they are. The rest, control and bidirectional
-/// characters among them, is escaped as in Rust.
+/// Returns a text from outside nvactl as one line without control characters, cut after `most` bytes.
+/// Letters, digits and printable ASCII stay as they are. All other characters are escaped as in Rust.
 #[must_use]
 pub fn cut(text: &str, most: usize) -> String {
     escaped(text, most, stays)
 }
 
-/// Returns the text as [`cut`] does, with double quotes escaped as well.
+/// Returns the text as [`cut`] does, and escapes double quotes as well.
 #[must_use]
 pub fn cut_in_quotes(text: &str, most: usize) -> String {
     escaped(text, most, stays_in_quotes)
@@ -156,7 +155,7 @@ fn escaped(text: &str, most: usize, stays: fn(char) -> bool) -> String {
 mod tests {
     use super::*;
 
-    /// One of each kind, and what it is shown as.
+    /// One character of each kind, with its escapes in text and in JSON.
     const HIDDEN: [(char, &str, &str); 12] = [
         ('\u{1b}', r"\u{1b}", r"\u001b"),
         ('\r', r"\r", r"\u000d"),
@@ -173,7 +172,7 @@ mod tests {
     ];
 
     #[test]
-    fn whatever_steers_a_terminal_or_turns_a_line_is_written_out() {
+    fn control_and_bidirectional_characters_are_escaped() {
         for (c, shown, in_json) in HIDDEN {
             let text = format!("a{c}ä{c}\n");
             assert_eq!(lines(&text).to_string(), format!("a{shown}ä{shown}\n"));
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_left_alone() {
+    fn printable_text_is_unchanged() {
         for text in ["", "plain", "Grüße → 東京 ✏️ \\u{1b} “x”", " ~"] {
             assert_eq!(line(text).to_string(), text);
             assert_eq!(json(text).to_string(), text);
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same_afterwards() {
+    fn escaped_json_keeps_its_meaning() {
         let text: String = HIDDEN.iter().map(|(c, ..)| c).collect();
         let value = serde_json::json!({ "comment": text, "": [text] });
         let printed = json(serde_json::to_string_pretty(&value).expect("it is JSON")).to_string();
@@ -209,10 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_the_log_stays_one_line() {
+    fn a_log_event_stays_one_line() {
         let mut out = Vec::new();
-        io::Write::write_all(&mut Log(&mut out), b"DEBUG a\x1b[2Jb\nerror: c\xff\n")
-            .expect("memory");
+        io::Write::write_all(
+            &mut EscapedLog(&mut out),
+            b"DEBUG a\x1b[2Jb\nerror: c\xff\n",
+        )
+        .expect("memory");
         assert_eq!(
             String::from_utf8(out).expect("it is text"),
             "DEBUG a\\u{1b}[2Jb\\nerror: c\u{fffd}\n"

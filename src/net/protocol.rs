@@ -13,7 +13,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// In the order in which they are offered to a user.
+    /// All protocols, in the order in which messages list them.
     pub const ALL: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
     #[must_use]

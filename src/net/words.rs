@@ -1,11 +1,12 @@
-//! Words that messages of all kinds are made of.
+//! Counts and lists for messages.
 
+use std::error::Error;
 use std::fmt::Display;
 
-/// How many names are shown for each.
+/// The longest list of names in a message. The rest is only counted.
 const MOST_NAMES: usize = 3;
 
-/// Joins some names, and says how many more there are.
+/// Lists the first names, then `and N more` for the rest.
 pub fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     let shown = names[..names.len().min(MOST_NAMES)].join(", ");
@@ -15,10 +16,22 @@ pub fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     }
 }
 
-/// Counts: `1 rule`, `2 rules`.
+/// Returns a number with its noun: `1 rule`, `2 rules`.
 #[must_use]
 pub fn counted(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Joins an error and its causes: `error: cause: cause of the cause`.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
 
 /// Lists the first `most` items, then `and N more` for the rest.
@@ -41,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_so_many_are_listed() {
+    fn a_long_list_is_cut_and_the_rest_is_counted() {
         for (items, listed) in [
             (&["a"][..], "a"),
             (&["a", "b"], "a, b"),

@@ -1,4 +1,4 @@
-//! The two kernel interfaces that iptables can stand on.
+//! The two kernel interfaces that iptables has programs for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use thiserror::Error;
 
 use crate::net::Family;
 
-/// Which iptables programs are called.
+/// The iptables programs that are called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// The plain names on PATH, as the user's own commands.
+    /// The plain names on PATH, which are the user's own commands.
     #[default]
     Auto,
     Nft,
@@ -29,8 +29,8 @@ impl Backend {
         }
     }
 
-    /// The name that one of the programs `iptables`, `iptables-save` and `iptables-restore` has for
-    /// a family.
+    /// Returns the name of a program for a family. `plain` is `iptables`, `iptables-save` or
+    /// `iptables-restore`.
     #[must_use]
     pub fn program(self, family: Family, plain: &str) -> String {
         let iptables = iptables(family);
@@ -42,8 +42,8 @@ impl Backend {
         }
     }
 
-    /// The backend that `--version` names: `iptables v1.8.9 (nf_tables)`, `(legacy)`, and no
-    /// word at all before 1.8, which is legacy. `None` for what no iptables says.
+    /// Reads the backend from the output of `--version`: `iptables v1.8.9 (nf_tables)` or `(legacy)`. Versions
+    /// before 1.8 name none, and are legacy. `None` if the output is not that of an iptables.
     #[must_use]
     pub fn of_version(version: &str) -> Option<Self> {
         let version = version.trim();
@@ -55,7 +55,7 @@ impl Backend {
         }
     }
 
-    /// The one beside it.
+    /// Returns the other of the two backends.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -65,7 +65,7 @@ impl Backend {
     }
 }
 
-/// The plain name of a family's iptables.
+/// Returns the plain name of a family's iptables.
 #[must_use]
 pub fn iptables(family: Family) -> &'static str {
     match family {

@@ -1,24 +1,24 @@
-//! Connections that the kernel tracks.
+//! Conntrack entries: the connections that the kernel tracks.
 
 use std::net::IpAddr;
 
 use crate::net::{Port, Protocol};
 
-/// One tracked connection, as its first packet was sent and as its replies are expected.
+/// One conntrack entry: the addresses of the first packet, and those that its replies must have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     pub protocol: Protocol,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub destination_port: Port,
-    /// Who answers: the destination, unless that was translated.
+    /// The host that answers: the destination, unless that was translated.
     pub reply_source: IpAddr,
     pub reply_port: Port,
-    /// Where replies are sent: the source, unless that was translated.
+    /// The address that replies are sent to: the source, unless that was translated.
     pub reply_destination: IpAddr,
-    /// Whether a reply has come.
+    /// A reply has come.
     pub replied: bool,
-    /// Whether both sides have ended it, or one has reset it: no more data passes.
+    /// Both sides have ended the connection, or one has reset it: no more data passes.
     pub finished: bool,
 }
 
@@ -27,8 +27,8 @@ pub struct Flow {
 const FINISHED: [&str; 3] = ["LAST_ACK", "TIME_WAIT", "CLOSE"];
 
 impl Flow {
-    /// Reads a line of `conntrack -L` (conntrack(8)): the words of the first direction, then the
-    /// same words of the other. `None` for protocols without ports.
+    /// Reads a line of `conntrack -L` (conntrack(8)): the words of the first direction, then the same words of
+    /// the other direction. `None` for protocols without ports.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
@@ -54,21 +54,21 @@ impl Flow {
         })
     }
 
-    /// Whether both ends are hosts that a router may lead to: neither multicast nor one link's own.
+    /// Returns whether both ends are hosts that a router can lead to: neither multicast nor link-local.
     #[must_use]
     pub fn is_of_hosts(&self) -> bool {
         let mut ends = [self.source, self.destination, self.reply_source].into_iter();
         ends.all(is_of_host)
     }
 
-    /// Whether it goes to another address or port than it was sent to.
+    /// Returns whether the destination was translated.
     #[must_use]
     pub fn is_translated(&self) -> bool {
         (self.destination, self.destination_port) != (self.reply_source, self.reply_port)
     }
 }
 
-/// Whether an address may be one of a host on another link.
+/// Returns whether a host on another link can have this address.
 #[must_use]
 pub fn is_of_host(address: IpAddr) -> bool {
     match address {

@@ -1,5 +1,5 @@
-//! How often rules have matched, beside the rules themselves: two rulesets are the same whatever
-//! their counters.
+//! The counters of rules. They are kept apart from the rules, so that rulesets are equal whatever their
+//! counters are.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl Counters {
         counts[at].add(count);
     }
 
-    /// The counts of a chain's rules, as far as they are known.
+    /// Returns the counts of a chain's rules, as far as they are known.
     #[must_use]
     pub fn of(&self, table: TableName, chain: &ChainName) -> &[Count] {
         let counts = self.0.get(&table).and_then(|chains| chains.get(chain));

@@ -1,27 +1,27 @@
-//! Matches that count: how often a rule may match in a time, and how many connections there are.
+//! Matches that limit a rate or a number of connections.
 //!
-//! The kernel holds a rate as the time between two packets in whole units, and iptables-save prints
-//! what that comes to. So a rate is kept as the kernel has it, and prints as iptables-save would.
+//! The kernel keeps a rate as the time between two packets in whole units, and iptables-save prints the rate
+//! that results. These types keep it like the kernel, and so print it like iptables-save.
 
 use std::fmt;
 
-/// `-m limit`: matches so often at most, all packets together.
+/// `-m limit`: matches at most this often, counting all packets together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Limit {
-    rate: Rate,
-    /// How many may match at once after a rest.
+    rate: PacketRate,
+    /// The packets that may match at once after a pause.
     burst: u32,
 }
 
-/// The burst of a limit that names none, which iptables-save leaves out.
+/// The default burst, which iptables-save leaves out.
 const DEFAULT_BURST: u32 = 5;
 
-/// Time between two packets, in 10,000ths of a second (`XT_LIMIT_SCALE` in
+/// The time between two packets, in 10,000ths of a second (`XT_LIMIT_SCALE` in
 /// `linux/netfilter/xt_limit.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Rate(u32);
+struct PacketRate(u32);
 
-/// From the longest time to the shortest, each with its length in the units of [`Rate`].
+/// The units of time from the longest to the shortest, each with its length in units of [`Rate`].
 const TIMES: [(&str, u32); 4] = [
     ("day", 864_000_000),
     ("hour", 36_000_000),
@@ -32,16 +32,16 @@ const TIMES: [(&str, u32); 4] = [
 const MINUTE: u32 = TIMES[2].1;
 
 impl Limit {
-    /// The most a minute that the kernel does not round.
+    /// The highest rate per minute that the kernel does not round.
     pub const MOST_A_MINUTE: u32 = 600;
 
-    /// So many a minute, from 1 to [`Limit::MOST_A_MINUTE`]; after a rest at most as many at once,
-    /// and at most five.
+    /// Returns a limit of 1 to [`Limit::MOST_A_MINUTE`] packets a minute. The burst is the same number, but at
+    /// most five.
     #[must_use]
     pub fn a_minute(times: u32) -> Self {
         let times = times.clamp(1, Self::MOST_A_MINUTE);
         Self {
-            rate: Rate(MINUTE / times),
+            rate: PacketRate(MINUTE / times),
             burst: times.min(DEFAULT_BURST),
         }
     }
@@ -51,22 +51,21 @@ impl Limit {
         MINUTE / self.rate.0
     }
 
-    /// Reads `10/min`, and a burst if one is written.
+    /// Reads `10/min`, and a burst if there is one.
     pub(crate) fn read(rate: &str, burst: Option<&str>) -> Option<Self> {
         let (times, unit) = rate.split_once('/')?;
         let (_, length) = TIMES.iter().find(|(name, _)| *name == unit)?;
         let times: u32 = times.parse().ok()?;
         let between = length.checked_div(times).filter(|between| *between > 0)?;
         Some(Self {
-            rate: Rate(between),
+            rate: PacketRate(between),
             burst: burst.map_or(Some(DEFAULT_BURST), |burst| burst.parse().ok())?,
         })
     }
 }
 
-impl fmt::Display for Rate {
-    /// In the longest time that says it exactly enough (`print_rate` in
-    /// `extensions/libxt_limit.c`).
+impl fmt::Display for PacketRate {
+    /// Prints the rate in the longest unit that is exact enough (`print_rate` in `extensions/libxt_limit.c`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let between = self.0;
         let ends =
@@ -90,35 +89,34 @@ impl fmt::Display for Limit {
     }
 }
 
-/// `-m hashlimit --hashlimit-above`: matches what comes on top of so many a second, of all or of
-/// each source.
+/// `-m hashlimit --hashlimit-above`: matches the packets above a rate, counted for all sources together or for
+/// each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HashLimit {
     pub per_second: PerSecond,
-    /// How many may come at once after a rest.
+    /// The packets that may come at once after a pause.
     pub burst: u32,
-    /// After so many idle seconds a source is forgotten, and has its burst again: no sooner than the
-    /// burst has come back. At least one, which iptables-save leaves out.
+    /// The idle seconds after which the kernel forgets a source, which then has its whole burst again. It must
+    /// be no shorter than the time in which a burst comes back. At least 1, which iptables-save leaves out.
     pub expire: u32,
     pub of: Whose,
-    /// The kernel's table of this name keeps the rate that it was made with for as long as any
-    /// rule uses it (`htable_find_get` in `net/netfilter/xt_hashlimit.c`): another rate needs another
-    /// name.
+    /// The kernel's table of this name keeps its first rate for as long as any rule uses it
+    /// (`htable_find_get` in `net/netfilter/xt_hashlimit.c`), so another rate needs another name.
     pub name: Box<str>,
 }
 
-/// Whose packets are counted together.
+/// The sources whose packets are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Whose {
     All,
-    /// Those of one source address.
+    /// One source address.
     Address,
-    /// Those of sources whose addresses begin with the same so many bits.
+    /// All source addresses that begin with the same bits, this many.
     Net(u8),
 }
 
-/// A rate that the kernel holds as it is written. It keeps the time between two packets in
-/// millionths of a second, so that 3,000 would become 3,003 (measured).
+/// A rate that the kernel does not round. It keeps the time between two packets in millionths of a second, so
+/// 3,000 would become 3,003 (measured).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PerSecond(u32);
 
@@ -126,13 +124,13 @@ impl PerSecond {
     /// The shortest time between two packets, and so the highest rate (`XT_HASHLIMIT_SCALE_v2` in
     /// `net/netfilter/xt_hashlimit.c`).
     const SCALE: u32 = 1_000_000;
-    /// The most that a spec may ask for: more than one machine forwards.
+    /// The highest rate that a spec may have: more than one machine forwards.
     pub const MOST: u32 = 10_000;
 
-    /// The rate, or the nearest one above it that the kernel can hold; below it where there is none.
+    /// Returns the rate, if the kernel does not round it.
     ///
     /// # Errors
-    /// That nearest rate.
+    /// The nearest higher rate that the kernel does not round; the nearest lower one if there is none.
     pub fn new(times: u32) -> Result<Self, u32> {
         if times > Self::SCALE {
             return Err(Self::SCALE);
@@ -173,13 +171,13 @@ impl fmt::Display for HashLimit {
     }
 }
 
-/// `-m connlimit --connlimit-above`: matches when there are more connections than this, of all
-/// sources together or of the packet's. Counted are those whose first packet came to this rule
-/// since it was loaded.
+/// `-m connlimit --connlimit-above`: matches if there are more connections than this, of all sources together
+/// or of the packet's source. The kernel counts connections whose first packet has met this rule since it was
+/// loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnLimit {
     pub most: u32,
-    /// How many bits of the source's address tell sources apart; none of them for all together.
+    /// The number of leading bits that tell source addresses apart; 0 counts all sources together.
     pub mask: u8,
 }
 

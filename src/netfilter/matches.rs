@@ -1,112 +1,185 @@
-//! What a rule asks of a packet.
+//! The conditions of a rule.
 
 use std::fmt;
 
 use ipnet::IpNet;
 
+use super::interface::InterfacePattern;
 use super::limit::{ConnLimit, HashLimit, Limit};
-use super::token::Token;
-use crate::net::{Interface, PortRange, Protocol};
+use super::mark::Mark;
+use super::negatable::Negatable;
+use super::protocol::{IcmpType, IpProtocol};
+use super::tcp_flags::TcpFlags;
+use super::token::{self, Token};
+use super::tracking::{Conntrack, CtStates};
+use crate::net::PortRange;
 
-/// One condition of a rule.
+/// One condition of a rule, or all those of one `-m`.
+///
+/// A value that iptables can negate is a [`Negatable`]. Limits have no `!`: their opposite is another option.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Match {
     /// `-s`
-    Source(IpNet),
+    Source(Negatable<IpNet>),
     /// `-d`
-    Destination(IpNet),
-    /// `! -d`
-    NotDestination(IpNet),
+    Destination(Negatable<IpNet>),
     /// `-i`
-    Ingress(Interface),
+    Ingress(Negatable<InterfacePattern>),
     /// `-o`
-    Egress(Interface),
+    Egress(Negatable<InterfacePattern>),
     /// `-p`
-    Protocol(Protocol),
+    Protocol(Negatable<IpProtocol>),
     /// `-m tcp`
     Tcp {
-        source: Option<PortRange>,
-        destination: Option<PortRange>,
-        /// `--tcp-flags FIN,SYN,RST,ACK SYN`, which `--syn` is short for.
-        syn: bool,
+        source: Option<Negatable<PortRange>>,
+        destination: Option<Negatable<PortRange>>,
+        flags: Option<Negatable<TcpFlags>>,
     },
     /// `-m udp`
     Udp {
-        source: Option<PortRange>,
-        destination: Option<PortRange>,
+        source: Option<Negatable<PortRange>>,
+        destination: Option<Negatable<PortRange>>,
     },
-    /// `-m multiport --dports`
-    DestinationPorts(Vec<PortRange>),
+    /// `-m multiport`
+    Multiport {
+        of: PortsOf,
+        ports: Negatable<Vec<PortRange>>,
+    },
+    /// `-m icmp`
+    Icmp(Negatable<IcmpType>),
+    /// `-m icmp6`
+    Icmp6(Negatable<IcmpType>),
     /// `-m conntrack`
     Conntrack(Conntrack),
-    /// `-m conntrack --ctstatus CONFIRMED`: a packet of the connection has left the machine already.
-    Confirmed,
-    /// `-m addrtype --dst-type LOCAL`: the destination is an address of this machine.
-    DestinationIsLocal,
-    /// `-m statistic --mode random`: each packet by itself, so often.
-    Probability(Probability),
+    /// `-m state`: the older spelling of `-m conntrack --ctstate`.
+    State(Negatable<CtStates>),
+    /// `-m addrtype`
+    AddressType {
+        of: Side,
+        kind: Negatable<AddressType>,
+    },
+    /// `-m statistic --mode random`: each packet by itself, with this probability.
+    Probability(Negatable<Probability>),
     /// `-m cluster`
-    Cluster(Cluster),
+    Cluster(Negatable<Cluster>),
     /// `-m hashlimit --hashlimit-above`
     HashLimit(HashLimit),
     /// `-m connlimit --connlimit-above`
     ConnLimit(ConnLimit),
     /// `-m limit`
     Limit(Limit),
-    /// `-m connmark`: the connection has this mark.
-    Connmark(Mark),
+    /// `-m mark`: the mark of the packet.
+    Mark(Negatable<Mark>),
+    /// `-m connmark`: the mark of the connection.
+    Connmark(Negatable<Mark>),
+    /// `-m set`
+    Set(Negatable<Box<InSet>>),
     /// `-m comment`; the kernel keeps at most 255 bytes.
     Comment(Box<str>),
-    /// What nvactl does not interpret, negations included, word for word.
+    /// A condition without a type, word for word.
     Other(Vec<Token>),
 }
 
-/// The conditions of one `-m conntrack`; all that are given must hold.
-///
-/// A packet's state is one of NEW, ESTABLISHED, … *and* at the same time DNAT or not, and a list
-/// of states matches if any does. So two conditions take two matches (iptables-extensions(8),
-/// conntrack).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Conntrack {
-    /// `--ctstate`, any of these; in the order of [`CtState`]. Empty: not asked.
-    pub states: Vec<CtState>,
-    /// `--ctorigdst`: where the connection's first packet was sent, before any DNAT. A single
-    /// address is spelled without its length.
-    pub original_destination: Option<IpNet>,
-    /// `--ctorigdstport`: the port it was sent to, before any DNAT.
-    pub original_destination_port: Option<PortRange>,
-}
-
-impl Conntrack {
-    /// `--ctstate` alone.
+impl Match {
+    /// Returns the name behind `-m`, or the option that needs no `-m`.
     #[must_use]
-    pub fn states(states: impl Into<Vec<CtState>>) -> Self {
-        let mut states = states.into();
-        states.sort_unstable();
-        states.dedup();
-        Self {
-            states,
-            ..Self::default()
+    pub fn name(&self) -> &str {
+        match self {
+            Match::Source(_) => "-s",
+            Match::Destination(_) => "-d",
+            Match::Ingress(_) => "-i",
+            Match::Egress(_) => "-o",
+            Match::Protocol(_) => "-p",
+            Match::Tcp { .. } => "tcp",
+            Match::Udp { .. } => "udp",
+            Match::Multiport { .. } => "multiport",
+            Match::Icmp(_) => "icmp",
+            Match::Icmp6(_) => "icmp6",
+            Match::Conntrack(_) => "conntrack",
+            Match::State(_) => "state",
+            Match::AddressType { .. } => "addrtype",
+            Match::Probability(_) => "statistic",
+            Match::Cluster(_) => "cluster",
+            Match::HashLimit(_) => "hashlimit",
+            Match::ConnLimit(_) => "connlimit",
+            Match::Limit(_) => "limit",
+            Match::Mark(_) => "mark",
+            Match::Connmark(_) => "connmark",
+            Match::Set(_) => "set",
+            Match::Comment(_) => "comment",
+            Match::Other(words) => {
+                let mut words = words.iter().map(Token::spelled);
+                let name = words.find(|word| !matches!(*word, "!" | "-m"));
+                name.unwrap_or_default()
+            }
         }
     }
 }
 
-/// Some of the bits of a connection's mark, and what they are.
+/// The source or the destination of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mark {
-    pub value: u32,
-    /// The bits that are meant.
-    pub mask: u32,
+pub enum Side {
+    Source,
+    Destination,
 }
 
-/// How likely something is, as the kernel holds it: in parts of 2^31.
+/// The ports that `-m multiport` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PortsOf {
+    Source,
+    Destination,
+    /// One of the two is enough.
+    Either,
+}
+
+/// The kind of an address by the kernel's routes (`rtm_type` in rtnetlink(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AddressType {
+    Unicast,
+    /// An address of this machine.
+    Local,
+    Broadcast,
+    Anycast,
+    Multicast,
+}
+
+impl AddressType {
+    pub(super) const ALL: [(AddressType, &'static str); 5] = [
+        (AddressType::Unicast, "UNICAST"),
+        (AddressType::Local, "LOCAL"),
+        (AddressType::Broadcast, "BROADCAST"),
+        (AddressType::Anycast, "ANYCAST"),
+        (AddressType::Multicast, "MULTICAST"),
+    ];
+}
+
+/// The packet is in an ipset.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InSet {
+    /// May be in quotes: see [`InSet::name`].
+    pub spelled: Token,
+    /// The addresses or ports that are looked up, one for each dimension of the set.
+    pub sides: Box<[Side]>,
+    /// Further options, word for word.
+    pub further: Box<[Token]>,
+}
+
+impl InSet {
+    /// Returns the name of the set.
+    #[must_use]
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        token::value(self.spelled.spelled())
+    }
+}
+
+/// A probability as the kernel holds it: in parts of 2^31.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Probability(u32);
 
 impl Probability {
     const ALL: u32 = 1 << 31;
 
-    /// One of `n`; certain for 0 and 1.
+    /// Returns one in `n`; certain for 0 and 1.
     #[must_use]
     pub fn one_of(n: u32) -> Self {
         let n = n.max(1);
@@ -114,7 +187,7 @@ impl Probability {
         Self((Self::ALL + n / 2) / n)
     }
 
-    /// What iptables reads of a decimal number from 0 to 1.
+    /// Reads a decimal number from 0 to 1 as iptables does.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let share: f64 = text.parse().ok()?;
@@ -135,13 +208,13 @@ impl fmt::Display for Probability {
     }
 }
 
-/// A share of all clients, each falling into the same one every time: the kernel hashes the
-/// connection's source address (`net/netfilter/xt_cluster.c`), so nothing has to be remembered.
+/// A share of all clients. A client is in the same share every time: the kernel hashes the connection's
+/// source address (`net/netfilter/xt_cluster.c`) and keeps no state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cluster {
-    /// How many shares there are, at most [`Cluster::MOST`].
+    /// The number of shares, at most [`Cluster::MOST`].
     pub total: u32,
-    /// Which of them this is, counted from 0.
+    /// The number of this share, counted from 0.
     pub node: u32,
     pub seed: u32,
 }
@@ -149,32 +222,4 @@ pub struct Cluster {
 impl Cluster {
     /// `XT_CLUSTER_NODES_MAX` in `linux/netfilter/xt_cluster.h`.
     pub const MOST: u32 = 32;
-}
-
-/// In the order in which iptables-save lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CtState {
-    Invalid,
-    New,
-    Related,
-    Established,
-    Untracked,
-    Snat,
-    Dnat,
-}
-
-impl CtState {
-    pub(crate) const ALL: [(CtState, &'static str); 7] = [
-        (CtState::Invalid, "INVALID"),
-        (CtState::New, "NEW"),
-        (CtState::Related, "RELATED"),
-        (CtState::Established, "ESTABLISHED"),
-        (CtState::Untracked, "UNTRACKED"),
-        (CtState::Snat, "SNAT"),
-        (CtState::Dnat, "DNAT"),
-    ];
-
-    pub(super) fn as_str(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
 }

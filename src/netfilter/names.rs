@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The kernel's tables, in the order in which nvactl prints them. nvactl writes to `filter` and
-/// `nat`; the others are known so that a whole iptables-save can be read.
+/// The kernel's tables, in the order in which nvactl prints them. nvactl writes to `filter` and `nat`, and
+/// reads the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TableName {
     Filter,
@@ -39,7 +39,7 @@ impl TableName {
         }
     }
 
-    /// The chains the kernel calls by itself (iptables(8), TABLES).
+    /// Returns the chains that the kernel itself calls (iptables(8), TABLES).
     #[must_use]
     pub fn builtin_chains(self) -> &'static [ChainName] {
         use ChainName::{Forward, Input, Output, Postrouting, Prerouting};
@@ -73,7 +73,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The name of a chain. Ordered as iptables-save orders chains.
+/// The name of a chain, in the order in which iptables-save prints chains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChainName {
     Prerouting,
@@ -102,7 +102,7 @@ impl ChainName {
         !matches!(self, ChainName::User(_))
     }
 
-    /// Whether the chain is nvactl's: its name starts with `NVACTL-`.
+    /// Returns whether the chain is nvactl's: its name begins with `NVACTL-`.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.as_str().starts_with("NVACTL-")
@@ -110,7 +110,7 @@ impl ChainName {
 }
 
 impl From<&str> for ChainName {
-    /// Any other than the five built-in names is a user-defined chain.
+    /// Converts a name. All but the five built-in ones are names of user-defined chains.
     fn from(name: &str) -> Self {
         use ChainName::{Forward, Input, Output, Postrouting, Prerouting};
         [Prerouting, Input, Forward, Output, Postrouting]
@@ -126,7 +126,7 @@ impl fmt::Display for ChainName {
     }
 }
 
-/// What becomes of a packet that no rule of a built-in chain decided on.
+/// The verdict on a packet that no rule of a built-in chain has decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Policy {
     Accept,

@@ -3,7 +3,7 @@
 use super::names::ChainName;
 use super::ruleset::Ruleset;
 
-/// Programs that write their rules anew at each start, by how their chains are named.
+/// Programs that write their rules anew at each start, by the prefix of their chains' names.
 const GENERATORS: [(&str, &str); 8] = [
     ("DOCKER", "Docker"),
     ("f2b-", "fail2ban"),
@@ -15,7 +15,7 @@ const GENERATORS: [(&str, &str); 8] = [
     ("ufw-", "ufw"),
 ];
 
-/// The program that writes a chain, by how it is named.
+/// Returns the program that writes a chain, by its name.
 #[must_use]
 pub fn program_of(chain: &ChainName) -> Option<&'static str> {
     let mut generators = GENERATORS.iter();
@@ -23,8 +23,8 @@ pub fn program_of(chain: &ChainName) -> Option<&'static str> {
     Some(program)
 }
 
-/// Programs by the names of their nft tables, and by how other chains of theirs are named. They do not
-/// belong to [`GENERATORS`]: their chains are no promise of a start that makes them anew.
+/// Programs by the names of their nft tables. They and those of [`CHAINS`] are not in [`GENERATORS`]: their
+/// chains are no proof of a program that writes them anew at each start.
 const TABLES: [(&str, &str); 9] = [
     ("firewalld", "firewalld"),
     ("kube-proxy", "kube-proxy"),
@@ -37,6 +37,7 @@ const TABLES: [(&str, &str); 9] = [
     ("sing-box", "sing-box"),
 ];
 
+/// Further programs by the prefix of their chains' names.
 const CHAINS: [(&str, &str); 13] = [
     ("ufw6-", "ufw"),
     ("ts-", "Tailscale"),
@@ -69,8 +70,8 @@ pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
     }
 }
 
-/// Programs whose rules are loaded and that make them anew at each start, each with one chain of
-/// theirs.
+/// Returns the programs that have rules in a ruleset and write them anew at each start, each with one of its
+/// chains.
 #[must_use]
 pub fn generated(ruleset: &Ruleset) -> Vec<(&'static str, &ChainName)> {
     GENERATORS

@@ -1,16 +1,17 @@
 //! One rule: its matches in the order in which iptables-save prints them, and its target.
 //!
-//! The same type serves planned, parsed and live rules. `Display` is the canonical spelling
-//! (measured on iptables 1.8.7 to 1.8.13, nft and legacy; the lab holds each form against
-//! the kernel); `parse` reads it back. What nvactl does not
-//! interpret is kept word for word in the `Other` variants, so a foreign rule prints as it was read.
+//! Planned, parsed and live rules are one type. `Display` prints the spelling of iptables-save (measured on
+//! iptables 1.8.7 to 1.8.13, nft and legacy; `tests/lab/round_trip.rs` compares each form with the kernel's),
+//! and `parse` reads it back. Options without a type are kept word for word in the `Other` variants, so a
+//! foreign rule prints as it was read.
 
 use super::matches::Match;
 use super::names::ChainName;
+use super::negatable::Negatable::{Is, Not};
 use super::target::Target;
 use super::token::Token;
 
-/// A rule without the chain it stands in.
+/// A rule without the name of its chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule {
     pub matches: Vec<Match>,
@@ -27,31 +28,35 @@ impl Rule {
         }
     }
 
-    /// The unconditional rule `-j CHAIN`.
+    /// Returns the unconditional rule `-j CHAIN`.
     #[must_use]
     pub fn jump(chain: ChainName) -> Self {
         Self::new([], Target::Jump(chain))
     }
 
-    /// A rule that cannot be read, as iptables-save prints it behind the name of its chain.
+    /// Returns a rule that cannot be read. `text` is what iptables-save prints behind the name of its chain.
     #[must_use]
     pub fn unread(text: &str) -> Self {
         Self::new([], Target::Unread(text.into()))
     }
 
-    /// The rule that this one is with the lines that iptables prints behind it, which are no lines by
-    /// themselves.
+    /// Returns the unread rule that consists of this one and lines behind it that are no lines of
+    /// iptables-save.
     pub(crate) fn followed_by(&self, behind: &str, line: &str) -> Self {
         Self::unread(&format!("{self}\n{behind}{line}"))
     }
 
-    /// Whether iptables-restore reads the rule as it is printed: it reads line by line.
+    /// Returns whether iptables-restore can read the rule as it is printed. It reads line by line, so no word
+    /// may hold a line break.
     #[must_use]
     pub fn is_loadable(&self) -> bool {
         let breaks = |text: &str| text.contains('\n');
         let any_breaks = |words: &[Token]| words.iter().any(|word| breaks(word.spelled()));
         let matches = self.matches.iter().any(|condition| match condition {
             Match::Comment(text) => breaks(text),
+            Match::Set(Is(set) | Not(set)) => {
+                breaks(set.spelled.spelled()) || any_breaks(&set.further)
+            }
             Match::Other(words) => any_breaks(words),
             _ => false,
         });
@@ -95,7 +100,7 @@ impl Rule {
         self.is_unconditional() && self.target.as_ref().is_some_and(ends)
     }
 
-    /// The chain a packet goes to when the rule matches, by `-j` or `-g`.
+    /// Returns the chain that the rule sends a packet to, by `-j` or `-g`.
     #[must_use]
     pub fn leads_to(&self) -> Option<&ChainName> {
         match &self.target {

@@ -1,19 +1,18 @@
-//! Tables, chains and policies: what iptables-save prints, as one ordered model.
+//! Tables, chains and policies, in the order of iptables-save.
 //!
-//! The order of the maps is the order of the text: tables by name, and in a table the built-in
-//! chains in the order of their hooks, then user-defined chains bytewise (measured, iptables
-//! 1.8.7 to 1.8.13). So two
-//! rulesets that mean the same print the same, wherever they came from.
+//! Tables are ordered by name. In a table the built-in chains come first, in the order of their hooks, then
+//! user-defined chains bytewise (measured, iptables 1.8.7 to 1.8.13). So equal rulesets print the same text,
+//! whether they were planned, read from a file or from the kernel.
 
 use std::collections::BTreeMap;
 
 use super::names::{ChainName, Policy, TableName};
 use super::rule::Rule;
 
-/// The kernel refuses loops, so this only bounds what a hand-written file could say.
+/// The most jumps that are followed. The kernel refuses loops, but a file may have one.
 pub const DEEPEST: usize = 16;
 
-/// Everything that was planned, or parsed, or found loaded, of one family.
+/// The rules of one family: planned, read from a file, or loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub tables: BTreeMap<TableName, Table>,
@@ -24,19 +23,19 @@ pub type Table = BTreeMap<ChainName, Chain>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Only built-in chains have one. `None` on a built-in chain: nothing is said about it.
+    /// Only built-in chains have one. `None` for a built-in chain if the text or the plan leaves it open.
     pub policy: Option<Policy>,
     pub rules: Vec<Rule>,
 }
 
 impl Ruleset {
-    /// The chain, if the ruleset has it.
+    /// Returns a chain, if the ruleset has it.
     #[must_use]
     pub fn chain(&self, table: TableName, name: &ChainName) -> Option<&Chain> {
         self.tables.get(&table)?.get(name)
     }
 
-    /// The chain, made empty where the ruleset has none.
+    /// Returns a chain, and adds an empty one if the ruleset has none.
     pub fn chain_mut(&mut self, table: TableName, name: ChainName) -> &mut Chain {
         self.tables
             .entry(table)
@@ -45,8 +44,8 @@ impl Ruleset {
             .or_default()
     }
 
-    /// What becomes of a forwarded packet that no rule decides on. A table that nobody has used
-    /// yet is not listed by iptables-save; its chains accept.
+    /// Returns the policy for forwarded packets. iptables-save does not print a table that is not used yet; the
+    /// chains of such a table accept.
     #[must_use]
     pub fn forward_policy(&self) -> Policy {
         self.chain(TableName::Filter, &ChainName::Forward)
@@ -54,30 +53,29 @@ impl Ruleset {
             .unwrap_or(Policy::Accept)
     }
 
-    /// Whether there are chains of nvactl's.
+    /// Returns whether the ruleset has a chain of nvactl's.
     #[must_use]
     pub fn holds_own(&self) -> bool {
         self.chains().any(|(_, name, _)| name.is_own())
     }
 
-    /// How many rules a ruleset holds, nvactl's and others'.
+    /// Counts the rules, nvactl's and others'.
     #[must_use]
     pub fn rule_count(&self) -> usize {
         self.chains().map(|(_, _, chain)| chain.rules.len()).sum()
     }
 
-    /// Every chain, in the order of the text.
+    /// Returns every chain, in the order of the text.
     pub fn chains(&self) -> impl Iterator<Item = (TableName, &ChainName, &Chain)> {
         self.tables
             .iter()
             .flat_map(|(table, chains)| chains.iter().map(|(name, chain)| (*table, name, chain)))
     }
 
-    /// Adds what the kernel has in every table anyway: its built-in chains, ACCEPT where no policy
-    /// is given.
+    /// Adds the built-in chains that the kernel has in every table, with ACCEPT if they have no policy.
     ///
-    /// Loaded as a whole file, a table without them would lose the policy it had: on nft such a
-    /// file resets FORWARD to ACCEPT (measured).
+    /// A whole file whose table lacks them changes the loaded policy: on nft it resets FORWARD to ACCEPT
+    /// (measured).
     #[must_use]
     pub fn with_builtin_chains(mut self) -> Self {
         for (table, chains) in &mut self.tables {

@@ -1,13 +1,13 @@
-//! What a rule does with a packet that meets its matches.
+//! The targets of rules: the action on a packet that meets all conditions.
 
 use std::net::IpAddr;
 
-use super::matches::Mark;
+use super::mark::{Mark, MarkCopy};
 use super::names::ChainName;
 use super::token::Token;
 use crate::net::{AddressRange, Port, PortRange};
 
-/// What happens to a packet that a rule matches.
+/// The action of a rule on a packet that it matches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     Accept,
@@ -23,7 +23,7 @@ pub enum Target {
     },
     Snat {
         addresses: AddressRange,
-        /// `--persistent`: a client gets the same of several addresses whatever its destination is.
+        /// `--persistent`: a client gets the same one of several addresses for every destination.
         persistent: bool,
     },
     Masquerade,
@@ -34,20 +34,27 @@ pub enum Target {
         /// As in syslog(2): 0 is an emergency, 7 for debugging.
         level: u8,
     },
-    /// Drops the packet and says so to its sender.
+    /// Drops the packet and sends an answer to its sender.
     Reject(RejectWith),
-    /// `CONNMARK`: gives the connection this mark, its other bits unchanged; the walk goes on.
+    /// `MARK --set-xmark`: clears the bits of the mask in the packet's mark and toggles those of the value
+    /// (`net/netfilter/xt_mark.c`); the walk goes on.
+    SetMark(Mark),
+    /// `CONNMARK --set-xmark`: does the same with the connection's mark.
     SetConnmark(Mark),
-    /// What nvactl does not interpret: the target's name, then its options, word for word.
+    /// `CONNMARK --save-mark`: copies the packet's mark to the connection; the walk goes on.
+    SaveMark(MarkCopy),
+    /// `CONNMARK --restore-mark`: copies the connection's mark to the packet; the walk goes on.
+    RestoreMark(MarkCopy),
+    /// A target without a type: its name, then its options, word for word.
     Other(Vec<Token>),
-    /// The whole of a rule that is no sequence of words, conditions included, as it is printed. Whom it
-    /// concerns and what it does is not known. It has its place in the chain, so that the places of the
+    /// The whole text of a rule that cannot be split into words, conditions included. Which packets it
+    /// concerns and what it does is not known. It keeps its place in the chain, so that the places of the
     /// other rules are right, and is never written: [`super::rule::Rule::is_loadable`].
     Unread(Box<str>),
 }
 
 impl Target {
-    /// The name behind `-j` or `-g`; none where that is not known.
+    /// Returns the name behind `-j` or `-g`; an empty one if that is not known.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -60,20 +67,21 @@ impl Target {
             Target::Masquerade => "MASQUERADE",
             Target::Log { .. } => "LOG",
             Target::Reject(_) => "REJECT",
-            Target::SetConnmark(_) => "CONNMARK",
+            Target::SetMark(_) => "MARK",
+            Target::SetConnmark(_) | Target::SaveMark(_) | Target::RestoreMark(_) => "CONNMARK",
             Target::Other(words) => words.first().map_or("", Token::spelled),
             Target::Unread(_) => "",
         }
     }
 }
 
-/// What the sender of a refused packet is told.
+/// The answer to the sender of a refused packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RejectWith {
     TcpReset,
-    /// IPv4's word for it.
+    /// For IPv4.
     IcmpPortUnreachable,
-    /// IPv6's.
+    /// For IPv6.
     Icmp6PortUnreachable,
 }
 
@@ -88,14 +96,14 @@ impl RejectWith {
 /// The level that iptables-save leaves out.
 pub(crate) const DEFAULT_LEVEL: u8 = 4;
 
-/// What DNAT does to the destination port.
+/// The change of the destination port by DNAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DnatPorts {
     /// The packet keeps its port.
     Kept,
     /// Every port becomes this one.
     One(Port),
-    /// The port `base + n` becomes the range's port number `n`. Needs the `/base`: without it
-    /// every packet went to the range's first port (measured).
+    /// The port `base + n` becomes the range's port number `n`. Without `/base` every packet went to the range's
+    /// first port (measured).
     Shifted { to: PortRange, base: Port },
 }

@@ -1,6 +1,6 @@
 //! One word of iptables-save text, and how iptables quotes it.
 //!
-//! Quoting is the only thing this file knows; what a word means is `rule.rs`'s affair.
+//! This file knows quoting alone. The meaning of words is known to `text`.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -9,13 +9,13 @@ use crate::net::printable::is_hidden;
 
 /// One word, spelled as iptables-save spells it, quotes and backslashes included.
 ///
-/// The spelling is kept because it carries meaning that the bare text has lost: the string match
-/// always quotes its pattern, for one, and a rule nvactl does not know must print as it was read.
+/// The spelling is kept because a foreign rule must print as it was read: the string match, for example,
+/// always quotes its pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(Box<str>);
 
 impl Token {
-    /// The word as it was spelled.
+    /// Returns the word as it was spelled.
     #[must_use]
     pub fn spelled(&self) -> &str {
         &self.0
@@ -23,7 +23,7 @@ impl Token {
 }
 
 impl From<&str> for Token {
-    /// One of [`words`].
+    /// Keeps one of [`words`].
     fn from(spelled: &str) -> Self {
         Self(spelled.into())
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A word as the program behind the command line would get it.
+/// Returns a word without its quotes, as a program gets it from the command line.
 #[must_use]
 pub fn value(spelled: &str) -> Cow<'_, str> {
     if !spelled.contains('"') {
@@ -71,8 +71,8 @@ pub fn value(spelled: &str) -> Cow<'_, str> {
     Cow::Owned(value)
 }
 
-/// A word as a POSIX shell must be given it, so that a copied command does what it says. Characters
-/// that a terminal must not get are written as bytes between `$'` and `'` (POSIX.1-2024, 2.2.4).
+/// Quotes a word for a POSIX shell, so that a copied command does what it says. Characters that a terminal
+/// must not get are written as bytes between `$'` and `'` (POSIX.1-2024, 2.2.4).
 #[must_use]
 pub fn shell_word(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,=+@%".contains(&b);
@@ -103,22 +103,21 @@ impl fmt::Display for Token {
     }
 }
 
-/// Separate words, as for iptables-restore (`add_param_to_argv` in iptables/xshared.c).
+/// The characters that separate words for iptables-restore (`add_param_to_argv` in iptables/xshared.c).
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// Splits one line into its words, as they are spelled. A quote that is not closed runs to the end of
-/// the line.
+/// Splits one line into its words, with their quotes. A quote that is not closed runs to the end of the line.
 pub fn words(line: &str) -> impl Iterator<Item = &str> {
     split(line).map(|(word, _)| word)
 }
 
-/// Whether every quote in a line is closed again.
+/// Returns whether every quote in a line is closed again.
 #[must_use]
 pub fn is_closed(line: &str) -> bool {
     !line.contains('"') || split(line).all(|(_, closed)| closed)
 }
 
-/// The words of a line, each with whether its quotes are closed.
+/// Splits a line into its words, each with whether its quotes are closed.
 fn split(line: &str) -> impl Iterator<Item = (&str, bool)> {
     let mut rest = line.trim_start_matches(BLANKS);
     std::iter::from_fn(move || {
@@ -132,7 +131,7 @@ fn split(line: &str) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
-/// The bytes that end a word, or begin what may hide its end.
+/// The bytes that end a word, and the quote, which may hide its end.
 const STOPS: [bool; 256] = {
     let mut stops = [false; 256];
     stops[b' ' as usize] = true;
@@ -141,8 +140,8 @@ const STOPS: [bool; 256] = {
     stops
 };
 
-/// The length in bytes of the word that `text` starts with, and whether its quotes are closed. Only
-/// between quotes does a backslash escape (measured).
+/// Returns the length in bytes of the word at the front of `text`, and whether its quotes are closed. A
+/// backslash escapes only between quotes (measured).
 fn word_len(text: &str) -> (usize, bool) {
     // Nearly every word has no quotes.
     let mut bytes = text.bytes();

@@ -1,6 +1,6 @@
-//! Rules that cannot be read, or not written again: somebody has given a name or a comment that
-//! iptables-save prints and iptables-restore does not take, or has made a rule with `nft` that iptables
-//! shows as another. They keep their places; nvactl names them.
+//! Rules that cannot be read, or cannot be loaded again: a name or a comment holds bytes that iptables-save
+//! prints and iptables-restore refuses, or a rule was made with `nft` and iptables shows it as another. They
+//! keep their places, and nvactl reports them.
 
 use crate::net::printable;
 use crate::netfilter::names::{ChainName, TableName};
@@ -8,14 +8,14 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
-/// A rule of which only the text is known.
+/// A rule that is known only as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnreadRule<'r> {
     pub table: TableName,
     pub chain: &'r ChainName,
     /// Its place in the chain, counted from 1.
     pub place: usize,
-    /// What iptables-save prints behind the name of the chain; may hold line breaks.
+    /// The text that iptables-save prints behind the name of the chain. It may hold line breaks.
     pub text: &'r str,
 }
 
@@ -40,8 +40,8 @@ pub fn unread(ruleset: &Ruleset) -> Vec<UnreadRule<'_>> {
 }
 
 impl UnreadRule<'_> {
-    /// Returns the warning of it, with the command that shows it. `program`: the iptables of its family
-    /// and backend.
+    /// Returns a warning with the command that shows the rule. `program` is the iptables of its family and
+    /// backend.
     #[must_use]
     pub fn warning(&self, program: &str) -> String {
         let Self {
@@ -63,7 +63,7 @@ impl UnreadRule<'_> {
     }
 }
 
-/// Returns the first rule that iptables-restore would not read, and its chain.
+/// Returns the first rule that iptables-restore cannot read, and its chain.
 #[must_use]
 pub fn unloadable(ruleset: &Ruleset) -> Option<(&ChainName, &Rule)> {
     ruleset.chains().find_map(|(_, name, chain)| {
@@ -72,13 +72,13 @@ pub fn unloadable(ruleset: &Ruleset) -> Option<(&ChainName, &Rule)> {
     })
 }
 
-/// A rule that the kernel has and a load of what iptables-save prints does not bring.
+/// A rule of the kernel that is lost if the text of iptables-save is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misprinted {
     pub chain: String,
     /// As `nft` lists it.
     pub live: String,
-    /// The rule that comes in its place.
+    /// The rule that takes its place.
     pub loaded: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub fn misprinted(live: &str, loaded: &str) -> Option<Misprinted> {
             chain = None;
         } else if let Some((name, rules)) = &mut chain {
             let loaded = rules.next().filter(|rule| rule.starts_with("\t\t"));
-            // How the chain is hooked in is no rule.
+            // The line of the chain's hook is no rule.
             if loaded != Some(line) && !line.starts_with("\t\ttype ") {
                 return Some(Misprinted {
                     chain: (*name).to_owned(),

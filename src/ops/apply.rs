@@ -1,15 +1,15 @@
-//! Loading a spec's plan into the kernel, beside what is there.
+//! Loads a spec's plan into the kernel, beside other rules.
 
 use tracing::debug;
 
 use super::error::{Error, Failed, describe};
-use super::history::{self, About};
-use super::log::Event;
-use super::look::{Ahead, Found, families, look, resume};
+use super::history::{self, ChangeDetails};
+use super::log::ChangeEvent;
+use super::look::{Ahead, Situation, families, look, resume};
 use super::machine::Machine;
 use super::note_v6::note_v6;
-use super::outcome::{Difference, Outcome};
-use super::packets::{Trial, try_packets};
+use super::outcome::{ChangeOutcome, Difference};
+use super::packets::{PacketTrial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
@@ -31,49 +31,50 @@ use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-use crate::twin::cure;
+use crate::twin::rule_change::RuleChange;
 
-/// What is to be loaded, and how.
+/// The spec to load, and the options.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct ApplyRequest<'a> {
     pub set: &'a ForwardSet,
-    /// As the user names the spec.
+    /// The name of the spec in messages.
     pub name: &'a str,
     pub spec: &'a KeptSpec,
-    /// Only look what would change.
+    /// Report the changes and make none.
     pub dry_run: bool,
-    /// Undo the change after so many seconds unless it is confirmed.
+    /// Undo the change after these seconds unless it is confirmed.
     pub confirm_secs: Option<u64>,
-    /// End the connections that still lead to where no forward leads any more.
+    /// End connections to targets that no forward has any more.
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
 }
 
 #[derive(Debug)]
-pub struct Report {
-    /// What there is to say before the result.
+pub struct ApplyReport {
+    /// Remarks before the outcome.
     pub remarks: Remarks,
-    pub outcome: Outcome,
-    /// What there is to say behind it.
+    pub outcome: ChangeOutcome,
+    /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether connections that were to be ended are alive; in a dry run, whether some would be ended.
+    /// Whether connections that should have been ended are still alive; in a dry run, whether some would be
+    /// ended.
     pub flows_left: bool,
 }
 
-/// Loads the plan, as far as it is not loaded. `ahead` is what was begun before the spec was known.
+/// Loads the missing part of the plan. `ahead` was started before the spec was checked.
 ///
 /// # Errors
-/// When it is refused, or did not take; what nvactl owns is then as it was before, unless the error
-/// [is uncertain](Error::is_uncertain).
+/// When the change is refused or fails. nvactl's rules are then as before, unless the error [is
+/// uncertain](Error::is_uncertain).
 pub fn apply(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     ahead: Option<Ahead>,
-) -> Result<Report, Failed> {
+) -> Result<ApplyReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, ahead, &mut remarks) {
-        Ok((outcome, after, flows_left)) => Ok(Report {
+        Ok((outcome, after, flows_left)) => Ok(ApplyReport {
             remarks,
             outcome,
             after,
@@ -84,12 +85,12 @@ pub fn apply(
 }
 
 fn run(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     ahead: Option<Ahead>,
     remarks: &mut Remarks,
-) -> Result<(Outcome, Remarks, bool), Error> {
-    let Request { set, .. } = request;
+) -> Result<(ChangeOutcome, Remarks, bool), Error> {
+    let ApplyRequest { set, .. } = request;
     let Machine {
         state, iptables, ..
     } = machine;
@@ -104,7 +105,7 @@ fn run(
     if !request.dry_run {
         machine.clear_leftovers();
     }
-    // Asked under the lock: another may have loaded the first IPv6 rules meanwhile.
+    // Under the lock, since another process may have loaded the first IPv6 rules.
     let families = families(Some(set), Some(state));
     let rules = match rules.filter(|rules| rules.families() == families) {
         Some(rules) => rules,
@@ -140,9 +141,9 @@ fn run(
             .extend(flows::senders_would_end(&senders, request.flush_stale));
         let would_end = request.flush_stale && !(outdated.is_empty() && senders.is_empty());
         let outcome = if changes.is_empty() {
-            Outcome::Unchanged
+            ChangeOutcome::Unchanged
         } else {
-            Outcome::Would(Difference::from_spec(&changes, &live, set))
+            ChangeOutcome::Would(Difference::from_spec(&changes, &live, set))
         };
         return Ok((outcome, after, would_end));
     }
@@ -154,7 +155,7 @@ fn run(
         let late = flows::end_senders(&senders, request.flush_stale, request.name);
         after.0.extend(stale.remark.into_iter().chain(late.remark));
         next_boot::say(state, iptables, &live, &mut after);
-        return Ok((Outcome::Unchanged, after, stale.failed || late.failed));
+        return Ok((ChangeOutcome::Unchanged, after, stale.failed || late.failed));
     }
     let difference = Difference::from_spec(&changes, &live, set);
     let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
@@ -164,7 +165,7 @@ fn run(
     }
     let mut flows_left = false;
     if pending.is_none() {
-        // The rules are loaded by now: what fails is no reason to say that nothing has changed.
+        // The rules are loaded by now, so a failure must not claim that nothing has changed.
         let ended = end_outdated(request, machine, &live, &links);
         let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
         flows_left = ended.iter().any(|ended| ended.failed);
@@ -173,21 +174,21 @@ fn run(
             .extend(ended.into_iter().filter_map(|ended| ended.remark));
         next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
     }
-    let outcome = Outcome::Made {
+    let outcome = ChangeOutcome::Made {
         difference,
         pending,
     };
     Ok((outcome, after, flows_left))
 }
 
-/// Opens connections through a copy of the machine with the change, where there can be one.
+/// Tries connections through a copy of the machine with the change, if a copy can be made.
 ///
 /// # Errors
-/// When the change would cut off what works now.
+/// When the change would cut off forwards that work now.
 fn tried(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     changes: &PerFamily<Changes<'_>>,
     remarks: &mut Remarks,
 ) -> Result<TrialOf, Error> {
@@ -196,23 +197,23 @@ fn tried(
     let live = found.before.map(|_, (live, _)| live);
     let none = live.map(|_, _| Counters::default());
     let scripts = changes.scripts(&none.as_ref());
-    let change = cure::Change {
+    let change = RuleChange {
         iptables: machine.iptables,
         scripts,
         want: found.want.clone(),
     };
     match try_packets(request.set, &live, &found.flows, change, remarks) {
-        Trial::Passed => Ok(TrialOf::Past),
-        Trial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
-        Trial::NotLoaded => {
+        PacketTrial::Passed => Ok(TrialOf::Past),
+        PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
+        PacketTrial::NotLoaded => {
             remarks.warn(
-                "no connection was tried before the change, for the copy of this machine does not take its rules",
+                "no connection was tried before the change: its rules do not load in the copy of this machine",
             );
             Ok(TrialOf::Rules)
         }
-        Trial::Impossible(why) => {
+        PacketTrial::Impossible(why) => {
             remarks.warn(format_args!(
-                "no connection was tried before the change, for no copy of this machine could be made: {why}"
+                "no connection was tried before the change: no copy of this machine could be made: {why}"
             ));
             Ok(TrialOf::Rules)
         }
@@ -221,15 +222,15 @@ fn tried(
 
 /// Makes the change, and returns it if it waits for its confirmation.
 fn commit(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     lock: &Lock,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     difference: &Difference,
     trial: TrialOf,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
     let live = found.before.map(|_, (live, _)| live);
-    let about = About {
+    let about = ChangeDetails {
         spec: Some(request.spec.clone()),
         forwards: difference.forwards.clone(),
         back_before: None,
@@ -253,7 +254,7 @@ fn commit(
             (committed, Some(Box::new(pending)))
         }
         None => {
-            let committed = history::commit(&transaction, Event::Made)?;
+            let committed = history::commit(&transaction, ChangeEvent::Made)?;
             (committed, None)
         }
     };
@@ -262,12 +263,12 @@ fn commit(
 }
 
 fn say_before(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
-    found: &Found<'_>,
+    found: &Situation<'_>,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
-    let Request { set, .. } = request;
+    let ApplyRequest { set, .. } = request;
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
     warn::policy(&changes, remarks);
@@ -286,18 +287,18 @@ fn say_before(
     Ok(())
 }
 
-/// Looks once more, since connections may have been made while the rules were being loaded.
+/// Reads the connections again, since new ones may have come while the rules were being loaded.
 fn end_outdated(
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     machine: &Machine,
     before: &PerFamily<&Ruleset>,
     links: &Links,
 ) -> Result<Vec<flows::Ended>, Error> {
-    let Request {
+    let ApplyRequest {
         set, flush_stale, ..
     } = request;
     let flows = flows::read(before.families(), *flush_stale)?;
-    // Those of a family whose rules are all gone end by themselves.
+    // Connections of a family without rules end without help.
     let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
     let outdated = flows::outdated(&flows, set, &machine.state, before)?;
     let outdated: Vec<&Flow> = outdated
@@ -311,7 +312,7 @@ fn end_outdated(
     ])
 }
 
-/// Says what is to be known where a spec has no IPv6 forward any more.
+/// Adds the remarks for a spec without IPv6 forwards after one with some.
 fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
     if before.forward_policy() == Policy::Drop {
         warn::policy_stays(Family::V6, after);
@@ -325,7 +326,7 @@ fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
 fn commit_guarded(
     transaction: &Transaction<'_>,
     seconds: u64,
-    request: &Request<'_>,
+    request: &ApplyRequest<'_>,
     after: &mut Remarks,
 ) -> Result<(Committed, Pending), Error> {
     let state = transaction.state;
@@ -337,25 +338,25 @@ fn commit_guarded(
     )?;
     pending.flush_stale = request.flush_stale;
     watchdog::guard(state, &pending, seconds)?;
-    let event = Event::MadeToConfirm { secs: seconds };
+    let event = ChangeEvent::MadeToConfirm { secs: seconds };
     let committed = match history::commit(transaction, event) {
         Ok(committed) => committed,
         Err(error) => {
-            // What was to be undone never came, or has been undone already; but if nobody knows what
-            // is loaded, the watchdog may still bring the old rules back.
+            // The change was never made, or was undone already. But if the loaded rules are not known, the
+            // watchdog may still restore the old ones.
             if !matches!(error, TransactionError::Uncertain { .. }) {
                 let settled = waiting::settle(state, &pending, Decision::NotMade);
                 if let Err(error) = settled {
                     debug!(
                         error = describe(&error.into()),
-                        "the record of what was not made stays"
+                        "the record of the change was not removed"
                     );
                 }
             }
             return Err(error.into());
         }
     };
-    // The time runs from here: loading may have taken some of it.
+    // The time starts here, since loading took a part of it.
     let anew = Pending {
         deadline: uptime_secs() + seconds,
         made: true,
@@ -365,7 +366,8 @@ fn commit_guarded(
         Ok(()) => Ok((committed, anew)),
         Err(error) => {
             after.warn(format_args!(
-                "that the change is made cannot be recorded, so it cannot be confirmed: {}",
+                "the change is loaded, but this could not be recorded, so it cannot be confirmed and will be \
+                 undone: {}",
                 describe(&error.into())
             ));
             Ok((committed, pending))

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use tracing::debug;
 
 use super::error::{Error, Failed, describe};
-use super::history::{self, About, LastLoaded, last_loaded};
-use super::log::Event;
+use super::history::{self, ChangeDetails, LastLoaded, last_loaded};
+use super::log::ChangeEvent;
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::machine::Machine;
 use super::note_v6::note_v6;
-use super::records::{Booted, Brought, Change, Saved, VERSION};
+use super::records::{Booted, Brought, Change, SavedState, VERSION};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::saved;
@@ -32,14 +32,14 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::splice::{self, Split};
 
-/// nvactl's lines in a file that something else loads at boot.
+/// nvactl's lines in a file that another program loads at boot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Doubled {
     pub path: PathBuf,
     pub split: Split,
 }
 
-/// Returns nvactl's lines in the rules files: they would come back at boot as well.
+/// Returns nvactl's lines in the rules files, which would be loaded at boot too.
 ///
 /// # Errors
 /// When a file cannot be read or edited.
@@ -54,14 +54,14 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
             file: path.display().to_string(),
             reason: error.to_string(),
         })?;
-        // A jump in another spelling would lead nowhere, and the whole file would not load.
+        // A jump in another spelling would lead to a missing chain, and the file would not load.
         let rest = String::from_utf8_lossy(&split.others);
         let named = |line: &&str| line.contains("NVACTL-") && !line.starts_with('#');
         if let Some(line) = rest.lines().find(named) {
             return Err(Refusal::Uneditable {
                 file: path.display().to_string(),
                 reason: format!(
-                    "this line names a chain of nvactl's: {}",
+                    "nvactl cannot read this line, which names one of its chains: {}",
                     printable::line(line)
                 ),
             }
@@ -78,17 +78,17 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
 #[derive(Debug)]
 pub struct Enabled {
     pub remarks: Remarks,
-    /// Whether systemd runs here; where it does not, the unit runs at the next boot.
+    /// Whether systemd runs here; if not, the unit runs at the next boot.
     pub running: bool,
-    /// Why systemd does not follow the unit yet, though it is enabled.
+    /// Why systemd could not start the enabled unit.
     pub failed: Option<UnitError>,
 }
 
-/// Saves what nvactl owns of the loaded rules, enables the unit and takes nvactl's lines out of the files
-/// that something else loads. `shown`: these lines as they were shown.
+/// Saves nvactl's part of the loaded rules, enables the unit, and removes nvactl's lines from files that
+/// other programs load. `shown` are these lines as shown to the user.
 ///
 /// # Errors
-/// When a change waits for its confirmation, nothing of nvactl's is loaded, or the unit cannot be enabled.
+/// When a change waits for its confirmation, no rules of nvactl's are loaded, or the unit cannot be enabled.
 pub fn enable(machine: &Machine, shown: &[Doubled]) -> Result<Enabled, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match set_up(machine, shown, &mut remarks) {
@@ -125,7 +125,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
     let files = files.collect::<Result<Vec<_>, FileError>>()?;
     saved::save(machine, &rules, unread_v6, None, remarks)?;
     unit.enable()?;
-    // Last: until then both bring the rules back, which does no harm.
+    // Last: until then, both load the rules, which does no harm.
     for prepared in files.into_iter().flatten() {
         prepared.commit()?;
     }
@@ -134,7 +134,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
 }
 
 impl Doubled {
-    /// Prepares the file without nvactl's lines, behind a backup of the one before.
+    /// Prepares the file without nvactl's lines, and a backup of the old file.
     fn prepare(&self) -> Result<[Prepared; 2], FileError> {
         let old = file::read(&self.path)?.unwrap_or_default();
         let mut backup = self.path.as_os_str().to_owned();
@@ -146,7 +146,8 @@ impl Doubled {
     }
 }
 
-/// Disables the unit and forgets the saved state; what is loaded stays. Returns whether it was enabled.
+/// Disables the unit and deletes the saved state; the loaded rules stay. Returns whether the unit was
+/// enabled.
 ///
 /// # Errors
 /// When the unit or the state folder cannot be changed.
@@ -162,21 +163,21 @@ pub fn disable(machine: &Machine) -> Result<bool, Error> {
 pub struct BootLoad {
     pub remarks: Remarks,
     pub brought: Brought,
-    /// Why it is not the saved state.
+    /// Why the saved state was not loaded.
     pub why: Option<String>,
 }
 
-/// Loads the saved state beside what is there, and then turns forwarding on where it was on when the rules
+/// Loads the saved state beside the loaded rules, and then turns forwarding on if it was on when the rules
 /// were saved.
 ///
-/// Later in the same boot, when a neighbour restarts or reloads, rules that are still as they were applied
-/// last stay: only what was flushed comes back from the saved state.
+/// Later in the same boot, after another program restarts or reloads, rules that are still as applied last
+/// stay: only flushed rules are loaded from the saved state.
 ///
-/// If the saved state does not load, the one that was saved before is loaded; if that does not either, the
+/// If the saved state does not load, the state saved before it is loaded; if that does not load either, the
 /// FORWARD policies become DROP. INPUT and OUTPUT are not touched.
 ///
 /// # Errors
-/// When neither the policy nor the switch for forwarding can be set.
+/// When neither the policy nor the forwarding switch can be set.
 pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result<BootLoad, Error> {
     let machine = match machine {
         Ok(machine) => machine,
@@ -185,7 +186,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
     let state = &machine.state;
     let lock = match lock::take(&state.lock_file(), machine.lock_wait_secs) {
         Ok(lock) => lock,
-        // A holder of so long does not know that the rules were flushed.
+        // A process that holds the lock for so long may have loaded its rules before the flush.
         Err(error) => return close(iptables, None, describe(&error.into())),
     };
     let mut remarks = Remarks::default();
@@ -224,14 +225,14 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
             Err(error) => whys.push(describe(&error).replace('\n', "; ")),
         }
     }
-    let why = whys.join("; and the state saved before: ");
+    let why = whys.join("; and the rules saved before them: ");
     let closed = close(iptables, Some(&lock), why.clone())?;
     record(state, Brought::Closed, Some(why));
     Ok(closed)
 }
 
-/// Whether what nvactl owns is what it loaded last, by a change that was made or left alone in this boot. In
-/// doubt it is not.
+/// Whether nvactl's rules are still those that it loaded last, by a change that was made or kept in this
+/// boot. In doubt they are not.
 fn is_as_applied(machine: &Machine) -> bool {
     let asked = || -> Result<bool, Error> {
         let state = &machine.state;
@@ -241,7 +242,7 @@ fn is_as_applied(machine: &Machine) -> bool {
         if last.boot != namespace::boot().ok() {
             return Ok(false);
         }
-        // The unit is told of no backend.
+        // The unit has no `--backend`.
         let saved = state.saved()?;
         let iptables = Iptables {
             backend: saved.map_or(machine.iptables.backend, |saved| saved.backend),
@@ -264,17 +265,20 @@ fn is_as_applied(machine: &Machine) -> bool {
         Ok(v4 && v6 && last.loaded.is_some())
     };
     asked().unwrap_or_else(|error| {
-        debug!(error = describe(&error), "what is loaded is not compared");
+        debug!(
+            error = describe(&error),
+            "the loaded rules could not be compared"
+        );
         false
     })
 }
 
-/// Loads a saved state. `closes_v6`: IPv6 of which it says nothing gets the FORWARD policy DROP, since a later
-/// state that did not load may have had rules of it.
+/// Loads a saved state. `closes_v6`: if the state has no IPv6 rules, the IPv6 FORWARD policy becomes DROP,
+/// since a later state that did not load may have had some.
 fn bring(
     machine: &Machine,
     lock: &Lock,
-    kept: &Saved,
+    kept: &SavedState,
     closes_v6: bool,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
@@ -307,9 +311,9 @@ fn bring(
     };
     let live = before.map(|_, (live, _)| live);
     if !crate::diff::families::changes(&live, &want).is_empty() {
-        let about = About {
+        let about = ChangeDetails {
             spec: kept.spec.clone(),
-            ..About::default()
+            ..ChangeDetails::default()
         };
         let change = Change::new(&machine.state, "boot load".to_owned(), &live, &want, about);
         let transaction = Transaction {
@@ -319,18 +323,18 @@ fn bring(
             before: &before,
             want: &want,
             change: &change,
-            // A load at boot is no step to go back behind.
+            // A load at boot is no step for a rollback.
             keeping: Keeping::Done,
             trial: TrialOf::Nothing,
         };
-        history::commit(&transaction, Event::Made)?;
+        history::commit(&transaction, ChangeEvent::Made)?;
     }
     let v6 = Switch::Forwarding(Family::V6);
     if open_v6 && sysctl::has(v6) && sysctl::value(v6)? {
         sysctl::change(&[v6], false, false)?;
-        remarks.warn("IPv6 rules cannot be loaded, so IPv6 is not forwarded");
+        remarks.warn("IPv6 rules cannot be loaded, so IPv6 forwarding was turned off");
     }
-    // The rules are there: what goes wrong now is no reason to take others.
+    // The rules are loaded: a failure from here on is no reason to load other rules.
     let on = [
         (Family::V4, kept.forwards),
         (Family::V6, kept.forwards_v6 && want.v6.is_some()),
@@ -342,14 +346,15 @@ fn bring(
             && let Err(error) = sysctl::change(&[switch], true, false)
         {
             remarks.warn(format_args!(
-                "forwarding is not on: {}",
+                "{} could not be turned on: {}",
+                switch.key(),
                 describe(&error.into())
             ));
         }
     }
     if let Err(error) = sysctl::set_kept_liberal() {
         remarks.warn(format_args!(
-            "{} is not set: {}",
+            "{} could not be set: {}",
             Switch::Liberal.key(),
             describe(&error.into())
         ));
@@ -357,7 +362,7 @@ fn bring(
     Ok(())
 }
 
-/// Sets the FORWARD policies to DROP; without iptables it turns forwarding off.
+/// Sets the FORWARD policies to DROP; if iptables fails, turns forwarding off.
 fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLoad, Error> {
     let mut closed = Ruleset::default();
     closed
@@ -383,7 +388,7 @@ fn close(iptables: &Iptables, lock: Option<&Lock>, why: String) -> Result<BootLo
     })
 }
 
-/// Records what was done, for `status`; the rules do not depend on it.
+/// Records the unit's run for `status`; the rules do not depend on the record.
 fn record(state: &State, brought: Brought, why: Option<String>) {
     let recorded = namespace::boot().map_err(Into::into).and_then(|boot| {
         state.set_booted(&Booted {
@@ -399,15 +404,15 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
         })
     });
     if let Err(error) = recorded {
-        debug!(%error, "what the unit did is not recorded");
+        debug!(%error, "the unit's run was not recorded");
     }
 }
 
-/// Loads the saved state where it can do no harm, as the unit would on a machine without rules.
+/// Loads the saved state in a network namespace, as the unit would on a machine without rules.
 ///
 /// # Errors
-/// When there is none, it is damaged, or it does not load; or no network namespace can be made.
-pub fn rehearse(machine: &Machine) -> Result<Saved, Error> {
+/// When there is no saved state, it is damaged or does not load, or no network namespace can be made.
+pub fn rehearse(machine: &Machine) -> Result<SavedState, Error> {
     refuse_while_pending(&machine.state)?;
     let kept = machine.state.saved()?.ok_or(Refusal::NothingSaved)?;
     let iptables = Iptables {

@@ -1,14 +1,14 @@
-//! The decision on a change that waits for its confirmation.
+//! Decides on a change that waits for its confirmation.
 
 use super::error::{Error, describe};
 use super::flows::{self, Ended};
 use super::history::{self, undone_words};
-use super::log::{self, Entry, Event};
-use super::records::{Decided, Decision, Pending};
+use super::log::{self, ChangeEvent, LogEntry};
+use super::records::{Decision, LastDecision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::State;
-use super::waiting::{pending, pending_in_earnest, settle, told};
+use super::waiting::{choices, pending, pending_in_earnest, settle, told};
 use super::watchdog::Undoing;
 use super::{next_boot, watchdog};
 use crate::diff;
@@ -20,19 +20,19 @@ use crate::host::ssh_connection::judge;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::text::parse;
 
-/// What there is to know of the change that waits, or of the last one that did.
+/// The state of the confirmation.
 #[derive(Debug)]
 pub enum Standing {
     Waits(Box<Pending>),
-    /// Its record says nothing to this nvactl.
+    /// This version of nvactl cannot read the record.
     Unreadable(String),
     Nothing {
-        /// What became of the last change, if it was undone.
+        /// How the last change ended, if it was undone.
         last: Option<String>,
     },
 }
 
-/// Returns how the confirmation stands.
+/// Returns the state of the confirmation.
 ///
 /// # Errors
 /// When the state folder cannot be read.
@@ -49,7 +49,7 @@ pub fn standing(state: &State) -> Result<Standing, Error> {
     }
 }
 
-/// Says what became of the last change, if it was undone.
+/// Describes the undo of the last change, if it was undone.
 fn last_undone(state: &State) -> Result<Option<String>, Error> {
     let Some(number) = state.numbers()?.pop() else {
         return Ok(None);
@@ -58,89 +58,94 @@ fn last_undone(state: &State) -> Result<Option<String>, Error> {
     Ok(change.and_then(|change| {
         let undone = undone_words(change.undone.as_ref()?);
         Some(format!(
-            "the last change, {number}, {}, was {undone}",
+            "the last change ({number}: {}) was {undone}",
             change.action
         ))
     }))
 }
 
-/// Refuses to decide where nothing waits.
+/// Returns the refusal for a decision when no change waits.
 fn nothing_pending(state: &State) -> Error {
     let last = last_undone(state).unwrap_or_default();
     Refusal::NothingPending { last }.into()
 }
 
-/// Returns the change that waits here, in a line; nothing is known of any where there is no state folder.
+/// Describes the change that waits here in one line, with the best command for it. There is none without a
+/// state folder.
 ///
 /// # Errors
 /// When the state folder cannot be read.
 pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
-        Standing::Waits(pending) => Some(told(&pending)),
-        Standing::Unreadable(why) => Some(unreadable(&why)),
+        Standing::Waits(pending) => {
+            let choice = choices(&pending)[0];
+            Some(format!("{}; {choice}", told(&pending)))
+        }
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            let fix = refusal.hint().unwrap_or_default();
+            Some(format!("{refusal}; {fix}"))
+        }
         Standing::Nothing { .. } => None,
     })
 }
 
-/// Returns the change that waits here, in a line, and the command by which it waits no more.
+/// Describes the change that waits here in one line, and returns the best command for it.
 ///
 /// # Errors
 /// When the state folder cannot be read.
 pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)>, Error> {
     let Some(state) = state else { return Ok(None) };
-    let fix = match standing(state)? {
-        Standing::Waits(pending) if pending.left() > 0 => "sudo nvactl confirm",
-        _ => "sudo nvactl confirm --cancel",
-    };
-    Ok(told_of(Some(state))?.map(|told| (told, fix)))
+    Ok(match standing(state)? {
+        Standing::Waits(pending) if pending.left() > 0 => {
+            Some((told(&pending), "sudo nvactl confirm"))
+        }
+        Standing::Waits(pending) => Some((told(&pending), "sudo nvactl confirm --cancel")),
+        Standing::Unreadable(why) => {
+            let refusal = Refusal::UnreadablePending { why };
+            Some((refusal.to_string(), "sudo nvactl confirm --cancel"))
+        }
+        Standing::Nothing { .. } => None,
+    })
 }
 
-/// Tells a change whose record cannot be read, in a line.
-#[must_use]
-pub fn unreadable(why: &str) -> String {
-    format!(
-        "a change waits for its confirmation, and its record cannot be read by this version of nvactl: \
-         {why}; `nvactl confirm --cancel` discards it"
-    )
-}
-
-/// What became of a change on which somebody decided.
+/// The result of a decision.
 #[derive(Debug)]
-pub enum Report {
-    /// It stays.
+pub enum ConfirmReport {
+    /// The change stays.
     Kept {
         action: String,
         ended: Ended,
-        /// Whether nvactl's rules are not those that the change made any more.
+        /// Whether nvactl's rules were changed after the change.
         changed_since: bool,
-        /// What keeps the state folder from taking new files.
+        /// Why no new file can be written in the state folder.
         full: Option<String>,
-        /// Whether the connection that was to be a new one comes from this machine.
+        /// Whether the new SSH connection comes from this machine.
         from_itself: bool,
-        /// What there is to say of the next boot.
+        /// Remarks about the next boot.
         after: Remarks,
     },
-    /// It is undone.
+    /// The change is undone.
     Undone {
         action: String,
-        undone: watchdog::Undone,
+        undone: watchdog::UndoReport,
     },
-    /// Its record is discarded, and what it changed stays, since nobody knows what that was.
+    /// The record is discarded, and the rules stay, since the record cannot be read.
     Discarded { why: String },
 }
 
-/// Keeps the change that waits; with `new_session`, only if this session came over another SSH
-/// connection than the one that applied it.
+/// Confirms the change that waits; with `new_session`, only if this session came over another SSH connection
+/// than the one that applied it.
 ///
 /// # Errors
-/// When none waits, or it was not made whole, or the connection is not a new one, or the decision cannot
+/// When none waits, the change was not fully applied, the connection is not a new one, or the decision cannot
 /// be recorded.
-pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Report, Error> {
-    // Nobody waits for the lock of a change that there is not.
+pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
+    // If no change waits, do not wait for the lock.
     let known = waiting(state)?;
     let lock = lock::take(&state.lock_file(), lock_wait_secs)?;
-    // The watchdog may have been faster to the lock.
+    // The watchdog may have taken the lock first.
     let now = pending_in_earnest(state)?.filter(|now| now.id == known.id);
     let now = now.ok_or_else(|| nothing_pending(state))?;
     if !now.made {
@@ -154,8 +159,8 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     let changed_since = live.as_ref().is_some_and(|live| !is_as_made(&now, live));
     let full = settle(state, &now, Decision::Confirmed)?;
     drop(lock);
-    history::log(&now.before, Event::Confirmed);
-    // It is kept, whatever becomes of connections.
+    history::log(&now.before, ChangeEvent::Confirmed);
+    // The change is confirmed, even if connections cannot be ended.
     let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
     let mut after = Remarks::default();
     if let Some(live) = &live {
@@ -167,7 +172,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
             &mut after,
         );
     }
-    Ok(Report::Kept {
+    Ok(ConfirmReport::Kept {
         action: known.before.action,
         ended,
         changed_since,
@@ -177,15 +182,14 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Rep
     })
 }
 
-/// Reads the rules of the families that a change touches, as far as they can be read.
+/// Reads the rules of the families that a change touches, if they can be read.
 fn loaded(pending: &Pending) -> Option<PerFamily<Live>> {
     let listing = pending.iptables().start_listing(pending.families());
     let (live, _) = listing.ok()?.finish_readable(false).ok()?;
     Some(live)
 }
 
-/// Whether nvactl's rules are those that a change made: a watchdog that was killed may have undone a part of
-/// it.
+/// Whether nvactl's rules are still those of the change: a killed watchdog may have undone a part of it.
 fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
     let owned = pending.before.owned();
     let each = live.as_ref().zip(pending.wanted()).zip(owned);
@@ -195,11 +199,11 @@ fn is_as_made(pending: &Pending, live: &PerFamily<Live>) -> bool {
     })
 }
 
-/// Undoes the change that waits, at once. One whose record says nothing is discarded.
+/// Undoes the change that waits at once, or discards it if its record cannot be read.
 ///
 /// # Errors
-/// When none waits, or it cannot be undone.
-pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
+/// When none waits, or the undo fails.
+pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
     let known = match waiting(state) {
         Err(Error::Refusal(Refusal::UnreadablePending { why })) => {
             return discard(state, why, lock_wait_secs);
@@ -211,7 +215,7 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<Report, Error> {
     }
     match watchdog::undo(state, &known, lock_wait_secs)? {
         Undoing::NotDue => Err(nothing_pending(state)),
-        Undoing::Undone(undone) => Ok(Report::Undone {
+        Undoing::Undone(undone) => Ok(ConfirmReport::Undone {
             action: known.before.action,
             undone: *undone,
         }),
@@ -230,27 +234,26 @@ fn waiting(state: &State) -> Result<Pending, Error> {
     }
 }
 
-/// Discards a record that says nothing. The decision names its change, so that a watchdog which still
-/// knows it leaves the rules to whoever decides now.
-fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<Report, Error> {
+/// Discards an unreadable record. The decision names the change, so that its watchdog leaves the rules alone.
+fn discard(state: &State, why: String, lock_wait_secs: u64) -> Result<ConfirmReport, Error> {
     let _lock = lock::take(&state.lock_file(), lock_wait_secs)?;
-    // Another may have decided while the lock was waited for.
+    // Another process may have decided while this one waited for the lock.
     match state.pending() {
         Err(error) if error.is_unreadable_record() => {}
         Ok(Some(pending)) if pending.rules().is_err() => {}
         _ => return Err(nothing_pending(state)),
     }
-    if let Some(Decided(id, Decision::Waiting)) = state.decided() {
-        state.set_decision(&Decided(id, Decision::Cancelled))?;
+    if let Some(LastDecision(id, Decision::Waiting)) = state.decided() {
+        state.set_decision(&LastDecision(id, Decision::Cancelled))?;
     }
     state.clear_begun()?;
     state.clear_pending()?;
-    log::write(&Entry {
-        event: Event::Discarded,
+    log::write(&LogEntry {
+        event: ChangeEvent::Discarded,
         action: "unknown",
         who: &session::who(),
         spec: None,
         forwards: &ForwardNames::default(),
     });
-    Ok(Report::Discarded { why })
+    Ok(ConfirmReport::Discarded { why })
 }

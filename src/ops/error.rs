@@ -1,6 +1,5 @@
-//! Why an operation ended without its report.
+//! The errors of all operations.
 
-use std::error::Error as _;
 use std::fmt;
 
 use thiserror::Error;
@@ -18,6 +17,7 @@ use crate::host::lock::LockError;
 use crate::host::ssh_connection::NotNew;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
+use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
 
 #[derive(Debug, Error)]
@@ -46,12 +46,12 @@ pub enum Error {
     File(#[from] FileError),
     #[error(transparent)]
     Unit(#[from] UnitError),
-    #[error("the state that was kept is damaged")]
+    #[error("the rules in a record of the state folder are damaged")]
     Damaged(#[from] ParseError),
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// Returns the fix: a command or an edit.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -77,7 +77,7 @@ impl Error {
     }
 }
 
-/// An operation that ended without its report, and what it had to say until then.
+/// An operation that failed, and its remarks until then.
 #[derive(Debug)]
 pub struct Failed {
     pub error: Box<Error>,
@@ -105,14 +105,8 @@ impl std::error::Error for Failed {
     }
 }
 
-/// Joins an error and what caused it.
+/// Joins an error and its causes.
 #[must_use]
 pub fn describe(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
+    with_causes(error)
 }

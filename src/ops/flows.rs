@@ -1,4 +1,4 @@
-//! The connections that are alive when the rules change: which are told of, and which are ended.
+//! Live connections when the rules change: which are reported, and which are ended.
 
 use super::error::Error;
 use super::records::Pending;
@@ -17,11 +17,11 @@ use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
 use crate::plan::unplan::unplan;
 
-/// Reads the connections of the machine. Without the program for it there are none, unless some are
-/// to be deleted.
+/// Reads the machine's connections. Without the program `conntrack` there are none, unless some must be
+/// ended.
 ///
 /// # Errors
-/// When they cannot be read and are needed.
+/// When connections must be ended and cannot be read.
 pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackError> {
     let flows = PerFamily::try_new(families, conntrack::flows);
     match flows {
@@ -35,7 +35,7 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackErro
     }
 }
 
-/// How many connections are shown one by one.
+/// The most connections that are shown one by one.
 const MOST_FLOWS: usize = 3;
 
 pub(super) fn described(flows: &[&Flow]) -> String {
@@ -64,10 +64,9 @@ pub(super) fn described(flows: &[&Flow]) -> String {
     }
 }
 
-/// Returns the connections that some forward has led, and none of `now` leads any more.
+/// Returns the connections to targets that a forward once had, and that no forward of `now` has.
 ///
-/// Mostly none goes astray at all, and the states before, of which 20 can hold 10,000 forwards each,
-/// need not be read.
+/// Usually there is none. Then the history is not read: its 20 changes can hold 10,000 forwards each.
 ///
 /// # Errors
 /// When the history cannot be read.
@@ -84,7 +83,7 @@ pub fn outdated<'f>(
     Ok(stale(flows, &once, now).collect())
 }
 
-/// Returns the forwards of the live rules and of the states before: what may have led a connection.
+/// Returns the forwards of the live rules and of the history, which may have made a connection.
 ///
 /// # Errors
 /// When the history cannot be read.
@@ -105,46 +104,44 @@ pub fn once_led<'r>(
     Ok(once)
 }
 
-/// Reads the forwards out of a text that was kept. One that cannot be read has led nothing that can be
-/// told.
+/// Reads the forwards from recorded rules; `None` if the rules cannot be read.
 #[must_use]
 pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
 }
 
-/// Says what would become of connections that no forward leads any more.
+/// Describes the connections to old targets in a dry run.
 #[must_use]
 pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
-    let would = if flush {
-        "would be deleted"
+    let (would, fix) = if flush {
+        ("would be ended", "")
     } else {
-        "would stay; to delete them: --flush-stale"
+        ("would stay", "; to end them, add: --flush-stale")
     };
     (!stale.is_empty()).then(|| {
         Remark::Line(format!(
-            "{} to where no forward leads any more {would}: {}",
+            "{} to targets that no forward has any more {would}: {}{fix}",
             counted(stale.len(), "connection"),
             described(stale)
         ))
     })
 }
 
-/// What became of connections that no forward leads any more.
+/// The connections to old targets, after a change.
 #[derive(Debug, Default)]
 pub struct Ended {
     pub remark: Option<Remark>,
-    /// Whether some were to be ended and are alive.
+    /// Whether some connections should have been ended and are still alive.
     pub failed: bool,
 }
 
 impl Ended {
-    /// Says that it is not known which connections are to be ended.
+    /// Reports that the connections to end are not known.
     #[must_use]
     pub fn failed(error: &Error) -> Self {
         Self {
             remark: Some(Remark::Warning(format!(
-                "the rules are as they should be, but connections to old targets cannot be looked \
-                 for: {}",
+                "the rules are loaded, but connections to old targets could not be looked for: {}",
                 super::describe(error)
             ))),
             failed: true,
@@ -152,20 +149,20 @@ impl Ended {
     }
 }
 
-/// Says what would become of UDP senders from before their forward.
+/// Describes the UDP senders from before their forward in a dry run.
 #[must_use]
 pub fn senders_would_end(senders: &[Sender<'_>], flush: bool) -> Option<Remark> {
     let would = if flush {
         "they would be ended"
     } else {
-        "they would stay so; to end them: --flush-stale"
+        "they would stay; to end them, add: --flush-stale"
     };
     let told = sender::told(senders)?;
     Some(Remark::Line(format!("{told}; {would}")))
 }
 
-/// Ends UDP senders from before their forward, if that is asked for: their next packet begins anew and is
-/// forwarded.
+/// Ends UDP senders from before their forward, if the request says so: the next packet of each starts a new
+/// connection, which is forwarded.
 #[must_use]
 pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     let Some(told) = sender::told(senders) else {
@@ -182,7 +179,9 @@ pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
-            Ok(()) => Remark::Line(format!("{told}; they are ended, and begin anew")),
+            Ok(()) => Remark::Line(format!(
+                "{told}; they were ended, and their next packet is forwarded"
+            )),
             Err(error) => Remark::Warning(format!(
                 "{told}; they could not be ended: {}",
                 super::describe(&error.into())
@@ -191,7 +190,7 @@ pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     }
 }
 
-/// Ends, once a change is kept, the connections that lead to where the rules lead no more.
+/// Ends the connections to old targets after a change is confirmed.
 ///
 /// # Errors
 /// When the connections, the rules or the history cannot be read.
@@ -206,7 +205,7 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
             .iter()
             .filter_map(|(_, rules)| forwards_of(rules)),
     );
-    // The forwards that stay, of both families.
+    // The forwards of both families that stay.
     let staying = live.iter().filter_map(|(_, live)| unplan(live));
     let forwards = staying.flat_map(|set| set.forwards).collect();
     let Some(now) = once.first().map(|set| ForwardSet {
@@ -220,16 +219,16 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
     Ok(end(&outdated, kept.flush_stale, spec))
 }
 
-/// The command that ends such connections, for a spec as messages name it.
+/// Returns the command that ends such connections, for a spec as messages name it.
 fn flushing(spec: &str) -> String {
     let argument = if spec.starts_with('<') { "-" } else { spec };
     format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
 }
 
-/// Ends these connections if that is asked for; they stay on their old target for as long as the kernel
-/// remembers them.
+/// Ends these connections if the request says so. Otherwise each stays on its old target until the kernel
+/// forgets it.
 ///
-/// The rules are loaded by then, so a failure is no reason to say that nothing has changed.
+/// The rules are loaded by then, so a failure must not claim that nothing has changed.
 #[must_use]
 pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     if stale.is_empty() {
@@ -238,7 +237,7 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} to where no forward leads any more will stay until idle: {shown}; \
+            "{count} to targets that no forward has any more will stay until idle: {shown}; \
              to end them: {}",
             flushing(spec)
         ));
@@ -252,10 +251,10 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
             Ok(()) => Remark::Line(format!(
-                "deleted {count} to where no forward leads any more: {shown}"
+                "ended {count} to targets that no forward has any more: {shown}"
             )),
             Err(error) => Remark::Warning(format!(
-                "the rules are as they should be, but {count} could not be ended: {}",
+                "the rules are loaded, but {count} to old targets could not be ended: {}",
                 super::describe(&error.into())
             )),
         }),

@@ -1,9 +1,9 @@
-//! The history: what it says of a change, and which change a rollback undoes.
+//! The history: the record of a change, and the choice of the change that a rollback undoes.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::log::{self, Entry, Event};
-use super::records::{Brought, Change, Decision, KeptSpec, Owned, Saved, Undone, VERSION};
+use super::log::{self, ChangeEvent, LogEntry};
+use super::records::{Brought, Change, Decision, KeptSpec, Owned, SavedState, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
 use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
 use crate::diff;
@@ -14,25 +14,25 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 
-/// What the history says of a change, beside what was loaded before it.
+/// The facts about a change in the history, beside the rules from before it.
 #[derive(Debug, Default)]
-pub struct About {
-    /// The spec whose plan is loaded then.
+pub struct ChangeDetails {
+    /// The spec that the change loads.
     pub spec: Option<KeptSpec>,
     pub forwards: ForwardNames,
-    /// For a rollback, the number of the change before which it leads.
+    /// For a rollback, the number of the change to go back behind.
     pub back_before: Option<u64>,
 }
 
 impl Change {
-    /// A change that is about to be made.
+    /// Returns the record of a change that is about to be made.
     #[must_use]
     pub fn new(
         state: &State,
         action: String,
         live: &PerFamily<&Ruleset>,
         want: &PerFamily<Ruleset>,
-        about: About,
+        about: ChangeDetails,
     ) -> Self {
         let owned = live.zip(want.as_ref());
         let owned = owned.map(|_, (before, want)| Owned {
@@ -66,15 +66,16 @@ impl Change {
     }
 }
 
-/// Writes to the system log what happened to a change: who decided on it, or else who made it.
-pub fn log(change: &Change, event: Event) {
+/// Writes an event of a change to the system log, with the person who decided on it or else made it.
+pub fn log(change: &Change, event: ChangeEvent) {
     let maker = match event {
-        Event::Confirmed | Event::Cancelled | Event::Discarded => None,
-        Event::Made | Event::MadeToConfirm { .. } | Event::Uncertain | Event::TimedOut => {
-            change.who.clone()
-        }
+        ChangeEvent::Confirmed | ChangeEvent::Cancelled | ChangeEvent::Discarded => None,
+        ChangeEvent::Made
+        | ChangeEvent::MadeToConfirm { .. }
+        | ChangeEvent::Uncertain
+        | ChangeEvent::TimedOut => change.who.clone(),
     };
-    log::write(&Entry {
+    log::write(&LogEntry {
         event,
         action: &change.action,
         who: &maker.unwrap_or_else(session::who),
@@ -87,17 +88,20 @@ pub fn log(change: &Change, event: Event) {
 ///
 /// # Errors
 /// As [`Transaction::commit`].
-pub fn commit(transaction: &Transaction<'_>, event: Event) -> Result<Committed, TransactionError> {
+pub fn commit(
+    transaction: &Transaction<'_>,
+    event: ChangeEvent,
+) -> Result<Committed, TransactionError> {
     let committed = transaction.commit();
     match &committed {
         Ok(_) => log(transaction.change, event),
-        Err(TransactionError::Uncertain { .. }) => log(transaction.change, Event::Uncertain),
+        Err(TransactionError::Uncertain { .. }) => log(transaction.change, ChangeEvent::Uncertain),
         Err(_) => {}
     }
     committed
 }
 
-/// Says when and why a change was undone.
+/// Describes when and why a change was undone.
 #[must_use]
 pub fn undone_words(undone: &Undone) -> String {
     let why = match undone.why {
@@ -107,15 +111,15 @@ pub fn undone_words(undone: &Undone) -> String {
     format!("undone at {}: {why}", moment(undone.time))
 }
 
-/// Returns the time of a record, which is in seconds since 1970, in words.
+/// Formats the time of a record, in seconds since 1970.
 #[must_use]
 pub fn moment(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-/// Returns the number of the change that a rollback without a number undoes, or `None` where there is
-/// none left: the newest below a number that has not been undone. A rollback is no such change: behind
-/// it, it is the one before that which it has undone.
+/// Returns the change that a rollback without a number undoes: the newest below a number that has not been
+/// undone, or `None` if none is left. A rollback is not such a change: it is skipped together with the
+/// changes that it undid.
 #[must_use]
 pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
     for (number, change) in changes {
@@ -134,12 +138,12 @@ pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
 #[derive(Debug)]
 pub enum LastLoaded {
     Change(Box<Change>),
-    /// By the boot unit, since the last change.
-    Saved(Box<Saved>),
+    /// The boot unit loaded them after the last change.
+    Saved(Box<SavedState>),
 }
 
 impl LastLoaded {
-    /// Returns the spec whose plan they are, if its text was kept.
+    /// Returns the spec of the rules, if its text was recorded.
     #[must_use]
     pub fn spec(self) -> Option<KeptSpec> {
         match self {
@@ -148,13 +152,13 @@ impl LastLoaded {
         }
     }
 
-    /// Whether they are none, since the last change removed them.
+    /// Whether the last change removed all rules.
     #[must_use]
     pub fn is_removal(&self) -> bool {
         matches!(self, LastLoaded::Change(change) if change.spec.is_none())
     }
 
-    /// Whether they set a family's FORWARD policy.
+    /// Whether the rules set a family's FORWARD policy.
     #[must_use]
     pub fn sets_policy(&self, family: Family) -> bool {
         let owned = match self {
@@ -164,7 +168,7 @@ impl LastLoaded {
         owned.get(family).is_some_and(|owned| owned.sets_policy)
     }
 
-    /// Whether they are a spec's, and it leaves a family's FORWARD policy to others.
+    /// Whether the rules are a spec's that leaves a family's FORWARD policy alone.
     #[must_use]
     pub fn leaves_policy(&self, family: Family) -> bool {
         let (spec, owned) = match self {
@@ -175,12 +179,12 @@ impl LastLoaded {
     }
 }
 
-/// Returns the rules that nvactl loaded last, by a change that was not undone since or by the boot unit.
+/// Returns the rules that nvactl loaded last, by a change that is not undone or by the boot unit.
 ///
 /// # Errors
 /// When the history or the saved state cannot be read.
 pub fn last_loaded(state: &State) -> Result<Option<LastLoaded>, StateError> {
-    // A record that is not read here was not made by a run in this boot.
+    // An unreadable record is from another boot.
     let booted = state.booted().ok().flatten();
     let booted = booted.filter(|booted| namespace::boot().is_ok_and(|boot| boot == booted.boot));
     let saved = match booted.as_ref().map(|booted| booted.brought) {
@@ -207,8 +211,8 @@ pub fn last_loaded(state: &State) -> Result<Option<LastLoaded>, StateError> {
 mod tests {
     use super::*;
 
-    /// Changes by number, each with the change before which it leads if it is a rollback, and whether
-    /// it was undone; the newest first.
+    /// Makes changes from a number, the change to go back behind if it is a rollback, and whether it was
+    /// undone; the newest first.
     fn changes(all: &[(u64, Option<u64>, bool)]) -> Vec<(u64, Change)> {
         let change = |(number, back_before, undone): &(u64, Option<u64>, bool)| {
             let change = Change {
@@ -245,9 +249,9 @@ mod tests {
         for (history, undoes) in [
             (&[][..], None),
             (&[(1, None, false), (2, None, false)], Some(2)),
-            // Undone once, it is not undone again.
+            // A change is undone once.
             (&[(1, None, false), (2, None, true)], Some(1)),
-            // One rollback, two, and one further than there is.
+            // One rollback, two, and one more than there are changes.
             (
                 &[(1, None, false), (2, None, false), (3, Some(2), false)],
                 Some(1),
@@ -261,7 +265,7 @@ mod tests {
                 ],
                 None,
             ),
-            // A change behind a rollback is undone first, then the one before the undone one.
+            // A change after a rollback is undone first, then the one before the undone one.
             (
                 &[
                     (1, None, false),
@@ -281,7 +285,7 @@ mod tests {
                 ],
                 Some(1),
             ),
-            // Two at once by number.
+            // Two changes at once by number.
             (
                 &[
                     (1, None, false),

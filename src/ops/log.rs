@@ -1,8 +1,8 @@
 //! The system log: one line for each change, confirmation, cancellation and undo.
 //!
-//! The facility is authpriv: who changed what this machine forwards belongs beside the lines of sshd
-//! and sudo that tell who came in, and the names and addresses in it are for root and the log's
-//! group alone (`/var/log/auth.log` of Debian and Ubuntu, `/var/log/secure` of Red Hat).
+//! The facility is authpriv, like that of sshd and sudo, whose lines show who logged in. Only root and the
+//! log's group can read the names and addresses (`/var/log/auth.log` on Debian and Ubuntu, `/var/log/secure`
+//! on Red Hat).
 
 use crate::diff::drift::ForwardNames;
 use crate::host::session::Who;
@@ -10,81 +10,80 @@ use crate::host::{process, syslog};
 use crate::net::printable::cut_in_quotes;
 use crate::plan::digest::Digest;
 
-/// What happened to a change.
+/// An event in the life of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// It is loaded and stays.
+pub enum ChangeEvent {
+    /// The change is loaded and stays.
     Made,
-    /// It is loaded and is undone unless it is confirmed within so many seconds.
+    /// The change is loaded, and is undone unless it is confirmed within these seconds.
     MadeToConfirm {
         secs: u64,
     },
-    /// Nobody knows that its rules are loaded, or that they are not.
+    /// The new rules may or may not be loaded.
     Uncertain,
     Confirmed,
-    /// Its record could not be read and is discarded; its rules stay.
+    /// The unreadable record is discarded; the rules stay.
     Discarded,
-    /// It is undone, since somebody asked for that.
+    /// The change was undone on request.
     Cancelled,
-    /// It is undone, since nobody confirmed it in time.
+    /// The change was undone, since it was not confirmed in time.
     TimedOut,
 }
 
 /// A line of the log.
 #[derive(Debug, Clone)]
-pub struct Entry<'a> {
-    pub event: Event,
+pub struct LogEntry<'a> {
+    pub event: ChangeEvent,
     /// The command of the change: `apply forward.yaml`.
     pub action: &'a str,
-    /// Who made the change or decided on it; where its time ran out, who made it.
+    /// The person who decided on the change, else the one who made it.
     pub who: &'a Who,
-    /// The spec's, where the change has one.
+    /// The digest of the spec, if the change has one.
     pub spec: Option<Digest>,
     pub forwards: &'a ForwardNames,
 }
 
 /// Writes a line to the system log.
-pub fn write(entry: &Entry<'_>) {
+pub fn write(entry: &LogEntry<'_>) {
     syslog::write(&entry.line(process::own_id()));
 }
 
-/// `LOG_AUTHPRIV` (syslog(3)), where it stands in a line's first number.
+/// `LOG_AUTHPRIV` (syslog(3)), shifted to its place in a line's first number.
 const AUTHPRIV: u8 = 10 << 3;
 const WARNING: u8 = 4;
 const NOTICE: u8 = 5;
 
-/// How many bytes of each kind of text a line has, so that the whole has less than 1024, which is
-/// what RFC 3164 promises to keep.
+/// The most bytes of each kind of text, so that a line has less than 1024 bytes, the minimum that RFC 3164
+/// requires receivers to keep.
 const MOST_ACTION: usize = 160;
 const MOST_NAME: usize = 64;
 const MOST_FORWARDS: usize = 128;
 
-impl Event {
+impl ChangeEvent {
     fn severity(self) -> u8 {
         match self {
-            Event::TimedOut | Event::Uncertain | Event::Discarded => WARNING,
+            ChangeEvent::TimedOut | ChangeEvent::Uncertain | ChangeEvent::Discarded => WARNING,
             _ => NOTICE,
         }
     }
 
     fn words(self) -> String {
         match self {
-            Event::Made => "change made".to_owned(),
-            Event::MadeToConfirm { secs } => {
+            ChangeEvent::Made => "change made".to_owned(),
+            ChangeEvent::MadeToConfirm { secs } => {
                 format!("change made, undone unless confirmed in {secs} s")
             }
-            Event::Uncertain => "change not verified".to_owned(),
-            Event::Confirmed => "change confirmed".to_owned(),
-            Event::Discarded => "record of a change discarded, its rules stay".to_owned(),
-            Event::Cancelled => "change cancelled and undone".to_owned(),
-            Event::TimedOut => "change not confirmed in time and undone".to_owned(),
+            ChangeEvent::Uncertain => "change not verified".to_owned(),
+            ChangeEvent::Confirmed => "change confirmed".to_owned(),
+            ChangeEvent::Discarded => "record of a change discarded, its rules stay".to_owned(),
+            ChangeEvent::Cancelled => "change cancelled and undone".to_owned(),
+            ChangeEvent::TimedOut => "change not confirmed in time and undone".to_owned(),
         }
     }
 }
 
-impl Entry<'_> {
-    /// Returns the line with the number before it by which syslogd sorts it. The time is syslogd's
-    /// own.
+impl LogEntry<'_> {
+    /// Returns the line, with the number that syslogd sorts by. syslogd adds the time.
     fn line(&self, process: u32) -> String {
         let mut line = format!(
             "<{}>nvactl[{process}]: {}: {} user={}",
@@ -121,7 +120,7 @@ impl Entry<'_> {
     }
 }
 
-/// Returns as many names as there is room for, and how many more there are; `None` without any.
+/// Joins the names that fit, and adds the number of the others; `None` without a name.
 fn listed(names: &[String]) -> Option<String> {
     let mut list = String::new();
     for (n, name) in names.iter().enumerate() {
@@ -156,8 +155,8 @@ mod tests {
 
     #[test]
     fn a_line_says_who_changed_what() {
-        let entry = Entry {
-            event: Event::MadeToConfirm { secs: 60 },
+        let entry = LogEntry {
+            event: ChangeEvent::MadeToConfirm { secs: 60 },
             action: "apply forward.yaml",
             who: &who("alice"),
             spec: Some(Digest::of([""])),
@@ -178,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
-        let entry = Entry {
-            event: Event::TimedOut,
+    fn unknown_fields_are_left_out() {
+        let entry = LogEntry {
+            event: ChangeEvent::TimedOut,
             action: "remove",
             who: &Who {
                 user: "root".to_owned(),
@@ -198,8 +197,8 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_in_one_line_and_in_its_quotes() {
-        let entry = Entry {
-            event: Event::Confirmed,
+        let entry = LogEntry {
+            event: ChangeEvent::Confirmed,
             action: "apply a\n<0>sshd[1]: \u{1b}[2J\u{9b}\u{202e}\" \\\" user=\"nobody\r.yaml",
             who: &who("é\0"),
             spec: None,
@@ -213,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn however_much_has_changed_the_line_is_short() {
+    fn the_line_of_a_huge_change_is_short() {
         let long = "\"n\u{301}".repeat(5000);
         let names: Vec<String> = (0..10_000)
             .map(|n| format!("{n}-{}", "x".repeat(50)))
             .collect();
         let end = "fe80:1111:2222:3333:4444:5555:6666:7777%interface-name0 65535";
-        let entry = Entry {
-            event: Event::MadeToConfirm { secs: 86400 },
+        let entry = LogEntry {
+            event: ChangeEvent::MadeToConfirm { secs: 86400 },
             action: &long,
             who: &Who {
                 user: long.clone(),

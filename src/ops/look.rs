@@ -1,5 +1,5 @@
-//! What an operation must know of the machine, asked all at once: to read the rules takes longest of what
-//! comes before a change, and nothing of the rest needs to know them.
+//! The facts about the machine that an operation needs, gathered in parallel: reading the rules takes the
+//! longest, and the other facts do not depend on it.
 
 use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
@@ -26,48 +26,47 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::plan::MARKED;
 use crate::plan::planned;
 
-/// Returns the families that a command touches: IPv6 only if the spec has it, or rules of nvactl's may
-/// be there from a time when it had.
+/// Returns the families that a command touches. IPv6 is one of them only if the spec has IPv6 forwards, or if
+/// nvactl may have IPv6 rules from an earlier spec.
 #[must_use]
 pub fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
     let wanted = set.is_some_and(|set| set.has(Family::V6));
     let recorded = || state.is_some_and(State::may_hold_v6);
-    // What could not be recorded, on a full disk or before a change of kernels, the machine itself may
-    // know.
+    // The machine itself may have IPv6 rules that no record shows, after a full disk or another kernel.
     let found = || has_nft_v6() || (state.is_none_or(State::is_new) && has_legacy_v6());
     let kept = || persistence::mentions_own(Family::V6);
     Families::with_v6(wanted || recorded() || kept() || found())
 }
 
-/// The lock, and the rules as they are being read.
+/// The lock, and the listing of the rules in progress.
 #[derive(Debug)]
 pub struct Ahead(pub(super) Lock, pub(super) Listing);
 
 impl Ahead {
-    /// Takes the lock and begins to read the rules before the spec is known, if for that nothing has to
-    /// be made and nobody to be waited for.
+    /// Takes the lock and starts to read the rules before the spec is checked, unless a folder must be made
+    /// or the lock is taken.
     #[must_use]
     pub fn start(state: &State, iptables: &Iptables) -> Option<Self> {
-        // The lock is needed for that first.
+        // Taking over records needs the lock first.
         if state.is_to_be_taken_over() {
             return None;
         }
         let lock = lock::take_if_free(&state.lock_file())?;
-        // Whoever undoes a change is not to wait for what will be refused.
+        // A change that will be refused must not delay an undo.
         waiting::refuse_while_pending(state).ok()?;
         let listing = iptables.start_listing(families(None, Some(state))).ok()?;
         Some(Self(lock, listing))
     }
 }
 
-/// The rules of the families that could be read, and why IPv6's could not.
+/// The rules of the readable families, and the error if IPv6 is not one of them.
 pub type Readable<T> = (PerFamily<T>, Option<IptablesError>);
 
-/// Reads the rules of these families. IPv6 is left out where it cannot be read and `needs_v6` does not
-/// say that it must be: a machine whose IPv6 has been switched off still forwards IPv4.
+/// Reads the rules of these families. Leaves out unreadable IPv6 unless `needs_v6` is set: a machine with
+/// IPv6 switched off still forwards IPv4.
 ///
 /// # Errors
-/// When IPv4, or IPv6 that is needed, cannot be read.
+/// When IPv4 or needed IPv6 cannot be read.
 pub fn read(
     iptables: &Iptables,
     families: Families,
@@ -76,17 +75,17 @@ pub fn read(
     iptables.start_reading(families)?.finish_readable(needs_v6)
 }
 
-/// Says that IPv6 was left out.
+/// Warns that IPv6 was left out.
 pub fn warn_of_unread_v6(unread: Option<IptablesError>, remarks: &mut Remarks) {
     if let Some(error) = unread {
         remarks.warn(format_args!(
-            "IPv6 rules cannot be read, so they stay as they are; IPv4 goes on without them: {}",
+            "IPv6 rules cannot be read and stay as they are; only IPv4 is handled: {}",
             describe(&error.into())
         ));
     }
 }
 
-/// Names the rules and tables that cannot be read, and returns the rest without its text.
+/// Warns of unreadable rules and tables, and returns the readable ones.
 pub fn told(
     live: PerFamily<Live>,
     iptables: &Iptables,
@@ -102,33 +101,33 @@ pub fn told(
     }
 }
 
-/// What is here and what is wanted.
-pub struct Found<'s> {
+/// The current rules, the wanted rules, and the machine around them.
+pub struct Situation<'s> {
     pub before: PerFamily<(Ruleset, Counters)>,
     pub want: PerFamily<Ruleset>,
     pub surroundings: Surroundings,
     pub flows: Vec<Flow>,
-    /// What forwards need of the machine; none without `ip`.
-    pub reach: Option<reach::Facts<'s>>,
+    /// The facts that forwards depend on; none without `ip`.
+    pub reach: Option<reach::ReachFacts<'s>>,
 }
 
 type Around<'s> = (
     Result<Surroundings, SurveyError>,
     Result<Vec<Flow>, ConntrackError>,
-    Option<reach::Facts<'s>>,
+    Option<reach::ReachFacts<'s>>,
 );
 
-/// Plans and looks around while the rules are being read.
+/// Plans, and reads other facts, while the rules are being read.
 ///
 /// # Errors
-/// When something cannot be read that is needed, or the backend can only be guessed.
+/// When a needed fact cannot be read, or the backend is ambiguous.
 pub fn look<'s>(
     listing: Listing,
     iptables: &Iptables,
     set: &'s ForwardSet,
     flush_stale: bool,
     remarks: &mut Remarks,
-) -> Result<Found<'s>, Error> {
+) -> Result<Situation<'s>, Error> {
     let families = listing.families();
     let plan = || planned(set, families);
     let around = || -> Around<'s> {
@@ -137,7 +136,7 @@ pub fn look<'s>(
         (surroundings, flows, reach::look(set))
     };
     thread::scope(|scope| {
-        // Where there is no thread to be had, it is done afterwards.
+        // Without a thread, this runs afterwards.
         let planning = thread::Builder::new().spawn_scoped(scope, plan).ok();
         let looking = thread::Builder::new().spawn_scoped(scope, around).ok();
         let before = listing.finish_readable(set.has(Family::V6));
@@ -149,7 +148,7 @@ pub fn look<'s>(
             surroundings = survey(iptables, Families::V4, MARKED.mask);
         }
         warn_of_unread_v6(unread_v6, remarks);
-        Ok(Found {
+        Ok(Situation {
             before: told(before, iptables, remarks),
             want,
             surroundings: surroundings?,
@@ -159,24 +158,24 @@ pub fn look<'s>(
     })
 }
 
-/// What a thread has brought; a panic goes on here.
+/// Returns the result of a thread, and passes a panic on.
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// What is known of a change whose maker was killed.
+/// A change whose nvactl was killed.
 struct Killed {
     begun: Begun,
     what: Interrupted,
 }
 
-/// Finds out what became of a change that was begun and not ended.
+/// Finds out how far a change came that was started and not finished.
 fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, Error> {
     let Some(begun) = state.begun()? else {
         return Ok(None);
     };
     if begun.want_v6.is_some() && live.v6.is_none() {
-        // What became of it shows once IPv6 can be read again.
+        // The result shows once IPv6 can be read again.
         return Ok(None);
     }
     let Some(change) = state.change(begun.number)? else {
@@ -203,10 +202,10 @@ fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, E
     Ok(Some(Killed { begun, what }))
 }
 
-/// Names a change whose maker was killed half-way, for whoever reads the rules.
+/// Describes a change whose nvactl was killed half-way.
 ///
 /// # Errors
-/// When its records cannot be read.
+/// When the records cannot be read.
 pub fn name_interrupted(
     state: &State,
     live: &PerFamily<&Ruleset>,
@@ -214,8 +213,8 @@ pub fn name_interrupted(
     let killed = match killed(state, live) {
         Err(Error::State(error)) if error.is_unreadable_record() => {
             let text = format!(
-                "the note of a change that was begun cannot be read, so whether it was made whole is not \
-                 known: {}",
+                "an earlier change did not finish, and its record cannot be read, so its rules may be only partly \
+                 loaded: {}",
                 describe(&error.into())
             );
             return Ok(Some(Remark::Warning(text)));
@@ -226,12 +225,12 @@ pub fn name_interrupted(
         let action = &killed.begun.action;
         let text = match killed.what {
             Interrupted::Half => format!(
-                "{action} was killed between the families: IPv4 and IPv6 hold rules of different specs; \
-                 the next apply, rollback or remove fixes that"
+                "{action} was killed after it loaded one address family: IPv4 and IPv6 hold rules of different \
+                 specs; the next apply, rollback or remove fixes that"
             ),
             Interrupted::Unknown => format!(
-                "{action} was killed before its rules were verified, and what is loaded is neither what \
-                 was before it nor what it was to load"
+                "{action} was killed before it verified its rules: the loaded rules are neither the old ones nor \
+                 the new ones; the next apply, rollback or remove replaces them"
             ),
             Interrupted::NeverMade | Interrupted::Made => return None,
         };
@@ -239,11 +238,11 @@ pub fn name_interrupted(
     }))
 }
 
-/// Clears up behind a change whose maker was killed: one that was never made goes from the history. To be
-/// called under the lock.
+/// Cleans up after a change whose nvactl was killed: a change that was never made leaves the history. The
+/// caller holds the lock.
 ///
 /// # Errors
-/// When its records cannot be read or removed.
+/// When the records cannot be read or removed.
 pub fn resume(
     state: &State,
     live: &PerFamily<&Ruleset>,
@@ -266,7 +265,7 @@ pub fn resume(
             state.clear_begun()?;
         }
         Interrupted::Made => state.clear_begun()?,
-        // The next change that is made whole ends it.
+        // The next complete change ends it.
         Interrupted::Half | Interrupted::Unknown => {
             remarks.0.extend(name_interrupted(state, live)?);
         }

@@ -13,13 +13,12 @@ use crate::host::lock::{self, Lock};
 pub struct Machine {
     pub state: State,
     pub iptables: Iptables,
-    /// How long another nvactl is waited for, in seconds.
+    /// How long to wait for another nvactl, in seconds.
     pub lock_wait_secs: u64,
 }
 
 impl Machine {
-    /// Takes the lock, for a change that may be made now, and clears what a nvactl that was killed has
-    /// left half written.
+    /// Takes the lock for a change, and removes files that a killed nvactl has left half written.
     pub(super) fn begin(&self) -> Result<Lock, Error> {
         let lock = lock::take(&self.state.lock_file(), self.lock_wait_secs)?;
         refuse_while_pending(&self.state)?;
@@ -31,7 +30,7 @@ impl Machine {
         if let Err(error) = self.state.clear_leftovers() {
             debug!(
                 error = describe(&error.into()),
-                "files that are half written stay"
+                "half-written files were not removed"
             );
         }
     }

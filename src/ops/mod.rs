@@ -1,4 +1,4 @@
-//! The operations that change the machine: each takes a request and returns a report. They print
+//! The operations that change the machine: each takes a request and returns a report. Operations print
 //! nothing; `commands` turns reports into text.
 //!
 //! ```text
@@ -47,7 +47,7 @@ mod watchdog;
 pub use error::{Error, Failed, describe};
 pub use look::{Ahead, families, name_interrupted};
 pub use machine::Machine;
-pub use outcome::{Difference, Outcome};
+pub use outcome::{ChangeOutcome, Difference};
 pub use refusal::Refusal;
 pub use remark::{Remark, Remarks};
 pub use transaction::TransactionError;

@@ -1,4 +1,4 @@
-//! Compares what the next boot brings with what is loaded.
+//! Compares the rules and settings of the next boot with the current ones.
 
 use super::history::moment;
 use super::records::{Booted, Brought};
@@ -18,20 +18,20 @@ use crate::netfilter::ruleset::Ruleset;
 /// Rules and forwarding of one family after the next boot.
 #[derive(Debug)]
 pub struct NextBoot {
-    /// The file, or in words the record, that nvactl's rules come back from.
+    /// The source of nvactl's rules at boot: a file, or the saved state.
     pub place: &'static str,
-    /// How those compare with the ones that are loaded.
+    /// Whether that source holds the loaded rules.
     pub rules: RulesFile,
-    /// Why the file does not load, if it does not.
+    /// Why the file does not load.
     pub refused: Option<String>,
     pub by: AtBoot,
-    /// The value of the switch for forwarding that is set last, and by what.
+    /// The final value of the forwarding switch at boot, and the file that sets it.
     pub forwards: Option<(bool, String)>,
-    /// A line that sets it only where `sysctl --system` is run after the boot.
+    /// A line that sets the switch only if `sysctl --system` runs after the boot.
     pub forwards_unread: Option<String>,
 }
 
-/// Looks what the next boot brings; `set` names the interfaces that have a switch of their own.
+/// Looks up the rules and settings of the next boot. `set` names the interfaces with a switch of their own.
 #[must_use]
 pub fn look(
     state: Option<&State>,
@@ -65,14 +65,14 @@ pub fn look(
     next
 }
 
-/// Whether the boot unit turns a switch on, since it was on when the rules were saved.
+/// Whether the boot unit turns a switch on, because it was on when the rules were saved.
 #[must_use]
 pub fn unit_sets(state: &State, switch: Switch) -> bool {
     let saved = || state.saved().ok().flatten();
     boot_unit::is_enabled() && saved().is_some_and(|saved| saved.sets(switch))
 }
 
-/// Says of a change that it ends with the next boot, if nothing brings it back, or what [`say`] does.
+/// Adds a note that the new rules are lost at the next boot, if nothing loads them; else the note of [`say`].
 pub fn say_of_change(
     state: &State,
     iptables: &Iptables,
@@ -93,15 +93,14 @@ pub fn say_of_change(
     match fix {
         Some(fix) if rules.values().any(|rules| rules.holds_own()) => {
             remarks.note(format_args!(
-                "this holds until the next boot; `{fix}` keeps it"
+                "these rules are lost at the next boot; to keep them: {fix}"
             ));
         }
         _ => say(state, iptables, rules, remarks),
     }
 }
 
-/// Says that the next boot brings other rules than these, and how they are kept; nothing where it brings the
-/// same.
+/// Adds a note if the next boot loads other rules than these, with the command that saves them.
 pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
     if boot_unit::is_enabled() {
         let saved = state.saved();
@@ -110,11 +109,12 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         if !rules.iter().all(same) {
             remarks.note(match saved {
                 Ok(Some(saved)) => format!(
-                    "the next boot brings back the rules saved at {}; `sudo nvactl persist` saves what is \
-                     loaded now",
+                    "the next boot loads the rules saved at {}; to save the rules loaded now: \
+                     sudo nvactl persist",
                     moment(saved.time)
                 ),
-                _ => "the next boot brings nothing back; `sudo nvactl persist` saves what is loaded now"
+                _ => "the next boot loads no rules of nvactl's; to save the rules loaded now: \
+                      sudo nvactl persist"
                     .to_owned(),
             });
         }
@@ -122,24 +122,24 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
     }
     for (family, rules) in rules.iter() {
         let file = persistence::rules_file(family);
-        // A file that nothing loads brings nothing back.
+        // Without a loader, the file has no effect.
         if !matches!(persistence::at_boot(family), AtBoot::Loaded(_)) {
             continue;
         }
         match rules_file::compared_quickly(iptables, family, rules) {
             RulesFile::Different => remarks.note(format_args!(
-                "{file} brings back other rules at the next boot; `sudo nvactl persist` saves what is \
-                 loaded now"
+                "the next boot loads other rules from {file}; to save the rules loaded now: \
+                 sudo nvactl persist"
             )),
             RulesFile::Refused => remarks.note(format_args!(
-                "{file} does not load at the next boot; `sudo nvactl status` says why"
+                "{file} will not load at the next boot; to see why: sudo nvactl status"
             )),
             RulesFile::Same | RulesFile::Missing | RulesFile::Unreadable => {}
         }
     }
 }
 
-/// Returns what is wrong with the boot unit, and the fix; nothing where it is not enabled.
+/// Returns the fault of the boot unit and its fix; none if the unit is not enabled.
 #[must_use]
 pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
     const ANEW: &str = "sudo nvactl apply && sudo nvactl persist";
@@ -150,7 +150,7 @@ pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
     let booted = state.and_then(|state| {
         let booted = state.booted().ok().flatten()?;
         let here = namespace::boot().is_ok_and(|boot| boot == booted.boot);
-        // What was changed or saved since is not what the unit found.
+        // A later change or save supersedes the unit's last run.
         let changed = state.numbers().ok()?.last().copied() > booted.after;
         let saved = state.saved().ok().flatten();
         let saved = saved.is_some_and(|saved| saved.time > booted.time);
@@ -160,14 +160,14 @@ pub fn unit_fault(state: Option<&State>) -> Option<(String, &'static str)> {
     match booted {
         Some(booted) if booted.brought == Brought::Before => Some((
             format!(
-                "the saved rules do not load, so nvactl.service has loaded those saved before: {}",
+                "the saved rules did not load, so nvactl.service loaded the rules saved before them: {}",
                 why(&booted)
             ),
             ANEW,
         )),
         Some(booted) if booted.brought == Brought::Closed => Some((
             format!(
-                "no saved rules load, so nvactl.service has set the FORWARD policy to DROP: {}",
+                "no saved rules could be loaded, so nvactl.service set the FORWARD policy to DROP: {}",
                 why(&booted)
             ),
             ANEW,

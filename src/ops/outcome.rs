@@ -1,4 +1,4 @@
-//! What an operation found and did, for `commands` to print.
+//! The findings and deeds of an operation, for `commands` to print.
 
 use super::records::Pending;
 use crate::diff::Changes;
@@ -8,12 +8,12 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::unplan;
 
-/// What an operation did to the rules.
+/// The effect of an operation on the rules.
 #[derive(Debug)]
-pub enum Outcome {
-    /// The plan is loaded already.
+pub enum ChangeOutcome {
+    /// The plan is already loaded.
     Unchanged,
-    /// A dry run found this.
+    /// The changes that a dry run found.
     Would(Difference),
     Made {
         difference: Difference,
@@ -22,23 +22,23 @@ pub enum Outcome {
     },
 }
 
-/// What separates the loaded rules from those that are wanted.
+/// The difference between the loaded rules and the wanted ones.
 #[derive(Debug)]
 pub struct Difference {
-    /// The forwards that come, go and change.
+    /// The added, removed and changed forwards.
     pub forwards: ForwardNames,
-    /// What else there is to say of a difference from a spec.
+    /// The comparison with a spec, field by field.
     pub comparison: Option<Comparison>,
-    /// The lines of iptables-save that come and go.
+    /// The added and removed lines of iptables-save.
     pub lines: String,
-    /// How many rules come.
+    /// The number of added rules.
     pub added: usize,
-    /// How many rules go.
+    /// The number of removed rules.
     pub removed: usize,
 }
 
 impl Difference {
-    /// Compares the loaded rules with those of a spec.
+    /// Compares the loaded rules with a spec's.
     pub(super) fn from_spec(
         changes: &PerFamily<Changes<'_>>,
         live: &PerFamily<&Ruleset>,
@@ -52,7 +52,7 @@ impl Difference {
         Self::new(changes, forwards, Some(comparison))
     }
 
-    /// Compares the loaded rules with others, which need not be a spec's.
+    /// Compares the loaded rules with rules that need not be a spec's.
     pub(super) fn from_rules(
         changes: &PerFamily<Changes<'_>>,
         live: &PerFamily<&Ruleset>,

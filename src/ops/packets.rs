@@ -1,4 +1,4 @@
-//! What a change does to connections, tried in a copy of the machine before it is loaded.
+//! Tries the effect of a change on connections in a copy of the machine, before it is loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,46 +21,45 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
-use crate::plan::Hook;
 use crate::plan::unplan::unplan;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Holder, KernelReason, Taken};
 use crate::twin::change::{Opened, Tried, Trying, try_change};
 use crate::twin::clients::ClientKind;
-use crate::twin::cure::Change;
-use crate::twin::judge::{Death, Judged, Verdict};
 use crate::twin::netns;
+use crate::twin::rule_change::RuleChange;
+use crate::twin::verdict::{Death, Examination, Judged, Verdict};
 
-/// What is not asked by then is told.
+/// Connections that are not tried by then are reported.
 const LIMIT: Duration = Duration::from_mins(2);
-/// How many rules are shown one by one.
+/// The most rules that are shown one by one.
 const MOST_RULES: usize = 20;
-/// How many forwards are named for each.
+/// The most forwards that are named for each.
 const MOST_NAMES: usize = 3;
-/// How many connections that a change would take are shown one by one.
+/// The most lost connections that are shown one by one.
 const MOST_LOST: usize = 5;
 
-/// What came of a trial.
+/// The result of a trial.
 #[derive(Debug)]
-pub enum Trial {
-    /// It cuts off nothing that works now.
+pub enum PacketTrial {
+    /// The change cuts off no forward that works now.
     Passed,
-    /// iptables-restore does not take the change in the copy.
+    /// iptables-restore refuses the change in the copy.
     NotLoaded,
-    /// It would cut off forwards that work now: these, a line each.
+    /// The change would cut off forwards that work now, a line each.
     Cuts(Vec<String>),
-    /// There is no copy, in words why not.
+    /// No copy could be made, with the reason.
     Impossible(String),
 }
 
-/// Tries a change of the live rules, and remarks what it does to connections.
+/// Tries a change of the live rules, and adds remarks about its effect on connections.
 pub fn try_packets(
     set: &ForwardSet,
     live: &PerFamily<&Ruleset>,
     flows: &[Flow],
-    change: Change,
+    change: RuleChange,
     remarks: &mut Remarks,
-) -> Trial {
+) -> PacketTrial {
     let each = live.families().as_slice().iter();
     let sets: Vec<(Family, ForwardSet)> = each.map(|family| (*family, set.of(*family))).collect();
     let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
@@ -68,36 +67,21 @@ pub fn try_packets(
         others: others(flows, set, &loaded),
         sets: &sets,
         loaded: &loaded,
-        listeners: loaded.iter().map(Listeners::new).collect(),
         live: live.values().copied().collect(),
         flows,
         change,
-        puts_jump_first: live.values().any(|live| !are_first(live)),
         deadline: Instant::now() + LIMIT,
     };
     let work = || try_change(&trying);
     match netns::aside(work) {
         Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
-        Ok(Ok(None)) => Trial::NotLoaded,
-        Ok(Err(error)) => Trial::Impossible(format!("{:#}", anyhow::Error::from(error))),
-        Err(error) => Trial::Impossible(format!("there is no thread for it: {error}")),
+        Ok(Ok(None)) => PacketTrial::NotLoaded,
+        Ok(Err(error)) => PacketTrial::Impossible(error.words()),
+        Err(error) => PacketTrial::Impossible(format!("no thread could be started: {error}")),
     }
 }
 
-/// Whether nvactl's jumps stand first in the chains that keep clients out.
-fn are_first(live: &Ruleset) -> bool {
-    let hooks = [Hook::Arriving, Hook::Passing];
-    hooks.into_iter().all(|hook| {
-        let chain = live.chain(hook.table(), &hook.builtin());
-        let own = ChainName::from(hook.own());
-        let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
-        rules
-            .next()
-            .is_none_or(|rule| rule.leads_to() == Some(&own))
-    })
-}
-
-/// The connections of no forward that this machine passes on.
+/// Returns the connections outside the forwards that this machine passes on.
 fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec<&'f Flow> {
     if flows.is_empty() {
         return Vec::new();
@@ -118,9 +102,9 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .collect()
 }
 
-fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
+fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> PacketTrial {
     if !tried.lost.is_empty() {
-        return Trial::Cuts(lost(&tried.lost, backend));
+        return PacketTrial::Cuts(lost(&tried.lost, backend));
     }
     dead(&tried.dead, remarks);
     for family in Family::ALL {
@@ -133,8 +117,8 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
         let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name.as_str()).collect();
         let names = names.iter().map(|name| format!("`{name}`"));
         remarks.warn(format_args!(
-            "whether connections to {} pass after this change cannot be told: a rule of others decides by \
-             chance, by what it has counted, or by a program",
+            "connections to {} may or may not pass after this change: a rule of another program decides by \
+             chance, by its counter, or by asking a program",
             few(names, MOST_NAMES)
         ));
     }
@@ -155,15 +139,15 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> Trial {
     }
     if tried.untried_networks > 0 {
         remarks.note(format_args!(
-            "the trial has no client of {}, to which routes lead or which rules name",
+            "the trial has no client from {} that routes or rules name",
             counted(tried.untried_networks, "more network")
         ));
     }
-    Trial::Passed
+    PacketTrial::Passed
 }
 
-/// Returns a line for each forward that a change would cut off, with what takes its packets, and a line for each
-/// fix.
+/// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
+/// line for each fix.
 fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
@@ -175,8 +159,8 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
             continue;
         }
         lines.push(format!(
-            "`{}`: connections to {} reach a target by the rules that are loaded now, and would not by the \
-             new ones: {} (tried for {})",
+            "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
+             rules: {} (tried for {})",
             one.ask.forward.name,
             one.ask.question.to,
             why(one),
@@ -202,12 +186,12 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
     lines
 }
 
-/// Says what takes a connection that is lost or dead.
+/// Describes why a connection is lost or dead.
 fn why(judged: &Judged<'_>) -> String {
     let ask = &judged.ask;
     let family = ask.forward.family();
     match &judged.verdict {
-        // nvactl's rules ask for the egress, so that what else takes them follows from that.
+        // nvactl's rules match the egress, so any other cause follows from this one.
         Verdict::Dead(Death {
             behind: Some(interface),
             ..
@@ -216,10 +200,12 @@ fn why(judged: &Judged<'_>) -> String {
             ask.forward.egress
         ),
         Verdict::Dead(death) => match death.causes.as_slice() {
-            [] => match &death.failure {
-                Some(why) => format!("the cause is not known: {why}"),
-                None if death.is_examined => "the kernel does not tell why".to_owned(),
-                None => "the cause is not known: the time limit was reached first".to_owned(),
+            [] => match &death.examination {
+                Examination::Failed(why) => format!("the cause is not known: {why}"),
+                Examination::Done => "the kernel gives no reason".to_owned(),
+                Examination::Pending => {
+                    "the cause is not known: the time limit was reached first".to_owned()
+                }
             },
             causes => causes
                 .iter()
@@ -262,24 +248,23 @@ fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
             )
         });
         remarks.warn(format_args!(
-            "replies of {} leave by {out}, while their clients come in by {by}: the network may drop them (tried \
-             for {}){look}",
+            "replies of {} leave by {out}, but their clients come in by {by}: the network may drop the replies \
+             (tried for {}){look}",
             few(names, MOST_NAMES),
             client_words(&ask.client)
         ));
     }
 }
 
-/// Names what keeps forwards from working with or without the change, as far as it is a rule or a setting
-/// that nothing else tells of.
+/// Names the causes why forwards fail with and without the change, unless another message names them.
 fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     for one in judged {
         let told = match &one.verdict {
             Verdict::Dead(death) => {
-                // That the route leaves by another interface is told of the machine itself.
+                // Another message names a route that leaves by another interface.
                 let mut causes = death.causes.iter().filter(|_| death.behind.is_none());
-                let is_unknown = death.failure.is_some() || !death.is_examined;
+                let is_unknown = death.examination != Examination::Done;
                 death.causes.is_empty() && is_unknown
                     || causes.any(|taken| !is_told_elsewhere(taken))
             }
@@ -297,13 +282,13 @@ fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     }
     let each = found.iter().map(|(why, names)| {
         let names = few(names.iter(), MOST_NAMES);
-        format!("connections to {names} do not come through, with this change or without: {why}")
+        format!("connections to {names} fail with and without this change: {why}")
     });
     remarks.warn_of_rules(each);
 }
 
-/// Switches, routes and neighbours are looked at on the machine itself. A rule of nvactl's own does what the
-/// spec says, as where a target is this machine.
+/// Whether another message names the cause: switches, routes and neighbours are checked on the machine
+/// itself. nvactl's own rule does what the spec says, for example if a target is this machine.
 fn is_told_elsewhere(taken: &Taken) -> bool {
     match &taken.by {
         By::Rule(decided) => {
@@ -322,8 +307,8 @@ fn is_told_elsewhere(taken: &Taken) -> bool {
     }
 }
 
-/// Describes the rules that refused packets of forwards until nvactl's jump stands before them, bounded,
-/// with the edit of the spec that refuses the same on its last line.
+/// Describes the rules that refuse packets of forwards until nvactl's jump is before them, with the edit of
+/// the spec that refuses the same on its last line.
 fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
     let of_family = opened
         .iter()
@@ -344,7 +329,7 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
         (many, Family::V6) => format!("{many} ip6tables rules that refuse"),
     };
     let mut text = format!(
-        "nvactl's jump will stand before {count} packets of forwards, and accept those packets:"
+        "nvactl's jump will come before {count} packets of forwards, so those packets will be accepted:"
     );
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
@@ -367,7 +352,7 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
     Some(text)
 }
 
-/// The edit of the spec that refuses the same packets.
+/// Returns the edit of the spec that refuses the same packets.
 fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
     let refuses_all = |all: &&(&str, Vec<&Opened<'_>>)| {
         let mut asks = all.1.iter().map(|one| &one.ask);
@@ -384,7 +369,7 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
         .collect();
     let nets = nets.iter().take(MOST_RULES).map(|net| match net {
         IpNet::V4(net) => net.to_string(),
-        // YAML takes a colon for the end of a key.
+        // YAML reads a colon as the end of a key.
         IpNet::V6(net) => format!("\"{net}\""),
     });
     let nets = nets.collect::<Vec<_>>().join(", ");
@@ -392,13 +377,13 @@ fn edit(rules: &[(&str, Vec<&Opened<'_>>)]) -> String {
         "to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [{nets}]"
     );
     if rules.iter().any(|one| refuses_all(&one)) {
-        format!("{some}; {all}")
+        format!("{some}\nhint: {all}")
     } else {
         some
     }
 }
 
-/// Whether it is the FORWARD chain of iptables, whose policy is the spec's to set.
+/// Whether the chain is iptables' FORWARD, whose policy the spec sets.
 fn is_forward(decided: &Decided) -> bool {
     matches!(
         &decided.holder,
@@ -417,7 +402,7 @@ fn network_of(ask: &Ask<'_>) -> IpNet {
     }
 }
 
-/// Names the connections of no forward that the change takes or lets through.
+/// Names the connections outside the forwards that the change refuses or lets through.
 fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     let others = &tried.others;
     let are = |count: usize| if count == 1 { "is" } else { "are" };
@@ -428,7 +413,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             matches!(by, Some(By::Policy(decided)) if is_forward(decided))
         });
         let hint = if by_policy {
-            "\nhint: to let them pass, write in the spec: firewall.forward_policy: keep; or have a rule accept them"
+            "\nhint: to let them pass, add a rule that accepts them, or write in the spec, in `firewall`: forward_policy: keep"
         } else {
             ""
         };
@@ -447,7 +432,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if !others.opened.is_empty() {
         remarks.warn(format_args!(
-            "{} of no forward that could not be opened until now can be opened after this change: {}",
+            "{} outside the forwards that could not be opened until now can be opened after this change: {}",
             counted(others.opened.len(), "connection"),
             described(&others.opened)
         ));
@@ -455,7 +440,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     if !others.dead.is_empty() {
         let dead: Vec<&Flow> = others.dead.iter().map(|(flow, _)| *flow).collect();
         remarks.warn(format_args!(
-            "{} that {} forwarded now could not be opened anew, with this change or without: {}{}",
+            "{} that {} forwarded now could not be opened again, with or without this change: {}{}",
             counted(dead.len(), "connection"),
             are(dead.len()),
             described(&dead),
@@ -464,7 +449,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if others.left_out > 0 {
         remarks.note(format_args!(
-            "{} of no forward were not opened anew to see whether they still pass",
+            "{} outside the forwards were not tried",
             counted(others.left_out, "more connection")
         ));
     }
@@ -495,9 +480,9 @@ mod tests {
     use crate::twin::battery::Wanted;
     use crate::twin::cause::{Direction, Fate, Stage};
     use crate::twin::change::Others;
-    use crate::twin::clients::Client;
-    use crate::twin::judge::Death;
+    use crate::twin::clients::SampleClient;
     use crate::twin::talk::{From, Question};
+    use crate::twin::verdict::Death;
     use crate::yaml;
 
     const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}
@@ -511,7 +496,7 @@ forwards:
         let address = "198.51.100.10".parse().expect("an address");
         Ask {
             forward,
-            client: Client {
+            client: SampleClient {
                 address,
                 kind: client,
             },
@@ -560,38 +545,38 @@ forwards:
         Judged { ask, verdict }
     }
 
-    fn said(tried: &Tried<'_>) -> (Trial, Vec<String>) {
+    fn said(tried: &Tried<'_>) -> (PacketTrial, Vec<String>) {
         let mut remarks = Remarks::default();
         let trial = told(tried, Backend::Nft, &mut remarks);
         (trial, remarks.warnings().map(str::to_owned).collect())
     }
 
     #[test]
-    fn what_a_change_would_cut_off_is_told_once_for_each_forward() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+    fn each_forward_that_would_be_cut_off_is_named_once() {
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let by = || By::Rule(rule("-A FORWARD -j DROP"));
         let lost = [0, 0, 1].map(|n| dead(ask(&set, n, ClientKind::Somebody), by()));
         let tried = Tried {
             lost: lost.into(),
             ..Tried::default()
         };
-        let (Trial::Cuts(lines), warnings) = said(&tried) else {
+        let (PacketTrial::Cuts(lines), warnings) = said(&tried) else {
             panic!("it is refused");
         };
         assert_eq!(warnings, [""; 0]);
         assert_eq!(
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
-                "`{name}`: connections to 10.3.0.4:{port} reach a target by the rules that are loaded now, and would \
-                 not by the new ones: iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets (tried for a client \
-                 of the Internet (198.51.100.10, made up))"
+                "`{name}`: connections to 10.3.0.4:{port} reach a target with the rules loaded now, but not with \
+                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried for a client \
+                 of the Internet (example address 198.51.100.10))"
             ))
         );
     }
 
     #[test]
-    fn what_was_dead_before_is_a_warning_unless_the_machine_s_own_facts_tell_it() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+    fn a_forward_that_fails_already_is_a_warning_unless_another_message_names_the_cause() {
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let of = |by: fn() -> By| {
             let dead = [0, 1].map(|n| dead(ask(&set, n, ClientKind::Seen), by()));
             said(&Tried {
@@ -600,12 +585,12 @@ forwards:
             })
         };
         let (trial, warnings) = of(|| By::Rule(rule("-A FORWARD -j DROP")));
-        assert!(matches!(trial, Trial::Passed));
+        assert!(matches!(trial, PacketTrial::Passed));
         assert_eq!(
             warnings,
             [
-                "connections to `web`, `dns` do not come through, with this change or without: \
-                 iptables-nft: rule in filter, `-A FORWARD -j DROP`, drops the packets"
+                "connections to `web`, `dns` fail with and without this change: \
+                 iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets"
             ]
         );
         for by in [
@@ -618,8 +603,8 @@ forwards:
     }
 
     #[test]
-    fn rules_that_the_jump_comes_before_are_told_with_the_edit_that_refuses_the_same() {
-        let set = yaml::read(SPEC.as_bytes()).expect("it is sound");
+    fn rules_behind_the_jump_are_named_with_the_edit_that_refuses_the_same() {
+        let set = yaml::read(SPEC.as_bytes()).expect("it is valid");
         let banned: IpNet = "198.51.100.0/24".parse().expect("a network");
         let one = |n, kind, text| Opened {
             ask: ask(&set, n, kind),
@@ -639,7 +624,7 @@ forwards:
         assert_eq!(
             told(vec![one(0, ClientKind::Named(banned), ban)]),
             [
-                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
+                "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
@@ -647,7 +632,7 @@ forwards:
         assert_eq!(
             told(vec![one(1, ClientKind::Somebody, block)]),
             [
-                "nvactl's jump will stand before 1 rule that refuses packets of forwards, and accept those packets:\
+                "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -p udp -j DROP (`dns`)\
               \nhint: to refuse all packets of a forward, write in the spec: enabled: false"
             ]
@@ -659,7 +644,7 @@ forwards:
         ]);
         assert!(
             both[0].contains("(`web`, `dns`)")
-                && both[0].contains("[198.51.100.0/24]; to refuse all"),
+                && both[0].contains("[198.51.100.0/24]\nhint: to refuse all"),
             "{both:?}"
         );
     }
@@ -694,7 +679,7 @@ forwards:
             [
                 "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
-                "1 connection of no forward that could not be opened until now can be opened after this change: \
+                "1 connection outside the forwards that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",
                 "2 connections to forwards of this spec could not be tried in 120 seconds; to try them after \
                  the change: sudo nvactl doctor --deadline 600",

@@ -1,4 +1,4 @@
-//! Writing the live rules into the files that are loaded at boot.
+//! Writes the live rules into the files that are loaded at boot.
 
 use std::path::{Path, PathBuf};
 
@@ -29,37 +29,37 @@ use crate::netfilter::unread::misprinted;
 use crate::ops::splice;
 use crate::plan::planned;
 
-/// What is to be written where.
+/// The rules to write, and the file.
 #[derive(Debug)]
-pub struct Request<'a> {
-    /// Refuse unless the live rules are this spec's plan.
+pub struct PersistRequest<'a> {
+    /// Refuse unless the live rules are this spec's.
     pub only_if: Option<Expected<'a>>,
-    /// Keep only this family's rules.
+    /// Write only this family's rules.
     pub family: Option<Family>,
-    /// Another file than the one that is loaded at boot.
+    /// Write to this file instead of the one that is loaded at boot.
     pub output: Option<&'a Path>,
 }
 
-/// A spec that is to be loaded.
+/// A spec that must be loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     pub set: &'a ForwardSet,
-    /// As messages name it.
+    /// The name in messages.
     pub name: &'a str,
-    /// As a command line names it.
+    /// The argument of a command.
     pub argument: &'a str,
-    /// Its text.
+    /// The text of the spec.
     pub spec: &'a KeptSpec,
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct PersistReport {
     pub remarks: Remarks,
-    /// The files that were written, and whether they will be loaded at boot, if they are the usual ones.
+    /// The written files, and what loads them at boot if they are the usual ones.
     pub written: Vec<Written>,
-    /// The files that could not be written behind the first.
+    /// The errors of files that could not be written after the first.
     pub failed: Vec<FileError>,
-    /// Whether IPv6's file is left as it is, since its rules cannot be read.
+    /// Whether the IPv6 file stays the same, because IPv6 rules cannot be read.
     pub partly: bool,
 }
 
@@ -69,14 +69,14 @@ pub struct Written {
     pub at_boot: Option<AtBoot>,
 }
 
-/// Writes the rules files, each replaced as a whole; the old one is kept beside it.
+/// Replaces each rules file as a whole, and keeps the old file beside it.
 ///
 /// # Errors
-/// When the live rules are not the spec's, or a file must not or cannot be replaced; then none is.
-pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Failed> {
+/// When the live rules are not the spec's, or a file cannot be replaced; then no file is.
+pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<PersistReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((written, failed, partly)) => Ok(Report {
+        Ok((written, failed, partly)) => Ok(PersistReport {
             remarks,
             written,
             failed,
@@ -87,7 +87,7 @@ pub fn persist(request: &Request<'_>, machine: &Machine) -> Result<Report, Faile
 }
 
 fn run(
-    request: &Request<'_>,
+    request: &PersistRequest<'_>,
     machine: &Machine,
     remarks: &mut Remarks,
 ) -> Result<(Vec<Written>, Vec<FileError>, bool), Error> {
@@ -116,11 +116,11 @@ fn run(
         }
         let rules = live.map(|_, live| &live.ruleset);
         if !rules.values().any(|rules| rules.holds_own()) {
-            // Rules that a neighbour has flushed are no reason to forget those that are saved.
+            // If another program flushed the rules, the saved rules must stay.
             if !last_loaded(state)?.is_some_and(|last| last.is_removal()) {
                 return Err(Refusal::NothingToSave { saved: true }.into());
             }
-            remarks.warn("nvactl's rules were removed, so the next boot will bring none");
+            remarks.warn("nvactl's rules were removed, so the next boot loads none of them");
         }
         let spec = request.only_if.map(|expected| expected.spec);
         saved::save(machine, &rules, unread_v6, spec, remarks)?;
@@ -139,13 +139,13 @@ fn run(
     let meant = meant(request, &live)?;
     let files = meant
         .into_iter()
-        .map(|(family, live)| File::new(family, live, request, remarks))
-        .collect::<Result<Vec<File>, Error>>()?;
-    // All of them, before the first is written.
+        .map(|(family, live)| PlannedFile::new(family, live, request, remarks))
+        .collect::<Result<Vec<PlannedFile>, Error>>()?;
+    // Every file is tried before the first is written.
     for file in &files {
         rehearse(iptables, file, remarks)?;
     }
-    // What cannot be written shows here, before anything has changed.
+    // A file that cannot be written fails here, before anything has changed.
     let prepared = files
         .into_iter()
         .map(|file| Ok((file.prepare(request.output.is_none())?, file)))
@@ -182,10 +182,9 @@ fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), R
     })
 }
 
-/// The families whose rules are kept: IPv6 if there is anything of nvactl's, in the kernel or in the
-/// file.
+/// Returns the families to write: IPv6 if there are rules of nvactl's in the kernel or in the file.
 fn meant<'l>(
-    request: &Request<'_>,
+    request: &PersistRequest<'_>,
     live: &'l PerFamily<Live>,
 ) -> Result<Vec<(Family, &'l Live)>, Error> {
     let own = |live: &Live| live.ruleset.chains().any(|(_, name, _)| name.is_own());
@@ -203,8 +202,8 @@ fn meant<'l>(
     }
 }
 
-/// A file that is to be written.
-struct File {
+/// A file to write.
+struct PlannedFile {
     family: Family,
     path: PathBuf,
     old: Option<Vec<u8>>,
@@ -212,8 +211,8 @@ struct File {
     tables: Vec<TableName>,
 }
 
-/// Loads a file as the boot loads it, and looks whether that brings the rules that are loaded now.
-fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(), Error> {
+/// Loads a file in a network namespace as the boot does, and compares the result with the loaded rules.
+fn rehearse(iptables: &Iptables, file: &PlannedFile, remarks: &mut Remarks) -> Result<(), Error> {
     let family = file.family;
     let named = || file.path.display().to_string();
     // Only the nft backend shares its tables with `nft`.
@@ -246,7 +245,8 @@ fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(
         Err(RehearsalError::Impossible(reason)) => {
             iptables.test(family, &file.new)?;
             remarks.warn(format_args!(
-                "{} was read by iptables-restore, and not loaded to try it: {reason}",
+                "iptables-restore only checked the syntax of {}, which could not be loaded in a network namespace: \
+                 {reason}",
                 named()
             ));
             Ok(())
@@ -254,25 +254,25 @@ fn rehearse(iptables: &Iptables, file: &File, remarks: &mut Remarks) -> Result<(
     }
 }
 
-impl File {
+impl PlannedFile {
     fn new(
         family: Family,
         live: &Live,
-        request: &Request<'_>,
+        request: &PersistRequest<'_>,
         remarks: &mut Remarks,
     ) -> Result<Self, Error> {
         let usual = || PathBuf::from(persistence::rules_file(family));
         let path = request.output.map_or_else(usual, Path::to_owned);
         let old = file::read(&path)?;
         let new = match &old {
-            // After a boot without the file no table of IPv6 is there, and its rules would come back.
+            // If a boot loads no IPv6 table, the old file would load nvactl's rules again.
             Some(old) if family == Family::V6 && live.ruleset.tables.is_empty() => {
                 let split = splice::without_own(old).map_err(|error| Refusal::Uneditable {
                     file: path.display().to_string(),
                     reason: error.to_string(),
                 })?;
                 remarks.warn(format_args!(
-                    "no IPv6 rules are loaded, so {} only loses nvactl's",
+                    "no IPv6 rules are loaded, so only nvactl's lines are removed from {}",
                     path.display()
                 ));
                 split.others
@@ -294,7 +294,7 @@ impl File {
 
     fn prepare(&self, make_folder: bool) -> Result<NewFile, FileError> {
         if make_folder {
-            // A machine without iptables-persistent has no such folder yet.
+            // Without iptables-persistent, the folder may not exist.
             file::make_folder_of(&self.path)?;
         }
         let old = self.old.as_ref().filter(|old| !same_rules(old, &self.new));
@@ -306,7 +306,7 @@ impl File {
     }
 }
 
-/// A rules file and the backup of the one before, on disk under names that nobody reads yet.
+/// A new rules file and the backup of the old one, under temporary names.
 struct NewFile {
     backup: Option<Prepared>,
     rules: Prepared,
@@ -321,7 +321,7 @@ impl NewFile {
     }
 }
 
-/// An empty file loads without a complaint and leaves FORWARD at ACCEPT.
+/// Refuses an empty file: it loads without an error and leaves FORWARD at ACCEPT.
 fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Result<(), Refusal> {
     if live.ruleset.tables.is_empty() {
         return Err(Refusal::NothingToKeep { family });
@@ -341,14 +341,14 @@ fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Resul
 fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
     for (program, chain) in programs::generated(&live.ruleset) {
         remarks.warn(format_args!(
-            "{program} makes its rules anew at each start (chain {chain}), and would find those of \
-             the file beside them; {OWN_ALONE}"
+            "{program} writes its rules again at each start (chain {chain}), so the rules of {program} in the \
+             file would be duplicates; {OWN_ALONE}"
         ));
     }
 }
 
-/// Whether two texts differ in nothing but the times and counters that iptables-save puts in: then
-/// the backup that is there is worth more than the file.
+/// Whether two texts differ only in the times and counters of iptables-save. Then the existing backup is
+/// worth more than the file.
 fn same_rules(old: &[u8], new: &[u8]) -> bool {
     let read = |bytes| parse::parse(&String::from_utf8_lossy(bytes));
     old == new || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)

@@ -1,8 +1,8 @@
-//! The records in the state folder, as plain values: what was changed, what waits for a
-//! confirmation, what was decided on it, what was begun.
+//! The records in the state folder as plain values: changes, the pending change, the last decision, a started
+//! change, the saved state.
 //!
-//! Records of earlier versions are read: what they lack has a default. One of a later version is
-//! not, since it may say something that this one would overlook.
+//! Records of earlier versions can be read: missing fields have defaults. A record of a later version cannot,
+//! since this version could overlook its new fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,38 +28,38 @@ pub struct Change {
     pub version: u32,
     /// Seconds since 1970.
     pub time: u64,
-    /// As `/proc/self/ns/net` names it.
+    /// The name in `/proc/self/ns/net`.
     pub namespace: String,
-    /// What was asked for: `apply forward.yaml`.
+    /// The command: `apply forward.yaml`.
     pub action: String,
-    /// What was loaded before.
+    /// The rules from before the change.
     #[serde(flatten)]
     pub v4: Owned,
-    /// Only if the change touched IPv6.
+    /// IPv6 rules from before the change, if it touched IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Owned>,
-    /// The spec whose plan was loaded; none where nothing of nvactl's was left.
+    /// The spec that was loaded; none if the change left no rules of nvactl's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<KeptSpec>,
-    /// The forwards that it adds, changes and removes.
+    /// The forwards that the change adds, changes and removes.
     #[serde(default, skip_serializing_if = "ForwardNames::is_empty")]
     pub forwards: ForwardNames,
-    /// Who made it.
+    /// The person who made the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Who>,
-    /// For a rollback, the number of the change before which it led.
+    /// For a rollback, the number of the change to go back behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_before: Option<u64>,
-    /// Whether it was undone since.
+    /// When and why the change was undone, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone: Option<Undone>,
-    /// The boot in which it was made.
+    /// The boot in which the change was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// Whether the FORWARD policy of IPv4 is DROP after the change.
     #[serde(default)]
     pub closed: bool,
-    /// Whether that of IPv6 is.
+    /// Whether the FORWARD policy of IPv6 is DROP after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_v6: Option<bool>,
     /// Digest of nvactl's rules of IPv4 after the change.
@@ -71,7 +71,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// What was loaded before, by family.
+    /// Returns the rules from before the change, by family.
     #[must_use]
     pub fn owned(&self) -> PerFamily<&Owned> {
         PerFamily {
@@ -81,20 +81,20 @@ impl Change {
     }
 }
 
-/// What nvactl owned of one family.
+/// nvactl's part of one family's rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
-    /// nvactl's part of the rules, the FORWARD policy included, as iptables-restore text.
+    /// The rules with the FORWARD policy, as iptables-restore text.
     pub rules: String,
-    /// Whether the change was to set the FORWARD policy: if not, it is not to be set back.
+    /// Whether the change sets the FORWARD policy. If not, an undo leaves the policy alone.
     pub sets_policy: bool,
 }
 
 impl Owned {
-    /// Reads the rules, as far as they are nvactl's to set back.
+    /// Parses the rules that an undo restores.
     ///
     /// # Errors
-    /// When they are damaged.
+    /// When the rules are damaged.
     pub fn ruleset(&self) -> Result<Ruleset, ParseError> {
         let mut rules = parse::parse(&self.rules)?;
         if !self.sets_policy {
@@ -106,14 +106,14 @@ impl Owned {
     }
 }
 
-/// A spec as it was when its plan was loaded.
+/// A spec as it was when it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptSpec {
-    /// As messages name it: a path, or `<stdin>`.
+    /// The name in messages: a path, or `<stdin>`.
     pub name: String,
     /// Digest of all files.
     pub digest: Digest,
-    /// In the order in which they make one spec.
+    /// The files in the order of the spec.
     pub files: Vec<KeptFile>,
 }
 
@@ -125,27 +125,27 @@ pub struct KeptFile {
 
 /// The rules that nvactl's own unit loads at boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Saved {
+pub struct SavedState {
     pub version: u32,
     /// Seconds since 1970.
     pub time: u64,
-    /// The backend that had loaded them, and loads them again.
+    /// The backend that loaded the rules, and loads them again.
     pub backend: Backend,
     #[serde(flatten)]
     pub v4: Owned,
-    /// Only where nvactl had rules of IPv6.
+    /// nvactl's IPv6 rules, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Owned>,
-    /// The spec whose plan they are, if its text was kept.
+    /// The spec of the rules, if its text was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<KeptSpec>,
-    /// Whether the kernel forwarded IPv4, and IPv6, when they were saved.
+    /// Whether the kernel forwarded IPv4 and IPv6 when the rules were saved.
     pub forwards: bool,
     pub forwards_v6: bool,
 }
 
-impl Saved {
-    /// Returns what nvactl owns, by family.
+impl SavedState {
+    /// Returns the saved rules, by family.
     #[must_use]
     pub fn owned(&self) -> PerFamily<&Owned> {
         PerFamily {
@@ -164,7 +164,7 @@ impl Saved {
         }
     }
 
-    /// Whether it has any rules, rather than a policy alone.
+    /// Whether there are any rules beside a policy.
     #[must_use]
     pub fn holds_rules(&self) -> bool {
         self.owned()
@@ -172,16 +172,16 @@ impl Saved {
             .any(|owned| owned.rules.contains("\n-A "))
     }
 
-    /// Reads the rules, as far as they are nvactl's to set.
+    /// Parses the rules to load.
     ///
     /// # Errors
-    /// When they are damaged.
+    /// When the rules are damaged.
     pub fn rules(&self) -> Result<PerFamily<Ruleset>, ParseError> {
         self.owned().try_map(|_, owned| owned.ruleset())
     }
 }
 
-/// The unit's last run.
+/// The boot unit's last run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booted {
     pub version: u32,
@@ -189,11 +189,11 @@ pub struct Booted {
     pub boot: String,
     /// Seconds since 1970.
     pub time: u64,
-    /// The newest change in the history then.
+    /// The newest change in the history at that time.
     #[serde(default)]
     pub after: Option<u64>,
     pub brought: Brought,
-    /// Why it is not the saved state, or not all of it, in words.
+    /// Why the saved state was not loaded, or not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -203,15 +203,15 @@ pub struct Booted {
 #[serde(rename_all = "snake_case")]
 pub enum Brought {
     Saved,
-    /// Nothing: the rules were still as they were applied last.
+    /// Nothing: the rules were still as applied last.
     Left,
-    /// The state that was saved before, since the saved one did not load.
+    /// The rules saved before, since the saved rules did not load.
     Before,
-    /// The FORWARD policy DROP alone, since neither loaded.
+    /// Only the FORWARD policy DROP, since no saved rules loaded.
     Closed,
 }
 
-/// That a change was undone.
+/// The undo of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
     /// Seconds since 1970.
@@ -225,43 +225,43 @@ pub struct Undone {
 pub struct Pending {
     #[serde(default)]
     pub version: u32,
-    /// Tells this change from the next one, whose watchdog is another.
+    /// The unique name of this change; each change has its own watchdog.
     pub id: String,
-    /// When it is undone, in seconds since the boot: no clock that is set can move it.
+    /// When the change is undone, in seconds since the boot, so that setting the clock cannot move it.
     pub deadline: u64,
-    /// A reboot ends the waiting: it has brought back what is kept on disk.
+    /// The boot of the change. A reboot ends the waiting, since it loads the rules on disk.
     pub boot: String,
-    /// Backend that loaded it and will undo it.
+    /// The backend that loaded the change and will undo it.
     pub backend: Backend,
-    /// Whether connections to old targets are to be ended once it is kept.
+    /// Whether connections to old targets are ended after the confirmation.
     pub flush_stale: bool,
-    /// Whether it has been made, whole: before that there is nothing to confirm.
+    /// Whether the change was fully applied; only then can it be confirmed.
     pub made: bool,
-    /// The change, with what is loaded again when the confirmation does not come.
+    /// The change, with the rules that an undo loads.
     pub before: Change,
-    /// What nvactl owns once it is made.
+    /// nvactl's rules after the change.
     pub want: String,
-    /// The same of IPv6, where the change touches it.
+    /// nvactl's IPv6 rules after the change, if it touches IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub want_v6: Option<String>,
 }
 
 impl Pending {
-    /// Reads the rules that were there before the change, as far as they are nvactl's to set back.
+    /// Parses the rules from before the change.
     ///
     /// # Errors
-    /// When they are damaged.
+    /// When the rules are damaged.
     pub fn rules(&self) -> Result<PerFamily<Ruleset>, ParseError> {
         self.before.owned().try_map(|_, owned| owned.ruleset())
     }
 
-    /// The families that it touches.
+    /// Returns the families that the change touches.
     #[must_use]
     pub fn families(&self) -> Families {
         self.before.owned().families()
     }
 
-    /// What nvactl owns once it is made, as text.
+    /// Returns nvactl's rules after the change, as text.
     #[must_use]
     pub fn wanted(&self) -> PerFamily<&str> {
         PerFamily {
@@ -271,37 +271,37 @@ impl Pending {
     }
 }
 
-/// What became of a change that waited.
+/// The decision on a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// Nothing yet.
+    /// No decision yet.
     Waiting,
     Confirmed,
     Cancelled,
-    /// Nobody confirmed it in time.
+    /// The change was not confirmed in time.
     TimedOut,
-    /// It was refused, or never made.
+    /// The change was refused, or never made.
     NotMade,
 }
 
-/// The last change that was to be confirmed, by its [`Pending::id`], and what was decided on it.
+/// The last change with `--confirm`, by its [`Pending::id`], and the decision on it.
 ///
-/// It stays when the change is decided on, and the next such change takes its place before it is
-/// made: whoever finds another change here knows that its own has been decided on. As a JSON array
-/// of two, which a watchdog of 0.1.0 that still waits reads as well.
+/// The record stays after the decision. The next such change replaces the record before it is made, so a
+/// watchdog that finds another change here knows that its own has a decision. The JSON is an array of two,
+/// which a waiting watchdog of 0.1.0 can read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decided(pub String, pub Decision);
+pub struct LastDecision(pub String, pub Decision);
 
-/// A change that has been begun, and not ended: the one who made it was killed.
+/// A change that was started and not finished, because nvactl was killed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Begun {
     #[serde(default)]
     pub version: u32,
     pub action: String,
-    /// Its number in the history. Where that has none of this number the change was not begun to load.
+    /// The number in the history. If the history lacks this number, no rule of the change was loaded.
     pub number: u64,
-    /// What nvactl was to own after it, as [`Digest`] of the rules' text.
+    /// nvactl's rules after the change, as [`Digest`] of their text.
     pub want: Digest,
     pub want_v6: Option<Digest>,
 }
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_before_ipv6_is_read() {
+    fn a_record_from_before_ipv6_is_read() {
         let old = r#"{"time": 1, "namespace": "net:[1]", "action": "apply a.yaml",
             "rules": "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n", "sets_policy": true}"#;
         let change: Change = serde_json::from_str(old).expect("it is read");
@@ -333,12 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_is_what_an_older_watchdog_reads() {
-        let decided = Decided("7-1".into(), Decision::Confirmed);
+    fn an_older_watchdog_can_read_a_decision() {
+        let decided = LastDecision("7-1".into(), Decision::Confirmed);
         let text = serde_json::to_string(&decided).expect("it is written");
         assert_eq!(text, r#"["7-1","confirmed"]"#);
         assert_eq!(
-            serde_json::from_str::<Decided>(&text).expect("it is read"),
+            serde_json::from_str::<LastDecision>(&text).expect("it is read"),
             decided
         );
     }

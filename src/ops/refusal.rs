@@ -1,4 +1,4 @@
-//! What an operation will not do, and why.
+//! The changes that an operation refuses, each with its reason and fix.
 
 use thiserror::Error;
 
@@ -15,109 +15,126 @@ use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
 use crate::plan::unplan::name_of;
 
-/// What an operation refuses to do.
+/// A change that an operation refuses.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    #[error("a foreign rule leads to one of nvactl's chains, which therefore cannot go: {line}")]
+    #[error(
+        "a rule that is not nvactl's jumps to one of nvactl's chains, so nothing was removed: {line}"
+    )]
     StillReferenced { line: String, removal: String },
-    #[error("the live rules are not what `{name}` says:\n{changes}")]
+    #[error("the live rules differ from `{name}`, so nothing was written:\n{changes}")]
     NotInSync {
         name: String,
-        /// The spec as a command line names it.
+        /// The spec as an argument of a command.
         argument: String,
         changes: String,
     },
-    #[error("the change {number} is not kept; {}", those_kept(.kept))]
+    #[error("the history has no change {number}; {}", those_kept(.kept))]
     NoSuchChange { number: u64, kept: Vec<u64> },
     #[error("no change is left to roll back")]
     NothingToUndo,
     #[error("nothing is waiting for a confirmation{}", last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
     NothingPending {
-        /// What became of the last change, if it was undone.
+        /// How the last change ended, if it was undone.
         last: Option<String>,
     },
     #[error("the pending change was not fully applied and cannot be confirmed")]
     NotMade,
-    #[error("{told}")]
-    Pending { told: String, overdue: bool },
+    #[error("{told}, and nothing else can change until then{}", if *.overdue { "" } else { UNDO })]
+    Pending {
+        /// The change that waits.
+        told: String,
+        overdue: bool,
+    },
     #[error(
-        "a change waits for its confirmation, and its record cannot be read by this version of nvactl: {why}"
+        "a change waits for its confirmation, but this version of nvactl cannot read its record: {why}"
     )]
     UnreadablePending { why: String },
     #[error(
-        "no {family} rules are loaded, and a file without any would let everything through at boot"
+        "no {family} rules are loaded, and an empty file would let everything through at boot; nothing was written"
     )]
     NothingToKeep { family: Family },
-    #[error("there are rules of both families to be kept, and one file takes those of one")]
+    #[error(
+        "there are IPv4 and IPv6 rules to write, and FILE can hold only one family; nothing was written"
+    )]
     OneFileForTwo,
-    #[error("nothing of nvactl's {family} rules is loaded or kept")]
+    #[error("no {family} rules of nvactl's are loaded or in the rules file")]
     NothingOf { family: Family },
-    #[error("the saved state holds the rules of both families: --family is for --output FILE")]
+    #[error(
+        "the saved state holds the rules of both families, so --family works only with --output FILE"
+    )]
     FamilyWithoutFile,
     #[error(
-        "{program} manages this machine's rules, and a rules file beside it would load before or behind it by chance"
+        "{program} manages this machine's rules, and a rules file could load before or after it; nothing was written"
     )]
     BesideManager { program: &'static str },
-    #[error("nothing of nvactl's is loaded, so there is nothing to save")]
+    #[error("no rules of nvactl's are loaded, so there is nothing to save")]
     NothingToSave {
-        /// Whether something is saved that can be loaded again.
+        /// Whether there are saved rules that can be loaded again.
         saved: bool,
     },
-    #[error("nothing is saved that could be loaded at boot")]
+    #[error("no rules are saved for the next boot")]
     NothingSaved,
-    #[error("the rules files have changed since nvactl's lines were shown; nothing is changed")]
+    #[error(
+        "another program changed the rules files while nvactl was reading them; nothing was written"
+    )]
     FilesChanged,
-    #[error("the saved state was not tried, since no network namespace can be made: {reason}")]
+    #[error("the saved rules were not tested, because no network namespace can be made: {reason}")]
     NoNamespace { reason: String },
     #[error(
-        "another forward sends the same packets on as `{name}`, with another source: to tell them apart takes Linux {needed}, and this is {running}"
+        "`{name}` and another forward send the same packets to one target with different `snat`: this needs Linux {needed}, and Linux {running} is running"
     )]
     OldKernel {
-        /// The forward's.
+        /// The name of a forward.
         name: String,
         running: Kernel,
         needed: Kernel,
     },
-    #[error("`{file}` cannot be edited: {reason}")]
+    #[error("nvactl's lines cannot be removed from `{file}`: {reason}")]
     Uneditable { file: String, reason: String },
-    #[error("`{file}` would not load at boot: {refused}")]
+    #[error("`{file}` would not load at boot, so it was not written: {refused}")]
     WouldNotLoad { file: String, refused: RefusedLine },
     #[error(
-        "`{file}` would not bring a rule back at boot: {} {} has `{}`, which iptables-save prints as another, {}",
+        "`{file}` would not restore a rule at boot, so it was not written: {} {} has `{}`, {}",
         table, rule.chain, rule.live,
-        rule.loaded.as_ref().map_or("or leaves out".to_owned(), |loaded| format!("`{loaded}`"))
+        rule.loaded.as_ref().map_or(
+            "which iptables-save leaves out".to_owned(),
+            |loaded| format!("which iptables-save prints as `{loaded}`")
+        )
     )]
     Misprinted {
         file: String,
         table: TableName,
         rule: Misprinted,
     },
-    #[error("another program changed the rules while nvactl was reading them")]
+    #[error("another program changed the rules while nvactl was reading them; nothing was written")]
     Changing,
     #[error(
-        "this change would cut off what works now, so it is not made:\n{}",
+        "nothing has changed, because the new rules would cut off forwards that work now:\n{}",
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
     CutsOff {
-        /// One for each forward.
+        /// A line for each forward.
         lines: Vec<String>,
     },
 }
 
-/// The numbers of the changes that are kept, in words.
+/// The alternative to the hint, on a line of its own.
+const UNDO: &str = "\n  to undo the change now: sudo nvactl confirm --cancel";
+
+/// Names the changes in the history.
 fn those_kept(numbers: &[u64]) -> String {
     match numbers {
-        [] => "none is".to_owned(),
-        [one] => format!("only {one} is"),
-        [first, .., last] => format!("{first} to {last} are"),
+        [] => "it is empty".to_owned(),
+        [one] => format!("it has only change {one}"),
+        [first, .., last] => format!("it has the changes {first} to {last}"),
     }
 }
 
-/// Since then the kernel tells nat's POSTROUTING by which interface a packet came in.
+/// The first kernel whose nat POSTROUTING knows the interface by which a packet came in.
 const TELLS_ENTRANCES: Kernel = Kernel { major: 5, minor: 5 };
 
-/// Refuses rules that would hold for no packet on the kernel that runs. One whose version is not known
-/// is taken for a new one.
+/// Refuses rules that would match no packet on the running kernel. An unknown version counts as new.
 ///
 /// # Errors
 /// When there are such rules.
@@ -134,14 +151,20 @@ pub fn refuse_on_old(running: Option<Kernel>, want: &PerFamily<Ruleset>) -> Resu
 }
 
 impl Refusal {
-    /// What the user can do about it.
+    /// Returns the fix: a command or an edit.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Refusal::Pending { overdue: false, .. } => Some("sudo nvactl confirm".to_owned()),
-            Refusal::NotMade | Refusal::Pending { .. } | Refusal::UnreadablePending { .. } => {
+            Refusal::Pending { overdue: false, .. } => {
+                Some("to keep the change: sudo nvactl confirm".to_owned())
+            }
+            Refusal::NotMade | Refusal::Pending { .. } => {
                 Some("sudo nvactl confirm --cancel".to_owned())
             }
+            Refusal::UnreadablePending { .. } => Some(
+                "to discard the record and leave the change's rules loaded: sudo nvactl confirm --cancel"
+                    .to_owned(),
+            ),
             Refusal::NothingPending { .. }
             | Refusal::NoSuchChange { .. }
             | Refusal::NothingToUndo => Some("sudo nvactl history".to_owned()),
@@ -157,23 +180,23 @@ impl Refusal {
             }
             Refusal::NoNamespace { .. } => None,
             Refusal::Uneditable { file, .. } => Some(format!(
-                "remove the lines that name NVACTL from {} by hand, then: sudo nvactl boot enable",
+                "delete the lines that name NVACTL, then run the command again: sudoedit {}",
                 shell_word(file)
             )),
             Refusal::NothingToSave { saved: true } => {
-                Some(format!("to load what is saved: {}", boot_unit::RESTART))
+                Some(format!("to load the saved rules: {}", boot_unit::RESTART))
             }
             Refusal::NothingToSave { saved: false }
             | Refusal::NothingToKeep { .. }
             | Refusal::NothingOf { .. } => Some("sudo nvactl apply forward.yaml".to_owned()),
             Refusal::OldKernel { .. } => Some(
-                "give both forwards the same `snat`, or one of them a target of its own".to_owned(),
+                "in the spec, give both forwards the same `snat`, or one of them another target".to_owned(),
             ),
             Refusal::CutsOff { .. } => Some(
-                "change the named rules, or the spec; to make the change all the same: --no-trial"
+                "change the named rules or the spec; to load the change anyway, add: --no-trial"
                     .to_owned(),
             ),
-            Refusal::OneFileForTwo => Some("name one: --family v4, or --family v6".to_owned()),
+            Refusal::OneFileForTwo => Some("add --family v4 or --family v6".to_owned()),
         }
     }
 }
@@ -186,7 +209,7 @@ mod tests {
     use crate::yaml;
 
     #[test]
-    fn only_rules_that_ask_for_an_entrance_are_refused_and_only_on_an_old_kernel() {
+    fn rules_that_match_the_ingress_in_postrouting_are_refused_on_an_old_kernel() {
         let refused = |release: &str, entrance: &str| {
             let text = format!(
                 "firewall: {{interface: eth0, snat: 10.3.0.4}}
@@ -194,15 +217,15 @@ forwards:
 - {{name: all, listen: 8080, target: {{pod: 10.224.0.118:80}}}}
 - {{name: one, listen: 10.3.0.4:8080, target: {{pod: 10.224.0.118:80}}, interface: {{ingress: {entrance}}}, snat: none}}"
             );
-            let set = yaml::read(text.as_bytes()).expect("it is sound");
+            let set = yaml::read(text.as_bytes()).expect("it is valid");
             let want = planned(&set, Families::V4);
             let refused = refuse_on_old(release.parse().ok(), &want);
             refused.err().map(|refusal| refusal.to_string())
         };
         assert_eq!(
             refused("5.4.0-150-generic", "eth2").expect("it is refused"),
-            "another forward sends the same packets on as `one`, with another source: to tell them \
-             apart takes Linux 5.5, and this is 5.4"
+            "`one` and another forward send the same packets to one target with different `snat`: this needs \
+             Linux 5.5, and Linux 5.4 is running"
         );
         for (release, entrance) in [("5.5.0", "eth2"), ("no number", "eth2"), ("5.4.0", "eth0")] {
             assert_eq!(refused(release, entrance), None, "{release}, {entrance}");

@@ -1,27 +1,27 @@
-//! What an operation has to say beside what it did.
+//! The remarks of an operation: lines, warnings and notes beside its outcome.
 
 use std::fmt::Display;
 
-/// How many rules are named one by one.
+/// The most rules that are named one by one.
 const MOST_NAMED: usize = 20;
 
-/// Something to say.
+/// A remark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remark {
     /// A line of the report itself.
     Line(String),
-    /// What may not be as the user expects.
+    /// The user may expect something else.
     Warning(String),
-    /// What is good to know.
+    /// Advice.
     Note(String),
 }
 
-/// In the order in which they are to be read.
+/// Remarks in the order of their output.
 #[derive(Debug, Default)]
 pub struct Remarks(pub Vec<Remark>);
 
 impl Remarks {
-    /// Begins with warnings.
+    /// Starts with warnings.
     #[must_use]
     pub fn of(warnings: &[String]) -> Self {
         Self(warnings.iter().cloned().map(Remark::Warning).collect())
@@ -42,7 +42,7 @@ impl Remarks {
         self.0.push(Remark::Note(text.to_string()));
     }
 
-    /// Warns of each of these rules, or of the first and of how many more there are.
+    /// Adds a warning for each of these rules, and the number of further ones if there are many.
     pub fn warn_of_rules(&mut self, warnings: impl ExactSizeIterator<Item: Display>) {
         let more = warnings.len().saturating_sub(MOST_NAMED);
         for warning in warnings.take(MOST_NAMED) {
@@ -53,7 +53,7 @@ impl Remarks {
         }
     }
 
-    /// All but the warnings.
+    /// Returns the lines and the notes.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|remark| match remark {
             Remark::Line(text) | Remark::Note(text) => Some(text.as_str()),
@@ -61,7 +61,7 @@ impl Remarks {
         })
     }
 
-    /// The warnings alone.
+    /// Returns the warnings.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|remark| match remark {
             Remark::Warning(text) => Some(text.as_str()),

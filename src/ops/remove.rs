@@ -1,12 +1,12 @@
 //! Removes nvactl's chains and jumps.
 
 use super::error::{Error, Failed};
-use super::history::{self, About};
-use super::log::Event;
+use super::history::{self, ChangeDetails};
+use super::log::ChangeEvent;
 use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
 use super::machine::Machine;
 use super::note_v6::note_v6;
-use super::outcome::{Difference, Outcome};
+use super::outcome::{ChangeOutcome, Difference};
 use super::records::Change;
 use super::refusal::Refusal;
 use super::remark::Remarks;
@@ -21,32 +21,32 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// Only look what would change.
+pub struct RemoveRequest {
+    /// Report the changes and make none.
     pub dry_run: bool,
-    /// Set the FORWARD policy to ACCEPT as well.
+    /// Set the FORWARD policy to ACCEPT too.
     pub accept: bool,
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct RemoveReport {
     pub remarks: Remarks,
-    pub outcome: Outcome,
-    /// What there is to say behind the result.
+    pub outcome: ChangeOutcome,
+    /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether IPv6 rules may be left, since they cannot be read.
+    /// Whether IPv6 rules may still be loaded, because they cannot be read.
     pub partly: bool,
 }
 
-/// Removes nvactl's chains and jumps; the FORWARD policy stays as it is, unless that is asked for.
+/// Removes nvactl's chains and jumps. The FORWARD policy stays unless the request sets it.
 ///
 /// # Errors
-/// When a foreign rule leads to one of the chains, or the change is refused or did not take; what nvactl
-/// owns is then as it was before, unless the error [is uncertain](Error::is_uncertain).
-pub fn remove(request: Request, machine: &Machine) -> Result<Report, Failed> {
+/// When a foreign rule jumps to one of the chains, or the change is refused or fails. nvactl's rules are then
+/// as before, unless the error [is uncertain](Error::is_uncertain).
+pub fn remove(request: RemoveRequest, machine: &Machine) -> Result<RemoveReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((outcome, after, partly)) => Ok(Report {
+        Ok((outcome, after, partly)) => Ok(RemoveReport {
             remarks,
             outcome,
             after,
@@ -57,10 +57,10 @@ pub fn remove(request: Request, machine: &Machine) -> Result<Report, Failed> {
 }
 
 fn run(
-    request: Request,
+    request: RemoveRequest,
     machine: &Machine,
     remarks: &mut Remarks,
-) -> Result<(Outcome, Remarks, bool), Error> {
+) -> Result<(ChangeOutcome, Remarks, bool), Error> {
     let Machine {
         state, iptables, ..
     } = machine;
@@ -99,15 +99,15 @@ fn run(
             note_v6(state, live.v6);
             state.clear_begun()?;
         }
-        Outcome::Unchanged
+        ChangeOutcome::Unchanged
     } else {
         let difference = Difference::from_rules(&changes, &live, &want);
         if request.dry_run {
-            Outcome::Would(difference)
+            ChangeOutcome::Would(difference)
         } else {
-            let about = About {
+            let about = ChangeDetails {
                 forwards: difference.forwards.clone(),
-                ..About::default()
+                ..ChangeDetails::default()
             };
             let change = Change::new(state, "remove".to_owned(), &live, &want, about);
             let transaction = Transaction {
@@ -120,10 +120,10 @@ fn run(
                 keeping: Keeping::Attempted,
                 trial: TrialOf::Nothing,
             };
-            let committed = history::commit(&transaction, Event::Made)?;
+            let committed = history::commit(&transaction, ChangeEvent::Made)?;
             warn::not_kept(committed.not_kept, &mut after);
             warn::connections_end(&mut after);
-            Outcome::Made {
+            ChangeOutcome::Made {
                 difference,
                 pending: None,
             }
@@ -139,7 +139,7 @@ fn run(
     Ok((outcome, after, partly))
 }
 
-fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Remarks) {
+fn say_policy(family: Family, live: &Ruleset, request: RemoveRequest, after: &mut Remarks) {
     if live.forward_policy() != Policy::Drop {
         return;
     }
@@ -148,11 +148,13 @@ fn say_policy(family: Family, live: &Ruleset, request: Request, after: &mut Rema
         (false, _) => warn::policy_stays(family, after),
         (true, false) => {
             after.line(format_args!(
-                "the {policy} went from DROP to ACCEPT: what no rule drops is forwarded"
+                "the {policy} changed from DROP to ACCEPT: packets that no rule drops are forwarded"
             ));
         }
         (true, true) => {
-            after.line(format_args!("the {policy} would go from DROP to ACCEPT"));
+            after.line(format_args!(
+                "the {policy} would change from DROP to ACCEPT"
+            ));
         }
     }
 }

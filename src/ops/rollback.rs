@@ -1,11 +1,11 @@
-//! The way back to what was loaded before a change.
+//! Restores the rules from before a change.
 
 use super::error::{Error, Failed};
-use super::history::{self, About, LastLoaded, last_loaded, next_to_undo};
-use super::log::Event;
+use super::history::{self, ChangeDetails, LastLoaded, last_loaded, next_to_undo};
+use super::log::ChangeEvent;
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
 use super::machine::Machine;
-use super::outcome::{Difference, Outcome};
+use super::outcome::{ChangeOutcome, Difference};
 use super::records::{Change, KeptSpec, Owned};
 use super::refusal::Refusal;
 use super::remark::Remarks;
@@ -19,35 +19,34 @@ use crate::netfilter::text::parse::ParseError;
 use crate::plan::MARKED;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// Before which change, by its number in the history; before the last that was not undone, where
-    /// none is named.
+pub struct RollbackRequest {
+    /// The number of the change to go back behind; without one, the last change that was not undone.
     pub before: Option<u64>,
-    /// Only look what would change.
+    /// Report the changes and make none.
     pub dry_run: bool,
 }
 
 #[derive(Debug)]
-pub struct Report {
+pub struct RollbackReport {
     pub remarks: Remarks,
-    /// The change before which it led: its number, and what it was.
+    /// The change that was rolled back: its number and its command.
     pub undone: (u64, String),
-    pub outcome: Outcome,
-    /// What there is to say behind the result.
+    pub outcome: ChangeOutcome,
+    /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether IPv6 is left as it is, though it should change.
+    /// Whether IPv6 should change and could not.
     pub partly: bool,
 }
 
-/// Loads what nvactl owned before a change, as a change of its own.
+/// Loads nvactl's rules from before a change. This is a change of its own.
 ///
 /// # Errors
-/// When there is no such change, or the rollback is refused or did not take; what nvactl owns is then as
-/// it was before, unless the error [is uncertain](Error::is_uncertain).
-pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
+/// When there is no such change, or the rollback is refused or fails. nvactl's rules are then as before,
+/// unless the error [is uncertain](Error::is_uncertain).
+pub fn rollback(request: RollbackRequest, machine: &Machine) -> Result<RollbackReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
-        Ok((undone, outcome, after, partly)) => Ok(Report {
+        Ok((undone, outcome, after, partly)) => Ok(RollbackReport {
             remarks,
             undone,
             outcome,
@@ -59,15 +58,15 @@ pub fn rollback(request: Request, machine: &Machine) -> Result<Report, Failed> {
 }
 
 fn run(
-    request: Request,
+    request: RollbackRequest,
     machine: &Machine,
     remarks: &mut Remarks,
-) -> Result<((u64, String), Outcome, Remarks, bool), Error> {
+) -> Result<((u64, String), ChangeOutcome, Remarks, bool), Error> {
     let Machine {
         state, iptables, ..
     } = machine;
     let lock = machine.begin()?;
-    // A change that was never made is nothing to go back behind, so it goes first.
+    // An interrupted change that was never made leaves the history first: it is no step.
     let all = super::families(None, Some(state));
     let (live, unread) = read(iptables, all, false)?;
     let warned = unread.is_some();
@@ -82,11 +81,11 @@ fn run(
     for number in state.numbers()? {
         if !history.iter().any(|(kept, _)| *kept == number) {
             remarks.warn(format_args!(
-                "change {number} cannot be read and is passed over"
+                "change {number} cannot be read and is skipped"
             ));
         }
     }
-    // Behind a run of the boot unit the newest change is not what is loaded, and goes first all the same.
+    // After a run of the boot unit the newest change is not loaded, but a rollback still undoes it first.
     let by_unit = matches!(last_loaded(state)?, Some(LastLoaded::Saved(_)));
     let number = aim(request, &history, &rules, by_unit)?;
     let since = since(&history, number);
@@ -115,13 +114,13 @@ fn run(
     let undone = (number, action.unwrap_or_default());
     let mut after = Remarks::default();
     if changes.is_empty() {
-        return Ok((undone, Outcome::Unchanged, after, partly));
+        return Ok((undone, ChangeOutcome::Unchanged, after, partly));
     }
     let difference = Difference::from_rules(&changes, &live, &want);
     if request.dry_run {
-        return Ok((undone, Outcome::Would(difference), after, partly));
+        return Ok((undone, ChangeOutcome::Would(difference), after, partly));
     }
-    let about = About {
+    let about = ChangeDetails {
         spec: spec_before(&history, number),
         forwards: difference.forwards.clone(),
         back_before: Some(number),
@@ -137,10 +136,10 @@ fn run(
         keeping: Keeping::Attempted,
         trial: TrialOf::Nothing,
     };
-    let committed = history::commit(&transaction, Event::Made)?;
+    let committed = history::commit(&transaction, ChangeEvent::Made)?;
     warn::not_kept(committed.not_kept, remarks);
     warn::jumps(&committed.jumps, &want, remarks);
-    let outcome = Outcome::Made {
+    let outcome = ChangeOutcome::Made {
         difference,
         pending: None,
     };
@@ -149,10 +148,10 @@ fn run(
     Ok((undone, outcome, after, partly))
 }
 
-/// The change before which a rollback leads. One that changed nothing that nvactl owns, as putting its
-/// jump first again, is no step.
+/// Returns the change to go back behind. A change that left nvactl's rules the same, such as moving its jump
+/// to the front, is no step.
 fn aim(
-    request: Request,
+    request: RollbackRequest,
     history: &[(u64, Change)],
     live: &PerFamily<&Ruleset>,
     by_unit: bool,
@@ -177,7 +176,7 @@ fn aim(
     }
 }
 
-/// Whether what was loaded before a change is loaded now.
+/// Whether the rules from before a change are loaded now.
 fn is_loaded(
     history: &[(u64, Change)],
     number: u64,
@@ -187,13 +186,13 @@ fn is_loaded(
     Ok(changes(live, &want).is_empty())
 }
 
-/// The changes from a number on, the newest first.
+/// Returns the changes from a number on, the newest first.
 fn since(history: &[(u64, Change)], number: u64) -> Vec<&Change> {
     let since = history.iter().filter(|(other, _)| *other >= number);
     since.map(|(_, change)| change).collect()
 }
 
-/// The spec whose plan was loaded before a change.
+/// Returns the spec that was loaded before a change.
 fn spec_before(history: &[(u64, Change)], number: u64) -> Option<KeptSpec> {
     let mut before = history
         .iter()
@@ -201,9 +200,9 @@ fn spec_before(history: &[(u64, Change)], number: u64) -> Option<KeptSpec> {
     before.next()?.1.spec.clone()
 }
 
-/// The rules before the oldest of these changes, newest first; of IPv6, before the oldest that knows of
-/// it, since what was changed before that did not touch it. The FORWARD policy only if a change since has
-/// set it.
+/// Returns the rules from before the oldest of these changes, which are newest first. IPv6 rules are from
+/// before the oldest change that has any, since older changes did not touch IPv6. The FORWARD policy is
+/// included only if one of the changes set it.
 fn wanted(since: &[&Change]) -> Result<PerFamily<Ruleset>, ParseError> {
     let families = Families::with_v6(since.iter().any(|change| change.v6.is_some()));
     PerFamily::try_new(families, |family| {

@@ -1,11 +1,11 @@
-//! The saved state: nvactl's own rules as they come back at boot, by its own unit.
+//! The saved state: the rules that nvactl's own unit loads at boot.
 
 use tracing::debug;
 
 use super::error::Error;
 use super::history::{LastLoaded, last_loaded};
 use super::machine::Machine;
-use super::records::{KeptSpec, Owned, Saved, VERSION};
+use super::records::{KeptSpec, Owned, SavedState, VERSION};
 use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
 use super::warn;
@@ -18,11 +18,11 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 
-/// Saves what nvactl owns of the loaded rules. `spec`: the one that they were compared with; without
-/// one, that whose plan was loaded last. IPv6 that could not be read stays as it was saved before.
+/// Saves nvactl's part of the loaded rules. `spec` is the spec that they were compared with; without one, the
+/// spec that was loaded last. If IPv6 could not be read, its saved rules stay.
 ///
 /// # Errors
-/// When it cannot be written; what was saved before stays.
+/// When the state cannot be written; the earlier saved state stays.
 pub fn save(
     machine: &Machine,
     live: &PerFamily<&Ruleset>,
@@ -37,8 +37,8 @@ pub fn save(
         let sets = last.as_ref().is_some_and(|last| last.sets_policy(family));
         if sets && live.forward_policy() == Policy::Accept {
             remarks.warn(format_args!(
-                "the {} is ACCEPT, and nvactl had set DROP: the next boot brings ACCEPT; to set it \
-                 again: sudo nvactl apply",
+                "the {} is ACCEPT, but nvactl had set DROP, so the next boot sets ACCEPT; to go back to \
+                 DROP: sudo nvactl apply && sudo nvactl persist",
                 warn::policy_name(family)
             ));
         }
@@ -49,7 +49,7 @@ pub fn save(
     });
     let forwards = |family| {
         sysctl::forwards(family).unwrap_or_else(|error| {
-            debug!(%error, "a switch is taken for off");
+            debug!(%error, "a switch cannot be read and counts as off");
             false
         })
     };
@@ -61,7 +61,7 @@ pub fn save(
             (owned.v6, any && forwards(Family::V6))
         }
     };
-    state.set_saved(&Saved {
+    state.set_saved(&SavedState {
         version: VERSION,
         time: seconds_now(),
         backend: resolved(&machine.iptables, live.families()),
@@ -74,10 +74,10 @@ pub fn save(
     Ok(())
 }
 
-/// Returns how the saved state compares with what nvactl owns of a family's loaded rules.
+/// Compares the saved state with nvactl's part of a family's loaded rules.
 #[must_use]
 pub fn compared(
-    saved: &Result<Option<Saved>, StateError>,
+    saved: &Result<Option<SavedState>, StateError>,
     family: Family,
     live: &Ruleset,
 ) -> RulesFile {

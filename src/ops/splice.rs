@@ -1,5 +1,5 @@
-//! A rules file that others have lines in, without nvactl's: theirs stay as they are, byte for byte and
-//! in their order.
+//! Splits a rules file into nvactl's lines and those of other programs, which stay byte for byte and in their
+//! order.
 
 use thiserror::Error;
 
@@ -12,7 +12,7 @@ use crate::plan::jumps_from;
 pub struct Split {
     /// The text without nvactl's lines.
     pub others: Vec<u8>,
-    /// The lines of nvactl's, as the file has them.
+    /// nvactl's lines, as in the file.
     pub own: Vec<String>,
 }
 
@@ -20,17 +20,17 @@ pub struct Split {
 pub enum SplitError {
     #[error(transparent)]
     Unreadable(#[from] ParseError),
-    #[error("line {line} leads to a chain of nvactl's and is not nvactl's: `{text}`")]
+    #[error("line {line} is not nvactl's but jumps to one of nvactl's chains: `{text}`")]
     LeadsToOwn { line: usize, text: String },
 }
 
-/// Splits a rules file into nvactl's lines, which are its chains, their rules and the jumps to them, and
-/// the rest. A line for the FORWARD policy stays, though nvactl may have made it DROP: the file does not
-/// say whose it is, and to open a firewall's policy is not for nvactl to guess. A line that cannot be read
-/// stays unless it names a chain of nvactl's.
+/// Splits a rules file into nvactl's lines (its chains, their rules and the jumps to them) and the rest. A
+/// line for the FORWARD policy stays, although nvactl may have set DROP: the file does not say who set the
+/// policy, and nvactl must not open a firewall on a guess. An unreadable line stays unless it names a chain
+/// of nvactl's.
 ///
 /// # Errors
-/// When a line must not stay and is not nvactl's, or the text is no rules file.
+/// When a line of another program jumps to a chain of nvactl's, or the text is not a rules file.
 pub fn without_own(text: &[u8]) -> Result<Split, SplitError> {
     let mut reader = Reader::default();
     let mut split = Split::default();
@@ -77,13 +77,13 @@ mod tests {
     const OWN: &str = ":NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n\
         -A NVACTL-FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
 
-    /// Returns what `without_own` leaves of a filter table, with these lines of others before nvactl's.
+    /// Splits a filter table with these lines of other programs before nvactl's.
     fn split(theirs: &[u8], own: &str) -> Result<Split, SplitError> {
         without_own(&[b"*filter\n", theirs, own.as_bytes(), b"COMMIT\n"].concat())
     }
 
     #[test]
-    fn lines_of_others_stay_byte_for_byte() {
+    fn foreign_lines_stay_byte_for_byte() {
         for theirs in [
             &b""[..],
             b":FORWARD DROP [3:180]\n-A FORWARD -j LOG\n\n# mine: -j NVACTL-FORWARD\n",
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(split.own.len(), 3);
     }
 
-    /// The rest would not load without nvactl's chain.
+    /// Without nvactl's chain the rest would not load.
     #[test]
-    fn a_rule_of_others_that_needs_nvactl_s_chain_is_an_error() {
+    fn a_foreign_rule_that_jumps_to_nvactl_s_chain_is_an_error() {
         for (theirs, told) in [
             (
                 ":mine - [0:0]\n-A mine -j NVACTL-FORWARD\n",
-                "line 3 leads to a chain of nvactl's and is not nvactl's: `-A mine -j NVACTL-FORWARD`",
+                "line 3 is not nvactl's but jumps to one of nvactl's chains: `-A mine -j NVACTL-FORWARD`",
             ),
             (
                 "-I FORWARD -j NVACTL-FORWARD\n",

@@ -1,6 +1,6 @@
-//! The state folder: where each record is, and how it is read and written.
+//! The state folder: the files of all records, and how they are read and written.
 //!
-//! What was recorded in one network namespace says nothing of another, and is not acted on there.
+//! A record belongs to one network namespace, and is ignored in any other.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,17 +9,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
-use super::records::{Begun, Booted, Change, Decided, Decision, Pending, Saved, VERSION};
+use super::records::{Begun, Booted, Change, Decision, LastDecision, Pending, SavedState, VERSION};
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
 use crate::host::{lock, namespace};
 use crate::net::Family;
 
-/// How many changes are kept.
+/// The number of changes in the history.
 pub const KEPT: usize = 20;
 
-/// How the records of the machine's first namespace are named: the number of its inode is another
-/// under another kernel.
+/// The name of the records of the machine's first namespace, whose inode number differs between kernels.
 const FIRST: &str = "first";
 
 /// The folder, which only root may enter.
@@ -28,13 +27,13 @@ pub struct State {
     folder: PathBuf,
     /// The name of this network namespace's records.
     key: String,
-    /// The name of its history: until that is taken over, the number that an earlier kernel gave.
+    /// The name of its history: the number under an earlier kernel, until the history is renamed.
     history_key: String,
-    /// As the kernel names this network namespace.
+    /// The kernel's name of this network namespace.
     link: String,
-    /// Whether it is the machine's first.
+    /// Whether it is the machine's first namespace.
     first: bool,
-    /// What there is to say of records that were found under another name.
+    /// Notices about records that were found under another name.
     pub notices: Vec<String>,
 }
 
@@ -52,7 +51,7 @@ pub enum StateError {
     },
     #[error("`{}` was written by a later version of nvactl", .path.display())]
     Later { path: PathBuf },
-    #[error("the network namespace and the boot of this process cannot be told")]
+    #[error("the network namespace or the boot of this process cannot be read")]
     Namespace(#[from] std::io::Error),
 }
 
@@ -67,7 +66,7 @@ impl StateError {
         }
     }
 
-    /// Whether there is a record that says nothing to this version.
+    /// Whether a record exists that this version cannot read.
     #[must_use]
     pub fn is_unreadable_record(&self) -> bool {
         matches!(
@@ -79,7 +78,7 @@ impl StateError {
     }
 }
 
-/// Returns the seconds since 1970; 0 on a machine whose clock stands before.
+/// Returns the seconds since 1970; 0 if the clock is before 1970.
 #[must_use]
 pub fn seconds_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -87,11 +86,11 @@ pub fn seconds_now() -> u64 {
 }
 
 impl State {
-    /// Opens the folder for a command that changes something: it is made where there is none, and
-    /// what an earlier kernel recorded of the machine's first namespace is taken over.
+    /// Opens the folder for a command that changes something. Makes the folder if it does not exist, and
+    /// takes over the records of the machine's first namespace from an earlier kernel.
     ///
     /// # Errors
-    /// When it cannot be made, or somebody else than root could write in it.
+    /// When the folder cannot be made, or others than root can write in it.
     pub fn open(named: Option<&Path>) -> Result<Self, StateError> {
         let folder = folder::state_folder(named);
         folder::make(&folder)?;
@@ -100,10 +99,10 @@ impl State {
         Ok(state)
     }
 
-    /// Opens the folder, if it is there, for a command that only looks.
+    /// Opens the folder, if it exists, for a command that only reads.
     ///
     /// # Errors
-    /// When it cannot be reached, or somebody else than root could write in it.
+    /// When the folder cannot be reached, or others than root can write in it.
     pub fn look(named: Option<&Path>) -> Result<Option<Self>, StateError> {
         let folder = folder::state_folder(named);
         folder.is_dir().then(|| Self::at(&folder)).transpose()
@@ -111,7 +110,7 @@ impl State {
 
     fn at(folder: &Path) -> Result<Self, StateError> {
         let here = namespace::here()?;
-        // The watchdog, which is told of it, starts in another folder.
+        // The watchdog gets this path and starts in another folder.
         let folder = folder::trusted(folder)?;
         let mut state = Self {
             folder,
@@ -127,8 +126,8 @@ impl State {
                 key: FIRST.to_owned(),
                 ..state.clone()
             };
-            // Until they are taken over, and while a watchdog of 0.1.0 waits for a decision under the
-            // name it knows, the records are where the inode's number says.
+            // Before they are renamed, and while a watchdog of 0.1.0 waits for a decision under the old name,
+            // the records are under the inode's number.
             if known.has_records() || !state.has_records() {
                 state = known;
             }
@@ -144,8 +143,8 @@ impl State {
         Ok(state)
     }
 
-    /// Takes the only other history for that of the machine's first namespace, which an earlier kernel
-    /// numbered otherwise, unless a change of this boot waits there: then its namespace is another.
+    /// Adopts the only other history as that of the machine's first namespace, which an earlier kernel
+    /// numbered differently. If a change of this boot waits there, the history belongs to another namespace.
     fn adopt(&mut self) -> Result<(), StateError> {
         let [only] = self.others()?.try_into().unwrap_or_default();
         let mut other = self.clone();
@@ -175,7 +174,7 @@ impl State {
         records.any(|record| folder::holds(&record))
     }
 
-    /// Every file and folder that holds something of this namespace alone.
+    /// Returns every file and folder of this namespace alone.
     fn records(&self) -> [PathBuf; 8] {
         [
             self.history(),
@@ -189,21 +188,21 @@ impl State {
         ]
     }
 
-    /// Whether the records of the machine's first namespace have another name than the one that stays.
+    /// Whether the records of the machine's first namespace still have an old name.
     #[must_use]
     pub fn is_to_be_taken_over(&self) -> bool {
         self.first && (self.key != FIRST || self.history_key != FIRST)
     }
 
-    /// Gives the records of the machine's first namespace the name that stays: those of this kernel's
-    /// number, or where there are none, those of the only other one, which an earlier kernel numbered.
-    /// While another nvactl holds the lock they stay what they are.
+    /// Renames the records of the machine's first namespace to the permanent name: those of this kernel's
+    /// number, else those of the only other one, from an earlier kernel. Does nothing while another nvactl
+    /// holds the lock.
     fn take_over(&mut self) -> Result<(), StateError> {
         let here = namespace::here()?;
         let mut old = self.clone();
         old.name(&here.number());
         let moves = old.has_records() || self.history_key != self.key;
-        // One that waits is followed by its watchdog under the name it has.
+        // The watchdog of a waiting change uses the old name.
         if !here.first || !moves || folder::holds(&old.pending_file()) {
             return Ok(());
         }
@@ -212,13 +211,13 @@ impl State {
         };
         if self.history_key != self.key {
             old.name(&self.history_key);
-            // What waited there, and was begun there, was another boot's.
+            // A waiting or started change there is from another boot.
             for record in [old.pending_file(), old.decision_file(), old.begun_file()] {
                 folder::remove(&record)?;
             }
         }
         self.name(FIRST);
-        // The history last: as long as it has its old name, what was killed on the way is done again.
+        // The history last: if nvactl is killed before that, the old name is found again.
         for (old, new) in old.records().iter().zip(self.records()).rev() {
             if folder::holds(old) && !folder::holds(&new) {
                 folder::rename(old, &new)?;
@@ -227,7 +226,7 @@ impl State {
         Ok(())
     }
 
-    /// The names of the other namespaces whose history is here.
+    /// Returns the other namespaces with a history here.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -240,13 +239,13 @@ impl State {
         Ok(names)
     }
 
-    /// The namespace of this process, as the kernel names it.
+    /// Returns the kernel's name of this process's namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.link
     }
 
-    /// Makes the folder anew, should it have gone.
+    /// Makes the folder again if it is gone.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -300,7 +299,7 @@ impl State {
         self.folder.join("history").join(&self.history_key)
     }
 
-    /// Reads the change that was recorded as waiting for a confirmation, whenever that was.
+    /// Reads the recorded change that waits for its confirmation, from any boot.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -324,31 +323,31 @@ impl State {
         Ok(folder::remove(&self.pending_file())?)
     }
 
-    /// Tells one version of the record of what waits from the next, without reading it.
+    /// Identifies a version of the pending record without reading it.
     #[must_use]
     pub fn pending_version(&self) -> Option<(u64, SystemTime)> {
         file::version(&self.pending_file())
     }
 
-    /// Reads what was decided last, and on which change.
+    /// Reads the last decision and its change.
     #[must_use]
-    pub fn decided(&self) -> Option<Decided> {
+    pub fn decided(&self) -> Option<LastDecision> {
         read_json(&self.decision_file()).ok()?
     }
 
-    /// Reads what has been decided on the change of this name, if it was the last.
+    /// Reads the decision on the change with this name, if it was the last one.
     #[must_use]
     pub fn decision(&self, id: &str) -> Option<Decision> {
-        let Decided(of, decision) = self.decided()?;
+        let LastDecision(of, decision) = self.decided()?;
         (of == id && decision != Decision::Waiting).then_some(decision)
     }
 
-    /// Writes a decision; on a full disk over the one before, which has as much room. Returns why it
-    /// could not be written beside that one.
+    /// Writes a decision. On a full disk, overwrites the decision before, which has as much room, and returns
+    /// the error of the first try.
     ///
     /// # Errors
     /// When it cannot be written at all.
-    pub fn set_decision(&self, decided: &Decided) -> Result<Option<FileError>, StateError> {
+    pub fn set_decision(&self, decided: &LastDecision) -> Result<Option<FileError>, StateError> {
         folder::make(&self.folder)?;
         let path = self.decision_file();
         let mut text = json(&path, decided)?;
@@ -362,7 +361,7 @@ impl State {
         }
     }
 
-    /// Reads what was begun and not ended.
+    /// Reads the change that was started and not finished.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -370,7 +369,7 @@ impl State {
         read_json(&self.begun_file())
     }
 
-    /// Notes that a change is begun.
+    /// Records that a change starts.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -378,7 +377,7 @@ impl State {
         write_json(&self.begun_file(), begun)
     }
 
-    /// Removes the note of the change that was begun.
+    /// Removes the record of the started change.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -390,23 +389,23 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn saved(&self) -> Result<Option<Saved>, StateError> {
+    pub fn saved(&self) -> Result<Option<SavedState>, StateError> {
         read_json(&self.saved_file())
     }
 
-    /// Reads the state that was saved before that one.
+    /// Reads the state saved before the saved state.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn saved_before(&self) -> Result<Option<Saved>, StateError> {
+    pub fn saved_before(&self) -> Result<Option<SavedState>, StateError> {
         read_json(&self.saved_before_file())
     }
 
-    /// Writes the saved state, and keeps the one before if that has other rules and can be read.
+    /// Writes the saved state, and keeps the one before if it is readable and has other rules.
     ///
     /// # Errors
     /// When either cannot be written; the saved state is then as it was.
-    pub fn set_saved(&self, saved: &Saved) -> Result<(), StateError> {
+    pub fn set_saved(&self, saved: &SavedState) -> Result<(), StateError> {
         if let Ok(Some(before)) = self.saved()
             && before.owned() != saved.owned()
         {
@@ -430,7 +429,7 @@ impl State {
         Ok(())
     }
 
-    /// Reads what the unit did when it ran last.
+    /// Reads the record of the boot unit's last run.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -438,7 +437,7 @@ impl State {
         read_json(&self.booted_file())
     }
 
-    /// Records what the unit did.
+    /// Records the boot unit's run.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -446,21 +445,21 @@ impl State {
         write_json(&self.booted_file(), booted)
     }
 
-    /// Whether nothing is recorded of this namespace.
+    /// Whether this namespace has no history.
     #[must_use]
     pub fn is_new(&self) -> bool {
         !folder::holds(&self.history())
     }
 
-    /// Whether IPv6 rules of nvactl's may be here, though the spec may not have any: it has loaded
-    /// some in this network namespace, and nobody has seen them gone.
+    /// Whether nvactl may have IPv6 rules here, even without IPv6 forwards in the spec: it has loaded some in
+    /// this namespace, and no later command found them gone.
     #[must_use]
     pub fn may_hold_v6(&self) -> bool {
         let name = format!("ipv6-{}", self.history_key);
         folder::holds(&self.v6_file()) || folder::holds(&self.folder.join(name))
     }
 
-    /// Records whether there may be IPv6 rules of nvactl's.
+    /// Records whether nvactl may have IPv6 rules.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -472,13 +471,13 @@ impl State {
         }
     }
 
-    /// Where the watchdog's last words go.
+    /// Returns the path of the watchdog's log.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.folder.join("watchdog.log")
     }
 
-    /// Where the script goes that brings the old rules back by hand when nvactl could not.
+    /// Returns the path of the script that restores the old rules by hand after a failed undo.
     #[must_use]
     pub fn undo_script(&self, family: Family) -> PathBuf {
         self.folder.join(match family {
@@ -495,7 +494,7 @@ impl State {
         Ok(self.numbers()?.last().map_or(1, |last| last + 1))
     }
 
-    /// Keeps a change under its number. The oldest beyond [`KEPT`] goes.
+    /// Adds a change to the history, and removes the oldest beyond [`KEPT`].
     ///
     /// # Errors
     /// When it cannot be written.
@@ -512,7 +511,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes a change anew under its number.
+    /// Replaces a change in the history.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -520,22 +519,22 @@ impl State {
         write_json(&self.entry(number), change)
     }
 
-    /// Forgets a change that came to nothing.
+    /// Removes a change that was never made from the history.
     ///
     /// # Errors
-    /// When it cannot be removed: then there is one too many.
+    /// When the record cannot be removed: then there is one too many.
     pub fn forget(&self, number: u64) -> Result<(), StateError> {
         Ok(folder::remove(&self.entry(number))?)
     }
 
-    /// Reads a change; `None` where it is not kept, or says nothing to this version.
+    /// Reads a change; `None` if the history lacks it, or this version cannot read it.
     ///
     /// # Errors
     /// When its file cannot be read.
     pub fn change(&self, number: u64) -> Result<Option<Change>, StateError> {
         match read_json::<Change>(&self.entry(number)) {
             Err(error) if error.is_unreadable_record() => {
-                debug!(%error, "a change is passed over");
+                debug!(%error, "a change cannot be read and is skipped");
                 Ok(None)
             }
             Ok(change) => Ok(change.filter(|change| self.is_of_here(change))),
@@ -543,7 +542,7 @@ impl State {
         }
     }
 
-    /// Reads the changes kept in this network namespace with their numbers, the newest first.
+    /// Reads the changes of this network namespace with their numbers, the newest first.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -555,8 +554,8 @@ impl State {
         Ok(changes)
     }
 
-    /// Reads the newest change with its number, if it is this one; an earlier version does not keep the
-    /// number of a change that waits.
+    /// Reads the newest change with its number, if it is this one: an earlier version does not record the
+    /// number of a pending change.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -564,7 +563,7 @@ impl State {
         let Some(number) = self.numbers()?.pop() else {
             return Ok(None);
         };
-        // 0.1.0 took the time of one change twice.
+        // 0.1.0 reads the clock twice for one change.
         let dated = |kept: &Change| change.version == 0 || kept.time == change.time;
         let same = |kept: &Change| {
             dated(kept) && (&kept.action, kept.owned()) == (&change.action, change.owned())
@@ -572,14 +571,14 @@ impl State {
         Ok(self.change(number)?.filter(same).map(|kept| (number, kept)))
     }
 
-    /// Whether something was recorded in this network namespace. The records of the machine's first
-    /// namespace may have numbers that other kernels gave it.
+    /// Whether a change was recorded in this network namespace. The first namespace may have had other
+    /// numbers under other kernels.
     #[must_use]
     pub fn is_of_here(&self, change: &Change) -> bool {
         self.key == FIRST || change.namespace == self.link
     }
 
-    /// The numbers of the changes kept, in rising order.
+    /// Returns the numbers of the changes, in rising order.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -587,7 +586,7 @@ impl State {
         let names = folder::names(&self.history())?;
         let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
         let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
-        // Behind the last there is always a next.
+        // There must be a number after the last.
         numbers.retain(|number| *number < u64::MAX);
         numbers.sort_unstable();
         Ok(numbers)
@@ -597,7 +596,7 @@ impl State {
         self.history().join(format!("{number:08}.json"))
     }
 
-    /// Removes what writers that were killed have left half written. To be called under the lock.
+    /// Removes half-written files of killed writers. The caller holds the lock.
     ///
     /// # Errors
     /// When the folder cannot be read, or something cannot be removed.
@@ -617,7 +616,7 @@ impl State {
     }
 }
 
-/// As long as any decision, so that each fits into the place of another.
+/// At least as long as any decision, so that each fits into the place of another.
 const DECISION_BYTES: usize = 128;
 
 fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, StateError> {
@@ -631,7 +630,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
     Ok(file::replace(path, &json(path, value)?, 0o600)?)
 }
 
-/// The version that a record says it is of.
+/// The version field of a record.
 #[derive(Deserialize)]
 struct Versioned {
     #[serde(default)]

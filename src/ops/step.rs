@@ -1,5 +1,5 @@
-//! What a change to the rules does next, by what came of the step before: the decisions of a
-//! transaction, without its deeds.
+//! The state machine of a transaction: the next step after the outcome of a step. It decides only, and
+//! changes nothing.
 //!
 //! ```text
 //! Try ─▶ Record ─▶ Load v4 ─▶ Load v6 ─▶ Verify ─┬─▶ Done
@@ -10,28 +10,28 @@
 use crate::net::Family;
 use crate::net::per_family::Families;
 
-/// What is done next.
+/// A step of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The change is loaded where it can do no harm.
+    /// Try the change in a network namespace.
     Try,
-    /// What was loaded before is kept.
+    /// Record the rules from before the change.
     Record,
-    /// One family's script is loaded.
+    /// Load one family's script.
     Load(Family),
-    /// What is loaded now is read back.
+    /// Read the loaded rules back.
     Verify,
-    /// nvactl's jumps are put first once more.
+    /// Move nvactl's jumps to the front again.
     PutFirst,
-    /// What is loaded then is read back.
+    /// Read the loaded rules back again.
     VerifyFirst,
-    /// One family's script was refused: what is loaded now is read.
+    /// One family's script was refused: read the loaded rules.
     SeeRefused,
-    /// What nvactl owned before is loaded again.
+    /// Load nvactl's rules from before the change.
     Undo(Failure),
-    /// What is loaded then is read back.
+    /// Read the loaded rules back again.
     VerifyUndo(Failure),
-    End(End),
+    End(StepEnding),
 }
 
 /// Why a change is undone.
@@ -39,57 +39,57 @@ pub enum Step {
 pub enum Failure {
     /// A script was refused.
     Refused,
-    /// Read back, the rules are not what was loaded.
+    /// The rules read back differently.
     NotAsWanted,
-    /// They cannot be read back.
+    /// The rules cannot be read back.
     Unread,
 }
 
 /// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It went well. Of a reading: what was found is in [`Outcome::Found`] instead.
+pub enum StepOutcome {
+    /// Success. A step that reads returns [`StepOutcome::Found`] instead.
     Done,
-    /// It was refused, or its program was killed or took too long.
+    /// The step was refused, or its program was killed or took too long.
     Refused,
     /// A signal came before anything had changed.
     Interrupted,
-    /// What a reading found.
-    Found(Loaded),
-    /// A reading failed, twice.
+    /// The rules that a step read.
+    Found(LoadedRules),
+    /// Reading failed twice.
     Unreadable,
 }
 
-/// What is loaded, of all families that a change touches.
+/// The loaded rules of all families that a change touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loaded {
-    /// What the change wanted.
+pub enum LoadedRules {
+    /// The new rules.
     New,
-    /// The same, but other rules stand before nvactl's jumps.
+    /// The new rules, but foreign rules stand before nvactl's jumps.
     NewBehind,
-    /// What nvactl owned before.
+    /// The old rules.
     Old,
-    /// Neither, or a part of each.
+    /// Other rules, or a part of each.
     Neither,
 }
 
 /// How a change ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum StepEnding {
     Done,
-    /// It is done, and somebody keeps putting rules before nvactl's jumps.
+    /// The change is done, but another program keeps putting rules before nvactl's jumps.
     DoneBehind,
     /// The trial refused it: nothing has changed.
     Rejected,
-    /// What was loaded before cannot be kept, so nothing has changed.
+    /// The rules from before cannot be recorded, so nothing has changed.
     NotKept,
     /// A signal came first: nothing has changed.
     Interrupted,
-    /// It was refused, and nothing that nvactl owns has changed.
+    /// The change was refused, and none of nvactl's rules have changed.
     Refused,
-    /// It has been undone.
+    /// The change was undone.
     Undone(Failure),
-    /// Nobody knows that nvactl's rules are the old ones or the new ones.
+    /// nvactl's rules may be the old or the new ones.
     Uncertain(Failure),
 }
 
@@ -99,63 +99,63 @@ pub fn first(trial: bool) -> Step {
     if trial { Step::Try } else { Step::Record }
 }
 
-/// Returns the step behind a step, by what came of it.
+/// Returns the next step after the outcome of a step.
 #[must_use]
-pub fn next(step: Step, outcome: Outcome, families: Families) -> Step {
-    use Loaded::{Neither, New, NewBehind, Old};
+pub fn next(step: Step, outcome: StepOutcome, families: Families) -> Step {
+    use LoadedRules::{Neither, New, NewBehind, Old};
     match (step, outcome) {
-        (Step::Try, Outcome::Done) => Step::Record,
-        (Step::Try, _) => Step::End(End::Rejected),
+        (Step::Try, StepOutcome::Done) => Step::Record,
+        (Step::Try, _) => Step::End(StepEnding::Rejected),
 
-        (Step::Record, Outcome::Done) => Step::Load(Family::V4),
-        (Step::Record, Outcome::Interrupted) => Step::End(End::Interrupted),
-        (Step::Record, _) => Step::End(End::NotKept),
+        (Step::Record, StepOutcome::Done) => Step::Load(Family::V4),
+        (Step::Record, StepOutcome::Interrupted) => Step::End(StepEnding::Interrupted),
+        (Step::Record, _) => Step::End(StepEnding::NotKept),
 
-        (Step::Load(Family::V4), Outcome::Done) if families == Families::Both => {
+        (Step::Load(Family::V4), StepOutcome::Done) if families == Families::Both => {
             Step::Load(Family::V6)
         }
-        (Step::Load(_), Outcome::Done) => Step::Verify,
+        (Step::Load(_), StepOutcome::Done) => Step::Verify,
         (Step::Load(_), _) => Step::SeeRefused,
 
-        (Step::Verify | Step::VerifyFirst, Outcome::Found(New)) => Step::End(End::Done),
-        (Step::Verify | Step::VerifyFirst, Outcome::Found(Old | Neither)) => {
+        (Step::Verify | Step::VerifyFirst, StepOutcome::Found(New)) => Step::End(StepEnding::Done),
+        (Step::Verify | Step::VerifyFirst, StepOutcome::Found(Old | Neither)) => {
             Step::Undo(Failure::NotAsWanted)
         }
-        (Step::Verify, Outcome::Found(NewBehind)) => Step::PutFirst,
+        (Step::Verify, StepOutcome::Found(NewBehind)) => Step::PutFirst,
         (Step::Verify, _) => Step::Undo(Failure::Unread),
 
-        // Whether it is first is seen then; what the change wanted is loaded in any case.
+        // The next reading shows whether the jump is first; the new rules are loaded in any case.
         (Step::PutFirst, _) => Step::VerifyFirst,
-        // It was read back a moment ago.
-        (Step::VerifyFirst, _) => Step::End(End::DoneBehind),
+        // The rules were read back a moment ago.
+        (Step::VerifyFirst, _) => Step::End(StepEnding::DoneBehind),
 
-        (Step::SeeRefused, Outcome::Found(Old)) => Step::End(End::Refused),
-        (Step::SeeRefused, Outcome::Found(_)) => Step::Undo(Failure::Refused),
+        (Step::SeeRefused, StepOutcome::Found(Old)) => Step::End(StepEnding::Refused),
+        (Step::SeeRefused, StepOutcome::Found(_)) => Step::Undo(Failure::Refused),
         // An undo needs a reading to start from.
-        (Step::SeeRefused, _) => Step::End(End::Uncertain(Failure::Refused)),
+        (Step::SeeRefused, _) => Step::End(StepEnding::Uncertain(Failure::Refused)),
 
-        // What came of it is seen then: a program that was killed may have done it.
+        // The next reading shows the result: a killed program may have finished.
         (Step::Undo(why), _) => Step::VerifyUndo(why),
-        (Step::VerifyUndo(why), Outcome::Found(Old)) => Step::End(End::Undone(why)),
-        (Step::VerifyUndo(why), _) => Step::End(End::Uncertain(why)),
+        (Step::VerifyUndo(why), StepOutcome::Found(Old)) => Step::End(StepEnding::Undone(why)),
+        (Step::VerifyUndo(why), _) => Step::End(StepEnding::Uncertain(why)),
 
         (Step::End(end), _) => Step::End(end),
     }
 }
 
-/// What became of a change whose maker was killed.
+/// How far a change came whose nvactl was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
     NeverMade,
     Made,
     /// One family has the new rules, and the other the old ones.
     Half,
-    /// Somebody has changed the rules since.
+    /// The rules have changed since.
     Unknown,
 }
 
-/// Returns what became of a change, by whether each family's rules are the old ones and the new ones.
-/// A family that the change does not touch has both.
+/// Returns how far a change came, from whether each family has its old rules and its new ones. A family that
+/// the change does not touch has both.
 #[must_use]
 pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
     let all = |is: fn(&(bool, bool)) -> bool| families.iter().all(is);
@@ -174,9 +174,12 @@ pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
 mod tests {
     use super::*;
 
-    /// Goes through a change by the outcomes of its steps; what is not said goes well, and is found to
-    /// be new.
-    fn run(families: Families, trial: bool, outcomes: &[(Step, Outcome)]) -> (Vec<Step>, End) {
+    /// Runs a change with these outcomes of its steps; the other steps succeed, and read the new rules.
+    fn run(
+        families: Families,
+        trial: bool,
+        outcomes: &[(Step, StepOutcome)],
+    ) -> (Vec<Step>, StepEnding) {
         let mut step = first(trial);
         let mut steps = Vec::new();
         let mut left = outcomes.to_vec();
@@ -194,9 +197,9 @@ mod tests {
                 Step::Verify | Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_)
             );
             let well = if reads {
-                Outcome::Found(Loaded::New)
+                StepOutcome::Found(LoadedRules::New)
             } else {
-                Outcome::Done
+                StepOutcome::Done
             };
             steps.push(step);
             step = next(step, said.map_or(well, |(_, outcome)| outcome), families);
@@ -211,20 +214,24 @@ mod tests {
     fn a_change_that_goes_well_loads_each_family_once() {
         let (steps, end) = run(Families::Both, true, &[]);
         assert_eq!(steps, [Step::Try, Step::Record, V4, V6, Step::Verify]);
-        assert_eq!(end, End::Done);
+        assert_eq!(end, StepEnding::Done);
         let (steps, end) = run(Families::V4, false, &[]);
         assert_eq!(
             (steps, end),
-            (vec![Step::Record, V4, Step::Verify], End::Done)
+            (vec![Step::Record, V4, Step::Verify], StepEnding::Done)
         );
     }
 
     #[test]
-    fn what_fails_before_the_first_load_loads_nothing() {
+    fn a_failure_before_the_first_load_loads_nothing() {
         for (step, outcome, end) in [
-            (Step::Try, Outcome::Refused, End::Rejected),
-            (Step::Record, Outcome::Refused, End::NotKept),
-            (Step::Record, Outcome::Interrupted, End::Interrupted),
+            (Step::Try, StepOutcome::Refused, StepEnding::Rejected),
+            (Step::Record, StepOutcome::Refused, StepEnding::NotKept),
+            (
+                Step::Record,
+                StepOutcome::Interrupted,
+                StepEnding::Interrupted,
+            ),
         ] {
             let (steps, ended) = run(Families::Both, true, &[(step, outcome)]);
             assert_eq!(ended, end);
@@ -232,56 +239,76 @@ mod tests {
         }
     }
 
-    /// A script is refused in the first table or a later one, of the first family or the second.
+    /// The first table or a later one is refused, of the first family or the second.
     #[test]
-    fn what_is_refused_is_undone_as_far_as_it_came() {
+    fn a_refused_change_is_undone() {
         use Failure::Refused;
-        let undone = (Step::VerifyUndo(Refused), Outcome::Found(Loaded::Old));
+        let undone = (
+            Step::VerifyUndo(Refused),
+            StepOutcome::Found(LoadedRules::Old),
+        );
         for at in [V4, V6] {
-            let refused = (at, Outcome::Refused);
-            // In its first table: nothing has come.
-            let saw = (Step::SeeRefused, Outcome::Found(Loaded::Old));
+            let refused = (at, StepOutcome::Refused);
+            // In its first table: nothing is loaded.
+            let saw = (Step::SeeRefused, StepOutcome::Found(LoadedRules::Old));
             let (steps, end) = run(Families::Both, false, &[refused, saw]);
-            assert_eq!(end, End::Refused);
+            assert_eq!(end, StepEnding::Refused);
             assert_eq!(steps.contains(&V6), at == V6);
-            // In a later table, or in the second family: a part has come. Killed after its end, all.
-            for found in [Loaded::Neither, Loaded::New, Loaded::NewBehind] {
-                let saw = (Step::SeeRefused, Outcome::Found(found));
+            // In a later table, or in the second family: a part is loaded. If the program was killed at its
+            // end, all.
+            for found in [
+                LoadedRules::Neither,
+                LoadedRules::New,
+                LoadedRules::NewBehind,
+            ] {
+                let saw = (Step::SeeRefused, StepOutcome::Found(found));
                 let (steps, end) = run(Families::Both, false, &[refused, saw, undone]);
-                assert_eq!(end, End::Undone(Refused), "{found:?}");
+                assert_eq!(end, StepEnding::Undone(Refused), "{found:?}");
                 assert_eq!(steps[steps.len() - 2], Step::Undo(Refused));
             }
-            let saw = (Step::SeeRefused, Outcome::Unreadable);
+            let saw = (Step::SeeRefused, StepOutcome::Unreadable);
             let (steps, end) = run(Families::Both, false, &[refused, saw]);
-            assert_eq!(end, End::Uncertain(Refused));
+            assert_eq!(end, StepEnding::Uncertain(Refused));
             assert!(!steps.contains(&Step::Undo(Refused)));
         }
     }
 
     #[test]
-    fn what_does_not_read_back_is_undone() {
+    fn a_change_that_reads_back_differently_is_undone() {
         for (outcome, why) in [
-            (Outcome::Found(Loaded::Neither), Failure::NotAsWanted),
-            (Outcome::Found(Loaded::Old), Failure::NotAsWanted),
-            (Outcome::Unreadable, Failure::Unread),
+            (
+                StepOutcome::Found(LoadedRules::Neither),
+                Failure::NotAsWanted,
+            ),
+            (StepOutcome::Found(LoadedRules::Old), Failure::NotAsWanted),
+            (StepOutcome::Unreadable, Failure::Unread),
         ] {
             let verified = (Step::Verify, outcome);
-            let undone = (Step::VerifyUndo(why), Outcome::Found(Loaded::Old));
+            let undone = (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old));
             let (_, end) = run(Families::Both, false, &[verified, undone]);
-            assert_eq!(end, End::Undone(why));
+            assert_eq!(end, StepEnding::Undone(why));
         }
     }
 
     #[test]
     fn an_undo_counts_only_when_the_old_rules_are_seen() {
         let why = Failure::NotAsWanted;
-        let verified = (Step::Verify, Outcome::Found(Loaded::Neither));
-        for undo in [Outcome::Done, Outcome::Refused] {
+        let verified = (Step::Verify, StepOutcome::Found(LoadedRules::Neither));
+        for undo in [StepOutcome::Done, StepOutcome::Refused] {
             for (seen, ends) in [
-                (Outcome::Found(Loaded::Old), End::Undone(why)),
-                (Outcome::Found(Loaded::Neither), End::Uncertain(why)),
-                (Outcome::Found(Loaded::New), End::Uncertain(why)),
-                (Outcome::Unreadable, End::Uncertain(why)),
+                (
+                    StepOutcome::Found(LoadedRules::Old),
+                    StepEnding::Undone(why),
+                ),
+                (
+                    StepOutcome::Found(LoadedRules::Neither),
+                    StepEnding::Uncertain(why),
+                ),
+                (
+                    StepOutcome::Found(LoadedRules::New),
+                    StepEnding::Uncertain(why),
+                ),
+                (StepOutcome::Unreadable, StepEnding::Uncertain(why)),
             ] {
                 let course = [
                     verified,
@@ -299,20 +326,23 @@ mod tests {
 
     #[test]
     fn a_rule_that_came_before_the_jump_is_no_reason_to_undo() {
-        let behind = (Step::Verify, Outcome::Found(Loaded::NewBehind));
+        let behind = (Step::Verify, StepOutcome::Found(LoadedRules::NewBehind));
         let (steps, end) = run(Families::V4, false, &[behind]);
-        assert_eq!(end, End::Done);
+        assert_eq!(end, StepEnding::Done);
         assert_eq!(
             steps[2..],
             [Step::Verify, Step::PutFirst, Step::VerifyFirst]
         );
         for (then, ends) in [
-            (Outcome::Found(Loaded::NewBehind), End::DoneBehind),
-            (Outcome::Unreadable, End::DoneBehind),
+            (
+                StepOutcome::Found(LoadedRules::NewBehind),
+                StepEnding::DoneBehind,
+            ),
+            (StepOutcome::Unreadable, StepEnding::DoneBehind),
         ] {
             let course = [
                 behind,
-                (Step::PutFirst, Outcome::Refused),
+                (Step::PutFirst, StepOutcome::Refused),
                 (Step::VerifyFirst, then),
             ];
             assert_eq!(run(Families::V4, false, &course).1, ends);
@@ -320,14 +350,14 @@ mod tests {
         let why = Failure::NotAsWanted;
         let course = [
             behind,
-            (Step::VerifyFirst, Outcome::Found(Loaded::Neither)),
-            (Step::VerifyUndo(why), Outcome::Found(Loaded::Old)),
+            (Step::VerifyFirst, StepOutcome::Found(LoadedRules::Neither)),
+            (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old)),
         ];
-        assert_eq!(run(Families::V4, false, &course).1, End::Undone(why));
+        assert_eq!(run(Families::V4, false, &course).1, StepEnding::Undone(why));
     }
 
     #[test]
-    fn a_change_whose_maker_was_killed_is_told_by_what_is_loaded() {
+    fn the_loaded_rules_show_how_far_a_killed_change_came() {
         for (families, is) in [
             (&[(true, false), (true, false)][..], Interrupted::NeverMade),
             (&[(false, true), (false, true)], Interrupted::Made),

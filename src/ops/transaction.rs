@@ -1,4 +1,4 @@
-//! A change to the live rules that is made whole or not at all, over all tables of both families.
+//! A change to the live rules of all tables and both families, made completely or not at all.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::records::{Begun, Change};
 use super::state::{State, StateError};
-use super::step::{self, End, Failure, Loaded, Outcome, Step};
+use super::step::{self, Failure, LoadedRules, Step, StepEnding, StepOutcome};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::host::complaint::line_named;
@@ -35,71 +35,76 @@ pub enum TransactionError {
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("the state before the change cannot be kept, so nothing was changed")]
+    #[error("the rules from before the change cannot be recorded, so nothing has changed")]
     NotKept(#[from] StateError),
     #[error("interrupted before the change: nothing has changed")]
     Interrupted,
-    #[error("signals cannot be held back, so nothing was changed")]
+    #[error("signals cannot be blocked, so nothing has changed")]
     Signals(#[source] std::io::Error),
-    #[error("{} was not loaded, and nothing that nvactl owns has changed", blamed(.forward.as_ref(), .rule.as_ref()))]
+    #[error("{} was not loaded, and none of nvactl's rules have changed", blamed(.forward.as_ref(), .rule.as_ref()))]
     Refused {
         forward: Option<String>,
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("{} was not loaded, and what was loaded before it has been undone", blamed(.forward.as_ref(), .rule.as_ref()))]
+    #[error("{} was not loaded, and the rest of the change was undone", blamed(.forward.as_ref(), .rule.as_ref()))]
     Undone {
         forward: Option<String>,
         rule: Option<String>,
         source: IptablesError,
     },
-    #[error("the rules were loaded, but read back they differ, so they were undone:\n{difference}")]
+    #[error(
+        "the new rules were loaded but read back differently, so they were undone:\n{difference}"
+    )]
     NotAsWanted { difference: String },
-    #[error("the rules were loaded, but cannot be read back, so they were undone")]
+    #[error("the new rules were loaded but could not be read back, so they were undone")]
     Unread(#[source] IptablesError),
     #[error(
-        "the rules may be neither the old ones nor the new ones: {cause}; and undoing it failed: {undo}\n{loaded}"
+        "nvactl's rules may be neither the old ones nor the new ones: {cause}; undoing the change failed: {undo}\n{loaded}"
     )]
     Uncertain {
         cause: String,
         undo: String,
-        /// What is loaded now, as far as it is known.
+        /// The rules that are loaded now, if they are known.
         loaded: String,
-        /// For each family that is not as it was.
-        mends: Vec<Mend>,
+        /// A script for each family whose rules are not the old ones.
+        scripts_back: Vec<RestoreScript>,
     },
 }
 
-/// How the old rules of one family come back by hand.
+/// The command that restores one family's old rules by hand.
 #[derive(Debug)]
-pub struct Mend {
+pub struct RestoreScript {
     /// The program that loads the script.
     restore: String,
-    /// If it could be written.
+    /// The script, if it could be written.
     script: Option<PathBuf>,
 }
 
 impl TransactionError {
-    /// What the user can do about it.
+    /// Returns the fix: commands that can be pasted.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            TransactionError::Uncertain { mends, .. } => {
-                let back: Option<Vec<String>> = mends.iter().map(Mend::command).collect();
-                let looks = mends
+            TransactionError::Uncertain { scripts_back, .. } => {
+                let back: Option<Vec<String>> =
+                    scripts_back.iter().map(RestoreScript::command).collect();
+                let looks = scripts_back
                     .iter()
-                    .map(|mend| format!("sudo {}", mend.restore.replace("restore", "save")));
+                    .map(|script| format!("sudo {}", script.restore.replace("restore", "save")));
                 let look = looks.collect::<Vec<_>>().join("; ");
-                Some(match back {
-                    Some(back) if !back.is_empty() => format!(
-                        "to bring the old rules back by hand: {}; to look: {look}",
-                        back.join(" && ")
-                    ),
-                    _ if look.is_empty() => {
-                        "to look: sudo iptables-save; to try again: sudo nvactl apply".to_owned()
+                let look = if look.is_empty() {
+                    "sudo iptables-save"
+                } else {
+                    &look
+                };
+                let fix = match back {
+                    Some(back) if !back.is_empty() => {
+                        format!("to restore the old rules: {}", back.join(" && "))
                     }
-                    _ => format!("to look: {look}; to try again: sudo nvactl apply"),
-                })
+                    _ => "to try again: sudo nvactl apply".to_owned(),
+                };
+                Some(format!("to see the loaded rules: {look}\nhint: {fix}"))
             }
             TransactionError::Rejected { source, .. }
             | TransactionError::Refused { source, .. }
@@ -113,7 +118,7 @@ impl TransactionError {
     }
 }
 
-impl Mend {
+impl RestoreScript {
     fn command(&self) -> Option<String> {
         let script = self.script.as_ref()?.to_string_lossy();
         let (restore, script) = (&self.restore, shell_word(&script));
@@ -129,17 +134,17 @@ fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
     }
 }
 
-/// A change and all that it needs.
+/// A change and everything that it needs.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     pub state: &'a State,
     pub lock: &'a Lock,
     pub iptables: &'a Iptables,
-    /// The live rules of the families that are touched, and what they have counted.
+    /// The live rules and counters of the touched families.
     pub before: &'a PerFamily<(Ruleset, Counters)>,
-    /// What nvactl is to own; of the same families.
+    /// The wanted rules of the same families.
     pub want: &'a PerFamily<Ruleset>,
-    /// How the history is to have it.
+    /// The record for the history.
     pub change: &'a Change,
     pub keeping: Keeping,
     pub trial: TrialOf,
@@ -148,50 +153,50 @@ pub struct Transaction<'a> {
 /// How a change is tried before it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrialOf {
-    /// Not at all.
+    /// Try nothing.
     Nothing,
-    /// Its rules alone, in an empty network namespace.
+    /// Try the rules alone, in an empty network namespace.
     Rules,
-    /// It has been tried in a copy of the machine.
+    /// The change was already tried in a copy of the machine.
     Past,
 }
 
-/// Whether the state before a change is kept.
+/// Whether the rules from before a change are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
-    /// Without it the change is not made.
+    /// Make no change without a record.
     Required,
-    /// The change is made even where there is no room for it.
+    /// Make the change even if there is no room for a record.
     Attempted,
-    /// It is kept already: the change undoes another.
+    /// The rules are already recorded: the change undoes another.
     Done,
 }
 
-/// What there is to say of a change that was made.
+/// The findings after a change.
 #[derive(Debug, Default)]
 pub struct Committed {
     pub jumps: Jumps,
-    /// Why the state before the change is not kept.
+    /// Why the rules from before the change are not recorded.
     pub not_kept: Option<StateError>,
 }
 
-/// Where nvactl's jumps stand after a change.
+/// The position of nvactl's jumps after a change.
 #[derive(Debug, Default)]
 pub enum Jumps {
     #[default]
     First,
-    /// Somebody keeps putting rules before them: what is loaded.
+    /// Another program keeps putting rules before the jumps; these are the loaded rules.
     Behind(PerFamily<Ruleset>),
-    /// It could not be read once more.
+    /// The rules could not be read again.
     Unknown,
 }
 
 impl Transaction<'_> {
-    /// Tries the change, keeps the state before it, loads it, and reads it back.
+    /// Tries the change, records the rules from before, loads the change, and reads it back.
     ///
     /// # Errors
-    /// When the change was refused or did not take; what nvactl owns is then as it was before, but
-    /// for [`TransactionError::Uncertain`].
+    /// When the change is refused or fails. nvactl's rules are then as before, except with
+    /// [`TransactionError::Uncertain`].
     pub fn commit(&self) -> Result<Committed, TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let before = self.rules();
@@ -203,7 +208,7 @@ impl Transaction<'_> {
             changes: &changes,
             scripts,
             progress: Progress::new(),
-            found: Found::default(),
+            found: StepResults::default(),
         };
         let mut step = step::first(self.trial != TrialOf::Nothing);
         loop {
@@ -216,7 +221,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// The live rules as they were read before the change.
+    /// Returns the live rules from before the change.
     fn rules(&self) -> PerFamily<&Ruleset> {
         self.before.map(|_, (rules, _)| rules)
     }
@@ -225,12 +230,12 @@ impl Transaction<'_> {
         self.before.map(|_, (_, counters)| counters)
     }
 
-    /// The change, with the counters of the rules that only go to another place.
+    /// Returns the change as scripts, with the counters of rules that only move.
     fn scripts(&self, changes: &PerFamily<Changes<'_>>) -> PerFamily<String> {
         changes.scripts(&changes.carried(&self.counters()).as_ref())
     }
 
-    /// What is loaded now, of the families that are touched.
+    /// Reads the loaded rules of the touched families.
     fn read(&self) -> Result<PerFamily<Ruleset>, IptablesError> {
         let live = self.iptables.read_all(self.want.families())?;
         Ok(PerFamily {
@@ -239,8 +244,8 @@ impl Transaction<'_> {
         })
     }
 
-    /// What nvactl owned before, for a way back from `now`, without a policy that the change does not
-    /// set: that is not nvactl's to set back.
+    /// Returns nvactl's old rules, to be restored from `now`. The policy is included only if the change sets
+    /// it.
     fn old(&self, now: &PerFamily<Ruleset>) -> PerFamily<Ruleset> {
         let all = self.rules().zip(self.want.as_ref()).zip(now.as_ref());
         all.map(|_, ((before, want), now)| {
@@ -252,32 +257,32 @@ impl Transaction<'_> {
         })
     }
 
-    /// How what is loaded stands to what was, and to what the change wants.
-    fn compared(&self, live: &PerFamily<Ruleset>) -> Loaded {
+    /// Compares the loaded rules with the old and the new ones.
+    fn compared(&self, live: &PerFamily<Ruleset>) -> LoadedRules {
         let all = live.as_ref().zip(self.want.as_ref()).zip(self.rules());
         let every = |holds: fn(&Ruleset, &Ruleset, &Ruleset) -> bool| {
             let mut each = all.values();
             each.all(|((live, want), before)| holds(live, want, before))
         };
         if every(|live, want, _| diff::changes(live, want).is_empty()) {
-            Loaded::New
+            LoadedRules::New
         } else if every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want))) {
-            Loaded::NewBehind
+            LoadedRules::NewBehind
         } else if every(|live, want, before| {
             let old = diff::restorable(before, live);
             diff::holds_the_same(live, &old, diff::sets_policy(want))
         }) {
-            Loaded::Old
+            LoadedRules::Old
         } else {
-            Loaded::Neither
+            LoadedRules::Neither
         }
     }
 
-    /// Whether the chains that the change touches, and they are few, read back as they should; and
-    /// the built-in chains, from which others may have taken nvactl's jumps meanwhile.
+    /// Whether the touched chains, if they are few, read back as wanted; and the built-in chains, from which
+    /// another program may have removed nvactl's jumps.
     ///
-    /// That is enough: nobody but the one who holds the lock writes nvactl's chains, and what the
-    /// script does not name it does not change. Whatever is in doubt is left to a look at everything.
+    /// This is enough: only the holder of the lock writes nvactl's chains, and a script changes only the
+    /// chains that it names. In doubt, everything is read.
     fn took(&self, changes: &PerFamily<Changes<'_>>) -> bool {
         let before = self.rules();
         let all = before.zip(self.want.as_ref()).zip(changes.as_ref());
@@ -297,18 +302,18 @@ impl Transaction<'_> {
         })
     }
 
-    /// Keeps the change with what was loaded before it, and notes that it is begun.
+    /// Records the change with the rules from before it, and that it starts.
     fn keep(&self) -> Result<u64, StateError> {
         if self.want.v6.is_some() {
             self.state.set_may_hold_v6(true)?;
         }
         let number = self.state.next_number()?;
-        // The change has them, unless an earlier version recorded it.
+        // The change has the digests, unless an earlier version recorded it.
         let digest = |want| owned_digest(want, diff::sets_policy(want));
         let Change {
             loaded, loaded_v6, ..
         } = self.change;
-        // First, so that a change in the history of which nothing is noted here was ended.
+        // First, so that a change in the history without this record is known to be finished.
         self.state.set_begun(&Begun {
             version: super::records::VERSION,
             action: self.change.action.clone(),
@@ -324,15 +329,15 @@ impl Transaction<'_> {
         Ok(number)
     }
 
-    /// Forgets a change that came to nothing. Should that fail, there is one too many.
+    /// Removes a change that was never made from the history. If this fails, the history has one too many.
     fn forget(&self, number: u64) {
         if let Err(error) = self.state.forget(number) {
-            debug!(%error, "a change that came to nothing stays in the history");
+            debug!(%error, "a change that was never made stays in the history");
         }
     }
 
-    /// Loads the change where it can do no harm. That this is not possible is no reason to refuse,
-    /// nor that a rule which is there already does not load.
+    /// Loads the change in a network namespace. If no namespace can be made, or a rule that is loaded now
+    /// does not load there, the change is not refused.
     fn try_out(&self, family: Family, trial: &Trial) -> Result<(), TransactionError> {
         if trial.script.is_empty() {
             return Ok(());
@@ -346,7 +351,7 @@ impl Transaction<'_> {
             Err(TrialError::Refused(source)) => source,
         };
         if self.iptables.try_out(family, &trial.base).is_err() {
-            debug!(%source, "the trial says nothing: what is loaded does not load there");
+            debug!(%source, "the trial is inconclusive: the loaded rules do not load there");
             return Ok(());
         }
         let rule = named_rule(&source, |line| trial.line_of_script(line), &trial.script)
@@ -359,7 +364,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Names what nvactl owns in a ruleset; the FORWARD policy only if it is nvactl's to set.
+/// Returns the digest of nvactl's rules; with the FORWARD policy only if nvactl sets it.
 #[must_use]
 pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     let mut own = diff::own(ruleset);
@@ -369,35 +374,35 @@ pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     Digest::of([own.to_string()])
 }
 
-/// A change on its way.
+/// A change in progress.
 struct Course<'c> {
     change: &'c Transaction<'c>,
     held: &'c Held,
     changes: &'c PerFamily<Changes<'c>>,
     scripts: PerFamily<String>,
     progress: Progress,
-    found: Found,
+    found: StepResults,
 }
 
-/// What the steps have brought so far.
+/// The results of the steps so far.
 #[derive(Default)]
-struct Found {
-    /// Its number in the history.
+struct StepResults {
+    /// The change's number in the history.
     number: Option<u64>,
-    /// Why it was not kept, or not tried to the end.
+    /// Why the change was not recorded, or its trial failed.
     stopped: Option<TransactionError>,
     not_kept: Option<StateError>,
     refused: Option<(Family, IptablesError)>,
     live: Option<PerFamily<Ruleset>>,
     unread: Option<IptablesError>,
-    /// What lines came between, when the rules were read back.
+    /// The lines that differed when the rules were read back.
     difference: String,
-    /// What came of undoing it, where that was tried.
+    /// The result of the undo, if there was one.
     undo: Option<Result<(), IptablesError>>,
 }
 
 impl Course<'_> {
-    fn take(&mut self, step: Step) -> Outcome {
+    fn take(&mut self, step: Step) -> StepOutcome {
         match step {
             Step::Try => self.try_out(),
             Step::Record => self.record(),
@@ -405,18 +410,18 @@ impl Course<'_> {
             Step::Verify => {
                 self.progress.step("verifying…");
                 if self.change.took(self.changes) {
-                    return Outcome::Found(Loaded::New);
+                    return StepOutcome::Found(LoadedRules::New);
                 }
                 self.look()
             }
             Step::VerifyFirst | Step::SeeRefused | Step::VerifyUndo(_) => self.look(),
             Step::PutFirst => self.put_first(),
             Step::Undo(_) => self.undo(),
-            Step::End(_) => Outcome::Done,
+            Step::End(_) => StepOutcome::Done,
         }
     }
 
-    fn try_out(&mut self) -> Outcome {
+    fn try_out(&mut self) -> StepOutcome {
         self.progress.step("trying…");
         let all = self.changes.iter();
         let untried = all.filter(|_| self.change.trial == TrialOf::Rules);
@@ -428,14 +433,14 @@ impl Course<'_> {
             let trial = Trial::new(before, changes, script.clone());
             if let Err(error) = self.change.try_out(family, &trial) {
                 self.found.stopped = Some(error);
-                return Outcome::Refused;
+                return StepOutcome::Refused;
             }
         }
         self.scripts = self.recounted();
-        Outcome::Done
+        StepOutcome::Done
     }
 
-    /// The same scripts with what the rules that move have counted by now, since a trial of many may take
+    /// Returns the scripts with the current counters of rules that move, since a trial of many rules takes
     /// seconds.
     fn recounted(&mut self) -> PerFamily<String> {
         let scripts = std::mem::take(&mut self.scripts);
@@ -447,7 +452,7 @@ impl Course<'_> {
             return scripts;
         };
         let both = now.as_ref().zip(self.change.rules());
-        // Counters are of places: they are of no use where rules have come or gone.
+        // Counters belong to positions: they are useless if rules have been added or removed.
         let same = |((now, _), before): &(&(Ruleset, Counters), &Ruleset)| {
             diff::own(now) == diff::own(before)
         };
@@ -459,31 +464,31 @@ impl Course<'_> {
             .scripts(&self.changes.carried(&counters).as_ref())
     }
 
-    fn record(&mut self) -> Outcome {
+    fn record(&mut self) -> StepOutcome {
         if self.change.keeping != Keeping::Done {
             match (self.change.keep(), self.change.keeping) {
                 (Ok(number), _) => self.found.number = Some(number),
                 (Err(error), Keeping::Required) => {
                     self.found.stopped = Some(error.into());
-                    return Outcome::Refused;
+                    return StepOutcome::Refused;
                 }
                 (Err(error), _) => self.found.not_kept = Some(error),
             }
         }
         if self.change.keeping != Keeping::Done && self.held.came() {
-            return Outcome::Interrupted;
+            return StepOutcome::Interrupted;
         }
         self.progress.step("loading…");
-        Outcome::Done
+        StepOutcome::Done
     }
 
-    fn load(&mut self, family: Family) -> Outcome {
+    fn load(&mut self, family: Family) -> StepOutcome {
         let script = self.scripts.get(family).map_or("", String::as_str);
         match self.restore(family, script) {
-            Ok(()) => Outcome::Done,
+            Ok(()) => StepOutcome::Done,
             Err(error) => {
                 self.found.refused = Some((family, error));
-                Outcome::Refused
+                StepOutcome::Refused
             }
         }
     }
@@ -495,44 +500,44 @@ impl Course<'_> {
         self.change.iptables.load(family, script, self.change.lock)
     }
 
-    fn look(&mut self) -> Outcome {
-        // Nothing was wrong with reading a moment ago: it may go the second time.
+    fn look(&mut self) -> StepOutcome {
+        // Reading worked a moment ago, so try a second time.
         match self.change.read().or_else(|_| self.change.read()) {
             Ok(live) => {
                 let found = self.change.compared(&live);
                 self.found.live = Some(live);
-                Outcome::Found(found)
+                StepOutcome::Found(found)
             }
             Err(error) => {
                 self.found.unread = Some(error);
-                Outcome::Unreadable
+                StepOutcome::Unreadable
             }
         }
     }
 
-    fn put_first(&mut self) -> Outcome {
+    fn put_first(&mut self) -> StepOutcome {
         let Some(live) = self.found.live.take() else {
-            return Outcome::Refused;
+            return StepOutcome::Refused;
         };
         let none = live.map(|_, _| Counters::default());
         let scripts = changes(&live.as_ref(), self.change.want).scripts(&none.as_ref());
-        let mut outcome = Outcome::Done;
+        let mut outcome = StepOutcome::Done;
         for (family, script) in scripts.iter() {
             if let Err(error) = self.restore(family, script) {
-                debug!(%error, "the jumps are not put first");
-                outcome = Outcome::Refused;
+                debug!(%error, "the jumps were not moved to the front");
+                outcome = StepOutcome::Refused;
             }
         }
         outcome
     }
 
-    /// Loads each family's script. What one family refuses is no reason to leave the other as it
-    /// is; the first failure is told.
-    fn undo(&mut self) -> Outcome {
+    /// Loads each family's script. A failure of one family does not stop the other; the first failure is
+    /// reported.
+    fn undo(&mut self) -> StepOutcome {
         let from = self.found.live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(from);
         self.found.difference = changes(&from.as_ref(), self.change.want).report();
-        // A rule that comes back stands where it stood: it counts on from what it had counted there.
+        // A restored rule has its old position, so it continues from its old counters.
         let scripts = changes(&from.as_ref(), &old).scripts(&self.change.counters());
         let mut undone = Ok(());
         for (family, script) in scripts.iter() {
@@ -540,57 +545,66 @@ impl Course<'_> {
         }
         self.found.live = None;
         let outcome = match undone {
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::Refused,
+            Ok(()) => StepOutcome::Done,
+            Err(_) => StepOutcome::Refused,
         };
         self.found.undo = Some(undone);
         outcome
     }
 
-    fn end(mut self, end: End) -> Result<Committed, TransactionError> {
-        let kept = matches!(end, End::Done | End::DoneBehind | End::Uncertain(_));
+    fn end(mut self, end: StepEnding) -> Result<Committed, TransactionError> {
+        let kept = matches!(
+            end,
+            StepEnding::Done | StepEnding::DoneBehind | StepEnding::Uncertain(_)
+        );
         if let Some(number) = self.found.number {
-            // What came to nothing is nothing to go back behind.
+            // A change that was never made is no step for a rollback.
             if !kept {
                 self.change.forget(number);
             }
         }
-        if self.found.number.is_some() || matches!(end, End::Done | End::DoneBehind) {
+        if self.found.number.is_some() || matches!(end, StepEnding::Done | StepEnding::DoneBehind) {
             let cleared = self.change.state.clear_begun();
             if let Err(error) = cleared {
-                debug!(%error, "it is noted that the change is begun, still");
+                debug!(%error, "the record of the started change was not removed");
             }
         }
         match end {
-            End::Done | End::DoneBehind => {
+            StepEnding::Done | StepEnding::DoneBehind => {
                 super::note_v6::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
                     jumps: match (end, self.found.live) {
-                        (End::DoneBehind, Some(live)) => Jumps::Behind(live),
-                        (End::DoneBehind, None) => Jumps::Unknown,
+                        (StepEnding::DoneBehind, Some(live)) => Jumps::Behind(live),
+                        (StepEnding::DoneBehind, None) => Jumps::Unknown,
                         _ => Jumps::First,
                     },
                     not_kept: self.found.not_kept,
                 })
             }
-            End::Interrupted => Err(TransactionError::Interrupted),
-            End::Rejected | End::NotKept => {
+            StepEnding::Interrupted => Err(TransactionError::Interrupted),
+            StepEnding::Rejected | StepEnding::NotKept => {
                 let stopped = self.found.stopped.take();
                 Err(stopped.unwrap_or(TransactionError::Interrupted))
             }
-            End::Refused | End::Undone(_) => Err(self.undone(end)),
-            End::Uncertain(why) => Err(self.uncertain(why)),
+            StepEnding::Refused | StepEnding::Undone(_) => Err(self.undone(end)),
+            StepEnding::Uncertain(why) => Err(self.uncertain(why)),
         }
     }
 
-    fn undone(self, end: End) -> TransactionError {
+    fn undone(self, end: StepEnding) -> TransactionError {
         match (end, self.found.refused, self.found.unread) {
-            (End::Undone(Failure::Unread), _, Some(source)) => TransactionError::Unread(source),
-            (End::Refused | End::Undone(Failure::Refused), Some((family, source)), _) => {
+            (StepEnding::Undone(Failure::Unread), _, Some(source)) => {
+                TransactionError::Unread(source)
+            }
+            (
+                StepEnding::Refused | StepEnding::Undone(Failure::Refused),
+                Some((family, source)),
+                _,
+            ) => {
                 let script = self.scripts.get(family).map_or("", String::as_str);
                 let rule = named_rule(&source, Some, script);
                 let forward = rule.as_deref().and_then(parse::comment_of);
-                if end == End::Refused {
+                if end == StepEnding::Refused {
                     TransactionError::Refused {
                         forward,
                         rule,
@@ -611,8 +625,8 @@ impl Course<'_> {
     }
 
     fn uncertain(self, why: Failure) -> TransactionError {
-        const UNKNOWN: &str = "what is loaded now is not known";
-        let Found {
+        const UNKNOWN: &str = "the rules that are loaded now could not be read";
+        let StepResults {
             refused,
             live,
             unread,
@@ -622,8 +636,8 @@ impl Course<'_> {
         } = self.found;
         let cause = match (why, refused) {
             (Failure::Refused, Some((_, source))) => source.to_string(),
-            (Failure::Unread, _) => "they were loaded but cannot be read back".to_owned(),
-            _ => format!("read back, the new ones differ:\n{difference}"),
+            (Failure::Unread, _) => "the new rules were loaded but cannot be read back".to_owned(),
+            _ => format!("the new rules were loaded but read back differently:\n{difference}"),
         };
         let now = live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(now);
@@ -631,29 +645,32 @@ impl Course<'_> {
             (Some(live), undo, _) => {
                 let left = changes(&live.as_ref(), &old).report();
                 let refused = undo.and_then(Result::err);
-                let undo = refused.map_or("it did not take".to_owned(), |error| error.to_string());
-                let lines =
-                    format!("to be as before, these lines would have to come and go:\n{left}");
+                let undo = refused.map_or("the old rules did not come back".to_owned(), |error| {
+                    error.to_string()
+                });
+                let lines = format!(
+                    "these lines differ from the old rules (+ missing, - surplus):\n{left}"
+                );
                 (undo, lines)
             }
             (None, Some(Err(refused)), _) => (refused.to_string(), UNKNOWN.to_owned()),
             (None, Some(Ok(())), Some(unread)) => (
-                format!("it was loaded, but that cannot be read back: {unread}"),
+                format!("the old rules were loaded but cannot be read back: {unread}"),
                 UNKNOWN.to_owned(),
             ),
             (None, _, unread) => (
-                unread.map_or("it was not tried".to_owned(), |error| error.to_string()),
+                unread.map_or("it was not attempted".to_owned(), |error| error.to_string()),
                 UNKNOWN.to_owned(),
             ),
         };
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
-        // A family that is as it was needs no script.
+        // A family with its old rules needs no script.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
-        let mends = scripts.map(|(family, script)| {
+        let scripts_back = scripts.map(|(family, script)| {
             let path = self.change.state.undo_script(family);
             let written: Result<(), FileError> =
                 file::replace(&path, script.as_bytes(), file::RULES_MODE);
-            Mend {
+            RestoreScript {
                 restore: self
                     .change
                     .iptables
@@ -666,16 +683,16 @@ impl Course<'_> {
             cause,
             undo,
             loaded,
-            mends: mends.collect(),
+            scripts_back: scripts_back.collect(),
         }
     }
 }
 
-/// At most so many chains are read one by one.
+/// The most chains that are read one by one.
 const FEW: usize = 16;
 
-/// Whether to read these chains takes less than to read everything: `iptables -S` takes up to a third
-/// longer for the same rules (measured, nft 1.8.9), and each call some milliseconds.
+/// Whether reading these chains is faster than reading everything: `iptables -S` takes up to a third longer
+/// for the same rules (once measured, nft 1.8.9), and each call takes some milliseconds.
 fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) -> bool {
     let length = |ruleset: &Ruleset, (table, name): &(TableName, &ChainName)| {
         ruleset
@@ -689,7 +706,7 @@ fn few(touched: &[(TableName, &ChainName)], before: &Ruleset, want: &Ruleset) ->
     touched.len() <= FEW && rules * 4 <= before.rule_count()
 }
 
-/// The rule on the line that iptables-restore complains of.
+/// Returns the rule on the line that iptables-restore complains of.
 fn named_rule(
     error: &IptablesError,
     line_of_script: impl Fn(usize) -> Option<usize>,
@@ -702,8 +719,8 @@ fn named_rule(
     trial::rule_at(script, line).map(str::to_owned)
 }
 
-/// The first rule without which the change would load: legacy names only COMMIT for what the
-/// kernel refuses, so halves of the change are tried.
+/// Returns the first refused rule, found by trying parts of the change: legacy names only COMMIT if the
+/// kernel refuses.
 fn first_refused(iptables: &Iptables, family: Family, whole: &Trial) -> Option<String> {
     let (mut good, mut bad) = (0, whole.rules());
     while bad - good > 1 {

@@ -1,5 +1,4 @@
-//! A change as text that can be tried in an empty network namespace, and whose rule it was when it
-//! fails.
+//! A change as text for a trial in an empty network namespace, and the search for its refused rule.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +9,16 @@ use crate::netfilter::ruleset::{Ruleset, Table};
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::{brings_rule, uncounted};
 
-/// What to load to try a change, one text behind the other.
+/// The two texts of a trial, loaded in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Trial {
-    /// What the change builds on: an outline of nvactl's part, of the tables that change.
+    /// The foundation of the change: an outline of nvactl's part of the changed tables.
     ///
-    /// The kernel has taken the rules that are there, so they are not tried again; but whether it takes
-    /// a new one depends on which hooks lead to its chain, and on whether chains lead to one another in
-    /// a loop. So the outline has the jumps, and an empty stub for each chain that they lead to. In a
-    /// chain where the change names places each other rule is one without conditions and target, which
-    /// loads in an eighth of the time (measured, 30,000 rules).
+    /// The kernel has accepted the loaded rules, so they are not tried again. But the kernel accepts a new
+    /// rule only for certain hooks that lead to its chain, and only if chains do not form a loop. So the
+    /// outline has the jumps, and an empty chain for each chain that they lead to. In a chain where the
+    /// change counts positions, every other rule is one without match and target, which loads in an eighth of
+    /// the time (once measured with 30,000 rules).
     pub base: String,
     /// The change.
     pub script: String,
@@ -46,15 +45,15 @@ impl Trial {
         format!("{}{}", self.base, self.script)
     }
 
-    /// The line of the script that a line of [`Trial::text`] is, both counted from 1; `None` where
-    /// it belongs to the base.
+    /// Converts a line number of [`Trial::text`] to one of the script, both from 1; `None` for a line of the
+    /// base.
     #[must_use]
     pub fn line_of_script(&self, line: usize) -> Option<usize> {
         let base = self.base.lines().count();
         line.checked_sub(base).filter(|line| *line > 0)
     }
 
-    /// The same with only the first `rules` rules of its script.
+    /// Returns the trial with only the first `rules` rules of its script.
     #[must_use]
     pub fn with_rules(&self, rules: usize) -> Self {
         let mut left = rules;
@@ -69,14 +68,14 @@ impl Trial {
         }
     }
 
-    /// How many rules the script brings.
+    /// Returns the number of rules in the script.
     #[must_use]
     pub fn rules(&self) -> usize {
         self.script.lines().filter(|line| brings_rule(line)).count()
     }
 }
 
-/// nvactl's part of a table; the chains in which `places` count keep their length.
+/// Returns the outline of nvactl's part of a table. The chains in which `places` count keep their length.
 fn outline(table: &Table, places: &BTreeSet<&ChainName>) -> Table {
     let mut outline = Table::new();
     for (name, chain) in table {
@@ -100,7 +99,7 @@ fn outline(table: &Table, places: &BTreeSet<&ChainName>) -> Table {
     outline
 }
 
-/// Where a rule leads, if to another chain.
+/// Returns the rule's jump without its matches, if it leads to another chain.
 fn way(rule: &Rule) -> Rule {
     let leads = |target: &&Target| matches!(target, Target::Jump(_) | Target::Goto(_));
     Rule {
@@ -109,7 +108,7 @@ fn way(rule: &Rule) -> Rule {
     }
 }
 
-/// The rule on a line of a script, counted from 1, if one is there.
+/// Returns the rule on a line of a script, counted from 1, if there is one.
 #[must_use]
 pub fn rule_at(script: &str, line: usize) -> Option<&str> {
     script
@@ -119,7 +118,7 @@ pub fn rule_at(script: &str, line: usize) -> Option<&str> {
         .map(uncounted)
 }
 
-/// The `n`th rule of a script, counted from 1.
+/// Returns the `n`th rule of a script, counted from 1.
 #[must_use]
 pub fn nth_rule(script: &str, n: usize) -> Option<&str> {
     script
@@ -136,7 +135,7 @@ mod tests {
     use crate::netfilter::text::parse::{comment_of, parse};
 
     #[test]
-    fn a_change_is_tried_on_an_outline_of_what_it_builds_on() {
+    fn a_change_is_tried_on_an_outline_of_the_changed_tables() {
         let before = "*filter\n:FORWARD DROP [0:0]\n:MINE - [0:0]\n:NVACTL-FORWARD - [0:0]\n:NVACTL-LEAF - [0:0]\n\
             -A FORWARD -j NVACTL-FORWARD\n-A FORWARD -p udp -j ACCEPT\n-A MINE -p udp -j ACCEPT\n\
             -A NVACTL-FORWARD -p tcp -j NVACTL-LEAF\n-A NVACTL-FORWARD -p udp -j NVACTL-LEAF\n\

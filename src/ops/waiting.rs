@@ -1,7 +1,7 @@
-//! The change that waits for its confirmation: whether there is one, and how the waiting ends.
+//! The change that waits for its confirmation: whether there is one, and how its waiting ends.
 
 use super::error::{Error, describe};
-use super::records::{Change, Decided, Decision, Pending, Undone, VERSION};
+use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
 use super::refusal::Refusal;
 use super::state::{State, StateError, seconds_now};
 use crate::diff;
@@ -14,11 +14,11 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 
-/// Seconds that an undo waits for another nvactl, each try.
+/// How many seconds each try of an undo waits for another nvactl.
 pub const LOCK_WAIT_SECS: u64 = 60;
 
 impl Pending {
-    /// A change by this process, that is about to be made.
+    /// Returns the record of a change that this process is about to make.
     ///
     /// # Errors
     /// When the kernel does not tell which boot this is.
@@ -42,19 +42,19 @@ impl Pending {
         })
     }
 
-    /// How many seconds are left.
+    /// Returns the seconds that are left.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.deadline.saturating_sub(uptime_secs())
     }
 
-    /// How many seconds ago its time was up.
+    /// Returns the seconds since the time was up.
     #[must_use]
     pub fn overdue(&self) -> u64 {
         uptime_secs().saturating_sub(self.deadline)
     }
 
-    /// The iptables that loaded it.
+    /// Returns the iptables that loaded the change.
     #[must_use]
     pub fn iptables(&self) -> Iptables {
         Iptables {
@@ -63,24 +63,24 @@ impl Pending {
         }
     }
 
-    /// The SSH connection over which it was applied, where that is known.
+    /// Returns the SSH connection over which the change was applied, if it is known.
     #[must_use]
     pub fn ssh_connection(&self) -> Option<&SshConnection> {
         self.before.who.as_ref()?.ssh_connection.as_ref()
     }
 
-    /// The name of the timer that watches it where systemd runs.
+    /// Returns the name of the systemd timer that watches the change.
     #[must_use]
     pub fn timer(&self) -> String {
         format!("nvactl-confirm-{}", self.id)
     }
 }
 
-/// Returns the change that waits in this network namespace since this boot, if one does. One that has
-/// been decided on waits no more, whether its record is gone or not.
+/// Returns the change that waits in this network namespace and this boot. A change with a decision no longer
+/// waits, even if its record is still there.
 ///
 /// # Errors
-/// When what is recorded cannot be read.
+/// When a record cannot be read.
 pub fn pending(state: &State) -> Result<Option<Pending>, StateError> {
     let Some(pending) = state.pending()? else {
         return Ok(None);
@@ -90,12 +90,11 @@ pub fn pending(state: &State) -> Result<Option<Pending>, StateError> {
     Ok(waits.then_some(pending))
 }
 
-/// Returns what [`pending`] does, to be asked under the lock. What has been decided on is finished
-/// first; and what was recorded but never made, since the one who was to make it was killed before,
-/// waits for nothing.
+/// Returns the change that waits; the caller holds the lock. Finishes a change with a decision first, and
+/// drops a change that was recorded but never made because nvactl was killed.
 ///
 /// # Errors
-/// When what is recorded or what is loaded cannot be read.
+/// When a record or the loaded rules cannot be read.
 pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     if let Some(recorded) = state.pending()?
         && let Some(decision) = state.decision(&recorded.id)
@@ -106,7 +105,7 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     let Some(pending) = pending(state)? else {
         return Ok(None);
     };
-    // One that was made may have been changed since; it waits all the same.
+    // Other rules may have been loaded since, but a complete change still waits.
     if pending.made {
         return Ok(Some(pending));
     }
@@ -119,7 +118,7 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
             diff::holds_the_same(&live.ruleset, before, owned.sets_policy)
         })
     };
-    // IPv6 that cannot be read may have been made.
+    // Unreadable IPv6 may hold the new rules.
     if unread.is_none() && pending.rules().is_ok_and(unmade) {
         settle(state, &pending, Decision::NotMade)?;
         return Ok(None);
@@ -127,8 +126,8 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     Ok(Some(pending))
 }
 
-/// Ends the waiting: the decision is written before the record goes, since a record that is only
-/// gone has been decided by nobody. Returns what keeps new files from being written, as a full disk does.
+/// Ends the waiting. The decision is written before the record is removed, since a removed record alone is no
+/// decision. Returns the error that keeps new files from being written, such as a full disk.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -137,13 +136,12 @@ pub fn settle(
     pending: &Pending,
     decision: Decision,
 ) -> Result<Option<FileError>, StateError> {
-    let in_place = state.set_decision(&Decided(pending.id.clone(), decision))?;
+    let in_place = state.set_decision(&LastDecision(pending.id.clone(), decision))?;
     let lost = finish(state, pending, decision)?;
     Ok(in_place.or(lost))
 }
 
-/// Does what is left to do once a decision is written: the history says what became of the change, and
-/// its record goes.
+/// Finishes a change whose decision is written: updates the history, and removes the record.
 fn finish(
     state: &State,
     pending: &Pending,
@@ -165,8 +163,8 @@ fn finish(
     Ok(lost)
 }
 
-/// Notes in the history that a change was undone. Where there is no room for that, the change goes, so
-/// that nobody rolls back to before it, and the reason is returned.
+/// Marks a change in the history as undone. If there is no room for that, removes the change from the
+/// history, so that nobody rolls back to before it, and returns the error.
 fn note_undone(
     state: &State,
     pending: &Pending,
@@ -185,35 +183,40 @@ fn note_undone(
     }
 }
 
-/// Tells a change that waits, in a line.
+/// Describes a change that waits in one line, without a command.
 #[must_use]
 pub fn told(pending: &Pending) -> String {
     let action = &pending.before.action;
     if pending.left() == 0 {
-        return format!(
-            "{action} was not confirmed in time and is not undone yet; \
-             `nvactl confirm --cancel` undoes it now"
-        );
+        return format!("{action} was not confirmed in time and is not undone yet");
     }
     format!(
-        "{action} waits for its confirmation: undone in {} s unless `nvactl confirm` comes; \
-         `nvactl confirm --cancel` undoes it at once",
+        "{action} waits for its confirmation and is undone in {} s",
         pending.left()
     )
 }
 
-/// Refuses a further change, which would leave nobody knowing what to undo. To be asked under the lock.
+/// Returns the commands that decide on a change that waits, each with its purpose, the best one first.
+#[must_use]
+pub fn choices(pending: &Pending) -> Vec<&'static str> {
+    let keep = (pending.left() > 0).then_some("to keep it: sudo nvactl confirm");
+    keep.into_iter()
+        .chain(["to undo it now: sudo nvactl confirm --cancel"])
+        .collect()
+}
+
+/// Refuses a further change, since an undo could then not tell what to restore. The caller holds the lock.
 ///
 /// # Errors
-/// When a change waits, or what is recorded cannot be read.
+/// When a change waits, or a record cannot be read.
 pub fn refuse_while_pending(state: &State) -> Result<(), Error> {
     refuse(pending_in_earnest(state))
 }
 
-/// Refuses what is changed beside the rules, since it would not be undone with them.
+/// Refuses a change of other settings, since an undo would not restore them.
 ///
 /// # Errors
-/// When a change waits, or what is recorded cannot be read.
+/// When a change waits, or a record cannot be read.
 pub fn refuse_beside_a_change(state: &State) -> Result<(), Error> {
     refuse(pending(state).map_err(Error::from))
 }
@@ -222,8 +225,8 @@ fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
     match waiting {
         Ok(None) => Ok(()),
         Ok(Some(pending)) => Err(Refusal::Pending {
-            told: told(&pending),
             overdue: pending.left() == 0,
+            told: told(&pending),
         }
         .into()),
         Err(Error::State(error)) if error.is_unreadable_record() => {

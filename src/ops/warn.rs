@@ -1,4 +1,4 @@
-//! What there is to say before the rules change.
+//! Warnings before the rules change.
 
 use super::error::describe;
 use super::remark::Remarks;
@@ -26,7 +26,7 @@ use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::layout_of;
 
-/// Returns what a family's FORWARD policy is called.
+/// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
 pub fn policy_name(family: Family) -> &'static str {
     match family {
@@ -35,24 +35,24 @@ pub fn policy_name(family: Family) -> &'static str {
     }
 }
 
-/// Announces the one change that can cut off, or let through, what nvactl does not know of.
+/// Announces a change of the policy: it can cut off or open traffic that nvactl does not know.
 pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
     for (family, changes) in changes.iter() {
         let policy = policy_name(family);
         match changes.forward_policy() {
             Some((Policy::Accept, Policy::Drop)) => remarks.line(format_args!(
-                "the {policy} goes from ACCEPT to DROP: what no rule accepts is no longer forwarded"
+                "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded"
             )),
             Some((Policy::Drop, Policy::Accept)) => remarks.line(format_args!(
-                "the {policy} goes from DROP to ACCEPT: what no rule drops is forwarded"
+                "the {policy} changes from DROP to ACCEPT: packets that no rule drops are forwarded"
             )),
             _ => {}
         }
     }
 }
 
-/// Announces another layout. It explains why so many rules come and go where the spec has hardly changed.
-/// Where no forward is loaded, or none will be, there is none to move.
+/// Announces another layout, which explains why so many rules move for a small change of the spec. If no
+/// forward is loaded or none will be, no rule moves.
 pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &mut Remarks) {
     for (family, (live, want)) in live.zip(want.as_ref()).iter() {
         if let (Some(from), Some(to)) = (layout_of(live), layout_of(want))
@@ -60,15 +60,15 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
         {
             let (layout, taken) = match family {
                 Family::V4 => (LAYOUT, ""),
-                // ip6tables-nft-restore 1.8.9 reads counters, and sets none.
+                // ip6tables-nft-restore 1.8.9 reads counters and ignores them.
                 Family::V6 => (
                     LAYOUT_V6,
-                    " where ip6tables-restore takes these (that of nft, 1.8.9, does not)",
+                    " if ip6tables-restore can set them (ip6tables-nft-restore 1.8.9 cannot)",
                 ),
             };
             remarks.line(format_args!(
-                "the {layout} goes from {} to {}: all rules move to other chains, those of forwards \
-                 that stay with their counters{taken}",
+                "the {layout} changes from {} to {}: all rules move to other chains; forwards that stay \
+                 keep their counters{taken}",
                 from.as_str(),
                 to.as_str()
             ));
@@ -76,7 +76,7 @@ pub fn layout(live: &PerFamily<&Ruleset>, want: &PerFamily<Ruleset>, remarks: &m
     }
 }
 
-/// Names others' rules that write the bit of the mark by which a tree has its short cut.
+/// Names foreign rules that write the mark bit of a tree's short cut.
 pub fn marks(
     live: &PerFamily<&Ruleset>,
     want: &PerFamily<Ruleset>,
@@ -99,7 +99,7 @@ pub fn marks(
             ));
         }
         for rule in around.mark_rules.get(family).into_iter().flatten() {
-            // One of `inet` sees both families.
+            // A rule of `inet` is in both families' lists.
             if !of_nft.contains(&rule) {
                 of_nft.push(rule);
                 found.push(mark_bit::of_nft(rule));
@@ -110,17 +110,17 @@ pub fn marks(
     }
 }
 
-/// Names a foreign rule that leads to one of nvactl's chains.
+/// Names a foreign rule that jumps to one of nvactl's chains.
 pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     if let Some((_, chain, rule)) = foreign::reference(live) {
         remarks.warn(format_args!(
-            "a rule that is not nvactl's leads to one of its chains: {}",
+            "a rule that is not nvactl's jumps to one of nvactl's chains, so `nvactl remove` will fail: {}",
             printable::line(Line::Append(chain, rule))
         ));
     }
 }
 
-/// Names foreign rules that forward for the same ports.
+/// Names foreign rules that forward the same ports.
 pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
     let found = duplicate::duplicates(live, set);
     remarks.warn_of_rules(found.iter().map(|duplicate| {
@@ -128,25 +128,25 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
         let typed = printable::line(duplicate.line());
         match duplicate.owner() {
             Some(owner) => format!(
-                "a rule of {owner}'s forwards for {names} too: {typed}\n  {owner} writes its rules anew: \
-                 change the port there, or `listen` in the spec"
+                "a rule of {owner}'s forwards the port of {names} too: {typed}\n  {owner} would write a \
+                 removed rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards for {names} too: {typed}\n  to remove it: {}",
+                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
                 duplicate.removal(family)
             ),
         }
     }));
 }
 
-/// Names the rules that somebody keeps putting before nvactl's jumps.
+/// Names the rules that another program keeps putting before nvactl's jumps.
 pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
     let found = match jumps {
         Jumps::First => return,
         Jumps::Unknown => {
             after.warn(
-                "somebody put rules before nvactl's jump; it was put first again, which could not be \
-                 verified; to look: sudo nvactl status",
+                "another program put rules before nvactl's jump; nvactl moved its jump to the front again, \
+                 but could not verify that; to check: sudo nvactl status",
             );
             return;
         }
@@ -164,7 +164,7 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
             let before: Vec<String> = before
                 .map(|rule| {
                     format!(
-                        "a rule keeps coming before nvactl's jump, and sees packets first: {table}: {}",
+                        "another program keeps putting a rule before nvactl's jump, where it sees packets first: {table}: {}",
                         printable::line(Line::Append(name, rule))
                     )
                 })
@@ -174,25 +174,24 @@ pub fn jumps(jumps: &Jumps, want: &PerFamily<Ruleset>, after: &mut Remarks) {
     }
 }
 
-/// Warns that what was loaded before a change is not kept.
+/// Warns that the rules from before a change are not in the history.
 pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
     if let Some(error) = error {
         after.warn(format_args!(
-            "what was loaded before cannot be kept, so nothing can be rolled back to it: {}",
+            "the rules from before this change could not be recorded, so `nvactl rollback` cannot restore them: {}",
             describe(&error.into())
         ));
     }
 }
 
-/// Says that connections end: the kernel tracks and translates only for as long as some rule needs it.
+/// Notes that connections end: the kernel tracks and translates them only while a rule needs it.
 pub fn connections_end(after: &mut Remarks) {
     after.note(
-        "connections that went through these forwards end, unless rules of others still have the \
-         kernel translate",
+        "connections through the removed forwards end, unless NAT rules of other programs are still loaded",
     );
 }
 
-/// Says that a policy goes on dropping where nvactl's rules go.
+/// Notes that the policy stays DROP without nvactl's rules.
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
@@ -202,10 +201,10 @@ pub fn policy_stays(family: Family, after: &mut Remarks) {
     ));
 }
 
-/// Names the interfaces, addresses and routes that forwards need and the machine does not have.
+/// Names missing interfaces, addresses and routes that forwards need.
 pub fn reach(
     set: &ForwardSet,
-    facts: Option<&reach::Facts<'_>>,
+    facts: Option<&reach::ReachFacts<'_>>,
     flows: &[Flow],
     remarks: &mut Remarks,
 ) {
@@ -223,7 +222,7 @@ pub fn reach(
     }
 }
 
-/// Names the switches of the kernel that keep packets from being forwarded.
+/// Names kernel switches that stop forwarding.
 ///
 /// # Errors
 /// When a switch cannot be read.
@@ -231,24 +230,24 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
     if set.has(Family::V6) && !sysctl::forwards(Family::V6)? {
         remarks.warn(
             "net.ipv6.conf.all.forwarding is 0: the kernel forwards no IPv6; \
-             to turn it on: nvactl sysctl enable --persist --ipv6",
+             to turn it on: sudo nvactl sysctl enable --persist --ipv6",
         );
     }
     if !sysctl::forwards(Family::V4)? {
         remarks.warn(
             "net.ipv4.ip_forward is 0: the kernel forwards nothing; \
-             to turn it on: nvactl sysctl enable --persist",
+             to turn it on: sudo nvactl sysctl enable --persist",
         );
         return Ok(());
     }
     for interface in set.interfaces() {
         match sysctl::forwards_from(interface) {
-            // [`reach`] says that there is none.
+            // [`reach`] reports a missing interface.
             Some(true) | None => {}
             Some(false) => remarks.warn(format_args!(
-                "packets that come in by {interface} are not forwarded; \
-                 to turn it on: sysctl -w net.ipv4.conf.{}.forwarding=1",
-                // sysctl(8) takes a dot in a name as a slash.
+                "the kernel forwards no packets that come in on {interface}; \
+                 to turn it on: sudo sysctl -w net.ipv4.conf.{}.forwarding=1",
+                // sysctl(8) reads a dot in a name as a slash.
                 interface.as_str().replace('.', "/")
             )),
         }

@@ -1,8 +1,8 @@
-//! The watchdog of a change that must be confirmed: a process, or a timer of systemd's, that undoes
-//! it in time.
+//! The watchdog of a change that must be confirmed: a process or a systemd timer that undoes the change in
+//! time.
 //!
-//! It is started before the change and shares nothing with the process that makes it: no
-//! terminal, no session, no pipe. Whoever ends, the change is confirmed or undone.
+//! The watchdog starts before the change and shares nothing with the process that makes it: no terminal, no
+//! session, no pipe. Whichever process ends, the change is confirmed or undone.
 
 use std::thread;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tracing::debug;
 use super::error::{Error, describe};
 use super::flows::forwards_of;
 use super::history::log;
-use super::log::Event;
-use super::records::{Change, Decided, Decision, Pending};
+use super::log::ChangeEvent;
+use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TrialOf};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
@@ -33,32 +33,32 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 
-/// How often the watchdog looks whether the confirmation has come.
+/// How often the watchdog looks for a decision.
 const TICK: Duration = Duration::from_millis(100);
-/// How long it waits at most before it tries to undo again.
+/// The longest wait before the next try to undo.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Records the change and starts its watchdog; returns when that is on its guard: a detached process,
-/// and where systemd runs a timer of its own as well.
+/// Records the change and starts its watchdog: a detached process, and with systemd a timer too. Returns when
+/// the watchdog is ready.
 ///
 /// # Errors
-/// When it does not get that far: then the change must not be made.
+/// When the watchdog cannot start: then the change must not be made.
 pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error> {
-    // First, so that whoever still watches the change before knows that it has been decided on.
-    state.set_decision(&Decided(pending.id.clone(), Decision::Waiting))?;
+    // First, so that a watchdog of the change before sees that its change has a decision.
+    state.set_decision(&LastDecision(pending.id.clone(), Decision::Waiting))?;
     state.set_pending(pending)?;
     let started = start(state, pending, seconds);
     if started.is_err() {
         let settled = settle(state, pending, Decision::NotMade);
         if let Err(error) = settled {
-            debug!(%error, "the record of what was not made stays");
+            debug!(%error, "the record of the change was not removed");
         }
     }
     Ok(started?)
 }
 
-/// The process knows what to undo whatever becomes of the folder; the timer comes even if the process is
-/// ended with its session. Whoever is first leaves nothing to the other.
+/// Starts the process and the timer. The process can undo without the state folder; the timer runs even if
+/// the process is killed with its session. The first of them leaves nothing to undo for the other.
 fn start(state: &State, pending: &Pending, seconds: u64) -> Result<(), DetachedError> {
     let folder = state.folder().to_string_lossy();
     let args = ["--state-dir", &folder, "watchdog", &pending.id];
@@ -69,10 +69,11 @@ fn start(state: &State, pending: &Pending, seconds: u64) -> Result<(), DetachedE
     Ok(())
 }
 
-/// Waits until the change is decided on or due, and undoes it in the last case, however often it takes.
+/// Waits for a decision on the change. If none comes in time, undoes the change, and retries until that
+/// works.
 ///
 /// # Errors
-/// When what is to be undone cannot be read at the start.
+/// When the change cannot be read at the start.
 pub fn watch(state: &State, id: &str) -> Result<(), Error> {
     let Some(mut known) = pending(state)?.filter(|pending| pending.id == id) else {
         detached::settle_in();
@@ -88,7 +89,7 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
         let now = state.pending_version();
         if now != version {
             version = now;
-            // A record that is gone or damaged has not been decided on: what was known is enough.
+            // A missing or damaged record is no decision: the values read before are enough.
             if let Ok(Some(now)) = state.pending()
                 && now.id == id
             {
@@ -101,16 +102,16 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
                 Ok(Undoing::Undone(undone)) => {
                     if let Some(error) = &undone.left_v6 {
                         let why = describe(error);
-                        let words = format!("{id} is undone, but for IPv6: {why}\n");
+                        let words = format!("{id} is undone, except for IPv6: {why}\n");
                         let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
                     }
                     return Ok(());
                 }
-                // Confirmed, or given more time, while the lock was waited for.
+                // The change was confirmed, or got more time, while this process waited for the lock.
                 Ok(Undoing::NotDue) => {}
                 Err(error) => {
                     let words = format!("{id} is not undone yet: {}\n", describe(&error));
-                    // The folder may be what is wrong.
+                    // The folder itself may be the cause.
                     let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
                     pause = (pause * 2).min(PAUSE);
                 }
@@ -120,45 +121,45 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether a change has been decided on: something was decided, or another change was begun since,
-/// which takes a decision on this one. Where nothing can be read nothing has been decided.
+/// Whether there is a decision on a change, or a later change, which starts only after a decision on this
+/// one. An unreadable record is no decision.
 fn is_decided(state: &State, id: &str) -> bool {
     state
         .decided()
-        .is_some_and(|Decided(of, decision)| of != id || decision != Decision::Waiting)
+        .is_some_and(|LastDecision(of, decision)| of != id || decision != Decision::Waiting)
 }
 
-/// What became of a change that was to be undone.
+/// The result of an undo.
 #[derive(Debug)]
 pub enum Undoing {
-    /// It waits no more, or not yet.
+    /// The change has a decision, or its time is not up.
     NotDue,
-    Undone(Box<Undone>),
+    Undone(Box<UndoReport>),
 }
 
-/// How far a change was undone.
+/// The parts of an undo that failed or could not be checked.
 #[derive(Debug, Default)]
-pub struct Undone {
-    /// Whether the rules were written without a look at them, and not read back.
+pub struct UndoReport {
+    /// Whether the rules were written unread, and could not be read back.
     pub unverified: bool,
-    /// Why IPv6 is left as the change made it.
+    /// Why IPv6 still has the change's rules.
     pub left_v6: Option<Error>,
-    /// What keeps the state folder from taking new files.
+    /// Why no new file can be written in the state folder.
     pub full: Option<FileError>,
     /// Why the decision is not recorded.
     pub unrecorded: Option<StateError>,
 }
 
-/// Undoes the change, if it still waits.
+/// Undoes the change if it still waits.
 ///
 /// # Errors
-/// When it cannot be undone: it waits on.
+/// When the undo fails: the change still waits.
 pub fn undo(state: &State, known: &Pending, lock_wait_secs: u64) -> Result<Undoing, Error> {
     undo_if(state, known, Decision::Cancelled, lock_wait_secs, |_| true)
 }
 
-/// Undoes the change only if `still` holds of its record under the lock. A record that is gone or cannot
-/// be read is taken to say what was known.
+/// Undoes the change if `still` holds for its record under the lock. A missing or unreadable record counts as
+/// unchanged.
 fn undo_if(
     state: &State,
     known: &Pending,
@@ -166,7 +167,7 @@ fn undo_if(
     lock_wait_secs: u64,
     still: impl Fn(&Pending) -> bool,
 ) -> Result<Undoing, Error> {
-    // Gone under the change, for one; opening the lock tells whether it matters.
+    // The folder may be gone; an error shows when the lock is opened.
     let _ = state.make();
     let lock = lock::take_to_undo(&state.lock_file(), lock_wait_secs)?;
     if is_decided(state, &known.id) {
@@ -182,11 +183,11 @@ fn undo_if(
     let mut undone = restore(state, &lock, &pending)?;
     end_connections(&pending);
     let event = match decision {
-        Decision::TimedOut => Event::TimedOut,
-        _ => Event::Cancelled,
+        Decision::TimedOut => ChangeEvent::TimedOut,
+        _ => ChangeEvent::Cancelled,
     };
     log(&pending.before, event);
-    // It is undone, whether that can be written or not.
+    // The change is undone, even if this cannot be recorded.
     match settle(state, &pending, decision) {
         Ok(full) => undone.full = full,
         Err(error) => undone.unrecorded = Some(error),
@@ -194,9 +195,9 @@ fn undo_if(
     Ok(Undoing::Undone(Box::new(undone)))
 }
 
-/// Loads what was there before the change. IPv6 that can be neither read nor written any more is no reason
-/// to leave IPv4.
-fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Error> {
+/// Loads the rules from before the change. IPv6 that can be neither read nor written does not stop the undo
+/// of IPv4.
+fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, Error> {
     let (iptables, mut want) = (pending.iptables(), pending.rules()?);
     let listing = iptables.start_listing(pending.families());
     let read = listing.and_then(|listing| listing.finish_readable(false));
@@ -215,20 +216,21 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
         Err(error) => (Err(error.into()), None),
     };
     let (families, error) = match (undone, unread) {
-        (Ok(()), None) => return Ok(Undone::default()),
-        // Nobody can look, but what is there may still be written.
+        (Ok(()), None) => return Ok(UndoReport::default()),
+        // The rules cannot be read, but may still be written.
         (Ok(()), Some(unread)) => (&[Family::V6][..], unread),
-        // Somebody has put in what iptables cannot show, or rules that lead to a chain that should go.
+        // Another program added rules that iptables cannot show, or that jump to a chain that must be
+        // removed.
         (Err(error), _) => (pending.families().as_slice(), error),
     };
-    // What the change made is known, and can be emptied all the same.
-    debug!(error = describe(&error), "undone without a look");
+    // The chains of the change are known, and can be emptied anyway.
+    debug!(error = describe(&error), "undone without reading the rules");
     let refused = refill(lock, pending, families)?;
     let left = |family| refused.contains(&family);
     if left(Family::V4) {
         return Err(error);
     }
-    // A program that said that it has loaded them may have loaded nothing.
+    // A program that reports success may have loaded nothing.
     let listing = iptables.start_listing(pending.families())?;
     let unverified = match listing.finish_readable(false) {
         Ok((live, unread)) => {
@@ -241,10 +243,10 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<Undone, Erro
         }
         Err(_) => true,
     };
-    Ok(Undone {
+    Ok(UndoReport {
         unverified,
         left_v6: left(Family::V6).then_some(error),
-        ..Undone::default()
+        ..UndoReport::default()
     })
 }
 
@@ -275,8 +277,8 @@ fn load(
     transaction.commit().map(drop).map_err(Error::from)
 }
 
-/// Whether nvactl's chains hold the rules that are wanted, and no others. Empty ones, and jumps to them,
-/// stay where foreign rules lead to them.
+/// Whether nvactl's chains hold exactly the wanted rules. Empty chains and jumps to them stay if foreign
+/// rules jump to them.
 fn holds_rules_of(live: &Ruleset, want: &Ruleset) -> bool {
     let rules = |ruleset: &Ruleset| -> Vec<(TableName, ChainName, Vec<Rule>)> {
         let own = ruleset.chains().filter(|(_, name, _)| name.is_own());
@@ -288,8 +290,8 @@ fn holds_rules_of(live: &Ruleset, want: &Ruleset) -> bool {
     rules(live) == rules(want)
 }
 
-/// Empties what the change made, and fills it with what was there before, without a look at what is there.
-/// Returns the families that refuse it: one is no reason to leave the other.
+/// Replaces the rules of the change by the rules from before it, without reading the current ones. Returns
+/// the families that fail: one family does not stop the other.
 fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Family>, Error> {
     let (iptables, want) = (pending.iptables(), pending.rules()?);
     let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
@@ -305,8 +307,8 @@ fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Fam
     Ok(refused)
 }
 
-/// Ends the connections that only the undone change led anywhere: one who comes in through this
-/// machine by a port that the change took would stay cut off for as long as it keeps sending.
+/// Ends connections that only the undone change forwarded: a client would stay cut off for as long as it
+/// keeps sending.
 fn end_connections(pending: &Pending) {
     let before = pending.before.owned();
     for (family, (want, before)) in pending.wanted().zip(before).iter() {
@@ -317,11 +319,11 @@ fn end_connections(pending: &Pending) {
             forwards: Vec::new(),
             ..undone.clone()
         });
-        // conntrack may be missing: then no connection is ended.
+        // Without `conntrack`, no connection is ended.
         let flows = conntrack::flows(family).unwrap_or_default();
         let once = [undone];
         if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
-            debug!(%error, "connections of what was undone go on");
+            debug!(%error, "connections of the undone change were not ended");
         }
     }
 }

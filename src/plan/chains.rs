@@ -1,8 +1,8 @@
-//! The chains beside the three: lists of networks, and what is logged before it is decided.
+//! The chains beside those of the hooks: lists of networks, and rules that log a packet before its
+//! verdict.
 //!
-//! Such a chain is named by a digest of what it holds. So forwards that ask for the same share one,
-//! a chain never changes, and where a list does only the chains between the change and the top
-//! are others.
+//! Such a chain is named by a digest of its rules. So forwards with equal rules share one chain, and a
+//! chain never changes. If a list changes, only the chains between the change and the top are replaced.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::net::{Family, Protocol};
 use crate::netfilter::limit::Limit;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{RejectWith, Target};
 use crate::plan::digest::Digest;
@@ -22,20 +23,21 @@ pub(crate) const ALLOW: &str = "NVACTL-ALLOW-";
 pub(crate) const DENY: &str = "NVACTL-DENY-";
 const LOG: &str = "NVACTL-LOG-";
 
-/// A chain with more networks than this branches. Few and longish chains load fast, and a packet
-/// still meets only some dozens of rules of ten thousand.
+/// A chain with more networks than this branches. Few long chains load faster than many short ones, and
+/// a packet still traverses only some dozens of ten thousand rules.
 const MOST_IN_ONE: usize = 64;
-/// A chain has no more branches than this. Many keep the chains that lead to one another few: nft
-/// refuses more than 16 (`NFT_JUMP_STACK_SIZE` in `net/netfilter/nf_tables.h`), and a list that
-/// narrows bit by bit has the longest way.
+/// The most branches of a chain. Many branches keep the tree shallow: nft refuses more than 16 chains in
+/// a row (`NFT_JUMP_STACK_SIZE` in `net/netfilter/nf_tables.h`), and a list that narrows bit by bit
+/// needs the most.
 const MOST_BRANCHES: usize = 96;
 
-/// How a packet is turned away.
+/// How a packet is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefuseWith {
     Drop,
-    /// TCP's own way.
+    /// Answers with a TCP reset.
     Reset,
+    /// Answers with ICMP's port-unreachable.
     Unreachable(Family),
 }
 
@@ -43,7 +45,8 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Chains {
     made: BTreeMap<ChainName, Vec<Rule>>,
-    /// The list chains by where their list stands, prefix and what becomes of who is refused.
+    /// The list chains by the address of their list in memory, their prefix and the verdict for refused
+    /// clients.
     lists: BTreeMap<(usize, &'static str, Target), (Nets, ChainName)>,
 }
 
@@ -53,13 +56,13 @@ impl Chains {
         self.made
     }
 
-    /// What turns a packet away, with a line in the log if one is asked for.
-    pub fn refuse(&mut self, refusal: Refusal, log: Option<&Log>) -> Target {
+    /// Returns the target that refuses a packet, and logs it first if `log` asks for that.
+    pub fn refuse(&mut self, refusal: RefuseWith, log: Option<&Log>) -> Target {
         let target = match refusal {
-            Refusal::Drop => Target::Drop,
-            Refusal::Reset => Target::Reject(RejectWith::TcpReset),
-            Refusal::Unreachable(Family::V4) => Target::Reject(RejectWith::IcmpPortUnreachable),
-            Refusal::Unreachable(Family::V6) => Target::Reject(RejectWith::Icmp6PortUnreachable),
+            RefuseWith::Drop => Target::Drop,
+            RefuseWith::Reset => Target::Reject(RejectWith::TcpReset),
+            RefuseWith::Unreachable(Family::V4) => Target::Reject(RejectWith::IcmpPortUnreachable),
+            RefuseWith::Unreachable(Family::V6) => Target::Reject(RejectWith::Icmp6PortUnreachable),
         };
         match log.filter(|log| log.connections.refused()) {
             Some(log) => self.logged(log, "refused", target),
@@ -73,12 +76,12 @@ impl Chains {
         Target::Goto(self.add(LOG, rules))
     }
 
-    /// The chain that turns away who is in one of the networks.
+    /// Returns the chain that refuses clients in these networks.
     pub fn denied(&mut self, nets: &Nets, refused: &Target) -> ChainName {
         self.list(DENY, nets, refused, None)
     }
 
-    /// The chain that turns away who is in none of them.
+    /// Returns the chain that refuses clients outside of these networks.
     pub fn allowed(&mut self, nets: &Nets, refused: &Target) -> ChainName {
         self.list(ALLOW, nets, &Target::Return, Some(refused))
     }
@@ -96,7 +99,7 @@ impl Chains {
             return known.clone();
         }
         let name = self.branch(prefix, nets.as_slice(), found, otherwise);
-        // Kept with its list, so that no other can come to stand in its place.
+        // The list is stored as well, so that its memory is not reused and its address stays unique.
         self.lists.insert(key, (nets.clone(), name.clone()));
         name
     }
@@ -121,7 +124,7 @@ impl Chains {
         self.add(prefix, rules)
     }
 
-    /// Makes a chain that holds these rules.
+    /// Adds a chain with these rules, and returns its name.
     pub fn add(&mut self, prefix: &str, rules: Vec<Rule>) -> ChainName {
         let name = ChainName::from(
             format!("{prefix}{}", Digest::of(rules.iter().map(Rule::to_string))).as_str(),
@@ -131,13 +134,13 @@ impl Chains {
     }
 }
 
-/// Networks in the order of their addresses, none within another, as what one chain holds of them:
-/// each by itself where they are few, else in groups that begin with the same bits.
+/// Divides sorted networks, none within another, among the rules of one chain: one rule for each network
+/// if they are few, else one for each group that begins with the same bits.
 fn groups(nets: &[IpNet]) -> Vec<&[IpNet]> {
     if nets.len() <= MOST_IN_ONE {
         return nets.chunks(1).collect();
     }
-    // By a power of two, so that one network more or less rarely moves where groups end.
+    // A power of two, so that one network more or less rarely moves the ends of groups.
     let enough = MOST_IN_ONE.max(nets.len().next_power_of_two() / MOST_IN_ONE);
     let mut groups = vec![nets];
     while groups.len() < MOST_BRANCHES {
@@ -151,30 +154,30 @@ fn groups(nets: &[IpNet]) -> Vec<&[IpNet]> {
     groups
 }
 
-/// Several networks by the first bit in which they differ.
+/// Splits networks by the first bit in which they differ.
 fn halves(nets: &[IpNet]) -> (&[IpNet], &[IpNet]) {
     let bits = common(nets).prefix_len() + 1;
     let zero = |net: &IpNet| upto(*net, bits) == upto(nets[0], bits);
     nets.split_at(nets.partition_point(zero))
 }
 
-/// The narrowest network that all of these are in.
+/// Returns the narrowest network that holds all of these.
 fn common(nets: &[IpNet]) -> IpNet {
     let (first, last) = (nets[0], nets[nets.len() - 1]);
-    // In order, so what the first and the last have in common all have.
+    // The networks are sorted, so all share the bits that the first and the last share.
     let bits = (0..first.prefix_len().min(last.prefix_len()))
         .take_while(|bits| upto(first, bits + 1) == upto(last, bits + 1))
         .count();
     upto(first, u8::try_from(bits).unwrap_or(u8::MAX))
 }
 
-/// The network of so many bits that a network lies in.
+/// Returns the network of `bits` bits that a network lies in.
 pub(super) fn upto(net: IpNet, bits: u8) -> IpNet {
     let bits = bits.min(net.prefix_len());
     IpNet::new(net.addr(), bits).map_or(net, |wider| wider.trunc())
 }
 
-/// The condition and the target of a line in the log.
+/// Returns the condition and the target of a rule that logs.
 pub fn log_line(log: &Log, what: &str) -> (Match, Target) {
     let line = Target::Log {
         prefix: format!("{} {what} ", log.prefix).into(),
@@ -184,15 +187,18 @@ pub fn log_line(log: &Log, what: &str) -> (Match, Target) {
 }
 
 fn of_net(net: IpNet, target: Target) -> Rule {
-    // iptables leaves out a condition that every packet meets.
-    let source = (net.prefix_len() > 0).then_some(Match::Source(net));
+    // iptables-save does not print `-s 0.0.0.0/0`.
+    let source = (net.prefix_len() > 0).then_some(Match::Source(Is(net)));
     Rule::new(source, target)
 }
 
-/// The last rule of a chain: a reset is only for TCP, and iptables wants that said.
+/// Returns the last rule of a chain. iptables accepts a TCP reset only in a rule that matches TCP.
 fn decided(target: Target) -> Rule {
     let tcp = target == Target::Reject(RejectWith::TcpReset);
-    Rule::new(tcp.then_some(Match::Protocol(Protocol::Tcp)), target)
+    Rule::new(
+        tcp.then_some(Match::Protocol(Is(Protocol::Tcp.into()))),
+        target,
+    )
 }
 
 #[cfg(test)]
@@ -207,14 +213,14 @@ mod tests {
         Nets::new((0..count).map(net).collect())
     }
 
-    /// The rules that a packet from `source` meets, the chains, and what becomes of it.
+    /// Returns how many rules and chains a packet from `source` traverses, and its verdict.
     fn met(chains: &Chains, start: &ChainName, source: std::net::IpAddr) -> (usize, usize, Target) {
         let (mut chain, mut met, mut depth) = (start.clone(), 0, 1);
         'chains: loop {
             for rule in &chains.made[&chain] {
                 met += 1;
                 let matches = rule.matches.iter().all(|one| match one {
-                    Match::Source(net) => net.contains(&source),
+                    Match::Source(Is(net)) => net.contains(&source),
                     _ => true,
                 });
                 match (matches, rule.target.clone()) {
@@ -232,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_networks_cost_a_packet_some_dozens_of_rules() {
+    fn a_packet_traverses_some_dozens_of_ten_thousand_networks() {
         let list = nets(10_000);
         let mut chains = Chains::default();
         let allowed = chains.allowed(&list, &Target::Drop);
@@ -253,11 +259,11 @@ mod tests {
         assert!(most < 150, "{most} rules");
         assert!(chains.made.len() < 1000, "{} chains", chains.made.len());
         let longest = chains.made.keys().map(|name| name.as_str().len()).max();
-        assert!(longest <= Some(28), "iptables takes no longer name");
+        assert!(longest <= Some(28), "iptables refuses a longer name");
     }
 
     #[test]
-    fn a_list_is_one_chain_however_many_ask_and_a_change_leaves_most_chains() {
+    fn equal_lists_share_a_chain_and_a_changed_list_keeps_most_chains() {
         let mut chains = Chains::default();
         let one = chains.allowed(&nets(10_000), &Target::Drop);
         let before = chains.made.len();
@@ -267,9 +273,9 @@ mod tests {
         assert!(chains.made.len() - before < 10);
     }
 
-    /// The longest way: a list that leaves one network at every bit.
+    /// The worst case: a list with one network for every bit.
     #[test]
-    fn a_list_that_narrows_bit_by_bit_does_not_go_deeper_than_nft_follows() {
+    fn a_list_that_narrows_bit_by_bit_is_not_deeper_than_nft_allows() {
         let base: u128 = 0xfd00 << 112;
         let peeled = (0..60u32).map(|n| (base | 1 << (100 - n), u8::try_from(28 + n).unwrap()));
         let narrow = (0..1000u128).map(|n| (base | n, 128));

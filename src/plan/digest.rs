@@ -1,5 +1,5 @@
-//! A short digest of text, the same on every machine: it names chains by what they hold, and tells
-//! one spec from another.
+//! A short digest of text, the same on every machine. It names chains by their rules, and tells specs
+//! apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,9 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// 60 bits of FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), printed in 15 digits: as long as
-/// a chain's name can be. It tells apart what differs by accident; it is no proof against someone who
-/// looks for two texts with one digest.
+/// 60 bits of FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), printed in 15 digits: more do not
+/// fit in a chain's name. It tells apart texts that differ by accident. It does not protect against
+/// somebody who searches for two texts with one digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(u64);
@@ -21,7 +21,7 @@ pub struct DigestError(String);
 const DIGITS: usize = 15;
 
 impl Digest {
-    /// Returns the digest of some pieces of text, such as lines or files. Where one ends counts.
+    /// Returns the digest of pieces of text, such as lines or files. The ends of pieces count.
     #[must_use]
     pub fn of<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Self {
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_printed_as_it_is_read() {
+    fn a_digest_prints_as_it_reads() {
         // FNV-1a of "\n" and of "a\n", without the last 4 bits.
         for (pieces, text) in [(&[""][..], "af63c74c8601c8d"), (&["a"], "089bdc07b544e7b")] {
             let digest = Digest::of(pieces);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_piece_ends_counts() {
+    fn the_end_of_a_piece_changes_the_digest() {
         assert_ne!(Digest::of(["ab", "c"]), Digest::of(["a", "bc"]));
         assert_ne!(Digest::of(["ab"]), Digest::of(["ab", ""]));
     }

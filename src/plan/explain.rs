@@ -1,4 +1,4 @@
-//! The plan in plain words, in the order of a packet's way.
+//! Explains the plan in plain words, in the order in which a packet traverses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,29 +6,31 @@ use std::net::IpAddr;
 use crate::forwards::{Firewall, Forward, ForwardSet, Snat};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
-use crate::netfilter::matches::{Conntrack, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::text::line::Line;
+use crate::netfilter::tracking::Conntrack;
 use crate::plan::unplan::{Key, key_of};
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 
-/// One line of the plan, and what it does.
+/// One line of the plan with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct ExplainedLine {
     pub table: TableName,
     /// As iptables-save prints it.
     pub line: String,
     pub note: String,
-    /// The forward that the line is for, if it is for one.
+    /// The forward that the line belongs to, if it belongs to one.
     pub forward: Option<String>,
 }
 
 /// Explains every line of a spec's plan for one family.
 #[must_use]
-pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
+pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
     let planned = plan(set, family);
     let forwards = set.forwards.iter();
     let forwards: BTreeMap<Key<'_>, &Forward> = forwards
@@ -46,15 +48,15 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
                 let note = match forward {
                     None if name.is_builtin() => jump(&builtin).to_owned(),
                     None if *rule == accept_known() => {
-                        "packets of known connections pass at once, replies included, \
-                         whoever accepted the connection"
+                        "packets of known connections are accepted at once, replies included, \
+                         whichever rule accepted the connection"
                             .to_owned()
                     }
                     None if Hook::of(name).is_some() || name.as_str() == OF_MARKED => common(rule),
                     None => of_chain(name, rule),
                     Some(forward) => note(&builtin, rule, forward),
                 };
-                steps.push(Step {
+                steps.push(ExplainedLine {
                     table,
                     line: Line::Append(name, rule).to_string(),
                     note,
@@ -66,11 +68,12 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
             .chain(table, &builtin)
             .and_then(|chain| chain.policy);
         if let Some(policy) = policy {
-            steps.push(Step {
+            steps.push(ExplainedLine {
                 table,
                 line: Line::SetPolicy(&builtin, policy).to_string(),
-                note: "what no rule has accepted by now, nvactl's or another's, is dropped"
-                    .to_owned(),
+                note:
+                    "a packet that no rule has accepted by now, nvactl's or another's, is dropped"
+                        .to_owned(),
                 forward: None,
             });
         }
@@ -78,7 +81,7 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<Step> {
     steps
 }
 
-/// The chains of a hook in the order in which they are led to, each once.
+/// Returns the chains of a hook in the order of the jumps to them, each once.
 fn in_order(planned: &Ruleset, hook: Hook) -> Vec<&ChainName> {
     let Some(chains) = planned.tables.get(&hook.table()) else {
         return Vec::new();
@@ -97,43 +100,46 @@ fn in_order(planned: &Ruleset, hook: Hook) -> Vec<&ChainName> {
     order
 }
 
-/// A rule of no forward in particular, in a chain that leads to theirs or stands in for them.
+/// Explains a rule without a forward's name: it leads to the rules of forwards, or replaces them.
 fn common(rule: &Rule) -> String {
     let words = match &rule.target {
         Some(Target::SetConnmark(mark)) if *mark == MARKED => {
-            "a new connection is marked, in case a forward takes it that has no options of its own"
+            "a new connection is marked, in case a forward without options of its own takes it"
         }
-        Some(Target::SetConnmark(_)) => "the mark ends here",
-        Some(Target::Accept) if rule.matches.contains(&Match::Connmark(MARKED)) => {
-            "what is still marked, a forward without options of its own has sent on: it passes \
-             without asking for it again"
+        Some(Target::SetConnmark(_)) => "the mark is removed",
+        Some(Target::Accept) if rule.matches.contains(&Match::Connmark(Is(MARKED))) => {
+            "a connection that is still marked was redirected by a forward without options of its \
+             own: it is accepted without a look at that forward's rules"
         }
         Some(Target::Jump(chain)) if chain.as_str() == OF_MARKED => {
-            "what is still marked leaves as such forwards have it"
+            "a connection that is still marked gets its source by the rules for all such forwards"
         }
         Some(Target::Jump(_) | Target::Goto(_)) => {
             let place = sent_to(rule);
-            return format!("what was sent to {place}: on to the forwards that listen there");
+            return format!("packets sent to {place} go to the forwards that listen there");
         }
-        _ => "with the source that the firewall gives",
+        _ => "the packet leaves with the source that the firewall's `snat` sets",
     };
     words.to_owned()
 }
 
-/// Where packets were sent that a rule of a tree takes further.
+/// Returns the address or ports that a rule of a tree selects.
 fn sent_to(rule: &Rule) -> String {
     let place = rule.matches.iter().find_map(|condition| match condition {
-        Match::Destination(net) => Some(net.to_string()),
+        Match::Destination(Is(net)) => Some(net.to_string()),
         Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-            Some(format!("the ports {}", (*destination)?))
+            Some(format!("the ports {}", destination.as_ref()?.wanted()?))
         }
         Match::Conntrack(Conntrack {
             original_destination: net,
             original_destination_port: ports,
             ..
-        }) => net
-            .map(|net| net.to_string())
-            .or(ports.map(|ports| format!("the ports {ports}"))),
+        }) => {
+            let net = net.as_ref().and_then(Negatable::wanted);
+            let ports = ports.as_ref().and_then(Negatable::wanted);
+            net.map(ToString::to_string)
+                .or(ports.map(|ports| format!("the ports {ports}")))
+        }
         _ => None,
     });
     place.unwrap_or_else(|| "any address".to_owned())
@@ -142,40 +148,42 @@ fn sent_to(rule: &Rule) -> String {
 fn jump(builtin: &ChainName) -> &'static str {
     match builtin {
         ChainName::Prerouting => {
-            "a packet has come in: before anybody else's rules, nvactl's see whether it is for a forward"
+            "a packet has arrived: nvactl's rules check first whether it is for a forward"
         }
         ChainName::Output => {
-            "the firewall itself sends a packet: nvactl's rules see whether it is for a forward"
+            "the firewall itself sends a packet: nvactl's rules check whether it is for a forward"
         }
-        ChainName::Forward => "a packet is about to be forwarded: nvactl's rules see it first",
-        _ => "a packet is about to leave: nvactl's rules see whether its source must be rewritten",
+        ChainName::Forward => "a packet is about to be forwarded: nvactl's rules check it first",
+        _ => "a packet is about to leave: nvactl's rules decide whether its source is rewritten",
     }
 }
 
-/// A rule of a chain that forwards share.
+/// Explains a rule of a chain that several forwards may share.
 fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     let source = rule.matches.iter().find_map(|condition| match condition {
-        Match::Source(net) => Some(*net),
+        Match::Source(Is(net)) => Some(*net),
         _ => None,
     });
-    let from = source.map_or("everybody else".to_owned(), |net| net.to_string());
+    let from = source.map_or("every other client".to_owned(), |net| net.to_string());
     match (&rule.target, chain.as_str()) {
-        (Some(Target::Log { prefix, .. }), _) => {
-            format!("a line in the kernel's log that begins with `{prefix}`, but not too many")
-        }
+        (Some(Target::Log { prefix, .. }), _) => logs(prefix),
         (Some(Target::Goto(next)), _) if next.as_str().starts_with(ALLOW) => {
-            format!("{from}: who of these is allowed stands in a list of its own")
+            format!("{from}: a further chain lists which of these clients are allowed")
         }
         (Some(Target::Goto(next)), _) if next.as_str().starts_with(DENY) => {
-            format!("{from}: who of these is denied stands in a list of its own")
+            format!("{from}: a further chain lists which of these clients are denied")
         }
-        (Some(Target::Return), _) => format!("{from} is allowed: back to the forward"),
+        (Some(Target::Return), _) => format!("{from} is allowed: back to the forward's rules"),
         (_, name) if name.starts_with(ALLOW) || name.starts_with(DENY) => {
             format!("{from} is refused")
         }
-        (Some(Target::Accept), _) => "it passes".to_owned(),
-        _ => "it is refused".to_owned(),
+        (Some(Target::Accept), _) => "the packet is accepted".to_owned(),
+        _ => "the packet is refused".to_owned(),
     }
+}
+
+fn logs(prefix: &str) -> String {
+    format!("the kernel logs a line that begins with `{prefix}`, up to a number each minute")
 }
 
 fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
@@ -188,15 +196,13 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     } = forward;
     let ports = listen.ports;
     let ingress = rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(interface) => Some(interface),
+        Match::Ingress(Is(by)) => by.exact(),
         _ => None,
     });
-    let by = ingress.map_or(String::new(), |ingress| {
-        format!(" that came in by {ingress}")
-    });
+    let on = ingress.map_or(String::new(), |ingress| format!(" on {ingress}"));
     match (builtin, &rule.target) {
         (_, Some(Target::SetConnmark(_))) => {
-            format!("{name}: it has options of its own, so the mark ends here")
+            format!("{name}: the forward has options of its own, so the mark is removed")
         }
         (_, Some(Target::Dnat { address, ports: to })) => {
             let place = match listen.address {
@@ -218,7 +224,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
                 None => String::new(),
             };
             format!(
-                "{name}: a new {protocol} connection{own}{by} for port {ports} of {place} is sent on \
+                "{name}: a new {protocol} connection{own}{on} to port {ports} of {place} is redirected \
                  to {}:{behind}{kept}{shared}",
                 Host(*address)
             )
@@ -226,87 +232,89 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
         (ChainName::Forward, Some(target)) => match admission(rule, target, egress) {
             Some(words) => format!("{name}: {words}"),
             None => format!(
-                "{name}: a new {protocol} connection from {} to {}{}, if it was translated and had \
-                 been sent to port {ports}",
+                "{name}: a new {protocol} connection from {} to {}{}, if it was redirected from port \
+                 {ports}",
                 ingress.map_or("anywhere", |ingress| ingress.as_str()),
                 destination(rule, forward),
                 match target {
-                    Target::Goto(_) => " goes on to be admitted".to_owned(),
-                    _ => format!(" by {egress} passes"),
+                    Target::Goto(_) => " goes on to the forward's own checks".to_owned(),
+                    _ => format!(" through {egress} is accepted"),
                 }
             ),
         },
         _ => {
-            let (source, answered) = match forward.snat {
-                Snat::Addresses(range) => (range.to_string(), "the firewall"),
-                Snat::Masquerade => (format!("{egress}'s address"), "the firewall"),
-                Snat::Client => ("the client's own address".to_owned(), "the client"),
+            let (source, peer) = match forward.snat {
+                Snat::Addresses(range) => (format!("gets {range}"), "the firewall"),
+                Snat::Masquerade => (format!("gets {egress}'s address"), "the firewall"),
+                Snat::Client => ("keeps the client's address".to_owned(), "the client"),
             };
             let to = destination(rule, forward);
             let target = to
                 .rsplit_once(':')
                 .map_or(to.as_str(), |(address, _)| address);
-            let it = ingress.map_or("it".to_owned(), |by| format!("what came in by {by}"));
+            let from = ingress.map_or(String::new(), |ingress| format!(" from {ingress}"));
             format!(
-                "{name}: {it} leaves by {egress} with {source} as its source, so that {target} answers \
-                 {answered}"
+                "{name}: a redirected connection{from} through {egress} {source} as its source, so that \
+                 {target} replies to {peer}"
             )
         }
     }
 }
 
-/// Which of the connections a rule takes, if it shares them with others.
+/// Describes the share of connections that a rule takes, if the forward has several destinations.
 fn shared(rule: &Rule) -> Option<String> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Probability(share) => Some(format!(
-            "for a share of {share} of those that come to this rule"
+        Match::Probability(Is(share)) => Some(format!(
+            "with a probability of {share} for each connection that reaches this rule"
         )),
-        Match::Cluster(cluster) => Some(format!(
-            "for one in {} of the clients that come to this rule, always the same ones",
+        Match::Cluster(Is(cluster)) => Some(format!(
+            "for one in {} of the clients that reach this rule, always the same ones",
             cluster.total
         )),
         _ => None,
     })
 }
 
-/// What a rule of the chain that admits does; nothing for one that leads there.
+/// Explains a rule of a forward's ADMIT chain. Returns `None` for the rule that leads to that chain.
 fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String> {
     match target {
         Target::Jump(chain) if chain.as_str().starts_with(DENY) => {
-            return Some("who is denied is turned away".to_owned());
+            return Some("denied clients are refused".to_owned());
         }
-        Target::Jump(_) => return Some("who is not allowed is turned away".to_owned()),
-        Target::Log { prefix, .. } => {
-            return Some(format!(
-                "a line in the kernel's log that begins with `{prefix}`, but not too many"
-            ));
-        }
-        Target::Accept if rule.matches.contains(&Match::Confirmed) => {
+        Target::Jump(_) => return Some("clients that are not allowed are refused".to_owned()),
+        Target::Log { prefix, .. } => return Some(logs(prefix)),
+        Target::Accept
+            if rule
+                .matches
+                .contains(&Match::Conntrack(Conntrack::CONFIRMED)) =>
+        {
             return Some(
-                "what follows a packet that passed, before any answer, passes too".to_owned(),
+                "later packets of an accepted connection, before any reply, are accepted too"
+                    .to_owned(),
             );
         }
         Target::Accept if destination_of(rule).is_none() => {
             return Some(format!(
-                "who has come this far passes, if it leaves by {egress}"
+                "a packet that reaches this rule is accepted, if it leaves through {egress}"
             ));
         }
         Target::Return => {
             return Some(
-                "what is left goes on to the rules behind nvactl's, and to the policy".to_owned(),
+                "every other packet goes on to the rules after nvactl's, and to the policy"
+                    .to_owned(),
             );
         }
         _ => {}
     }
     rule.matches.iter().find_map(|condition| match condition {
         Match::HashLimit(limit) => Some(format!(
-            "more than {} new connections a second{}, {} at once, are turned away",
+            "more than {} new connections a second{}, {} at once, are refused",
             limit.per_second.times(),
             of_each(limit.of != Whose::All),
             limit.burst
         )),
         Match::ConnLimit(limit) => Some(format!(
-            "more than {} connections at a time{} are turned away",
+            "more than {} connections at the same time{} are refused",
             limit.most,
             of_each(limit.mask > 0)
         )),
@@ -320,16 +328,18 @@ fn of_each(client: bool) -> &'static str {
 
 fn destination_of(rule: &Rule) -> Option<IpAddr> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Destination(net) => Some(net.addr()),
+        Match::Destination(Is(net)) => Some(net.addr()),
         _ => None,
     })
 }
 
-/// Where the packets that a rule is about are going, with their ports.
+/// Returns the destination of the packets that a rule matches, with its ports.
 fn destination(rule: &Rule, forward: &Forward) -> String {
     let asked = destination_of(rule);
     let ports = rule.matches.iter().find_map(|condition| match condition {
-        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => *destination,
+        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+            destination.as_ref()?.wanted().copied()
+        }
         _ => None,
     });
     let mut destinations = forward.target.destinations.iter();
@@ -338,7 +348,7 @@ fn destination(rule: &Rule, forward: &Forward) -> String {
     to.map_or_else(|| forward.reaches(), |to| forward.reached(to))
 }
 
-/// Who talks to whom, as a Mermaid flowchart.
+/// Draws clients, forwards, firewall and targets as a Mermaid flowchart.
 #[must_use]
 pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forward>) -> String {
     let words = |snat: Snat| match snat {

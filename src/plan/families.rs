@@ -1,4 +1,4 @@
-//! The plan of each family that is touched.
+//! The plan of each family that a command works on.
 
 use super::plan;
 use crate::forwards::ForwardSet;
@@ -6,8 +6,8 @@ use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::ruleset::Ruleset;
 
-/// What a spec plans. IPv6 without a forward in it is to hold nothing of nvactl's, not even empty
-/// chains or a policy: a spec that has only IPv4 says nothing of it.
+/// Returns the plan of each family. The plan of IPv6 is empty if the spec has no IPv6 forward: such a spec
+/// says nothing about IPv6, so nvactl adds neither empty chains nor a policy there.
 #[must_use]
 pub fn planned(set: &ForwardSet, families: Families) -> PerFamily<Ruleset> {
     PerFamily::new(families, |family| {

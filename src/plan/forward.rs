@@ -2,32 +2,35 @@
 
 use ipnet::IpNet;
 
-use super::chains::{ADMIT, Chains, Refusal, log_line};
+use super::chains::{ADMIT, Chains, RefuseWith, log_line};
 use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
-use crate::netfilter::matches::{Cluster, Conntrack, CtState, Match, Probability};
+use crate::netfilter::matches::{AddressType, Cluster, Match, Probability, Side};
+use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::tcp_flags::TcpFlags;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
-/// Of every forward the same, so that a client has its place among the pods whichever forward it
-/// comes by.
+/// Hash seed for `balance: client`, shared by all forwards so that a client gets the same pod index in
+/// each.
 const SEED: u32 = 0x6e76_6163;
 
-/// What is sent on to where, by the interface it came in by.
+/// Returns the DNAT rules for packets that arrive, one for each entrance and destination.
 pub fn translate(forward: &Forward) -> impl Iterator<Item = Rule> {
     let entrances = forward.entrances();
     entrances.flat_map(move |ingress| {
-        let by = move || Match::Ingress(ingress.clone());
+        let by = move || Match::Ingress(Is(ingress.clone().into()));
         each_destination(forward).map(move |(n, to)| dnat(forward, [by()], n, to))
     })
 }
 
-/// The same for what the firewall itself sends. Not to its loopback addresses: what is sent from
-/// there cannot leave.
+/// Returns the DNAT rules for packets that the firewall itself sends. They exclude its loopback addresses:
+/// a packet with a loopback source cannot leave the machine.
 pub fn translate_own(forward: &Forward) -> impl Iterator<Item = Rule> {
     let all = forward.listen.address.is_none();
-    let apart = move || all.then(|| Match::NotDestination(forward.family().loopback()));
+    let apart = move || all.then(|| Match::Destination(Not(forward.family().loopback())));
     let each = forward.hairpin.then(|| each_destination(forward));
     let each = each.into_iter().flatten();
     each.map(move |(n, to)| dnat(forward, apart(), n, to))
@@ -37,25 +40,27 @@ fn each_destination(forward: &Forward) -> impl Iterator<Item = (usize, &Destinat
     forward.target.destinations.iter().enumerate()
 }
 
-/// What is sent to the forward's listener, by the interface it came in by.
+/// Returns the conditions of packets to the forward's listener, for each entrance.
 pub fn arrivals(forward: &Forward) -> impl Iterator<Item = Vec<Match>> {
-    let by = |ingress: &Interface| Match::Ingress(ingress.clone());
+    let by = |ingress: &Interface| Match::Ingress(Is(ingress.clone().into()));
     forward.entrances().map(move |ingress| {
         let sent = sent(forward, [by(ingress)]);
         sent.chain([comment(forward)]).collect()
     })
 }
 
-/// The conditions of what is sent to the forward's listener.
+/// Returns the conditions of packets to the forward's listener, with `apart` before the port.
 fn sent(forward: &Forward, apart: impl IntoIterator<Item = Match>) -> impl Iterator<Item = Match> {
     let listen = forward.listen;
-    let on_address = listen.address.map(|ip| Match::Destination(IpNet::from(ip)));
-    // A rule's matches are tried in order, and `addrtype` costs a route look-up: it stands behind
-    // the port, which turns nearly every packet away.
-    let on_any = listen
+    let on_address = listen
         .address
-        .is_none()
-        .then_some(Match::DestinationIsLocal);
+        .map(|ip| Match::Destination(Is(IpNet::from(ip))));
+    // The kernel tries a rule's matches in order, and `addrtype` costs a route look-up. So it comes
+    // after the port, which nearly no packet matches.
+    let on_any = listen.address.is_none().then_some(Match::AddressType {
+        of: Side::Destination,
+        kind: Is(AddressType::Local),
+    });
     on_address
         .into_iter()
         .chain(apart)
@@ -85,32 +90,32 @@ fn dnat(
     Rule::new(matches, Target::Dnat { address, ports })
 }
 
-/// Which connections go to the `n`th destination, of those that none before it took. The last takes
-/// what is left.
+/// Returns the condition that selects the share of the `n`th destination among the connections that no
+/// earlier destination took. The last destination takes all that are left, without a condition.
 fn share(forward: &Forward, n: usize) -> Option<Match> {
     let n = as_u32(n);
     let left = as_u32(forward.target.destinations.len()) - n;
     (left > 1).then(|| match forward.target.balance {
-        Balance::Random => Match::Probability(Probability::one_of(left)),
-        // One of those that are left, by a hash of its own: iptables takes none but the first six
-        // of the nodes in the spelling of iptables-save (`--cluster-local-nodemask` up to 32,
+        Balance::Random => Match::Probability(Is(Probability::one_of(left))),
+        // Node 0 of those that are left, with a hash seed for each: in the spelling of iptables-save,
+        // iptables accepts only the first six nodes (`--cluster-local-nodemask` up to 32,
         // extensions/libxt_cluster.c).
-        Balance::Client => Match::Cluster(Cluster {
+        Balance::Client => Match::Cluster(Is(Cluster {
             total: left,
             node: 0,
             seed: SEED + n,
-        }),
+        })),
     })
 }
 
-/// A spec has at most [`Cluster::MOST`] destinations for a forward.
+/// Converts a number of destinations, which is at most [`Cluster::MOST`].
 fn as_u32(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The rules of `NVACTL-FORWARD`: what is this forward's passes, or goes on to a chain of its own
-/// that knows whom and how much it takes. Only what is this forward's goes there: others translate
-/// for the same port, too.
+/// Returns the forward's rules of `NVACTL-FORWARD`. They accept the forward's connections, or send them to
+/// a chain of its own that checks clients and limits. They match only connections of this forward,
+/// because other forwards may redirect to the same port.
 pub fn admit<'f>(forward: &'f Forward, chains: &mut Chains) -> impl Iterator<Item = Rule> + 'f {
     let target = if forward.admits_all() {
         Target::Accept
@@ -125,56 +130,65 @@ pub fn admit<'f>(forward: &'f Forward, chains: &mut Chains) -> impl Iterator<Ite
     })
 }
 
-/// Which of a forward's new packets a rule of its ADMIT chain is about.
+/// The packets that a rule of a forward's ADMIT chain matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
-    /// All: with the policy `keep`, a packet that does not open a connection, or that leaves by another
-    /// interface, reaches the target where no rule refuses it.
+enum Packets {
+    /// All packets. With the policy `keep`, a packet that opens no connection, or that leaves by another
+    /// interface, reaches the target unless a rule refuses it.
     All,
-    /// The packets that open a connection: others must not use up what these may.
+    /// Packets that open a connection. Other packets must not use up the limits.
     Opening,
-    /// Those of them that leave where the forward says.
+    /// Packets that open a connection and leave by the forward's egress interface.
     Leaving,
 }
 
-/// First whom the forward is not for, then what is too much, so that nobody uses up what is
-/// others'; the rest passes. What is left then is for the rules behind nvactl's.
+/// Returns the rules of a forward's ADMIT chain. Clients are checked before limits, so that refused clients
+/// do not use up the limits of others. Packets that are neither refused nor accepted return to the rules
+/// after nvactl's.
 fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
-    use About::{All, Leaving, Opening};
+    use Packets::{All, Leaving, Opening};
     let (sources, log) = (&forward.sources, forward.log.as_ref());
     let mut rules = Vec::new();
-    let mut rule = |about: About, condition: Option<Match>, target: Target| {
+    let mut rule = |packets: Packets, condition: Option<Match>, target: Target| {
         let mut matches = Vec::new();
-        if about == Leaving {
-            matches.push(Match::Egress(forward.egress.clone()));
+        if packets == Leaving {
+            matches.push(Match::Egress(Is(forward.egress.clone().into())));
         }
-        matches.push(Match::Protocol(forward.protocol));
-        matches.extend(opens(forward.protocol).filter(|_| about != All));
+        matches.push(Match::Protocol(Is(forward.protocol.into())));
+        matches.extend(opens(forward.protocol).filter(|_| packets != All));
         matches.extend(condition);
         matches.push(comment(forward));
         rules.push(Rule::new(matches, target));
     };
     if !sources.deny.is_empty() {
-        let refused = chains.refuse(Refusal::Drop, log);
+        let refused = chains.refuse(RefuseWith::Drop, log);
         let denied = chains.denied(&sources.deny, &refused);
         rule(All, None, Target::Jump(denied));
     }
     if let Some(allow) = &sources.allow {
-        let refused = chains.refuse(Refusal::Drop, log);
+        let refused = chains.refuse(RefuseWith::Drop, log);
         let allowed = chains.allowed(allow, &refused);
         rule(All, None, Target::Jump(allowed));
     }
     let logged = log.filter(|log| log.connections.accepted());
-    // Until it is answered, every packet of a connection is NEW. Only the first is counted.
+    // Every packet of a connection is NEW until a reply comes. Only the first packet is counted.
     if forward.limits.is_some() || logged.is_some() {
-        rule(Leaving, Some(Match::Confirmed), Target::Accept);
-        rule(All, Some(Match::Confirmed), Target::Return);
+        rule(
+            Leaving,
+            Some(Match::Conntrack(Conntrack::CONFIRMED)),
+            Target::Accept,
+        );
+        rule(
+            All,
+            Some(Match::Conntrack(Conntrack::CONFIRMED)),
+            Target::Return,
+        );
     }
     if let Some(limits) = &forward.limits {
         let refusal = match (limits.reject, forward.protocol, forward.family()) {
-            (false, ..) => Refusal::Drop,
-            (true, Protocol::Tcp, _) => Refusal::Reset,
-            (true, Protocol::Udp, family) => Refusal::Unreachable(family),
+            (false, ..) => RefuseWith::Drop,
+            (true, Protocol::Tcp, _) => RefuseWith::Reset,
+            (true, Protocol::Udp, family) => RefuseWith::Unreachable(family),
         };
         let refused = chains.refuse(refusal, log);
         for limit in limit_matches(forward, limits) {
@@ -186,17 +200,17 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
         rule(Opening, Some(limit), line);
     }
     rule(Leaving, None, Target::Accept);
-    // Counts what was neither refused nor accepted.
+    // Counts packets that were neither refused nor accepted.
     rule(All, None, Target::Return);
     rules
 }
 
-/// What is more than the limits allow.
+/// Returns the conditions that packets beyond the limits match.
 fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Match> {
     let (of, per, mask) = match (limits.per, forward.family()) {
         (Per::Total, _) => (Whose::All, "total", 0),
         (Per::Client, Family::V4) => (Whose::Address, "client", 32),
-        // A network of 64 bits is one client's to choose addresses from (RFC 4291, 2.5.1).
+        // One client can use every address of its network of 64 bits (RFC 4291, 2.5.1).
         (Per::Client, Family::V6) => (Whose::Net(64), "client", 64),
     };
     let rate = limits.rate.map(|rate| {
@@ -218,21 +232,21 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
 fn take_new(forward: &Forward, ingress: &Interface, to: &Destination, target: Target) -> Rule {
     let accepts = target == Target::Accept;
     let mut matches = vec![
-        Match::Destination(IpNet::from(to.address)),
-        Match::Ingress(ingress.clone()),
+        Match::Destination(Is(IpNet::from(to.address))),
+        Match::Ingress(Is(ingress.clone().into())),
     ];
     if accepts {
-        matches.push(Match::Egress(forward.egress.clone()));
+        matches.push(Match::Egress(Is(forward.egress.clone().into())));
     }
     matches.extend(transport(forward.protocol, forward.ports_at(to), accepts));
-    let new = Match::Conntrack(Conntrack::states([CtState::New]));
+    let new = Match::Conntrack(Conntrack::states(CtState::New.into()));
     matches.extend([new, came_by_listener(forward), comment(forward)]);
     Rule::new(matches, target)
 }
 
-/// Returns the rules that give a connection its source. `by_entrance`: only one that came in where
-/// clients of this forward do, because [another](crate::forwards::told_by_entrance) has packets that look the
-/// same.
+/// Returns the rules that give a connection its source. With `by_entrance`, they match the interfaces on
+/// which the forward's clients arrive, because [another forward](crate::forwards::need_ingress_match) has
+/// packets that look the same.
 pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
     let mut rules = Vec::new();
     if by_entrance {
@@ -245,69 +259,73 @@ pub fn leave(forward: &Forward, by_entrance: bool) -> Vec<Rule> {
     rules
 }
 
-/// Adds the rules that give a connection its source if it came in by this interface, or by whichever: the
-/// firewall's own came in by none, so no `-i` holds for it.
+/// Adds the rules that give a connection its source if it arrived on `ingress`. `None` means any interface
+/// and also the firewall's own packets, which arrived on none and match no `-i`.
 pub fn leave_from(forward: &Forward, ingress: Option<&Interface>, rules: &mut Vec<Rule>) {
     for to in &forward.target.destinations {
-        let mut matches = vec![Match::Destination(IpNet::from(to.address))];
-        matches.extend(ingress.cloned().map(Match::Ingress));
-        matches.push(Match::Egress(forward.egress.clone()));
+        let mut matches = vec![Match::Destination(Is(IpNet::from(to.address)))];
+        matches.extend(ingress.map(|by| Match::Ingress(Is(by.clone().into()))));
+        matches.push(Match::Egress(Is(forward.egress.clone().into())));
         matches.extend(transport(forward.protocol, forward.ports_at(to), false));
         matches.extend([came_by_listener(forward), comment(forward)]);
         rules.push(Rule::new(matches, source(forward.snat)));
     }
 }
 
-/// What gives a connection its source.
+/// Returns the target that gives a connection its source.
 pub(super) fn source(snat: Snat) -> Target {
     match snat {
         Snat::Addresses(addresses) => Target::Snat {
             addresses,
-            // Without it the kernel hashes the destination as well (`find_best_ips_proto` in
-            // net/netfilter/nf_nat_core.c): each pod would see another address of the client.
+            // If not persistent, the kernel hashes the destination as well (`find_best_ips_proto` in
+            // net/netfilter/nf_nat_core.c): each pod would see another address for one client.
             persistent: addresses.single().is_none(),
         },
         Snat::Masquerade => Target::Masquerade,
-        // A rule of its own, so that no other hand's behind it, which masquerades what leaves the
-        // machine, hides the client after all.
+        // ACCEPT ends the nat chain. A later rule of another program that masquerades all packets
+        // leaving the machine would hide the client.
         Snat::Client => Target::Accept,
     }
 }
 
-/// `syn` keeps out a TCP packet without a known connection that does not open one: conntrack calls
-/// it NEW too (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
+/// Returns the conditions for a protocol and its destination ports.
+///
+/// `syn` excludes TCP packets of no known connection that do not open one: conntrack calls them NEW too
+/// (`tcp_loose` in nf_conntrack-sysctl.rst). UDP has no such flag.
 pub(super) fn transport(protocol: Protocol, ports: PortRange, syn: bool) -> [Match; 2] {
-    let (source, destination) = (None, Some(ports));
+    let (source, destination) = (None, Some(Is(ports)));
     let module = match protocol {
         Protocol::Tcp => Match::Tcp {
             source,
             destination,
-            syn,
+            flags: syn.then_some(Is(TcpFlags::OPENING)),
         },
         Protocol::Udp => Match::Udp {
             source,
             destination,
         },
     };
-    [Match::Protocol(protocol), module]
+    [Match::Protocol(Is(protocol.into())), module]
 }
 
-/// Returns the condition that a packet opens a connection, where the protocol has a sign for it. Conntrack
+/// Returns the condition that a packet opens a connection, if the protocol has a flag for that. Conntrack
 /// calls any TCP packet of no known connection NEW.
 pub(super) fn opens(protocol: Protocol) -> Option<Match> {
     (protocol == Protocol::Tcp).then_some(Match::Tcp {
         source: None,
         destination: None,
-        syn: true,
+        flags: Some(Is(TcpFlags::OPENING)),
     })
 }
 
-/// The connection was translated, and its first packet was sent to this forward's listener.
+/// Returns the condition that a connection was translated and its first packet was sent to this forward's
+/// listener.
 fn came_by_listener(forward: &Forward) -> Match {
     Match::Conntrack(Conntrack {
-        states: vec![CtState::Dnat],
-        original_destination: forward.listen.address.map(IpNet::from),
-        original_destination_port: Some(forward.listen.ports),
+        states: Some(Is(CtState::Dnat.into())),
+        original_destination: forward.listen.address.map(|ip| Is(IpNet::from(ip))),
+        original_destination_port: Some(Is(forward.listen.ports)),
+        ..Conntrack::default()
     })
 }
 

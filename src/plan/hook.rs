@@ -1,24 +1,24 @@
-//! The places in a packet's way where nvactl has rules, and the chains that hold them.
+//! The hooks where nvactl has rules, and the chains that hold those rules.
 
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 
-/// One such place, with a chain of nvactl's and one jump to it.
+/// A point in a packet's path where nvactl has a chain and one jump to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// What arrives from elsewhere is sent on.
+    /// A packet arrives from another machine: it is redirected.
     Arriving,
-    /// What the machine itself sends is sent on.
+    /// The machine itself sends a packet: it is redirected.
     Sent,
-    /// What is sent on passes.
+    /// A redirected packet is forwarded: it is accepted or refused.
     Passing,
-    /// What has passed leaves with another source.
+    /// A redirected packet leaves: its source is rewritten.
     Leaving,
 }
 
 impl Hook {
-    /// In the order of a packet's way.
+    /// All hooks, in the order in which a packet traverses them.
     pub const ALL: [Hook; 4] = [Hook::Arriving, Hook::Sent, Hook::Passing, Hook::Leaving];
 
     #[must_use]
@@ -29,7 +29,7 @@ impl Hook {
         }
     }
 
-    /// The built-in chain that jumps to nvactl's.
+    /// Returns the built-in chain that jumps to nvactl's chain.
     #[must_use]
     pub fn builtin(self) -> ChainName {
         match self {
@@ -40,7 +40,7 @@ impl Hook {
         }
     }
 
-    /// The name of nvactl's.
+    /// Returns the name of nvactl's chain.
     #[must_use]
     pub fn own(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Hook {
         }
     }
 
-    /// What the names of the chains begin with that it leads to in a tree.
+    /// Returns the prefix of the names of the hook's other chains in a tree.
     #[must_use]
     pub fn stem(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Hook {
         }
     }
 
-    /// The hook whose rules a chain holds: its own chain, or one of its tree's.
+    /// Returns the hook that a chain belongs to: as its own chain, or as one of its tree.
     #[must_use]
     pub fn of(chain: &ChainName) -> Option<Hook> {
         let name = chain.as_str();
@@ -70,7 +70,7 @@ impl Hook {
         all.find(|hook| name == hook.own() || name.starts_with(hook.stem()))
     }
 
-    /// Its rules, each with the chain that it stands in.
+    /// Iterates over the hook's rules, each with its chain.
     pub fn rules(self, ruleset: &Ruleset) -> impl Iterator<Item = (&ChainName, &Rule)> {
         let chains = ruleset.tables.get(&self.table()).into_iter().flatten();
         let mine = chains.filter(move |(name, _)| Self::of(name) == Some(self));
@@ -78,8 +78,8 @@ impl Hook {
     }
 }
 
-/// Whether nvactl's jumps stand in this chain, so that every jump from there to a chain of its own
-/// is one that it has made, or that stands in its place.
+/// Returns whether nvactl may add a jump to this chain. Every jump from here to a chain of nvactl's counts as
+/// nvactl's own, whoever added it.
 #[must_use]
 pub fn jumps_from(table: TableName, chain: &ChainName) -> bool {
     let mut hooks = Hook::ALL.into_iter();

@@ -1,38 +1,40 @@
-//! The rules that spare a new connection the walk through the later hooks' chains.
+//! The short-cut rules: they spare most new connections the trees of the hooks after DNAT.
 //!
-//! Most forwards differ in nothing but where they listen and where they lead: they are common. The
-//! first packet of a connection is marked before it comes to the DNAT rules, and the mark is taken
-//! off again where none of them took it, or one that is not of a common forward. DNAT ends the walk,
-//! so a packet that has the mark behind it was translated for a common forward, and by these rules:
-//! others translate too, and a bare `--ctstate DNAT` would take theirs for nvactl's. When the packet
-//! leaves, the mark goes: no connection keeps it, and nothing that an earlier plan has marked passes
-//! by a later one.
+//! Most forwards are common: they differ only in their listener and their target. The first packet of a
+//! connection is marked before it reaches the DNAT rules. The mark is removed if a forward that is not
+//! common takes the packet, or if no forward does. A DNAT rule ends the chain, so a packet that is marked
+//! after it was translated by a common forward of nvactl's. `--ctstate DNAT` alone would not do: it also
+//! matches connections that other programs' rules have translated. The mark is removed when the packet
+//! leaves, so no connection keeps it, and a later plan accepts nothing that an earlier plan has marked.
 //!
-//! Only a connection's first packet comes to the nat table. A SYN that is sent again, or a second
-//! datagram before the first is answered, has no mark and finds its forward's own rules, as does a
-//! packet whose mark another's rules have changed.
+//! Only the first packet of a connection traverses the nat table. A repeated SYN, or a second datagram
+//! before the first reply, has no mark and uses its forward's own rules. So does a packet whose mark the
+//! rules of another program have changed.
 
 use super::Hook;
 use super::forward::{arrivals, opens, source};
 use crate::forwards::{Firewall, Forward, Snat};
 use crate::net::{Family, Interface, Protocol};
-use crate::netfilter::matches::{Conntrack, CtState, Mark, Match};
+use crate::netfilter::mark::Mark;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::{Conntrack, CtState};
 
-/// One bit of a connection's mark. Marks are shared by all of a machine's software; this bit is
-/// nvactl's from a packet's arrival until it leaves.
+/// One bit of a connection's mark. All software of a machine shares the marks. nvactl uses this bit from
+/// the arrival of a packet until it leaves.
 pub(crate) const MARKED: Mark = Mark {
     value: 1 << 28,
     mask: 1 << 28,
 };
 const UNMARKED: Mark = Mark { value: 0, ..MARKED };
 
-/// The chain of what is about to leave and has the mark.
+/// The chain for marked packets that are about to leave.
 pub(crate) const OF_MARKED: &str = "NVACTL-MARKED";
 
-/// What common forwards have in common.
+/// The options that all common forwards share.
 #[derive(Debug, Clone, Copy)]
 pub struct Common<'s> {
     firewall: &'s Firewall,
@@ -40,15 +42,15 @@ pub struct Common<'s> {
 }
 
 impl<'s> Common<'s> {
-    /// `None` where the firewall has no source address of this family: then every forward has its
-    /// own.
+    /// Returns the shared options, or `None` if the firewall has no `snat` of this family: then every
+    /// forward has its own.
     #[must_use]
     pub fn of(firewall: &'s Firewall, family: Family) -> Option<Self> {
         let snat = firewall.snat.of(family)?;
         Some(Self { firewall, snat })
     }
 
-    /// Whether a forward is common.
+    /// Returns whether a forward is common.
     fn has(self, forward: &Forward) -> bool {
         let Firewall {
             ingress, egress, ..
@@ -59,14 +61,14 @@ impl<'s> Common<'s> {
             && forward.admits_all()
     }
 
-    /// What takes the mark off a forward's packets, if it is not common.
+    /// Returns the rules that remove the mark from the packets of a forward that is not common.
     pub fn exempt(self, forward: &Forward) -> impl Iterator<Item = Rule> {
         let arrivals = (!self.has(forward)).then(|| arrivals(forward));
         let arrivals = arrivals.into_iter().flatten();
         arrivals.map(|matches| Rule::new(matches, Target::SetConnmark(UNMARKED)))
     }
 
-    /// What stands in front of the forwards' own rules.
+    /// Returns the rules that come before the forwards' own rules.
     pub fn before(self, hook: Hook, forwards: &[&Forward]) -> Vec<Rule> {
         match hook {
             Hook::Arriving => vec![Rule::new([], Target::SetConnmark(MARKED))],
@@ -79,48 +81,49 @@ impl<'s> Common<'s> {
         }
     }
 
-    /// The rules of [`OF_MARKED`].
+    /// Returns the rules of [`OF_MARKED`].
     pub fn of_marked(self) -> Vec<Rule> {
-        let by = Match::Egress(self.firewall.egress.clone());
+        let by = Match::Egress(Is(self.firewall.egress.clone().into()));
         vec![
             Rule::new([], Target::SetConnmark(UNMARKED)),
             Rule::new([by], source(self.snat)),
         ]
     }
 
-    /// One rule for each way that the forwards' own let pass.
+    /// Returns one rule for each combination of protocol and interfaces that common forwards accept.
     fn accept(self, forwards: &[&Forward]) -> Vec<Rule> {
         let Firewall {
             ingress, egress, ..
         } = self.firewall;
         let used = |protocol: &Protocol| forwards.iter().any(|one| one.protocol == *protocol);
         let protocols = Protocol::ALL.into_iter().filter(used);
-        let ways = protocols.flat_map(|protocol| ingress.iter().map(move |by| (protocol, by)));
+        let paths = protocols.flat_map(|protocol| ingress.iter().map(move |by| (protocol, by)));
         let rule = |(protocol, by): (Protocol, &Interface)| {
-            let way = [
-                Match::Ingress(by.clone()),
-                Match::Egress(egress.clone()),
-                Match::Protocol(protocol),
+            let path = [
+                Match::Ingress(Is(by.clone().into())),
+                Match::Egress(Is(egress.clone().into())),
+                Match::Protocol(Is(protocol.into())),
             ];
-            let new = Match::Conntrack(Conntrack::states([CtState::New]));
-            let matches = way
+            let new = Match::Conntrack(Conntrack::states(CtState::New.into()));
+            let matches = path
                 .into_iter()
                 .chain(opens(protocol))
                 .chain([new])
                 .chain(marked());
             Rule::new(matches, Target::Accept)
         };
-        ways.map(rule).collect()
+        paths.map(rule).collect()
     }
 }
 
-/// What stands behind the forwards' own rules, where some are marked.
+/// Returns the rule that comes after the forwards' own rules in a plan with marks.
 pub fn behind(hook: Hook) -> Option<Rule> {
     (hook == Hook::Arriving).then(|| Rule::new([], Target::SetConnmark(UNMARKED)))
 }
 
-/// Translated as well: whatever another's rules mark, nothing passes that was not.
+/// Returns the conditions of a marked connection. It must be translated as well, so that a mark set by
+/// another program's rules is not enough.
 fn marked() -> [Match; 2] {
-    let translated = Match::Conntrack(Conntrack::states([CtState::Dnat]));
-    [translated, Match::Connmark(MARKED)]
+    let translated = Match::Conntrack(Conntrack::states(CtState::Dnat.into()));
+    [translated, Match::Connmark(Is(MARKED))]
 }

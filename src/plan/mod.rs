@@ -1,44 +1,43 @@
-//! The plan: a spec's forwards as rules, and the reasons for their order.
+//! The plan: the forwards of a spec as rules, and the reasons for the order of the rules.
 //!
-//! [`plan`] says only what nvactl owns: its chains, one jump to each, and the FORWARD policy.
-//! [`Ruleset::with_builtin_chains`] makes a whole file of it.
+//! [`plan`] returns only what nvactl owns: its chains, one jump to each, and the FORWARD policy.
+//! [`Ruleset::with_builtin_chains`] makes a complete file of it.
 //!
-//! A packet meets the plan in this order, and each rule asks only what the ones before left open:
+//! A packet traverses the plan in this order. Each rule checks only what the rules before it left open:
 //!
-//! 1. `NVACTL-PREROUTING` (nat): a connection's first packet, sent to a listen port on an address
-//!    of the machine, gets one of the targets as its destination. Without the address it would take
-//!    the packets that are only in transit through the machine. `NVACTL-OUTPUT` (nat) does the same
-//!    for what the machine itself sends, where a forward is a hairpin.
-//! 2. `NVACTL-FORWARD` (filter): known connections first, so that an established packet costs one
-//!    rule however many forwards there are. A new connection passes only if it came in by its own
-//!    forward's listen port. The port alone does not say that: where listen and target port are
-//!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection
-//!    must be translated as well (`--ctstate DNAT`). Whom a forward is not for, and what is too
-//!    much, is refused here, not in PREROUTING: a packet left untranslated would reach the
-//!    firewall's own ports. The policy may accept what no rule does, so each rule asks only what it
-//!    must: lists hold for every new packet of the forward, limits and the log for those that open a
-//!    connection, and what is accepted must leave by the forward's interface as well.
-//! 3. `NVACTL-POSTROUTING` (nat): the same connection leaves with the firewall's own address, so
-//!    that the reply comes back through the firewall; or with the client's, where a forward says
-//!    so. Two forwards may send packets there that look the same
-//!    ([`told_by_entrance`]): then the rules ask for the interface that a packet came in by, which
-//!    iptables takes in this chain, and not in the built-in one. The firewall's own packets came in
-//!    by none, so their rules stand behind those.
+//! 1. `NVACTL-PREROUTING` (nat): the first packet of a connection to a listen port on an address of the
+//!    machine gets one of the targets as its destination. If the rule did not match the address, it would
+//!    also take packets that are only in transit through the machine. `NVACTL-OUTPUT` (nat) does the same
+//!    for packets of the machine itself, if a forward has `hairpin`.
+//! 2. `NVACTL-FORWARD` (filter): the rule for known connections comes first, so that an established packet
+//!    costs one rule however many forwards there are. A new connection is accepted only if it arrived at
+//!    its own forward's listen port. The port alone does not prove that: if listen and target port are
+//!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection must
+//!    be translated as well (`--ctstate DNAT`). Clients and connections that a forward does not allow are
+//!    refused here, not in PREROUTING: a packet that is left untranslated would reach the firewall's own
+//!    ports. The policy may accept a packet that no rule accepts, so each rule checks no more than it must:
+//!    lists match every new packet of the forward, limits and the log match packets that open a
+//!    connection, and an accepted packet must leave by the forward's egress interface as well.
+//! 3. `NVACTL-POSTROUTING` (nat): the connection leaves with the firewall's own address, so that the reply
+//!    comes back through the firewall, or with the client's address if the forward has `snat: none`. Packets
+//!    of two forwards may look the same here ([`need_ingress_match`]). Then the rules also match the ingress
+//!    interface, which iptables allows in this chain, but not in the built-in one. The firewall's own
+//!    packets have no ingress interface, so their rules come after those.
 //!
-//! The same order of forwards holds in all three: listeners for one address stand before those for
-//! all addresses, which would take their packets; otherwise the file's order.
+//! All three hooks have the same order of forwards: a listener for one address comes before the listeners
+//! for all addresses, which would take its packets. Otherwise the order of the file counts.
 //!
-//! So much for the flat layout. The rules of many forwards are the same, but stand in a tree of chains
-//! (`tree`), and most new connections walk only the first of its three (`marked`).
+//! This is the flat layout. In a tree, the same rules are divided among many chains (`tree`), and most new
+//! connections traverse only the tree of the first hook (`marked`).
 //!
-//! The room must not know the machine, YAML, or rules of others: the same forwards give the same rules
-//! on every machine.
+//! The room must not know the machine, YAML, or rules of others: the same forwards give the same rules on
+//! every machine.
 //!
 //! Start here:
-//! - a new option of a forward: its rules in `forward` (lists and logs in `chains`), the same read back
-//!   in [`unplan`], its words in [`explain`];
+//! - a new option of a forward: its rules in `forward` (lists and logs in `chains`), its reader in
+//!   [`unplan`], its words in [`explain`];
 //! - another hook or chain: `hook`, then the order here;
-//! - the shape of the tree: `tree`, and `marked` for the short cut.
+//! - the shape of the tree: `tree`, and `marked` for the short-cut rules.
 
 mod chains;
 pub mod digest;
@@ -58,22 +57,23 @@ pub use families::planned;
 pub use hook::{Hook, jumps_from};
 use marked::Common;
 pub(crate) use marked::{MARKED, OF_MARKED};
-use tree::{Part, Tree};
+use tree::{ForwardRules, Tree};
 
-use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, told_by_entrance};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, need_ingress_match};
 use crate::net::Family;
-use crate::netfilter::matches::{Conntrack, CtState, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::{Conntrack, CtState, CtStates};
 
-/// With more rules that translate than these the plan is a tree, if the spec does not say: mostly one
-/// a forward, and one for each further pod or interface.
+/// A plan with more DNAT rules than this is a tree, unless the spec sets the layout. A forward has one DNAT
+/// rule for each pair of a destination and an entrance.
 const MOST_FLAT: usize = 128;
 
-/// Returns the first rule that asks a packet that leaves where it came in. The kernel tells that in nat's
-/// POSTROUTING since Linux 5.5; on an older one no such rule holds for any packet.
+/// Returns the first POSTROUTING rule that matches the ingress interface. The kernel knows it in that hook
+/// since Linux 5.5; on an older kernel such a rule matches no packet.
 #[must_use]
 pub fn asks_entrance(planned: &Ruleset) -> Option<&Rule> {
     let mut rules = Hook::Leaving.rules(planned).map(|(_, rule)| rule);
@@ -81,7 +81,7 @@ pub fn asks_entrance(planned: &Ruleset) -> Option<&Rule> {
     rules.find(|rule| rule.matches.iter().any(entrance))
 }
 
-/// How the rules of one family stand in chains.
+/// Returns the layout of one family's rules.
 #[must_use]
 pub fn layout(set: &ForwardSet, family: Family) -> Layout {
     let forwards = set.forwards.iter();
@@ -97,14 +97,14 @@ pub fn layout(set: &ForwardSet, family: Family) -> Layout {
     })
 }
 
-/// Compiles a spec's forwards of one family. Same spec, same plan; the cost is linear in the forwards
-/// and in the networks that they allow and deny.
+/// Compiles a spec's forwards of one family. The same spec gives the same plan. The cost is linear in the
+/// number of forwards and of the networks that they allow and deny.
 #[must_use]
 pub fn plan(set: &ForwardSet, family: Family) -> Ruleset {
     plan_in(layout(set, family), set, family)
 }
 
-/// The same in a layout that need not be the spec's.
+/// Compiles a spec's forwards of one family in a given layout, which may differ from the spec's.
 #[must_use]
 pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let mine = set
@@ -114,7 +114,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let (addressed, open): (Vec<&Forward>, Vec<&Forward>) =
         mine.partition(|forward| forward.listen.address.is_some());
     let forwards = [addressed, open].concat();
-    let by_entrance = told_by_entrance(&forwards);
+    let by_entrance = need_ingress_match(&forwards);
     let common = match layout {
         Layout::Flat => None,
         Layout::Tree => Common::of(&set.firewall, family),
@@ -123,10 +123,10 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     let mut ruleset = Ruleset::default();
     for hook in Hook::ALL {
         let mut parts = Vec::with_capacity(forwards.len());
-        // Of the firewall's own packets, behind all rules that ask for an entrance.
+        // Rules for the firewall's own packets. They come after all rules that match an ingress.
         let mut own = Vec::new();
         for (forward, by_entrance) in forwards.iter().zip(&by_entrance) {
-            parts.push(Part {
+            parts.push(ForwardRules {
                 protocol: forward.protocol,
                 listen: forward.listen,
                 rules: of_forward(hook, forward, *by_entrance, common, &mut beside),
@@ -152,7 +152,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
             .chain(own)
             .chain(behind)
             .collect();
-        // Only hairpins need the chain for what the machine itself sends.
+        // Only forwards with `hairpin` have rules for packets of the machine itself.
         if hook == Hook::Sent && rules.is_empty() {
             continue;
         }
@@ -179,7 +179,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
     ruleset
 }
 
-/// The rules that a forward has at a hook.
+/// Returns the rules of a forward at a hook.
 fn of_forward(
     hook: Hook,
     forward: &Forward,
@@ -189,9 +189,9 @@ fn of_forward(
 ) -> Vec<Rule> {
     match hook {
         Hook::Arriving => {
-            let own_way = common.map(|common| common.exempt(forward));
-            let own_way = own_way.into_iter().flatten();
-            own_way.chain(forward::translate(forward)).collect()
+            let exempt = common.map(|common| common.exempt(forward));
+            let exempt = exempt.into_iter().flatten();
+            exempt.chain(forward::translate(forward)).collect()
         }
         Hook::Sent => forward::translate_own(forward).collect(),
         Hook::Passing => forward::admit(forward, beside).collect(),
@@ -199,14 +199,14 @@ fn of_forward(
     }
 }
 
-fn in_order(parts: Vec<Part>) -> Vec<Rule> {
+fn in_order(parts: Vec<ForwardRules>) -> Vec<Rule> {
     parts.into_iter().flat_map(|part| part.rules).collect()
 }
 
-/// Lets replies pass. Not narrowed to nvactl's own connections: those that are alive when it is
-/// applied go on.
+/// Returns the rule that accepts packets of known connections. It is not limited to nvactl's own
+/// connections, so that connections which exist before an `apply` continue.
 #[must_use]
 pub fn accept_known() -> Rule {
-    let known = Conntrack::states([CtState::Related, CtState::Established]);
+    let known = Conntrack::states(CtStates::from(CtState::Related).or(CtState::Established));
     Rule::new([Match::Conntrack(known)], Target::Accept)
 }

@@ -1,9 +1,9 @@
-//! The rules of many forwards, spread over chains so that a packet meets few of them.
+//! Divides the rules of many forwards among chains, so that a packet traverses few of them.
 //!
-//! Chains are told apart by protocol, listen address and the first bits of the listen port. Where
-//! these are cut is fixed, and a chain is named by its place: so one forward more changes the chain
-//! that it comes to, and the others keep their names and their counters. Listeners of one place do
-//! not overlap, so what a packet meets first is the same as in one long chain.
+//! The chains divide packets by protocol, listen address and the first bits of the listen port. The
+//! boundaries are fixed, and a chain is named by its range. So a new forward changes only the chain for
+//! its listener, and the other chains keep their names and counters. Listeners of one chain do not
+//! overlap, so the first rule that matches a packet is the same as in one long chain.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,27 @@ use super::chains::upto;
 use super::forward::transport;
 use crate::forwards::Listen;
 use crate::net::{Port, PortRange, Protocol};
-use crate::netfilter::matches::{Conntrack, Match};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::Conntrack;
 use crate::plan::digest::Digest;
 
-/// A chain with more rules than this branches. A packet pays for every rule that it meets, and nft,
-/// when rules are loaded, for every chain.
+/// A chain with more rules than this branches. Each rule costs a packet time, and each chain costs nft time
+/// when it loads rules.
 const MOST_RULES: usize = 64;
-/// A chain that tells more addresses apart than this branches, by networks.
+/// A chain that leads to more addresses than this branches by networks.
 const MOST_ADDRESSES: usize = 16;
-/// Into so many networks it parts them at most.
+/// The most networks that one chain branches into.
 const MOST_NETWORKS: usize = 64;
-/// How many bits of a port one chain tells apart, and where networks are cut.
+/// The number of port bits that one chain branches by. Networks are cut at multiples of it.
 const STEP: u8 = 4;
 
-/// What one forward has in the chain of a hook.
+/// The rules of one forward at a hook.
 #[derive(Debug)]
-pub struct Part {
+pub struct ForwardRules {
     pub protocol: Protocol,
     pub listen: Listen,
     pub rules: Vec<Rule>,
@@ -46,17 +48,20 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Makes the chains for these, and gives the rules that lead there, and the chains. A packet that
-    /// finds nothing there comes back.
+    /// Builds the chains for these rules. Returns the rules that lead to the chains, and the chains. A packet
+    /// that no rule of a chain matches returns from it.
     #[must_use]
-    pub fn grow(hook: Hook, parts: Vec<Part>) -> (Vec<Rule>, BTreeMap<ChainName, Vec<Rule>>) {
+    pub fn grow(
+        hook: Hook,
+        parts: Vec<ForwardRules>,
+    ) -> (Vec<Rule>, BTreeMap<ChainName, Vec<Rule>>) {
         let made = BTreeMap::new();
         let mut tree = Self { hook, made };
         let rules = tree.top(parts);
         (rules, tree.made)
     }
 
-    fn top(&mut self, mut parts: Vec<Part>) -> Vec<Rule> {
+    fn top(&mut self, mut parts: Vec<ForwardRules>) -> Vec<Rule> {
         parts.sort_by_key(|part| {
             (
                 part.protocol,
@@ -66,46 +71,46 @@ impl Tree {
         });
         let mut rules = Vec::new();
         for parts in parts.chunk_by(|one, other| one.protocol == other.protocol) {
-            let place = Place {
+            let scope = TreeScope {
                 protocol: parts[0].protocol,
                 net: None,
             };
             let (open, addressed) =
                 parts.split_at(parts.partition_point(|part| part.listen.address.is_none()));
             let each = addressed.chunk_by(|one, other| one.listen.address == other.listen.address);
-            let each: Vec<(IpNet, &[Part])> = each
+            let each: Vec<(IpNet, &[ForwardRules])> = each
                 .filter_map(|parts| Some((parts[0].listen.address?.into(), parts)))
                 .collect();
-            // Before those for all addresses, which would take their packets.
-            for (net, chain) in self.addresses(place, &each, self.levels()) {
-                let protocol = Some(Match::Protocol(place.protocol));
+            // These come before the listeners for all addresses, which would take their packets.
+            for (net, chain) in self.addresses(scope, &each, self.levels()) {
+                let protocol = Some(Match::Protocol(Is(scope.protocol.into())));
                 rules.push(self.at_net(net, protocol, Target::Jump(chain)));
             }
             if !open.is_empty() {
-                let chain = self.ports(place, Block::ALL, open);
-                let protocol = Match::Protocol(place.protocol);
+                let chain = self.ports(scope, PortBlock::ALL, open);
+                let protocol = Match::Protocol(Is(scope.protocol.into()));
                 rules.push(Rule::new([protocol], Target::Jump(chain)));
             }
         }
         rules
     }
 
-    /// Makes the chains for the listeners of each address, or where these are many, of the networks
-    /// that they are in, which may part so many times.
+    /// Builds a chain for the listeners of each address. Many addresses are first divided by their networks,
+    /// at most `levels` times.
     fn addresses(
         &mut self,
-        within: Place,
-        each: &[(IpNet, &[Part])],
+        within: TreeScope,
+        each: &[(IpNet, &[ForwardRules])],
         levels: usize,
     ) -> Vec<(IpNet, ChainName)> {
-        let place = |net| Place {
+        let scope = |net| TreeScope {
             net: Some(net),
             ..within
         };
         if levels == 0 || each.len() <= MOST_ADDRESSES {
             let each = each.iter();
             return each
-                .map(|(net, parts)| (*net, self.ports(place(*net), Block::ALL, parts)))
+                .map(|(net, parts)| (*net, self.ports(scope(*net), PortBlock::ALL, parts)))
                 .collect();
         }
         let open = open_bits(each);
@@ -116,35 +121,36 @@ impl Tree {
             let rules = if few(all()) {
                 all().flat_map(|part| part.rules.iter().cloned()).collect()
             } else {
-                let further = self.addresses(place(net), group, levels - 1).into_iter();
+                let further = self.addresses(scope(net), group, levels - 1).into_iter();
                 further
                     .map(|(net, chain)| self.at_net(net, None, Target::Goto(chain)))
                     .collect()
             };
-            let name = place(net).name(self.hook.stem(), Block::ALL);
+            let name = scope(net).name(self.hook.stem(), PortBlock::ALL);
             made.push((net, self.add(name, rules)));
         }
         made
     }
 
-    /// Makes the chain for listeners of one place whose ports are all in one block.
-    fn ports(&mut self, place: Place, block: Block, parts: &[Part]) -> ChainName {
+    /// Builds the chain for listeners of one scope whose ports are all in one block.
+    fn ports(&mut self, scope: TreeScope, block: PortBlock, parts: &[ForwardRules]) -> ChainName {
         let mut rules: Vec<Rule> = Vec::new();
         let mut further = Vec::new();
         let few = few(parts);
-        let inner = |part: &Part| block.inner(part.listen.ports).filter(|_| !few);
+        let inner = |part: &ForwardRules| block.inner(part.listen.ports).filter(|_| !few);
         for group in parts.chunk_by(|one, other| inner(one) == inner(other)) {
             match inner(&group[0]) {
-                // Nothing comes back from a further block, so what is in several comes first.
+                // A packet does not come back from a narrower block, so the rules of listeners that
+                // span several blocks come first.
                 None => rules.extend(group.iter().flat_map(|part| part.rules.iter().cloned())),
                 Some(inner) => {
-                    let chain = self.ports(place, inner, group);
-                    further.push(self.at_ports(place.protocol, inner.ports(), Target::Goto(chain)));
+                    let chain = self.ports(scope, inner, group);
+                    further.push(self.at_ports(scope.protocol, inner.ports(), Target::Goto(chain)));
                 }
             }
         }
         rules.append(&mut further);
-        self.add(place.name(self.hook.stem(), block), rules)
+        self.add(scope.name(self.hook.stem(), block), rules)
     }
 
     fn add(&mut self, name: ChainName, rules: Vec<Rule>) -> ChainName {
@@ -152,11 +158,11 @@ impl Tree {
         name
     }
 
-    /// How many chains of networks may follow one another.
+    /// Returns how many chains of networks may follow one another.
     ///
-    /// nft follows 16 chains, the built-in one included (`NFT_JUMP_STACK_SIZE` in
-    /// `net/netfilter/nf_tables.h`), ports may take five of them, and in FORWARD a forward's lists six
-    /// behind those.
+    /// nft allows 16 chains in a row, the built-in one included (`NFT_JUMP_STACK_SIZE` in
+    /// `net/netfilter/nf_tables.h`). Ports may need five of them. In FORWARD a forward's lists may need
+    /// six more.
     fn levels(&self) -> usize {
         match self.hook {
             Hook::Passing => 2,
@@ -164,43 +170,44 @@ impl Tree {
         }
     }
 
-    /// Whether packets still carry what they were sent to, or only conntrack remembers it.
+    /// Returns whether packets still carry their original destination. After DNAT only conntrack knows it.
     fn before_dnat(&self) -> bool {
         matches!(self.hook, Hook::Arriving | Hook::Sent)
     }
 
-    /// What was sent to an address of this network.
+    /// Returns a rule for packets that were sent to an address of this network.
     fn at_net(&self, net: IpNet, protocol: Option<Match>, target: Target) -> Rule {
         if self.before_dnat() {
             return Rule::new(
-                [Match::Destination(net)].into_iter().chain(protocol),
+                [Match::Destination(Is(net))].into_iter().chain(protocol),
                 target,
             );
         }
         let sent = Match::Conntrack(Conntrack {
-            original_destination: Some(net),
+            original_destination: Some(Is(net)),
             ..Conntrack::default()
         });
         Rule::new(protocol.into_iter().chain([sent]), target)
     }
 
-    /// What was sent to one of these ports.
+    /// Returns a rule for packets that were sent to one of these ports.
     fn at_ports(&self, protocol: Protocol, ports: PortRange, target: Target) -> Rule {
         if self.before_dnat() {
             return Rule::new(transport(protocol, ports, false), target);
         }
         let sent = Match::Conntrack(Conntrack {
-            original_destination_port: Some(ports),
+            original_destination_port: Some(Is(ports)),
             ..Conntrack::default()
         });
         Rule::new([sent], target)
     }
 }
 
-/// How many bits those networks leave open that tell most of these addresses apart, but not too many.
-/// Where networks can be cut is fixed, and which cut it is only these addresses decide: so one more
-/// may change what leads to them, and not what is within another network.
-fn open_bits(each: &[(IpNet, &[Part])]) -> u8 {
+/// Returns the number of host bits of the networks that divide these addresses: as few as possible, but at
+/// most [`MOST_NETWORKS`] networks. Networks can be cut only at fixed places, and only these addresses
+/// decide which. So one more address may change the rules that lead to the networks, but not the chains of
+/// other networks.
+fn open_bits(each: &[(IpNet, &[ForwardRules])]) -> u8 {
     let widest = each[0].0.max_prefix_len() - STEP;
     let mut cuts = (STEP..widest).step_by(STEP.into());
     let cut =
@@ -209,9 +216,9 @@ fn open_bits(each: &[(IpNet, &[Part])]) -> u8 {
 }
 
 fn networks<'e, 'p>(
-    each: &'e [(IpNet, &'p [Part])],
+    each: &'e [(IpNet, &'p [ForwardRules])],
     open: u8,
-) -> impl Iterator<Item = &'e [(IpNet, &'p [Part])]> {
+) -> impl Iterator<Item = &'e [(IpNet, &'p [ForwardRules])]> {
     each.chunk_by(move |(one, _), (other, _)| wider(*one, open) == wider(*other, open))
 }
 
@@ -219,25 +226,26 @@ fn wider(net: IpNet, open: u8) -> IpNet {
     upto(net, net.max_prefix_len() - open)
 }
 
-/// Whether one chain may hold the rules of all of these.
-fn few<'p>(parts: impl IntoIterator<Item = &'p Part>) -> bool {
+/// Returns whether one chain may hold all these rules.
+fn few<'p>(parts: impl IntoIterator<Item = &'p ForwardRules>) -> bool {
     let rules = parts.into_iter().map(|part| part.rules.len());
     rules.sum::<usize>() <= MOST_RULES
 }
 
-/// What the listeners of a chain have in common, but for their ports.
+/// The protocol and the addresses that the listeners of a chain share.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TreeScope {
     protocol: Protocol,
     /// `None`: they listen on all addresses.
     net: Option<IpNet>,
 }
 
-impl Place {
-    /// `NVACTL-DNAT-TCP-4096-8191`; for an address, which has no room in a name, a digest.
-    fn name(self, stem: &str, block: Block) -> ChainName {
+impl TreeScope {
+    /// Returns the name of the chain for a scope and a block: `NVACTL-DNAT-TCP-4096-8191`. An address does not
+    /// fit in a name, so a digest replaces it.
+    fn name(self, stem: &str, block: PortBlock) -> ChainName {
         let ports = match block {
-            Block::ALL => String::new(),
+            PortBlock::ALL => String::new(),
             block => format!("-{}", block.ports()),
         };
         let protocol = self.protocol.as_str().to_ascii_uppercase();
@@ -251,13 +259,13 @@ impl Place {
 
 /// The ports that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Block {
+struct PortBlock {
     first: u16,
-    /// How many bits they share.
+    /// The number of bits that they share.
     bits: u8,
 }
 
-impl Block {
+impl PortBlock {
     const ALL: Self = Self { first: 0, bits: 0 };
 
     fn ports(self) -> PortRange {
@@ -267,7 +275,7 @@ impl Block {
         PortRange::new(port(self.first), port(last)).unwrap_or(PortRange::ALL)
     }
 
-    /// The next narrower block that all of these ports are in, if they are in one.
+    /// Returns the next narrower block that holds all of these ports, if one does.
     fn inner(self, ports: PortRange) -> Option<Self> {
         let bits = self.bits + STEP;
         let rest = 16_u32.checked_sub(u32::from(bits))?;
@@ -310,20 +318,20 @@ mod tests {
     }
 
     #[test]
-    fn one_address_more_changes_no_other_s_chain() {
+    fn a_new_address_does_not_change_the_chains_of_other_addresses() {
         let address = |n: u32| format!("10.8.{}.{}:443", n / 250, n % 250);
         let before = tree_of(&set_of((0..2000).map(address)));
         for more in ["10.8.77.7:443", "10.8.3.251:443", "192.0.2.1:443"] {
             let after = tree_of(&set_of((0..2000).map(address).chain([more.to_owned()])));
             let changes = changes(&before, &after);
             let (added, removed) = changes.rule_counts();
-            // A network of few addresses holds its rules itself, and one of more leads on.
+            // A network with few addresses holds the rules itself. One with more leads to other chains.
             assert!(added <= 3 * 6 && removed <= 3, "{more}: {added}, {removed}");
         }
     }
 
     #[test]
-    fn one_forward_more_changes_one_chain_of_each_hook() {
+    fn a_new_forward_changes_one_chain_of_each_hook() {
         let before = tree_of(&set_of((0..5000).map(|n| (20_000 + 3 * n).to_string())));
         for more in [20_001, 34_999, 60_000] {
             let listens = (0..5000).map(|n| 20_000 + 3 * n).chain([more]);
@@ -340,14 +348,14 @@ mod tests {
                 let changed = after
                     .iter()
                     .filter(|(name, chain)| before.get(*name) != Some(chain));
-                // A block where nothing was has a chain to lead there, and one of its own.
+                // A block that was empty gets a new chain, and another chain gets the rule that leads there.
                 assert!(changed.count() <= 2, "{more}");
                 assert!(before.keys().all(|name| after.contains_key(name)), "{more}");
             }
         }
     }
 
-    /// How many chains follow one another from this one on.
+    /// Returns how many chains follow one another from this one on.
     fn depth(ruleset: &Ruleset, table: TableName, chain: &ChainName) -> usize {
         let rules = &ruleset.chain(table, chain).expect("it is there").rules;
         let next = rules.iter().filter_map(Rule::leads_to);
@@ -357,10 +365,9 @@ mod tests {
             .unwrap_or(0)
     }
 
-    /// Addresses that leave one at every step, ports that branch down to the last, lists that do, and
-    /// a log behind them.
+    /// The worst case: networks, ports and lists that branch at every step, and a log chain after them.
     #[test]
-    fn no_tree_is_deeper_than_nft_follows() {
+    fn the_deepest_tree_is_not_deeper_than_nft_allows() {
         let v6 = |bits: u128| std::net::Ipv6Addr::from(bits);
         let mut text = "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}, layout: tree}\nforwards:\n".to_owned();
         let peeled = (2..27).flat_map(|n| (1..16).map(move |k| v6(0xfd00 << 112 | k << (4 * n))));

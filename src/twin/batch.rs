@@ -1,4 +1,4 @@
-//! `ip -batch`: many commands by one program.
+//! `ip -batch`: one program that runs many commands.
 
 use std::time::Duration;
 
@@ -20,21 +20,20 @@ pub enum MachineError {
     Unreadable { command: String },
 }
 
-/// A command that the kernel refused.
+/// A command that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The family of `ip -4` or `ip -6`, or of what was read from it.
+    /// The family of `ip -4` or `ip -6`, or of the list that the command was made from.
     pub family: Option<Family>,
     pub command: String,
-    /// iproute2's words.
+    /// The message of iproute2.
     pub why: String,
 }
 
-/// Runs commands in the calling thread's namespace, and returns those that the kernel refused: the
-/// others are carried out all the same.
+/// Runs commands in the calling thread's namespace, and returns those that failed. All others are carried out.
 ///
 /// # Errors
-/// When `ip` is missing or does not end.
+/// If `ip` is missing or does not end.
 pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineError> {
     let family = match options {
         ["-4", ..] => Some(Family::V4),
@@ -49,10 +48,10 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineErro
     Ok(refused(family, commands, &output.stderr))
 }
 
-/// The command of a refusal after which iproute2 has stopped, without the number of the line.
+/// Stands for the commands after a refusal at which iproute2 stopped: it names no line.
 pub const STOPPED: &str = "the rest of the commands";
 
-/// Reads what iproute2 says about commands of which some failed.
+/// Reads the messages of iproute2 about commands that failed.
 fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
     let lines: Vec<&str> = commands.lines().collect();
     let (mut refused, mut why) = (Vec::new(), String::new());
@@ -70,7 +69,7 @@ fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
             None => line.clone_into(&mut why),
         }
     }
-    // A word that cannot be read ends the program: `Error: inet address is expected rather than "x".`
+    // iproute2 stops at a word that it cannot read: `Error: inet address is expected rather than "x".`
     if !why.is_empty() || refused.is_empty() {
         refused.push(Refused {
             family,
@@ -85,9 +84,9 @@ fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
 mod tests {
     use super::*;
 
-    /// As iproute2 6.1 says it.
+    /// The messages are from iproute2 6.1.
     #[test]
-    fn a_word_that_ends_the_program_is_a_refusal() {
+    fn a_word_at_which_the_program_stops_is_a_refusal() {
         let failed = "Cannot find device \"a\"\nCommand failed -:2\n";
         let stopped = "Error: inet address is expected rather than \"bogus\".\n";
         for (said, commands) in [

@@ -1,95 +1,31 @@
-//! Cures for a dead connection, tried in the twin before anybody is told of them.
+//! Cures for a dead connection, tried in the twin before they are reported.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::battery::Ask;
 use super::cause::{By, Decided, Holder, KernelReason, Taken};
-use super::explain::is_through;
+use super::repeat::is_through;
+use super::rule_change::restore;
+use super::search::CauseSearch;
+use super::verdict::{Cure, SwitchValue};
 use super::{Twin, TwinError, switches};
-use crate::diff;
 use crate::host::child;
-use crate::host::iptables::{Iptables, nft_family};
+use crate::host::iptables::nft_family;
 use crate::net::Family;
-use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
-use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
-use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 
+/// Rules are added and deleted in milliseconds, but a large table takes longer.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Something that lets a connection pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cure {
-    /// `nvactl apply` of the same spec.
-    Apply,
-    /// A rule that accepts the packets, in front of all others of the nft chain.
-    AcceptInChain {
-        family: String,
-        table: String,
-        chain: String,
-        rule: String,
-    },
-    /// The rule is gone, or the policy accepts.
-    Without(By),
-    /// Switches of the kernel, all of which are needed.
-    Switches(Vec<Switch>),
-}
-
-/// A switch of the kernel by its name below `net`, and a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Switch {
-    pub name: String,
-    pub value: &'static str,
-}
-
-/// The change that `nvactl apply` would make, for `iptables-restore --noflush`.
-#[derive(Debug, Clone)]
-pub struct Change {
-    pub iptables: Iptables,
-    /// For `iptables-restore --noflush`, over the live rules; empty for a family that does not change.
-    pub scripts: PerFamily<String>,
-    /// What nvactl is to own.
-    pub want: PerFamily<Ruleset>,
-}
-
-impl Change {
-    /// Loads it into the twin, and returns whether iptables-restore takes it; the calling thread is in the
-    /// copy of the machine.
-    ///
-    /// # Errors
-    /// When a program is missing, or rules cannot be read.
-    pub fn load(&self, twin: &Twin) -> Result<bool, TwinError> {
-        twin.enter()?;
-        let all = self.scripts.as_ref().zip(self.want.as_ref());
-        for (family, (script, want)) in all.iter() {
-            if script.is_empty() {
-                continue;
-            }
-            // A script names rules by their places.
-            let script = if twin.has_all_places() && !twin.is_changed() {
-                Cow::Borrowed(script.as_str())
-            } else {
-                let here = self.iptables.read(family)?.ruleset;
-                Cow::Owned(diff::changes(&here, want).script(&Counters::default()))
-            };
-            if !restore(self.iptables.backend, family, &script)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Takes away what took a connection, and returns the gentlest cure that does so. The twin stays changed by
-/// that cure alone; none where nothing can be done from here.
+/// Removes the cause of a dead connection, and returns the gentlest cure that lets the connection through. Only that
+/// cure stays in the twin. Returns `None` if the cause has no cure.
 ///
 /// # Errors
-/// When a program of the twin's is missing.
+/// If a program is missing.
 pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, TwinError> {
     twin.enter()?;
     match &taken.by {
@@ -120,17 +56,12 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
     }
 }
 
-/// Makes a cure again that was tried before, in a twin that was made anew.
+/// Repeats a cure that was tried before, in a twin that was made again. Returns whether that was done.
 ///
 /// # Errors
 /// As [`cure`].
-pub fn again(
-    twin: &Twin,
-    by: &By,
-    cure: &Cure,
-    change: Option<&Change>,
-) -> Result<bool, TwinError> {
-    twin.enter()?;
+pub fn again(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bool, TwinError> {
+    search.twin.enter()?;
     match cure {
         Cure::AcceptInChain {
             family,
@@ -138,26 +69,24 @@ pub fn again(
             chain,
             rule,
         } => nft(&format!("insert rule {family} {table} {chain} {rule}\n")),
-        _ => take_out(twin, by, cure, change),
+        _ => remove_cause(search, by, cure),
     }
 }
 
-/// Takes away exactly what took a connection, as its cure does or more narrowly: a rule that accepts packets
-/// in front of a chain would also let those pass that another rule of the chain takes. Returns whether it was
-/// done; the calling thread is in the copy of the machine.
+/// Removes the cause of a death as its cure does, or more narrowly: a rule that accepts packets in front of a chain
+/// also helps packets that another rule of the chain takes. The calling thread is in the twin's machine namespace.
+/// Returns whether that was done.
 ///
 /// # Errors
 /// As [`cure`].
-pub fn take_out(
-    twin: &Twin,
-    by: &By,
-    cure: &Cure,
-    change: Option<&Change>,
-) -> Result<bool, TwinError> {
+pub fn remove_cause(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bool, TwinError> {
     match (cure, by) {
-        (Cure::Apply, _) => change.map_or(Ok(false), |change| change.load(twin)),
+        (Cure::Apply, _) => {
+            let load = |change| search.twin.load(change);
+            search.change.map_or(Ok(false), load)
+        }
         (Cure::Switches(switches), _) => {
-            for Switch { name, value } in switches {
+            for SwitchValue { name, value } in switches {
                 switches::set(name, value);
             }
             Ok(true)
@@ -168,8 +97,8 @@ pub fn take_out(
     }
 }
 
-/// Returns rules that accept a forward's packets in a chain of nft: on their way behind the translation,
-/// then before it.
+/// Returns rules that accept a forward's packets in a chain of nft: after the translation of the destination, and
+/// before it.
 fn accepting(ask: &Ask<'_>) -> Vec<String> {
     let protocol = ask.forward.protocol;
     let port = ask.forward.listen.ports;
@@ -179,12 +108,12 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
     ]
 }
 
-/// Removes a rule, or lets a policy accept, and returns whether it was done.
+/// Removes a rule, or lets a policy accept. Returns whether that was done.
 ///
 /// # Errors
 /// As [`cure`].
 pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
-    // iptables cannot read a table with rules of nft's own; nft finds those of iptables, too.
+    // iptables cannot read a table that holds rules of nft. nft finds the rules of iptables as well.
     let chain = match &decided.holder {
         Holder::Iptables {
             backend: Backend::Nft,
@@ -215,13 +144,14 @@ pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
                 Some(place) => Line::DeleteAt(chain, *place),
                 None => Line::Chain(chain, Some(Policy::Accept)),
             };
-            restore(*backend, *family, &format!("*{table}\n{line}\nCOMMIT\n"))
+            let script = format!("*{table}\n{line}\nCOMMIT\n");
+            Ok(restore(*backend, *family, &script)?)
         }
         (Holder::Nft(_), None, ..) => Ok(false),
     }
 }
 
-/// Deletes a rule. nft reads the name of a chain of iptables' as its keyword, as `log`, but for JSON.
+/// Deletes a rule. JSON is used since nft reads the name of a chain, such as `log`, as its own keyword.
 fn delete(family: &str, table: &str, chain: &str, handle: u64) -> Result<bool, TwinError> {
     let rule = json!({"family": family, "table": table, "chain": chain, "handle": handle});
     let script = json!({"nftables": [{"delete": {"rule": rule}}]}).to_string();
@@ -229,7 +159,7 @@ fn delete(family: &str, table: &str, chain: &str, handle: u64) -> Result<bool, T
     if output.status.success() {
         return Ok(true);
     }
-    // nft may be built without JSON.
+    // Some builds of nft lack JSON.
     nft(&format!(
         "delete rule {family} {table} {chain} handle {handle}\n"
     ))
@@ -254,16 +184,16 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         }
         _ => Vec::new(),
     };
-    let mut before: Vec<(Switch, String)> = Vec::new();
+    let mut before: Vec<(SwitchValue, String)> = Vec::new();
     let mut is_cured = false;
     twin.enter()?;
     for (name, value) in switches {
-        // A kernel that lacks it has nothing to be set.
+        // The kernel may lack a switch.
         let Some(old) = switches::one(&name).filter(|old| old.trim() != value) else {
             continue;
         };
         switches::set(&name, value);
-        before.push((Switch { name, value }, old));
+        before.push((SwitchValue { name, value }, old));
         is_cured = is_through(twin, ask)?;
         twin.enter()?;
         if is_cured {
@@ -271,11 +201,11 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         }
     }
     if is_cured {
-        // Each of them that is not needed is set back, so that it helps no other connection.
+        // A switch that is not needed is set back, so that it helps no other connection.
         let mut at = before.len() - 1;
         while at > 0 {
             at -= 1;
-            let (Switch { name, value }, old) = &before[at];
+            let (SwitchValue { name, value }, old) = &before[at];
             switches::set(name, old);
             let is_superfluous = is_through(twin, ask)?;
             twin.enter()?;
@@ -288,24 +218,11 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         let needed = before.into_iter().map(|(switch, _)| switch);
         return Ok(Some(Cure::Switches(needed.collect())));
     }
-    // The next connection is to meet the same reason again.
+    // The next connection has to meet the same reason again.
     for (switch, old) in before.into_iter().rev() {
         switches::set(&switch.name, &old);
     }
     Ok(None)
-}
-
-fn restore(backend: Backend, family: Family, script: &str) -> Result<bool, TwinError> {
-    let program = backend.program(family, "iptables-restore");
-    let args = [
-        "XTABLES_LOCKFILE=/dev/null",
-        &program,
-        "--noflush",
-        "-w",
-        "5",
-    ];
-    let output = child::run("env", &args, script.as_bytes(), LIMIT)?;
-    Ok(output.status.success())
 }
 
 fn nft(script: &str) -> Result<bool, TwinError> {
@@ -313,7 +230,7 @@ fn nft(script: &str) -> Result<bool, TwinError> {
     Ok(output.status.success())
 }
 
-/// Carries out a command that adds one rule, and returns the rule's handle.
+/// Runs a command that adds one rule, and returns the rule's handle.
 fn inserted(command: &str) -> Result<Option<u64>, TwinError> {
     let output = child::run("nft", &["-e", "-a", "-f", "-"], command.as_bytes(), LIMIT)?;
     if !output.status.success() {

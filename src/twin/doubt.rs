@@ -1,6 +1,6 @@
-//! Things of the machine that a twin does not have and that may decide about a packet: programs at
-//! interfaces, policies of `ip xfrm`, routes that cannot be copied, and rules that do not load. A verdict about a
-//! connection that may meet one is not certain.
+//! Things of the machine that a twin lacks and that may decide about a packet: programs at interfaces, encryption
+//! policies, routes that cannot be copied, and rules that do not load. The verdict about a connection that may meet
+//! one is not certain.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,28 +10,28 @@ use serde_json::Value;
 
 use super::batch::{Refused, STOPPED};
 use super::battery::Ask;
-use super::machine::Machine;
+use super::machine::LiveMachine;
 use super::rules::LeftOut;
 use crate::forwards::Snat;
 use crate::net::printable;
 use crate::net::{Family, Interface};
 
-/// Something that the twin does not have.
+/// A thing of the machine that the twin lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
     words: String,
-    about: About,
+    scope: Scope,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum About {
+enum Scope {
     /// All packets of an interface.
     Interface(String),
     /// Packets from one network to another.
     Selector { source: IpNet, destination: IpNet },
     /// Packets to or from a network.
     Net(IpNet),
-    /// All packets of a family; `None`: of both.
+    /// All packets of a family; with `None`, of both.
     Family(Option<Family>),
 }
 
@@ -42,18 +42,18 @@ impl fmt::Display for Doubt {
 }
 
 impl Doubt {
-    /// Whether packets of a connection may meet it.
+    /// Returns whether packets of a connection may meet the thing.
     #[must_use]
     pub fn holds(&self, ask: &Ask<'_>) -> bool {
         let client = ask.client.address;
         let targets = || ask.question.listeners.iter().map(SocketAddr::ip);
-        match &self.about {
-            About::Interface(name) => [ask.by, &ask.forward.egress]
+        match &self.scope {
+            Scope::Interface(name) => [ask.by, &ask.forward.egress]
                 .map(Interface::as_str)
                 .contains(&name.as_str()),
-            About::Family(family) => family.is_none_or(|family| family == ask.forward.family()),
-            About::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
-            About::Selector {
+            Scope::Family(family) => family.is_none_or(|family| family == ask.forward.family()),
+            Scope::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
+            Scope::Selector {
                 source,
                 destination,
             } => {
@@ -62,7 +62,7 @@ impl Doubt {
                         net.contains(&range.first()) || net.contains(&range.last())
                     }
                     Snat::Client => net.contains(&client),
-                    // An address of the machine, which changes with it.
+                    // Any address of the machine; it changes with the machine.
                     Snat::Masquerade => true,
                 };
                 let of_client = |net: &IpNet| net.contains(&client) || source_at_target(net);
@@ -76,12 +76,12 @@ impl Doubt {
     }
 }
 
-/// Returns the doubt about all packets where the kernel has tables that nothing here can list.
+/// Returns the doubt about all packets for a kernel with tables that no program here can list.
 #[must_use]
 pub fn without_nft() -> Doubt {
     Doubt {
         words: "the kernel's own tables of nft: `nft` is not installed".to_owned(),
-        about: About::Family(None),
+        scope: Scope::Family(None),
     }
 }
 
@@ -90,13 +90,13 @@ pub fn without_nft() -> Doubt {
 pub fn without(left_out: &LeftOut) -> Doubt {
     Doubt {
         words: printable::line(&left_out.to_string()).to_string(),
-        about: About::Family(left_out.place.family()),
+        scope: Scope::Family(left_out.place.family()),
     }
 }
 
-/// Lists the doubts about a copy of a machine, of whose commands some were refused.
+/// Returns the doubts about a twin. `refused` holds the commands that failed while it was made.
 #[must_use]
-pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
+pub fn doubts(machine: &LiveMachine, refused: &[Refused]) -> Vec<Doubt> {
     let mut doubts = Vec::new();
     let programs = machine.links.iter().filter(|link| link.xdp);
     let programs = programs.map(|link| (link.name.as_str(), "an XDP program"));
@@ -107,7 +107,7 @@ pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
         for interface in [Some(name), master].into_iter().flatten() {
             doubts.push(Doubt {
                 words: format!("{what} on {name}, which sees packets beside all rules"),
-                about: About::Interface(interface.to_owned()),
+                scope: Scope::Interface(interface.to_owned()),
             });
         }
     }
@@ -117,13 +117,13 @@ pub fn doubts(machine: &Machine, refused: &[Refused]) -> Vec<Doubt> {
                 "the interface {}: iproute2 takes no such name",
                 printable::line(name)
             ),
-            about: About::Interface(name.clone()),
+            scope: Scope::Interface(name.clone()),
         });
     }
     for (source, destination) in &machine.policies {
         doubts.push(Doubt {
             words: format!("the IPsec policy from {source} to {destination} (ip xfrm policy)"),
-            about: About::Selector {
+            scope: Scope::Selector {
                 source: *source,
                 destination: *destination,
             },
@@ -139,7 +139,7 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
         let listed: Value = serde_json::from_str(command).ok()?;
         of_listed(&listed)
     } else if let Some(route) = command.strip_prefix("route append ") {
-        // The type of the route may stand before its destination.
+        // A route may begin with its type.
         route.split(' ').take(2).find_map(net)
     } else if let Some(rule) = command.strip_prefix("rule add ") {
         rule.split(' ').find_map(net)
@@ -154,11 +154,11 @@ fn of_refused(refused: &Refused) -> Option<Doubt> {
             printable::line(command),
             printable::line(&refused.why)
         ),
-        about: net.map_or(About::Family(refused.family), About::Net),
+        scope: net.map_or(Scope::Family(refused.family), Scope::Net),
     })
 }
 
-/// Returns the network of a route, or the narrower of a rule.
+/// Returns the destination of a listed route, or the source of a listed rule.
 fn of_listed(listed: &Value) -> Option<IpNet> {
     let with = |address: &str, length: &str| {
         let found = net(listed[address].as_str()?)?;
@@ -181,23 +181,23 @@ fn net(word: &str) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::machine::Link;
+    use crate::twin::machine::LiveLink;
 
     #[test]
-    fn what_the_copy_lacks_is_a_doubt_about_the_packets_that_may_meet_it() {
-        let enslaved = Link {
+    fn a_thing_that_the_twin_lacks_is_a_doubt_about_packets_that_may_meet_it() {
+        let enslaved = LiveLink {
             master: Some("eth0".to_owned()),
             xdp: true,
-            ..Link::with("enP1", &[])
+            ..LiveLink::with("enP1", &[])
         };
-        let machine = Machine {
-            links: vec![Link::with("eth0", &[]), enslaved],
+        let machine = LiveMachine {
+            links: vec![LiveLink::with("eth0", &[]), enslaved],
             filtered: vec!["eth1".to_owned()],
             policies: vec![(
                 "10.4.0.0/16".parse().expect("a network"),
                 "10.224.0.0/16".parse().expect("a network"),
             )],
-            ..Machine::default()
+            ..LiveMachine::default()
         };
         let refused = |command: &str| Refused {
             family: Some(Family::V4),
@@ -214,11 +214,11 @@ mod tests {
         let doubts = doubts(&machine, &refused);
         let found: Vec<String> = doubts
             .iter()
-            .map(|doubt| match &doubt.about {
-                About::Interface(name) => format!("{name}: {doubt}"),
-                About::Net(net) => format!("{net}: {doubt}"),
-                About::Family(family) => format!("{family:?}: {doubt}"),
-                About::Selector { .. } => format!("selector: {doubt}"),
+            .map(|doubt| match &doubt.scope {
+                Scope::Interface(name) => format!("{name}: {doubt}"),
+                Scope::Net(net) => format!("{net}: {doubt}"),
+                Scope::Family(family) => format!("{family:?}: {doubt}"),
+                Scope::Selector { .. } => format!("selector: {doubt}"),
             })
             .collect();
         assert_eq!(

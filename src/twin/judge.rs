@@ -1,121 +1,33 @@
-//! Verdicts: the connections of a battery, opened through a twin one after the other.
+//! Opens connections through a twin one after the other and judges each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::battery::{Ask, Wanted};
-use super::cause::{By, Taken};
-use super::cure::{Change, Cure};
-use super::explain::explain;
-use super::talk::{Outcome, Reached, Talker};
+use super::talk::{Reached, TalkOutcome, Talker};
+use super::verdict::{Blame, Death, Judged, Verdict};
 use super::{Twin, TwinError};
 use crate::forwards::{Forward, Snat};
 use crate::net::Family;
 
-/// A kernel that puts off its work has done it by then.
+/// The kernel has done any work that it put off after this time.
 const LATE: Duration = Duration::from_millis(50);
-/// At most so many dead connections are tried again before they are judged.
+/// The most dead connections that are tried again before they are judged.
 const AGAIN: usize = 24;
 
-/// A connection and what became of it.
-#[derive(Debug)]
-pub struct Judged<'f> {
-    pub ask: Ask<'f>,
-    pub verdict: Verdict,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    AsWanted,
-    /// The target sees another source than the spec says.
-    Source {
-        seen: IpAddr,
-        blame: Blame,
-    },
-    /// The target was reached by another interface than the spec says.
-    Behind(String),
-    /// Another host took it.
-    Elsewhere {
-        at: SocketAddr,
-        blame: Blame,
-    },
-    /// It did not come through, or the answer did not come back.
-    Dead(Death),
-    /// Replies leave by another interface than the one by which the client comes in.
-    Strayed(String),
-    /// A client that should be kept out came through.
-    LetIn(Blame),
-    /// It came through one time and not another; the rule that took it, where the kernel names one.
-    Fickle(Option<By>),
-    /// Its packets met a rule whose state is not copied: the numbers are those of the twin's watched
-    /// rules.
-    Unknown(Vec<usize>),
-    /// It could not be opened, for this reason.
-    Failed(String),
-    /// The time was over before.
-    NotAsked,
-}
-
-/// What does something to a connection that comes through.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Blame {
-    /// None where the kernel names no rule.
-    pub by: Option<By>,
-    /// A cure with which it goes as it should, tried in the twin.
-    pub cure: Option<Cure>,
-    /// Whether the rule was looked for.
-    pub is_examined: bool,
-}
-
-/// How a connection died.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Death {
-    /// The target was reached: the answer, or the rest of the request, did not come through.
-    pub is_stuck: bool,
-    /// One behind the other: each took the connection once the one before was gone.
-    pub causes: Vec<Taken>,
-    /// The cure of each cause, as far as there is one.
-    pub cures: Vec<Cure>,
-    /// Whether the cures, all together, let it through.
-    pub is_cured: bool,
-    /// With the cures it comes out behind this interface, which is not the spec's.
-    pub behind: Option<String>,
-    /// Whether its causes were looked for.
-    pub is_examined: bool,
-    /// An error for which the search ended.
-    pub failure: Option<String>,
-}
-
-/// Opens every connection and judges it; then looks for the causes of the dead. What the time does not
-/// suffice for is [`Verdict::NotAsked`], or a [`Death`] that is not examined. `change` is what `nvactl apply`
-/// would load: the first cure that is tried. The twin is changed by cures.
+/// Opens every connection and judges it, without a search for causes.
 ///
 /// # Errors
-/// When no connection can be opened at all.
-pub fn judge<'f>(
-    twin: &mut Twin,
-    asks: Vec<Ask<'f>>,
-    change: Option<&Change>,
-    deadline: Instant,
-) -> Result<Vec<Judged<'f>>, TwinError> {
-    let mut judged = ask(twin, asks, deadline)?;
-    explain(twin, &mut judged, change, deadline);
-    Ok(judged)
-}
-
-/// Opens every connection and judges it, without a look at causes.
-///
-/// # Errors
-/// When no connection can be opened at all. An error at one connection is its [`Verdict::Failed`].
+/// If no connection can be opened at all. An error at one connection becomes its [`Verdict::Failed`].
 pub fn ask<'f>(
     twin: &mut Twin,
     asks: Vec<Ask<'f>>,
     deadline: Instant,
 ) -> Result<Vec<Judged<'f>>, TwinError> {
     if !twin.watched().is_empty() {
-        // What was opened before concerns none of these.
+        // Packets of earlier connections do not count.
         let _ = counted(twin);
     }
     let mut judged = ask_all(twin, asks, deadline)?;
@@ -159,8 +71,8 @@ fn ask_all<'f>(
     Ok(judged)
 }
 
-/// Returns the verdict about a connection that died at first, by a second try. Where rules choose by chance
-/// neither of the two tells what becomes of the next; elsewhere the kernel was late with the first.
+/// Returns the verdict about a connection that died at the first try, by the second try. If rules choose by chance,
+/// neither try says how the next one ends. Otherwise the kernel was late at the first.
 fn second(again: Verdict, has_chance: bool) -> Verdict {
     match again {
         Verdict::Dead(_) | Verdict::Failed(_) => again,
@@ -169,13 +81,12 @@ fn second(again: Verdict, has_chance: bool) -> Verdict {
     }
 }
 
-/// Opens a connection, for several targets until each was seen, and judges it by the first that does not go
-/// as it should.
+/// Opens a connection, one with several targets until each was seen. Returns the first verdict that is not as wanted.
 pub(super) fn tried(twin: &Twin, talker: &mut Talker<'_>, ask: &Ask<'_>) -> Verdict {
     tried_seeing(twin, talker, ask, &mut BTreeSet::new())
 }
 
-/// Notes the targets that are seen beside those that were seen before.
+/// Adds the targets that were seen to `seen_by_all`.
 fn tried_seeing(
     twin: &Twin,
     talker: &mut Talker<'_>,
@@ -192,7 +103,7 @@ fn tried_seeing(
         if verdict != Verdict::AsWanted {
             return verdict;
         }
-        if let Outcome::Answered(reached) = &outcome {
+        if let TalkOutcome::Answered(reached) = &outcome {
             seen.insert(reached.target);
             seen_by_all.insert(reached.target);
         }
@@ -203,19 +114,19 @@ fn tried_seeing(
     Verdict::AsWanted
 }
 
-/// Judges by the outcome alone.
-pub(super) fn verdict(twin: &Twin, ask: &Ask<'_>, outcome: &Outcome) -> Verdict {
+/// Judges a connection by its outcome alone.
+pub(super) fn verdict(twin: &Twin, ask: &Ask<'_>, outcome: &TalkOutcome) -> Verdict {
     let is_target = |at: &SocketAddr| ask.question.listeners.contains(at);
     match (ask.wanted, outcome) {
-        (Wanted::KeptOut, Outcome::Answered(reached) | Outcome::Stuck(reached))
+        (Wanted::KeptOut, TalkOutcome::Answered(reached) | TalkOutcome::Stuck(reached))
             if is_target(&reached.target) =>
         {
             Verdict::LetIn(Blame::default())
         }
         (Wanted::KeptOut, _) => Verdict::AsWanted,
-        (Wanted::Through, Outcome::Answered(reached)) => through(twin, ask, reached),
+        (Wanted::Through, TalkOutcome::Answered(reached)) => through(twin, ask, reached),
         (Wanted::Through, outcome) => Verdict::Dead(Death {
-            is_stuck: matches!(outcome, Outcome::Stuck(_)),
+            is_stuck: matches!(outcome, TalkOutcome::Stuck(_)),
             ..Death::default()
         }),
     }
@@ -257,8 +168,8 @@ fn through(twin: &Twin, ask: &Ask<'_>, reached: &Reached) -> Verdict {
     }
 }
 
-/// Finds the connections whose packets met a watched rule: what such a rule does on the live machine is not
-/// known here. A rule that nothing met concerns nobody, so most of the time one look is enough.
+/// Finds the connections whose packets met a watched rule, whose effect on the live machine is not known. Most of the
+/// time no packet met one, so that one look is enough.
 fn meet_watched(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant) {
     if twin.watched().is_empty() {
         return;
@@ -274,10 +185,10 @@ fn meet_watched(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant) {
     }
 }
 
-/// So many connections are asked about at once, since a program lists the rules each time.
+/// How many connections are opened before the counters are read, since a program lists the rules each time.
 const TOGETHER: usize = 64;
 
-/// Whether none of some connections meets a watched rule.
+/// Returns whether none of some connections meets a watched rule.
 fn nothing_meets(twin: &mut Twin, some: &[Judged<'_>]) -> bool {
     let Ok(mut talker) = twin.talker() else {
         return false;
@@ -301,7 +212,7 @@ fn meet_one_by_one(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant
         match meets(twin, &judged.ask) {
             Ok(met) if met.is_empty() => {}
             Ok(met) => judged.verdict = Verdict::Unknown(met),
-            // Its packets may have met a watched rule.
+            // Packets of this connection may have met a watched rule.
             Err(error) => judged.verdict = Verdict::Failed(error.words()),
         }
     }
@@ -322,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_died_once_and_passed_once_is_not_known() {
+    fn a_connection_that_died_once_and_passed_once_is_fickle() {
         let dead = Verdict::Dead(Death::default());
         let failed = Verdict::Failed("no socket".to_owned());
         for (again, verdict) in [
@@ -333,7 +244,7 @@ mod tests {
         ] {
             assert_eq!(second(again, true), verdict);
         }
-        // Without such a rule the kernel was late.
+        // If no rule chooses by chance, the kernel was late at the first try.
         assert_eq!(second(Verdict::AsWanted, false), Verdict::AsWanted);
     }
 }

@@ -1,4 +1,4 @@
-//! The live machine, as far as a twin copies it: interfaces, routes, policy rules, neighbours, switches.
+//! The live machine, as far as a twin copies it: interfaces, routes, policy rules, neighbours and switches.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,56 +13,56 @@ use super::switches::Switches;
 use crate::host::child;
 use crate::net::Family;
 
-/// The kernel asks for a neighbour once a second.
+/// The kernel asks for a neighbour once a second: 12 rounds are enough for one question.
 const ROUNDS: u32 = 12;
 const ROUND: Duration = Duration::from_millis(100);
 
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The network of a machine.
+/// The network of the live machine.
 #[derive(Debug, Clone, Default)]
-pub struct Machine {
-    pub links: Vec<Link>,
+pub struct LiveMachine {
+    pub links: Vec<LiveLink>,
     /// As `ip -json -details route show table all` lists them, by family.
     pub routes: Vec<(Family, Value)>,
     /// As `ip -json rule` lists them, by family.
     pub rules: Vec<(Family, Value)>,
     pub neighbours: Vec<Neighbour>,
     pub switches: Switches,
-    /// Interfaces with a filter of tc, which may take a packet beside all rules.
+    /// Interfaces with a filter of tc, which may take a packet apart from all rules.
     pub filtered: Vec<String>,
-    /// Interfaces with a name that no batch of `ip` can hold; they are in none of the lists.
+    /// Interfaces whose names no batch of `ip` can hold. They are in none of the lists.
     pub unnamable: Vec<String>,
-    /// The sources and destinations of policies for encryption (`ip xfrm policy`).
+    /// The sources and destinations of encryption policies (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
 }
 
 /// A network interface.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub struct LiveLink {
     pub name: String,
-    pub kind: Kind,
-    /// None of an interface without a hardware address, such as a tunnel.
+    pub kind: LinkKind,
+    /// `None` for an interface without a hardware address, such as a tunnel.
     pub mac: Option<String>,
     pub mtu: u64,
     pub up: bool,
     pub carrier: bool,
     pub master: Option<String>,
-    /// The number or name of its group, if it is in another than the first.
+    /// The number or name of its group, unless it is in the default one.
     pub group: Option<String>,
     pub addresses: Vec<Address>,
-    /// An XDP program decides over its packets before any rule.
+    /// Whether an XDP program sees its packets before any rule.
     pub xdp: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LinkKind {
     Loopback,
     Bridge,
-    /// With the number of its routing table.
+    /// A VRF with this routing table.
     Vrf(u64),
-    /// Anything else carries packets to and from somewhere.
+    /// Any other interface. It carries packets.
     Other,
 }
 
@@ -77,7 +77,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Returns the networks that are on the link by it.
+    /// Returns the network that is on the link by this address.
     #[must_use]
     pub fn on_link(&self) -> IpNet {
         match self.peer {
@@ -94,19 +94,19 @@ pub struct Neighbour {
     pub address: IpAddr,
     pub interface: String,
     pub permanent: bool,
-    /// Nobody has answered for it.
+    /// Whether nobody has answered for the address.
     pub failed: bool,
 }
 
-impl Machine {
-    /// Reads the machine whose network namespace the calling thread is in.
+impl LiveMachine {
+    /// Reads the machine in whose network namespace the calling thread is.
     ///
     /// # Errors
-    /// When `ip` is missing or fails.
+    /// If `ip` is missing or fails.
     pub fn read() -> Result<Self, MachineError> {
         let links = list(&["-details", "address"])?;
         let links = links.iter().filter_map(link);
-        let (links, unnamable): (Vec<Link>, Vec<Link>) =
+        let (links, unnamable): (Vec<LiveLink>, Vec<LiveLink>) =
             links.partition(|link| is_namable(&link.name));
         let mut machine = Self {
             links,
@@ -131,18 +131,25 @@ impl Machine {
     }
 
     #[must_use]
-    pub fn link(&self, name: &str) -> Option<&Link> {
+    pub fn link(&self, name: &str) -> Option<&LiveLink> {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// Returns the source networks that policy rules ask for.
+    /// Returns the addresses of all interfaces.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.links.iter().flat_map(|link| &link.addresses);
+        addresses.map(|address| address.net.addr()).collect()
+    }
+
+    /// Returns the source networks in policy rules.
     #[must_use]
     pub fn sources(&self) -> BTreeSet<IpNet> {
         self.of_rules("src", "srclen").collect()
     }
 
-    /// Returns the networks for which replies may not leave: those that policy rules ask for, and those of
-    /// routes that lead nowhere.
+    /// Returns the networks to which replies may not leave: the destinations in policy rules, and those of routes
+    /// that lead nowhere.
     #[must_use]
     pub fn destinations(&self) -> BTreeSet<IpNet> {
         let routes = self.routes.iter().filter_map(|(_, route)| {
@@ -169,11 +176,11 @@ impl Machine {
         nets.map(|net| net.trunc())
     }
 
-    /// Has the kernel ask once more for the routers that have not answered when they were asked last, which may
-    /// be long ago, and waits for their answers for a second at most.
+    /// Has the kernel ask again for the routers that did not answer when they were last asked, which may be long ago.
+    /// Waits for their answers for about a second at most.
     ///
     /// # Errors
-    /// When `ip` is missing or fails.
+    /// If `ip` is missing or fails.
     pub fn ask_routers_again(&mut self) -> Result<(), MachineError> {
         let silent = |machine: &Self| {
             let routers: BTreeSet<(String, IpAddr)> = machine
@@ -208,14 +215,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether nobody answers for an address on one of the machine's links.
+    /// Returns whether nobody answers for an address on one of the machine's links.
     #[must_use]
     pub fn is_dead(&self, address: IpAddr) -> bool {
         let mut dead = self.neighbours.iter().filter(|one| one.failed);
         dead.any(|one| one.address == address)
     }
 
-    /// Whether the Internet is behind an interface.
+    /// Returns whether a default route leads out by an interface.
     #[must_use]
     pub fn leads_everywhere(&self, interface: &str, family: Family) -> bool {
         let of_family = self.routes.iter().filter(|(of, _)| *of == family);
@@ -240,7 +247,7 @@ impl Machine {
     }
 }
 
-/// Whether `ip -batch` takes a name as it is: `#` begins a comment there.
+/// Returns whether `ip -batch` can read a name: `#` begins a comment there.
 fn is_namable(interface: &str) -> bool {
     !interface.contains(['#', '"', '\'', '\\'])
 }
@@ -250,14 +257,14 @@ fn gateway(hop: &Value) -> Option<IpAddr> {
     plain.or(hop["via"]["host"].as_str())?.parse().ok()
 }
 
-impl Link {
+impl LiveLink {
     /// Returns the addresses of one family.
     pub fn of(&self, family: Family) -> impl Iterator<Item = &Address> {
         let addresses = self.addresses.iter();
         addresses.filter(move |address| Family::of(address.net.addr()) == family)
     }
 
-    /// Returns the first address of a family that is not of the link alone.
+    /// Returns the first address of a family that is not link-local.
     #[must_use]
     pub fn first(&self, family: Family) -> Option<IpAddr> {
         let mut global = self.of(family).filter(|address| address.scope != "link");
@@ -266,7 +273,7 @@ impl Link {
 }
 
 #[cfg(test)]
-impl Link {
+impl LiveLink {
     /// Returns an interface that is up and has some addresses.
     pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
         let address = |text: &&str| Address {
@@ -278,7 +285,7 @@ impl Link {
         };
         Self {
             name: name.to_owned(),
-            kind: Kind::Other,
+            kind: LinkKind::Other,
             mac: None,
             mtu: 1500,
             up: true,
@@ -291,19 +298,19 @@ impl Link {
     }
 }
 
-fn link(value: &Value) -> Option<Link> {
+fn link(value: &Value) -> Option<LiveLink> {
     let has = |flag: &str| {
         let mut flags = value["flags"].as_array().into_iter().flatten();
         flags.any(|one| one == flag)
     };
     let kind = match value["linkinfo"]["info_kind"].as_str() {
-        _ if has("LOOPBACK") => Kind::Loopback,
-        Some("bridge") => Kind::Bridge,
-        Some("vrf") => Kind::Vrf(value["linkinfo"]["info_data"]["table"].as_u64()?),
-        _ => Kind::Other,
+        _ if has("LOOPBACK") => LinkKind::Loopback,
+        Some("bridge") => LinkKind::Bridge,
+        Some("vrf") => LinkKind::Vrf(value["linkinfo"]["info_data"]["table"].as_u64()?),
+        _ => LinkKind::Other,
     };
     let addresses = value["addr_info"].as_array().into_iter().flatten();
-    Some(Link {
+    Some(LiveLink {
         name: value["ifname"].as_str()?.to_owned(),
         kind,
         mac: value["address"]
@@ -326,7 +333,7 @@ fn link(value: &Value) -> Option<Link> {
 fn address(value: &Value) -> Option<Address> {
     let parsed = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
     let local: IpAddr = parsed("local")?;
-    // An address that the network has not been found free of is not in use.
+    // An address that failed duplicate detection is not in use.
     if value["tentative"] == true && value["dadfailed"] == true {
         return None;
     }
@@ -353,7 +360,7 @@ fn neighbour(value: &Value) -> Option<Neighbour> {
     })
 }
 
-/// Lists the interfaces at which tc has filters. None where tc is not installed.
+/// Lists the interfaces at which tc has filters. The list is empty if tc is missing.
 fn filtered() -> Vec<String> {
     let Some(listed) = printed("tc", &["-json", "qdisc", "show"]) else {
         return Vec::new();
@@ -374,7 +381,7 @@ fn filtered() -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Lists the selectors of policies for encryption, those of single sockets left out.
+/// Lists the selectors of encryption policies, without those of single sockets.
 fn policies() -> Vec<(IpNet, IpNet)> {
     selectors(&printed("ip", &["xfrm", "policy"]).unwrap_or_default())
 }
@@ -398,7 +405,7 @@ fn selectors(listed: &str) -> Vec<(IpNet, IpNet)> {
     found
 }
 
-/// Returns what a program prints; none where it is missing or fails.
+/// Returns a program's output; `None` if the program is missing or fails.
 fn printed(program: &str, args: &[&str]) -> Option<String> {
     let output = child::run(program, args, b"", LIMIT).ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -416,7 +423,7 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
             words: output.stderr,
         });
     }
-    // Older versions print nothing where there is nothing to list.
+    // Older versions print nothing for an empty list.
     if output.stdout.iter().all(u8::is_ascii_whitespace) {
         return Ok(Vec::new());
     }
@@ -428,7 +435,7 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
 mod tests {
     use super::*;
 
-    /// As iproute2 6.1 lists a policy, and one of a socket.
+    /// The text is from iproute2 6.1: a policy, one of a socket, and one without a protocol.
     #[test]
     fn a_policy_of_ipsec_has_a_selector() {
         let listed = "src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp \n\tdir fwd priority 0 ptype main \n\

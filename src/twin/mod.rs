@@ -1,18 +1,23 @@
-//! A twin of the machine: a throwaway copy in network namespaces, in which the kernel itself answers
-//! what becomes of a packet.
+//! A twin of the machine: a throwaway copy in network namespaces, in which the kernel itself shows how it treats a
+//! packet.
 //!
-//! The copy has the machine's interfaces, addresses, routes, switches and rules. Behind each interface
-//! stands a world, which has every address that the machine reaches there. A connection from one world
-//! through the copy into another shows what the kernel does with it.
+//! A twin has the machine's interfaces, addresses, routes, switches and rules. Behind each interface is a world,
+//! which has every address that the machine reaches there. A connection from one world through the twin into
+//! another shows what the kernel does with it.
 //!
-//! The room must not know checks, reports or records: it returns verdicts and causes as values. It runs
-//! programs and opens sockets itself, since they run inside the copy.
+//! The room must not know checks, reports or records: it returns verdicts and causes as values. It runs programs
+//! and opens sockets itself, since they run inside the twin.
 //!
-//! Start here:
-//! - another connection to try: [`battery`], and [`clients`] for another client;
-//! - another thing of the machine to copy: [`machine`] to read it, [`wiring`] to make it;
-//! - a rule that the copy does not take: [`rules`]; a reason that the kernel gives: [`cause`];
-//! - another cure: [`cure`].
+//! | to add | start with |
+//! |---|---|
+//! | a connection or a client | [`battery`], [`clients`] |
+//! | a thing of the machine to copy | [`machine`] reads it, [`wiring`] makes it |
+//! | a kind of rule that a twin cannot load | [`rules`] |
+//! | a reason that the kernel gives | [`cause`] |
+//! | a verdict | [`verdict`], and [`judge`], which gives it |
+//! | a cure | [`cure`] |
+//!
+//! [`change`] tries an `apply`, [`explain`] looks for causes; both are for the rooms below.
 
 mod batch;
 pub mod battery;
@@ -25,11 +30,15 @@ pub mod explain;
 pub mod judge;
 pub mod machine;
 pub mod netns;
+mod repeat;
 mod routes;
+pub mod rule_change;
 pub mod rules;
+pub mod search;
 pub mod sniff;
 mod switches;
 pub mod talk;
+pub mod verdict;
 pub mod wiring;
 pub mod world;
 
@@ -45,10 +54,10 @@ use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
 use batch::MachineError;
 use cause::CauseError;
-use cure::Change;
 use doubt::Doubt;
-use machine::Machine;
-use rules::{Copied, Filter, FilterError, Place, Reason, Watched};
+use machine::LiveMachine;
+use rule_change::RuleChange;
+use rules::{Copied, Filter, FilterError, Reason, RulePlace, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -61,7 +70,7 @@ pub enum TwinError {
     Wiring(#[from] WiringError),
     #[error("the rules cannot be copied")]
     Filter(#[from] FilterError),
-    #[error("a copy that was made anew does not take the change that the first one took")]
+    #[error("a new copy of this machine refuses the change that the first copy accepted")]
     NotTaken,
     #[error("no connection can be opened in the copy")]
     Socket(#[source] io::Error),
@@ -87,39 +96,43 @@ impl TwinError {
     }
 }
 
-/// A copy of a machine, with a world behind each of its interfaces. It lasts as long as the value.
+/// A twin of a machine, with a world behind each of its interfaces. It exists as long as the value.
 #[derive(Debug)]
 pub struct Twin {
-    machine: Machine,
+    machine: LiveMachine,
     filter: Filter,
     has_chance: OnceCell<bool>,
     wired: Wired,
     copied: Copied,
-    /// The addresses that the worlds answer for.
+    /// The addresses for which the worlds answer.
     answered: BTreeSet<IpAddr>,
-    /// How long it took to make it.
+    /// How long it took to make the twin.
     took: Duration,
-    /// Whether something was tried in it.
+    /// Whether something was tried in the twin.
     is_changed: bool,
-    /// What the copy has beside the machine, on purpose.
+    /// The intended differences to the machine.
     basis: Vec<Basis>,
 }
 
-/// A difference between a machine and its copy that is meant.
+/// An intended difference between a machine and its twin.
 #[derive(Debug, Clone)]
 enum Basis {
     Switch { name: String, value: String },
-    Change(Change),
+    Change(RuleChange),
 }
 
 impl Twin {
-    /// Makes the copy. The calling thread is in it then: call it within [`netns::aside`].
+    /// Makes the twin. The calling thread is in its machine namespace afterwards: call it within [`netns::aside`].
     ///
     /// # Errors
-    /// When no namespace can be made, or the rules cannot be loaded at all.
-    pub fn make(machine: Machine, filter: &Filter) -> Result<Self, TwinError> {
+    /// If no namespace can be made in time, or the rules cannot be loaded at all.
+    pub fn make(
+        machine: LiveMachine,
+        filter: &Filter,
+        deadline: Option<Instant>,
+    ) -> Result<Self, TwinError> {
         let begin = Instant::now();
-        let wired = wire(&machine)?;
+        let wired = wire(&machine, deadline)?;
         let copied = filter.load()?;
         Ok(Self {
             machine,
@@ -134,8 +147,8 @@ impl Twin {
         })
     }
 
-    /// Sets a switch of the copy, which is kept when the copy is made anew. The calling thread is in the copy of
-    /// the machine.
+    /// Sets a switch that is set again whenever the twin is made again. The calling thread is in the twin's machine
+    /// namespace.
     pub(crate) fn keep_switch(&mut self, name: &str, value: &str) {
         switches::set(name, value);
         self.basis.push(Basis::Switch {
@@ -144,25 +157,37 @@ impl Twin {
         });
     }
 
-    /// Loads a change, which is kept when the copy is made anew, and returns whether iptables-restore takes it.
+    /// Loads a change and moves the calling thread into the twin's machine namespace. Returns whether
+    /// iptables-restore accepts it.
     ///
     /// # Errors
-    /// As [`Change::load`].
-    pub fn keep_change(&mut self, change: &Change) -> Result<bool, TwinError> {
-        let is_loaded = change.load(self)?;
+    /// As [`RuleChange::load`].
+    pub fn load(&self, change: &RuleChange) -> Result<bool, TwinError> {
+        self.enter()?;
+        let has_live_places = self.has_all_places() && !self.is_changed();
+        Ok(change.load(has_live_places)?)
+    }
+
+    /// Loads a change that is loaded again whenever the twin is made again. Returns whether iptables-restore
+    /// accepts it.
+    ///
+    /// # Errors
+    /// As [`RuleChange::load`].
+    pub fn keep_change(&mut self, change: &RuleChange) -> Result<bool, TwinError> {
+        let is_loaded = self.load(change)?;
         if is_loaded {
             self.basis.push(Basis::Change(change.clone()));
         }
         Ok(is_loaded)
     }
 
-    /// Makes the copy anew, without anything that was tried in it. Rules have their handles again.
+    /// Makes the twin again, without the changes that were tried in it. Rules have the same handles again.
     ///
     /// # Errors
-    /// As [`Twin::make`], and the old copy is kept; [`TwinError::NotTaken`] where the new one refuses a kept change.
+    /// As [`Twin::make`]; the old twin is kept then. [`TwinError::NotTaken`] if the new one refuses a kept change.
     pub fn renew(&mut self) -> Result<(), TwinError> {
         let begin = Instant::now();
-        let made = self.made_anew();
+        let made = self.made_again();
         let (wired, copied) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -176,7 +201,7 @@ impl Twin {
             match one {
                 Basis::Switch { name, value } => switches::set(name, value),
                 Basis::Change(change) => {
-                    if !change.load(self)? {
+                    if !self.load(change)? {
                         return Err(TwinError::NotTaken);
                     }
                 }
@@ -187,36 +212,36 @@ impl Twin {
         self.answer_for(&answered)
     }
 
-    fn made_anew(&self) -> Result<(Wired, Copied), TwinError> {
-        let wired = wire(&self.machine)?;
+    fn made_again(&self) -> Result<(Wired, Copied), TwinError> {
+        let wired = wire(&self.machine, None)?;
         Ok((wired, self.filter.load()?))
     }
 
-    /// How long it took to make the copy.
+    /// Returns how long it took to make the twin.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// Whether something was tried that has changed the copy.
+    /// Returns whether something was tried in the twin.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.is_changed
     }
 
-    /// Remembers that something was tried in it.
+    /// Notes that something was tried in the twin.
     fn change(&mut self) {
         self.is_changed = true;
     }
 
-    /// Whether rules of others' choose packets by chance or in turn.
+    /// Returns whether rules of others choose packets by chance or in turn.
     #[must_use]
     pub fn has_chance(&self) -> bool {
         *self.has_chance.get_or_init(|| self.filter.has_chance())
     }
 
     #[must_use]
-    pub fn machine(&self) -> &Machine {
+    pub fn machine(&self) -> &LiveMachine {
         &self.machine
     }
 
@@ -225,7 +250,7 @@ impl Twin {
         &self.wired.worlds
     }
 
-    /// Moves the calling thread into the copy of the machine.
+    /// Moves the calling thread into the twin's machine namespace.
     ///
     /// # Errors
     /// As setns(2).
@@ -233,19 +258,18 @@ impl Twin {
         self.wired.machine.enter().map_err(TwinError::Socket)
     }
 
-    /// Returns what opens connections through the copy.
+    /// Returns a talker, which opens connections through the twin.
     ///
     /// # Errors
-    /// When a socket cannot be opened.
+    /// If a socket cannot be opened.
     pub fn talker(&self) -> Result<Talker<'_>, TwinError> {
         Talker::new(&self.wired.machine, &self.wired.worlds).map_err(TwinError::Socket)
     }
 
-    /// Lets the worlds answer for addresses on their links, those left out for which nobody answers on the
-    /// machine's.
+    /// Lets the worlds answer for addresses on their links, except for neighbours that do not answer on the machine.
     ///
     /// # Errors
-    /// When `ip` is missing.
+    /// If `ip` is missing.
     pub fn answer_for(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), TwinError> {
         let mut alive = addresses.clone();
         alive.retain(|address| !self.machine.is_dead(*address));
@@ -257,11 +281,11 @@ impl Twin {
         self.enter()
     }
 
-    /// Returns the numbers of the watched rules that have counted packets since the last call. The calling
-    /// thread is in the copy of the machine.
+    /// Returns the numbers of the watched rules that have counted packets since the last call. The calling thread is
+    /// in the twin's machine namespace.
     ///
     /// # Errors
-    /// When a program cannot list them.
+    /// If a program cannot list them.
     pub fn counted(&mut self) -> Result<Vec<usize>, TwinError> {
         Ok(self.copied.counted()?)
     }
@@ -271,15 +295,15 @@ impl Twin {
         &self.copied.watched
     }
 
-    /// Whether each rule of iptables has the place that it has on the machine.
+    /// Returns whether each rule of iptables has the same place in its chain as on the machine.
     #[must_use]
     pub fn has_all_places(&self) -> bool {
         let mut left_out = self.copied.left_out.iter();
         self.copied.watched.is_empty()
-            && !left_out.any(|one| matches!(one.place, Place::Iptables { .. }))
+            && !left_out.any(|one| matches!(one.place, RulePlace::Iptables { .. }))
     }
 
-    /// Returns the things that the copy does not have and that may decide about a packet.
+    /// Returns the things that the twin lacks and that may decide about a packet.
     #[must_use]
     pub fn doubts(&self) -> Vec<Doubt> {
         let mut doubts = doubt::doubts(&self.machine, &self.wired.left_out);
@@ -293,7 +317,7 @@ impl Twin {
         doubts
     }
 
-    /// Returns in words each thing of the machine that the copy does not have.
+    /// Describes each thing of the machine that the twin lacks.
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {
         let rules = self.copied.left_out.iter();

@@ -1,5 +1,5 @@
-//! Network namespaces that nobody else sees: they have no name, and the kernel removes one with its last
-//! file descriptor and its last process, also when nvactl is killed.
+//! Network namespaces without a name. The kernel removes one with its last file descriptor and its last process, also
+//! if nvactl is killed.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// A network namespace, held open.
+/// An open network namespace.
 #[derive(Debug)]
 pub struct Netns(OwnedFd);
 
@@ -17,8 +17,7 @@ impl Netns {
     /// Makes an empty namespace and moves the calling thread into it. Call it only within [`aside`].
     ///
     /// # Errors
-    /// `PermissionDenied` without `CAP_SYS_ADMIN`, `ENOSPC` where `user.max_net_namespaces` are in use
-    /// (unshare(2)).
+    /// `PermissionDenied` without `CAP_SYS_ADMIN`; `ENOSPC` if all `user.max_net_namespaces` are in use (unshare(2)).
     pub fn make() -> io::Result<Self> {
         #[expect(
             deprecated,
@@ -31,13 +30,13 @@ impl Netns {
     /// Opens the calling thread's namespace.
     ///
     /// # Errors
-    /// Where /proc does not have it.
+    /// If /proc lacks it.
     pub fn current() -> io::Result<Self> {
         Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))
     }
 
-    /// Moves the calling thread into it. Programs that the thread starts, sockets that it opens and files
-    /// below `/proc/sys/net` and `/proc/thread-self/net` that it reads are this namespace's from then on.
+    /// Moves the calling thread into the namespace. From then on it belongs to the programs that the thread starts,
+    /// the sockets that it opens, and the files below `/proc/sys/net` and `/proc/thread-self/net` that it reads.
     /// Call it only within [`aside`].
     ///
     /// # Errors
@@ -47,18 +46,17 @@ impl Netns {
         Ok(())
     }
 
-    /// Returns a path to it, as `ip link … netns PATH` takes one from any process of the same user.
+    /// Returns a path to the namespace for `ip link … netns PATH`, valid in any process of the same user.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }
 
-/// Runs `work` on a thread of its own, which may move between namespaces: the calling thread stays where
-/// it is.
+/// Runs `work` on a thread of its own, which may move between namespaces. The calling thread stays in its namespace.
 ///
 /// # Errors
-/// When there is no thread to be had.
+/// If no thread can be made.
 pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, work)?;

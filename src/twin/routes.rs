@@ -5,10 +5,10 @@
 
 use serde_json::{Map, Value};
 
-/// Returns the words behind `ip route append` that make a listed route, or the key that is not known.
+/// Returns the words after `ip route append` that make a listed route.
 ///
 /// # Errors
-/// The key.
+/// The first key that is not known.
 pub fn route(route: &Value) -> Result<String, String> {
     let route = route.as_object().ok_or("a list")?;
     let mut words = Vec::new();
@@ -76,7 +76,7 @@ pub fn is_automatic(route: &Value) -> bool {
     by_kernel && (route["table"] == "local" || route["type"] == "multicast")
 }
 
-/// Returns whether a route has no next hop: those behind one need it first.
+/// Returns whether a route has no next hop. Routes with one need a direct route to it first.
 #[must_use]
 pub fn is_direct(route: &Value) -> bool {
     route["gateway"].is_null() && route["via"].is_null() && route["nexthops"].is_null()
@@ -112,10 +112,10 @@ fn metrics(value: &Value, words: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the words behind `ip rule add` that make a listed rule, or the key that is not known.
+/// Returns the words after `ip rule add` that make a listed rule.
 ///
 /// # Errors
-/// The key.
+/// The first key that is not known.
 pub fn rule(rule: &Value) -> Result<String, String> {
     let rule = rule.as_object().ok_or("a list")?;
     let mut words = Vec::new();

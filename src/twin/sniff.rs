@@ -1,5 +1,4 @@
-//! Packets as they arrive in the worlds of a twin: where the machine's copy sent them, and with which
-//! addresses.
+//! Packets in the worlds of a twin: where the twin's machine sent them, and with which addresses.
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,29 +7,29 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::world::World;
 
-/// All protocols, as packet(7) wants it (`ETH_P_ALL` in `linux/if_ether.h`).
+/// All protocols (`ETH_P_ALL` in `linux/if_ether.h`), for packet(7).
 const ALL: u16 = 0x0003;
-/// The longest header that is read: the fixed part of IPv6 with the ports behind it, IPv4 with options.
+/// The longest header that is read: the fixed part of an IPv6 header with ports, or an IPv4 header with options.
 const LONGEST: usize = 128;
 
-/// A packet in a world, sent by it or arrived there.
+/// A packet that a world sent or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
     /// The world's number.
     pub world: usize,
-    /// As linux/in.h numbers it: 1, 6, 17, 58.
+    /// The protocol's number in linux/in.h: 1, 6, 17, 58.
     pub protocol: u8,
-    /// Without ports, they are 0.
+    /// The ports are 0 if the protocol has none.
     pub source: SocketAddr,
     pub destination: SocketAddr,
 }
 
-/// Sockets that see every packet of the worlds.
+/// Sockets that see every packet of the worlds, one for each.
 #[derive(Debug)]
 pub struct Sniffer(Vec<Socket>);
 
 impl Sniffer {
-    /// Opens one in each world; the calling thread is in the last of them then.
+    /// Opens a socket in each world. The calling thread is in the last world afterwards.
     ///
     /// # Errors
     /// As socket(2).
@@ -45,7 +44,7 @@ impl Sniffer {
         worlds.iter().map(open).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Returns what has been seen since the last call, world by world.
+    /// Returns the packets since the last call, world by world.
     #[must_use]
     pub fn seen(&self) -> Vec<Sighting> {
         let mut seen = Vec::new();
@@ -59,12 +58,12 @@ impl Sniffer {
     }
 }
 
-/// Reads the addresses and ports of an IP packet; `None` of another's, and of a later fragment.
+/// Reads the addresses and ports of an IP packet; `None` for other packets and for a later fragment.
 fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
     let number = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
     let (protocol, source, destination, end) = match bytes.first()? >> 4 {
         4 => {
-            // The place of a fragment (RFC 791, 3.1).
+            // The offset of a fragment (RFC 791, 3.1).
             if number(6)? & 0x1fff != 0 {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! The kernel's switches for networks, below `/proc/sys/net`, compared between two namespaces.
+//! The kernel's network switches, below `/proc/sys/net`, copied from one namespace to another.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 const ROOT: &str = "/proc/sys/net";
 
-/// Switches that a twin sets for itself: its addresses are there at once, and it listens to no router.
+/// Switches that a twin sets itself: its addresses are usable at once, and it listens to no router.
 const OWN: [&str; 9] = [
     "accept_dad",
     "accept_ra",
@@ -24,7 +24,7 @@ const OWN: [&str; 9] = [
 pub struct Switches(BTreeMap<String, String>);
 
 impl Switches {
-    /// Reads all switches of the calling thread's namespace that can be read.
+    /// Reads all readable switches of the calling thread's namespace.
     #[must_use]
     pub fn read() -> Self {
         let mut found = BTreeMap::new();
@@ -32,19 +32,19 @@ impl Switches {
         Self(found)
     }
 
-    /// Returns the value of one, without the line's end.
+    /// Returns the value of a switch, without the end of the line.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim_end())
     }
 
-    /// Sets the calling thread's namespace to these values, and returns the names of those that it does
-    /// not take. Only switches that both namespaces have and that differ are written: the kernel shows a
-    /// switch of the whole machine in its first namespace alone, or lets nobody write it elsewhere.
+    /// Sets the switches of the calling thread's namespace to these values, and returns the names of those that the
+    /// kernel refuses. Only switches that both namespaces have and that differ are written. A switch of the whole
+    /// machine exists in the first namespace alone, or is read-only elsewhere.
     #[must_use]
     pub fn set(&self) -> Vec<String> {
         let mut left = Vec::new();
-        // A switch for all interfaces sets each of them, so theirs are compared behind it.
+        // A switch for all interfaces also sets that of each interface, so these are compared after it.
         for is_for_one in [false, true] {
             let here = Self::read();
             let differs = |name: &String, value: &String| {
@@ -59,7 +59,7 @@ impl Switches {
             differing.sort_by_key(|(name, _)| rank(name));
             for (name, value) in differing {
                 let written = fs::write(format!("{ROOT}/{name}"), value);
-                // What nobody may write here is a count, or a limit of the whole machine.
+                // A switch that is read-only here is a count, or a limit of the whole machine.
                 if let Err(error) = written
                     && error.kind() != std::io::ErrorKind::PermissionDenied
                 {
@@ -71,12 +71,12 @@ impl Switches {
     }
 }
 
-/// Returns the value of one switch of the calling thread's namespace.
+/// Returns the value of a switch in the calling thread's namespace.
 pub(super) fn one(name: &str) -> Option<String> {
     fs::read_to_string(format!("{ROOT}/{name}")).ok()
 }
 
-/// Sets one switch of the calling thread's namespace. A kernel that lacks it has nothing to be set.
+/// Sets a switch of the calling thread's namespace. The kernel may lack it.
 pub(super) fn set(name: &str, value: &str) {
     let _ = fs::write(format!("{ROOT}/{name}"), value);
 }
@@ -85,7 +85,7 @@ fn is_own(name: &str) -> bool {
     OWN.iter().any(|own| name.ends_with(&format!("/{own}")))
 }
 
-/// The rank of a switch that sets no other.
+/// The rank of a switch that sets no other switch.
 const OF_ONE: u8 = 3;
 
 fn rank(name: &str) -> u8 {

@@ -1,8 +1,8 @@
 //! One connection through a twin, driven from both ends by one thread.
 //!
-//! On veth pairs the kernel carries a packet all its way within the call that sends it. An answer that is
-//! not there behind the call comes only where the kernel has put work off: [`Talker::flush`] waits for that.
-//! So no verdict waits for time to pass.
+//! On veth pairs the kernel carries a packet all its way within the call that sends it. An answer that is missing
+//! after the call comes only if the kernel has put work off, and [`Talker::flush`] waits for that work. So no verdict
+//! rests on a timeout.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -16,18 +16,18 @@ use super::netns::Netns;
 use super::world::World;
 use crate::net::Protocol;
 
-/// A connection to be tried.
+/// A connection to be opened.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question {
     pub protocol: Protocol,
     pub client: IpAddr,
-    /// Where the client is.
+    /// The place of the client.
     pub from: From,
-    /// The address and port that the client asks for.
+    /// The address and port that the client connects to.
     pub to: SocketAddr,
-    /// Where a listener waits, in every world.
+    /// The addresses at which a listener waits in every world.
     pub listeners: Vec<SocketAddr>,
-    /// How many bytes the client sends, and the target answers.
+    /// How many bytes the client sends, and how many the target answers.
     pub request: usize,
     pub answer: usize,
 }
@@ -37,35 +37,35 @@ pub struct Question {
 pub enum From {
     /// A world, by its number.
     World(usize),
-    /// The copy of the machine itself.
+    /// The twin's machine namespace.
     Machine,
 }
 
-/// What became of it.
+/// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TalkOutcome {
     /// The target was reached, and the client has the whole answer.
     Answered(Reached),
-    /// The target was reached, and the answer, or the rest of the request, did not come through.
+    /// The target was reached, but the rest of the request or the answer did not come through.
     Stuck(Reached),
-    /// The client was told that nobody is there, in the kernel's words.
+    /// The kernel told the client that nobody answers.
     Refused(io::ErrorKind),
     Silent,
 }
 
-/// Where a connection came out.
+/// The end that a connection reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// The number of the world in which it was taken.
+    /// The number of the world in which the connection was accepted.
     pub world: usize,
     /// The source that the target saw.
     pub source: SocketAddr,
     pub target: SocketAddr,
 }
 
-/// How many hops a packet and its answer take at most, each of which the kernel may put off once.
+/// The most hops of a packet and its answer. The kernel may put work off once at each.
 const HOPS: usize = 12;
-/// How long the kernel may put its work off.
+/// The longest time for which the kernel may put work off.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Opens connections between the worlds of a twin.
@@ -73,11 +73,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Talker<'w> {
     machine: &'w Netns,
     worlds: &'w [World],
-    /// A datagram's way through this world alone.
+    /// A socket that sends datagrams to itself within one world.
     loopback: UdpSocket,
-    /// TCP listeners that are open, and the ports they are for.
+    /// The TCP listeners that are open, and their ports.
     listening: Listening,
-    /// The processors that the thread may use otherwise.
+    /// The processors on which the thread may run otherwise.
     allowed: Option<CpuSet>,
 }
 
@@ -90,17 +90,17 @@ struct Listening {
 }
 
 impl<'w> Talker<'w> {
-    /// The calling thread may be in any of the twin's namespaces, and is in one of them afterwards.
+    /// Returns a talker. The calling thread may be in any of the twin's namespaces, and is in one of them afterwards.
     ///
     /// # Errors
-    /// When a socket cannot be opened.
+    /// If a socket cannot be opened.
     pub fn new(machine: &'w Netns, worlds: &'w [World]) -> io::Result<Self> {
         let first = worlds.first().ok_or(io::ErrorKind::NotFound)?;
         first.netns.enter()?;
         let loopback = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         loopback.connect(loopback.local_addr()?)?;
         loopback.set_read_timeout(Some(PATIENCE))?;
-        // The kernel keeps a queue of packets for each processor, and empties it in order.
+        // The kernel keeps one queue of packets for each processor, and empties it in order.
         let allowed = sched_getaffinity(None).ok();
         let mut one = CpuSet::new();
         one.set(sched_getcpu());
@@ -114,11 +114,11 @@ impl<'w> Talker<'w> {
         })
     }
 
-    /// Tries one connection.
+    /// Opens one connection.
     ///
     /// # Errors
-    /// When a socket cannot be opened: that says nothing about the connection.
-    pub fn ask(&mut self, question: &Question) -> io::Result<Outcome> {
+    /// If a socket cannot be opened, which says nothing about the connection.
+    pub fn ask(&mut self, question: &Question) -> io::Result<TalkOutcome> {
         match question.protocol {
             Protocol::Tcp => self.ask_tcp(question),
             Protocol::Udp => self.ask_udp(question),
@@ -132,7 +132,7 @@ impl<'w> Talker<'w> {
         }
     }
 
-    /// Waits until the kernel has carried on all that it has put off.
+    /// Waits until the kernel has done all work that it put off.
     fn flush(&self) -> io::Result<()> {
         for _ in 0..HOPS {
             self.loopback.send(b"?")?;
@@ -141,7 +141,7 @@ impl<'w> Talker<'w> {
         Ok(())
     }
 
-    /// Looks for something at once, then behind what the kernel has put off.
+    /// Looks for something at once, and again after the kernel has done the work that it put off.
     fn look<T>(&self, mut find: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
         if let Some(found) = find()? {
             return Ok(Some(found));
@@ -150,7 +150,7 @@ impl<'w> Talker<'w> {
         find()
     }
 
-    fn ask_tcp(&mut self, question: &Question) -> io::Result<Outcome> {
+    fn ask_tcp(&mut self, question: &Question) -> io::Result<TalkOutcome> {
         self.listen(question)?;
         self.go(question.from)?;
         let mut client = socket(question.to, Type::STREAM, Transport::TCP)?;
@@ -159,7 +159,7 @@ impl<'w> Talker<'w> {
         if let Err(error) = client.connect(&question.to.into())
             && !is_under_way(&error)
         {
-            return Ok(Outcome::Refused(error.kind()));
+            return Ok(TalkOutcome::Refused(error.kind()));
         }
         let listening = &self.listening;
         let came = self.look(|| {
@@ -173,8 +173,8 @@ impl<'w> Talker<'w> {
             Ok(client.take_error()?.map(Err))
         })?;
         let (world, mut target, source) = match came {
-            None => return Ok(Outcome::Silent),
-            Some(Err(error)) => return Ok(Outcome::Refused(error.kind())),
+            None => return Ok(TalkOutcome::Silent),
+            Some(Err(error)) => return Ok(TalkOutcome::Refused(error.kind())),
             Some(Ok(taken)) => taken,
         };
         let address = |address: socket2::SockAddr| address.as_socket();
@@ -190,13 +190,13 @@ impl<'w> Talker<'w> {
         let there = self.carry(&mut client, &mut target, question.request)?;
         let back = there && self.carry(&mut target, &mut client, question.answer)?;
         Ok(if back {
-            Outcome::Answered(reached)
+            TalkOutcome::Answered(reached)
         } else {
-            Outcome::Stuck(reached)
+            TalkOutcome::Stuck(reached)
         })
     }
 
-    /// Sends so many bytes and says whether all of them arrived.
+    /// Sends some bytes, and returns whether all of them arrived.
     fn carry(&self, from: &mut Socket, to: &mut Socket, bytes: usize) -> io::Result<bool> {
         let data = payload(bytes);
         let (mut sent, mut got) = (0, 0);
@@ -230,7 +230,7 @@ impl<'w> Talker<'w> {
         Ok(true)
     }
 
-    /// Opens the listeners that a question needs, in every world, unless they are open.
+    /// Opens the listeners of a question in every world, unless they are open already.
     fn listen(&mut self, question: &Question) -> io::Result<()> {
         let ports: BTreeSet<u16> = question.listeners.iter().map(SocketAddr::port).collect();
         let is_v6 = question.to.is_ipv6();
@@ -259,7 +259,7 @@ impl<'w> Talker<'w> {
         Ok(())
     }
 
-    fn ask_udp(&mut self, question: &Question) -> io::Result<Outcome> {
+    fn ask_udp(&mut self, question: &Question) -> io::Result<TalkOutcome> {
         let mut targets = Vec::new();
         for (number, world) in self.worlds.iter().enumerate() {
             world.netns.enter()?;
@@ -273,13 +273,13 @@ impl<'w> Talker<'w> {
         self.go(question.from)?;
         let client = socket(question.to, Type::DGRAM, Transport::UDP)?;
         client.bind(&SocketAddr::new(question.client, 0).into())?;
-        // Where a blackhole or an unreachable route leads, no datagram can be sent at all.
+        // A route of the type blackhole or unreachable lets no datagram be sent at all.
         if let Err(error) = client.connect(&question.to.into()) {
-            return Ok(Outcome::Refused(error.kind()));
+            return Ok(TalkOutcome::Refused(error.kind()));
         }
         let client = UdpSocket::from(client);
         if let Err(error) = client.send(&payload(question.request)) {
-            return Ok(Outcome::Refused(error.kind()));
+            return Ok(TalkOutcome::Refused(error.kind()));
         }
         let mut buffer = vec![0; 1 << 16];
         let came = self.look(|| {
@@ -293,8 +293,8 @@ impl<'w> Talker<'w> {
             Ok(client.take_error()?.map(Err))
         })?;
         let (world, at, target, source) = match came {
-            None => return Ok(Outcome::Silent),
-            Some(Err(error)) => return Ok(Outcome::Refused(error.kind())),
+            None => return Ok(TalkOutcome::Silent),
+            Some(Err(error)) => return Ok(TalkOutcome::Refused(error.kind())),
             Some(Ok(taken)) => taken,
         };
         let reached = Reached {
@@ -303,7 +303,7 @@ impl<'w> Talker<'w> {
             target: at,
         };
         if target.send_to(&payload(question.answer), source).is_err() {
-            return Ok(Outcome::Stuck(reached));
+            return Ok(TalkOutcome::Stuck(reached));
         }
         let back = self.look(|| match client.recv(&mut buffer) {
             Ok(count) => Ok(Some(count == question.answer)),
@@ -311,9 +311,9 @@ impl<'w> Talker<'w> {
             Err(_) => Ok(Some(false)),
         })?;
         Ok(if back == Some(true) {
-            Outcome::Answered(reached)
+            TalkOutcome::Answered(reached)
         } else {
-            Outcome::Stuck(reached)
+            TalkOutcome::Stuck(reached)
         })
     }
 }
@@ -321,13 +321,13 @@ impl<'w> Talker<'w> {
 impl Drop for Talker<'_> {
     fn drop(&mut self) {
         if let Some(allowed) = &self.allowed {
-            // Programs that the thread starts later are slower without it, and no more.
+            // If this fails, programs that the thread starts later are only slower.
             let _ = sched_setaffinity(None, allowed);
         }
     }
 }
 
-/// Returns bytes that no rule looks for: they do not repeat themselves, and are no text.
+/// Returns bytes that no rule searches for: they do not repeat themselves and are no text.
 fn payload(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = |_| {
@@ -340,7 +340,7 @@ fn payload(bytes: usize) -> Vec<u8> {
     (0..bytes).map(next).collect()
 }
 
-/// Opens a socket that may use any address, in the calling thread's namespace.
+/// Opens a socket that may bind any address, in the calling thread's namespace.
 fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), kind, Some(transport))?;
     socket.set_nonblocking(true)?;
@@ -354,6 +354,6 @@ fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket
 }
 
 fn is_under_way(error: &io::Error) -> bool {
-    // EINPROGRESS.
+    // The kernel answers EINPROGRESS while a connection is being opened.
     error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }

@@ -1,9 +1,10 @@
-//! The copy of the machine itself: interfaces, addresses, routes and switches in a namespace, with a
-//! world behind each interface that carries packets.
+//! The namespaces of a twin: the machine's interfaces, addresses, routes and switches in one, and a world behind each
+//! interface that carries packets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use super::batch::MachineError;
 use super::batch::{self, Refused};
-use super::machine::{self, Address, Kind, Link, Machine};
+use super::machine::{self, Address, LinkKind, LiveLink, LiveMachine};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};
@@ -25,6 +26,8 @@ pub enum WiringError {
     Machine(#[from] MachineError),
     #[error("the copy's interface {interface} cannot be made: {words}")]
     Interface { interface: String, words: String },
+    #[error("the time limit was reached before the copy had all {0} interfaces")]
+    Late(usize),
 }
 
 /// Says why the kernel makes no namespace (unshare(2)).
@@ -40,22 +43,34 @@ fn refusal(error: &io::Error) -> String {
     }
 }
 
-/// A copy of a machine without its rules.
+/// A twin without rules.
 #[derive(Debug)]
 pub struct Wired {
     pub machine: Netns,
     pub worlds: Vec<World>,
-    /// Routes, rules and switches that the copy does not have.
+    /// Routes, policy rules and switches that the twin lacks.
     pub left_out: Vec<Refused>,
 }
 
-/// Makes the copy. The calling thread is in the copy of the machine at the end.
+/// Makes the namespaces, interfaces, addresses and routes. The calling thread is in the twin's machine namespace
+/// afterwards.
 ///
 /// # Errors
-/// When no namespace can be made here, or one of the interfaces cannot.
-pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
+/// If a namespace or an interface cannot be made, or [`WiringError::Late`] if the deadline passes: each interface
+/// takes about 20 ms.
+pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, WiringError> {
     let mut worlds = Vec::new();
-    for link in machine.links.iter().filter(|link| has_world(machine, link)) {
+    let links: Vec<&LiveLink> = machine
+        .links
+        .iter()
+        .filter(|link| has_world(machine, link))
+        .collect();
+    let in_time = || match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(WiringError::Late(links.len())),
+        _ => Ok(()),
+    };
+    for link in &links {
+        in_time()?;
         worlds.push(World::make(link, worlds.len()).map_err(WiringError::Namespace)?);
     }
     let netns = Netns::make().map_err(WiringError::Namespace)?;
@@ -67,7 +82,7 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     ] {
         switches::set(name, value);
     }
-    make_interfaces(machine, &worlds)?;
+    make_interfaces(machine, &worlds, in_time)?;
     let unset = machine.switches.set();
     let mut left_out: Vec<Refused> = unset
         .into_iter()
@@ -79,6 +94,7 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
         .collect();
     left_out.extend(batch::run(&[], &addresses(machine))?);
     for world in &worlds {
+        in_time()?;
         world.netns.enter().map_err(WiringError::Namespace)?;
         if let Some(link) = machine.link(&world.interface) {
             world.settle(machine, link)?;
@@ -109,43 +125,48 @@ pub fn wire(machine: &Machine) -> Result<Wired, WiringError> {
     })
 }
 
-/// Interfaces that each new namespace has by itself, down, where the kernel has their tunnels
+/// Interfaces that the kernel puts into each new namespace, down, if it supports their tunnels
 /// (`fb_tunnels_only_for_init_net` in Documentation/admin-guide/sysctl/net.rst).
 const FALLBACK: [&str; 9] = [
     "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0",
 ];
 
-/// Whether packets come and go by an interface of the copy. The port of a bridge is no door of its own,
-/// nor is one without an address that belongs to another, such as the faster twin of a cloud's interface.
-fn has_world(machine: &Machine, link: &Link) -> bool {
+/// Returns whether an interface gets a world. The port of a bridge gets none. An interface without an address that
+/// belongs to another one gets none either, such as the accelerated one that a cloud enslaves to `eth0`.
+fn has_world(machine: &LiveMachine, link: &LiveLink) -> bool {
     if FALLBACK.contains(&link.name.as_str()) && !link.up {
         return false;
     }
     let master = link.master.as_ref();
     match link.kind {
-        Kind::Other => match master.and_then(|name| machine.link(name)) {
-            Some(master) if master.kind == Kind::Bridge => false,
+        LinkKind::Other => match master.and_then(|name| machine.link(name)) {
+            Some(master) if master.kind == LinkKind::Bridge => false,
             Some(_) => !link.addresses.is_empty(),
             None => master.is_none() || !link.addresses.is_empty(),
         },
-        Kind::Bridge => true,
-        Kind::Loopback | Kind::Vrf(_) => false,
+        LinkKind::Bridge => true,
+        LinkKind::Loopback | LinkKind::Vrf(_) => false,
     }
 }
 
-fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringError> {
+fn make_interfaces(
+    machine: &LiveMachine,
+    worlds: &[World],
+    in_time: impl Fn() -> Result<(), WiringError>,
+) -> Result<(), WiringError> {
     for link in machine
         .links
         .iter()
-        .filter(|link| link.kind == Kind::Bridge || matches!(link.kind, Kind::Vrf(_)))
+        .filter(|link| link.kind == LinkKind::Bridge || matches!(link.kind, LinkKind::Vrf(_)))
     {
         make(link, None)?;
     }
     for world in worlds {
+        in_time()?;
         let Some(link) = machine.link(&world.interface) else {
             continue;
         };
-        if link.kind == Kind::Bridge {
+        if link.kind == LinkKind::Bridge {
             let ports = machine.links.iter();
             let mut ports =
                 ports.filter(|port| port.master.as_ref() == Some(&link.name) && port.carrier);
@@ -161,14 +182,14 @@ fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringErro
         } else {
             make(link, Some(world))?;
             let vrf = link.master.as_ref().and_then(|name| machine.link(name));
-            if let Some(vrf) = vrf.filter(|vrf| matches!(vrf.kind, Kind::Vrf(_))) {
+            if let Some(vrf) = vrf.filter(|vrf| matches!(vrf.kind, LinkKind::Vrf(_))) {
                 let text = format!("link set dev {} master {}\n", link.name, vrf.name);
                 refused_none(&link.name, batch::run(&[], &text)?)?;
             }
         }
     }
-    // Packets as long as the machine's own: one that the kernel puts together on its way would be counted
-    // as one. Older versions of iproute2 do not know the word.
+    // Packets of the twin are as long as the machine's own: rules would count several as one if the kernel joined
+    // them. Older versions of iproute2 do not know this setting.
     let ends = machine.links.iter().map(|link| &link.name);
     let text: String = ends
         .map(|name| format!("link set dev {name} gso_max_segs 1\n"))
@@ -177,17 +198,17 @@ fn make_interfaces(machine: &Machine, worlds: &[World]) -> Result<(), WiringErro
     Ok(())
 }
 
-/// Makes one interface, and where it leads into a world the other end there.
-fn make(link: &Link, world: Option<&World>) -> Result<(), WiringError> {
-    let Link { name, mtu, .. } = link;
+/// Makes one interface, and its other end in the world if it leads to one.
+fn make(link: &LiveLink, world: Option<&World>) -> Result<(), WiringError> {
+    let LiveLink { name, mtu, .. } = link;
     let mac = match (link.kind, &link.mac) {
-        (Kind::Vrf(_), _) => String::new(),
+        (LinkKind::Vrf(_), _) => String::new(),
         (_, Some(mac)) => format!("address {mac}"),
         (_, None) => format!("address {NO_MAC}"),
     };
     let kind = match (link.kind, world) {
-        (Kind::Bridge, None) => "type bridge".to_owned(),
-        (Kind::Vrf(table), None) => format!("type vrf table {table}"),
+        (LinkKind::Bridge, None) => "type bridge".to_owned(),
+        (LinkKind::Vrf(table), None) => format!("type vrf table {table}"),
         (_, None) => "type veth".to_owned(),
         (_, Some(world)) => format!(
             "type veth peer name {} address {} mtu {mtu} netns {}",
@@ -205,7 +226,7 @@ fn make(link: &Link, world: Option<&World>) -> Result<(), WiringError> {
     )
 }
 
-fn extras(link: &Link) -> String {
+fn extras(link: &LiveLink) -> String {
     let arp = if link.mac.is_none() {
         format!("link set dev {} arp off\n", link.name)
     } else {
@@ -220,7 +241,7 @@ fn extras(link: &Link) -> String {
 
 fn done(name: &str, text: &str) -> Result<(), WiringError> {
     let refused = batch::run(&[], text)?;
-    // A kernel without IPv6 has no mode of making its addresses.
+    // A kernel without IPv6 has no such mode.
     let refused = refused
         .into_iter()
         .filter(|one| !one.command.ends_with("addrgenmode none"));
@@ -237,8 +258,8 @@ fn refused_none(interface: &str, refused: Vec<Refused>) -> Result<(), WiringErro
     }
 }
 
-/// Returns the commands that give the copy's interfaces their addresses and switch them on.
-fn addresses(machine: &Machine) -> String {
+/// Returns the commands that give the interfaces their addresses and switch them on.
+fn addresses(machine: &LiveMachine) -> String {
     let mut text = String::new();
     for link in &machine.links {
         for Address {
@@ -249,8 +270,8 @@ fn addresses(machine: &Machine) -> String {
             deprecated,
         } in &link.addresses
         {
-            // The kernel gives lo its addresses itself.
-            if link.kind == Kind::Loopback && net.addr().is_loopback() {
+            // The kernel gives `lo` these addresses itself.
+            if link.kind == LinkKind::Loopback && net.addr().is_loopback() {
                 continue;
             }
             let local = net.addr();
@@ -281,9 +302,13 @@ fn addresses(machine: &Machine) -> String {
     text
 }
 
-/// Returns the commands for routes, rules and permanent neighbours of one family, and what of them is not
+/// Returns the commands for routes, policy rules and permanent neighbours of one family, and the ones that cannot be
 /// copied.
-fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (String, Vec<Refused>) {
+fn route_commands(
+    machine: &LiveMachine,
+    worlds: &[World],
+    family: Family,
+) -> (String, Vec<Refused>) {
     let (mut text, mut unknown) = (String::new(), Vec::new());
     let mut listed = copied_routes(machine, family);
     listed.sort_by_key(|route| !routes::is_direct(route));
@@ -295,11 +320,11 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
             Err(key) => unknown.push(not_known(family, route, &key)),
         }
     }
-    // The namespace has the kernel's own.
+    // A new namespace has the kernel's own rules.
     let _ = writeln!(text, "rule flush");
     for (_, rule) in machine.rules.iter().filter(|(of, _)| *of == family) {
         match routes::rule(rule) {
-            // `flush` leaves the rule with priority 0.
+            // `flush` keeps the rule with priority 0.
             Ok(_) if is_first(rule) => {}
             Ok(rule) => {
                 let _ = writeln!(text, "rule add {rule}");
@@ -332,18 +357,18 @@ fn route_commands(machine: &Machine, worlds: &[World], family: Family) -> (Strin
     (text, unknown)
 }
 
-/// Whether a rule is the kernel's own first one.
+/// Returns whether a rule is the kernel's own first rule.
 fn is_first(rule: &Value) -> bool {
     rule["priority"] == 0 && rule["table"] == "local"
 }
 
-/// Returns the routes of the machine that a copy has to be given.
-fn copied_routes(machine: &Machine, family: Family) -> Vec<&Value> {
+/// Returns the routes of the machine that the twin needs: the kernel makes the others itself.
+fn copied_routes(machine: &LiveMachine, family: Family) -> Vec<&Value> {
     let is_here = |name: &Value| {
         let name = name.as_str();
         name.is_none_or(|name| {
             let link = machine.link(name);
-            link.is_some_and(|link| has_world(machine, link) || link.kind != Kind::Other)
+            link.is_some_and(|link| has_world(machine, link) || link.kind != LinkKind::Other)
         })
     };
     let listed = machine.routes.iter().filter(|(of, _)| *of == family);
@@ -353,9 +378,9 @@ fn copied_routes(machine: &Machine, family: Family) -> Vec<&Value> {
         .collect()
 }
 
-/// Lists the routes and rules of the copy, and returns each that differs from the machine's. The calling
-/// thread is in the copy.
-fn differences(machine: &Machine, family: Family) -> Result<Vec<Refused>, MachineError> {
+/// Lists the routes and rules of the twin, and returns those that differ from the machine's. The calling thread is in
+/// the twin's machine namespace.
+fn differences(machine: &LiveMachine, family: Family) -> Result<Vec<Refused>, MachineError> {
     let option = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
@@ -390,9 +415,9 @@ fn different<'v>(
         family: Some(family),
         command: format!("{verb}{words}"),
         why: if count > 0 {
-            "the copy does not have it".to_owned()
+            "the copy lacks it".to_owned()
         } else {
-            "the copy has it, and the machine has not".to_owned()
+            "the copy has it and the machine does not".to_owned()
         },
     });
     refused.collect()

@@ -1,5 +1,5 @@
-//! A world behind one interface of a twin: it owns the gateways' addresses, answers for every other
-//! address there, and sends everything to the machine.
+//! A world behind one interface of a twin. It owns the gateways' addresses, answers for every other address there,
+//! and sends everything to the machine.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,13 +10,13 @@ use ipnet::IpNet;
 
 use super::batch;
 use super::batch::MachineError;
-use super::machine::{Link, Machine};
+use super::machine::{LiveLink, LiveMachine};
 use super::netns::Netns;
 use super::switches;
 use crate::net::Family;
 
-/// Returns the words for the segments that hosts of the Internet take: they do not know how narrow the
-/// machine's link is.
+/// Returns the largest segment that hosts of the Internet accept, as words of a route: they do not know how small the
+/// MTU of the machine's link is.
 const fn longest_segment(family: Family) -> &'static str {
     match family {
         Family::V4 => " advmss 1460",
@@ -24,31 +24,31 @@ const fn longest_segment(family: Family) -> &'static str {
     }
 }
 
-/// The routing table in which every address is the world's.
+/// The routing table by which the world accepts every address as its own.
 const ANY: u32 = 100;
 
-/// The hardware address of both ends where the machine's interface has none.
+/// The hardware address of both ends, if the machine's interface has none.
 pub(super) const NO_MAC: &str = "02:00:00:00:00:01";
 
-/// A world.
+/// The network behind one interface.
 #[derive(Debug)]
 pub struct World {
-    /// The machine's interface that leads to it.
+    /// The machine's interface that leads to the world.
     pub interface: String,
     pub netns: Netns,
-    /// Its own interface, and that one's hardware address.
+    /// The world's own interface, and the hardware address of that one.
     port: String,
     mac: String,
-    /// The networks on the link, between machine and world.
+    /// The networks on the link between machine and world.
     on_link: Vec<IpNet>,
 }
 
 impl World {
-    /// Makes the namespace of the world behind an interface; the calling thread is in it then.
+    /// Makes the namespace of the world behind an interface. The calling thread is in the world afterwards.
     ///
     /// # Errors
     /// As [`Netns::make`].
-    pub fn make(link: &Link, number: usize) -> io::Result<Self> {
+    pub fn make(link: &LiveLink, number: usize) -> io::Result<Self> {
         let netns = Netns::make()?;
         for (name, value) in [
             ("ipv4/conf/all/rp_filter", "0"),
@@ -69,8 +69,6 @@ impl World {
             ("ipv6/conf/all/accept_redirects", "0"),
             ("ipv6/conf/default/accept_redirects", "0"),
             ("ipv6/icmp/ratelimit", "0"),
-            // A connection that nobody takes up is not asked for again by itself.
-            ("ipv4/tcp_syn_retries", "6"),
         ] {
             switches::set(name, value);
         }
@@ -78,7 +76,7 @@ impl World {
             interface: link.name.clone(),
             netns,
             port: format!("o{number}"),
-            // Layer 3 devices know no hardware addresses: both ends have the same.
+            // Layer 3 devices know no hardware addresses, so both ends have the same one.
             mac: match link.mac {
                 Some(_) => format!("02:00:00:{:02x}:{:02x}:fe", number >> 8, number & 0xff),
                 None => NO_MAC.to_owned(),
@@ -106,15 +104,15 @@ impl World {
     /// Gives the world its addresses and routes. The calling thread is in the world.
     ///
     /// # Errors
-    /// When `ip` is missing.
-    pub fn settle(&self, machine: &Machine, link: &Link) -> Result<(), MachineError> {
+    /// If `ip` is missing.
+    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), MachineError> {
         let port = &self.port;
         let mut up = String::from("link set lo up\n");
         if link.carrier {
             let _ = writeln!(up, "link set dev {port} up");
         }
         batch::run(&[], &up)?;
-        // Answers for others are not held back.
+        // The kernel answers for other addresses at once.
         switches::set(&format!("ipv6/neigh/{port}/proxy_delay"), "0");
         let dead: BTreeSet<IpAddr> = machine
             .neighbours
@@ -124,8 +122,8 @@ impl World {
             .collect();
         let mut own = machine.gateways(&link.name);
         own.retain(|gateway| !dead.contains(gateway));
-        // Without an address on the link the world asks for the machine's hardware address in a form that a
-        // strict rp_filter does not answer.
+        // If the world had no address on the link, it would ask for the machine's hardware address with a source that
+        // a strict rp_filter does not answer.
         if own.iter().all(IpAddr::is_ipv6) {
             let mut taken = machine.gateways(&link.name);
             taken.extend(&dead);
@@ -171,11 +169,11 @@ impl World {
         Ok(())
     }
 
-    /// Lets the world answer neighbour discovery for addresses on the link, which IPv6 does for single
-    /// addresses alone. The calling thread is in the world.
+    /// Lets the world answer neighbour discovery for addresses on the link. IPv6 does that only for single addresses.
+    /// The calling thread is in the world.
     ///
     /// # Errors
-    /// When `ip` is missing.
+    /// If `ip` is missing.
     pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), MachineError> {
         let here = addresses
             .iter()
@@ -194,9 +192,9 @@ impl World {
         self.on_link.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns an address of the link's networks that neither the machine has nor one of `taken` is: a
-    /// neighbour that is dead on the machine must not answer here.
-    fn free_address(&self, link: &Link, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    /// Returns an address of the link's networks that is neither the machine's nor one of `taken`. A neighbour that
+    /// is dead on the machine must not answer here.
+    fn free_address(&self, link: &LiveLink, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let nets = self.on_link.iter().filter(|net| net.addr().is_ipv4());
         let mut hosts = nets.flat_map(IpNet::hosts);
         hosts.find(|host| {
@@ -207,8 +205,8 @@ impl World {
 
 #[cfg(test)]
 impl World {
-    /// Returns a world of nowhere, for questions that no packet answers.
-    pub(crate) fn of(link: &Link) -> Self {
+    /// Returns a world without interfaces, for tests that send no packet.
+    pub(crate) fn of(link: &LiveLink) -> Self {
         Self {
             interface: link.name.clone(),
             netns: Netns::current().expect("every thread is in one"),
@@ -227,10 +225,10 @@ impl World {
 mod tests {
     use super::*;
 
-    /// The world owns its free address, and so would answer for it.
+    /// The world owns its free address, so it would answer for a dead gateway.
     #[test]
     fn a_dead_gateways_address_is_not_free() {
-        let link = Link::with("eth0", &["10.3.0.4/29"]);
+        let link = LiveLink::with("eth0", &["10.3.0.4/29"]);
         let world = World::of(&link);
         let taken = |addresses: &[&str]| -> BTreeSet<IpAddr> {
             let each = addresses.iter();

@@ -1,16 +1,16 @@
-//! Problems for programs: as JSON, and as the workflow commands of GitHub.
+//! Problems for programs: JSON, and the workflow commands of GitHub.
 
 use serde::Serialize;
 
 use super::places::{Places, Position};
-use super::problem::Problem;
+use super::problem::{Problem, Words};
 
 /// A spec's problems as `check --format json` prints them. docs/json.md documents the fields.
 #[derive(Debug, Serialize)]
-pub struct Report<'a> {
+pub struct ProblemReport<'a> {
     /// The spec: a file or a folder.
     pub file: &'a str,
-    /// Whether the spec is free of errors.
+    /// Whether the spec has no error.
     pub sound: bool,
     pub problems: Vec<Annotation<'a>>,
 }
@@ -21,10 +21,10 @@ pub struct Annotation<'a> {
     pub severity: &'static str,
     pub message: String,
     pub hint: String,
-    /// Which file of a folder; `None` where the spec is one file.
+    /// The file of a folder; `None` if the spec is one file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
-    /// Lines and columns are counted from 1, columns in characters; the end is behind the last one.
+    /// Lines and columns count from 1, columns in characters. The end is after the last character.
     pub line: usize,
     pub column: usize,
     pub end_line: usize,
@@ -36,7 +36,7 @@ pub struct Annotation<'a> {
 
 #[derive(Debug, Serialize)]
 pub struct Other<'a> {
-    /// Which file of a folder.
+    /// The file of a folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
     pub line: usize,
@@ -45,10 +45,11 @@ pub struct Other<'a> {
 }
 
 impl<'a> Annotation<'a> {
-    /// `spec` is what messages call the whole.
+    /// `spec` is the name of the whole spec.
     #[must_use]
     pub fn new(spec: &str, places: &Places<'a>, problem: &Problem) -> Self {
         let code = problem.kind.code();
+        let Words { text, hint, other } = problem.words();
         let of_folder = |file: &'a str| (file != spec).then_some(file);
         let file = places.file(problem.span.start);
         let span = file.within(&problem.span);
@@ -56,14 +57,14 @@ impl<'a> Annotation<'a> {
         Self {
             code: code.as_str(),
             severity: code.severity().as_str(),
-            message: problem.message(),
-            hint: problem.hint(),
+            message: text,
+            hint,
             file: of_folder(file.name),
             line: start.line,
             column: start.column,
             end_line: end.line,
             end_column: end.column,
-            other: problem.kind.other_place().map(|(span, label)| {
+            other: other.map(|(span, label)| {
                 let (file, Position { line, column }) = places.find(span.start);
                 Other {
                     file: of_folder(file),
@@ -75,7 +76,7 @@ impl<'a> Annotation<'a> {
         }
     }
 
-    /// The workflow command that shows the problem at its line in a pull request
+    /// Returns the workflow command that shows the problem at its line in a pull request
     /// (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
     #[must_use]
     pub fn as_workflow_command(&self, spec: &str) -> String {
@@ -83,7 +84,7 @@ impl<'a> Annotation<'a> {
             "note" => "notice",
             severity => severity,
         };
-        // The end column counts where the end is on the same line.
+        // GitHub reads the end column only if the end is on the same line.
         let end = if self.end_line == self.line && self.end_column > self.column {
             format!(",endColumn={}", self.end_column - 1)
         } else {
@@ -100,7 +101,7 @@ impl<'a> Annotation<'a> {
     }
 }
 
-/// Whatever could end the command, or begin another one.
+/// Escapes the characters that could end the command, or begin another one.
 fn escaped(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")

@@ -1,22 +1,18 @@
-//! What the values of a spec must not say together, and what none of them may say alone.
+//! The values of a spec against one another, and addresses that a forward must not use.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::code::Code;
-use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, WrittenTarget, listeners};
-use super::options::{ByFamily, Options, WrittenLog};
-use super::problem::{Problem, ProblemKind, Span};
-use crate::forwards::{
-    Balance, Firewall, Forward, ForwardSet, Log, Logged, Name, Nets, Snat, Snats, Sources, Target,
-    TargetPorts, told_by_entrance,
-};
+use super::fields::Placed;
+use super::problem::{Code, Problem, ProblemKind, Span};
+use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
+use crate::forwards::{Name, Snat, Snats, TargetPorts};
 use crate::net::{self, Family, Port, Protocol};
 use crate::netfilter::matches::Cluster;
 
-/// Checks what was read. `None` where something could not be read; sound only if `problems` stays
-/// empty.
-pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<ForwardSet> {
+/// Adds the errors of values that do not fit together. A forward that is switched off is checked too, but
+/// takes no port.
+pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
     if let Some(snat) = &written.snat {
         check_snat(snat, problems);
     }
@@ -27,134 +23,7 @@ pub fn check(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forwar
         check_options(forward, firewall_snat, problems);
     }
     check_names(&written.forwards, problems);
-    let enabled = written
-        .forwards
-        .iter()
-        .filter(|forward| forward.enabled != Some(false));
-    check_overlaps(enabled, problems);
-
-    let interfaces = written.interfaces?;
-    let firewall = Firewall {
-        ingress: interfaces.ingress?,
-        egress: interfaces.egress?,
-        snat: written.snat?.value,
-        forward_policy: written.forward_policy?,
-        layout: written.layout,
-    };
-    let mut forwards = Vec::with_capacity(written.forwards.len());
-    let mut listeners = Vec::with_capacity(written.forwards.len());
-    for forward in written.forwards {
-        // One that is switched off is checked like the others, but for what it would take.
-        if forward.enabled? {
-            let quiet = forward.silence.contains(&Code::NeedsLinux55);
-            let listener = forward.listen.as_ref().map(|listen| listen.span.clone());
-            forwards.extend(resolved(forward, &firewall)?);
-            listeners.resize(forwards.len(), listener.filter(|_| !quiet));
-        }
-    }
-    if !written.silence.contains(&Code::NeedsLinux55) {
-        note_entrances(&forwards, listeners, problems);
-    }
-    Some(ForwardSet { firewall, forwards })
-}
-
-/// Notes at each listener what the kernel must be able to tell of its packets. A forward that keeps that
-/// quiet has no listener here.
-fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: &mut Vec<Problem>) {
-    let forwards: Vec<&Forward> = forwards.iter().collect();
-    for (told, listener) in told_by_entrance(&forwards).into_iter().zip(listeners) {
-        if let (true, Some(span)) = (told, listener) {
-            problems.push(Problem::new(span, ProblemKind::NeedsLinux55));
-        }
-    }
-}
-
-/// The forward as it is planned, once for each protocol, with what the firewall says where it says
-/// nothing itself.
-fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterator<Item = Forward>> {
-    let Options {
-        protocols,
-        balance,
-        interfaces,
-        snat,
-        allow,
-        deny,
-        limits,
-        log,
-        hairpin,
-    } = forward.options;
-    let WrittenTarget { kind, destinations } = forward.target?;
-    let several = destinations.len() > 1;
-    let target = Target {
-        kind,
-        destinations: destinations.into_iter().map(|to| to.value).collect(),
-        // One takes all, however they would be shared.
-        balance: balance.filter(|_| several).unwrap_or(Balance::Random),
-    };
-    let name = forward.name?.value;
-    let family = target.family();
-    let interfaces = interfaces.unwrap_or_default();
-    let egress = interfaces.egress.unwrap_or_else(|| firewall.egress.clone());
-    let hairpin = hairpin.is_some_and(|hairpin| hairpin.value);
-    let mut ingress = interfaces
-        .ingress
-        .unwrap_or_else(|| firewall.ingress.clone());
-    if hairpin && ingress.len() > 1 {
-        ingress.retain(|interface| *interface != egress);
-    }
-    let own_snat = snat.and_then(|snat| snat.value.of(family));
-    let (sources, limits) = (sources(allow.as_ref(), deny.as_ref(), family), limits);
-    let refuses = sources != Sources::default() || limits.is_some();
-    let (protocol, others) = protocols?.split_last()?;
-    let last = Forward {
-        listen: forward.listen?.value,
-        protocol: *protocol,
-        target,
-        ingress,
-        egress,
-        snat: own_snat.or(firewall.snat.of(family))?,
-        sources,
-        limits,
-        log: log.and_then(|log| named(log, &name, refuses)),
-        hairpin,
-        name,
-    };
-    let others = others.iter().map(|protocol| Forward {
-        protocol: *protocol,
-        ..last.clone()
-    });
-    let others: Vec<Forward> = others.collect();
-    Some(others.into_iter().chain([last]))
-}
-
-fn sources(
-    allow: Option<&Placed<ByFamily>>,
-    deny: Option<&Placed<ByFamily>>,
-    family: Family,
-) -> Sources {
-    let of_family = |list: &Placed<ByFamily>| list.value.of(family).clone();
-    Sources {
-        // A list of all addresses keeps nobody out.
-        allow: allow.map(of_family).filter(|nets| !nets.are_all()),
-        deny: deny.map_or_else(Nets::default, of_family),
-    }
-}
-
-/// What is logged of a forward that refuses something, or nothing.
-fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
-    let connections = match log.connections {
-        Logged::Refused if !refuses => return None,
-        Logged::All if !refuses => Logged::Accepted,
-        connections => connections,
-    };
-    let name = name.as_str();
-    let own = || name[..name.len().min(Log::LONGEST_PREFIX)].into();
-    Some(Log {
-        prefix: log.prefix.unwrap_or_else(own),
-        level: log.level,
-        per_minute: log.per_minute,
-        connections,
-    })
+    check_overlaps(written.enabled(), problems);
 }
 
 fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
@@ -176,7 +45,7 @@ fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What the forward's own options and its target must not say together.
+/// Compares the options of a forward with its target.
 fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &mut Vec<Problem>) {
     let options = &forward.options;
     if let Some(snat) = &options.snat {
@@ -196,12 +65,12 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
         .as_ref()
         .map(|(snat, _)| *snat)
         .or(firewall.and_then(|snats| snats.of(family)));
-    // Where the firewall has none that can be read, that has been said.
+    // A firewall without a valid `snat` has been reported.
     if snat.is_none() && firewall.is_some() {
         let kind = ProblemKind::NoSnat { family };
         problems.push(Problem::new(first.span.clone(), kind));
     }
-    // What the defaults say is for forwards of both families.
+    // A default is for forwards of both families.
     if let (true, None, Some(snat)) = (forward.own_snat, &own, &options.snat) {
         let kind = ProblemKind::NoSnat { family };
         problems.push(Problem::new(snat.span.clone(), kind));
@@ -313,26 +182,26 @@ fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Why a target would hand out something of the firewall's own. The source is rewritten to the
-/// VM's address, so the target would take the client for the VM.
+/// Returns why a forward must not lead to an address. Its target sees the VM's address as the source, so
+/// it would take a client for the VM.
 fn danger(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address == net::AZURE_HOST => {
-            Some("it is Azure's host agent, which would take clients for this VM")
+            Some("it is Azure's host agent, which would take a client for this VM")
         }
-        IpAddr::V4(v4) if v4.is_link_local() => {
-            Some("169.254.0.0/16 holds the metadata service, which gives out this VM's identity")
-        }
+        IpAddr::V4(v4) if v4.is_link_local() => Some(
+            "169.254.0.0/16 has the metadata service, which would give clients this VM's identity",
+        ),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            Some("fe80::/10 is one wire only, and holds what is the VM's own there")
+            Some("fe80::/10 is the VM's own network segment, whose services are for the VM itself")
         }
         _ if address.is_loopback() => Some(match Family::of(address) {
             Family::V4 => "127.0.0.0/8 is the firewall itself",
             Family::V6 => "`::1` is the firewall itself",
         }),
         _ if address.is_multicast() => Some(match Family::of(address) {
-            Family::V4 => "224.0.0.0/4 are multicast groups, not hosts",
-            Family::V6 => "ff00::/8 are multicast groups, not hosts",
+            Family::V4 => "224.0.0.0/4 has multicast groups, not hosts",
+            Family::V6 => "ff00::/8 has multicast groups, not hosts",
         }),
         _ => None,
     }
@@ -353,16 +222,16 @@ fn check_names(forwards: &[WrittenForward], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Listeners of one family, protocol and address must not share a port. A listener for one address
-/// beside one for all is no conflict: the plan puts it first.
+/// Reports listeners of one family, protocol and address that share a port. A listener for one address may
+/// share a port with one for all addresses: the plan puts it first.
 fn check_overlaps<'w>(
     forwards: impl Iterator<Item = &'w WrittenForward>,
     problems: &mut Vec<Problem>,
 ) {
     let mut listeners: Vec<Listener<'_>> = forwards.flat_map(listeners).collect();
     listeners.sort_by_key(|one| (one.place(), one.listen.value.ports.first()));
-    // Of the listeners seen, the one that reaches furthest: in this order, who overlaps any of
-    // them overlaps that one.
+    // The listener so far whose range ends last. In this order, a listener that overlaps any listener before
+    // it overlaps this one.
     let mut furthest: Option<Listener<'_>> = None;
     for this in listeners {
         let Some(before) = furthest else {
@@ -380,7 +249,7 @@ fn check_overlaps<'w>(
     }
 }
 
-/// Reported at the listener that stands later in the file.
+/// Reports an overlap at the listener that is later in the file.
 fn overlap(a: Listener<'_>, b: Listener<'_>) -> Problem {
     let (first, second) = if a.listen.span.start < b.listen.span.start {
         (a, b)

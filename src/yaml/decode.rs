@@ -1,98 +1,18 @@
-//! The trees of a spec's YAML documents to the values they spell, key by key, collecting every problem.
-//!
-//! What two values say about each other is `check.rs`'s affair.
+//! The YAML trees of a spec to values, key by key. Every problem of a single value is reported here; `check`
+//! compares values.
 
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::str::FromStr as _;
 
-use super::code::Code;
-pub use super::fields::Placed;
-use super::fields::{Fields, parsed, sequence};
-use super::limits::MAX_PROBLEMS;
-use super::load::{Node, Value};
-use super::options::{self, Interfaces, Options, one_of_words};
-use super::problem::{Problem, ProblemKind, Span};
-use crate::forwards::{
-    Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind, TargetPorts,
-};
-use crate::net::{Family, Protocol};
+use super::bounds::MAX_PROBLEMS;
+use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
+use super::load::Node;
+use super::options::{self, Options};
+use super::problem::{Code, Problem, ProblemKind, nearest};
+use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
+use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, TargetKind, TargetPorts};
 
-/// A spec as written. `None` where the value is missing or could not be read, which is reported.
-#[derive(Debug, Default)]
-pub struct WrittenSpec {
-    pub interfaces: Option<Interfaces>,
-    pub snat: Option<Placed<Snats>>,
-    pub forward_policy: Option<ForwardPolicy>,
-    /// Where `forward_policy` was written; else where `firewall` was.
-    pub forward_policy_span: Option<Span>,
-    /// `None` also where it is left to nvactl.
-    pub layout: Option<Layout>,
-    pub forwards: Vec<WrittenForward>,
-    /// The codes that the whole spec keeps quiet.
-    pub silence: Vec<Code>,
-}
-
-#[derive(Debug, Default)]
-pub struct WrittenForward {
-    pub name: Option<Placed<Name>>,
-    pub listen: Option<Placed<Listen>>,
-    pub target: Option<WrittenTarget>,
-    /// Whether it is part of the plan.
-    pub enabled: Option<bool>,
-    /// With what the defaults say where it says nothing itself.
-    pub options: Options,
-    /// Whether it says its `snat` itself.
-    pub own_snat: bool,
-    /// The codes that this forward keeps quiet.
-    pub silence: Vec<Code>,
-}
-
-#[derive(Debug)]
-pub struct WrittenTarget {
-    pub kind: TargetKind,
-    /// At least one.
-    pub destinations: Vec<Placed<Destination>>,
-}
-
-/// One of a forward's listeners: it has one for each protocol.
-#[derive(Debug, Clone, Copy)]
-pub struct Listener<'w> {
-    pub forward: &'w WrittenForward,
-    pub family: Family,
-    pub protocol: Protocol,
-    pub listen: &'w Placed<Listen>,
-}
-
-/// Those that could be read.
-pub fn listeners(forward: &WrittenForward) -> impl Iterator<Item = Listener<'_>> {
-    let protocols = forward.options.protocols.into_iter().flatten();
-    let target = forward.target.as_ref();
-    let first = target.and_then(|target| target.destinations.first());
-    forward.listen.iter().flat_map(move |listen| {
-        let address = listen.value.address.or(first.map(|to| to.value.address));
-        protocols.clone().map(move |protocol| Listener {
-            forward,
-            family: address.map_or(Family::V4, Family::of),
-            protocol: *protocol,
-            listen,
-        })
-    })
-}
-
-impl Listener<'_> {
-    /// Listeners of one place must not share a port.
-    pub fn place(&self) -> (Family, Protocol, Option<IpAddr>) {
-        (self.family, self.protocol, self.listen.value.address)
-    }
-
-    pub fn name(&self) -> &str {
-        let name = self.forward.name.as_ref();
-        name.map_or("(no name)", |name| name.value.as_str())
-    }
-}
-
-/// Reads the documents of a spec, one for each file. `whole` tells that there is no further one,
-/// which could not be read.
+/// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
+/// may have the keys that are missing here.
 pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
     let known = &["version", "firewall", "defaults", "forwards", "silence"];
@@ -103,9 +23,7 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
     let whole = whole && files.len() == roots.len();
     for fields in &files {
         decode_version(fields, problems);
-        // ssh is given up by a forward, not by a whole spec.
-        let can_be_silenced = |code: Code| code.can_be_silenced() && code != Code::TakesSsh;
-        let silence = decode_silence(fields, can_be_silenced, problems);
+        let silence = decode_silence(fields, Silencing::Spec, problems);
         spec.silence.extend(silence);
     }
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
@@ -114,7 +32,7 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         let policy = spec.forward_policy_span.take();
         spec.forward_policy_span = policy.or(key.map(|key| key.span.clone()));
     } else if whole {
-        miss(&files, "firewall", problems);
+        report_missing(&files, "firewall", problems);
     }
     let written = of_one_file(&files, "defaults", problems);
     let known = options::KEYS;
@@ -123,7 +41,7 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         .map(|fields| Options::decode(&fields, &Options::default(), problems))
         .unwrap_or_default();
     if written.is_none() && !whole {
-        // What could not be read may say another.
+        // The file that could not be read may set another protocol.
         defaults.protocols = None;
     }
     let mut lists = files
@@ -131,7 +49,7 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         .filter_map(|file| file.get("forwards"))
         .peekable();
     if lists.peek().is_none() && whole {
-        miss(&files, "forwards", problems);
+        report_missing(&files, "forwards", problems);
     }
     for forwards in lists {
         for item in sequence(forwards, "forwards", problems).unwrap_or_default() {
@@ -145,7 +63,7 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
     spec
 }
 
-/// The value of a key that one file has for the whole spec.
+/// Returns the value of a key that only one file may have, and reports the key in other files.
 fn of_one_file<'n>(
     files: &[Fields<'n>],
     key: &'static str,
@@ -162,8 +80,8 @@ fn of_one_file<'n>(
     one.get(key)
 }
 
-/// Reports a key that no file has, at the beginning of the first.
-fn miss(files: &[Fields<'_>], key: &'static str, problems: &mut Vec<Problem>) {
+/// Reports a key that no file has, at the beginning of the first file.
+fn report_missing(files: &[Fields<'_>], key: &'static str, problems: &mut Vec<Problem>) {
     if let Some(first) = files.first() {
         first.required(key, problems);
     }
@@ -224,31 +142,36 @@ fn decode_forward(
     };
     if fields.required("name", problems).is_some() {
         forward.name = fields.parsed("name", "a name", problems, |text| {
-            text.parse().map_err(ProblemKind::InvalidName)
+            text.parse()
+                .map_err(|error| ProblemKind::InvalidName { error })
         });
     }
     if fields.required("listen", problems).is_some() {
-        let expected = "a port, a range of ports, or either behind `IP:`";
+        let expected = "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`";
         forward.listen = fields.parsed("listen", expected, problems, Listen::from_str);
     }
     forward.options = Options::decode(&fields, defaults, problems);
-    forward.enabled = fields.get("enabled").map_or(Some(true), |_| {
-        let enabled = fields.parsed("enabled", "`true` or `false`", problems, |text| {
-            one_of_words(text, &["true", "false"]).map(|word| word == "true")
-        });
-        enabled.map(|enabled| enabled.value)
+    forward.enabled = fields.get("enabled").map_or(Some(true), |node| {
+        yes_or_no(node, "enabled", problems).map(|enabled| enabled.value)
     });
     if let Some(node) = fields.required("target", problems) {
         forward.target = decode_target(node, problems);
     }
     forward.own_snat = fields.get("snat").is_some();
-    forward.silence = decode_silence(&fields, Code::can_be_silenced, problems);
+    forward.silence = decode_silence(&fields, Silencing::Forward, problems);
     forward
+}
+
+/// Which part of the spec a `silence` is for. Only a forward may give up ssh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silencing {
+    Spec,
+    Forward,
 }
 
 fn decode_silence(
     fields: &Fields<'_>,
-    can_be_silenced: impl Fn(Code) -> bool,
+    silencing: Silencing,
     problems: &mut Vec<Problem>,
 ) -> Vec<Code> {
     let items = fields
@@ -259,21 +182,29 @@ fn decode_silence(
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
-        let code = parsed(
-            item,
-            "silence",
-            "a list of codes",
-            problems,
-            |text| match text.parse::<Code>() {
-                Ok(code) if can_be_silenced(code) => Ok(code),
-                _ => Err(ProblemKind::UnknownCode {
-                    text: text.to_owned(),
-                }),
-            },
-        );
+        let read = |text: &str| silenced(text, silencing);
+        let code = parsed(item, "silence", "a list of codes", problems, read);
         codes.extend(code.map(|code| code.value));
     }
     codes
+}
+
+fn silenced(text: &str, silencing: Silencing) -> Result<Code, ProblemKind> {
+    match text.parse::<Code>() {
+        Ok(Code::TakesSsh) if silencing == Silencing::Spec => Err(ProblemKind::SshForAll),
+        Ok(code) if code.can_be_silenced() => Ok(code),
+        Ok(code) => Err(ProblemKind::SilencedError {
+            code: code.as_str(),
+        }),
+        Err(_) => {
+            let known = Code::ALL.into_iter().filter(|code| code.can_be_silenced());
+            let known: Vec<&str> = known.map(Code::as_str).collect();
+            Err(ProblemKind::UnknownCode {
+                text: text.to_owned(),
+                near: nearest(text, &known),
+            })
+        }
+    }
 }
 
 fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenTarget> {
@@ -300,12 +231,8 @@ fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Written
         });
     }
     let pods = fields.required("pod", problems)?;
-    let list = match &pods.value {
-        Value::Sequence(list) => list,
-        _ => std::slice::from_ref(pods),
-    };
     let expected = "`IP:PORT` or `IP:PORT-PORT`, or a list of those";
-    let each = list.iter().map(|pod| {
+    let each = one_or_list(pods).iter().map(|pod| {
         parsed(pod, "pod", expected, problems, |text| {
             let pod: Destination = text.parse()?;
             match pod.ports {

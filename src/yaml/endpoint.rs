@@ -1,8 +1,9 @@
-//! How a spec writes the places where a forward listens and leads.
+//! A listener and a target as text: an address with ports.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::problem::{self, ProblemKind};
+use super::problem::ProblemKind;
 use crate::forwards::{Destination, Listen, TargetPorts};
 
 impl FromStr for Listen {
@@ -16,12 +17,14 @@ impl FromStr for Listen {
             });
         }
         let (address, ports) = match text.rsplit_once(':') {
-            Some((address, ports)) => (Some(problem::host(address)?), ports),
+            Some((address, ports)) => (Some(host(address)?), ports),
             None => (None, text),
         };
         Ok(Self {
             address,
-            ports: ports.parse().map_err(ProblemKind::InvalidPort)?,
+            ports: ports
+                .parse()
+                .map_err(|error| ProblemKind::InvalidPort { error })?,
         })
     }
 }
@@ -41,13 +44,32 @@ impl FromStr for Destination {
             None => (text, TargetPorts::Kept),
             Some(colon) => {
                 let ports = &text[end + colon + 1..];
-                let ports = ports.parse().map_err(ProblemKind::InvalidPort)?;
+                let ports = ports
+                    .parse()
+                    .map_err(|error| ProblemKind::InvalidPort { error })?;
                 (&text[..end + colon], TargetPorts::Range(ports))
             }
         };
         Ok(Self {
-            address: problem::host(address)?,
+            address: host(address)?,
             ports,
         })
+    }
+}
+
+/// Reads an address: IPv4, or IPv6 in brackets, since a port may follow.
+fn host(text: &str) -> Result<IpAddr, ProblemKind> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let text = text.to_owned();
+    match (bracketed, text.parse::<IpAddr>()) {
+        (Some(address), _) => address
+            .parse()
+            .map(IpAddr::V6)
+            .map_err(|_| ProblemKind::InvalidAddress { text }),
+        (None, Ok(address @ IpAddr::V4(_))) => Ok(address),
+        (None, Ok(IpAddr::V6(_))) => Err(ProblemKind::NoBrackets { text }),
+        (None, Err(_)) => Err(ProblemKind::InvalidAddress { text }),
     }
 }

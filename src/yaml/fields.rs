@@ -1,9 +1,8 @@
-//! The values of a mapping whose keys are known, each read as what it should be.
+//! Readers for the values of a mapping whose keys are known. Each reports a value of the wrong form.
 
-use super::hint;
-use super::limits::MAX_PROBLEMS;
+use super::bounds::MAX_PROBLEMS;
 use super::load::{Key, Node, Value};
-use super::problem::{Problem, ProblemKind, Span};
+use super::problem::{Problem, ProblemKind, Span, nearest};
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]
@@ -15,7 +14,7 @@ pub struct Placed<T> {
 /// The entries of a mapping whose keys are known.
 pub struct Fields<'n> {
     place: &'static str,
-    /// Where the mapping begins: its first key.
+    /// The first key of the mapping.
     span: Span,
     entries: Vec<Entry<'n>>,
 }
@@ -29,7 +28,7 @@ struct Entry<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// The entries of `node`, or `None` when it is no mapping. `key` is what it stands under.
+    /// Returns the entries of `node`, or `None` if it is no mapping. `key` is the key of `node` itself.
     pub fn of(
         node: &'n Node<'n>,
         key: &'static str,
@@ -59,7 +58,7 @@ impl<'n> Fields<'n> {
                     first: first.key.span.clone(),
                 },
                 (None, _) => {
-                    let meant = hint::nearest(&key.text, known);
+                    let meant = nearest(&key.text, known);
                     misspelled.extend(meant.map(|name| Entry { name, key, value }));
                     ProblemKind::UnknownKey {
                         key: key.text.to_string(),
@@ -70,7 +69,8 @@ impl<'n> Fields<'n> {
             };
             problems.push(Problem::new(key.span.clone(), kind));
         }
-        // The value of a misspelled key is read as what it was meant to be: it may be wrong too.
+        // The value of a misspelled key is read as the value of the likely key, so that its problems are
+        // reported in the same run.
         for entry in misspelled {
             if entries.iter().all(|known| known.name != entry.name) {
                 entries.push(entry);
@@ -99,7 +99,7 @@ impl<'n> Fields<'n> {
         self.entry(name).map(|entry| entry.value)
     }
 
-    /// The value of a key that must be there.
+    /// Returns the value of a key, and reports the key if it is missing.
     pub fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node<'n>> {
         let node = self.get(key);
         if node.is_none() {
@@ -132,6 +132,7 @@ impl<'n> Fields<'n> {
     }
 }
 
+/// Reads a scalar by a function, whose problem is placed at the scalar.
 pub fn parsed<T>(
     node: &Node<'_>,
     key: &'static str,
@@ -167,6 +168,7 @@ fn scalar<'n>(
     }
 }
 
+/// Returns the items of a list.
 pub fn sequence<'n>(
     node: &'n Node<'n>,
     key: &'static str,
@@ -181,6 +183,55 @@ pub fn sequence<'n>(
     }
 }
 
+/// Reads `true` or `false`.
+pub fn yes_or_no(
+    node: &Node<'_>,
+    key: &'static str,
+    problems: &mut Vec<Problem>,
+) -> Option<Placed<bool>> {
+    parsed(node, key, "`true` or `false`", problems, |text| {
+        one_of_words(text, &["true", "false"]).map(|word| word == "true")
+    })
+}
+
+/// Reads a decimal number from 1 to `most`.
+pub fn number(text: &str, most: u32) -> Result<u32, ProblemKind> {
+    let decimal = !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| *number <= most);
+    number
+        .filter(|_| decimal)
+        .ok_or_else(|| ProblemKind::InvalidNumber {
+            text: text.to_owned(),
+            most,
+        })
+}
+
+/// Returns the items of a list, or a value that is no list as the only item.
+pub fn one_or_list<'n>(node: &'n Node<'n>) -> &'n [Node<'n>] {
+    match &node.value {
+        Value::Sequence(items) => items,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+/// Returns the known word that a text is.
+pub fn one_of_words(
+    text: &str,
+    known: &'static [&'static str],
+) -> Result<&'static str, ProblemKind> {
+    let mut words = known.iter().copied();
+    words
+        .find(|word| *word == text)
+        .ok_or_else(|| unknown(text, known))
+}
+
+pub fn unknown(text: &str, known: &'static [&'static str]) -> ProblemKind {
+    ProblemKind::UnknownWord {
+        text: text.to_owned(),
+        known,
+    }
+}
+
 fn wrong_type(
     node: &Node<'_>,
     key: &'static str,
@@ -188,7 +239,7 @@ fn wrong_type(
     problems: &mut Vec<Problem>,
 ) {
     let found = match &node.value {
-        Value::Null => "nothing",
+        Value::Null => "empty",
         Value::Scalar(_) => "a single value",
         Value::Sequence(_) => "a list",
         Value::Mapping(_) => "a mapping",

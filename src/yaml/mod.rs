@@ -1,52 +1,55 @@
-//! The spec: what the user wants forwarded, read from YAML and checked whole.
+//! The text of a spec to the checked model: YAML in, a [`ForwardSet`] or every [`Problem`] out.
 //!
-//! [`read`] turns text into a [`ForwardSet`], or into every [`Problem`] the text has. A `ForwardSet`
-//! is sound by construction: whoever holds one need not check it again. A spec in several files is
+//! A `ForwardSet` that [`read`] returns is valid and need not be checked again. A spec in several files is
 //! read by [`examine_all`] as if it were one.
 //!
-//! The room must not know rules or the machine. Only commands import it: files are read by
-//! `host::spec_source`, and everything behind the commands works with [`crate::forwards`].
+//! The room must not know rules or the machine. Only commands import it (and `cli`, for the codes of
+//! `--deny`): `host::spec_source` reads the files, and all other rooms work with [`crate::forwards`].
+//!
+//! ```text
+//! text ─load─▶ tree ─decode, options─▶ written values ─check, warn─▶ problems
+//!                                             └────────resolve─────▶ ForwardSet
+//! ```
 //!
 //! Start here:
-//! - a new option of a forward: its key in `options` (or `decode`), its limits in `check`, advice in
-//!   `warn`;
-//! - a new problem: its code in `code`, its text in `problem`, its fix in `hint`;
+//! - a new option of a forward: its key in `options`; its limits in `check`; advice in `warn`; its value in
+//!   `resolve`;
+//! - a new problem: an entry in `problem/table.rs`;
 //! - the layout of a report: [`page`] for people, [`annotation`] for programs.
 
 pub mod annotation;
+mod bounds;
 mod check;
-mod code;
 mod decode;
 mod endpoint;
 mod fields;
-mod hint;
-mod limits;
 mod load;
 mod options;
 pub mod page;
 pub mod places;
 mod problem;
+mod resolve;
+mod syntax;
 mod warn;
+mod written;
 
 use std::collections::BTreeSet;
 
 use crate::forwards::ForwardSet;
-pub use code::{Code, CodeError, Severity};
-pub use hint::nearest;
-pub use limits::{MAX_PROBLEMS, MAX_VALUES};
-pub use problem::{Problem, ProblemKind, Span};
+pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
+pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
 
-/// What reading a spec came to.
+/// The result of reading a spec.
 #[derive(Debug)]
 pub struct Reading {
-    /// There if no problem is an error.
+    /// `None` if a problem is an error.
     pub set: Option<ForwardSet>,
-    /// Errors, warnings and notes in the order of the spec, without those that it silences.
+    /// Errors, warnings and notes in the order of the spec, without the silenced ones.
     pub problems: Vec<Problem>,
 }
 
 impl Reading {
-    /// The spec, if it is without a fault.
+    /// Returns the spec if it has no error.
     ///
     /// # Errors
     /// Every error, in the order of the spec.
@@ -59,14 +62,14 @@ impl Reading {
     }
 }
 
-/// Reads a text and says everything that there is to say of it.
+/// Checks a spec and reports every problem.
 #[must_use]
 pub fn examine(text: &[u8]) -> Reading {
     examine_all(&[text])
 }
 
-/// Reads a spec that lies in several texts, as if they were one, and says everything that there is
-/// to say of it. [`places::Places`] tells where.
+/// Checks a spec of several texts as if they were one, and reports every problem. [`places::Places`] has
+/// the file and line of each.
 #[must_use]
 pub fn examine_all(texts: &[&[u8]]) -> Reading {
     let mut problems = Vec::new();
@@ -93,27 +96,28 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let written = decode::decode(&roots, whole, &mut problems);
-        // What has been read is as large as what it was read from: one of them is enough.
+        // The values take as much memory as the trees, which are not needed any more.
         drop(roots);
         warn::warn(&written, &mut problems);
-        set = check::check(written, &mut problems);
+        check::check(&written, &mut problems);
+        set = resolve::resolve(written, &mut problems);
     }
     problems.sort_by_key(|problem| problem.span.start);
-    // What is wrong with a default is wrong with every forward that has it, and said once.
+    // A problem of a default is found in every forward that takes it, and reported once.
     let at_one_place = problems
         .windows(2)
         .filter(|two| two[0].span.start == two[1].span.start);
     let crowded: BTreeSet<usize> = at_one_place.map(|two| two[0].span.start).collect();
-    let mut said = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     problems.retain(|problem| {
         let Problem { span, .. } = problem;
-        !crowded.contains(&span.start) || said.insert((span.start, span.end, problem.message()))
+        !crowded.contains(&span.start) || seen.insert((span.start, span.end, problem.words().text))
     });
-    let broken = problems
+    let has_error = problems
         .iter()
         .any(|problem| problem.severity() == Severity::Error);
     Reading {
-        set: set.filter(|_| !broken),
+        set: set.filter(|_| !has_error),
         problems,
     }
 }

@@ -1,4 +1,4 @@
-//! Problems as pages: the place, the line, a caret under the value, and the edit that mends it.
+//! Problems as text for people: the place, the line with a caret under the value, and the hint.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,33 +6,31 @@ use std::fmt::Write as _;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::code::Severity;
 use super::places::{File, Places};
-use super::problem::{Problem, Span};
+use super::problem::{Problem, Severity, Span, Words};
 use crate::net::printable::is_hidden;
 
-/// More than this nobody reads; the rest is counted.
+/// Further problems are only counted.
 const MOST_SHOWN: usize = 50;
 
-/// A longer line is shown without its text: nobody wrote it by hand.
+/// A longer line is shown without its text.
 const LONGEST_LINE: usize = 400;
 
-/// All problems of a spec, as a renderer makes them.
+/// Returns the problems of a spec as text.
 #[must_use]
 pub fn pages(places: &Places<'_>, problems: &[Problem], renderer: &Renderer) -> String {
     let mut out = String::new();
     for problem in shown(problems) {
         let code = problem.kind.code().as_str();
-        let title = problem.message();
-        let hint = problem.hint();
+        let Words { text, hint, other } = problem.words();
         let level = match problem.severity() {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let title = level.primary_title(title.as_str()).id(code);
+        let title = level.primary_title(text.as_str()).id(code);
         let hint = Level::HELP.with_name("hint").message(hint.as_str());
-        let group = place(Group::with_title(title), places, problem).element(hint);
+        let group = place(Group::with_title(title), places, &problem.span, other).element(hint);
         out.push_str(&renderer.render(&[group]));
         out.push_str("\n\n");
     }
@@ -42,16 +40,16 @@ pub fn pages(places: &Places<'_>, problems: &[Problem], renderer: &Renderer) -> 
     out
 }
 
-/// The gravest of many, still in the order of the spec.
+/// Returns the most severe problems, in the order of the spec.
 fn shown(problems: &[Problem]) -> Vec<&Problem> {
-    let mut gravest: Vec<(usize, &Problem)> = problems.iter().enumerate().collect();
-    gravest.sort_unstable_by_key(|(n, problem)| (problem.severity(), *n));
-    gravest.truncate(MOST_SHOWN);
-    gravest.sort_unstable_by_key(|(n, _)| *n);
-    gravest.into_iter().map(|(_, problem)| problem).collect()
+    let mut worst: Vec<(usize, &Problem)> = problems.iter().enumerate().collect();
+    worst.sort_unstable_by_key(|(n, problem)| (problem.severity(), *n));
+    worst.truncate(MOST_SHOWN);
+    worst.sort_unstable_by_key(|(n, _)| *n);
+    worst.into_iter().map(|(_, problem)| problem).collect()
 }
 
-/// Plain or coloured, in ASCII: it must survive a serial console.
+/// Returns a plain or coloured renderer. It draws in ASCII, which a serial console can show.
 #[must_use]
 pub fn renderer(color: bool) -> Renderer {
     let renderer = if color {
@@ -62,26 +60,31 @@ pub fn renderer(color: bool) -> Renderer {
     renderer.decor_style(DecorStyle::Ascii)
 }
 
-/// Some bytes of a spec that a page shows.
-struct Mark {
+/// Bytes of a file that are underlined.
+struct Underline {
     kind: AnnotationKind,
     span: Span,
     label: Option<&'static str>,
 }
 
-/// Adds the places that the problem is about: together if they stand in one file.
-fn place<'a>(group: Group<'a>, places: &'a Places<'_>, problem: &Problem) -> Group<'a> {
-    let file = places.file(problem.span.start);
-    let mark = Mark {
+/// Adds the places that a problem is about, together if they are in one file.
+fn place<'a>(
+    group: Group<'a>,
+    places: &'a Places<'_>,
+    span: &Span,
+    other: Option<(Span, &'static str)>,
+) -> Group<'a> {
+    let file = places.file(span.start);
+    let mark = Underline {
         kind: AnnotationKind::Primary,
-        span: file.within(&problem.span),
+        span: file.within(span),
         label: None,
     };
-    let Some((span, label)) = problem.kind.other_place() else {
+    let Some((span, label)) = other else {
         return lines(group, file, &[mark]);
     };
     let other_file = places.file(span.start);
-    let other = Mark {
+    let other = Underline {
         kind: AnnotationKind::Context,
         span: other_file.within(&span),
         label: Some(label),
@@ -93,12 +96,12 @@ fn place<'a>(group: Group<'a>, places: &'a Places<'_>, problem: &Problem) -> Gro
     }
 }
 
-/// Adds the file, the line and column of the first mark, and the lines from the first to the last.
-fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> {
+/// Adds the position of the first mark, and the lines from the first mark to the last.
+fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Underline]) -> Group<'a> {
     let text = file.text.as_ref();
     let first = marks.iter().map(|mark| mark.span.start).min().unwrap_or(0);
     let last = marks.iter().map(|mark| mark.span.end).max().unwrap_or(0);
-    // Only the lines in question go to the renderer, which looks through all it is given.
+    // The renderer reads all the text that it gets, so it gets only these lines.
     let start = text[..text.floor_char_boundary(first)]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);
@@ -106,7 +109,7 @@ fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> 
         .find('\n')
         .map_or(text.len(), |newline| last + newline);
     let window = &text[start..text.ceil_char_boundary(end.max(start))];
-    // The line end that Windows writes.
+    // A line end of Windows.
     let window = window
         .strip_suffix('\r')
         .filter(|_| end < text.len())
@@ -139,8 +142,8 @@ fn lines<'a>(group: Group<'a>, file: &'a File<'_>, marks: &[Mark]) -> Group<'a> 
     group.element(snippet)
 }
 
-/// A spec's text with a picture in the place of each character that a terminal must not get: one for
-/// one, so that columns stay what they are. Line ends and tabs are the renderer's.
+/// Replaces each character that a terminal must not get by a picture of it: one by one, so that columns stay
+/// the same. The renderer handles line ends and tabs.
 fn pictured(text: &str) -> Cow<'_, str> {
     let hidden = |c: char| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t');
     if !text.contains(hidden) {

@@ -1,7 +1,6 @@
-//! Where the bytes of a spec stand: in which file, on which line, in which column.
+//! From a byte of a spec to its file, line and column.
 //!
-//! A spec may lie in several files. A span counts through all of them, so that two places can be
-//! compared wherever they stand; here is the way back.
+//! A span counts through all files of a spec, so that two places in different files can be compared.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -9,15 +8,15 @@ use std::cell::OnceCell;
 use super::problem::Span;
 use crate::netfilter::text::parse;
 
-/// Where a byte of a text stands, both counted from 1, columns in characters.
+/// A place in a file. Both numbers count from 1; columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub line: usize,
     pub column: usize,
 }
 
-/// Each text with the place of its first byte. One lies a byte behind the end of the one before it:
-/// a problem at the end of a text, or in an empty one, is not taken for one of the next.
+/// Returns each text with the place of its first byte in the spec. There is one byte between two texts, so
+/// that a problem at the end of a text, or in an empty one, does not belong to the next.
 pub(super) fn placed<'t>(
     texts: impl IntoIterator<Item = &'t [u8]>,
 ) -> impl Iterator<Item = (usize, &'t [u8])> {
@@ -28,20 +27,20 @@ pub(super) fn placed<'t>(
     })
 }
 
-/// A text's bytes as its problems count them: as text, without a byte order mark.
+/// Returns a file as text without its byte order mark, which spans do not count.
 #[must_use]
 pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     parse::text_of(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
 }
 
-/// One file of a spec, and where each of its lines begins: found once, if at all, asked often.
+/// One file of a spec. Its lines are found when a position is first asked for.
 #[derive(Debug)]
 pub struct File<'t> {
     pub name: &'t str,
     pub text: Cow<'t, str>,
-    /// The place of its first byte.
+    /// The place of its first byte in the spec.
     start: usize,
-    /// Where its lines begin, counted from its own first byte.
+    /// The first byte of each line, counted in this file.
     lines: OnceCell<Vec<usize>>,
 }
 
@@ -62,13 +61,13 @@ impl<'t> File<'t> {
         })
     }
 
-    /// The bytes of the spec as bytes of this file.
+    /// Returns a span of the spec as bytes of this file.
     #[must_use]
     pub fn within(&self, span: &Span) -> Span {
         span.start.saturating_sub(self.start)..span.end.saturating_sub(self.start)
     }
 
-    /// The position of the byte `at` of this file, or of its end if that comes first.
+    /// Returns the position of the byte `at` of this file, or of its end if that comes first.
     #[must_use]
     pub fn position(&self, at: usize) -> Position {
         let at = self.text.floor_char_boundary(at.min(self.text.len()));
@@ -81,12 +80,12 @@ impl<'t> File<'t> {
     }
 }
 
-/// The files of a spec, in its order: at least one.
+/// The files of a spec in their order, at least one.
 #[derive(Debug)]
 pub struct Places<'t>(Vec<File<'t>>);
 
 impl<'t> Places<'t> {
-    /// The names and texts of all files that were examined together, in the same order.
+    /// Takes the names and texts of all files, in the order in which they were examined.
     #[must_use]
     pub fn new(files: impl IntoIterator<Item = (&'t str, &'t [u8])>) -> Self {
         let (names, texts): (Vec<&str>, Vec<&[u8]>) = files.into_iter().unzip();
@@ -98,14 +97,14 @@ impl<'t> Places<'t> {
         )
     }
 
-    /// The file that the byte `at` of the spec stands in.
+    /// Returns the file that has the byte `at` of the spec.
     #[must_use]
     pub fn file(&self, at: usize) -> &File<'t> {
         let after = self.0.partition_point(|file| file.start <= at);
         &self.0[after.saturating_sub(1)]
     }
 
-    /// The name of the file that the byte `at` of the spec stands in, and the position there.
+    /// Returns the name of the file that has the byte `at` of the spec, and the position there.
     #[must_use]
     pub fn find(&self, at: usize) -> (&'t str, Position) {
         let file = self.file(at);
@@ -135,10 +134,10 @@ mod tests {
         for (file, at, name, line, column) in [
             (0, 0, "one", 1, 1),
             (0, 3, "one", 1, 4),
-            // Behind the last line end, where YAML says that something is missing.
+            // After the last line end, where YAML reports that something is missing.
             (0, 5, "one", 2, 1),
             (1, 0, "two", 1, 1),
-            // Counted behind the byte order mark, in characters.
+            // Counted after the byte order mark, in characters.
             (2, 0, "three", 1, 1),
             (2, 5, "three", 1, 5),
             (2, 6, "three", 1, 6),

@@ -1,20 +1,20 @@
-//! What is worth a warning or a note in a spec that may well be sound.
+//! Warnings and notes: settings that a spec may have, but that are often a mistake.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use super::code::Code;
-use super::decode::{Listener, Placed, WrittenForward, WrittenSpec, listeners};
+use super::fields::Placed;
 use super::options::ByFamily;
-use super::problem::{Problem, ProblemKind, Span};
+use super::problem::{Code, Problem, ProblemKind, Span};
+use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
 use crate::forwards::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
 use crate::net::{AZURE_HOST, Family, Port, PortRange, Protocol};
 
-/// From here on a range is more than what one application needs.
+/// A range of this many ports is more than one application needs.
 const WIDE: u32 = 1000;
 
-/// Services of a machine itself, which a range takes by the way more easily than on purpose.
+/// Services of the machine itself, whose ports a range may contain by accident.
 const LOCAL_SERVICES: [(Protocol, Range<u16>, &str); 4] = [
     (Protocol::Tcp, 53..54, "DNS"),
     (Protocol::Udp, 53..54, "DNS"),
@@ -24,36 +24,30 @@ const LOCAL_SERVICES: [(Protocol, Range<u16>, &str); 4] = [
 
 /// Adds the warnings and notes that the spec does not silence.
 pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
-    let quiet = |code: Code| spec.silence.contains(&code);
+    let silenced = |code: Code| spec.silence.contains(&code);
     if let (Some(policy), Some(span)) = (spec.forward_policy, &spec.forward_policy_span) {
         let kind = match policy {
             ForwardPolicy::Keep => ProblemKind::PolicyKept,
             ForwardPolicy::Drop => ProblemKind::CutsTransit,
         };
-        if !quiet(kind.code()) {
+        if !silenced(kind.code()) {
             problems.push(Problem::new(span.clone(), kind));
         }
     }
     let own = own_addresses(spec);
-    for forward in enabled(spec) {
+    for forward in spec.enabled() {
         let found = of_listener(forward)
             .chain(of_target(forward, &own))
             .chain(of_sources(forward))
             .chain(of_snat(forward, spec.snat.as_ref()));
         problems.extend(found.filter(|problem| {
             let code = problem.kind.code();
-            !quiet(code) && !forward.silence.contains(&code)
+            !silenced(code) && !forward.silence.contains(&code)
         }));
     }
-    if !quiet(Code::AddressBesideAll) {
+    if !silenced(Code::AddressBesideAll) {
         beside_all(spec, problems);
     }
-}
-
-/// The forwards that become part of the plan.
-fn enabled(spec: &WrittenSpec) -> impl Iterator<Item = &WrittenForward> {
-    let forwards = spec.forwards.iter();
-    forwards.filter(|forward| forward.enabled != Some(false))
 }
 
 fn of_listener(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
@@ -110,9 +104,9 @@ fn of_target(forward: &WrittenForward, own: &[(IpAddr, Span)]) -> impl Iterator<
     })
 }
 
-/// Lists that keep out who probes whether the forward is alive: then no connection comes at all.
+/// Warns of lists that keep out the probes of Azure's load balancer: it then sends no connections.
 fn of_sources(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
-    // Over IPv6 it probes from a link-local address, which no forward takes anywhere.
+    // Over IPv6 it probes from a link-local address, which no forward can pass on.
     let mut families = listeners(forward).map(|one| one.family);
     let v4 = families.next().filter(|family| *family == Family::V4);
     v4.into_iter().flat_map(|family| {
@@ -123,28 +117,29 @@ fn of_sources(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
             !nets.is_empty() && !nets.contains(address)
         });
         let denies = move |list: &&Placed<ByFamily>| list.value.of(family).contains(address);
-        let allow = allow.map(|list| (list, true));
-        let deny = deny.iter().filter(denies).map(|list| (list, false));
-        allow.chain(deny).map(move |(list, allows)| {
-            let kind = ProblemKind::KeepsProbesOut { address, allows };
-            Problem::new(list.span.clone(), kind)
+        let allow = allow.map(|list| (list, "allow_from"));
+        let deny = deny.iter().filter(denies).map(|list| (list, "deny_from"));
+        allow.chain(deny).map(move |(nets, list)| {
+            let kind = ProblemKind::KeepsProbesOut { address, list };
+            Problem::new(nets.span.clone(), kind)
         })
     })
 }
 
-/// A forward that hides no client.
+/// Warns of a forward that keeps the client's address.
 fn of_snat(forward: &WrittenForward, firewall: Option<&Placed<Snats>>) -> Option<Problem> {
     let family = listeners(forward).next()?.family;
-    let said = |snat: &Placed<Snats>| Some((snat.value.of(family)?, snat.span.clone()));
-    let own = forward.options.snat.as_ref().and_then(said);
-    let (snat, span) = own.or_else(|| said(firewall?))?;
+    let of_family = |snat: &Placed<Snats>| Some((snat.value.of(family)?, snat.span.clone()));
+    let own = forward.options.snat.as_ref().and_then(of_family);
+    let (snat, span) = own.or_else(|| of_family(firewall?))?;
     (snat == Snat::Client).then(|| Problem::new(span, ProblemKind::ClientKept))
 }
 
-/// The addresses of which the spec itself says that they are the firewall's, each with its first
-/// place.
+/// Returns the addresses that are the firewall's according to the spec, each with its first place.
 fn own_addresses(spec: &WrittenSpec) -> Vec<(IpAddr, Span)> {
-    let snats = enabled(spec).filter_map(|forward| forward.options.snat.as_ref());
+    let snats = spec
+        .enabled()
+        .filter_map(|forward| forward.options.snat.as_ref());
     let snats = spec.snat.iter().chain(snats).flat_map(|snat| {
         let each = Family::ALL
             .into_iter()
@@ -154,7 +149,7 @@ fn own_addresses(spec: &WrittenSpec) -> Vec<(IpAddr, Span)> {
             Snat::Masquerade | Snat::Client => None,
         })
     });
-    let listeners = enabled(spec).filter_map(|forward| {
+    let listeners = spec.enabled().filter_map(|forward| {
         let listen = forward.listen.as_ref()?;
         Some((listen.value.address?, listen.span.clone()))
     });
@@ -164,11 +159,11 @@ fn own_addresses(spec: &WrittenSpec) -> Vec<(IpAddr, Span)> {
     own
 }
 
-/// Listeners for all addresses that lose some ports, on one address, to a listener for that one.
+/// Warns of listeners for all addresses that share a port with a listener for one address.
 fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
-    let loud = |forward: &&WrittenForward| !forward.silence.contains(&Code::AddressBesideAll);
+    let unsilenced = |forward: &&WrittenForward| !forward.silence.contains(&Code::AddressBesideAll);
     let mut by_place: BTreeMap<(Family, Protocol), Vec<Listener<'_>>> = BTreeMap::new();
-    for one in enabled(spec).filter(loud).flat_map(listeners) {
+    for one in spec.enabled().filter(unsilenced).flat_map(listeners) {
         let place = by_place.entry((one.family, one.protocol));
         place.or_default().push(one);
     }
@@ -177,7 +172,7 @@ fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
             .into_iter()
             .partition(|one| one.listen.value.address.is_none());
         for_one.sort_by_key(|one| one.listen.value.ports.first());
-        // The one that reaches furthest among the first n.
+        // For each n, the listener among the first n whose range ends last.
         let mut furthest: Vec<usize> = Vec::with_capacity(for_one.len());
         for (n, one) in for_one.iter().enumerate() {
             let before = furthest.last().copied().unwrap_or(n);
@@ -190,7 +185,8 @@ fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
         }
         for this in all {
             let ports = this.listen.value.ports;
-            // Of those that begin in time, the one that ends last meets these ports if any does.
+            // Among the listeners that begin at or before the end of these ports, the one that ends last
+            // overlaps them if any does.
             let begin =
                 for_one.partition_point(|one| one.listen.value.ports.first() <= ports.last());
             let Some(n) = begin.checked_sub(1).map(|n| furthest[n]) else {

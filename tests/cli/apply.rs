@@ -47,8 +47,8 @@ fn without_root_it_says_so() {
             as_nobody(&args),
             format!(
                 "exit 2\n--- stderr\n\
-                 error: `nvactl {command}` needs root: only root may see and change what the kernel filters and forwards\n\
-                 hint: put `sudo` in front of it\n"
+                 error: `nvactl {command}` needs root: only root can read and change the kernel's firewall rules and settings\n\
+                 hint: run it with `sudo`\n"
             )
         );
     }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::{BROKEN, SOUND, folder, nvactl, said};
 
 #[test]
-fn a_sound_spec_is_met_with_silence() {
+fn a_valid_spec_prints_nothing() {
     let folder = folder();
     let run = said(
         nvactl(folder.path())
@@ -16,7 +16,7 @@ fn a_sound_spec_is_met_with_silence() {
 }
 
 #[test]
-fn a_problem_is_a_page() {
+fn a_problem_shows_its_line_and_hint() {
     let folder = folder();
     fs::write(folder.path().join("fw.yaml"), BROKEN).unwrap();
     insta::assert_snapshot!(said(nvactl(folder.path()).args(["check", "fw.yaml"])));
@@ -87,12 +87,12 @@ fn check(options: &[&str], spec: &str) -> String {
 }
 
 #[test]
-fn warnings_are_shown_and_do_no_harm_until_they_are_denied() {
-    let sound = "\
+fn a_warning_fails_the_check_only_if_it_is_denied() {
+    let valid = "\
 firewall: {interface: eth0, snat: 10.3.0.4, forward_policy: keep}
 forwards: [{name: games, listen: 20000-30000, target: {ilb: 10.224.0.222}}]
 ";
-    insta::assert_snapshot!(check(&[], sound));
+    insta::assert_snapshot!(check(&[], valid));
     for (deny, code) in [
         (&["--deny", "all"][..], 1),
         (&["--deny", "wide-range"], 1),
@@ -104,20 +104,20 @@ forwards: [{name: games, listen: 20000-30000, target: {ilb: 10.224.0.222}}]
         (&["--deny", "takes-ssh"], 2),
         (&["--deny", "wide-rnge"], 2),
     ] {
-        let run = check(deny, sound);
+        let run = check(deny, valid);
         assert!(
             run.starts_with(&format!("exit {code}\n")),
             "{deny:?}: {run}"
         );
     }
-    let quiet = format!("silence: [policy-kept, wide-range]\n{sound}");
+    let quiet = format!("silence: [policy-kept, wide-range]\n{valid}");
     assert_eq!(check(&["--deny", "all"], &quiet), "exit 0\n");
-    // The other commands show them too.
+    // The other commands show warnings too.
     let folder = folder();
     let run = said(
         nvactl(folder.path())
             .args(["render", "-"])
-            .write_stdin(sound),
+            .write_stdin(valid),
     );
     assert!(
         run.starts_with("exit 0\n") && run.contains("warning[wide-range]"),
@@ -132,15 +132,15 @@ fn notes_are_shown_on_request() {
 }
 
 #[test]
-fn a_program_gets_json() {
+fn json_has_every_problem() {
     insta::assert_snapshot!(check(&["--format", "json", "--notes"], NOISY));
     insta::assert_snapshot!(check(&["--format", "json"], SOUND));
 }
 
 #[test]
-fn a_workflow_gets_annotations() {
+fn github_gets_an_annotation_for_each_problem() {
     insta::assert_snapshot!(check(&["--format", "github"], NOISY));
-    // Nothing of a spec can end the command or begin another.
+    // No text of a spec ends the command or begins another.
     let hostile = "\"a\\n::error::%25,:\": 1\n";
     let run = check(&["--format", "github"], hostile);
     let commands: Vec<&str> = run.lines().filter(|line| line.starts_with("::")).collect();
@@ -153,7 +153,7 @@ fn every_code_is_listed() {
 }
 
 #[test]
-fn a_page_is_coloured_only_for_a_terminal() {
+fn a_report_is_coloured_only_for_a_terminal() {
     let folder = folder();
     let run = said(
         nvactl(folder.path())
@@ -179,7 +179,7 @@ fn a_page_is_coloured_only_for_a_terminal() {
     assert!(!run.contains('\u{1b}'), "{run}");
 }
 
-/// Warnings are counted apart from errors and notes: none is lost in a crowd.
+/// The most severe problems are shown first, and all warnings count.
 #[test]
 fn a_warning_is_not_lost_among_many_notes() {
     let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
@@ -194,13 +194,12 @@ fn a_warning_is_not_lost_among_many_notes() {
     assert!(run.starts_with("exit 1\n"), "{}", &run[..200]);
     assert!(
         run.contains("warning[wide-range]"),
-        "it is shown before any note"
+        "warnings are shown before notes"
     );
 }
 
-/// Where a problem stands is what an editor calls the place.
 #[test]
-fn places_are_those_of_an_editor() {
+fn lines_and_columns_are_those_of_an_editor() {
     for (spec, place) in [
         ("firewall:\n\tinterface: eth0\n", "fw.yaml:2:1"),
         ("\u{feff}firewal: {}\n", "fw.yaml:1:1"),
@@ -213,7 +212,7 @@ fn places_are_those_of_an_editor() {
         let run = check(&[], spec);
         assert!(run.contains(&format!("--> {place}\n")), "{spec:?}: {run}");
     }
-    // A block's caret ends with its text.
+    // The span of a block ends with its text.
     let run = check(
         &["--format", "json"],
         "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: |\n  a\nversion: 1\n",
@@ -221,9 +220,9 @@ fn places_are_those_of_an_editor() {
     assert!(run.contains("\"end_line\": 3"), "{run}");
 }
 
-/// A key that is misspelled does not hide what is wrong with its value.
+/// A misspelled key does not hide the problems of its value.
 #[test]
-fn the_value_of_a_misspelled_key_is_read() {
+fn the_value_of_a_misspelled_key_is_checked() {
     let run = check(
         &[],
         "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listn: 0x50, target: {pod: 10.0.0.1:80}}]\n---\n",
@@ -234,9 +233,9 @@ fn the_value_of_a_misspelled_key_is_read() {
     assert!(!run.contains("missing-key"), "{run}");
 }
 
-/// A name with a line end in it could begin a workflow command on the runner's log.
+/// Such a line could be a workflow command in the log of a runner.
 #[test]
-fn no_line_of_a_report_is_somebody_else_s() {
+fn a_name_with_a_line_end_begins_no_line_of_a_report() {
     let folder = folder();
     let name = "a,b:c%\n::error::x.yaml";
     fs::write(folder.path().join(name), "\"a\\n::error::pwn\": 1\n").unwrap();

@@ -1,4 +1,4 @@
-//! `nvactl diff` against files.
+//! Tests of `nvactl diff` against files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,7 +21,7 @@ forwards:
   - {name: api, listen: 8443, target: {pod: 10.224.0.9:80}}
 ";
 
-/// Runs diff of `new.yaml` against `old.yaml`, with the options given.
+/// Runs a diff of `new.yaml` against `old.yaml` with these options.
 fn diff(options: &[&str]) -> String {
     let folder = folder();
     fs::write(folder.path().join("old.yaml"), OLD).unwrap();
@@ -31,27 +31,27 @@ fn diff(options: &[&str]) -> String {
 }
 
 #[test]
-fn it_is_told_by_forward() {
+fn changes_are_listed_by_forward() {
     insta::assert_snapshot!(diff(&[]));
 }
 
 #[test]
-fn the_rules_come_on_request() {
+fn rules_are_listed_on_request() {
     insta::assert_snapshot!(diff(&["--rules"]));
 }
 
 #[test]
-fn a_program_gets_json() {
+fn json_has_every_field() {
     insta::assert_snapshot!(diff(&["--format", "json"]));
 }
 
 #[test]
-fn a_pull_request_gets_markdown() {
+fn markdown_has_a_table_and_the_rules() {
     insta::assert_snapshot!(diff(&["--format", "markdown", "--rules"]));
 }
 
 #[test]
-fn the_same_is_exit_0_whatever_form_it_has() {
+fn equal_rules_in_any_form_exit_with_0() {
     let folder = folder();
     fs::write(folder.path().join("spec.yaml"), SOUND).unwrap();
     let rules = nvactl(folder.path())
@@ -59,7 +59,7 @@ fn the_same_is_exit_0_whatever_form_it_has() {
         .output()
         .unwrap()
         .stdout;
-    // Counters, comments, the order of tables and rules of others do not count.
+    // Counters, comments, the order of tables and foreign rules do not count.
     let rules = String::from_utf8(rules).unwrap().replace("[0:0]", "[7:42]");
     let (filter, nat) = rules.split_once("*nat").unwrap();
     let foreign = "-A INPUT -p icmp -j ACCEPT\nCOMMIT\n";
@@ -87,7 +87,7 @@ fn the_same_is_exit_0_whatever_form_it_has() {
 }
 
 #[test]
-fn rules_put_in_and_taken_out_by_hand_are_drift() {
+fn rules_added_and_removed_by_hand_are_drift() {
     let folder = folder();
     fs::write(folder.path().join("spec.yaml"), OLD).unwrap();
     let rules = nvactl(folder.path())
@@ -98,7 +98,7 @@ fn rules_put_in_and_taken_out_by_hand_are_drift() {
     let rules = String::from_utf8(rules).unwrap();
     let lines: Vec<&str> = rules
         .lines()
-        // Taken out: the ACCEPT of `web`, and the jump to the rules that hide clients.
+        // The ACCEPT of `web` and the jump in POSTROUTING are removed.
         .filter(|line| !(line.contains("comment web -j ACCEPT") || line.contains("-j NVACTL-POST")))
         .flat_map(|line| match line {
             "-A FORWARD -j NVACTL-FORWARD" => vec!["-A FORWARD -s 192.0.2.1/32 -j DROP", line],
@@ -114,7 +114,7 @@ fn rules_put_in_and_taken_out_by_hand_are_drift() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_exit_2() {
+fn an_unreadable_side_exits_with_2() {
     let folder = folder();
     fs::write(folder.path().join("spec.yaml"), SOUND).unwrap();
     fs::write(folder.path().join("broken.yaml"), BROKEN).unwrap();
@@ -152,7 +152,7 @@ forwards:
   - {name: db, listen: 82, target: {pod: 10.224.0.3:80}}
 ";
 
-/// The lines of a diff of `spec` against the rules of THREE after a change to their lines.
+/// Returns the lines of a diff of `spec` against the rules of THREE after `tamper` has changed them.
 fn after(tamper: impl Fn(&str) -> Vec<String>, spec: &str) -> Vec<String> {
     let folder = folder();
     let rules = nvactl(folder.path())
@@ -180,7 +180,7 @@ fn same(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_rule_that_stands_twice_is_drift() {
+fn a_rule_that_occurs_twice_is_drift() {
     let twice = |line: &str| {
         let times = if line.contains("comment web -j DNAT") {
             2
@@ -192,14 +192,14 @@ fn a_rule_that_stands_twice_is_drift() {
     let lines = after(twice, THREE);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        lines[0].starts_with("! web              put in by hand, nat: -A NVACTL-PREROUTING"),
+        lines[0].starts_with("! web              added by hand, nat: -A NVACTL-PREROUTING"),
         "{lines:?}"
     );
 }
 
-/// A forward may have a source of its own, so one that somebody has given it is read as that.
+/// A forward may set its own `snat`, so a tampered source reads as a change of that option.
 #[test]
-fn another_source_is_a_change_of_the_one_forward() {
+fn a_tampered_source_is_a_change_of_its_forward() {
     let masquerading = |line: &str| {
         let line = if line.contains("comment web -j SNAT") {
             line.replace("SNAT --to-source 10.3.0.4", "MASQUERADE")
@@ -213,7 +213,7 @@ fn another_source_is_a_change_of_the_one_forward() {
 }
 
 #[test]
-fn one_rule_that_was_tampered_with_says_nothing_of_the_others() {
+fn a_tampered_rule_does_not_affect_other_forwards() {
     for (tamper, from, to) in [
         ("comment web -j DNAT", "-i eth0", "-i eth9"),
         ("comment web -j DNAT", "10.224.0.1:80", "10.9.9.9:80"),
@@ -230,19 +230,19 @@ fn one_rule_that_was_tampered_with_says_nothing_of_the_others() {
         let lines = after(replaced, THREE);
         assert_eq!(lines.len(), 2, "{tamper}: {lines:?}");
         assert!(
-            lines[0].starts_with("! web              put in by hand"),
+            lines[0].starts_with("! web              added by hand"),
             "{tamper}: {lines:?}"
         );
         assert!(
-            lines[1].starts_with("! web              taken out by hand"),
+            lines[1].starts_with("! web              removed by hand"),
             "{tamper}: {lines:?}"
         );
     }
 }
 
-/// A rule of `db` is gone, and then the spec changes as well.
+/// A rule of `db` is missing, and then the spec changes as well.
 #[test]
-fn drift_and_a_change_of_the_spec_are_told_apart() {
+fn drift_and_a_change_of_the_spec_are_reported_separately() {
     let without = |line: &str| {
         if line.contains("comment db -j SNAT") {
             vec![]
@@ -250,7 +250,7 @@ fn drift_and_a_change_of_the_spec_are_told_apart() {
             same(line)
         }
     };
-    let gone = "! db               taken out by hand, nat: -A NVACTL-POSTROUTING -d 10.224.0.3/32";
+    let gone = "! db               removed by hand, nat: -A NVACTL-POSTROUTING -d 10.224.0.3/32";
     let lines = after(without, THREE);
     assert!(lines.len() == 1 && lines[0].starts_with(gone), "{lines:?}");
 
@@ -275,7 +275,7 @@ fn drift_and_a_change_of_the_spec_are_told_apart() {
 }
 
 #[test]
-fn every_rule_in_front_of_the_jump_is_named() {
+fn every_rule_before_the_jump_is_named() {
     let in_front = |line: &str| match line {
         "-A FORWARD -j NVACTL-FORWARD" => [
             "-s 192.0.2.1/32 -j DROP",
@@ -316,7 +316,7 @@ fn a_spec_that_stops_dropping_is_a_change() {
             format!("exit 1\n--- stdout\n~ (firewall)       forward_policy {words}\n")
         );
     }
-    // Of rules it is not: apply would leave the policy alone, and so does the diff.
+    // Against rules it is no change: `apply` would not set the policy either.
     fs::write(
         folder.path().join("rules.v4"),
         "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n",
@@ -328,7 +328,7 @@ fn a_spec_that_stops_dropping_is_a_change() {
 }
 
 #[test]
-fn rules_without_a_table_are_rules() {
+fn an_empty_rules_file_is_a_valid_side() {
     for text in ["", "# Generated by iptables-save\n"] {
         let folder = folder();
         fs::write(folder.path().join("rules.v4"), text).unwrap();
@@ -343,9 +343,9 @@ fn rules_without_a_table_are_rules() {
     assert!(run.contains("is larger than 256 MiB"), "{run}");
 }
 
-/// With root's rights iptables-restore says so, and without them the text is enough.
+/// As root, nvactl asks iptables-restore. As another user, it parses the text.
 #[test]
-fn rules_that_iptables_restore_refuses_are_not_the_same() {
+fn rules_that_iptables_restore_refuses_are_an_error() {
     let folder = folder();
     fs::write(folder.path().join("spec.yaml"), SOUND).unwrap();
     let rendered = nvactl(folder.path()).args(["render", "spec.yaml"]).output();
@@ -362,7 +362,7 @@ fn rules_that_iptables_restore_refuses_are_not_the_same() {
     ] {
         let path = folder.path().join("rules.v4");
         fs::write(&path, &bad).unwrap();
-        // What others may write is not given to iptables-restore.
+        // A file that other users can write to is not given to iptables-restore.
         for mode in [0o600, 0o666] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let args = ["diff", "spec.yaml", "--against", "rules.v4"];
@@ -373,9 +373,9 @@ fn rules_that_iptables_restore_refuses_are_not_the_same() {
     }
 }
 
-/// Comments and file names are somebody else's text.
+/// Comments and file names may hold any text.
 #[test]
-fn nothing_breaks_out_of_the_markdown() {
+fn markdown_escapes_comments_and_file_names() {
     let folder = folder();
     let rules = "*filter\n:NVACTL-FORWARD - [0:0]\n-A NVACTL-FORWARD -m comment --comment \"x` | <img src=x> @you \\\\| ```\" -j ACCEPT\nCOMMIT\n";
     let name = "a`|<b>@c.v4";
@@ -405,7 +405,7 @@ fn nothing_breaks_out_of_the_markdown() {
 }
 
 #[test]
-fn both_families_are_compared_with_a_spec_and_one_with_a_rules_file() {
+fn a_spec_is_compared_in_both_families_and_a_rules_file_in_one() {
     let folder = folder();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     let new = BOTH
@@ -429,7 +429,7 @@ fn both_families_are_compared_with_a_spec_and_one_with_a_rules_file() {
     insta::assert_snapshot!(diff("old.yaml", &["--family", "v4", "--format", "json"]));
 }
 
-/// The lines of a diff of one spec against another.
+/// Returns the output of a diff of one spec against another.
 fn between(old: &str, new: &str, options: &[&str]) -> String {
     let folder = folder();
     fs::write(folder.path().join("old.yaml"), old).unwrap();
@@ -438,7 +438,7 @@ fn between(old: &str, new: &str, options: &[&str]) -> String {
 }
 
 #[test]
-fn a_change_of_layout_is_told_of_each_family() {
+fn a_change_of_layout_is_listed_for_each_family() {
     let [flat, tree] = ["flat", "tree"].map(|layout| {
         let snat = "snat: {";
         BOTH.replace(snat, &format!("layout: {layout}, {snat}"))
@@ -456,9 +456,9 @@ fn a_change_of_layout_is_told_of_each_family() {
     assert!(json.contains("\"field\": \"IPv6 layout\""), "{json}");
 }
 
-/// Nobody has had a hand in what a spec plans.
+/// A spec's own plan has no drift.
 #[test]
-fn two_specs_without_a_forward_differ_in_the_firewall_alone() {
+fn two_specs_without_a_forward_differ_only_in_the_firewall() {
     let empty = |snat: &str, layout: &str| {
         format!("firewall: {{interface: eth0, snat: {snat}, layout: {layout}}}\nforwards: []\n")
     };
@@ -474,9 +474,9 @@ fn two_specs_without_a_forward_differ_in_the_firewall_alone() {
     }
 }
 
-/// With no forward that is like most, only these rules name the firewall's own interfaces.
+/// No forward here is common, so only the rules for marked packets name the firewall's own interfaces.
 #[test]
-fn a_tree_without_its_rules_for_marked_packets_has_the_interfaces_of_its_forwards() {
+fn a_tree_without_its_rules_for_marked_packets_gets_the_interfaces_of_its_forwards() {
     let folder = folder();
     let spec = "\
 firewall: {interface: eth0, snat: 10.3.0.4, layout: tree}
@@ -493,7 +493,7 @@ forwards:
     assert_eq!(
         said(nvactl(folder.path()).args(args).write_stdin(spec)),
         format!(
-            "exit 1\n--- stdout\n! (drift)          taken out by hand, filter: {}\n",
+            "exit 1\n--- stdout\n! (drift)          removed by hand, filter: {}\n",
             gone[0]
         )
     );

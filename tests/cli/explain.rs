@@ -1,4 +1,4 @@
-//! `nvactl explain`.
+//! Tests of `nvactl explain`.
 
 use std::fs;
 
@@ -22,17 +22,17 @@ fn explain(options: &[&str]) -> String {
 }
 
 #[test]
-fn every_line_of_the_plan_has_a_note_in_the_order_of_a_packet_s_way() {
+fn every_line_is_explained_in_the_order_of_a_packet_s_path() {
     insta::assert_snapshot!(explain(&[]));
 }
 
 #[test]
-fn a_document_gets_a_table_and_a_diagram() {
+fn markdown_has_a_table_and_a_diagram() {
     insta::assert_snapshot!(explain(&["--format", "markdown"]));
 }
 
 #[test]
-fn it_is_narrowed_to_a_rule_or_a_forward() {
+fn options_select_one_rule_or_one_forward() {
     insta::assert_snapshot!(explain(&["--rule", "2"]));
     insta::assert_snapshot!(explain(&["--forward", "games"]));
     insta::assert_snapshot!(explain(&["--forward", "game"]));
@@ -40,7 +40,7 @@ fn it_is_narrowed_to_a_rule_or_a_forward() {
 }
 
 #[test]
-fn rules_of_ipv6_say_so() {
+fn ipv6_rules_are_labelled() {
     let folder = folder();
     let spec = SPEC.replace("10.224.0.222", "\"[fd00:224::222]:443\"");
     let spec = spec.replace("10.3.0.4:443", "443");

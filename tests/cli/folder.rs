@@ -173,7 +173,7 @@ fn what_no_file_has_is_missing() {
 }
 
 #[test]
-fn a_file_that_says_nothing_is_an_error() {
+fn a_file_without_keys_is_an_error() {
     let files = [
         ("a.yaml", FIREWALL),
         ("b.yaml", "# nothing\n"),
@@ -212,7 +212,7 @@ fn a_file_that_is_no_yaml_hides_no_problem_and_makes_none() {
         [
             "error[syntax]: not YAML: unclosed bracket '{'",
             "--> forward.d/a.yaml:1:11",
-            "error[duplicate-name]: another forward is called `web`",
+            "error[duplicate-name]: another forward already has the name `web`",
             "--> forward.d/d.yaml:1:19",
             "error[invalid-port]: `0x50` is not a port: a port is a decimal number from 1 to 65535",
             "--> forward.d/d.yaml:1:32",
@@ -271,7 +271,7 @@ fn apply_refuses_a_found_folder_with_a_file_that_others_may_write() {
         mode(&path, sound | 0o020);
         let run = apply(&[]);
         assert!(run.starts_with("exit 2\n"), "{run}");
-        let words = format!("others than its owner may write {refused}");
+        let words = format!("users other than the owner can write to {refused}");
         assert!(run.contains(&words), "{run}");
         let named = apply(&["forward.yaml"]);
         assert!(!named.contains("may write"), "{named}");

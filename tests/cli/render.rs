@@ -1,4 +1,4 @@
-//! `nvactl render`.
+//! Tests of `nvactl render`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::{BOTH, BROKEN, SOUND, folder, nvactl, said};
 
 #[test]
-fn nothing_goes_to_standard_output_unless_the_spec_is_sound() {
+fn an_invalid_spec_prints_nothing_to_standard_output() {
     let folder = folder();
     let run = nvactl(folder.path())
         .args(["render", "-"])
@@ -19,7 +19,7 @@ fn nothing_goes_to_standard_output_unless_the_spec_is_sound() {
 }
 
 #[test]
-fn a_file_is_written_whole_with_mode_0640() {
+fn the_output_file_is_complete_and_has_mode_0640() {
     let folder = folder();
     let rules = folder.path().join("rules.v4");
     let run = said(
@@ -39,7 +39,7 @@ fn a_file_is_written_whole_with_mode_0640() {
         .unwrap();
     assert_eq!(fs::read(&rules).unwrap(), printed.stdout);
 
-    // Its own earlier output it replaces, and leaves no other file beside it.
+    // nvactl replaces its own earlier output, and leaves no other file beside it.
     let changed = SOUND.replace("49182", "49183");
     let run = said(
         nvactl(folder.path())
@@ -52,7 +52,7 @@ fn a_file_is_written_whole_with_mode_0640() {
 }
 
 #[test]
-fn a_file_is_untouched_when_the_spec_is_broken() {
+fn an_invalid_spec_leaves_the_output_file_unchanged() {
     let folder = folder();
     let rules = folder.path().join("rules.v4");
     fs::write(&rules, "*filter\nCOMMIT\n").unwrap();
@@ -65,7 +65,7 @@ fn a_file_is_untouched_when_the_spec_is_broken() {
 }
 
 #[test]
-fn a_file_with_rules_of_others_is_replaced_only_by_force() {
+fn a_file_with_foreign_rules_is_replaced_only_with_force() {
     for (theirs, line) in [
         (
             "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p icmp -j DROP\nCOMMIT\n",
@@ -100,7 +100,7 @@ fn a_file_with_rules_of_others_is_replaced_only_by_force() {
 }
 
 #[test]
-fn a_link_stays_a_link_and_a_device_stays_a_device() {
+fn a_link_is_kept_and_a_folder_or_pipe_is_refused() {
     let folder = folder();
     symlink("real.v4", folder.path().join("rules.v4")).unwrap();
     fs::write(folder.path().join("real.v4"), "").unwrap();
@@ -136,7 +136,7 @@ fn a_link_stays_a_link_and_a_device_stays_a_device() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn a_missing_folder_is_named() {
     let folder = folder();
     let run = said(
         nvactl(folder.path())
@@ -151,7 +151,7 @@ fn a_folder_that_is_not_there_is_named() {
 
 /// `nvactl render > rules.v4`: the shell has emptied the file before nvactl starts.
 #[test]
-fn the_shell_s_redirection_works_and_its_danger_is_told() {
+fn a_redirection_works_and_a_failure_warns_of_the_emptied_file() {
     let folder = folder();
     let rules = folder.path().join("rules.v4");
     let render = |spec: &str| {
@@ -167,14 +167,14 @@ fn the_shell_s_redirection_works_and_its_danger_is_told() {
     };
     assert_eq!(render(SOUND), "");
     assert!(fs::read_to_string(&rules).unwrap().ends_with("COMMIT\n"));
-    let told = render(BROKEN);
-    assert!(told.contains("it is empty now"), "{told}");
+    let warning = render(BROKEN);
+    assert!(warning.contains("do not load it"), "{warning}");
     assert_eq!(fs::read_to_string(&rules).unwrap(), "");
 }
 
-/// `nvactl render | head -1`.
+/// This is `nvactl render | head -1`.
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_standard_output_is_no_error() {
     let folder = folder();
     let mut spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n".to_owned();
     for n in 1..=3000 {
@@ -197,9 +197,9 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(output.stderr, b"");
 }
 
-/// Under a spec that keeps its hands off the policy, a file that drops holds more than nvactl's.
+/// With `forward_policy: keep`, a DROP policy in the file is not nvactl's.
 #[test]
-fn a_policy_that_drops_is_not_lost_unseen() {
+fn a_file_with_a_foreign_drop_policy_is_not_replaced() {
     let folder = folder();
     let keep = SOUND.replace("snat: 10.3.0.4", "snat: 10.3.0.4\n  forward_policy: keep");
     for (spec, code) in [(SOUND, 0), (keep.as_str(), 2)] {
@@ -218,7 +218,7 @@ fn a_policy_that_drops_is_not_lost_unseen() {
 }
 
 #[test]
-fn a_link_to_nothing_is_followed_and_stays() {
+fn a_broken_link_is_kept_and_its_target_is_created() {
     let folder = folder();
     symlink("new.v4", folder.path().join("rules.v4")).unwrap();
     let run = said(
@@ -239,16 +239,16 @@ fn a_link_to_nothing_is_followed_and_stays() {
     );
 }
 
-/// What cannot be looked at may hold rules of others.
+/// A file that cannot be read may hold foreign rules.
 #[test]
-fn a_file_that_cannot_be_looked_at_is_not_replaced() {
+fn an_unreadable_file_is_not_replaced() {
     let folder = folder();
     fs::write(
         folder.path().join("0"),
         "*filter\n-A INPUT -j DROP\nCOMMIT\n",
     )
     .unwrap();
-    // One more than the kernel follows.
+    // The kernel follows 40 links.
     for n in 1..=41 {
         symlink(format!("{}", n - 1), folder.path().join(n.to_string())).unwrap();
     }
@@ -271,9 +271,9 @@ fn a_file_that_cannot_be_looked_at_is_not_replaced() {
     assert!(run.contains("-A INPUT -j DROP"), "{run}");
 }
 
-/// A command line that makes no sense has emptied the file as well.
+/// The shell empties the file even if the command line is wrong.
 #[test]
-fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
+fn a_wrong_option_also_warns_of_the_emptied_file() {
     let folder = folder();
     let run = Command::new(env!("CARGO_BIN_EXE_nvactl"))
         .args(["render", "--nosuch"])
@@ -281,15 +281,15 @@ fn the_danger_of_redirection_is_told_for_a_wrong_option_too() {
         .stdout(File::create(folder.path().join("rules.v4")).unwrap())
         .output()
         .unwrap();
-    let told = String::from_utf8(run.stderr).unwrap();
+    let warning = String::from_utf8(run.stderr).unwrap();
     assert!(
-        told.contains("it is empty now") && told.contains("--nosuch"),
-        "{told}"
+        warning.contains("do not load it") && warning.contains("--nosuch"),
+        "{warning}"
     );
 }
 
 #[test]
-fn each_family_is_rendered_by_itself() {
+fn each_family_is_rendered_separately() {
     let folder = folder();
     let render = |args: &[&str]| {
         let args = [&["render", "-"], args].concat();
@@ -301,12 +301,12 @@ fn each_family_is_rendered_by_itself() {
     let (v4, quiet) = render(&["--family", "v4"]);
     assert!(v4.contains("comment web ") && !v4.contains("web6"), "{v4}");
     assert_eq!(quiet, "");
-    // Whoever does not say which is told of the other.
+    // Without `--family`, a note names the other family.
     let (unsaid, note) = render(&[]);
     assert_eq!(unsaid, v4);
     assert_eq!(
         note,
-        "note: this is what iptables loads; `--family v6` has the rest, for ip6tables\n"
+        "note: these are the IPv4 rules; to print the IPv6 rules, add: --family v6\n"
     );
     let (v6, quiet) = render(&["--family", "v6"]);
     assert!(

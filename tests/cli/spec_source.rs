@@ -54,15 +54,15 @@ fn apply_refuses_a_found_spec_that_others_may_write() {
         (
             0o664,
             0o755,
-            "others than its owner may write `forward.yaml`",
+            "users other than the owner can write to `forward.yaml`",
         ),
         (
             0o646,
             0o755,
-            "others than its owner may write `forward.yaml`",
+            "users other than the owner can write to `forward.yaml`",
         ),
-        (0o644, 0o777, "others than its owner may write `.`"),
-        (0o644, 0o775, "others than its owner may write `.`"),
+        (0o644, 0o777, "users other than the owner can write to `.`"),
+        (0o644, 0o775, "users other than the owner can write to `.`"),
     ] {
         fs::set_permissions(&spec, fs::Permissions::from_mode(file)).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(within)).unwrap();
@@ -103,9 +103,9 @@ fn apply_refuses_a_found_spec_that_somebody_else_owns() {
     };
     std::os::unix::fs::chown(&spec, Some(1234), None).unwrap();
     let run = apply("1000");
-    assert!(run.contains("somebody else owns `forward.yaml`"), "{run}");
+    assert!(run.contains("another user owns `forward.yaml`"), "{run}");
     let run = apply("1234");
-    assert!(!run.contains("somebody else owns"), "{run}");
+    assert!(!run.contains("another user owns"), "{run}");
 }
 
 /// A shell's `<(…)` is a pipe, and named; a pipe in a folder is only found there.

@@ -1,4 +1,4 @@
-//! Sound specs of every form, for what must hold for each of them.
+//! Generates valid specs of every form for property tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,7 +45,7 @@ prop_compose! {
         let siblings = siblings.filter_map(|(forward, options)| Some(sibling(forward, options?)));
         let siblings: Vec<Forward> = siblings.collect();
         let forwards = [forwards, siblings].concat();
-        mended(Spec {
+        made_valid(Spec {
             version,
             firewall: Firewall {
                 interface,
@@ -59,7 +59,8 @@ prop_compose! {
     }
 }
 
-/// Two specs as an editor leaves them: forwards gone, come, moved and changed, most as they were.
+/// Generates a spec and an edited version of it: some forwards are removed, added, moved or changed, and most
+/// are equal.
 pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
     (any_spec(), any_spec(), vec(0..7u8, 12), any::<bool>()).prop_map(|(a, b, fate, firewall)| {
         let mut after = a.clone();
@@ -106,26 +107,26 @@ pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
         let new: Vec<Forward> = b.forwards.iter().filter(|one| free(one)).cloned().collect();
         let middle = after.forwards.len() / 2;
         after.forwards.splice(middle..middle, new);
-        (a, mended(after))
+        (a, made_valid(after))
     })
 }
 
-/// Changes what must not be said together, as little as makes the spec sound.
-fn mended(mut spec: Spec) -> Spec {
+/// Makes a spec valid with as few changes as possible, where options contradict each other.
+fn made_valid(mut spec: Spec) -> Spec {
     let defaults = spec.defaults.clone().unwrap_or_default();
     for forward in &mut spec.forwards {
         let v6 = forward.target.is_v6();
         let of_family = |snat: &Snat| snat.of(v6);
-        // What a forward says for itself must be of its family.
-        let strange = forward.options.snat.as_ref().map(of_family) == Some(None);
+        // A forward's own `snat` must have a value for its family.
+        let is_of_other = forward.options.snat.as_ref().map(of_family) == Some(None);
         let of_both = forward.options.or(&defaults);
         let inherited = of_both.snat.as_ref().and_then(of_family);
         let snat = inherited.or(spec.firewall.snat.of(v6));
-        let snat = snat.filter(|_| !strange);
+        let snat = snat.filter(|_| !is_of_other);
         if snat.is_none() {
             forward.options.snat = Some(Snat::Any("masquerade".into()));
         }
-        // What is behind the firewall would be answered past it.
+        // With `snat: none`, replies to hosts behind the firewall would not pass through it.
         if snat.as_deref() == Some("none") && of_both.hairpin == Some(true) {
             forward.options.hairpin = Some(false);
         }
@@ -145,20 +146,20 @@ fn mended(mut spec: Spec) -> Spec {
 }
 
 prop_compose! {
-    /// Ports from a block of ten for each forward, so that listeners do not meet.
+    /// Generates a forward with ports from its own block of ten, so that listeners do not overlap.
     fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
         name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
         enabled in option::weighted(SELDOM, any::<bool>()),
         listen in listen(v6, 1000 + n * 10 + first, more),
         target in target(v6, more),
-        options in options().boxed(),
+        options in options(),
     ) -> Forward {
-        // Unique, whatever was generated.
+        // The number makes the name unique.
         Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
     }
 }
 
-/// Another forward to the same target by the same port, on an address that no other listens on.
+/// Returns a second forward to the same target by the same port, on an address that no other forward uses.
 fn sibling(forward: &Forward, options: Options) -> Forward {
     let v6 = forward.target.is_v6();
     let on = if v6 { "[fd00:3::6]" } else { "10.3.0.6" };
@@ -190,7 +191,7 @@ fn listen(v6: bool, first: u16, more: u16) -> impl Strategy<Value = Port> {
     ]
 }
 
-/// `more`: how many ports the listener has beside the first.
+/// Generates a target for a listener with `more` ports after the first.
 fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
     let ilb = (address(v6), option::of(ports(more))).prop_map(|(address, ports)| Target {
         ilb: Some(format!("{address}{}", ports.unwrap_or_default())),
@@ -220,7 +221,7 @@ fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
     ]
 }
 
-/// One of a few networks, so that a list meets the same address with other ports.
+/// Generates an address from a few networks, so that a list may have one address with different ports.
 fn address(v6: bool) -> BoxedStrategy<String> {
     if v6 {
         let net = select(vec![0x64, 0x2001, 0xfd00]);
@@ -234,12 +235,12 @@ fn address(v6: bool) -> BoxedStrategy<String> {
     }
 }
 
-/// Of an IPv6 address. Many are zero, so that there are runs of zeros in all places.
+/// Generates a word of an IPv6 address. Many are zero, so that runs of zeros occur in all positions.
 fn word() -> impl Strategy<Value = u16> {
     prop_oneof![6 => Just(0), 1 => Just(1), 1 => Just(0xffff), 3 => any::<u16>()]
 }
 
-/// One port for all, or one for each of the listener's.
+/// Generates one port for all listen ports, or one for each.
 fn ports(more: u16) -> impl Strategy<Value = String> {
     let to = prop_oneof![Just(7000), 1..=60000u16];
     (to, any::<bool>()).prop_map(move |(to, range)| {
@@ -251,10 +252,11 @@ fn ports(more: u16) -> impl Strategy<Value = String> {
     })
 }
 
-/// How often a forward says something.
+/// The probability that a forward sets an option.
 const SELDOM: f64 = 0.3;
 
-fn options() -> impl Strategy<Value = Options> {
+/// Boxed, since a spec has many of them, which would not fit on the stack.
+fn options() -> BoxedStrategy<Options> {
     (
         option::weighted(SELDOM, protocols()),
         option::weighted(SELDOM, select(vec![Balance::Random, Balance::Client])),
@@ -281,6 +283,7 @@ fn options() -> impl Strategy<Value = Options> {
                 }
             },
         )
+        .boxed()
 }
 
 fn protocols() -> impl Strategy<Value = Several<Protocol>> {
@@ -341,9 +344,9 @@ fn source(v6: bool) -> impl Strategy<Value = String> {
     })
 }
 
-/// Mostly few, and now and then more than one chain holds.
+/// Generates mostly short lists, and sometimes one that is longer than a chain.
 fn nets() -> impl Strategy<Value = Vec<String>> {
-    // A wide network would take in most of many.
+    // In a long list, a wide network would contain most of the others.
     prop_oneof![19 => vec(net(0), 1..6), 1 => vec(net(20), 150..200)]
 }
 
@@ -369,7 +372,7 @@ fn net(shortest: u8) -> impl Strategy<Value = String> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    // Above a thousand, the kernel rounds most.
+    // The kernel rounds most rates above a thousand.
     let rate = prop_oneof![Just(1), 1..=1000u32, select(vec![1250, 2000, 5000, 10_000])];
     let rate = (rate, option::of(prop_oneof![1..=100u32, Just(10_000)]));
     (
@@ -385,7 +388,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             max_connections,
             reject,
         })
-        // How something is limited, and nothing that is, cannot be said.
+        // A spec must not set `burst`, `per` or `reject` without a limit.
         .prop_map(
             |limits| match (limits.new_per_second, limits.max_connections) {
                 (None, None) => Limits::default(),

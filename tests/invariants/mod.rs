@@ -1,4 +1,4 @@
-//! What must hold for any text at all, run by the property tests and by the fuzz targets.
+//! Invariants of any text at all. The property tests and the fuzz targets check them.
 
 use nvactl::diff;
 use nvactl::diff::drift::compare;
@@ -14,7 +14,7 @@ use nvactl::yaml::annotation::Annotation;
 use nvactl::yaml::places::Places;
 use nvactl::yaml::{self, Severity, page};
 
-/// A text that may be a spec.
+/// Checks the invariants of a text that may be a spec.
 pub fn of_spec(text: &[u8]) {
     let yaml::Reading { set, problems } = yaml::examine(text);
     let places = Places::new([("x", text)]);
@@ -25,7 +25,7 @@ pub fn of_spec(text: &[u8]) {
     }
     let pages = page::pages(&places, &problems, &page::renderer(true));
     assert_eq!(pages.is_empty(), problems.is_empty());
-    // Cut in two it is no better, and each problem still has its place.
+    // Each problem also has a position if the text is cut into two files.
     let halves = text.split_at(text.len() / 2);
     let reading = yaml::examine_all(&[halves.0, halves.1]);
     let places = Places::new([("x/1", halves.0), ("x/2", halves.1)]);
@@ -61,7 +61,7 @@ fn of_plan(set: &ForwardSet, family: Family) {
     );
     assert!(diff::changes(&whole, &planned).is_empty());
     assert!(compare(&whole, set, family).same);
-    // What the rules say of the forwards plans the same rules.
+    // The forwards that are read back from the rules have the same plan.
     if let Some(held) = unplan(&whole) {
         assert_eq!(plan(&held, family), planned);
     }
@@ -76,18 +76,19 @@ fn of_plan(set: &ForwardSet, family: Family) {
     assert_eq!(explain(set, family).len(), rules + policies);
 }
 
-/// A text that may be iptables-save's.
+/// Checks the invariants of a text that may be the output of iptables-save.
 pub fn of_rules(text: &str) {
     let Ok(ruleset) = parse(text) else {
         return;
     };
-    // What cannot be read is told from the lines around it, which printing puts in order.
+    // The parser finds unreadable rules by the lines around them, and printing sorts those lines. So such
+    // rulesets are not printed and read again.
     if unread(&ruleset).is_empty() {
         let printed = ruleset.to_string();
         let again = parse(&printed).expect("nvactl reads what it prints");
         assert_eq!(again.to_string(), printed);
     }
-    // The kernel's rules are read like a file's, where those can be read.
+    // The reader of kernel output gives the same ruleset as the reader of files.
     let mut growing = Growing::of_kernel();
     let (mut rest, mut read) = (text.as_bytes(), Ok(()));
     while let Some(len) = line_len(rest, true).filter(|len| *len > 0) {
@@ -99,7 +100,7 @@ pub fn of_rules(text: &str) {
     let set = yaml::read(
         b"firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: [{name: web, listen: 80, target: {pod: 10.0.0.1:80}}]",
     )
-    .expect("it is sound");
+    .expect("it is valid");
     let want = plan(&set, Family::V4);
     assert_eq!(
         compare(&ruleset, &set, Family::V4).same,

@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save, save_v6};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -32,7 +33,8 @@ fn start(host: &Host, spec: &str, set_up: impl FnOnce(&mut Command)) -> Child {
     command.spawn().expect("it starts")
 }
 
-pub fn of_a_bad_spec_no_program_is_left(backend: Backend) {
+lab_test!(a_bad_spec_leaves_no_program_running);
+fn a_bad_spec_leaves_no_program_running(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     hold_reading(&host);
@@ -50,8 +52,9 @@ pub fn of_a_bad_spec_no_program_is_left(backend: Backend) {
     assert!(!Path::new("/proc").join(saving.trim()).exists());
 }
 
+lab_test!(a_bad_spec_is_reported_at_once);
 /// The errors go to where nobody reads them, for now.
-pub fn a_bad_spec_keeps_nobody_waiting(backend: Backend) {
+fn a_bad_spec_is_reported_at_once(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let (unread, full) = io::pipe().expect("a pipe");
@@ -74,8 +77,9 @@ pub fn a_bad_spec_keeps_nobody_waiting(backend: Backend) {
     assert_eq!(bad.wait().expect("it ends").code(), Some(2));
 }
 
+lab_test!(ipv6_rules_added_meanwhile_are_seen);
 /// What another loads while an apply waits for the lock was not there when it began.
-pub fn ipv6_rules_that_come_meanwhile_are_seen(backend: Backend) {
+fn ipv6_rules_added_meanwhile_are_seen(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     hold_reading(&host);

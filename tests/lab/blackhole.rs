@@ -2,15 +2,16 @@
 
 use std::process::Stdio;
 
+use crate::firewall::{SPEC, apply};
 use crate::lab::{Backend, Lab, save};
-use crate::lifecycle::{SPEC, apply};
 use crate::namespace::wait_for;
 use crate::ssh::{self, Running};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
+lab_test!(the_change_of_a_broken_session_is_undone);
 /// No packet of the session comes through any more, and none says that it has ended.
-pub fn a_session_that_went_dark_is_undone(backend: Backend) {
+fn the_change_of_a_broken_session_is_undone(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let _sshd = ssh::serve(&lab.firewall);
     apply(&lab.firewall, SPEC);
@@ -33,7 +34,7 @@ pub fn a_session_that_went_dark_is_undone(backend: Backend) {
     wait_for("it asks", || {
         lab.client
             .shell("cat /run/seen 2>/dev/null || true")
-            .contains("keep it? [y/N]")
+            .contains("keep the change? [y/N]")
     });
     assert_ne!(save(&lab.firewall), before);
     lab.client.run("ip link set eth0 down");

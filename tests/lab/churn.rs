@@ -7,8 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::long;
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::state::inode;
@@ -66,8 +68,9 @@ const OTHERS: [(&str, &str, &str); 3] = [
     ),
 ];
 
+lab_test!(the_jump_returns_to_the_first_place);
 /// One rule comes between the load and the look at it.
-pub fn the_jump_comes_first_again(backend: Backend) {
+fn the_jump_returns_to_the_first_place(backend: Backend) {
     for (name, foreign, jump) in OTHERS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -91,8 +94,9 @@ pub fn the_jump_comes_first_again(backend: Backend) {
     }
 }
 
+lab_test!(a_jump_that_is_moved_repeatedly_is_a_warning);
 /// A rule comes after each load, for ever: the change stays, and the place of the jump is reported.
-pub fn a_jump_that_is_moved_for_ever_is_a_warning(backend: Backend) {
+fn a_jump_that_is_moved_repeatedly_is_a_warning(backend: Backend) {
     for (name, foreign, jump) in OTHERS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -129,8 +133,9 @@ pub fn a_jump_that_is_moved_for_ever_is_a_warning(backend: Backend) {
     }
 }
 
+lab_test!(other_changes_are_not_undone_either);
 /// A rollback and a remove are changes as well.
-pub fn other_changes_are_not_undone_either(backend: Backend) {
+fn other_changes_are_not_undone_either(backend: Backend) {
     let host = firewall(backend);
     let (name, foreign, jump) = OTHERS[0];
     apply(&host, SPEC);
@@ -152,7 +157,6 @@ pub fn other_changes_are_not_undone_either(backend: Backend) {
     assert_eq!(chain(&host, name).len(), disturbances(&host), "{saved}");
 }
 
-const APPLIES: usize = 30;
 /// As Docker has its bridges.
 const BRIDGES: usize = 4;
 
@@ -195,8 +199,9 @@ fn churn(host: &Host, over: &Arc<AtomicBool>) -> thread::JoinHandle<usize> {
     })
 }
 
+lab_test!(sampled every_change_during_churn_is_made);
 /// Many changes beside somebody who never rests: each is made, and nothing of others is lost.
-pub fn changes_beside_churn_are_all_made(backend: Backend) {
+fn every_change_during_churn_is_made(backend: Backend) {
     let host = firewall(backend);
     for rule in ["-s 192.0.2.1/32 -j ACCEPT", "-s 192.0.2.2/32 -j DROP"] {
         host.run(&format!("iptables -A FORWARD {rule}"));
@@ -205,7 +210,8 @@ pub fn changes_beside_churn_are_all_made(backend: Backend) {
     let over = Arc::new(AtomicBool::new(false));
     let churn = churn(&host, &over);
     let mut failed = Vec::new();
-    for n in 0..APPLIES {
+    let applies = long::count(10, 30);
+    for n in 0..applies {
         let ports = ["49183", "49184"];
         let spec = SPEC.replace("49182", ports[n % 2]);
         let said = nvactl(&host, &["apply", "-", "--no-trial"], &spec);
@@ -219,12 +225,12 @@ pub fn changes_beside_churn_are_all_made(backend: Backend) {
     over.store(true, Ordering::Relaxed);
     let put = churn.join().expect("no foreign rule was lost");
     assert!(
-        put > APPLIES / 2,
+        put > applies / 2,
         "the churn was too thin to say anything: {put}"
     );
     assert!(
         failed.is_empty(),
-        "{} of {APPLIES} changes were not made: {failed:?}",
+        "{} of {applies} changes were not made: {failed:?}",
         failed.len()
     );
     apply(&host, SPEC);

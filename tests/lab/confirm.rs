@@ -4,8 +4,9 @@ use std::fs;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -17,7 +18,8 @@ pub fn changed() -> String {
 
 /// Applies the changed spec for so many seconds.
 pub fn apply_for(host: &Host, seconds: &str) -> Said {
-    let said = nvactl(host, &["apply", "-", "--confirm", seconds], &changed());
+    let args = ["apply", "-", "--no-trial", "--confirm", seconds];
+    let said = nvactl(host, &args, &changed());
     assert_eq!(said.code, 0, "{said:?}");
     said
 }
@@ -33,7 +35,7 @@ pub fn watchdogs(host: &Host) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("it can be listed").flatten();
     let names = processes.map(|process| process.file_name().to_string_lossy().into_owned());
     names
-        .filter(|process| net(process).is_some() && net(process) == here)
+        .filter(|process| net(process).is_some_and(|net| here.as_ref() == Some(&net)))
         .filter(|process| {
             let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             words
@@ -45,7 +47,9 @@ pub fn watchdogs(host: &Host) -> Vec<String> {
 
 /// Whether a change is recorded as waiting.
 pub fn waits(host: &Host) -> bool {
-    host.shell("ls /var/lib/nvactl").contains("pending-")
+    let files = fs::read_dir(host.path("/var/lib/nvactl")).expect("nvactl has run before");
+    let mut names = files.flatten().map(|file| file.file_name());
+    names.any(|name| name.to_string_lossy().contains("pending-"))
 }
 
 pub fn comes_back(host: &Host, before: &str) {
@@ -53,7 +57,8 @@ pub fn comes_back(host: &Host, before: &str) {
     wait_for("the watchdog is done", || !waits(host));
 }
 
-pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
+lab_test!(the_old_rules_return_without_an_answer);
+fn the_old_rules_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     let empty = save(&host);
     for spec in [None, Some(SPEC)] {
@@ -64,7 +69,7 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
         let said = apply_for(&host, "1");
         assert!(
             said.stdout
-                .contains("undone in 1 s unless `nvactl confirm` comes"),
+                .contains("is undone in 1 s\nto keep it: sudo nvactl confirm\n"),
             "{said:?}"
         );
         wait_for("the old rules are back", || {
@@ -84,7 +89,8 @@ pub fn without_an_answer_the_old_rules_come_back(backend: Backend) {
     );
 }
 
-pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
+lab_test!(an_answer_from_any_session_keeps_the_change);
+fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "6");
@@ -108,7 +114,8 @@ pub fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
 }
 
-pub fn it_can_be_cancelled_at_once(backend: Backend) {
+lab_test!(a_waiting_change_can_be_cancelled);
+fn a_waiting_change_can_be_cancelled(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -128,8 +135,9 @@ pub fn it_can_be_cancelled_at_once(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
+lab_test!(no_other_change_is_made_while_one_waits);
 /// Who comes in between is told, and changes nothing.
-pub fn nothing_else_is_changed_while_it_waits(backend: Backend) {
+fn no_other_change_is_made_while_one_waits(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -165,8 +173,9 @@ pub fn nothing_else_is_changed_while_it_waits(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }
 
+lab_test!(a_failed_change_leaves_nothing_to_confirm);
 /// What is refused is not waited for.
-pub fn a_change_that_fails_leaves_nothing_to_confirm(backend: Backend) {
+fn a_failed_change_leaves_nothing_to_confirm(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -227,8 +236,9 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     host.feed("sh", &["-c", &line], "")
 }
 
+lab_test!(the_watchdog_outlives_apply);
 /// The applying process is killed while the rules are being loaded.
-pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
+fn the_watchdog_outlives_apply(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -247,8 +257,9 @@ pub fn the_watchdog_outlives_the_one_who_applies(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(the_watchdog_outlives_the_terminal);
 /// A real terminal is hung up, as a closed ssh connection does it.
-pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
+fn the_watchdog_outlives_the_terminal(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -267,7 +278,7 @@ pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
     );
     wait_for("it asks", || {
         let shown = host.shell("cat /run/typescript 2>/dev/null || true");
-        shown.contains("keep it? [y/N]")
+        shown.contains("keep the change? [y/N]")
     });
     assert_ne!(save(&host), before);
     // The end of the program that has the other side of the terminal is a hang-up.
@@ -276,8 +287,9 @@ pub fn the_watchdog_outlives_the_terminal(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(apply_asks_at_a_terminal);
 /// At a terminal the answer is typed.
-pub fn at_a_terminal_it_asks(backend: Backend) {
+fn apply_asks_at_a_terminal(backend: Backend) {
     for (answer, kept) in [
         ("y\n", true),
         ("YES\n", true),
@@ -294,8 +306,9 @@ pub fn at_a_terminal_it_asks(backend: Backend) {
     }
 }
 
+lab_test!(systemd_is_a_second_watchdog);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
-pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
+fn systemd_is_a_second_watchdog(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -370,8 +383,9 @@ pub fn systemd_is_the_watchdog_where_it_runs(backend: Backend) {
     );
 }
 
+lab_test!(the_watchdog_does_not_need_a_valid_state_folder);
 /// Nothing that becomes of the state folder keeps the change from being undone.
-pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
+fn the_watchdog_does_not_need_a_valid_state_folder(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -394,8 +408,9 @@ pub fn the_watchdog_does_not_need_a_sound_folder(backend: Backend) {
     }
 }
 
+lab_test!(a_slow_load_does_not_shorten_the_time_to_answer);
 /// The time runs from when the change is loaded, however long that took.
-pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
+fn a_slow_load_does_not_shorten_the_time_to_answer(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     fake(&host, "iptables-restore", "sleep 6; real \"$@\"");
@@ -410,8 +425,9 @@ pub fn a_slow_load_takes_nothing_from_the_time_to_answer(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
+lab_test!(a_change_is_undone_by_the_backend_that_loaded_it);
 /// What was loaded by one backend is undone there, whoever comes from wherever.
-pub fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
+fn a_change_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -437,8 +453,9 @@ pub fn it_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(the_watchdog_waits_for_an_orphaned_load);
 /// A load that outlives the one who started it holds the lock, so that nobody undoes too early.
-pub fn an_orphaned_load_is_waited_for(backend: Backend) {
+fn the_watchdog_waits_for_an_orphaned_load(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -448,8 +465,9 @@ pub fn an_orphaned_load_is_waited_for(backend: Backend) {
     comes_back(&host, &before);
 }
 
+lab_test!(a_change_without_its_watchdog_is_reported);
 /// One whose watchdog was killed is told of, and can still be undone.
-pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
+fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -471,8 +489,9 @@ pub fn a_change_without_its_watchdog_is_told_of(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(a_change_that_was_never_made_does_not_wait);
 /// Killed between the record and the change: whoever comes next finds nothing to wait for.
-pub fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
+fn a_change_that_was_never_made_does_not_wait(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "600");
@@ -500,8 +519,9 @@ pub fn a_change_that_was_never_made_is_not_waited_for(backend: Backend) {
     assert!(!waits(&host));
 }
 
+lab_test!(a_stopped_apply_does_not_keep_the_lock);
 /// Stopped with the lock in its hand, by Ctrl-Z or SIGSTOP, it would keep everybody from undoing.
-pub fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
+fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -522,8 +542,9 @@ pub fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     run.wait().expect("it was ended");
 }
 
+lab_test!(a_change_is_undone_even_if_the_rules_cannot_be_read);
 /// Rules that iptables cannot show came in between: what the change made is known all the same.
-pub fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
+fn a_change_is_undone_even_if_the_rules_cannot_be_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -542,8 +563,9 @@ pub fn it_is_undone_even_where_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(a_partial_change_cannot_be_confirmed);
 /// Before the change is made whole there is nothing to keep.
-pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
+fn a_partial_change_cannot_be_confirmed(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -557,12 +579,18 @@ pub fn what_is_not_made_cannot_be_confirmed(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(the_terminal_shows_a_decision_made_elsewhere);
 /// Who is asked learns what became of it.
-pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
+fn the_terminal_shows_a_decision_made_elsewhere(backend: Backend) {
     for (seconds, decide, words, code) in [
         ("1", "true", "nobody confirmed it in time", 1),
-        ("600", "confirm", "confirmed from elsewhere: it stays", 0),
-        ("600", "confirm --cancel", "cancelled from elsewhere", 1),
+        (
+            "600",
+            "confirm",
+            "confirmed in another session: the change stays",
+            0,
+        ),
+        ("600", "confirm --cancel", "cancelled in another session", 1),
     ] {
         let host = firewall(backend);
         let decide = decide.replace("confirm", &format!("{NVACTL} confirm"));
@@ -574,8 +602,9 @@ pub fn the_one_who_is_asked_learns_who_decided(backend: Backend) {
     }
 }
 
+lab_test!(a_foreign_reference_does_not_prevent_the_undo);
 /// Somebody leads a packet to a chain that should go: it is emptied all the same.
-pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) {
+fn a_foreign_reference_does_not_prevent_the_undo(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["apply", "-", "--confirm", "5"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
@@ -590,8 +619,9 @@ pub fn a_foreign_reference_does_not_keep_it_from_being_undone(backend: Backend) 
     );
 }
 
+lab_test!(an_old_watchdog_does_not_undo_a_later_change);
 /// A change whose watchdog slept through its end is none of a later one's.
-pub fn an_old_watchdog_leaves_a_later_change_alone(backend: Backend) {
+fn an_old_watchdog_does_not_undo_a_later_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // Long enough for a slow machine to stop the watchdog before it acts.

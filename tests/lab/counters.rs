@@ -1,7 +1,8 @@
 //! What rules have counted stays theirs, wherever a change puts them.
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::Backend;
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -69,7 +70,8 @@ fn furnished(backend: Backend) -> Host {
     host
 }
 
-pub fn a_rule_that_moves_keeps_them(backend: Backend) {
+lab_test!(a_moved_rule_keeps_its_counters);
+fn a_moved_rule_keeps_its_counters(backend: Backend) {
     let host = furnished(backend);
     let saved = host.run("iptables-save");
     let moved = with_counts(backend, &elsewhere(&saved));
@@ -88,9 +90,10 @@ pub fn a_rule_that_moves_keeps_them(backend: Backend) {
     assert_eq!(counted(&host), left);
 }
 
+lab_test!(an_undone_change_restores_the_counters);
 /// A table that was loaded is undone as the next one fails: what had gone from it comes back as if it
 /// had never gone.
-pub fn a_change_that_is_undone_gives_them_back(backend: Backend) {
+fn an_undone_change_restores_the_counters(backend: Backend) {
     let host = furnished(backend);
     load_counted(&host, &with_counts(backend, &host.run("iptables-save")));
     let before = counted(&host);

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::chance::Chance;
 use crate::confirm::{apply_for, changed, comes_back, has_watchdog, waits, watchdogs};
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::long;
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::state::inode;
@@ -96,8 +98,9 @@ fn is_done_with_a_warning(said: &Said) {
     assert!(warnings.any(full), "{said:?}");
 }
 
+lab_test!(a_full_disk_does_not_prevent_a_rollback);
 /// `apply` is the only one that can wait for a better day.
-pub fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
+fn a_full_disk_does_not_prevent_a_rollback(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -107,7 +110,11 @@ pub fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
         let second = save(&host);
 
         let filler = Filler::start(&host, full);
-        let said = nvactl(&host, &["apply", "-"], &SPEC.replace("49182", "49184"));
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial"],
+            &SPEC.replace("49182", "49184"),
+        );
         assert_eq!(said.code, 2, "{full:?}: {said:?}");
         assert_eq!(save(&host), second, "{full:?}");
         let said = nvactl(&host, &["rollback"], "");
@@ -125,8 +132,9 @@ pub fn a_full_disk_keeps_nobody_from_going_back(backend: Backend) {
     }
 }
 
+lab_test!(a_full_disk_does_not_prevent_a_confirmation);
 /// The answer reaches the watchdog all the same.
-pub fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
+fn a_full_disk_does_not_prevent_a_confirmation(backend: Backend) {
     for full in [Full::Blocks, Full::Inodes] {
         let host = firewall(backend);
         small_disk(&host);
@@ -144,8 +152,9 @@ pub fn a_full_disk_keeps_nobody_from_confirming(backend: Backend) {
     }
 }
 
+lab_test!(a_full_disk_does_not_prevent_the_undo);
 /// Neither the timeout nor `confirm --cancel` needs room.
-pub fn a_full_disk_keeps_no_change_from_being_undone(backend: Backend) {
+fn a_full_disk_does_not_prevent_the_undo(backend: Backend) {
     for (full, cancels) in [
         (Full::Blocks, false),
         (Full::Blocks, true),
@@ -199,10 +208,11 @@ fn entries(host: &Host) -> usize {
     numbered(&said.stdout)
 }
 
+lab_test!(leftovers_of_a_kill_are_cleaned_up);
 /// Whichever command comes first: neither half-written files nor a change that never happened stay.
-pub fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
+fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
     for (args, entries_after) in [
-        (&["apply", "-"][..], 1),
+        (&["apply", "-", "--no-trial"][..], 1),
         (&["remove"], 2),
         (&["rollback"], 1),
     ] {
@@ -236,13 +246,13 @@ pub fn leftovers_of_a_kill_are_cleaned_up(backend: Backend) {
     }
 }
 
-const KILLS: u64 = 25;
 /// From when the state is recorded until the rules are loaded it takes about as long.
 const WINDOW: u64 = 4_000;
 
+lab_test!(sampled no_kill_leaves_a_false_history_entry);
 /// At whatever moment nvactl is killed, the next command leaves a history in which each step back
 /// changes something.
-pub fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
+fn no_kill_leaves_a_false_history_entry(backend: Backend) {
     let host = firewall(backend);
     let mut chance = Chance::new();
     apply(&host, SPEC);
@@ -261,7 +271,7 @@ pub fn no_kill_leaves_a_change_that_never_happened(backend: Backend) {
         names
     };
     let before = save(&host);
-    for round in 0..KILLS {
+    for round in 0..long::count(8, 25) {
         let known = recorded();
         let mut run = host
             .command(env!("CARGO_BIN_EXE_nvactl"))
@@ -308,8 +318,9 @@ fn spoil_record(host: &Host, how: &str) {
     ));
 }
 
+lab_test!(an_unreadable_record_can_be_discarded);
 /// A record that cannot be read is discarded by the one who says so, and by nobody else.
-pub fn an_unreadable_record_can_be_discarded(backend: Backend) {
+fn an_unreadable_record_can_be_discarded(backend: Backend) {
     for (name, how) in RECORDS {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -319,7 +330,7 @@ pub fn an_unreadable_record_can_be_discarded(backend: Backend) {
         let loaded = save(&host);
         spoil_record(&host, how);
         for args in [
-            &["apply", "-"][..],
+            &["apply", "-", "--no-trial"][..],
             &["remove"],
             &["rollback"],
             &["confirm"],
@@ -349,8 +360,9 @@ pub fn an_unreadable_record_can_be_discarded(backend: Backend) {
     }
 }
 
+lab_test!(the_watchdog_of_a_discarded_record_does_not_undo_later_changes);
 /// The watchdog of the discarded record knows what it would undo. It does not undo a later change.
-pub fn the_watchdog_of_a_discarded_record_leaves_later_changes_alone(backend: Backend) {
+fn the_watchdog_of_a_discarded_record_does_not_undo_later_changes(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply_for(&host, "3");

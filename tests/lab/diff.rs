@@ -1,7 +1,8 @@
 //! `nvactl diff` against the live rules.
 
+use crate::firewall::{SPEC, apply, firewall, load};
+use crate::foreign::FOREIGN;
 use crate::lab::{Backend, Said};
-use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -9,7 +10,8 @@ fn diff(host: &Host, spec: &str) -> Said {
     nvactl(host, &["diff", "-"], spec)
 }
 
-pub fn it_says_what_apply_would_do(backend: Backend) {
+lab_test!(diff_shows_the_changes_that_apply_would_make);
+fn diff_shows_the_changes_that_apply_would_make(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     let said = diff(&host, SPEC);
@@ -42,25 +44,26 @@ pub fn it_says_what_apply_would_do(backend: Backend) {
     assert_eq!(diff(&host, &other).code, 0);
 }
 
+lab_test!(drift_is_named);
 /// What is done to nvactl's rules behind its back, line by line; what is done to others is not seen.
-pub fn drift_is_named(backend: Backend) {
+fn drift_is_named(backend: Backend) {
     let host = firewall(backend);
     for (spoil, line) in [
         (
             "iptables -I NVACTL-FORWARD 2 -s 192.0.2.1 -j ACCEPT",
-            "put in by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
+            "added by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
         ),
         (
             "iptables -D NVACTL-FORWARD 1",
-            "taken out by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "removed by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         ),
         (
             "iptables -t nat -D NVACTL-PREROUTING 2",
-            "taken out by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
+            "removed by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
         ),
         (
             "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING",
-            "taken out by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
+            "removed by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
         ),
         (
             "iptables -I FORWARD 1 -s 192.0.2.9 -j DROP",
@@ -68,7 +71,7 @@ pub fn drift_is_named(backend: Backend) {
         ),
         (
             "iptables -N NVACTL-OLD",
-            "put in by hand, filter: :NVACTL-OLD - [0:0]",
+            "added by hand, filter: :NVACTL-OLD - [0:0]",
         ),
     ] {
         apply(&host, SPEC);

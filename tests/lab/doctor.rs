@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::foreign::FOREIGN;
 use crate::lab::{Backend, FIREWALL, Lab, Said};
-use crate::lifecycle::FOREIGN;
+use crate::long;
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
 const PAGE: &str = include_str!("../../docs/doctor.md");
@@ -44,54 +45,438 @@ fn applied(lab: &Lab, spec: String) -> String {
     spec
 }
 
-/// A line a case.
-#[rustfmt::skip]
 const CASES: [Case; 38] = [
-    Case { fault: "ip_forward 0", says: ("ip-forward", "fail", "forwards nothing"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward") },
-    Case { fault: "eth0.forwarding 0", says: ("interface-forwarding", "fail", "come in by eth0"), make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding") },
-    Case { fault: "FORWARD on the pre-DNAT port", says: ("forward-rule", "fail", "--comment web -j ACCEPT` is not loaded"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 2; iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT") },
-    Case { fault: "SNAT rule gone", says: ("snat-rule", "fail", "is not loaded"), make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1") },
-    Case { fault: "SNAT address not on the machine", says: ("snat-address", "fail", "10.3.0.9 is no address"), make: |lab, _| applied(lab, SPEC.replace("10.3.0.4", "10.3.0.9")) },
-    Case { fault: "no return route and no SNAT", says: ("jump", "fail", "nat: -A POSTROUTING -j NVACTL-POSTROUTING is missing"), make: |lab, _| { lab.pod.run("ip route del default"); on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING") } },
-    Case { fault: "target down", says: ("target", "fail", "unreachable"), make: |lab, _| { lab.pod.run("ip address flush dev eth0"); lab.vnet.run("ip neigh flush all"); SPEC.to_owned() } },
-    Case { fault: "target port closed", says: ("target", "fail", "10.224.0.118:81 refuses"), make: |lab, _| applied(lab, SPEC.replace(":80", ":81")) },
-    Case { fault: "some of a range's ports closed", says: ("target", "warn", "nothing listens there; its ports that answer: 1"), make: |lab, _| { serve_tcp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.tcp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
-    Case { fault: "some of a udp range's ports closed", says: ("target", "warn", "its ports that refuse nothing: 1"), make: |lab, _| { serve_udp(&lab.pod, "games", 7000); let spec = applied(lab, format!("{SPEC}  - {{name: games, protocol: udp, listen: 6000-6001, target: {{pod: 10.224.0.118:7000-7001}}}}\n")); assert_eq!(lab.udp(FIREWALL, 6000), answer("games", FIREWALL)); spec } },
-    Case { fault: "target drops silently", says: ("target", "fail", "does not answer"), make: |lab, _| { lab.pod.run("iptables -A INPUT -p tcp --dport 80 -j DROP"); SPEC.to_owned() } },
-    Case { fault: "wrong interface name", says: ("interface", "fail", "no interface eth9; it has lo, eth0"), make: |lab, _| applied(lab, SPEC.replace("eth0", "eth9")) },
-    Case { fault: "a foreign DROP before the jump", says: ("foreign-rule", "fail", "-A FORWARD -p tcp -m tcp --dport 80 -j DROP"), make: |lab, _| on_firewall(lab, "iptables -I FORWARD -p tcp --dport 80 -j DROP") },
-    Case { fault: "a native nft forward drop", says: ("native-nft", "fail", "inet mine blocks"), make: |lab, _| on_firewall(lab, "nft add table inet mine; nft 'add chain inet mine blocks { type filter hook forward priority 0; policy accept; }'; nft add rule inet mine blocks tcp dport 80 drop") },
-    Case { fault: "a native nft policy", says: ("native-nft", "fail", "inet mine blocks"), make: |lab, _| on_firewall(lab, "nft add table inet mine; nft 'add chain inet mine blocks { type filter hook forward priority 10; policy drop; }'; nft add rule inet mine blocks ct state established,related accept") },
-    Case { fault: "rules in the other backend", says: ("other-backend", "fail", "--dport 80 -j DROP"), make: |lab, backend| on_firewall(lab, &format!("iptables-{} -A FORWARD -p tcp --dport 80 -j DROP", backend.other().name())) },
-    Case { fault: "nvactl's rules in the other backend", says: ("backend", "fail", "nvactl's rules are loaded by iptables-"), make: |lab, backend| { lab.nvactl(&["remove"]); let said = lab.nvactl_with(&["--backend", backend.other().name(), "apply", "-"], SPEC); assert_eq!(said.code, 0, "{said:?}"); SPEC.to_owned() } },
-    Case { fault: "Docker's policy, in the other backend", says: ("other-backend", "fail", "the policy of FORWARD in filter drops the packets"), make: |lab, backend| { let text = FOREIGN[0].1; let loaded = lab.firewall.feed(&format!("iptables-{}-restore", backend.other().name()), &[], text); assert!(loaded.status.success(), "{loaded:?}"); SPEC.to_owned() } },
-    Case { fault: "Docker's chains, made anew before the jump", says: ("foreign-rule", "fail", "Docker's rule in filter, `-A DOCKER-USER -i eth0 -j DROP`"), make: |lab, _| { let loaded = lab.firewall.feed("iptables-restore", &["--noflush"], FOREIGN[0].1); assert!(loaded.status.success(), "{loaded:?}"); on_firewall(lab, "iptables -I DOCKER-USER -i eth0 -j DROP; iptables -I FORWARD -j DOCKER-USER") } },
-    Case { fault: "strict rp_filter with two NICs", says: ("rp-filter", "fail", "fails the reverse path check"), make: |lab, _| { on_firewall(lab, "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter; ip route replace default via 10.4.0.1"); two_nics() } },
-    Case { fault: "listen port taken by another DNAT", says: ("foreign-rule", "fail", "sends the packets elsewhere, to 10.224.0.99:80"), make: |lab, _| on_firewall(lab, "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.99:80") },
-    Case { fault: "stale udp entry", says: ("stale-connection", "fail", "10.3.0.4:53 → 10.224.0.118:5353"), make: |lab, _| { serve_udp(&lab.other, "other", 5353); send_steadily(lab, 53); applied(lab, SPEC.replace("118:5353", "99:5353")) } },
-    Case { fault: "the article's hand-typed rules", says: ("rival-rule", "warn", "as typed by hand"), make: |lab, _| on_firewall(lab, "
-        iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j ACCEPT
-        iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
-        iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.118:80
-        iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 80 -d 10.224.0.118 -j SNAT --to-source 10.3.0.4") },
-    Case { fault: "rules.v4 older than what runs", says: ("persistence", "warn", "the next boot brings other rules"), make: |lab, _| on_firewall(lab, "sed -i 's/49182/49183/' /etc/iptables/rules.v4") },
-    Case { fault: "sysctl.conf undoing the drop-in", says: ("sysctl-at-boot", "warn", "/etc/sysctl.conf:1 turns forwarding off"), make: |lab, _| on_firewall(lab, "echo net.ipv4.ip_forward=0 > /etc/sysctl.conf") },
-    // What the issue's list does not have, and operators met.
-    Case { fault: "the rule for replies gone", says: ("own-chains", "fail", "--ctstate RELATED,ESTABLISHED -j ACCEPT` is not loaded"), make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 1") },
-    Case { fault: "a DROP in nvactl's own chain", says: ("own-chains", "fail", "rule in filter, `-A NVACTL-FORWARD -j DROP`, drops the packets"), make: |lab, _| on_firewall(lab, "iptables -I NVACTL-FORWARD -j DROP") },
-    Case { fault: "a RETURN before the jump", says: ("foreign-rule", "fail", "exempts the packets from translation"), make: |lab, _| on_firewall(lab, "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j RETURN") },
-    Case { fault: "replies dropped before the jump", says: ("foreign-rule", "fail", "drops the replies"), make: |lab, _| on_firewall(lab, "iptables -I FORWARD -m conntrack --ctstate ESTABLISHED -j DROP") },
-    Case { fault: "replies dropped in mangle", says: ("foreign-rule", "fail", "-A FORWARD -s 10.224.0.118/32 -j DROP"), make: |lab, _| on_firewall(lab, "iptables -t mangle -A FORWARD -s 10.224.0.118 -j DROP") },
-    Case { fault: "a native nft drop before translation", says: ("native-nft", "fail", "inet mine blocks"), make: |lab, _| on_firewall(lab, "nft add table inet mine; nft 'add chain inet mine blocks { type filter hook prerouting priority -300; }'; nft add rule inet mine blocks tcp dport '{ 22, 49182 }' drop") },
-    Case { fault: "an interface without an address", says: ("interface", "fail", "eth0 has no IPv4 address"), make: |lab, _| on_firewall(lab, "ip address flush dev eth0") },
-    Case { fault: "a udp sender from before the forward", says: ("stale-connection", "fail", "10.3.0.4:514 → 10.3.0.4:514"), make: |lab, _| { serve_udp(&lab.firewall, "firewall", 514); serve_udp(&lab.pod, "log", 514); send_steadily(lab, 514); let spec = applied(lab, format!("{SPEC}  - {{name: log, listen: 514, protocol: udp, target: {{pod: 10.224.0.118:514}}}}\n")); assert_eq!(lab.udp(FIREWALL, 514), answer("log", FIREWALL)); spec } },
-    Case { fault: "a policy rule without a way", says: ("route", "fail", "no way to 10.224.0.118"), make: |lab, _| on_firewall(lab, "ip rule add iif eth0 to 10.224.0.0/16 table 99; ip route add unreachable default table 99") },
-    Case { fault: "a forward that is no more in the spec", says: ("own-chains", "warn", "`old` is loaded, and not in the spec"), make: |lab, _| { applied(lab, format!("{SPEC}  - {{name: old, listen: 8080, target: {{pod: 10.224.0.118:80}}}}\n")); SPEC.to_owned() } },
-    Case { fault: "the interface's own switch off at boot", says: ("sysctl-at-boot", "warn", "/etc/sysctl.d/99-zz.conf:1 turns forwarding off"), make: |lab, _| on_firewall(lab, "echo net.ipv4.conf.eth0.forwarding=0 > /etc/sysctl.d/99-zz.conf") },
+    Case {
+        fault: "ip_forward 0",
+        says: ("ip-forward", "fail", "forwards no packet"),
+        make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/ip_forward"),
+    },
+    Case {
+        fault: "eth0.forwarding 0",
+        says: ("interface-forwarding", "fail", "come in by eth0"),
+        make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
+    },
+    Case {
+        fault: "FORWARD on the pre-DNAT port",
+        says: (
+            "forward-rule",
+            "fail",
+            "--comment web -j ACCEPT` is not loaded",
+        ),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "iptables -D NVACTL-FORWARD 2
+                 iptables -A NVACTL-FORWARD -p tcp --dport 49182 -j ACCEPT",
+            )
+        },
+    },
+    Case {
+        fault: "SNAT rule gone",
+        says: ("snat-rule", "fail", "is not loaded"),
+        make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1"),
+    },
+    Case {
+        fault: "SNAT address not on the machine",
+        says: ("snat-address", "fail", "10.3.0.9 is not an address"),
+        make: |lab, _| applied(lab, SPEC.replace("10.3.0.4", "10.3.0.9")),
+    },
+    Case {
+        fault: "no return route and no SNAT",
+        says: (
+            "jump",
+            "fail",
+            "nat: `-A POSTROUTING -j NVACTL-POSTROUTING` is missing",
+        ),
+        make: |lab, _| {
+            lab.pod.run("ip route del default");
+            on_firewall(lab, "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING")
+        },
+    },
+    Case {
+        fault: "target down",
+        says: ("target", "fail", "unreachable"),
+        make: |lab, _| {
+            lab.pod.run("ip address flush dev eth0");
+            lab.vnet.run("ip neigh flush all");
+            SPEC.to_owned()
+        },
+    },
+    Case {
+        fault: "target port closed",
+        says: ("target", "fail", "10.224.0.118:81 refuses"),
+        make: |lab, _| applied(lab, SPEC.replace(":80", ":81")),
+    },
+    Case {
+        fault: "some of a range's ports closed",
+        says: (
+            "target",
+            "warn",
+            "nothing listens on that port; 1 other port answers",
+        ),
+        make: |lab, _| {
+            serve_tcp(&lab.pod, "games", 7000);
+            let spec = applied(
+                lab,
+                format!(
+                    "{SPEC}  - {{name: games, listen: 6000-6001, target: {{pod: \
+                   10.224.0.118:7000-7001}}}}\n"
+                ),
+            );
+            assert_eq!(lab.tcp(FIREWALL, 6000), answer("games", FIREWALL));
+            spec
+        },
+    },
+    Case {
+        fault: "some of a udp range's ports closed",
+        says: ("target", "warn", "1 other port does not refuse"),
+        make: |lab, _| {
+            serve_udp(&lab.pod, "games", 7000);
+            let spec = applied(
+                lab,
+                format!(
+                    "{SPEC}  - {{name: games, protocol: udp, listen: 6000-6001, target: {{pod: \
+                   10.224.0.118:7000-7001}}}}\n"
+                ),
+            );
+            assert_eq!(lab.udp(FIREWALL, 6000), answer("games", FIREWALL));
+            spec
+        },
+    },
+    Case {
+        fault: "target drops silently",
+        says: ("target", "fail", "does not answer"),
+        make: |lab, _| {
+            lab.pod.run("iptables -A INPUT -p tcp --dport 80 -j DROP");
+            SPEC.to_owned()
+        },
+    },
+    Case {
+        fault: "wrong interface name",
+        says: (
+            "interface",
+            "fail",
+            "no interface eth9, so no packet passes by it; it has lo, eth0",
+        ),
+        make: |lab, _| applied(lab, SPEC.replace("eth0", "eth9")),
+    },
+    Case {
+        fault: "a foreign DROP before the jump",
+        says: (
+            "foreign-rule",
+            "fail",
+            "-A FORWARD -p tcp -m tcp --dport 80 -j DROP",
+        ),
+        make: |lab, _| on_firewall(lab, "iptables -I FORWARD -p tcp --dport 80 -j DROP"),
+    },
+    Case {
+        fault: "a native nft forward drop",
+        says: ("native-nft", "fail", "inet mine blocks"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "nft add table inet mine
+                 nft 'add chain inet mine blocks { type filter hook forward priority 0; \
+                   policy accept; }'
+                 nft add rule inet mine blocks tcp dport 80 drop",
+            )
+        },
+    },
+    Case {
+        fault: "a native nft policy",
+        says: ("native-nft", "fail", "inet mine blocks"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "nft add table inet mine
+                 nft 'add chain inet mine blocks { type filter hook forward priority 10; \
+                   policy drop; }'
+                 nft add rule inet mine blocks ct state established,related accept",
+            )
+        },
+    },
+    Case {
+        fault: "rules in the other backend",
+        says: ("other-backend", "fail", "--dport 80 -j DROP"),
+        make: |lab, backend| {
+            on_firewall(
+                lab,
+                &format!(
+                    "iptables-{} -A FORWARD -p tcp --dport 80 -j DROP",
+                    backend.other().name()
+                ),
+            )
+        },
+    },
+    Case {
+        fault: "nvactl's rules in the other backend",
+        says: ("backend", "fail", "nvactl's rules are loaded by iptables-"),
+        make: |lab, backend| {
+            lab.nvactl(&["remove"]);
+            let said = lab.nvactl_with(&["--backend", backend.other().name(), "apply", "-"], SPEC);
+            assert_eq!(said.code, 0, "{said:?}");
+            SPEC.to_owned()
+        },
+    },
+    Case {
+        fault: "Docker's policy, in the other backend",
+        says: (
+            "other-backend",
+            "fail",
+            "policy of FORWARD in filter drops the packets",
+        ),
+        make: |lab, backend| {
+            let text = FOREIGN[0].1;
+            let loaded = lab.firewall.feed(
+                &format!("iptables-{}-restore", backend.other().name()),
+                &[],
+                text,
+            );
+            assert!(loaded.status.success(), "{loaded:?}");
+            SPEC.to_owned()
+        },
+    },
+    Case {
+        fault: "Docker's chains, made anew before the jump",
+        says: (
+            "foreign-rule",
+            "fail",
+            "rule `-A DOCKER-USER -i eth0 -j DROP` in filter",
+        ),
+        make: |lab, _| {
+            let loaded = lab
+                .firewall
+                .feed("iptables-restore", &["--noflush"], FOREIGN[0].1);
+            assert!(loaded.status.success(), "{loaded:?}");
+            on_firewall(
+                lab,
+                "iptables -I DOCKER-USER -i eth0 -j DROP
+                 iptables -I FORWARD -j DOCKER-USER",
+            )
+        },
+    },
+    Case {
+        fault: "strict rp_filter with two NICs",
+        says: ("rp-filter", "fail", "fails the reverse path check"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter
+                 ip route replace default via 10.4.0.1",
+            );
+            two_nics()
+        },
+    },
+    Case {
+        fault: "listen port taken by another DNAT",
+        says: (
+            "foreign-rule",
+            "fail",
+            "sends the packets to 10.224.0.99:80 instead of the target",
+        ),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to-destination \
+                   10.224.0.99:80",
+            )
+        },
+    },
+    Case {
+        fault: "stale udp entry",
+        says: (
+            "stale-connection",
+            "fail",
+            "10.3.0.4:53 → 10.224.0.118:5353",
+        ),
+        make: |lab, _| {
+            serve_udp(&lab.other, "other", 5353);
+            send_steadily(lab, 53);
+            applied(lab, SPEC.replace("118:5353", "99:5353"))
+        },
+    },
+    Case {
+        fault: "the article's hand-typed rules",
+        says: ("rival-rule", "warn", "also forwards this port"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j \
+                   ACCEPT
+                 iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+                 iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 49182 -j DNAT \
+                   --to-destination 10.224.0.118:80
+                 iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 80 -d 10.224.0.118 -j \
+                   SNAT --to-source 10.3.0.4",
+            )
+        },
+    },
+    Case {
+        fault: "rules.v4 older than what runs",
+        says: ("persistence", "warn", "the next boot loads other rules"),
+        make: |lab, _| on_firewall(lab, "sed -i 's/49182/49183/' /etc/iptables/rules.v4"),
+    },
+    Case {
+        fault: "sysctl.conf undoing the drop-in",
+        says: (
+            "sysctl-at-boot",
+            "warn",
+            "/etc/sysctl.conf:1 turns forwarding off",
+        ),
+        make: |lab, _| on_firewall(lab, "echo net.ipv4.ip_forward=0 > /etc/sysctl.conf"),
+    },
+    // Faults that operators met.
+    Case {
+        fault: "the rule for replies gone",
+        says: (
+            "own-chains",
+            "fail",
+            "--ctstate RELATED,ESTABLISHED -j ACCEPT` is not loaded",
+        ),
+        make: |lab, _| on_firewall(lab, "iptables -D NVACTL-FORWARD 1"),
+    },
+    Case {
+        fault: "a DROP in nvactl's own chain",
+        says: (
+            "own-chains",
+            "fail",
+            "rule `-A NVACTL-FORWARD -j DROP` in filter drops the packets",
+        ),
+        make: |lab, _| on_firewall(lab, "iptables -I NVACTL-FORWARD -j DROP"),
+    },
+    Case {
+        fault: "a RETURN before the jump",
+        says: ("foreign-rule", "fail", "makes the packets skip NAT"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j RETURN",
+            )
+        },
+    },
+    Case {
+        fault: "replies dropped before the jump",
+        says: ("foreign-rule", "fail", "drops the replies"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "iptables -I FORWARD -m conntrack --ctstate ESTABLISHED -j DROP",
+            )
+        },
+    },
+    Case {
+        fault: "replies dropped in mangle",
+        says: (
+            "foreign-rule",
+            "fail",
+            "-A FORWARD -s 10.224.0.118/32 -j DROP",
+        ),
+        make: |lab, _| on_firewall(lab, "iptables -t mangle -A FORWARD -s 10.224.0.118 -j DROP"),
+    },
+    Case {
+        fault: "a native nft drop before translation",
+        says: ("native-nft", "fail", "inet mine blocks"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "nft add table inet mine
+                 nft 'add chain inet mine blocks { type filter hook prerouting priority -300; \
+                   }'
+                 nft add rule inet mine blocks tcp dport '{ 22, 49182 }' drop",
+            )
+        },
+    },
+    Case {
+        fault: "an interface without an address",
+        says: ("interface", "fail", "eth0 has no IPv4 address"),
+        make: |lab, _| on_firewall(lab, "ip address flush dev eth0"),
+    },
+    Case {
+        fault: "a udp sender from before the forward",
+        says: ("stale-connection", "fail", "10.3.0.4:514 → 10.3.0.4:514"),
+        make: |lab, _| {
+            serve_udp(&lab.firewall, "firewall", 514);
+            serve_udp(&lab.pod, "log", 514);
+            send_steadily(lab, 514);
+            let spec = applied(
+                lab,
+                format!(
+                    "{SPEC}  - {{name: log, listen: 514, protocol: udp, target: {{pod: \
+                   10.224.0.118:514}}}}\n"
+                ),
+            );
+            assert_eq!(lab.udp(FIREWALL, 514), answer("log", FIREWALL));
+            spec
+        },
+    },
+    Case {
+        fault: "a policy rule without a way",
+        says: ("route", "fail", "no route to 10.224.0.118"),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "ip rule add iif eth0 to 10.224.0.0/16 table 99
+                 ip route add unreachable default table 99",
+            )
+        },
+    },
+    Case {
+        fault: "a forward that is no more in the spec",
+        says: (
+            "own-chains",
+            "warn",
+            "`old` is loaded, but is not in the spec",
+        ),
+        make: |lab, _| {
+            applied(
+                lab,
+                format!(
+                    "{SPEC}  - {{name: old, listen: 8080, target: {{pod: 10.224.0.118:80}}}}\n"
+                ),
+            );
+            SPEC.to_owned()
+        },
+    },
+    Case {
+        fault: "the interface's own switch off at boot",
+        says: (
+            "sysctl-at-boot",
+            "warn",
+            "/etc/sysctl.d/99-zz.conf:1 turns forwarding off",
+        ),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "echo net.ipv4.conf.eth0.forwarding=0 > /etc/sysctl.d/99-zz.conf",
+            )
+        },
+    },
     // The connection that the doctor makes is kept in; what is forwarded is not.
-    Case { fault: "the machine's own OUTPUT closed", says: ("target", "unknown", "the policy of OUTPUT in filter takes the machine's own packets"), make: |lab, _| on_firewall(lab, "iptables -P OUTPUT DROP") },
+    Case {
+        fault: "the machine's own OUTPUT closed",
+        says: (
+            "target",
+            "unknown",
+            "policy of OUTPUT in filter stops this machine's own packets",
+        ),
+        make: |lab, _| on_firewall(lab, "iptables -P OUTPUT DROP"),
+    },
     // The limit is the whole machine's, so only what nvactl reads of it is changed.
-    Case { fault: "a full conntrack table", says: ("conntrack-table", "fail", "no room for new ones"), make: |lab, _| on_firewall(lab, "echo 1 > /run/max; mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max") },
+    Case {
+        fault: "a full conntrack table",
+        says: (
+            "conntrack-table",
+            "fail",
+            "the kernel drops new connections",
+        ),
+        make: |lab, _| {
+            on_firewall(
+                lab,
+                "echo 1 > /run/max
+                 mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max",
+            )
+        },
+    },
 ];
 
 /// A client that keeps its port, so that its entry stays alive.
@@ -147,9 +532,11 @@ fn findings(said: &Said) -> Vec<Value> {
     bad.collect()
 }
 
-pub fn each_fault_is_named_first(backend: Backend) {
-    let wrong: Vec<String> = CASES
-        .iter()
+lab_test!(sampled each_fault_is_named_first);
+fn each_fault_is_named_first(backend: Backend) {
+    let cases = long::cases(&CASES, |case| (case.says.0, case.says.1));
+    let wrong: Vec<String> = cases
+        .into_iter()
         .filter_map(|case| misnamed(case, backend))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -212,8 +599,9 @@ fn misnamed(case: &Case, backend: Backend) -> Option<String> {
     None
 }
 
+lab_test!(the_fix_of_a_duplicate_rule_removes_both);
 /// Each of the two drops the packets; a fix that takes only one away is none.
-pub fn a_fix_of_a_rule_that_stands_twice_takes_both_away(backend: Backend) {
+fn the_fix_of_a_duplicate_rule_removes_both(backend: Backend) {
     let lab = sound(backend, None);
     let rule = "iptables -t mangle -A FORWARD -d 10.224.0.118 -j DROP";
     lab.firewall.shell(&format!("{rule}; {rule}"));
@@ -226,13 +614,14 @@ pub fn a_fix_of_a_rule_that_stands_twice_takes_both_away(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
 }
 
-pub fn a_machine_without_a_route_to_the_internet_is_told(backend: Backend) {
+lab_test!(a_missing_route_to_the_internet_is_reported);
+fn a_missing_route_to_the_internet_is_reported(backend: Backend) {
     let lab = sound(backend, None);
     lab.firewall.run("ip route del default");
     lab.firewall.run("ip route add 10.224.0.0/16 via 10.3.0.1");
     assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
     let said = ask(&lab, SPEC, &[]);
-    let words = "no route leads back to clients of the Internet";
+    let words = "no route to clients of the Internet";
     assert!(said.stdout.contains(words), "{said:?}");
     let closed = SPEC.replace(
         "forwards:",
@@ -243,7 +632,8 @@ pub fn a_machine_without_a_route_to_the_internet_is_told(backend: Backend) {
     assert!(!said.stdout.contains(words), "{said:?}");
 }
 
-pub fn where_all_is_ipv6_no_address_of_ipv4_is_missed(backend: Backend) {
+lab_test!(an_ipv6_spec_needs_no_ipv4_address);
+fn an_ipv6_spec_needs_no_ipv4_address(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let spec = "firewall: {interface: eth0, snat: \"fd00:3::4\"}
@@ -260,8 +650,9 @@ forwards:
     );
 }
 
+lab_test!(silent_targets_leave_time_for_the_twin);
 /// The targets whose turn does not come are unknown, and the copy has its time.
-pub fn silent_targets_leave_time_for_the_copy(backend: Backend) {
+fn silent_targets_leave_time_for_the_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.pod
         .run("iptables -A INPUT -p tcp --dport 20000:20999 -j DROP");
@@ -275,7 +666,7 @@ pub fn silent_targets_leave_time_for_the_copy(backend: Backend) {
         .collect();
     let spec = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards:\n{forwards}");
     lab.apply(&spec);
-    let said = ask(&lab, &spec, &["--format", "json", "--deadline", "6"]);
+    let said = ask(&lab, &spec, &["--format", "json", "--deadline", "10"]);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list");
     let count = |code: &str, status: &str, words: &str| {
@@ -294,7 +685,8 @@ pub fn silent_targets_leave_time_for_the_copy(backend: Backend) {
     );
 }
 
-pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {
+lab_test!(doctor_names_nothing_in_a_healthy_lab);
+fn doctor_names_nothing_in_a_healthy_lab(backend: Backend) {
     let lab = sound(backend, None);
     let said = ask(&lab, SPEC, &["--format", "json"]);
     assert_eq!(findings(&said), Vec::<Value>::new());
@@ -355,8 +747,9 @@ pub fn in_a_sound_lab_nothing_is_named(backend: Backend) {
     }
 }
 
+lab_test!(an_unreached_forward_is_a_question_for_azure);
 /// Nothing has come to it yet: then the fault may lie where this machine cannot see.
-pub fn a_forward_that_nobody_has_reached_is_a_question_for_azure(backend: Backend) {
+fn an_unreached_forward_is_a_question_for_azure(backend: Backend) {
     let lab = sound(backend, None);
     let spec = format!("{SPEC}  - {{name: new, listen: 8080, target: {{pod: 10.224.0.118:80}}}}\n");
     let spec = applied(&lab, spec);

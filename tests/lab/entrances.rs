@@ -24,7 +24,8 @@ fn second_ingress(lab: &Lab) -> Host {
     partner
 }
 
-pub fn a_forward_is_open_where_it_says(backend: Backend) {
+lab_test!(a_forward_is_open_at_its_listen_addresses_only);
+fn a_forward_is_open_at_its_listen_addresses_only(backend: Backend) {
     let lab = Lab::two_nics(backend);
     let partner = second_ingress(&lab);
     serve_tcp(&lab.pod, "pod", 80);
@@ -50,8 +51,9 @@ forwards:
     }
 }
 
+lab_test!(a_hairpin_is_reached_from_the_targets_and_from_the_firewall);
 /// What is behind the firewall, and the firewall itself, come in by the same address as clients.
-pub fn a_hairpin_is_reached_from_behind_and_from_the_firewall(backend: Backend) {
+fn a_hairpin_is_reached_from_the_targets_and_from_the_firewall(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let forward = |hairpin: bool| {
@@ -80,8 +82,9 @@ forwards: [{{name: web, listen: 8080, target: {{pod: 10.224.0.118:80}}, hairpin:
     assert!(!save.contains("NVACTL-OUTPUT"), "{save}");
 }
 
+lab_test!(a_floating_ip_is_no_address_of_the_machine);
 /// The frontend's address arrives as the destination, and is none of the machine's.
-pub fn a_floating_ip_is_no_address_of_the_machine(backend: Backend) {
+fn a_floating_ip_is_no_address_of_the_machine(backend: Backend) {
     const FRONTEND: &str = "203.0.113.10";
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
@@ -106,7 +109,8 @@ forwards:
     )
 }
 
-pub fn each_forward_to_one_target_gives_its_own_source(backend: Backend) {
+lab_test!(each_forward_to_a_shared_target_has_its_own_source);
+fn each_forward_to_a_shared_target_has_its_own_source(backend: Backend) {
     const SECOND: &str = "10.4.0.9";
     const PARTNER: &str = "10.5.0.9";
     let lab = Lab::two_nics(backend);
@@ -147,8 +151,9 @@ pub fn each_forward_to_one_target_gives_its_own_source(backend: Backend) {
     }
 }
 
+lab_test!(an_old_kernel_that_cannot_distinguish_forwards_gets_none_of_them);
 /// A kernel before 5.5, as far as it says so.
-pub fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: Backend) {
+fn an_old_kernel_that_cannot_distinguish_forwards_gets_none_of_them(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall.shell(
         "echo 5.4.0-150-generic > /run/osrelease
@@ -158,14 +163,18 @@ pub fn an_old_kernel_that_cannot_tell_forwards_apart_gets_none_of_them(backend: 
     for options in [&["apply", "-"][..], &["apply", "-", "--dry-run"]] {
         let said = lab.nvactl_with(options, &siblings("flat", "snat: none"));
         assert_eq!(said.code, 2, "{said:?}");
-        assert!(said.stderr.contains("as `partner`"), "{said:?}");
         assert!(
-            said.stderr.contains("takes Linux 5.5, and this is 5.4"),
+            said.stderr.contains("`partner` and another forward"),
             "{said:?}"
         );
         assert!(
             said.stderr
-                .contains("hint: give both forwards the same `snat`"),
+                .contains("needs Linux 5.5, and Linux 5.4 is running"),
+            "{said:?}"
+        );
+        assert!(
+            said.stderr
+                .contains("hint: in the spec, give both forwards the same `snat`"),
             "{said:?}"
         );
     }

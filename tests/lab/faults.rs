@@ -8,15 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::confirm::has_watchdog;
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, FIREWALL, Lab, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::long;
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
-/// How many moments of a load are tried.
-const POINTS: u32 = 20;
+/// Returns how many moments of a load are tried.
+fn points() -> u32 {
+    long::count(5, 20)
+}
 
 /// Many forwards, none of which is in SPEC.
 pub fn many(count: u32) -> String {
@@ -57,17 +61,19 @@ fn load_time(host: &Host) -> Duration {
     time
 }
 
+lab_test!(sampled a_killed_load_leaves_the_old_rules);
 /// iptables-restore is killed in the middle: the tables that it had committed are undone.
-pub fn a_killed_load_leaves_the_old_rules(backend: Backend) {
+fn a_killed_load_leaves_the_old_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_many(&host, 10_000);
+    write_many(&host, long::count(1_000, 10_000));
     let time = load_time(&host);
     let mut undone = 0;
-    for point in 0..POINTS {
+    let points = points();
+    for point in 0..points {
         let after = time
-            .mul_f64(f64::from(point) / f64::from(POINTS))
+            .mul_f64(f64::from(point) / f64::from(points))
             .as_secs_f64();
         fake(
             &host,
@@ -98,7 +104,7 @@ pub fn a_killed_load_leaves_the_old_rules(backend: Backend) {
         assert_eq!(save(&host), before, "point {point}");
     }
     assert!(
-        undone >= POINTS / 2,
+        undone >= points / 2,
         "only {undone} loads were killed in time"
     );
 }
@@ -127,28 +133,31 @@ fn kill_after(host: &Host, time: Duration, args: &[&str]) {
     run.wait().expect("it ends");
 }
 
+lab_test!(sampled apply_converges_after_a_killed_nvactl);
 /// nvactl is killed in the middle: the next apply converges, whatever is loaded.
-pub fn after_a_killed_nvactl_the_next_one_converges(backend: Backend) {
+fn apply_converges_after_a_killed_nvactl(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_many(&host, 3_000);
+    write_many(&host, long::count(500, 3_000));
     let args = ["apply", "/run/many.yaml", "--no-trial"];
     let time = run_time(&host, &args);
     apply(&host, SPEC);
-    for point in 0..POINTS {
-        kill_after(&host, time * point / POINTS, &args);
+    let points = points();
+    for point in 0..points {
+        kill_after(&host, time * point / points, &args);
         apply(&host, SPEC);
         assert_eq!(save(&host), before, "point {point}");
     }
 }
 
+lab_test!(sampled the_watchdog_outlives_a_nvactl_killed_at_any_point);
 /// The same with a watchdog: nobody has to come.
-pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
+fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
-    write_many(&host, 3_000);
+    write_many(&host, long::count(500, 3_000));
     let args = ["apply", "/run/many.yaml", "--no-trial", "--confirm", "1"];
     let time = run_time(&host, &args);
     let restored = || {
@@ -156,8 +165,9 @@ pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
         save(&host) == before
     };
     assert!(restored(), "without a kill");
-    for point in 0..POINTS {
-        kill_after(&host, time * point / POINTS, &args);
+    let points = points();
+    for point in 0..points {
+        kill_after(&host, time * point / points, &args);
         assert!(restored(), "point {point}");
         let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
         assert_eq!(
@@ -167,8 +177,9 @@ pub fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     }
 }
 
+lab_test!(a_held_xtables_lock_is_waited_for_and_reported);
 /// Legacy has a lock of its own, for each table.
-pub fn whoever_holds_the_xtables_lock_is_waited_for_and_told(backend: Backend) {
+fn a_held_xtables_lock_is_waited_for_and_reported(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -211,9 +222,10 @@ forwards:
   - {name: PORT, listen: PORT, target: {pod: 10.224.0.118:81}}
 ";
 
+lab_test!(sampled no_packet_is_lost_or_let_through_while_rules_change);
 /// Two specs in turn, and connections all the while: those of the shared forward all get through,
 /// and none reaches what is in neither spec.
-pub fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
+fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.pod, "closed", 90);
@@ -261,7 +273,8 @@ pub fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
             [shared, closed]
         })
     };
-    for n in 1..=300 {
+    let applies = long::count(60, 300);
+    for n in 1..=applies {
         let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &specs[n % 2]);
         assert_eq!(said.code, 0, "{said:?}");
     }
@@ -277,7 +290,7 @@ pub fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {
         "connections reached a closed port"
     );
     assert!(
-        asked.load(Ordering::Relaxed) > 300,
+        asked.load(Ordering::Relaxed) > applies,
         "the flood was too thin to say anything"
     );
 }

@@ -2,8 +2,8 @@
 //!
 //! No backend of iptables has a part in this, so one stands for both.
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::{Host, possible};
 use crate::nvactl;
 

@@ -34,8 +34,9 @@ pub fn answer(socket: &UdpSocket) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
+lab_test!(only_stale_connections_are_ended);
 /// A steady sender stays on the old target until its entry is deleted; others are left alone.
-pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
+fn only_stale_connections_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.pod, "pod-log", 5140);
@@ -46,11 +47,11 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     assert_eq!(answer(&log), "pod-log 10.3.0.4");
 
     let moved = SPEC.replace("10.224.0.118:5353", "10.224.0.99:5353");
-    let said = lab.nvactl_with(&["apply", "-"], &moved);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &moved);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr
-            .contains("1 connection to where no forward leads any more will stay"),
+            .contains("1 connection to targets that no forward has any more will stay"),
         "{said:?}"
     );
     assert_eq!(answer(&dns), "pod 10.3.0.4", "the kernel remembers it");
@@ -61,21 +62,21 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
     let shown = format!("udp {CLIENT} → {FIREWALL}:53 → {POD}:5353");
     assert!(
         said.stdout
-            .contains("1 connection to where no forward leads any more would be deleted"),
+            .contains("1 connection to targets that no forward has any more would be ended"),
         "{said:?}"
     );
     assert!(said.stdout.contains(&shown), "{said:?}");
     assert_eq!(answer(&dns), "pod 10.3.0.4", "a dry run deletes nothing");
     let before = entries(&lab, "514");
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
-    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &moved);
+    assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(answer(&dns), "other 10.3.0.4");
     assert_eq!(
         entries(&lab, "514"),
         before,
         "the entry beside it was touched"
     );
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &moved);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &moved);
     assert_eq!(
         (said.code, said.stdout.as_str(), said.stderr.as_str()),
         (0, "<stdin>: no changes\n", "")
@@ -87,14 +88,15 @@ pub fn stale_connections_are_ended_and_no_others(backend: Backend) {
         .filter(|line| !line.contains("dns"))
         .map(|line| format!("{line}\n"))
         .collect();
-    let said = lab.nvactl_with(&["apply", "-", "--flush-stale"], &gone);
-    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &gone);
+    assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(entries(&lab, "53"), "");
     assert_ne!(entries(&lab, "514"), "");
 }
 
+lab_test!(a_confirmed_change_ends_stale_connections);
 /// A change on trial ends nothing; once it is kept, its `--flush-stale` holds.
-pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
+fn a_confirmed_change_ends_stale_connections(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.other, "other", 5353);
@@ -112,18 +114,19 @@ pub fn a_confirmed_change_ends_stale_connections(backend: Backend) {
         let said = lab.nvactl(&["confirm"]);
         assert_eq!(said.code, 0, "{said:?}");
         let told = if flush {
-            said.stdout.contains("deleted 1 connection")
+            said.stdout.contains("ended 1 connection")
         } else {
             said.stderr
-                .contains("1 connection to where no forward leads any more will stay")
+                .contains("1 connection to targets that no forward has any more will stay")
         };
         assert!(told, "{said:?}");
         assert_eq!(answer(&dns), format!("{end} 10.3.0.4"));
     }
 }
 
+lab_test!(connections_of_an_undone_change_are_ended);
 /// One who came in through the machine itself by a port that the change took gets it back.
-pub fn what_came_by_an_undone_change_is_ended(backend: Backend) {
+fn connections_of_an_undone_change_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     serve_udp(&lab.firewall, "firewall", 53);
@@ -133,7 +136,7 @@ pub fn what_came_by_an_undone_change_is_ended(backend: Backend) {
         .map(|line| format!("{line}\n"))
         .collect();
     lab.apply(&without);
-    let said = lab.nvactl_with(&["apply", "-", "--confirm", "600"], SPEC);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--confirm", "600"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
     let dns = steady(&lab, 53);
     assert_eq!(answer(&dns), "pod 10.3.0.4");
@@ -155,8 +158,9 @@ fn entries(lab: &Lab, port: &str) -> String {
     ports.collect::<Vec<_>>().join("\n")
 }
 
+lab_test!(connections_that_would_break_are_reported);
 /// What will be missed once FORWARD drops, as long as it is alive to be counted.
-pub fn connections_that_would_be_cut_off_are_told(backend: Backend) {
+fn connections_that_would_break_are_reported(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     lab.route_through_firewall(OTHER);
@@ -183,16 +187,24 @@ pub fn connections_that_would_be_cut_off_are_told(backend: Backend) {
     drop(held);
 }
 
-pub fn without_conntrack_only_flushing_is_refused(backend: Backend) {
+lab_test!(only_flushing_is_refused_without_conntrack);
+fn only_flushing_is_refused_without_conntrack(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.shell(
         "printf '#!/bin/sh\\nexit 127\\n' > /run/bin/conntrack; chmod +x /run/bin/conntrack",
     );
-    let said = nvactl(&lab.firewall, &["apply", "-", "--flush-stale"], SPEC);
+    let said = nvactl(
+        &lab.firewall,
+        &["apply", "-", "--no-trial", "--flush-stale"],
+        SPEC,
+    );
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         !lab.firewall.run("iptables-save").contains("NVACTL"),
         "it was refused before the change"
     );
-    assert_eq!(nvactl(&lab.firewall, &["apply", "-"], SPEC).code, 0);
+    assert_eq!(
+        nvactl(&lab.firewall, &["apply", "-", "--no-trial"], SPEC).code,
+        0
+    );
 }

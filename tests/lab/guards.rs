@@ -47,7 +47,8 @@ fn packets(count: &serde_json::Value) -> Option<u32> {
     u32::try_from(count["packets"].as_u64()?).ok()
 }
 
-pub fn only_who_is_allowed_and_not_denied_comes_through(backend: Backend) {
+lab_test!(only_clients_that_are_allowed_and_not_denied_connect);
+fn only_clients_that_are_allowed_and_not_denied_connect(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     // What a packet that is let back untranslated would reach.
@@ -79,8 +80,9 @@ pub fn only_who_is_allowed_and_not_denied_comes_through(backend: Backend) {
     assert_eq!(new - refused, 2, "{web}");
 }
 
+lab_test!(a_list_keeps_clients_out_under_each_policy);
 /// Behind a FORWARD policy that accepts, too, and for packets that do not open a connection.
-pub fn a_list_keeps_out_whatever_the_policy_is(backend: Backend) {
+fn a_list_keeps_clients_out_under_each_policy(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 53);
     let forward = "{name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:53}, allow_from: [10.0.0.0/8]}";
@@ -119,9 +121,10 @@ fn come(pod: &Arrivals) -> Vec<(u16, Kind)> {
     come
 }
 
+lab_test!(a_list_keeps_out_packets_that_no_rule_accepts);
 /// A packet that opens no connection, or that leaves by another interface than the forward's, is accepted
 /// by no rule of the forward's: a policy that accepts would let it pass.
-pub fn a_list_keeps_out_what_no_rule_accepts(backend: Backend) {
+fn a_list_keeps_out_packets_that_no_rule_accepts(backend: Backend) {
     const KINDS: [Kind; 3] = [Kind::Syn, Kind::Ack, Kind::Datagram];
     let lab = Lab::one_nic(backend);
     let pod = Arrivals::at(&lab.pod);
@@ -159,7 +162,8 @@ pub fn a_list_keeps_out_what_no_rule_accepts(backend: Backend) {
     }
 }
 
-pub fn what_opens_no_connection_uses_up_no_limit(backend: Backend) {
+lab_test!(packets_that_open_no_connection_use_up_no_limit);
+fn packets_that_open_no_connection_use_up_no_limit(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let pod = Arrivals::at(&lab.pod);
     lab.apply(&spec(&format!(
@@ -172,8 +176,9 @@ pub fn what_opens_no_connection_uses_up_no_limit(backend: Backend) {
     assert_eq!(logged(&lab, "web accepted"), 3);
 }
 
+lab_test!(a_list_applies_to_its_own_forward_only);
 /// Somebody else's translation of the same port, and a forward beside it that listens for all.
-pub fn a_list_is_about_its_own_forward_only(backend: Backend) {
+fn a_list_applies_to_its_own_forward_only(backend: Backend) {
     const ELSEWHERE: &str = "203.0.113.9";
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
@@ -208,8 +213,9 @@ pub fn a_list_is_about_its_own_forward_only(backend: Backend) {
     assert!(refused[2] > Some(0), "{status:#}");
 }
 
+lab_test!(a_changed_list_shows_as_drift_of_its_forwards);
 /// Who opens a list by hand opens it for each forward that has it.
-pub fn a_list_that_was_tampered_with_shows_at_its_forwards(backend: Backend) {
+fn a_changed_list_shows_as_drift_of_its_forwards(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = spec(
         "{name: web, listen: 8080, target: {pod: 10.224.0.118:80}, allow_from: [10.9.0.0/16]},
@@ -234,8 +240,9 @@ pub fn a_list_that_was_tampered_with_shows_at_its_forwards(backend: Backend) {
     assert_eq!(status(&lab, &spec)["in_sync"], true);
 }
 
+lab_test!(the_datagrams_of_one_sender_are_one_connection);
 /// A sender that nobody has answered yet goes on sending.
-pub fn the_datagrams_of_one_sender_are_one_connection(backend: Backend) {
+fn the_datagrams_of_one_sender_are_one_connection(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let seen = count_udp(&lab.pod, 514);
     // By the way that the forward says, and by another that the policy lets pass. The kernel keeps what a
@@ -259,7 +266,8 @@ pub fn the_datagrams_of_one_sender_are_one_connection(backend: Backend) {
     }
 }
 
-pub fn a_list_of_ten_thousand_networks_is_exact(backend: Backend) {
+lab_test!(a_list_of_ten_thousand_networks_is_exact);
+fn a_list_of_ten_thousand_networks_is_exact(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let nets = (0..10_000u32).map(|n| {
@@ -345,7 +353,8 @@ fn most(burst: f64, rate: f64, time: Duration) -> f64 {
     burst + rate * time.as_secs_f64() + 1.0
 }
 
-pub fn of_a_burst_only_what_the_limit_allows_passes(backend: Backend) {
+lab_test!(a_burst_passes_up_to_the_limit);
+fn a_burst_passes_up_to_the_limit(backend: Backend) {
     const SENT: u32 = 400;
     let lab = Lab::one_nic(backend);
     let seen = count_udp(&lab.pod, 53);
@@ -374,7 +383,8 @@ pub fn of_a_burst_only_what_the_limit_allows_passes(backend: Backend) {
     );
 }
 
-pub fn each_client_has_a_limit_of_its_own(backend: Backend) {
+lab_test!(each_client_has_a_limit_of_its_own);
+fn each_client_has_a_limit_of_its_own(backend: Backend) {
     const SENT: u32 = 100;
     let lab = Lab::one_nic(backend);
     second_client(&lab, "198.51.100.20");
@@ -424,7 +434,8 @@ fn connect(host: &Host, port: u16) -> std::io::Result<TcpStream> {
     })
 }
 
-pub fn no_more_connections_are_kept_than_allowed(backend: Backend) {
+lab_test!(no_more_connections_are_kept_than_allowed);
+fn no_more_connections_are_kept_than_allowed(backend: Backend) {
     let lab = Lab::one_nic(backend);
     keep_tcp(&lab.pod, 80);
     keep_tcp(&lab.ilb, 80);
@@ -471,7 +482,8 @@ fn logged(lab: &Lab, prefix: &str) -> u32 {
     counts.sum()
 }
 
-pub fn a_flood_writes_no_more_lines_than_the_log_allows(backend: Backend) {
+lab_test!(a_flood_writes_no_more_lines_than_the_log_allows);
+fn a_flood_writes_no_more_lines_than_the_log_allows(backend: Backend) {
     // Fewer than fill a socket's buffer while its reader has no turn.
     const SENT: u32 = 120;
     let lab = Lab::one_nic(backend);

@@ -1,8 +1,8 @@
 //! `history` says which change did what, and `rollback` goes back through them, step by step.
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::ipv6::BOTH;
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -16,8 +16,9 @@ fn on(port: &str) -> String {
     SPEC.replace("49182", port)
 }
 
+lab_test!(each_rollback_goes_one_step_further);
 /// Each goes one step further back; a new change is undone first.
-pub fn each_rollback_goes_a_step_further(backend: Backend) {
+fn each_rollback_goes_one_step_further(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
@@ -46,15 +47,20 @@ pub fn each_rollback_goes_a_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
+lab_test!(only_lasting_changes_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
-pub fn only_changes_that_stay_are_steps(backend: Backend) {
+fn only_lasting_changes_are_steps(backend: Backend) {
     let host = firewall(backend);
     let states = ["49182", "49183", "49184"].map(|port| {
         apply(&host, &on(port));
         save(&host)
     });
     rollback(&host);
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &on("49186"));
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &on("49186"),
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), states[1]);
@@ -78,8 +84,9 @@ fn number(line: &str) -> &str {
     line.split_whitespace().next().expect("it has words")
 }
 
+lab_test!(an_entry_keeps_its_number);
 /// The number of an entry is a name, whatever is changed later.
-pub fn an_entry_keeps_its_number(backend: Backend) {
+fn an_entry_keeps_its_number(backend: Backend) {
     let host = firewall(backend);
     let apply_file = |name: &str, port: &str| {
         let path = format!("/run/{name}.yaml");
@@ -102,8 +109,9 @@ pub fn an_entry_keeps_its_number(backend: Backend) {
     assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
 }
 
+lab_test!(an_entry_shows_who_changed_which_forwards);
 /// Who changed which forwards, and when.
-pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
+fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     let host = firewall(backend);
     let as_user = |user: &str, spec: &str| {
         let written = host.feed("sh", &["-c", "cat > /run/spec.yaml"], spec);
@@ -134,8 +142,9 @@ pub fn an_entry_says_who_changed_which_forwards(backend: Backend) {
     assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
 }
 
+lab_test!(a_rollback_announces_the_policy);
 /// A policy that goes either way is announced, before and while it is done.
-pub fn a_rollback_announces_the_policy(backend: Backend) {
+fn a_rollback_announces_the_policy(backend: Backend) {
     for (spec, policy) in [(SPEC, "FORWARD policy"), (BOTH, "IPv6 FORWARD policy")] {
         let host = firewall(backend);
         apply(&host, spec);
@@ -146,15 +155,15 @@ pub fn a_rollback_announces_the_policy(backend: Backend) {
             let words = format!("{policy} {words}");
             assert!(all.contains(&words), "{args:?}: no {words:?}: {said:?}");
         };
-        announced(&["rollback", "--dry-run"], 1, "goes from DROP to ACCEPT");
-        announced(&["rollback"], 0, "goes from DROP to ACCEPT");
+        announced(&["rollback", "--dry-run"], 1, "changes from DROP to ACCEPT");
+        announced(&["rollback"], 0, "changes from DROP to ACCEPT");
         assert!(save(&host).contains(":FORWARD ACCEPT"));
 
         apply(&host, spec);
         let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
         assert_eq!(said.code, 0, "{said:?}");
-        announced(&["rollback", "--dry-run"], 1, "goes from ACCEPT to DROP");
-        announced(&["rollback"], 0, "goes from ACCEPT to DROP");
+        announced(&["rollback", "--dry-run"], 1, "changes from ACCEPT to DROP");
+        announced(&["rollback"], 0, "changes from ACCEPT to DROP");
         assert!(save(&host).contains(":FORWARD DROP"));
         assert!(spec != BOTH || save_v6(&host).contains(":FORWARD DROP"));
 
@@ -162,6 +171,6 @@ pub fn a_rollback_announces_the_policy(backend: Backend) {
         let other = spec.replace("49182", "49183");
         apply(&host, &other);
         let said = nvactl(&host, &["rollback"], "");
-        assert!(!said.stdout.contains("policy goes"), "{said:?}");
+        assert!(!said.stdout.contains("policy changes"), "{said:?}");
     }
 }

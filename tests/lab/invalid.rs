@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::firewall::firewall;
 use crate::lab::{Backend, FIREWALL, Lab, POD};
-use crate::lifecycle::firewall;
 use crate::nvactl;
 use crate::wire::{self, ACK, FIN, RST, SYN, Segment};
 
@@ -83,7 +83,8 @@ fn survives_what_is_out_of_its_window(lab: &Lab) -> bool {
     !reset
 }
 
-pub fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal(backend: Backend) {
+lab_test!(a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal);
+fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal(backend: Backend) {
     let lab = lab(backend);
     let check = doctor(&lab).expect("it is told");
     assert_eq!(
@@ -127,7 +128,8 @@ pub fn a_packet_out_of_its_window_ends_a_connection_unless_the_kernel_is_liberal
     assert!(text.contains("INVALID packets since boot: "), "{text}");
 }
 
-pub fn doctor_warns_while_invalid_packets_come(backend: Backend) {
+lab_test!(doctor_warns_of_invalid_packets);
+fn doctor_warns_of_invalid_packets(backend: Backend) {
     let lab = lab(backend);
     let done = Arc::new(AtomicBool::new(false));
     let sender = {
@@ -175,7 +177,8 @@ pub fn doctor_warns_while_invalid_packets_come(backend: Backend) {
     assert_eq!(doctor(&lab), None);
 }
 
-pub fn the_switch_is_kept_beside_forwarding(backend: Backend) {
+lab_test!(the_liberal_switch_is_persisted_with_forwarding);
+fn the_liberal_switch_is_persisted_with_forwarding(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -m conntrack --ctstate INVALID -j ACCEPT");
     let now = || host.run("cat /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
@@ -190,7 +193,7 @@ pub fn the_switch_is_kept_beside_forwarding(backend: Backend) {
         "{said:?}"
     );
     let said = sysctl(&["enable", "--liberal"]);
-    let until = format!("{SWITCH} = 1 holds until the next boot");
+    let until = format!("{SWITCH} = 1 is lost at the next boot");
     assert!(said.stderr.contains(&until), "{said:?}");
     assert_eq!((now().as_str(), host.exists(FILE)), ("1\n", false));
 

@@ -1,7 +1,8 @@
 //! IPv6 beside IPv4: one change of both, and nothing of it where nobody asks for it.
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, POD_V6, save, save_v6};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::persistence::load_at_boot;
@@ -35,10 +36,11 @@ pub fn pods(lab: &Lab) {
     serve_udp(&lab.ilb, "ilb", 5300);
 }
 
-pub fn both_families_are_forwarded(backend: Backend) {
+lab_test!(both_families_are_forwarded);
+fn both_families_are_forwarded(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     pods(&lab);
-    let said = lab.nvactl_with(&["apply", "-"], BOTH);
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr.contains("net.ipv6.conf.all.forwarding is 0"),
@@ -75,7 +77,8 @@ pub fn both_families_are_forwarded(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL_V6, 49182), answer("pod", CLIENT_V6));
 }
 
-pub fn the_kernel_gives_back_both_families(backend: Backend) {
+lab_test!(the_kernel_returns_the_rules_of_both_families);
+fn the_kernel_returns_the_rules_of_both_families(backend: Backend) {
     let host = firewall(backend);
     for family in ["v4", "v6"] {
         let rendered = nvactl(&host, &["render", "-", "--family", family], BOTH).stdout;
@@ -86,7 +89,7 @@ pub fn the_kernel_gives_back_both_families(backend: Backend) {
         assert!(host.feed(restore, &[], &rendered).status.success());
         assert_eq!(saved(&host), rendered);
     }
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(
         (said.code, said.stdout.as_str()),
         (0, "<stdin>: no changes\n")
@@ -117,7 +120,8 @@ fn forbid_v6(host: &Host) {
     }
 }
 
-pub fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
+lab_test!(a_spec_of_ipv4_alone_never_calls_ip6tables);
+fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     let host = firewall(backend);
     forbid_v6(&host);
     host.feed("sh", &["-c", "cat > /run/spec.yaml"], ONLY_V4);
@@ -146,14 +150,15 @@ pub fn a_spec_of_ipv4_alone_never_calls_ip6tables(backend: Backend) {
     }
     assert!(!host.exists("/etc/iptables/rules.v6"));
     // The trap is set.
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("ip6tables-save"), "{said:?}");
     assert!(host.exists("/run/called"));
     assert!(!save(&host).contains("NVACTL"), "nothing has changed");
 }
 
-pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
+lab_test!(a_change_that_ipv6_refuses_is_undone_in_both_families);
+fn a_change_that_ipv6_refuses_is_undone_in_both_families(backend: Backend) {
     let host = firewall(backend);
     for before in [None, Some(BOTH)] {
         if let Some(spec) = before {
@@ -165,7 +170,10 @@ pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
             "ip6tables-restore",
             "sed '/49183 .*comment web6 -j SNAT/s/-j SNAT --to-source/-j DNAT --to-destination/' | real \"$@\"",
         );
-        for args in [&["apply", "-"][..], &["apply", "-", "--no-trial"]] {
+        for args in [
+            &["apply", "-", "--no-trial"][..],
+            &["apply", "-", "--no-trial"],
+        ] {
             let said = nvactl(&host, args, &changed());
             assert_eq!(said.code, 2, "{said:?}");
             let tried = args.len() == 2;
@@ -183,7 +191,7 @@ pub fn what_ipv6_refuses_is_undone_in_both(backend: Backend) {
             let words = if tried {
                 "; nothing has changed"
             } else {
-                "what was loaded before it has been undone"
+                "was not loaded, and the rest of the change was undone"
             };
             assert!(said.stderr.contains(words), "{said:?}");
             assert!(
@@ -208,8 +216,9 @@ pub fn rules((v4, v6): &(String, String)) -> Vec<&str> {
     v4.lines().chain(v6.lines()).filter(unused).collect()
 }
 
+lab_test!(a_failed_undo_names_the_program_of_each_family);
 /// Where even undoing fails, in one family or in both, each is told and can be mended by hand.
-pub fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
+fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let before = both(&host);
@@ -233,20 +242,20 @@ pub fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     assert_eq!(said.code, 3, "{said:?}");
     assert_ne!(both(&host).0, before.0);
     assert_ne!(both(&host).1, before.1);
-    let hint = said
-        .stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("hint: to bring the old rules back by hand: "));
-    let (command, look) = hint
-        .expect("there is a command")
-        .split_once("; to look: ")
-        .expect("and another");
+    let hint = |purpose: &str| {
+        let mut lines = said.stderr.lines();
+        let command = lines.find_map(|line| line.strip_prefix(&format!("hint: {purpose}: ")));
+        command.expect("there is a command")
+    };
+    let command = hint("to restore the old rules");
+    let look = hint("to see the loaded rules");
     assert_eq!(look, "sudo iptables-save; sudo ip6tables-save");
     host.shell(&command.replace("sudo ", ""));
     assert_eq!(both(&host), before);
 }
 
-pub fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
+lab_test!(ipv6_rules_are_removed_if_the_spec_has_none);
+fn ipv6_rules_are_removed_if_the_spec_has_none(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     assert!(save_v6(&host).contains("comment web6"));
@@ -277,7 +286,8 @@ pub fn without_ipv6_in_the_spec_its_rules_go(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
-pub fn each_change_of_both_can_be_rolled_back(backend: Backend) {
+lab_test!(each_change_of_both_families_can_be_rolled_back);
+fn each_change_of_both_families_can_be_rolled_back(backend: Backend) {
     let host = firewall(backend);
     apply(&host, ONLY_V4);
     apply(&host, BOTH);
@@ -303,12 +313,17 @@ pub fn each_change_of_both_can_be_rolled_back(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
-pub fn without_an_answer_both_come_back(backend: Backend) {
+lab_test!(both_families_return_without_an_answer);
+fn both_families_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     for before in [ONLY_V4, BOTH] {
         apply(&host, before);
         let was = both(&host);
-        let said = nvactl(&host, &["apply", "-", "--confirm", "4"], &changed());
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial", "--confirm", "4"],
+            &changed(),
+        );
         assert_eq!(said.code, 0, "{said:?}");
         assert!(save_v6(&host).contains("49183"));
         wait_for("the old rules are back", || {
@@ -322,13 +337,18 @@ pub fn without_an_answer_both_come_back(backend: Backend) {
     }
     // One whose record of IPv4 is as it was has been made all the same.
     let v6_only = BOTH.replace("[fd00:224::118]:80", "[fd00:224::119]:80");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "60"], &v6_only);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "60"],
+        &v6_only,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     assert!(save_v6(&host).contains("fd00:224::119"));
 }
 
-pub fn both_files_are_kept_for_the_boot(backend: Backend) {
+lab_test!(both_files_are_kept_for_the_boot);
+fn both_files_are_kept_for_the_boot(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, BOTH);
@@ -359,7 +379,7 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     let said = apply(&host, ONLY_V4);
     assert!(
         said.stderr
-            .contains("/etc/iptables/rules.v6 brings back other rules at the next boot"),
+            .contains("the next boot loads other rules from /etc/iptables/rules.v6"),
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
@@ -369,8 +389,9 @@ pub fn both_files_are_kept_for_the_boot(backend: Backend) {
     assert!(!host.exists("/run/called"));
 }
 
+lab_test!(persisted_ipv6_rules_are_removed_if_no_table_is_loaded);
 /// A boot that has not loaded the file leaves no IPv6 table to write another one from.
-pub fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
+fn persisted_ipv6_rules_are_removed_if_no_table_is_loaded(backend: Backend) {
     let host = firewall(backend);
     let theirs = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
                   -A INPUT -s 2001:db8::7/128 -j DROP\nCOMMIT\n";
@@ -387,13 +408,14 @@ pub fn kept_ipv6_rules_go_where_no_table_is_loaded(backend: Backend) {
     assert_eq!(host.run("cat /etc/iptables/rules.v6.bak"), both);
 }
 
-pub fn remove_takes_out_both(backend: Backend) {
+lab_test!(remove_removes_both_families);
+fn remove_removes_both_families(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
-        said.stdout.contains("the IPv6 FORWARD policy went"),
+        said.stdout.contains("the IPv6 FORWARD policy changed"),
         "{said:?}"
     );
     let (v4, v6) = both(&host);
@@ -401,8 +423,9 @@ pub fn remove_takes_out_both(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
+lab_test!(old_states_are_read);
 /// A record from before IPv6 was known.
-pub fn old_states_are_read(backend: Backend) {
+fn old_states_are_read(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply(&host, BOTH);
@@ -418,7 +441,8 @@ pub fn old_states_are_read(backend: Backend) {
     assert!(save(&host).contains("dns.v2") && save_v6(&host).contains("web6"));
 }
 
-pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
+lab_test!(a_machine_without_ip6tables_forwards_ipv4);
+fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "multi=$(readlink /run/bin/iptables)
@@ -428,7 +452,7 @@ pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
          mkdir /run/empty; mount --bind /run/empty /usr/sbin",
     );
     apply(&host, ONLY_V4);
-    let said = nvactl(&host, &["apply", "-"], BOTH);
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], BOTH);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr.ends_with(
@@ -440,8 +464,9 @@ pub fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     assert_eq!(nvactl(&host, &["apply", "-", "--dry-run"], ONLY_V4).code, 0);
 }
 
+lab_test!(a_kill_between_the_families_is_repaired);
 /// Between the two loads there is a moment in which only IPv4 is new.
-pub fn a_kill_between_the_families_is_mended(backend: Backend) {
+fn a_kill_between_the_families_is_repaired(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     let before = both(&host);

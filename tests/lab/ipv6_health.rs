@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::firewall::firewall;
 use crate::ipv6::{BOTH, pods};
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, ILB_V6, Lab, POD_V6, Said};
-use crate::lifecycle::firewall;
 use crate::nvactl;
 use crate::traffic::{answer, serve_udp, socket};
 
@@ -51,7 +51,8 @@ fn states(status: &Value) -> Vec<(&str, &str)> {
     .collect()
 }
 
-pub fn status_judges_forwards_of_both_families(backend: Backend) {
+lab_test!(status_judges_forwards_of_both_families);
+fn status_judges_forwards_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let told = status(&lab, BOTH);
     assert_eq!(
@@ -110,11 +111,12 @@ pub fn status_judges_forwards_of_both_families(backend: Backend) {
     }
     let text = lab.nvactl_with(&["status", "-", "--check"], BOTH);
     assert_eq!(text.code, 1, "{text:?}");
-    let before = "1 rule of others stands before nvactl's jump in ip6tables filter FORWARD;";
+    let before =
+        "1 rule of other programs stands before nvactl's jump in ip6tables filter FORWARD;";
     assert!(text.stdout.contains(before), "{}", text.stdout);
     assert!(
         text.stdout
-            .contains("  taken out, ip6tables filter: -A NVACTL-FORWARD -d fd00:224::118/128"),
+            .contains("  removed, ip6tables filter: -A NVACTL-FORWARD -d fd00:224::118/128"),
         "{}",
         text.stdout
     );
@@ -142,7 +144,8 @@ fn findings(said: &Said) -> Vec<(String, String, String)> {
     .collect()
 }
 
-pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
+lab_test!(doctor_walks_the_path_of_both_families);
+fn doctor_walks_the_path_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let ask = |more: &[&str]| {
         let args = ["doctor", "-", "--timeout", "1", "--format", "json"];
@@ -160,13 +163,13 @@ pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
             "ip -6 route add unreachable fd00:224::118",
             "ip -6 route del unreachable fd00:224::118",
             "route",
-            "there is no way to fd00:224::118",
+            "this machine has no route to fd00:224::118",
         ),
         (
             "ip -6 address del fd00:3::4/128 dev eth0; ip -6 address add fd00:3::5/128 dev eth0",
             "ip -6 address del fd00:3::5/128 dev eth0; ip -6 address add fd00:3::4/128 dev eth0",
             "listen-address",
-            "fd00:3::4 is no address of this machine",
+            "fd00:3::4 is not an address of this machine",
         ),
         (
             "ip6tables -I FORWARD -p tcp --dport 80 -j DROP",
@@ -192,7 +195,8 @@ pub fn doctor_walks_the_way_of_both_families(backend: Backend) {
     assert_eq!(ask(&["--forward", "web"]), []);
 }
 
-pub fn targets_of_both_families_are_probed(backend: Backend) {
+lab_test!(targets_of_both_families_are_probed);
+fn targets_of_both_families_are_probed(backend: Backend) {
     let lab = sound(backend);
     // Nearer to the target: the kernel would take it for a source by itself.
     lab.firewall
@@ -218,7 +222,8 @@ pub fn targets_of_both_families_are_probed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn stale_connections_of_ipv6_are_ended(backend: Backend) {
+lab_test!(stale_connections_of_ipv6_are_ended);
+fn stale_connections_of_ipv6_are_ended(backend: Backend) {
     let lab = sound(backend);
     serve_udp(&lab.pod, "pod", 5300);
     let to = socket(FIREWALL_V6, 53);
@@ -250,7 +255,8 @@ pub fn stale_connections_of_ipv6_are_ended(backend: Backend) {
     assert_eq!(ask(), format!("pod {FIREWALL_V6}"));
 }
 
-pub fn the_switch_of_ipv6_is_set_where_it_is_meant(backend: Backend) {
+lab_test!(the_ipv6_switch_is_set_only_on_request);
+fn the_ipv6_switch_is_set_only_on_request(backend: Backend) {
     let host = firewall(backend);
     let running = || host.run("cat /proc/sys/net/ipv6/conf/all/forwarding");
     let sysctl = |args: &[&str]| {

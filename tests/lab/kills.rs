@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::confirm::has_watchdog;
+use crate::fake::{fake, unfake};
 use crate::faults::many;
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
+use crate::long;
 use crate::namespace::{Host, wait_for, wait_for_at_most};
 use crate::nvactl;
 
@@ -85,8 +87,9 @@ fn tables(saved: &str) -> [&str; 2] {
     })
 }
 
+lab_test!(sampled no_kill_ends_between_two_tables);
 /// Killed at any moment, nvactl leaves both tables old or both new.
-pub fn no_kill_ends_between_two_tables(backend: Backend) {
+fn no_kill_ends_between_two_tables(backend: Backend) {
     let host = firewall(backend);
     write_specs(&host, 300);
     let apply = |name: &str| {
@@ -109,7 +112,7 @@ pub fn no_kill_ends_between_two_tables(backend: Backend) {
 
     let clock = u64::from(std::process::id());
     let seed = number("NVACTL_KILL_SEED", clock);
-    let kills = number("NVACTL_KILLS", 30);
+    let kills = number("NVACTL_KILLS", long::count(15, 200));
     let mut random = Random(seed);
     let (mut now, mut orphans, mut changed, mut torn) = (1, 0, 0, Vec::new());
     for nth in 0..kills {
@@ -141,16 +144,20 @@ pub fn no_kill_ends_between_two_tables(backend: Backend) {
     assert_eq!(torn, [], "seed {seed}: these ended between two tables");
 }
 
+lab_test!(the_output_of_an_orphan_does_not_end_it);
 /// A program that goes on alone may say what it likes, though nobody reads it.
-pub fn an_orphan_s_words_do_not_end_it(backend: Backend) {
+fn the_output_of_an_orphan_does_not_end_it(backend: Backend) {
     let host = firewall(backend);
     write_specs(&host, 300);
     for name in ["old", "new"] {
         let spec = format!("/run/{name}.yaml");
-        assert_eq!(nvactl(&host, &["apply", &spec], "").code, 0);
+        assert_eq!(nvactl(&host, &["apply", &spec, "--no-trial"], "").code, 0);
     }
     let new = save(&host);
-    assert_eq!(nvactl(&host, &["apply", "/run/old.yaml"], "").code, 0);
+    assert_eq!(
+        nvactl(&host, &["apply", "/run/old.yaml", "--no-trial"], "").code,
+        0
+    );
     fake(
         &host,
         "iptables-restore",
@@ -177,8 +184,9 @@ const HANGS_ONCE: &str = "
     fi
     real \"$@\"";
 
+lab_test!(a_program_that_outlived_nvactl_is_named);
 /// Whoever waits in vain learns which program holds the lock, for nvactl itself is gone.
-pub fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
+fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     write_specs(&host, 3);
@@ -207,8 +215,9 @@ pub fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
     apply(&host, SPEC);
 }
 
+lab_test!(a_hung_orphan_does_not_prevent_the_undo);
 /// The watchdog ends a program that hangs and whose nvactl is gone, and undoes the change.
-pub fn a_hung_orphan_does_not_keep_a_change_from_being_undone(backend: Backend) {
+fn a_hung_orphan_does_not_prevent_the_undo(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);

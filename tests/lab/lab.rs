@@ -8,6 +8,8 @@
 //!
 //! With two NICs the firewall reaches the targets by eth1 (10.4.0.4) and the client by eth0.
 
+use std::fmt::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
 
@@ -59,7 +61,8 @@ fn with_programs(host: Host, backend: Backend) -> Host {
         "ip6tables-save",
         "ip6tables-restore",
     ] {
-        host.run(&format!("ln -s {} /run/bin/{name}", backend.program()));
+        let link = host.path(&format!("/run/bin/{name}"));
+        symlink(backend.program(), link).expect("the name is free");
     }
     host
 }
@@ -76,8 +79,7 @@ pub struct Lab {
 impl Lab {
     pub fn one_nic(backend: Backend) -> Self {
         let lab = Self::hosts("", backend);
-        lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
-        lab.firewall.run("ip route add default via 10.3.0.1");
+        lab.connect_firewall(&[("fw0", "10.3.0.1/24", "eth0", "10.3.0.4/24")]);
         lab
     }
 
@@ -92,32 +94,38 @@ impl Lab {
     pub fn dual_stack_two_nics(backend: Backend) -> Self {
         let lab = Self::two_nics(backend);
         lab.add_ipv6();
-        let egress = format!("ip -6 address add {FIREWALL_EGRESS_V6}/64 dev eth1");
-        lab.vnet.run("ip -6 address add fd00:4::1/64 dev fw1");
-        lab.firewall.run(&egress);
-        lab.firewall
-            .run("ip -6 route add fd00:224::/32 via fd00:4::1");
+        lab.vnet.ip("-6", "address add fd00:4::1/64 dev fw1");
+        let egress = format!("address add {FIREWALL_EGRESS_V6}/64 dev eth1");
+        let route = "route add fd00:224::/32 via fd00:4::1";
+        lab.firewall.ip("-6", &format!("{egress}\n{route}"));
         lab
     }
 
     fn add_ipv6(&self) {
         self.vnet
             .shell("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-        for (host, link, router, address) in [
+        let mut router = String::new();
+        for (host, link, gateway, address) in [
             (&self.client, "client", "2001:db8:51::1", CLIENT_V6),
             (&self.firewall, "fw0", "fd00:3::1", FIREWALL_V6),
             (&self.ilb, "ilb", "fd00:224::1", ILB_V6),
             (&self.pod, "pod", "fd00:224::2", POD_V6),
             (&self.other, "other", "fd00:224::3", OTHER_V6),
         ] {
-            self.vnet
-                .run(&format!("ip -6 address add {router}/128 dev {link}"));
-            self.vnet
-                .run(&format!("ip -6 route add {address}/128 dev {link}"));
-            host.run(&format!("ip -6 address add {address}/128 dev eth0"));
-            host.run(&format!("ip -6 route add {router} dev eth0"));
-            host.run(&format!("ip -6 route add default via {router}"));
+            let _ = writeln!(
+                router,
+                "address add {gateway}/128 dev {link}\nroute add {address}/128 dev {link}"
+            );
+            host.ip(
+                "-6",
+                &format!(
+                    "address add {address}/128 dev eth0
+                     route add {gateway} dev eth0
+                     route add default via {gateway}"
+                ),
+            );
         }
+        self.vnet.ip("-6", &router);
     }
 
     pub fn two_nics(backend: Backend) -> Self {
@@ -127,55 +135,75 @@ impl Lab {
     /// Builds the lab on a machine whose namespaces begin with what `inherited`, a script, sets.
     pub fn two_nics_on_a_machine_with(inherited: &str, backend: Backend) -> Self {
         let lab = Self::hosts(inherited, backend);
-        lab.connect("fw0", "10.3.0.1/24", &lab.firewall, "eth0", "10.3.0.4/24");
-        lab.connect("fw1", "10.4.0.1/24", &lab.firewall, "eth1", "10.4.0.4/24");
-        lab.firewall.run("ip route add default via 10.3.0.1");
+        lab.connect_firewall(&[
+            ("fw0", "10.3.0.1/24", "eth0", "10.3.0.4/24"),
+            ("fw1", "10.4.0.1/24", "eth1", "10.4.0.4/24"),
+        ]);
         lab.firewall.run("ip route add 10.224.0.0/16 via 10.4.0.1");
         lab
     }
 
     fn hosts(inherited: &str, backend: Backend) -> Self {
-        let host = || Host::on_a_machine_with(inherited);
+        let host = || Host::without_files(inherited);
         let lab = Self {
             client: host(),
-            firewall: with_programs(host(), backend),
+            firewall: with_programs(Host::on_a_machine_with(inherited), backend),
             ilb: host(),
             pod: host(),
             other: host(),
             vnet: host(),
         };
         lab.vnet.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
-        for (host, link, net, address) in [
+        let ends = [
             (&lab.client, "client", "198.51.100", CLIENT),
             (&lab.ilb, "ilb", "10.224.0", ILB),
             (&lab.pod, "pod", "10.224.0", POD),
             (&lab.other, "other", "10.224.0", OTHER),
-        ] {
+        ];
+        let mut router = String::new();
+        for (host, link, net, address) in ends {
             // Each has a line of its own to the router, as hosts of a virtual network have.
-            lab.connect(
-                link,
-                &format!("{net}.1/32"),
-                host,
-                "eth0",
-                &format!("{address}/32"),
+            router += &lab.link(link, &format!("{net}.1/32"), host, "eth0");
+            let _ = writeln!(router, "route add {address}/32 dev {link}");
+        }
+        lab.vnet.ip("-4", &router);
+        for (host, _, net, address) in ends {
+            host.ip(
+                "-4",
+                &format!(
+                    "address add {address}/32 dev eth0
+                     link set eth0 up
+                     route add {net}.1 dev eth0
+                     route add default via {net}.1"
+                ),
             );
-            lab.vnet
-                .run(&format!("ip route add {address}/32 dev {link}"));
-            host.run(&format!("ip route add {net}.1 dev eth0"));
-            host.run(&format!("ip route add default via {net}.1"));
         }
         lab
     }
 
-    fn connect(&self, link: &str, here: &str, host: &Host, name: &str, there: &str) {
+    /// Connects the firewall with the router: the names and addresses of both ends of each line.
+    fn connect_firewall(&self, lines: &[(&str, &str, &str, &str)]) {
+        let (mut router, mut firewall) = (String::new(), String::new());
+        for (link, here, name, there) in lines {
+            router += &self.link(link, here, &self.firewall, name);
+            let _ = writeln!(
+                firewall,
+                "address add {there} dev {name}\nlink set {name} up"
+            );
+        }
+        self.vnet.ip("-4", &router);
+        firewall += "route add default via 10.3.0.1";
+        self.firewall.ip("-4", &firewall);
+    }
+
+    /// Returns the lines of `ip` for the router that make a link to a host.
+    fn link(&self, link: &str, here: &str, host: &Host, name: &str) -> String {
         let (vnet, peer) = (self.vnet.pid(), host.pid());
-        self.vnet.run(&format!(
-            "ip link add {link} netns {vnet} type veth peer name {name} netns {peer}"
-        ));
-        self.vnet.run(&format!("ip address add {here} dev {link}"));
-        self.vnet.run(&format!("ip link set {link} up"));
-        host.run(&format!("ip address add {there} dev {name}"));
-        host.run(&format!("ip link set {name} up"));
+        format!(
+            "link add {link} netns {vnet} type veth peer name {name} netns {peer}
+             address add {here} dev {link}
+             link set {link} up\n"
+        )
     }
 
     /// Sends what goes to `address` through the firewall, as a user-defined route does.

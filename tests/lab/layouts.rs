@@ -150,7 +150,8 @@ fn difference(flat: &[Sent], tree: &[Sent]) -> String {
     only(flat, tree, "flat") + &only(tree, flat, "tree")
 }
 
-pub fn the_same_packets_come_through_both(backend: Backend) {
+lab_test!(both_layouts_pass_the_same_packets);
+fn both_layouts_pass_the_same_packets(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall
         .run(&format!("ip address add {SECOND}/24 dev eth0"));
@@ -222,7 +223,8 @@ fn row(lab: &Lab, spec: &str, name: &str) -> (String, u64) {
     (state, row["new"]["packets"].as_u64().expect("a number"))
 }
 
-pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
+lab_test!(a_change_of_layout_is_reported_and_counters_stay);
+fn a_change_of_layout_is_reported_and_counters_stay(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -242,12 +244,12 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &many, "web"), ("drifted".into(), 3));
     let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &many);
     assert!(
-        said.stdout.contains("nvactl's own part of iptables filter"),
+        said.stdout.contains("nvactl's chains in iptables filter"),
         "{said:?}"
     );
     lab.apply(&few);
 
-    let moved = "the layout goes from flat to tree";
+    let moved = "the layout changes from flat to tree";
     let said = lab.nvactl_with(&["apply", "-", "--dry-run"], &many);
     assert!(said.stdout.contains(moved), "{said:?}");
     let said = lab.nvactl_with(&["diff", "-"], &many);
@@ -272,8 +274,9 @@ pub fn a_change_of_layout_is_told_and_counters_stay(backend: Backend) {
     assert_eq!(row(&lab, &flat, "web"), ("in_sync".into(), 4));
 }
 
+lab_test!(packets_during_the_trial_are_counted);
 /// The trial of many rules takes seconds, in which connections are made.
-pub fn what_passes_during_the_trial_is_counted(backend: Backend) {
+fn packets_during_the_trial_are_counted(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (few, many) = (hundred(0), hundred(1));
@@ -303,8 +306,9 @@ chmod +x /run/bin/env",
     assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 2));
 }
 
+lab_test!(a_changed_tree_shows_as_drift_of_its_forwards);
 /// What nvactl says where somebody has had a hand in a tree.
-pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
+fn a_changed_tree_shows_as_drift_of_its_forwards(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -320,7 +324,7 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
             "-I NVACTL-FWD-TCP-4096-8191 -j DROP",
             "drifted",
             "in_sync",
-            "nvactl's own part of iptables filter: -A NVACTL-FWD-TCP-4096-8191 -j DROP",
+            "nvactl's chains in iptables filter: `-A NVACTL-FWD-TCP-4096-8191 -j DROP`",
         ),
         (
             "-D NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -348,8 +352,9 @@ pub fn a_tampered_tree_shows_at_the_forwards_it_holds(backend: Backend) {
     }
 }
 
+lab_test!(a_rule_added_to_a_tree_is_reported_with_its_fix);
 /// What is typed into nvactl's own chains goes when the spec is applied.
-pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
+fn a_rule_added_to_a_tree_is_reported_with_its_fix(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = hundred(1);
     lab.apply(&spec);
@@ -374,7 +379,7 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
         lab.firewall.run(&format!("iptables {rule}"));
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
         assert_eq!(said.code, 1, "{rule}: {said:?}");
-        let told = format!("\n  put in, {put_in}\n  to fix it: sudo nvactl apply - < YOUR-SPEC\n");
+        let told = format!("\n  added, {put_in}\n  to fix it: sudo nvactl apply - < YOUR-SPEC\n");
         assert!(said.stdout.ends_with(&told), "{rule}: {said:?}");
         lab.apply(&spec);
         let said = lab.nvactl_with(&["status", "-", "--check"], &spec);
@@ -382,8 +387,9 @@ pub fn a_rule_put_into_a_tree_is_told_with_what_takes_it_out(backend: Backend) {
     }
 }
 
+lab_test!(a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync);
 /// Where a tree branches is another place with one forward more: what is loaded works all the same.
-pub fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
+fn a_spec_that_is_not_applied_yet_leaves_the_loaded_forwards_in_sync(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let tree = |forwards: std::ops::Range<usize>| {
         let mut spec =
@@ -430,7 +436,8 @@ fn both(layout: &str) -> String {
     )
 }
 
-pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend) {
+lab_test!(apply_and_rollback_report_the_layout_of_each_family);
+fn apply_and_rollback_report_the_layout_of_each_family(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let (tree, flat) = (both("tree"), both("flat"));
@@ -453,12 +460,11 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
     }
 
     let announced = |ways: &str| {
-        let moved =
-            "all rules move to other chains, those of forwards that stay with their counters";
+        let moved = "all rules move to other chains; forwards that stay keep their counters";
         format!(
-            "the layout goes {ways}: {moved}\n\
-             the IPv6 layout goes {ways}: {moved} where ip6tables-restore takes these (that of \
-             nft, 1.8.9, does not)\n"
+            "the layout changes {ways}: {moved}\n\
+             the IPv6 layout changes {ways}: {moved} if ip6tables-restore can set them \
+             (ip6tables-nft-restore 1.8.9 cannot)\n"
         )
     };
     let said = lab.nvactl_with(&["apply", "-"], &flat);
@@ -479,8 +485,9 @@ pub fn the_layout_of_each_family_is_told_by_apply_and_rollback(backend: Backend)
     assert_eq!(row(&lab, &tree, "web"), ("in_sync".into(), 1));
 }
 
+lab_test!(no_layout_changes_if_no_forward_is_loaded);
 /// Chains that a flush has emptied, or that hold no forward, are in no layout.
-pub fn where_no_forward_is_loaded_no_layout_changes(backend: Backend) {
+fn no_layout_changes_if_no_forward_is_loaded(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = |layout: &str| {
         format!(

@@ -2,66 +2,18 @@
 
 use nvactl::netfilter::text::parse::parse;
 
-use crate::lab::{Backend, FIREWALL, Lab, Said, example, host_with, save};
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall, load};
+use crate::foreign::{FOREIGN, foreign_lines};
+use crate::lab::{Backend, FIREWALL, Lab, example, save};
+use crate::long;
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::traffic::{Outcome, answer, serve_tcp};
 
-pub const FOREIGN: [(&str, &str); 3] = [
-    ("docker", include_str!("foreign/docker.rules")),
-    ("ufw", include_str!("foreign/ufw.rules")),
-    ("fail2ban", include_str!("foreign/fail2ban.rules")),
-];
-
-pub const SPEC: &str = "
-firewall: {interface: eth0, snat: 10.3.0.4}
-forwards:
-  - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
-  - {name: dns.v2, listen: 10.3.0.4:53, protocol: udp, target: {ilb: 10.224.0.222:5300}}
-  - {name: games, listen: 6000-6010, target: {pod: 10.224.0.118:7000-7010}}
-";
-
-pub fn apply(host: &Host, spec: &str) -> Said {
-    let said = nvactl(host, &["apply", "-"], spec);
-    assert_eq!(said.code, 0, "{said:?}");
-    said
-}
-
-/// A firewall alone, with its interface and a route to its targets.
-pub fn firewall(backend: Backend) -> Host {
-    let host = host_with(backend);
-    host.run("ip link add eth0 type veth peer name eth0-peer");
-    host.run("ip address add 10.3.0.4/24 dev eth0");
-    host.run("ip link set eth0 up");
-    host.run("ip link set eth0-peer up");
-    host.run("ip route add default via 10.3.0.1");
-    host
-}
-
-pub fn load(host: &Host, text: &str) {
-    let output = host.feed("iptables-restore", &[], text);
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// The lines that are not nvactl's, in their order and with their table; the FORWARD policy apart,
-/// and what an unused table has.
-fn foreign_lines(saved: &str) -> Vec<(&str, &str)> {
-    let mut table = "";
-    let mut lines = Vec::new();
-    for line in saved.lines() {
-        if line.starts_with('*') {
-            table = line;
-        }
-        let unused = line.starts_with('*') || line.ends_with("ACCEPT [0:0]") || line == "COMMIT";
-        if !unused && !line.contains("NVACTL-") && !line.starts_with(":FORWARD") {
-            lines.push((table, line));
-        }
-    }
-    lines
-}
-
+lab_test!(the_kernel_returns_the_rendered_rules);
 /// What nvactl prints is what the kernel gives back: loaded whole into empty tables, and applied.
-pub fn the_kernel_gives_back_what_was_rendered(backend: Backend) {
+fn the_kernel_returns_the_rendered_rules(backend: Backend) {
     let specs = ["ilb.yaml", "pod.yaml", "two-nic.yaml"].map(example);
     for spec in specs.iter().map(String::as_str).chain([SPEC, KEEP, EMPTY]) {
         let host = firewall(backend);
@@ -87,8 +39,9 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
 ";
 const EMPTY: &str = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: []\n";
 
+lab_test!(a_folder_is_found_and_applied);
 /// The last place where a spec is looked for.
-pub fn a_folder_is_found_and_applied(backend: Backend) {
+fn a_folder_is_found_and_applied(backend: Backend) {
     let host = firewall(backend);
     let folder = "/etc/nvactl/forward.d";
     host.run(&format!("mkdir -p {folder}"));
@@ -120,7 +73,8 @@ pub fn a_folder_is_found_and_applied(backend: Backend) {
     );
 }
 
-pub fn a_second_apply_writes_nothing(backend: Backend) {
+lab_test!(a_second_apply_writes_nothing);
+fn a_second_apply_writes_nothing(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // From here on, whoever loads rules fails.
@@ -135,7 +89,8 @@ pub fn a_second_apply_writes_nothing(backend: Backend) {
     );
 }
 
-pub fn a_dry_run_says_what_apply_does(backend: Backend) {
+lab_test!(a_dry_run_shows_the_changes_that_apply_makes);
+fn a_dry_run_shows_the_changes_that_apply_makes(backend: Backend) {
     let host = firewall(backend);
     let before = save(&host);
     let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
@@ -143,7 +98,7 @@ pub fn a_dry_run_says_what_apply_does(backend: Backend) {
     assert_eq!(save(&host), before, "a dry run changed the rules");
     let first = said.stdout.lines().next().unwrap_or_default();
     assert!(
-        first.starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+        first.starts_with("the FORWARD policy changes from ACCEPT to DROP"),
         "{first}"
     );
 
@@ -186,7 +141,8 @@ pub fn a_dry_run_says_what_apply_does(backend: Backend) {
     assert_eq!(changed, 6, "one forward is three rules: {}", said.stdout);
 }
 
-pub fn foreign_rules_stay_in_their_order(backend: Backend) {
+lab_test!(foreign_rules_stay_in_their_order);
+fn foreign_rules_stay_in_their_order(backend: Backend) {
     for (name, rules) in FOREIGN {
         let host = firewall(backend);
         load(&host, rules);
@@ -225,8 +181,9 @@ pub fn foreign_rules_stay_in_their_order(backend: Backend) {
     }
 }
 
+lab_test!(remove_leaves_the_rules_from_before_apply);
 /// Where both tables were in use before, not one byte is different afterwards.
-pub fn remove_leaves_what_was_there_before(backend: Backend) {
+fn remove_leaves_the_rules_from_before_apply(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     let before = save(&host);
@@ -242,7 +199,7 @@ pub fn remove_leaves_what_was_there_before(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stdout
-            .contains("the FORWARD policy went from DROP to ACCEPT"),
+            .contains("the FORWARD policy changed from DROP to ACCEPT"),
         "{said:?}"
     );
     assert_eq!(
@@ -250,10 +207,11 @@ pub fn remove_leaves_what_was_there_before(backend: Backend) {
         before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
     );
     let said = nvactl(&host, &["remove"], "");
-    assert_eq!(said.stdout, "no changes: nothing of nvactl's is loaded\n");
+    assert_eq!(said.stdout, "no changes: no rules of nvactl's are loaded\n");
 }
 
-pub fn the_jump_stands_first_and_once(backend: Backend) {
+lab_test!(the_jump_is_first_and_single);
+fn the_jump_is_first_and_single(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let sound = save(&host);
@@ -293,7 +251,8 @@ pub fn the_jump_stands_first_and_once(backend: Backend) {
     }
 }
 
-pub fn a_rule_beside_a_change_keeps_its_counters(backend: Backend) {
+lab_test!(an_unchanged_rule_keeps_its_counters);
+fn an_unchanged_rule_keeps_its_counters(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall
@@ -326,7 +285,8 @@ pub fn a_rule_beside_a_change_keeps_its_counters(backend: Backend) {
     assert_eq!(rules.map(counted), before);
 }
 
-pub fn forwards_come_back_after_a_boot(backend: Backend) {
+lab_test!(forwards_come_back_after_a_boot);
+fn forwards_come_back_after_a_boot(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(&example("pod.yaml"));
@@ -360,8 +320,9 @@ fn flush(host: &Host) {
     );
 }
 
+lab_test!(rules_typed_by_hand_are_named_with_their_removal);
 /// The commands that the article has its readers type, and nvactl's words about them.
-pub fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
+fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     let host = firewall(backend);
     let typed = [
         "iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j ACCEPT",
@@ -390,26 +351,9 @@ pub fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     assert!(left.contains("-A FORWARD -p tcp"), "{left}");
 }
 
-/// Puts a script in the place of one of the iptables programs; `real` runs the one that was there.
-pub fn fake(host: &Host, name: &str, script: &str) {
-    host.shell(&format!(
-        "mkdir -p /run/real
-         mv /run/bin/{name} /run/real/{name}
-         cat > /run/bin/{name} <<'END'
-#!/bin/sh
-real() {{ /run/real/{name} \"$@\"; }}
-{script}
-END
-         chmod +x /run/bin/{name}"
-    ));
-}
-
-pub fn unfake(host: &Host, name: &str) {
-    host.run(&format!("mv /run/real/{name} /run/bin/{name}"));
-}
-
+lab_test!(a_table_that_was_loaded_is_undone_when_the_next_fails);
 /// nat is refused after filter was committed: filter must be as it was.
-pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
+fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -433,7 +377,7 @@ pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     let error = said.stderr.lines().last().unwrap_or_default();
     assert!(
-        error.contains("was not loaded, and what was loaded before it has been undone"),
+        error.contains("was not loaded, and the rest of the change was undone"),
         "{error}"
     );
     assert!(
@@ -446,8 +390,9 @@ pub fn a_table_that_was_loaded_is_undone_when_the_next_fails(backend: Backend) {
     apply(&host, &SPEC.replace("49182", "49183"));
 }
 
+lab_test!(a_change_that_reads_back_different_is_undone);
 /// What the kernel gives back is not what was asked for.
-pub fn what_did_not_take_is_undone(backend: Backend) {
+fn a_change_that_reads_back_different_is_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -460,7 +405,7 @@ pub fn what_did_not_take_is_undone(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .contains("read back they differ, so they were undone"),
+            .contains("read back differently, so they were undone"),
         "{said:?}"
     );
     assert!(
@@ -471,8 +416,9 @@ pub fn what_did_not_take_is_undone(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(a_change_that_cannot_be_read_back_is_undone);
 /// Loaded, but nobody can say so for a while, or for good: then it is undone.
-pub fn what_cannot_be_read_back_is_undone(backend: Backend) {
+fn a_change_that_cannot_be_read_back_is_undone(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -503,8 +449,9 @@ pub fn what_cannot_be_read_back_is_undone(backend: Backend) {
     }
 }
 
+lab_test!(a_table_that_iptables_cannot_show_is_not_treated_as_empty);
 /// iptables-nft leaves out a table that it cannot print, says so in a comment, and ends with 0.
-pub fn a_table_that_iptables_cannot_show_is_not_taken_for_empty(backend: Backend) {
+fn a_table_that_iptables_cannot_show_is_not_treated_as_empty(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -525,8 +472,9 @@ pub fn a_table_that_iptables_cannot_show_is_not_taken_for_empty(backend: Backend
     assert_eq!(save(&host), before);
 }
 
+lab_test!(apply_does_not_stop_if_nobody_reads_its_report);
 /// A reader who goes away, or a full disk under the report, does not decide what is loaded.
-pub fn a_report_that_nobody_reads_is_no_reason_to_stop(backend: Backend) {
+fn apply_does_not_stop_if_nobody_reads_its_report(backend: Backend) {
     let host = firewall(backend);
     let run = |command: &str| {
         host.shell(&format!(
@@ -546,8 +494,9 @@ pub fn a_report_that_nobody_reads_is_no_reason_to_stop(backend: Backend) {
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
 }
 
+lab_test!(sampled concurrent_applies_take_turns);
 /// Four at once: the end is one of the specs, the same in both tables, and nobody fails.
-pub fn applies_at_once_take_turns(backend: Backend) {
+fn concurrent_applies_take_turns(backend: Backend) {
     let host = firewall(backend);
     let specs: Vec<String> = (0..4)
         .map(|n| SPEC.replace("49182", &format!("4919{n}")))
@@ -559,7 +508,7 @@ pub fn applies_at_once_take_turns(backend: Backend) {
             save(&host)
         })
         .collect();
-    for _ in 0..25 {
+    for _ in 0..long::count(5, 25) {
         std::thread::scope(|scope| {
             for spec in &specs {
                 scope.spawn(|| apply(&host, spec));
@@ -570,8 +519,9 @@ pub fn applies_at_once_take_turns(backend: Backend) {
     }
 }
 
+lab_test!(a_foreign_jump_to_nvactl_s_chain_is_named);
 /// Only where nvactl jumps from are jumps to its chains its own.
-pub fn a_foreign_rule_that_leads_to_nvactl_is_named(backend: Backend) {
+fn a_foreign_jump_to_nvactl_s_chain_is_named(backend: Backend) {
     let host = firewall(backend);
     for (make, rule) in [
         ("iptables -N MINE", "-A MINE -p udp -j NVACTL-FORWARD"),
@@ -597,7 +547,8 @@ pub fn a_foreign_rule_that_leads_to_nvactl_is_named(backend: Backend) {
     }
 }
 
-pub fn without_iptables_it_says_what_is_missing(backend: Backend) {
+lab_test!(missing_iptables_is_reported);
+fn missing_iptables_is_reported(backend: Backend) {
     let host = firewall(backend);
     host.run("rm /run/bin/iptables-save");
     host.shell("mkdir /run/empty; mount --bind /run/empty /usr/sbin");
@@ -612,7 +563,8 @@ pub fn without_iptables_it_says_what_is_missing(backend: Backend) {
     }
 }
 
-pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
+lab_test!(each_started_program_is_logged_on_request);
+fn each_started_program_is_logged_on_request(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["-v", "apply", "-"], SPEC);
     let runs: Vec<&str> = said
@@ -636,8 +588,9 @@ pub fn each_program_that_is_run_is_logged_on_request(backend: Backend) {
     }
 }
 
+lab_test!(progress_is_shown_at_a_terminal_only);
 /// Each step has its line on a terminal, which goes again; a pipe gets none of it.
-pub fn long_work_is_told_at_a_terminal_only(backend: Backend) {
+fn progress_is_shown_at_a_terminal_only(backend: Backend) {
     let host = firewall(backend);
     host.shell(&format!("cat > /run/spec.yaml <<'END'{SPEC}END"));
     let apply = format!("{} apply /run/spec.yaml", env!("CARGO_BIN_EXE_nvactl"));

@@ -3,8 +3,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::firewall::{SPEC, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -45,7 +45,8 @@ fn normal(line: &str) -> String {
     format!("{start} {before}{behind}")
 }
 
-pub fn each_change_and_decision_is_a_line(backend: Backend) {
+lab_test!(each_change_and_decision_is_logged);
+fn each_change_and_decision_is_logged(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let run = |args: &[&str], spec: &str, sudo_user: &str| {
@@ -64,7 +65,7 @@ pub fn each_change_and_decision_is_a_line(backend: Backend) {
         rest.split(' ').next().expect(line).to_owned()
     };
 
-    run(&["apply", "-"], SPEC, "");
+    run(&["apply", "-", "--no-trial"], SPEC, "");
     let line = next(&log);
     let first = spec_of(&line);
     assert_eq!(
@@ -75,7 +76,7 @@ pub fn each_change_and_decision_is_a_line(backend: Backend) {
         )
     );
     run(
-        &["apply", "-", "--confirm", "10m"],
+        &["apply", "-", "--no-trial", "--confirm", "10m"],
         &changed,
         "alice\n<0>x[1]: y",
     );
@@ -97,14 +98,22 @@ pub fn each_change_and_decision_is_a_line(backend: Backend) {
         normal(&next(&log)),
         format!("<85>nvactl change cancelled and undone: {}", by("bob"))
     );
-    run(&["apply", "-", "--confirm", "10m"], &changed, "alice");
+    run(
+        &["apply", "-", "--no-trial", "--confirm", "10m"],
+        &changed,
+        "alice",
+    );
     next(&log);
     run(&["confirm"], "", "bob");
     assert_eq!(
         normal(&next(&log)),
         format!("<85>nvactl change confirmed: {}", by("bob"))
     );
-    run(&["apply", "-", "--confirm", "1"], SPEC, "alice");
+    run(
+        &["apply", "-", "--no-trial", "--confirm", "1"],
+        SPEC,
+        "alice",
+    );
     next(&log);
     // Nobody decides: the one who made the change is named.
     assert_eq!(
@@ -116,13 +125,14 @@ pub fn each_change_and_decision_is_a_line(backend: Backend) {
         )
     );
     // What changes nothing is no line.
-    run(&["apply", "-"], &changed, "alice");
+    run(&["apply", "-", "--no-trial"], &changed, "alice");
     log.set_nonblocking(true).expect("it can be set");
     let mut nothing = [0; 1];
     assert!(log.recv(&mut nothing).is_err());
 }
 
-pub fn a_log_that_takes_nothing_keeps_nobody_waiting(backend: Backend) {
+lab_test!(a_blocked_log_does_not_delay_a_change);
+fn a_blocked_log_does_not_delay_a_change(backend: Backend) {
     let host = firewall(backend);
     let log = log_of(&host);
     let path = format!("/proc/{}/root/dev/log", host.pid());

@@ -2,14 +2,22 @@
 
 use serde_json::Value;
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
 /// The checks of one code, by status, reason and fix.
 fn doctor(host: &Host, code: &str) -> Vec<(String, String, Option<String>)> {
-    let args = ["doctor", "-", "--timeout", "0.1", "--format", "json"];
+    let args = [
+        "doctor",
+        "-",
+        "--no-twin",
+        "--timeout",
+        "0.1",
+        "--format",
+        "json",
+    ];
     let said = nvactl(host, &args, SPEC);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list").iter();
@@ -50,7 +58,8 @@ fn boot_order(host: &Host) -> Option<(String, String)> {
     })
 }
 
-pub fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend: Backend) {
+lab_test!(a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later);
+fn a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let conf = |path: &str, text: &str| {
@@ -116,7 +125,8 @@ pub fn a_flush_at_boot_is_told_unless_nvactl_s_own_unit_comes_behind_it(backend:
     assert_eq!(boot_order(&host), None);
 }
 
-pub fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(backend: Backend) {
+lab_test!(a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s);
+fn a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell(
@@ -157,8 +167,9 @@ pub fn a_program_that_loads_whole_tables_is_told_until_it_brings_nvactl_s_back(b
     assert!(fix.contains("ct_status dnat accept"), "{fix}");
 }
 
+lab_test!(no_advice_uninstalls_another_manager);
 /// Installing iptables-persistent beside ufw removes ufw, and every policy is ACCEPT then.
-pub fn no_advice_uninstalls_another_manager(backend: Backend) {
+fn no_advice_uninstalls_another_manager(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell("mkdir -p /run/share && mount --bind /run/share /usr/share");
@@ -182,7 +193,7 @@ pub fn no_advice_uninstalls_another_manager(backend: Backend) {
     }
     let [persist, ..] = advice();
     assert!(
-        persist.contains("sudo nvactl boot enable; or: sudo apt-get install iptables-persistent"),
+        persist.contains("sudo nvactl boot enable\n  or: sudo apt-get install iptables-persistent"),
         "{persist}"
     );
     for name in ["ufw", "firewalld"] {
@@ -190,7 +201,7 @@ pub fn no_advice_uninstalls_another_manager(backend: Backend) {
         let unit = format!("/etc/systemd/system/{name}.service");
         host.run(&format!("touch {unit}"));
         for said in &advice() {
-            let why = format!("{name} is installed, and iptables-persistent does not go with it");
+            let why = format!("{name} is installed, and iptables-persistent conflicts with it");
             assert!(said.contains(&why), "{said}");
             assert!(!said.contains("apt-get"), "{said}");
         }

@@ -11,7 +11,8 @@ forwards:
   - {name: closed, listen: 8081, target: {pod: 10.224.0.118:80}, deny_from: [198.51.100.10]}
 ";
 
-pub fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
+lab_test!(a_foreign_rule_that_writes_nvactl_s_mark_is_named);
+fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     const DANGER: &str = "CONNMARK --set-xmark 0x10000001/0xffffffff";
     const CURE: &str = "CONNMARK --set-xmark 0x1/0xefffffff";
     let lab = Lab::one_nic(backend);
@@ -55,8 +56,9 @@ pub fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(told("flat"), (false, false));
 }
 
+lab_test!(programs_that_write_the_mark_without_iptables_are_named);
 /// What iptables does not show writes it as well.
-pub fn what_writes_the_mark_beside_iptables_is_named(backend: Backend) {
+fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
     let other = format!("iptables-{}", backend.other().name());
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);

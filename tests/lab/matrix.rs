@@ -278,7 +278,8 @@ fn route_back(lab: &Lab) {
         .shell("for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $file; done");
 }
 
-pub fn each_way_to_forward_works(backend: Backend) {
+lab_test!(each_kind_of_forward_works);
+fn each_kind_of_forward_works(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
     route_back(&lab);
     // Of several IPv6 addresses masquerading takes the last; one that is going out of use is not

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,14 +32,12 @@ set_all ipv6 forwarding=0 disable_ipv6=0 accept_ra=1 accept_redirects=1 accept_s
   addr_gen_mode=0 use_tempaddr=0 ignore_routes_with_linkdown=0
 ";
 
-/// A script for the holder: its own /run, /etc and sysctl files, no systemd and no other manager of the
-/// firewall, then hold on until standard input ends, which it does when the test process does.
-const HOLD: &str = "
-mount -t tmpfs tmpfs /run
-mkdir /run/etc /run/bin
+/// A script for the holder: its own /etc and sysctl files, no systemd and no other manager of the firewall.
+const FILES: &str = "
+mkdir /run/etc
 cp -a /etc/. /run/etc
-rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d/* /run/etc/sysctl.conf
-rm -rf /run/etc/systemd/system /run/etc/ufw /run/etc/nftables.conf /run/etc/sysconfig/nftables.conf
+rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d /run/etc/sysctl.conf \
+  /run/etc/systemd/system /run/etc/ufw /run/etc/nftables.conf /run/etc/sysconfig/nftables.conf
 mkdir -p /run/etc/sysctl.d /run/etc/systemd/system
 # sudo looks the machine's own name up, and nobody answers here.
 echo 127.0.0.1 $(uname -n) >> /run/etc/hosts
@@ -55,6 +54,16 @@ for folder in /usr/lib/systemd /lib/systemd; do
     if [ -f $folder/$file ]; then mount --bind /dev/null $folder/$file; fi
   done
 done
+";
+
+/// A script for the holder: its own /run.
+const RUN: &str = "
+mount -t tmpfs tmpfs /run
+mkdir /run/bin
+";
+
+/// A script for the holder: hold on until standard input ends, which it does when the test process does.
+const HOLD: &str = "
 # Addresses can be used at once: nobody is asked first whether they are taken.
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
@@ -74,6 +83,15 @@ impl Host {
     /// Makes a host of a namespace in which `inherited`, a script, has set what the machine would
     /// have handed down.
     pub fn on_a_machine_with(inherited: &str) -> Self {
+        Self::hold(&[inherited, SWITCHES, RUN, FILES, HOLD])
+    }
+
+    /// Makes a host of which only the network matters: the machine's files are there, and cannot be written.
+    pub fn without_files(inherited: &str) -> Self {
+        Self::hold(&[inherited, SWITCHES, RUN, "mount -o remount,bind,ro /", HOLD])
+    }
+
+    fn hold(scripts: &[&str]) -> Self {
         let mut holder = Command::new("unshare")
             .args([
                 "--net",
@@ -82,7 +100,7 @@ impl Host {
                 "private",
                 "sh",
                 "-ec",
-                &[inherited, SWITCHES, HOLD].join("\n"),
+                &scripts.join("\n"),
             ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -136,6 +154,12 @@ impl Host {
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
+    /// Runs lines of `ip`, all of one family, by one process.
+    pub fn ip(&self, family: &str, lines: &str) {
+        let output = self.feed("ip", &[family, "-batch", "-"], lines);
+        assert!(output.status.success(), "{lines}: {output:?}");
+    }
+
     /// Runs a command with standard input, and gives all it left.
     pub fn feed(&self, program: &str, args: &[&str], stdin: &str) -> Output {
         let mut child = self
@@ -157,7 +181,12 @@ impl Host {
 
     /// Whether there is a file on this host.
     pub fn exists(&self, path: &str) -> bool {
-        std::path::Path::new(&format!("/proc/{}/root{path}", self.pid())).exists()
+        self.path(path).exists()
+    }
+
+    /// A file of this host as the test process names it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root{path}", self.pid()).into()
     }
 
     /// Runs `work` on a thread that is on this host, so that the sockets it makes are.
@@ -180,17 +209,20 @@ impl Drop for Host {
     }
 }
 
-/// Waits until a condition holds, ten seconds at most.
+/// Waits until a condition holds, half a minute at most: many tests run at once.
 pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    wait_for_at_most(Duration::from_secs(10), what, condition);
+    wait_for_at_most(Duration::from_secs(30), what, condition);
 }
 
 /// Waits until a condition holds, `limit` at most.
 pub fn wait_for_at_most(limit: Duration, what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
+    // Many conditions start a program, and many tests wait at once.
+    let mut pause = Duration::from_millis(5);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
     }
 }
 

@@ -1,9 +1,9 @@
 //! IPv6 that cannot be read or written keeps nobody from forwarding IPv4.
 
 use crate::confirm::{has_watchdog, waits};
+use crate::firewall::{apply, firewall};
 use crate::ipv6::{BOTH, ONLY_V4};
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{apply, firewall};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -81,24 +81,25 @@ fn goes_on(host: &Host, args: &[&str], spec: &str) -> Said {
     said
 }
 
-pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_changed_without_ipv6);
+fn ipv4_is_changed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         let first = save(&host);
         let changed = ONLY_V4.replace("49182", "49183");
-        let said = goes_on(&host, &["apply", "-"], &changed);
+        let said = goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         let second = save(&host);
         assert!(second.contains("--dport 49183"), "{how:?}: {second}");
 
         // The next ones as well: nothing has been forgotten.
-        let said = goes_on(&host, &["apply", "-"], &changed);
+        let said = goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         assert!(said.stdout.contains("no changes"), "{how:?}: {said:?}");
         // This one has not touched IPv6, so there is nothing to warn of.
         let said = nvactl(&host, &["rollback"], "");
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         assert_eq!(save(&host), first, "{how:?}");
-        goes_on(&host, &["apply", "-"], &changed);
+        goes_on(&host, &["apply", "-", "--no-trial"], &changed);
         goes_on(&host, &["remove"], "");
         assert!(!save(&host).contains("NVACTL"), "{how:?}");
 
@@ -110,8 +111,9 @@ pub fn ipv4_is_changed_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(ipv4_is_rolled_back_without_ipv6);
 /// The change that is rolled back had touched both families.
-pub fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
+fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = firewall(backend);
         apply(&host, ONLY_V4);
@@ -128,10 +130,11 @@ pub fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_reported_without_ipv6);
+fn ipv4_is_reported_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
-        goes_on(&host, &["apply", "-"], ONLY_V4);
+        goes_on(&host, &["apply", "-", "--no-trial"], ONLY_V4);
         let said = nvactl(&host, &["diff", "-"], ONLY_V4);
         assert_eq!(said.code, 0, "{how:?}: {said:?}");
         let said = nvactl(&host, &["diff", "-"], &ONLY_V4.replace("49182", "49183"));
@@ -148,11 +151,12 @@ pub fn ipv4_is_looked_at_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_kept_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_persisted_without_ipv6);
+fn ipv4_is_persisted_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for args in [&["persist", "-"][..], &["persist"]] {
             let host = broken(backend, how);
-            goes_on(&host, &["apply", "-"], ONLY_V4);
+            goes_on(&host, &["apply", "-", "--no-trial"], ONLY_V4);
             goes_on(&host, args, ONLY_V4);
             let kept = host.run("cat /etc/iptables/rules.v4");
             assert!(kept.contains("comment web "), "{how:?} {args:?}: {kept}");
@@ -160,7 +164,8 @@ pub fn ipv4_is_kept_without_ipv6(backend: Backend) {
     }
 }
 
-pub fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
+lab_test!(ipv4_is_confirmed_without_ipv6);
+fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for (answer, kept) in [
             (Some(&["confirm"][..]), true),
@@ -171,7 +176,11 @@ pub fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
             let before = save(&host);
             let changed = ONLY_V4.replace("49182", "49183");
             let seconds = if answer.is_some() { "600" } else { "1" };
-            goes_on(&host, &["apply", "-", "--confirm", seconds], &changed);
+            goes_on(
+                &host,
+                &["apply", "-", "--no-trial", "--confirm", seconds],
+                &changed,
+            );
             if let Some(args) = answer {
                 let said = nvactl(&host, args, "");
                 assert_eq!(said.code, 0, "{how:?} {args:?}: {said:?}");
@@ -184,8 +193,9 @@ pub fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(ipv4_is_undone_without_ipv6);
 /// IPv6 went after the change was made: what IPv4 had before comes back.
-pub fn ipv4_is_undone_without_ipv6(backend: Backend) {
+fn ipv4_is_undone_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for cancels in [true, false] {
             let host = firewall(backend);
@@ -193,7 +203,11 @@ pub fn ipv4_is_undone_without_ipv6(backend: Backend) {
             let before = save(&host);
             let changed = BOTH.replace("49182", "49183");
             let seconds = if cancels { "600" } else { "3" };
-            let said = nvactl(&host, &["apply", "-", "--confirm", seconds], &changed);
+            let said = nvactl(
+                &host,
+                &["apply", "-", "--no-trial", "--confirm", seconds],
+                &changed,
+            );
             assert_eq!(said.code, 0, "{said:?}");
             break_v6(&host, how);
             if cancels {
@@ -212,12 +226,17 @@ pub fn ipv4_is_undone_without_ipv6(backend: Backend) {
     }
 }
 
+lab_test!(a_spec_with_ipv6_is_refused);
 /// Where the spec has IPv6 forwards, there is nothing to go on with.
-pub fn a_spec_with_ipv6_is_refused(backend: Backend) {
+fn a_spec_with_ipv6_is_refused(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
         let before = save(&host);
-        let said = nvactl(&host, &["apply", "-"], &BOTH.replace("49182", "49183"));
+        let said = nvactl(
+            &host,
+            &["apply", "-", "--no-trial"],
+            &BOTH.replace("49182", "49183"),
+        );
         assert_eq!(said.code, 2, "{how:?}: {said:?}");
         assert!(said.stderr.contains("ip6tables"), "{how:?}: {said:?}");
         assert_eq!(save(&host), before, "{how:?}");

@@ -17,14 +17,15 @@ const FAIL2BAN: &str = "
     iptables -A f2b-web -j RETURN
     iptables -I FORWARD -p tcp -m multiport --dports 80,443 -j f2b-web";
 
-const WORDS: &str = "nvactl's jump will stand before";
+const WORDS: &str = "nvactl's jump will come before";
 
 fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
 }
 
+lab_test!(a_ban_behind_the_jump_is_named);
 /// A banned client gets in behind the jump, so it is told before and while that happens, and once.
-pub fn a_ban_that_the_jump_goes_before_is_named(backend: Backend) {
+fn a_ban_behind_the_jump_is_named(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(SPEC);
@@ -81,8 +82,9 @@ pub fn a_ban_that_the_jump_goes_before_is_named(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
 }
 
+lab_test!(a_ban_is_named_even_if_the_target_changes);
 /// The rules that are loaded lead to another target than those to come.
-pub fn a_ban_is_named_although_the_target_moves(backend: Backend) {
+fn a_ban_is_named_even_if_the_target_changes(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.apply(SPEC);
     lab.firewall.shell(FAIL2BAN);
@@ -93,8 +95,9 @@ pub fn a_ban_is_named_although_the_target_moves(backend: Backend) {
     }
 }
 
+lab_test!(an_exemption_behind_the_jump_is_named);
 /// A rule for translation keeps a client out as well.
-pub fn an_exemption_that_the_jump_goes_before_is_named(backend: Backend) {
+fn an_exemption_behind_the_jump_is_named(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.apply(SPEC);
     lab.firewall
@@ -105,8 +108,9 @@ pub fn an_exemption_that_the_jump_goes_before_is_named(backend: Backend) {
     }
 }
 
+lab_test!(the_first_apply_names_an_ipset_and_a_blocked_network);
 /// The first apply of all, with a set of clients and a block of a port.
-pub fn the_first_apply_names_a_set_and_a_block(backend: Backend) {
+fn the_first_apply_names_an_ipset_and_a_blocked_network(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall.shell(&format!(
@@ -129,8 +133,9 @@ pub fn the_first_apply_names_a_set_and_a_block(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
 }
 
+lab_test!(a_ban_is_named_in_ipv6);
 /// Each family has a FORWARD chain of its own.
-pub fn a_ban_of_ipv6_is_named_as_such(backend: Backend) {
+fn a_ban_is_named_in_ipv6(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall

@@ -2,8 +2,9 @@
 //! `tests/package` has dpkg run them.
 
 use crate::confirm::{apply_for, has_watchdog, waits};
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -20,7 +21,8 @@ fn installed(backend: Backend) -> Host {
     host
 }
 
-pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
+lab_test!(a_removal_is_refused_while_a_change_waits);
+fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     let host = installed(backend);
     let said = script(&host, "prerm", "remove");
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
@@ -39,7 +41,7 @@ pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
-        said.stderr.contains("`nvactl confirm --cancel`"),
+        said.stderr.contains(": sudo nvactl confirm --cancel\n"),
         "{said:?}"
     );
     assert_eq!(save(&host), loaded);
@@ -48,7 +50,8 @@ pub fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     wait_for("the watchdog is done", || !has_watchdog(&host));
 }
 
-pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
+lab_test!(a_removal_leaves_the_rules_and_says_how_to_remove_them);
+fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
     let host = installed(backend);
     apply(&host, SPEC);
     let loaded = save(&host);
@@ -60,9 +63,9 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 0, "{said:?}");
     for told in [
-        "nvactl: its iptables rules stay loaded until the next boot",
+        "nvactl: the iptables rules of nvactl stay loaded until the next boot",
         "nvactl:   nvactl remove\n",
-        "nvactl: the files in /etc/iptables hold its rules",
+        "nvactl: the files in /etc/iptables hold rules of nvactl",
         "nvactl: nvactl.service was enabled: nothing loads the rules at the next boot",
     ] {
         assert!(said.stderr.contains(told), "{told}: {said:?}");
@@ -78,13 +81,14 @@ pub fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) 
         );
         let said = script(&host, "prerm", "remove");
         assert_eq!(said.code, 0, "{broken}: {said:?}");
-        let told = "whether a change waits for its confirmation could not be found out";
+        let told = "could not find out whether a change waits for its confirmation";
         assert!(said.stderr.contains(told), "{broken}: {said:?}");
         unfake(&host, "nvactl");
     }
 }
 
-pub fn a_purge_deletes_all_but_the_specs(backend: Backend) {
+lab_test!(a_purge_deletes_all_but_the_specs);
+fn a_purge_deletes_all_but_the_specs(backend: Backend) {
     let host = installed(backend);
     apply(&host, SPEC);
     let loaded = save(&host);

@@ -1,7 +1,8 @@
 //! `nvactl persist`: what is in the file, and what happens to the one that was there.
 
+use crate::firewall::{SPEC, apply, firewall, load};
+use crate::foreign::FOREIGN;
 use crate::lab::{Backend, save};
-use crate::lifecycle::{FOREIGN, SPEC, apply, firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -17,7 +18,8 @@ fn rules_file(host: &Host) -> String {
     host.run(&format!("cat {FILE}"))
 }
 
-pub fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
+lab_test!(the_old_file_is_kept_and_the_new_one_belongs_to_root);
+fn the_old_file_is_kept_and_the_new_one_belongs_to_root(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -35,7 +37,8 @@ pub fn the_old_file_is_kept_and_the_new_one_is_root_s(backend: Backend) {
     assert!(host.run("cat /run/elsewhere/rules").contains("49183"));
 }
 
-pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
+lab_test!(a_spec_that_is_not_live_is_refused);
+fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -44,7 +47,7 @@ pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     let said = nvactl(&host, &["persist", "-"], &other);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
-        said.stderr.contains("not what `<stdin>` says"),
+        said.stderr.contains("the live rules differ from `<stdin>`"),
         "{}",
         said.stderr
     );
@@ -53,7 +56,8 @@ pub fn a_spec_that_is_not_live_is_refused(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist", "-"], SPEC).code, 0);
 }
 
-pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
+lab_test!(a_file_that_would_not_load_never_replaces_one_that_does);
+fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     persist(&host, &[]);
@@ -68,15 +72,16 @@ pub fn a_file_that_would_not_load_never_replaces_one_that_does(backend: Backend)
     assert_eq!(rules_file(&host), before);
 }
 
-pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
+lab_test!(rules_that_a_program_makes_at_each_start_are_named);
+fn rules_that_a_program_makes_at_each_start_are_named(backend: Backend) {
     let host = firewall(backend);
     load(&host, FOREIGN[0].1);
     apply(&host, SPEC);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("Docker makes its rules anew")
+        warnings.contains("Docker writes its rules again")
             && warnings.contains(
-                "beside them; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
+                "would be duplicates; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
             ),
         "{warnings}"
     );
@@ -85,7 +90,7 @@ pub fn rules_made_anew_at_each_start_are_named(backend: Backend) {
     load(&host, FOREIGN[2].1);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("fail2ban makes its rules anew"),
+        warnings.contains("fail2ban writes its rules again"),
         "{warnings}"
     );
 }
@@ -101,7 +106,8 @@ pub fn load_at_boot(host: &Host) {
     );
 }
 
-pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
+lab_test!(remove_reports_a_file_that_restores_the_rules);
+fn remove_reports_a_file_that_restores_the_rules(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, SPEC);
@@ -112,7 +118,7 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     let said = nvactl(&host, &["remove"], "");
     assert!(
         said.stderr.contains(
-            "/etc/iptables/rules.v4 brings back other rules at the next boot; `sudo nvactl persist`"
+            "the next boot loads other rules from /etc/iptables/rules.v4; to save the rules loaded now: sudo nvactl persist"
         ),
         "{}",
         said.stderr
@@ -123,7 +129,8 @@ pub fn remove_tells_of_a_file_that_brings_the_rules_back(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
+lab_test!(persist_reports_whether_the_file_is_loaded_at_boot);
+fn persist_reports_whether_the_file_is_loaded_at_boot(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     // A machine that has the package, seen through a folder of the test's own.
@@ -154,8 +161,9 @@ pub fn it_tells_whether_the_file_is_loaded_at_boot(backend: Backend) {
     );
 }
 
+lab_test!(foreign_bytes_are_kept);
 /// Comments may hold any bytes, and a rule cut at 255 of them may end inside of a character.
-pub fn foreign_bytes_are_kept(backend: Backend) {
+fn foreign_bytes_are_kept(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.shell(
@@ -167,7 +175,8 @@ pub fn foreign_bytes_are_kept(backend: Backend) {
     ));
 }
 
-pub fn emptiness_is_not_kept(backend: Backend) {
+lab_test!(empty_rules_are_not_persisted);
+fn empty_rules_are_not_persisted(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
@@ -180,8 +189,9 @@ pub fn emptiness_is_not_kept(backend: Backend) {
     );
 }
 
+lab_test!(the_same_rules_do_not_replace_the_backup);
 /// The old file is worth keeping only until its rules are replaced by others.
-pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
+fn the_same_rules_do_not_replace_the_backup(backend: Backend) {
     let host = firewall(backend);
     host.shell(&format!(
         "mkdir /etc/iptables; printf '# by hand\n*filter\nCOMMIT\n' > {FILE}"
@@ -195,8 +205,9 @@ pub fn the_same_rules_do_not_push_out_the_backup(backend: Backend) {
     );
 }
 
+lab_test!(the_file_of_the_distribution_is_written);
 /// What Fedora's iptables-services and Azure Linux's iptables load at boot.
-pub fn the_file_of_the_distribution_is_written(backend: Backend) {
+fn the_file_of_the_distribution_is_written(backend: Backend) {
     for (script, file) in [
         (
             "/usr/libexec/iptables/iptables.init",
@@ -229,7 +240,7 @@ pub fn the_file_of_the_distribution_is_written(backend: Backend) {
              ln -s /lib/none /etc/systemd/system/multi-user.target.wants/iptables.service",
         );
         let said = nvactl(&host, &["status", "-"], SPEC);
-        let line = format!("{file} holds what runs; iptables.service loads it");
+        let line = format!("{file} holds the loaded rules; iptables.service loads it");
         assert!(said.stdout.contains(&line), "{said:?}");
     }
 }

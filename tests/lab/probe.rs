@@ -49,7 +49,8 @@ fn results(said: &Said) -> Vec<(String, u64, String)> {
     probes.iter().map(one).collect()
 }
 
-pub fn each_port_comes_to_what_it_is(backend: Backend) {
+lab_test!(each_port_has_its_probe_result);
+fn each_port_has_its_probe_result(backend: Backend) {
     let lab = lab(backend);
     let words = [
         "open",
@@ -106,7 +107,7 @@ pub fn each_port_comes_to_what_it_is(backend: Backend) {
         );
     }
     assert!(
-        said.stdout.ends_with("10 ports tried: 6 good, 4 not\n"),
+        said.stdout.ends_with("10 ports tried: 6 good, 4 failed\n"),
         "{said:?}"
     );
     assert!(
@@ -126,7 +127,8 @@ pub fn each_port_comes_to_what_it_is(backend: Backend) {
     assert_eq!(results(&said)[0].2, "open");
 }
 
-pub fn what_is_expected_is_asked_for(backend: Backend) {
+lab_test!(probe_tries_the_expected_ports);
+fn probe_tries_the_expected_ports(backend: Backend) {
     let lab = lab(backend);
     let spec = "
 firewall: {interface: eth0, snat: 10.3.0.4}
@@ -186,8 +188,9 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]
     assert!(shown.contains("[####################] 1 of 1"), "{shown:?}");
 }
 
+lab_test!(many_silent_ports_are_tried_at_once);
 /// One after the other they would take as many seconds as there are.
-pub fn many_silent_ports_are_tried_at_once(backend: Backend) {
+fn many_silent_ports_are_tried_at_once(backend: Backend) {
     let lab = lab(backend);
     lab.pod
         .run("iptables -A INPUT -p tcp --dport 20000:20999 -j DROP");

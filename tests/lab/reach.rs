@@ -13,8 +13,9 @@ fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
 }
 
+lab_test!(a_forward_that_cannot_work_is_a_warning);
 /// The client gets no answer, so what is wrong is told, before and with the apply.
-pub fn a_forward_that_cannot_work_is_warned_of(backend: Backend) {
+fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(SPEC);
@@ -30,11 +31,11 @@ pub fn a_forward_that_cannot_work_is_warned_of(backend: Backend) {
         ),
         (
             SPEC.replace("snat: 10.4.0.4", "snat: 10.4.0.9"),
-            &["10.4.0.9 is no address of this machine: answers to `web` come back only if"],
+            &["10.4.0.9 is not an address of this machine: replies to `web` arrive only if"],
         ),
         (
             SPEC.replace("listen: 49182", "listen: 10.3.0.9:49182"),
-            &["10.3.0.9 is no address of this machine: packets come to `web` only if"],
+            &["10.3.0.9 is not an address of this machine: packets reach `web` only if"],
         ),
         (
             SPEC.replace("{ingress: eth0, egress: eth1}", "eth0")
@@ -73,8 +74,9 @@ pub fn a_forward_that_cannot_work_is_warned_of(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL_EGRESS));
 }
 
+lab_test!(a_missing_interface_is_reported_without_forwarding);
 /// It is said whether the kernel forwards at all or not: the one is no reason to keep the other back.
-pub fn a_missing_interface_is_told_while_nothing_is_forwarded(backend: Backend) {
+fn a_missing_interface_is_reported_without_forwarding(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.shell("echo 0 > /proc/sys/net/ipv4/ip_forward");
     let spec = SPEC
@@ -86,8 +88,9 @@ pub fn a_missing_interface_is_told_while_nothing_is_forwarded(backend: Backend) 
     }
 }
 
+lab_test!(the_route_for_clients_is_the_one_that_counts);
 /// A policy rule for what comes in by the ingress leads where the machine's own packets do not go.
-pub fn a_route_for_clients_alone_is_the_one_that_counts(backend: Backend) {
+fn the_route_for_clients_is_the_one_that_counts(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall.shell(
@@ -102,8 +105,9 @@ pub fn a_route_for_clients_alone_is_the_one_that_counts(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL_EGRESS));
 }
 
+lab_test!(a_floating_ip_is_reported_until_packets_arrive_for_it);
 /// With Azure's floating IP the address is nobody's here; packets that came for it prove it right.
-pub fn a_floating_ip_is_told_until_packets_have_come_for_it(backend: Backend) {
+fn a_floating_ip_is_reported_until_packets_arrive_for_it(backend: Backend) {
     const FRONTEND: &str = "203.0.113.10";
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
@@ -128,8 +132,9 @@ forwards: [{name: web, listen: 203.0.113.10:443, target: {pod: 10.224.0.118:80}}
     assert_eq!(apply(&lab, spec, &[]).stderr, "");
 }
 
+lab_test!(many_targets_start_as_few_programs_as_one);
 /// Many targets are asked for by as few programs as one.
-pub fn many_targets_take_no_more_programs_than_one(backend: Backend) {
+fn many_targets_start_as_few_programs_as_one(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.apply(SPEC);
     lab.firewall.shell(
@@ -150,14 +155,15 @@ pub fn many_targets_take_no_more_programs_than_one(backend: Backend) {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
         said.stderr
-            .contains("the routes to 500 more targets were not looked at"),
+            .contains("the routes to 500 more targets were not checked"),
         "{said:?}"
     );
     let runs = lab.firewall.run("cat /run/runs");
     assert!(runs.lines().count() <= 2, "{runs}");
 }
 
-pub fn without_ip_one_note_says_what_was_not_checked(backend: Backend) {
+lab_test!(one_note_lists_the_checks_left_out_without_ip);
+fn one_note_lists_the_checks_left_out_without_ip(backend: Backend) {
     let lab = Lab::two_nics(backend);
     assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
     lab.firewall

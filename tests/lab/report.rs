@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::ipv6::{BOTH, both};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, unfake};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -25,7 +26,8 @@ fn by_forward(stdout: &str) -> Vec<String> {
     forwards.map(|(_, _, line)| line.to_owned()).collect()
 }
 
-pub fn a_change_is_told_by_forward(backend: Backend) {
+lab_test!(a_change_is_reported_by_forward);
+fn a_change_is_reported_by_forward(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let compared = nvactl(&host, &["diff", "-"], &changed());
@@ -50,9 +52,10 @@ fn json(host: &Host, args: &[&str], spec: &str, code: i32) -> Value {
     serde_json::from_str(&said.stdout).expect("it is JSON")
 }
 
-pub fn programs_read_what_a_change_did(backend: Backend) {
+lab_test!(the_report_of_a_change_is_json_on_request);
+fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     let host = firewall(backend);
-    let first = json(&host, &["apply", "-"], SPEC, 0);
+    let first = json(&host, &["apply", "-", "--no-trial"], SPEC, 0);
     assert_eq!(
         (&first["changed"], &first["dry_run"]),
         (&true.into(), &false.into())
@@ -68,7 +71,12 @@ pub fn programs_read_what_a_change_did(backend: Backend) {
     let before = save(&host);
     let would = json(&host, &["apply", "-", "--dry-run"], &changed(), 1);
     assert_eq!(save(&host), before);
-    let made = json(&host, &["apply", "-", "--confirm", "600"], &changed(), 0);
+    let made = json(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &changed(),
+        0,
+    );
     for (key, names) in [("added", "play"), ("removed", "games"), ("changed", "web")] {
         assert_eq!(would["forwards"][key][0]["name"], names, "{would:#}");
         assert_eq!(made["forwards"][key][0]["name"], names, "{made:#}");
@@ -82,7 +90,7 @@ pub fn programs_read_what_a_change_did(backend: Backend) {
     );
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
 
-    let again = json(&host, &["apply", "-"], &changed(), 0);
+    let again = json(&host, &["apply", "-", "--no-trial"], &changed(), 0);
     assert_eq!(again["changed"], false, "{again:#}");
     assert_eq!(
         again["forwards"]["added"],
@@ -91,8 +99,9 @@ pub fn programs_read_what_a_change_did(backend: Backend) {
     );
 }
 
+lab_test!(the_last_applied_spec_is_the_default);
 /// A spec that was changed or removed since is no measure of what is loaded.
-pub fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
+fn the_last_applied_spec_is_the_default(backend: Backend) {
     let host = firewall(backend);
     let write = |spec: &str| {
         let written = host.feed(
@@ -130,11 +139,16 @@ pub fn without_a_spec_the_one_applied_last_counts(backend: Backend) {
     assert!(said.stdout.contains("play"), "{said:?}");
 }
 
+lab_test!(a_kill_between_the_families_is_named);
 /// Killed between the families: whoever reads the rules says so, and every change goes on from there.
-pub fn a_kill_between_the_families_is_named(backend: Backend) {
+fn a_kill_between_the_families_is_named(backend: Backend) {
     let kill =
         "for argument; do [ $argument = --noflush ] && kill -9 $PPID && exit 1; done; real \"$@\"";
-    for args in [&["apply", "-"][..], &["rollback"], &["remove"]] {
+    for args in [
+        &["apply", "-", "--no-trial"][..],
+        &["rollback"],
+        &["remove"],
+    ] {
         let host = firewall(backend);
         let empty = both(&host);
         apply(&host, BOTH);
@@ -157,14 +171,16 @@ pub fn a_kill_between_the_families_is_named(backend: Backend) {
         ] {
             let said = nvactl(&host, looks, &spec);
             assert!(
-                said.stderr.contains("killed between the families"),
+                said.stderr
+                    .contains("killed after it loaded one address family"),
                 "{looks:?}: {said:?}"
             );
         }
         let said = nvactl(&host, args, &spec);
         assert_eq!(said.code, 0, "{args:?}: {said:?}");
         assert!(
-            said.stderr.contains("killed between the families"),
+            said.stderr
+                .contains("killed after it loaded one address family"),
             "{args:?}: {said:?}"
         );
         let now = both(&host);
@@ -181,8 +197,9 @@ pub fn a_kill_between_the_families_is_named(backend: Backend) {
     }
 }
 
+lab_test!(a_rollback_skips_entries_without_changes);
 /// A change that moved nothing of nvactl's own, as putting its jump first again, is no step back.
-pub fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
+fn a_rollback_skips_entries_without_changes(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let first = save(&host);
@@ -197,8 +214,9 @@ pub fn a_rollback_passes_over_what_changed_nothing(backend: Backend) {
     );
 }
 
+lab_test!(neither_rules_file_is_written_without_the_other);
 /// One file that cannot be written leaves the other as it is.
-pub fn of_two_rules_files_none_is_written_without_the_other(backend: Backend) {
+fn neither_rules_file_is_written_without_the_other(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     host.shell("mkdir -p /etc/iptables/rules.v6; echo '# before' > /etc/iptables/rules.v4");

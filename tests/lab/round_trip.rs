@@ -6,11 +6,14 @@ use std::collections::BTreeSet;
 use nvactl::net::Family;
 use nvactl::plan::{asks_entrance, plan};
 use nvactl::yaml;
+use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::generate::any_spec;
 use crate::lab::{Backend, host_with, save, save_v6};
+use crate::long;
 use crate::namespace::Host;
+use crate::rules;
 
 /// Each stands in some rule of the specs that are tried, or the test has shown nothing of it.
 const FORMS: [&str; 35] = [
@@ -51,13 +54,55 @@ const FORMS: [&str; 35] = [
     " -s ",
 ];
 
-/// The same specs at every run, so that a failure is met again.
-const SPECS: u32 = 240;
+/// How many rules of other hands are made at random.
+const RULES: usize = 400;
 
-pub fn the_kernel_gives_back_every_form(backend: Backend) {
+lab_test!(the_kernel_gives_back_every_form_of_others);
+/// The rules that people and other programs write, those that negate included.
+fn the_kernel_gives_back_every_form_of_others(backend: Backend) {
+    let host = host_with(backend);
+    host.run(&format!("ipset create {} hash:net,net", rules::SET));
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    for family in Family::ALL {
+        let mut lines: Vec<String> = rules::lines(family)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let strategy = rules::any_rule(family);
+        lines.extend((0..RULES).map(|_| {
+            let tree = strategy.new_tree(&mut runner).expect("it makes one");
+            tree.current().to_string()
+        }));
+        let lines: Vec<String> = lines
+            .iter()
+            .map(|line| format!("-A FORWARD {line}"))
+            .collect();
+        let text = format!("*mangle\n{}\nCOMMIT\n", lines.join("\n"));
+        let (restore, save): (_, fn(&Host) -> String) = match family {
+            Family::V4 => ("iptables-restore", save),
+            Family::V6 => ("ip6tables-restore", save_v6),
+        };
+        let loaded = host.feed(restore, &[], &text);
+        assert!(loaded.status.success(), "{loaded:?}");
+        let saved = save(&host);
+        let saved: Vec<&str> = saved
+            .lines()
+            .filter(|line| line.starts_with("-A "))
+            .collect();
+        assert_eq!(saved.len(), lines.len());
+        for (saved, line) in saved.into_iter().zip(&lines) {
+            assert_eq!(saved, line, "{family}");
+        }
+    }
+}
+
+lab_test!(sampled the_kernel_returns_every_form_of_rule);
+fn the_kernel_returns_every_form_of_rule(backend: Backend) {
     let host = host_with(backend);
     let config = Config {
-        cases: SPECS,
+        // The same specs at every run, so that a failure is met again.
+        cases: long::count(150, 240),
         failure_persistence: None,
         // Each step loads two files.
         max_shrink_iters: 100,

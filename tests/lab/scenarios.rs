@@ -3,7 +3,8 @@
 use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_EGRESS, ILB, Lab, OTHER, POD, example};
 use crate::traffic::{Outcome, answer, serve_tcp, serve_udp};
 
-pub fn through_an_ilb(backend: Backend) {
+lab_test!(through_an_ilb);
+fn through_an_ilb(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.ilb, "ilb", 49180);
     lab.apply(&example("ilb.yaml"));
@@ -17,7 +18,8 @@ pub fn through_an_ilb(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49180), Outcome::Refused);
 }
 
-pub fn straight_to_a_pod(backend: Backend) {
+lab_test!(straight_to_a_pod);
+fn straight_to_a_pod(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.pod, "pod", 81);
@@ -32,7 +34,8 @@ pub fn straight_to_a_pod(backend: Backend) {
     assert_eq!(lab.tcp(POD, 81), Outcome::Silence);
 }
 
-pub fn two_nics(backend: Backend) {
+lab_test!(two_nics);
+fn two_nics(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.ilb, "ilb", 443);
@@ -55,9 +58,10 @@ done
 cd /
 ";
 
+lab_test!(the_lab_is_the_same_on_a_machine_that_routes);
 /// The lab's firewall forwards once it is told to, and takes packets that it would answer by another
 /// interface, whatever the machine does that the lab runs on.
-pub fn the_lab_is_the_same_on_a_router(backend: Backend) {
+fn the_lab_is_the_same_on_a_machine_that_routes(backend: Backend) {
     let lab = Lab::two_nics_on_a_machine_with(ROUTER, backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.route_through_firewall(POD);
@@ -79,7 +83,8 @@ forwards:
   - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
 ";
 
-pub fn udp_is_forwarded(backend: Backend) {
+lab_test!(udp_is_forwarded);
+fn udp_is_forwarded(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     lab.apply(TRANSIT);
@@ -88,7 +93,8 @@ pub fn udp_is_forwarded(backend: Backend) {
     assert_eq!(lab.udp(POD, 5353), Outcome::Silence);
 }
 
-pub fn transit_is_not_hijacked(backend: Backend) {
+lab_test!(transit_is_not_hijacked);
+fn transit_is_not_hijacked(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_tcp(&lab.other, "other", 49181);
@@ -103,9 +109,10 @@ pub fn transit_is_not_hijacked(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49181), answer("pod", FIREWALL));
 }
 
+lab_test!(equal_ports_do_not_open_the_target);
 /// Where both ports are equal, the port a connection was first sent to does not tell a translated
 /// one from one that is routed straight at the target.
-pub fn equal_ports_do_not_open_the_target(backend: Backend) {
+fn equal_ports_do_not_open_the_target(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 8080);
     serve_tcp(&lab.ilb, "ilb", 8443);
@@ -128,8 +135,9 @@ forwards:
     assert_eq!(lab.tcp(ILB, 8443), Outcome::Silence);
 }
 
+lab_test!(ranges);
 /// One port takes a whole range; a range keeps each port's place in it.
-pub fn ranges(backend: Backend) {
+fn ranges(backend: Backend) {
     let lab = Lab::one_nic(backend);
     for (name, port) in [("kept", 5003), ("shifted", 7003), ("one", 9000)] {
         serve_tcp(&lab.pod, name, port);
@@ -172,7 +180,8 @@ pub fn ranges(backend: Backend) {
     );
 }
 
-pub fn masquerade_hides_the_client(backend: Backend) {
+lab_test!(masquerade_hides_the_client);
+fn masquerade_hides_the_client(backend: Backend) {
     let lab = Lab::two_nics(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(
@@ -184,8 +193,9 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", FIREWALL_EGRESS));
 }
 
+lab_test!(a_listen_address_takes_precedence);
 /// A listener for one address goes before one for all, wherever it stands in the file.
-pub fn a_listen_address_goes_before_all(backend: Backend) {
+fn a_listen_address_takes_precedence(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.firewall.run("ip address add 10.3.0.5/24 dev eth0");
     serve_tcp(&lab.pod, "pod", 80);
@@ -202,8 +212,9 @@ forwards:
     assert_eq!(lab.tcp("10.3.0.5", 80), answer("ilb", FIREWALL));
 }
 
+lab_test!(the_snat_address_is_the_one_given);
 /// An address that masquerading would not have chosen.
-pub fn the_snat_address_is_the_one_given(backend: Backend) {
+fn the_snat_address_is_the_one_given(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.firewall.run("ip address add 10.4.0.5/24 dev eth1");
     serve_tcp(&lab.pod, "pod", 80);
@@ -216,7 +227,8 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     assert_eq!(lab.tcp(FIREWALL, 80), answer("pod", "10.4.0.5"));
 }
 
-pub fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
+lab_test!(the_example_of_everything_is_loaded_as_it_is_planned);
+fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
     let lab = Lab::one_nic(backend);
     lab.apply(&example("everything.yaml"));
     let again = lab.nvactl_with(&["apply", "-"], &example("everything.yaml"));
@@ -225,8 +237,9 @@ pub fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
     assert!(removed.stderr.contains("forwards end"), "{removed:?}");
 }
 
+lab_test!(defaults_apply_unless_a_forward_overrides_them);
 /// Both protocols of one listener, a source of a range, and what is switched off.
-pub fn what_forwards_share_and_say_for_themselves(backend: Backend) {
+fn defaults_apply_unless_a_forward_overrides_them(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 53);
     serve_udp(&lab.pod, "pod", 53);

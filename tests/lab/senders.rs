@@ -22,7 +22,7 @@ fn with_log(spec: &str) -> String {
     )
 }
 
-const WORDS: &str = "since before";
+const WORDS: &str = "began before";
 
 fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
@@ -66,8 +66,9 @@ fn serve_at(lab: &Lab, address: &'static str, port: u16) {
     });
 }
 
+lab_test!(a_sender_that_a_local_service_answers_is_named_and_ended);
 /// One who was answered by a service of the firewall goes on to be, until the entry is ended.
-pub fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend) {
+fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.firewall, "firewall", 514);
     serve_udp(&lab.pod, "pod", 5140);
@@ -81,7 +82,7 @@ pub fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend
 
     let spec = with_log(BEFORE);
     let shown = format!(
-        "1 UDP sender has sent since before its forward and is not forwarded: udp {CLIENT} → {FIREWALL}:514 (`log`)"
+        "1 UDP sender began before its forward was loaded and is not forwarded: udp {CLIENT} → {FIREWALL}:514 (`log`)"
     );
     for args in [&["--dry-run"][..], &[], &[]] {
         let said = apply(&lab, &spec, args);
@@ -120,8 +121,9 @@ pub fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend
     );
 }
 
+lab_test!(a_sender_that_nobody_answers_reaches_the_forward_at_once);
 /// Nobody listens on the firewall: the sender hears that, and sends on. One apply does all.
-pub fn a_sender_that_nobody_answers_reaches_the_forward_at_once(backend: Backend) {
+fn a_sender_that_nobody_answers_reaches_the_forward_at_once(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5140);
     lab.apply(BEFORE);
@@ -134,7 +136,8 @@ pub fn a_sender_that_nobody_answers_reaches_the_forward_at_once(backend: Backend
     assert_eq!(answer(&log), format!("pod {FIREWALL}"));
 }
 
-pub fn a_sender_of_ipv6_is_named_and_ended(backend: Backend) {
+lab_test!(a_sender_of_ipv6_is_named_and_ended);
+fn a_sender_of_ipv6_is_named_and_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_udp(&lab.firewall, "firewall", 514);
     serve_udp(&lab.pod, "pod", 5140);
@@ -165,9 +168,10 @@ forwards:
     assert_eq!(answer(&log), format!("pod {FIREWALL_V6}"));
 }
 
+lab_test!(a_service_for_the_other_side_is_healthy);
 /// A DNS server on the firewall serves the inner side and the firewall itself, by either address.
 /// None of that is a forward's for clients outside, so nothing is wrong with it, and nothing is ended.
-pub fn a_service_for_the_other_side_is_healthy(backend: Backend) {
+fn a_service_for_the_other_side_is_healthy(backend: Backend) {
     let lab = Lab::two_nics(backend);
     for address in [FIREWALL, FIREWALL_EGRESS] {
         serve_at(&lab, address, 53);
@@ -236,8 +240,9 @@ pub fn a_service_for_the_other_side_is_healthy(backend: Backend) {
     );
 }
 
+lab_test!(only_connections_of_denied_clients_are_ended);
 /// Of one target's clients only those end whom the forward turns away now.
-pub fn only_the_connections_of_who_is_denied_are_ended(backend: Backend) {
+fn only_connections_of_denied_clients_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_udp(&lab.pod, "pod", 5353);
     lab.client.run("ip address add 198.51.100.11/32 dev eth0");
@@ -260,14 +265,15 @@ pub fn only_the_connections_of_who_is_denied_are_ended(backend: Backend) {
     assert_eq!(before.len(), 1, "{before:?}");
     let spec = BEFORE.replace(":5353}}", ":5353}, deny_from: [198.51.100.10/32]}");
     let said = apply(&lab, &spec, &["--flush-stale"]);
-    assert!(said.stdout.contains("deleted 1 connection"), "{said:?}");
+    assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(entries(&lab, CLIENT), [""; 0]);
     assert_eq!(entries(&lab, "198.51.100.11"), before, "it is admitted");
     assert_eq!(answer(&admitted), "pod 10.3.0.4");
 }
 
+lab_test!(a_finished_connection_is_not_stale);
 /// `TIME_WAIT` stays for two minutes after a connection is over.
-pub fn a_finished_connection_is_not_stale(backend: Backend) {
+fn a_finished_connection_is_not_stale(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let web = |pod: &str| {
@@ -286,7 +292,10 @@ pub fn a_finished_connection_is_not_stale(backend: Backend) {
     };
     wait_for("the connection is over", || state("TIME_WAIT") == 1);
     let said = apply(&lab, &web("10.224.0.99"), &[]);
-    assert!(!said.stderr.contains("where no forward leads"), "{said:?}");
+    assert!(
+        !said.stderr.contains("that no forward has any more"),
+        "{said:?}"
+    );
     assert_eq!(state("TIME_WAIT"), 1);
 
     // One that is alive is told of.
@@ -297,7 +306,7 @@ pub fn a_finished_connection_is_not_stale(backend: Backend) {
     let said = apply(&lab, &web("10.224.0.99"), &[]);
     assert!(
         said.stderr
-            .contains("1 connection to where no forward leads"),
+            .contains("1 connection to targets that no forward has"),
         "{said:?}"
     );
     drop(held);

@@ -56,8 +56,9 @@ fn listener() -> SocketAddr {
     SocketAddr::new(FIREWALL.parse().expect("an address"), 8080)
 }
 
+lab_test!(connections_are_shared_evenly);
 /// Five standard deviations of a fair draw: 3,000 connections, each with one in three.
-pub fn connections_are_shared_evenly(backend: Backend) {
+fn connections_are_shared_evenly(backend: Backend) {
     const CONNECTIONS: u32 = 3000;
     let lab = lab(backend, "random");
     let client: IpAddr = crate::lab::CLIENT.parse().expect("an address");
@@ -87,8 +88,9 @@ fn forty_clients(lab: &Lab) -> Vec<IpAddr> {
     clients
 }
 
+lab_test!(a_client_keeps_its_pod);
 /// Whatever comes in between: another apply of the same, and other clients.
-pub fn a_client_keeps_its_pod(backend: Backend) {
+fn a_client_keeps_its_pod(backend: Backend) {
     let lab = lab(backend, "client");
     let clients = forty_clients(&lab);
     let mut pods: BTreeMap<IpAddr, String> = BTreeMap::new();
@@ -112,8 +114,9 @@ pub fn a_client_keeps_its_pod(backend: Backend) {
     assert_eq!(used.len(), PODS.len(), "{pods:?}");
 }
 
+lab_test!(a_client_keeps_its_address_of_a_range);
 /// Whichever pod a connection goes to.
-pub fn a_client_keeps_its_address_of_a_range(backend: Backend) {
+fn a_client_keeps_its_address_of_a_range(backend: Backend) {
     let lab = lab_with(backend, "random", "10.3.0.4-10.3.0.7");
     for n in 5..=7 {
         lab.firewall

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::confirm::watchdogs;
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
@@ -104,8 +104,9 @@ fn is_whole(host: &Host, states: &[String; 2], said: &Said, what: &str) -> bool 
 
 const APPLY: [&str; 3] = ["apply", "/run/spec.yaml", "--no-trial"];
 
+lab_test!(a_change_without_free_processes_is_complete_or_absent);
 /// With each number of tasks, from nvactl's own process alone to as many as it likes.
-pub fn without_processes_a_change_is_made_whole_or_not_at_all(backend: Backend) {
+fn a_change_without_free_processes_is_complete_or_absent(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let host = firewall(backend);
     let states = states(&host);
@@ -122,7 +123,8 @@ pub fn without_processes_a_change_is_made_whole_or_not_at_all(backend: Backend) 
     assert!((1..8).contains(&made), "{made} changes were made");
 }
 
-pub fn without_file_descriptors_a_change_is_made_whole_or_not_at_all(backend: Backend) {
+lab_test!(a_change_without_free_file_descriptors_is_complete_or_absent);
+fn a_change_without_free_file_descriptors_is_complete_or_absent(backend: Backend) {
     let host = firewall(backend);
     let states = states(&host);
     let (mut made, mut refused) = (0, 0);
@@ -140,8 +142,9 @@ pub fn without_file_descriptors_a_change_is_made_whole_or_not_at_all(backend: Ba
     assert!(made > 0 && refused > 0, "{made} made, {refused} refused");
 }
 
+lab_test!(the_watchdog_needs_no_thread);
 /// It has its own process and one child at a time, and no thread.
-pub fn the_watchdog_needs_no_thread(backend: Backend) {
+fn the_watchdog_needs_no_thread(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let host = firewall(backend);
     apply(&host, SPEC);
@@ -159,8 +162,9 @@ pub fn the_watchdog_needs_no_thread(backend: Backend) {
     });
 }
 
+lab_test!(each_port_is_probed_without_free_threads);
 /// Nothing answers here; each is tried all the same.
-pub fn without_a_thread_each_port_is_probed(backend: Backend) {
+fn each_port_is_probed_without_free_threads(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let host = firewall(backend);
     states(&host);

@@ -2,8 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use crate::firewall::SPEC;
 use crate::lab::{Backend, CLIENT, FIREWALL, Lab, Said, save};
-use crate::lifecycle::SPEC;
 use crate::namespace::{Host, wait_for};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
@@ -153,7 +153,8 @@ fn refused(said: &Said, reason: &str, hint: &str) {
 const NEW_SESSION: &str = "ssh -t -S none HOST sudo nvactl confirm --new-session";
 const SAME: &str = "the SSH connection of this session is the one that applied the change, `";
 
-pub fn only_a_new_connection_confirms(backend: Backend) {
+lab_test!(only_a_new_connection_confirms);
+fn only_a_new_connection_confirms(backend: Backend) {
     // sudo takes SSH_CONNECTION out of the environment, unless it is told to keep it.
     for defaults in ["", "Defaults env_keep += SSH_CONNECTION"] {
         let remote = Remote::new(backend, defaults);
@@ -183,7 +184,8 @@ pub fn only_a_new_connection_confirms(backend: Backend) {
     }
 }
 
-pub fn a_shared_connection_is_not_a_new_one(backend: Backend) {
+lab_test!(a_shared_connection_is_not_a_new_one);
+fn a_shared_connection_is_not_a_new_one(backend: Backend) {
     let remote = Remote::new(backend, "");
     let line = line(&remote.lab, "op", &format!("-M -N {SHARED}"), "");
     let mut master = remote.lab.client.command("sh");
@@ -204,7 +206,8 @@ pub fn a_shared_connection_is_not_a_new_one(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn a_connection_counts_only_below_sshd(backend: Backend) {
+lab_test!(only_a_connection_of_sshd_counts);
+fn only_a_connection_of_sshd_counts(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());
     assert_eq!(said.code, 0, "{said:?}");
@@ -240,13 +243,14 @@ pub fn a_connection_counts_only_below_sshd(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn a_connection_from_the_machine_itself_is_warned_of(backend: Backend) {
+lab_test!(a_connection_from_the_machine_itself_is_a_warning);
+fn a_connection_from_the_machine_itself_is_a_warning(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());
     assert_eq!(said.code, 0, "{said:?}");
     let line = line(&remote.lab, "op", ALONE, &confirm());
     let said = Said::from(remote.lab.firewall.feed("sh", &["-c", &line], ""));
     assert_eq!(said.code, 0, "{said:?}");
-    let warning = "warning: this connection comes from the machine itself";
+    let warning = "warning: this SSH connection comes from the machine itself";
     assert!(said.stderr.contains(warning), "{said:?}");
 }

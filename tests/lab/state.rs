@@ -2,8 +2,8 @@
 //! command that changes something, and no planted link is followed.
 
 use crate::confirm::{apply_for, changed};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -82,7 +82,8 @@ fn is_refused(said: &Said, args: &[&str], open: &Open) {
     );
 }
 
-pub fn a_folder_that_others_can_write_is_refused(backend: Backend) {
+lab_test!(a_folder_that_others_can_write_is_refused);
+fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     for open in &OPEN {
         let host = firewall(backend);
         host.shell("echo 0 > /proc/sys/net/ipv4/ip_forward");
@@ -90,8 +91,8 @@ pub fn a_folder_that_others_can_write_is_refused(backend: Backend) {
         host.shell(open.make);
         let before = (save(&host), states(&host));
         for args in [
-            &["apply", "-"][..],
-            &["apply", "-", "--confirm", "1"],
+            &["apply", "-", "--no-trial"][..],
+            &["apply", "-", "--no-trial", "--confirm", "1"],
             &["rollback"],
             &["remove"],
             &["persist"],
@@ -108,8 +109,9 @@ pub fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     }
 }
 
+lab_test!(a_waiting_change_survives_a_folder_that_others_can_write);
 /// Neither an answer nor a record is believed there.
-pub fn a_change_waits_on_where_others_can_write(backend: Backend) {
+fn a_waiting_change_survives_a_folder_that_others_can_write(backend: Backend) {
     for open in &OPEN {
         let host = firewall(backend);
         apply(&host, SPEC);
@@ -129,13 +131,14 @@ pub fn a_change_waits_on_where_others_can_write(backend: Backend) {
     }
 }
 
+lab_test!(a_folder_of_root_in_a_sticky_folder_is_used);
 /// Nobody but its owner can replace a folder in a sticky one, such as `/tmp`.
-pub fn a_folder_of_root_s_in_a_sticky_one_is_used(backend: Backend) {
+fn a_folder_of_root_in_a_sticky_folder_is_used(backend: Backend) {
     let host = firewall(backend);
     host.run("mkdir -m 1777 /run/sticky");
     let state = ["--state-dir", "/run/sticky/nvactl"];
     for (args, code) in [
-        (&["apply", "-"][..], 0),
+        (&["apply", "-", "--no-trial"][..], 0),
         (&["rollback", "--dry-run"], 1),
         (&["remove"], 0),
     ] {
@@ -145,8 +148,9 @@ pub fn a_folder_of_root_s_in_a_sticky_one_is_used(backend: Backend) {
     assert_eq!(host.run("stat -c %a:%u /run/sticky/nvactl"), "700:0\n");
 }
 
+lab_test!(a_planted_lock_link_does_not_change_its_target);
 /// A link in the place of the lock leads nowhere: its target is neither written nor made.
-pub fn a_planted_lock_leaves_its_target_alone(backend: Backend) {
+fn a_planted_lock_link_does_not_change_its_target(backend: Backend) {
     for mode in ["0700", "0777"] {
         for target in ["/run/precious", "/run/missing"] {
             let host = firewall(backend);
@@ -154,7 +158,11 @@ pub fn a_planted_lock_leaves_its_target_alone(backend: Backend) {
                 "echo precious > /run/precious
                  mkdir -m {mode} /var/lib/nvactl; ln -s {target} /var/lib/nvactl/lock"
             ));
-            for args in [&["apply", "-"][..], &["remove"], &["rollback"]] {
+            for args in [
+                &["apply", "-", "--no-trial"][..],
+                &["remove"],
+                &["rollback"],
+            ] {
                 let said = nvactl(&host, args, SPEC);
                 let planted = host.run("cat /run/precious");
                 assert_eq!(planted, "precious\n", "{mode} {args:?}: {said:?}");

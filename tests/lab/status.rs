@@ -4,8 +4,8 @@ use std::net::{TcpStream, UdpSocket};
 
 use serde_json::{Value, json};
 
+use crate::firewall::{apply, firewall};
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
-use crate::lifecycle::{apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::traffic::{answer, serve_tcp, serve_udp};
@@ -35,7 +35,8 @@ fn row<'v>(report: &'v Value, name: &str) -> &'v Value {
         .unwrap_or_else(|| panic!("no {name}: {report:#}"))
 }
 
-pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
+lab_test!(counters_and_connections_match_the_packets_sent);
+fn counters_and_connections_match_the_packets_sent(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     serve_udp(&lab.pod, "pod", 5353);
@@ -123,7 +124,8 @@ pub fn counters_and_connections_agree_with_what_was_sent(backend: Backend) {
     drop(held);
 }
 
-pub fn each_state_is_told_by_forward(backend: Backend) {
+lab_test!(each_forward_has_its_state);
+fn each_forward_has_its_state(backend: Backend) {
     let host = firewall(backend);
     let spec = SPEC;
     let check = |code: i32| {
@@ -155,7 +157,7 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     assert_eq!(kinds, ["put_in", "taken_out"], "{told:#}");
     let text = ask(&host, spec, &[]).stdout;
     assert!(
-        text.contains("put in, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
+        text.contains("added, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP"),
         "{text}"
     );
     assert!(
@@ -174,9 +176,10 @@ pub fn each_state_is_told_by_forward(backend: Backend) {
     check(1);
 }
 
+lab_test!(foreign_rules_before_a_jump_are_listed_and_are_not_drift);
 /// A rule that takes the packets of a forward and one that may take some are counted alike; `doctor`
 /// reports what they do.
-pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
+fn foreign_rules_before_a_jump_are_listed_and_are_not_drift(backend: Backend) {
     const TAKES: &str =
         "-A PREROUTING -p tcp -m tcp --dport 49182 -j DNAT --to-destination 10.9.9.9";
     let host = firewall(backend);
@@ -214,10 +217,10 @@ pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     let (_, last) = said.stdout.rsplit_once("\n\n").expect("a blank line");
     assert_eq!(
         last,
-        "1 rule of others stands before nvactl's jump in nat PREROUTING; \
-         what becomes of packets: sudo nvactl doctor - < YOUR-SPEC\n\
-         12 rules of others stand before nvactl's jump in filter FORWARD; \
-         what becomes of packets: sudo nvactl doctor - < YOUR-SPEC\n"
+        "1 rule of other programs stands before nvactl's jump in nat PREROUTING; \
+         to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n\
+         12 rules of other programs stand before nvactl's jump in filter FORWARD; \
+         to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n"
     );
     assert_eq!(before_jump("filter").as_deref(), Some("12"));
     assert_eq!(before_jump("nat").as_deref(), Some("1"));
@@ -227,19 +230,20 @@ pub fn rules_of_others_before_a_jump_are_listed_and_no_drift(backend: Backend) {
     assert!(host.run("iptables-save -t nat").contains(TAKES));
 }
 
-pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend) {
+lab_test!(a_missing_duplicate_or_unreached_jump_is_drift);
+fn a_missing_duplicate_or_unreached_jump_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     for (change, state, line) in [
         (
             "iptables -D FORWARD -j NVACTL-FORWARD",
             "drifted",
-            "taken out, filter: -A FORWARD -j NVACTL-FORWARD",
+            "removed, filter: -A FORWARD -j NVACTL-FORWARD",
         ),
         (
             "iptables -A FORWARD -j NVACTL-FORWARD",
             "in_sync",
-            "put in, filter: -A FORWARD -j NVACTL-FORWARD",
+            "added, filter: -A FORWARD -j NVACTL-FORWARD",
         ),
         (
             "iptables -I FORWARD -j ACCEPT",
@@ -265,7 +269,8 @@ pub fn a_jump_that_is_missing_doubled_or_behind_a_stop_is_drift(backend: Backend
     }
 }
 
-pub fn what_the_next_boot_brings_is_told(backend: Backend) {
+lab_test!(status_reports_what_the_next_boot_loads);
+fn status_reports_what_the_next_boot_loads(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -291,7 +296,7 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let text = ask(&host, &changed, &[]).stdout;
     for words in [
-        "/etc/iptables/rules.v4 holds other rules than those that run",
+        "/etc/iptables/rules.v4 differs from the loaded rules",
         "waits for its confirmation",
         "ip_forward  1; at boot 1, by /etc/sysctl.d/99-nvactl.conf:2",
     ] {
@@ -317,8 +322,9 @@ pub fn what_the_next_boot_brings_is_told(backend: Backend) {
     );
 }
 
+lab_test!(commands_that_only_read_leave_no_trace);
 /// They look, and leave nothing: no folder, no table of connections, no chain.
-pub fn looking_leaves_no_trace(backend: Backend) {
+fn commands_that_only_read_leave_no_trace(backend: Backend) {
     let host = firewall(backend);
     let before = host.run("iptables-save");
     for args in [

@@ -1,7 +1,8 @@
 //! What else filters on the machine: named before a change, or a reason to refuse it.
 
+use crate::fake::fake;
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall};
 use crate::nvactl;
 
 impl Backend {
@@ -20,7 +21,8 @@ impl Backend {
     }
 }
 
-pub fn rules_in_the_other_backend_are_told(backend: Backend) {
+lab_test!(rules_in_the_other_backend_are_reported);
+fn rules_in_the_other_backend_are_reported(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = apply(&host, SPEC);
@@ -35,13 +37,14 @@ pub fn rules_in_the_other_backend_are_told(backend: Backend) {
     let said = apply(&host, SPEC);
     assert!(
         said.stdout
-            .starts_with("the FORWARD policy goes from ACCEPT to DROP"),
+            .starts_with("the FORWARD policy changes from ACCEPT to DROP"),
         "{said:?}"
     );
 }
 
+lab_test!(nvactl_s_rules_in_the_other_backend_refuse_a_change);
 /// With its own rules in one and the plain names in the other, nvactl would have to guess.
-pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: Backend) {
+fn nvactl_s_rules_in_the_other_backend_refuse_a_change(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
     let said = nvactl(&host, &["--backend", other, "apply", "-"], SPEC);
@@ -58,7 +61,11 @@ pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: B
 
     let said = nvactl(&host, &["apply", "-"], SPEC);
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("can only be guessed"), "{said:?}");
+    assert!(
+        said.stderr
+            .contains("nvactl cannot tell which of the two you mean"),
+        "{said:?}"
+    );
     assert!(
         said.stderr.contains(&format!("--backend {other}")),
         "{said:?}"
@@ -92,21 +99,22 @@ pub fn nvactl_s_own_rules_in_the_other_backend_are_a_reason_to_refuse(backend: B
     );
 }
 
-pub fn an_iptables_that_does_not_say_what_it_is_is_not_guessed(backend: Backend) {
+lab_test!(an_unknown_iptables_backend_is_not_guessed);
+fn an_unknown_iptables_backend_is_not_guessed(backend: Backend) {
     let host = firewall(backend);
     fake(&host, "iptables", "echo 'iptables v1.9 (bpf)'");
     let said = nvactl(&host, &["apply", "-"], SPEC);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
-        said.stderr
-            .contains("it calls itself `iptables v1.9 (bpf)`"),
+        said.stderr.contains("its version is `iptables v1.9 (bpf)`"),
         "{said:?}"
     );
     let said = nvactl(&host, &["--backend", backend.name(), "apply", "-"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn programs_that_manage_the_machine_are_told(backend: Backend) {
+lab_test!(other_managers_of_the_firewall_are_reported);
+fn other_managers_of_the_firewall_are_reported(backend: Backend) {
     let host = firewall(backend);
     host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");
     let said = apply(&host, SPEC);

@@ -1,7 +1,7 @@
 //! `nvactl sysctl`: the kernel's switch, the files that set it, and what contradicts it.
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::Host;
 use crate::nvactl;
 
@@ -15,17 +15,15 @@ fn running(host: &Host) -> String {
     host.run("cat /proc/sys/net/ipv4/ip_forward")
 }
 
-pub fn it_is_turned_on_and_off(backend: Backend) {
+lab_test!(forwarding_is_turned_on_and_off);
+fn forwarding_is_turned_on_and_off(backend: Backend) {
     let host = firewall(backend);
     assert_eq!(running(&host), "0\n");
     let said = sysctl(&host, &["status"]);
     let unset = "net.ipv4.ip_forward = 0\nat boot:\n  no file sets it: 0, the kernel's default\n";
     assert!(said.stdout.starts_with(unset), "{said:?}");
     let said = sysctl(&host, &["enable"]);
-    assert!(
-        said.stderr.contains("holds until the next boot"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("is lost at the next boot"), "{said:?}");
     assert_eq!(running(&host), "1\n");
     assert_eq!(host.run("ls /etc/sysctl.d"), "");
 
@@ -53,8 +51,9 @@ pub fn it_is_turned_on_and_off(backend: Backend) {
     assert!(!said.stdout.contains("99-nvactl.conf"), "{said:?}");
 }
 
+lab_test!(turning_off_removes_only_its_own_lines);
 /// What an older nvactl has left, a 0 included, goes as well.
-pub fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
+fn turning_off_removes_only_its_own_lines(backend: Backend) {
     let host = firewall(backend);
     let file = || host.run("cat /etc/sysctl.d/99-nvactl.conf");
     sysctl(&host, &["enable", "--persist", "--ipv6"]);
@@ -82,15 +81,21 @@ pub fn turning_off_takes_out_only_the_lines_that_are_meant(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
+lab_test!(a_file_that_systemd_does_not_read_does_not_count);
 /// systemd-sysctl reads drop-ins alone: without a link to it /etc/sysctl.conf is of no use at boot.
-pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
+fn a_file_that_systemd_does_not_read_does_not_count(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     sysctl(&host, &["enable"]);
     host.shell("echo net.ipv4.ip_forward=1 > /etc/sysctl.conf");
     let told = || {
         let status = nvactl(&host, &["status", "-"], SPEC).stdout;
-        let doctor = nvactl(&host, &["doctor", "-", "--timeout", "0.1"], SPEC).stdout;
+        let doctor = nvactl(
+            &host,
+            &["doctor", "-", "--no-twin", "--timeout", "0.1"],
+            SPEC,
+        )
+        .stdout;
         let line = |text: &str, word: &str| {
             let line = text.lines().find(|line| line.contains(word));
             line.unwrap_or_else(|| panic!("no {word}: {text}"))
@@ -123,10 +128,7 @@ pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     let status = sysctl(&host, &["status"]).stdout;
     assert!(status.contains("no file sets it: 0"), "{status}");
     let said = sysctl(&host, &["enable"]);
-    assert!(
-        said.stderr.contains("holds until the next boot"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("is lost at the next boot"), "{said:?}");
 
     // As Debian has it until 12.
     host.run("ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf");
@@ -139,7 +141,8 @@ pub fn a_file_that_systemd_does_not_read_is_no_promise(backend: Backend) {
     assert!(told_of[1].starts_with("ok "), "{told_of:?}");
 }
 
-pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
+lab_test!(the_file_that_is_read_last_wins);
+fn the_file_that_is_read_last_wins(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net/ipv4/ip_forward=0' > /etc/sysctl.d/10-early.conf
@@ -188,7 +191,8 @@ pub fn the_file_that_wins_is_the_one_read_last(backend: Backend) {
     );
 }
 
-pub fn an_interface_that_contradicts_is_named(backend: Backend) {
+lab_test!(an_interface_that_contradicts_is_named);
+fn an_interface_that_contradicts_is_named(backend: Backend) {
     let host = firewall(backend);
     sysctl(&host, &["enable"]);
     host.shell("echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding");
@@ -213,29 +217,31 @@ pub fn an_interface_that_contradicts_is_named(backend: Backend) {
     );
 }
 
-pub fn enable_warns_of_a_router_for_everybody(backend: Backend) {
+lab_test!(enable_warns_of_routing_for_everybody);
+fn enable_warns_of_routing_for_everybody(backend: Backend) {
     let host = firewall(backend);
     let said = sysctl(&host, &["enable"]);
     assert!(
-        said.stderr.contains("FORWARD lets everything through"),
+        said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
     host.run("iptables -A FORWARD -j REJECT");
     let said = sysctl(&host, &["enable"]);
     assert!(
-        !said.stderr.contains("FORWARD lets everything through"),
+        !said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
     host.run("iptables -F FORWARD");
     apply(&host, SPEC);
     let said = sysctl(&host, &["enable"]);
     assert!(
-        !said.stderr.contains("FORWARD lets everything through"),
+        !said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
 }
 
-pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
+lab_test!(apply_reports_what_prevents_forwarding);
+fn apply_reports_what_prevents_forwarding(backend: Backend) {
     let host = firewall(backend);
     let said = apply(&host, SPEC);
     assert!(
@@ -252,13 +258,14 @@ pub fn apply_says_what_keeps_packets_from_being_forwarded(backend: Backend) {
     // No packet leaves by it, so the forwards would not work any more.
     let said = nvactl(&host, &["apply", "-"], &elsewhere);
     assert_eq!(said.code, 2, "{said:?}");
-    for words in ["no interface ens7", "would cut off what works now"] {
+    for words in ["no interface ens7", "would cut off forwards that work now"] {
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }
 
+lab_test!(every_program_that_reads_the_files_is_considered);
 /// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.
-pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
+fn every_program_that_reads_the_files_is_considered(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 'net.ipv4.ip_forward=1' > /etc/sysctl.d/zz-router.conf
@@ -283,7 +290,7 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     let said = sysctl(&host, &["enable"]);
     assert!(
         said.stderr
-            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0 wins where `sysctl --system`"),
+            .contains("/etc/sysctl.conf:1: net.ipv4.ip_forward = 0 wins if `sysctl --system`"),
         "{said:?}"
     );
     let said = sysctl(&host, &["disable", "--persist"]);
@@ -309,13 +316,15 @@ pub fn every_reader_of_the_files_is_thought_of(backend: Backend) {
     sysctl(&host, &["enable", "--persist"]);
     let said = sysctl(&host, &["disable"]);
     assert!(
-        said.stderr.contains("`--persist` changes that too"),
+        said.stderr
+            .contains("to change that line too, add: --persist"),
         "{said:?}"
     );
 }
 
+lab_test!(a_setting_that_cannot_be_persisted_is_not_made);
 /// Whatever can be known before is tried before the switch changes.
-pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
+fn a_setting_that_cannot_be_persisted_is_not_made(backend: Backend) {
     let host = firewall(backend);
     host.run("mount -t tmpfs -o ro tmpfs /etc/sysctl.d");
     let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
@@ -337,8 +346,9 @@ pub fn what_cannot_be_kept_is_not_set(backend: Backend) {
     assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"));
 }
 
+lab_test!(a_partial_change_is_reported);
 /// A file that something is mounted on is the last thing to refuse.
-pub fn what_is_only_half_done_is_told(backend: Backend) {
+fn a_partial_change_is_reported(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "touch /run/mounted /etc/sysctl.d/99-nvactl.conf
@@ -349,7 +359,7 @@ pub fn what_is_only_half_done_is_told(backend: Backend) {
         assert_eq!(said.code, 3, "{said:?}");
         assert!(
             said.stderr.contains(&format!(
-                "error: net.ipv4.ip_forward is {on} now, and not everything is done: \
+                "error: net.ipv4.ip_forward is {on} now, but the rest of the change failed: \
                  cannot write `/etc/sysctl.d/99-nvactl.conf`"
             )),
             "{said:?}"
@@ -370,7 +380,8 @@ pub fn what_is_only_half_done_is_told(backend: Backend) {
     }
 }
 
-pub fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
+lab_test!(a_switch_that_cannot_be_set_does_not_change_the_other);
+fn a_switch_that_cannot_be_set_does_not_change_the_other(backend: Backend) {
     let host = firewall(backend);
     host.shell(
         "echo 0 > /run/switch
@@ -388,8 +399,9 @@ pub fn a_switch_that_cannot_be_set_leaves_the_other_alone(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
+lab_test!(a_kernel_without_ipv6_forwards_ipv4);
 /// Rules of IPv6 that nvactl once loaded do not keep IPv4 from being forwarded.
-pub fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
+fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
     let host = firewall(backend);
     apply(
         &host,

@@ -11,9 +11,9 @@ use std::process::Command;
 
 use crate::confirm::{apply_for, changed, has_watchdog, waits};
 use crate::damage::numbered;
+use crate::firewall::{SPEC, apply, firewall, load};
 use crate::ipv6::{BOTH, ONLY_V4};
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{SPEC, apply, firewall, load};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::persistence::load_at_boot;
@@ -81,7 +81,11 @@ fn past(backend: Backend) -> Host {
     apply(&past, SPEC);
     apply(&past, BOTH);
     let changed = BOTH.replace("49182", "49183");
-    let said = nvactl(&past, &["apply", "-", "--confirm", "600"], &changed);
+    let said = nvactl(
+        &past,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &changed,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     past
 }
@@ -91,7 +95,8 @@ fn end(past: &Host) {
     assert_eq!(nvactl(past, &["confirm", "--cancel"], "").code, 0);
 }
 
-pub fn outside_the_first_namespace_nothing_is_taken_over(backend: Backend) {
+lab_test!(state_is_taken_over_only_in_the_first_namespace);
+fn state_is_taken_over_only_in_the_first_namespace(backend: Backend) {
     let (past, host) = (past(backend), firewall(backend));
     let foreign = inode(&past);
     bring_state(&past, &host, &foreign);
@@ -111,8 +116,9 @@ pub fn outside_the_first_namespace_nothing_is_taken_over(backend: Backend) {
     assert!(!now.contains(FIRST), "{now}");
 }
 
+lab_test!(the_first_namespace_has_a_stable_name);
 /// What one kernel has left the next one finds, whatever it calls the namespace.
-pub fn the_first_namespace_has_a_name_that_stays(backend: Backend) {
+fn the_first_namespace_has_a_stable_name(backend: Backend) {
     let (before, after) = (firewall(backend), firewall(backend));
     make_first(&before);
     make_first(&after);
@@ -132,9 +138,10 @@ pub fn the_first_namespace_has_a_name_that_stays(backend: Backend) {
     assert!(!save_v6(&after).contains("NVACTL"));
 }
 
+lab_test!(state_of_this_boot_is_renamed);
 /// State that this kernel has numbered is this namespace's own, and only gets another name.
-pub fn state_of_this_boot_is_renamed(backend: Backend) {
-    for args in [&["rollback"][..], &["apply", "-"]] {
+fn state_of_this_boot_is_renamed(backend: Backend) {
+    for args in [&["rollback"][..], &["apply", "-", "--no-trial"]] {
         let host = firewall(backend);
         apply(&host, SPEC);
         let first = save(&host);
@@ -161,8 +168,9 @@ pub fn state_of_this_boot_is_renamed(backend: Backend) {
     }
 }
 
+lab_test!(a_change_that_waits_is_renamed_with_its_answer);
 /// A change that waited while nvactl was replaced by a newer one is answered like any other.
-pub fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
+fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
     for (answer, kept) in [
         (&["confirm"][..], true),
         (&["confirm", "--cancel"], false),
@@ -176,7 +184,7 @@ pub fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
         make_first(&host);
         let said = nvactl(&host, &["confirm", "--status"], "");
         assert!(said.stdout.contains("waits"), "{said:?}");
-        assert_eq!(nvactl(&host, &["apply", "-"], SPEC).code, 2);
+        assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], SPEC).code, 2);
         let said = nvactl(&host, answer, "");
         assert_eq!(said.code, 0, "{answer:?}: {said:?}");
         wait_for("the watchdog is done", || !has_watchdog(&host));
@@ -188,8 +196,9 @@ pub fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
     }
 }
 
+lab_test!(the_one_state_of_an_older_kernel_is_taken_over);
 /// After an upgrade of the kernel, exactly one namespace has left something.
-pub fn the_one_state_of_an_older_kernel_is_taken_over(backend: Backend) {
+fn the_one_state_of_an_older_kernel_is_taken_over(backend: Backend) {
     let (past, host) = (past(backend), firewall(backend));
     let foreign = inode(&past);
     make_first(&host);
@@ -239,8 +248,9 @@ pub fn the_one_state_of_an_older_kernel_is_taken_over(backend: Backend) {
     assert!(save(&host).contains("NVACTL"));
 }
 
+lab_test!(several_states_are_not_taken_over);
 /// With several nobody can know which one was the first.
-pub fn of_several_states_none_is_taken_over(backend: Backend) {
+fn several_states_are_not_taken_over(backend: Backend) {
     let (past, host) = (past(backend), firewall(backend));
     make_first(&host);
     let foreign = ["4026530001", "4026530002"];
@@ -270,8 +280,9 @@ pub fn of_several_states_none_is_taken_over(backend: Backend) {
     }
 }
 
+lab_test!(loaded_ipv6_needs_no_record);
 /// IPv6 rules are found where no record says that there are any.
-pub fn loaded_ipv6_needs_no_record(backend: Backend) {
+fn loaded_ipv6_needs_no_record(backend: Backend) {
     let host = firewall(backend);
     apply(&host, BOTH);
     host.run("rm -r /var/lib/nvactl");
@@ -286,8 +297,9 @@ pub fn loaded_ipv6_needs_no_record(backend: Backend) {
     assert!(!save_v6(&host).contains("NVACTL"), "IPv6 is still open");
 }
 
+lab_test!(kept_ipv6_needs_no_record);
 /// A rules file that brings IPv6 rules back at boot is found as well.
-pub fn kept_ipv6_needs_no_record(backend: Backend) {
+fn kept_ipv6_needs_no_record(backend: Backend) {
     let host = firewall(backend);
     load_at_boot(&host);
     apply(&host, BOTH);
@@ -304,9 +316,10 @@ pub fn kept_ipv6_needs_no_record(backend: Backend) {
     assert!(!kept.contains("NVACTL"), "{kept}");
 }
 
+lab_test!(the_namespace_of_a_test_is_not_the_first);
 /// The machine's own first namespace, where only reading is allowed; or whichever namespace the tests
 /// run in.
-pub fn the_namespace_of_the_tests_is_told_apart(backend: Backend) {
+fn the_namespace_of_a_test_is_not_the_first(backend: Backend) {
     let past = past(backend);
     let foreign = inode(&past);
     let folder = tempfile::tempdir().expect("a folder can be made");

@@ -2,15 +2,17 @@
 
 use std::process::Stdio;
 
+use crate::fake::{fake, unfake};
+use crate::firewall::{SPEC, apply, firewall, load};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, fake, firewall, load, unfake};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 
 /// `-j DNAT` in POSTROUTING: `--test` lets it pass, and the kernel refuses it.
 const REFUSED_BY_THE_KERNEL: &str = "sed '/49183 .*comment web -j SNAT/s/-j SNAT --to-source/-j DNAT --to-destination/' | real \"$@\"";
 
-pub fn a_rule_that_the_kernel_refuses_is_named_with_its_forward(backend: Backend) {
+lab_test!(a_rule_that_the_kernel_refuses_is_named_with_its_forward);
+fn a_rule_that_the_kernel_refuses_is_named_with_its_forward(backend: Backend) {
     let host = firewall(backend);
     let changed = SPEC.replace("49182", "49183").replace("games", "play");
     for before in [None, Some(SPEC)] {
@@ -56,8 +58,9 @@ fn rules(saved: &str) -> Vec<&str> {
     saved.lines().filter(unused).collect()
 }
 
+lab_test!(unchanged_rules_are_not_tried);
 /// A line of others that does not load in the trial is no reason to refuse the change.
-pub fn what_is_there_already_is_not_tried(backend: Backend) {
+fn unchanged_rules_are_not_tried(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     host.run("iptables -N MINE");
@@ -67,8 +70,9 @@ pub fn what_is_there_already_is_not_tried(backend: Backend) {
     assert!(!save(&host).contains("-j MINE"), "drift is mended");
 }
 
+lab_test!(only_changed_rules_are_read_back);
 /// Where others have many rules, a look at everything would take longer than the change.
-pub fn of_many_rules_only_what_has_changed_is_read_back(backend: Backend) {
+fn only_changed_rules_are_read_back(backend: Backend) {
     let host = firewall(backend);
     let foreign: String = (1..200)
         .map(|n| format!("-A INPUT -s 192.0.2.{n}/32 -j ACCEPT\n"))
@@ -104,7 +108,7 @@ pub fn of_many_rules_only_what_has_changed_is_read_back(backend: Backend) {
         &changed("49184"),
     );
     assert_eq!((said.code, looks(&said)), (2, (3, 6)), "{said:?}");
-    assert!(said.stderr.contains("read back they differ"), "{said:?}");
+    assert!(said.stderr.contains("read back differently"), "{said:?}");
     unfake(&host, "iptables-restore");
     assert_eq!(save(&host), before);
 
@@ -118,7 +122,8 @@ pub fn of_many_rules_only_what_has_changed_is_read_back(backend: Backend) {
     assert_eq!((said.code, looks(&said)), (0, (2, 1)), "{said:?}");
 }
 
-pub fn each_change_can_be_rolled_back(backend: Backend) {
+lab_test!(each_change_can_be_rolled_back);
+fn each_change_can_be_rolled_back(backend: Backend) {
     let host = firewall(backend);
     let empty = save(&host);
     let states: Vec<String> = ["49182", "49183", "49184"]
@@ -144,7 +149,7 @@ pub fn each_change_can_be_rolled_back(backend: Backend) {
         assert_eq!(said.code, 0, "{said:?}");
         // With nothing loaded and nothing saved the next boot brings the same.
         assert_eq!(
-            said.stderr.contains("holds until the next boot"),
+            said.stderr.contains("are lost at the next boot"),
             save(&host).contains("NVACTL"),
             "{said:?}"
         );
@@ -172,8 +177,9 @@ pub fn each_change_can_be_rolled_back(backend: Backend) {
     assert_eq!(host.run("stat -c %a /var/lib/nvactl"), "700\n");
 }
 
+lab_test!(rollback_leaves_a_policy_that_nvactl_never_set);
 /// A policy that no change has set is not set back.
-pub fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend) {
+fn rollback_leaves_a_policy_that_nvactl_never_set(backend: Backend) {
     let host = firewall(backend);
     let keep = SPEC.replace("10.3.0.4}", "10.3.0.4, forward_policy: keep}");
     apply(&host, &keep);
@@ -187,8 +193,9 @@ pub fn rolling_back_leaves_a_policy_alone_that_nvactl_never_set(backend: Backend
     );
 }
 
+lab_test!(a_failed_change_is_not_recorded);
 /// What was refused is nothing to go back behind.
-pub fn a_change_that_failed_is_not_remembered(backend: Backend) {
+fn a_failed_change_is_not_recorded(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     fake(&host, "iptables-restore", "exit 1");
@@ -199,7 +206,8 @@ pub fn a_change_that_failed_is_not_remembered(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-pub fn the_last_twenty_states_are_kept(backend: Backend) {
+lab_test!(the_last_twenty_states_are_kept);
+fn the_last_twenty_states_are_kept(backend: Backend) {
     let host = firewall(backend);
     for n in 0..23 {
         let said = nvactl(
@@ -216,7 +224,8 @@ pub fn the_last_twenty_states_are_kept(backend: Backend) {
     );
 }
 
-pub fn what_another_namespace_remembers_is_not_acted_on(backend: Backend) {
+lab_test!(the_record_of_another_namespace_is_ignored);
+fn the_record_of_another_namespace_is_ignored(backend: Backend) {
     let (host, other) = (firewall(backend), firewall(backend));
     apply(&host, SPEC);
     // The other one's folder is this one's, as where two namespaces share a machine's disk.
@@ -226,13 +235,14 @@ pub fn what_another_namespace_remembers_is_not_acted_on(backend: Backend) {
     ));
     let said = nvactl(&other, &["history"], "");
     let mut lines = said.stdout.lines();
-    assert_eq!(lines.next(), Some("nothing has been changed yet"));
+    assert_eq!(lines.next(), Some("no changes yet"));
     let stranger = lines.next().unwrap_or_default();
     assert!(stranger.contains("another network namespace"), "{said:?}");
     assert_eq!(nvactl(&other, &["rollback"], "").code, 2);
 }
 
-pub fn a_damaged_state_does_not_hide_the_others(backend: Backend) {
+lab_test!(a_damaged_state_does_not_hide_the_others);
+fn a_damaged_state_does_not_hide_the_others(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     apply(&host, &SPEC.replace("49182", "49183"));
@@ -243,15 +253,16 @@ pub fn a_damaged_state_does_not_hide_the_others(backend: Backend) {
     assert_eq!((said.code, said.stdout.lines().count()), (0, 1), "{said:?}");
     assert!(
         said.stderr
-            .contains("change 1 cannot be read and is passed over"),
+            .contains("change 1 cannot be read and is skipped"),
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["rollback"], "").code, 0);
     assert!(save(&host).contains("49182"));
 }
 
+lab_test!(nothing_is_changed_if_history_cannot_be_written);
 /// The state before must be on disk before the change is made.
-pub fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
+fn nothing_is_changed_if_history_cannot_be_written(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -281,7 +292,8 @@ pub fn without_a_place_for_history_nothing_is_changed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-pub fn whoever_holds_the_lock_is_named(backend: Backend) {
+lab_test!(the_holder_of_the_lock_is_named);
+fn the_holder_of_the_lock_is_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -312,8 +324,9 @@ pub fn whoever_holds_the_lock_is_named(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
+lab_test!(a_signal_leaves_the_old_or_the_new_state);
 /// A signal in the middle: the change is carried through.
-pub fn a_signal_ends_it_in_one_of_the_two_states(backend: Backend) {
+fn a_signal_leaves_the_old_or_the_new_state(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     for signal in ["INT", "TERM", "HUP"] {
@@ -354,8 +367,9 @@ pub fn a_signal_ends_it_in_one_of_the_two_states(backend: Backend) {
     }
 }
 
+lab_test!(a_failed_undo_leaves_a_script_that_restores_the_rules);
 /// What is loaded now and how to mend it, when even undoing fails.
-pub fn a_failed_undo_leaves_the_script_that_mends_it(backend: Backend) {
+fn a_failed_undo_leaves_a_script_that_restores_the_rules(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -395,11 +409,7 @@ pub fn a_failed_undo_leaves_the_script_that_mends_it(backend: Backend) {
     let hint = said
         .stderr
         .lines()
-        .find_map(|line| line.strip_prefix("hint: to bring the old rules back by hand: sudo "));
-    let (command, _) = hint
-        .expect("there is a command")
-        .split_once("; to look")
-        .expect("and another");
-    host.shell(command);
+        .find_map(|line| line.strip_prefix("hint: to restore the old rules: sudo "));
+    host.shell(hint.expect("there is a command"));
     assert_eq!(save(&host), before);
 }

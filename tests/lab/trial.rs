@@ -26,8 +26,9 @@ fn working(backend: Backend) -> Lab {
     lab
 }
 
+lab_test!(a_change_that_would_break_a_working_forward_is_refused);
 /// A target that another's rule refuses is named before clients miss it.
-pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
+fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
     let lab = working(backend);
     lab.firewall
         .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
@@ -37,11 +38,11 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
         let said = apply(&lab, &moved, more);
         assert_eq!(said.code, 2, "{more:?}: {said:?}");
         for words in [
-            "would cut off what works now",
+            "would cut off forwards that work now",
             "`web`: ",
             "10.3.0.4:49182",
             &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
-            "fix, if it is not meant (tried: works): sudo iptables",
+            "fix, if the rule should not apply to these packets (tried: works): sudo iptables",
             "--no-trial",
         ] {
             assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -60,7 +61,7 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
     let renamed = moved.replace("shell", "console");
     let said = apply(&lab, &renamed, &[]);
     assert_eq!(said.code, 0, "{said:?}");
-    let words = "connections to `web` do not come through, with this change or without";
+    let words = "connections to `web` fail with and without this change";
     assert!(said.stderr.contains(words), "{said:?}");
     assert!(
         said.stderr.contains(&format!("-d {OTHER}/32 -j DROP")),
@@ -68,8 +69,9 @@ pub fn a_change_that_would_cut_off_what_works_is_not_made(backend: Backend) {
     );
 }
 
+lab_test!(an_nft_rule_that_obstructs_is_named_before_a_change);
 /// nft's own chains take packets, too.
-pub fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
+fn an_nft_rule_that_obstructs_is_named_before_a_change(backend: Backend) {
     let lab = working(backend);
     lab.firewall.shell(&format!(
         "nft add table inet guard
@@ -84,8 +86,9 @@ pub fn a_rule_of_nft_in_the_way_is_named_before_a_change(backend: Backend) {
     }
 }
 
+lab_test!(a_target_that_another_program_forwards_to_counts_as_working);
 /// Clients have reached a target by a rule of whichever program.
-pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend) {
+fn a_target_that_another_program_forwards_to_counts_as_working(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     assert_eq!(lab.nvactl(&["sysctl", "enable"]).code, 0);
@@ -106,15 +109,16 @@ pub fn a_target_that_another_program_leads_to_is_one_that_works(backend: Backend
     for words in [
         "`web`: ",
         "ip own late",
-        "fix, if it is not meant (tried: works): sudo nft insert rule ip own late ",
+        "fix, if the chain should accept these packets (tried: works): sudo nft insert rule ip own late ",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
     assert_eq!(save(&lab.firewall), before);
 }
 
+lab_test!(one_dead_target_of_several_does_not_refuse_a_change);
 /// Half of its clients miss a target before the change and after it, so the change takes nothing.
-pub fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
+fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let both = SPEC.replace(
         "10.224.0.118:80}",
@@ -127,13 +131,14 @@ pub fn one_dead_target_of_several_refuses_no_change(backend: Backend) {
     for _ in 0..4 {
         let said = apply(&lab, &more, &["--dry-run"]);
         assert_eq!(said.code, 1, "{said:?}");
-        let words = "connections to `web` do not come through, with this change or without";
+        let words = "connections to `web` fail with and without this change";
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }
 
+lab_test!(replies_that_leave_by_another_interface_are_a_warning);
 /// The network may take them.
-pub fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
+fn replies_that_leave_by_another_interface_are_a_warning(backend: Backend) {
     let lab = Lab::two_nics(backend);
     let spec = SPEC
         .replace("eth0", "{ingress: eth0, egress: eth1}")
@@ -146,15 +151,16 @@ pub fn replies_that_leave_elsewhere_are_a_warning(backend: Backend) {
     let said = apply(&lab, &moved, &[]);
     assert_eq!(said.code, 0, "{said:?}");
     for words in [
-        "replies of `web` leave by eth1, while their clients come in by eth0",
+        "replies of `web` leave by eth1, but their clients come in by eth0",
         "hint: to look: ip route get ",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
 }
 
+lab_test!(a_removed_moved_or_narrowed_forward_does_not_refuse_a_change);
 /// What the spec itself takes back is meant.
-pub fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
+fn a_removed_moved_or_narrowed_forward_does_not_refuse_a_change(backend: Backend) {
     let lab = working(backend);
     for spec in [
         SPEC.replace(":80}}", ":80}, allow_from: [203.0.113.0/24]}"),
@@ -170,8 +176,9 @@ pub fn a_forward_that_goes_moves_or_narrows_stops_nothing(backend: Backend) {
     }
 }
 
+lab_test!(no_trial_refuses_a_rollback);
 /// Whoever goes back is not asked whether the old state was good.
-pub fn no_trial_stops_a_way_back(backend: Backend) {
+fn no_trial_refuses_a_rollback(backend: Backend) {
     let lab = working(backend);
     let moved = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
     assert_eq!(apply(&lab, &moved, &[]).code, 0);
@@ -188,8 +195,9 @@ pub fn no_trial_stops_a_way_back(backend: Backend) {
     assert_eq!(lab.nvactl(&["remove"]).code, 0);
 }
 
+lab_test!(the_trial_opens_the_same_connections_before_and_after);
 /// Connections of no forward: cut by the policy, or let through by it.
-pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
+fn the_trial_opens_the_same_connections_before_and_after(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.other, "other", 8080);
     lab.route_through_firewall(OTHER);
@@ -217,7 +225,7 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
         .run(&format!("iptables -I FORWARD -s {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
     for words in [
-        "1 connection of no forward that could not be opened until now",
+        "1 connection outside the forwards that could not be opened until now",
         &flow,
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -226,7 +234,7 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
         .run(&format!("iptables -t mangle -I FORWARD -d {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
     for words in [
-        "could not be opened anew, with this change or without",
+        "could not be opened again, with or without this change",
         &flow,
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
@@ -234,8 +242,9 @@ pub fn other_connections_are_opened_anew_before_and_after(backend: Backend) {
     drop(held);
 }
 
+lab_test!(the_rules_are_tried_alone_without_a_twin);
 /// The change is made all the same, and its rules are tried alone.
-pub fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend) {
+fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
     lab.firewall
@@ -249,4 +258,26 @@ pub fn without_a_copy_of_the_machine_the_rules_are_tried_alone(backend: Backend)
     let said = apply(&lab, &SPEC.replace("shell", "console"), &["--no-trial"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!said.stderr.contains(words), "{said:?}");
+}
+
+lab_test!(a_change_to_the_dead_one_of_two_targets_is_not_made);
+/// Half of the clients reach a target before the change, and none reaches one after it.
+fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let both = SPEC.replace(
+        "10.224.0.118:80}",
+        &format!("[\"10.224.0.118:80\", \"{OTHER}:80\"]}}"),
+    );
+    lab.apply(&both);
+    lab.firewall
+        .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    let dead = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
+    for _ in 0..4 {
+        let said = apply(&lab, &dead, &["--dry-run"]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(
+            said.stderr.contains("would cut off what works now"),
+            "{said:?}"
+        );
+    }
 }

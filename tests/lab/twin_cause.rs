@@ -155,8 +155,9 @@ fn try_all(lab: &Lab, faults: &[Fault<'_>], protocol: Protocol) {
     assert_eq!(words(sound), "none");
 }
 
+lab_test!(a_rule_of_iptables_is_named);
 /// Rules of iptables, whichever the backend.
-pub fn a_rule_of_iptables_is_named(backend: Backend) {
+fn a_rule_of_iptables_is_named(backend: Backend) {
     let lab = lab(backend);
     let name = match backend {
         Backend::Nft => "nft",
@@ -232,8 +233,9 @@ pub fn a_rule_of_iptables_is_named(backend: Backend) {
     try_all(&lab, &faults, Protocol::Udp);
 }
 
+lab_test!(a_rule_of_nft_is_named);
 /// Rules that only nft shows.
-pub fn a_rule_of_nft_is_named(backend: Backend) {
+fn a_rule_of_nft_is_named(backend: Backend) {
     let lab = lab(backend);
     let faults = [
         fault(
@@ -314,8 +316,9 @@ pub fn a_rule_of_nft_is_named(backend: Backend) {
     try_all(&lab, &faults[1..4], Protocol::Tcp);
 }
 
+lab_test!(a_drop_reason_of_the_kernel_is_named);
 /// Faults of routes, switches and neighbours.
-pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
+fn a_drop_reason_of_the_kernel_is_named(backend: Backend) {
     let lab = lab(backend);
     let unrouted = "ip route add 10.224.0.0/16 via 10.4.0.1";
     let faults = [
@@ -417,8 +420,9 @@ pub fn a_reason_of_the_kernel_is_named(backend: Backend) {
     assert_eq!(words(watch(&lab, conversation_v6(), 10)), "none");
 }
 
+lab_test!(many_rules_cost_little);
 /// What a watch costs beside many rules, and that the last of them is found.
-pub fn many_rules_cost_little(backend: Backend) {
+fn many_rules_cost_little(backend: Backend) {
     let lab = lab(backend);
     for rules in [0, 30_000] {
         let mut text = String::from("*filter\n:FORWARD ACCEPT [0:0]\n");

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, Lab};
+use crate::long;
 use crate::measure::{self, Service};
 use crate::twin_faults::{Check, checks, flush};
 
 /// How many rulesets are tried, over both backends.
-const COUNT: u64 = 50;
 const COUNT_VARIABLE: &str = "NVACTL_DIFFERENTIAL";
 /// A single ruleset, by its number.
 const ONE_VARIABLE: &str = "NVACTL_DIFFERENTIAL_ONE";
@@ -755,14 +755,18 @@ fn differences(lab: &Lab, spec: &str) -> (usize, usize, Vec<String>) {
     (dead.len(), unknown.count(), wrong)
 }
 
-pub fn random_rules_are_what_packets_say(backend: Backend) {
+lab_test!(sampled doctor_agrees_with_packets_under_random_rules);
+fn doctor_agrees_with_packets_under_random_rules(backend: Backend) {
     let number = |variable: &str| {
         let text = std::env::var(variable).ok()?;
         Some(text.parse::<u64>().expect("it is a number"))
     };
     let numbers: Vec<u64> = match number(ONE_VARIABLE) {
         Some(one) => vec![one],
-        None => (0..number(COUNT_VARIABLE).unwrap_or(COUNT).div_ceil(2)).collect(),
+        None => (0..number(COUNT_VARIABLE)
+            .unwrap_or(long::count(10, 400))
+            .div_ceil(2))
+            .collect(),
     };
     let lab = lab(backend);
     lab.apply(&spec(&mut Chance::of(0)));

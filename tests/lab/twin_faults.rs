@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::lab::{Backend, FIREWALL, FIREWALL_V6, Lab};
+use crate::long;
 use crate::measure::{self, Service};
 
 const SPEC: &str = r#"
@@ -144,6 +145,11 @@ impl<'r> Row<'r> {
         }
     }
 
+    /// Returns the status and code that the doctor gives.
+    fn kind(&self) -> Option<(&'r str, &'r str)> {
+        self.says.as_ref().map(|says| (says.status, says.code))
+    }
+
     /// Instead of `fail`: the doctor cannot know where packets meet what a rule has counted, and warns where
     /// a rule names the networks that it keeps out.
     const fn status(self, status: &'r str) -> Self {
@@ -175,128 +181,901 @@ macro_rules! chain {
     };
 }
 
-#[rustfmt::skip]
 const OF_IPTABLES: &[Row<'_>] = &[
     harmless("nothing", "true"),
-    dead("a DROP", "iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
-    dead("a REJECT", "ip6tables -I FORWARD -p tcp --dport 80 -j REJECT", WEB_6, "foreign-rule", "rejects the packets"),
-    dead("a DROP beside a chain that nft takes for a keyword", "iptables -N tcp; iptables -A INPUT -j tcp; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
-    dead("a DROP in a chain that nft takes for a keyword", "iptables -N log; iptables -N 1ban; iptables -N \"a\\$(id)';b\"; iptables -I FORWARD -j log; iptables -A log -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A log -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
-    dead("a DROP of the other backend", "iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP", WEB, "other-backend", "drops the packets"),
-    dead("a policy of the other backend", "iptables-OTHER -P FORWARD DROP", V4, "other-backend", "the policy of FORWARD in filter drops the packets"),
-    harmless("an ACCEPT before the jump", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT"),
-    dead("a goto to a chain that says nothing", "iptables -N E; iptables -I FORWARD -p tcp --dport 80 -g E", WEB, "forward-rule", "the policy of FORWARD in filter drops the packets"),
-    dead("Docker's chain for the user", "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -i eth0 -j DROP", V4, "foreign-rule", "Docker's rule in filter, `-A DOCKER-USER -i eth0 -j DROP`"),
-    dead("an ACCEPT for some, then a DROP", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -s 192.0.2.0/24 -p tcp --dport 80 -j ACCEPT", WEB, "foreign-rule", "--dport 80 -j DROP"),
-    dead("a wildcard of interfaces", "iptables -I FORWARD -i eth+ -o eth+ -p tcp -j DROP", WEB, "foreign-rule", "-i eth+ -o eth+"),
-    dead("replies dropped by a range of ports", "iptables -t mangle -A PREROUTING -i eth1 -p tcp --sport 79:90 -j DROP", WEB, "foreign-rule", "drops the replies"),
-    dead("replies dropped by a list of ports", "ip6tables -t raw -A PREROUTING -i eth1 -p tcp -m multiport --sports 70:79,80 -j DROP", WEB_6, "foreign-rule", "drops the replies"),
-    dead("replies dropped by their TTL", "iptables -t mangle -A FORWARD -p tcp --sport 80 -m ttl --ttl-lt 64 -j DROP", WEB, "foreign-rule", "drops the replies"),
-    dead("replies dropped by a policy of mangle", "iptables -t mangle -P FORWARD DROP; iptables -t mangle -A FORWARD -i eth0 -j ACCEPT", V4, "foreign-rule", "the policy of FORWARD in mangle drops the replies"),
-    harmless("a rule for connections that targets open", "iptables -I FORWARD -i eth1 -p tcp --syn -j DROP; ip6tables -I FORWARD -i eth1 -p tcp --syn -j DROP"),
-    dead("NOTRACK", "iptables -t raw -A PREROUTING -p tcp --dport 49182 -j NOTRACK", WEB, "foreign-rule", "exempts the packets from translation"),
-    dead("a zone of conntrack", "iptables -t raw -A PREROUTING -i eth0 -j CT --zone 5", V4, "dnat-rule", "are not translated"),
-    dead("a TTL of 1", "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j TTL --ttl-set 1", WEB, "route", "the end of its time to live"),
-    dead("a DNAT to elsewhere", "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to 10.224.0.98:80", WEB, "foreign-rule", "sends the packets elsewhere, to 10.224.0.98:80"),
-    dead("a RETURN before the jump", "iptables -t nat -I PREROUTING -p udp --dport 53 -j RETURN", DNS, "foreign-rule", "exempts the packets from translation"),
-    dead("a REDIRECT", "ip6tables -t nat -I PREROUTING -p tcp --dport 49182 -j REDIRECT --to-ports 9999", WEB_6, "foreign-rule", "redirects the packets to port 9999 of this machine"),
-    harmless("a MASQUERADE with options in front", "iptables -t nat -I POSTROUTING -o eth1 -j MASQUERADE --random; ip6tables -t nat -I POSTROUTING -o eth1 -j MASQUERADE"),
-    harmless("a MASQUERADE of the other backend", "iptables-OTHER -t nat -I POSTROUTING -o eth1 -j MASQUERADE"),
-    harmless("a SNAT with options to the spec's source", "iptables -t nat -I POSTROUTING -o eth1 -j SNAT --to-source 10.4.0.4 --persistent"),
-    dead("a SNAT to an address of nobody", "iptables -t nat -I POSTROUTING -o eth1 -j SNAT --to-source 10.4.0.77", V4, "foreign-rule", "gives the packets the source 10.4.0.77"),
+    dead(
+        "a DROP",
+        "iptables -I FORWARD -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets",
+    ),
+    dead(
+        "a REJECT",
+        "ip6tables -I FORWARD -p tcp --dport 80 -j REJECT",
+        WEB_6,
+        "foreign-rule",
+        "rejects the packets",
+    ),
+    dead(
+        "a DROP beside a chain that nft takes for a keyword",
+        "iptables -N tcp
+         iptables -A INPUT -j tcp
+         iptables -I FORWARD -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets",
+    ),
+    dead(
+        "a DROP in a chain that nft takes for a keyword",
+        "iptables -N log
+         iptables -N 1ban
+         iptables -N \"a\\$(id)';b\"; iptables -I FORWARD -j log; \
+           iptables -A log -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "`-A log -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets",
+    ),
+    dead(
+        "a DROP of the other backend",
+        "iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP",
+        WEB,
+        "other-backend",
+        "drops the packets",
+    ),
+    dead(
+        "a policy of the other backend",
+        "iptables-OTHER -P FORWARD DROP",
+        V4,
+        "other-backend",
+        "policy of FORWARD in filter drops the packets",
+    ),
+    harmless(
+        "an ACCEPT before the jump",
+        "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT",
+    ),
+    dead(
+        "a goto to a chain that says nothing",
+        "iptables -N E; iptables -I FORWARD -p tcp --dport 80 -g E",
+        WEB,
+        "forward-rule",
+        "policy of FORWARD in filter drops the packets",
+    ),
+    dead(
+        "Docker's chain for the user",
+        "iptables -N DOCKER-USER
+         iptables -I FORWARD -j DOCKER-USER
+         iptables -A DOCKER-USER -i eth0 -j DROP",
+        V4,
+        "foreign-rule",
+        "rule `-A DOCKER-USER -i eth0 -j DROP` in filter",
+    ),
+    dead(
+        "an ACCEPT for some, then a DROP",
+        "iptables -I FORWARD -p tcp --dport 80 -j DROP
+         iptables -I FORWARD -s 192.0.2.0/24 -p tcp --dport 80 -j ACCEPT",
+        WEB,
+        "foreign-rule",
+        "--dport 80 -j DROP",
+    ),
+    dead(
+        "a wildcard of interfaces",
+        "iptables -I FORWARD -i eth+ -o eth+ -p tcp -j DROP",
+        WEB,
+        "foreign-rule",
+        "-i eth+ -o eth+",
+    ),
+    dead(
+        "replies dropped by a range of ports",
+        "iptables -t mangle -A PREROUTING -i eth1 -p tcp --sport 79:90 -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the replies",
+    ),
+    dead(
+        "replies dropped by a list of ports",
+        "ip6tables -t raw -A PREROUTING -i eth1 -p tcp -m multiport --sports 70:79,80 -j DROP",
+        WEB_6,
+        "foreign-rule",
+        "drops the replies",
+    ),
+    dead(
+        "replies dropped by their TTL",
+        "iptables -t mangle -A FORWARD -p tcp --sport 80 -m ttl --ttl-lt 64 -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the replies",
+    ),
+    dead(
+        "replies dropped by a policy of mangle",
+        "iptables -t mangle -P FORWARD DROP
+         iptables -t mangle -A FORWARD -i eth0 -j ACCEPT",
+        V4,
+        "foreign-rule",
+        "policy of FORWARD in mangle drops the replies",
+    ),
+    harmless(
+        "a rule for connections that targets open",
+        "iptables -I FORWARD -i eth1 -p tcp --syn -j DROP
+         ip6tables -I FORWARD -i eth1 -p tcp --syn -j DROP",
+    ),
+    dead(
+        "NOTRACK",
+        "iptables -t raw -A PREROUTING -p tcp --dport 49182 -j NOTRACK",
+        WEB,
+        "foreign-rule",
+        "makes the packets skip NAT",
+    ),
+    dead(
+        "a zone of conntrack",
+        "iptables -t raw -A PREROUTING -i eth0 -j CT --zone 5",
+        V4,
+        "dnat-rule",
+        "no rule translates packets",
+    ),
+    dead(
+        "a TTL of 1",
+        "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j TTL --ttl-set 1",
+        WEB,
+        "route",
+        "the end of its time to live",
+    ),
+    dead(
+        "a DNAT to elsewhere",
+        "iptables -t nat -I PREROUTING -p tcp --dport 49182 -j DNAT --to 10.224.0.98:80",
+        WEB,
+        "foreign-rule",
+        "sends the packets to 10.224.0.98:80 instead of the target",
+    ),
+    dead(
+        "a RETURN before the jump",
+        "iptables -t nat -I PREROUTING -p udp --dport 53 -j RETURN",
+        DNS,
+        "foreign-rule",
+        "makes the packets skip NAT",
+    ),
+    dead(
+        "a REDIRECT",
+        "ip6tables -t nat -I PREROUTING -p tcp --dport 49182 -j REDIRECT --to-ports 9999",
+        WEB_6,
+        "foreign-rule",
+        "redirects the packets to port 9999 of this machine",
+    ),
+    harmless(
+        "a MASQUERADE with options in front",
+        "iptables -t nat -I POSTROUTING -o eth1 -j MASQUERADE --random
+         ip6tables -t nat -I POSTROUTING -o eth1 -j MASQUERADE",
+    ),
+    harmless(
+        "a MASQUERADE of the other backend",
+        "iptables-OTHER -t nat -I POSTROUTING -o eth1 -j MASQUERADE",
+    ),
+    harmless(
+        "a SNAT with options to the spec's source",
+        "iptables -t nat -I POSTROUTING -o eth1 -j SNAT --to-source 10.4.0.4 --persistent",
+    ),
+    dead(
+        "a SNAT to an address of nobody",
+        "iptables -t nat -I POSTROUTING -o eth1 -j SNAT --to-source 10.4.0.77",
+        V4,
+        "foreign-rule",
+        "gives the packets the source 10.4.0.77",
+    ),
     harmless("OUTPUT closed", "iptables -P OUTPUT DROP"),
-    harmless("OUTPUT closed by the other backend", "iptables-OTHER -P OUTPUT DROP"),
-    harmless("INPUT closed", "iptables -P INPUT DROP; iptables -A INPUT -p tcp -j REJECT"),
-    harmless("INPUT closed by the other backend", "iptables-OTHER -P INPUT DROP"),
-    dead("two causes", "iptables -t mangle -A FORWARD -p tcp --dport 80 -j DROP; iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "rule in mangle"),
-    dead("a time of day that is always", "iptables -t mangle -A FORWARD -p tcp --dport 80 -m time --timestart 00:00 --timestop 23:59:59 -j DROP", WEB, "foreign-rule", "drops the packets"),
-    dead("an ipset of everybody", "ipset create everybody hash:net; ipset add everybody 0.0.0.0/1; ipset add everybody 128.0.0.0/1; iptables -I FORWARD -p tcp -m set --match-set everybody src -j DROP", WEB, "foreign-rule", "--match-set everybody src"),
-    dead("an ipset with the client", "ipset create banned hash:net; ipset add banned 192.0.2.0/24; ipset add banned 198.51.100.0/24; iptables -I FORWARD -m set --match-set banned src -j DROP", V4, "foreign-rule", "--match-set banned src").status("warn"),
-    harmless("an ipset of somebody else", "ipset create others hash:net; ipset add others 192.0.2.0/24; iptables -I FORWARD -m set --match-set others src -j DROP"),
-    dead("an ipset with a space in its name", "ipset create 'bad ips' hash:net; ipset add 'bad ips' 10.224.0.118; iptables -I FORWARD -m set --match-set 'bad ips' dst -j DROP", V4, "foreign-rule", "--match-set bad ips dst"),
-    harmless("a trap on another forward", "ipset create trap hash:ip; iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 49182 -m set --match-set trap src -j DROP; iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 2222 -j SET --add-set trap src").spec("forwards:", BAIT),
-    dead("replies dropped by the client's network", "iptables -t mangle -A FORWARD -d 198.51.100.0/24 -j DROP", V4, "foreign-rule", "-d 198.51.100.0/24 -j DROP").status("warn"),
-    dead("a drop by the network that opened a connection", "iptables -t mangle -A FORWARD -m conntrack --ctorigsrc 198.51.100.0/24 -j DROP", V4, "foreign-rule", "--ctorigsrc 198.51.100.0/24 -j DROP").status("warn"),
-    dead("the second set of a rule", "ipset create all hash:net; ipset add all 0.0.0.0/1; ipset add all 128.0.0.0/1; ipset create some hash:net; ipset add some 198.51.100.0/24; iptables -t mangle -A FORWARD -m set --match-set all dst -m set --match-set some src -j DROP", V4, "foreign-rule", "--match-set some src -j DROP").status("warn"),
-    dead("a ban beside limits of a forward's own", "iptables -t mangle -A FORWARD -s 198.51.100.0/24 -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "-s 198.51.100.0/24 -p tcp -m tcp --dport 80 -j DROP").status("warn").spec("name: web,", "name: web, limits: {new_per_second: 50},"),
-    harmless("a string that nobody sends", "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP"),
-    dead("connections of many bytes", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both --connbytes-mode bytes -j DROP", WEB, "foreign-rule", "drops the replies").undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
-    dead("long packets", "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP", WEB, "foreign-rule", "drops the replies"),
-    dead("a queue that nobody listens to", "iptables -I FORWARD -p tcp --dport 80 -j NFQUEUE --queue-num 3", WEB, "foreign-rule", "-j NFQUEUE --queue-num 3"),
-    dead("a drop by chance", "iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability 0.999999 -j DROP", WEB, "packets", "it takes some packets by chance or in turn").status("unknown"),
-    dead("a chain that is reached by chance", "iptables -N LOTTERY; iptables -A LOTTERY -j DROP; iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability 0.999999 -j LOTTERY", WEB, "foreign-rule", "-A LOTTERY -j DROP"),
-    dead("a comment that speaks of nvactl's chain", "iptables -I FORWARD -p tcp --dport 80 -m comment --comment 'before -j NVACTL-FORWARD' -j DROP", WEB, "foreign-rule", "drops the packets"),
-    dead("a policy of mangle that no packet meets, then a DROP", "iptables -t mangle -P FORWARD DROP; iptables -t mangle -A FORWARD -j ACCEPT; iptables -I FORWARD -p tcp --dport 80 -j DROP", WEB, "foreign-rule", "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets"),
-    dead("a limit that is used up", "iptables -I FORWARD -p tcp --dport 80 -j DROP; iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", WEB, "packets", "has counted so far").status("unknown"),
-    Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "come through, though allow_from leaves them out" }), ..harmless("an ACCEPT that lets everybody in", "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
-    Row { says: Some(Says { status: "fail", code: "foreign-rule", words: "`-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT`" }), ..harmless("an accept of nft that decides nothing before an ACCEPT that does", "nft 'table inet q { chain c { type filter hook forward priority -10; tcp dport 80 accept; }; }'; iptables -I FORWARD -p tcp --dport 80 -j ACCEPT") }.spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
+    harmless(
+        "OUTPUT closed by the other backend",
+        "iptables-OTHER -P OUTPUT DROP",
+    ),
+    harmless(
+        "INPUT closed",
+        "iptables -P INPUT DROP; iptables -A INPUT -p tcp -j REJECT",
+    ),
+    harmless(
+        "INPUT closed by the other backend",
+        "iptables-OTHER -P INPUT DROP",
+    ),
+    dead(
+        "two causes",
+        "iptables -t mangle -A FORWARD -p tcp --dport 80 -j DROP
+         iptables-OTHER -A FORWARD -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "-j DROP` in mangle",
+    ),
+    dead(
+        "a time of day that is always",
+        "iptables -t mangle -A FORWARD -p tcp --dport 80 -m time --timestart 00:00 --timestop \
+           23:59:59 -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the packets",
+    ),
+    dead(
+        "an ipset of everybody",
+        "ipset create everybody hash:net
+         ipset add everybody 0.0.0.0/1
+         ipset add everybody 128.0.0.0/1
+         iptables -I FORWARD -p tcp -m set --match-set everybody src -j DROP",
+        WEB,
+        "foreign-rule",
+        "--match-set everybody src",
+    ),
+    dead(
+        "an ipset with the client",
+        "ipset create banned hash:net
+         ipset add banned 192.0.2.0/24
+         ipset add banned 198.51.100.0/24
+         iptables -I FORWARD -m set --match-set banned src -j DROP",
+        V4,
+        "foreign-rule",
+        "--match-set banned src",
+    )
+    .status("warn"),
+    harmless(
+        "an ipset of somebody else",
+        "ipset create others hash:net
+         ipset add others 192.0.2.0/24
+         iptables -I FORWARD -m set --match-set others src -j DROP",
+    ),
+    dead(
+        "an ipset with a space in its name",
+        "ipset create 'bad ips' hash:net
+         ipset add 'bad ips' 10.224.0.118
+         iptables -I FORWARD -m set --match-set 'bad ips' dst -j DROP",
+        V4,
+        "foreign-rule",
+        "--match-set bad ips dst",
+    ),
+    harmless(
+        "a trap on another forward",
+        "ipset create trap hash:ip
+         iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 49182 -m set --match-set trap \
+           src -j DROP
+         iptables -t raw -A PREROUTING -i eth0 -p tcp --dport 2222 -j SET --add-set trap src",
+    )
+    .spec("forwards:", BAIT),
+    dead(
+        "replies dropped by the client's network",
+        "iptables -t mangle -A FORWARD -d 198.51.100.0/24 -j DROP",
+        V4,
+        "foreign-rule",
+        "-d 198.51.100.0/24 -j DROP",
+    )
+    .status("warn"),
+    dead(
+        "a drop by the network that opened a connection",
+        "iptables -t mangle -A FORWARD -m conntrack --ctorigsrc 198.51.100.0/24 -j DROP",
+        V4,
+        "foreign-rule",
+        "--ctorigsrc 198.51.100.0/24 -j DROP",
+    )
+    .status("warn"),
+    dead(
+        "the second set of a rule",
+        "ipset create all hash:net
+         ipset add all 0.0.0.0/1
+         ipset add all 128.0.0.0/1
+         ipset create some hash:net
+         ipset add some 198.51.100.0/24
+         iptables -t mangle -A FORWARD -m set --match-set all dst -m set --match-set some src \
+           -j DROP",
+        V4,
+        "foreign-rule",
+        "--match-set some src -j DROP",
+    )
+    .status("warn"),
+    dead(
+        "a ban beside limits of a forward's own",
+        "iptables -t mangle -A FORWARD -s 198.51.100.0/24 -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "-s 198.51.100.0/24 -p tcp -m tcp --dport 80 -j DROP",
+    )
+    .status("warn")
+    .spec("name: web,", "name: web, limits: {new_per_second: 50},"),
+    harmless(
+        "a string that nobody sends",
+        "iptables -t mangle -A FORWARD -m string --algo bm --string attack -j DROP",
+    ),
+    dead(
+        "connections of many bytes",
+        "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct
+         iptables -t mangle -A FORWARD -m connbytes --connbytes 5000: --connbytes-dir both \
+           --connbytes-mode bytes -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the replies",
+    )
+    .undo("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct"),
+    dead(
+        "long packets",
+        "iptables -t mangle -A FORWARD -i eth1 -m length --length 1000:65535 -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the replies",
+    ),
+    dead(
+        "a queue that nobody listens to",
+        "iptables -I FORWARD -p tcp --dport 80 -j NFQUEUE --queue-num 3",
+        WEB,
+        "foreign-rule",
+        "-j NFQUEUE --queue-num 3",
+    ),
+    dead(
+        "a drop by chance",
+        "iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability \
+           0.999999 -j DROP",
+        WEB,
+        "packets",
+        "it takes some packets by chance or in turn",
+    )
+    .status("unknown"),
+    dead(
+        "a chain that is reached by chance",
+        "iptables -N LOTTERY
+         iptables -A LOTTERY -j DROP
+         iptables -I FORWARD -p tcp --dport 80 -m statistic --mode random --probability \
+           0.999999 -j LOTTERY",
+        WEB,
+        "foreign-rule",
+        "-A LOTTERY -j DROP",
+    ),
+    dead(
+        "a comment that speaks of nvactl's chain",
+        "iptables -I FORWARD -p tcp --dport 80 -m comment --comment 'before -j \
+           NVACTL-FORWARD' -j DROP",
+        WEB,
+        "foreign-rule",
+        "drops the packets",
+    ),
+    dead(
+        "a policy of mangle that no packet meets, then a DROP",
+        "iptables -t mangle -P FORWARD DROP
+         iptables -t mangle -A FORWARD -j ACCEPT
+         iptables -I FORWARD -p tcp --dport 80 -j DROP",
+        WEB,
+        "foreign-rule",
+        "`-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets",
+    ),
+    dead(
+        "a limit that is used up",
+        "iptables -I FORWARD -p tcp --dport 80 -j DROP
+         iptables -I FORWARD -p tcp --dport 80 -m limit --limit 1/hour --limit-burst 1 -j \
+           ACCEPT",
+        WEB,
+        "packets",
+        "has counted so far",
+    )
+    .status("unknown"),
+    Row {
+        says: Some(Says {
+            status: "fail",
+            code: "foreign-rule",
+            words: "come through, although `allow_from` does not list them",
+        }),
+        ..harmless(
+            "an ACCEPT that lets everybody in",
+            "iptables -I FORWARD -p tcp --dport 80 -j ACCEPT",
+        )
+    }
+    .spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
+    Row {
+        says: Some(Says {
+            status: "fail",
+            code: "foreign-rule",
+            words: "`-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT`",
+        }),
+        ..harmless(
+            "an accept of nft that decides nothing before an ACCEPT that does",
+            "nft 'table inet q { chain c { type filter hook forward priority -10; \
+           tcp dport 80 accept; }; }'
+         iptables -I FORWARD -p tcp --dport 80 -j ACCEPT",
+        )
+    }
+    .spec("name: web,", "name: web, allow_from: [198.51.100.0/24],"),
 ];
 
-#[rustfmt::skip]
 const OF_NFT: &[Row<'_>] = &[
-    dead("an anonymous verdict map", chain!("inet", "filter hook forward priority 0", "tcp dport vmap { 80 : drop, 81 : accept }"), TCP, "native-nft", "vmap"),
-    dead("a named verdict map", "nft 'table inet q { map m { type inet_service : verdict; elements = { 80 : jump x }; }; chain x { counter drop; }; chain c { type filter hook forward priority 0; tcp dport vmap @m; }; }'", TCP, "native-nft", "inet q x"),
-    dead("a concatenated verdict map", "nft 'table ip q { map m { type ipv4_addr . inet_service : verdict; elements = { 10.224.0.118 . 80 : drop }; }; chain c { type filter hook forward priority 0; ip daddr . tcp dport vmap @m; }; }'", WEB, "native-nft", "@m"),
-    dead("a condition on the family", chain!("inet", "filter hook forward priority 0", "meta nfproto ipv6 drop"), V6, "native-nft", "nfproto ipv6"),
-    dead("a condition on IPv6 addresses", chain!("inet", "filter hook forward priority 0", "ip6 daddr fd00:224::/64 udp dport 5353 drop"), &["dns6"], "native-nft", "fd00:224::/64"),
-    dead("a policy without a rule for replies", chain!("inet", "filter hook forward priority 0; policy drop", "ct state new accept"), &["web", "dns", "web6", "dns6"], "native-nft", "the policy of the nft chain inet q c drops the"),
-    dead("two drops in one chain", chain!("inet", "filter hook forward priority 0", "tcp dport 80 drop; udp dport 5353 drop"), &["web", "dns", "web6", "dns6"], "native-nft", "tcp dport 80 drop"),
-    dead("a dnat of nft", chain!("ip", "nat hook prerouting priority -110", "tcp dport 49182 dnat to 10.88.0.20:3001"), WEB, "native-nft", "sends the packets elsewhere, to 10.88.0.20:3001"),
-    dead("a redirect of nft", chain!("ip6", "nat hook prerouting priority -110", "tcp dport 49182 redirect to :9999"), WEB_6, "native-nft", "redirects the packets to port 9999"),
-    dead("a notrack of nft", chain!("inet", "filter hook prerouting priority raw", "tcp dport 49182 notrack"), TCP, "native-nft", "exempts the packets from translation"),
-    dead("a snat of nft to nobody's address", chain!("ip", "nat hook postrouting priority 90", "oifname \"eth1\" snat to 10.4.0.77"), V4, "native-nft", "gives the packets the source 10.4.0.77"),
-    harmless("a masquerade of nft", chain!("ip", "nat hook postrouting priority 90", "oifname \"eth1\" masquerade")),
-    dead("a chain at the ingress of a device", "nft 'table netdev q { chain c { type filter hook ingress device \"eth0\" priority 0; tcp dport 49182 drop; }; }'", TCP, "native-nft", "netdev q c"),
-    dead("a chain at the egress of a device", "nft 'table netdev q { chain c { type filter hook egress device \"eth1\" priority 0; udp dport 5353 drop; }; }'", &["dns", "dns6"], "native-nft", "netdev q c"),
-    harmless("a trap of nft on another forward", "nft 'table ip q { set trap { type ipv4_addr; flags dynamic; timeout 1m; }; chain c { type filter hook prerouting priority -300; tcp dport 49182 ip saddr @trap drop; iifname \"eth0\" tcp dport 2222 update @trap { ip saddr }; }; }'").spec("forwards:", BAIT),
-    dead("a verdict map of networks", chain!("ip", "filter hook forward priority 0", "ip saddr vmap { 198.51.100.0/24 : drop, 9.9.9.9 : drop }"), V4, "native-nft", "198.51.100.0/24 : drop").status("warn"),
-    dead("replies dropped by nft by the client's network", chain!("ip", "filter hook forward priority 0", "ip daddr 198.51.100.0/24 drop"), V4, "native-nft", "ip daddr 198.51.100.0/24 drop").status("warn"),
-    dead("a set of nft in a table of iptables", "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT; nft 'add set ip mangle bad { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 }; }'; nft add rule ip mangle FORWARD ip saddr @bad drop", V4, "native-nft", "ip saddr @bad drop").only(Backend::Nft).status("warn"),
-    harmless("a dormant table", "nft 'table inet q { flags dormant; chain c { type filter hook forward priority 0; policy drop; }; }'"),
-    harmless("an accept of nft", chain!("inet", "filter hook forward priority 0", "tcp dport 80 accept")),
-    dead("a set of networks", "nft 'table inet q { set s { type ipv4_addr; flags interval; elements = { 81.0.0.0/8, 198.51.0.0/16 }; }; chain c { type filter hook prerouting priority -300; ip saddr @s tcp dport 49182 drop; }; }'", WEB, "native-nft", "@s"),
-    dead("a reject of nft in the mangle hook", chain!("inet", "filter hook forward priority mangle", "udp dport 5353 ct original proto-dst 53 reject"), &["dns", "dns6"], "native-nft", "rejects the packets"),
-    dead("a flag of TCP", chain!("inet", "filter hook forward priority 5", "tcp flags syn / syn,ack drop"), TCP, "native-nft", "tcp flags"),
-    dead("networks and an address in a table of iptables", "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT; nft add rule ip mangle FORWARD ip saddr { 198.51.100.0/24, 9.9.9.9 } drop", V4, "native-nft", "198.51.100.0/24 } drop").only(Backend::Nft).status("warn"),
-    dead("a rule of nft in a table of iptables", "nft insert rule ip filter FORWARD tcp dport 80 drop", WEB, "foreign-rule", "--dport 80 -j DROP").only(Backend::Nft),
-    dead("a limit of nft that is used up", chain!("inet", "filter hook forward priority 0", "tcp dport 80 limit rate over 1/hour burst 1 packets drop"), TCP, "packets", "has counted so far").status("unknown"),
+    dead(
+        "an anonymous verdict map",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "tcp dport vmap { 80 : drop, 81 : accept }"
+        ),
+        TCP,
+        "native-nft",
+        "vmap",
+    ),
+    dead(
+        "a named verdict map",
+        "nft 'table inet q { map m { type inet_service : verdict; elements = { 80 : jump x }; \
+           }; chain x { counter drop; }; chain c { type filter hook forward priority 0; \
+           tcp dport vmap @m; }; }'",
+        TCP,
+        "native-nft",
+        "inet q x",
+    ),
+    dead(
+        "a concatenated verdict map",
+        "nft 'table ip q { map m { type ipv4_addr . inet_service : verdict; elements = { \
+           10.224.0.118 . 80 : drop }; }; chain c { type filter hook forward priority 0; \
+           ip daddr . tcp dport vmap @m; }; }'",
+        WEB,
+        "native-nft",
+        "@m",
+    ),
+    dead(
+        "a condition on the family",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "meta nfproto ipv6 drop"
+        ),
+        V6,
+        "native-nft",
+        "nfproto ipv6",
+    ),
+    dead(
+        "a condition on IPv6 addresses",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "ip6 daddr fd00:224::/64 udp dport 5353 drop"
+        ),
+        &["dns6"],
+        "native-nft",
+        "fd00:224::/64",
+    ),
+    dead(
+        "a policy without a rule for replies",
+        chain!(
+            "inet",
+            "filter hook forward priority 0; policy drop",
+            "ct state new accept"
+        ),
+        &["web", "dns", "web6", "dns6"],
+        "native-nft",
+        "the policy of the nft chain inet q c drops the",
+    ),
+    dead(
+        "two drops in one chain",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "tcp dport 80 drop; udp dport 5353 drop"
+        ),
+        &["web", "dns", "web6", "dns6"],
+        "native-nft",
+        "tcp dport 80 drop",
+    ),
+    dead(
+        "a dnat of nft",
+        chain!(
+            "ip",
+            "nat hook prerouting priority -110",
+            "tcp dport 49182 dnat to 10.88.0.20:3001"
+        ),
+        WEB,
+        "native-nft",
+        "sends the packets to 10.88.0.20:3001 instead of the target",
+    ),
+    dead(
+        "a redirect of nft",
+        chain!(
+            "ip6",
+            "nat hook prerouting priority -110",
+            "tcp dport 49182 redirect to :9999"
+        ),
+        WEB_6,
+        "native-nft",
+        "redirects the packets to port 9999",
+    ),
+    dead(
+        "a notrack of nft",
+        chain!(
+            "inet",
+            "filter hook prerouting priority raw",
+            "tcp dport 49182 notrack"
+        ),
+        TCP,
+        "native-nft",
+        "makes the packets skip NAT",
+    ),
+    dead(
+        "a snat of nft to nobody's address",
+        chain!(
+            "ip",
+            "nat hook postrouting priority 90",
+            "oifname \"eth1\" snat to 10.4.0.77"
+        ),
+        V4,
+        "native-nft",
+        "gives the packets the source 10.4.0.77",
+    ),
+    harmless(
+        "a masquerade of nft",
+        chain!(
+            "ip",
+            "nat hook postrouting priority 90",
+            "oifname \"eth1\" masquerade"
+        ),
+    ),
+    dead(
+        "a chain at the ingress of a device",
+        "nft 'table netdev q { chain c { type filter hook ingress device \"eth0\" priority 0; \
+           tcp dport 49182 drop; }; }'",
+        TCP,
+        "native-nft",
+        "netdev q c",
+    ),
+    dead(
+        "a chain at the egress of a device",
+        "nft 'table netdev q { chain c { type filter hook egress device \"eth1\" priority 0; \
+           udp dport 5353 drop; }; }'",
+        &["dns", "dns6"],
+        "native-nft",
+        "netdev q c",
+    ),
+    harmless(
+        "a trap of nft on another forward",
+        "nft 'table ip q { set trap { type ipv4_addr; flags dynamic; timeout 1m; }; chain c { \
+           type filter hook prerouting priority -300; tcp dport 49182 ip saddr @trap drop; \
+           iifname \"eth0\" tcp dport 2222 update @trap { ip saddr }; }; }'",
+    )
+    .spec("forwards:", BAIT),
+    dead(
+        "a verdict map of networks",
+        chain!(
+            "ip",
+            "filter hook forward priority 0",
+            "ip saddr vmap { 198.51.100.0/24 : drop, 9.9.9.9 : drop }"
+        ),
+        V4,
+        "native-nft",
+        "198.51.100.0/24 : drop",
+    )
+    .status("warn"),
+    dead(
+        "replies dropped by nft by the client's network",
+        chain!(
+            "ip",
+            "filter hook forward priority 0",
+            "ip daddr 198.51.100.0/24 drop"
+        ),
+        V4,
+        "native-nft",
+        "ip daddr 198.51.100.0/24 drop",
+    )
+    .status("warn"),
+    dead(
+        "a set of nft in a table of iptables",
+        "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT
+         nft 'add set ip mangle bad { type ipv4_addr; flags interval; elements = { \
+           198.51.100.0/24 }; }'
+         nft add rule ip mangle FORWARD ip saddr @bad drop",
+        V4,
+        "native-nft",
+        "ip saddr @bad drop",
+    )
+    .only(Backend::Nft)
+    .status("warn"),
+    harmless(
+        "a dormant table",
+        "nft 'table inet q { flags dormant; chain c { type filter hook forward priority 0; \
+           policy drop; }; }'",
+    ),
+    harmless(
+        "an accept of nft",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "tcp dport 80 accept"
+        ),
+    ),
+    dead(
+        "a set of networks",
+        "nft 'table inet q { set s { type ipv4_addr; flags interval; elements = { \
+           81.0.0.0/8, 198.51.0.0/16 }; }; chain c { type filter hook prerouting priority -300; \
+           ip saddr @s tcp dport 49182 drop; }; }'",
+        WEB,
+        "native-nft",
+        "@s",
+    ),
+    dead(
+        "a reject of nft in the mangle hook",
+        chain!(
+            "inet",
+            "filter hook forward priority mangle",
+            "udp dport 5353 ct original proto-dst 53 reject"
+        ),
+        &["dns", "dns6"],
+        "native-nft",
+        "rejects the packets",
+    ),
+    dead(
+        "a flag of TCP",
+        chain!(
+            "inet",
+            "filter hook forward priority 5",
+            "tcp flags syn / syn,ack drop"
+        ),
+        TCP,
+        "native-nft",
+        "tcp flags",
+    ),
+    dead(
+        "networks and an address in a table of iptables",
+        "iptables -t mangle -A FORWARD -p tcp --dport 9 -j ACCEPT
+         nft add rule ip mangle FORWARD ip saddr { 198.51.100.0/24, 9.9.9.9 } drop",
+        V4,
+        "native-nft",
+        "198.51.100.0/24 } drop",
+    )
+    .only(Backend::Nft)
+    .status("warn"),
+    dead(
+        "a rule of nft in a table of iptables",
+        "nft insert rule ip filter FORWARD tcp dport 80 drop",
+        WEB,
+        "foreign-rule",
+        "--dport 80 -j DROP",
+    )
+    .only(Backend::Nft),
+    dead(
+        "a limit of nft that is used up",
+        chain!(
+            "inet",
+            "filter hook forward priority 0",
+            "tcp dport 80 limit rate over 1/hour burst 1 packets drop"
+        ),
+        TCP,
+        "packets",
+        "has counted so far",
+    )
+    .status("unknown"),
 ];
 
-#[rustfmt::skip]
 const OF_WAYS: &[Row<'_>] = &[
-    dead("a mark and a rule for it", "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j MARK --set-mark 5; ip rule add fwmark 5 lookup 55; ip route add unreachable default table 55", WEB, "route", "a packet meets an unreachable route or rule").undo("ip route flush table 55; ip rule del fwmark 5"),
-    dead("a mark on replies and a rule for it", "iptables -t mangle -A PREROUTING -i eth1 -p tcp --sport 80 -j MARK --set-mark 6; ip rule add fwmark 6 lookup 56; ip route add blackhole default table 56", WEB, "route", "a reply meets a blackhole route or rule").undo("ip route flush table 56; ip rule del fwmark 6"),
-    dead("a dead gateway of clients", "ip route replace default via 10.3.0.99", V4, "neighbour", "10.3.0.99").undo("ip route replace default via 10.3.0.1"),
-    dead("a dead gateway of targets", "ip route replace 10.224.0.0/16 via 10.4.0.99", V4, "neighbour", "10.4.0.99").undo("ip route replace 10.224.0.0/16 via 10.4.0.1"),
-    dead("a rule for some clients", "ip rule add from 198.51.100.0/24 to 10.224.0.0/16 prohibit", V4, "route", "clients of 198.51.100.0/24").status("warn").undo("ip rule del from 198.51.100.0/24 to 10.224.0.0/16 prohibit"),
-    dead("a rule for clients of whom nobody is connected", "ip rule add from 192.0.2.0/24 ipproto tcp dport 80 prohibit", &[], "route", "clients of 192.0.2.0/24").status("warn").undo("ip rule del from 192.0.2.0/24 ipproto tcp dport 80 prohibit"),
-    dead("a rule for replies to some clients", "ip rule add to 198.51.100.0/24 prohibit", V4, "route", "").undo("ip rule del to 198.51.100.0/24 prohibit"),
-    dead("a blackhole for some clients", "ip route add blackhole 198.51.100.0/24", V4, "route", "").undo("ip route del blackhole 198.51.100.0/24"),
-    harmless("the rule for local addresses at another place", "ip rule add priority 100 lookup local; ip rule del priority 0").undo("ip rule add priority 0 lookup local; ip rule del priority 100"),
-    dead("a rule before the one for local addresses", "ip rule add priority 100 lookup local; ip rule add priority 50 to 10.3.0.4 prohibit; ip rule del priority 0", V4, "packets", "does not arrive").undo("ip rule add priority 0 lookup local; ip rule del priority 50; ip rule del priority 100").status("unknown"),
-    dead("a rule for an interface", "ip rule add iif eth0 to 10.224.0.0/16 table 99; ip route add unreachable default table 99", V4, "route", "").undo("ip route flush table 99; ip rule del iif eth0 to 10.224.0.0/16 table 99"),
-    dead("a blackhole for the target", "ip route add blackhole 10.224.0.118", V4, "route", "").undo("ip route del blackhole 10.224.0.118"),
-    dead("an unreachable target of IPv6", "ip -6 route add unreachable fd00:224::118", V6, "route", "").undo("ip -6 route del unreachable fd00:224::118"),
-    harmless("strict rp_filter where ways are the same", "for i in all eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done").undo("for i in all eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done"),
-    harmless("strict rp_filter on two ingresses", "for i in eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done").undo("for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done").spec("ingress: eth0", "ingress: [eth0, eth1]"),
-    harmless("strict rp_filter with a hairpin", "for i in eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done").undo("for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done").spec("name: web,", "name: web, hairpin: true,"),
-    dead("strict rp_filter where ways differ", "ip route replace default via 10.4.0.1; echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter", V4, "rp-filter", "").undo("ip route replace default via 10.3.0.1; echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter"),
-    harmless("several addresses on the egress", "ip address add 10.4.0.5/24 dev eth1; ip address add 10.4.1.4/24 dev eth1").undo("ip address del 10.4.1.4/24 dev eth1; ip address del 10.4.0.5/24 dev eth1"),
-    harmless("several addresses on the ingress", "ip address add 10.3.0.5/24 dev eth0").undo("ip address del 10.3.0.5/24 dev eth0"),
+    dead(
+        "a mark and a rule for it",
+        "iptables -t mangle -A PREROUTING -p tcp --dport 49182 -j MARK --set-mark 5
+         ip rule add fwmark 5 lookup 55
+         ip route add unreachable default table 55",
+        WEB,
+        "route",
+        "a packet meets an unreachable route or rule",
+    )
+    .undo("ip route flush table 55; ip rule del fwmark 5"),
+    dead(
+        "a mark on replies and a rule for it",
+        "iptables -t mangle -A PREROUTING -i eth1 -p tcp --sport 80 -j MARK --set-mark 6
+         ip rule add fwmark 6 lookup 56
+         ip route add blackhole default table 56",
+        WEB,
+        "route",
+        "a reply meets a blackhole route or rule",
+    )
+    .undo("ip route flush table 56; ip rule del fwmark 6"),
+    dead(
+        "a dead gateway of clients",
+        "ip route replace default via 10.3.0.99",
+        V4,
+        "neighbour",
+        "10.3.0.99",
+    )
+    .undo("ip route replace default via 10.3.0.1"),
+    dead(
+        "a dead gateway of targets",
+        "ip route replace 10.224.0.0/16 via 10.4.0.99",
+        V4,
+        "neighbour",
+        "10.4.0.99",
+    )
+    .undo("ip route replace 10.224.0.0/16 via 10.4.0.1"),
+    dead(
+        "a rule for some clients",
+        "ip rule add from 198.51.100.0/24 to 10.224.0.0/16 prohibit",
+        V4,
+        "route",
+        "clients of 198.51.100.0/24",
+    )
+    .status("warn")
+    .undo("ip rule del from 198.51.100.0/24 to 10.224.0.0/16 prohibit"),
+    dead(
+        "a rule for clients of whom nobody is connected",
+        "ip rule add from 192.0.2.0/24 ipproto tcp dport 80 prohibit",
+        &[],
+        "route",
+        "clients of 192.0.2.0/24",
+    )
+    .status("warn")
+    .undo("ip rule del from 192.0.2.0/24 ipproto tcp dport 80 prohibit"),
+    dead(
+        "a rule for replies to some clients",
+        "ip rule add to 198.51.100.0/24 prohibit",
+        V4,
+        "route",
+        "",
+    )
+    .undo("ip rule del to 198.51.100.0/24 prohibit"),
+    dead(
+        "a blackhole for some clients",
+        "ip route add blackhole 198.51.100.0/24",
+        V4,
+        "route",
+        "",
+    )
+    .undo("ip route del blackhole 198.51.100.0/24"),
+    harmless(
+        "the rule for local addresses at another place",
+        "ip rule add priority 100 lookup local; ip rule del priority 0",
+    )
+    .undo("ip rule add priority 0 lookup local; ip rule del priority 100"),
+    dead(
+        "a rule before the one for local addresses",
+        "ip rule add priority 100 lookup local
+         ip rule add priority 50 to 10.3.0.4 prohibit
+         ip rule del priority 0",
+        V4,
+        "packets",
+        "does not arrive",
+    )
+    .undo(
+        "ip rule add priority 0 lookup local
+         ip rule del priority 50
+         ip rule del priority 100",
+    )
+    .status("unknown"),
+    dead(
+        "a rule for an interface",
+        "ip rule add iif eth0 to 10.224.0.0/16 table 99
+         ip route add unreachable default table 99",
+        V4,
+        "route",
+        "",
+    )
+    .undo("ip route flush table 99; ip rule del iif eth0 to 10.224.0.0/16 table 99"),
+    dead(
+        "a blackhole for the target",
+        "ip route add blackhole 10.224.0.118",
+        V4,
+        "route",
+        "",
+    )
+    .undo("ip route del blackhole 10.224.0.118"),
+    dead(
+        "an unreachable target of IPv6",
+        "ip -6 route add unreachable fd00:224::118",
+        V6,
+        "route",
+        "",
+    )
+    .undo("ip -6 route del unreachable fd00:224::118"),
+    harmless(
+        "strict rp_filter where ways are the same",
+        "for i in all eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done",
+    )
+    .undo("for i in all eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done"),
+    harmless(
+        "strict rp_filter on two ingresses",
+        "for i in eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done",
+    )
+    .undo("for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done")
+    .spec("ingress: eth0", "ingress: [eth0, eth1]"),
+    harmless(
+        "strict rp_filter with a hairpin",
+        "for i in eth0 eth1; do echo 1 > /proc/sys/net/ipv4/conf/$i/rp_filter; done",
+    )
+    .undo("for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter; done")
+    .spec("name: web,", "name: web, hairpin: true,"),
+    dead(
+        "strict rp_filter where ways differ",
+        "ip route replace default via 10.4.0.1
+         echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter",
+        V4,
+        "rp-filter",
+        "",
+    )
+    .undo(
+        "ip route replace default via 10.3.0.1
+         echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter",
+    ),
+    harmless(
+        "several addresses on the egress",
+        "ip address add 10.4.0.5/24 dev eth1; ip address add 10.4.1.4/24 dev eth1",
+    )
+    .undo("ip address del 10.4.1.4/24 dev eth1; ip address del 10.4.0.5/24 dev eth1"),
+    harmless(
+        "several addresses on the ingress",
+        "ip address add 10.3.0.5/24 dev eth0",
+    )
+    .undo("ip address del 10.3.0.5/24 dev eth0"),
     harmless("a source on another interface", "true").spec("v4: 10.4.0.4", "v4: 10.3.0.4"),
-    dead("a source on lo that nobody is told of", "ip address add 10.4.0.9/32 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce", V4, "packets", "").undo("ip address del 10.4.0.9/32 dev lo; echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 0 > /proc/sys/net/ipv4/conf/all/arp_announce").status("unknown").spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
-    harmless("a source on lo", "ip address add 10.4.0.9/32 dev lo").undo("ip address del 10.4.0.9/32 dev lo").spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
+    dead(
+        "a source on lo that nobody is told of",
+        "ip address add 10.4.0.9/32 dev lo
+         echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore
+         echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce",
+        V4,
+        "packets",
+        "",
+    )
+    .undo(
+        "ip address del 10.4.0.9/32 dev lo
+         echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore
+         echo 0 > /proc/sys/net/ipv4/conf/all/arp_announce",
+    )
+    .status("unknown")
+    .spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
+    harmless("a source on lo", "ip address add 10.4.0.9/32 dev lo")
+        .undo("ip address del 10.4.0.9/32 dev lo")
+        .spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
     harmless("a narrow interface", "ip link set eth0 mtu 1300").undo("ip link set eth0 mtu 1500"),
-    dead("a hole for long packets", "ip link set eth0 mtu 1300; iptables -A OUTPUT -p icmp -j DROP", WEB, "mtu", "").undo("ip link set eth0 mtu 1500"),
-    dead("forwarding off", "echo 0 > /proc/sys/net/ipv4/ip_forward", V4, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv4/ip_forward"),
-    dead("forwarding of IPv6 off", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", V6, "ip-forward", "").undo("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"),
-    dead("forwarding off on an interface", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding", V4, "interface-forwarding", "eth0.forwarding is 0").undo("echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
-    dead("neighbour discovery kept out", "ip6tables -P INPUT DROP; ip -6 neigh flush all", V6, "foreign-rule", "drops neighbour discovery").undo("ip6tables -P INPUT ACCEPT"),
-    harmless("neighbour discovery let in", "ip6tables -P INPUT DROP; ip6tables -A INPUT -p icmpv6 -j ACCEPT; ip -6 neigh flush all"),
-    dead("a port of a bridge", "
-        ip link add br0 type bridge; ip link set br0 up; ip address flush dev eth0 scope global
-        ip link set eth0 master br0; ip address add 10.3.0.4/24 dev br0; ip route add default via 10.3.0.1", &["web", "dns", "web6", "dns6"], "interface", "").undo("
-        ip link del br0; ip address add 10.3.0.4/24 dev eth0; ip route add default via 10.3.0.1; ip -6 address add fd00:3::4/128 dev eth0"),
+    dead(
+        "a hole for long packets",
+        "ip link set eth0 mtu 1300; iptables -A OUTPUT -p icmp -j DROP",
+        WEB,
+        "mtu",
+        "",
+    )
+    .undo("ip link set eth0 mtu 1500"),
+    dead(
+        "forwarding off",
+        "echo 0 > /proc/sys/net/ipv4/ip_forward",
+        V4,
+        "ip-forward",
+        "",
+    )
+    .undo("echo 1 > /proc/sys/net/ipv4/ip_forward"),
+    dead(
+        "forwarding of IPv6 off",
+        "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+        V6,
+        "ip-forward",
+        "",
+    )
+    .undo("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"),
+    dead(
+        "forwarding off on an interface",
+        "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding",
+        V4,
+        "interface-forwarding",
+        "eth0.forwarding is 0",
+    )
+    .undo("echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
+    dead(
+        "neighbour discovery kept out",
+        "ip6tables -P INPUT DROP; ip -6 neigh flush all",
+        V6,
+        "foreign-rule",
+        "drops neighbour discovery",
+    )
+    .undo("ip6tables -P INPUT ACCEPT"),
+    harmless(
+        "neighbour discovery let in",
+        "ip6tables -P INPUT DROP
+         ip6tables -A INPUT -p icmpv6 -j ACCEPT
+         ip -6 neigh flush all",
+    ),
+    dead(
+        "a port of a bridge",
+        "ip link add br0 type bridge
+         ip link set br0 up
+         ip address flush dev eth0 scope global
+         ip link set eth0 master br0
+         ip address add 10.3.0.4/24 dev br0
+         ip route add default via 10.3.0.1",
+        &["web", "dns", "web6", "dns6"],
+        "interface",
+        "",
+    )
+    .undo(
+        "ip link del br0
+         ip address add 10.3.0.4/24 dev eth0
+         ip route add default via 10.3.0.1
+         ip -6 address add fd00:3::4/128 dev eth0",
+    ),
 ];
 
 /// Takes back the rules of both backends and families, and ipsets. It leaves what legacy never had.
@@ -448,13 +1227,11 @@ fn wrong(lab: &Lab, row: &Row<'_>, backend: Backend) -> Vec<String> {
 fn hold(rows: &[Row<'_>], backend: Backend) {
     let mut wrong_rows = Vec::new();
     let picked = std::env::var("NVACTL_ROW").ok();
-    let is_picked = |row: &&Row<'_>| {
-        let here = row.only.is_none_or(|only| only == backend);
-        here && picked
-            .as_ref()
-            .is_none_or(|words| row.name.contains(words.as_str()))
+    let mut rows: Vec<&Row<'_>> = match &picked {
+        Some(words) => rows.iter().filter(|row| row.name.contains(words)).collect(),
+        None => long::cases(rows, Row::kind),
     };
-    let rows: Vec<&Row<'_>> = rows.iter().filter(is_picked).collect();
+    rows.retain(|row| row.only.is_none_or(|only| only == backend));
     for some in rows.chunks(PER_LAB) {
         let lab = lab(backend);
         lab.apply(SPEC);
@@ -471,20 +1248,24 @@ fn hold(rows: &[Row<'_>], backend: Backend) {
     assert!(wrong_rows.is_empty(), "{}", wrong_rows.join("\n"));
 }
 
-pub fn a_rule_of_iptables_is_what_packets_say(backend: Backend) {
+lab_test!(sampled doctor_agrees_with_packets_under_iptables_rules);
+fn doctor_agrees_with_packets_under_iptables_rules(backend: Backend) {
     hold(OF_IPTABLES, backend);
 }
 
-pub fn a_rule_of_nft_is_what_packets_say(backend: Backend) {
+lab_test!(sampled doctor_agrees_with_packets_under_nft_rules);
+fn doctor_agrees_with_packets_under_nft_rules(backend: Backend) {
     hold(OF_NFT, backend);
 }
 
-pub fn a_way_is_what_packets_say(backend: Backend) {
+lab_test!(sampled doctor_agrees_with_packets_on_each_path);
+fn doctor_agrees_with_packets_on_each_path(backend: Backend) {
     hold(OF_WAYS, backend);
 }
 
+lab_test!(each_target_of_a_client_balanced_forward_is_tried);
 /// A client always gets the same of these targets, so that few clients see few of them.
-pub fn each_target_that_clients_choose_is_tried(backend: Backend) {
+fn each_target_of_a_client_balanced_forward_is_tried(backend: Backend) {
     let lab = lab(backend);
     lab.apply(SPEC);
     let targets = [118, 119, 120, 121].map(|host| format!("10.224.0.{host}"));

@@ -104,7 +104,8 @@ fn assert_same(twin: &Twin) {
     assert!(live == copy, "{live}\n\n==== twin:\n{copy}");
 }
 
-pub fn a_filter_of_both_families_is_copied_as_it_is(backend: Backend) {
+lab_test!(a_filter_of_both_families_is_copied_as_it_is);
+fn a_filter_of_both_families_is_copied_as_it_is(backend: Backend) {
     let host = host(backend);
     host.shell(
         "
@@ -130,8 +131,9 @@ ip6tables -t nat -A PREROUTING -d 2001:db8::1 -p tcp --dport 80 -j DNAT --to-des
     assert_same(&copy_as_it_is(&host));
 }
 
+lab_test!(a_comment_with_a_line_break_does_not_lose_a_rule);
 /// A comment over two lines cannot be read by iptables-restore, and says nothing about a packet.
-pub fn a_comment_with_a_line_end_keeps_no_rule_out(backend: Backend) {
+fn a_comment_with_a_line_break_does_not_lose_a_rule(backend: Backend) {
     let host = host(backend);
     host.shell(
         "iptables -A FORWARD -p tcp -m comment --comment 'a
@@ -147,7 +149,8 @@ iptables -A FORWARD -j DROP",
     );
 }
 
-pub fn rules_of_nft_in_iptables_tables_are_the_machine_s(backend: Backend) {
+lab_test!(nft_rules_in_iptables_tables_are_copied);
+fn nft_rules_in_iptables_tables_are_copied(backend: Backend) {
     if backend == Backend::Legacy {
         return;
     }
@@ -203,7 +206,8 @@ iptables -A FORWARD -p udp -j ACCEPT
     }
 }
 
-pub fn tables_of_nft_are_copied(backend: Backend) {
+lab_test!(tables_of_nft_are_copied);
+fn tables_of_nft_are_copied(backend: Backend) {
     let host = host(backend);
     host.shell(
         "
@@ -270,8 +274,9 @@ END
     assert!(live == copy, "{live}\n\n==== twin:\n{copy}");
 }
 
+lab_test!(a_line_that_does_not_load_is_the_only_one_lost);
 /// A line that the program refuses, and one that the kernel refuses.
-pub fn a_line_that_does_not_load_costs_only_itself(backend: Backend) {
+fn a_line_that_does_not_load_is_the_only_one_lost(backend: Backend) {
     let host = host(backend);
     let change: fn(Filter) -> Filter = match backend {
         Backend::Nft => |filter| broken(filter, Iptables::Nft),
@@ -307,7 +312,8 @@ fn broken(filter: Filter, backend: Iptables) -> Filter {
     filter.with_saved(backend, Family::V4, text.into_bytes())
 }
 
-pub fn a_line_of_nft_that_does_not_load_costs_only_itself(backend: Backend) {
+lab_test!(an_nft_line_that_does_not_load_is_the_only_one_lost);
+fn an_nft_line_that_does_not_load_is_the_only_one_lost(backend: Backend) {
     let host = host(backend);
     host.shell(
         "
@@ -345,7 +351,8 @@ END
     );
 }
 
-pub fn a_packet_that_meets_a_state_is_counted(backend: Backend) {
+lab_test!(a_packet_that_meets_a_stateful_rule_is_counted);
+fn a_packet_that_meets_a_stateful_rule_is_counted(backend: Backend) {
     let host = host(backend);
     host.shell(
         "
@@ -382,9 +389,10 @@ nft add rule inet t out udp dport 13 limit rate 1/minute log
     );
 }
 
+lab_test!(a_stateful_nft_rule_in_an_iptables_table_is_counted);
 /// A rule of nft's in a table of iptables' has its counter there. iptables-nft 1.8.9 prints the first one
 /// for any port, and nothing of a chain with the second.
-pub fn a_state_of_nft_in_a_table_of_iptables_is_counted(backend: Backend) {
+fn a_stateful_nft_rule_in_an_iptables_table_is_counted(backend: Backend) {
     if backend == Backend::Legacy {
         return;
     }
@@ -430,12 +438,13 @@ iptables -A OUTPUT -p udp --dport 12 -m string --algo bm --string x
     }
 }
 
+lab_test!(a_user_namespace_takes_any_number_of_rules);
 /// iptables-nft takes some hundred rules at once there. The test runs itself in one.
-pub fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
+fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
     const WITHIN: &str = "NVACTL_WITHIN_USER_NAMESPACE";
     if std::env::var_os(WITHIN).is_none() {
         let test = format!(
-            "{}::a_user_namespace_takes_any_number_of_rules",
+            "twin_rules::a_user_namespace_takes_any_number_of_rules::{}",
             backend.name()
         );
         let this = std::env::current_exe().expect("it runs");
@@ -476,8 +485,9 @@ fn many(filter: Filter, backend: Iptables) -> Filter {
     filter.with_saved(backend, Family::V4, text.into_bytes())
 }
 
+lab_test!(ten_thousand_forwards_are_copied_in_seconds);
 /// Other rules of a machine with many forwards are copied as fast as without them.
-pub fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
+fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
     let host = host(backend);
     let mut text = String::from("*filter\n:NVACTL-FORWARD - [0:0]\n-A FORWARD -j NVACTL-FORWARD\n");
     for port in 1..=10_000 {
@@ -513,8 +523,9 @@ pub fn ten_thousand_forwards_are_copied_in_seconds(backend: Backend) {
     assert!(read + load < Duration::from_secs(20), "{read:?} {load:?}");
 }
 
+lab_test!(a_table_that_vanishes_during_the_copy_is_the_only_one_lost);
 /// A program may load its table anew while it is read.
-pub fn a_table_that_comes_and_goes_costs_nothing_else(backend: Backend) {
+fn a_table_that_vanishes_during_the_copy_is_the_only_one_lost(backend: Backend) {
     let host = host(backend);
     host.run("iptables -A FORWARD -p tcp --dport 1 -j DROP");
     let again = "while :; do nft 'table inet q { chain c { ip saddr 10.0.0.1 drop; }; }'; nft delete table inet q; done";
@@ -532,8 +543,9 @@ pub fn a_table_that_comes_and_goes_costs_nothing_else(backend: Backend) {
     assert_eq!(failed, [""; 0]);
 }
 
+lab_test!(a_queue_depends_on_its_listener);
 /// Without a listener the kernel drops the packet, in the twin as on the host; with one nobody can tell.
-pub fn a_queue_is_decided_by_its_listener(backend: Backend) {
+fn a_queue_depends_on_its_listener(backend: Backend) {
     let host = host(backend);
     host.run("iptables -A OUTPUT -p udp --dport 9 -j NFQUEUE --queue-num 3");
     host.run("iptables -A OUTPUT -p udp --dport 9 -j NFQUEUE --queue-balance 4:5");

@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::{Backend, Lab, Said};
+use crate::long;
 use crate::namespace::wait_for;
 use crate::shortage::Tasks;
 use crate::traffic::serve_tcp;
@@ -48,14 +49,16 @@ fn is_unknown(said: &Said, why: &str) {
     assert!(!said.stderr.contains("panicked"), "{said:?}");
 }
 
-pub fn without_the_right_to_make_namespaces_packets_are_unknown(backend: Backend) {
+lab_test!(packets_are_unknown_without_the_right_to_make_namespaces);
+fn packets_are_unknown_without_the_right_to_make_namespaces(backend: Backend) {
     let lab = lab(backend);
     let words = [&["--bounding-set=-sys_admin", NVACTL][..], &DOCTOR].concat();
     let said = Said::from(lab.firewall.feed("setpriv", &words, ""));
     is_unknown(&said, "CAP_SYS_ADMIN");
 }
 
-pub fn without_nft_packets_are_unknown(backend: Backend) {
+lab_test!(packets_are_unknown_without_nft);
+fn packets_are_unknown_without_nft(backend: Backend) {
     let lab = lab(backend);
     // nvactl looks in the system's folders, too.
     let script = "cp -a /usr/sbin /run/sbin; rm /run/sbin/nft; mount --bind /run/sbin /usr/sbin
@@ -65,8 +68,9 @@ pub fn without_nft_packets_are_unknown(backend: Backend) {
     is_unknown(&said, "`nft` is not installed");
 }
 
+lab_test!(packets_are_unknown_without_a_free_thread);
 /// As `TasksMax=` of systemd limits a unit.
-pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
+fn packets_are_unknown_without_a_free_thread(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
     let lab = lab(backend);
     let mut unknown = 0;
@@ -77,8 +81,8 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
         // So few that the rules cannot be read.
         if said.code == 2 {
             assert!(said.stderr.contains("could not be started"), "{said:?}");
-        } else if said.stdout.contains("there is no thread for it") {
-            is_unknown(&said, "there is no thread for it");
+        } else if said.stdout.contains("no thread could be started") {
+            is_unknown(&said, "no thread could be started");
             unknown += 1;
         } else if said.stdout.contains("no connection was tried") {
             is_unknown(&said, "could not be started");
@@ -88,8 +92,9 @@ pub fn without_a_free_thread_packets_are_unknown(backend: Backend) {
     assert!(unknown > 0, "each had all that it needs");
 }
 
+lab_test!(a_socket_that_cannot_be_opened_affects_only_its_forward);
 /// A forward to many targets needs more sockets than there may be.
-pub fn a_socket_that_cannot_be_opened_costs_its_own_forward_alone(backend: Backend) {
+fn a_socket_that_cannot_be_opened_affects_only_its_forward(backend: Backend) {
     let lab = lab(backend);
     serve_tcp(&lab.pod, "pod", 80);
     let pods: Vec<String> = (1..=30).map(|n| format!("10.224.1.{n}:53")).collect();
@@ -124,8 +129,8 @@ fn processes(mark: &str) -> usize {
     marked.count()
 }
 
-pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
-    const BATCHES: u64 = 10;
+lab_test!(sampled many_doctors_leave_nothing_behind);
+fn many_doctors_leave_nothing_behind(backend: Backend) {
     const SPARED: u64 = 7;
     const KILLED: u64 = 3;
     let lab = lab(backend);
@@ -156,7 +161,8 @@ pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
     let before = state();
     let mut random = 7_u64;
     let mut killed = 0;
-    for _ in 0..BATCHES {
+    let batches = long::count(3, 10);
+    for _ in 0..batches {
         let mut doctors: Vec<Child> = (0..SPARED).map(|_| doctor()).collect();
         for _ in 0..KILLED {
             random = random
@@ -173,7 +179,29 @@ pub fn of_a_hundred_doctors_nothing_is_left(backend: Backend) {
             killed += u64::from(ended.signal().is_some());
         }
     }
-    assert!(killed >= 20, "only {killed} were killed");
+    assert!(killed >= 2 * batches, "only {killed} were killed");
     wait_for("every process of theirs is gone", || processes(&mark) == 0);
     assert_eq!(state(), before);
+}
+
+lab_test!(without_time_for_all_interfaces_packets_are_unknown);
+/// Each interface takes some 20 ms, and the doctor keeps its time limit.
+fn without_time_for_all_interfaces_packets_are_unknown(backend: Backend) {
+    let lab = lab(backend);
+    lab.firewall.shell(
+        "for n in $(seq 250); do
+            echo link add dummy$n type dummy
+            echo address add 10.99.$n.1/24 dev dummy$n
+            echo link set dummy$n up
+        done | ip -batch -",
+    );
+    let words = [&DOCTOR[..], &["--deadline", "2"]].concat();
+    let begin = Instant::now();
+    let said = lab.nvactl(&words);
+    let took = begin.elapsed();
+    is_unknown(
+        &said,
+        "the time limit was reached before the copy had all 252 interfaces",
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }

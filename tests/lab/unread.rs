@@ -3,8 +3,8 @@
 
 use nvactl::netfilter::text::parse::parse;
 
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::{self, Host};
 use crate::nvactl;
 
@@ -36,19 +36,27 @@ fn ok(host: &Host, args: &[&str], spec: &str) -> Said {
 fn go_through(host: &Host) {
     let other = SPEC.replace("49182", "49183");
     let foreign = save(host);
-    ok(host, &["apply", "-"], SPEC);
-    let said = ok(host, &["apply", "-"], SPEC);
+    ok(host, &["apply", "-", "--no-trial"], SPEC);
+    let said = ok(host, &["apply", "-", "--no-trial"], SPEC);
     assert_eq!(said.stdout, "<stdin>: no changes\n");
     ok(host, &["diff", "-"], SPEC);
     let said = ok(host, &["status", "-", "--check"], SPEC);
     assert!(said.stdout.contains("in sync"), "{said:?}");
     let applied = save(host);
-    ok(host, &["apply", "-", "--confirm", "600"], &other);
+    ok(
+        host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &other,
+    );
     ok(host, &["confirm"], "");
     assert!(save(host).contains("--dport 49183"));
     ok(host, &["rollback"], "");
     assert_eq!(save(host), applied);
-    ok(host, &["apply", "-", "--confirm", "600"], &other);
+    ok(
+        host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &other,
+    );
     ok(host, &["confirm", "--cancel"], "");
     assert_eq!(save(host), applied);
     ok(host, &["remove"], "");
@@ -61,7 +69,8 @@ fn go_through(host: &Host) {
     }
 }
 
-pub fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
+lab_test!(a_comment_with_a_line_break_stops_nothing);
+fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -s 192.0.2.1 -j DROP");
     commented(&host, "iptables -A FORWARD");
@@ -77,7 +86,8 @@ pub fn a_comment_with_a_line_break_stops_nothing(backend: Backend) {
     assert!(!said.stderr.contains("cannot be read"), "{said:?}");
 }
 
-pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
+lab_test!(a_rule_that_cannot_be_read_stops_nothing);
+fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     let host = firewall(backend);
     host.run("iptables -A FORWARD -s 192.0.2.1 -j DROP");
     named(&host, "iptables -A FORWARD");
@@ -106,7 +116,7 @@ pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     let said = nvactl(&host, &["status", "-"], SPEC);
     assert!(
         said.stdout
-            .contains("1 rule of others stands before nvactl's jump in filter FORWARD;"),
+            .contains("1 rule of other programs stands before nvactl's jump in filter FORWARD;"),
         "{said:?}"
     );
     apply(&host, SPEC);
@@ -116,8 +126,9 @@ pub fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     assert_eq!(rules.matches(NAMED).count(), 2, "{rules}");
 }
 
+lab_test!(an_unreadable_rule_in_nvactl_s_own_chain_is_drift);
 /// There nobody but nvactl has anything to put in.
-pub fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
+fn an_unreadable_rule_in_nvactl_s_own_chain_is_drift(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let applied = save(&host);
@@ -140,8 +151,9 @@ pub fn in_nvactl_s_own_chain_it_is_drift(backend: Backend) {
     }
 }
 
+lab_test!(rules_that_would_not_load_are_not_persisted);
 /// iptables-restore would not load a file that has such a rule, and nothing would be there at boot.
-pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
+fn rules_that_would_not_load_are_not_persisted(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     ok(&host, &["persist"], "");
@@ -165,7 +177,7 @@ pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     }
     // Somebody else has kept it all the same.
     let status = || nvactl(&host, &["status", "-"], SPEC).stdout;
-    assert!(status().contains("rules.v4 holds what runs"));
+    assert!(status().contains("rules.v4 holds the loaded rules"));
     commented(&host, "iptables -A INPUT");
     host.shell("iptables-save > /etc/iptables/rules.v4");
     let status = status();
@@ -175,7 +187,8 @@ pub fn what_would_not_load_is_not_kept_for_the_boot(backend: Backend) {
     );
 }
 
-pub fn a_rate_is_read_as_the_kernel_has_it(backend: Backend) {
+lab_test!(a_rate_is_read_as_the_kernel_rounds_it);
+fn a_rate_is_read_as_the_kernel_rounds_it(backend: Backend) {
     let host = firewall(backend);
     for (n, rate) in ["50000/sec", "10001/sec", "1000000/sec", "7/min", "3/hour"]
         .iter()
@@ -269,7 +282,7 @@ fn native_rules_in_tables_that_nvactl_uses_are_a_reason_to_refuse() {
     let host = firewall(Backend::Nft);
     native(&host, "filter", "FORWARD", "forward");
     for args in [
-        &["apply", "-"][..],
+        &["apply", "-", "--no-trial"][..],
         &["diff", "-"],
         &["status", "-"],
         &["remove"],

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::damage::numbered;
+use crate::firewall::{firewall, load};
 use crate::lab::{Backend, Said, save, save_v6};
-use crate::lifecycle::{firewall, load};
 use crate::namespace::Host;
 use crate::nvactl;
 use crate::state::inode;
@@ -185,9 +185,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn write(host: &Host, path: &str, text: &str) {
-    let line = format!("mkdir -p $(dirname {path}); cat > {path}");
-    let written = host.feed("sh", &["-ec", &line], text);
-    assert!(written.status.success(), "{written:?}");
+    let path = host.path(path);
+    let folder = path.parent().expect("it is in a folder");
+    fs::create_dir_all(folder).expect("it can be made");
+    fs::write(path, text).expect("it can be written");
 }
 
 /// The lines that say something, in an order that does not depend on who was first: without unused
@@ -272,8 +273,9 @@ fn assert_known(host: &Host) {
     }
 }
 
+lab_test!(the_forwards_of_an_older_release_are_known);
 /// An apply brings its rules into sync, and changes no others.
-pub fn the_forwards_of_an_older_release_are_known(backend: Backend) {
+fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let said = done(host, &["status", SPEC]);
         let names = fixture.text("forward.yaml");
@@ -286,16 +288,17 @@ pub fn the_forwards_of_an_older_release_are_known(backend: Backend) {
             assert!(said.stdout.contains(name), "{name}: {said:?}");
         }
         assert_known(host);
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
-        let said = done(host, &["apply", SPEC]);
+        let said = done(host, &["apply", SPEC, "--no-trial"]);
         assert!(said.stdout.contains("no changes"), "{said:?}");
         assert_same(&foreign(&loaded(host)), &foreign(&fixture.rules("rules")));
     });
 }
 
+lab_test!(the_history_of_an_older_release_can_be_rolled_back);
 /// Its history is listed, and leads back.
-pub fn the_history_of_an_older_release_leads_back(backend: Backend) {
+fn the_history_of_an_older_release_can_be_rolled_back(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let said = done(host, &["history"]);
         assert_eq!(numbered(&said.stdout), fixture.changes(), "{said:?}");
@@ -314,8 +317,9 @@ pub fn the_history_of_an_older_release_leads_back(backend: Backend) {
     });
 }
 
+lab_test!(the_rules_of_an_older_release_can_be_removed);
 /// Nothing of it stays, and nothing of others goes.
-pub fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
+fn the_rules_of_an_older_release_can_be_removed(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         done(host, &["remove"]);
         let left = loaded(host);
@@ -326,8 +330,9 @@ pub fn what_an_older_release_loaded_can_be_removed(backend: Backend) {
     });
 }
 
+lab_test!(a_change_after_an_upgrade_is_made);
 /// A change on top of it is a change like any other, and can be taken back or persisted.
-pub fn a_change_on_top_of_an_older_release_s_is_made(backend: Backend) {
+fn a_change_after_an_upgrade_is_made(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
         let more = "  - {name: more, listen: 50001, target: {pod: 10.224.0.118:81}}\n";
         write(
@@ -335,7 +340,7 @@ pub fn a_change_on_top_of_an_older_release_s_is_made(backend: Backend) {
             SPEC,
             &format!("{}{more}", fixture.text("forward.yaml")),
         );
-        done(host, &["apply", SPEC, "--confirm", "600"]);
+        done(host, &["apply", SPEC, "--no-trial", "--confirm", "600"]);
         assert!(save(host).contains("--dport 50001"));
         done(host, &["confirm"]);
         done(host, &["status", SPEC, "--check"]);
@@ -350,15 +355,20 @@ fn waits(host: &Host) -> bool {
     !said.stdout.contains("nothing is waiting")
 }
 
+lab_test!(a_change_of_an_older_release_can_be_confirmed);
 /// What waited for its confirmation while nvactl was replaced waits on.
-pub fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
+fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
     each(backend, &["waits"], Boot::Same, |fixture, host| {
         assert!(waits(host));
         assert_known(host);
         let said = done(host, &["status", SPEC]);
         let all = format!("{}{}", said.stdout, said.stderr);
         assert!(all.contains("confirm"), "it says nothing of it: {said:?}");
-        for args in [&["apply", SPEC][..], &["remove"], &["rollback"]] {
+        for args in [
+            &["apply", SPEC, "--no-trial"][..],
+            &["remove"],
+            &["rollback"],
+        ] {
             let said = nvactl(host, args, "");
             assert_eq!(said.code, 2, "{args:?}: {said:?}");
         }
@@ -367,13 +377,14 @@ pub fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
         assert_same(&loaded(host), &fixture.rules("rules"));
         done(host, &["rollback"]);
         assert_same(&loaded(host), &fixture.rules("before"));
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
     });
 }
 
+lab_test!(a_change_of_an_older_release_can_be_cancelled);
 /// It can be cancelled, in time or too late.
-pub fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
+fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     for boot in [Boot::Same, Boot::Late] {
         each(backend, &["waits"], boot, |fixture, host| {
             assert!(waits(host), "{boot:?}");
@@ -384,18 +395,19 @@ pub fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
             assert_eq!(numbered(&said.stdout), fixture.changes(), "{boot:?}");
             let newest = said.stdout.lines().next().unwrap_or_default();
             assert!(newest.contains("undone at"), "{boot:?}: {said:?}");
-            done(host, &["apply", SPEC]);
+            done(host, &["apply", SPEC, "--no-trial"]);
         });
     }
 }
 
+lab_test!(a_change_that_waited_before_the_boot_is_ignored);
 /// A boot has ended the waiting.
-pub fn what_waited_before_the_boot_is_not_acted_on(backend: Backend) {
+fn a_change_that_waited_before_the_boot_is_ignored(backend: Backend) {
     each(backend, &["waits"], Boot::Earlier, |fixture, host| {
         assert!(!waits(host));
         assert_eq!(nvactl(host, &["confirm"], "").code, 2);
         assert_same(&loaded(host), &fixture.rules("rules"));
-        done(host, &["apply", SPEC]);
+        done(host, &["apply", SPEC, "--no-trial"]);
         done(host, &["status", SPEC, "--check"]);
     });
 }

@@ -16,7 +16,8 @@ fn block(name: &str) -> &'static str {
     rest.split_once("\n```").expect(name).0
 }
 
-pub fn both_scenarios_as_readme_has_them(backend: Backend) {
+lab_test!(the_walk_of_readme_works);
+fn the_walk_of_readme_works(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.ilb, "ilb", 49180);
     serve_tcp(&lab.pod, "pod", 80);

@@ -3,8 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 
 use crate::confirm::{apply_for, changed, has_watchdog, waits, watchdogs};
+use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, save};
-use crate::lifecycle::{SPEC, apply, firewall};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
 use crate::state::inode;
@@ -51,8 +51,9 @@ fn go_on(host: &Host, process: &str) {
     });
 }
 
+lab_test!(a_late_watchdog_does_not_undo_a_waiting_change);
 /// Its change was confirmed while it waited for the lock, and the next one waits already.
-pub fn a_late_watchdog_leaves_a_change_alone_that_waits(backend: Backend) {
+fn a_late_watchdog_does_not_undo_a_waiting_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let old = stopped_at_the_lock(&host);
@@ -60,7 +61,11 @@ pub fn a_late_watchdog_leaves_a_change_alone_that_waits(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let confirmed = save(&host);
     let later = SPEC.replace("49182", "49199");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &later,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     let loaded = save(&host);
     go_on(&host, &old);
@@ -72,14 +77,19 @@ pub fn a_late_watchdog_leaves_a_change_alone_that_waits(backend: Backend) {
     assert_eq!(save(&host), confirmed);
 }
 
+lab_test!(a_late_watchdog_does_not_undo_a_confirmed_change);
 /// The next one has been confirmed as well.
-pub fn a_late_watchdog_leaves_a_change_alone_that_was_confirmed(backend: Backend) {
+fn a_late_watchdog_does_not_undo_a_confirmed_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let old = stopped_at_the_lock(&host);
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     let later = SPEC.replace("49182", "49199");
-    let said = nvactl(&host, &["apply", "-", "--confirm", "600"], &later);
+    let said = nvactl(
+        &host,
+        &["apply", "-", "--no-trial", "--confirm", "600"],
+        &later,
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     let loaded = save(&host);
@@ -88,8 +98,9 @@ pub fn a_late_watchdog_leaves_a_change_alone_that_was_confirmed(backend: Backend
     assert!(!waits(&host));
 }
 
+lab_test!(a_late_watchdog_undoes_its_own_change);
 /// Nothing was decided: it is undone, however late.
-pub fn a_late_watchdog_undoes_its_own_change(backend: Backend) {
+fn a_late_watchdog_undoes_its_own_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let before = save(&host);
@@ -100,13 +111,14 @@ pub fn a_late_watchdog_undoes_its_own_change(backend: Backend) {
     assert!(!waits(&host));
 }
 
+lab_test!(a_decision_outlives_the_command_that_made_it);
 /// `confirm` was killed between the decision and the record: whoever reads the record next finishes
 /// it.
-pub fn a_decision_outlives_the_one_who_made_it(backend: Backend) {
+fn a_decision_outlives_the_command_that_made_it(backend: Backend) {
     for decision in ["confirmed", "cancelled", "timed_out", "not_made"] {
         let readers: [&[&str]; 4] = [
             &["confirm", "--status"],
-            &["apply", "-"],
+            &["apply", "-", "--no-trial"],
             &["remove"],
             &["rollback"],
         ];

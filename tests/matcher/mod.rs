@@ -1,34 +1,36 @@
-//! A matcher for nvactl's own rules: the rules that may decide on the first packet of a connection. It knows
-//! the conditions that a plan prints, and no others.
+//! A matcher for nvactl's own rules: it finds the rules that may decide on the first packet of a connection. It
+//! knows only the conditions that a plan prints.
 
 use std::net::IpAddr;
 
-use nvactl::net::{Interface, Port, Protocol};
-use nvactl::netfilter::matches::{Conntrack, CtState, Match};
+use nvactl::net::{Interface, Port, PortRange, Protocol};
+use nvactl::netfilter::matches::{AddressType, Match, Side};
 use nvactl::netfilter::names::{ChainName, TableName};
+use nvactl::netfilter::negatable::Negatable::{self, Is};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
+use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
 
-/// The first packet of a connection, where it meets a hook.
+/// The first packet of a connection at a hook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Packet<'p> {
     pub protocol: Protocol,
-    /// `None`: a condition on the source may hold or not.
+    /// `None`: it is unknown whether a condition on the source matches.
     pub source: Option<IpAddr>,
     pub destination: IpAddr,
     pub port: Port,
-    /// The destination before DNAT, if that has been done.
+    /// The destination before DNAT, after the packet was translated.
     pub sent_to: Option<(IpAddr, Port)>,
     pub ingress: Option<&'p Interface>,
     pub egress: Option<&'p Interface>,
-    /// nvactl's bit of the connection's mark.
+    /// The value of nvactl's bit of the connection's mark.
     pub is_marked: bool,
 }
 
 impl Packet<'_> {
-    /// Returns whether all conditions hold; `None` where the source is not known, or chance and earlier
-    /// packets decide.
+    /// Returns whether all conditions match, or `None` if that depends on an unknown source, on chance or on
+    /// earlier packets.
     pub fn meets(&self, rule: &Rule) -> Option<bool> {
         let each: Vec<Option<bool>> = rule.matches.iter().map(|one| self.holds(one)).collect();
         if each.contains(&Some(false)) {
@@ -38,17 +40,23 @@ impl Packet<'_> {
     }
 
     fn holds(&self, condition: &Match) -> Option<bool> {
-        let ports = |protocol, source: &Option<_>, destination: &Option<nvactl::net::PortRange>| {
+        let ports = |protocol, source: &Option<_>, destination: &Option<Negatable<PortRange>>| {
             assert!(source.is_none(), "no plan asks for a source port");
-            self.protocol == protocol && destination.is_none_or(|range| range.contains(self.port))
+            let contains = |range: &PortRange| range.contains(self.port);
+            self.protocol == protocol && destination.is_none_or(|ports| ports.holds(contains))
         };
         Some(match condition {
-            Match::Source(net) => return self.source.map(|source| net.contains(&source)),
-            Match::Destination(net) => net.contains(&self.destination),
-            Match::NotDestination(net) => !net.contains(&self.destination),
-            Match::Ingress(by) => self.ingress == Some(by),
-            Match::Egress(by) => self.egress == Some(by),
-            Match::Protocol(protocol) => *protocol == self.protocol,
+            Match::Source(net) => {
+                return self
+                    .source
+                    .map(|source| net.holds(|net| net.contains(&source)));
+            }
+            Match::Destination(net) => net.holds(|net| net.contains(&self.destination)),
+            Match::Ingress(by) => by.holds(|by| self.ingress.is_some_and(|one| by.covers(one))),
+            Match::Egress(by) => by.holds(|by| self.egress.is_some_and(|one| by.covers(one))),
+            Match::Protocol(protocol) => {
+                protocol.holds(|protocol| protocol.transport() == Some(self.protocol))
+            }
             Match::Tcp {
                 source,
                 destination,
@@ -58,19 +66,19 @@ impl Packet<'_> {
                 source,
                 destination,
             } => ports(Protocol::Udp, source, destination),
-            Match::DestinationPorts(ranges) => ranges.iter().any(|range| range.contains(self.port)),
             Match::Conntrack(conntrack) => self.is_tracked_as(conntrack),
-            // The first packet has not left the machine.
-            Match::Confirmed => false,
-            Match::DestinationIsLocal => self.sent_to.is_none(),
-            Match::Connmark(mark) => self.is_marked == (mark.value != 0),
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Is(AddressType::Local),
+            } => self.sent_to.is_none(),
+            Match::Connmark(mark) => mark.holds(|mark| self.is_marked == (mark.value != 0)),
             Match::Comment(_) => true,
             Match::Probability(_)
             | Match::Cluster(_)
             | Match::HashLimit(_)
             | Match::ConnLimit(_)
             | Match::Limit(_) => return None,
-            Match::Other(words) => panic!("no plan has {words:?}"),
+            other => panic!("no plan has {other:?}"),
         })
     }
 
@@ -81,18 +89,23 @@ impl Packet<'_> {
             CtState::Dnat => self.sent_to.is_some(),
             _ => false,
         };
-        (asked.states.is_empty() || asked.states.iter().copied().any(is_in))
+        let states = |states: &CtStates| states.iter().any(is_in);
+        asked.states.is_none_or(|asked| asked.holds(states))
             && asked
                 .original_destination
-                .is_none_or(|net| net.contains(&address))
+                .is_none_or(|net| net.holds(|net| net.contains(&address)))
             && asked
                 .original_destination_port
-                .is_none_or(|range| range.contains(port))
+                .is_none_or(|ports| ports.holds(|range| range.contains(port)))
+            // The first packet has not left the machine.
+            && asked
+                .status
+                .is_none_or(|status| status.holds(|status| *status != CtStatus::Confirmed))
     }
 }
 
-/// Returns the rules that may decide on a packet, up to the first that does so for certain. On its walk the
-/// packet gets and loses the mark.
+/// Returns the rules that may decide on a packet, up to the first that decides for certain. Sets and removes the
+/// packet's mark on the path.
 pub fn deciders<'r>(
     ruleset: &'r Ruleset,
     table: TableName,
@@ -104,7 +117,7 @@ pub fn deciders<'r>(
     found
 }
 
-/// Returns whether every such packet was decided on.
+/// Adds the rules of a chain that may decide. Returns whether one decides for certain.
 fn follow<'r>(
     ruleset: &'r Ruleset,
     table: TableName,

@@ -1,5 +1,5 @@
-//! The spec as plain serde types, read and written by another YAML library: a second opinion on
-//! what nvactl's own reader makes of a sound spec.
+//! The spec as plain serde types, read and written by another YAML library. Tests compare nvactl's own reader
+//! with it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub struct Spec {
     pub forwards: Vec<Forward>,
 }
 
-/// As a failed test shows it, to be tried by hand.
+/// A failed test prints the spec as YAML, so that it can be tried by hand.
 impl fmt::Debug for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -51,7 +51,7 @@ pub struct Forward {
     pub options: Options,
 }
 
-/// What a forward may say, and `defaults` for those that do not.
+/// The options of a forward, and of `defaults` for forwards that do not set their own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ pub struct Options {
     pub hairpin: Option<bool>,
 }
 
-/// One may stand without the brackets of a list.
+/// A list, or a single value without brackets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Several<T> {
@@ -181,7 +181,7 @@ pub struct How {
 }
 
 impl Options {
-    /// With what `defaults` says where this says nothing.
+    /// Returns the options with those of `defaults` for the ones that are not set.
     pub fn or(&self, defaults: &Options) -> Options {
         fn either<T: Clone>(own: Option<&T>, default: Option<&T>) -> Option<T> {
             own.or(default).cloned()
@@ -217,7 +217,7 @@ impl Interface {
 }
 
 impl Snat {
-    /// For IPv6, or else IPv4.
+    /// Returns the value for IPv6 if `v6` is set, else the value for IPv4.
     pub fn of(&self, v6: bool) -> Option<String> {
         match self {
             Snat::Any(text) => {
@@ -244,8 +244,8 @@ impl Target {
     }
 }
 
-/// The addresses that networks of one family hold, as ranges apart from each other and in order:
-/// the same for every way to write them.
+/// Returns the addresses of the networks of one family as sorted ranges that do not touch. So two lists of the
+/// same addresses are equal.
 pub fn ranges(nets: &[String], v6: bool) -> Vec<String> {
     let mut ranges: Vec<(u128, u128)> = nets.iter().filter_map(|net| range(net, v6)).collect();
     ranges.sort_unstable();
@@ -283,8 +283,7 @@ fn range(net: &str, v6: bool) -> Option<(u128, u128)> {
     ((all == 128) == v6).then_some((first, last))
 }
 
-/// The same spec in the one way in which [`of`] spells it: nothing is left to be inherited or
-/// assumed.
+/// Returns the spec in the form of [`of`]: every inherited and default value is written out.
 pub fn normal(mut spec: Spec) -> Spec {
     let defaults = spec.defaults.take().unwrap_or_default();
     let enabled = spec
@@ -312,7 +311,7 @@ pub fn normal(mut spec: Spec) -> Spec {
     }
 }
 
-/// A forward for each of its protocols.
+/// Returns a forward for each protocol, with all options written out.
 fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<Forward> {
     let options = forward.options.or(defaults);
     let v6 = forward.target.is_v6();
@@ -323,7 +322,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     let ingress = own.and_then(Interface::ingress);
     let mut ingress = ingress.or(firewall.interface.ingress()).expect(inherited);
     let hairpin = options.hairpin.unwrap_or(false);
-    // Behind the firewall are others than clients: the hairpin lets them in.
+    // The egress interface is not an ingress of clients: `hairpin` admits the hosts there.
     if hairpin && ingress.len() > 1 {
         ingress.retain(|name| *name != egress);
     }
@@ -384,7 +383,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     protocols.into_iter().map(one).collect()
 }
 
-/// A range of one port is that port.
+/// Returns a destination with a range of one port written as that port.
 pub fn destination(text: &str) -> String {
     match text.split_once('-') {
         Some((rest, last)) if rest.ends_with(&format!(":{last}")) => rest.to_owned(),
@@ -422,7 +421,7 @@ fn said(log: Log, name: &str, refuses: bool) -> Option<Log> {
     }))
 }
 
-/// What nvactl's own reader understood.
+/// Converts the result of nvactl's own reader.
 pub fn of(set: &ForwardSet) -> Spec {
     let firewall = &set.firewall;
     Spec {

@@ -1,4 +1,4 @@
-//! Whether a packet finds in a tree the rules that it finds in one chain, and how many it meets there.
+//! Tests that a packet matches the same rules in a tree as in one chain, and how many rules it traverses there.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -29,9 +29,9 @@ impl Plans {
         Self { flat, tree }
     }
 
-    /// Follows the first packet of a connection through the hooks, to the egress of the forward that takes it.
-    /// Returns whether one does.
-    fn find_the_same(&self, spec: &ForwardSet, packet: &Packet<'_>) -> bool {
+    /// Follows the first packet of a connection through the hooks, and asserts that the same rules match in both
+    /// plans. Returns whether a forward takes the packet.
+    fn assert_same_rules_match(&self, spec: &ForwardSet, packet: &Packet<'_>) -> bool {
         if self
             .flat
             .chain(Hook::Sent.table(), &Hook::Sent.own().into())
@@ -50,7 +50,7 @@ impl Plans {
                 name_of(rule) == Some(forward.name.as_str()) && forward.protocol == packet.protocol
             };
             let forward = spec.forwards.iter().find(takes).expect("a forward");
-            // A first packet that is sent again does not come to nat, and has no mark.
+            // A repeated first packet does not traverse the nat table, and has no mark.
             for is_marked in [false, is_marked] {
                 let passing = Packet {
                     destination,
@@ -79,7 +79,7 @@ impl Plans {
         let flat = deciders(&self.flat, hook.table(), &own, &mut in_flat);
         let tree = deciders(&self.tree, hook.table(), &own, &mut in_tree);
         if packet.is_marked {
-            // The rules of the short cut are no forward's.
+            // The short-cut rules name no forward, so only the targets can be compared.
             let targets = |rules: &[&Rule]| -> Vec<_> {
                 rules.iter().map(|rule| rule.target.clone()).collect()
             };
@@ -91,7 +91,7 @@ impl Plans {
     }
 }
 
-/// Returns where a rule of nat's `PREROUTING` sends a packet.
+/// Returns the destination that a DNAT rule gives a packet.
 fn translated(packet: &Packet<'_>, rule: &Rule) -> (IpAddr, Port) {
     let Some(Target::Dnat { address, ports }) = &rule.target else {
         panic!("{rule} does not translate");
@@ -107,8 +107,8 @@ fn translated(packet: &Packet<'_>, rule: &Rule) -> (IpAddr, Port) {
     (*address, port)
 }
 
-/// Asserts that first packets to each listener of a spec find the same rules in both layouts.
-pub fn finds_the_same(set: &ForwardSet, family: Family) {
+/// Asserts that first packets to each listener of a spec match the same rules in both layouts.
+pub fn assert_same_rules_match(set: &ForwardSet, family: Family) {
     let plans = Plans::of(set, family);
     for forward in set.forwards.iter().filter(|one| one.family() == family) {
         let anywhere = match family {
@@ -132,15 +132,15 @@ pub fn finds_the_same(set: &ForwardSet, family: Family) {
                         egress: None,
                         is_marked: false,
                     };
-                    plans.find_the_same(set, &packet);
+                    plans.assert_same_rules_match(set, &packet);
                 }
             }
         }
     }
 }
 
-/// Forwards on all addresses and on some hundred, on ports side by side, far apart and in ranges,
-/// for both protocols.
+/// Returns forwards for both protocols, on all addresses and on some hundred addresses, with consecutive ports,
+/// scattered ports and ranges.
 fn many() -> ForwardSet {
     let mut text =
         "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4}\nforwards:\n"
@@ -159,7 +159,7 @@ fn many() -> ForwardSet {
         forward(2000 + n, format!("{address}:{}", 4000 + n), "tcp");
     }
     for n in 0..20 {
-        // Within a block, across the smallest, across the largest.
+        // The ranges lie within a block, or cross the boundary of a small or a large block.
         let first = 16_000 + 400 * n;
         forward(3000 + n, format!("{first}-{}", first + 390), "tcp");
         forward(
@@ -175,7 +175,7 @@ fn many() -> ForwardSet {
 }
 
 #[test]
-fn a_packet_finds_in_a_tree_what_it_finds_in_one_chain() {
+fn a_packet_matches_the_same_rules_in_a_tree_and_in_one_chain() {
     let set = many();
     let plans = Plans::of(&set, Family::V4);
     let ingress: Interface = "eth0".parse().expect("a name");
@@ -195,7 +195,7 @@ fn a_packet_finds_in_a_tree_what_it_finds_in_one_chain() {
     ports.remove(&0);
     let mut found = 0;
     for (n, port) in ports.iter().enumerate() {
-        // Not each of the hundreds with each: the ones that follow, and two that do not.
+        // Each port is tried with five addresses in turn, and with the addresses of its own listeners.
         let few = addresses.iter().cycle().skip(n).take(5);
         let own = set.forwards.iter().filter_map(|forward| {
             let on = Port::new(*port).is_some_and(|port| forward.listen.ports.contains(port));
@@ -213,7 +213,7 @@ fn a_packet_finds_in_a_tree_what_it_finds_in_one_chain() {
                     egress: None,
                     is_marked: false,
                 };
-                found += usize::from(plans.find_the_same(&set, &packet));
+                found += usize::from(plans.assert_same_rules_match(&set, &packet));
             }
         }
     }
@@ -237,8 +237,9 @@ fn set_with(option: &str, listens: impl Iterator<Item = String>) -> ForwardSet {
     yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-/// How many rules of a chain, and of those it leads to, are asked before one of a forward's holds.
-fn met(
+/// Counts the rules that a packet traverses in a chain and those that it leads to, up to the first match of a
+/// forward's rule. Returns whether there is such a match.
+fn count_to_match(
     tree: &Ruleset,
     (table, chain): (TableName, &ChainName),
     packet: &Packet<'_>,
@@ -254,23 +255,25 @@ fn met(
             return true;
         }
         match rule.target.as_ref().expect("every rule has one") {
-            Target::Jump(next) if met(tree, (table, next), packet, forward, rules) => {
+            Target::Jump(next) if count_to_match(tree, (table, next), packet, forward, rules) => {
                 return true;
             }
-            Target::Goto(next) => return met(tree, (table, next), packet, forward, rules),
+            Target::Goto(next) => {
+                return count_to_match(tree, (table, next), packet, forward, rules);
+            }
             _ => {}
         }
     }
     false
 }
 
-/// The most rules that a first packet meets in a hook before its own.
-fn most_met(set: &ForwardSet, hook: Hook) -> usize {
+/// Returns the most rules that a first packet traverses in a hook up to its forward's rule.
+fn most_traversed(set: &ForwardSet, hook: Hook) -> usize {
     let family = set.forwards[0].family();
     let tree = plan_in(Layout::Tree, set, family);
     let own = ChainName::from(hook.own());
     let longest = tree.chains().map(|(_, name, _)| name.as_str().len()).max();
-    assert!(longest <= Some(28), "iptables takes no longer name");
+    assert!(longest <= Some(28), "iptables refuses a longer name");
     let address = |address: &str| -> IpAddr { address.parse().expect("an address") };
     let target = address(match family {
         Family::V4 => "10.224.0.9",
@@ -301,16 +304,19 @@ fn most_met(set: &ForwardSet, hook: Hook) -> usize {
         let mut rules = 0;
         let place = (hook.table(), &own);
         let name = forward.name.as_str();
-        assert!(met(&tree, place, &packet, name, &mut rules), "{forward:?}");
+        assert!(
+            count_to_match(&tree, place, &packet, name, &mut rules),
+            "{forward:?}"
+        );
         rules
     });
     each.max().expect("there are forwards")
 }
 
 #[test]
-fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
+fn a_packet_traverses_some_dozens_of_the_rules_of_ten_thousand_listeners() {
     let ports = |each: fn(u32) -> String| (0..10_000).map(each).collect();
-    // Numbers without an order.
+    // Returns scattered numbers.
     let mixed = |n: u32| n.wrapping_mul(2_654_435_761);
     let addresses = |address: fn(u32, u32) -> String| -> Vec<String> {
         (0..5000).map(|n| address(n, mixed(n))).collect()
@@ -352,9 +358,9 @@ fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
         ),
     ];
     for (what, listens) in cases {
-        let most = most_met(&set_with("", listens.iter().cloned()), Hook::Arriving);
+        let most = most_traversed(&set_with("", listens.iter().cloned()), Hook::Arriving);
         assert!(most <= 110, "{what}: {most} rules");
-        // Those that no short cut spares the way.
+        // Forwards with options of their own do not use the short-cut rules.
         let set = set_with(
             if listens[0].starts_with('[') {
                 ", allow_from: ['fd02::/64'], snat: 'fd00::5'"
@@ -364,7 +370,7 @@ fn ten_thousand_listeners_cost_a_packet_some_dozens_of_rules() {
             listens.into_iter(),
         );
         for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
-            let most = most_met(&set, hook);
+            let most = most_traversed(&set, hook);
             assert!(most <= 110, "{what}: {most} rules in {}", hook.builtin());
         }
     }

@@ -1,4 +1,4 @@
-//! A forward field by field, in words.
+//! Describes each field of a forward in words, and compares forwards by field.
 
 use std::fmt::Display;
 
@@ -15,7 +15,7 @@ pub struct FieldChange {
     pub to: String,
 }
 
-/// What changes from one forward to another, by the key of a spec that says it.
+/// Returns the fields that differ between two versions of a forward, named by their keys in a spec.
 pub fn changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
     let words = words(old).into_iter().zip(words(new));
     let words = words.filter_map(|((name, from), (_, to))| change(name, &from, &to));
@@ -33,7 +33,7 @@ pub fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> 
     })
 }
 
-/// Of a long list only what comes and goes.
+/// Compares two lists of networks. A long list is shown only by its added and removed networks.
 fn list_change(field: &'static str, old: Option<&Nets>, new: Option<&Nets>) -> Option<FieldChange> {
     let words = |nets: Option<&Nets>| nets.map_or("all".to_owned(), list_of_nets);
     let (from, mut to) = (words(old), words(new));
@@ -61,7 +61,7 @@ fn list_change(field: &'static str, old: Option<&Nets>, new: Option<&Nets>) -> O
     Some(FieldChange { field, from, to })
 }
 
-/// As many as a line bears.
+/// The most networks that one line lists.
 const MOST_NETS: usize = 4;
 
 fn list_of_nets(nets: &Nets) -> String {
@@ -72,10 +72,9 @@ fn list_of_nets(nets: &Nets) -> String {
     }
 }
 
-/// What a forward says, by the key of a spec that says it.
+/// Returns the fields of a forward, named by their keys in a spec.
 fn words(forward: &Forward) -> [(&'static str, String); 10] {
-    let way = WAY.map(|field| (field.name(), field.of(forward)));
-    let [ingress, egress, snat] = way;
+    let [ingress, egress, snat] = SHARED.map(|field| (field.name(), field.of(forward)));
     [
         ("listen", forward.listen.to_string()),
         ("protocol", forward.protocol.to_string()),
@@ -90,50 +89,50 @@ fn words(forward: &Forward) -> [(&'static str, String); 10] {
     ]
 }
 
-/// What the firewall says for forwards that do not.
+/// A field that the firewall sets for every forward that does not set it.
 #[derive(Debug, Clone, Copy)]
-pub enum Way {
+pub enum SharedField {
     Ingress,
     Egress,
     Snat,
 }
 
-pub const WAY: [Way; 3] = [Way::Ingress, Way::Egress, Way::Snat];
+pub const SHARED: [SharedField; 3] = [SharedField::Ingress, SharedField::Egress, SharedField::Snat];
 
-impl Way {
+impl SharedField {
     pub fn name(self) -> &'static str {
         match self {
-            Way::Ingress => "ingress",
-            Way::Egress => "egress",
-            Way::Snat => "snat",
+            SharedField::Ingress => "ingress",
+            SharedField::Egress => "egress",
+            SharedField::Snat => "snat",
         }
     }
 
     fn of(self, forward: &Forward) -> String {
         match self {
-            Way::Ingress => list(&forward.ingress),
-            Way::Egress => forward.egress.to_string(),
-            Way::Snat => forward.snat.to_string(),
+            SharedField::Ingress => list(&forward.ingress),
+            SharedField::Egress => forward.egress.to_string(),
+            SharedField::Snat => forward.snat.to_string(),
         }
     }
 
-    /// What the firewall has here for forwards of a family, if anything.
+    /// Returns the firewall's value of the field for a family, if it has one.
     pub fn of_firewall(self, set: &ForwardSet, family: Family) -> Option<String> {
         let firewall = &set.firewall;
         match self {
-            Way::Ingress => Some(list(&firewall.ingress)),
-            Way::Egress => Some(firewall.egress.to_string()),
-            Way::Snat => firewall.snat.of(family).map(|snat| snat.to_string()),
+            SharedField::Ingress => Some(list(&firewall.ingress)),
+            SharedField::Egress => Some(firewall.egress.to_string()),
+            SharedField::Snat => firewall.snat.of(family).map(|snat| snat.to_string()),
         }
     }
 
-    /// Whether a forward has here what the firewall says for all.
+    /// Returns whether a forward has the firewall's value of the field.
     pub fn usual(self, forward: &Forward, set: &ForwardSet) -> bool {
         let firewall = &set.firewall;
         match self {
-            Way::Ingress => forward.ingress == firewall.ingress,
-            Way::Egress => forward.egress == firewall.egress,
-            Way::Snat => firewall.snat.of(forward.family()) == Some(forward.snat),
+            SharedField::Ingress => forward.ingress == firewall.ingress,
+            SharedField::Egress => forward.egress == firewall.egress,
+            SharedField::Snat => firewall.snat.of(forward.family()) == Some(forward.snat),
         }
     }
 }
@@ -150,8 +149,8 @@ fn balance(balance: Balance) -> &'static str {
     }
 }
 
-/// The same for explanations: `50 new a second, 100 at once, 1000 at a time, of each client`.
-pub fn limits(limits: Limits) -> String {
+/// Describes limits in words: `50 new a second, 100 at once, 1000 connections, of each client`.
+fn limits(limits: Limits) -> String {
     let Limits {
         rate,
         max_connections,

@@ -1,4 +1,5 @@
-//! Two rulesets by forward: what comes, goes and changes, and what no spec could have written.
+//! Compares two rulesets by forward: added, removed and changed forwards, and drift, which are lines that no
+//! spec can have produced.
 //!
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
 
@@ -8,7 +9,7 @@ mod names;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use fields::FieldChange;
-use fields::{WAY, change, changes};
+use fields::{SHARED, change, changes};
 pub use names::ForwardNames;
 use serde::Serialize;
 
@@ -22,21 +23,21 @@ use crate::netfilter::text::line::Line;
 use crate::plan::unplan::{Key, key_of, name_of, unplan};
 use crate::plan::{Hook, layout, plan};
 
-/// What leads from one ruleset to another; docs/json.md documents the fields.
+/// The differences between two rulesets. docs/json.md documents the fields.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
-    /// Whether nothing at all is different.
+    /// Whether nothing differs.
     pub same: bool,
     pub firewall: Vec<FieldChange>,
     pub added: Vec<ForwardLine>,
     pub removed: Vec<ForwardLine>,
     pub changed: Vec<ForwardChange>,
     pub drift: Vec<Drift>,
-    /// The same rules, in another order.
+    /// Whether the rules are equal, but in another order.
     pub reordered: bool,
 }
 
-/// A forward in a few words.
+/// A short description of a forward.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct ForwardLine {
     pub name: String,
@@ -51,7 +52,7 @@ pub struct ForwardChange {
     pub changes: Vec<FieldChange>,
 }
 
-/// A line of nvactl's that somebody else has put in or taken out.
+/// A line of nvactl's part that somebody else has added or removed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Drift {
     pub what: DriftKind,
@@ -59,7 +60,7 @@ pub struct Drift {
     pub table: &'static str,
     /// As iptables-save prints it.
     pub line: String,
-    /// The forward that the line belongs to, if it says so.
+    /// The forward that the line belongs to, if it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
 }
@@ -67,19 +68,21 @@ pub struct Drift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
+    /// Added to nvactl's part.
     PutIn,
+    /// Removed from nvactl's part.
     TakenOut,
-    /// Somebody else's, in front of nvactl's jump: it sees the packets first.
+    /// A foreign rule before nvactl's jump: it matches packets first.
     InFront,
 }
 
-/// Compares `have`, a whole ruleset of one family, with what `want` plans for it.
+/// Compares `have`, a whole ruleset of one family, with the plan of `want` for that family.
 #[must_use]
 pub fn compare(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
     compare_holding(have, || unplan(have), want, family)
 }
 
-/// The same of rules that hold these forwards.
+/// Compares as [`compare`] does, but gets the forwards that the rules hold from `held`.
 fn compare_holding(
     have: &Ruleset,
     held: impl FnOnce() -> Option<ForwardSet>,
@@ -99,7 +102,7 @@ fn compare_holding(
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
     };
-    // Where forwards come or go altogether there is none to be laid out otherwise.
+    // If all forwards are added or all are removed, no forward can change its layout.
     if let Some(held) = &held
         && held.has(family) == want.has(family)
     {
@@ -107,7 +110,7 @@ fn compare_holding(
         comparison.firewall.extend(layout);
     }
     let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
-    // What a tree says of the firewall, it says with its source.
+    // A tree has rules with the firewall's options only if the firewall sets `snat`.
     if let Some(held) = &held
         && layout(held, family) == Layout::Tree
         && held.firewall.snat.of(family).is_some()
@@ -128,12 +131,12 @@ fn compare_holding(
     comparison
 }
 
-/// Compares two specs: as [`compare`] does, and in what only a spec says of the FORWARD policy.
+/// Compares two specs as [`compare`] does, and also their `forward_policy`, which only a spec records.
 #[must_use]
 pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comparison {
     let have = plan(old, family).with_builtin_chains();
-    // Rules without a forward do not say what they were planned of, but the spec does: nobody has had
-    // a hand in them.
+    // Rules without a forward cannot be read back. Nobody has tampered with a spec's own plan, so the
+    // spec itself is what the rules hold.
     let held = || {
         unplan(&have).or_else(|| {
             let mut held = old.of(family);
@@ -157,17 +160,17 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
     comparison
 }
 
-/// How a change of the FORWARD policy is named.
+/// The field name of a changed FORWARD policy.
 pub const POLICY: &str = "FORWARD policy";
-/// The same of IPv6.
+/// The field name of a changed FORWARD policy of IPv6.
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
-/// How a change of the layout is named.
+/// The field name of a changed layout.
 pub const LAYOUT: &str = "layout";
-/// The same of IPv6.
+/// The field name of a changed layout of IPv6.
 pub const LAYOUT_V6: &str = "IPv6 layout";
 
-/// As [`compare`]; but where the spec has no IPv6 forward, all of nvactl's IPv6 rules are too much,
-/// as an apply has it.
+/// Compares as [`compare`] does. If the spec has no IPv6 forward, all of nvactl's IPv6 rules count as
+/// surplus, as for `apply`.
 #[must_use]
 pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
     if family == Family::V4 || want.has(family) {
@@ -181,7 +184,7 @@ pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comp
         };
     }
     let mut without = want.of(family);
-    // Nothing is said of the policy either.
+    // Such a spec does not set the policy of IPv6 either.
     without.firewall.forward_policy = ForwardPolicy::Keep;
     let mut comparison = compare(have, &without, family);
     if comparison.same {
@@ -191,7 +194,7 @@ pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comp
     comparison
 }
 
-/// What was found of each family, as one. What both say of the firewall is said once.
+/// Merges the comparisons of both families. A firewall change that is in both is listed once.
 #[must_use]
 pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
     let mut all = Comparison {
@@ -215,8 +218,8 @@ pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
 }
 
 impl Comparison {
-    /// Sorts the forwards into what comes, goes and changes. Gives the forwards that `have` would
-    /// hold if nobody had tampered with its rules.
+    /// Sorts the forwards into added, removed and changed. Returns the forwards that `have` would hold if
+    /// nobody had tampered with its rules.
     fn compare_forwards(
         &mut self,
         have: &Ruleset,
@@ -229,7 +232,7 @@ impl Comparison {
             firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
         };
-        // Changes of the policy are the firewall's.
+        // `policy_change` reports a changed policy.
         expected.firewall.forward_policy = ForwardPolicy::Keep;
 
         let planned = |forwards: &[Forward]| {
@@ -248,8 +251,8 @@ impl Comparison {
             let have = have_rules.get(&key);
             let tampered = have.is_some() && have != held_rules.get(&key);
             let was = old.take(forward, &stay);
-            // Rules that somebody has tampered with are those of the spec, or of what was loaded
-            // before it changed: whichever they are less apart from.
+            // Rules that somebody has tampered with belong to the new spec or to the forward that was
+            // loaded before. The version with fewer differences counts.
             let nearer = tampered
                 && distance(have, want_rules.get(&key)) <= distance(have, held_rules.get(&key));
             match (was, nearer) {
@@ -271,7 +274,7 @@ impl Comparison {
                 changes,
             })
             .collect();
-        // What changes alike for both protocols of a name is said once.
+        // A change of both protocols of a forward is listed once.
         self.changed.dedup();
         for forward in old.left() {
             self.removed.push(ForwardLine::of(&forward));
@@ -282,8 +285,9 @@ impl Comparison {
 }
 
 impl Comparison {
-    /// Of forwards whose rules somebody has taken out altogether nothing is left to tell that they were
-    /// there, but where a tree branches they may still show: the drift with them, if it is less.
+    /// Returns the smaller drift: as it is, or as if the added forwards had been loaded before. If somebody
+    /// has removed all rules of a forward, no rule names it any more, but the branches of a tree may still
+    /// fit it.
     fn less_drift(
         &mut self,
         have: &Ruleset,
@@ -308,9 +312,10 @@ impl Comparison {
         }
     }
 
-    /// What a tree says of the firewall itself changes even where every forward says otherwise.
+    /// Adds changes of the firewall's own options. A tree has rules with them even if every forward sets its
+    /// own.
     fn compare_common(&mut self, held: &ForwardSet, want: &ForwardSet, family: Family) {
-        for field in WAY {
+        for field in SHARED {
             let known = self
                 .firewall
                 .iter()
@@ -327,7 +332,7 @@ fn key(forward: &Forward) -> Key<'_> {
     (forward.name.as_str(), forward.protocol)
 }
 
-/// The forwards of before that have not been met again, by name and protocol.
+/// The old forwards that no new forward has been paired with yet, by name and protocol.
 struct Old(BTreeMap<(String, Protocol), Forward>);
 
 impl Old {
@@ -336,8 +341,8 @@ impl Old {
         Self(forwards.iter().map(|one| (key(one), one.clone())).collect())
     }
 
-    /// What this forward was: of the same protocol, or else one of its name that changes its
-    /// protocol to this one.
+    /// Removes and returns the old version of a forward: the one with the same protocol, or else the one with
+    /// its name whose protocol changes to this one.
     fn take(&mut self, forward: &Forward, stay: &BTreeSet<Key<'_>>) -> Option<Forward> {
         let key = |protocol| (forward.name.to_string(), protocol);
         if let Some(was) = self.0.remove(&key(forward.protocol)) {
@@ -360,7 +365,7 @@ impl Old {
     }
 }
 
-/// How many rules would have to come and go between the two.
+/// Returns the number of rules that only one of the two has.
 fn distance(one: Option<&Vec<PlacedRule<'_>>>, other: Option<&Vec<PlacedRule<'_>>>) -> usize {
     let (one, other) = (
         one.map_or(&[][..], Vec::as_slice),
@@ -372,11 +377,11 @@ fn distance(one: Option<&Vec<PlacedRule<'_>>>, other: Option<&Vec<PlacedRule<'_>
     missing(one, other) + missing(other, one)
 }
 
-/// Takes out what changes alike for every forward that says nothing of its own: that is a change
-/// of the firewall.
+/// Removes each field change that is the same for every forward with the firewall's value, and returns it: it
+/// is a change of the firewall.
 fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Vec<FieldChange> {
     let mut found = Vec::new();
-    for field in WAY {
+    for field in SHARED {
         let follows = |forward: &Forward| field.usual(forward, want);
         let change_of = |changes: &[FieldChange]| {
             let mut each = changes.iter();
@@ -402,7 +407,7 @@ fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Ve
 }
 
 impl ForwardLine {
-    /// What tells its rules from others.
+    /// Returns the key of the forward's rules.
     #[must_use]
     pub fn key(&self) -> Option<Key<'_>> {
         Some((self.name.as_str(), self.protocol.parse().ok()?))
@@ -428,7 +433,7 @@ fn policy_change(have: &Ruleset, want: &ForwardSet, family: Family) -> Option<Fi
     sets.then(|| change(name, policy.as_str(), Policy::Drop.as_str()))?
 }
 
-/// All rules stand elsewhere then, but do the same.
+/// Returns the change of the layout. All rules move to other chains then, but their effect is the same.
 fn layout_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option<FieldChange> {
     let [from, to] = [held, want].map(|set| layout(set, family).as_str());
     let name = match family {
@@ -438,8 +443,8 @@ fn layout_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option
     change(name, from, to)
 }
 
-/// A rule and where it stands. Which of a tree's chains that is makes no difference: with one forward
-/// more it may be another.
+/// A rule and its chain. All chains of one hook's tree count as equal, since one more forward may move a rule
+/// to another of them.
 #[derive(Debug, Clone, Copy)]
 pub struct PlacedRule<'r> {
     pub table: TableName,
@@ -455,7 +460,7 @@ impl PartialEq for PlacedRule<'_> {
     }
 }
 
-/// Every rule of nvactl's chains by the forward it names.
+/// Returns the rules of nvactl's chains, grouped by the forward that they name.
 #[must_use]
 pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<PlacedRule<'_>>> {
     let mut by_key: BTreeMap<Key<'_>, Vec<_>> = BTreeMap::new();
@@ -470,8 +475,8 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<PlacedRule<'_>>>
     by_key
 }
 
-/// The rules of nvactl's that are no forward's own, as far as the live ones lack them. `planned` is
-/// [`replanned`](crate::plan::unplan::replanned) of them.
+/// Returns the rules of `planned` that belong to no forward and that are missing in `live`. `planned` is
+/// [`replanned`](crate::plan::unplan::replanned) from the live rules.
 #[must_use]
 pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
     let mut gone = Vec::new();
@@ -488,9 +493,9 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
     gone
 }
 
-/// The lines in which nvactl's part of `have` differs from the plan of `expected`.
+/// Returns the lines in which nvactl's part of `have` differs from `planned`.
 fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
-    // Nothing of nvactl's is there: that is a first apply, not a drift.
+    // If no chain of nvactl's is loaded, the next apply is the first, and nothing has drifted.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
@@ -506,7 +511,7 @@ fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
     found
 }
 
-/// Each line of what nvactl owns, with the forward that it names, and how often it stands there.
+/// Each line that nvactl owns, with the forward that it names and the number of its occurrences.
 type Lines = BTreeMap<(TableName, String), (Option<String>, usize)>;
 
 fn counted_lines(ruleset: &Ruleset) -> Lines {
@@ -525,7 +530,7 @@ fn counted_lines(ruleset: &Ruleset) -> Lines {
     lines
 }
 
-/// What the first has more of than the second.
+/// Returns the lines that occur more often in the first than in the second.
 fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Vec<Drift> {
     let mut found = Vec::new();
     for (key @ (table, line), (forward, times)) in lines {
@@ -543,7 +548,7 @@ fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Ve
     found
 }
 
-/// Rules before nvactl's jump, which see the packets first.
+/// Returns the foreign rules before nvactl's jump. They match packets first.
 fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
     let mut found = Vec::new();
     for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {

@@ -1,4 +1,4 @@
-//! A comparison in names: what a record and a line of the log keep of a change.
+//! The names of the forwards in a comparison, which records and log lines keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ impl ForwardNames {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Tells two lists of forwards apart.
+    /// Compares two lists of forwards.
     #[must_use]
     pub fn between(old: &[Forward], new: &[Forward]) -> Self {
         let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
@@ -55,7 +55,7 @@ impl From<&Comparison> for ForwardNames {
         let added = comparison.added.iter().map(|line| &line.name);
         let removed = comparison.removed.iter().map(|line| &line.name);
         let fields = comparison.changed.iter().map(|change| &change.name);
-        // A line of a forward's that somebody has added or removed by hand is set right.
+        // The change also corrects forwards with a line that somebody has added or removed by hand.
         let drift = comparison
             .drift
             .iter()
@@ -68,7 +68,7 @@ impl From<&Comparison> for ForwardNames {
     }
 }
 
-/// Returns the names without those seen before: a forward of both protocols is two of one name.
+/// Returns each name once. A forward of both protocols occurs twice with one name.
 fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     names.filter(|name| seen.insert(*name)).cloned().collect()

@@ -1,4 +1,4 @@
-//! What the twin answered.
+//! The answers of the twin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,9 +7,9 @@ use crate::forwards::Forward;
 use crate::net::Family;
 use crate::twin::battery::{Ask, Wanted};
 use crate::twin::doubt::Doubt;
-use crate::twin::judge::{Judged, Verdict};
+use crate::twin::verdict::{Judged, Verdict};
 
-/// The answers of the twin.
+/// The verdicts of the twin, and the limits of their certainty.
 #[derive(Debug, Default)]
 pub struct Answers<'f> {
     pub judged: Vec<Judged<'f>>,
@@ -17,18 +17,18 @@ pub struct Answers<'f> {
     pub watched: Vec<String>,
     /// Things of the machine that the twin does not have, in words.
     pub left_out: Vec<String>,
-    /// Those of them on which a verdict may depend.
+    /// The left out things on which a verdict may depend.
     pub doubts: Vec<Doubt>,
-    /// How many networks of clients were not tried, for the sake of time.
+    /// How many networks of clients were not tried, to save time.
     pub untried_networks: usize,
     /// The families in which no route leads back to clients beyond the machine's own links.
     pub without_internet: BTreeSet<Family>,
-    /// The targets that the machine itself does not reach in the twin, and what takes its packets.
+    /// The targets that the machine itself does not reach in the twin, and why.
     pub kept_in: BTreeMap<(String, IpAddr), String>,
 }
 
 impl Answers<'_> {
-    /// Says why the machine itself does not reach a target, where a rule of its own keeps it from that.
+    /// Says why the machine itself does not reach a target, if the twin has tried that.
     #[must_use]
     pub fn kept_in(&self, forward: &Forward, target: IpAddr) -> Option<String> {
         let key = (forward.name.to_string(), target);
@@ -40,7 +40,7 @@ impl Answers<'_> {
     }
 }
 
-/// Returns the forwards of which connections were tried in the twin and all did as the spec says.
+/// Returns the forwards whose connections were tried in the twin and all did as the spec says.
 #[must_use]
 pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward> {
     let Ok(answers) = answers else {

@@ -1,15 +1,16 @@
-//! What lies between the machine and its clients and targets, and can only be asked of Azure.
+//! The network between the machine, its clients and its targets, which only Azure can answer for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Case, Check, Hop, Status};
+use super::route::Astray;
+use super::{Case, Check, Fix, Hop, Status, target};
 use crate::forwards::Forward;
 use crate::health::counts;
 use crate::host::network::{Answer, Links};
 use crate::net::{AZURE_HOST, Interface};
 
-/// Returns the questions that [`probes`] asks of the kernel's routing: the replies to the load balancer's
-/// probes of each interface where clients come in.
+/// Returns the routes that [`probes`] needs: of the replies to the load balancer's health probes of each ingress
+/// interface.
 #[must_use]
 pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<Answer> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
@@ -24,8 +25,8 @@ fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
     })
 }
 
-/// Judges the interfaces by which replies to the load balancer's probes leave. It takes an answer only by the
-/// interface that it has asked.
+/// Judges the interfaces by which replies to the load balancer's health probes leave. The load balancer accepts a
+/// reply only from the interface that it has probed.
 #[must_use]
 pub fn probes(asked: &[&Forward], links: &Links, routes: &BTreeMap<Answer, String>) -> Vec<Check> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
@@ -34,33 +35,32 @@ pub fn probes(asked: &[&Forward], links: &Links, routes: &BTreeMap<Answer, Strin
         let answer = reply(ingress, links)?;
         let by = routes.get(&answer).filter(|by| *by != ingress.as_str())?;
         let words = format!(
-            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave by {by}: a load balancer that \
-             probes {ingress} gets no answer there and sends no connections",
+            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave by {by}, not by {ingress}: its health \
+             probes of {ingress} fail, and it sends no connections there",
             answer.from
         );
-        let look = format!("to look: ip route get {AZURE_HOST} from {}", answer.from);
-        Some(Hop::Route.warn(words).fix(look))
+        let look = format!("ip route get {AZURE_HOST} from {}", answer.from);
+        Some(Hop::Route.warn(words).fix(Fix::to_look(look)))
     });
     astray.collect()
 }
 
-/// Listed only where nothing on the machine explains why a forward does not work: a target that
-/// does not answer, or a forward to which nothing has come.
-pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
+/// Adds Azure's points only if no check of the machine explains why a forward does not work: its target does not
+/// answer, or it has had no connection.
+pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     if !case.facts.is_azure {
         return;
     }
     let facts = case.facts;
     checks.extend(probes(&case.asked, &facts.links, &facts.answer_routes));
     let failed = |check: &&Check| check.status == Status::Fail;
-    // One that refuses has been reached.
-    let is_silent = |check: &&Check| {
-        matches!(check.code, Hop::Target | Hop::Reply) && !check.reason.contains("refuses")
-    };
-    if checks.iter().filter(failed).any(|check| !is_silent(&check)) {
+    let is_of_target = |check: &Check| matches!(check.code, Hop::Target | Hop::Reply);
+    let mut failures = checks.iter().filter(failed);
+    // Packets have reached a target that refuses them.
+    if failures.any(|check| !is_of_target(check)) || target::refuses(case, astray) {
         return;
     }
-    let silent = checks.iter().filter(failed).find(is_silent);
+    let silent = checks.iter().find(failed);
     let new = counts::new_connections(case.facts.counters, case.facts.live);
     let unused = case.asked.iter().find(|forward| {
         new.get(&(forward.name.as_str(), forward.protocol))
@@ -70,7 +70,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         (Some(check), _) => (check.forward.clone(), "the target does not answer"),
         (None, Some(forward)) => (
             Some(forward.name.to_string()),
-            "nothing has come to it since it was loaded",
+            "the forward has had no connection since it was loaded",
         ),
         (None, None) => return,
     };
@@ -86,22 +86,22 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
 const POINTS: [(Hop, &str, &str); 4] = [
     (
         Hop::AzureNsg,
-        "does the network security group let clients in to the listen port, and this machine out to the target?",
+        "does the network security group allow clients to reach the listen port, and this machine to reach the target?",
         "az network nic list-effective-nsg --resource-group GROUP --name NIC",
     ),
     (
         Hop::AzureRoute,
-        "do the routes lead clients here, and replies of the target back?",
+        "do the route tables lead clients to this machine, and the target's replies back to it?",
         "az network nic show-effective-route-table --resource-group GROUP --name NIC --output table",
     ),
     (
         Hop::AzureNic,
-        "is IP forwarding on for the NIC, where packets for other addresses are to come here?",
+        "is IP forwarding on for the NIC? It must be if packets for other addresses come to this machine",
         "az network nic show --resource-group GROUP --name NIC --query enableIPForwarding",
     ),
     (
         Hop::AzurePeering,
-        "is the peering of the networks connected, and does it allow forwarded traffic?",
+        "is the peering of the virtual networks connected, and does it allow forwarded traffic?",
         "az network vnet peering list --resource-group GROUP --vnet-name NETWORK --query '[].{name:name,state:peeringState,forwarded:allowForwardedTraffic}' --output table",
     ),
 ];
@@ -116,7 +116,7 @@ mod tests {
     fn a_reply_to_a_probe_that_leaves_by_another_interface_is_a_warning() {
         let text = "firewall: {interface: {ingress: [eth0, eth1], egress: eth1}, snat: 10.4.0.4}\n\
                     forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]";
-        let set = yaml::read(text.as_bytes()).expect("it is sound");
+        let set = yaml::read(text.as_bytes()).expect("it is valid");
         let asked: Vec<&Forward> = set.forwards.iter().collect();
         let link = |name: &str, address: &str| Link {
             name: name.to_owned(),
@@ -137,8 +137,8 @@ mod tests {
         assert_eq!(check.status, Status::Warn);
         assert_eq!(
             check.reason,
-            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave by eth0: a load balancer that \
-             probes eth1 gets no answer there and sends no connections"
+            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave by eth0, not by eth1: its health \
+             probes of eth1 fail, and it sends no connections there"
         );
         assert_eq!(probes(&asked, &links, &BTreeMap::new()), []);
     }

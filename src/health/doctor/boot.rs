@@ -1,4 +1,4 @@
-//! What works now and may not after the next boot, or the next minute.
+//! Things that work now but may not after the next boot, or after the next minute.
 
 use super::{Case, Check, Hop};
 use crate::health::rules_file::RulesFile;
@@ -10,7 +10,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         checks.push(Hop::Pending.warn(told.clone()).fix(case.completed(fix)));
     }
     checks.push(match &facts.boot.unit {
-        // The loaded rules are not as they should be, so they are not to be saved.
+        // The unit's fault comes first: the loaded rules may be wrong, so `persist` must not save them.
         Some((words, fix)) => Hop::Persistence
             .warn(words.clone())
             .fix(case.completed(fix)),
@@ -18,33 +18,33 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     });
     let managers = &facts.boot.managers;
     checks.extend(managers.iter().map(|(words, fix)| Check {
-        fix: fix.as_deref().map(|fix| case.completed(fix)),
+        fix: fix.as_deref().map(|fix| case.completed(fix).into()),
         ..Hop::BootOrder.warn(words.clone())
     }));
     if managers.is_empty() {
-        let words = "no other program takes nvactl's rules away at boot";
+        let words = "no other program removes nvactl's rules at boot";
         checks.push(Hop::BootOrder.ok(words));
     }
     checks.push(match &facts.boot.ip_forward {
         Some((true, by)) => Hop::SysctlAtBoot.ok(format!("{by} turns forwarding on at boot")),
         Some((false, by)) => Hop::SysctlAtBoot
             .warn(format!(
-                "{by} turns forwarding off at boot: it is read last, and wins"
+                "{by} turns forwarding off at boot, because it is read last: no forward works after the next boot"
             ))
-            .fix("remove or change that line"),
+            .fix(format!("delete this line: {by}")),
         None => Hop::SysctlAtBoot
             .warn(match (case.family, &facts.boot.ip_forward_unread) {
                 (_, Some(line)) => {
-                    format!("forwarding is off after a boot: systemd-sysctl does not read {line}")
+                    format!("forwarding is off after the next boot: systemd-sysctl does not read {line}")
                 }
-                (Family::V4, None) => "no file turns forwarding on at boot".to_owned(),
-                (Family::V6, None) => "no file turns IPv6 forwarding on at boot".to_owned(),
+                (Family::V4, None) => "no file turns forwarding on at boot: no forward works after the next boot".to_owned(),
+                (Family::V6, None) => "no file turns IPv6 forwarding on at boot: no IPv6 forward works after the next boot".to_owned(),
             })
             .fix(case.completed(enable(case.family))),
     });
 }
 
-/// The command that turns a family's forwarding on.
+/// Returns the command that turns a family's forwarding on.
 pub fn enable(family: Family) -> &'static str {
     match family {
         Family::V4 => "sudo nvactl sysctl enable --persist",
@@ -57,21 +57,21 @@ fn persistence(case: &Case<'_>) -> Check {
     let file = boot.place;
     match (boot.rules, boot.not_loaded) {
         (RulesFile::Missing | RulesFile::Different, Some((why, fix))) => Hop::Persistence
-            .warn(format!("nothing brings the rules back at boot: {why}"))
+            .warn(format!("nothing loads nvactl's rules at boot: {why}"))
             .fix(case.completed(fix)),
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(
-                "{file} is not there: nothing is forwarded after the next boot"
+                "{file} does not exist: no forward works after the next boot"
             ))
             .fix(fix),
         (RulesFile::Different, _) => Hop::Persistence
             .warn(format!(
-                "{file} is older than what runs: the next boot brings other rules"
+                "{file} differs from the loaded rules: the next boot loads other rules"
             ))
             .fix(fix),
         (RulesFile::Unreadable, _) => Hop::Persistence
             .warn(format!(
-                "{file} cannot be read: the next boot may bring no rules"
+                "{file} cannot be read: the next boot may load no rules"
             ))
             .fix(fix),
         (RulesFile::Refused, _) => Hop::Persistence
@@ -82,9 +82,9 @@ fn persistence(case: &Case<'_>) -> Check {
             .fix(fix),
         (RulesFile::Same, Some((why, fix))) => Hop::Persistence
             .warn(format!(
-                "{file} holds what runs, but is not loaded at boot: {why}"
+                "{file} holds the loaded rules, but nothing loads it at boot: {why}"
             ))
             .fix(case.completed(fix)),
-        (RulesFile::Same, None) => Hop::Persistence.ok(format!("{file} holds what runs")),
+        (RulesFile::Same, None) => Hop::Persistence.ok(format!("{file} holds the loaded rules")),
     }
 }

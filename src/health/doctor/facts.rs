@@ -1,4 +1,4 @@
-//! What the edge has found out, without a judgement.
+//! The facts that the edge gathers, without a judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,53 +19,51 @@ use crate::netfilter::ruleset::Ruleset;
 pub struct Facts<'f> {
     pub backend: Backend,
     pub live: &'f Ruleset,
-    /// Whether no rule of nvactl's is loaded, of any family.
+    /// Whether no rule of nvactl's is loaded in either family.
     pub is_bare: bool,
     pub counters: &'f Counters,
-    /// The rules of the backend that is not called, where it is installed.
+    /// The rules of the backend that is not called, if that backend is installed.
     pub other: Option<(Backend, Result<Ruleset, String>)>,
-    /// The rules of nft's own that write nvactl's bit of a connection's mark.
+    /// nft's own rules that write nvactl's bit of a connection's mark.
     pub mark_rules: Vec<NftRule>,
     pub links: Links,
     pub ip_forward: bool,
-    /// Per interface, whether what comes in by it is forwarded.
+    /// Whether the kernel forwards packets that come in by an interface.
     pub forwards_from: BTreeMap<&'f Interface, bool>,
-    /// Whose way is asked for: one that is connected now, or else one that nobody has.
-    pub client: Client,
+    pub client: RoutedClient,
     pub tracked: Option<(u64, u64)>,
-    /// `None` where they cannot be listed.
+    /// `None` if conntrack entries cannot be listed.
     pub flows: Option<Vec<Flow>>,
-    /// What has been loaded before, for connections that still follow it.
+    /// Forwards that were loaded before. Connections may still follow them.
     pub once: Vec<ForwardSet>,
-    /// The kernel's answers to what [`questions`] asks.
+    /// The kernel's answers to [`questions`].
     pub routes: BTreeMap<Packet<'f>, Result<Route, String>>,
     /// The interface by which answers to senders leave, as [`crate::health::sender::questions`] asks.
     pub answer_routes: BTreeMap<Answer, String>,
-    /// What came of a connection to each target's ports.
+    /// The outcome of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
-    /// The answers of the twin, or why there is none.
+    /// The answers of the twin, or why there is no twin.
     pub answers: &'f Result<Answers<'f>, String>,
     /// Whether this is a virtual machine of Azure.
     pub is_azure: bool,
     pub pending: Option<(String, &'static str)>,
-    pub boot: Boot,
+    pub boot: BootFacts,
 }
 
-/// An example of a client.
+/// The client whose routes are asked for: one that is connected now, else an address of the Internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
+pub struct RoutedClient {
     pub address: IpAddr,
-    /// Whether it is connected now, through one of the forwards.
+    /// Whether the client is connected now, through one of the forwards.
     pub real: bool,
 }
 
-/// What must be asked of the kernel's routing: the way of a client's packets to the machine and to
-/// each target, and of the answers back to it. `own` are the addresses where clients come in, by
-/// interface.
+/// Returns the routes to ask the kernel for: of a client's packets to the machine and to each target, and of the
+/// replies to the client. `own` returns the address of an ingress interface.
 #[must_use]
 pub fn questions<'f>(
     asked: &[&'f Forward],
-    client: Client,
+    client: RoutedClient,
     own: impl Fn(&Interface) -> Option<IpAddr>,
 ) -> BTreeSet<Packet<'f>> {
     let mut questions = BTreeSet::new();
@@ -90,40 +88,40 @@ pub fn questions<'f>(
     questions
 }
 
-/// A client's packet, before it is translated.
+/// Returns a client's packet before DNAT.
 #[must_use]
-pub fn arriving(own: IpAddr, client: Client, ingress: &Interface) -> Packet<'_> {
+pub fn arriving(own: IpAddr, client: RoutedClient, ingress: &Interface) -> Packet<'_> {
     Packet {
         to: own,
         came: Some((client.address, ingress)),
     }
 }
 
-/// What a target answers, on its way to the client.
+/// Returns a target's reply on its path to the client.
 #[must_use]
-pub fn returning(target: IpAddr, client: Client, egress: &Interface) -> Packet<'_> {
+pub fn returning(target: IpAddr, client: RoutedClient, egress: &Interface) -> Packet<'_> {
     Packet {
         to: client.address,
         came: Some((target, egress)),
     }
 }
 
-/// What the next boot will bring.
+/// The rules and switches after the next boot.
 #[derive(Debug)]
-pub struct Boot {
-    /// The file, or in words the record, that nvactl's rules come back from.
+pub struct BootFacts {
+    /// The file that loads nvactl's rules at boot, or nvactl's own record in words.
     pub place: &'static str,
     pub rules: RulesFile,
     /// Why iptables-restore does not load the rules file.
     pub refused: Option<String>,
-    /// Why the rules file is not loaded at boot, and what mends it.
+    /// Why the rules file is not loaded at boot, and the fix.
     pub not_loaded: Option<(&'static str, &'static str)>,
     /// The fault of nvactl's own unit, and the fix.
     pub unit: Option<(String, &'static str)>,
-    /// The value that the sysctl files set for the spec's interfaces, and the line that does: one
-    /// that turns it off for any of them, if there is one.
+    /// The forwarding switch of the spec's interfaces after a boot, and the line that sets it. A line that turns
+    /// forwarding off for one of the interfaces comes first.
     pub ip_forward: Option<(bool, String)>,
-    /// A line that turns it on, or off, only where `sysctl --system` is run after the boot.
+    /// A line that sets the switch only if `sysctl --system` runs after the boot.
     pub ip_forward_unread: Option<String>,
     /// Effects of other programs on the rules at boot, each with its fix.
     pub managers: Vec<(String, Option<String>)>,

@@ -1,6 +1,9 @@
-//! The machine itself: interfaces, addresses, switches, the table of connections.
+//! Checks the machine itself: interfaces, addresses, the kernel's switches, the conntrack table.
 
-use super::{Case, Check, Hop, boot};
+use std::net::IpAddr;
+
+use super::{Case, Check, Fix, Hop, boot};
+use crate::forwards::Forward;
 use crate::host::network::Links;
 use crate::host::sysctl::settings::{Switch, switch};
 use crate::net::{Family, Interface};
@@ -22,7 +25,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(table(case));
 }
 
-/// The interfaces of the spec, each once.
+/// Returns the interfaces of the spec, each once.
 fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
     case.set.interfaces()
 }
@@ -30,18 +33,16 @@ fn sides<'c>(case: &Case<'c>) -> Vec<&'c Interface> {
 fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check {
     if links.0.is_empty() {
         return Hop::Interface
-            .unknown(
-                "the machine's interfaces cannot be listed: the program `ip` is missing or fails",
-            )
+            .unknown("cannot list this machine's interfaces: the program `ip` is missing or fails")
             .fix("sudo apt-get install iproute2");
     }
     let Some(link) = links.get(name) else {
         let there: Vec<&str> = links.0.iter().map(|link| link.name.as_str()).collect();
-        let fix = format!("write its name into the spec's `firewall`, then {apply}");
+        let fix = format!("correct `interface` in the spec, then: {apply}");
         let there = there.join(", ");
         return Hop::Interface
             .fail(format!(
-                "this machine has no interface {name}; it has {there}"
+                "this machine has no interface {name}, so no packet passes by it; it has {there}"
             ))
             .fix(fix);
     };
@@ -49,28 +50,30 @@ fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check
         return Hop::Interface
             .fail(format!(
                 "{name} is a port of the bridge {bridge}: packets come in by {bridge}, and no rule for {name} \
-                 sees them"
+                 matches them"
             ))
             .fix(format!(
-                "write {bridge} instead of {name} into the spec's `firewall`, then {apply}"
+                "write {bridge} instead of {name} as `interface` in the spec, then: {apply}"
             ));
     }
     if !link.enabled {
         return Hop::Interface
-            .fail(format!("{name} is down"))
+            .fail(format!("{name} is down: no packet passes by it"))
             .fix(format!("sudo ip link set {name} up"));
     }
     if !link.up {
         return Hop::Interface
             .fail(format!(
-                "{name} has no carrier: it is switched on, and its cable or virtual network is not connected"
+                "{name} is up but has no carrier: its cable or virtual network is not connected"
             ))
-            .fix(format!("to look: ip -details link show {name}"));
+            .fix(Fix::to_look(format!("ip -details link show {name}")));
     }
     let addresses = link.addresses.iter().map(ToString::to_string);
     match addresses.collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => Hop::Interface
-            .fail(format!("{name} has no {family} address"))
+            .fail(format!(
+                "{name} has no {family} address: neither clients nor targets reach this machine there"
+            ))
             .fix(format!("sudo ip address add ADDRESS/LENGTH dev {name}")),
         addresses => Hop::Interface.ok(format!("{name} is up, with {addresses}")),
     }
@@ -83,30 +86,40 @@ fn listen_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
         };
         let check = match case.facts.links.owner(address) {
             None if case.facts.links.0.is_empty() => {
-                Hop::ListenAddress.unknown("the machine's addresses cannot be listed")
+                Hop::ListenAddress.unknown("cannot list this machine's addresses")
             }
-            Some(link) => Hop::ListenAddress.ok(format!("{address} is {}'s", link.name)),
+            Some(link) => Hop::ListenAddress.ok(format!("{address} is an address of {}", link.name)),
             None => Hop::ListenAddress
                 .warn(format!(
-                    "{address} is no address of this machine: packets for it come here only if the \
-                     network routes them so, as with Azure's floating IP"
+                    "{address} is not an address of this machine: packets for it arrive only if the \
+                     network routes them here, as with Azure's floating IP"
                 ))
-                .fix("if it should be this machine's: correct `listen`, or sudo ip address add"),
+                .fix(Fix::only_if(
+                    "if the network does not route it here",
+                    added(address, forward),
+                )),
         };
         checks.push(check.of(forward));
     }
+}
+
+/// Returns the fix that gives a listen address to the machine.
+fn added(address: IpAddr, forward: &Forward) -> String {
+    let mut ingresses = forward.ingress.iter();
+    let ingress = ingresses.next().map_or("INTERFACE", Interface::as_str);
+    format!("correct `listen` in the spec, or: sudo ip address add {address} dev {ingress}")
 }
 
 fn ip_forward(case: &Case<'_>) -> Check {
     if case.facts.ip_forward {
         return Hop::IpForward.ok(format!("{} is 1", switch(case.family)));
     }
-    // The rules before the switch, or the machine routes for everybody for a while.
+    // The rules come before the switch. Else the machine routes for everybody for a while.
     let enable = case.completed(boot::enable(case.family));
     let rules = case.facts.live.holds_own();
     Hop::IpForward
         .fail(format!(
-            "{} is 0: the kernel forwards nothing",
+            "{} is 0: the kernel forwards no packet",
             switch(case.family)
         ))
         .fix(if rules {
@@ -116,14 +129,14 @@ fn ip_forward(case: &Case<'_>) -> Check {
         })
 }
 
-/// The common switch sets all of them, so they tell nothing while that is off.
+/// Checks an interface's own switch. The common switch sets all of them, so they say nothing while it is 0.
 fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
     if !case.facts.ip_forward {
         return None;
     }
     let on = case.facts.forwards_from.get(interface)?;
     let switch = format!("net.ipv4.conf.{interface}.forwarding");
-    // sysctl(8) takes a dot in a name as a slash.
+    // sysctl(8) reads a slash in a name as a dot of the interface's name.
     let name = interface.as_str().replace('.', "/");
     Some(match on {
         true => Hop::InterfaceForwarding.ok(format!("{switch} is 1")),
@@ -138,27 +151,27 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
 fn table(case: &Case<'_>) -> Check {
     let Some((entries, limit)) = case.facts.tracked else {
         return Hop::ConntrackTable
-            .unknown("the kernel does not tell how many connections it tracks");
+            .unknown("the kernel does not report how many connections it tracks");
     };
-    let words = format!("{entries} of {limit} connections are tracked");
+    let words = format!("{entries} of {limit} conntrack entries are in use");
     let fix = format!(
         "sudo sysctl -w net.netfilter.nf_conntrack_max={}",
         limit.max(1) * 2
     );
-    // When it is full, the kernel ends connections that nobody has answered, or drops new ones.
+    // When the table is full, the kernel ends unanswered connections, or drops new ones.
     match entries.saturating_mul(100) / limit.max(1) {
         0..90 => Hop::ConntrackTable.ok(words),
         90..100 => Hop::ConntrackTable
-            .warn(format!("{words}: soon there is no room for new ones"))
+            .warn(format!("{words}: new connections will be dropped soon"))
             .fix(fix),
         _ => Hop::ConntrackTable
-            .fail(format!("{words}: there is no room for new ones"))
+            .fail(format!("{words}: the kernel drops new connections"))
             .fix(fix),
     }
 }
 
-/// Judges the packets that conntrack took for no connection's, by its count from before the checks and
-/// from behind them. `folder` is the option that names the state folder.
+/// Judges the packets that conntrack called INVALID, by its counts from before and after the checks. `folder` is
+/// the option that names the state folder.
 #[must_use]
 pub fn invalid(
     before: Option<u64>,
@@ -175,13 +188,13 @@ pub fn invalid(
         0 if total == 0 => Hop::ConntrackInvalid.ok("no packet has been INVALID since boot"),
         0 => Hop::ConntrackInvalid.ok(format!(
             "INVALID packets: {total} since boot, none while this ran; if live connections are \
-             reset: {switch}=1"
+             reset, set {switch}=1"
         )),
         more => Hop::ConntrackInvalid
             .warn(format!(
-                "INVALID packets: {more} while this ran, {total} since boot: one that is out of its \
-                 connection's window is not translated, and this machine's own reset ends the \
-                 connection, unless {switch} is 1"
+                "INVALID packets: {more} while this ran, {total} since boot: the kernel does not translate a \
+                 packet outside its connection's window, and this machine's own reset then ends the \
+                 connection; {switch}=1 prevents that"
             ))
             .fix(format!(
                 "sudo nvactl sysctl enable --liberal --persist{folder}"
@@ -223,17 +236,20 @@ mod tests {
             (vec![link], "ok: eth0 is up, with 10.3.0.4"),
             (
                 vec![bridged],
-                "fail: eth0 is a port of the bridge br0: packets come in by br0, and no rule for eth0 sees them",
+                "fail: eth0 is a port of the bridge br0: packets come in by br0, and no rule for eth0 matches them",
             ),
             (
                 vec![dark],
-                "fail: eth0 has no carrier: it is switched on, and its cable or virtual network is not connected",
+                "fail: eth0 is up but has no carrier: its cable or virtual network is not connected",
             ),
-            (vec![off], "fail: eth0 is down"),
-            (vec![bare], "fail: eth0 has no IPv4 address"),
+            (vec![off], "fail: eth0 is down: no packet passes by it"),
+            (
+                vec![bare],
+                "fail: eth0 has no IPv4 address: neither clients nor targets reach this machine there",
+            ),
             (
                 Vec::new(),
-                "unknown: the machine's interfaces cannot be listed: the program `ip` is missing or fails",
+                "unknown: cannot list this machine's interfaces: the program `ip` is missing or fails",
             ),
         ] {
             let name: Interface = "eth0".parse().expect("a name");

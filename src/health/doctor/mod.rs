@@ -1,16 +1,20 @@
-//! Why a forward does not work: its way from hop to hop, and at each what is known of it.
+//! Why a forward does not work: a check for each hop on a packet's path.
 //!
 //! [`examine`] is a function of [`Facts`], which the edge gathers without changing anything. The
-//! checks come in the order of a packet's way; the first that fails is the one to mend.
+//! checks come in the order of the path; the first that fails is the one to fix.
 
 mod answers;
 mod azure;
 mod boot;
 mod examine;
 mod facts;
+mod fix;
+mod jump;
 mod machine;
 mod packets;
 mod remedy;
+mod replies;
+mod route;
 mod rules;
 mod scene;
 mod target;
@@ -20,18 +24,19 @@ use serde::Serialize;
 pub use answers::Answers;
 pub use azure::questions as probe_questions;
 pub use examine::examine;
-pub use facts::{Boot, Client, Facts, questions};
+pub use facts::{BootFacts, Facts, RoutedClient, questions};
+pub use fix::Fix;
 pub use machine::invalid;
 pub use packets::{
     Untried, client as client_words, keeps, rule as rule_words, took, untried, works,
 };
-pub use remedy::{Remedy, fix_line, of_death as fixes};
+pub use remedy::{Remedy, of_death as fixes};
 pub use scene::Scene;
 
 use crate::forwards::{Forward, ForwardSet};
 use crate::net::Family;
 
-/// All that was found.
+/// All checks of one run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub checks: Vec<Check>,
@@ -42,13 +47,12 @@ pub struct Report {
 pub struct Check {
     pub code: Hop,
     pub status: Status,
-    /// The forward that it is about; none where it concerns all of them.
+    /// The forward that the check is about; none if it concerns all forwards.
     pub forward: Option<String>,
-    /// What was found.
+    /// The finding, and its effect.
     pub reason: String,
-    /// The command or edit that mends it.
-    pub fix: Option<String>,
-    /// Whether it works with the fix, tried in a copy of the machine.
+    pub fix: Option<Fix>,
+    /// Whether connections pass with the fix, tried in a copy of the machine.
     pub tried: bool,
 }
 
@@ -56,10 +60,10 @@ pub struct Check {
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
-    /// It works now, but may not for all or for ever.
+    /// It works now, but not for all clients or not for ever.
     Warn,
     Fail,
-    /// It cannot be told from here.
+    /// This machine cannot decide it.
     Unknown,
 }
 
@@ -75,8 +79,8 @@ impl Status {
     }
 }
 
-/// The hops, in the order of a packet's way; then what concerns later times, then what this
-/// machine cannot see.
+/// The hops in the order of a packet's path, then later times such as the next boot, then the network outside of
+/// this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hop {
@@ -116,7 +120,7 @@ pub enum Hop {
 }
 
 impl Hop {
-    /// Its code in reports, which stays.
+    /// Returns the hop's code in reports, which stays.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -185,7 +189,7 @@ impl Hop {
 }
 
 impl Check {
-    /// Whether it says that nobody knows whether a forward's packets come through.
+    /// Whether the check says that a forward's packets may or may not come through.
     #[must_use]
     pub fn is_unknown_of_packets(&self) -> bool {
         let is_of_packets = self.code > Hop::ListenAddress && self.code <= Hop::Target;
@@ -199,47 +203,39 @@ impl Check {
         }
     }
 
-    fn fix(self, fix: impl Into<String>) -> Self {
+    fn fix(self, fix: impl Into<Fix>) -> Self {
         Self {
             fix: Some(fix.into()),
             ..self
         }
     }
-
-    /// A fix with which it worked in the copy of the machine.
-    fn tried(self, fix: impl Into<String>) -> Self {
-        Self {
-            tried: true,
-            ..self.fix(fix)
-        }
-    }
 }
 
-/// What is asked about: the forwards of `asked`, which are some of those of `set`.
+/// A spec, the facts about the machine, and the forwards that the user asked about.
 #[derive(Debug)]
 pub struct Case<'c> {
     pub facts: &'c Facts<'c>,
     /// The whole spec.
     pub set: &'c ForwardSet,
-    /// The one that is looked at.
+    /// The family whose packets are examined.
     pub family: Family,
-    /// Whose way is walked; all of this family.
+    /// The forwards of `set` that the user asked about; all of this family.
     pub asked: Vec<&'c Forward>,
     /// The command that applies this spec, here and by this backend.
     pub apply: String,
-    /// The command that keeps what is loaded.
+    /// The command that keeps the loaded rules.
     pub persist: String,
-    /// The command that asks again.
+    /// The command that runs the doctor again.
     pub doctor: String,
-    /// The option that names the state folder; empty where it was not given.
+    /// The option that names the state folder; empty if the user gave none.
     pub folder: String,
     /// The iptables that is called.
     pub iptables: String,
 }
 
 impl Case<'_> {
-    /// Completes a command of nvactl's, or several joined by `&&`, with the spec and the state folder that the user
-    /// gave. Those of other programs stay.
+    /// Completes nvactl's commands, joined by `&&`, with the spec and the state folder that the user gave. Commands of
+    /// other programs stay.
     fn completed(&self, commands: &str) -> String {
         completed(commands, &self.apply, &self.persist, &self.folder)
     }
@@ -255,8 +251,8 @@ fn completed(commands: &str, apply: &str, persist: &str, folder: &str) -> String
     each.collect::<Vec<_>>().join(" && ")
 }
 
-/// The check to look at first: one that failed, else what is not known of a forward's packets, else a
-/// warning, else what cannot be told.
+/// Returns the check to look at first: a failure, else an unknown about a forward's packets, else a warning, else
+/// another unknown.
 #[must_use]
 pub fn first(checks: &[Check]) -> Option<&Check> {
     let of = |status| move |check: &&Check| check.status == status;

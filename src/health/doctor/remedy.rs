@@ -1,76 +1,88 @@
-//! The commands and settings that let a connection pass, by what was tried in the twin.
+//! Fixes for packets that do not pass, by the cures that the twin has tried.
 
+use super::fix::Fix;
 use super::scene::Scene;
-use crate::health::foreign;
+use crate::health::foreign::{Setting, setting_of};
 use crate::net::Family;
-use crate::net::printable;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
 use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
-use crate::twin::cure::{Cure, Switch};
-use crate::twin::judge::Death;
+use crate::twin::verdict::Death;
+use crate::twin::verdict::{Cure, SwitchValue};
 
-/// A fix. Each that takes a protection away says so.
+/// A fix, and whether this very command was tried in the twin. The setting of another program is never tried,
+/// because that program does not run there.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// This very command was tried in the twin.
-    Tried(String),
-    /// The rule's own program has a setting for it. The twin shows that the connection passes without the
-    /// rule; the program does not run there.
-    Setting(String),
+pub struct Remedy {
+    pub fix: Fix,
+    pub is_tried: bool,
 }
 
 impl Remedy {
-    /// Returns the command so many times, for a rule that stands there as often.
-    #[must_use]
-    pub fn repeated(self, times: usize) -> Self {
-        let Remedy::Tried(fix) = self else {
-            return self;
-        };
-        let (condition, command) = match fix.split_once(": ") {
-            Some((condition, command)) => (format!("{condition}: "), command),
-            None => (String::new(), fix.as_str()),
-        };
-        let commands = vec![command; times].join(" && ");
-        Remedy::Tried(condition + &commands)
+    fn tried(fix: impl Into<Fix>) -> Self {
+        Self {
+            fix: fix.into(),
+            is_tried: true,
+        }
     }
 
-    /// Returns it as a line of text, as doctor and apply print it.
+    fn setting(fix: Fix) -> Self {
+        Self {
+            fix,
+            is_tried: false,
+        }
+    }
+
+    /// Returns the remedy as `doctor` and `apply` print it.
     #[must_use]
     pub fn line(&self) -> String {
-        match self {
-            Remedy::Tried(fix) => fix_line(fix, true),
-            Remedy::Setting(fix) => fix_line(fix, false),
-        }
+        self.fix.line(self.is_tried)
     }
 }
 
-/// Returns the fix for what took a packet, by the cure that was tried in the twin.
+// Each fix that removes a protection asks first whether the protection is meant for these packets.
+const IF_RULE_IS_WRONG: &str = "if the rule should not apply to these packets";
+const IF_POLICY_IS_WRONG: &str = "if the policy should not apply to these packets";
+const IF_CHAIN_IS_WRONG: &str = "if the chain should accept these packets";
+const IF_SETTING_IS_WRONG: &str = "if the kernel setting may change";
+
+/// Returns the fix for a rule that took a packet, by its cure. The rule stands there `times` times.
 #[must_use]
-pub fn of_taken(scene: &Scene<'_>, ask: &Ask<'_>, taken: &Taken, cure: &Cure) -> Remedy {
-    let remedy = of(scene, ask, cure);
-    // It may be meant to keep out whom `apply` would let in.
+pub fn of_taken(
+    scene: &Scene<'_>,
+    ask: &Ask<'_>,
+    taken: &Taken,
+    cure: &Cure,
+    times: usize,
+) -> Remedy {
+    // The rule may be meant for clients that `apply` would let in.
     let (
         By::Rule(decided),
         Fate::Dropped | Fate::Rejected | Fate::Diverted | Fate::Untranslated,
         Cure::Apply,
     ) = (&taken.by, taken.fate, cure)
     else {
-        return remedy;
+        return of(scene, ask, cure, times);
     };
     if is_own(decided) {
-        return remedy;
+        return of(scene, ask, cure, times);
     }
     let apply = scene.apply;
-    match decided.owner.and_then(foreign::switch_of) {
-        None => Remedy::Tried(format!("{IF_NOT_MEANT}: {apply}")),
-        Some(setting) => Remedy::Setting(format!(
-            "{IF_NOT_MEANT}: {}; or, before all such rules (tried: works): {apply}",
-            filled_in(setting, ask, chain_of(&decided.holder))
-        )),
+    match decided.owner.and_then(setting_of) {
+        None => Remedy::tried(Fix::only_if(IF_RULE_IS_WRONG, apply)),
+        Some(setting) => {
+            let Setting { effect, .. } = setting;
+            let command = filled_in(setting.command, ask, chain_of(&decided.holder));
+            Remedy::setting(Fix::only_if(
+                IF_RULE_IS_WRONG,
+                format!(
+                    "{effect} (`{command}`), or put nvactl's jump before all such rules (tried: works): {apply}"
+                ),
+            ))
+        }
     }
 }
 
@@ -82,26 +94,24 @@ fn chain_of(holder: &Holder) -> &str {
     }
 }
 
-/// Returns the fixes that let a dead connection through, all together; none where no such fixes are known.
+/// Returns the fixes that together let a dead connection through; none if no such fixes are known.
 #[must_use]
 pub fn of_death(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Remedy> {
     let pairs: Vec<(&Taken, &Cure)> = death.causes.iter().zip(&death.cures).collect();
     let same = pairs.chunk_by(|one, next| one.0.by.is_same(&next.0.by));
     same.filter(|_| death.is_cured)
-        .map(|all| of_taken(scene, ask, all[0].0, all[0].1).repeated(all.len()))
+        .map(|all| of_taken(scene, ask, all[0].0, all[0].1, all.len()))
         .collect()
 }
-
-const IF_NOT_MEANT: &str = "if the rule is not meant to keep them out";
 
 /// Whether a rule stands in a chain of nvactl's.
 fn is_own(decided: &Decided) -> bool {
     matches!(&decided.holder, Holder::Iptables { chain, .. } if chain.is_own())
 }
 
-/// Returns the fix for a rule that drops neighbour discovery, which nobody has tried.
+/// Returns the fix for a rule that drops neighbour discovery. Nobody has tried it.
 #[must_use]
-pub fn discovery(decided: &Decided) -> String {
+pub fn discovery(decided: &Decided) -> Fix {
     let accept = match &decided.holder {
         Holder::Iptables {
             backend,
@@ -120,17 +130,20 @@ pub fn discovery(decided: &Decided) -> String {
             shell_word(&chain.name)
         ),
     };
-    format!("accept ICMPv6 before that rule (not tried): {accept}")
+    Fix::from(format!(
+        "accept ICMPv6 before that rule (not tried): {accept}"
+    ))
 }
 
-/// Returns the fix for a cure that let a connection pass in the twin.
+/// Returns the fix for a cure that let a connection pass in the twin. A rule to remove stands there `times`
+/// times.
 #[must_use]
-pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
-    let (owner, command, tried, holder) = match cure {
+pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy {
+    let (condition, owner, command, tried, holder) = match cure {
         Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => {
-            return Remedy::Tried(scene.apply.to_owned());
+            return Remedy::tried(scene.apply);
         }
-        Cure::Switches(switches) => (None, sysctl(switches), "", ""),
+        Cure::Switches(switches) => (IF_SETTING_IS_WRONG, None, sysctl(switches), "", ""),
         Cure::AcceptInChain {
             family,
             table,
@@ -142,53 +155,67 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure) -> Remedy {
                 shell_word(table),
                 shell_word(chain)
             );
-            let owner = programs::owner_of(table, chain);
             (
-                owner,
+                IF_CHAIN_IS_WRONG,
+                programs::owner_of(table, chain),
                 command,
-                "with an accept before the rule it works (tried)",
+                "connections pass with an accept before the rule (tried)",
                 chain.as_str(),
             )
         }
-        Cure::Without(By::Rule(decided) | By::Policy(decided)) => (
+        Cure::Without(By::Rule(decided)) => (
+            IF_RULE_IS_WRONG,
             decided.owner,
-            removal(scene.family, decided),
-            "without the rule it works (tried)",
+            removal(scene.family, decided, times),
+            "connections pass without the rule (tried)",
+            chain_of(&decided.holder),
+        ),
+        Cure::Without(By::Policy(decided)) => (
+            IF_POLICY_IS_WRONG,
+            decided.owner,
+            removal(scene.family, decided, times),
+            "connections pass without the policy (tried)",
             chain_of(&decided.holder),
         ),
     };
-    match owner.map(|owner| (owner, foreign::switch_of(owner))) {
-        None => Remedy::Tried(format!("if it is not meant: {command}")),
-        Some((_, Some(setting))) => Remedy::Setting(format!(
-            "if it is not meant: {tried}; {}",
-            filled_in(setting, ask, holder)
-        )),
-        Some((owner, None)) => Remedy::Tried(format!(
-            "if it is not meant: change {owner}'s own settings, since {owner} will put the rule back; until \
-             then: {command}"
+    match owner.map(|owner| (owner, setting_of(owner))) {
+        None => Remedy::tried(Fix::only_if(condition, command)),
+        Some((_, Some(setting))) => {
+            let Setting { effect, .. } = setting;
+            let command = filled_in(setting.command, ask, holder);
+            Remedy::setting(Fix::only_if(
+                condition,
+                format!("{tried}; {effect}: {command}"),
+            ))
+        }
+        Some((owner, None)) => Remedy::tried(Fix::only_if(
+            condition,
+            format!(
+                "change {owner}'s settings, because {owner} adds its rules again; until then: {command}"
+            ),
         )),
     }
 }
 
-fn sysctl(switches: &[Switch]) -> String {
-    let words = switches.iter().map(|Switch { name, value }| {
-        // sysctl(8) takes a dot in a name as a slash.
+fn sysctl(switches: &[SwitchValue]) -> String {
+    let words = switches.iter().map(|SwitchValue { name, value }| {
+        // sysctl(8) reads a slash in a name as a dot of the interface's name.
         let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
         format!(" net.{}={value}", parts.join("."))
     });
     format!("sudo sysctl -w{}", words.collect::<String>())
 }
 
-/// Puts a forward's own values into the sentence about a program's setting. `chain` is where its rule stands.
-fn filled_in(switch: &str, ask: &Ask<'_>, chain: &str) -> String {
+/// Puts a forward's own values into the command of a program's setting. `chain` holds the program's rule.
+fn filled_in(command: &str, ask: &Ask<'_>, chain: &str) -> String {
     let Some(target) = ask.question.listeners.first() else {
-        return switch.to_owned();
+        return command.to_owned();
     };
     let iptables = plain(ask.forward.family());
     let jail = chain.strip_prefix("f2b-").unwrap_or("JAIL");
     let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
-    let mut words = switch
-        .replace("`iptables ", &format!("`{iptables} "))
+    let mut words = command
+        .replace("sudo iptables ", &format!("sudo {iptables} "))
         .replace("JAIL", jail)
         .replace("TARGET", &target.ip().to_string())
         .replace("PORT", &target.port().to_string())
@@ -199,7 +226,8 @@ fn filled_in(switch: &str, ask: &Ask<'_>, chain: &str) -> String {
     words
 }
 
-fn removal(family: Family, decided: &Decided) -> String {
+/// Returns the command that deletes a rule as often as it stands there, or that lets a policy accept.
+fn removal(family: Family, decided: &Decided, times: usize) -> String {
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -209,13 +237,17 @@ fn removal(family: Family, decided: &Decided) -> String {
         } => {
             let program = backend.program(family, "iptables");
             match decided.place {
-                Some(_) => format!("sudo {}", deletion(&program, *table, &decided.text)),
+                Some(_) => {
+                    let delete = format!("sudo {}", deletion(&program, *table, &decided.text));
+                    vec![delete; times].join(" && ")
+                }
                 None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
             }
         }
+        // The handle in the twin is not the handle on the machine.
         Holder::Nft(chain) => match decided.handle {
             Some(_) => format!(
-                "remove it; to look: sudo nft -a list chain {} {} {}",
+                "delete the rule by the handle that this shows: sudo nft -a list chain {} {} {}",
                 chain.family,
                 shell_word(&chain.table),
                 shell_word(&chain.name)
@@ -231,67 +263,28 @@ fn removal(family: Family, decided: &Decided) -> String {
     }
 }
 
-/// Returns a question or a command that only looks, for a cause without a cure.
+/// Returns a command that only looks, for a cause without a cure.
 #[must_use]
-pub fn hint(by: &By) -> Option<String> {
+pub fn hint(by: &By) -> Option<Fix> {
     match by {
-        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(format!(
-            "is {address} up, and on the network of {interface}? sudo ip neigh show dev {interface}"
-        )),
+        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(Fix::from(format!(
+            "check that {address} is up and on the network of {interface}: sudo ip neigh show dev {interface}"
+        ))),
         By::Kernel(
             KernelReason::NoRoute
             | KernelReason::Unreachable
             | KernelReason::Prohibited
             | KernelReason::Blackhole,
-        ) => Some("to look: sudo ip rule; sudo ip route show table all".to_owned()),
+        ) => Some(Fix::to_look("sudo ip rule; sudo ip route show table all")),
         By::Rule(Decided {
             holder: Holder::Nft(chain),
             ..
-        }) => Some(format!(
-            "to look: sudo nft -a list chain {} {} {}",
+        }) => Some(Fix::to_look(format!(
+            "sudo nft -a list chain {} {} {}",
             chain.family,
             shell_word(&chain.table),
             shell_word(&chain.name)
-        )),
+        ))),
         _ => None,
-    }
-}
-
-/// Prints a fix, its condition in front: a command that follows stands alone.
-#[must_use]
-pub fn fix_line(fix: &str, tried: bool) -> String {
-    let tried = if tried { " (tried: works)" } else { "" };
-    let condition = fix
-        .split_once(": ")
-        .filter(|(condition, _)| condition.starts_with("if ") && !condition.contains(['`', ';']));
-    match condition {
-        Some((condition, fix)) => {
-            format!("fix, {condition}{tried}: {}", printable::line(fix))
-        }
-        None => format!("fix{tried}: {}", printable::line(fix)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fix_with_a_condition_says_it_before_the_command() {
-        for (fix, tried, line) in [
-            (
-                "sudo nvactl apply",
-                true,
-                "fix (tried: works): sudo nvactl apply",
-            ),
-            ("to look: ip rule", false, "fix: to look: ip rule"),
-            (
-                "if it is not meant: sudo nvactl apply",
-                true,
-                "fix, if it is not meant (tried: works): sudo nvactl apply",
-            ),
-        ] {
-            assert_eq!(fix_line(fix, tried), line);
-        }
     }
 }

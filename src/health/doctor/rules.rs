@@ -1,11 +1,11 @@
-//! The rules as they are written: nvactl's own, and duplicates and marks of others. `packets` reports what
-//! becomes of packets.
+//! Checks the rules as they are written: nvactl's own, duplicates, and marks of others. `packets` checks their
+//! effect on packets.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 
-use super::target::Astray;
-use super::{Case, Check, Hop, Status};
+use super::jump::{self, of_table};
+use super::route::Astray;
+use super::{Case, Check, Fix, Hop, Status};
 use crate::diff::drift::{
     DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
 };
@@ -13,11 +13,11 @@ use crate::health::counts;
 use crate::health::duplicate::duplicates;
 use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
+use crate::net::words::counted;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;
-use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{Chain, Ruleset};
+use crate::netfilter::names::TableName;
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
 use crate::plan::unplan::{Key, plan_as, replanned};
@@ -29,7 +29,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let planned = plan_as(case.facts.live, case.set, case.family);
     let is_bare = !case.facts.live.holds_own() && planned.holds_own();
     if !is_bare {
-        jumps(case, &planned, checks);
+        jump::check(case, &planned, checks);
         own_rules(case, &planned, astray, checks);
         own_chains(case, &planned, checks);
     } else if !is_elsewhere {
@@ -40,12 +40,16 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     duplicate_rules(case, checks);
 }
 
-/// Reports once that nothing is loaded, instead of each rule.
+/// Reports once that nothing is loaded, instead of every rule.
 fn none_loaded(case: &Case<'_>) -> Check {
     let words = match case.family {
-        Family::V6 if !case.facts.is_bare => "nvactl's IPv6 rules are not loaded",
-        Family::V4 if !case.facts.is_bare => "nvactl's IPv4 rules are not loaded",
-        _ => "nvactl's rules are not loaded",
+        Family::V6 if !case.facts.is_bare => {
+            "nvactl's IPv6 rules are not loaded: no IPv6 forward works"
+        }
+        Family::V4 if !case.facts.is_bare => {
+            "nvactl's IPv4 rules are not loaded: no IPv4 forward works"
+        }
+        _ => "nvactl's rules are not loaded: no forward works",
     };
     Hop::Jump.fail(words).fix(case.apply.as_str())
 }
@@ -56,7 +60,7 @@ fn backend(case: &Case<'_>) -> Check {
     match &facts.other {
         Some((other, Ok(rules))) if own(rules) => Hop::Backend
             .fail(format!(
-                "nvactl's rules are loaded by {}, while `{}` is {} here",
+                "nvactl's rules are loaded by {}, while `{}` on this machine is {} and does not see them",
                 other.program(case.family, "iptables"),
                 plain(case.family),
                 facts.backend
@@ -69,81 +73,7 @@ fn backend(case: &Case<'_>) -> Check {
     }
 }
 
-/// Reports of each jump from a built-in chain whether it is loaded and packets reach it.
-fn jumps(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
-    for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {
-        for rule in &chain.rules {
-            let jump = Jump {
-                family: case.family,
-                table,
-                name,
-                rule,
-            };
-            let check = jump.judged(case.facts.live.chain(table, name));
-            let is_ok = check.status == Status::Ok;
-            checks.push(if is_ok {
-                check
-            } else {
-                check.fix(case.apply.as_str())
-            });
-        }
-    }
-}
-
-/// A jump of nvactl's from a built-in chain.
-#[derive(Clone, Copy)]
-struct Jump<'j> {
-    family: Family,
-    table: TableName,
-    name: &'j ChainName,
-    rule: &'j Rule,
-}
-
-impl Jump<'_> {
-    /// Judges it by the chain as it is loaded.
-    fn judged(self, live: Option<&Chain>) -> Check {
-        let Self {
-            family,
-            table,
-            name,
-            rule,
-        } = self;
-        let rules = live.map_or(&[][..], |chain| chain.rules.as_slice());
-        let (place, words) = (of_table(family, table), Line::Append(name, rule));
-        let Some(before) = rules.iter().position(|one| one == rule) else {
-            return Hop::Jump.fail(format!("{place}: {words} is missing"));
-        };
-        let stops = rules[..before].iter().find(|one| one.stops_every_packet());
-        if let Some(stops) = stops {
-            let is_drop = live.and_then(|chain| chain.policy) == Some(Policy::Drop);
-            let policy = if is_drop {
-                ", and the policy DROP has no effect"
-            } else {
-                ""
-            };
-            let stops = Line::Append(name, stops);
-            return Hop::Jump.warn(format!(
-                "{place}: `{stops}` stands before nvactl's jump and takes every packet: nvactl's rules see none\
-                 {policy}"
-            ));
-        }
-        if rules.iter().filter(|one| *one == rule).count() > 1 {
-            return Hop::Jump.warn(format!("nvactl's jump stands twice in {place} {name}"));
-        }
-        Hop::Jump.ok(match before {
-            0 => format!("{place}: {words} stands first"),
-            1 => format!("{place}: {words} stands behind 1 rule of others"),
-            more => format!("{place}: {words} stands behind {more} rules of others"),
-        })
-    }
-}
-
-/// Names a table with its program, which differs between the families.
-fn of_table(family: Family, table: impl Display) -> String {
-    format!("{} {table}", plain(family))
-}
-
-/// Reports of each forward and hop whether its rules are loaded.
+/// Reports for each forward and hop whether its rules are loaded.
 fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
     let new = counts::new_connections(case.facts.counters, case.facts.live);
     let refused = counts::refused(case.facts.counters, case.facts.live);
@@ -154,7 +84,7 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut V
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
         let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
-        // The places of each hop, and those of them that are not loaded.
+        // The number of rules of each hop, and the rules that are not loaded.
         let mut hops: BTreeMap<Hop, (usize, Vec<&PlacedRule<'_>>)> = BTreeMap::new();
         for place in want.get(&key).into_iter().flatten() {
             let (count, gone) = hops.entry(hop_of(place)).or_default();
@@ -172,8 +102,8 @@ fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut V
                 (None, Hop::DnatRule) => {
                     translated(packets(&new, key), packets(&refused, key), hop)
                 }
-                (None, _) if count == 1 => hop.ok("it is loaded"),
-                (None, _) => hop.ok(format!("all {count} are loaded")),
+                (None, _) if count == 1 => hop.ok("the rule is loaded"),
+                (None, _) => hop.ok(format!("all {count} rules are loaded")),
             };
             checks.push(check.of(forward));
         }
@@ -195,31 +125,38 @@ fn not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
     match count {
         1 => format!("{place}: `{line}` is not loaded"),
         _ => format!(
-            "{place}: `{line}` is not loaded, nor are {} more",
-            count - 1
+            "{place}: `{line}` is not loaded; also missing: {}",
+            counted(count - 1, "more rule")
         ),
     }
 }
 
-/// What came by the listener, and what the forward's own lists and limits let of it.
+/// Reports the connections that came to the listener, and how many the forward's lists and limits refused.
 fn translated(new: u64, refused: u64, hop: Hop) -> Check {
+    let connections = match new {
+        1 => "1 connection".to_owned(),
+        many => format!("{many} connections"),
+    };
     match refused {
         0 => hop.ok(format!(
-            "it has translated {new} connections since it was loaded"
+            "the rule has translated {connections} since it was loaded"
         )),
         all if all >= new && new > 0 => hop
             .warn(format!(
-                "its lists and limits have turned away all {new} that came since it was loaded"
+                "`allow_from`, `deny_from` or `limits` have refused all of {connections} since the rule was loaded"
             ))
-            .fix("if they should have passed: correct `allow_from`, `deny_from` or `limits` in the spec"),
+            .fix(Fix::only_if(
+                "if these clients should pass",
+                "correct `allow_from`, `deny_from` or `limits` in the spec",
+            )),
         some => hop.ok(format!(
-            "it has translated {new} connections since it was loaded; its lists and limits have \
-             turned away {some} of them"
+            "the rule has translated {connections} since it was loaded; lists and limits have refused {some} of \
+             them"
         )),
     }
 }
 
-/// Warns of rules of others that write the bit by which a tree knows its short cut.
+/// Warns of rules of others that write the mark bit of a tree's short cut.
 fn mark_bit(case: &Case<'_>, checks: &mut Vec<Check>) {
     let live = case.facts.live;
     if !is_used(live) {
@@ -249,7 +186,7 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
     checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
 }
 
-/// Reports what differs in nvactl's own chains, but for the forwards' rules, which have hops of their own.
+/// Reports the differences in nvactl's own chains. The forwards' rules have hops of their own.
 fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let comparison = compare(case.facts.live, case.set, case.family);
     let of = |kind: DriftKind| {
@@ -264,7 +201,7 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
         checks.push(fail.fix(apply));
         return;
     }
-    // A jump that stands twice is `jump`'s.
+    // The check `jump` reports a jump that stands twice.
     let builtin = planned.chains().filter(|(_, name, _)| name.is_builtin());
     let jumps: Vec<String> = builtin
         .flat_map(|(_, name, chain)| chain.rules.iter().map(move |rule| (name, rule)))
@@ -281,42 +218,42 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     checks.push(match (put_in, surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
-                "somebody has put a line into nvactl's own part of {}: {}",
+                "somebody added a line to nvactl's chains in {}: `{}`",
                 of_table(case.family, drift.table),
                 drift.line
             ))
             .fix(apply),
         (None, Some(surplus), _) => Hop::OwnChains
             .warn(format!(
-                "the forward `{}` is loaded, and not in the spec",
+                "the forward `{}` is loaded, but is not in the spec",
                 surplus.name
             ))
             .fix(apply),
         (None, None, Some(policy)) => Hop::OwnChains
             .warn(format!(
-                "the {} is {}, while the spec asks for {}: what no rule drops is forwarded",
+                "the {} is {}, while the spec says {}: packets that no rule drops are forwarded",
                 policy.field, policy.from, policy.to
             ))
             .fix(apply),
         _ if comparison.reordered => Hop::OwnChains
-            .warn("nvactl's rules stand in another order than the spec's")
+            .warn("nvactl's rules are loaded in another order than the spec's")
             .fix(apply),
         _ => match layout {
             Some(layout) => Hop::OwnChains
                 .warn(format!(
-                    "nvactl's rules are laid out {}, the spec says {}",
+                    "the layout of nvactl's rules is {}, while the spec says {}",
                     layout.from, layout.to
                 ))
                 .fix(apply),
-            None => Hop::OwnChains.ok("nothing has been put into nvactl's chains, or taken out"),
+            None => Hop::OwnChains.ok("nobody has added a line to nvactl's chains or removed one"),
         },
     });
 }
 
-/// Names rules typed by hand: behind nvactl's they take nothing from it, but open more than it means to.
+/// Names duplicate rules that were typed by hand. They stop no packet of a forward, but admit more than the spec.
 fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     let mut found = duplicates(case.facts.live, case.set);
-    // A program's own rules are its own affair.
+    // The rules of another program belong to that program.
     found.retain(|duplicate| duplicate.owner().is_none());
     if found.is_empty() {
         checks.push(Hop::RivalRule.ok("no other rule forwards the same ports"));
@@ -329,7 +266,7 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
                 .replacen(plain(case.family), &case.iptables, 1);
         let check = Hop::RivalRule
             .warn(format!(
-                "a rule that is not nvactl's forwards for it too, as typed by hand: {}",
+                "a duplicate rule that nvactl did not write also forwards this port: `{}`",
                 duplicate.line()
             ))
             .fix(format!("sudo {removal}"));
@@ -337,70 +274,5 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
             forward: name,
             ..check
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::netfilter::text::parse::parse;
-
-    #[test]
-    fn a_jump_that_packets_do_not_reach_is_named_with_its_family() {
-        let jump = "-A FORWARD -j NVACTL-FORWARD";
-        let one = "-A FORWARD -p tcp -j DROP";
-        let all = "-A FORWARD -j ACCEPT";
-        for (policy, rules, said) in [
-            (
-                "DROP",
-                &[one][..],
-                "fail: ip6tables filter: -A FORWARD -j NVACTL-FORWARD is missing",
-            ),
-            (
-                "DROP",
-                &[jump, all],
-                "ok: ip6tables filter: -A FORWARD -j NVACTL-FORWARD stands first",
-            ),
-            (
-                "DROP",
-                &[one, jump],
-                "ok: ip6tables filter: -A FORWARD -j NVACTL-FORWARD stands behind 1 rule of others",
-            ),
-            (
-                "DROP",
-                &[all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and takes every packet: nvactl's rules see none, and the policy DROP has no effect",
-            ),
-            (
-                "ACCEPT",
-                &[one, all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and takes every packet: nvactl's rules see none",
-            ),
-            (
-                "ACCEPT",
-                &[jump, jump],
-                "warn: nvactl's jump stands twice in ip6tables filter FORWARD",
-            ),
-        ] {
-            let rules = rules.join("\n");
-            let text = format!(
-                "*filter\n:FORWARD {policy} [0:0]\n:NVACTL-FORWARD - [0:0]\n{rules}\nCOMMIT\n"
-            );
-            let live = parse(&text).expect("it is readable");
-            let planned = parse(&format!(
-                "*filter\n:NVACTL-FORWARD - [0:0]\n{jump}\nCOMMIT\n"
-            ));
-            let planned = planned.expect("it is readable");
-            let name = &ChainName::Forward;
-            let chain = planned.chain(TableName::Filter, name).expect("it is there");
-            let jump = Jump {
-                family: Family::V6,
-                table: TableName::Filter,
-                name,
-                rule: &chain.rules[0],
-            };
-            let check = jump.judged(live.chain(TableName::Filter, name));
-            assert_eq!(format!("{}: {}", check.status.word(), check.reason), said);
-        }
     }
 }

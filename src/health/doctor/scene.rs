@@ -13,9 +13,9 @@ pub struct Scene<'s> {
     pub ip_forward: bool,
     /// The command that applies the spec.
     pub apply: &'s str,
-    /// The command that asks again.
+    /// The command that runs the doctor again.
     pub doctor: &'s str,
-    /// A line that somebody has put into nvactl's chains, with its table.
+    /// A line that somebody added to nvactl's chains, with its table.
     pub put_in: Option<&'s str>,
 }
 

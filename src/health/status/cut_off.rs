@@ -1,6 +1,6 @@
-//! Decides which loaded rules packets do not reach: a rule that leads there is missing, or a rule before
-//! them stops every packet. Conditions are not evaluated. A tree's short cut may still accept packets
-//! of a forward whose own rules are cut off.
+//! Finds the loaded rules that no packet reaches: a rule that leads there is missing, or an earlier rule stops every
+//! packet. It evaluates no conditions. A tree's short cut may still accept packets of a forward whose own rules are
+//! cut off.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
 use crate::plan::unplan::{Key, key_of};
 
-/// The loaded rules that packets do not reach.
+/// The loaded rules that no packet reaches.
 #[derive(Debug)]
 pub struct CutOff<'r> {
     hooks: Vec<Hook>,
@@ -21,8 +21,8 @@ pub struct CutOff<'r> {
 }
 
 impl<'r> CutOff<'r> {
-    /// Reads the live rules. `planned` is the plan of the spec, `replanned` the plan of the loaded
-    /// forwards, and `gone` the rules that the live ones lack of it.
+    /// Reads the live rules. `planned` is the plan of the spec, `replanned` the plan of the loaded forwards, and `gone`
+    /// are the rules of `replanned` that are not loaded.
     pub fn new(
         live: &'r Ruleset,
         planned: &Ruleset,
@@ -60,7 +60,7 @@ impl<'r> CutOff<'r> {
         }
     }
 
-    /// Returns whether packets do not reach some rule of a forward, whose rules stand in these places.
+    /// Whether no packet reaches some rule of a forward, whose rules are in these places.
     pub fn has(&self, key: Key<'_>, places: &[PlacedRule<'_>]) -> bool {
         let is_cut_off = |place: &PlacedRule<'_>| {
             let hook = Hook::of(place.chain);
@@ -70,7 +70,7 @@ impl<'r> CutOff<'r> {
     }
 }
 
-/// Returns the chains of a tree that `next` leads to, and those behind.
+/// Returns the chains of a tree that `next` leads to, directly or by other chains.
 fn reached<'p>(
     planned: &'p Ruleset,
     mut next: Vec<(TableName, &'p ChainName)>,

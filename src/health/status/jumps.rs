@@ -1,6 +1,5 @@
-//! The rules of others before nvactl's jumps: counted and listed, without their conditions evaluated.
-//! A jump behind a rule that no packet passes is drift; `nvactl doctor` reports what the other rules do
-//! to packets.
+//! Counts and lists the rules of others before nvactl's jumps, and evaluates no conditions. A jump after a rule that
+//! stops every packet is drift. `nvactl doctor` reports the effect of the other rules on packets.
 
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::Hook;
 
-/// A chain may hold thousands of bans.
+/// The number of rules that are listed, because a chain may hold thousands of bans.
 const MOST_RULES: usize = 10;
 
 /// The rules of others before nvactl's jump in one built-in chain.
@@ -24,13 +23,13 @@ pub struct BeforeJump {
     pub count: usize,
     /// The first [`MOST_RULES`] of them, as iptables-save prints them.
     pub rules: Vec<String>,
-    /// The first of them that no packet passes.
+    /// The first of them that stops every packet.
     #[serde(skip)]
     pub stop: Option<String>,
 }
 
 impl BeforeJump {
-    /// Returns the rule that no packet passes, as a line of the drift.
+    /// Returns the rule that stops every packet, as a line of the drift.
     #[must_use]
     pub fn drift(&self) -> Option<Drift> {
         Some(Drift {
@@ -63,8 +62,8 @@ pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
     each.collect()
 }
 
-/// Returns the hooks where `planned` has a jump that packets do not reach: it is missing, or a rule
-/// before it stops every packet.
+/// Returns the hooks where `planned` has a jump that no packet reaches: the jump is missing, or a rule before it
+/// stops every packet.
 pub fn unreached(live: &Ruleset, planned: &Ruleset) -> Vec<Hook> {
     let is_planned = |hook: &Hook| before(planned, *hook).is_some();
     let is_unreached = |hook: &Hook| {
@@ -74,7 +73,7 @@ pub fn unreached(live: &Ruleset, planned: &Ruleset) -> Vec<Hook> {
     planned.filter(is_unreached).collect()
 }
 
-/// Returns the rules of others before nvactl's first jump; `None` where there is no such jump.
+/// Returns the rules of others before nvactl's first jump; `None` if there is no such jump.
 fn before(ruleset: &Ruleset, hook: Hook) -> Option<Vec<&Rule>> {
     let jump = Rule::jump(ChainName::from(hook.own()));
     let rules = &ruleset.chain(hook.table(), &hook.builtin())?.rules;
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
     use crate::netfilter::text::parse::parse;
 
-    /// The filter table with nvactl's jump behind these lines.
+    /// Returns the filter table with nvactl's jump after these lines.
     fn filter(lines: &str) -> Ruleset {
         let text = format!(
             "*filter\n:MY - [0:0]\n:NVACTL-FORWARD - [0:0]\n{lines}-A FORWARD -j NVACTL-FORWARD\n\
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_unreached_behind_a_rule_that_no_packet_passes() {
+    fn a_jump_is_unreached_after_a_rule_that_stops_every_packet() {
         let planned = filter("");
         for (lines, stop) in [
             ("-A FORWARD -j DROP\n", Some("-A FORWARD -j DROP")),

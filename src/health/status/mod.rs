@@ -1,5 +1,5 @@
-//! How each forward stands: whether its rules are loaded as the spec has them, and what came through.
-//! `doctor`, not this module, decides what rules of others do to packets.
+//! The state of each forward: whether its rules are loaded as the spec says, and its counters. `doctor` decides the
+//! effect of other programs' rules on packets, not this module.
 
 mod cut_off;
 mod jumps;
@@ -27,55 +27,55 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{Key, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
 
-/// All that `nvactl status` tells; docs/json.md documents the fields.
+/// The report of `nvactl status`; docs/json.md documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Status {
-    /// Whether the live rules are what the spec says. A rule of others counts only where it stops
-    /// every packet before nvactl's jump.
+pub struct StatusReport {
+    /// Whether the live rules are as the spec says. A rule of others counts only if it stops every packet before
+    /// nvactl's jump.
     pub in_sync: bool,
-    /// Of IPv4.
+    /// The machine's IPv4.
     #[serde(flatten)]
-    pub machine: Machine,
-    /// Where IPv6 is touched.
+    pub machine: MachineStatus,
+    /// The machine's IPv6, if nvactl touches IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<Machine>,
+    pub ipv6: Option<MachineStatus>,
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
     pub conntrack: Option<Tracked>,
-    /// What went through the rule for known connections, of all forwards together.
+    /// The packets of the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
-    /// What is loaded for all forwards and is not as the spec has it: the FORWARD policy, for one.
+    /// Differences from the spec that concern all forwards, such as the FORWARD policy.
     pub firewall: Vec<FieldChange>,
     pub drift: Vec<Drift>,
     pub before_jumps: Vec<BeforeJump>,
 }
 
-/// How the machine treats the packets of one family.
+/// The machine's settings for one family.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Machine {
+pub struct MachineStatus {
     pub backend: String,
     pub forward_policy: &'static str,
-    /// Whether the kernel forwards them.
+    /// Whether the kernel forwards packets of the family.
     pub ip_forward: bool,
-    pub at_boot: AtBoot,
+    pub at_boot: BootStatus,
 }
 
-/// What the next boot will bring.
+/// The rules and the forwarding switch after the next boot.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct AtBoot {
+pub struct BootStatus {
     #[serde(skip)]
     pub place: &'static str,
     pub rules: RulesFile,
     /// Why iptables-restore does not load the rules file, in words.
     pub refused: Option<String>,
-    /// Whether, and by what, the rules file is loaded, in words.
+    /// Whether the next boot loads the rules file, and the program that does, in words.
     pub loaded: String,
-    /// The value that the sysctl files set; none sets it where there is none.
+    /// The value that the sysctl files set; `None` if no file sets it.
     pub ip_forward: Option<bool>,
     /// The line that decides, as `file:line`.
     pub ip_forward_by: Option<String>,
-    /// A line that sets another value only where `sysctl --system` is run later.
+    /// A line that sets another value only if `sysctl --system` runs later.
     #[serde(skip)]
     pub ip_forward_unread: Option<String>,
 }
@@ -84,38 +84,38 @@ pub struct AtBoot {
 pub struct Tracked {
     pub entries: u64,
     pub limit: u64,
-    /// Packets that were no connection's, since boot; `None` where the kernel does not tell.
+    /// INVALID packets since boot; `None` if the kernel does not report them.
     pub invalid: Option<u64>,
-    /// Whether TCP packets outside of their connection's window are not among them.
+    /// Whether the kernel accepts TCP packets outside their connection's window, so that they are not INVALID.
     pub be_liberal: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ForwardState {
     InSync,
     Missing,
     Drifted,
-    /// It is loaded, but the spec does not have it.
+    /// The forward is loaded, but not in the spec.
     Surplus,
 }
 
-impl State {
-    pub const ALL: [State; 4] = [
-        State::InSync,
-        State::Missing,
-        State::Drifted,
-        State::Surplus,
+impl ForwardState {
+    pub const ALL: [ForwardState; 4] = [
+        ForwardState::InSync,
+        ForwardState::Missing,
+        ForwardState::Drifted,
+        ForwardState::Surplus,
     ];
 
-    /// As reports for programs name it.
+    /// Returns the state's name in JSON and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
-            State::InSync => "in_sync",
-            State::Missing => "missing",
-            State::Drifted => "drifted",
-            State::Surplus => "surplus",
+            ForwardState::InSync => "in_sync",
+            ForwardState::Missing => "missing",
+            ForwardState::Drifted => "drifted",
+            ForwardState::Surplus => "surplus",
         }
     }
 }
@@ -127,29 +127,29 @@ pub struct Row {
     pub protocol: &'static str,
     pub listen: String,
     pub target: String,
-    pub state: State,
+    pub state: ForwardState,
     /// First packets of connections, since the forward's rules were loaded.
     pub new: Count,
-    /// First packets that the forward's lists and limits have turned away since then.
+    /// First packets that the forward's lists and limits have refused since then.
     pub refused: Count,
     /// Connections that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
 }
 
-/// What is live.
+/// The live rules, counters and connections.
 #[derive(Debug)]
-pub struct Live<'l> {
+pub struct LiveRules<'l> {
     pub ruleset: &'l Ruleset,
     pub counters: &'l Counters,
-    /// `None` where they cannot be listed.
+    /// `None` if conntrack entries cannot be listed.
     pub flows: Option<&'l [Flow]>,
 }
 
-/// Returns a row for each forward of the spec, then one for each that is loaded without being in it.
-/// `comparison` is of the live rules with the spec.
+/// Returns a row for each forward of the spec, then a row for each loaded forward that is not in the spec.
+/// `comparison` compares the live rules with the spec.
 #[must_use]
 pub fn rows(
-    live: &Live<'_>,
+    live: &LiveRules<'_>,
     set: &ForwardSet,
     family: Family,
     comparison: &Comparison,
@@ -180,11 +180,11 @@ pub fn rows(
         let name = forward.name.as_str();
         let key = (name, forward.protocol);
         let state = match (have.get(&key), want.get(&key)) {
-            (None, _) => State::Missing,
-            (have, want) if have != want || replies_gone => State::Drifted,
-            (Some(have), _) if cut_off.has(key, have) => State::Drifted,
-            (have, _) if leads_to_any(have, &planned, &changed) => State::Drifted,
-            _ => State::InSync,
+            (None, _) => ForwardState::Missing,
+            (have, want) if have != want || replies_gone => ForwardState::Drifted,
+            (Some(have), _) if cut_off.has(key, have) => ForwardState::Drifted,
+            (have, _) if leads_to_any(have, &planned, &changed) => ForwardState::Drifted,
+            _ => ForwardState::InSync,
         };
         rows.push(Row {
             name: name.to_owned(),
@@ -201,7 +201,7 @@ pub fn rows(
     }
     for removed in &comparison.removed {
         rows.push(Row {
-            state: State::Surplus,
+            state: ForwardState::Surplus,
             new: removed.key().map_or_else(Count::default, count),
             refused: removed.key().map_or_else(Count::default, refused),
             connections: None,
@@ -214,7 +214,7 @@ pub fn rows(
     rows
 }
 
-/// The chains of lists and logs that somebody has changed.
+/// Returns the chains of lists and logs that somebody has changed.
 fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
@@ -223,7 +223,7 @@ fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p Chai
     changed.map(|(_, name, _)| name).collect()
 }
 
-/// Whether a forward's rules lead to one of these chains, by whatever others.
+/// Whether a forward's rules lead to one of these chains, directly or by other chains.
 fn leads_to_any(
     places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
@@ -252,17 +252,17 @@ fn leads_to_any(
     false
 }
 
-/// Returns whether all is as the spec has it; the differences that concern all forwards together; and
-/// the lines that somebody has added to nvactl's or removed, or that keep packets from its jumps.
+/// Returns whether all is in sync; the differences that concern all forwards; and the lines that somebody added to
+/// nvactl's chains or removed, or that keep packets from nvactl's jumps.
 #[must_use]
 pub fn drift(
     comparison: Comparison,
     rows: &[Row],
     before_jumps: &[BeforeJump],
 ) -> (bool, Vec<FieldChange>, Vec<Drift>) {
-    let rows = rows.iter().all(|row| row.state == State::InSync);
+    let rows = rows.iter().all(|row| row.state == ForwardState::InSync);
     let mut drift = comparison.drift;
-    // A rule with conditions before a jump is no drift: the jump is there, and reached.
+    // A rule with conditions before a jump is no drift, because packets still reach the jump.
     drift.retain(|drift| drift.what != DriftKind::InFront);
     drift.extend(before_jumps.iter().filter_map(BeforeJump::drift));
     let mut firewall = comparison.firewall;
@@ -302,14 +302,14 @@ forwards:
         .expect("it is valid")
     }
 
-    /// Returns the states of the two forwards, whether all is in sync, and the drift, for what is
-    /// planned with a text replaced by others.
-    fn judged(from: &str, to: &str) -> ([State; 2], bool, Vec<String>) {
+    /// Returns the states of the two forwards, whether all is in sync, and the drift, for the planned rules with
+    /// `from` replaced by `to`.
+    fn judged(from: &str, to: &str) -> ([ForwardState; 2], bool, Vec<String>) {
         let set = set();
         let planned = plan(&set, Family::V4).with_builtin_chains().to_string();
         assert!(planned.contains(from), "{from}: {planned}");
         let ruleset = parse(&planned.replacen(from, to, 1)).expect("it is readable");
-        let live = Live {
+        let live = LiveRules {
             ruleset: &ruleset,
             counters: &Counters::default(),
             flows: None,
@@ -327,7 +327,7 @@ forwards:
 
     #[test]
     fn a_jump_that_packets_do_not_reach_is_drift() {
-        use State::{Drifted, InSync};
+        use ForwardState::{Drifted, InSync};
         for (from, to, states, drift) in [
             (JUMP, JUMP.to_owned(), InSync, None),
             (
@@ -355,7 +355,7 @@ forwards:
                 Drifted,
                 Some("InFront -A PREROUTING -j ACCEPT"),
             ),
-            // Whatever these do to packets, the jump is there and is reached.
+            // Packets still reach the jump.
             (
                 JUMP,
                 format!("-A FORWARD -p tcp -j DROP\n-A FORWARD -p udp -j DROP\n{JUMP}"),
@@ -378,7 +378,7 @@ forwards:
 
     #[test]
     fn a_forward_is_drifted_behind_a_rule_that_stops_every_packet_in_nvactl_s_chain() {
-        use State::{Drifted, InSync};
+        use ForwardState::{Drifted, InSync};
         let web = "-A NVACTL-PREROUTING -i eth0 -p tcp";
         let dns = "-A NVACTL-PREROUTING -i eth0 -p udp";
         for (from, to, states) in [

@@ -1,9 +1,9 @@
-//! The status as metrics: the Prometheus text format 0.0.4, as the textfile collector of
-//! `node_exporter` reads it. The names stay.
+//! Prints the status as metrics in the Prometheus text format 0.0.4, for the textfile collector of `node_exporter`.
+//! The names stay.
 
 use std::fmt::Write as _;
 
-use super::{Machine, Row, State, Status};
+use super::{ForwardState, MachineStatus, Row, StatusReport};
 use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 use crate::netfilter::names::{Policy, TableName};
@@ -51,8 +51,8 @@ const PER_FORWARD: [PerForward; 4] = [
     },
 ];
 
-impl Status {
-    /// All metrics, each with its HELP and TYPE line.
+impl StatusReport {
+    /// Returns all metrics, each with its HELP and TYPE line.
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
@@ -75,7 +75,7 @@ impl Status {
         let help = "How a forward stands: 1 for the state it is in.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
-            for state in State::ALL {
+            for state in ForwardState::ALL {
                 let (forward, protocol) = (&row.name, row.protocol);
                 let (word, value) = (state.word(), u64::from(row.state == state));
                 let _ = writeln!(
@@ -95,7 +95,7 @@ impl Status {
             let mut samples = rows
                 .filter_map(|row| Some((labels(row), value(row)?)))
                 .peekable();
-            // Where it is not known for any, there is no such metric.
+            // If no forward has a value, the metric is left out.
             if samples.peek().is_some() {
                 let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
             }
@@ -211,9 +211,9 @@ impl Status {
         ]
     }
 
-    /// Where IPv6 is not touched, there is no such metric.
+    /// Returns the metrics of IPv6, without a value if nvactl does not touch IPv6.
     fn ipv6(&self) -> Vec<Metric> {
-        let of_v6 = |name, help, of: fn(&Machine) -> bool| Metric {
+        let of_v6 = |name, help, of: fn(&MachineStatus) -> bool| Metric {
             name,
             kind: "gauge",
             help,
@@ -244,7 +244,7 @@ impl Status {
     }
 }
 
-/// No value needs an escape: names and addresses have no such bytes.
+/// Returns a row's labels. No value needs an escape, because names and addresses have no such bytes.
 fn labels(row: &Row) -> String {
     let Row {
         name,
@@ -265,10 +265,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::health::status::{AtBoot, BeforeJump, Machine, Tracked};
+    use crate::health::status::{BeforeJump, BootStatus, MachineStatus, Tracked};
     use crate::netfilter::counters::Count;
 
-    fn row(name: &str, state: State) -> Row {
+    fn row(name: &str, state: ForwardState) -> Row {
         Row {
             name: name.to_owned(),
             protocol: "tcp",
@@ -284,17 +284,16 @@ mod tests {
         }
     }
 
-    /// What `promtool check metrics` asks: the format, and the names that the Prometheus project
-    /// recommends.
+    /// Checks the same as `promtool check metrics`: the format, and the names that the Prometheus project recommends.
     #[test]
     fn the_text_is_what_prometheus_asks_for() {
-        let status = Status {
+        let status = StatusReport {
             in_sync: true,
-            machine: Machine {
+            machine: MachineStatus {
                 backend: "nft".to_owned(),
                 forward_policy: "DROP",
                 ip_forward: true,
-                at_boot: AtBoot {
+                at_boot: BootStatus {
                     place: "rules.v4",
                     rules: RulesFile::Same,
                     refused: None,
@@ -314,7 +313,10 @@ mod tests {
             }),
             established: Count::default(),
             firewall: Vec::new(),
-            forwards: vec![row("web", State::InSync), row("dns.v2", State::Drifted)],
+            forwards: vec![
+                row("web", ForwardState::InSync),
+                row("dns.v2", ForwardState::Drifted),
+            ],
             drift: Vec::new(),
             before_jumps: [("PREROUTING", 2), ("POSTROUTING", 3)]
                 .map(|(chain, count)| BeforeJump {

@@ -1,8 +1,8 @@
-//! The conntrack entries that one deletion ends, so that it ends no other.
+//! Finds few deletions that delete given conntrack entries and no others.
 //!
-//! `conntrack -D` has a condition for each field of an entry. One call for each entry would take
-//! minutes for 100,000 senders, and one call for all entries of a target would end connections that
-//! go on rightly, such as those of clients that the spec still admits.
+//! `conntrack -D` has a condition for each field of an entry. One call for each entry would take minutes for
+//! 100,000 senders. One call for all entries of a target would also delete entries that must stay, such as
+//! those of clients that the spec still admits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use ipnet::IpNet;
 use crate::net::{Port, Protocol};
 use crate::netfilter::conntrack::Flow;
 
-/// The conditions of one `conntrack -D`: all entries that meet them are to end.
+/// The conditions of one `conntrack -D`, which deletes all entries that match them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletion {
     pub sources: IpNet,
-    pub to: Destination,
+    pub to: FlowDestination,
 }
 
-/// Where a connection goes, before and after translation.
+/// The destination of a connection before and after translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Destination {
+pub struct FlowDestination {
     pub protocol: Protocol,
     pub address: IpAddr,
     pub port: Port,
@@ -29,7 +29,7 @@ pub struct Destination {
     pub reply_port: Port,
 }
 
-impl Destination {
+impl FlowDestination {
     fn of(flow: &Flow) -> Self {
         Self {
             protocol: flow.protocol,
@@ -41,18 +41,18 @@ impl Destination {
     }
 }
 
-/// Returns the deletions that end the connections of `doomed` and no other of `all`. Connections of
-/// one source to one destination end together.
+/// Returns the deletions that end the connections in `doomed` and no others of `all`. Connections of one
+/// source to one destination end together.
 #[must_use]
 pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Vec<Deletion> {
-    let mut ending: BTreeMap<Destination, BTreeSet<IpAddr>> = BTreeMap::new();
+    let mut ending: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
     for flow in doomed {
-        let sources = ending.entry(Destination::of(flow)).or_default();
+        let sources = ending.entry(FlowDestination::of(flow)).or_default();
         sources.insert(flow.source);
     }
-    let mut staying: BTreeMap<Destination, BTreeSet<IpAddr>> = BTreeMap::new();
+    let mut staying: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
     for flow in all {
-        let to = Destination::of(flow);
+        let to = FlowDestination::of(flow);
         if ending
             .get(&to)
             .is_some_and(|ending| !ending.contains(&flow.source))
@@ -72,8 +72,8 @@ pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Ve
     deletions
 }
 
-/// Adds the fewest networks that hold all of `ending`, which is in order, and none of `staying`.
-/// Each is as narrow as the addresses in it allow.
+/// Adds the fewest networks that hold all addresses of `ending`, which is sorted, and none of `staying`. Each
+/// network is as narrow as its addresses allow.
 fn cover(ending: &[IpAddr], staying: &BTreeSet<IpAddr>, networks: &mut Vec<IpNet>) {
     let [first, .., last] = ending else {
         networks.extend(ending.iter().copied().map(IpNet::from));
@@ -88,7 +88,7 @@ fn cover(ending: &[IpAddr], staying: &BTreeSet<IpAddr>, networks: &mut Vec<IpNet
         networks.push(net);
         return;
     }
-    // The halves differ in the first bit behind the network's.
+    // The halves differ in the first bit after the network's prefix.
     let lower = IpNet::new(net.network(), net.prefix_len() + 1);
     let is_lower = |address: &IpAddr| lower.as_ref().is_ok_and(|lower| lower.contains(address));
     let (lower, upper) = ending.split_at(ending.partition_point(is_lower));
@@ -96,7 +96,7 @@ fn cover(ending: &[IpAddr], staying: &BTreeSet<IpAddr>, networks: &mut Vec<IpNet
     cover(upper, staying, networks);
 }
 
-/// The narrowest network that holds both addresses, which are of one family.
+/// Returns the narrowest network that holds both addresses. They must be of one family.
 fn common(first: IpAddr, last: IpAddr) -> IpNet {
     let bits = match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_end_are_told_from_those_that_stay() {
+    fn networks_hold_all_ending_sources_and_no_staying_one() {
         for (ending, staying, found) in [
             (&["198.51.100.7"][..], &[][..], "198.51.100.7/32"),
             (&["198.51.100.7"], &["198.51.100.6"], "198.51.100.7/32"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn each_destination_is_ended_by_itself() {
+    fn each_destination_has_its_own_deletion() {
         let source: IpAddr = "198.51.100.7".parse().expect("an address");
         let (ending, staying) = (flow(source, 53), flow(source, 54));
         let found = deletions([&ending].into_iter(), &[ending.clone(), staying]);
@@ -174,9 +174,9 @@ mod tests {
     }
 
     proptest! {
-        /// Few bits, so that addresses lie close together.
+        /// The addresses have few bits, so that they lie close together.
         #[test]
-        fn all_that_end_are_ended_and_none_that_stays(
+        fn each_ending_source_is_deleted_once_and_no_staying_one(
             ending in proptest::collection::btree_set(0_u8..64, 1..20),
             staying in proptest::collection::btree_set(0_u8..64, 0..20),
         ) {

@@ -1,4 +1,4 @@
-//! The kernel's table of connections, by the `conntrack` program.
+//! Reads and deletes the kernel's conntrack entries with the `conntrack` program.
 
 pub mod deletion;
 
@@ -35,20 +35,20 @@ impl ConntrackError {
     }
 }
 
-/// Every connection of a family with ports.
+/// Returns every conntrack entry of a family that has ports.
 ///
 /// # Errors
-/// Without the program, or the right to read the table.
+/// If the program is missing, or the user may not read the table.
 pub fn flows(family: Family) -> Result<Vec<Flow>, ConntrackError> {
     let output = run(&["-L", "-f", name(family)])?;
     Ok(output.lines().filter_map(Flow::parse).collect())
 }
 
-/// Deletes the entries of these connections and no others: the table is read once more, so that
-/// entries that differ in their source alone stay.
+/// Deletes the entries of these connections and no others. Reads the table again, so that entries that differ
+/// only in their source stay.
 ///
 /// # Errors
-/// When the table cannot be read, or the kernel refuses.
+/// If the table cannot be read, or the kernel refuses.
 pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), ConntrackError> {
     let doomed: Vec<&Flow> = flows.collect();
     for family in Family::ALL {
@@ -91,9 +91,9 @@ pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), Conntrack
     Ok(())
 }
 
-/// Counts the packets of this namespace that conntrack took for no connection's: `None` where it tracks
-/// nothing yet, or the kernel does not tell. One that is out of its connection's window is among them
-/// (`nf_conntrack_in` in `net/netfilter/nf_conntrack_core.c`).
+/// Counts the packets of this namespace that conntrack called INVALID. They include packets outside of their
+/// connection's window (`nf_conntrack_in` in `net/netfilter/nf_conntrack_core.c`). Returns `None` if conntrack
+/// tracks nothing yet, or the count cannot be read.
 #[must_use]
 pub fn invalid() -> Option<u64> {
     // Kernels without CONFIG_NF_CONNTRACK_PROCFS have no such file.
@@ -103,7 +103,7 @@ pub fn invalid() -> Option<u64> {
     }
 }
 
-/// Reads a line of names, and one of hexadecimal numbers for each CPU.
+/// Reads a line of column names, then a line of hexadecimal numbers for each CPU.
 fn of_file(text: &str) -> Option<u64> {
     let mut lines = text.lines();
     let mut names = lines.next()?.split_ascii_whitespace();
@@ -115,7 +115,7 @@ fn of_file(text: &str) -> Option<u64> {
     lines.map(of_cpu).sum()
 }
 
-/// Reads `name=number` words, a line for each CPU.
+/// Reads `name=number` words, one line for each CPU.
 fn of_program(text: &str) -> Option<u64> {
     let words = text.split_ascii_whitespace();
     let numbers = words.filter_map(|word| word.strip_prefix("invalid="));
@@ -124,7 +124,7 @@ fn of_program(text: &str) -> Option<u64> {
     numbers.sum()
 }
 
-/// As `-f` names it.
+/// Returns the name of a family for conntrack's `-f`.
 fn name(family: Family) -> &'static str {
     match family {
         Family::V4 => "ipv4",
@@ -132,7 +132,8 @@ fn name(family: Family) -> &'static str {
     }
 }
 
-/// Exit code 1 says that no entry was meant: it may have ended by itself.
+/// Runs conntrack. Its exit code 1 means that no entry matched, which is no error: the connection may have
+/// ended by itself.
 fn run(args: &[&str]) -> Result<String, ConntrackError> {
     let output = child::run("conntrack", args, b"", LIMIT)?;
     match output.status.code() {
@@ -148,7 +149,7 @@ fn run(args: &[&str]) -> Result<String, ConntrackError> {
 mod tests {
     use super::*;
 
-    /// The texts are those of Linux 6.18 and of conntrack 1.4.7.
+    /// The texts are from Linux 6.18 and conntrack 1.4.7.
     #[test]
     fn invalid_packets_of_all_cpus_are_added() {
         let text = "entries  clashres found new invalid ignore\n\

@@ -1,4 +1,4 @@
-//! The machine's interfaces, routes and neighbours, by iproute2's `ip -json`.
+//! Reads the machine's interfaces, routes and neighbours with iproute2's `ip -json`.
 
 mod values;
 
@@ -13,13 +13,13 @@ use crate::host::child;
 use crate::net::{Family, Interface};
 pub use values::{Answer, Link, Links, Packet, ReversePath, Route, somebody};
 
-/// Each of these questions is answered in milliseconds.
+/// The time limit of a query. Each takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The machine's interfaces; none where `ip` is not installed.
+/// Reads the machine's interfaces. Returns none if `ip` is not installed.
 #[must_use]
 pub fn links() -> Links {
-    // Neither `-4` nor `-6`, which leave out those without such an address.
+    // `-4` or `-6` would leave out interfaces without an address of that family.
     let listed = ip(&["-details", "address"]).unwrap_or_default();
     let links = listed.as_array().into_iter().flatten();
     Links(links.filter_map(link).collect())
@@ -31,7 +31,7 @@ fn link(value: &Value) -> Option<Link> {
         flags.any(|one| one == flag)
     };
     let addresses = value["addr_info"].as_array().into_iter().flatten();
-    // One of the link alone is nobody's elsewhere.
+    // A link-local address cannot be reached from elsewhere.
     let addresses = addresses.filter(|address| {
         address["family"] == "inet" || (address["family"] == "inet6" && address["scope"] != "link")
     });
@@ -49,9 +49,9 @@ fn link(value: &Value) -> Option<Link> {
     })
 }
 
-/// Where packets would go, and what is known of the next hop there; in iproute2's words why there is
-/// no way. The kernel answers for those that come in as it would treat them, policy rules and
-/// `rp_filter` included.
+/// Asks the kernel for the routes of packets, and reads the neighbour state of each next hop. If there is no
+/// route, the error is iproute2's message. For a packet that arrives, the kernel also applies policy rules and
+/// `rp_filter`, as to a real one.
 #[must_use]
 pub fn routes<'n>(
     family: Family,
@@ -70,8 +70,8 @@ pub fn routes<'n>(
     asked_routes(asked, &neighbours)
 }
 
-/// Asks the kernel for the routes of packets of both families, by one program; in iproute2's words
-/// why there is no route. Next hops are not looked up.
+/// Asks the kernel for the routes of packets of both families, in one call. If there is no route, the error is
+/// iproute2's message. Does not look up next hops.
 #[must_use]
 pub fn plain_routes<'n>(
     asked: &BTreeSet<Packet<'n>>,
@@ -79,7 +79,7 @@ pub fn plain_routes<'n>(
     asked_routes(asked, &BTreeMap::new())
 }
 
-/// Asks for the interfaces by which packets leave, of those that have a route.
+/// Asks for the egress interface of each packet that has a route.
 #[must_use]
 pub fn interfaces<'n>(asked: &BTreeSet<Packet<'n>>) -> BTreeMap<Packet<'n>, String> {
     let routes = plain_routes(asked).into_iter();
@@ -100,7 +100,7 @@ fn asked_routes<'n>(
     routes.collect()
 }
 
-/// Asks the kernel for the interfaces by which answers leave. An answer without a route is left out.
+/// Asks the kernel for the egress interfaces of replies. Leaves out replies without a route.
 #[must_use]
 pub fn answer_routes(asked: &BTreeSet<Answer>) -> BTreeMap<Answer, String> {
     let question = |answer: &Answer| format!("route get {} from {}", answer.to, answer.from);
@@ -113,20 +113,20 @@ pub fn answer_routes(asked: &BTreeSet<Answer>) -> BTreeMap<Answer, String> {
     known.collect()
 }
 
-/// Returns the answer to each `route get`, or iproute2's words why there is none. No program is run
-/// for no question.
+/// Returns the answer to each `route get`, or iproute2's message if there is no route. Runs no program if there
+/// is no question.
 fn answers(questions: &[String]) -> Vec<Result<Value, String>> {
     if questions.is_empty() {
         return Vec::new();
     }
-    // Without -force the first that has no route would be the last to be asked.
+    // Without `-force`, ip would stop at the first question that has no route.
     let args = ["-json", "-force", "-batch", "-"];
     let text = questions.join("\n") + "\n";
     let (answers, words) = match child::run("ip", &args, text.as_bytes(), LIMIT) {
         Ok(output) => (output.stdout, output.stderr),
         Err(error) => (Vec::new(), error.to_string()),
     };
-    // `Command failed -:N` names the lines without an answer, each behind the kernel's words.
+    // The kernel's message comes before `Command failed -:N`, which names the question without a route.
     let mut refused: BTreeMap<usize, &str> = BTreeMap::new();
     let mut last = words.lines().next().unwrap_or("no answer");
     for line in words.lines() {
@@ -138,7 +138,7 @@ fn answers(questions: &[String]) -> Vec<Result<Value, String>> {
             None => last = line,
         }
     }
-    // One list for each that has a route, one behind the other.
+    // The output is a sequence of JSON lists, one for each question that has a route.
     let answers = serde_json::Deserializer::from_slice(&answers).into_iter::<Value>();
     let mut answers = answers.map_while(Result::ok);
     let each = (1..=questions.len()).map(|number| match refused.get(&number) {
@@ -170,7 +170,7 @@ fn route(answer: &Value, to: IpAddr, neighbours: &BTreeMap<(IpAddr, &str), &str>
     }
 }
 
-/// As iproute2 names a family.
+/// Returns iproute2's option for a family.
 fn option(family: Family) -> &'static str {
     match family {
         Family::V4 => "-4",
@@ -178,7 +178,7 @@ fn option(family: Family) -> &'static str {
     }
 }
 
-/// The interfaces whose IPv6 default route has come by a router's advertisement.
+/// Returns the interfaces whose IPv6 default route comes from a router advertisement.
 #[must_use]
 pub fn advertised() -> Vec<Interface> {
     let listed = ip(&["-6", "route", "show", "default"]).unwrap_or_default();
@@ -192,7 +192,7 @@ pub fn advertised() -> Vec<Interface> {
     names
 }
 
-/// How strictly an interface asks for the way back; `None` if it does not exist.
+/// Reads the reverse-path filter of an interface. Returns `None` if the interface does not exist.
 #[must_use]
 pub fn reverse_path(interface: &Interface) -> Option<ReversePath> {
     let read = |name: &str| -> Option<u8> {
@@ -202,8 +202,8 @@ pub fn reverse_path(interface: &Interface) -> Option<ReversePath> {
     Some(ReversePath::of(read("all")?, read(interface.as_str())?))
 }
 
-/// How many connections the kernel tracks in this namespace, and how many it can; `None` where it
-/// tracks none yet.
+/// Reads the number of conntrack entries of this namespace, and the most that the kernel allows. Returns `None`
+/// if the kernel tracks no connections yet.
 #[must_use]
 pub fn tracked() -> Option<(u64, u64)> {
     let read = |name: &str| -> Option<u64> {
@@ -219,6 +219,6 @@ fn ip(args: &[&str]) -> Result<Value, String> {
     if !output.status.success() {
         return Err(output.stderr);
     }
-    // Where there is nothing to list, older versions print nothing at all.
+    // Older versions print nothing at all if there is nothing to list.
     Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! What the machine has for a network, as far as forwards need it.
+//! The machine's interfaces and routes, as far as forwards need them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,18 +17,17 @@ pub struct Link {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Where the kernel would send a packet.
+/// The route that the kernel would choose for a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub interface: String,
-    /// The next router; none on the machine's own network.
+    /// The next router. `None` on the machine's own network.
     pub gateway: Option<IpAddr>,
-    /// What is known of the next hop's hardware address: `REACHABLE`, `STALE`, `FAILED`, …
-    /// (ip-neighbour(8)).
+    /// The neighbour state of the next hop: `REACHABLE`, `STALE`, `FAILED`, … (ip-neighbour(8)).
     pub neighbour: Option<String>,
 }
 
-/// How strictly an interface asks that replies would leave by it too (`rp_filter` in
+/// The reverse-path filter of an interface: whether replies must leave by the same interface (`rp_filter` in
 /// Documentation/networking/ip-sysctl.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReversePath {
@@ -38,7 +37,7 @@ pub enum ReversePath {
 }
 
 impl ReversePath {
-    /// The value in force is the higher of the interface's and of `all`'s.
+    /// Returns the filter in force: the higher value of the interface's and `all`'s.
     #[must_use]
     pub fn of(all: u8, own: u8) -> Self {
         match all.max(own) {
@@ -49,22 +48,22 @@ impl ReversePath {
     }
 }
 
-/// A question to the kernel's routing: where would this packet go?
+/// A packet whose route the kernel is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Packet<'n> {
     pub to: IpAddr,
-    /// One that comes in, from this address and by this interface; else the machine's own.
+    /// The source address and ingress interface of a packet that arrives. `None`: the machine itself sends it.
     pub came: Option<(IpAddr, &'n Interface)>,
 }
 
-/// A packet of the machine itself that answers one to an address of its own.
+/// A packet of the machine itself that replies to a packet to one of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
     pub from: IpAddr,
     pub to: IpAddr,
 }
 
-/// An address of the Internet that nobody has (RFC 5737, RFC 3849): the route to it is the route to
+/// Returns an Internet address that no host has (RFC 5737, RFC 3849). The route to it stands for the route to
 /// clients.
 #[must_use]
 pub fn somebody(family: Family) -> IpAddr {
@@ -74,7 +73,7 @@ pub fn somebody(family: Family) -> IpAddr {
     }
 }
 
-/// The interfaces of a machine; none where they cannot be listed.
+/// The interfaces of a machine. It is empty if they cannot be listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links(pub Vec<Link>);
 
@@ -84,7 +83,7 @@ impl Links {
         self.0.iter().find(|link| link.name == name.as_str())
     }
 
-    /// The same with the addresses of one family.
+    /// Returns the interfaces with only their addresses of one family.
     #[must_use]
     pub fn of(self, family: Family) -> Self {
         let mut links = self.0;
@@ -94,13 +93,13 @@ impl Links {
         Self(links)
     }
 
-    /// The addresses of one interface; none if it does not exist.
+    /// Returns the addresses of an interface. Returns none if it does not exist.
     #[must_use]
     pub fn addresses(&self, name: &Interface) -> &[IpAddr] {
         self.get(name).map_or(&[], |link| &link.addresses)
     }
 
-    /// The interface that has an address.
+    /// Returns the interface that has an address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Link> {
         let has = |link: &&Link| link.addresses.contains(&address);

@@ -1,4 +1,4 @@
-//! Connecting to many endpoints at once.
+//! Connects to many endpoints at once.
 
 mod values;
 
@@ -29,11 +29,11 @@ pub struct Probing {
     /// How often each is tried.
     pub count: u32,
     pub expect: Expect,
-    /// Ports whose turn has not come by then are not tried.
+    /// Ports that have not been tried by then are not tried any more.
     pub until: Option<Instant>,
 }
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Debug, Error)]
 pub enum ResolveError {
     #[error(transparent)]
@@ -42,16 +42,17 @@ pub enum ResolveError {
     Unknown,
 }
 
-/// As long as a resolver that tries two servers twice takes to give up (resolv.conf(5)).
+/// The time limit for a name. A resolver that tries two servers twice gives up after this time
+/// (resolv.conf(5)).
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 
-/// The address behind a name, IPv4 before IPv6.
+/// Returns an address of a name, IPv4 before IPv6.
 ///
-/// By `getent`, which asks all that this machine is set up to ask. In a static binary getaddrinfo(3)
-/// would load libraries of the very glibc that it was built with, on a machine that may have another.
+/// `getent` asks all sources that this machine is configured for. In a static binary, getaddrinfo(3) would load
+/// libraries of the glibc version that the binary was built with, and the machine may have another.
 ///
 /// # Errors
-/// When the name cannot be resolved.
+/// If the name cannot be resolved.
 pub fn resolve(name: &str) -> Result<IpAddr, ResolveError> {
     if let Ok(address) = name.parse() {
         return Ok(address);
@@ -64,8 +65,8 @@ pub fn resolve(name: &str) -> Result<IpAddr, ResolveError> {
     best.or(found.first()).copied().ok_or(ResolveError::Unknown)
 }
 
-/// Tries all ports, and returns the outcomes of each in the order of the ports. After a Ctrl-C no
-/// further ones are tried: what is known by then is worth having.
+/// Tries all ports, and returns the outcomes of each in the order of the ports. After a Ctrl-C it tries no
+/// further ports, and returns the outcomes so far.
 #[must_use]
 pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
     let progress = Progress::new();
@@ -88,7 +89,7 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
                 Protocol::Udp => by_udp(port.to, port.from, how.timeout),
             };
             let outcomes: Vec<Outcome> = (0..how.count.max(1)).map(once).collect();
-            // Nobody listens any more only if the whole run is being torn down.
+            // The send can fail only while the whole run ends.
             let _ = send.send((n, outcomes));
         }
     };
@@ -100,7 +101,7 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
             let worker = thread::Builder::new().stack_size(128 << 10);
             worker.spawn_scoped(scope, move || work(send)).is_ok()
         });
-        // With fewer workers everything is tried, if more slowly; with none here, one after the other.
+        // With fewer workers, all ports are still tried, only more slowly. Without any, this thread tries them.
         if started.count() == 0 {
             work(send);
         } else {
@@ -115,7 +116,7 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
     tried
 }
 
-/// How far it is, as 20 places and in numbers.
+/// Draws a progress bar of 20 characters with the numbers.
 fn bar(done: usize, total: usize) -> String {
     let full = done * 20 / total.max(1);
     format!("[{:<20}] {done} of {total}", "#".repeat(full))
@@ -153,10 +154,10 @@ fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> Outcome {
     }
 }
 
-/// A proxy without a server behind it ends a connection within a few round trips.
+/// A proxy without a server ends a connection within a few round trips.
 const AT_ONCE: Duration = Duration::from_millis(30);
 
-/// Returns how the other side ends a connection before it says anything, if it does.
+/// Returns how the other side ends a connection before it sends anything, if it does.
 fn ended(socket: &Socket) -> io::Result<Option<&'static str>> {
     socket.set_read_timeout(Some(AT_ONCE))?;
     let mut socket = socket;
@@ -167,13 +168,13 @@ fn ended(socket: &Socket) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// The status of an answer to `GET /`, if it comes in time.
+/// Sends `GET /`, and returns the status of the answer, if it comes in time.
 fn ask(socket: Socket, to: SocketAddr, deadline: Instant) -> io::Result<u16> {
     let mut stream = std::net::TcpStream::from(socket);
     let request = format!("GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut line = Vec::new();
-    // A status line is short; what sends more is not a web server.
+    // A status line is short. A server that sends a longer line is not a web server.
     while !line.contains(&b'\n') && line.len() < 1024 {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -190,10 +191,10 @@ fn ask(socket: Socket, to: SocketAddr, deadline: Instant) -> io::Result<u16> {
     let mut words = line.split_ascii_whitespace();
     let version = words.next().filter(|word| word.starts_with("HTTP/"));
     let status = version.and_then(|_| words.next()?.parse().ok());
-    status.ok_or_else(|| io::Error::other("it speaks something else"))
+    status.ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
-/// A datagram, and whether it was answered or refused by then.
+/// Sends a datagram, and waits for an answer or a refusal.
 fn by_udp(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> Outcome {
     let begin = Instant::now();
     let tried = socket(to, from, Type::DGRAM, Transport::UDP).and_then(|socket| {

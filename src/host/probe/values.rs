@@ -1,4 +1,4 @@
-//! What a port is asked, and what came of it.
+//! The attempts to connect to a port, and their outcomes.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,18 +14,18 @@ use crate::net::Protocol;
 pub struct Try {
     pub protocol: Protocol,
     pub to: SocketAddr,
-    /// The address to connect from, where it is not for the kernel to choose.
+    /// The address to connect from. `None`: the kernel chooses it.
     pub from: Option<IpAddr>,
 }
 
-/// What an answer must be.
+/// The answer that a port must give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// A connection.
     Tcp,
-    /// A connection that is not ended at once.
+    /// A connection that the other side does not end at once.
     Kept,
-    /// An answer to `GET /`: of this status, or of any below 400.
+    /// An answer to `GET /` with this status, or with any status below 400.
     Http(Option<u16>),
 }
 
@@ -36,7 +36,7 @@ pub struct ExpectError(String);
 impl FromStr for Expect {
     type Err = ExpectError;
 
-    /// `tcp`, `http`, or `http` with a status, behind a space or a colon.
+    /// Reads `tcp`, `http`, or `http` followed by a space or a colon and a status.
     fn from_str(text: &str) -> Result<Self, ExpectError> {
         let wrong = || ExpectError(text.to_owned());
         match text.split_once([' ', ':']) {
@@ -51,25 +51,25 @@ impl FromStr for Expect {
     }
 }
 
-/// What one try came to.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Connected, or answered; after so long.
+    /// Connected or answered, after this time.
     Open(Duration),
-    /// Datagrams need no answer: none came, and nobody refused.
+    /// A datagram was neither answered nor refused. A UDP server need not answer.
     Unanswered,
     Refused,
     TimedOut,
-    /// A router on the way says so.
+    /// A router on the path reports that the host or network is unreachable.
     Unreachable,
-    /// Connected, but it is not what was expected.
+    /// Connected, but the answer was not as expected.
     Unexpected(String),
-    /// It could not even be tried.
+    /// The attempt could not be made.
     Failed(String),
 }
 
 impl Outcome {
-    /// Its name in reports, which stays.
+    /// Returns the outcome's name in reports. Programs read these names, so they do not change.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl Outcome {
         }
     }
 
-    /// Whether nothing speaks against the endpoint.
+    /// Returns whether the attempt found no fault of the endpoint.
     #[must_use]
     pub fn is_good(&self) -> bool {
         matches!(self, Outcome::Open(_) | Outcome::Unanswered)
@@ -94,7 +94,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Open(_) => f.write_str("open"),
-            Outcome::Unanswered => f.write_str("no answer, nor a refusal"),
+            Outcome::Unanswered => f.write_str("neither answered nor refused"),
             Outcome::Refused => f.write_str("refused"),
             Outcome::TimedOut => f.write_str("timed out"),
             Outcome::Unreachable => f.write_str("unreachable"),
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_expected_is_a_connection_or_a_status() {
+    fn an_expected_answer_is_tcp_or_http_with_an_optional_status() {
         for (text, expect) in [
             ("tcp", Some(Expect::Tcp)),
             ("http", Some(Expect::Http(None))),

@@ -1,4 +1,4 @@
-//! The kernel's switches, now and as the sysctl files set them at boot.
+//! Reads and sets the kernel's switches, and reads the sysctl files that set them at boot.
 
 pub mod settings;
 
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::host::file::{self, FileError, Prepared};
-use crate::host::sysctl::settings::{Assignment, AtBoot, Switch, assignments};
+use crate::host::sysctl::settings::{Assignment, Switch, SwitchAtBoot, assignments};
 use crate::net::{Family, Interface};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
 
-/// Returns the file of a switch. [`Switch::Liberal`] has one once `nf_conntrack` is loaded.
+/// Returns the file of a switch. The file of [`Switch::Liberal`] exists once `nf_conntrack` is loaded.
 fn file_of(switch: Switch) -> &'static str {
     match switch {
         Switch::Forwarding(Family::V4) => "/proc/sys/net/ipv4/ip_forward",
@@ -25,10 +25,10 @@ fn file_of(switch: Switch) -> &'static str {
     }
 }
 
-/// nvactl's own file, the only one it writes.
+/// nvactl's own sysctl file, the only one that it writes.
 pub const OWN_FILE: &str = "/etc/sysctl.d/99-nvactl.conf";
 
-/// Folders of sysctl files; a file in an earlier one hides its namesakes (sysctl.d(5)).
+/// The folders of sysctl files. A file hides files of the same name in later folders (sysctl.d(5)).
 const FOLDERS: [&str; 5] = [
     "/etc/sysctl.d",
     "/run/sysctl.d",
@@ -37,8 +37,8 @@ const FOLDERS: [&str; 5] = [
     "/lib/sysctl.d",
 ];
 
-/// `sysctl --system` reads it last, so it beats every drop-in (sysctl(8)).
-/// systemd-sysctl reads it only where a drop-in links to it, as Debian's 99-sysctl.conf did until 12.
+/// The file that `sysctl --system` reads last, so that it wins over every drop-in (sysctl(8)). systemd-sysctl
+/// reads it only if a drop-in links to it, as Debian's 99-sysctl.conf did until Debian 12.
 const LAST_FILE: &str = "/etc/sysctl.conf";
 const UFW_CONF: &str = "/etc/ufw/ufw.conf";
 const UFW_FILE: &str = "/etc/ufw/sysctl.conf";
@@ -51,7 +51,7 @@ pub enum SysctlError {
     Write { switch: Switch, source: io::Error },
     #[error("{} is still {now} after it was set", .switch.key())]
     NotSet { switch: Switch, now: bool },
-    #[error("{} now, and not everything is done", set_to(.done, *.on))]
+    #[error("{} now, but the rest of the change failed", set_to(.done, *.on))]
     Part {
         /// The switches that have changed.
         done: Vec<Switch>,
@@ -71,7 +71,7 @@ impl SysctlError {
                     .iter()
                     .map(|switch| format!(" {}={}", switch.key(), u8::from(!on)));
                 let back: String = back.collect();
-                Some(format!("to go back to what was: sudo sysctl -w{back}"))
+                Some(format!("to restore the old values: sudo sysctl -w{back}"))
             }
             SysctlError::File(error) => error.hint(),
             SysctlError::Read { path, .. } if path == file_of(Switch::Liberal) => {
@@ -88,10 +88,10 @@ fn set_to(switches: &[Switch], on: bool) -> String {
     each.collect::<Vec<_>>().join(" and ")
 }
 
-/// Whether the kernel forwards packets of a family. Any number but 0 counts as on.
+/// Returns whether the kernel forwards packets of a family. Any number but 0 counts as on.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// If the setting cannot be read.
 pub fn forwards(family: Family) -> Result<bool, SysctlError> {
     value(Switch::Forwarding(family))
 }
@@ -99,24 +99,24 @@ pub fn forwards(family: Family) -> Result<bool, SysctlError> {
 /// Reads a switch. Any number but 0 counts as on.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// If the setting cannot be read.
 pub fn value(switch: Switch) -> Result<bool, SysctlError> {
     read_switch(file_of(switch))
 }
 
-/// Whether the kernel takes routes from the advertisements of routers on an interface only for as
-/// long as IPv6 is not forwarded (`accept_ra` in Documentation/networking/ip-sysctl.rst).
+/// Returns whether the kernel accepts routes from router advertisements on an interface only while IPv6
+/// forwarding is off (`accept_ra` in Documentation/networking/ip-sysctl.rst).
 #[must_use]
 pub fn accepts_routers_until_forwarding(interface: &Interface) -> bool {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_ra");
     fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
-/// Interfaces whose own switch differs from `ip_forward`, as a write to the common switch would
-/// have set it.
+/// Returns the interfaces whose own switch differs from `ip_forward`. A write to `ip_forward` sets the switch of
+/// every interface, so these were set later.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// If the settings cannot be read.
 pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
     let common = forwards(Family::V4)?;
     let entries = fs::read_dir(CONF).map_err(|source| SysctlError::Read {
@@ -125,7 +125,7 @@ pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
     })?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        // `all` is ip_forward itself, and `default` is what a new interface starts with.
+        // `all` is ip_forward itself. `default`, the initial value of new interfaces, counts.
         .filter(|name| name != "all")
         // An interface may vanish while the folder is read.
         .filter(|name| {
@@ -136,19 +136,19 @@ pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
     Ok(names)
 }
 
-/// Whether packets that come in by this interface are forwarded; `None` if it does not exist.
+/// Returns whether packets that arrive on this interface are forwarded, or `None` if it does not exist.
 #[must_use]
 pub fn forwards_from(interface: &Interface) -> Option<bool> {
     read_switch(&format!("{CONF}/{interface}/forwarding")).ok()
 }
 
-/// Whether the kernel has a switch: one that was started without IPv6 has none for it.
+/// Returns whether the kernel has a switch. A kernel without IPv6 has no switch for it.
 #[must_use]
 pub fn has(switch: Switch) -> bool {
     fs::symlink_metadata(file_of(switch)).is_ok()
 }
 
-/// Fate of nvactl's own file.
+/// The effect of a change on nvactl's own file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Own {
     Untouched,
@@ -156,22 +156,22 @@ pub enum Own {
     Removed,
 }
 
-/// Sets switches and, with `keep`, what nvactl's own file says of them, so that the values hold at the
-/// next boot. The kernel sets every interface's switch along when a value of forwarding changes.
+/// Sets switches. With `keep`, also writes them to nvactl's own file, so that the next boot sets them. If a
+/// value of forwarding changes, the kernel also sets the switch of every interface.
 ///
-/// Everything that can be refused is tried before the first switch changes: each is opened for
-/// writing, and the file is written beside the old one.
+/// All steps that may be refused are prepared before the first switch changes: each switch is opened for
+/// writing, and the new file is written beside the old one.
 ///
 /// # Errors
-/// When the kernel or the file system refuses: without root, or in a container that has them
-/// read-only. With [`SysctlError::Part`] some switches have changed, else nothing has.
+/// If the kernel or the file system refuses: without root, or in a container where they are read-only. With
+/// [`SysctlError::Part`] some switches have changed, with other errors none.
 pub fn change(switches: &[Switch], on: bool, keep: bool) -> Result<Own, SysctlError> {
     let mut opened = Vec::new();
     for &switch in switches {
-        // It is kept for the boot where it cannot be set yet.
+        // A switch that the kernel does not have yet is only kept for the boot.
         let later = keep && switch == Switch::Liberal && !has(switch);
-        // An unchanged value is not written: the kernel would do nothing with it
-        // (`devinet_sysctl_forward` in net/ipv4/devinet.c compares first).
+        // An equal value is not written, because the kernel would ignore it (`devinet_sysctl_forward` in
+        // net/ipv4/devinet.c compares first).
         if !later && value(switch)? != on {
             opened.push((switch, open(switch)?));
         }
@@ -179,7 +179,7 @@ pub fn change(switches: &[Switch], on: bool, keep: bool) -> Result<Own, SysctlEr
     let change = if keep {
         prepared(switches, on)?
     } else {
-        Change::None
+        FileChange::None
     };
     let mut done = Vec::new();
     carry_out(opened, on, change, &mut done).map_err(|source| match done.as_slice() {
@@ -192,11 +192,11 @@ pub fn change(switches: &[Switch], on: bool, keep: bool) -> Result<Own, SysctlEr
     })
 }
 
-/// Sets [`Switch::Liberal`] as nvactl's own file says, for a boot at which systemd-sysctl came too early: the
-/// kernel has the switch only behind the rules.
+/// Sets [`Switch::Liberal`] to the value in nvactl's own file. At boot, systemd-sysctl runs too early for it: the
+/// kernel has the switch only after the rules are loaded.
 ///
 /// # Errors
-/// When the file cannot be read or the kernel refuses.
+/// If the file cannot be read or the kernel refuses.
 pub fn set_kept_liberal() -> Result<(), SysctlError> {
     let switch = Switch::Liberal;
     let kept = kept(&read_own()?.unwrap_or_default());
@@ -212,8 +212,8 @@ fn open(switch: Switch) -> Result<File, SysctlError> {
     file.map_err(|source| SysctlError::Write { switch, source })
 }
 
-/// A change of nvactl's own file that can be made.
-enum Change {
+/// A prepared change of nvactl's own file.
+enum FileChange {
     None,
     Write(Prepared),
     Remove,
@@ -222,24 +222,24 @@ enum Change {
 fn carry_out(
     opened: Vec<(Switch, File)>,
     on: bool,
-    change: Change,
+    change: FileChange,
     done: &mut Vec<Switch>,
 ) -> Result<Own, SysctlError> {
     for (switch, file) in opened {
         let written = set(switch, file, on);
-        // One that cannot be read back has been written.
+        // A switch that cannot be read back has been written.
         if let Ok(()) | Err(SysctlError::Read { .. }) = written {
             done.push(switch);
         }
         written?;
     }
     Ok(match change {
-        Change::None => Own::Untouched,
-        Change::Write(prepared) => {
+        FileChange::None => Own::Untouched,
+        FileChange::Write(prepared) => {
             prepared.commit()?;
             Own::Written
         }
-        Change::Remove => {
+        FileChange::Remove => {
             file::remove(Path::new(OWN_FILE))?;
             Own::Removed
         }
@@ -269,7 +269,7 @@ fn read_own() -> Result<Option<String>, FileError> {
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Returns the values that nvactl's own file has.
+/// Returns the values in the text of nvactl's own file.
 fn kept(text: &str) -> Vec<(Switch, bool)> {
     let value = |switch| {
         let lines = assignments(switch, Path::new(OWN_FILE), text);
@@ -278,10 +278,10 @@ fn kept(text: &str) -> Vec<(Switch, bool)> {
     Switch::ALL.into_iter().filter_map(value).collect()
 }
 
-/// Prepares a change of nvactl's own file. Lines of switches that are not meant stay. A switch that is
-/// turned off loses its line: a 0 would win over every file that an operator writes later. Without
-/// forwarding there is nothing to be liberal about, so the last such line takes the file along.
-fn prepared(switches: &[Switch], on: bool) -> Result<Change, SysctlError> {
+/// Prepares a change of nvactl's own file. Lines of other switches stay. A switch that is turned off loses its
+/// line, because a 0 would override every file that an operator writes later. [`Switch::Liberal`] has no use
+/// without forwarding, so the file is removed with its last line about forwarding.
+fn prepared(switches: &[Switch], on: bool) -> Result<FileChange, SysctlError> {
     let path = Path::new(OWN_FILE);
     let old = read_own()?;
     let mut values = kept(old.as_deref().unwrap_or_default());
@@ -291,25 +291,31 @@ fn prepared(switches: &[Switch], on: bool) -> Result<Change, SysctlError> {
     }
     if values.iter().all(|(switch, _)| *switch == Switch::Liberal) {
         if old.is_none() {
-            return Ok(Change::None);
+            return Ok(FileChange::None);
         }
         file::try_remove(path)?;
-        return Ok(Change::Remove);
+        return Ok(FileChange::Remove);
     }
     let mut text = "# Written by `nvactl sysctl`.\n".to_owned();
     for switch in Switch::ALL {
         let Some((_, on)) = values.iter().find(|(one, _)| *one == switch) else {
             continue;
         };
-        // It is not there yet when systemd-sysctl runs: with `-` that is no failure (sysctl.d(5)).
+        // The switch does not exist yet when systemd-sysctl runs. With `-` that is no failure
+        // (sysctl.d(5)).
         let dash = if switch == Switch::Liberal { "-" } else { "" };
         text.push_str(&format!("{dash}{} = {}\n", switch.key(), u8::from(*on)));
     }
     file::make_folder_of(path)?;
-    Ok(Change::Write(file::prepare(path, text.as_bytes(), 0o644)?))
+    Ok(FileChange::Write(file::prepare(
+        path,
+        text.as_bytes(),
+        0o644,
+    )?))
 }
 
-/// Whether systemd sets the switches at boot (`sd_booted(3)`), or would.
+/// Returns whether systemd sets the switches at boot: it has booted this machine (`sd_booted(3)`), or its program
+/// is installed.
 fn by_systemd() -> bool {
     let programs = [
         "/usr/lib/systemd/systemd-sysctl",
@@ -319,12 +325,12 @@ fn by_systemd() -> bool {
         || programs.iter().any(|program| Path::new(program).is_file())
 }
 
-/// Reads every line that sets a switch in the sysctl files, in the order in which the boot reads them.
+/// Reads every line of the sysctl files that sets a switch, in the order in which the boot reads them.
 #[must_use]
-pub fn at_boot(switch: Switch) -> AtBoot {
+pub fn at_boot(switch: Switch) -> SwitchAtBoot {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in FOLDERS {
-        // A folder that is not there holds no file.
+        // A missing folder counts as empty.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if Path::new(&name)
@@ -341,18 +347,18 @@ pub fn at_boot(switch: Switch) -> AtBoot {
     if !by_systemd() {
         read.append(&mut unread);
     }
-    // ufw sets its own values when it starts, behind the rest (ufw-framework(8)).
+    // ufw sets its own values when it starts, after the others (ufw-framework(8)).
     if ufw_is_on() {
         read.extend(read_all(switch, [UFW_FILE.into()], &mut unreadable));
     }
-    AtBoot {
+    SwitchAtBoot {
         read,
         unread,
         unreadable,
     }
 }
 
-/// Whether ufw's own file says that it starts at boot; not if it cannot be read.
+/// Returns whether ufw's own file enables it at boot. Returns false if the file cannot be read.
 #[must_use]
 pub fn ufw_is_on() -> bool {
     let conf = file::read(Path::new(UFW_CONF)).ok().flatten();
@@ -373,7 +379,7 @@ fn read_all(
                 let bytes = bytes.unwrap_or_default();
                 found.extend(assignments(switch, &path, &String::from_utf8_lossy(&bytes)));
             }
-            // A link to /dev/null is how a file is switched off (sysctl.d(5)).
+            // A link to /dev/null disables a file (sysctl.d(5)).
             Err(FileError::NotAFile { .. }) => {}
             Err(_) => unreadable.push(path),
         }
@@ -386,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_about_a_switch_is_what_the_own_file_says_of_it() {
+    fn the_last_line_about_a_switch_in_nvactl_s_file_counts() {
         let text = "# Written by `nvactl sysctl`.\nnet.ipv4.ip_forward = 0\n\
                     net.ipv4.ip_forward = 1\n-net.netfilter.nf_conntrack_tcp_be_liberal = 1\n";
         let v4 = Switch::Forwarding(Family::V4);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::net::{Family, Interface};
 
-/// A switch of the kernel.
+/// A switch of the kernel that nvactl can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
     /// Forwarding of a family's packets.
     Forwarding(Family),
-    /// TCP packets outside of their connection's window count as the connection's, and are not INVALID.
+    /// TCP packets outside of their connection's window belong to the connection, instead of being INVALID.
     Liberal,
 }
 
@@ -20,7 +20,7 @@ impl Switch {
         Switch::Liberal,
     ];
 
-    /// Returns its name, as sysctl(8) takes it.
+    /// Returns the switch's name for sysctl(8).
     #[must_use]
     pub fn key(self) -> &'static str {
         match self {
@@ -30,37 +30,37 @@ impl Switch {
     }
 }
 
-/// One line that sets a switch, for all interfaces or one.
+/// One line of a sysctl file that sets a switch, for all interfaces or for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     pub file: PathBuf,
     /// Counted from 1.
     pub line: usize,
-    /// As it is written there.
+    /// The key as the file spells it.
     pub key: String,
-    /// The one interface that it is about; none where it is about all.
+    /// The interface that the line is about. `None` if it is about all.
     pub interface: Option<String>,
     pub on: bool,
 }
 
-/// Every line that sets a switch at boot, in the order of reading.
+/// The lines that set a switch at boot, in the order in which they are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AtBoot {
+pub struct SwitchAtBoot {
     pub read: Vec<Assignment>,
-    /// Lines that systemd-sysctl does not read, and `sysctl --system` does.
+    /// Lines that only `sysctl --system` reads, not systemd-sysctl.
     pub unread: Vec<Assignment>,
     /// Files that this user may not read.
     pub unreadable: Vec<PathBuf>,
 }
 
-impl AtBoot {
-    /// All lines about all interfaces, in the order in which they are read.
+impl SwitchAtBoot {
+    /// Returns the lines about all interfaces, in the order in which they are read.
     #[must_use]
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &Assignment> {
         self.read.iter().filter(|line| line.interface.is_none())
     }
 
-    /// The line that decides for one interface: the last about it, or about all of them.
+    /// Returns the line that decides for one interface: the last line about it or about all interfaces.
     #[must_use]
     pub fn winner_for(&self, interface: &Interface) -> Option<&Assignment> {
         let of = |line: &&Assignment| {
@@ -70,13 +70,13 @@ impl AtBoot {
         self.read.iter().rfind(of)
     }
 
-    /// The line that is read last, and so decides.
+    /// Returns the line about all interfaces that is read last, and so decides.
     #[must_use]
     pub fn winner(&self) -> Option<&Assignment> {
         self.all().next_back()
     }
 
-    /// The line that decides for these interfaces: one that leaves any of them off, if there is one.
+    /// Returns the line that decides for these interfaces: a line that turns one of them off, if there is one.
     #[must_use]
     pub fn decider<'i>(
         &self,
@@ -87,7 +87,7 @@ impl AtBoot {
         winners.min_by_key(|winner| winner.on)
     }
 
-    /// The line that decides where `sysctl --system` is run later, if it leads to another value.
+    /// Returns the line that decides if `sysctl --system` is run later, if its value differs.
     #[must_use]
     pub fn other_winner(&self) -> Option<&Assignment> {
         let on = self.winner().is_some_and(|winner| winner.on);
@@ -97,7 +97,7 @@ impl AtBoot {
     }
 }
 
-/// The switch that turns a family's forwarding on.
+/// Returns the name of the switch that turns a family's forwarding on.
 #[must_use]
 pub fn switch(family: Family) -> &'static str {
     match family {
@@ -106,13 +106,13 @@ pub fn switch(family: Family) -> &'static str {
     }
 }
 
-/// Returns the lines of one file that set a switch, in order. A pattern reaches forwarding too, and all
-/// may be written with slashes (sysctl.d(5)). The kernel refuses a value that is no number.
+/// Returns the lines of one file that set a switch, in order. A key may be a pattern, and may have slashes for
+/// dots (sysctl.d(5)). The kernel refuses a value that is not a number.
 ///
-/// Of IPv4 `conf.all.forwarding` is the same switch as `ip_forward` under another name, and an
-/// interface has one of its own (net/ipv4/devinet.c). Of IPv6 only the common one decides what is
-/// forwarded (`ip6_forward` in `net/ipv6/ip6_output.c`); an interface's own says whether the machine is
-/// a router to those on it.
+/// IPv4's `conf.all.forwarding` is another name of `ip_forward`, and each interface has its own switch
+/// (net/ipv4/devinet.c). For IPv6 only the common switch decides what is forwarded (`ip6_forward` in
+/// `net/ipv6/ip6_output.c`). An interface's own IPv6 switch decides only whether the machine acts as a router
+/// towards the hosts on it.
 #[must_use]
 pub fn assignments(switch: Switch, file: &Path, text: &str) -> Vec<Assignment> {
     let conf = match switch {
@@ -124,7 +124,7 @@ pub fn assignments(switch: Switch, file: &Path, text: &str) -> Vec<Assignment> {
         .enumerate()
         .filter_map(|(n, line)| {
             let (key, value) = line.split_once('=')?;
-            // A leading `-` says that a failure to set it does not matter.
+            // A leading `-` means that a failure to set the key does not matter.
             let key = key.trim().trim_start_matches('-').trim();
             let name = key.replace('/', ".");
             let of = conf
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lines_that_set_forwarding_count_however_they_are_spelled() {
+    fn only_lines_that_set_a_switch_count_in_every_spelling() {
         let text = "\
 # net.ipv4.ip_forward=1
 ; net.ipv4.ip_forward=1
@@ -181,16 +181,16 @@ net/ipv6/conf/*/forwarding = 0
     }
 
     #[test]
-    fn a_line_about_one_interface_decides_for_that_one() {
+    fn a_line_about_one_interface_decides_for_that_interface() {
         let text = "\
 net.ipv4.ip_forward=1
 net.ipv4.conf.eth0.forwarding=0
 net/ipv4/conf/eth1.5/forwarding=0
 net.ipv4.conf.default.forwarding=0
 ";
-        let boot = AtBoot {
+        let boot = SwitchAtBoot {
             read: assignments(Switch::Forwarding(Family::V4), Path::new("x.conf"), text),
-            ..AtBoot::default()
+            ..SwitchAtBoot::default()
         };
         assert_eq!(boot.winner().map(|line| line.line), Some(1));
         for (name, line) in [("eth0", 2), ("eth1.5", 3), ("eth2", 1)] {
@@ -203,12 +203,12 @@ net.ipv4.conf.default.forwarding=0
     }
 
     #[test]
-    fn the_last_line_that_the_boot_reads_decides_and_a_line_that_it_does_not_read_is_told_apart() {
+    fn the_last_line_that_the_boot_reads_decides_and_other_lines_are_kept_apart() {
         let line = |file: &str, on: bool| {
             let text = format!("net.ipv4.ip_forward={}", u8::from(on));
             assignments(Switch::Forwarding(Family::V4), Path::new(file), &text)
         };
-        let mut boot = AtBoot::default();
+        let mut boot = SwitchAtBoot::default();
         assert_eq!(boot.winner(), None);
         boot.unread = line("sysctl.conf", false);
         assert_eq!((boot.winner(), boot.other_winner()), (None, None));

@@ -1,6 +1,4 @@
-//! One line of iptables-restore text, and the same as a command for a shell.
-//!
-//! Together with `Display` in `rule.rs` this is the one place that prints iptables syntax.
+//! Prints one line of iptables-restore text, or the shell command that does the same.
 
 use std::fmt;
 
@@ -26,17 +24,17 @@ pub enum Line<'r> {
     DeleteAt(&'r ChainName, usize),
     /// The first rule that is spelled like this.
     Delete(&'r ChainName, &'r Rule),
-    /// Takes out all rules of a chain.
+    /// Deletes all rules of a chain.
     Flush(&'r ChainName),
     /// Deletes a chain, which must be empty and unreferenced.
     DeleteChain(&'r ChainName),
-    /// `-P`; only a command has it, restore text says it by [`Line::Chain`].
+    /// `-P`, only for commands: restore text sets a policy by [`Line::Chain`].
     SetPolicy(&'r ChainName, Policy),
     Commit,
 }
 
 impl Line<'_> {
-    /// The command that does the same by hand, quoted for a POSIX shell.
+    /// Returns the command that does the same, quoted for a POSIX shell.
     #[must_use]
     pub fn as_command(&self, family: Family, table: TableName) -> String {
         let mut command = String::from(iptables(family));
@@ -71,8 +69,8 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Returns the command that deletes a rule which iptables-save printed, by its words: they may be some that
-/// nvactl does not know. `program` is the iptables that holds it.
+/// Returns the command that deletes a rule, given its line of iptables-save. `program` is the iptables that has
+/// the rule.
 #[must_use]
 pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
     let mut command = format!("{program} -t {table} -D");
@@ -89,14 +87,14 @@ pub fn acceptance_of_icmp_v6(program: &str, table: TableName, chain: &ChainName)
     format!("{program} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT")
 }
 
-/// A line that brings a rule, and what that rule has counted: `[packets:bytes] -A …`. With
-/// `--counters` iptables-restore lets it count on from there, and else reads over it; before `-I` as
-/// before `-A`, with `--noflush`, too (measured, nft and legacy 1.8.9).
+/// A line that adds a rule, with the counters that it starts from: `[packets:bytes] -A …`. iptables-restore
+/// ignores them without `--counters`. They may stand before `-I` as well, and work with `--noflush` (measured,
+/// nft and legacy 1.8.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted<'r>(pub Count, pub Line<'r>);
 
 impl fmt::Display for Counted<'_> {
-    /// What begins with nothing needs no word.
+    /// Prints no counters if they are 0.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counted(count, line) = self;
         if *count == Count::default() {
@@ -106,14 +104,14 @@ impl fmt::Display for Counted<'_> {
     }
 }
 
-/// Whether a line of a script brings a rule.
+/// Returns whether a line of a script adds a rule.
 #[must_use]
 pub fn brings_rule(line: &str) -> bool {
     let line = uncounted(line);
     line.starts_with("-A ") || line.starts_with("-I ")
 }
 
-/// The same without what its rule has counted.
+/// Returns a line without its counters.
 #[must_use]
 pub fn uncounted(line: &str) -> &str {
     let counted = line
@@ -122,7 +120,7 @@ pub fn uncounted(line: &str) -> &str {
     counted.map_or(line, |(_, line)| line)
 }
 
-/// Whether a script says of a rule what it has counted.
+/// Returns whether a script sets the counters of a rule.
 #[must_use]
 pub fn says_counts(script: &str) -> bool {
     script.starts_with('[') || script.contains("\n[")

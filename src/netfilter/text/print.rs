@@ -1,4 +1,4 @@
-//! A whole ruleset as text.
+//! Prints a whole ruleset.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use super::line::Line;
 use crate::netfilter::ruleset::Ruleset;
 
 impl fmt::Display for Ruleset {
-    /// As iptables-save prints it, without the comments that carry a time.
+    /// Prints the ruleset like iptables-save, without the comments that carry a time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (table, chains) in &self.tables {
             writeln!(f, "{}", Line::Table(*table))?;
             for (name, chain) in chains {
-                // Of a built-in chain without a policy there is nothing to declare.
+                // A built-in chain without a policy needs no declaration.
                 if chain.policy.is_some() || !name.is_builtin() {
                     writeln!(f, "{}", Line::Chain(name, chain.policy))?;
                 }

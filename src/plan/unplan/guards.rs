@@ -1,4 +1,4 @@
-//! What a forward refuses and logs, read back from its rules.
+//! Reads a forward's lists, limits and log back from its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,25 +9,26 @@ use crate::net::Family;
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::plan::{ALLOW, DENY};
 
-/// As far as it has been read.
+/// The lists, limits and log of one forward, as far as they have been read.
 #[derive(Default)]
 pub struct Guards {
-    /// The chain that has been read.
+    /// The ADMIT chain that has been read.
     read: Option<ChainName>,
     sources: Sources,
     limits: Option<Limits>,
-    accepted: Option<Line>,
-    refused: Option<Line>,
+    accepted: Option<LogRule>,
+    refused: Option<LogRule>,
 }
 
-/// What a chain writes to the log before it decides.
+/// A rule that logs a packet before its verdict.
 #[derive(Debug, Clone)]
-struct Line {
+struct LogRule {
     prefix: Box<str>,
     level: u8,
     per_minute: u32,
@@ -37,10 +38,10 @@ struct Line {
 #[derive(Clone)]
 struct List {
     nets: Nets,
-    refused: Option<Line>,
+    refused: Option<LogRule>,
 }
 
-/// The list chains of a ruleset, each read once, however many forwards lead to it.
+/// The list chains of a ruleset. Each is read once, however many forwards use it.
 pub struct Lists<'r> {
     ruleset: &'r Ruleset,
     family: Family,
@@ -48,7 +49,7 @@ pub struct Lists<'r> {
 }
 
 impl<'r> Lists<'r> {
-    /// `family` is the one that the rules are for.
+    /// Returns an empty cache for the lists of a ruleset. `family` is the family of its rules.
     pub fn new(ruleset: &'r Ruleset, family: Family) -> Self {
         Self {
             ruleset,
@@ -77,12 +78,13 @@ impl<'r> Lists<'r> {
         list
     }
 
-    /// Each chain once: somebody may have made them lead in a circle.
+    /// Collects the networks of a list chain and of those that it leads to. Reads each chain once, since
+    /// somebody may have made the chains lead in a circle.
     fn collect(
         &self,
         chain: &'r ChainName,
         nets: &mut Vec<IpNet>,
-        refused: &mut Option<Line>,
+        refused: &mut Option<LogRule>,
         seen: &mut BTreeSet<&'r ChainName>,
     ) {
         if !seen.insert(chain) {
@@ -91,7 +93,7 @@ impl<'r> Lists<'r> {
         let allows = chain.as_str().starts_with(ALLOW);
         for rule in self.rules(chain) {
             let source = rule.matches.iter().find_map(|condition| match condition {
-                Match::Source(net) => Some(*net),
+                Match::Source(Is(net)) => Some(*net),
                 _ => None,
             });
             match &rule.target {
@@ -101,7 +103,7 @@ impl<'r> Lists<'r> {
                 Some(Target::Return) if allows => nets.extend(source),
                 Some(target) if !allows || source.is_none() => {
                     if !allows {
-                        // One that asks for no source denies everybody.
+                        // A rule without a source denies every client.
                         nets.push(source.unwrap_or_else(|| everybody(self.family)));
                     }
                     *refused = refused.take().or_else(|| self.line(target));
@@ -111,15 +113,15 @@ impl<'r> Lists<'r> {
         }
     }
 
-    /// What is written to the log before a packet is refused.
-    fn line(&self, target: &Target) -> Option<Line> {
+    /// Returns the rule that logs a packet before it is refused.
+    fn line(&self, target: &Target) -> Option<LogRule> {
         match target {
-            Target::Goto(chain) => Line::of(self.rules(chain).first()?),
+            Target::Goto(chain) => LogRule::of(self.rules(chain).first()?),
             _ => None,
         }
     }
 
-    /// Whether a packet that goes there is told that it was refused.
+    /// Returns whether a refused packet gets an answer.
     fn rejects(&self, target: &Target) -> bool {
         match target {
             Target::Reject(_) => true,
@@ -135,7 +137,7 @@ impl<'r> Lists<'r> {
     }
 }
 
-impl Line {
+impl LogRule {
     fn of(rule: &Rule) -> Option<Self> {
         let limit = rule.matches.iter().find_map(|condition| match condition {
             Match::Limit(limit) => Some(*limit),
@@ -165,12 +167,12 @@ fn everybody(family: Family) -> IpNet {
 }
 
 impl Guards {
-    /// Reads where one of the forward's rules in NVACTL-FORWARD leads.
+    /// Reads the chain that one of the forward's rules in NVACTL-FORWARD leads to.
     pub fn read<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
         let Some(Target::Goto(chain)) = &rule.target else {
             return;
         };
-        // All of its rules there lead to the same chain.
+        // All rules of a forward in NVACTL-FORWARD lead to the same chain.
         if self.read.replace(chain.clone()).as_ref() != Some(chain) {
             for rule in lists.rules(chain) {
                 self.read_one(rule, lists);
@@ -221,7 +223,7 @@ impl Guards {
             self.limits = Some(limits);
             self.refused = self.refused.take().or(lists.line(target));
         } else {
-            self.accepted = self.accepted.take().or(Line::of(rule));
+            self.accepted = self.accepted.take().or(LogRule::of(rule));
         }
     }
 

@@ -1,6 +1,6 @@
-//! The plan backwards: the forwards that a ruleset holds, read from nvactl's rules in it.
+//! The inverse of the plan: reads the forwards back from nvactl's rules in a ruleset.
 //!
-//! Only rules that the plan could have are understood; the rest is for `compare` to name.
+//! It understands only rules that a plan can contain. `diff::drift::compare` reports all others.
 
 mod guards;
 
@@ -9,32 +9,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use guards::{Guards, Lists};
 
 use crate::forwards::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Listen, Name, Snat,
-    Snats, Target, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
+    Listen, Name, Snat, Snats, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Target as RuleTarget};
-use crate::plan::{Hook, OF_MARKED, layout, plan, plan_in};
+use crate::netfilter::target::{DnatPorts, Target};
+use crate::plan::{Hook, MARKED, OF_MARKED, layout, plan, plan_in};
 
-/// What tells a forward's rules from others: the comment, and the protocol, since a forward has
-/// rules for each of its own.
+/// Identifies a forward's rules: the comment, and the protocol, since a forward has rules for each of its
+/// protocols.
 pub type Key<'r> = (&'r str, Protocol);
 
-/// The forward that a rule belongs to, if it says so.
+/// Returns the forward that a rule belongs to, if the rule names one.
 #[must_use]
 pub fn key_of(rule: &Rule) -> Option<Key<'_>> {
     let protocol = rule.matches.iter().find_map(|condition| match condition {
-        Match::Protocol(protocol) => Some(*protocol),
+        Match::Protocol(Is(protocol)) => protocol.transport(),
         _ => None,
     });
     Some((name_of(rule)?, protocol?))
 }
 
-/// The name of the forward that a rule belongs to: its comment.
+/// Returns the name of the forward that a rule belongs to: the rule's comment.
 #[must_use]
 pub fn name_of(rule: &Rule) -> Option<&str> {
     rule.matches.iter().find_map(|condition| match condition {
@@ -43,10 +44,10 @@ pub fn name_of(rule: &Rule) -> Option<&str> {
     })
 }
 
-/// Reads the forwards out of a ruleset, in the order of its rules. `None` when it holds none: then
-/// nothing in it tells the interfaces or the SNAT address either.
+/// Reads the forwards of a ruleset, in the order of its rules. Returns `None` if it holds none: then no rule
+/// names the interfaces or the SNAT address either.
 ///
-/// Whether a target was written as `ilb` or `pod` is in no rule: one with a port counts as a pod.
+/// No rule records whether a target was written as `ilb` or `pod`: a target with a port counts as a pod.
 #[must_use]
 pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
     let mut found = translated(ruleset);
@@ -82,7 +83,7 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         snat,
     } = usual;
     let mut snats = Snats::default();
-    // In a tree the chain is missing where the firewall has none of this family.
+    // A tree has no MARKED chain if the firewall sets no `snat` of this family.
     let said = layout == Some(Layout::Flat) || of_marked(ruleset).is_some();
     match family {
         Family::V4 => snats.v4 = said.then_some(snat),
@@ -101,16 +102,16 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
     Some(ForwardSet { firewall, forwards })
 }
 
-/// The forwards that something is translated for.
+/// The forwards that have a DNAT rule.
 #[derive(Default)]
-struct Found<'r> {
+struct HeldForwards<'r> {
     /// In the order of their rules.
     order: Vec<Key<'r>>,
-    by_key: BTreeMap<Key<'r>, Seen>,
+    by_key: BTreeMap<Key<'r>, HeldForward>,
 }
 
-/// What a forward's rules say, as far as they have been read.
-struct Seen {
+/// The options of one forward, as far as its rules have been read.
+struct HeldForward {
     listen: Listen,
     destinations: Vec<Destination>,
     balance: Balance,
@@ -120,23 +121,24 @@ struct Seen {
     snat: Option<Snat>,
     guards: Guards,
     hairpin: bool,
-    /// In a tree: whether it is not like most.
+    /// In a tree: whether a rule removes the mark from its packets, because it is not common.
     exempt: bool,
 }
 
-/// What most forwards have: rules that somebody has tampered with must not speak for the others.
+/// The options that most forwards share. Rules that somebody has tampered with must not decide for the other
+/// forwards.
 struct Usual {
     ingress: Vec<Interface>,
     egress: Interface,
     snat: Snat,
 }
 
-fn translated(ruleset: &Ruleset) -> Found<'_> {
-    let mut found = Found::default();
+fn translated(ruleset: &Ruleset) -> HeldForwards<'_> {
+    let mut found = HeldForwards::default();
     let mut exempt = BTreeSet::new();
     for (_, rule) in Hook::Arriving.rules(ruleset) {
         let Some(key) = key_of(rule) else { continue };
-        if matches!(rule.target, Some(RuleTarget::SetConnmark(_))) {
+        if matches!(rule.target, Some(Target::SetConnmark(_))) {
             exempt.insert(key);
         }
         let (Some((listen, to)), Some(ingress)) = (dnat(rule), ingress(rule)) else {
@@ -144,7 +146,7 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
         };
         let seen = found.by_key.entry(key).or_insert_with(|| {
             found.order.push(key);
-            Seen {
+            HeldForward {
                 listen,
                 destinations: Vec::new(),
                 balance: Balance::Random,
@@ -162,7 +164,7 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
         if !seen.ingress.contains(&ingress) {
             seen.ingress.push(ingress);
         }
-        let by_client = |condition: &Match| matches!(condition, Match::Cluster(_));
+        let by_client = |condition: &Match| matches!(condition, Match::Cluster(Is(_)));
         if rule.matches.iter().any(by_client) {
             seen.balance = Balance::Client;
         }
@@ -173,7 +175,7 @@ fn translated(ruleset: &Ruleset) -> Found<'_> {
     found
 }
 
-impl Found<'_> {
+impl HeldForwards<'_> {
     fn family(&self) -> Option<Family> {
         let seen = self.by_key.get(self.order.first()?)?;
         let first = seen.destinations.first();
@@ -184,7 +186,7 @@ impl Found<'_> {
         let most = || self.most(|_| true);
         self.most(|seen| !seen.exempt)
             .or_else(|| match said(ruleset) {
-                // The rules that name them are gone.
+                // The rules that name the ingress interfaces are missing.
                 Some(said) if said.ingress.is_empty() => Some(Usual {
                     ingress: most()?.ingress,
                     ..said
@@ -193,8 +195,8 @@ impl Found<'_> {
             })
     }
 
-    /// What most of these have.
-    fn most(&self, of: impl Fn(&Seen) -> bool) -> Option<Usual> {
+    /// Returns the options that most of the selected forwards share.
+    fn most(&self, of: impl Fn(&HeldForward) -> bool) -> Option<Usual> {
         let mut votes: BTreeMap<(&[Interface], &Interface, Option<Snat>), usize> = BTreeMap::new();
         for seen in self.by_key.values().filter(|seen| of(seen)) {
             if let Some(egress) = &seen.egress {
@@ -202,7 +204,7 @@ impl Found<'_> {
                 *votes.entry(vote).or_default() += 1;
             }
         }
-        // The lowest of equals, on every machine the same.
+        // With equal votes the lowest value wins, so that the result is the same on every machine.
         let ((ingress, egress, snat), _) =
             votes.into_iter().rev().max_by_key(|(_, votes)| *votes)?;
         Some(Usual {
@@ -213,8 +215,8 @@ impl Found<'_> {
     }
 }
 
-impl Seen {
-    /// Where clients come in; what is behind the firewall is the hairpin's affair.
+impl HeldForward {
+    /// Returns the interfaces on which clients arrive, without the egress interface that `hairpin` adds.
     fn clients(&self) -> &[Interface] {
         match self.ingress.split_last() {
             Some((last, others))
@@ -234,7 +236,7 @@ impl Seen {
         Some(Forward {
             listen: self.listen,
             protocol,
-            target: Target {
+            target: ForwardTarget {
                 kind: if self.destinations.iter().all(kept) {
                     TargetKind::Ilb
                 } else {
@@ -255,15 +257,15 @@ impl Seen {
     }
 }
 
-/// How the rules of forwards stand in a ruleset, if it has any. Chains without such a rule say
-/// nothing: a change that was undone may have left them behind, or one who took out the rules.
+/// Returns the layout of the forwards' rules in a ruleset, if it has any. Chains without such a rule do not
+/// count: an undone change, or somebody who removed the rules, may have left them.
 #[must_use]
 pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
     let mut found = None;
     for (_, name, chain) in ruleset.chains() {
         match Hook::of(name) {
             Some(hook) if chain.rules.iter().any(|rule| key_of(rule).is_some()) => {
-                // In a tree they all stand in the chains that a hook's own leads to.
+                // In a tree, all rules of forwards are in chains that the hook's own chain leads to.
                 if name.as_str() != hook.own() {
                     return Some(Layout::Tree);
                 }
@@ -275,27 +277,27 @@ pub fn layout_of(ruleset: &Ruleset) -> Option<Layout> {
     found
 }
 
-/// The plan of a spec in the layout in which forwards are loaded, or else in its own: what it differs in
-/// from what is loaded, the forwards differ in.
+/// Returns the plan of a spec in the layout of the loaded rules, or in the spec's own layout if no forward is
+/// loaded. So the plan differs from the loaded rules only if the forwards differ.
 #[must_use]
 pub fn plan_as(loaded: &Ruleset, set: &ForwardSet, family: Family) -> Ruleset {
     let layout = layout_of(loaded).unwrap_or_else(|| layout(set, family));
     plan_in(layout, set, family)
 }
 
-/// What is loaded as nvactl would have loaded it: the plan of the forwards that the rules hold. Where a
-/// tree branches depends on how many there are, so it is this that tells which rules are missing
-/// between those of the forwards.
+/// Returns the plan of the forwards that the loaded rules hold: the rules as nvactl would have loaded them.
+/// The branches of a tree depend on the number of forwards, so only this plan shows which rules that lead
+/// to the forwards are missing.
 #[must_use]
 pub fn replanned(loaded: &Ruleset, family: Family) -> Ruleset {
     unplan(loaded).map_or_else(Ruleset::default, |held| plan(&held, family))
 }
 
-/// What a tree's rules for marked packets say of the forwards that have them.
+/// Reads the options that common forwards share from a tree's rules for marked packets.
 fn said(ruleset: &Ruleset) -> Option<Usual> {
     let marked = |rule: &Rule| {
         let mut matches = rule.matches.iter();
-        matches.any(|condition| matches!(condition, Match::Connmark(_)))
+        matches.any(|condition| *condition == Match::Connmark(Is(MARKED)))
     };
     let passing = Hook::Passing.rules(ruleset).map(|(_, rule)| rule);
     let mut by: Vec<Interface> = Vec::new();
@@ -319,34 +321,36 @@ fn of_marked(ruleset: &Ruleset) -> Option<&[Rule]> {
 
 fn ingress(rule: &Rule) -> Option<Interface> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(interface) => Some(interface.clone()),
+        Match::Ingress(Is(by)) => by.exact().cloned(),
         _ => None,
     })
 }
 
 fn egress(rule: &Rule) -> Option<Interface> {
     rule.matches.iter().find_map(|condition| match condition {
-        Match::Egress(interface) => Some(interface.clone()),
+        Match::Egress(Is(by)) => by.exact().cloned(),
         _ => None,
     })
 }
 
 fn snat(rule: &Rule) -> Option<Snat> {
     match rule.target {
-        Some(RuleTarget::Snat { addresses, .. }) => Some(Snat::Addresses(addresses)),
-        Some(RuleTarget::Masquerade) => Some(Snat::Masquerade),
-        Some(RuleTarget::Accept) => Some(Snat::Client),
+        Some(Target::Snat { addresses, .. }) => Some(Snat::Addresses(addresses)),
+        Some(Target::Masquerade) => Some(Snat::Masquerade),
+        Some(Target::Accept) => Some(Snat::Client),
         _ => None,
     }
 }
 
-/// Where a rule of NVACTL-PREROUTING listens, and where it sends what arrives.
+/// Reads the listener and the destination of a rule in NVACTL-PREROUTING.
 fn dnat(rule: &Rule) -> Option<(Listen, Destination)> {
     let (mut ports, mut address) = (None, None);
     for condition in &rule.matches {
         match condition {
-            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => ports = *destination,
-            Match::Destination(net) => address = Some(net.addr()),
+            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+                ports = destination.as_ref().and_then(Negatable::wanted).copied();
+            }
+            Match::Destination(Is(net)) => address = Some(net.addr()),
             _ => {}
         }
     }
@@ -354,7 +358,7 @@ fn dnat(rule: &Rule) -> Option<(Listen, Destination)> {
         address,
         ports: ports?,
     };
-    let Some(RuleTarget::Dnat { address, ports }) = rule.target else {
+    let Some(Target::Dnat { address, ports }) = rule.target else {
         return None;
     };
     let ports = match ports {

@@ -1,4 +1,4 @@
-//! Why a watch fails.
+//! The errors of a watch.
 
 use std::io;
 

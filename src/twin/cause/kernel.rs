@@ -1,4 +1,4 @@
-//! Reasons of the kernel itself, beside all rules, and the counters that tell them.
+//! The kernel's own reasons to discard a packet, apart from all rules, and the counters that show them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,28 +10,28 @@ use crate::net::Family;
 /// A reason for which the kernel's IP layer discards a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KernelReason {
-    /// `rp_filter`: the route back to the source leads elsewhere.
+    /// `rp_filter`: the route back to the source uses another interface.
     ReversePath,
     NoRoute,
     Ttl,
     NeedsFragmentation,
     /// `ip_forward`, or `forwarding` of the interface, is 0.
     NotForwarded,
-    /// An address that does not belong where it is: loopback, or a source that is the machine's own.
+    /// An address that is invalid there: loopback, or a source that is the machine's own address.
     Martian,
-    /// A route or a policy rule of that kind.
+    /// A route or a policy rule of this type, also for the next two.
     Blackhole,
     Prohibited,
     Unreachable,
-    /// The next hop does not answer when it is asked for its hardware address.
+    /// The next hop does not answer the question for its hardware address.
     NoNeighbour {
         address: IpAddr,
         interface: String,
     },
-    /// The packet was seen at no interface: tc or XDP before the first chain, or the sender did not
+    /// The packet was seen at no interface. Either tc or XDP took it before the first chain, or the sender could not
     /// resolve the machine's address.
     NotSeen,
-    /// Neither a rule nor a counter nor the routes tell. The stage is the last that the packet came to.
+    /// Neither a rule nor a counter nor a route shows the reason. The stage is the last that the packet reached.
     Unknown(Stage),
 }
 
@@ -74,8 +74,8 @@ impl KernelReason {
     }
 }
 
-/// The counters whose increase names a reason. Of two that increased, the first in this list decides:
-/// the others count packets of other hosts too, and answers of ICMP.
+/// The counters whose increase shows a reason. If several increased, the first in this list decides: the later ones
+/// also count packets of other hosts, and answers of ICMP.
 const REASONS: [(&str, KernelReason); 12] = [
     ("TcpExt:IPReversePathFilter", KernelReason::ReversePath),
     ("IpExt:InNoRoutes", KernelReason::NoRoute),
@@ -91,7 +91,7 @@ const REASONS: [(&str, KernelReason); 12] = [
     ("Ip6OutNoRoutes", KernelReason::NoRoute),
 ];
 
-/// Returns the family whose packets a counter counts; the reverse path is checked for IPv4 alone.
+/// Returns the family whose packets a counter counts. The kernel checks the reverse path for IPv4 alone.
 fn family_of(counter: &str) -> Family {
     if counter.starts_with("Ip6") {
         Family::V6
@@ -120,7 +120,7 @@ impl Statistics {
         Ok(statistics)
     }
 
-    /// Adds the counters of a text: pairs of lines with names and values, or a name and a value a line.
+    /// Adds the counters of a text. They are pairs of lines with names and values, or one name and value a line.
     fn add(&mut self, text: &str) {
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
@@ -146,8 +146,7 @@ impl Statistics {
         }
     }
 
-    /// Returns the reasons that have been counted since `before` for packets of each family, the clearest
-    /// first.
+    /// Returns the reasons that were counted since `before` for packets of each family, the clearest first.
     #[must_use]
     pub fn reasons_since(&self, before: &Self) -> Vec<(Family, KernelReason)> {
         let get = |of: &Self, name: &str| of.0.get(name).copied().unwrap_or_default();

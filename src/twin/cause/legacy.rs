@@ -1,4 +1,4 @@
-//! Rules of iptables-legacy that matched: nft cannot trace them, but each has a counter.
+//! Rules of iptables-legacy that matched. nft cannot trace them, but each has a counter.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,23 +17,23 @@ use crate::netfilter::text::line::Line;
 
 /// A rule of iptables-legacy that matched packets, or a policy that drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
+pub struct CountedRule {
     pub stage: Stage,
     pub family: Family,
     pub table: TableName,
     pub chain: ChainName,
-    /// The place of the rule in its chain, counted from 1; none of a policy.
+    /// The place of the rule in its chain, counted from 1; `None` for a policy.
     pub place: Option<usize>,
-    /// As iptables-save prints it; a policy as `-P CHAIN DROP`.
+    /// The rule as iptables-save prints it; a policy as `-P CHAIN DROP`.
     pub text: String,
     /// The name of the rule's target.
     pub target: String,
-    /// How many packets matched the rule, or came to the policy.
+    /// How many packets matched the rule or reached the policy.
     pub packets: u64,
 }
 
-impl Counted {
-    /// Whether no chain behind it sees the packet.
+impl CountedRule {
+    /// Returns whether no later chain sees the packet.
     #[must_use]
     pub fn takes(&self) -> bool {
         let takers = [
@@ -42,26 +42,26 @@ impl Counted {
         takers.contains(&self.target.as_str())
     }
 
-    /// Whether it gives a connection another destination or source.
+    /// Returns whether it gives a connection another destination or source.
     #[must_use]
     pub fn translates(&self) -> bool {
         let translators = ["DNAT", "REDIRECT", "NETMAP", "SNAT", "MASQUERADE"];
         translators.contains(&self.target.as_str())
     }
 
-    /// Whether it ends the search for a translation without one.
+    /// Returns whether it ends a search for a translation without one.
     #[must_use]
     pub fn keeps_address(&self) -> bool {
         let ends = match self.target.as_str() {
             "ACCEPT" => true,
-            // At the end of the built-in chain there is only the policy.
+            // After a `RETURN` in a built-in chain comes only the policy.
             "RETURN" => self.chain.is_builtin(),
             _ => false,
         };
         self.table == TableName::Nat && ends
     }
 
-    /// Whether it takes a packet out of connection tracking.
+    /// Returns whether it exempts a packet from connection tracking.
     #[must_use]
     pub fn untracks(&self) -> bool {
         self.target == "NOTRACK" || (self.target == "CT" && self.text.contains("--notrack"))
@@ -78,8 +78,8 @@ pub struct Legacy {
 }
 
 impl Legacy {
-    /// Reads the rules of both families, as far as the calling thread's namespace has tables of legacy:
-    /// to list a table that is not there would make it.
+    /// Reads the rules of both families. A family without tables in the calling thread's namespace is skipped, since
+    /// listing a table would create it.
     pub fn read() -> Result<Vec<Self>, CauseError> {
         let mut read = Vec::new();
         for (family, names) in [
@@ -108,10 +108,10 @@ impl Legacy {
         Ok(read)
     }
 
-    /// Lists the rules that counted since `before`, in the order in which a forwarded packet meets them.
-    fn counted(&self, before: Option<&Self>) -> Vec<Counted> {
+    /// Returns the rules that counted since `before`, in the order in which a forwarded packet meets them.
+    fn counted(&self, before: Option<&Self>) -> Vec<CountedRule> {
         use TableName::{Filter, Mangle, Nat, Raw, Security};
-        let mut listing = Listing {
+        let mut listing = Lister {
             now: self,
             before,
             listed: Vec::new(),
@@ -147,9 +147,9 @@ impl Legacy {
     }
 }
 
-/// Lists the rules of both families that counted between two readings.
+/// Returns the rules of both families that counted between two readings.
 #[must_use]
-pub fn counted(before: &[Legacy], after: &[Legacy]) -> Vec<Counted> {
+pub fn counted(before: &[Legacy], after: &[Legacy]) -> Vec<CountedRule> {
     let counted = after.iter().map(|now| {
         let before = before.iter().find(|before| before.family == now.family);
         now.counted(before)
@@ -157,14 +157,14 @@ pub fn counted(before: &[Legacy], after: &[Legacy]) -> Vec<Counted> {
     counted.flatten().collect()
 }
 
-struct Listing<'r> {
+struct Lister<'r> {
     now: &'r Legacy,
     before: Option<&'r Legacy>,
-    listed: Vec<Counted>,
+    listed: Vec<CountedRule>,
 }
 
-impl Listing<'_> {
-    /// Lists the rules of a chain, and those of chains to which one that counted leads.
+impl Lister<'_> {
+    /// Adds the rules of a chain that counted, and those of the chains to which they lead.
     fn chain(&mut self, stage: Stage, table: TableName, name: &ChainName, depth: usize) {
         let Some(chain) = self.now.ruleset.chain(table, name) else {
             return;
@@ -183,7 +183,7 @@ impl Listing<'_> {
                 continue;
             }
             let target = rule.target.as_ref().map(|target| target.name().to_owned());
-            self.listed.push(Counted {
+            self.listed.push(CountedRule {
                 stage,
                 family: self.now.family,
                 table,
@@ -201,7 +201,7 @@ impl Listing<'_> {
         let came = |of: &Legacy| of.policies.get(&key).copied().unwrap_or_default();
         let packets = came(self.now).saturating_sub(self.before.map_or(0, came));
         if chain.policy == Some(Policy::Drop) && name.is_builtin() && packets > 0 {
-            self.listed.push(Counted {
+            self.listed.push(CountedRule {
                 stage,
                 family: self.now.family,
                 table,
@@ -230,9 +230,9 @@ mod tests {
         }
     }
 
-    /// A policy that no packet came to has taken none, though a rule behind it in another table has.
+    /// A policy that no packet reached has taken none, even if a later rule in another table has.
     #[test]
-    fn a_policy_is_listed_only_where_packets_came_to_it() {
+    fn a_policy_is_listed_only_if_packets_reached_it() {
         let text = |mangle: u8, rule: u8| {
             format!(
                 "*mangle\n:FORWARD DROP [{mangle}:60]\n[9:9] -A FORWARD -i eth0 -j ACCEPT\nCOMMIT\n\

@@ -3,15 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One message of the kernel about one packet.
+/// A message of the kernel about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The same for a packet at each hook. The kernel uses an id again for a packet that is sent again.
+    /// The id of a packet, the same at each hook. A packet that is sent again has the same id.
     pub id: u32,
-    pub chain: Chain,
-    pub event: Event,
-    pub verdict: Verdict,
-    /// Only in the first message of a base chain.
+    pub chain: NftChain,
+    pub event: MessageKind,
+    pub verdict: NftVerdict,
+    /// Set only in the first message of a base chain.
     pub header: Option<Header>,
     pub iif: Option<u32>,
     pub oif: Option<u32>,
@@ -20,27 +20,27 @@ pub struct Message {
 
 /// A chain as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Chain {
+pub struct NftChain {
     /// `ip`, `ip6`, `inet`, `netdev`, `bridge` or `arp`.
     pub family: &'static str,
     pub table: String,
     pub name: String,
 }
 
-/// A reason for a message.
+/// The type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum MessageKind {
     /// A rule matched.
     Rule(u64),
-    /// The packet came to the end of a chain.
+    /// The packet reached the end of a chain.
     Return,
-    /// A base chain came to its end.
+    /// The packet reached the end of a base chain.
     Policy,
 }
 
 /// A verdict of a rule or a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum NftVerdict {
     Accept,
     Drop,
     Stolen,
@@ -59,7 +59,7 @@ pub struct Header {
     pub destination: IpAddr,
     /// The number of the transport protocol.
     pub protocol: u8,
-    /// Source and destination port of TCP and UDP; none of a fragment.
+    /// Source and destination port of TCP and UDP; `None` for a fragment.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -86,7 +86,7 @@ const POLICY: u16 = 16;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
-/// Reads every trace message of a datagram. Other messages, and attributes of later kernels, are skipped.
+/// Reads every trace message of a datagram. Other messages and unknown attributes are skipped.
 #[must_use]
 pub fn messages(mut datagram: &[u8]) -> Vec<Message> {
     let mut read = Vec::new();
@@ -118,30 +118,30 @@ fn one(message: &[u8]) -> Option<Message> {
     let find = |kind: u16| attributes.iter().find(|one| one.0 == kind).map(|one| one.1);
     let number = |kind: u16| find(kind).and_then(be32);
     let event = match number(TYPE)? {
-        1 => Event::Policy,
-        2 => Event::Return,
-        // Since Linux 5.17 the end of a chain is such a message too, of a rule without a handle.
+        1 => MessageKind::Policy,
+        2 => MessageKind::Return,
+        // Since Linux 5.17 the end of a chain is a message of this type as well: one about a rule without a handle.
         3 => match find(RULE_HANDLE).and_then(<[u8]>::first_chunk) {
-            Some(handle) => Event::Rule(u64::from_be_bytes(*handle)),
-            None => Event::Return,
+            Some(handle) => MessageKind::Rule(u64::from_be_bytes(*handle)),
+            None => MessageKind::Return,
         },
         _ => return None,
     };
     let verdict = match event {
-        Event::Policy => number(POLICY).map(|code| of_code(code.cast_signed(), None)),
-        Event::Rule(_) | Event::Return => find(VERDICT).and_then(verdict),
+        MessageKind::Policy => number(POLICY).map(|code| of_code(code.cast_signed(), None)),
+        MessageKind::Rule(_) | MessageKind::Return => find(VERDICT).and_then(verdict),
     };
     let header = find(NETWORK_HEADER)
         .and_then(|network| header(network, find(TRANSPORT_HEADER).unwrap_or_default()));
     Some(Message {
         id: number(ID)?,
-        chain: Chain {
+        chain: NftChain {
             family,
             table: text(find(TABLE)?),
             name: text(find(CHAIN)?),
         },
         event,
-        verdict: verdict.unwrap_or(Verdict::Continue),
+        verdict: verdict.unwrap_or(NftVerdict::Continue),
         header,
         iif: number(IIF),
         oif: number(OIF),
@@ -149,7 +149,7 @@ fn one(message: &[u8]) -> Option<Message> {
     })
 }
 
-/// Returns the attributes of a message with their kinds, without the bits for nesting and byte order.
+/// Returns the attributes of a message by kind, without the bits for nesting and byte order.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let &[l0, l1, k0, k1] = bytes.first_chunk()?;
@@ -160,7 +160,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn verdict(nested: &[u8]) -> Option<Verdict> {
+fn verdict(nested: &[u8]) -> Option<NftVerdict> {
     let (mut code, mut chain) = (None, None);
     for (kind, value) in attributes(nested) {
         match kind {
@@ -172,20 +172,20 @@ fn verdict(nested: &[u8]) -> Option<Verdict> {
     Some(of_code(code?.cast_signed(), chain))
 }
 
-/// Names a verdict by its code (`NF_*` in `linux/netfilter.h`, `NFT_*`). Above the low byte stands the
-/// number of a queue, or the error of a drop.
-fn of_code(code: i32, chain: Option<String>) -> Verdict {
+/// Names a verdict by its code (`NF_*` in `linux/netfilter.h`, `NFT_*`). The bits above the low byte are the number
+/// of a queue, or the error of a drop.
+fn of_code(code: i32, chain: Option<String>) -> NftVerdict {
     match (code, chain) {
-        (-1, _) => Verdict::Continue,
-        (-3, Some(chain)) => Verdict::Jump(chain),
-        (-4, Some(chain)) => Verdict::Goto(chain),
-        (-5, _) => Verdict::Return,
+        (-1, _) => NftVerdict::Continue,
+        (-3, Some(chain)) => NftVerdict::Jump(chain),
+        (-4, Some(chain)) => NftVerdict::Goto(chain),
+        (-5, _) => NftVerdict::Return,
         (code, _) => match code & 0xff {
-            0 => Verdict::Drop,
-            1 => Verdict::Accept,
-            2 => Verdict::Stolen,
-            3 => Verdict::Queue,
-            _ => Verdict::Other(code),
+            0 => NftVerdict::Drop,
+            1 => NftVerdict::Accept,
+            2 => NftVerdict::Stolen,
+            3 => NftVerdict::Queue,
+            _ => NftVerdict::Other(code),
         },
     }
 }
@@ -198,7 +198,7 @@ fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
                 let bytes: [u8; 4] = network.get(at..at + 4)?.try_into().ok()?;
                 Some(IpAddr::from(Ipv4Addr::from(bytes)))
             };
-            // All bits but "don't fragment".
+            // In a whole packet all of these bits but "don't fragment" are 0.
             is_fragment = network.get(6..8)? != [0, 0] && network.get(6..8)? != [0x40, 0];
             (address(12)?, address(16)?, *network.get(9)?)
         }
@@ -243,8 +243,8 @@ fn aligned(len: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Messages of Linux 6.18 about one SYN: the end of a chain without rules, its policy, a jump from
-    /// FORWARD, and a drop.
+    /// Four messages of Linux 6.18 about one SYN: the end of a chain without rules, its policy, a jump from FORWARD,
+    /// and a drop.
     const RECORDED: [&str; 4] = [
         "d8000000110a000000000000000000000100000008000f00000000020800040000000003080006006b4c9957\
          14000200707265726f7574696e672d6c61737400160001006e766163746c2d7477696e2d7472616365000000\
@@ -295,21 +295,21 @@ mod tests {
             [
                 (
                     own.clone(),
-                    Event::Return,
-                    Verdict::Continue,
+                    MessageKind::Return,
+                    NftVerdict::Continue,
                     Some(header("10.2.0.2", 80))
                 ),
-                (own, Event::Policy, Verdict::Accept, None),
+                (own, MessageKind::Policy, NftVerdict::Accept, None),
                 (
                     "ip filter FORWARD".to_owned(),
-                    Event::Rule(11),
-                    Verdict::Jump("X".to_owned()),
+                    MessageKind::Rule(11),
+                    NftVerdict::Jump("X".to_owned()),
                     Some(header("10.2.0.2", 80))
                 ),
                 (
                     "ip filter X".to_owned(),
-                    Event::Rule(12),
-                    Verdict::Drop,
+                    MessageKind::Rule(12),
+                    NftVerdict::Drop,
                     None
                 ),
             ]

@@ -1,12 +1,11 @@
 //! The cause of a dead connection in a twin: a rule, a policy or the kernel itself.
 //!
-//! The caller repeats one connection between [`Watch::begin`] and [`Watch::end`] and asks
-//! [`Seen::taken`]. Rules of nft, iptables-nft included, come by the kernel's trace of packets; rules of
-//! iptables-legacy by their counters; the kernel's own reasons by its statistics and its routes. All of it
-//! is about the calling thread's network namespace.
+//! The caller repeats one connection between [`Watch::begin`] and [`Watch::end`] and calls [`Seen::taken`]. The
+//! kernel's packet trace names rules of nft, iptables-nft included. Counters name rules of iptables-legacy.
+//! Statistics and routes name the kernel's own reasons. All of them belong to the calling thread's network namespace.
 
+mod ending;
 mod error;
-mod event;
 mod kernel;
 mod legacy;
 mod message;
@@ -19,13 +18,12 @@ mod trace;
 use crate::host::child::ChildError;
 use crate::net::Family;
 
+pub use ending::{Conversation, Direction, Fate};
 pub use error::CauseError;
-pub use event::{Conversation, Direction, Event, Fate};
 pub use kernel::KernelReason;
-pub use legacy::Counted;
-pub use message::{Chain, Header, Verdict};
-pub use path::{Kind, Path, Step};
-pub use route::{Question, ask_route};
+pub use legacy::CountedRule;
+pub use message::NftChain;
+pub use path::{Path, TraceStep};
 pub use rules::{Decided, Holder};
 pub use taken::{By, Taken, by_legacy};
 pub use trace::Stage;
@@ -37,32 +35,32 @@ use trace::Tracer;
 /// A watch over the packets of the calling thread's namespace.
 #[derive(Debug)]
 pub struct Watch {
-    /// None where nft is not installed.
+    /// `None` if nft is not installed.
     tracer: Option<Tracer>,
     legacy: Vec<Legacy>,
     statistics: Statistics,
 }
 
-/// All that the kernel told during a watch.
+/// Everything that the kernel reported during a watch.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Whether packets were traced.
     pub traced: bool,
-    /// Whether every message of the trace has come.
+    /// Whether every message of the trace arrived.
     pub complete: bool,
     /// Every packet that was traced, in order.
     pub paths: Vec<Path>,
     /// The rules of iptables-legacy that matched, in order of the hooks.
-    pub legacy: Vec<Counted>,
+    pub legacy: Vec<CountedRule>,
     /// The kernel's own reasons that were counted for packets of each family, the clearest first.
     pub kernel: Vec<(Family, KernelReason)>,
 }
 
 impl Watch {
-    /// Begins a watch. `interfaces`: those at which packets come in.
+    /// Begins a watch. `interfaces`: the interfaces at which packets come in.
     ///
     /// # Errors
-    /// Without `CAP_NET_ADMIN` over the namespace, or where nft or iptables fails.
+    /// If the thread lacks `CAP_NET_ADMIN` over the namespace, or nft or iptables fails.
     pub fn begin(interfaces: &[&str]) -> Result<Self, CauseError> {
         let tracer = match Tracer::begin(interfaces) {
             Err(CauseError::Child(ChildError::NotFound(_))) => None,

@@ -1,22 +1,22 @@
 //! The paths of traced packets through the hooks.
 
-use super::message::{Chain, Event, Header, Message, Verdict};
+use super::message::{Header, Message, MessageKind, NftChain, NftVerdict};
 use super::trace::{Edge, Stage};
 
-/// A packet that was traced.
+/// A traced packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path {
-    /// In the order in which the packet went through them.
-    pub steps: Vec<Step>,
+    /// The steps in the order of the packet's path.
+    pub steps: Vec<TraceStep>,
 }
 
 /// An event on a packet's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     pub stage: Stage,
-    pub kind: Kind,
-    pub verdict: Verdict,
-    /// The packet as it came to the base chain.
+    pub kind: StepKind,
+    pub verdict: NftVerdict,
+    /// The packet as it entered the base chain.
     pub header: Option<Header>,
     pub iif: Option<u32>,
     pub oif: Option<u32>,
@@ -24,32 +24,33 @@ pub struct Step {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// The packet comes to the first chain of the stage.
+pub enum StepKind {
+    /// The packet enters the first chain of the stage.
     Enters,
     /// The packet has passed the last chain of the stage.
     Leaves,
-    /// `base`: the base chain from which the packet came to `chain`.
+    /// `base` is the base chain from which the packet came to `chain`.
     Rule {
-        chain: Chain,
-        base: Chain,
+        chain: NftChain,
+        base: NftChain,
         handle: u64,
     },
-    Return(Chain),
-    Policy(Chain),
+    Return(NftChain),
+    Policy(NftChain),
 }
 
-impl Step {
-    /// Whether a rule accepted the packet.
+impl TraceStep {
+    /// Returns whether a rule accepted the packet.
     #[must_use]
     pub fn accepts(&self) -> bool {
-        matches!(self.kind, Kind::Rule { .. }) && self.verdict == Verdict::Accept
+        matches!(self.kind, StepKind::Rule { .. }) && self.verdict == NftVerdict::Accept
     }
 }
 
 impl Path {
-    /// The packet as it came. One that came in fragments goes on as the last of them (measured, Linux
-    /// 6.18); the paths of the others end in prerouting, without ports.
+    /// Returns the packet as it came. A packet that comes in fragments continues as the last fragment (Linux
+    /// 6.18, held by the lab's `a_reason_of_the_kernel_is_named`). The paths of the other fragments end in prerouting,
+    /// without ports.
     #[must_use]
     pub fn first(&self) -> Option<Header> {
         let headers = || self.steps.iter().filter_map(|step| step.header);
@@ -57,17 +58,17 @@ impl Path {
         whole.or_else(|| headers().next())
     }
 
-    /// The last chains of nvactl's that the packet came to, and the packet there.
+    /// Returns the last chain of nvactl's that the packet reached, and the packet there.
     #[must_use]
-    pub fn end(&self) -> Option<&Step> {
+    pub fn end(&self) -> Option<&TraceStep> {
         let mut steps = self.steps.iter().rev();
-        steps.find(|step| matches!(step.kind, Kind::Enters | Kind::Leaves))
+        steps.find(|step| matches!(step.kind, StepKind::Enters | StepKind::Leaves))
     }
 
-    /// Whether the packet has passed the last chain of a stage.
+    /// Returns whether the packet has passed the last chain of a stage.
     #[must_use]
     pub fn left(&self, stage: Stage) -> bool {
-        let left = |step: &Step| step.stage == stage && step.kind == Kind::Leaves;
+        let left = |step: &TraceStep| step.stage == stage && step.kind == StepKind::Leaves;
         self.steps.iter().any(left)
     }
 }
@@ -75,17 +76,17 @@ impl Path {
 /// Joins messages to paths, in the order in which the packets came.
 #[must_use]
 pub fn paths(messages: Vec<Message>) -> Vec<Path> {
-    let mut walks: Vec<(u32, Walk)> = Vec::new();
+    let mut walks: Vec<(u32, GrowingPath)> = Vec::new();
     for message in messages {
         let edge = Edge::of(&message.chain);
-        // An id that begins again is another packet. Only a chain's first message has a header.
+        // An id at an earlier hook is another packet with the same id. Only a chain's first message has a header.
         let begins = edge.filter(|_| message.header.is_some());
         let known = walks.iter_mut().rev().find(|(id, _)| *id == message.id);
         let known = known.filter(|(_, walk)| !begins.is_some_and(|edge| walk.is_past(edge)));
         match known {
             Some((_, walk)) => walk.add(message, edge),
             None => {
-                let mut walk = Walk::default();
+                let mut walk = GrowingPath::default();
                 let id = message.id;
                 walk.add(message, edge);
                 walks.push((id, walk));
@@ -95,17 +96,17 @@ pub fn paths(messages: Vec<Message>) -> Vec<Path> {
     walks.into_iter().map(|(_, walk)| walk.path).collect()
 }
 
-/// A path that is still growing.
+/// A path to which messages are still added.
 #[derive(Default)]
-struct Walk {
+struct GrowingPath {
     path: Path,
     at: Option<(Stage, Edge)>,
-    base: Option<Chain>,
+    base: Option<NftChain>,
     header: Option<Header>,
 }
 
-impl Walk {
-    /// Whether the packet has been at an edge or behind it, so that it cannot come there again.
+impl GrowingPath {
+    /// Returns whether the packet has passed an edge, so that it cannot come there again.
     fn is_past(&self, (stage, edge): (Stage, Edge)) -> bool {
         edge == Edge::First && self.at.is_some_and(|(at, _)| at >= stage)
     }
@@ -117,30 +118,31 @@ impl Walk {
             self.base = Some(message.chain.clone());
         }
         let kind = match (edge, message.event) {
-            // A chain of nvactl's may send two messages, the first of which has the packet.
+            // A chain of nvactl's may send two messages. The first has the packet.
             (Some(_), _) if !has_header => return,
-            (Some((_, Edge::First | Edge::Whole)), _) => Kind::Enters,
-            (Some((_, Edge::Last)), _) => Kind::Leaves,
-            (None, Event::Rule(handle)) => Kind::Rule {
+            (Some((_, Edge::First | Edge::Whole)), _) => StepKind::Enters,
+            (Some((_, Edge::Last)), _) => StepKind::Leaves,
+            (None, MessageKind::Rule(handle)) => StepKind::Rule {
                 base: self.base.clone().unwrap_or_else(|| message.chain.clone()),
                 chain: message.chain,
                 handle,
             },
-            (None, Event::Return) => Kind::Return(message.chain),
-            (None, Event::Policy) => Kind::Policy(message.chain),
+            (None, MessageKind::Return) => StepKind::Return(message.chain),
+            (None, MessageKind::Policy) => StepKind::Policy(message.chain),
         };
         if edge.is_some() {
             self.at = edge;
         }
-        // The egress hook, at which nvactl has no chain, comes behind postrouting.
+        // nvactl has no chain at the egress hook, which comes after postrouting.
         let stage = match (self.at, &kind) {
-            (Some((Stage::Postrouting, Edge::Last)), Kind::Rule { .. } | Kind::Policy(_)) => {
-                Stage::Egress
-            }
+            (
+                Some((Stage::Postrouting, Edge::Last)),
+                StepKind::Rule { .. } | StepKind::Policy(_),
+            ) => Stage::Egress,
             (Some((stage, _)), _) => stage,
             (None, _) => Stage::Ingress,
         };
-        self.path.steps.push(Step {
+        self.path.steps.push(TraceStep {
             stage,
             kind,
             verdict: message.verdict,
@@ -161,7 +163,7 @@ mod tests {
         family: &'static str,
         table: &str,
         name: &str,
-        event: Event,
+        event: MessageKind,
         dumped: bool,
     ) -> Message {
         let header = Header {
@@ -172,13 +174,13 @@ mod tests {
         };
         Message {
             id: 7,
-            chain: Chain {
+            chain: NftChain {
                 family,
                 table: table.to_owned(),
                 name: name.to_owned(),
             },
             event,
-            verdict: Verdict::Accept,
+            verdict: NftVerdict::Accept,
             header: dumped.then_some(header),
             iif: None,
             oif: None,
@@ -186,35 +188,59 @@ mod tests {
         }
     }
 
-    /// As the kernel tells of one packet that passes prerouting.
+    /// Returns the messages about one packet that passes prerouting.
     fn packet() -> Vec<Message> {
         vec![
-            message("netdev", TABLE, "ingress-first-0", Event::Rule(3), true),
-            message("netdev", TABLE, "ingress-first-0", Event::Policy, false),
-            message("netdev", TABLE, "ingress-last-0", Event::Return, true),
-            message("inet", TABLE, "prerouting-first", Event::Rule(1), true),
-            message("inet", TABLE, "prerouting-first", Event::Policy, false),
-            message("ip", "nat", "PREROUTING", Event::Rule(9), true),
-            message("ip", "nat", "OWN", Event::Rule(4), false),
-            message("inet", TABLE, "prerouting-last", Event::Policy, true),
-            message("inet", TABLE, "forward-first", Event::Policy, true),
+            message(
+                "netdev",
+                TABLE,
+                "ingress-first-0",
+                MessageKind::Rule(3),
+                true,
+            ),
+            message(
+                "netdev",
+                TABLE,
+                "ingress-first-0",
+                MessageKind::Policy,
+                false,
+            ),
+            message("netdev", TABLE, "ingress-last-0", MessageKind::Return, true),
+            message(
+                "inet",
+                TABLE,
+                "prerouting-first",
+                MessageKind::Rule(1),
+                true,
+            ),
+            message(
+                "inet",
+                TABLE,
+                "prerouting-first",
+                MessageKind::Policy,
+                false,
+            ),
+            message("ip", "nat", "PREROUTING", MessageKind::Rule(9), true),
+            message("ip", "nat", "OWN", MessageKind::Rule(4), false),
+            message("inet", TABLE, "prerouting-last", MessageKind::Policy, true),
+            message("inet", TABLE, "forward-first", MessageKind::Policy, true),
         ]
     }
 
     #[test]
-    fn a_packet_has_one_path_and_one_sent_again_another() {
+    fn a_packet_that_is_sent_again_has_a_path_of_its_own() {
         let both = paths([packet(), packet()].concat());
         assert_eq!(both.len(), 2);
         assert_eq!(both[0], both[1]);
         let path = &both[0];
         assert!(path.left(Stage::Prerouting) && !path.left(Stage::Forward));
         let end = path.end().expect("it has steps");
-        assert_eq!((end.stage, &end.kind), (Stage::Forward, &Kind::Enters));
+        assert_eq!((end.stage, &end.kind), (Stage::Forward, &StepKind::Enters));
         let rules: Vec<_> = path
             .steps
             .iter()
             .filter_map(|step| match &step.kind {
-                Kind::Rule {
+                StepKind::Rule {
                     chain,
                     base,
                     handle,

@@ -1,5 +1,4 @@
-//! Questions to the routes and neighbours of the calling thread's namespace, for the reasons that no
-//! counter tells.
+//! Queries to the routes and neighbours of the calling thread's namespace, for the reasons that no counter shows.
 
 use std::fs;
 use std::net::IpAddr;
@@ -16,24 +15,24 @@ use crate::net::{Family, Protocol};
 /// `ip` answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A packet as the routes see it.
+/// The parts of a packet that decide about its route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct RouteQuery {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// The interface by which the packet came in; none of one that the machine itself sends.
+    /// The interface by which the packet came in; `None` for a packet of the machine itself.
     pub ingress: Option<String>,
     pub mark: u32,
-    /// The protocol and the destination port, by which `ip rule` may tell packets apart.
+    /// The protocol and the destination port: `ip rule` may select by them.
     pub port: Option<(Protocol, u16)>,
 }
 
-/// Asks the kernel where it would send a packet, and by which next hop.
+/// Asks the kernel for the route of a packet and its next hop.
 ///
 /// # Errors
-/// The reason for which it would discard the packet.
-pub fn ask_route(question: &Question) -> Result<Route, KernelReason> {
-    let Question {
+/// The reason for which the kernel would discard the packet.
+pub fn ask_route(question: &RouteQuery) -> Result<Route, KernelReason> {
+    let RouteQuery {
         source,
         destination,
         ingress,
@@ -59,25 +58,25 @@ pub fn ask_route(question: &Question) -> Result<Route, KernelReason> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let family = Family::of(*destination);
     match ip(family, &[&["route", "get"], &words[..]].concat()) {
-        Answer::Json(answer) => {
+        IpAnswer::Json(answer) => {
             route(&answer[0], *destination).ok_or(KernelReason::Unknown(Stage::Prerouting))
         }
-        Answer::Refused(words) => Err(reason(&words, question)),
-        Answer::None => Err(KernelReason::Unknown(Stage::Prerouting)),
+        IpAnswer::Refused(words) => Err(reason(&words, question)),
+        IpAnswer::None => Err(KernelReason::Unknown(Stage::Prerouting)),
     }
 }
 
-/// Asks for the next hop of a packet that goes out by an interface; none where there is no such route.
+/// Asks for the next hop of a packet that leaves by an interface; `None` without such a route.
 #[must_use]
-pub fn ask_route_by(question: &Question, interface: &str) -> Option<Route> {
+pub fn ask_route_by(question: &RouteQuery, interface: &str) -> Option<Route> {
     let destination = question.destination.to_string();
     let words = ["route", "get", &destination, "oif", interface];
     let mark = question.mark.to_string();
     let mark = ["mark", &mark];
     let mark = if question.mark == 0 { &[][..] } else { &mark };
     match ip(Family::of(question.destination), &[&words, mark].concat()) {
-        Answer::Json(answer) => route(&answer[0], question.destination),
-        Answer::Refused(_) | Answer::None => None,
+        IpAnswer::Json(answer) => route(&answer[0], question.destination),
+        IpAnswer::Refused(_) | IpAnswer::None => None,
     }
 }
 
@@ -98,13 +97,13 @@ fn route(answer: &Value, destination: IpAddr) -> Option<Route> {
 fn neighbour(address: IpAddr, interface: &str) -> Option<String> {
     let (words, family) = (address.to_string(), Family::of(address));
     let answer = ip(family, &["neigh", "show", "to", &words, "dev", interface]);
-    let Answer::Json(listed) = answer else {
+    let IpAnswer::Json(listed) = answer else {
         return None;
     };
     Some(listed[0]["state"][0].as_str()?.to_owned())
 }
 
-/// Returns the reason for which a packet on this route waits in vain.
+/// Returns the reason if the next hop of a packet does not answer.
 #[must_use]
 pub fn dead_neighbour(route: &Route, destination: IpAddr) -> Option<KernelReason> {
     let state = route.neighbour.as_deref()?;
@@ -114,8 +113,9 @@ pub fn dead_neighbour(route: &Route, destination: IpAddr) -> Option<KernelReason
     })
 }
 
-/// Names the reason of an answer of the kernel (measured, Linux 6.18).
-fn reason(words: &str, question: &Question) -> KernelReason {
+/// Reads the reason in the kernel's error message (Linux 6.18, held by the lab's
+/// `a_reason_of_the_kernel_is_named`).
+fn reason(words: &str, question: &RouteQuery) -> KernelReason {
     if words.contains("Permission denied") {
         return KernelReason::Prohibited;
     }
@@ -123,7 +123,7 @@ fn reason(words: &str, question: &Question) -> KernelReason {
         return KernelReason::NoRoute;
     }
     if words.contains("No route to host") {
-        // IPv4 refuses like this for a route of that kind and where forwarding is off.
+        // IPv4 answers like this to an unreachable route, and also if forwarding is off.
         return match question.ingress.as_deref().map(forwards) {
             Some(false) if question.destination.is_ipv4() => KernelReason::NotForwarded,
             _ => KernelReason::Unreachable,
@@ -136,8 +136,8 @@ fn reason(words: &str, question: &Question) -> KernelReason {
 }
 
 /// Tells apart the three reasons for EINVAL.
-fn invalid(question: &Question) -> KernelReason {
-    let Question {
+fn invalid(question: &RouteQuery) -> KernelReason {
+    let RouteQuery {
         source,
         destination,
         ingress,
@@ -146,7 +146,7 @@ fn invalid(question: &Question) -> KernelReason {
     let family = Family::of(*source);
     let back = ip(family, &["route", "get", &source.to_string()]);
     let back = match &back {
-        Answer::Json(answer) => Some(&answer[0]),
+        IpAnswer::Json(answer) => Some(&answer[0]),
         _ => None,
     };
     let is_own = back.is_some_and(|back| {
@@ -181,31 +181,31 @@ fn reverse_path(interface: &str) -> u8 {
     own.max(switch("all", "rp_filter").unwrap_or_default())
 }
 
-/// Reads a switch of IPv4 of the calling thread's namespace.
+/// Reads an IPv4 switch of an interface in the calling thread's namespace.
 fn switch(interface: &str, name: &str) -> Option<u8> {
     let path = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-enum Answer {
+enum IpAnswer {
     Json(Value),
     Refused(String),
-    /// `ip` is not there or does not end.
+    /// `ip` is missing or does not end.
     None,
 }
 
-fn ip(family: Family, words: &[&str]) -> Answer {
+fn ip(family: Family, words: &[&str]) -> IpAnswer {
     let option = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
     let args = [&[option, "-json"], words].concat();
     let Ok(output) = child::run("ip", &args, b"", LIMIT) else {
-        return Answer::None;
+        return IpAnswer::None;
     };
     if !output.status.success() {
-        return Answer::Refused(output.stderr);
+        return IpAnswer::Refused(output.stderr);
     }
-    // Where nothing is listed some releases print nothing.
-    Answer::Json(serde_json::from_slice(&output.stdout).unwrap_or_default())
+    // Some releases print nothing for an empty list.
+    IpAnswer::Json(serde_json::from_slice(&output.stdout).unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! The text of a rule that the kernel names by its handle.
 
 use super::error::CauseError;
-use super::message::Chain;
+use super::message::NftChain;
 use super::trace::Stage;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;
@@ -19,15 +19,15 @@ pub struct Decided {
     pub holder: Holder,
     /// The rule's handle in nft.
     pub handle: Option<u64>,
-    /// The rule's place in its chain, counted from 1, where it is known.
+    /// The rule's place in its chain, counted from 1, if it is known.
     pub place: Option<usize>,
-    /// As iptables-save prints a rule of iptables, as nft prints any other, without counters.
+    /// The rule without counters: as iptables-save prints a rule of iptables, as nft prints any other.
     pub text: String,
     /// The program that writes the chain or the table.
     pub owner: Option<&'static str>,
 }
 
-/// The program that made a rule, and the rule's chain there.
+/// The chain of a rule, by the program that made the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     Iptables {
@@ -36,26 +36,26 @@ pub enum Holder {
         table: TableName,
         chain: ChainName,
     },
-    Nft(Chain),
+    Nft(NftChain),
 }
 
-/// A chain as nft lists it.
+/// A chain that was listed by nft.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ChainListing {
     /// `type filter hook forward priority filter; policy drop;` of a base chain.
     pub base: Option<String>,
     pub rules: Vec<(u64, String)>,
 }
 
-impl Listed {
+impl ChainListing {
     /// Lists a chain of the calling thread's namespace.
-    pub fn of(chain: &Chain) -> Result<Self, CauseError> {
+    pub fn of(chain: &NftChain) -> Result<Self, CauseError> {
         let (family, table, name) = (chain.family, &*chain.table, &*chain.name);
         let text = list_chain("-a", family, table, name)?;
         Ok(Self::read(&text.unwrap_or_default(), name))
     }
 
-    /// Reads a chain of a listing. A rule with a long set goes over several lines; its handle is in the last.
+    /// Reads a chain of a listing. A rule with a long set takes several lines; its handle is in the last one.
     fn read(text: &str, name: &str) -> Self {
         let mut listed = Self::default();
         let opens = format!("\tchain {name} {{");
@@ -88,7 +88,7 @@ impl Listed {
     }
 }
 
-/// Takes out how often a rule has matched.
+/// Removes the values of a counter from a rule.
 fn without_counts(text: &str) -> String {
     let mut words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
     let is_counter = |words: &[&str]| {
@@ -102,8 +102,8 @@ fn without_counts(text: &str) -> String {
 }
 
 /// Describes a rule of the calling thread's namespace.
-pub fn rule(stage: Stage, chain: &Chain, handle: u64) -> Result<Decided, CauseError> {
-    let listed = Listed::of(chain)?;
+pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, CauseError> {
+    let listed = ChainListing::of(chain)?;
     let place = listed.place(handle);
     let native = place.map(|place| listed.rules[place].1.clone());
     let of_iptables = match (&native, place) {
@@ -135,7 +135,7 @@ pub fn rule(stage: Stage, chain: &Chain, handle: u64) -> Result<Decided, CauseEr
 
 /// Describes a policy.
 #[must_use]
-pub fn policy(stage: Stage, chain: &Chain) -> Decided {
+pub fn policy(stage: Stage, chain: &NftChain) -> Decided {
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
         Some(Holder::Iptables { chain, .. }) => {
@@ -153,7 +153,7 @@ pub fn policy(stage: Stage, chain: &Chain) -> Decided {
     }
 }
 
-/// Whether a rule in a table of iptables can have been made by it: it gives each rule a counter, and
+/// Returns whether a rule in a table of iptables may have been made by iptables. Such a rule has a counter and
 /// matches no named set of nft. iptables prints other rules wrongly, or fails.
 fn is_of_iptables(native: &str) -> bool {
     let mut words = native.split(' ');
@@ -161,8 +161,8 @@ fn is_of_iptables(native: &str) -> bool {
     words.any(|word| word == "counter") && !native.split(' ').any(named_set)
 }
 
-/// Returns the chain in the words of iptables, if it is one of a table of iptables.
-fn iptables(chain: &Chain) -> Option<Holder> {
+/// Returns the chain as iptables names it, if its table is one of iptables'.
+fn iptables(chain: &NftChain) -> Option<Holder> {
     let of_nft = |family: &Family| nft_family(*family) == chain.family;
     Some(Holder::Iptables {
         backend: Backend::Nft,
@@ -172,9 +172,9 @@ fn iptables(chain: &Chain) -> Option<Holder> {
     })
 }
 
-/// Returns the rule at the same place of the chain as iptables prints it; none where iptables does not
-/// print as many rules as there are.
-fn saved(chain: &Chain, place: usize, rules: usize) -> Option<(Holder, String)> {
+/// Returns the rule at the same place of the chain as iptables prints it; `None` if iptables prints more or fewer
+/// rules.
+fn saved(chain: &NftChain, place: usize, rules: usize) -> Option<(Holder, String)> {
     let holder = iptables(chain)?;
     let Holder::Iptables {
         backend,
@@ -210,7 +210,7 @@ mod tests {
             \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
             \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
             \t}\n}\n";
-        let listed = Listed::read(text, "FORWARD");
+        let listed = ChainListing::read(text, "FORWARD");
         assert_eq!(
             listed.base.as_deref(),
             Some("type filter hook forward priority filter; policy drop;")

@@ -1,23 +1,23 @@
-//! The rule, the policy or the reason that decided about a conversation, in words.
+//! The rule, policy or kernel reason that decided about a conversation.
 
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::Seen;
+use super::ending::{Conversation, Direction, Ending, Fate, number};
 use super::error::CauseError;
-use super::event::{Conversation, Direction, Event, Fate, number};
 use super::kernel::KernelReason;
-use super::legacy::Counted;
-use super::message::{Chain, Verdict};
-use super::path::{Kind, Path, Step};
-use super::route::{self, Question};
-use super::rules::{self, Decided, Holder, Listed};
+use super::legacy::CountedRule;
+use super::message::{NftChain, NftVerdict};
+use super::path::{Path, StepKind, TraceStep};
+use super::route::{self, RouteQuery};
+use super::rules::{self, ChainListing, Decided, Holder};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::programs;
 
-/// An end of a packet other than the one that was asked for.
+/// The cause of a packet's end, if it is another end than the client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub by: By,
@@ -25,18 +25,26 @@ pub struct Taken {
     pub fate: Fate,
 }
 
+impl Taken {
+    /// Returns whether two causes are the same but for the place of a rule in its chain.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.by.is_same(&other.by) && self.direction == other.direction
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum By {
     Rule(Decided),
     Policy(Decided),
     Kernel(KernelReason),
-    /// No rule matched, and one should have.
+    /// No rule matched, although one should have.
     NoRule,
 }
 
 impl By {
-    /// Whether two are the same but for the place of a rule in its chain: `nvactl apply` may put a jump before
-    /// a rule, and the same rule may stand there twice.
+    /// Returns whether both are the same, whatever the place of a rule in its chain. `nvactl apply` may add a jump
+    /// before a rule, and a chain may hold the same rule twice.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -49,14 +57,14 @@ impl By {
 }
 
 impl Seen {
-    /// Names what took the first packet of a conversation that did not go its way; none where all went
-    /// out and something came back, or the next hop is alive. Call it while the rules are those that were
-    /// watched: their words are read now.
+    /// Names the cause for the first packet of a conversation that went astray. Returns `None` if every packet went
+    /// out and a reply came back, or the next hop is alive. Call it while the rules are those that were watched,
+    /// since their text is read now.
     ///
     /// # Errors
-    /// Where a rule cannot be listed.
+    /// If a rule cannot be listed.
     pub fn taken(&self, conversation: &Conversation) -> Result<Option<Taken>, CauseError> {
-        let Some((direction, fate, event)) = self.event(conversation) else {
+        let Some((direction, fate, event)) = self.ending(conversation) else {
             return Ok(None);
         };
         let Some(by) = self.by(&event)? else {
@@ -64,7 +72,7 @@ impl Seen {
         };
         let fate = match &by {
             By::Rule(decided) if fate == Fate::Dropped && rejects(&decided.text) => Fate::Rejected,
-            By::Rule(_) if matches!(event, Event::Untranslated(..)) => Fate::Untranslated,
+            By::Rule(_) if matches!(event, Ending::Untranslated(..)) => Fate::Untranslated,
             _ => fate,
         };
         if let By::Kernel(KernelReason::NotSeen | KernelReason::NoNeighbour { .. }) = &by
@@ -83,62 +91,65 @@ impl Seen {
         }))
     }
 
-    fn by(&self, event: &Event<'_>) -> Result<Option<By>, CauseError> {
+    fn by(&self, event: &Ending<'_>) -> Result<Option<By>, CauseError> {
         Ok(match event {
-            Event::Traced(step) => self.traced(step)?,
-            Event::Legacy(counted) => Some(by_legacy(counted)),
-            Event::Lost(step) => Some(By::Kernel(self.lost(step))),
-            Event::Sent(step) => self.sent(step).map(By::Kernel),
-            Event::Untranslated(path, stage) => Some(self.untranslated(path, *stage)?),
-            Event::NotSeen => Some(By::Kernel(KernelReason::NotSeen)),
+            Ending::Traced(step) => self.traced(step)?,
+            Ending::Legacy(counted) => Some(by_legacy(counted)),
+            Ending::Lost(step) => Some(By::Kernel(self.lost(step))),
+            Ending::Sent(step) => self.sent(step).map(By::Kernel),
+            Ending::Untranslated(path, stage) => Some(self.untranslated(path, *stage)?),
+            Ending::NotSeen => Some(By::Kernel(KernelReason::NotSeen)),
         })
     }
 
-    /// Lists the rules that matched packets of the client, nvactl's trace left out. One of them may have
-    /// marked a packet, by which another route was taken.
-    pub fn matched<'s>(&'s self, conversation: &Conversation) -> impl Iterator<Item = &'s Step> {
+    /// Returns the rules that matched packets of the client, without nvactl's trace chains. One of them may have
+    /// marked a packet and so changed its route.
+    pub fn matched<'s>(
+        &'s self,
+        conversation: &Conversation,
+    ) -> impl Iterator<Item = &'s TraceStep> {
         let conversation = *conversation;
         let paths = self.paths.iter();
         let requests = paths.filter(move |path| conversation.requests(path));
         let steps = requests.flat_map(|path| &path.steps);
-        steps.filter(|step| matches!(step.kind, Kind::Rule { .. }))
+        steps.filter(|step| matches!(step.kind, StepKind::Rule { .. }))
     }
 
-    /// Describes the rule or the policy of a step; none of a step that has neither.
+    /// Describes the rule or policy of a step; `None` for a step that has neither.
     ///
     /// # Errors
-    /// Where the rule cannot be listed.
-    pub fn traced(&self, step: &Step) -> Result<Option<By>, CauseError> {
+    /// If the rule cannot be listed.
+    pub fn traced(&self, step: &TraceStep) -> Result<Option<By>, CauseError> {
         Ok(match &step.kind {
-            Kind::Rule { chain, handle, .. } => {
+            StepKind::Rule { chain, handle, .. } => {
                 Some(By::Rule(rules::rule(step.stage, chain, *handle)?))
             }
-            Kind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
-            Kind::Enters | Kind::Leaves | Kind::Return(_) => None,
+            StepKind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
+            StepKind::Enters | StepKind::Leaves | StepKind::Return(_) => None,
         })
     }
 
-    /// Finds the rule or the policy that drops the neighbour discovery of IPv6, which comes to the machine
-    /// as ICMP. That of IPv4 is no packet of IP.
+    /// Finds the rule or policy that drops neighbour discovery of IPv6, which consists of ICMP packets. Neighbour
+    /// discovery of IPv4 has no IP packets.
     fn keeps_discovery_out(&self) -> Result<Option<By>, CauseError> {
         let is_icmp = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
         for path in self.paths.iter().filter(is_icmp) {
             match self.end_of(path) {
-                Some((_, Event::Traced(step))) => return self.traced(step),
-                Some((_, Event::Legacy(counted))) => return Ok(Some(by_legacy(counted))),
+                Some((_, Ending::Traced(step))) => return self.traced(step),
+                Some((_, Ending::Legacy(counted))) => return Ok(Some(by_legacy(counted))),
                 _ => {}
             }
         }
         Ok(None)
     }
 
-    /// Finds the reason for which the kernel lost a packet behind a step.
-    fn lost(&self, step: &Step) -> KernelReason {
+    /// Finds the reason for which the kernel lost a packet after a step.
+    fn lost(&self, step: &TraceStep) -> KernelReason {
         let unknown = KernelReason::Unknown(step.stage);
-        if step.kind != Kind::Leaves {
+        if step.kind != StepKind::Leaves {
             return unknown;
         }
-        // A packet that is sent again may be counted meanwhile, but not of the other family.
+        // The kernel may have counted a packet that was sent again, but not one of the other family.
         let family = step.header.map(|header| Family::of(header.source));
         let mut counted = self.kernel.iter();
         let counted = counted.find(|(of, _)| family.is_none_or(|family| family == *of));
@@ -153,14 +164,14 @@ impl Seen {
     }
 
     /// Finds the reason for which a packet that passed all rules did not leave.
-    fn sent(&self, step: &Step) -> Option<KernelReason> {
+    fn sent(&self, step: &TraceStep) -> Option<KernelReason> {
         let header = step.header?;
         let narrow = (Family::of(header.source), KernelReason::NeedsFragmentation);
         if self.kernel.contains(&narrow) {
             return Some(KernelReason::NeedsFragmentation);
         }
-        // A source that the machine has taken for its own is not one of a packet that comes in.
-        let question = Question {
+        // The source may be an address of the machine by now, which no packet that comes in has.
+        let question = RouteQuery {
             ingress: None,
             ..question(step)?
         };
@@ -169,16 +180,16 @@ impl Seen {
         route::dead_neighbour(&route, header.destination)
     }
 
-    /// Finds the rule for which a packet was not translated: one that took it out of connection tracking,
-    /// or accepted it in a table for translation.
+    /// Finds the rule that kept a packet from being translated: it exempted the packet from connection tracking, or
+    /// accepted it in a table for translation.
     fn untranslated(&self, path: &Path, stage: Stage) -> Result<By, CauseError> {
         let rules = path
             .steps
             .iter()
-            .filter(|step| step.stage == stage && matches!(step.kind, Kind::Rule { .. }));
+            .filter(|step| step.stage == stage && matches!(step.kind, StepKind::Rule { .. }));
         let mut accepts = None;
         for step in rules {
-            let Kind::Rule {
+            let StepKind::Rule {
                 chain,
                 base,
                 handle,
@@ -187,10 +198,10 @@ impl Seen {
                 continue;
             };
             let is_candidate = match step.verdict {
-                Verdict::Accept => is_nat(base)?,
-                // The end of the base chain, before a later rule of it.
-                Verdict::Return => chain == base && is_nat(base)?,
-                Verdict::Continue => true,
+                NftVerdict::Accept => is_nat(base)?,
+                // It ends the base chain before a later rule of it.
+                NftVerdict::Return => chain == base && is_nat(base)?,
+                NftVerdict::Continue => true,
                 _ => false,
             };
             if !is_candidate {
@@ -200,11 +211,11 @@ impl Seen {
             if untracks(&decided.text) {
                 return Ok(By::Rule(decided));
             }
-            if step.verdict != Verdict::Continue {
+            if step.verdict != NftVerdict::Continue {
                 accepts = Some(decided);
             }
         }
-        let at_stage = |counted: &&Counted| counted.stage == stage;
+        let at_stage = |counted: &&CountedRule| counted.stage == stage;
         let legacy = || self.legacy_of(path).filter(at_stage);
         let untracks = legacy().find(|counted| counted.untracks());
         let keeps = untracks.or_else(|| legacy().find(|counted| counted.keeps_address()));
@@ -220,7 +231,7 @@ impl Seen {
 /// The number of ICMP for IPv6 in a header.
 const ICMPV6: u8 = 58;
 
-/// Whether a rule answers the sender. iptables prints a target, nft a word.
+/// Returns whether a rule sends an answer. iptables prints a target, nft a word.
 fn rejects(text: &str) -> bool {
     text.contains("-j REJECT") || text.split(' ').any(|word| word == "reject")
 }
@@ -231,9 +242,9 @@ fn untracks(text: &str) -> bool {
         || text.split(' ').any(|word| word == "notrack")
 }
 
-/// Whether a base chain translates.
-fn is_nat(base: &Chain) -> Result<bool, CauseError> {
-    let listed = Listed::of(base)?;
+/// Returns whether a base chain is one for translation.
+fn is_nat(base: &NftChain) -> Result<bool, CauseError> {
+    let listed = ChainListing::of(base)?;
     Ok(listed
         .base
         .is_some_and(|line| line.starts_with("type nat ")))
@@ -241,7 +252,7 @@ fn is_nat(base: &Chain) -> Result<bool, CauseError> {
 
 /// Describes a rule or a policy of iptables-legacy that counted.
 #[must_use]
-pub fn by_legacy(counted: &Counted) -> By {
+pub fn by_legacy(counted: &CountedRule) -> By {
     let decided = Decided {
         stage: counted.stage,
         holder: Holder::Iptables {
@@ -261,13 +272,13 @@ pub fn by_legacy(counted: &Counted) -> By {
     }
 }
 
-/// Asks for the route of the packet of a step.
-fn question(step: &Step) -> Option<Question> {
+/// Returns the query for the route of a step's packet.
+fn question(step: &TraceStep) -> Option<RouteQuery> {
     let header = step.header?;
     let protocol = Protocol::ALL
         .into_iter()
         .find(|one| number(*one) == header.protocol);
-    Some(Question {
+    Some(RouteQuery {
         source: header.source,
         destination: header.destination,
         ingress: step.iif.and_then(name),

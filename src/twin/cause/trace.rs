@@ -1,4 +1,4 @@
-//! The kernel's trace of packets: the chains that ask for it, and the socket that it comes by.
+//! The kernel's packet trace: the chains that switch it on, and the socket that receives it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,19 +11,19 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::error::CauseError;
-use super::message::{self, Chain, Message};
+use super::message::{self, Message, NftChain};
 use crate::host::child;
 
-/// The table of nvactl's trace chains, of the families `inet` and `netdev`.
+/// The table of nvactl's trace chains, in the families `inet` and `netdev`.
 pub const TABLE: &str = "nvactl-twin-trace";
 
 /// nft adds and deletes a table in milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
 /// `1 << (NFNLGRP_NFTRACE - 1)`.
 const GROUP: u32 = 1 << 8;
-/// Behind `NF_IP_PRI_CONNTRACK_DEFRAG`, before every table of iptables.
+/// A priority after `NF_IP_PRI_CONNTRACK_DEFRAG` and before every table of iptables.
 const WHOLE: i32 = -399;
-/// A message takes about 1 kB of it; a connection with 20 matching rules causes some hundred messages.
+/// A message takes about 1 kB of the buffer. A connection with 20 matching rules causes some hundred messages.
 const BUFFER: usize = 64 << 20;
 
 /// A point in the kernel at which chains see packets.
@@ -39,7 +39,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stages at which `inet` chains stand.
+    /// The stages that have chains of the family `inet`.
     const INET: [Stage; 5] = [
         Stage::Prerouting,
         Stage::Input,
@@ -68,19 +68,19 @@ impl Stage {
     }
 }
 
-/// The places of nvactl's chains in a stage: before and behind all others.
+/// The places of nvactl's chains in a stage, before and after all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     First,
-    /// Behind the assembly of fragments.
+    /// After fragments have been assembled.
     Whole,
     Last,
 }
 
 impl Edge {
-    /// Returns the edge that a chain of [`TABLE`] stands at.
+    /// Returns the stage and the edge of a chain of [`TABLE`].
     #[must_use]
-    pub fn of(chain: &Chain) -> Option<(Stage, Self)> {
+    pub fn of(chain: &NftChain) -> Option<(Stage, Self)> {
         if chain.table != TABLE {
             return None;
         }
@@ -94,8 +94,8 @@ impl Edge {
     }
 }
 
-/// Prints the tables of the trace chains. Base chains without rules report their policy, and with it the
-/// packet as it is at that point. Chains of interfaces are numbered: an interface's name may hold any byte.
+/// Prints the tables of the trace chains. Base chains without rules report their policy, with the packet as it is
+/// there. Chains of interfaces are numbered, since an interface's name may hold any byte.
 fn tables(interfaces: &[&str]) -> String {
     let mut text = format!("table inet {TABLE} {{\n");
     for stage in Stage::INET {
@@ -117,7 +117,7 @@ fn tables(interfaces: &[&str]) -> String {
     text
 }
 
-/// Prints the two chains of a stage. The first asks for the trace at the stages that packets begin with.
+/// Prints the two chains of a stage. The first switches the trace on, in a stage in which packets begin.
 fn chains(text: &mut String, stage: Stage, suffix: &str, device: &str) {
     let hook = stage.as_str();
     let begins = matches!(stage, Stage::Ingress | Stage::Prerouting | Stage::Output);
@@ -130,19 +130,19 @@ fn chains(text: &mut String, stage: Stage, suffix: &str, device: &str) {
     }
 }
 
-/// Deletes the tables, also those that an earlier watch has left.
+/// Prints the commands that delete the tables, also those that an earlier watch left.
 fn deletion() -> String {
     ["inet", "netdev"]
         .map(|family| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n"))
         .concat()
 }
 
-/// The trace of the calling thread's namespace, switched on.
+/// The packet trace of the calling thread's namespace, switched on.
 #[derive(Debug)]
 pub struct Tracer(OwnedFd);
 
 impl Tracer {
-    /// Switches the trace on. `interfaces`: those at which packets are seen before any other chain does.
+    /// Switches the trace on. `interfaces`: the interfaces whose packets are seen before any other chain sees them.
     pub fn begin(interfaces: &[&str]) -> Result<Self, CauseError> {
         keep_out_of_log();
         let socket = listen().map_err(CauseError::Socket)?;
@@ -150,14 +150,14 @@ impl Tracer {
         Ok(Self(socket))
     }
 
-    /// Switches the trace off and returns the messages since the beginning, and whether all have come.
+    /// Switches the trace off. Returns its messages, and whether all of them arrived.
     pub fn end(self) -> Result<(Vec<Message>, bool), CauseError> {
         let read = self.read();
         nft(&deletion())?;
         read.map_err(CauseError::Socket)
     }
 
-    /// Reads what has come: the kernel sends a message before it lets the packet go on.
+    /// Reads the messages that have arrived: the kernel sends a message before it lets the packet continue.
     fn read(&self) -> io::Result<(Vec<Message>, bool)> {
         let (mut messages, mut complete) = (Vec::new(), true);
         let mut buffer = vec![0; 64 << 10];
@@ -166,7 +166,7 @@ impl Tracer {
                 Ok((0, _)) | Err(Errno::AGAIN) => return Ok((messages, complete)),
                 Ok((len, _)) => messages.extend(message::messages(&buffer[..len])),
                 Err(Errno::INTR) => {}
-                // The buffer was full for some messages; those that are in it can be read.
+                // Some messages found the buffer full. Those in it can be read.
                 Err(Errno::NOBUFS) => complete = false,
                 Err(error) => return Err(error.into()),
             }
@@ -182,7 +182,7 @@ fn listen() -> io::Result<OwnedFd> {
         flags,
         Some(NETFILTER),
     )?;
-    // Without CAP_NET_ADMIN in the first user namespace `net.core.rmem_max` is the limit.
+    // Without CAP_NET_ADMIN in the first user namespace, `net.core.rmem_max` is the limit.
     if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
         set_socket_recv_buffer_size(&socket, BUFFER)?;
     }
@@ -190,8 +190,8 @@ fn listen() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes the namespace's loggers away: legacy tables write a line for each rule that a traced packet
-/// meets, and with `nf_log_all_netns=1` the host's kernel log would get it.
+/// Removes the namespace's loggers. Legacy tables log each rule that a traced packet meets, and with
+/// `nf_log_all_netns=1` the lines would go to the host's kernel log.
 fn keep_out_of_log() {
     for protocol in [2, 10] {
         let _ = std::fs::write(format!("/proc/sys/net/netfilter/nf_log/{protocol}"), "NONE");

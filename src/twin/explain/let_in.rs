@@ -1,29 +1,26 @@
-//! The rule that lets a client in whom a forward keeps out.
+//! The rule that lets in a client that a forward keeps out.
 
-use std::time::Instant;
-
-use super::has_time;
-use super::repeat::{conversation, is_as_wanted, repeat};
 use crate::net::Family;
 use crate::netfilter::names::ChainName;
+use crate::twin::TwinError;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, CauseError, Conversation, Decided, Holder, Seen, Stage, by_legacy};
-use crate::twin::cure::{self, Change, Cure};
-use crate::twin::judge::{Blame, Verdict, verdict};
-use crate::twin::{Twin, TwinError};
+use crate::twin::cure;
+use crate::twin::judge::verdict;
+use crate::twin::repeat::{conversation, is_as_wanted, repeat};
+use crate::twin::search::CauseSearch;
+use crate::twin::verdict::{Blame, Cure, Verdict};
 
-/// Names the rule that lets a client in: without it alone the client is kept out. Where several do, it is the
-/// last that accepts the packets before nvactl's own chains.
+/// Names the rule that lets a client in: the client is kept out once that rule alone is removed. If no single
+/// rule does that, it names the last that accepts the packets before nvactl's own chains.
 pub fn let_in(
-    twin: &mut Twin,
+    search: &mut CauseSearch<'_>,
     ask: &Ask<'_>,
     found: &mut Verdict,
-    change: Option<&Change>,
-    deadline: Instant,
 ) -> Result<(), TwinError> {
-    let (outcome, seen, _) = repeat(twin, &ask.question)?;
-    twin.enter()?;
-    if !matches!(verdict(twin, ask, &outcome), Verdict::LetIn(_)) {
+    let (outcome, seen, _) = repeat(search.twin, &ask.question)?;
+    search.twin.enter()?;
+    if !matches!(verdict(search.twin, ask, &outcome), Verdict::LetIn(_)) {
         *found = Verdict::Fickle(None);
         return Ok(());
     }
@@ -33,26 +30,26 @@ pub fn let_in(
         cure: None,
         is_examined: true,
     };
-    twin.change();
+    search.twin.change();
     for (n, decided) in accepts.iter().enumerate() {
         if n > 0 {
-            if !has_time(twin, deadline) {
+            if !search.has_time() {
                 break;
             }
-            twin.renew()?;
-            twin.change();
+            search.twin.renew()?;
+            search.twin.change();
         }
-        if cure::remove(decided)? && is_as_wanted(twin, ask)? {
+        if cure::remove(decided)? && is_as_wanted(search.twin, ask)? {
             blame.by = Some(By::Rule(decided.clone()));
             blame.cure = blame.by.clone().map(Cure::Without);
             break;
         }
     }
-    if let Some(change) = change.filter(|_| has_time(twin, deadline)) {
-        twin.renew()?;
-        let is_loaded = change.load(twin)?;
-        twin.change();
-        if is_loaded && is_as_wanted(twin, ask)? {
+    if let Some(change) = search.change.filter(|_| search.has_time()) {
+        search.twin.renew()?;
+        let is_loaded = search.twin.load(change)?;
+        search.twin.change();
+        if is_loaded && is_as_wanted(search.twin, ask)? {
             blame.cure = Some(Cure::Apply);
         }
     }
@@ -60,11 +57,11 @@ pub fn let_in(
     Ok(())
 }
 
-/// At most so many rules are tried as the one that lets a client in.
+/// The most rules that are tried as the one that lets a client in.
 const ACCEPTS: usize = 6;
 
-/// Returns the rules of others that accepted a client's packets where they are forwarded, before nvactl's own
-/// chains saw them.
+/// Returns the rules of others that accepted a client's packets in the forward hook, before nvactl's own chains
+/// saw them.
 fn accepts(seen: &Seen, conversation: &Conversation) -> Result<Vec<Decided>, CauseError> {
     let mut found = Vec::new();
     let traced = seen

@@ -1,43 +1,37 @@
-//! The causes of connections that did not go as they should. Each is looked for in a true copy of the
-//! machine: a copy in which something was tried is made anew before the next.
+//! The causes of connections that did not do as the spec says. Each search begins in a twin without changes: a
+//! twin that a cure has changed is made again first.
 
 mod let_in;
 mod own;
-mod repeat;
 mod share;
 
-use std::time::Instant;
-
 pub use own::{KeptIn, kept_in};
-pub(super) use repeat::{conversation, is_through, repeat, taken};
 
+use super::Twin;
+use super::TwinError;
 use super::battery::Ask;
 use super::cause::{By, Taken};
-use super::cure::{self, Change, Cure};
-use super::judge::{Judged, Verdict, tried, verdict};
-use super::{Twin, TwinError};
+use super::cure;
+use super::judge::{tried, verdict};
+use super::repeat::{conversation, is_through, repeat, strayed, until_bad};
+use super::rule_change::RuleChange;
+use super::search::CauseSearch;
+use super::verdict::{Cure, Death, Examination, Judged, Verdict};
 use let_in::let_in;
-use repeat::{strayed, until_bad};
 use share::share;
 
-/// At most so many causes are looked for one behind the other.
+/// The most causes of one connection, each found after the cure of the one before.
 const CAUSES: usize = 5;
-/// At most so many connections are looked into; the rest is told as a number.
-const LOOKED_INTO: usize = 24;
-/// At most so many connections that `apply` helps are compared with the one that was looked into.
-const ALIKE: usize = 200;
+/// The most connections that are searched, of the living and of the dead; the rest is reported as a number.
+const SEARCHED: usize = 24;
 /// How often a connection is tried that may die by chance.
 const TRIES: usize = 8;
 
-/// Looks for the causes of those that did not go as they should. An error leaves that one unexplained.
-pub fn explain(
-    twin: &mut Twin,
-    judged: &mut [Judged<'_>],
-    change: Option<&Change>,
-    deadline: Instant,
-) {
-    for pick in [is_alive, is_dead] {
-        let mut left = LOOKED_INTO;
+/// Looks for the causes of the connections that did not do as the spec says. An error leaves its connection
+/// unexplained.
+pub fn explain(search: &mut CauseSearch<'_>, judged: &mut [Judged<'_>]) {
+    for pick in [is_unexplained_alive, Verdict::is_unexplained_death] {
+        let mut left = SEARCHED;
         for at in 0..judged.len() {
             if !pick(&judged[at].verdict) {
                 continue;
@@ -46,21 +40,21 @@ pub fn explain(
                 pass_over(&mut judged[at].verdict);
                 continue;
             }
-            if Instant::now() >= deadline {
+            if search.is_over() {
                 return;
             }
-            if twin.is_changed() {
-                if !has_time(twin, deadline) {
+            if search.twin.is_changed() {
+                if !search.has_time() {
                     return;
                 }
-                if let Err(error) = twin.renew() {
+                if let Err(error) = search.twin.renew() {
                     failed(&mut judged[at].verdict, &error);
                     return;
                 }
             }
             left -= 1;
-            if let Err(error) = look_into(twin, &mut judged[at], change, deadline) {
-                twin.change();
+            if let Err(error) = explain_one(search, &mut judged[at]) {
+                search.twin.change();
                 failed(&mut judged[at].verdict, &error);
                 continue;
             }
@@ -68,15 +62,16 @@ pub fn explain(
                 && found.is_cured
             {
                 let found = found.clone();
-                // What was shared before an error is known.
+                // The verdicts that were shared before an error stay valid.
                 let forward = judged[at].ask.forward;
-                let _ = share(twin, judged, forward, &found, change, deadline);
+                let _ = share(search, judged, forward, &found);
             }
         }
     }
 }
 
-fn is_alive(verdict: &Verdict) -> bool {
+/// Returns whether a connection came through, but not as the spec says, and no rule was looked for.
+fn is_unexplained_alive(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::LetIn(blame)
         | Verdict::Source { blame, .. }
@@ -86,25 +81,20 @@ fn is_alive(verdict: &Verdict) -> bool {
     }
 }
 
-fn is_dead(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Dead(death) if !death.is_examined)
-}
-
-/// Says of a dead connection why its cause is not looked for.
+/// Notes in a death why its causes are not looked for.
 fn pass_over(verdict: &mut Verdict) {
     if let Verdict::Dead(death) = verdict {
-        death.is_examined = true;
-        death.failure = Some(format!(
-            "{LOOKED_INTO} others that fail were looked into first"
-        ));
+        let why = format!("{SEARCHED} others that fail were looked into first");
+        death.examination = Examination::Failed(why);
     }
 }
 
+/// Notes the error that ended a search.
 fn failed(verdict: &mut Verdict, error: &TwinError) {
     match verdict {
         Verdict::Dead(death) => {
-            death.is_examined = true;
-            death.failure = Some(format!("the search failed: {}", error.words()));
+            let why = format!("the search failed: {}", error.words());
+            death.examination = Examination::Failed(why);
         }
         Verdict::LetIn(blame)
         | Verdict::Source { blame, .. }
@@ -113,33 +103,22 @@ fn failed(verdict: &mut Verdict, error: &TwinError) {
     }
 }
 
-fn look_into(
-    twin: &mut Twin,
-    judged: &mut Judged<'_>,
-    change: Option<&Change>,
-    deadline: Instant,
-) -> Result<(), TwinError> {
+fn explain_one(search: &mut CauseSearch<'_>, judged: &mut Judged<'_>) -> Result<(), TwinError> {
     let Judged { ask, verdict } = judged;
     match verdict {
-        Verdict::Dead(_) => dead(twin, ask, verdict, change, deadline),
-        Verdict::LetIn(_) => let_in(twin, ask, verdict, change, deadline),
-        Verdict::Source { .. } | Verdict::Elsewhere { .. } => {
-            astray(twin, ask, verdict, change, deadline)
-        }
-        Verdict::Fickle(_) => fickle(twin, ask, verdict, deadline),
+        Verdict::Dead(_) => dead(search, ask, verdict),
+        Verdict::LetIn(_) => let_in(search, ask, verdict),
+        Verdict::Source { .. } | Verdict::Elsewhere { .. } => astray(search, ask, verdict),
+        Verdict::Fickle(_) => fickle(search, ask, verdict),
         _ => Ok(()),
     }
 }
 
-/// Names what takes a connection at times.
-fn fickle(
-    twin: &Twin,
-    ask: &Ask<'_>,
-    found: &mut Verdict,
-    deadline: Instant,
-) -> Result<(), TwinError> {
+/// Names the rule that takes a connection at one try and not at another.
+fn fickle(search: &CauseSearch<'_>, ask: &Ask<'_>, found: &mut Verdict) -> Result<(), TwinError> {
+    let twin = &*search.twin;
     for _ in 0..TRIES {
-        if Instant::now() >= deadline {
+        if search.is_over() {
             break;
         }
         let (outcome, seen, _) = repeat(twin, &ask.question)?;
@@ -153,24 +132,18 @@ fn fickle(
     Ok(())
 }
 
-/// Repeats one connection under watch, again and again behind a cure for what took it.
-fn dead(
-    twin: &mut Twin,
-    ask: &Ask<'_>,
-    found: &mut Verdict,
-    change: Option<&Change>,
-    deadline: Instant,
-) -> Result<(), TwinError> {
+/// Repeats a dead connection under watch, cures its cause, and repeats it again, until the connection comes
+/// through or no cure is known.
+fn dead(search: &mut CauseSearch<'_>, ask: &Ask<'_>, found: &mut Verdict) -> Result<(), TwinError> {
     let conversation = conversation(ask);
-    let has_chance = twin.has_chance();
-    let mut is_applied = false;
+    let has_chance = search.twin.has_chance();
     for round in 0..=CAUSES {
-        let (outcome, seen, sightings) = until_bad(twin, ask)?;
-        let now = verdict(twin, ask, &outcome);
+        let (outcome, seen, sightings) = until_bad(search.twin, ask)?;
+        let now = verdict(search.twin, ask, &outcome);
         let Verdict::Dead(death) = found else {
             return Ok(());
         };
-        death.is_examined = true;
+        death.examination = Examination::Done;
         match now {
             Verdict::AsWanted if death.causes.is_empty() => {
                 *found = Verdict::Fickle(None);
@@ -185,14 +158,14 @@ fn dead(
                 *found = other;
                 return Ok(());
             }
-            // It comes through now, and goes astray for another reason.
+            // The connection comes through with the cures, and goes astray for another reason.
             Verdict::Behind(interface) => {
                 death.behind = Some(interface);
                 return Ok(());
             }
             _ => return Ok(()),
         }
-        if let Some(interface) = strayed(twin, ask, &sightings) {
+        if let Some(interface) = strayed(search.twin, ask, &sightings) {
             if death.causes.is_empty() {
                 *found = Verdict::Strayed(interface);
             } else {
@@ -203,42 +176,29 @@ fn dead(
         let taken = if seen.complete {
             seen.taken(&conversation)?
         } else {
-            death.failure = Some("the kernel's packet trace lost messages".to_owned());
+            let why = "the kernel's packet trace lost messages".to_owned();
+            death.examination = Examination::Failed(why);
             None
         };
         let Some(taken) = taken else { return Ok(()) };
-        if has_chance && death.causes.is_empty() && passes_at_times(twin, ask)? {
+        if has_chance && death.causes.is_empty() && passes_at_times(search.twin, ask)? {
             *found = Verdict::Fickle(Some(taken.by));
             return Ok(());
         }
-        let is_known = |known: &Taken| is_same(known, &taken);
-        // The same rule may stand there several times.
+        // A rule may stand several times in its chain: after the first is removed, the next one is found.
         let is_gone = matches!(death.cures.last(), Some(Cure::Without(_)));
-        let is_again = death.causes.last().is_some_and(is_known);
+        let is_again = death
+            .causes
+            .last()
+            .is_some_and(|known| known.is_same(&taken));
         if is_again && !is_gone || round == CAUSES {
             return Ok(());
         }
         death.causes.push(taken.clone());
-        if Instant::now() >= deadline {
+        if search.is_over() {
             return Ok(());
         }
-        // What nvactl itself would do comes first: it changes nothing of others'.
-        if let Some(change) = change.filter(|_| !is_applied) {
-            let is_applied_now = applied(twin, ask, change, &taken)?;
-            twin.change();
-            if is_applied_now {
-                is_applied = true;
-                death.cures.push(Cure::Apply);
-                continue;
-            }
-            twin.renew()?;
-            twin.change();
-            for (taken, cure) in death.causes.iter().zip(&death.cures) {
-                cure::again(twin, &taken.by, cure, Some(change))?;
-            }
-        }
-        twin.change();
-        match cure::cure(twin, ask, &taken)? {
+        match next_cure(search, ask, death, &taken)? {
             Some(cure) => death.cures.push(cure),
             None => return Ok(()),
         }
@@ -246,9 +206,40 @@ fn dead(
     Ok(())
 }
 
-/// Loads what `nvactl apply` would load, and returns whether a cause is gone by it.
-fn applied(twin: &Twin, ask: &Ask<'_>, change: &Change, taken: &Taken) -> Result<bool, TwinError> {
-    if !change.load(twin)? {
+/// Removes a cause by the change that `nvactl apply` would make, or else by the gentlest cure. Returns `None` if no
+/// cure is known.
+fn next_cure(
+    search: &mut CauseSearch<'_>,
+    ask: &Ask<'_>,
+    death: &Death,
+    taken: &Taken,
+) -> Result<Option<Cure>, TwinError> {
+    // `nvactl apply` is tried first: it changes no rule of others.
+    let is_applied = death.cures.contains(&Cure::Apply);
+    if let Some(change) = search.change.filter(|_| !is_applied) {
+        let is_cure = applied(search.twin, ask, change, taken)?;
+        search.twin.change();
+        if is_cure {
+            return Ok(Some(Cure::Apply));
+        }
+        search.twin.renew()?;
+        search.twin.change();
+        for (taken, cure) in death.causes.iter().zip(&death.cures) {
+            cure::again(search, &taken.by, cure)?;
+        }
+    }
+    search.twin.change();
+    cure::cure(search.twin, ask, taken)
+}
+
+/// Loads the change that `nvactl apply` would make, and returns whether it removes a cause.
+fn applied(
+    twin: &Twin,
+    ask: &Ask<'_>,
+    change: &RuleChange,
+    taken: &Taken,
+) -> Result<bool, TwinError> {
+    if !twin.load(change)? {
         return Ok(false);
     }
     if is_through(twin, ask)? {
@@ -259,20 +250,10 @@ fn applied(twin: &Twin, ask: &Ask<'_>, change: &Change, taken: &Taken) -> Result
         return Ok(false);
     }
     let now = seen.taken(&conversation(ask))?;
-    Ok(now.is_some_and(|now| !is_same(&now, taken)))
+    Ok(now.is_some_and(|now| !now.is_same(taken)))
 }
 
-/// Whether the time suffices for a copy that is made anew.
-fn has_time(twin: &Twin, deadline: Instant) -> bool {
-    Instant::now() + twin.took() < deadline
-}
-
-/// Whether two causes are the same but for the place of a rule in its chain.
-fn is_same(one: &Taken, other: &Taken) -> bool {
-    one.by.is_same(&other.by) && one.direction == other.direction
-}
-
-/// Whether a connection that died comes through at one of some more tries.
+/// Returns whether a connection that died comes through at one of some more tries.
 fn passes_at_times(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
     let mut talker = twin.talker()?;
     let mut tries = (0..TRIES).map(|_| tried(twin, &mut talker, ask));
@@ -281,35 +262,33 @@ fn passes_at_times(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
     Ok(passes)
 }
 
-/// Names the rule that gives a connection another source or destination, and tries what takes that back.
+/// Names the rule that gives a connection another source or destination, and tries a cure.
 fn astray(
-    twin: &mut Twin,
+    search: &mut CauseSearch<'_>,
     ask: &Ask<'_>,
     found: &mut Verdict,
-    change: Option<&Change>,
-    deadline: Instant,
 ) -> Result<(), TwinError> {
-    let (outcome, seen, _) = until_bad(twin, ask)?;
-    let mut now = verdict(twin, ask, &outcome);
+    let (outcome, seen, _) = until_bad(search.twin, ask)?;
+    let mut now = verdict(search.twin, ask, &outcome);
     let (Verdict::Source { blame, .. } | Verdict::Elsewhere { blame, .. }) = &mut now else {
         *found = Verdict::Fickle(None);
         return Ok(());
     };
     blame.is_examined = true;
     blame.by = seen.taken(&conversation(ask))?.map(|taken| taken.by);
-    if has_time(twin, deadline)
-        && let Some(change) = change
+    if search.has_time()
+        && let Some(change) = search.change
     {
-        if change.load(twin)? && is_through(twin, ask)? {
+        if search.twin.load(change)? && is_through(search.twin, ask)? {
             blame.cure = Some(Cure::Apply);
         } else {
-            twin.renew()?;
+            search.twin.renew()?;
         }
     }
-    twin.change();
+    search.twin.change();
     if let (None, Some(By::Rule(decided))) = (&blame.cure, &blame.by)
         && cure::remove(decided)?
-        && is_through(twin, ask)?
+        && is_through(search.twin, ask)?
     {
         blame.cure = Some(Cure::Without(By::Rule(decided.clone())));
     }
@@ -324,7 +303,6 @@ pub(super) mod tests {
     use crate::netfilter::backend::Backend;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::twin::cause::{Decided, Direction, Fate, Holder, Stage};
-    use crate::twin::judge::Death;
 
     pub(super) fn rule(place: usize, text: &str) -> By {
         By::Rule(Decided {
@@ -354,18 +332,18 @@ pub(super) mod tests {
     #[test]
     fn a_rule_is_the_same_at_another_place() {
         let one = taken(rule(1, "-A FORWARD -j DROP"));
-        assert!(is_same(&one, &taken(rule(2, "-A FORWARD -j DROP"))));
-        assert!(!is_same(&one, &taken(rule(1, "-A FORWARD -p tcp -j DROP"))));
-        assert!(!is_same(&one, &taken(By::NoRule)));
+        assert!(one.is_same(&taken(rule(2, "-A FORWARD -j DROP"))));
+        assert!(!one.is_same(&taken(rule(1, "-A FORWARD -p tcp -j DROP"))));
+        assert!(!one.is_same(&taken(By::NoRule)));
         let reply = Taken {
             direction: Direction::Reply,
             ..one.clone()
         };
-        assert!(!is_same(&one, &reply));
+        assert!(!one.is_same(&reply));
     }
 
     #[test]
-    fn an_error_leaves_a_death_with_what_was_found_and_unexplained() {
+    fn an_error_keeps_the_causes_that_were_found() {
         let error = TwinError::Socket(std::io::Error::other("no socket"));
         let mut verdict = Verdict::Dead(Death {
             causes: vec![taken(By::NoRule)],
@@ -376,8 +354,8 @@ pub(super) mod tests {
             panic!("it is dead");
         };
         assert_eq!(death.causes.len(), 1);
-        assert!(death.is_examined && !death.is_cured);
+        assert!(!death.is_cured);
         let words = "the search failed: no connection can be opened in the copy: no socket";
-        assert_eq!(death.failure.as_deref(), Some(words));
+        assert_eq!(death.examination, Examination::Failed(words.to_owned()));
     }
 }

@@ -2,25 +2,25 @@
 
 use std::time::Instant;
 
-use super::repeat::taken;
 use crate::twin::cause::Taken;
-use crate::twin::talk::{Outcome, Question};
+use crate::twin::repeat::taken;
+use crate::twin::talk::{Question, TalkOutcome};
 use crate::twin::{Twin, TwinError};
 
-/// What becomes of a connection of the machine itself to a target.
+/// The result of a connection from the machine itself to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeptIn {
-    /// It does not reach the target in the twin, where every target answers: its own rules keep it in. The
-    /// rule, where the kernel names it.
+    /// The connection does not reach the target in the twin, where every target answers: a rule of the machine keeps
+    /// it from leaving. Holds the rule, if the kernel names it.
     By(Option<Taken>),
-    /// It could not be tried, for this reason.
+    /// The connection could not be opened, for this reason.
     Failed(String),
-    /// The time was over before.
+    /// The time limit was reached before.
     NotAsked,
 }
 
-/// Opens connections from the copy of the machine itself, and returns the numbers of those of which it is not
-/// known that they reach their targets.
+/// Opens connections from the twin's machine namespace. Returns the numbers of those that do not reach their targets,
+/// and of those that could not be tried.
 pub fn kept_in(twin: &Twin, questions: &[Question], deadline: Instant) -> Vec<(usize, KeptIn)> {
     let mut kept = Vec::new();
     for (number, question) in questions.iter().enumerate() {
@@ -39,7 +39,7 @@ pub fn kept_in(twin: &Twin, questions: &[Question], deadline: Instant) -> Vec<(u
 
 fn keeps(twin: &Twin, question: &Question) -> Result<Option<KeptIn>, TwinError> {
     let outcome = twin.talker()?.ask(question).map_err(TwinError::Socket)?;
-    if matches!(outcome, Outcome::Answered(_)) {
+    if matches!(outcome, TalkOutcome::Answered(_)) {
         return Ok(None);
     }
     Ok(Some(KeptIn::By(taken(twin, question)?)))

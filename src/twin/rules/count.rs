@@ -1,4 +1,4 @@
-//! Reading the counters of watched rules: only chains that have one are listed.
+//! Reads the counters of watched rules. Only chains that hold one are listed.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use super::edit::COMMENT;
 use super::filter::Copied;
 use super::listing::{self, words};
 use super::own;
-use super::place::{At, Place};
+use super::place::{At, RulePlace};
 use super::programs::{FilterError, iptables};
 use crate::host::iptables::nft_family;
 use crate::netfilter::token;
 
-/// The packets of each rule that counts, by its key.
+/// The packets that each watched rule has counted, by its key.
 #[derive(Debug, Default)]
 struct Counts {
     by_comment: BTreeMap<usize, u64>,
@@ -19,11 +19,11 @@ struct Counts {
 }
 
 impl Copied {
-    /// Returns the indexes of watched rules that have counted a packet since the last call, in the calling
-    /// thread's namespace.
+    /// Returns the indexes of watched rules that have counted a packet since the last call, in the calling thread's
+    /// namespace.
     ///
     /// # Errors
-    /// When a chain of them cannot be listed.
+    /// If a chain that holds one cannot be listed.
     pub fn counted(&mut self) -> Result<Vec<usize>, FilterError> {
         let mut chains: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
         for (index, watched) in self.watched.iter().enumerate() {
@@ -53,10 +53,10 @@ impl Copied {
     }
 }
 
-fn counts(place: &Place, at: At) -> Result<Counts, FilterError> {
+fn counts(place: &RulePlace, at: At) -> Result<Counts, FilterError> {
     match (place, at) {
         (
-            Place::Iptables {
+            RulePlace::Iptables {
                 backend,
                 family,
                 table,
@@ -72,7 +72,7 @@ fn counts(place: &Place, at: At) -> Result<Counts, FilterError> {
             Ok(of_iptables(&String::from_utf8_lossy(&output.stdout)))
         }
         (
-            Place::Iptables {
+            RulePlace::Iptables {
                 family,
                 table,
                 chain,
@@ -81,14 +81,14 @@ fn counts(place: &Place, at: At) -> Result<Counts, FilterError> {
             At::Handle(_),
         ) => of_nft(nft_family(*family), table, chain),
         (
-            Place::Nft {
+            RulePlace::Nft {
                 family,
                 table,
                 chain,
             },
             _,
         ) => of_nft(family, table, chain),
-        (Place::Ipset, _) => Ok(Counts::default()),
+        (RulePlace::Ipset, _) => Ok(Counts::default()),
     }
 }
 

@@ -1,41 +1,47 @@
-//! The few rules of iptables' that a twin cannot have as they are, edited as words of their text.
+//! Edits the few rules of iptables that a twin cannot have as they are.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use super::place::{Reason, Unknown};
 use super::queues::{self, Queues};
 use super::sets::SpacedSets;
-use crate::netfilter::token::words;
+use crate::netfilter::matches::Match;
+use crate::netfilter::names::ChainName;
+use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::target::Target;
+use crate::netfilter::text::line::Line;
+use crate::netfilter::text::parse;
+use crate::netfilter::token::Token;
 
 /// The beginning of the comment on each rule that only counts.
 pub const COMMENT: &str = "nvactl-twin-";
 
 /// The facts about the machine that decide which rules are edited.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct FilterFacts {
     pub queues: Queues,
-    /// Whether the rules of a namespace write to the machine's log (`nf_log_all_netns`).
+    /// Whether rules of a namespace write to the machine's log (`nf_log_all_netns`).
     pub logs: bool,
     pub spaced_sets: SpacedSets,
-    /// The ipsets and sets of nft into which rules put what they see.
+    /// The ipsets and nft sets to which rules add elements.
     pub written: BTreeSet<String>,
 }
 
-/// The treatment of a rule.
+/// The text that is loaded for a rule.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// It is copied.
+pub enum RuleEdit {
+    /// The rule as it is.
     Keep,
-    /// This stands in its place. A reason is one that is told.
+    /// This text in place of the rule. A reason is reported.
     Instead(String, Option<Reason>),
-    /// This and a comment stand in its place, and count.
+    /// This text and a comment in place of the rule: a rule that counts.
     Placeholder(String, Unknown),
-    /// This and a comment stand before it, and count.
+    /// This text and a comment before the rule: a rule that counts.
     Shadow(String, Unknown),
 }
 
-/// Matches with a state that is not copied.
+/// Matches whose state is not copied.
 const STATEFUL: [&str; 10] = [
     "limit",
     "hashlimit",
@@ -49,7 +55,7 @@ const STATEFUL: [&str; 10] = [
     "statistic",
 ];
 
-/// Targets that decide nothing.
+/// Targets that do not decide about a packet.
 const HARMLESS: [&str; 10] = [
     "LOG",
     "NFLOG",
@@ -63,35 +69,22 @@ const HARMLESS: [&str; 10] = [
     "CHECKSUM",
 ];
 
-/// Options with any text behind them, which may look like an option.
-const TEXTS: [&str; 9] = [
-    "--comment",
-    "--log-prefix",
-    "--nflog-prefix",
-    "--ulog-prefix",
-    "--string",
-    "--hex-string",
-    "--name",
-    "--hashlimit-name",
-    "--type",
-];
-
-/// Decides what becomes of a line `-A CHAIN …`.
+/// Decides what is loaded for a line `-A CHAIN …`.
 #[must_use]
-pub fn edit(line: &str, facts: &Facts) -> Edit {
+pub fn edit(line: &str, facts: &FilterFacts) -> RuleEdit {
     let Some(parts) = Parts::of(line) else {
-        return Edit::Keep;
+        return RuleEdit::Keep;
     };
     let broken = line.contains('\n');
     match parts.target() {
-        // Others see a trace as theirs, and nvactl makes its own.
-        Some("TRACE") => return Edit::Instead(parts.without_target(), None),
+        // Other programs could not tell such a trace from their own, and nvactl has its own chains for it.
+        Some("TRACE") => return RuleEdit::Instead(parts.without_target(), None),
         Some("LOG") if facts.logs => {
-            return Edit::Instead(parts.without_target(), Some(Reason::WritesLog));
+            return RuleEdit::Instead(parts.without_target(), Some(Reason::WritesLog));
         }
-        // The log of the audit, a lamp and the timers of sysfs belong to the whole machine.
+        // The audit log, LEDs and the timers in sysfs belong to the whole machine.
         Some("AUDIT" | "LED" | "IDLETIMER") => {
-            return Edit::Instead(parts.without_target(), Some(Reason::WritesLog));
+            return RuleEdit::Instead(parts.without_target(), Some(Reason::WritesLog));
         }
         _ => {}
     }
@@ -100,7 +93,7 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
         .is_some_and(|target| !HARMLESS.contains(&target));
     if decides {
         if let Some(why) = parts.undecidable(facts) {
-            return Edit::Placeholder(parts.conditions(), why);
+            return RuleEdit::Placeholder(parts.conditions(), why);
         }
         if let Some(stateful) = parts.stateful() {
             let why = match stateful {
@@ -108,28 +101,28 @@ pub fn edit(line: &str, facts: &Facts) -> Edit {
                 "mac" => Unknown::Hardware,
                 other => Unknown::UsedUp(other.to_owned()),
             };
-            return Edit::Shadow(parts.conditions(), why);
+            return RuleEdit::Shadow(parts.conditions(), why);
         }
     }
     if decides
         && parts.target() != Some("SET")
         && let Some(set) = parts.written(facts)
     {
-        return Edit::Shadow(parts.conditions(), Unknown::Written(set.to_owned()));
+        return RuleEdit::Shadow(parts.conditions(), Unknown::Written(set));
     }
     if broken {
-        return Edit::Instead(parts.without_comment(), None);
+        return RuleEdit::Instead(parts.without_comment(), None);
     }
-    Edit::Keep
+    RuleEdit::Keep
 }
 
-/// Returns the target of a rule, which may be a chain. A comment may hold the same words.
+/// Returns the target of a rule, which may be a chain. A comment that holds `-j` does not count.
 #[must_use]
-pub fn leads_to(line: &str) -> Option<&str> {
-    Parts::of(line)?.target()
+pub fn leads_to(line: &str) -> Option<String> {
+    Parts::of(line)?.target().map(str::to_owned)
 }
 
-/// Whether a line is a rule that lets every packet pass on.
+/// Returns whether a line is a rule that lets every packet continue.
 #[must_use]
 pub fn decides_nothing(line: &str) -> bool {
     Parts::of(line).is_some_and(|parts| {
@@ -150,59 +143,35 @@ pub fn commented(conditions: &str, index: usize) -> String {
     format!("{conditions} -m comment --comment {COMMENT}{index}")
 }
 
-/// A line as groups of words.
-struct Parts<'l> {
-    words: Vec<&'l str>,
-    /// `-m NAME …`
-    matches: Vec<Range<usize>>,
-    /// `-j NAME …`, up to the end.
-    target: usize,
+/// A rule and its chain.
+struct Parts {
+    chain: ChainName,
+    rule: Rule,
 }
 
-impl<'l> Parts<'l> {
-    fn of(line: &'l str) -> Option<Self> {
-        let words: Vec<&str> = words(line).collect();
-        if words.first() != Some(&"-A") || words.len() < 2 {
-            return None;
-        }
-        let (mut starts, mut at) = (Vec::new(), 2);
-        while at < words.len() && !matches!(words[at], "-j" | "-g") {
-            if words[at] == "-m" {
-                starts.push(at);
-            }
-            at += if TEXTS.contains(&words[at]) { 2 } else { 1 };
-        }
-        let target = at.min(words.len());
-        let ends = starts.iter().skip(1).copied().chain([target]);
-        let matches = starts.iter().zip(ends).map(|(start, end)| *start..end);
-        Some(Self {
-            matches: matches.collect(),
-            words,
-            target,
-        })
+impl Parts {
+    fn of(line: &str) -> Option<Self> {
+        // By its name alone a chain is no different from a target, and is printed like one.
+        let (chain, rule) = parse::appended(line, &BTreeSet::new())?;
+        Some(Self { chain, rule })
     }
 
-    fn target(&self) -> Option<&'l str> {
-        self.words.get(self.target + 1).copied()
-    }
-
-    fn name(&self, range: &Range<usize>) -> &'l str {
-        self.words.get(range.start + 1).copied().unwrap_or_default()
-    }
-
-    fn has(&self, range: &Range<usize>, word: &str) -> bool {
-        self.words[range.clone()].contains(&word)
+    fn target(&self) -> Option<&str> {
+        let target = self.rule.target.as_ref().map(Target::name);
+        target.filter(|name| !name.is_empty())
     }
 
     /// Returns the value of one of the target's options.
-    fn option(&self, option: &str) -> Option<&'l str> {
-        let words = &self.words[self.target..];
-        let at = words.iter().position(|word| *word == option)?;
-        words.get(at + 1).copied()
+    fn option(&self, option: &str) -> Option<&str> {
+        let Some(Target::Other(words)) = &self.rule.target else {
+            return None;
+        };
+        let at = words.iter().position(|word| word.spelled() == option)?;
+        words.get(at + 1).map(Token::spelled)
     }
 
-    /// Why the rule cannot be decided in a twin at all.
-    fn undecidable(&self, facts: &Facts) -> Option<Unknown> {
+    /// Returns the reason for which a twin cannot evaluate the rule at all.
+    fn undecidable(&self, facts: &FilterFacts) -> Option<Unknown> {
         match self.target() {
             Some("NFQUEUE" | "QUEUE") => {
                 let named = self
@@ -216,72 +185,81 @@ impl<'l> Parts<'l> {
             Some("TPROXY") => return Some(Unknown::LocalProgram("TPROXY".to_owned())),
             _ => {}
         }
-        self.matches.iter().find_map(|range| self.unknown(range))
+        self.rule.matches.iter().find_map(unknown)
     }
 
-    /// Why it is unknown whether a match holds.
-    fn unknown(&self, range: &Range<usize>) -> Option<Unknown> {
-        match self.name(range) {
-            "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
-            "bpf" if self.has(range, "--object-pinned") => Some(Unknown::Bpf),
-            _ => None,
-        }
-    }
-
-    fn stateful(&self) -> Option<&'l str> {
-        let decisive = |range: &&Range<usize>| match self.name(range) {
-            "recent" => !self.has(range, "--set"),
-            // Where a share of all connections goes to each target, chance decides nothing else.
+    fn stateful(&self) -> Option<&str> {
+        let decisive = |condition: &&Match| match condition.name() {
+            "recent" => !has(condition, "--set"),
+            // A rule that sends a share of all connections to each target decides nothing else by chance.
             "statistic" => matches!(self.target(), Some("DROP" | "REJECT" | "ACCEPT" | "RETURN")),
             name => STATEFUL.contains(&name),
         };
-        let found = self.matches.iter().find(decisive);
-        found.map(|range| self.name(range))
+        let found = self.rule.matches.iter().find(decisive);
+        found.map(Match::name)
     }
 
-    /// Returns a set that decides and into which rules put what they see. The connections that are tried are
-    /// among that.
-    fn written(&self, facts: &Facts) -> Option<&'l str> {
-        let words = self.words[..self.target].windows(2);
-        let mut sets = words
-            .filter(|pair| pair[0] == "--match-set")
-            .map(|pair| pair[1].trim_matches('"'));
-        sets.find(|set| facts.written.contains(*set))
-    }
-
-    /// Returns the words without some matches and the target.
-    fn without(&self, leave_out: impl Fn(&Range<usize>) -> bool) -> String {
-        let first = self
+    /// Returns a set that the rule matches and to which rules add elements. The connections that are tried may be
+    /// added as well.
+    fn written(&self, facts: &FilterFacts) -> Option<String> {
+        self.rule
             .matches
-            .first()
-            .map_or(self.target, |first| first.start);
-        let mut kept = self.words[..first].to_vec();
-        for range in self.matches.iter().filter(|range| !leave_out(range)) {
-            kept.extend(&self.words[range.clone()]);
-        }
-        kept.join(" ")
+            .iter()
+            .find_map(|condition| match condition {
+                Match::Set(Is(set) | Not(set)) => {
+                    let name = set.name();
+                    facts.written.contains(&*name).then(|| name.into_owned())
+                }
+                _ => None,
+            })
     }
 
-    /// Returns the conditions that keep no state: a rule of these counts each packet that the whole rule
-    /// could match.
+    /// Returns the line of the rule with some of its conditions, and another target.
+    fn with(&self, keep: impl Fn(&Match) -> bool, target: Option<&Target>) -> String {
+        let kept = self.rule.matches.iter().filter(|condition| keep(condition));
+        let rule = Rule {
+            matches: kept.cloned().collect(),
+            target: target.cloned(),
+        };
+        Line::Append(&self.chain, &rule).to_string()
+    }
+
+    /// Returns the conditions that keep no state. A rule with these counts each packet that the whole rule could
+    /// match.
     fn conditions(&self) -> String {
-        self.without(|range| {
-            let name = self.name(range);
-            name == "comment" || STATEFUL.contains(&name) || self.unknown(range).is_some()
-        })
+        let keeps_state = |condition: &Match| {
+            STATEFUL.contains(&condition.name()) || unknown(condition).is_some()
+        };
+        self.with(|one| !is_comment(one) && !keeps_state(one), None)
     }
 
     fn without_target(&self) -> String {
-        self.without(|range| self.name(range) == "comment")
+        self.with(|one| !is_comment(one), None)
     }
 
     fn without_comment(&self) -> String {
-        let mut text = self.without_target();
-        for word in &self.words[self.target..] {
-            text.push(' ');
-            text.push_str(word);
-        }
-        text
+        self.with(|one| !is_comment(one), self.rule.target.as_ref())
+    }
+}
+
+fn is_comment(condition: &Match) -> bool {
+    matches!(condition, Match::Comment(_))
+}
+
+/// Why it is unknown whether a condition holds.
+fn unknown(condition: &Match) -> Option<Unknown> {
+    match condition.name() {
+        "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
+        "bpf" if has(condition, "--object-pinned") => Some(Unknown::Bpf),
+        _ => None,
+    }
+}
+
+/// Whether a condition without a type has an option.
+fn has(condition: &Match, option: &str) -> bool {
+    match condition {
+        Match::Other(words) => words.iter().any(|word| word.spelled() == option),
+        _ => false,
     }
 }
 
@@ -295,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_shadow_has_the_conditions_that_keep_no_state() {
-        let facts = Facts::default();
+        let facts = FilterFacts::default();
         for (line, shadow, word) in [
             (
                 "-A INPUT -s 1.2.3.4/32 -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m limit --limit 3/min -m comment --comment \"a -j b\" -j ACCEPT",
@@ -308,8 +286,8 @@ mod tests {
                 "recent",
             ),
             (
-                "-A x -m recent --set --name -j --rsource -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr ! -i lo -g y",
-                "-A x",
+                "-A x ! -i lo -m recent --set --name -j --rsource -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr -g y",
+                "-A x ! -i lo",
                 "connlimit",
             ),
             (
@@ -323,7 +301,7 @@ mod tests {
                 "hashlimit",
             ),
         ] {
-            let expected = Edit::Shadow(shadow.to_owned(), used_up(word));
+            let expected = RuleEdit::Shadow(shadow.to_owned(), used_up(word));
             assert_eq!(edit(line, &facts), expected, "{line}");
         }
         assert_eq!(
@@ -346,7 +324,7 @@ mod tests {
             ),
             ("-A FORWARD -m comment --comment \"a -j NVACTL-X\"", None),
         ] {
-            assert_eq!(leads_to(line), target, "{line}");
+            assert_eq!(leads_to(line).as_deref(), target, "{line}");
         }
     }
 
@@ -362,8 +340,8 @@ mod tests {
                 "-A x",
             ),
         ] {
-            let expected = Edit::Shadow(shadow.to_owned(), Unknown::Chance);
-            assert_eq!(edit(line, &Facts::default()), expected, "{line}");
+            let expected = RuleEdit::Shadow(shadow.to_owned(), Unknown::Chance);
+            assert_eq!(edit(line, &FilterFacts::default()), expected, "{line}");
         }
     }
 
@@ -380,18 +358,22 @@ mod tests {
             "-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j DROP",
             ":INPUT ACCEPT [0:0]",
         ] {
-            assert_eq!(edit(line, &Facts::default()), Edit::Keep, "{line}");
+            assert_eq!(
+                edit(line, &FilterFacts::default()),
+                RuleEdit::Keep,
+                "{line}"
+            );
         }
     }
 
     #[test]
-    fn a_rule_that_asks_for_a_set_which_rules_write_is_watched() {
-        let facts = Facts {
+    fn a_rule_that_matches_a_set_to_which_rules_add_is_watched() {
+        let facts = FilterFacts {
             written: BTreeSet::from(["trap".to_owned()]),
-            ..Facts::default()
+            ..FilterFacts::default()
         };
         let line = "-A x -p tcp -m set --match-set trap src -j DROP";
-        let expected = Edit::Shadow(
+        let expected = RuleEdit::Shadow(
             "-A x -p tcp -m set --match-set trap src".to_owned(),
             Unknown::Written("trap".to_owned()),
         );
@@ -400,15 +382,15 @@ mod tests {
             "-A x -m set --match-set list src -j DROP",
             "-A x -m set ! --match-set trap src -j SET --add-set trap src",
         ] {
-            assert_eq!(edit(line, &facts), Edit::Keep, "{line}");
+            assert_eq!(edit(line, &facts), RuleEdit::Keep, "{line}");
         }
     }
 
     #[test]
     fn a_queue_is_undecidable_with_a_listener_only() {
-        let facts = Facts {
+        let facts = FilterFacts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            ..Facts::default()
+            ..FilterFacts::default()
         };
         for (target, undecidable) in [
             ("NFQUEUE --queue-num 4", true),
@@ -419,9 +401,9 @@ mod tests {
         ] {
             let line = format!("-A FORWARD -p tcp -j {target}");
             let expected = if undecidable {
-                Edit::Placeholder("-A FORWARD -p tcp".to_owned(), Unknown::Queue)
+                RuleEdit::Placeholder("-A FORWARD -p tcp".to_owned(), Unknown::Queue)
             } else {
-                Edit::Keep
+                RuleEdit::Keep
             };
             assert_eq!(edit(&line, &facts), expected, "{line}");
         }
@@ -446,8 +428,8 @@ mod tests {
                 Unknown::Bpf,
             ),
         ] {
-            let expected = Edit::Placeholder(placeholder.to_owned(), why);
-            assert_eq!(edit(line, &Facts::default()), expected, "{line}");
+            let expected = RuleEdit::Placeholder(placeholder.to_owned(), why);
+            assert_eq!(edit(line, &FilterFacts::default()), expected, "{line}");
         }
     }
 
@@ -455,29 +437,29 @@ mod tests {
     fn a_rule_loses_a_target_that_writes_to_the_machine_s_logs() {
         let log = "-A x -m recent --set --name a -m limit --limit 1/sec -j LOG --log-prefix \"b \"";
         let bare = "-A x -m recent --set --name a -m limit --limit 1/sec".to_owned();
-        let logs = Facts {
+        let logs = FilterFacts {
             logs: true,
-            ..Facts::default()
+            ..FilterFacts::default()
         };
-        assert_eq!(edit(log, &Facts::default()), Edit::Keep);
+        assert_eq!(edit(log, &FilterFacts::default()), RuleEdit::Keep);
         assert_eq!(
             edit(log, &logs),
-            Edit::Instead(bare, Some(Reason::WritesLog))
+            RuleEdit::Instead(bare, Some(Reason::WritesLog))
         );
         assert_eq!(
             edit("-A x -p udp -j TRACE", &logs),
-            Edit::Instead("-A x -p udp".to_owned(), None)
+            RuleEdit::Instead("-A x -p udp".to_owned(), None)
         );
     }
 
     #[test]
-    fn a_comment_with_a_line_end_goes() {
+    fn a_comment_with_a_line_end_is_removed() {
         assert_eq!(
             edit(
                 "-A x -p tcp -m comment --comment \"a\nb\" -m tcp --dport 1 -j DNAT --to-destination 1.1.1.1",
-                &Facts::default()
+                &FilterFacts::default()
             ),
-            Edit::Instead(
+            RuleEdit::Instead(
                 "-A x -p tcp -m tcp --dport 1 -j DNAT --to-destination 1.1.1.1".to_owned(),
                 None
             )

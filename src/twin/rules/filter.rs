@@ -1,29 +1,29 @@
-//! A packet filter as it was read, and as it was copied.
+//! A packet filter as it was read, and the result of loading it.
 
-use super::edit::{self, Facts};
-use super::listing::Table;
-use super::place::{LeftOut, Place, Reason, Unknown, Watched};
+use super::edit::{self, FilterFacts};
+use super::listing::ListedTable;
+use super::place::{LeftOut, Reason, RulePlace, Unknown, Watched};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
 /// The machine's packet filter as text, as its own programs list it.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    /// iptables-save's text of each backend and family that holds something.
+    /// The text of iptables-save, for each backend and family that has rules.
     pub(super) texts: Vec<Text>,
-    /// ipset's text.
+    /// The text of `ipset save`.
     pub(super) sets: Vec<u8>,
-    /// The tables of iptables-nft as nft lists them, to compare the twin's with.
-    pub(super) own: Vec<Table>,
+    /// The tables of iptables-nft as nft lists them, to be compared with the twin's.
+    pub(super) own: Vec<ListedTable>,
     /// The tables that are nft's own.
-    pub(super) native: Vec<Table>,
-    /// Those of them that could not be read.
+    pub(super) native: Vec<ListedTable>,
+    /// Tables of nft that could not be read.
     pub(super) unread: Vec<LeftOut>,
     pub(super) has_nft: bool,
-    pub(super) facts: Facts,
+    pub(super) facts: FilterFacts,
 }
 
-/// A filter that was loaded into a twin.
+/// The result of loading a filter into a twin.
 #[derive(Debug, Clone, Default)]
 pub struct Copied {
     pub left_out: Vec<LeftOut>,
@@ -31,14 +31,14 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// Whether a packet's end may depend on something that was left out. It does not where a rule counts the
+    /// Returns whether the end of a packet may depend on a thing that was left out. It does not if a rule counts the
     /// packets in its place.
     #[must_use]
     pub fn is_uncertain_without(&self, left_out: &LeftOut) -> bool {
         let LeftOut { place, text, why } = left_out;
         match (why, place) {
-            // A rule that only iptables loads decides nothing, or a rule counts in its place, which is named by
-            // itself if it is refused.
+            // A rule that only iptables can load decides nothing, or a rule counts in its place. If that one is
+            // refused, it is named itself.
             (
                 Reason::WritesLog
                 | Reason::Flowtable
@@ -46,7 +46,7 @@ impl Copied {
                 | Reason::OnlyIptables,
                 _,
             ) => false,
-            (Reason::Refused(_), Place::Iptables { .. }) => {
+            (Reason::Refused(_), RulePlace::Iptables { .. }) => {
                 let counts = |one: &Watched| {
                     one.place == *place
                         && one.text == *text
@@ -74,13 +74,13 @@ mod tests {
 
     #[test]
     fn a_verdict_is_certain_only_without_rules_that_decide_nothing_or_are_counted() {
-        let place = Place::Iptables {
+        let place = RulePlace::Iptables {
             backend: Backend::Nft,
             family: Family::V4,
             table: "filter".to_owned(),
             chain: "FORWARD".to_owned(),
         };
-        let nft = Place::Nft {
+        let nft = RulePlace::Nft {
             family: "inet".to_owned(),
             table: "t".to_owned(),
             chain: "c".to_owned(),
@@ -104,7 +104,7 @@ mod tests {
             (&nft, "ip saddr @s drop", refused(), true),
             (&nft, "ip saddr @s drop", Reason::Differs, true),
             (&nft, "log prefix \"a\"", Reason::WritesLog, false),
-            (&Place::Ipset, "add s 10.0.0.1", refused(), true),
+            (&RulePlace::Ipset, "add s 10.0.0.1", refused(), true),
         ] {
             let left_out = LeftOut {
                 place: place.clone(),

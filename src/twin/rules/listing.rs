@@ -1,39 +1,38 @@
-//! The text that `nft list` prints, as tables of named blocks, and the same text again. A rule stays the
-//! text that nft printed.
+//! The text of `nft list` as tables with named blocks. A rule stays the text that nft printed.
 
 use std::fmt::{self, Write as _};
 
 /// A table, or the part of it that was listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct ListedTable {
     /// `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`.
     pub family: String,
     pub name: String,
     /// `flags dormant`, `comment "…"`.
     pub heads: Vec<String>,
-    pub chains: Vec<Chain>,
+    pub chains: Vec<ListedChain>,
     /// Sets, maps, flowtables and named objects.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<ListedBlock>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chain {
+pub struct ListedChain {
     pub name: String,
     /// `type filter hook forward priority filter; policy accept;`, `comment "…"`.
     pub heads: Vec<String>,
-    pub rules: Vec<Rule>,
+    pub rules: Vec<ListedRule>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rule {
+pub struct ListedRule {
     pub text: String,
     /// Present in the output of `nft -a`.
     pub handle: Option<u64>,
 }
 
-/// Anything named in a table that is no chain.
+/// A named thing in a table other than a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct ListedBlock {
     /// `set`, `map`, `flowtable`, `counter`, `ct helper`, …
     pub kind: String,
     pub name: String,
@@ -41,17 +40,17 @@ pub struct Block {
     pub lines: Vec<String>,
 }
 
-impl Chain {
-    /// Whether packets enter the chain from a hook.
+impl ListedChain {
+    /// Returns whether packets enter the chain from a hook.
     #[must_use]
     pub fn is_base(&self) -> bool {
         self.heads.iter().any(|head| head.starts_with("type "))
     }
 }
 
-impl Table {
+impl ListedTable {
     #[must_use]
-    pub fn chain(&self, name: &str) -> Option<&Chain> {
+    pub fn chain(&self, name: &str) -> Option<&ListedChain> {
         self.chains.iter().find(|chain| chain.name == name)
     }
 
@@ -62,10 +61,10 @@ impl Table {
     }
 }
 
-/// Reads `nft list` output, with or without handles. Tables that are listed in several parts stay so.
+/// Reads the output of `nft list`, with or without handles. A table that is listed in several parts stays in parts.
 #[must_use]
-pub fn tables(text: &str) -> Vec<Table> {
-    let mut tables: Vec<Table> = Vec::new();
+pub fn tables(text: &str) -> Vec<ListedTable> {
+    let mut tables: Vec<ListedTable> = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let (line, _) = split_handle(line);
@@ -75,10 +74,10 @@ pub fn tables(text: &str) -> Vec<Table> {
         let Some((family, name)) = opened.split_once(' ') else {
             continue;
         };
-        let mut table = Table {
+        let mut table = ListedTable {
             family: family.to_owned(),
             name: name.to_owned(),
-            ..Table::default()
+            ..ListedTable::default()
         };
         read_table(&mut table, &mut lines);
         tables.push(table);
@@ -86,7 +85,7 @@ pub fn tables(text: &str) -> Vec<Table> {
     tables
 }
 
-fn read_table<'t>(table: &mut Table, lines: &mut impl Iterator<Item = &'t str>) {
+fn read_table<'t>(table: &mut ListedTable, lines: &mut impl Iterator<Item = &'t str>) {
     while let Some(line) = lines.next().filter(|line| *line != "}") {
         let (line, _) = split_handle(line.trim());
         let Some(opened) = opened(line) else {
@@ -95,11 +94,11 @@ fn read_table<'t>(table: &mut Table, lines: &mut impl Iterator<Item = &'t str>) 
             }
             continue;
         };
-        // Lines of a block begin with two tabs, and its end has one.
+        // The lines of a block begin with two tabs, and its end with one.
         let inner = lines.by_ref().take_while(|line| *line != "\t}");
         match opened.rsplit_once(' ') {
             Some(("chain", name)) => table.chains.push(read_chain(name, inner)),
-            Some((kind, name)) => table.blocks.push(Block {
+            Some((kind, name)) => table.blocks.push(ListedBlock {
                 kind: kind.to_owned(),
                 name: name.to_owned(),
                 lines: inner.map(|line| line.trim().to_owned()).collect(),
@@ -109,10 +108,10 @@ fn read_table<'t>(table: &mut Table, lines: &mut impl Iterator<Item = &'t str>) 
     }
 }
 
-fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> Chain {
-    let mut chain = Chain {
+fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> ListedChain {
+    let mut chain = ListedChain {
         name: name.to_owned(),
-        ..Chain::default()
+        ..ListedChain::default()
     };
     for line in lines {
         let (text, handle) = split_handle(line.trim());
@@ -120,8 +119,8 @@ fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> Chain {
             && ((text.starts_with("type ") && text.contains(" hook "))
                 || text.starts_with("comment ")
                 || text.starts_with("flags "));
-        // nft indents the further lines of a long set by more tabs. A rule may begin with a blank: the
-        // translation of iptables' comments is empty.
+        // nft indents the further lines of a long set by more tabs. A rule may begin with a blank, since the
+        // translation of a comment of iptables is empty.
         let goes_on = line.starts_with("\t\t\t");
         match chain.rules.last_mut() {
             Some(rule) if goes_on => {
@@ -130,7 +129,7 @@ fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> Chain {
             }
             _ if is_head => chain.heads.push(text.to_owned()),
             _ if text.is_empty() => {}
-            _ => chain.rules.push(Rule {
+            _ => chain.rules.push(ListedRule {
                 text: text.to_owned(),
                 handle,
             }),
@@ -139,7 +138,7 @@ fn read_chain<'t>(name: &str, lines: impl Iterator<Item = &'t str>) -> Chain {
     chain
 }
 
-/// Returns the text before a brace that opens a block, without the comment of a table's owner.
+/// Returns the text before a brace that opens a block, without the comment that names a table's owner.
 fn opened(line: &str) -> Option<&str> {
     let line = line
         .split_once(" # progname ")
@@ -156,7 +155,7 @@ fn split_handle(line: &str) -> (&str, Option<u64>) {
     }
 }
 
-/// Splits the text of a rule into words. nft has no escapes between quotes.
+/// Splits the text of a rule into words. nft has no escapes within quotes.
 pub fn words(rule: &str) -> impl Iterator<Item = &str> {
     let mut rest = rule.trim_start();
     std::iter::from_fn(move || {
@@ -174,15 +173,15 @@ pub fn words(rule: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns a rule's text as it is compared: every rule of iptables' has a counter, and one of nft's may
-/// have none.
+/// Returns a rule's text for a comparison, without `counter`: every rule of iptables has a counter, and a rule of nft
+/// may have none.
 #[must_use]
 pub fn compared(rule: &str) -> String {
     let words: Vec<&str> = words(rule).filter(|word| *word != "counter").collect();
     words.join(" ")
 }
 
-impl fmt::Display for Block {
+impl fmt::Display for ListedBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {} {{", self.kind, self.name)?;
         for line in &self.lines {
@@ -192,7 +191,7 @@ impl fmt::Display for Block {
     }
 }
 
-impl Chain {
+impl ListedChain {
     /// Writes the chain without its rules.
     #[must_use]
     pub fn declaration(&self) -> String {
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listing_falls_into_tables_chains_and_blocks() {
+    fn a_listing_is_split_into_tables_chains_and_blocks() {
         let text = "\
 # Warning: table ip filter is managed by iptables-nft, do not touch!
 table ip filter { # handle 1
@@ -245,7 +244,7 @@ table inet t { # progname x
             filter.blocks[0].to_string(),
             "set s {\ntype ipv4_addr\nelements = { 1.1.1.1,\n2.2.2.2 }\n}\n"
         );
-        let rule = |text: &str, handle| Rule {
+        let rule = |text: &str, handle| ListedRule {
             text: text.to_owned(),
             handle: Some(handle),
         };
@@ -260,7 +259,7 @@ table inet t { # progname x
         );
         assert!(forward.is_base());
         assert_eq!(
-            filter.chain("own").map(Chain::declaration).as_deref(),
+            filter.chain("own").map(ListedChain::declaration).as_deref(),
             Some("chain own {\n}\n")
         );
         assert_eq!(t.heads, ["flags dormant,owner"]);

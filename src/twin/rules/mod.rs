@@ -1,7 +1,7 @@
 //! The packet filter of the machine, read as text and loaded into a twin.
 //!
-//! Rules are copied as their own programs print them, never as nvactl's model would. Rules whose effect
-//! the twin cannot know are watched: a rule counts the packets that they would have decided on.
+//! Rules are copied as their own programs print them, never as nvactl's model would. A rule whose effect the twin
+//! cannot know is watched: another rule counts the packets that it would have decided about.
 
 mod count;
 mod edit;
@@ -28,25 +28,25 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
 
 use filter::Text;
-use listing::Table;
-use refused::{Refusal, load_in_order};
-use restore::Plan;
+use listing::ListedTable;
+use refused::{LoadRefusal, load_in_order};
+use restore::TablePlan;
 
 pub use filter::{Copied, Filter};
 pub use named::Networks;
 pub use own::list_chain;
-pub use place::{LeftOut, Place, Reason, Unknown, Watched};
+pub use place::{LeftOut, Reason, RulePlace, Unknown, Watched};
 pub use programs::FilterError;
 
-/// Whether the kernel may have tables of nft's, built in or as a module: it then has the function that
-/// evaluates them.
+/// Returns whether the kernel may have tables of nft, built in or as a module: it has the function that evaluates
+/// them.
 fn has_nf_tables() -> bool {
     let symbols = std::fs::read("/proc/kallsyms").unwrap_or_default();
     let name = b" nft_do_chain";
     symbols.is_empty() || symbols.windows(name.len()).any(|part| part == name)
 }
 
-/// Whether a line of iptables-save makes a chain of nvactl's.
+/// Returns whether a line of iptables-save declares a chain of nvactl's.
 fn has_nvactls(line: &str) -> bool {
     line.starts_with(':') && own::is_nvactls(saved::chain(line))
 }
@@ -55,12 +55,12 @@ impl Filter {
     /// Reads the filter in the calling thread's namespace.
     ///
     /// # Errors
-    /// When a program that is installed cannot list its rules.
+    /// If an installed program cannot list its rules.
     pub fn read() -> Result<Self, FilterError> {
         read::read(Families::Both)
     }
 
-    /// Reads the filter as far as packets of some families meet it.
+    /// Reads the filter, as far as packets of some families meet it.
     ///
     /// # Errors
     /// As [`Filter::read`].
@@ -68,8 +68,8 @@ impl Filter {
         read::read(families)
     }
 
-    /// Replaces the text of one backend and family, for the twin of the machine after a change of nvactl's
-    /// own chains and of the jumps to them. Other rules of iptables-nft are those that were read.
+    /// Replaces the text of one backend and family, for the twin of the machine after a change of nvactl's own chains
+    /// and of the jumps to them. Other rules of iptables-nft are those that were read.
     #[must_use]
     pub fn with_saved(mut self, backend: Backend, family: Family, bytes: Vec<u8>) -> Self {
         let is_same = |text: &Text| text.backend == backend && text.family == family;
@@ -82,7 +82,7 @@ impl Filter {
         self
     }
 
-    /// Whether a rule that is not nvactl's chooses packets by chance or in turn.
+    /// Returns whether a rule that is not nvactl's chooses packets by chance or in turn.
     #[must_use]
     pub fn has_chance(&self) -> bool {
         let by_iptables = self.texts.iter().any(|text| {
@@ -98,11 +98,11 @@ impl Filter {
         by_iptables || rules.any(|rule| rule.text.contains("numgen "))
     }
 
-    /// Loads the filter into the calling thread's namespace, which is empty and has the interfaces
-    /// already, and reads it back.
+    /// Loads the filter into the calling thread's namespace and reads it back. The namespace has no rules, but has
+    /// the interfaces.
     ///
     /// # Errors
-    /// When a program is missing, hangs or lacks a right. A refused rule is left out and named.
+    /// If a program is missing, hangs or lacks a right. A refused rule is left out and named.
     pub fn load(&self) -> Result<Copied, FilterError> {
         let mut copied = Copied {
             left_out: self.unread.clone(),
@@ -114,8 +114,9 @@ impl Filter {
             .iter()
             .map(|text| (text, parse::text_of(&text.bytes)))
             .collect();
-        // The table for translation that is loaded last goes first. No program tells which that is on the
-        // machine; in the twin it is the one without nvactl's rules, so that its rules show.
+        // The kernel asks the table for translation that was loaded last first. No program says which one
+        // that is on the machine. In the twin the table without nvactl's rules is loaded last, so that its rules
+        // show.
         texts.sort_by_key(|(_, printed)| !printed.lines().any(has_nvactls));
         let mut plans = Vec::new();
         for (text, printed) in &texts {
@@ -123,9 +124,11 @@ impl Filter {
             if text.backend != Backend::Legacy {
                 tables.retain_mut(|table| self.is_for_iptables(table, text.family));
             }
-            let mut planned: Vec<Plan<'_>> = tables
+            let mut planned: Vec<TablePlan<'_>> = tables
                 .iter()
-                .map(|table| Plan::new(text.backend, text.family, table, &self.facts, &mut copied))
+                .map(|table| {
+                    TablePlan::new(text.backend, text.family, table, &self.facts, &mut copied)
+                })
                 .collect();
             restore::load(&mut planned, &mut copied)?;
             plans.extend(planned);
@@ -137,7 +140,7 @@ impl Filter {
             repair::repair(&self.own, &plans, &self.facts, &mut copied)?;
         } else if has_nf_tables() {
             copied.left_out.push(LeftOut {
-                place: Place::Nft {
+                place: RulePlace::Nft {
                     family: String::new(),
                     table: String::new(),
                     chain: String::new(),
@@ -149,12 +152,12 @@ impl Filter {
         Ok(copied)
     }
 
-    /// Cuts out of a table the chains that nft has made in a table of its own with a name of iptables',
-    /// and returns whether anything is left: they are loaded with that table.
-    fn is_for_iptables(&self, table: &mut saved::Saved<'_>, family: Family) -> bool {
+    /// Removes from a table of iptables-save the chains that nft made in a table of its own with a name of iptables:
+    /// they are loaded with that table. Returns whether anything is left.
+    fn is_for_iptables(&self, table: &mut saved::SavedTable<'_>, family: Family) -> bool {
         let mut natives = self.native.iter();
         let is_same =
-            |native: &Table| native.family == nft_family(family) && native.name == table.name;
+            |native: &ListedTable| native.family == nft_family(family) && native.name == table.name;
         if !natives.any(is_same) {
             return true;
         }
@@ -175,8 +178,8 @@ impl Filter {
             let mut text = lines[range.clone()].join("\n");
             text.push('\n');
             let loaded = programs::load_sets(&text)?;
-            // The lines before the refused one are loaded, and may be so twice.
-            Ok::<_, FilterError>(loaded.map_err(|refusal| Refusal {
+            // The lines before the refused one are loaded, and may be loaded again.
+            Ok::<_, FilterError>(loaded.map_err(|refusal| LoadRefusal {
                 at: refusal.at.map(|at| at + range.start),
                 ..refusal
             }))
@@ -184,7 +187,7 @@ impl Filter {
         copied
             .left_out
             .extend(refused.into_iter().map(|(at, words)| LeftOut {
-                place: Place::Ipset,
+                place: RulePlace::Ipset,
                 text: lines[at].clone().into_owned(),
                 why: Reason::Refused(words),
             }));

@@ -1,4 +1,4 @@
-//! The networks and ports that rules of others name.
+//! The networks and ports in rules of others.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,23 +6,23 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::listing::{Table, words as nft_words};
+use super::listing::{ListedTable, words as nft_words};
 use super::{Filter, own};
 use crate::netfilter::text::parse;
 use crate::netfilter::token::words;
 
-/// The networks of clients that rules name.
+/// The networks in rules.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     /// Networks that packets come from.
     pub sources: BTreeSet<IpNet>,
-    /// Networks that packets go to, which may be replies.
+    /// Networks that packets go to, which may be packets of a reply.
     pub destinations: BTreeSet<IpNet>,
 }
 
 impl Filter {
-    /// Returns the networks that the rules of others ask for: each of them may meet rules that nobody else
-    /// meets. Of an ipset the first few count.
+    /// Returns the networks that rules of others match: packets of each may meet rules that no other packet meets.
+    /// For an ipset, these are the first few.
     #[must_use]
     pub fn networks(&self) -> Networks {
         let (mut found, mut sets) = (Networks::default(), Vec::new());
@@ -42,8 +42,8 @@ impl Filter {
         sets.dedup();
         for (set, direction) in sets {
             let nets = match direction {
-                Direction::From => &mut found.sources,
-                Direction::To => &mut found.destinations,
+                MatchedEnd::From => &mut found.sources,
+                MatchedEnd::To => &mut found.destinations,
             };
             nets.extend(of_set(&text, &set).take(OF_A_SET));
             // The members of a list are sets.
@@ -59,13 +59,13 @@ impl Filter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
+enum MatchedEnd {
     From,
     To,
 }
 
 impl Filter {
-    /// Returns the destination ports that the rules of others ask for.
+    /// Returns the destination ports that rules of others match.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
         let mut found = BTreeSet::new();
@@ -100,7 +100,7 @@ impl Filter {
     }
 }
 
-/// Returns the numbers of a list; of a range its ends.
+/// Returns the numbers of a list, and both ends of a range.
 fn numbers(list: &str) -> impl Iterator<Item = u16> {
     let each = list.split(|one: char| !one.is_ascii_digit());
     each.filter_map(|number| number.parse().ok())
@@ -111,7 +111,7 @@ fn first_of(range: &str) -> Option<IpNet> {
     net(range.split('-').next()?)
 }
 
-/// A ban list of thousands is one rule for all of them.
+/// A ban list of thousands is one rule for all of them, so a few of a set's networks are enough.
 const OF_A_SET: usize = 2;
 
 /// Returns the networks of an ipset, from the text of `ipset save`.
@@ -121,7 +121,7 @@ fn of_set<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = IpNet> + 't {
         if words.next()? != set {
             return None;
         }
-        // Of `hash:net,port` and its like, the network comes first.
+        // The network comes first in an element of `hash:net,port` and similar types.
         net(words.next()?.split(',').next()?)
     })
 }
@@ -134,8 +134,8 @@ fn members<'t>(text: &'t str, set: &'t str) -> impl Iterator<Item = &'t str> {
     })
 }
 
-/// Reads the networks of a rule of iptables, and its ipsets.
-fn of_iptables(rule: &str, found: &mut Networks, sets: &mut Vec<(String, Direction)>) {
+/// Reads the networks and ipsets in a rule of iptables.
+fn of_iptables(rule: &str, found: &mut Networks, sets: &mut Vec<(String, MatchedEnd)>) {
     let mut words = words(rule);
     while let Some(word) = words.next() {
         match word {
@@ -148,7 +148,7 @@ fn of_iptables(rule: &str, found: &mut Networks, sets: &mut Vec<(String, Directi
             "--match-set" => {
                 let set = words.next().unwrap_or_default().trim_matches('"');
                 let flags = words.next().unwrap_or_default();
-                for (flag, direction) in [("src", Direction::From), ("dst", Direction::To)] {
+                for (flag, direction) in [("src", MatchedEnd::From), ("dst", MatchedEnd::To)] {
                     if flags.contains(flag) {
                         sets.push((set.to_owned(), direction));
                     }
@@ -162,7 +162,7 @@ fn of_iptables(rule: &str, found: &mut Networks, sets: &mut Vec<(String, Directi
     }
 }
 
-fn of_nft(table: &Table, found: &mut Networks) {
+fn of_nft(table: &ListedTable, found: &mut Networks) {
     let chains = table.chains.iter();
     for rule in chains
         .filter(|chain| !own::is_nvactls(&chain.name))
@@ -185,8 +185,8 @@ fn of_nft(table: &Table, found: &mut Networks) {
     }
 }
 
-/// Reads the networks of a rule of nft: `ip saddr NET`, `ip saddr { NET, NET }`, `ip saddr vmap { NET : drop }`,
-/// `ip saddr . tcp dport { ADDRESS . 80 }`.
+/// Reads the networks in a rule of nft: `ip saddr NET`, `ip saddr { NET, NET }`, `ip saddr vmap { NET : drop }`, `ip
+/// saddr . tcp dport { ADDRESS . 80 }`.
 fn of_nft_rule(rule: &str, found: &mut Networks) {
     if !rule.contains("addr ") {
         return;
@@ -214,7 +214,7 @@ fn of_nft_rule(rule: &str, found: &mut Networks) {
             }
             word => match first_of(word) {
                 Some(net) => vec![net],
-                // A named set has its networks in a block.
+                // The networks of a named set are in a block.
                 None if word.starts_with('@') => Vec::new(),
                 None => continue,
             },
@@ -229,7 +229,7 @@ fn of_nft_rule(rule: &str, found: &mut Networks) {
     }
 }
 
-/// Reads the networks of a list in braces. Of an element `ADDRESS . 80 : drop` the address counts.
+/// Reads the networks of a list in braces. The element `ADDRESS . 80 : drop` has one.
 fn elements(list: &str) -> impl Iterator<Item = IpNet> {
     let inside = list.split('}').next().unwrap_or_default();
     let keys = inside
@@ -246,7 +246,7 @@ fn net(word: &str) -> Option<IpNet> {
         let (first, mask) = word.split_once('/')?;
         let mask = IpAddr::from_str(mask).ok()?;
         let net = IpNet::with_netmask(first.parse().ok()?, mask).ok();
-        // A mask with holes.
+        // A mask may have holes; then the first address is taken alone.
         net.or_else(|| address(first))
     };
     let net = word.parse::<IpNet>().ok().or_else(|| address(word));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_named_in_many_words() {
+    fn networks_are_found_in_many_spellings() {
         for (rule, sources, destinations) in [
             (
                 "FORWARD ! -s 192.0.2.0/24 -i eth0 -j DROP",

@@ -1,40 +1,40 @@
-//! Loading the tables that are nft's own: whole where they load, else command by command.
+//! Loads the tables that are nft's own: as a whole, or command by command if that is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::edit::Facts;
+use super::edit::FilterFacts;
 use super::filter::Copied;
-use super::listing::{self, Chain, Table, compared};
-use super::place::{At, LeftOut, Place, Reason, Unknown, Watched};
+use super::listing::{self, ListedChain, ListedTable, compared};
+use super::place::{At, LeftOut, Reason, RulePlace, Unknown, Watched};
 use super::programs::{FilterError, begin_nft, listed, load_nft};
-use super::refused::{Refusal, load_in_order};
+use super::refused::{LoadRefusal, load_in_order};
 use super::statement;
 
-/// A command of nft's, which may have several lines.
+/// A command of nft, which may have several lines.
 #[derive(Debug)]
-pub struct Command {
+pub struct NftCommand {
     pub text: String,
-    /// Loaded in its place where it is refused.
+    /// Loaded in its place if it is refused.
     pub otherwise: Option<String>,
     /// The chain, and the text of the rule or block as the machine lists it.
     pub names: (String, String),
 }
 
-/// Returns the place of a chain, or with an empty name of the table.
-pub fn place(table: &Table, chain: &str) -> Place {
-    Place::Nft {
+/// Returns the place of a chain; with an empty name, of the table.
+pub fn place(table: &ListedTable, chain: &str) -> RulePlace {
+    RulePlace::Nft {
         family: table.family.clone(),
         table: table.name.clone(),
         chain: chain.to_owned(),
     }
 }
 
-/// Edits one rule, and returns the texts to be loaded in its place, the last of them for the rule itself.
+/// Edits a rule. Returns the texts to be loaded in its place; the last one is for the rule itself.
 pub fn edited(
-    table: &Table,
+    table: &ListedTable,
     chain: &str,
     rule: &str,
-    facts: &Facts,
+    facts: &FilterFacts,
     copied: &mut Copied,
 ) -> Vec<String> {
     let edited = statement::edit(rule, facts);
@@ -54,7 +54,7 @@ pub fn edited(
     texts
 }
 
-fn watch(table: &Table, chain: &str, rule: &str, why: Unknown, copied: &mut Copied) -> usize {
+fn watch(table: &ListedTable, chain: &str, rule: &str, why: Unknown, copied: &mut Copied) -> usize {
     copied.watched.push(Watched {
         place: place(table, chain),
         text: rule.to_owned(),
@@ -65,8 +65,12 @@ fn watch(table: &Table, chain: &str, rule: &str, why: Unknown, copied: &mut Copi
     copied.watched.len() - 1
 }
 
-/// Loads a table, and names what the twin does not have of it.
-pub fn load(table: &Table, facts: &Facts, copied: &mut Copied) -> Result<(), FilterError> {
+/// Loads a table, and names the parts that the twin lacks.
+pub fn load(
+    table: &ListedTable,
+    facts: &FilterFacts,
+    copied: &mut Copied,
+) -> Result<(), FilterError> {
     let mut rules = Vec::new();
     for chain in &table.chains {
         for rule in &chain.rules {
@@ -81,8 +85,8 @@ pub fn load(table: &Table, facts: &Facts, copied: &mut Copied) -> Result<(), Fil
     name_differences(table, facts, copied)
 }
 
-/// Writes a table in one block, as nft lists one.
-fn whole(table: &Table, rules: &[(&str, &str, String)]) -> String {
+/// Prints a table as one block, like nft.
+fn whole(table: &ListedTable, rules: &[(&str, &str, String)]) -> String {
     let mut text = format!("table {} {{\n{}", table.named(), heads(table));
     for block in table
         .blocks
@@ -104,9 +108,9 @@ fn whole(table: &Table, rules: &[(&str, &str, String)]) -> String {
     text + "}\n"
 }
 
-/// Returns the heads of a table that survive the program that loads them: nft's process would take a
-/// table with the flag `owner` along when it ends.
-fn heads(table: &Table) -> String {
+/// Returns the heads of a table, without those that bind it to the program that loads it: the kernel removes a table
+/// with the flag `owner` when nft ends.
+fn heads(table: &ListedTable) -> String {
     let mut text = String::new();
     for head in &table.heads {
         match head.strip_prefix("flags ") {
@@ -126,9 +130,9 @@ fn heads(table: &Table) -> String {
     text
 }
 
-/// Declares a chain without the flag `offload`, which no veth has.
-fn declared(chain: &Chain) -> String {
-    let mut chain = Chain {
+/// Returns the declaration of a chain without the flag `offload`, which no veth supports.
+fn declared(chain: &ListedChain) -> String {
+    let mut chain = ListedChain {
         rules: Vec::new(),
         ..chain.clone()
     };
@@ -141,11 +145,11 @@ fn declared(chain: &Chain) -> String {
     chain.declaration()
 }
 
-/// Returns the commands that make a table, its chains, and then its sets: a map's verdicts lead to chains.
-pub fn declarations(table: &Table, chains: &[&Chain]) -> Vec<Command> {
+/// Returns the commands that make a table, its chains and then its sets, since the verdicts of a map lead to chains.
+pub fn declarations(table: &ListedTable, chains: &[&ListedChain]) -> Vec<NftCommand> {
     let named = table.named();
     let within = |inner: &str| format!("table {named} {{\n{inner}}}\n");
-    let command = |text: String, chain: &str, name: String| Command {
+    let command = |text: String, chain: &str, name: String| NftCommand {
         text,
         otherwise: None,
         names: (chain.to_owned(), name),
@@ -165,7 +169,7 @@ pub fn declarations(table: &Table, chains: &[&Chain]) -> Vec<Command> {
         bare.lines
             .truncate(bare.lines.iter().position(elements).unwrap_or(usize::MAX));
         let name = format!("{} {}", block.kind, block.name);
-        commands.push(Command {
+        commands.push(NftCommand {
             otherwise: (bare != *block).then(|| within(&bare.to_string())),
             ..command(within(&block.to_string()), "", name)
         });
@@ -175,8 +179,8 @@ pub fn declarations(table: &Table, chains: &[&Chain]) -> Vec<Command> {
 
 /// Loads commands in their order, and names those that are refused. Returns their indexes.
 pub fn load_in_turn(
-    table: &Table,
-    commands: &[Command],
+    table: &ListedTable,
+    commands: &[NftCommand],
     copied: &mut Copied,
 ) -> Result<BTreeSet<usize>, FilterError> {
     let refused = load_in_order(commands.len(), |range| {
@@ -190,7 +194,7 @@ pub fn load_in_turn(
         if let [command] = &commands[range.clone()]
             && let Some(otherwise) = &command.otherwise
         {
-            // The command itself is named in any case.
+            // The command itself is named as refused in any case.
             let _ = load_nft(otherwise)?;
         }
         let at = refusal.at.and_then(|line| {
@@ -200,7 +204,7 @@ pub fn load_in_turn(
             });
             ends.position(|end| line < end).map(|at| at + range.start)
         });
-        Ok::<_, FilterError>(Err(Refusal { at, ..refusal }))
+        Ok::<_, FilterError>(Err(LoadRefusal { at, ..refusal }))
     })?;
     let mut indexes = BTreeSet::new();
     for (at, words) in refused {
@@ -216,11 +220,11 @@ pub fn load_in_turn(
 }
 
 fn load_commands(
-    table: &Table,
+    table: &ListedTable,
     rules: &[(&str, &str, String)],
     copied: &mut Copied,
 ) -> Result<(), FilterError> {
-    let chains: Vec<&Chain> = table.chains.iter().collect();
+    let chains: Vec<&ListedChain> = table.chains.iter().collect();
     let declarations = declarations(table, &chains);
     let refused = load_in_turn(table, &declarations, copied)?;
     let missing: BTreeSet<&str> = refused
@@ -228,10 +232,10 @@ fn load_commands(
         .map(|at| declarations[*at].names.0.as_str())
         .filter(|chain| !chain.is_empty())
         .collect();
-    let commands: Vec<Command> = rules
+    let commands: Vec<NftCommand> = rules
         .iter()
         .filter(|(chain, _, _)| !missing.contains(chain))
-        .map(|(chain, rule, text)| Command {
+        .map(|(chain, rule, text)| NftCommand {
             text: format!("add rule {} {chain} {text}\n", table.named()),
             otherwise: None,
             names: ((*chain).to_owned(), (*rule).to_owned()),
@@ -241,8 +245,12 @@ fn load_commands(
     Ok(())
 }
 
-/// Reads the table back, and names each rule that was to be copied as it is and is not there.
-fn name_differences(table: &Table, facts: &Facts, copied: &mut Copied) -> Result<(), FilterError> {
+/// Reads the table back, and names each rule that should have been copied as it is and is missing.
+fn name_differences(
+    table: &ListedTable,
+    facts: &FilterFacts,
+    copied: &mut Copied,
+) -> Result<(), FilterError> {
     let args = ["-s", "list", "table", &table.family, &table.name];
     let text = match begin_nft(&args)? {
         // The table itself may have been refused.
@@ -259,12 +267,12 @@ fn name_differences(table: &Table, facts: &Facts, copied: &mut Copied) -> Result
     Ok(())
 }
 
-/// Names each rule of a chain that was to be copied as it is and is not among these, and is not named yet.
+/// Names each rule of a chain that should have been copied as it is, is not in `there`, and is not named yet.
 pub fn name_missing(
-    table: &Table,
-    chain: &Chain,
-    there: &[listing::Rule],
-    facts: &Facts,
+    table: &ListedTable,
+    chain: &ListedChain,
+    there: &[listing::ListedRule],
+    facts: &FilterFacts,
     copied: &mut Copied,
 ) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();

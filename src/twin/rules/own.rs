@@ -1,32 +1,32 @@
-//! The tables that iptables-nft stands on, as nft lists them. nvactl's own chains are left out: nobody
-//! else writes to them, and at 10,000 forwards their listing takes 1.7 s.
+//! The tables of iptables-nft as nft lists them, without nvactl's own chains: no other program writes to these, and
+//! at 10,000 forwards their listing takes 1.7 s.
 
 use std::collections::BTreeMap;
 
-use super::listing::{self, Chain, Table};
+use super::listing::{self, ListedChain, ListedTable};
 use super::programs::{FilterError, begin_nft, listed};
 use crate::netfilter::names::{ChainName, TableName};
 
-/// The chains that are listed one by one; more of them come with their whole table.
+/// The most chains that are listed one by one. More of them are listed with their whole table.
 const ONE_BY_ONE: usize = 24;
 
-/// Whether nvactl owns a chain.
+/// Returns whether nvactl owns a chain.
 #[must_use]
 pub fn is_nvactls(chain: &str) -> bool {
     chain.starts_with("NVACTL-")
 }
 
-/// Whether iptables-nft stands on a table: it has the name of one of iptables', and a chain that
-/// iptables has bound to a hook.
+/// Returns whether a table belongs to iptables-nft: it has the name of a table of iptables, and a chain that iptables
+/// has bound to a hook.
 #[must_use]
-pub fn is_of_iptables(table: &Table) -> bool {
-    let is_built_in = |chain: &Chain| chain.is_base() && is_builtin(&chain.name);
+pub fn is_of_iptables(table: &ListedTable) -> bool {
+    let is_built_in = |chain: &ListedChain| chain.is_base() && is_builtin(&chain.name);
     is_named_alike(table) && table.chains.iter().any(is_built_in)
 }
 
-/// Whether a table has a family and a name of iptables'.
+/// Returns whether a table has a family and a name that iptables uses.
 #[must_use]
-pub fn is_named_alike(table: &Table) -> bool {
+pub fn is_named_alike(table: &ListedTable) -> bool {
     matches!(table.family.as_str(), "ip" | "ip6") && table.name.parse::<TableName>().is_ok()
 }
 
@@ -35,16 +35,16 @@ pub fn is_builtin(chain: &str) -> bool {
     ChainName::from(chain).is_builtin()
 }
 
-/// Lists all chains without their rules, which nft does without reading any; `None` without nft.
-pub fn chains() -> Result<Option<Vec<Table>>, FilterError> {
+/// Lists all chains. nft does not read their rules for that. Returns `None` without nft.
+pub fn chains() -> Result<Option<Vec<ListedTable>>, FilterError> {
     let Some(running) = begin_nft(&["list", "chains"])? else {
         return Ok(None);
     };
     Ok(Some(merged(listing::tables(&listed(running)?))))
 }
 
-/// Lists the tables of iptables' among `chains`. `handles`: with the rules' handles.
-pub fn list(chains: &[Table], handles: bool) -> Result<Vec<Table>, FilterError> {
+/// Lists the tables of iptables-nft among `chains`. `handles`: with the rules' handles.
+pub fn list(chains: &[ListedTable], handles: bool) -> Result<Vec<ListedTable>, FilterError> {
     let how = if handles { "-sa" } else { "-s" };
     let mut tables = Vec::new();
     for table in chains.iter().filter(|table| is_of_iptables(table)) {
@@ -55,7 +55,7 @@ pub fn list(chains: &[Table], handles: bool) -> Result<Vec<Table>, FilterError> 
     Ok(tables)
 }
 
-/// Lists a chain of iptables' or nft's, with its whole table where nft does not take the chain's name; `None`
+/// Lists a chain of iptables or nft. If nft cannot read the chain's name, its whole table is listed. Returns `None`
 /// without nft.
 pub fn list_chain(
     how: &str,
@@ -75,7 +75,7 @@ pub fn list_chain(
     running.map(listed).transpose()
 }
 
-/// Whether a name has no signs that nft reads in another way. iptables takes nearly any.
+/// Returns whether nft can read a name. iptables allows nearly any characters.
 #[must_use]
 pub fn is_plain(name: &str) -> bool {
     let is_begin = |c: char| c.is_ascii_alphabetic() || c == '_';
@@ -85,7 +85,7 @@ pub fn is_plain(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
+fn list_one(table: &ListedTable, how: &str) -> Result<ListedTable, FilterError> {
     let (own, others): (Vec<_>, Vec<_>) = table
         .chains
         .iter()
@@ -94,18 +94,18 @@ fn list_one(table: &Table, how: &str) -> Result<Table, FilterError> {
         || others.len() > ONE_BY_ONE
         || others.iter().any(|chain| !is_plain(&chain.name));
     match list_parts(table, how, &others, is_whole) {
-        // nft takes some names for its keywords, as a chain `tcp` of iptables'.
+        // nft reads some names as keywords, such as a chain `tcp` of iptables.
         Err(FilterError::Failed { .. }) if !is_whole => list_parts(table, how, &others, true),
         listed => listed,
     }
 }
 
 fn list_parts(
-    table: &Table,
+    table: &ListedTable,
     how: &str,
-    others: &[&Chain],
+    others: &[&ListedChain],
     is_whole: bool,
-) -> Result<Table, FilterError> {
+) -> Result<ListedTable, FilterError> {
     let (family, name) = (table.family.as_str(), table.name.as_str());
     let mut started = Vec::new();
     if is_whole {
@@ -130,7 +130,7 @@ fn list_parts(
         parts.extend(listing::tables(&listed(running)?));
     }
     if !is_whole {
-        // nft reads all rules for a list of objects: 1.5 s at 10,000 forwards (measured by hand, 1.0.6).
+        // nft reads all rules to list objects: 1.5 s at 10,000 forwards (timed once by hand, nft 1.0.6).
         let lists = ["counter", "quota", "limit"].map(|kind| (kind, format!("{kind}s")));
         for (kind, list) in lists {
             if parts.iter().any(|part| names_object(part, kind))
@@ -142,24 +142,24 @@ fn list_parts(
     }
     parts.retain(|part| part.family == family && part.name == name);
     let all = merged(parts).pop();
-    Ok(all.unwrap_or_else(|| Table {
+    Ok(all.unwrap_or_else(|| ListedTable {
         family: family.to_owned(),
         name: name.to_owned(),
-        ..Table::default()
+        ..ListedTable::default()
     }))
 }
 
-/// Whether a rule of a table uses a named object.
-fn names_object(table: &Table, kind: &str) -> bool {
+/// Returns whether a rule of a table uses a named object.
+fn names_object(table: &ListedTable, kind: &str) -> bool {
     let name = format!("{kind} name ");
     let mut rules = table.chains.iter().flat_map(|chain| &chain.rules);
     rules.any(|rule| rule.text.contains(&name))
 }
 
 /// Joins the parts of each table, in the order in which the tables appear.
-fn merged(parts: Vec<Table>) -> Vec<Table> {
+fn merged(parts: Vec<ListedTable>) -> Vec<ListedTable> {
     let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut tables: Vec<Table> = Vec::new();
+    let mut tables: Vec<ListedTable> = Vec::new();
     for part in parts {
         let key = (part.family.clone(), part.name.clone());
         match places.get(&key) {

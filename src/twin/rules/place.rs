@@ -1,4 +1,4 @@
-//! Rules that a twin does not have as the machine has them, and why.
+//! Rules that the twin lacks or cannot evaluate, and the reasons.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
-/// Where a rule stands.
+/// The place of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum RulePlace {
     Iptables {
         backend: Backend,
         family: Family,
         table: String,
         chain: String,
     },
-    /// A rule that `nft` made, or a table or block of its; the chain is empty for these.
+    /// A rule that `nft` made, or one of its tables or blocks, for which the chain is empty.
     Nft {
         family: String,
         table: String,
@@ -24,25 +24,25 @@ pub enum Place {
     Ipset,
 }
 
-impl Place {
-    /// Returns the family whose packets come there; `None`: both.
+impl RulePlace {
+    /// Returns the family whose packets meet the place; `None` for both.
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         match self {
-            Place::Iptables { family, .. } => Some(*family),
-            Place::Nft { family, .. } => {
+            RulePlace::Iptables { family, .. } => Some(*family),
+            RulePlace::Nft { family, .. } => {
                 let of_nft = |one: &Family| nft_family(*one) == family;
                 Family::ALL.into_iter().find(of_nft)
             }
-            Place::Ipset => None,
+            RulePlace::Ipset => None,
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RulePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Iptables {
+            RulePlace::Iptables {
                 backend,
                 family,
                 table,
@@ -51,7 +51,7 @@ impl fmt::Display for Place {
                 let program = backend.program(*family, "iptables");
                 write!(f, "{program} -t {table} {chain}")
             }
-            Place::Nft {
+            RulePlace::Nft {
                 family,
                 table,
                 chain,
@@ -60,16 +60,16 @@ impl fmt::Display for Place {
                 let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
                 f.write_str(&words.join(" "))
             }
-            Place::Ipset => f.write_str("ipset"),
+            RulePlace::Ipset => f.write_str("ipset"),
         }
     }
 }
 
-/// A rule, chain, table or set of the machine that is not in the twin.
+/// A rule, chain, table or set of the machine that the twin lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    pub place: Place,
-    /// As the machine lists it.
+    pub place: RulePlace,
+    /// The text as the machine lists it.
     pub text: String,
     pub why: Reason,
 }
@@ -82,17 +82,17 @@ impl fmt::Display for LeftOut {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// The program that loads it said so.
+    /// The program that loads it refused it with these words.
     Refused(String),
-    /// It writes to a log of the whole machine.
+    /// It would write to a log of the whole machine.
     WritesLog,
     /// A flowtable: packets take a faster path to the same end.
     Flowtable,
-    /// A rule that iptables made in a table which only `nft` can list, and `nft` cannot load it.
+    /// A rule that iptables made in a table that only `nft` can list, and that `nft` cannot load.
     OnlyIptables,
     /// The twin lists another rule in its place, or none.
     Differs,
-    /// It was there, and could not be read.
+    /// The machine has it, but it could not be read.
     Unread(String),
     /// The program that lists it is not installed.
     NotInstalled(&'static str),
@@ -107,7 +107,7 @@ impl fmt::Display for Reason {
             Reason::OnlyIptables => {
                 f.write_str("`nft` lists this rule of iptables and cannot load it")
             }
-            Reason::Differs => f.write_str("the twin lists another rule in its place, or none"),
+            Reason::Differs => f.write_str("the copy lists another rule in its place, or none"),
             Reason::Unread(words) => write!(f, "it cannot be read: {words}"),
             Reason::NotInstalled(program) => write!(f, "`{program}` is not installed"),
         }
@@ -116,16 +116,16 @@ impl fmt::Display for Reason {
 
 /// A rule whose effect on a packet the twin cannot know.
 ///
-/// The twin has a rule that only counts, and walks on: in the rule's place, or before it where the rule
-/// is a stateful one.
+/// The twin has a rule that only counts. It stands in the place of the watched rule, or before it if the watched rule
+/// keeps a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched {
-    pub place: Place,
-    /// As the machine lists it.
+    pub place: RulePlace,
+    /// The text as the machine lists it.
     pub text: String,
     pub why: Unknown,
     pub(super) at: At,
-    /// The packets that it had counted when it was last read.
+    /// The packets that it had counted at the last reading.
     pub(super) packets: u64,
 }
 
@@ -134,28 +134,28 @@ pub struct Watched {
 pub(super) enum At {
     /// By its comment.
     Comment,
-    /// By nft's handle: nft does not show the comments of iptables' rules.
+    /// By nft's handle, since nft does not show the comments of iptables' rules.
     Handle(u64),
 }
 
-/// Why a rule's effect is unknown.
+/// The reason for which a rule's effect is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unknown {
-    /// The state that this match keeps is not copied: `limit`, `recent`, `quota`, …
+    /// The state of this match is not copied: `limit`, `recent`, `quota`, …
     UsedUp(String),
-    /// Rules put what they see into the set by which it decides.
+    /// The rule matches this set, to which other rules add elements.
     Written(String),
-    /// The rule takes some packets by chance or in turn, and others not.
+    /// The rule takes some packets by chance or in turn.
     Chance,
-    /// The hardware address of whoever sends a packet decides: in the copy a world sends all.
+    /// The sender's hardware address decides. In the twin a world sends every packet.
     Hardware,
     /// A program that listens on an nfqueue decides.
     Queue,
-    /// A socket or a program of the machine decides: this match or target asks.
+    /// A socket or a program of the machine decides. Holds the match or target that asks for it.
     LocalProgram(String),
     /// A pinned BPF program decides.
     Bpf,
-    /// A rule that iptables made in a chain which only `nft` can list, and `nft` cannot load all of it.
+    /// A rule that iptables made in a chain that only `nft` can list, and `nft` cannot load all of it.
     OnlyIptables,
     /// The twin's kernel or programs refuse the rule.
     Refused(String),
@@ -169,9 +169,7 @@ impl fmt::Display for Unknown {
                 write!(f, "it depends on what rules have put into `{set}` so far")
             }
             Unknown::Chance => f.write_str("it takes some packets by chance or in turn"),
-            Unknown::Hardware => {
-                f.write_str("it asks for the hardware address of whoever sends a packet")
-            }
+            Unknown::Hardware => f.write_str("it matches the hardware address of the sender"),
             Unknown::Queue => f.write_str("the program that listens on its queue decides"),
             Unknown::LocalProgram(word) => {
                 write!(f, "`{word}` asks for a socket of the machine's programs")

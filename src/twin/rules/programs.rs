@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::refused::Refusal;
+use super::refused::LoadRefusal;
 use crate::host::child::{self, ChildError, Output, Running};
 use crate::host::complaint::line_named;
 use crate::net::Family;
@@ -68,22 +68,22 @@ pub fn listed(running: Running<Vec<u8>>) -> Result<String, FilterError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command of iptables' own.
+/// Runs iptables.
 pub fn iptables(backend: Backend, family: Family, args: &[&str]) -> Result<Output, FilterError> {
     let program = backend.program(family, "iptables");
     let args = [&["XTABLES_LOCKFILE=/dev/null", &program, "-w", "5"], args].concat();
     Ok(child::run("env", &args, b"", LIMIT)?)
 }
 
-/// Loads a text by iptables-restore.
+/// Loads a text with iptables-restore.
 pub fn restore(
     backend: Backend,
     family: Family,
     how: &[&str],
     text: &str,
-) -> Result<Result<(), Refusal>, FilterError> {
+) -> Result<Result<(), LoadRefusal>, FilterError> {
     let program = backend.program(family, "iptables-restore");
-    // The lock of the machine's rules says nothing about those of the twin.
+    // The lock of the machine's rules says nothing about the twin's.
     let args = [&["XTABLES_LOCKFILE=/dev/null", &program, "-w", "5"], how].concat();
     let output = child::run("env", &args, text.as_bytes(), LIMIT)?;
     loaded(&program, &output, |words| {
@@ -91,8 +91,8 @@ pub fn restore(
     })
 }
 
-/// Loads a text by nft.
-pub fn load_nft(text: &str) -> Result<Result<(), Refusal>, FilterError> {
+/// Loads a text with nft.
+pub fn load_nft(text: &str) -> Result<Result<(), LoadRefusal>, FilterError> {
     let output = child::run("nft", &["-f", "-"], text.as_bytes(), LIMIT)?;
     loaded("nft", &output, |words| {
         let mut parts = words.split(':').skip(1);
@@ -102,36 +102,36 @@ pub fn load_nft(text: &str) -> Result<Result<(), Refusal>, FilterError> {
 }
 
 /// Loads ipsets.
-pub fn load_sets(text: &str) -> Result<Result<(), Refusal>, FilterError> {
+pub fn load_sets(text: &str) -> Result<Result<(), LoadRefusal>, FilterError> {
     let output = child::run("ipset", &["restore", "-exist"], text.as_bytes(), LIMIT)?;
     loaded("ipset", &output, |words| {
         line_named(words).and_then(|line| line.checked_sub(1))
     })
 }
 
-/// Reads a refusal, with its line counted from 0. A missing right is no line's fault.
+/// Reads a refusal, with its line counted from 0. A missing right is an error, since no line causes it.
 fn loaded(
     program: &str,
     output: &Output,
     line: impl Fn(&str) -> Option<usize>,
-) -> Result<Result<(), Refusal>, FilterError> {
+) -> Result<Result<(), LoadRefusal>, FilterError> {
     if output.status.success() {
         return Ok(Ok(()));
     }
     if is_not_permitted(&output.stderr) {
         return Err(FilterError::failed(program, &output.stderr));
     }
-    Ok(Err(Refusal {
+    Ok(Err(LoadRefusal {
         at: line(&output.stderr),
         words: first_line(&output.stderr),
     }))
 }
 
-/// Returns the line of a program's words that says what is wrong.
+/// Returns the line of a program's output that says what is wrong.
 fn first_line(words: &str) -> String {
     let mut lines = words.lines().filter(|line| !line.starts_with("# Warning"));
     let line = lines.next().unwrap_or("it said nothing");
-    // `/dev/stdin:1:2-3: Error: …`
+    // nft prints `/dev/stdin:1:2-3: Error: …`.
     let line = line.split_once("Error: ").map_or(line, |(_, said)| said);
     let too_long = words.lines().find(|line| line.contains("Message too long"));
     too_long.unwrap_or(line).to_owned()

@@ -1,4 +1,4 @@
-//! The nfqueues that programs of the machine listen on.
+//! The nfqueues on which programs of the machine listen.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 pub struct Queues(BTreeSet<u16>);
 
 impl Queues {
-    /// Reads the text of `/proc/net/netfilter/nfnetlink_queue`: a line for each queue that begins with its
+    /// Reads `/proc/net/netfilter/nfnetlink_queue`. It has a line for each queue, which begins with the queue's
     /// number (`seq_show` in `net/netfilter/nfnetlink_queue.c`).
     #[must_use]
     pub fn read(text: &str) -> Self {
@@ -16,7 +16,7 @@ impl Queues {
         Self(text.lines().filter_map(number).collect())
     }
 
-    /// Whether a program listens on one of a range. Without a listener the kernel itself decides, in the
+    /// Returns whether a program listens on a queue in a range. The kernel itself decides if there is no listener, in the
     /// twin as on the machine.
     #[must_use]
     pub fn listens(&self, range: RangeInclusive<u16>) -> bool {

@@ -1,5 +1,4 @@
-//! Reading the machine's packet filter. Nothing is changed by it: iptables-legacy lists only the tables
-//! that exist.
+//! Reads the machine's packet filter and changes nothing: iptables-legacy lists only the tables that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +6,11 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::edit::Facts;
+use super::edit::FilterFacts;
 use super::filter::{Filter, Text};
-use super::listing::{self, Table};
+use super::listing::{self, ListedTable};
 use super::own;
-use super::place::{LeftOut, Place, Reason};
+use super::place::{LeftOut, Reason, RulePlace};
 use super::programs::{FilterError, begin, begin_nft, iptables, listed};
 use super::queues::Queues;
 use super::saved;
@@ -27,13 +26,13 @@ use crate::netfilter::token::words;
 
 /// The queues with a listener, in the calling thread's namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
-/// It exists only in the first namespace.
+/// The switch exists only in the first namespace.
 const LOGS: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
 
-/// The rules of a longer chain are not asked for one by one.
+/// The rules of a longer chain are not read one by one.
 const ONE_BY_ONE: usize = 200;
 
-/// The comment of a rule that only keeps the place of one that iptables cannot print.
+/// The comment of a rule that keeps the place of one that iptables cannot print.
 const UNPRINTED: &str = "-m comment --comment nvactl-native";
 
 /// The pauses before each try to read a table.
@@ -43,8 +42,8 @@ const PAUSES: [Duration; 3] = [
     Duration::from_millis(200),
 ];
 
-/// Reads the filter as far as packets of some families meet it. It is read again where a table vanishes
-/// meanwhile, as when a program loads all rules anew.
+/// Reads the filter, as far as packets of some families meet it. Reads it again if a table vanishes meanwhile, for
+/// example while a program reloads all rules.
 pub fn read(families: Families) -> Result<Filter, FilterError> {
     let mut tried = read_once(families);
     for pause in &PAUSES[1..] {
@@ -68,7 +67,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     for &family in &families {
         let before = saving.len();
         for backend in [Backend::Nft, Backend::Legacy, Backend::Auto] {
-            // The plain name is one of the other two where these exist.
+            // The plain name leads to one of the other two if they exist.
             if backend == Backend::Auto && saving.len() > before {
                 continue;
             }
@@ -114,7 +113,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
         native,
         unread,
         has_nft: chains.is_some(),
-        facts: Facts {
+        facts: FilterFacts {
             queues: Queues::read(&queues),
             logs,
             spaced_sets,
@@ -124,13 +123,13 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
 }
 
 /// Lists the tables that are not iptables'. A table without chains does nothing.
-fn native(chains: &[Table]) -> Result<(Vec<Table>, Vec<LeftOut>), FilterError> {
+fn native(chains: &[ListedTable]) -> Result<(Vec<ListedTable>, Vec<LeftOut>), FilterError> {
     let native = chains.iter().filter(|table| !own::is_of_iptables(table));
     let (mut tables, mut gone) = (Vec::new(), Vec::new());
     for table in native {
         let args = ["-s", "list", "table", &table.family, &table.name];
         let mut failure = None;
-        // A program may be writing the table anew: it is read again.
+        // A program may be writing the table again, so it is read again.
         for pause in PAUSES {
             thread::sleep(pause);
             let Some(running) = begin_nft(&args)? else {
@@ -151,11 +150,11 @@ fn native(chains: &[Table]) -> Result<(Vec<Table>, Vec<LeftOut>), FilterError> {
     Ok((tables, gone))
 }
 
-/// Returns the ipsets and sets of nft into which rules put what they see.
+/// Returns the ipsets and nft sets to which rules add elements.
 fn written<'t>(
     texts: &[Text],
     spaced: &SpacedSets,
-    tables: impl Iterator<Item = &'t Table>,
+    tables: impl Iterator<Item = &'t ListedTable>,
 ) -> BTreeSet<String> {
     let mut written = BTreeSet::new();
     for text in texts {
@@ -179,10 +178,10 @@ fn written<'t>(
     written
 }
 
-/// Returns a table that was there and could not be read.
-fn unread(table: &Table, words: &str) -> LeftOut {
+/// Names a table that exists and could not be read.
+fn unread(table: &ListedTable, words: &str) -> LeftOut {
     LeftOut {
-        place: Place::Nft {
+        place: RulePlace::Nft {
             family: table.family.clone(),
             table: table.name.clone(),
             chain: String::new(),
@@ -197,15 +196,15 @@ fn saved_text(
     family: Family,
     program: &str,
     running: Running<Vec<u8>>,
-    chains: &[Table],
-    own: &[Table],
+    chains: &[ListedTable],
+    own: &[ListedTable],
 ) -> Result<Vec<u8>, FilterError> {
     let output = running.finish()?;
     if is_whole(&output.stdout) && output.status.success() {
         return Ok(output.stdout);
     }
     let words = &output.stderr;
-    // A kernel without nf_tables holds no rules of it.
+    // A kernel without nf_tables holds no rules of iptables-nft.
     let is_absent = words.contains("Could not fetch rule set generation id")
         && !words.contains("Permission denied");
     if is_absent {
@@ -227,17 +226,21 @@ fn saved_text(
     Ok(text.into_bytes())
 }
 
-/// Whether a text has all tables, and each to its end. iptables-nft-save 1.8.9 leaves out a table that it
-/// calls incompatible, and stops at a rule that it cannot read (measured).
+/// Returns whether a text is complete. iptables-nft-save 1.8.9 leaves out a table that it calls incompatible, and
+/// stops at a rule that it cannot read (held by the lab's
+/// `rules_of_nft_in_iptables_tables_are_the_machine_s`).
 fn is_whole(text: &[u8]) -> bool {
     let text = crate::netfilter::text::parse::text_of(text);
     !text.contains("' is incompatible, use 'nft' tool.")
         && saved::tables(&text).iter().all(|table| table.whole)
 }
 
-/// Reads one table as far as iptables can print it: chain by chain, and a chain that it cannot print rule
-/// by rule.
-fn table_text(family: Family, table: &Table, listed: &Table) -> Result<String, FilterError> {
+/// Reads one table as far as iptables can print it: chain by chain, and rule by rule in a chain that it cannot print.
+fn table_text(
+    family: Family,
+    table: &ListedTable,
+    listed: &ListedTable,
+) -> Result<String, FilterError> {
     let save = Backend::Nft.program(family, "iptables-save");
     if let Some(running) = begin(&save, &["-t", &table.name])? {
         let output = running.finish()?;

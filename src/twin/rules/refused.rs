@@ -1,40 +1,40 @@
-//! Loading many lines in order although some of them are refused: each refused line costs only itself.
+//! Loads many lines in order although some are refused. A refused line keeps no other line from loading.
 
 use std::iter;
 use std::ops::Range;
 
-/// The lines of one load where a user namespace takes no more at once: iptables-nft and nft fail there
-/// with `Message too long` past some hundred rules.
+/// The lines of one load in a user namespace: there iptables-nft and nft fail with `Message too long` above some
+/// hundred rules.
 const BLOCK: usize = 40;
 
-/// The number of refused lines after which the rest is given up.
+/// After so many refused lines the rest is not loaded.
 const MOST: usize = 100;
 
-/// Why a load failed. Nothing of it is loaded then.
+/// The reason for which a load failed. It has loaded nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LoadRefusal {
     /// The program's own words.
     pub words: String,
-    /// The line that they name, if they name one.
+    /// The line that the program names, if it names one.
     pub at: Option<usize>,
 }
 
-impl Refusal {
-    /// Whether the lines were too many, and perhaps all valid.
+impl LoadRefusal {
+    /// Returns whether there were too many lines, which may all be valid.
     #[must_use]
     pub fn is_too_long(&self) -> bool {
         self.words.contains("Message too long")
     }
 }
 
-/// Loads `count` lines in their order by loads of some lines each, and returns the refused ones with the
-/// program's words.
+/// Loads `count` lines in their order, by several loads if need be. Returns the refused lines with the program's
+/// words.
 ///
 /// # Errors
-/// The first error of `load`, which ends all of it.
+/// The first error of `load`, which ends everything.
 pub fn load_in_order<E>(
     count: usize,
-    mut load: impl FnMut(Range<usize>) -> Result<Result<(), Refusal>, E>,
+    mut load: impl FnMut(Range<usize>) -> Result<Result<(), LoadRefusal>, E>,
 ) -> Result<Vec<(usize, String)>, E> {
     let mut refused = Vec::new();
     let mut ahead: Vec<Range<usize>> = iter::once(0..count).collect();
@@ -60,8 +60,8 @@ pub fn load_in_order<E>(
     Ok(refused)
 }
 
-/// Splits a refused range into smaller ones, the named line alone.
-fn parts(range: &Range<usize>, refusal: &Refusal) -> Vec<Range<usize>> {
+/// Splits a refused range into smaller ones, with the named line alone.
+fn parts(range: &Range<usize>, refusal: &LoadRefusal) -> Vec<Range<usize>> {
     if refusal.is_too_long() && range.len() > BLOCK {
         let starts = range.clone().step_by(BLOCK);
         return starts
@@ -81,19 +81,19 @@ fn parts(range: &Range<usize>, refusal: &Refusal) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    /// Loads numbers, of which some are refused, and returns the loaded ones with the number of loads.
+    /// Loads numbers, some of which are refused. Returns the loaded ones and the number of loads.
     fn loaded(count: usize, bad: &[usize], names: bool, most: usize) -> (Vec<usize>, usize) {
         let (mut loaded, mut loads) = (Vec::new(), 0);
         let refused = load_in_order(count, |range| -> Result<_, ()> {
             loads += 1;
             if range.len() > most {
-                return Ok(Err(Refusal {
+                return Ok(Err(LoadRefusal {
                     words: "Message too long".to_owned(),
                     at: None,
                 }));
             }
             if let Some(at) = bad.iter().find(|bad| range.contains(bad)) {
-                return Ok(Err(Refusal {
+                return Ok(Err(LoadRefusal {
                     words: "no".to_owned(),
                     at: names.then_some(*at),
                 }));
@@ -135,7 +135,7 @@ mod tests {
         let mut loads = 0;
         let refused = load_in_order(100_000, |_| -> Result<_, ()> {
             loads += 1;
-            Ok(Err(Refusal {
+            Ok(Err(LoadRefusal {
                 words: "no".to_owned(),
                 at: None,
             }))

@@ -1,26 +1,26 @@
-//! The tables of iptables-nft, compared chain by chain with those of the machine: iptables-nft-save prints
-//! rules that `nft` made wrongly or not at all.
+//! Compares the twin's tables of iptables-nft with the machine's, chain by chain, and repairs them: iptables-nft-save
+//! prints rules that `nft` made wrongly or not at all.
 
 use std::collections::BTreeMap;
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::edit::Facts;
+use super::edit::FilterFacts;
 use super::filter::Copied;
-use super::listing::{self, Chain, Table, compared};
-use super::native::{self, Command, declarations, load_in_turn, name_missing};
+use super::listing::{self, ListedChain, ListedTable, compared};
+use super::native::{self, NftCommand, declarations, load_in_turn, name_missing};
 use super::own;
 use super::place::{At, LeftOut, Reason};
 use super::programs::FilterError;
-use super::restore::{Line, Plan, Role};
+use super::restore::{PlannedLine, Role, TablePlan};
 use crate::host::iptables::nft_family;
 use crate::netfilter::backend::Backend;
 
-/// Makes the twin's tables list the rules that the machine's list.
+/// Repairs the twin's tables until they list the same rules as the machine's.
 pub fn repair(
-    live: &[Table],
-    plans: &[Plan<'_>],
-    facts: &Facts,
+    live: &[ListedTable],
+    plans: &[TablePlan<'_>],
+    facts: &FilterFacts,
     copied: &mut Copied,
 ) -> Result<(), FilterError> {
     let Some(chains) = own::chains()? else {
@@ -29,7 +29,7 @@ pub fn repair(
     let twins = own::list(&chains, true)?;
     let mut repaired = Vec::new();
     for live in live {
-        let is_same = |twin: &&Table| twin.family == live.family && twin.name == live.name;
+        let is_same = |twin: &&ListedTable| twin.family == live.family && twin.name == live.name;
         let Some(twin) = twins.iter().find(is_same) else {
             continue;
         };
@@ -44,11 +44,11 @@ pub fn repair(
     if repaired.is_empty() {
         return Ok(());
     }
-    // Chains may have come by now.
+    // The repair may have made chains.
     let chains = own::chains()?.unwrap_or_default();
     let twins = own::list(&chains, false)?;
     for (table, expected) in &repaired {
-        let is_same = |twin: &&Table| twin.family == table.family && twin.name == table.name;
+        let is_same = |twin: &&ListedTable| twin.family == table.family && twin.name == table.name;
         let twin = twins.iter().find(is_same);
         let chain = twin.and_then(|twin| twin.chain(&expected.name));
         let there = chain.map_or(&[][..], |chain| &chain.rules);
@@ -58,8 +58,8 @@ pub fn repair(
 }
 
 /// Returns the rules of each chain that is not nvactl's, as they were loaded.
-fn lines<'p>(plan: Option<&'p Plan<'p>>) -> BTreeMap<&'p str, Vec<&'p Line<'p>>> {
-    let mut lines: BTreeMap<&str, Vec<&Line<'_>>> = BTreeMap::new();
+fn lines<'p>(plan: Option<&'p TablePlan<'p>>) -> BTreeMap<&'p str, Vec<&'p PlannedLine<'p>>> {
+    let mut lines: BTreeMap<&str, Vec<&PlannedLine<'_>>> = BTreeMap::new();
     for line in plan.iter().flat_map(|plan| &plan.lines) {
         if line.role != Role::Declaration && !own::is_nvactls(line.chain) {
             lines.entry(line.chain).or_default().push(line);
@@ -68,16 +68,16 @@ fn lines<'p>(plan: Option<&'p Plan<'p>>) -> BTreeMap<&'p str, Vec<&'p Line<'p>>>
     lines
 }
 
-/// Repairs one table, and returns the chains that were changed with the rules that they should have.
+/// Repairs one table. Returns the chains that were changed, with the rules that they should have.
 fn repair_table<'l>(
-    live: &'l Table,
-    twin: &Table,
-    lines: &BTreeMap<&str, Vec<&Line<'_>>>,
-    facts: &Facts,
+    live: &'l ListedTable,
+    twin: &ListedTable,
+    lines: &BTreeMap<&str, Vec<&PlannedLine<'_>>>,
+    facts: &FilterFacts,
     copied: &mut Copied,
-) -> Result<Vec<(&'l Table, Chain)>, FilterError> {
-    let is_missing = |chain: &&Chain| twin.chain(&chain.name).is_none();
-    let missing: Vec<&Chain> = live.chains.iter().filter(is_missing).collect();
+) -> Result<Vec<(&'l ListedTable, ListedChain)>, FilterError> {
+    let is_missing = |chain: &&ListedChain| twin.chain(&chain.name).is_none();
+    let missing: Vec<&ListedChain> = live.chains.iter().filter(is_missing).collect();
     let mut absent = live.clone();
     absent
         .blocks
@@ -87,7 +87,7 @@ fn repair_table<'l>(
     }
     let mut repaired = Vec::new();
     let mut commands = Vec::new();
-    let empty = Chain::default();
+    let empty = ListedChain::default();
     for chain in &live.chains {
         let there = twin.chain(&chain.name).unwrap_or(&empty);
         let loaded = lines
@@ -114,11 +114,11 @@ fn repair_table<'l>(
         for step in steps {
             commands.extend(step_commands(&step, live, chain, facts, copied));
         }
-        // A rule whose place another one holds, or that was refused, is named already.
+        // A rule that was replaced or refused is named already.
         let is_copy = |unit: &Option<usize>| unit.is_none_or(|unit| units[unit].text.is_some());
         let expected = pairs.iter().filter(|(_, unit)| is_copy(unit));
         let expected = expected.filter_map(|(rule, _)| rule.map(|rule| rules[rule].clone()));
-        let expected = Chain {
+        let expected = ListedChain {
             name: chain.name.clone(),
             heads: Vec::new(),
             rules: expected.collect(),
@@ -134,19 +134,23 @@ fn leads_to_nvactl(rule: &str) -> bool {
     words.any(|word| matches!(word, "jump" | "goto")) && words.next().is_some_and(own::is_nvactls)
 }
 
-/// A rule of the machine's in the twin.
+/// A rule of the machine in the twin.
 #[derive(Debug, PartialEq, Eq)]
-struct Unit {
-    /// The rule that counts before it, or the rule itself: the first that a packet meets.
+struct TwinRule {
+    /// The rule that counts before it, or else the rule itself: the first one that a packet meets.
     first: Option<u64>,
     handle: Option<u64>,
-    /// As it is compared; `None` for one that is not as on the machine, and is meant so.
+    /// The text for a comparison; `None` for a rule that differs from the machine's on purpose.
     text: Option<String>,
 }
 
-/// Finds the loaded lines in the twin's listing, which has a rule for each, and notes the handles of those
-/// that count. `None` where the numbers differ.
-fn units(lines: &[&Line<'_>], chain: &Chain, copied: &mut Copied) -> Option<Vec<Unit>> {
+/// Finds the loaded lines in the twin's listing, which has one rule for each, and notes the handles of the rules that
+/// count. Returns `None` if the numbers differ.
+fn units(
+    lines: &[&PlannedLine<'_>],
+    chain: &ListedChain,
+    copied: &mut Copied,
+) -> Option<Vec<TwinRule>> {
     let loaded = lines.iter().filter(|line| line.is_loaded).count();
     if loaded != chain.rules.len() {
         return None;
@@ -170,7 +174,7 @@ fn units(lines: &[&Line<'_>], chain: &Chain, copied: &mut Copied) -> Option<Vec<
             Role::Nvactls | Role::Declaration => continue,
             Role::Copy | Role::Instead(_) => {}
         }
-        units.push(Unit {
+        units.push(TwinRule {
             first: first.take().or(handle),
             handle,
             text: rule
@@ -181,8 +185,11 @@ fn units(lines: &[&Line<'_>], chain: &Chain, copied: &mut Copied) -> Option<Vec<
     Some(units)
 }
 
-/// Pairs the rules of the machine with those of the twin, both by index and in order.
-fn pairs(rules: &[&listing::Rule], units: &[Unit]) -> Vec<(Option<usize>, Option<usize>)> {
+/// Pairs the rules of the machine with those of the twin, in order.
+fn pairs(
+    rules: &[&listing::ListedRule],
+    units: &[TwinRule],
+) -> Vec<(Option<usize>, Option<usize>)> {
     if rules.len() == units.len() {
         return (0..rules.len()).map(|at| (Some(at), Some(at))).collect();
     }
@@ -205,24 +212,24 @@ fn pairs(rules: &[&listing::Rule], units: &[Unit]) -> Vec<(Option<usize>, Option
     pairs
 }
 
-/// A step that makes a chain list the machine's rules.
+/// A command that makes a chain list the machine's rules.
 #[derive(Debug, PartialEq, Eq)]
-enum Step<'r> {
-    /// The rule with this handle is another one in truth.
+enum Repair<'r> {
+    /// The rule with this handle should be this rule.
     Replace(u64, &'r str),
-    /// A rule is missing before the one with this handle, or at the end.
+    /// This rule is missing before the rule with this handle, or at the end.
     Insert(Option<u64>, &'r str),
     Delete(u64),
 }
 
 fn steps<'r>(
     pairs: &[(Option<usize>, Option<usize>)],
-    rules: &[&'r listing::Rule],
-    units: &[Unit],
-) -> Vec<Step<'r>> {
+    rules: &[&'r listing::ListedRule],
+    units: &[TwinRule],
+) -> Vec<Repair<'r>> {
     let mut steps = Vec::new();
     let mut next = None;
-    // From the end, so that the rule behind is known.
+    // The last rule comes first, so that the handle of the next rule is known.
     for pair in pairs.iter().rev() {
         let unit = pair.1.map(|unit| &units[unit]);
         match (pair.0.map(|rule| rules[rule]), unit) {
@@ -230,16 +237,16 @@ fn steps<'r>(
                 if let (Some(text), Some(handle)) = (&unit.text, unit.handle)
                     && *text != compared(&rule.text)
                 {
-                    steps.push(Step::Replace(handle, &rule.text));
-                    // The one that counts before it has the conditions of the wrong rule.
+                    steps.push(Repair::Replace(handle, &rule.text));
+                    // The rule that counts before it has the conditions of the wrong rule.
                     let shadow = unit.first.filter(|first| *first != handle);
-                    steps.extend(shadow.map(Step::Delete));
+                    steps.extend(shadow.map(Repair::Delete));
                 }
             }
-            (Some(rule), None) => steps.push(Step::Insert(next, &rule.text)),
+            (Some(rule), None) => steps.push(Repair::Insert(next, &rule.text)),
             (None, Some(unit)) => {
                 if let (Some(_), Some(handle)) = (&unit.text, unit.handle) {
-                    steps.push(Step::Delete(handle));
+                    steps.push(Repair::Delete(handle));
                 }
             }
             (None, None) => {}
@@ -251,23 +258,23 @@ fn steps<'r>(
 }
 
 fn step_commands(
-    step: &Step<'_>,
-    table: &Table,
-    chain: &Chain,
-    facts: &Facts,
+    step: &Repair<'_>,
+    table: &ListedTable,
+    chain: &ListedChain,
+    facts: &FilterFacts,
     copied: &mut Copied,
-) -> Vec<Command> {
+) -> Vec<NftCommand> {
     let named = format!("{} {}", table.named(), chain.name);
     let delete = |handle: u64| format!("delete rule {named} handle {handle}\n");
-    let command = |text: String, otherwise: Option<String>, rule: &str| Command {
+    let command = |text: String, otherwise: Option<String>, rule: &str| NftCommand {
         text,
         otherwise,
         names: (chain.name.clone(), rule.to_owned()),
     };
     let mut texts = |rule: &str| native::edited(table, &chain.name, rule, facts, copied);
     match step {
-        Step::Delete(handle) => vec![command(delete(*handle), None, "")],
-        Step::Insert(before, rule) => {
+        Repair::Delete(handle) => vec![command(delete(*handle), None, "")],
+        Repair::Insert(before, rule) => {
             let at = match before {
                 Some(handle) => format!("insert rule {named} handle {handle}"),
                 None => format!("add rule {named}"),
@@ -276,20 +283,20 @@ fn step_commands(
             let commands = texts.map(|text| command(format!("{at} {text}\n"), None, rule));
             commands.collect()
         }
-        Step::Replace(handle, rule) => {
+        Repair::Replace(handle, rule) => {
             let mut texts = texts(rule);
             let Some(last) = texts.pop() else {
-                // nft cannot load the true rule, and the one in its place is wrong.
+                // nft cannot load the machine's rule, and the rule in its place is wrong.
                 return vec![command(delete(*handle), None, rule)];
             };
             let inserted = texts.into_iter();
-            let mut commands: Vec<Command> = inserted
+            let mut commands: Vec<NftCommand> = inserted
                 .map(|text| {
                     let text = format!("insert rule {named} handle {handle} {text}\n");
                     command(text, None, rule)
                 })
                 .collect();
-            // `nft replace` 1.0.6 ends in an assertion where a set has networks and addresses (measured by the
+            // `nft replace` 1.0.6 ends in an assertion if a set has networks and addresses (held by the
             // lab's row `networks and an address in a table of iptables`).
             let delete = delete(*handle);
             let replace = format!("insert rule {named} handle {handle} {last}\n{delete}");
@@ -303,22 +310,22 @@ fn step_commands(
 mod tests {
     use super::*;
 
-    fn rule(text: &str) -> listing::Rule {
-        listing::Rule {
+    fn rule(text: &str) -> listing::ListedRule {
+        listing::ListedRule {
             text: text.to_owned(),
             handle: None,
         }
     }
 
-    fn unit(handle: u64, text: &str) -> Unit {
-        Unit {
+    fn unit(handle: u64, text: &str) -> TwinRule {
+        TwinRule {
             first: Some(handle),
             handle: Some(handle),
             text: (!text.is_empty()).then(|| text.to_owned()),
         }
     }
 
-    fn steps_of(live: &[&str], units: &[Unit]) -> Vec<String> {
+    fn steps_of(live: &[&str], units: &[TwinRule]) -> Vec<String> {
         let live: Vec<_> = live.iter().map(|text| rule(text)).collect();
         let live: Vec<_> = live.iter().collect();
         let steps = steps(&pairs(&live, units), &live, units);
@@ -342,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_rule_comes_before_the_one_behind_and_its_counter() {
+    fn a_missing_rule_is_inserted_before_the_next_rule_and_its_counter() {
         let mut limited = unit(9, "limit rate 3/second accept");
         limited.first = Some(8);
         let units = [unit(5, "drop"), limited];
@@ -360,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_rule_takes_its_counter_along() {
+    fn a_wrong_rule_is_replaced_and_its_counter_deleted() {
         let mut limited = unit(9, "limit rate 3/second drop");
         limited.first = Some(8);
         assert_eq!(
@@ -373,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_too_many_is_deleted() {
+    fn an_extra_rule_is_deleted() {
         assert_eq!(
             steps_of(&["b"], &[unit(5, "a"), unit(6, "b"), unit(7, "")]),
             ["Delete(5)"]

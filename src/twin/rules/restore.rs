@@ -1,31 +1,31 @@
-//! Loading iptables-save text: as it is where it can be, else table by table and line by line.
+//! Loads the text of iptables-save: as it is, or else table by table and line by line.
 
 use std::borrow::Cow;
 
-use super::edit::{self, Edit, Facts};
+use super::edit::{self, FilterFacts, RuleEdit};
 use super::filter::Copied;
 use super::own::is_nvactls;
-use super::place::{At, LeftOut, Place, Reason, Unknown, Watched};
+use super::place::{At, LeftOut, Reason, RulePlace, Unknown, Watched};
 use super::programs::{FilterError, restore};
-use super::refused::{Refusal, load_in_order};
-use super::saved::{self, Saved};
+use super::refused::{LoadRefusal, load_in_order};
+use super::saved::{self, SavedTable};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 
-/// A table to be loaded, and what came of it.
+/// The lines of a table that are loaded, and the result for each.
 #[derive(Debug)]
-pub struct Plan<'t> {
+pub struct TablePlan<'t> {
     pub backend: Backend,
     pub family: Family,
     pub table: &'t str,
-    pub lines: Vec<Line<'t>>,
+    pub lines: Vec<PlannedLine<'t>>,
 }
 
 /// A line of a table.
 #[derive(Debug)]
-pub struct Line<'t> {
+pub struct PlannedLine<'t> {
     pub chain: &'t str,
-    /// As it is loaded.
+    /// The text that is loaded.
     pub text: Cow<'t, str>,
     pub role: Role,
     pub is_loaded: bool,
@@ -37,19 +37,19 @@ pub enum Role {
     /// A rule in a chain of nvactl's, or a jump to one.
     Nvactls,
     Copy,
-    /// It stands in the place of a rule of the machine's, as the watched rule of this index if it counts.
+    /// In the place of a rule of the machine. If it counts, it has the index of the watched rule.
     Instead(Option<usize>),
-    /// It stands before a rule of the machine's and counts as the watched rule of this index.
+    /// Before a rule of the machine. It counts for the watched rule with this index.
     Shadow(usize),
 }
 
-impl<'t> Plan<'t> {
-    /// Plans the load of a table.
+impl<'t> TablePlan<'t> {
+    /// Decides which lines are loaded for a table.
     pub fn new(
         backend: Backend,
         family: Family,
-        saved: &Saved<'t>,
-        facts: &Facts,
+        saved: &SavedTable<'t>,
+        facts: &FilterFacts,
         copied: &mut Copied,
     ) -> Self {
         let mut plan = Self {
@@ -67,27 +67,27 @@ impl<'t> Plan<'t> {
         plan
     }
 
-    fn plan_rule(&mut self, line: &'t str, facts: &Facts, copied: &mut Copied) {
+    fn plan_rule(&mut self, line: &'t str, facts: &FilterFacts, copied: &mut Copied) {
         let chain = saved::chain(line);
-        // The names of ipsets stand without quotes in the text of iptables-save 1.8.9.
+        // iptables-save 1.8.9 prints the names of ipsets without quotes.
         let copy = facts.spaced_sets.quoted(line);
-        if is_nvactls(chain) || edit::leads_to(line).is_some_and(is_nvactls) {
+        if is_nvactls(chain) || edit::leads_to(line).is_some_and(|next| is_nvactls(&next)) {
             return self.push(chain, copy, Role::Nvactls);
         }
         match edit::edit(&copy, facts) {
-            Edit::Keep => self.push(chain, copy, Role::Copy),
-            Edit::Instead(text, why) => {
+            RuleEdit::Keep => self.push(chain, copy, Role::Copy),
+            RuleEdit::Instead(text, why) => {
                 if let Some(why) = why {
                     copied.left_out.push(self.left_out(chain, line, why));
                 }
                 self.push(chain, Cow::Owned(text), Role::Instead(None));
             }
-            Edit::Placeholder(conditions, why) => {
+            RuleEdit::Placeholder(conditions, why) => {
                 let index = self.watch(chain, line, why, copied);
                 let text = edit::commented(&conditions, index);
                 self.push(chain, Cow::Owned(text), Role::Instead(Some(index)));
             }
-            Edit::Shadow(conditions, why) => {
+            RuleEdit::Shadow(conditions, why) => {
                 let index = self.watch(chain, line, why, copied);
                 let text = edit::commented(&conditions, index);
                 self.push(chain, Cow::Owned(text), Role::Shadow(index));
@@ -97,7 +97,7 @@ impl<'t> Plan<'t> {
     }
 
     fn push(&mut self, chain: &'t str, text: Cow<'t, str>, role: Role) {
-        self.lines.push(Line {
+        self.lines.push(PlannedLine {
             chain,
             text,
             role,
@@ -105,8 +105,8 @@ impl<'t> Plan<'t> {
         });
     }
 
-    fn place(&self, chain: &str) -> Place {
-        Place::Iptables {
+    fn place(&self, chain: &str) -> RulePlace {
+        RulePlace::Iptables {
             backend: self.backend,
             family: self.family,
             table: self.table.to_owned(),
@@ -133,7 +133,7 @@ impl<'t> Plan<'t> {
         copied.watched.len() - 1
     }
 
-    /// Returns the text of some lines.
+    /// Prints lines as a table for iptables-restore.
     fn text<'l>(&self, lines: impl IntoIterator<Item = &'l str>) -> String {
         let mut text = format!("*{}\n", self.table);
         for line in lines {
@@ -144,8 +144,8 @@ impl<'t> Plan<'t> {
         text
     }
 
-    /// Loads the table line by line: a refused line costs only itself. A refused rule whose conditions
-    /// load counts the packets that it would have seen.
+    /// Loads the table line by line. If a rule is refused and its conditions alone load, a rule with these counts the
+    /// packets that it would have seen.
     fn load_lines(&mut self, copied: &mut Copied) -> Result<(), FilterError> {
         let (backend, family) = (self.backend, self.family);
         if let Err(refusal) = restore(backend, family, &[], &self.text([]))? {
@@ -175,9 +175,9 @@ impl<'t> Plan<'t> {
                     }
                 }
             }
-            // The first line is the table's.
+            // The first line of the text is the table's name.
             let at = refusal.at.and_then(|at| (at + range.start).checked_sub(1));
-            Ok::<_, FilterError>(Err(Refusal { at, ..refusal }))
+            Ok::<_, FilterError>(Err(LoadRefusal { at, ..refusal }))
         })?;
         for (at, words) in refused {
             let line = &self.lines[at];
@@ -198,7 +198,7 @@ impl<'t> Plan<'t> {
 }
 
 /// Loads all tables of a backend and family.
-pub fn load(plans: &mut [Plan<'_>], copied: &mut Copied) -> Result<(), FilterError> {
+pub fn load(plans: &mut [TablePlan<'_>], copied: &mut Copied) -> Result<(), FilterError> {
     let Some(first) = plans.first() else {
         return Ok(());
     };

@@ -4,28 +4,27 @@ use crate::netfilter::text::parse;
 
 /// One table of a text.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Saved<'t> {
+pub struct SavedTable<'t> {
     pub name: &'t str,
     /// `:CHAIN POLICY [0:0]`
     pub chains: Vec<&'t str>,
     /// `-A CHAIN …`; a comment may hold line ends.
     pub rules: Vec<&'t str>,
-    /// Whether the text has the table's `COMMIT`: iptables-nft-save 1.8.9 stops at a rule that it cannot
-    /// read.
+    /// Whether the text has the table's `COMMIT`. iptables-nft-save 1.8.9 stops at a rule that it cannot read.
     pub whole: bool,
 }
 
 /// Splits a text into its tables.
 #[must_use]
-pub fn tables(text: &str) -> Vec<Saved<'_>> {
-    let mut tables: Vec<Saved<'_>> = Vec::new();
+pub fn tables(text: &str) -> Vec<SavedTable<'_>> {
+    let mut tables: Vec<SavedTable<'_>> = Vec::new();
     let mut rest = text;
     while let Some(len) = parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0) {
         let (line, after) = rest.split_at(len);
         rest = after;
         let line = line.strip_suffix('\n').unwrap_or(line);
         if let Some(name) = line.strip_prefix('*') {
-            tables.push(Saved {
+            tables.push(SavedTable {
                 name,
                 chains: Vec::new(),
                 rules: Vec::new(),
@@ -45,7 +44,7 @@ pub fn tables(text: &str) -> Vec<Saved<'_>> {
     tables
 }
 
-/// Returns the chain that a line of a table is about.
+/// Returns the chain of a line.
 #[must_use]
 pub fn chain(line: &str) -> &str {
     let line = line.strip_prefix(':').or_else(|| line.strip_prefix("-A "));
@@ -58,19 +57,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_falls_into_tables_and_whole_lines() {
+    fn a_text_is_split_into_tables_and_whole_lines() {
         let text = "# Generated\n*nat\n:OUTPUT ACCEPT [1:2]\nCOMMIT\n*filter\n:x - [0:0]\n\
                     -A x -m comment --comment \"two\nlines\" -j DROP\n-A x -j ACCEPT\n";
         assert_eq!(
             tables(text),
             [
-                Saved {
+                SavedTable {
                     name: "nat",
                     chains: vec![":OUTPUT ACCEPT [1:2]"],
                     rules: vec![],
                     whole: true,
                 },
-                Saved {
+                SavedTable {
                     name: "filter",
                     chains: vec![":x - [0:0]"],
                     rules: vec![

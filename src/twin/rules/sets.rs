@@ -1,5 +1,5 @@
-//! The names of ipsets with a space, which neither `ipset save` nor iptables-save puts in quotes, though both
-//! programs take them in quotes alone (ipset 7.17, iptables 1.8.9).
+//! The names of ipsets with a space. `ipset save` and iptables-save print them without quotes, but both programs read
+//! them only in quotes (ipset 7.17, iptables 1.8.9).
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ impl SpacedSets {
         Self(names)
     }
 
-    /// Returns a line of `ipset save` or iptables-save with the names in quotes.
+    /// Returns a line of `ipset save` or iptables-save with these names in quotes.
     #[must_use]
     pub fn quoted<'l>(&self, line: &'l str) -> Cow<'l, str> {
         let mut quoted = Cow::Borrowed(line);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_a_space_is_put_in_quotes() {
+    fn a_name_with_a_space_is_quoted() {
         let sets = SpacedSets::read(
             "create bad ips hash:net family inet\ncreate bad ips too list:set size 8\ncreate bad hash:ip\n",
         );

@@ -1,18 +1,18 @@
-//! The rules of nft's that a twin cannot have as they are, edited as words of their text.
+//! Edits the rules of nft that a twin cannot have as they are. A rule is edited as words of its text.
 
-use super::edit::{COMMENT, Facts};
+use super::edit::{COMMENT, FilterFacts};
 use super::listing::words;
 use super::place::{Reason, Unknown};
 use super::queues;
 
-/// A rule as the twin loads it.
+/// The result of editing a rule.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Edited {
-    /// Without it the rule is a placeholder alone.
+    /// `None` if only a rule that counts is loaded.
     pub text: Option<String>,
-    /// The conditions of a rule that counts, before it or in its place.
+    /// The conditions of a rule that counts, before the rule or in its place.
     pub counts: Option<(String, Unknown)>,
-    /// A part that is left out, and told.
+    /// The reason for which a part is left out; it is reported.
     pub left_out: Option<Reason>,
 }
 
@@ -41,7 +41,7 @@ const ENDS: [&str; 4] = ["accept", "drop", "reject", "return"];
 
 /// Edits a rule's text.
 #[must_use]
-pub fn edit(rule: &str, facts: &Facts) -> Edited {
+pub fn edit(rule: &str, facts: &FilterFacts) -> Edited {
     let mut words: Vec<&str> = words(rule).collect();
     if is_of_iptables(&words) {
         return Edited {
@@ -85,7 +85,7 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
     let counts = counts.or_else(|| written(&words, facts));
     let text = match &words[..] {
         [] => "counter".to_owned(),
-        // Spaces between quotes stay.
+        // Spaces within quotes stay.
         words => words.join(" "),
     };
     Edited {
@@ -95,7 +95,7 @@ pub fn edit(rule: &str, facts: &Facts) -> Edited {
     }
 }
 
-/// Writes a rule that counts.
+/// Prints a rule that counts.
 #[must_use]
 pub fn commented(conditions: &str, index: usize) -> String {
     format!("{conditions} counter comment \"{COMMENT}{index}\"")
@@ -103,8 +103,8 @@ pub fn commented(conditions: &str, index: usize) -> String {
         .to_owned()
 }
 
-/// Whether a rule has a part that only iptables can load. nft 0.9 writes `# xt_NAME`, nft 1.0 `xt match
-/// NAME` (measured, 1.0.6).
+/// Returns whether a rule has a part that only iptables can load. nft 0.9 prints it as `# xt_NAME`, nft 1.0 as `xt
+/// match NAME`.
 fn is_of_iptables(words: &[&str]) -> bool {
     words.contains(&"#")
         || words
@@ -112,7 +112,7 @@ fn is_of_iptables(words: &[&str]) -> bool {
             .any(|pair| matches!(pair, ["xt", "match" | "target" | "watcher"]))
 }
 
-/// Returns the conditions that nft can load of a rule of iptables', unless the rule decides nothing.
+/// Returns the conditions of a rule of iptables that nft can load, unless the rule decides nothing.
 fn listed_conditions(words: &[&str]) -> Option<(String, Unknown)> {
     let (mut kept, mut decides, mut at) = (Vec::new(), false, 0);
     while let Some(word) = words.get(at) {
@@ -138,8 +138,8 @@ fn position(words: &[&str], wanted: &[&str]) -> Option<usize> {
     windows.position(|window| window == wanted)
 }
 
-/// Returns where a statement starts that the twin cannot decide.
-fn undecidable(words: &[&str], facts: &Facts) -> Option<(usize, Unknown)> {
+/// Returns where a statement starts that the twin cannot evaluate.
+fn undecidable(words: &[&str], facts: &FilterFacts) -> Option<(usize, Unknown)> {
     for (at, word) in statements(words) {
         match word {
             "queue" => {
@@ -147,7 +147,7 @@ fn undecidable(words: &[&str], facts: &Facts) -> Option<(usize, Unknown)> {
                     .iter()
                     .filter_map(|word| queues::range(word));
                 let mut named = named.peekable();
-                // A number that a map or a hash gives is not known.
+                // The number is unknown if a map or a hash gives it.
                 let computed = words[at + 1..]
                     .iter()
                     .any(|word| matches!(*word, "map" | "numgen" | "symhash" | "jhash"));
@@ -178,9 +178,9 @@ fn stateful(words: &[&str]) -> Option<usize> {
     for (at, word) in words.iter().enumerate() {
         let next = words.get(at + 1).copied().unwrap_or_default();
         let is_stateful = match *word {
-            // A number that chooses an address is a share of each target.
+            // A number that chooses an address gives each target its share.
             "numgen" => words[at..].iter().any(|word| ENDS.contains(word)),
-            // The copy has another seed.
+            // The twin has another seed.
             "jhash" => {
                 !words[at..].contains(&"seed") && words[at..].iter().any(|word| ENDS.contains(word))
             }
@@ -209,11 +209,11 @@ fn stateful(words: &[&str]) -> Option<usize> {
     None
 }
 
-/// Returns the conditions of a rule that decides by a set into which rules put what they see. The
-/// connections that are tried are among that.
-fn written(words: &[&str], facts: &Facts) -> Option<(String, Unknown)> {
+/// Returns the conditions of a rule that decides by a set to which rules add elements. The connections that are tried
+/// may be added as well.
+fn written(words: &[&str], facts: &FilterFacts) -> Option<(String, Unknown)> {
     let (at, word) = statements(words).find(|(_, word)| DECIDES.contains(word))?;
-    // `meta mark set …`
+    // `set` may be a part of `meta mark set …`.
     let end = if word == "set" {
         at.checked_sub(2)?
     } else {
@@ -226,7 +226,7 @@ fn written(words: &[&str], facts: &Facts) -> Option<(String, Unknown)> {
     Some((conditions(&words[..end]), Unknown::Written(set.to_owned())))
 }
 
-/// Returns the sets into which a rule puts what it sees.
+/// Returns the sets to which a rule adds elements.
 pub fn writes(rule: &str) -> impl Iterator<Item = &str> {
     let words: Vec<&str> = words(rule).collect();
     let pairs: Vec<(&str, &str)> = words.windows(2).map(|pair| (pair[0], pair[1])).collect();
@@ -236,7 +236,7 @@ pub fn writes(rule: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the words outside of braces that are no name of a chain.
+/// Returns the words outside of braces, without the names of chains.
 fn statements<'w>(words: &'w [&'w str]) -> impl Iterator<Item = (usize, &'w str)> {
     let mut depth = 0_usize;
     words.iter().enumerate().filter_map(move |(at, word)| {
@@ -254,7 +254,7 @@ fn statements<'w>(words: &'w [&'w str]) -> impl Iterator<Item = (usize, &'w str)
 /// Returns the conditions among the words before a statement.
 fn conditions(words: &[&str]) -> String {
     let mut words = words.to_vec();
-    // A set's statement begins one word before its name.
+    // The statement of a set begins one word before the set's name.
     if matches!(words.last(), Some(&("add" | "update" | "delete"))) {
         words.pop();
     }
@@ -263,7 +263,7 @@ fn conditions(words: &[&str]) -> String {
     words.join(" ")
 }
 
-/// Removes a statement `log …`, unless it is for a program that reads a group.
+/// Removes the statement `log …`, unless it is for a program that reads a log group.
 fn cut_log(words: &mut Vec<&str>) -> bool {
     let Some((at, _)) = statements(words).find(|(_, word)| *word == "log") else {
         return false;
@@ -341,7 +341,7 @@ mod tests {
             ("add @dyn { ip saddr timeout 1m } accept", None),
             ("ip saddr @limit drop comment \"limit rate 5\"", None),
         ] {
-            let edited = edit(rule, &Facts::default());
+            let edited = edit(rule, &FilterFacts::default());
             assert_eq!(edited.text.as_deref(), Some(rule));
             assert_eq!(edited.counts, counts, "{rule}");
             assert_eq!(edited.left_out, None);
@@ -354,10 +354,10 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_rules_write_is_a_state() {
-        let facts = Facts {
+    fn a_set_to_which_rules_add_is_a_state() {
+        let facts = FilterFacts {
             written: std::collections::BTreeSet::from(["trap".to_owned()]),
-            ..Facts::default()
+            ..FilterFacts::default()
         };
         for (rule, conditions) in [
             (
@@ -378,10 +378,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_decides_is_a_placeholder() {
-        let facts = Facts {
+    fn a_rule_that_a_program_decides_is_a_placeholder() {
+        let facts = FilterFacts {
             queues: Queues::read("4 1 0 2 65531 0 0 0 1"),
-            ..Facts::default()
+            ..FilterFacts::default()
         };
         for (rule, conditions) in [
             (
@@ -408,9 +408,9 @@ mod tests {
 
     #[test]
     fn traces_flowtables_and_logs_are_cut_out() {
-        let logs = Facts {
+        let logs = FilterFacts {
             logs: true,
-            ..Facts::default()
+            ..FilterFacts::default()
         };
         for (rule, text, left_out) in [
             (
@@ -444,12 +444,12 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_only_iptables_loads_is_known() {
+    fn a_part_that_only_iptables_loads_is_recognised() {
         for rule in [
             "tcp dport 80 xt match string counter accept",
             "tcp dport 80 # xt_string counter accept",
         ] {
-            let edited = edit(rule, &Facts::default());
+            let edited = edit(rule, &FilterFacts::default());
             assert_eq!(edited.left_out, Some(Reason::OnlyIptables));
             assert_eq!(edited.text, None);
             let counts = ("tcp dport 80".to_owned(), Unknown::OnlyIptables);

@@ -4,14 +4,15 @@ use ipnet::IpNet;
 
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
+use crate::net::words::counted;
 use crate::twin::cause::{By, KernelReason};
-use crate::twin::clients::{Client, ClientKind};
-use crate::twin::judge::Verdict;
+use crate::twin::clients::{ClientKind, SampleClient};
+use crate::twin::verdict::Verdict;
 
 /// A finding, and the clients for whom it was found.
 pub struct Finding<'a> {
     pub check: Check,
-    pub clients: Vec<&'a Client>,
+    pub clients: Vec<&'a SampleClient>,
     /// Whether the sentence begins with the clients.
     pub is_of_clients: bool,
     /// Whether a route or a policy rule forbids the way, as a blackhole.
@@ -29,13 +30,13 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Whether it is about another client of the same.
+    /// Whether a check is this finding about another client.
     pub fn takes(&self, check: &Check) -> bool {
         self.check.code == check.code && self.check.reason == check.reason
     }
 
-    /// Adds a client.
-    pub fn add(&mut self, check: Check, client: &'a Client) {
+    /// Adds a client, and keeps the worst status and the first fix.
+    pub fn add(&mut self, check: Check, client: &'a SampleClient) {
         if self.check.fix.is_none() {
             self.check.fix = check.fix;
             self.check.tried = check.tried;
@@ -50,11 +51,11 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Makes a warning of a ban that a rule of others has for a network of its own, whether a client of it is
-    /// connected now or not; and of a route that forbids a network while nobody of it is connected. `named` holds
-    /// the networks that rules name, each with its finding; `at` is this one.
+    /// Turns a failure into a warning if a rule of others bans only the networks that it names, even if a client of
+    /// such a network is connected now, or if a route forbids a network of which nobody is connected. `named` holds
+    /// the networks that rules name, each with its finding; `at` is this finding.
     pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
-        let is_named = |client: &Client| {
+        let is_named = |client: &SampleClient| {
             let mut nets = named.iter().filter(|(_, of)| *of == at);
             match client.kind {
                 ClientKind::Named(_) => true,
@@ -70,7 +71,7 @@ impl<'a> Finding<'a> {
         ];
         let is_ban =
             is_rule.contains(&self.check.code) && self.clients.iter().all(|one| is_named(one));
-        let of_nobody = |one: &&Client| matches!(one.kind, ClientKind::Named(_));
+        let of_nobody = |one: &&SampleClient| matches!(one.kind, ClientKind::Named(_));
         let is_closed = self.is_forbidden && self.clients.iter().all(of_nobody);
         let is_fail = self.check.status == Status::Fail && !self.is_of_clients;
         if is_fail && (is_ban || is_closed) {
@@ -78,17 +79,19 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Returns the check. Those whom it does not concern need not be told apart where it concerns all.
+    /// Returns the check. It names the clients only if it concerns some of them.
     pub fn into_check(mut self, are_some: bool) -> Check {
         let reason = &self.check.reason;
         self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
             ([first], true) => format!("{} {reason}", subject(first)),
             ([first, more @ ..], true) => {
-                format!("{}, and {} more, {reason}", subject(first), more.len())
+                let more = counted(more.len(), "more group");
+                format!("{} and {more} of clients {reason}", subject(first))
             }
             ([first], false) if are_some => format!("{reason}: {}", client(first)),
             ([first, more @ ..], false) if are_some => {
-                format!("{reason}: {}, and {} more", client(first), more.len())
+                let more = counted(more.len(), "more group");
+                format!("{reason}: {} and {more} of clients", client(first))
             }
             _ => return self.check,
         };

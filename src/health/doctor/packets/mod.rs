@@ -1,4 +1,4 @@
-//! Packets: the connections that were opened through the twin, and what took those that died.
+//! Reports the connections that were opened through the twin, and the rules that took their packets.
 
 mod finding;
 mod verdict;
@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::answers::{Answers, ByForward, by_forward};
+use super::route::{self, Astray};
 use super::scene::Scene;
-use super::target::{self, Astray};
-use super::{Case, Check, Hop, Status};
+use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::{DriftKind, compare};
 use crate::forwards::Forward;
 use crate::host::network::somebody;
@@ -22,20 +22,20 @@ use crate::twin::battery::Wanted;
 use crate::twin::cause::Fate;
 use crate::twin::clients::ClientKind;
 use crate::twin::doubt::Doubt;
-use crate::twin::judge::{Judged, Verdict};
+use crate::twin::verdict::{Judged, Verdict};
 use finding::Finding;
 use verdict::told;
 pub use words::{client, keeps, rule, took};
 
-/// How many forwards nobody knows of whether they work, and why.
+/// The number of forwards that were not tried, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Untried {
     pub forwards: usize,
     pub why: String,
 }
 
-/// Counts the forwards whose connections were not all tried; none where all were. `asked` is the number
-/// of forwards that were asked about.
+/// Counts the forwards whose connections were not all tried; `None` if all were. `asked` is the number of
+/// forwards that the user asked about.
 #[must_use]
 pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Untried> {
     let answers = match answers {
@@ -52,7 +52,7 @@ pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Un
     let late: BTreeSet<&str> = late.map(|one| one.ask.forward.name.as_str()).collect();
     (!late.is_empty()).then(|| Untried {
         forwards: late.len(),
-        why: "the time was over before all were tried; more time: --deadline 2m".to_owned(),
+        why: "the time limit was reached first; for more time: --deadline 2m".to_owned(),
     })
 }
 
@@ -66,12 +66,12 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         }
     };
     for left in &answers.left_out {
-        let words = format!("not in the copy in which packets are tried: {left}");
+        let words = format!("the copy of this machine, in which packets are tried, lacks: {left}");
         checks.push(Hop::Packets.warn(words));
     }
     if answers.untried_networks > 0 {
         checks.push(Hop::Packets.ok(format!(
-            "clients of some of the networks that rules name or routes lead to were tried; left out: {}",
+            "rules and routes name more networks than are tried as clients; not tried: {}",
             counted(answers.untried_networks, "network")
         )));
     }
@@ -82,7 +82,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let scene = Scene::of(case, put_in.as_deref());
     let by_forward = by_forward(answers);
     if case.family == Family::V6 && answers.judged.iter().any(is_undiscovered) {
-        // Nobody is asked for an address, so that nobody answers.
+        // Without neighbour discovery no target can answer, so these checks only repeat the cause.
         checks.retain(|check| {
             let follows = [Hop::Neighbour, Hop::Target].contains(&check.code);
             !follows || check.status == Status::Ok
@@ -94,7 +94,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
         let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
         let mut found = of_one(&scene, answers, forward, of_forward);
-        // The live machine's switches and neighbours have been told.
+        // The checks of the live machine have already reported its switches and neighbours.
         let is_told = |check: &Check| {
             let live = [Hop::IpForward, Hop::InterfaceForwarding, Hop::Neighbour];
             let is_same = |told: &Check| {
@@ -105,31 +105,34 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             };
             live.contains(&check.code) && checks.iter().any(is_same)
         };
-        found.retain(|check| !is_told(check));
+        let has_no_route =
+            |check: &Check| check.code == Hop::Route && route::is_down(case, &forward.egress);
+        found.retain(|check| !is_told(check) && !has_no_route(check));
         let found = without_consequences(found, forward, &case.apply, checks);
         checks.extend(found);
     }
 }
 
-/// Warns that no route leads to the Internet, if a forward admits clients of it.
+/// Warns that no route leads to the Internet, if a forward admits clients of the Internet.
 fn no_way_back(case: &Case<'_>) -> Option<Check> {
     let mut asked = case.asked.iter();
     let forward = asked.find(|forward| forward.sources.admits(somebody(case.family)))?;
     let ingress = forward.ingress.first()?;
     let check = Hop::Route.warn(
-        "no route leads back to clients of the Internet: only clients on the machine's own networks get answers",
+        "this machine has no route to clients of the Internet: only clients on its own networks get replies",
     );
     let ip = match case.family {
         Family::V4 => "ip",
         Family::V6 => "ip -6",
     };
-    Some(check.fix(format!(
-        "if clients of the Internet are meant: sudo {ip} route add default via ROUTER dev {ingress}"
+    Some(check.fix(Fix::only_if(
+        "if clients come from the Internet",
+        format!("sudo {ip} route add default via ROUTER dev {ingress}"),
     )))
 }
 
-/// Leaves out what follows from rules of a forward that are not loaded, which `checks` already say. If `apply` was
-/// tried against it, those have a tried fix.
+/// Leaves out the findings that follow from rules of a forward that are not loaded, because `checks` already
+/// report those rules. If `apply` was tried for such a finding, the reported rules get a tried fix.
 fn without_consequences(
     found: Vec<Check>,
     forward: &Forward,
@@ -137,10 +140,11 @@ fn without_consequences(
     checks: &mut [Check],
 ) -> Vec<Check> {
     const RULES: [Hop; 3] = [Hop::DnatRule, Hop::ForwardRule, Hop::SnatRule];
+    let is_apply = |check: &Check| check.fix.as_ref().is_some_and(|fix| fix.is(apply));
     let name = forward.name.as_str();
     let is_cause = |check: &Check, hop: Hop| {
         let is_of_forward = check.forward.as_deref().is_none_or(|of| of == name);
-        // The rule for replies is in nvactl's own chain, and its loss is one of `own-chains`.
+        // `own-chains` reports the loss of the rule for replies, which is in nvactl's own chain.
         let takes = match hop {
             Hop::OwnChains => [Hop::Jump, Hop::OwnChains].contains(&check.code),
             _ => check.code == Hop::Jump || RULES.contains(&check.code),
@@ -153,19 +157,16 @@ fn without_consequences(
             && one.status != Status::Ok
             && checks.iter().any(|check| is_cause(check, one.code))
     });
-    for one in follow
-        .iter()
-        .filter(|one| one.tried && one.fix.as_deref() == Some(apply))
-    {
+    for one in follow.iter().filter(|one| one.tried && is_apply(one)) {
         let causes = checks.iter_mut().filter(|check| is_cause(check, one.code));
-        for cause in causes.filter(|cause| cause.fix.as_deref() == Some(apply)) {
+        for cause in causes.filter(|cause| is_apply(cause)) {
             cause.tried = true;
         }
     }
     rest
 }
 
-/// Returns a line that somebody has put into nvactl's chains, where a client comes in and no rule is known for it.
+/// Returns a line that somebody added to nvactl's chains, if a client comes in and no rule is known to admit it.
 fn put_in(case: &Case<'_>, answers: &Answers<'_>) -> Option<String> {
     let is_unexplained = |judged: &Judged<'_>| matches!(&judged.verdict, Verdict::LetIn(blame) if blame.by.is_none());
     if !answers.judged.iter().any(is_unexplained) {
@@ -179,7 +180,7 @@ fn put_in(case: &Case<'_>, answers: &Answers<'_>) -> Option<String> {
     Some(format!("{program} {}: `{}`", line.table, line.line))
 }
 
-/// Whether a rule took neighbour discovery from a connection of IPv6.
+/// Whether a rule dropped the neighbour discovery of an IPv6 connection.
 fn is_undiscovered(judged: &Judged<'_>) -> bool {
     let Verdict::Dead(death) = &judged.verdict else {
         return false;
@@ -188,8 +189,8 @@ fn is_undiscovered(judged: &Judged<'_>) -> bool {
     causes.any(|taken| taken.fate == Fate::Unresolved)
 }
 
-/// Returns for each forward whether it works: connections do as the spec says in the twin, and the live target
-/// answers. A forward is left out if that is not known. `checks` is what was found by then.
+/// Returns for each forward whether it works: its connections do as the spec says in the twin, and its live target
+/// answers. A forward is left out if that is not known. `checks` are the findings so far.
 #[must_use]
 pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, Family), bool> {
     let Ok(answers) = &case.facts.answers else {
@@ -199,7 +200,7 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
     let scene = Scene::of(case, put_in.as_deref());
     let by_forward = by_forward(answers);
     let silent = target::silent(case);
-    // Nothing comes in, or nothing is forwarded.
+    // No packet comes in, or none is forwarded.
     let is_dark = checks.iter().any(|check| {
         let of_all = [Hop::Interface, Hop::IpForward, Hop::Jump];
         check.status == Status::Fail && check.forward.is_none() && of_all.contains(&check.code)
@@ -219,7 +220,7 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
     known.collect()
 }
 
-/// Whether a forward works by what was found: any failure decides, then anything unknown.
+/// Whether a forward works: no if a check failed, not known if one is unknown, else yes.
 fn standing(checks: &[Check]) -> Option<bool> {
     let has = |status| checks.iter().any(|check| check.status == status);
     if has(Status::Fail) {
@@ -231,10 +232,10 @@ fn standing(checks: &[Check]) -> Option<bool> {
     }
 }
 
-/// Makes a warning of each failure that was found in nvactl's rules as they are written, where no packet
-/// misses them. The twin asks all connections of a forward whose rules are not loaded.
+/// Turns each failure in nvactl's rules as they are written into a warning if all connections pass without them.
+/// The twin tries all connections of a forward whose rules are not loaded.
 fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
-    // Whether all connections of the forwards of a name pass, and of all forwards.
+    // Whether all connections pass, for each name of a forward.
     let mut of_name: BTreeMap<&str, bool> = BTreeMap::new();
     for judged in by_forward.values().flatten() {
         let passes = judged.verdict == Verdict::AsWanted;
@@ -264,7 +265,7 @@ fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
     }
 }
 
-/// Says what was found about one forward.
+/// Returns the findings about one forward.
 fn of_one(
     scene: &Scene<'_>,
     answers: &Answers<'_>,
@@ -306,10 +307,10 @@ fn of_one(
     let is_tried = judged.iter().any(|one| passing(&one));
     if !is_tried && found.is_empty() {
         found.push(Hop::Packets.unknown(if forward.sources.allow.is_none() {
-            "no client could be tried: no route leads back to one by an ingress interface"
+            "no client could be tried: this machine has no route to a client by an ingress interface"
         } else {
-            "no client could be tried: its lists admit none that comes in by its interfaces, or nobody answers \
-             for those addresses"
+            "no client could be tried: `allow_from` and `deny_from` admit no client that this machine reaches by an \
+             ingress interface"
         }));
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
@@ -320,16 +321,17 @@ fn of_one(
     found.into_iter().map(|check| check.of(forward)).collect()
 }
 
-/// Takes back the certainty where a verdict may depend on something that the copy does not have.
+/// Makes a verdict uncertain if it may depend on something that the copy does not have.
 fn doubted(said: Vec<Check>, doubt: &Doubt) -> Vec<Check> {
     if said.is_empty() {
-        let words = format!("it works in a copy of this machine, which lacks: {doubt}");
+        let words =
+            format!("connections pass in a copy of this machine, but the copy lacks: {doubt}");
         return vec![Hop::Packets.unknown(words)];
     }
     let unsure = said.into_iter().map(|check| Check {
         status: Status::Unknown,
         reason: format!(
-            "{}, in a copy of this machine, which lacks: {doubt}",
+            "{}, in a copy of this machine, but the copy lacks: {doubt}",
             check.reason
         ),
         ..check

@@ -1,16 +1,16 @@
-//! Verdicts in, checks out: what only the kernel can show is in the lab.
+//! Checks the sentences for verdicts. The lab checks what only the kernel can show.
 
 use super::*;
 use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Chain, Decided, Direction, Holder, KernelReason, Stage, Taken};
-use crate::twin::clients::Client;
-use crate::twin::cure::{Cure, Switch};
+use crate::twin::cause::{By, Decided, Direction, Holder, KernelReason, NftChain, Stage, Taken};
+use crate::twin::clients::SampleClient;
 use crate::twin::explain::KeptIn;
-use crate::twin::judge::{Blame, Death};
 use crate::twin::talk::{From, Question};
+use crate::twin::verdict::{Blame, Death, Examination};
+use crate::twin::verdict::{Cure, SwitchValue};
 use crate::yaml;
 
 const SPEC: &str = "
@@ -20,7 +20,7 @@ forwards:
 ";
 
 fn set() -> ForwardSet {
-    yaml::read(SPEC.as_bytes()).expect("it is sound")
+    yaml::read(SPEC.as_bytes()).expect("it is valid")
 }
 
 const SCENE: Scene<'_> = Scene {
@@ -39,7 +39,7 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
     let to = "10.3.0.4:49182".parse().expect("an address and a port");
     Ask {
         forward,
-        client: Client {
+        client: SampleClient {
             address,
             kind: ClientKind::Somebody,
         },
@@ -78,7 +78,7 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
 }
 
 fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
-    let chain = Chain {
+    let chain = NftChain {
         family: "inet",
         table: table.to_owned(),
         name: "c".to_owned(),
@@ -101,13 +101,13 @@ fn taken(by: By) -> Taken {
     }
 }
 
-/// A death of one cause that a cure takes away.
+/// A death with one cause and a cure.
 fn cured(by: By, cure: Cure) -> Verdict {
     Verdict::Dead(Death {
         causes: vec![taken(by)],
         cures: vec![cure],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     })
 }
@@ -120,13 +120,13 @@ fn without(decided: Decided) -> Verdict {
 fn dead_by(reason: KernelReason) -> Verdict {
     Verdict::Dead(Death {
         causes: vec![taken(By::Kernel(reason))],
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     })
 }
 
-fn switch(name: &str, value: &'static str) -> Switch {
-    Switch {
+fn switch(name: &str, value: &'static str) -> SwitchValue {
+    SwitchValue {
         name: name.to_owned(),
         value,
     }
@@ -159,7 +159,7 @@ fn line(check: &Check) -> String {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-fn each_verdict_is_said_in_a_sentence() {
+fn each_verdict_has_its_sentence_and_fix() {
     let drop = "-A FORWARD -p tcp -m tcp --dport 80 -j DROP";
     let answers = Answers {
         watched: vec!["iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far".to_owned()],
@@ -178,11 +178,10 @@ fn each_verdict_is_said_in_a_sentence() {
         address: "10.4.0.99".parse().expect("an address"),
         interface: "eth1".to_owned(),
     };
-    let stuck = |failure: Option<&str>, is_examined| {
+    let stuck = |examination| {
         Verdict::Dead(Death {
             is_stuck: true,
-            is_examined,
-            failure: failure.map(str::to_owned),
+            examination,
             ..Death::default()
         })
     };
@@ -196,7 +195,7 @@ fn each_verdict_is_said_in_a_sentence() {
             Cure::Without(By::Rule(of_iptables(Backend::Legacy, "FORWARD", drop))),
         ],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let no_source = Verdict::Dead(Death {
@@ -208,7 +207,7 @@ fn each_verdict_is_said_in_a_sentence() {
         }],
         cures: vec![Cure::Apply],
         is_cured: true,
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let behind = Verdict::Dead(Death {
@@ -218,7 +217,7 @@ fn each_verdict_is_said_in_a_sentence() {
             "-P FORWARD DROP",
         )))],
         behind: Some("eth0".to_owned()),
-        is_examined: true,
+        examination: Examination::Done,
         ..Death::default()
     });
     let legacy_policy = of_iptables(Backend::Legacy, "FORWARD", "-P FORWARD DROP");
@@ -230,41 +229,41 @@ fn each_verdict_is_said_in_a_sentence() {
         (
             Verdict::NotAsked,
             &[
-                "unknown packets: not tried: the doctor's time limit was reached first | fix: sudo nvactl doctor --deadline 120",
+                "unknown packets: not tried: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
             ],
         ),
         (
             Verdict::Failed("Too many open files".to_owned()),
             &[
-                "unknown packets: not tried: its connection could not be opened in a copy of this machine: Too many open files",
+                "unknown packets: not tried: the connection could not be opened in a copy of this machine: Too many open files",
             ],
         ),
         (
             Verdict::Fickle(None),
-            &["unknown packets: it comes through at one time and not at another"],
+            &["unknown packets: the same connection passes at one time and fails at another"],
         ),
         (
             Verdict::Fickle(Some(By::Rule(rule()))),
             &[
-                "unknown packets: it comes through at one time and not at another: when it does not, iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, takes the packets",
+                "unknown packets: the same connection passes at one time and fails at another: when it fails, iptables-nft rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter stops the packets",
             ],
         ),
         (
             Verdict::Unknown(vec![0]),
             &[
-                "unknown packets: its packets reach a rule whose effect cannot be known from here: iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far",
+                "unknown packets: the packets reach a rule that a copy of this machine cannot evaluate: iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far",
             ],
         ),
         (
             Verdict::Behind("eth0".to_owned()),
             &[
-                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a mark or a rule of `ip rule` leads them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
+                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
             Verdict::Strayed("eth1".to_owned()),
             &[
-                "warn rp-filter: replies to clients that come in by eth0 leave by eth1: the network may drop those. A route to those clients by eth0, or a routing table of its own for connections of eth0, brings them back by eth0 | fix: to look: ip route get CLIENT from 10.224.0.118 iif eth1",
+                "warn rp-filter: replies to clients that come in by eth0 leave by eth1, and the network may drop them: the machine needs a route to those clients by eth0, or a separate routing table for connections of eth0 | fix: to look: ip route get CLIENT from 10.224.0.118 iif eth1",
             ],
         ),
         (
@@ -273,16 +272,16 @@ fn each_verdict_is_said_in_a_sentence() {
                 blame: blame(rule(), gone()),
             },
             &[
-                "fail foreign-rule: the target sees 10.4.0.77, while the spec says 10.4.0.4, by iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+                "fail foreign-rule: the target sees the source 10.4.0.77, while the spec says 10.4.0.4: iptables-nft rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter decides this | fix (tried): if the rule should not apply to these packets: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
             ],
         ),
-        // Nothing that was not tried is a fix.
+        // A cure that was not tried is no fix.
         (
             Verdict::Source {
                 seen,
                 blame: Blame::default(),
             },
-            &["fail snat-rule: the target sees 10.4.0.77, while the spec says 10.4.0.4"],
+            &["fail snat-rule: the target sees the source 10.4.0.77, while the spec says 10.4.0.4"],
         ),
         (
             Verdict::Elsewhere {
@@ -290,13 +289,13 @@ fn each_verdict_is_said_in_a_sentence() {
                 blame: blame(of_nft("q", "dnat to 10.88.0.20:3001", Some(4)), None),
             },
             &[
-                "fail native-nft: its packets go to 10.88.0.20:3001, by rule in the nft chain inet q c, `dnat to 10.88.0.20:3001`,",
+                "fail native-nft: the packets go to 10.88.0.20:3001 instead of the target: nft rule `dnat to 10.88.0.20:3001` in chain inet q c decides this",
             ],
         ),
         (
             without(rule()),
             &[
-                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+                "fail foreign-rule: iptables-nft rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets | fix (tried): if the rule should not apply to these packets: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
             ],
         ),
         // The setting itself was not tried: its program does not run in the twin.
@@ -307,7 +306,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 "-A ufw-user-forward -j DROP",
             )),
             &[
-                "fail foreign-rule: iptables-nft: ufw's rule in filter, `-A ufw-user-forward -j DROP`, drops the packets | fix: if it is not meant: without the rule it works (tried); ufw lets it pass by `ufw route allow in on eth0 out on eth1 to 10.224.0.118 port 80`",
+                "fail foreign-rule: ufw's iptables-nft rule `-A ufw-user-forward -j DROP` in filter drops the packets | fix: if the rule should not apply to these packets: connections pass without the rule (tried); let ufw route to the target: sudo ufw route allow in on eth0 out on eth1 to 10.224.0.118 port 80",
             ],
         ),
         (
@@ -317,7 +316,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 "-A KUBE-FORWARD -j DROP",
             )),
             &[
-                "fail foreign-rule: iptables-nft: kube-proxy's rule in filter, `-A KUBE-FORWARD -j DROP`, drops the packets | fix: if it is not meant: without the rule it works (tried); kube-proxy refuses what has no endpoint that is ready: `kubectl get endpointslices -A`",
+                "fail foreign-rule: kube-proxy's iptables-nft rule `-A KUBE-FORWARD -j DROP` in filter drops the packets | fix: if the rule should not apply to these packets: connections pass without the rule (tried); find the Service without a ready endpoint, which kube-proxy refuses: kubectl get endpointslices -A",
             ],
         ),
         (
@@ -326,7 +325,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 Cure::Without(By::Policy(of_nft("my q", "policy drop", None))),
             ),
             &[
-                "fail native-nft: the policy of the nft chain inet my q c drops the packets | fix (tried): if it is not meant: sudo nft 'chain inet my q c { policy accept; }'",
+                "fail native-nft: the policy of the nft chain inet my q c drops the packets | fix (tried): if the policy should not apply to these packets: sudo nft 'chain inet my q c { policy accept; }'",
             ],
         ),
         (
@@ -335,14 +334,14 @@ fn each_verdict_is_said_in_a_sentence() {
                 Cure::Without(By::Policy(legacy_policy)),
             ),
             &[
-                "fail other-backend: iptables-legacy: the policy of FORWARD in filter drops the packets | fix (tried): if it is not meant: sudo iptables-legacy -t filter -P FORWARD ACCEPT",
+                "fail other-backend: the iptables-legacy policy of FORWARD in filter drops the packets | fix (tried): if the policy should not apply to these packets: sudo iptables-legacy -t filter -P FORWARD ACCEPT",
             ],
         ),
         (
             two,
             &[
-                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if the rule is not meant to keep them out: sudo nvactl apply",
-                "fail other-backend: iptables-legacy: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-legacy -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+                "fail foreign-rule: iptables-nft rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets | fix (tried): if the rule should not apply to these packets: sudo nvactl apply",
+                "fail other-backend: iptables-legacy rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets | fix (tried): if the rule should not apply to these packets: sudo iptables-legacy -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
             ],
         ),
         (
@@ -354,13 +353,13 @@ fn each_verdict_is_said_in_a_sentence() {
                 ]),
             ),
             &[
-                "fail rp-filter: a packet fails the reverse path check (`rp_filter`): the route back to its source uses another interface | fix (tried): if it is not meant: sudo sysctl -w net.ipv4.conf.eth0/5.rp_filter=2 net.ipv4.conf.eth1.rp_filter=2",
+                "fail rp-filter: a packet fails the reverse path check (`rp_filter`): the route back to its source uses another interface | fix (tried): if the kernel setting may change: sudo sysctl -w net.ipv4.conf.eth0/5.rp_filter=2 net.ipv4.conf.eth1.rp_filter=2",
             ],
         ),
         (
             dead_by(neighbour),
             &[
-                "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: is 10.4.0.99 up, and on the network of eth1? sudo ip neigh show dev eth1",
+                "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: check that 10.4.0.99 is up and on the network of eth1: sudo ip neigh show dev eth1",
             ],
         ),
         // The program's own setting comes first.
@@ -374,7 +373,7 @@ fn each_verdict_is_said_in_a_sentence() {
                 Cure::Apply,
             ),
             &[
-                "fail foreign-rule: iptables-nft: fail2ban's rule in filter, `-A f2b-web -s 81.2.69.142/32 -j DROP`, drops the packets | fix: if the rule is not meant to keep them out: fail2ban lifts a ban by `fail2ban-client set web unbanip 81.2.69.142`; or, before all such rules (tried: works): sudo nvactl apply",
+                "fail foreign-rule: fail2ban's iptables-nft rule `-A f2b-web -s 81.2.69.142/32 -j DROP` in filter drops the packets | fix: if the rule should not apply to these packets: lift fail2ban's ban (`sudo fail2ban-client set web unbanip 81.2.69.142`), or put nvactl's jump before all such rules (tried: works): sudo nvactl apply",
             ],
         ),
         (
@@ -387,42 +386,42 @@ fn each_verdict_is_said_in_a_sentence() {
                         "-A INPUT -p ipv6-icmp -j DROP",
                     )))
                 }],
-                is_examined: true,
+                examination: Examination::Done,
                 ..Death::default()
             }),
             &[
-                "fail foreign-rule: iptables-nft: rule in filter, `-A INPUT -p ipv6-icmp -j DROP`, drops neighbour discovery (ICMPv6), without which no packets come or go | fix: accept ICMPv6 before that rule (not tried): sudo iptables-nft -t filter -I INPUT -p ipv6-icmp -j ACCEPT",
+                "fail foreign-rule: iptables-nft rule `-A INPUT -p ipv6-icmp -j DROP` in filter drops neighbour discovery (ICMPv6), and no packets pass without it | fix: accept ICMPv6 before that rule (not tried): sudo iptables-nft -t filter -I INPUT -p ipv6-icmp -j ACCEPT",
             ],
         ),
-        // The rule stands there twice.
+        // The chain has the rule twice.
         (
             Verdict::Dead(Death {
                 causes: vec![taken(By::Rule(rule())), taken(By::Rule(rule()))],
                 cures: vec![Cure::Without(By::Rule(rule())); 2],
                 is_cured: true,
-                is_examined: true,
+                examination: Examination::Done,
                 ..Death::default()
             }),
             &[
-                "fail foreign-rule: iptables-nft: rule in filter, `-A FORWARD -p tcp -m tcp --dport 80 -j DROP`, drops the packets | fix (tried): if it is not meant: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP && sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
+                "fail foreign-rule: iptables-nft rule `-A FORWARD -p tcp -m tcp --dport 80 -j DROP` in filter drops the packets | fix (tried): if the rule should not apply to these packets: sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP && sudo iptables-nft -t filter -D FORWARD -p tcp -m tcp --dport 80 -j DROP",
             ],
         ),
         (
             cured(By::NoRule, Cure::Apply),
             &[
-                "fail dnat-rule: packets to 10.3.0.4:49182 are not translated | fix (tried): sudo nvactl apply",
+                "fail dnat-rule: no rule translates packets to 10.3.0.4:49182 | fix (tried): sudo nvactl apply",
             ],
         ),
         (
             behind,
             &[
-                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a mark or a rule of `ip rule` leads them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
+                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
             no_source,
             &[
-                "fail snat-rule: no rule gives the packets the source that the spec says, 10.4.0.4 | fix (tried): sudo nvactl apply",
+                "fail snat-rule: no rule gives the packets the source of the spec, 10.4.0.4 | fix (tried): sudo nvactl apply",
             ],
         ),
         (
@@ -446,21 +445,21 @@ fn each_verdict_is_said_in_a_sentence() {
             &["unknown packets: a packet does not arrive at any interface of the machine"],
         ),
         (
-            stuck(None, true),
+            stuck(Examination::Done),
             &[
-                "unknown packets: the target is reached, and the data does not come through, and the kernel does not tell why",
+                "unknown packets: the connection opens, but its data does not come through, and the kernel does not report why",
             ],
         ),
         (
-            stuck(None, false),
+            stuck(Examination::Pending),
             &[
-                "unknown packets: the target is reached, and the data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
+                "unknown packets: the connection opens, but its data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
             ],
         ),
         (
-            stuck(Some("`nft` is not installed"), true),
+            stuck(Examination::Failed("`nft` is not installed".to_owned())),
             &[
-                "unknown packets: the target is reached, and the data does not come through; the cause is not known: `nft` is not installed",
+                "unknown packets: the connection opens, but its data does not come through; the cause is not known: `nft` is not installed",
             ],
         ),
     ] {
@@ -471,7 +470,7 @@ fn each_verdict_is_said_in_a_sentence() {
     assert_eq!(
         lines(&answers, Wanted::KeptOut, let_in),
         [
-            "fail foreign-rule: clients of the Internet (81.2.69.142, made up) come through, though allow_from leaves them out: iptables-nft: rule in filter, `-A FORWARD -j ACCEPT`, accepts them | fix (tried): sudo nvactl apply"
+            "fail foreign-rule: clients of the Internet (example address 81.2.69.142) come through, although `allow_from` does not list them: iptables-nft rule `-A FORWARD -j ACCEPT` in filter accepts them | fix (tried): sudo nvactl apply"
         ]
     );
 }
@@ -479,7 +478,7 @@ fn each_verdict_is_said_in_a_sentence() {
 #[test]
 fn a_client_that_a_line_in_nvactls_chains_lets_in_is_named_with_the_line() {
     let text = SPEC.replace("name: web,", "name: web, deny_from: [198.51.100.0/24],");
-    let set = yaml::read(text.as_bytes()).expect("it is sound");
+    let set = yaml::read(text.as_bytes()).expect("it is valid");
     let mut judged = Judged {
         ask: ask(&set, "198.51.100.7", Wanted::KeptOut),
         verdict: Verdict::LetIn(Blame::default()),
@@ -495,7 +494,7 @@ fn a_client_that_a_line_in_nvactls_chains_lets_in_is_named_with_the_line() {
     assert_eq!(
         said,
         [
-            "fail own-chains: clients of 198.51.100.0/24 come through, though deny_from keeps them out: somebody has put a line into nvactl's own part of iptables filter: `-A NVACTL-FORWARD -j ACCEPT` | fix: sudo nvactl apply"
+            "fail own-chains: clients of 198.51.100.0/24 come through, although `deny_from` lists them: somebody added a line to nvactl's chains in iptables filter: `-A NVACTL-FORWARD -j ACCEPT` | fix: sudo nvactl apply"
         ]
     );
 }
@@ -574,15 +573,15 @@ fn an_accept_in_a_chain_of_another_program_does_not_last() {
     for (table, fix) in [
         (
             "q",
-            "fix (tried): if it is not meant: sudo nft insert rule inet q c ct status dnat accept",
+            "fix (tried): if the chain should accept these packets: sudo nft insert rule inet q c ct status dnat accept",
         ),
         (
             "flannel-ipv4",
-            "fix (tried): if it is not meant: change Flannel's own settings, since Flannel will put the rule back; until then: sudo nft insert rule inet flannel-ipv4 c ct status dnat accept",
+            "fix (tried): if the chain should accept these packets: change Flannel's settings, because Flannel adds its rules again; until then: sudo nft insert rule inet flannel-ipv4 c ct status dnat accept",
         ),
         (
             "firewalld",
-            "fix: if it is not meant: with an accept before the rule it works (tried); firewalld lets it pass by",
+            "fix: if the chain should accept these packets: connections pass with an accept before the rule (tried); let a firewalld policy",
         ),
     ] {
         let verdict = cured(By::Policy(decided.clone()), accept(table));
@@ -609,15 +608,15 @@ fn a_finding_about_some_clients_names_them() {
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].reason,
-        "a packet meets a prohibit route or rule: a client of the Internet (198.51.100.7, made up), and 1 more"
+        "a packet meets a prohibit route or rule: a client of the Internet (example address 198.51.100.7) and 1 more group of clients"
     );
     assert_eq!(said[0].forward.as_deref(), Some("web"));
 }
 
-/// A verdict that may depend on what the copy lacks is not certain, nor is a forward's metric.
+/// A verdict that may depend on something the copy lacks is not certain, nor is a forward's metric.
 #[test]
 fn a_doubt_takes_the_certainty_away() {
-    let machine = crate::twin::machine::Machine {
+    let machine = crate::twin::machine::LiveMachine {
         filtered: vec!["eth1".to_owned()],
         ..Default::default()
     };
@@ -625,10 +624,10 @@ fn a_doubt_takes_the_certainty_away() {
         doubts: crate::twin::doubt::doubts(&machine, &[]),
         ..Answers::default()
     };
-    let lacks = "in a copy of this machine, which lacks: a filter of tc on eth1, which sees packets beside all rules";
+    let lacks = "in a copy of this machine, but the copy lacks: a filter of tc on eth1, which sees packets beside all rules";
     assert_eq!(
         lines(&answers, Wanted::Through, Verdict::AsWanted),
-        [format!("unknown packets: it works {lacks}")]
+        [format!("unknown packets: connections pass {lacks}")]
     );
     assert_eq!(
         lines(
@@ -684,24 +683,24 @@ fn a_fault_in_rules_as_written_is_a_warning_where_no_packet_misses_them() {
 }
 
 #[test]
-fn what_keeps_the_machines_own_packets_in_is_named_or_not_known() {
+fn a_rule_that_stops_the_machine_s_own_packets_is_named_or_not_known() {
     let rule = of_iptables(Backend::Nft, "OUTPUT", "-A OUTPUT -j DROP");
     for (found, said) in [
         (
             KeptIn::By(Some(taken(By::Rule(rule)))),
-            "iptables-nft: rule in filter, `-A OUTPUT -j DROP`, takes the machine's own packets",
+            "iptables-nft rule `-A OUTPUT -j DROP` in filter stops this machine's own packets",
         ),
         (
             KeptIn::By(None),
-            "the machine's own packets do not reach it in a copy of this machine either, where every target answers",
+            "this machine's own packets do not reach the target in a copy of the machine either, where every target answers",
         ),
         (
             KeptIn::Failed("no socket".to_owned()),
-            "whether the machine's own rules keep its packets in could not be tried: no socket",
+            "it is not known whether a rule stops this machine's own packets: no socket",
         ),
         (
             KeptIn::NotAsked,
-            "whether the machine's own rules keep its packets in was not tried: the doctor's time limit was reached first",
+            "it is not known whether a rule stops this machine's own packets: the time limit was reached first",
         ),
     ] {
         assert_eq!(keeps(Family::V4, &found), said);
@@ -710,10 +709,13 @@ fn what_keeps_the_machines_own_packets_in_is_named_or_not_known() {
 
 /// Each failing forward is reported once, by its rules.
 #[test]
-fn what_follows_from_rules_that_are_not_loaded_is_left_out() {
+fn a_finding_that_follows_from_rules_that_are_not_loaded_is_left_out() {
     let set = set();
     let forward = &set.forwards[0];
-    let dead = |hop: Hop| hop.fail("").tried("sudo nvactl apply").of(forward);
+    let dead = |hop: Hop| Check {
+        tried: true,
+        ..hop.fail("").fix("sudo nvactl apply").of(forward)
+    };
     let told = |hop: Hop| hop.fail("").fix("sudo nvactl apply");
     for (told, found, left, tried) in [
         (told(Hop::DnatRule).of(forward), Hop::DnatRule, 0, true),

@@ -1,18 +1,18 @@
-//! A verdict as checks: the hop that took a connection, and the remedy that was tried.
+//! Turns a verdict of the twin into checks: the hop that took a connection, and the remedy that was tried.
 
 use super::words::{rule, took};
 use crate::health::doctor::answers::Answers;
 use crate::health::doctor::remedy::{self, Remedy};
 use crate::health::doctor::scene::Scene;
-use crate::health::doctor::{Check, Hop, Status};
+use crate::health::doctor::{Check, Fix, Hop, Status};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason};
-use crate::twin::judge::{Blame, Death, Verdict};
+use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
-/// Returns the checks that a verdict amounts to; none where all is well.
+/// Returns the checks for a verdict; none if the connection did as the spec says.
 pub fn told(
     scene: &Scene<'_>,
     answers: &Answers<'_>,
@@ -23,10 +23,10 @@ pub fn told(
         Verdict::AsWanted => return Vec::new(),
         Verdict::Dead(death) => return dead(scene, ask, death),
         Verdict::NotAsked => Hop::Packets
-            .unknown("not tried: the doctor's time limit was reached first")
+            .unknown("not tried: the time limit was reached first")
             .fix(more_time(scene)),
         Verdict::Failed(why) => Hop::Packets.unknown(format!(
-            "not tried: its connection could not be opened in a copy of this machine: {why}"
+            "not tried: the connection could not be opened in a copy of this machine: {why}"
         )),
         Verdict::Fickle(by) => fickle(scene.family, by.as_ref()),
         Verdict::Unknown(numbers) => {
@@ -36,7 +36,7 @@ pub fn told(
                 .map(String::as_str)
                 .collect();
             Hop::Packets.unknown(format!(
-                "its packets reach a rule whose effect cannot be known from here: {}",
+                "the packets reach a rule that a copy of this machine cannot evaluate: {}",
                 rules.join("; ")
             ))
         }
@@ -48,7 +48,7 @@ pub fn told(
             blame,
             Hop::SnatRule,
             &format!(
-                "the target sees {seen}, while the spec says {}",
+                "the target sees the source {seen}, while the spec says {}",
                 ask.forward.snat
             ),
         ),
@@ -57,111 +57,112 @@ pub fn told(
             ask,
             blame,
             Hop::DnatRule,
-            &format!("its packets go to {at}"),
+            &format!("the packets go to {at} instead of the target"),
         ),
         Verdict::LetIn(blame) => let_in(scene, ask, blame),
     };
     vec![said]
 }
 
-/// Names the interface by which packets leave, if it is not the spec's. The plain route to the target is another
-/// check: here a mark or a policy rule leads them elsewhere.
+/// Names the interface by which packets leave, if it is not the spec's egress. Another check reports the plain
+/// route to the target: here a mark or a rule of `ip rule` chose another route.
 fn behind(ask: &Ask<'_>, interface: &str) -> Check {
     let check = Hop::Route.fail(format!(
-        "packets to {} leave by {interface}, while the spec's egress is {}: a mark or a rule of `ip rule` leads \
-         them there, or `egress` is wrong",
+        "packets to {} leave by {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
+         routes them there, or `egress` is wrong",
         ask.forward.reaches(),
         ask.forward.egress
     ));
     let look = ask.question.listeners.first().map(|target| {
         format!(
-            "to look: ip rule; ip route get {} from {} iif {}",
+            "ip rule; ip route get {} from {} iif {}",
             target.ip(),
             ask.client.address,
             ask.by
         )
     });
     match look {
-        Some(look) => check.fix(look),
+        Some(look) => check.fix(Fix::to_look(look)),
         None => check,
     }
 }
 
-/// Names what lets a client in that the lists of a forward keep out; the sentence follows the client's name.
+/// Names the rule that lets a client in although the lists of a forward keep it out. The client's name comes
+/// before this sentence.
 fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
     let is_denied = ask.forward.sources.deny.contains(ask.client.address);
     let list = if is_denied {
-        "deny_from keeps them out"
+        "`deny_from` lists them"
     } else {
-        "allow_from leaves them out"
+        "`allow_from` does not list them"
     };
-    let what = format!("come through, though {list}");
+    let what = format!("come through, although {list}");
     let check = match (&blame.by, scene.put_in) {
         (Some(By::Rule(decided) | By::Policy(decided)), _) => {
             let rule = rule(scene.family, decided);
             hop_of(scene, decided).fail(format!("{what}: {rule} accepts them"))
         }
         (_, Some(line)) => {
-            let words = "somebody has put a line into nvactl's own part of";
+            let words = "somebody added a line to nvactl's chains in";
             let check = Hop::OwnChains.fail(format!("{what}: {words} {line}"));
             check.fix(scene.apply)
         }
         (_, None) => Hop::Packets.fail(what),
     };
     match &blame.cure {
-        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure, 1)),
         None => check,
     }
 }
 
-/// The command that asks again, with more time.
+/// The command that runs the doctor again with more time.
 fn more_time(scene: &Scene<'_>) -> String {
     format!("{} --deadline 120", scene.doctor)
 }
 
 fn fickle(family: Family, by: Option<&By>) -> Check {
-    let words = "it comes through at one time and not at another";
+    let words = "the same connection passes at one time and fails at another";
     Hop::Packets.unknown(match by {
         Some(By::Rule(decided) | By::Policy(decided)) => format!(
-            "{words}: when it does not, {} takes the packets",
+            "{words}: when it fails, {} stops the packets",
             rule(family, decided)
         ),
         Some(By::Kernel(reason)) => {
-            format!("{words}: when it does not, a packet {}", reason.words())
+            format!("{words}: when it fails, a packet {}", reason.words())
         }
         Some(By::NoRule) | None => words.to_owned(),
     })
 }
 
-/// Names the interface by which replies leave. A route for all clients would also move the machine's other
-/// packets, so no command is printed.
+/// Names the interface by which replies leave. The fix prints no command that adds a route, because a route for
+/// all clients would also move the machine's other packets.
 fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
     let words = format!(
-        "replies to clients that come in by {by} leave by {interface}: the network may drop those. A route to \
-         those clients by {by}, or a routing table of its own for connections of {by}, brings them back by {by}",
+        "replies to clients that come in by {by} leave by {interface}, and the network may drop them: the machine \
+         needs a route to those clients by {by}, or a separate routing table for connections of {by}",
         by = ask.by,
     );
     let target = ask.question.listeners.first();
     let look = target.map(|target| {
         format!(
-            "to look: ip route get CLIENT from {} iif {}",
+            "ip route get CLIENT from {} iif {}",
             target.ip(),
             ask.forward.egress
         )
     });
     let check = Hop::RpFilter.warn(words);
     match look {
-        Some(look) => check.fix(look),
+        Some(look) => check.fix(Fix::to_look(look)),
         None => check,
     }
 }
 
-/// Names a rule that does something to a forward's packets.
+/// Names the rule that changed a forward's packets.
 fn with_rule(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame, otherwise: Hop, what: &str) -> Check {
     let (hop, words, is_contested) = match &blame.by {
         Some(By::Rule(decided) | By::Policy(decided)) => (
             hop_of(scene, decided),
-            format!("{what}, by {}", rule(scene.family, decided)),
+            format!("{what}: {} decides this", rule(scene.family, decided)),
             is_contested(scene, decided),
         ),
         _ => (otherwise, what.to_owned(), false),
@@ -172,15 +173,15 @@ fn with_rule(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame, otherwise: Hop, wh
         hop.fail(words)
     };
     match &blame.cure {
-        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure)),
+        Some(cure) => with_remedy(check, remedy::of(scene, ask, cure, 1)),
         None => check,
     }
 }
 
 fn with_remedy(check: Check, remedy: Remedy) -> Check {
-    match remedy {
-        Remedy::Tried(fix) => check.tried(fix),
-        Remedy::Setting(fix) => check.fix(fix),
+    Check {
+        tried: remedy.is_tried,
+        ..check.fix(remedy.fix)
     }
 }
 
@@ -188,18 +189,18 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
     let tried = death.is_cured;
     let mut checks = Vec::new();
     if let Some(interface) = &death.behind {
-        // nvactl's rules ask for the egress, so that the rest follows from that.
+        // nvactl's rules match the egress, so all other causes follow from this one.
         return vec![behind(ask, interface)];
     }
     for (n, taken) in death.causes.iter().enumerate() {
-        // The same rule may stand there several times.
+        // The same rule may stand in the chain several times.
         if n > 0 && death.causes[n - 1].by.is_same(&taken.by) {
             continue;
         }
         let times = death.causes[n..].iter();
         let times = times.take_while(|one| one.by.is_same(&taken.by)).count();
         let (hop, status) = match &taken.by {
-            // The rule for replies is one for all forwards.
+            // One rule accepts the replies of all forwards, and only its loss leaves them to the policy.
             By::Policy(decided)
                 if taken.direction == Direction::Reply
                     && hop_of(scene, decided) == Hop::ForwardRule =>
@@ -223,7 +224,6 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
             }
             By::NoRule => (Hop::DnatRule, Status::Fail),
         };
-        // Without evidence it is asked again, and then not known.
         let mut words = took(scene.family, ask, taken);
         if let By::Rule(decided) = &taken.by
             && is_contested(scene, decided)
@@ -234,8 +234,8 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         if let (Fate::Unresolved, By::Rule(decided)) = (taken.fate, &taken.by) {
             check = check.fix(remedy::discovery(decided));
         } else if let Some(cure) = death.cures.get(n).filter(|_| tried) {
-            let remedy = remedy::of_taken(scene, ask, taken, cure);
-            check = with_remedy(check, remedy.repeated(times));
+            let remedy = remedy::of_taken(scene, ask, taken, cure, times);
+            check = with_remedy(check, remedy);
         } else if let Some(hint) = remedy::hint(&taken.by) {
             check = check.fix(hint);
         }
@@ -243,16 +243,18 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
     }
     if checks.is_empty() {
         let what = if death.is_stuck {
-            "the target is reached, and the data does not come through"
+            "the connection opens, but its data does not come through"
         } else {
-            "nothing comes through"
+            "the connection does not come through"
         };
-        checks.push(match &death.failure {
-            Some(why) => Hop::Packets.unknown(format!("{what}; the cause is not known: {why}")),
-            None if death.is_examined => {
-                Hop::Packets.unknown(format!("{what}, and the kernel does not tell why"))
+        checks.push(match &death.examination {
+            Examination::Failed(why) => {
+                Hop::Packets.unknown(format!("{what}; the cause is not known: {why}"))
             }
-            None => Hop::Packets
+            Examination::Done => {
+                Hop::Packets.unknown(format!("{what}, and the kernel does not report why"))
+            }
+            Examination::Pending => Hop::Packets
                 .unknown(format!(
                     "{what}; the cause is not known: the time limit was reached first"
                 ))
@@ -262,11 +264,11 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
     checks
 }
 
-/// The condition under which the other backend's table for translation decides.
-const CONTESTED: &str = "if its table was loaded after nvactl's: no program tells";
+/// The condition under which the other backend's nat table decides.
+const CONTESTED: &str = "if its nat table was loaded after nvactl's, which no program reports";
 
-/// Whether a rule decides only where its table goes before nvactl's: of the tables for translation of both
-/// backends the kernel takes the one that was loaded last first.
+/// Whether a rule decides only if its nat table comes before nvactl's. Each backend has a nat table, and the
+/// kernel evaluates the one first that was loaded last.
 fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
     let translates = matches!(
         decided.holder,
@@ -278,8 +280,8 @@ fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
     translates && hop_of(scene, decided) == Hop::OtherBackend
 }
 
-/// The hop that a rule belongs to, by its program: nvactl's own, another's of the same iptables, the other
-/// backend's, or nft's.
+/// Returns the hop of a rule: nvactl's own, another program's in the same iptables, the other backend's, or
+/// nft's.
 fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
     match &decided.holder {
         Holder::Iptables {
@@ -295,7 +297,7 @@ fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
             let is_called = (*backend == Backend::Legacy) == (called == Backend::Legacy);
             match (is_called, chain.is_own()) {
                 (true, true) => Hop::OwnChains,
-                // Where no rule accepts a packet, the policy takes it.
+                // The policy takes a packet that no rule accepts.
                 (true, false)
                     if *table == TableName::Filter
                         && *chain == ChainName::Forward

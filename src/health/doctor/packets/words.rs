@@ -1,40 +1,40 @@
-//! Sentences about packets: what took them, and whose they were.
+//! Sentences about packets: the rule that took them, and the client that sent them.
 
 use crate::net::Family;
 use crate::net::printable;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Direction, Fate, Holder, Taken};
-use crate::twin::clients::{Client, ClientKind};
+use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::explain::KeptIn;
 
-/// Says what keeps the machine's own packets from a target, or why that is not known.
+/// Names the rule that keeps the machine's own packets from a target, or says why that is not known.
 #[must_use]
 pub fn keeps(family: Family, found: &KeptIn) -> String {
     let taken = match found {
         KeptIn::By(taken) => taken.as_ref().map(|taken| &taken.by),
         KeptIn::Failed(why) => {
             return format!(
-                "whether the machine's own rules keep its packets in could not be tried: {why}"
+                "it is not known whether a rule stops this machine's own packets: {why}"
             );
         }
         KeptIn::NotAsked => {
-            return "whether the machine's own rules keep its packets in was not tried: the doctor's time \
-                    limit was reached first"
+            return "it is not known whether a rule stops this machine's own packets: the time limit was \
+                    reached first"
                 .to_owned();
         }
     };
     match taken {
         Some(By::Rule(decided) | By::Policy(decided)) => {
-            format!("{} takes the machine's own packets", rule(family, decided))
+            format!("{} stops this machine's own packets", rule(family, decided))
         }
-        _ => "the machine's own packets do not reach it in a copy of this machine either, where every \
-              target answers"
+        _ => "this machine's own packets do not reach the target in a copy of the machine either, where \
+              every target answers"
             .to_owned(),
     }
 }
 
-/// Says what took a packet, with the packet's direction.
+/// Says what stopped or changed a packet, and the packet's direction.
 #[must_use]
 pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
     let whose = match taken.direction {
@@ -51,12 +51,12 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         }
         By::NoRule if matches!(taken.fate, Fate::SourceTranslated { .. }) => {
             return format!(
-                "no rule gives the {whose} the source that the spec says, {}",
+                "no rule gives the {whose} the source of the spec, {}",
                 ask.forward.snat
             );
         }
         By::NoRule => {
-            return format!("{whose} to {} are not translated", ask.question.to);
+            return format!("no rule translates {whose} to {}", ask.question.to);
         }
         By::Rule(decided) | By::Policy(decided) => decided,
     };
@@ -64,15 +64,15 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
     match taken.fate {
         Fate::Dropped => format!("{rule} drops the {whose}"),
         Fate::Rejected => format!("{rule} rejects the {whose}"),
-        Fate::Diverted => format!("{rule} hands the {whose} to a program"),
-        Fate::Unresolved => format!(
-            "{rule} drops neighbour discovery (ICMPv6), without which no {whose} come or go"
-        ),
+        Fate::Diverted => format!("{rule} passes the {whose} to a program"),
+        Fate::Unresolved => {
+            format!("{rule} drops neighbour discovery (ICMPv6), and no {whose} pass without it")
+        }
         Fate::Translated {
             to: (address, port),
         } => {
             format!(
-                "{rule} sends the {whose} elsewhere, to {}:{port}",
+                "{rule} sends the {whose} to {}:{port} instead of the target",
                 crate::net::Host(address)
             )
         }
@@ -80,7 +80,7 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
             format!("{rule} redirects the {whose} to port {port} of this machine")
         }
         Fate::SourceTranslated { to } => format!("{rule} gives the {whose} the source {to}"),
-        Fate::Untranslated => format!("{rule} exempts the {whose} from translation"),
+        Fate::Untranslated => format!("{rule} makes the {whose} skip NAT"),
     }
 }
 
@@ -91,6 +91,7 @@ pub fn rule(family: Family, decided: &Decided) -> String {
         .owner
         .map(|owner| format!("{owner}'s "))
         .unwrap_or_default();
+    let text = printable::line(&decided.text);
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -103,20 +104,14 @@ pub fn rule(family: Family, decided: &Decided) -> String {
                 named => named.program(family, "iptables"),
             };
             match decided.place {
-                Some(_) => format!(
-                    "{program}: {owner}rule in {table}, `{}`,",
-                    printable::line(&decided.text)
-                ),
-                None => format!("{program}: the policy of {chain} in {table}"),
+                Some(_) => format!("{owner}{program} rule `{text}` in {table}"),
+                None => format!("the {program} policy of {chain} in {table}"),
             }
         }
         Holder::Nft(chain) => {
             let named = format!("{} {} {}", chain.family, chain.table, chain.name);
             match decided.handle {
-                Some(_) => format!(
-                    "{owner}rule in the nft chain {named}, `{}`,",
-                    printable::line(&decided.text)
-                ),
+                Some(_) => format!("{owner}nft rule `{text}` in chain {named}"),
                 None => format!("the policy of the nft chain {named}"),
             }
         }
@@ -125,22 +120,22 @@ pub fn rule(family: Family, decided: &Decided) -> String {
 
 /// Returns the words for an example of a client.
 #[must_use]
-pub fn client(client: &Client) -> String {
-    let Client { address, kind } = client;
+pub fn client(client: &SampleClient) -> String {
+    let SampleClient { address, kind } = client;
     match kind {
-        ClientKind::Somebody => format!("a client of the Internet ({address}, made up)"),
+        ClientKind::Somebody => format!("a client of the Internet (example address {address})"),
         ClientKind::Seen => format!("{address}, which is connected now"),
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
-            format!("clients of {net} ({address})")
+            format!("clients of {net} (example address {address})")
         }
     }
 }
 
 /// Returns the words for a client and all others of its kind.
-pub fn subject(client: &Client) -> String {
-    let Client { address, kind } = client;
+pub fn subject(client: &SampleClient) -> String {
+    let SampleClient { address, kind } = client;
     match kind {
-        ClientKind::Somebody => format!("clients of the Internet ({address}, made up)"),
+        ClientKind::Somebody => format!("clients of the Internet (example address {address})"),
         ClientKind::Seen => format!("clients such as {address}, which is connected now,"),
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
             format!("clients of {net}")

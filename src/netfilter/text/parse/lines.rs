@@ -1,11 +1,11 @@
-//! Where a line of iptables-save text ends: a comment may hold line breaks, which iptables-save prints
-//! as they are (measured, nft and legacy 1.8.9). iptables-restore cannot read such a line.
+//! Finds the end of a line of iptables-save text. A comment may hold line breaks, which iptables-save prints
+//! unescaped (measured, nft and legacy 1.8.9). iptables-restore cannot read such a line.
 
 use std::ops::Range;
 
-/// How many bytes a quoted text may have that goes over several lines. The longest that the kernel
-/// keeps is the path of `-m cgroup` (`PATH_MAX`), whose bytes may each be escaped; a comment has at most
-/// 255. A quote that runs on longer is no quote: names are printed without any.
+/// The most bytes of a quoted text over several lines. The longest text that the kernel keeps is the path of
+/// `-m cgroup` (`PATH_MAX`), whose bytes may each be escaped; a comment has at most 255. A longer text begins
+/// with a quote that is part of a name: names are printed without quotes.
 const MOST_QUOTED: usize = 2 * 4096;
 
 /// Splits a text into its lines, each with its end.
@@ -32,25 +32,25 @@ pub fn line_len(text: &[u8], whole: bool) -> Option<usize> {
     let line = &text[..first];
     match chain_at(line) {
         Some(chain) if line.contains(&b'"') => match quoted_end(text, chain.end, whole) {
-            End::At(end) => Some(end),
-            End::NoQuote => Some(first),
-            End::Unknown => None,
+            LineEnd::At(end) => Some(end),
+            LineEnd::NoQuote => Some(first),
+            LineEnd::Unknown => None,
         },
         _ => Some(first),
     }
 }
 
-/// Where the line ends that has quotes.
-enum End {
+/// The end of a line that has quotes.
+enum LineEnd {
     At(usize),
-    /// What looks like one is none: the line ends where it seems to.
+    /// The quotes are parts of names, so the line ends at the first line break.
     NoQuote,
     Unknown,
 }
 
-/// A text that goes over several lines is a word, and the value of a long option, as iptables-save prints
-/// one (`xtables_save_string` in libxtables). Other quotes belong to names.
-fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
+/// Finds the end of a line with quotes. A text over several lines is a whole word and the value of a long
+/// option (`xtables_save_string` in libxtables). Other quotes belong to names.
+fn quoted_end(text: &[u8], from: usize, whole: bool) -> LineEnd {
     let (mut open, mut escaped, mut broken): (Option<usize>, bool, bool) = (None, false, false);
     for (at, byte) in text.iter().enumerate().skip(from) {
         match (open, byte) {
@@ -58,25 +58,25 @@ fn quoted_end(text: &[u8], from: usize, whole: bool) -> End {
             (Some(_), b'\\') => escaped = true,
             (Some(_), b'"') => {
                 if broken && !text.get(at + 1).is_none_or(|byte| ends_word(*byte)) {
-                    return End::NoQuote;
+                    return LineEnd::NoQuote;
                 }
                 open = None;
             }
             (Some(begin), b'\n') => {
                 if !is_value(&text[from..begin]) || at - begin > MOST_QUOTED {
-                    return End::NoQuote;
+                    return LineEnd::NoQuote;
                 }
                 broken = true;
             }
             (None, b'"') => open = Some(at),
-            (None, b'\n') => return End::At(at + 1),
+            (None, b'\n') => return LineEnd::At(at + 1),
             _ => {}
         }
     }
     match open {
-        _ if !whole => End::Unknown,
-        Some(_) => End::NoQuote,
-        None => End::At(text.len()),
+        _ if !whole => LineEnd::Unknown,
+        Some(_) => LineEnd::NoQuote,
+        None => LineEnd::At(text.len()),
     }
 }
 
@@ -88,7 +88,7 @@ fn ends_word(byte: u8) -> bool {
     is_blank(byte) || byte == b'\n'
 }
 
-/// Whether a word that begins behind `before` is the value of a long option.
+/// Returns whether a word that begins behind `before` is the value of a long option.
 fn is_value(before: &[u8]) -> bool {
     let end = before.iter().rposition(|byte| !is_blank(*byte));
     let Some(end) = end.map(|last| last + 1).filter(|end| *end < before.len()) else {
@@ -98,8 +98,8 @@ fn is_value(before: &[u8]) -> bool {
     before[begin.map_or(0, |blank| blank + 1)..end].starts_with(b"--")
 }
 
-/// Where the name of the chain stands in the line of a rule: behind `-A`, before which `iptables-save -c`
-/// puts the rule's counters. It has no quotes, whatever bytes it has.
+/// Finds the name of the chain in the line of a rule: behind `-A`, before which `iptables-save -c` prints the
+/// rule's counters. It is printed without quotes, whatever bytes it has.
 pub(super) fn chain_at(line: &[u8]) -> Option<Range<usize>> {
     let word = |from: usize| -> Option<Range<usize>> {
         let rest = line.get(from..)?;

@@ -1,15 +1,15 @@
-//! One chain, as `iptables -S CHAIN` lists it: rules in the spelling of iptables-save (measured, nft and
-//! legacy 1.8.9), under a line that makes the chain.
+//! Reads one chain from `iptables -S CHAIN`: a line that makes the chain, then rules in the spelling of
+//! iptables-save (measured, nft and legacy 1.8.9).
 
 use super::{Growing, ParseError, lines};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::{Chain, Ruleset};
 
-/// Reads one listed chain. `known` has the chains that its rules may lead to: the list does not name
-/// them, and by its spelling alone a jump is no different from a target.
+/// Reads one listed chain. `known` has the chains that its rules may lead to: the list does not name them, and
+/// a jump is spelled like a target.
 ///
 /// # Errors
-/// As [`Growing::of_kernel`], and where the list is of another chain or of none.
+/// As [`Growing::of_kernel`], and if the list is not that of the chain.
 pub fn parse_listed(
     listed: &str,
     table: TableName,

@@ -1,11 +1,12 @@
 //! Reads iptables-save text: the one place that reads iptables syntax.
 //!
-//! What nvactl does not know inside a rule is kept word for word, and a rule that is no sequence of words
-//! is kept whole ([`Rule::unread`]). What is not iptables-save text at all is an error with its line, but
-//! for what belongs to a rule that the kernel holds ([`Growing::of_kernel`]).
+//! Options without a type are kept word for word, and a rule that cannot be split into words is kept whole
+//! ([`Rule::unread`]). A line that is no iptables-save text is an error, unless the text comes from the
+//! kernel: then it belongs to the rule before it ([`Growing::of_kernel`]).
 
 mod lines;
 mod listed;
+mod matches;
 mod rule;
 mod spelling;
 
@@ -54,7 +55,7 @@ pub enum ParseProblem {
     Blanks,
 }
 
-/// What iptables-save printed, as text. A comment may hold any bytes.
+/// Returns the bytes of iptables-save as text. A comment may hold any bytes.
 #[must_use]
 pub fn text_of(saved: &[u8]) -> Cow<'_, str> {
     // It seldom does, and looking is several times cheaper than replacing.
@@ -80,7 +81,7 @@ pub fn parse_counted(text: &str) -> Result<(Ruleset, Counters), ParseError> {
     Ok((saved.ruleset, saved.counters))
 }
 
-/// Everything that a text says.
+/// The content of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Saved {
     pub ruleset: Ruleset,
@@ -106,14 +107,14 @@ struct Last {
     chain: ChainName,
     rule: Rule,
     count: Count,
-    /// The lines behind it that say nothing.
+    /// The comments and empty lines behind it.
     behind: String,
 }
 
 impl Growing {
-    /// Reads what iptables prints of the kernel's rules. There a line that is none belongs to the rule
-    /// before it, of which it makes an unread one: a name that somebody has given may hold line breaks,
-    /// and must not hide all other rules.
+    /// Reads what iptables prints of the kernel's rules. A line that is no line of iptables-save belongs to the
+    /// rule before it, which becomes an unread one: a name may hold line breaks, and must not hide all other
+    /// rules.
     #[must_use]
     pub fn of_kernel() -> Self {
         Self {
@@ -179,7 +180,7 @@ impl Growing {
         }
     }
 
-    /// What has been read, when there is no more.
+    /// Returns what has been read, at the end of the text.
     ///
     /// # Errors
     /// As [`Reader::finish`].
@@ -204,7 +205,7 @@ fn count_of(line: &str) -> Option<Count> {
     })
 }
 
-/// What one line says.
+/// The meaning of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Read {
     /// A comment or an empty line.
@@ -217,7 +218,7 @@ pub enum Read {
     Unshown(TableName),
 }
 
-/// Reads a text line by line, for those who must keep the lines themselves.
+/// Reads a text line by line, for callers that keep the lines themselves.
 #[derive(Debug, Default)]
 pub struct Reader {
     line: usize,
@@ -283,22 +284,11 @@ impl Reader {
             }
             return Ok(Read::Chain(*table, name, policy));
         }
-        let chain = chain_at(text.as_bytes()).ok_or(ParseProblem::NotALine)?;
-        let (name, rule) = (&text[chain.clone()], &text[chain.end..]);
-        if name.starts_with('"') {
-            return Err(ParseProblem::NotALine);
-        }
-        if !is_closed(rule) {
-            let rule = Rule::unread(rule.trim_start_matches([' ', '\t']));
-            return Ok(Read::Rule(*table, name.into(), rule));
-        }
-        // More than most rules have.
-        let mut all = Vec::with_capacity(48);
-        all.extend(words(rule));
-        Ok(Read::Rule(*table, name.into(), read_rule(&all, chains)))
+        let (chain, rule) = appended(text, chains).ok_or(ParseProblem::NotALine)?;
+        Ok(Read::Rule(*table, chain, rule))
     }
 
-    /// To be called behind the last line.
+    /// Checks, behind the last line, that the text is whole.
     ///
     /// # Errors
     /// [`ParseError`] when a table is still open: then the text has been cut short.
@@ -314,8 +304,27 @@ impl Reader {
     }
 }
 
-/// The table that iptables-nft-save left out because it cannot print its rules: it says so in a comment
-/// and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
+/// Reads one line `-A CHAIN …`, if it is one. A jump to a chain that is not in `chains` is read as a target of
+/// that name.
+#[must_use]
+pub fn appended(line: &str, chains: &BTreeSet<ChainName>) -> Option<(ChainName, Rule)> {
+    let chain = chain_at(line.as_bytes())?;
+    let (name, rule) = (&line[chain.clone()], &line[chain.end..]);
+    if name.starts_with('"') {
+        return None;
+    }
+    if !is_closed(rule) {
+        let rule = Rule::unread(rule.trim_start_matches([' ', '\t']));
+        return Some((name.into(), rule));
+    }
+    // More than most rules have.
+    let mut all = Vec::with_capacity(48);
+    all.extend(words(rule));
+    Some((name.into(), read_rule(&all, chains)))
+}
+
+/// Returns the table that iptables-nft-save left out because it cannot print its rules: it says so in a
+/// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
 /// iptables' at all.
 fn unshown(comment: &str) -> Option<TableName> {
     let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
@@ -323,7 +332,7 @@ fn unshown(comment: &str) -> Option<TableName> {
     rest.starts_with(" is incompatible").then_some(table)
 }
 
-/// The comment of the rule that a line brings: the name of a forward where the rule is nvactl's.
+/// Returns the comment of the rule that a line adds: the name of a forward, if the rule is nvactl's.
 #[must_use]
 pub fn comment_of(line: &str) -> Option<String> {
     let mut words = words(line).skip_while(|word| *word != "--comment");

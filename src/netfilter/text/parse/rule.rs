@@ -1,23 +1,19 @@
-//! The words of one rule to a [`Rule`]: the matches and targets that nvactl interprets, and the
-//! others word for word.
+//! Reads the words of one rule: where each match begins, and the target. Options without a type are kept
+//! word for word.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::str::FromStr;
 
-use ipnet::IpNet;
-
-use crate::net::{Port, PortRange};
-use crate::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
-use crate::netfilter::matches::{Cluster, Conntrack, CtState, Mark, Match, Probability};
+use super::matches::{parsed, read_hex, read_mark, read_match, tokens};
+use crate::netfilter::mark::{BitShift, MarkCopy};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
-use crate::netfilter::token::{Token, value};
+use crate::netfilter::token::value;
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {
-        // As many as most rules of a plan have: none is moved to a larger place, and few are left.
+        // As many as most rules of a plan have, so that the vector seldom grows.
         matches: Vec::with_capacity(6),
         target: None,
     };
@@ -35,8 +31,38 @@ pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     rule
 }
 
-fn tokens(words: &[&str]) -> Vec<Token> {
-    words.iter().map(|word| Token::from(*word)).collect()
+/// Options whose value may be any word, one that looks like an option included: iptables-save prints it
+/// without quotes if it has no odd byte.
+const WITH_ANY_TEXT: [&str; 9] = [
+    "--comment",
+    "--log-prefix",
+    "--nflog-prefix",
+    "--ulog-prefix",
+    "--string",
+    "--hex-string",
+    "--name",
+    "--hashlimit-name",
+    "--type",
+];
+
+/// Returns how many words the match at the front takes: up to the next one, or to the target.
+fn match_len(words: &[&str]) -> usize {
+    let begins = |at: usize| {
+        let option = |at: usize| words.get(at).copied().unwrap_or_default();
+        let negated = usize::from(option(at) == "!");
+        matches!(
+            option(at + negated),
+            "-s" | "-d" | "-i" | "-o" | "-p" | "-m" | "-j" | "-g" | "-f" | "-c"
+        )
+    };
+    // The first option begins this match, negated or not.
+    let mut at = if words[0] == "!" { 2 } else { 1 };
+    while at < words.len() && !begins(at) {
+        let word = words[at];
+        let has_text = word.starts_with("--") && WITH_ANY_TEXT.contains(&word);
+        at += if has_text { 2 } else { 1 };
+    }
+    at.min(words.len())
 }
 
 fn read_target(option: &str, words: &[&str], chains: &BTreeSet<ChainName>) -> Option<Target> {
@@ -58,7 +84,7 @@ fn read_target(option: &str, words: &[&str], chains: &BTreeSet<ChainName>) -> Op
     }
 }
 
-/// A target with options, if these are all ones that nvactl interprets.
+/// Reads a target with options, if all of them have a type.
 fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
     Some(match (name, options) {
         ("SNAT", ["--to-source", addresses, options @ ..]) => Target::Snat {
@@ -74,7 +100,10 @@ fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
             let (with, _) = RejectWith::ALL.iter().find(|(_, word)| word == with)?;
             Target::Reject(*with)
         }
+        ("MARK", ["--set-xmark", mark]) => Target::SetMark(read_mark(mark)?),
         ("CONNMARK", ["--set-xmark", mark]) => Target::SetConnmark(read_mark(mark)?),
+        ("CONNMARK", ["--save-mark", options @ ..]) => Target::SaveMark(read_copy(options)?),
+        ("CONNMARK", ["--restore-mark", options @ ..]) => Target::RestoreMark(read_copy(options)?),
         ("LOG", ["--log-prefix", prefix, level @ ..]) => Target::Log {
             prefix: value(prefix).into(),
             level: match level {
@@ -87,8 +116,27 @@ fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
     })
 }
 
-/// `A`, `A:P` or `A:P-P/BASE`, IPv6 in brackets where a port follows. Any other form means something
-/// nvactl never plans.
+/// Reads the options of a copy of marks. iptables-save prints both masks; without them all bits are copied.
+fn read_copy(options: &[&str]) -> Option<MarkCopy> {
+    let (packet_bits, connection_bits, shift) = match options {
+        ["--nfmask", packet, "--ctmask", connection, shift @ ..] => {
+            (read_hex(packet)?, read_hex(connection)?, shift)
+        }
+        shift => (u32::MAX, u32::MAX, shift),
+    };
+    Some(MarkCopy {
+        packet_bits,
+        connection_bits,
+        shift: match shift {
+            [] => None,
+            ["--left-shift-mark", by] => Some(BitShift::Left(parsed(by)?)),
+            ["--right-shift-mark", by] => Some(BitShift::Right(parsed(by)?)),
+            _ => return None,
+        },
+    })
+}
+
+/// Reads `A`, `A:P` or `A:P-P/BASE`, IPv6 in brackets if a port follows. Other forms have no type.
 fn read_dnat(to: &str) -> Option<Target> {
     if let Ok(address) = to.parse() {
         return Some(Target::Dnat {
@@ -111,223 +159,4 @@ fn read_dnat(to: &str) -> Option<Target> {
         address: address.parse().ok()?,
         ports,
     })
-}
-
-/// How many words the match at the front takes: up to the next one, or the target.
-fn match_len(words: &[&str]) -> usize {
-    // A comment may be any word, `-j` included, and stands bare if it has no odd byte.
-    if let ["-m", "comment", "--comment", _, ..] = words {
-        return 4;
-    }
-    let begins = |at: usize| {
-        let option = |at: usize| words.get(at).copied().unwrap_or_default();
-        let negated = usize::from(option(at) == "!");
-        matches!(
-            option(at + negated),
-            "-s" | "-d" | "-i" | "-o" | "-p" | "-m" | "-j" | "-g" | "-f" | "-c"
-        )
-    };
-    // The first word begins this match, negated or not; what follows belongs to it.
-    let head = if words[0] == "!" { 2 } else { 1 };
-    (head..words.len())
-        .find(|at| begins(*at))
-        .unwrap_or(words.len())
-}
-
-/// The match these words spell, if they spell one that nvactl interprets in full.
-fn read_match(words: &[&str]) -> Option<Match> {
-    Some(match words {
-        ["-m", "comment", "--comment", text] => Match::Comment(value(text).into()),
-        ["-s", net] => Match::Source(read_net(net)?),
-        ["-d", net] => Match::Destination(read_net(net)?),
-        ["!", "-d", net] => Match::NotDestination(read_net(net)?),
-        ["-i", name] => Match::Ingress(name.parse().ok()?),
-        ["-o", name] => Match::Egress(name.parse().ok()?),
-        ["-p", name] => Match::Protocol(name.parse().ok()?),
-        ["-m", "tcp", options @ ..] => {
-            let (source, destination, syn) = read_ports(options)?;
-            Match::Tcp {
-                source,
-                destination,
-                syn,
-            }
-        }
-        ["-m", "udp", options @ ..] => match read_ports(options)? {
-            (source, destination, false) => Match::Udp {
-                source,
-                destination,
-            },
-            _ => return None,
-        },
-        ["-m", "multiport", "--dports", ports] => {
-            Match::DestinationPorts(ports.split(',').map(read_range).collect::<Option<_>>()?)
-        }
-        ["-m", "conntrack", "--ctstatus", "CONFIRMED"] => Match::Confirmed,
-        ["-m", "conntrack", options @ ..] => Match::Conntrack(read_conntrack(options)?),
-        ["-m", "addrtype", "--dst-type", "LOCAL"] => Match::DestinationIsLocal,
-        [
-            "-m",
-            "statistic",
-            "--mode",
-            "random",
-            "--probability",
-            share,
-        ] => Match::Probability(Probability::read(share)?),
-        [
-            "-m",
-            "cluster",
-            "--cluster-local-nodemask",
-            mask,
-            "--cluster-total-nodes",
-            total,
-            "--cluster-hash-seed",
-            seed,
-        ] => {
-            let mask = read_hex(mask).filter(|mask| mask.is_power_of_two())?;
-            Match::Cluster(Cluster {
-                total: parsed(total)?,
-                node: mask.trailing_zeros(),
-                seed: read_hex(seed)?,
-            })
-        }
-        ["-m", "hashlimit", options @ ..] => Match::HashLimit(read_hash_limit(options)?),
-        [
-            "-m",
-            "connlimit",
-            "--connlimit-above",
-            most,
-            "--connlimit-mask",
-            mask,
-            "--connlimit-saddr",
-        ] => Match::ConnLimit(ConnLimit {
-            most: parsed(most)?,
-            mask: parsed(mask)?,
-        }),
-        ["-m", "connmark", "--mark", mark] => Match::Connmark(read_mark(mark)?),
-        ["-m", "limit", "--limit", rate] => Match::Limit(Limit::read(rate, None)?),
-        ["-m", "limit", "--limit", rate, "--limit-burst", burst] => {
-            Match::Limit(Limit::read(rate, Some(burst))?)
-        }
-        _ => return None,
-    })
-}
-
-/// The source ports, the destination ports, and whether only a SYN matches.
-fn read_ports(options: &[&str]) -> Option<(Option<PortRange>, Option<PortRange>, bool)> {
-    let (mut source, mut destination, mut syn) = (None, None, None);
-    let mut rest = options;
-    while !rest.is_empty() {
-        rest = match rest {
-            ["--sport", ports, rest @ ..] => set(&mut source, read_range(ports)?, rest)?,
-            ["--dport", ports, rest @ ..] => set(&mut destination, read_range(ports)?, rest)?,
-            ["--tcp-flags", "FIN,SYN,RST,ACK", "SYN", rest @ ..] => set(&mut syn, (), rest)?,
-            _ => return None,
-        };
-    }
-    Some((source, destination, syn.is_some()))
-}
-
-fn read_conntrack(options: &[&str]) -> Option<Conntrack> {
-    let mut conntrack = Conntrack::default();
-    let mut rest = options;
-    while !rest.is_empty() {
-        rest = match rest {
-            ["--ctstate", states, rest @ ..] if conntrack.states.is_empty() => {
-                let state = |word: &str| CtState::ALL.iter().find(|(_, name)| *name == word);
-                let states = states
-                    .split(',')
-                    .map(|word| state(word).map(|(state, _)| *state));
-                conntrack = Conntrack {
-                    states: Conntrack::states(states.collect::<Option<Vec<_>>>()?).states,
-                    ..conntrack
-                };
-                rest
-            }
-            ["--ctorigdst", net, rest @ ..] => {
-                set(&mut conntrack.original_destination, read_net(net)?, rest)?
-            }
-            ["--ctorigdstport", ports, rest @ ..] => set(
-                &mut conntrack.original_destination_port,
-                read_range(ports)?,
-                rest,
-            )?,
-            _ => return None,
-        };
-    }
-    Some(conntrack)
-}
-
-fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
-    let (options, bits) = match options {
-        [options @ .., "--hashlimit-srcmask", bits] => (options, Some(parsed(bits)?)),
-        options => (options, None),
-    };
-    let (options, expire) = match options {
-        [options @ .., "--hashlimit-htable-expire", time] => {
-            (options, parsed(time.strip_suffix("000")?)?)
-        }
-        options => (options, 1),
-    };
-    let (first, name, of) = match (options, bits) {
-        (
-            [
-                first @ ..,
-                "--hashlimit-mode",
-                "srcip",
-                "--hashlimit-name",
-                name,
-            ],
-            bits,
-        ) => (first, name, bits.map_or(Whose::Address, Whose::Net)),
-        ([first @ .., "--hashlimit-name", name], None) => (first, name, Whose::All),
-        _ => return None,
-    };
-    let ["--hashlimit-above", rate, "--hashlimit-burst", burst] = first else {
-        return None;
-    };
-    Some(HashLimit {
-        per_second: PerSecond::new(parsed(rate.strip_suffix("/sec")?)?).ok()?,
-        burst: parsed(burst)?,
-        expire,
-        of,
-        name: (*name).into(),
-    })
-}
-
-/// `0x00000001`
-fn read_hex(word: &str) -> Option<u32> {
-    u32::from_str_radix(word.strip_prefix("0x")?, 16).ok()
-}
-
-/// `0x1/0xff`; without a mask all bits are meant, which nvactl never plans.
-fn read_mark(word: &str) -> Option<Mark> {
-    let (value, mask) = word.split_once('/')?;
-    let (value, mask) = (read_hex(value)?, read_hex(mask)?);
-    Some(Mark { value, mask })
-}
-
-/// Sets what is not set yet and goes on with `rest`; an option given twice is not interpreted.
-fn set<'w, T>(slot: &mut Option<T>, value: T, rest: &'w [&'w str]) -> Option<&'w [&'w str]> {
-    slot.replace(value).is_none().then_some(rest)
-}
-
-fn parsed<T: FromStr>(word: &str) -> Option<T> {
-    word.parse().ok()
-}
-
-/// `10.0.0.0/8`, or an address alone for its `/32`; host bits are cut, as iptables does.
-fn read_net(word: &str) -> Option<IpNet> {
-    if word.contains('/') {
-        parsed::<IpNet>(word).map(|net| net.trunc())
-    } else {
-        parsed::<IpAddr>(word).map(IpNet::from)
-    }
-}
-
-/// `80` or `5000:5010`, as matches spell ports.
-fn read_range(word: &str) -> Option<PortRange> {
-    match word.split_once(':') {
-        Some((first, last)) => PortRange::new(parsed(first)?, parsed(last)?).ok(),
-        None => parsed::<Port>(word).map(PortRange::from),
-    }
 }

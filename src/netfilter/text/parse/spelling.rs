@@ -1,5 +1,5 @@
-//! The lines of a rules file that iptables-restore refuses for their blanks and line ends alone, whatever
-//! they say. [`super::Reader`] reads them, since a person's file is to be understood as well.
+//! Finds lines of a rules file that iptables-restore refuses for their blanks and line ends alone.
+//! [`super::Reader`] reads them all the same, so that a person's file is understood.
 
 use super::{ParseError, ParseProblem};
 use crate::netfilter::token::words;

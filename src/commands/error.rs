@@ -1,0 +1,120 @@
+//! The error of the crate: every reason why a command ends without its result. Each room keeps its own
+//! error types; this one collects them, with their hints and exit codes, and prints them.
+//!
+//! It lives in the last room, which may import every other. `lib.rs` passes it on as `nvactl::Error`.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::console::Console;
+use super::exit::{ERROR, UNCERTAIN};
+use super::failure::CommandRefusal;
+use crate::host::NotRoot;
+use crate::host::file::FileError;
+use crate::host::iptables::IptablesError;
+use crate::host::probe::ResolveError;
+use crate::host::rehearsal::RefusedLine;
+use crate::host::spec_source::SourceError;
+use crate::host::survey::SurveyError;
+use crate::host::sysctl::SysctlError;
+use crate::net::words::with_causes;
+use crate::netfilter::text::parse::ParseError;
+use crate::ops;
+use crate::ops::state::StateError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Refusal(#[from] CommandRefusal),
+    #[error(transparent)]
+    Operation(#[from] Box<ops::Error>),
+    /// An operation that had warnings before it failed.
+    #[error(transparent)]
+    Failed(#[from] ops::Failed),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    RefusedLine(#[from] RefusedLine),
+    #[error(transparent)]
+    Rules(#[from] ParseError),
+    #[error("cannot read the rules in `{file}`")]
+    RulesFile { file: String, source: Box<Error> },
+    #[error("cannot resolve `{name}`")]
+    Resolve { name: String, source: ResolveError },
+    #[error("cannot print the report as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl From<ops::Error> for Error {
+    fn from(error: ops::Error) -> Self {
+        Error::Operation(Box::new(error))
+    }
+}
+
+impl Error {
+    /// Returns what the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Refusal(error) => error.hint(),
+            Error::Operation(error) => error.hint(),
+            Error::Failed(failed) => failed.error.hint(),
+            Error::State(error) => error.hint(),
+            Error::NotRoot(error) => Some(error.hint()),
+            Error::Source(error) => error.hint(),
+            Error::File(error) => error.hint(),
+            Error::Iptables(error) => error.hint(),
+            Error::Survey(error) => Some(error.hint()),
+            Error::Sysctl(error) => error.hint(),
+            Error::RulesFile { source, .. } => source.hint(),
+            Error::RefusedLine(_)
+            | Error::Rules(_)
+            | Error::Resolve { .. }
+            | Error::Json(_)
+            | Error::Output(_) => None,
+        }
+    }
+
+    /// Returns the exit code of a command that fails with it.
+    pub(super) fn exit_code(&self) -> u8 {
+        let uncertain = match self {
+            Error::Operation(error) => error.is_uncertain(),
+            Error::Failed(failed) => failed.error.is_uncertain(),
+            Error::Sysctl(error) => matches!(error, SysctlError::Part { .. }),
+            _ => false,
+        };
+        if uncertain { UNCERTAIN } else { ERROR }
+    }
+}
+
+/// Prints an error with its hint, and returns the exit code.
+pub fn fail(error: &Error, console: &mut Console) -> u8 {
+    if let Error::Failed(failed) = error {
+        // The announced change did not happen.
+        for warning in failed.remarks.warnings() {
+            console.warn(warning);
+        }
+    }
+    console.error(with_causes(error));
+    if let Some(hint) = error.hint() {
+        console.tell(format_args!("hint: {hint}\n"));
+    }
+    error.exit_code()
+}

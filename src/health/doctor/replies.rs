@@ -1,0 +1,130 @@
+//! Checks the live connections: whether targets reply, and whether any connection still follows older rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Case, Check, Hop, Status, target};
+use crate::forwards::{Forward, Listeners};
+use crate::health::connections::stale;
+use crate::health::probe::Probed;
+use crate::health::sender::senders;
+use crate::net::Protocol;
+use crate::net::words::counted;
+use crate::netfilter::conntrack::Flow;
+use crate::plan::unplan::Key;
+
+pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
+    replies(case, checks);
+    stale_connections(case, checks);
+}
+
+/// Checks whether the targets reply to the connections that went through.
+fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let Some(flows) = &case.facts.flows else {
+        let unknown = Hop::Reply.unknown("cannot list conntrack entries");
+        checks.push(unknown.fix("sudo apt-get install conntrack"));
+        return;
+    };
+    let listeners = Listeners::new(case.set);
+    let mut led: BTreeMap<Key<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
+    for flow in flows {
+        if let Some(leader) = listeners.leader(flow) {
+            let key = (leader.name.as_str(), leader.protocol);
+            let (replied, silent) = led.entry(key).or_default();
+            if flow.replied { replied } else { silent }.push(flow);
+        }
+    }
+    for forward in &case.asked {
+        let key = (forward.name.as_str(), forward.protocol);
+        let Some((replied, silent)) = led.get(&key) else {
+            continue;
+        };
+        let check = match (replied.len(), silent.first(), forward.protocol) {
+            (0, Some(flow), Protocol::Tcp) => Hop::Reply
+                .found(
+                    unanswered(case, forward),
+                    match silent.len() {
+                        1 => format!(
+                            "the only open connection, from {}, has had no reply",
+                            flow.source
+                        ),
+                        all => format!(
+                            "none of the {all} open connections has had a reply, for example that of {}",
+                            flow.source
+                        ),
+                    },
+                )
+                .fix(format!(
+                    "on the target, check its firewall and its route back: {}",
+                    target::route_back(case, forward)
+                )),
+            // Some UDP protocols have no replies.
+            (0, Some(_), Protocol::Udp) => Hop::Reply.ok(format!(
+                "{}, and no reply yet",
+                counted(silent.len(), "sender")
+            )),
+            (1, ..) => Hop::Reply.ok("1 connection has replies"),
+            (some, ..) => Hop::Reply.ok(format!("{some} connections have replies")),
+        };
+        checks.push(check.of(forward));
+    }
+}
+
+/// Returns the status of a forward without replies. A target that answers this machine may have been fixed just
+/// now.
+fn unanswered(case: &Case<'_>, forward: &Forward) -> Status {
+    let mut probed = case.facts.probed.iter();
+    let good =
+        |probed: &Probed<'_>| std::ptr::eq(probed.endpoint.forward, forward) && probed.is_good();
+    if probed.any(good) {
+        Status::Warn
+    } else {
+        Status::Fail
+    }
+}
+
+fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let Some(flows) = &case.facts.flows else {
+        return;
+    };
+    let listeners = Listeners::new(case.set);
+    let asked = case.asked.iter();
+    let asked: BTreeSet<Key<'_>> = asked
+        .map(|forward| (forward.name.as_str(), forward.protocol))
+        .collect();
+    let taker =
+        |flow: &Flow| listeners.taker(flow.protocol, flow.destination, flow.destination_port);
+    let is_asked = |flow: &&Flow| match taker(flow) {
+        Some(forward) => asked.contains(&(forward.name.as_str(), forward.protocol)),
+        // A connection to a port without a forward counts only if the user asked about all forwards.
+        None => asked.len() == case.set.forwards.len(),
+    };
+    let old = stale(flows, &case.facts.once, case.set);
+    let facts = case.facts;
+    let senders = senders(flows, case.set, &facts.links, &facts.answer_routes);
+    let senders = senders.iter().map(|sender| sender.flow);
+    let found: Vec<&Flow> = old.chain(senders).filter(is_asked).collect();
+    // An old TCP connection ends by itself. A UDP sender never opens a new one.
+    let steady = found.iter().find(|flow| flow.protocol == Protocol::Udp);
+    let Some(flow) = steady.or(found.first()) else {
+        checks.push(Hop::StaleConnection.ok("every connection follows the loaded rules"));
+        return;
+    };
+    let status = if steady.is_some() {
+        Status::Fail
+    } else {
+        Status::Warn
+    };
+    let reason = format!(
+        "{} {} not follow the loaded rules, for example {} {} → {}:{} → {}:{}",
+        counted(found.len(), "connection"),
+        if found.len() == 1 { "does" } else { "do" },
+        flow.protocol,
+        flow.source,
+        flow.destination,
+        flow.destination_port,
+        flow.reply_source,
+        flow.reply_port
+    );
+    let fix = format!("{} --flush-stale", case.apply);
+    checks.push(Hop::StaleConnection.found(status, reason).fix(fix));
+}

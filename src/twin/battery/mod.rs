@@ -1,0 +1,312 @@
+//! The connections that are opened through a twin for the forwards of a spec.
+
+mod ask;
+mod budget;
+mod questions;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+pub(super) use ask::reached;
+pub use ask::{Ask, Wanted};
+
+use super::clients::Clients;
+use super::machine::LiveMachine;
+use super::world::World;
+use crate::forwards::{Forward, Limits, Snat, Sources};
+use crate::net::{Family, Interface, Protocol};
+use crate::plan::unplan::Key;
+use budget::Budget;
+use questions::ForwardQuestions;
+
+/// Returns the connections for each forward: first a plain one and one of a client that its lists keep out. After
+/// these of all forwards come all others, for one forward of each shape and for each of `in_doubt`.
+#[must_use]
+pub fn battery<'f>(
+    forwards: &[&'f Forward],
+    clients: &Clients,
+    machine: &LiveMachine,
+    worlds: &[World],
+    in_doubt: &BTreeSet<Key<'_>>,
+) -> Vec<Ask<'f>> {
+    let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
+    let (mut asks, mut rest) = (Vec::new(), Vec::new());
+    // Each forward has its own client of the Internet: a rule may ban a client for what it asked of another forward.
+    let mut numbers = forwards.len()..;
+    for (number, forward) in forwards.iter().enumerate() {
+        let of_forward = clients.of_forward(forward, number);
+        let questions = ForwardQuestions {
+            forward,
+            machine,
+            worlds,
+        };
+        let (mut brief, mut more) = (Vec::new(), Vec::new());
+        questions.brief(&of_forward, &mut brief);
+        questions.shares(&of_forward, clients, &mut numbers, &mut more);
+        questions.named_ports(&of_forward, &clients.ports, &mut more);
+        let key = (forward.name.as_str(), forward.protocol);
+        if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
+            questions.rest(&of_forward, &mut more);
+        }
+        let mut budget = Budget::of(forward, 1);
+        brief.retain_mut(|ask| budget.takes(ask));
+        more.retain_mut(|ask| budget.takes(ask));
+        asks.append(&mut brief);
+        rest.append(&mut more);
+    }
+    asks.append(&mut rest);
+    asks
+}
+
+/// Returns, for each forward, a plain connection of every client that it admits.
+pub fn plain<'a, 'f: 'a>(
+    forwards: &'a [&'f Forward],
+    clients: &'a Clients,
+    machine: &'a LiveMachine,
+    worlds: &'a [World],
+) -> impl Iterator<Item = Ask<'f>> + 'a {
+    forwards
+        .iter()
+        .enumerate()
+        .flat_map(move |(number, forward)| {
+            let questions = ForwardQuestions {
+                forward,
+                machine,
+                worlds,
+            };
+            let port = forward.listen.ports.first();
+            let admitted = clients.of_forward(forward, number).allowed.into_iter();
+            let asks = admitted
+                .filter_map(move |(client, by)| questions.ask(&client, by, port, Wanted::Through));
+            // Each connection may be opened twice.
+            let mut budget = Budget::of(forward, 2);
+            asks.filter_map(move |mut ask| budget.takes(&mut ask).then_some(ask))
+        })
+}
+
+/// Everything about a forward but its ports and targets.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape<'f> {
+    protocol: Protocol,
+    family: Family,
+    address: Option<IpAddr>,
+    ingress: &'f [Interface],
+    egress: &'f Interface,
+    snat: Snat,
+    sources: &'f Sources,
+    limits: Option<Limits>,
+    hairpin: bool,
+    targets: usize,
+}
+
+impl<'f> Shape<'f> {
+    fn of(forward: &'f Forward) -> Self {
+        Self {
+            protocol: forward.protocol,
+            family: forward.family(),
+            address: forward.listen.address,
+            ingress: &forward.ingress,
+            egress: &forward.egress,
+            snat: forward.snat,
+            sources: &forward.sources,
+            limits: forward.limits,
+            hairpin: forward.hairpin,
+            targets: forward.target.destinations.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::*;
+    use crate::forwards::ForwardSet;
+    use crate::twin::clients::{ClientKind, NamedInRules};
+    use crate::twin::machine::LiveLink;
+    use crate::yaml;
+
+    fn set(forwards: &str) -> ForwardSet {
+        let text = format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4}}\n\
+             silence: [keeps-probes-out]\nforwards: [{forwards}]"
+        );
+        yaml::read(text.as_bytes()).expect("the spec is valid")
+    }
+
+    fn asking(set: &ForwardSet) -> (LiveMachine, Vec<World>, Clients) {
+        let machine = LiveMachine {
+            links: vec![
+                LiveLink::with("eth0", &["10.3.0.4/24"]),
+                LiveLink::with("eth1", &["10.4.0.4/24"]),
+            ],
+            ..LiveMachine::default()
+        };
+        let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
+        let none = NamedInRules::default();
+        let clients = Clients::of(set, Family::V4, &machine, &[], &none, |asked| {
+            asked.iter().map(|one| (*one, "eth0".to_owned())).collect()
+        });
+        (machine, worlds, clients)
+    }
+
+    fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
+        let (machine, worlds, clients) = asking(set);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new())
+    }
+
+    /// Only the forward's own connections show whether a rule that is not loaded is missed.
+    #[test]
+    fn a_forward_in_doubt_gets_all_connections() {
+        let set = set(
+            "{name: a, listen: 80-81, target: {pod: 10.224.0.8:80-81}}, \
+             {name: b, listen: 82-83, target: {pod: 10.224.0.9:82-83}}",
+        );
+        let (machine, worlds, clients) = asking(&set);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        for in_doubt in [None, Some(("b", Protocol::Tcp))] {
+            let in_doubt: BTreeSet<Key<'_>> = in_doubt.into_iter().collect();
+            let asks = battery(&forwards, &clients, &machine, &worlds, &in_doubt);
+            let last = |ask: &Ask<'_>| ask.question.to.port() == 83;
+            assert_eq!(asks.iter().any(last), !in_doubt.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_load_balancer_on_the_loopback_interface_is_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links.push(LiveLink::with("lo", &["20.10.5.6/32"]));
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
+        assert!(asks.iter().any(floating));
+    }
+
+    /// If the time limit is reached, all forwards have been tried in brief.
+    #[test]
+    fn every_forward_has_its_first_connections_before_one_has_the_rest() {
+        let list = "allow_from: [198.51.100.0/24]";
+        let set = set(&format!(
+            "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8:80-81}}, {list}}}, \
+             {{name: b, listen: 82, target: {{pod: 10.224.0.9:80}}, {list}}}"
+        ));
+        let asks = asked(&set);
+        let words =
+            |ask: &Ask<'_>| format!("{} {} {:?}", ask.forward.name, ask.is_brief, ask.wanted);
+        let brief: Vec<String> = asks.iter().take(4).map(words).collect();
+        assert_eq!(
+            brief,
+            [
+                "a true Through",
+                "a true KeptOut",
+                "b true Through",
+                "b true KeptOut"
+            ]
+        );
+        // Both have one shape, so only the first has the rest.
+        let rest = &asks[4..];
+        assert!(!rest.is_empty());
+        assert!(
+            rest.iter()
+                .all(|ask| !ask.is_brief && ask.forward.name.as_str() == "a")
+        );
+    }
+
+    #[test]
+    fn a_forward_with_several_targets_has_one_connection_that_is_tried_several_times() {
+        let pods = "target: {pod: [10.224.0.8:80, 10.224.0.9:80]}";
+        for (more, times) in [
+            ("", 16),
+            (", balance: client", 1),
+            (", limits: {max_connections: 3}", 3),
+        ] {
+            let set = set(&format!("{{name: a, listen: 80, {pods}{more}}}"));
+            let asks = asked(&set);
+            assert_eq!((asks[0].times, asks[0].is_brief), (times, true), "{more}");
+            assert!(asks[1..].iter().all(|ask| !ask.is_brief));
+        }
+    }
+
+    /// The kernel counts each connection towards the forward's own limit.
+    #[test]
+    fn no_more_connections_are_opened_than_limits_admit() {
+        let list = "198.51.100.0/24, 203.0.113.0/24, 192.0.2.0/24, 81.0.0.0/8, 10.3.0.0/24";
+        for (limits, least, most) in [
+            ("{new_per_second: 1, burst: 1}", 1, 1),
+            ("{new_per_second: 1, burst: 3}", 3, 3),
+            ("{new_per_second: 50}", 7, 50),
+            ("{new_per_second: 1, burst: 1, per: client}", 5, 7),
+        ] {
+            let set = set(&format!(
+                "{{name: a, listen: 80-81, target: {{pod: 10.224.0.8:80-81}}, \
+                 allow_from: [{list}], limits: {limits}}}"
+            ));
+            let asks = asked(&set);
+            let through = asks.iter().filter(|ask| ask.wanted == Wanted::Through);
+            let times: usize = through.map(|ask| ask.times).sum();
+            assert!(least <= times && times <= most, "{limits}: {times}");
+        }
+    }
+
+    #[test]
+    fn a_forward_that_chooses_targets_by_client_is_tried_with_many_addresses() {
+        let pods = "target: {pod: [10.224.0.8:80, 10.224.0.9:80]}, balance: client";
+        for (list, net) in [
+            ("", "81.2.0.0/16"),
+            (", allow_from: [192.0.2.0/24]", "192.0.2.0/24"),
+        ] {
+            let set = set(&format!("{{name: a, listen: 80, {pods}{list}}}"));
+            let asks = asked(&set);
+            let spare = asks.iter().filter(|ask| ask.is_spare);
+            let addresses: BTreeSet<IpAddr> = spare.map(|ask| ask.client.address).collect();
+            assert_eq!(addresses.len(), 16);
+            let net: IpNet = net.parse().expect("a network");
+            assert!(addresses.iter().all(|address| net.contains(address)));
+        }
+    }
+
+    /// A rule may ban a client for what it asked of another forward.
+    #[test]
+    fn each_forward_has_a_client_of_its_own() {
+        let forwards = (80..84)
+            .map(|n| format!("{{name: f{n}, listen: {n}, target: {{pod: 10.224.0.8:80}}}}"));
+        let set = set(&forwards.collect::<Vec<_>>().join(", "));
+        let asks = asked(&set);
+        let somebody = |ask: &&Ask<'_>| ask.client.kind == ClientKind::Somebody && ask.is_brief;
+        let addresses = asks.iter().filter(somebody).map(|ask| ask.client.address);
+        assert_eq!(addresses.collect::<BTreeSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn an_address_that_stands_alone_on_another_interface_is_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links[1] = LiveLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let to: BTreeSet<String> = asks.iter().map(|ask| ask.question.to.to_string()).collect();
+        assert_eq!(
+            to.into_iter().collect::<Vec<_>>(),
+            ["10.3.0.4:80", "20.1.1.1:80"]
+        );
+    }
+
+    /// A comparison of each shape with each other would take minutes.
+    #[test]
+    fn ten_thousand_shapes_are_told_apart_within_a_second() {
+        let one = |n: u16| {
+            format!(
+                "{{name: f{n}, listen: {}, target: {{pod: 10.224.0.8:80}}, allow_from: [10.{}.{}.0/24]}}",
+                n + 1000,
+                n >> 8,
+                n & 0xff
+            )
+        };
+        let forwards: Vec<String> = (0..10_000).map(one).collect();
+        let set = set(&forwards.join(", "));
+        let asks = asked(&set);
+        assert!(asks[..20_000].iter().all(|ask| ask.is_brief));
+    }
+}

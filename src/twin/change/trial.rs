@@ -1,0 +1,141 @@
+//! The facts and the results of a trial.
+
+use std::time::Instant;
+
+use crate::forwards::{Forward, ForwardSet, Listeners};
+use crate::host::network;
+use crate::net::{Family, Port};
+use crate::netfilter::conntrack::Flow;
+use crate::netfilter::names::ChainName;
+use crate::netfilter::ruleset::Ruleset;
+use crate::plan::Hook;
+use crate::twin::battery::Ask;
+use crate::twin::cause::{Decided, Taken};
+use crate::twin::clients::{Clients, NamedInRules};
+use crate::twin::machine::LiveMachine;
+use crate::twin::rule_change::RuleChange;
+use crate::twin::rules::Filter;
+use crate::twin::talk::{Question, TalkOutcome, Talker};
+use crate::twin::verdict::Judged;
+
+/// The facts of a trial.
+#[derive(Debug)]
+pub struct Trying<'f> {
+    /// The forwards of each family after the change.
+    pub sets: &'f [(Family, ForwardSet)],
+    /// The forwards that are loaded.
+    pub loaded: &'f [ForwardSet],
+    /// The rules that are loaded, of each family.
+    pub live: Vec<&'f Ruleset>,
+    /// The live connections that this machine forwards and that belong to no forward, loaded or to be loaded.
+    pub others: Vec<&'f Flow>,
+    /// The live connections, as examples of clients.
+    pub flows: &'f [Flow],
+    pub change: RuleChange,
+    pub deadline: Instant,
+}
+
+/// The results of a trial.
+#[derive(Debug, Default)]
+pub struct Tried<'f> {
+    /// Connections that the change cuts off from their targets.
+    pub lost: Vec<Judged<'f>>,
+    /// Connections that die after the change, and that died before it at one of several tries or at all of them.
+    pub dead: Vec<Judged<'f>>,
+    /// Connections that rules of others refused before the change, and that come through after it.
+    pub opened: Vec<Opened<'f>>,
+    /// Connections of no forward.
+    pub others: Others<'f>,
+    /// Forwards whose connections meet a rule whose effect the twin cannot know.
+    pub unsure: Vec<&'f Forward>,
+    /// Connections whose replies leave by another interface than the one by which the client comes in.
+    pub strayed: Vec<Judged<'f>>,
+    /// For each connection that could not be opened, the reason.
+    pub failed: Vec<String>,
+    /// How many connections were not opened in time.
+    pub not_asked: usize,
+    /// How many networks of clients, which rules name or routes lead to, were left out.
+    pub untried_networks: usize,
+}
+
+/// A connection that a rule refused.
+#[derive(Debug)]
+pub struct Opened<'f> {
+    pub ask: Ask<'f>,
+    pub rule: Decided,
+}
+
+/// Connections of no forward that were opened again.
+#[derive(Debug, Default)]
+pub struct Others<'f> {
+    /// Connections that pass before the change and not after it, with the cause.
+    pub cut: Vec<(&'f Flow, Option<Taken>)>,
+    /// Connections that pass after the change and not before it.
+    pub opened: Vec<&'f Flow>,
+    /// Connections that pass neither before nor after it, by a rule or policy that is known.
+    pub dead: Vec<(&'f Flow, Taken)>,
+    /// How many were not opened.
+    pub left_out: usize,
+}
+
+/// A trial with the facts that follow from it.
+#[derive(Debug)]
+pub struct PreparedTrial<'f> {
+    pub trying: &'f Trying<'f>,
+    /// For each loaded set, the forward that takes a packet.
+    listeners: Vec<Listeners<'f>>,
+    /// For each family, the clients.
+    pub clients: Vec<Clients>,
+    /// Whether rules of others stand in front of one of nvactl's jumps, which the change moves to the front.
+    pub puts_jump_first: bool,
+}
+
+pub fn prepared<'f>(
+    trying: &'f Trying<'f>,
+    machine: &LiveMachine,
+    filter: &Filter,
+) -> PreparedTrial<'f> {
+    let named = NamedInRules::by(filter, machine);
+    let interfaces = network::interfaces;
+    let clients = trying
+        .sets
+        .iter()
+        .map(|(family, set)| Clients::of(set, *family, machine, trying.flows, &named, interfaces));
+    PreparedTrial {
+        trying,
+        listeners: trying.loaded.iter().map(Listeners::new).collect(),
+        clients: clients.collect(),
+        puts_jump_first: trying.live.iter().any(|live| !are_first(live)),
+    }
+}
+
+/// Returns whether nvactl's jumps stand first in the chains that keep clients out.
+fn are_first(live: &Ruleset) -> bool {
+    let hooks = [Hook::Arriving, Hook::Passing];
+    hooks.into_iter().all(|hook| {
+        let chain = live.chain(hook.table(), &hook.builtin());
+        let own = ChainName::from(hook.own());
+        let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
+        rules
+            .next()
+            .is_none_or(|rule| rule.leads_to() == Some(&own))
+    })
+}
+
+/// Returns the loaded forwards that take the packets of a connection, with the port that it asks for.
+pub fn takers<'f>(
+    trial: &PreparedTrial<'f>,
+    question: &Question,
+) -> impl Iterator<Item = (&'f Forward, Port)> {
+    let (to, protocol) = (question.to, question.protocol);
+    trial.listeners.iter().filter_map(move |listeners| {
+        let port = Port::new(to.port())?;
+        let forward = listeners.taker(protocol, to.ip(), port)?;
+        Some((forward, port))
+    })
+}
+
+/// Returns whether a connection is answered. A connection that cannot be opened is not.
+pub fn is_answered(talker: &mut Talker<'_>, question: &Question) -> bool {
+    matches!(talker.ask(question), Ok(TalkOutcome::Answered(_)))
+}

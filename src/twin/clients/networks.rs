@@ -1,0 +1,125 @@
+//! Networks that clients may come from: those on the machine's links, those that its routes lead to, and those
+//! that rules name.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::forwards::ForwardSet;
+use crate::net::{Family, Interface};
+use crate::netfilter::conntrack::is_of_host;
+use crate::twin::machine::{Address, LinkKind, LiveMachine};
+use crate::twin::rules::Filter;
+
+/// Networks and ports in rules that are not nvactl's. Packets of each may meet rules that no others meet.
+#[derive(Debug, Default)]
+pub struct NamedInRules {
+    pub networks: BTreeSet<IpNet>,
+    /// Networks that packets go to. Networks of targets and of the machine itself are among them.
+    pub destinations: BTreeSet<IpNet>,
+    pub ports: BTreeSet<u16>,
+}
+
+impl NamedInRules {
+    /// Gathers them from the packet filter and the policy rules.
+    #[must_use]
+    pub fn by(filter: &Filter, machine: &LiveMachine) -> Self {
+        let mut named = filter.networks();
+        named.sources.extend(machine.sources());
+        named.destinations.extend(machine.destinations());
+        Self {
+            networks: named.sources,
+            destinations: named.destinations,
+            ports: filter.ports(),
+        }
+    }
+
+    /// Returns the networks of clients that replies go to. `taken` holds addresses that no client has.
+    pub(super) fn of_replies(&self, taken: &BTreeSet<IpAddr>) -> BTreeSet<IpNet> {
+        let others = self.destinations.difference(&self.networks);
+        let is_of_client = |net: &&IpNet| !taken.iter().any(|address| net.contains(address));
+        others.filter(is_of_client).copied().collect()
+    }
+}
+
+/// Returns whether a router leads to a network of clients. A network of targets does not count.
+pub fn is_routed(set: &ForwardSet, machine: &LiveMachine, family: Family) -> bool {
+    let links = machine.links.iter().flat_map(|link| &link.addresses);
+    let on_link: BTreeSet<IpNet> = links.map(Address::on_link).collect();
+    let has_target = |net: &IpNet| {
+        let mut targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
+        targets.any(|to| net.contains(&to.address))
+    };
+    let near = near(set, machine);
+    let mut routed = near.difference(&on_link);
+    routed.any(|net| Family::of(net.addr()) == family && !has_target(net))
+}
+
+/// Returns the networks on the links of ingress interfaces, and those that a router there leads to.
+pub fn near(set: &ForwardSet, machine: &LiveMachine) -> BTreeSet<IpNet> {
+    let ingresses = set.forwards.iter().flat_map(|forward| &forward.ingress);
+    of_interfaces(machine, &ingresses.map(Interface::as_str).collect())
+}
+
+/// Returns the networks on the links of some interfaces, and those that a router there leads to. The default
+/// route does not count.
+pub fn of_interfaces(machine: &LiveMachine, interfaces: &BTreeSet<&str>) -> BTreeSet<IpNet> {
+    let links = machine.links.iter();
+    let links = links
+        .filter(|link| interfaces.contains(link.name.as_str()) && link.kind != LinkKind::Loopback);
+    let mut nets: BTreeSet<IpNet> = links
+        .flat_map(|link| &link.addresses)
+        .filter(|address| address.scope != "link")
+        .map(Address::on_link)
+        .filter(|net| net.prefix_len() < net.max_prefix_len())
+        .collect();
+    let routed = machine.routes.iter().filter_map(|(_, route)| {
+        let by = route["dev"].as_str().filter(|by| interfaces.contains(by))?;
+        let is_routed = !by.is_empty() && !route["gateway"].is_null() && route["table"] == "main";
+        let text = route["dst"].as_str().filter(|_| is_routed)?;
+        text.parse::<IpNet>().ok()
+    });
+    nets.extend(routed);
+    nets
+}
+
+/// Returns whether a client may come from a network through a router. The kernel refuses to bind sockets to
+/// addresses of other networks.
+pub fn is_of_hosts(net: IpNet) -> bool {
+    is_of_host(net.addr())
+}
+
+/// Returns the first of some hosts of a network for which `holds` is true.
+pub fn host_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    // The first hosts of a network are often its gateways.
+    let hosts = net
+        .hosts()
+        .skip(usize::from(net.max_prefix_len() - net.prefix_len() > 3) * 6);
+    hosts.take(256).find(|address| holds(*address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_comes_from_a_network_without_hosts() {
+        let is_of_hosts = |net: &str| is_of_hosts(net.parse().expect("a network"));
+        for net in [
+            "0.0.0.0/8",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+            "::1/128",
+            "fe80::/10",
+            "ff00::/8",
+        ] {
+            assert!(!is_of_hosts(net), "{net}");
+        }
+        for net in ["10.0.0.0/8", "203.0.113.7/32", "2001:db8::/32", "fd00::/8"] {
+            assert!(is_of_hosts(net), "{net}");
+        }
+    }
+}

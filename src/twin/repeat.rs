@@ -1,0 +1,137 @@
+//! Connections that are repeated, with or without a watch.
+
+use super::battery::Ask;
+use super::cause::{Conversation, Seen, Taken, Watch};
+use super::judge::{tried, verdict};
+use super::sniff::{Sighting, Sniffer};
+use super::talk::{From, Question, TalkOutcome};
+use super::verdict::Verdict;
+use super::{Twin, TwinError, batch};
+use crate::forwards::Snat;
+
+/// Returns whether a connection does as the spec says. The calling thread is in the twin's machine namespace
+/// afterwards.
+pub(super) fn is_as_wanted(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
+    let verdict = tried(twin, &mut twin.talker()?, ask);
+    twin.enter()?;
+    Ok(verdict == Verdict::AsWanted)
+}
+
+/// Repeats a connection of no forward under watch, and names its cause. The calling thread is in the twin's machine
+/// namespace afterwards.
+pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, TwinError> {
+    let (_, seen, _) = repeat(twin, question)?;
+    twin.enter()?;
+    Ok(seen.taken(&Conversation {
+        protocol: question.protocol,
+        client: question.client,
+        listen: question.to.ip(),
+        port: question.to.port(),
+        target: None,
+        source: None,
+    })?)
+}
+
+/// Repeats a connection under watch; one with several targets is repeated until it goes wrong. The calling thread is
+/// in the twin's machine namespace afterwards.
+pub(super) fn until_bad(
+    twin: &Twin,
+    ask: &Ask<'_>,
+) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
+    let mut repeated = repeat(twin, &ask.question)?;
+    for _ in 1..ask.times {
+        if verdict(twin, ask, &repeated.0) != Verdict::AsWanted {
+            break;
+        }
+        repeated = repeat(twin, &ask.question)?;
+    }
+    twin.enter()?;
+    Ok(repeated)
+}
+
+/// Repeats a connection with the kernel's packet trace switched on.
+pub(super) fn repeat(
+    twin: &Twin,
+    question: &Question,
+) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
+    let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
+    let mut talker = twin.talker()?;
+    // The kernel asks for an address once and waits: the watch has to see the question and the answer.
+    if question.to.is_ipv6() {
+        for world in twin.worlds() {
+            world.netns.enter().map_err(TwinError::Socket)?;
+            forget_neighbours()?;
+        }
+        twin.enter()?;
+        forget_neighbours()?;
+    }
+    twin.enter()?;
+    let names: Vec<&str> = twin
+        .worlds()
+        .iter()
+        .map(|world| world.interface.as_str())
+        .collect();
+    let watch = Watch::begin(&names)?;
+    let _ = sniffer.seen();
+    let outcome = talker.ask(question).map_err(TwinError::Socket);
+    twin.enter()?;
+    let seen = watch.end()?;
+    Ok((outcome?, seen, sniffer.seen()))
+}
+
+/// Removes all neighbours of the calling thread's namespace, so that each address is resolved again.
+fn forget_neighbours() -> Result<(), TwinError> {
+    batch::run(&["-6"], "neigh flush all\n")?;
+    Ok(())
+}
+
+/// Returns whether a connection comes through, or its reply leaves by any interface.
+pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> {
+    let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
+    let verdict = tried(twin, &mut twin.talker()?, ask);
+    twin.enter()?;
+    let is_dead = matches!(verdict, Verdict::Dead(_));
+    let is_strayed = is_dead && strayed(twin, ask, &sniffer.seen()).is_some();
+    Ok(verdict == Verdict::AsWanted || is_strayed)
+}
+
+/// Returns the interface by which a reply left, if the client is behind another one.
+pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Option<String> {
+    let from = ask.question.from;
+    // A world also sees the packets that it sends: a reply of the target still has the target's own source address.
+    let is_reply = |one: &&Sighting| {
+        one.source == ask.question.to
+            && one.destination.ip() == ask.client.address
+            && From::World(one.world) != from
+    };
+    let strayed = sightings.iter().find(is_reply)?;
+    Some(twin.worlds()[strayed.world].interface.clone())
+}
+
+pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
+    let [target] = ask.question.listeners[..] else {
+        return Conversation {
+            target: None,
+            ..plain(ask)
+        };
+    };
+    Conversation {
+        target: Some((target.ip(), target.port())),
+        ..plain(ask)
+    }
+}
+
+fn plain(ask: &Ask<'_>) -> Conversation {
+    Conversation {
+        protocol: ask.question.protocol,
+        client: ask.client.address,
+        listen: ask.question.to.ip(),
+        port: ask.question.to.port(),
+        target: None,
+        source: match ask.forward.snat {
+            Snat::Addresses(range) => range.single(),
+            Snat::Client => Some(ask.client.address),
+            Snat::Masquerade => None,
+        },
+    }
+}

@@ -1,0 +1,268 @@
+//! The hints that depend on a value. All others are in the table.
+
+use std::net::IpAddr;
+
+use crate::forwards::{Name, NameError};
+use crate::net::{Family, Host, PortError};
+
+pub(super) const TARGET: &str =
+    "write the address of the internal load balancer or of the pod itself";
+pub(super) const FEWER_PORTS: &str =
+    "listen on fewer ports, or on an address that the firewall's own services do not use";
+
+/// Returns the nearest known word, or all of them if none is near.
+pub(super) fn did_you_mean(text: &str, known: &[&'static str]) -> String {
+    match nearest(text, known) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => format!("write one of {}", one_of(known)),
+    }
+}
+
+/// Returns the known word that `text` is probably a typing error for.
+#[must_use]
+pub fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+    // A word of a megabyte is no typing error, and the comparison would cost its square.
+    known
+        .iter()
+        .filter(|_| text.len() <= 64)
+        .map(|word| (strsim::damerau_levenshtein(text, word), *word))
+        .filter(|(distance, word)| *distance <= word.len().max(text.len()) / 3)
+        .min()
+        .map(|(_, word)| word)
+}
+
+pub(super) fn one_of(known: &[&str]) -> String {
+    let quoted: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
+}
+
+/// Returns the name of the value that stands under a key.
+pub(super) fn place(key: &str) -> String {
+    match key {
+        "spec" => "the spec".to_owned(),
+        "forward" => "an entry of `forwards`".to_owned(),
+        key => format!("`{key}`"),
+    }
+}
+
+/// Returns a value that a key takes.
+pub(super) fn value(key: &str) -> &'static str {
+    match key {
+        "version" => "1",
+        "interface" | "ingress" | "egress" => "eth0",
+        "snat" | "v4" => "10.3.0.4",
+        "forward_policy" => "drop",
+        "layout" => "tree",
+        "name" | "prefix" => "web",
+        "listen" => "49182",
+        "protocol" => "tcp",
+        "target" => "{pod: 10.224.0.118:80}",
+        "pod" => "10.224.0.118:80",
+        "ilb" => "10.224.0.222:49180",
+        "enabled" => "false",
+        "defaults" => "{protocol: udp}",
+        "balance" | "per" => "client",
+        "hairpin" | "reject" => "true",
+        "burst" | "max_connections" => "100",
+        "level" => "info",
+        "per_minute" => "10",
+        "connections" => "refused",
+        "v6" => "\"fd00::4\"",
+        "log" => "{per_minute: 10}",
+        "limits" => "{new_per_second: 50, max_connections: 1000}",
+        "new_per_second" => "50",
+        "allow_from" | "deny_from" => "[198.51.100.0/24]",
+        "silence" => "[takes-ssh]",
+        "firewall" => "{interface: eth0, snat: 10.3.0.4}",
+        _ => "[]",
+    }
+}
+
+pub(super) fn wrong_type(key: &str) -> String {
+    match key {
+        "spec" => {
+            "begin with `firewall: {interface: eth0, snat: 10.3.0.4}` and `forwards: []`".into()
+        }
+        "forward" => "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into(),
+        key => format!("write `{key}: {}`", value(key)),
+    }
+}
+
+pub(super) fn empty_list(key: &str) -> String {
+    match key {
+        "pod" => "add a pod; to switch the forward off, write `enabled: false`".into(),
+        key => format!("write `{key}: {}`", value(key)),
+    }
+}
+
+/// Takes the words of the YAML parser.
+pub(super) fn syntax(reason: &str) -> &'static str {
+    [
+        (
+            "nesting",
+            "remove brackets or levels: a spec has four levels",
+        ),
+        ("unclosed quote", "close the quote"),
+        (
+            "unclosed bracket",
+            "close each `{` by `}` and each `[` by `]`",
+        ),
+        ("tab", "indent with spaces: YAML allows no tab there"),
+        (
+            "unexpected character",
+            "remove the character: no value of a spec begins with it",
+        ),
+    ]
+    .into_iter()
+    .find(|(words, _)| reason.contains(words))
+    .map_or(
+        "indent with two spaces for each level, and put a space after each `:` and `-`",
+        |(_, hint)| hint,
+    )
+}
+
+/// Takes the nearest code of a warning or note.
+pub(super) fn code(near: Option<&str>) -> String {
+    near.map_or_else(
+        || "to list all codes: nvactl check --list".to_owned(),
+        |code| format!("did you mean `{code}`?"),
+    )
+}
+
+/// Returns the name with each character that a name cannot have replaced.
+pub(super) fn usable_name(NameError(text): &NameError) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let name: String = text
+        .chars()
+        .map(|c| if allowed(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(Name::MAX_BYTES)
+        .collect();
+    match name.trim_end_matches('-') {
+        "" => "web".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+pub(super) fn port(error: &PortError) -> String {
+    match error {
+        PortError::LeadingZero(text) => format!("write `{}`", text.trim_start_matches('0')),
+        PortError::Backwards { first, last } => format!("write `{last}-{first}`"),
+        _ => "write a port as `443`, a range as `5000-5010`".to_owned(),
+    }
+}
+
+const LEADING_ZERO: &str = "remove the leading zeros: iptables would read the number as octal";
+
+fn has_leading_zero(address: &str) -> bool {
+    address.split('.').any(|part| {
+        part.len() > 1 && part.starts_with('0') && part.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+pub(super) fn address(text: &str) -> &'static str {
+    if has_leading_zero(text) {
+        LEADING_ZERO
+    } else {
+        "write four numbers from 0 to 255, as in `10.224.0.118`, or IPv6 as `[fd00::10]`"
+    }
+}
+
+pub(super) fn net(text: &str) -> &'static str {
+    if has_leading_zero(&text.replace('/', ".")) {
+        LEADING_ZERO
+    } else {
+        "write a network as `198.51.100.0/24`, or an address alone"
+    }
+}
+
+pub(super) fn snat(text: &str) -> String {
+    if text.starts_with(|c: char| c.is_alphabetic()) && !text.contains(':') {
+        return did_you_mean(text, &["masquerade", "none"]);
+    }
+    if text.starts_with('[') {
+        let address = text.trim_matches(['[', ']']);
+        return format!("remove the brackets: `\"{address}\"`");
+    }
+    if has_leading_zero(text) {
+        LEADING_ZERO
+    } else if text.contains('-') {
+        "write a range from its lower address to its higher, as `10.3.0.4-10.3.0.7`"
+    } else if text.contains('/') {
+        "write an address of this machine, or a range of them: `snat` takes no network"
+    } else {
+        "write an address of this machine, as `10.3.0.4` or `\"fd00::4\"`"
+    }
+    .to_owned()
+}
+
+pub(super) fn number(text: &str, most: u32) -> String {
+    match text.parse::<u64>() {
+        Ok(number) if number > u64::from(most) => format!("write `{most}` or less"),
+        Ok(0) => "write 1 or more, or remove the key".to_owned(),
+        _ => "write the number in decimal digits, as `100`".to_owned(),
+    }
+}
+
+pub(super) fn unusable(key: &str, address: IpAddr) -> &'static str {
+    match key {
+        "listen" if address.is_unspecified() => {
+            "write the port alone, which listens on all addresses"
+        }
+        "listen" | "snat" => "to list this machine's addresses: ip -brief address",
+        _ => TARGET,
+    }
+}
+
+/// Returns the pod with a port.
+pub(super) fn pod(address: IpAddr) -> String {
+    match Host(address) {
+        Host(IpAddr::V4(_)) => format!("`pod: {address}:80`"),
+        host => format!("`pod: \"{host}:80\"`"),
+    }
+}
+
+pub(super) fn range_length(listen: u32) -> String {
+    match listen {
+        1 => "give the target one port".to_owned(),
+        listen => format!("give the target {listen} ports, or one port for all"),
+    }
+}
+
+/// Returns the network of all addresses.
+pub(super) fn everybody(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "0.0.0.0/0",
+        Family::V6 => "::/0",
+    }
+}
+
+/// Takes the list that keeps the probes out.
+pub(super) fn probes(address: IpAddr, list: &str) -> String {
+    let edit = match list {
+        "allow_from" => format!("add `{address}` to the list"),
+        _ => format!("deny smaller networks, without {address}"),
+    };
+    format!(
+        "if the load balancer probes this port, {edit}; \
+         if it probes another port, add `silence: [keeps-probes-out]` to the forward"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::{examine, options};
+
+    /// The hint for a missing or empty value shows one.
+    #[test]
+    fn the_value_shown_for_each_option_is_valid() {
+        for key in options::KEYS {
+            let spec = format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4}}\ndefaults: {{{key}: {}}}\nforwards: []\n",
+                value(key)
+            );
+            assert!(examine(spec.as_bytes()).set.is_some(), "{spec}");
+        }
+    }
+}

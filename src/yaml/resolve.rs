@@ -1,0 +1,136 @@
+//! A checked spec to forwards: one for each protocol, with the defaults of the firewall.
+
+use super::fields::Placed;
+use super::options::{ByFamily, Options, WrittenLog};
+use super::problem::{Code, Problem, ProblemKind, Span};
+use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
+use crate::forwards::{
+    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Log, Logged, Name, Nets, Sources,
+    need_ingress_match,
+};
+use crate::net::Family;
+
+/// Returns the forwards of a spec, or `None` if a value is missing or invalid. They are valid only if the
+/// spec has no error.
+pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<ForwardSet> {
+    let interfaces = written.interfaces?;
+    let firewall = Firewall {
+        ingress: interfaces.ingress?,
+        egress: interfaces.egress?,
+        snat: written.snat?.value,
+        forward_policy: written.forward_policy?,
+        layout: written.layout,
+    };
+    let mut forwards = Vec::with_capacity(written.forwards.len());
+    let mut listeners = Vec::with_capacity(written.forwards.len());
+    for forward in written.forwards {
+        if forward.enabled? {
+            let quiet = forward.silence.contains(&Code::NeedsLinux55);
+            let listener = forward.listen.as_ref().map(|listen| listen.span.clone());
+            forwards.extend(resolved(forward, &firewall)?);
+            listeners.resize(forwards.len(), listener.filter(|_| !quiet));
+        }
+    }
+    if !written.silence.contains(&Code::NeedsLinux55) {
+        note_entrances(&forwards, listeners, problems);
+    }
+    Some(ForwardSet { firewall, forwards })
+}
+
+/// Notes the listeners whose packets only the interface of arrival can tell apart. A forward that silences
+/// the note has `None` as its listener.
+fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: &mut Vec<Problem>) {
+    let forwards: Vec<&Forward> = forwards.iter().collect();
+    for (told, listener) in need_ingress_match(&forwards).into_iter().zip(listeners) {
+        if let (true, Some(span)) = (told, listener) {
+            problems.push(Problem::new(span, ProblemKind::NeedsLinux55));
+        }
+    }
+}
+
+/// Returns one forward for each protocol. It takes missing options from the firewall.
+fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterator<Item = Forward>> {
+    let Options {
+        protocols,
+        balance,
+        interfaces,
+        snat,
+        allow,
+        deny,
+        limits,
+        log,
+        hairpin,
+    } = forward.options;
+    let WrittenTarget { kind, destinations } = forward.target?;
+    let several = destinations.len() > 1;
+    let target = ForwardTarget {
+        kind,
+        destinations: destinations.into_iter().map(|to| to.value).collect(),
+        // A single target takes all connections: two specs that differ only in this have the same rules.
+        balance: balance.filter(|_| several).unwrap_or(Balance::Random),
+    };
+    let name = forward.name?.value;
+    let family = target.family();
+    let interfaces = interfaces.unwrap_or_default();
+    let egress = interfaces.egress.unwrap_or_else(|| firewall.egress.clone());
+    let hairpin = hairpin.is_some_and(|hairpin| hairpin.value);
+    let mut ingress = interfaces
+        .ingress
+        .unwrap_or_else(|| firewall.ingress.clone());
+    if hairpin && ingress.len() > 1 {
+        ingress.retain(|interface| *interface != egress);
+    }
+    let own_snat = snat.and_then(|snat| snat.value.of(family));
+    let (sources, limits) = (sources(allow.as_ref(), deny.as_ref(), family), limits);
+    let refuses = sources != Sources::default() || limits.is_some();
+    let (protocol, others) = protocols?.split_last()?;
+    let last = Forward {
+        listen: forward.listen?.value,
+        protocol: *protocol,
+        target,
+        ingress,
+        egress,
+        snat: own_snat.or(firewall.snat.of(family))?,
+        sources,
+        limits,
+        log: log.and_then(|log| named(log, &name, refuses)),
+        hairpin,
+        name,
+    };
+    let others = others.iter().map(|protocol| Forward {
+        protocol: *protocol,
+        ..last.clone()
+    });
+    let others: Vec<Forward> = others.collect();
+    Some(others.into_iter().chain([last]))
+}
+
+fn sources(
+    allow: Option<&Placed<ByFamily>>,
+    deny: Option<&Placed<ByFamily>>,
+    family: Family,
+) -> Sources {
+    let of_family = |list: &Placed<ByFamily>| list.value.of(family).clone();
+    Sources {
+        // A list of all addresses admits everybody, as no list does.
+        allow: allow.map(of_family).filter(|nets| !nets.are_all()),
+        deny: deny.map_or_else(Nets::default, of_family),
+    }
+}
+
+/// Returns the log of a forward with its prefix, or nothing if it would log no packet.
+fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
+    let connections = match log.connections {
+        Logged::Refused if !refuses => return None,
+        Logged::All if !refuses => Logged::Accepted,
+        connections => connections,
+    };
+    let name = name.as_str();
+    let own = || name[..name.len().min(Log::LONGEST_PREFIX)].into();
+    Some(Log {
+        prefix: log.prefix.unwrap_or_else(own),
+        level: log.level,
+        per_minute: log.per_minute,
+        connections,
+    })
+}

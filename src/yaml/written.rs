@@ -1,0 +1,91 @@
+//! A spec as written: each value read and placed, but not yet compared with the others.
+
+use std::net::IpAddr;
+
+use super::fields::Placed;
+use super::options::{Interfaces, Options};
+use super::problem::{Code, Span};
+use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind};
+use crate::net::{Family, Protocol};
+
+/// A spec as written. `None` if a value is missing, or invalid and reported.
+#[derive(Debug, Default)]
+pub struct WrittenSpec {
+    pub interfaces: Option<Interfaces>,
+    pub snat: Option<Placed<Snats>>,
+    pub forward_policy: Option<ForwardPolicy>,
+    /// The value of `forward_policy`, or else the key `firewall`.
+    pub forward_policy_span: Option<Span>,
+    /// `None` for `auto` too.
+    pub layout: Option<Layout>,
+    pub forwards: Vec<WrittenForward>,
+    /// The codes that are silenced for the whole spec.
+    pub silence: Vec<Code>,
+}
+
+impl WrittenSpec {
+    /// Returns the forwards that are part of the plan.
+    pub fn enabled(&self) -> impl Iterator<Item = &WrittenForward> {
+        let forwards = self.forwards.iter();
+        forwards.filter(|forward| forward.enabled != Some(false))
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct WrittenForward {
+    pub name: Option<Placed<Name>>,
+    pub listen: Option<Placed<Listen>>,
+    pub target: Option<WrittenTarget>,
+    /// Whether it is part of the plan.
+    pub enabled: Option<bool>,
+    /// Its own options, and the defaults for those that it does not have.
+    pub options: Options,
+    /// Whether `snat` is its own, not a default.
+    pub own_snat: bool,
+    /// The codes that are silenced for this forward.
+    pub silence: Vec<Code>,
+}
+
+#[derive(Debug)]
+pub struct WrittenTarget {
+    pub kind: TargetKind,
+    /// At least one.
+    pub destinations: Vec<Placed<Destination>>,
+}
+
+/// A forward has one listener for each of its protocols.
+#[derive(Debug, Clone, Copy)]
+pub struct Listener<'w> {
+    pub forward: &'w WrittenForward,
+    pub family: Family,
+    pub protocol: Protocol,
+    pub listen: &'w Placed<Listen>,
+}
+
+/// Returns the valid listeners of a forward.
+pub fn listeners(forward: &WrittenForward) -> impl Iterator<Item = Listener<'_>> {
+    let protocols = forward.options.protocols.into_iter().flatten();
+    let target = forward.target.as_ref();
+    let first = target.and_then(|target| target.destinations.first());
+    forward.listen.iter().flat_map(move |listen| {
+        let address = listen.value.address.or(first.map(|to| to.value.address));
+        protocols.clone().map(move |protocol| Listener {
+            forward,
+            family: address.map_or(Family::V4, Family::of),
+            protocol: *protocol,
+            listen,
+        })
+    })
+}
+
+impl Listener<'_> {
+    /// Returns what two listeners must have in common to be able to clash over a port.
+    pub fn place(&self) -> (Family, Protocol, Option<IpAddr>) {
+        (self.family, self.protocol, self.listen.value.address)
+    }
+
+    pub fn name(&self) -> &str {
+        let name = self.forward.name.as_ref();
+        name.map_or("(no name)", |name| name.value.as_str())
+    }
+}
