@@ -60,13 +60,10 @@ impl Plans {
                     is_marked,
                     ..packet.clone()
                 };
-                let leaving = Packet {
-                    ingress: None,
-                    ..passing.clone()
-                };
                 self.at(Hook::Passing, &passing);
-                let (_, stays_marked) = self.at(Hook::Leaving, &leaving);
-                assert!(!stays_marked, "{leaving:?}");
+                // A packet that leaves still has the interface by which it came in (Linux 5.5).
+                let (_, stays_marked) = self.at(Hook::Leaving, &passing);
+                assert!(!stays_marked, "{passing:?}");
             }
         }
         !rules.is_empty()
@@ -374,4 +371,16 @@ fn a_packet_traverses_some_dozens_of_the_rules_of_ten_thousand_listeners() {
             assert!(most <= 110, "{what}: {most} rules in {}", hook.builtin());
         }
     }
+}
+
+/// Two listeners share a port and a target, and a hairpin beside them needs the ingress in POSTROUTING.
+#[test]
+fn a_listener_beside_a_hairpin_matches_the_same_rules_in_a_tree() {
+    let spec = "\
+firewall: {interface: eth0, snat: \"fd00:3::3\", layout: tree}
+forwards:
+  - {name: near, listen: 1010, target: {ilb: \"[64:db8::]\"}, snat: masquerade, hairpin: true}
+  - {name: one, listen: \"[fd00:3::6]:1010\", target: {ilb: \"[64:db8::]\"}}";
+    let set = yaml::read(spec.as_bytes()).expect("it is valid");
+    assert_same_rules_match(&set, Family::V6);
 }
