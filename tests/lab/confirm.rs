@@ -230,7 +230,9 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     write_changed(host);
     let command = format!("{NVACTL} apply /run/spec.yaml --confirm {seconds}");
     let line = format!(
-        "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done; {script}) | \
+        "(for n in $(seq 400); do
+           grep -q 'keep the change' /run/typescript 2>/dev/null && break; sleep 0.05
+         done; {script}) | \
          script --quiet --return --flush --command '{command}' /run/typescript"
     );
     host.feed("sh", &["-c", &line], "")

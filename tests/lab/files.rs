@@ -59,7 +59,7 @@ fn a_link_of_another_user_in_a_shared_folder_is_not_followed() {
     ] {
         let said = render(&host, path);
         assert_eq!(said.code, 2, "{path}: {said:?}");
-        let told = format!("by a link of user 4242, `{link}`");
+        let told = format!("through a link of user 4242, `{link}`");
         assert!(said.stderr.contains(&told), "{path}: {said:?}");
         assert_eq!(secret(&host), before, "{path}");
         // The check for rules of others does not read through the link either.
@@ -112,7 +112,10 @@ fn persist_follows_no_link_of_another_user_for_the_file_or_its_backup() {
     for path in ["/run/shared/rules", "/run/shared/kept"] {
         let said = nvactl(&host, &["persist", "--output", path], "");
         assert_eq!(said.code, 2, "{path}: {said:?}");
-        assert!(said.stderr.contains("not followed"), "{path}: {said:?}");
+        assert!(
+            said.stderr.contains("nvactl does not follow it"),
+            "{path}: {said:?}"
+        );
         assert_eq!(secret(&host), before, "{path}");
     }
     assert_eq!(host.run("cat /run/shared/kept"), "*filter\nCOMMIT\n");
@@ -131,7 +134,10 @@ fn sysctl_follows_no_link_of_another_user_and_changes_nothing_then() {
     ));
     let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("not followed"), "{said:?}");
+    assert!(
+        said.stderr.contains("nvactl does not follow it"),
+        "{said:?}"
+    );
     assert_eq!(secret(&host), before);
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
 }

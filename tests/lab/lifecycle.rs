@@ -428,7 +428,7 @@ fn a_change_that_cannot_be_read_back_is_undone(backend: Backend) {
         ("1|2|3|4", 0, ""),
         ("1|3|4", 0, ""),
         ("1|4", 2, "they were undone"),
-        ("1", 3, "that cannot be read back"),
+        ("1", 3, "loaded but cannot be read back"),
     ] {
         fake(
             &host,

@@ -99,7 +99,10 @@ fn a_rule_that_needs_an_ipset_is_not_persisted(backend: Backend) {
     // Somebody else has kept it.
     host.shell("mkdir /etc/iptables; umask 027; iptables-save > /etc/iptables/rules.v4");
     let status = ok(&host, &["status", "-"]).stdout;
-    assert!(status.contains("the ipset `bans` is not there"), "{status}");
+    assert!(
+        status.contains("the ipset `bans` does not exist when the boot loads the file"),
+        "{status}"
+    );
     // The file of another machine is compared all the same.
     let said = ok(&host, &["diff", "-", "--against", FILE]);
     assert!(said.stderr.contains("the ipset `bans`"), "{said:?}");
@@ -116,7 +119,10 @@ fn a_rule_that_needs_an_ipset_is_not_persisted(backend: Backend) {
     assert!(read(&host).contains("--match-set bans"));
     host.run("ipset create other hash:ip");
     host.run("iptables -A INPUT -m set --match-set other src -j DROP");
-    is_refused(&host, &["the ipset `other` is not there"]);
+    is_refused(
+        &host,
+        &["the ipset `other` does not exist when the boot loads the file"],
+    );
 }
 
 lab_test!(a_jump_to_a_missing_chain_does_not_load);
@@ -161,7 +167,7 @@ fn neither_file_is_written_if_one_does_not_load(backend: Backend) {
     is_refused(
         &host,
         &[
-            "`/etc/iptables/rules.v6` would not load at boot: ip6tables-restore refuses line ",
+            "`/etc/iptables/rules.v6` would not load at boot, so it was not written: ip6tables-restore refuses line ",
             "the ipset `bans6`",
         ],
     );

@@ -61,7 +61,7 @@ lab_test!(the_kernel_gives_back_every_form_of_others);
 /// The rules that people and other programs write, those that negate included.
 fn the_kernel_gives_back_every_form_of_others(backend: Backend) {
     let host = host_with(backend);
-    host.run(&format!("ipset create {} hash:net,net", rules::SET));
+    host.run(&format!("ipset create {} hash:ip,port", rules::SET));
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     for family in Family::ALL {

@@ -311,7 +311,7 @@ const OF_IPTABLES: &[Row<'_>] = &[
         "iptables -t raw -A PREROUTING -i eth0 -j CT --zone 5",
         V4,
         "dnat-rule",
-        "no rule translates packets",
+        "are not translated back",
     ),
     dead(
         "a TTL of 1",

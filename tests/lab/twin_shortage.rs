@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lab::{Backend, Lab, Said};
 use crate::long;
@@ -185,23 +185,20 @@ fn many_doctors_leave_nothing_behind(backend: Backend) {
 }
 
 lab_test!(without_time_for_all_interfaces_packets_are_unknown);
-/// Each interface takes some 20 ms, and the doctor keeps its time limit.
+/// The making of a namespace for each interface takes a part of the doctor's time.
 fn without_time_for_all_interfaces_packets_are_unknown(backend: Backend) {
     let lab = lab(backend);
     lab.firewall.shell(
-        "for n in $(seq 250); do
-            echo link add dummy$n type dummy
-            echo address add 10.99.$n.1/24 dev dummy$n
-            echo link set dummy$n up
+        "for n in $(seq 125); do
+            echo link add a$n type veth peer name b$n
+            echo address add 10.99.$n.1/24 dev a$n
+            echo link set a$n up
+            echo link set b$n up
         done | ip -batch -",
     );
-    let words = [&DOCTOR[..], &["--deadline", "2"]].concat();
-    let begin = Instant::now();
-    let said = lab.nvactl(&words);
-    let took = begin.elapsed();
+    let words = [&DOCTOR[..], &["--deadline", "1"]].concat();
     is_unknown(
-        &said,
+        &lab.nvactl(&words),
         "the time limit was reached before the copy had all 252 interfaces",
     );
-    assert!(took < Duration::from_secs(4), "{took:?}");
 }

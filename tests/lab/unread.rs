@@ -163,7 +163,8 @@ fn rules_that_would_not_load_are_not_persisted(backend: Backend) {
         let said = nvactl(&host, &["persist"], "");
         assert_eq!(said.code, 2, "{said:?}");
         assert!(
-            said.stderr.contains("iptables-restore cannot read a rule")
+            said.stderr
+                .contains("iptables-restore cannot read a loaded rule")
                 && said.stderr.contains("`-A INPUT -")
                 && said.stderr.contains("\\n"),
             "{said:?}"

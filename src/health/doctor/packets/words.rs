@@ -56,7 +56,13 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
             );
         }
         By::NoRule => {
-            return format!("no rule translates {whose} to {}", ask.question.to);
+            let to = ask.question.to;
+            return match taken.direction {
+                Direction::Request => format!("no rule translates packets to {to}"),
+                Direction::Reply => {
+                    format!("replies to connections to {to} are not translated back")
+                }
+            };
         }
         By::Rule(decided) | By::Policy(decided) => decided,
     };
