@@ -21,6 +21,15 @@ forwards:
   - {name: dns6, listen: 53, protocol: udp, target: {pod: \"[fd00:224::118]:5353\"}}
 ";
 
+/// Asks again while a port is in use: a program that another test starts holds every socket until its exec.
+fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
+    let is_held = |error: &Error| error.kind() == ErrorKind::AddrInUse;
+    let mut outcomes = std::iter::repeat_with(|| talker.ask(question)).take(1000);
+    let outcome = outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_held));
+    let outcome = outcome.expect("the port is free soon");
+    outcome.expect("it can be asked")
+}
+
 fn question(protocol: Protocol, client: &str, to: &str, listener: &str) -> Question {
     Question {
         protocol,
@@ -74,21 +83,13 @@ fn a_twin_treats_packets_like_the_machine(backend: Backend) {
                 .iter()
                 .map(|world| world.interface.clone())
                 .collect();
-            let mut ask = |question: Question| {
-                // A program that another test starts holds every socket until its exec.
-                let is_held = |error: &Error| error.kind() == ErrorKind::AddrInUse;
-                let mut outcomes = std::iter::repeat_with(|| talker.ask(&question)).take(1000);
-                let outcome = outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_held));
-                let outcome = outcome.expect("the port is free soon");
-                let outcome = outcome.expect("it can be asked");
-                match outcome {
-                    TalkOutcome::Answered(Reached {
-                        world,
-                        source,
-                        target,
-                    }) => Some((worlds[world].clone(), source.ip(), target)),
-                    _ => None,
-                }
+            let mut ask = |question: Question| match answered(&mut talker, &question) {
+                TalkOutcome::Answered(Reached {
+                    world,
+                    source,
+                    target,
+                }) => Some((worlds[world].clone(), source.ip(), target)),
+                _ => None,
             };
             [
                 ask(question(
