@@ -48,7 +48,9 @@ pub enum UnitError {
     NotAtBoot(PathBuf),
     #[error("the state is in `{}`, which the unit cannot read at boot; nothing was written", printable(.0))]
     StateNotAtBoot(PathBuf),
-    #[error("a user other than root could replace the program that the unit runs as root; nothing was written")]
+    #[error(
+        "a user other than root could replace the program that the unit runs as root; nothing was written"
+    )]
     Program(#[source] FolderError),
     #[error("the path `{}` has a character that a unit cannot hold; nothing was written", printable(.0))]
     Path(PathBuf),

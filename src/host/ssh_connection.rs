@@ -106,7 +106,9 @@ pub enum NotNew {
          works even if new ones are blocked"
     )]
     Same(SshConnection),
-    #[error("no sshd started this session (tmux or the console), so its SSH connection is not known")]
+    #[error(
+        "no sshd started this session (tmux or the console), so its SSH connection is not known"
+    )]
     ConfirmingUnknown,
     #[error(
         "no sshd started the session that applied the change, so nvactl cannot tell whether this \
@@ -137,7 +139,8 @@ const CHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl conf
 /// The command if nvactl cannot tell whether the connection is new.
 const UNCHECKED: &str = "on your own machine: ssh -t -S none HOST sudo nvactl confirm";
 
-const WITHOUT_CHECK: &str = "to confirm without this check, on your own machine: ssh -t -S none HOST sudo nvactl confirm";
+const WITHOUT_CHECK: &str =
+    "to confirm without this check, on your own machine: ssh -t -S none HOST sudo nvactl confirm";
 
 /// Returns the advice while a change waits: why only a new connection counts, and the command that confirms over
 /// one.

@@ -101,9 +101,7 @@ pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)
         Standing::Waits(pending) if pending.left() > 0 => {
             Some((told(state, &pending), "sudo nvactl confirm"))
         }
-        Standing::Waits(pending) => {
-            Some((told(state, &pending), "sudo nvactl confirm --cancel"))
-        }
+        Standing::Waits(pending) => Some((told(state, &pending), "sudo nvactl confirm --cancel")),
         Standing::Unreadable(why) => {
             let refusal = Refusal::UnreadablePending { why };
             Some((refusal.to_string(), "sudo nvactl confirm --cancel"))

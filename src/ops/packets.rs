@@ -168,11 +168,7 @@ fn told(
 
 /// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
 /// line for each fix.
-fn lost(
-    judged: &[Judged<'_>],
-    backend: Backend,
-    foreign_snat: &BTreeSet<IpAddr>,
-) -> Vec<String> {
+fn lost(judged: &[Judged<'_>], backend: Backend, foreign_snat: &BTreeSet<IpAddr>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
     for one in judged {
@@ -380,9 +376,8 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<Overtaken> {
         "nvactl's jump will come before {count} that {refuse} packets of forwards, so those packets will be accepted:"
     );
     // A new jump is put there; one behind the rule is moved.
-    let done = format!(
-        "put nvactl's jump before {count}, which no longer {refuse} packets of forwards:"
-    );
+    let done =
+        format!("put nvactl's jump before {count}, which no longer {refuse} packets of forwards:");
     let mut text = String::new();
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
@@ -483,7 +478,10 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
                 "they end"
             },
             described(&cut),
-            taker(cut.len(), others.cut.iter().find_map(|(_, taken)| taken.as_ref()))
+            taker(
+                cut.len(),
+                others.cut.iter().find_map(|(_, taken)| taken.as_ref())
+            )
         ));
     }
     if !others.opened.is_empty() {

@@ -83,7 +83,10 @@ fn run(
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
                 line: Line::Append(chain, rule).to_string(),
-                removal: format!("sudo {}", Line::Delete(chain, rule).as_command(family, table)),
+                removal: format!(
+                    "sudo {}",
+                    Line::Delete(chain, rule).as_command(family, table)
+                ),
             }
             .into());
         }

@@ -167,10 +167,7 @@ fn no_other_change_is_made_while_one_waits(backend: Backend) {
     );
     let said = nvactl(&host, &["diff", "-"], &changed());
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(
-        said.stderr.contains("unless you confirm it"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("unless you confirm it"), "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }

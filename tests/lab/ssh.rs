@@ -124,10 +124,7 @@ END
     /// The change still waits, and its rules are loaded.
     fn waits(&self) {
         let said = self.lab.nvactl(&["confirm", "--status"]);
-        assert!(
-            said.stdout.contains("unless you confirm it"),
-            "{said:?}"
-        );
+        assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
         assert!(save(&self.lab.firewall).contains("49182"));
     }
 }
@@ -162,10 +159,7 @@ fn only_a_new_connection_confirms(backend: Backend) {
         let both = format!("{} && {}; exit $?", apply(), confirm());
         let said = remote.ssh(ALONE, &both);
         assert_eq!(said.code, 2, "{said:?}");
-        assert!(
-            said.stdout.contains("unless you confirm it"),
-            "{said:?}"
-        );
+        assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
         let (advice, error) = said.stderr.split_once("error: ").expect("it is refused");
         assert!(advice.contains("only a new connection proves"), "{said:?}");
         assert!(advice.contains(NEW_SESSION), "{said:?}");
