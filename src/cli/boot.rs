@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::values::family;
+use super::values::{family, number};
 use crate::net::Family;
 
 #[derive(Debug, Subcommand)]
@@ -65,14 +65,14 @@ pub enum BootAction {
     #[command(after_help = "Example:\n  sudo nvactl boot enable")]
     Enable {
         /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
         lock_timeout: u64,
     },
     /// Disable the unit; the loaded rules stay until the next boot.
     #[command(after_help = "Example:\n  sudo nvactl boot disable")]
     Disable {
         /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
         lock_timeout: u64,
     },
     /// Show the unit, the saved rules, and the unit's last run.
@@ -94,7 +94,7 @@ not load.")]
     #[command(hide = true)]
     Load {
         /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
         lock_timeout: u64,
     },
 }
@@ -116,6 +116,6 @@ pub struct Persist {
     pub output: Option<PathBuf>,
 
     /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
     pub lock_timeout: u64,
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Spec, with_unit};
+use super::values::{Spec, number, with_unit};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -36,7 +36,7 @@ pub struct Apply {
     pub format: ApplyFormat,
 
     /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
     pub lock_timeout: u64,
 }
 
@@ -67,14 +67,14 @@ pub struct Confirm {
     pub new_session: bool,
 
     /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
     pub lock_timeout: u64,
 }
 
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The number that history shows [default: that of the last change that was not undone].
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = number::<u64>)]
     pub number: Option<u64>,
 
     /// Print what would change, change nothing, and exit 1 if anything would.
@@ -82,7 +82,7 @@ pub struct Rollback {
     pub dry_run: bool,
 
     /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
     pub lock_timeout: u64,
 }
 
@@ -112,7 +112,7 @@ pub struct Remove {
     pub forward_policy: Option<RemovedPolicy>,
 
     /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
     pub lock_timeout: u64,
 }
 

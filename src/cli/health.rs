@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Spec, seconds};
+use super::values::{Spec, positive, seconds};
 use crate::host::probe::Expect;
 
 #[derive(Debug, Args)]
@@ -87,11 +87,11 @@ pub struct Probe {
     pub timeout: f64,
 
     /// How often each port is tried.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive::<NonZeroU32>)]
     pub count: NonZeroU32,
 
     /// How many ports are tried at once.
-    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(long, value_name = "N", default_value = "256", value_parser = positive::<NonZeroUsize>)]
     pub jobs: NonZeroUsize,
 
     /// Output format.

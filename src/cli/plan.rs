@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
-use super::values::{Spec, family};
+use super::values::{Spec, family, number};
 use crate::net::Family;
 use crate::yaml::{Code, CodeError, Severity};
 
@@ -144,7 +144,7 @@ pub struct Explain {
     pub spec: Spec,
 
     /// Only the rule with this number.
-    #[arg(long, value_name = "N", conflicts_with = "forward")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>, conflicts_with = "forward")]
     pub rule: Option<usize>,
 
     /// Only the rules of this forward.

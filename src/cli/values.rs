@@ -1,6 +1,7 @@
 //! Values of several groups.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 
@@ -17,6 +18,17 @@ pub(super) fn family(text: &str) -> Result<Family, String> {
     let mut all = Family::ALL.into_iter();
     all.find(|family| family.as_str() == text)
         .ok_or_else(|| "not one of v4, v6".to_owned())
+}
+
+/// Reads a whole number.
+pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "not a number".to_owned())
+}
+
+/// Reads a whole number that is not 0.
+pub(super) fn positive<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| "not a whole number from 1".to_owned())
 }
 
 /// Reads a duration as seconds: `0.5`, `30s`, `2m`, `1h`.
@@ -37,4 +49,21 @@ pub(super) fn with_unit(text: &str) -> (&str, u16) {
     let mut each = units.into_iter();
     let found = each.find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, secs)));
     found.unwrap_or((text, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn a_word_is_no_number() {
+        assert_eq!(number::<u64>("30"), Ok(30));
+        assert_eq!(number::<u64>("abc"), Err("not a number".to_owned()));
+        for text in ["abc", "0"] {
+            let refused = Err("not a whole number from 1".to_owned());
+            assert_eq!(positive::<NonZeroU32>(text), refused, "{text}");
+        }
+    }
 }

@@ -9,7 +9,9 @@ use super::host::HostAccess;
 use super::spec::{examine, kept, spec_of, tell_problems};
 use super::{confirm, diff};
 use crate::cli::{Apply, ApplyFormat};
-use crate::diff::drift::{Drift, FieldChange, ForwardChange, ForwardLine};
+use crate::diff::drift::{
+    Drift, FieldChange, ForwardChange, ForwardLine, ForwardNames, POLICY, POLICY_V6,
+};
 use crate::host::{self, spec_source};
 use crate::net::words::counted;
 use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
@@ -17,6 +19,10 @@ use crate::ops::{Ahead, ChangeOutcome, Difference};
 
 pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let source = spec_source::read(args.spec.spec.as_deref())?;
+    let tells_source = args.dry_run && args.format == ApplyFormat::Text;
+    if tells_source && args.spec.spec.is_none() {
+        console.note(format_args!("reading {}", source.place()));
+    }
     let iptables = on.iptables(args.lock_timeout);
     let ahead = || {
         host::require_root("apply").ok()?;
@@ -63,21 +69,30 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
     match &report.outcome {
         ChangeOutcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
         ChangeOutcome::Would(difference) => {
-            forwards(difference, console);
+            say_forwards(difference, console);
             console.print(&difference.lines);
             console.say(format_args!(
-                "{}: would change: {}",
+                "{}: would change{}",
                 source.name,
-                counts(difference)
+                match only_policy(difference) {
+                    Some(policy) => format!(" the {policy}"),
+                    None => format!(": {}", counts(difference)),
+                }
             ));
         }
         ChangeOutcome::Made { difference, .. } => {
-            forwards(difference, console);
+            say_forwards(difference, console);
             console.say(format_args!(
-                "{}: applied {}: {}",
+                "{}: {}",
                 source.name,
-                counted(set.names(), "forward"),
-                counts(difference)
+                match only_policy(difference) {
+                    Some(policy) => format!("changed the {policy}"),
+                    None => format!(
+                        "{}: {}",
+                        applied(&difference.forwards, set.names()),
+                        counts(difference)
+                    ),
+                }
             ));
         }
     }
@@ -103,7 +118,8 @@ fn exit(report: &ApplyReport, dry_run: bool) -> Exit {
 /// The most forwards that are shown one by one: a first apply must not fill the terminal.
 const MOST_SHOWN: usize = 40;
 
-fn forwards(difference: &Difference, console: &mut Console) {
+/// Prints a line for each forward that differs.
+pub(super) fn say_forwards(difference: &Difference, console: &mut Console) {
     let Some(comparison) = &difference.comparison else {
         return;
     };
@@ -116,6 +132,28 @@ fn forwards(difference: &Difference, console: &mut Console) {
     if more > 0 {
         console.say(format_args!("  and {more} more"));
     }
+}
+
+/// Says how many forwards a change touched, of all forwards of the spec.
+fn applied(forwards: &ForwardNames, all: usize) -> String {
+    let touched = forwards.added.len() + forwards.changed.len();
+    let removed = forwards.removed.len();
+    let of_all = counted(all, "forward");
+    match (touched, removed) {
+        (0, 0) => format!("applied {of_all}"),
+        (0, _) => format!("removed {}", counted(removed, "forward")),
+        (_, 0) if touched == all => format!("applied {of_all}"),
+        (_, 0) => format!("changed {touched} of {of_all}"),
+        (_, _) => format!("changed {touched} of {of_all}, removed {removed}"),
+    }
+}
+
+/// Returns the name of the FORWARD policy if no rule differs.
+fn only_policy(difference: &Difference) -> Option<&str> {
+    let firewall = &difference.comparison.as_ref()?.firewall;
+    let mut fields = firewall.iter().map(|change| change.field);
+    let policy = fields.find(|field| [POLICY, POLICY_V6].contains(field));
+    policy.filter(|_| (difference.added, difference.removed) == (0, 0))
 }
 
 fn counts(difference: &Difference) -> String {
@@ -188,6 +226,35 @@ impl<'r> Json<'r> {
                 .collect(),
             notes: report.remarks.notes().chain(report.after.notes()).collect(),
             confirm_within_secs: pending.map(|pending| pending.left()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts_the_forwards_that_a_change_touches() {
+        let names = |n: usize| vec![String::new(); n];
+        let summary = |[added, changed, removed]: [usize; 3], all| {
+            let forwards = ForwardNames {
+                added: names(added),
+                changed: names(changed),
+                removed: names(removed),
+            };
+            applied(&forwards, all)
+        };
+        for (moved, all, words) in [
+            ([4, 0, 0], 4, "applied 4 forwards"),
+            ([0, 1, 0], 1, "applied 1 forward"),
+            ([0, 1, 0], 4, "changed 1 of 4 forwards"),
+            ([1, 1, 1], 3, "changed 2 of 3 forwards, removed 1"),
+            ([0, 0, 1], 3, "removed 1 forward"),
+            // Somebody had removed the rules.
+            ([0, 0, 0], 3, "applied 3 forwards"),
+        ] {
+            assert_eq!(summary(moved, all), words);
         }
     }
 }

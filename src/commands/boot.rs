@@ -12,8 +12,8 @@ use crate::host::{boot_unit, persistence};
 use crate::net::words::with_causes;
 use crate::ops::boot::{self, BootLoad, Doubled};
 use crate::ops::families;
-use crate::ops::history::moment;
-use crate::ops::next_boot::unit_fault;
+use crate::ops::history::{last_loaded, moment};
+use crate::ops::next_boot::{REMOVED_COMES_BACK, unit_fault};
 use crate::ops::records::{Brought, SavedState};
 use crate::ops::saved::compared;
 use crate::ops::state::{State, StateError};
@@ -25,11 +25,9 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
     match action {
         BootAction::Enable { lock_timeout } => {
             host::require_root("boot enable")?;
-            let doubled = boot::doubled()?;
-            show(&doubled, console);
-            let enabled = boot::enable(&on.machine(*lock_timeout)?, &doubled)?;
+            let enabled = boot::enable(&on.machine(*lock_timeout)?)?;
             console.remarks(&enabled.remarks);
-            say_removed(&doubled, console);
+            say_removed(&enabled.doubled, console);
             if let Some(error) = enabled.failed {
                 console.error(with_causes(&error));
                 console.tell("hint: sudo systemctl status nvactl\n");
@@ -73,12 +71,13 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
     }
 }
 
-/// Prints the lines that will be removed from the rules files.
-fn show(doubled: &[Doubled], console: &mut Console) {
+/// Prints the lines that were removed from the rules files.
+fn say_removed(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, split } in doubled {
         let lines = &split.own;
         console.say(format_args!(
-            "{}: these lines of nvactl's are removed, because nvactl.service loads the same rules:",
+            "{0}: these lines of nvactl's were removed, because nvactl.service loads the same rules; the old file \
+             is {0}.bak",
             path.display()
         ));
         for line in lines.iter().take(MOST_SHOWN) {
@@ -87,15 +86,6 @@ fn show(doubled: &[Doubled], console: &mut Console) {
         if lines.len() > MOST_SHOWN {
             console.say(format_args!("  and {} more", lines.len() - MOST_SHOWN));
         }
-    }
-}
-
-fn say_removed(doubled: &[Doubled], console: &mut Console) {
-    for Doubled { path, .. } in doubled {
-        console.say(format_args!(
-            "{0}: written without nvactl's lines; the old file is {0}.bak",
-            path.display()
-        ));
     }
 }
 
@@ -149,6 +139,8 @@ fn status(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let holds_rules = matches!(&saved, Ok(Some(saved)) if saved.holds_rules());
     if let Some((words, fix)) = &fault {
         console.warn(format_args!("{words}; to fix it: {fix}"));
+    } else if !any && holds_rules && last_loaded(&state)?.is_some_and(|last| last.is_removal()) {
+        console.warn(REMOVED_COMES_BACK);
     } else if !any && holds_rules {
         console.warn(format_args!(
             "no rules of nvactl's are loaded now; to load the saved rules: {}",

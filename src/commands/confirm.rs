@@ -24,7 +24,7 @@ pub fn run(args: &Confirm, on: HostAccess<'_>, console: &mut Console) -> Result<
         console.warn(notice);
     }
     if args.status {
-        say_standing(standing(state)?, console);
+        say_standing(state, standing(state)?, console);
         return Ok(Exit::Done);
     }
     let report = if args.cancel {
@@ -35,9 +35,9 @@ pub fn run(args: &Confirm, on: HostAccess<'_>, console: &mut Console) -> Result<
     Ok(say(report?, console))
 }
 
-fn say_standing(standing: Standing, console: &mut Console) {
+fn say_standing(state: &State, standing: Standing, console: &mut Console) {
     match standing {
-        Standing::Waits(pending) => say_pending(&pending, console),
+        Standing::Waits(pending) => say_pending(state, &pending, console),
         Standing::Unreadable(why) => {
             let refusal = Refusal::UnreadablePending { why };
             console.say(&refusal);
@@ -53,8 +53,8 @@ fn say_standing(standing: Standing, console: &mut Console) {
 }
 
 /// Prints the change that waits, and below it the commands that decide on it.
-fn say_pending(pending: &Pending, console: &mut Console) {
-    console.say(told(pending));
+fn say_pending(state: &State, pending: &Pending, console: &mut Console) {
+    console.say(told(state, pending));
     for choice in choices(pending) {
         console.say(choice);
     }
@@ -152,7 +152,7 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
-        say_pending(pending, console);
+        say_pending(state, pending, console);
     }
     console.note(advice(pending.ssh_connection()));
     if !asks {
@@ -211,7 +211,7 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
             // The change is loaded, so the exit code must not claim that nothing has changed.
             Err(error) => {
                 console.error(describe(&error));
-                say_pending(pending, console);
+                say_pending(state, pending, console);
                 return Ok(Exit::Uncertain);
             }
         }

@@ -40,6 +40,9 @@ use crate::yaml::{self, Reading};
 
 pub fn run(args: &Diff, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    if args.spec.spec.is_none() && args.format == DiffFormat::Text {
+        console.note(format_args!("reading {}", source.place()));
+    }
     let Compared {
         against,
         have,

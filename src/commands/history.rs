@@ -1,5 +1,6 @@
 //! `nvactl history` and `nvactl rollback`: lists the changes, and goes back to before one.
 
+use super::apply::say_forwards;
 use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
@@ -96,9 +97,7 @@ pub fn run(args: &Rollback, on: HostAccess<'_>, console: &mut Console) -> Result
         }
         ChangeOutcome::Would(difference) | ChangeOutcome::Made { difference, .. } => difference,
     };
-    if !difference.forwards.is_empty() {
-        console.say(moved(&difference.forwards));
-    }
+    say_forwards(difference, console);
     if args.dry_run {
         console.print(&difference.lines);
         return Ok(Exit::Differs);

@@ -84,6 +84,9 @@ pub fn run(action: &Sysctl, on: HostAccess<'_>, console: &mut Console) -> Result
             let switches = forwarding(changed(&args.ipv6, &state, console));
             let own = sysctl::change(&switches, false, args.persist)?;
             report(&switches, false, own, console);
+            console.warn(
+                "the kernel forwards nothing now, so all forwards stop; to turn it on: sudo nvactl sysctl enable",
+            );
             warn_of_unit(&state, &switches, console);
         }
     }

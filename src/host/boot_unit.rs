@@ -44,13 +44,15 @@ pub enum UnitError {
     NoSystemd,
     #[error("{NAME} is masked, so systemd never starts it")]
     Masked,
-    #[error("nvactl is run from `{}`, which the unit cannot run at boot", printable(.0))]
+    #[error("nvactl is run from `{}`, which the unit cannot run at boot; nothing was written", printable(.0))]
     NotAtBoot(PathBuf),
-    #[error("the state is in `{}`, which the unit cannot read at boot", printable(.0))]
+    #[error("the state is in `{}`, which the unit cannot read at boot; nothing was written", printable(.0))]
     StateNotAtBoot(PathBuf),
-    #[error("a user other than root could replace the program that the unit runs as root")]
+    #[error(
+        "a user other than root could replace the program that the unit runs as root; nothing was written"
+    )]
     Program(#[source] FolderError),
-    #[error("the path `{}` has a character that a unit cannot hold", printable(.0))]
+    #[error("the path `{}` has a character that a unit cannot hold; nothing was written", printable(.0))]
     Path(PathBuf),
     #[error(
         "firewalld makes its rules with iptables (FirewallBackend=iptables), so each reload of firewalld removes nvactl's rules, and no systemd unit can load them again after it"

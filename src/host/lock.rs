@@ -79,7 +79,7 @@ impl Lock {
 pub enum LockError {
     #[error("cannot lock `{}`", .path.display())]
     Failed { path: PathBuf, source: io::Error },
-    #[error("{holder}, and was not done within {seconds} seconds")]
+    #[error("{holder}, and was not done within {seconds} seconds; nothing has changed")]
     Held { holder: LockHolder, seconds: u64 },
 }
 
@@ -92,7 +92,11 @@ impl LockError {
                 holder: LockHolder::Orphan(program),
                 ..
             } => Some(format!("sudo kill -KILL -- -{}", program.process.id)),
-            _ => None,
+            LockError::Held { seconds, .. } => Some(format!(
+                "wait for it, or retry with --lock-timeout {}",
+                seconds.saturating_mul(2).max(60)
+            )),
+            LockError::Failed { .. } => None,
         }
     }
 }
@@ -343,11 +347,12 @@ mod tests {
         };
         let nvactl = LockHolder::Nvactl(named(7, "nvactl remove"));
         let words = "another nvactl (process 7, nvactl remove) is changing the rules, and was not done \
-                     within 3 seconds";
-        assert_eq!(reported(nvactl), (words.to_owned(), None));
+                     within 3 seconds; nothing has changed";
+        let hint = "wait for it, or retry with --lock-timeout 60".to_owned();
+        assert_eq!(reported(nvactl), (words.to_owned(), Some(hint)));
         let orphan = LockHolder::Orphan(named(9, "iptables-restore"));
         let words = "`iptables-restore` (process 9) is still loading rules for an nvactl that was \
-                     killed, and was not done within 3 seconds";
+                     killed, and was not done within 3 seconds; nothing has changed";
         let hint = "sudo kill -KILL -- -9".to_owned();
         assert_eq!(reported(orphan), (words.to_owned(), Some(hint)));
     }

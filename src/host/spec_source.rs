@@ -243,6 +243,15 @@ impl Source {
         if self.name == STDIN { "-" } else { &self.name }
     }
 
+    /// Returns the spec's place for a user who did not name it: `./forward.yaml` rather than `forward.yaml`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.found {
+            Some(path) if path.is_relative() => format!("./{}", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
     /// Returns a spec from the texts that were saved when its plan was loaded.
     #[must_use]
     pub fn kept(name: String, files: impl Iterator<Item = (String, String)>) -> Self {

@@ -1,5 +1,8 @@
 //! Loads a spec's plan into the kernel, beside other rules.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use tracing::debug;
 
 use super::error::{Error, Failed, describe};
@@ -9,15 +12,17 @@ use super::look::{Ahead, Situation, families, look, resume};
 use super::machine::Machine;
 use super::note_v6::note_v6;
 use super::outcome::{ChangeOutcome, Difference};
-use super::packets::{PacketTrial, try_packets};
+use super::packets::{Overtaken, PacketTrial, try_packets};
 use super::records::{Change, Decision, KeptSpec, Pending};
 use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
+use super::state::State;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialOf};
 use super::{flows, next_boot, waiting, warn, watchdog};
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
+use crate::health::reach::{self, Fault};
 use crate::health::sender;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
@@ -125,8 +130,9 @@ fn run(
     let trial = if request.trial && !changes.is_empty() {
         tried(request, machine, &found, &changes, remarks)?
     } else {
-        TrialOf::Nothing
+        (TrialOf::Nothing, Vec::new())
     };
+    let (trial, overtaken) = trial;
     let outdated = flows::outdated(&found.flows, set, state, &live)?;
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
@@ -160,8 +166,11 @@ fn run(
     let difference = Difference::from_spec(&changes, &live, set);
     let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
     drop(lock);
+    for overtaken in overtaken {
+        after.warn(overtaken.done);
+    }
     if let (Some(before), false) = (live.v6, set.has(Family::V6)) {
-        say_v6_went(before, &mut after);
+        say_v6_went(state, before, &mut after);
     }
     let mut flows_left = false;
     if pending.is_none() {
@@ -181,7 +190,8 @@ fn run(
     Ok((outcome, after, flows_left))
 }
 
-/// Tries connections through a copy of the machine with the change, if a copy can be made.
+/// Tries connections through a copy of the machine with the change, if a copy can be made. Returns the rules that
+/// nvactl's jump will precede, for after the change.
 ///
 /// # Errors
 /// When the change would cut off forwards that work now.
@@ -191,7 +201,7 @@ fn tried(
     found: &Situation<'_>,
     changes: &PerFamily<Changes<'_>>,
     remarks: &mut Remarks,
-) -> Result<TrialOf, Error> {
+) -> Result<(TrialOf, Vec<Overtaken>), Error> {
     let progress = Progress::new();
     progress.step("trying…");
     let live = found.before.map(|_, (live, _)| live);
@@ -202,22 +212,41 @@ fn tried(
         scripts,
         want: found.want.clone(),
     };
-    match try_packets(request.set, &live, &found.flows, change, remarks) {
-        PacketTrial::Passed => Ok(TrialOf::Past),
+    let snat = || foreign_snat(request.set, found);
+    match try_packets(request.set, &live, &found.flows, change, snat, remarks) {
+        PacketTrial::Passed(mut overtaken) => {
+            if request.dry_run {
+                for overtaken in overtaken.drain(..) {
+                    remarks.warn(overtaken.planned);
+                }
+            }
+            Ok((TrialOf::Past, overtaken))
+        }
         PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
         PacketTrial::NotLoaded => {
             remarks.warn(
                 "no connection was tried before the change: its rules do not load in the copy of this machine",
             );
-            Ok(TrialOf::Rules)
+            Ok((TrialOf::Rules, Vec::new()))
         }
         PacketTrial::Impossible(why) => {
             remarks.warn(format_args!(
                 "no connection was tried before the change: no copy of this machine could be made: {why}"
             ));
-            Ok(TrialOf::Rules)
+            Ok((TrialOf::Rules, Vec::new()))
         }
     }
+}
+
+/// Returns the SNAT addresses of a spec that are not this machine's.
+fn foreign_snat(set: &ForwardSet, found: &Situation<'_>) -> BTreeSet<IpAddr> {
+    let facts = found.reach.iter();
+    let faults = facts.flat_map(|facts| reach::faults(set, facts, &found.flows));
+    let foreign = faults.filter_map(|fault| match fault {
+        Fault::ForeignSnat { addresses, .. } => Some(addresses),
+        _ => None,
+    });
+    foreign.flatten().collect()
 }
 
 /// Makes the change, and returns it if it waits for its confirmation.
@@ -271,7 +300,7 @@ fn say_before(
     let ApplyRequest { set, .. } = request;
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
-    warn::policy(&changes, remarks);
+    warn::policy(&changes, true, remarks);
     for warning in &found.surroundings.warnings {
         remarks.warn(warning);
     }
@@ -282,7 +311,7 @@ fn say_before(
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);
-    warn::reach(set, found.reach.as_ref(), &found.flows, remarks);
+    warn::reach(set, found.reach.as_ref(), &found.flows, &live, remarks);
     warn::sysctl(set, remarks)?;
     Ok(())
 }
@@ -313,13 +342,22 @@ fn end_outdated(
 }
 
 /// Adds the remarks for a spec without IPv6 forwards after one with some.
-fn say_v6_went(before: &Ruleset, after: &mut Remarks) {
+fn say_v6_went(state: &State, before: &Ruleset, after: &mut Remarks) {
+    if !before.holds_own() {
+        return;
+    }
     if before.forward_policy() == Policy::Drop {
-        warn::policy_stays(Family::V6, after);
+        let by = if history::has_set_policy_v6(state) {
+            ", as an earlier change of nvactl's set it"
+        } else {
+            ""
+        };
+        after.note(format_args!(
+            "the {} stays DROP{by}: packets that no ip6tables rule accepts are not forwarded",
+            warn::policy_name(Family::V6)
+        ));
     }
-    if before.holds_own() {
-        warn::connections_end(after);
-    }
+    warn::connections_end([before], false, after);
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.

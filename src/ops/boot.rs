@@ -43,7 +43,7 @@ pub struct Doubled {
 ///
 /// # Errors
 /// When a file cannot be read or edited.
-pub fn doubled() -> Result<Vec<Doubled>, Error> {
+fn doubled() -> Result<Vec<Doubled>, Error> {
     let mut found = Vec::new();
     for family in Family::ALL {
         let path = PathBuf::from(persistence::rules_file(family));
@@ -78,6 +78,8 @@ pub fn doubled() -> Result<Vec<Doubled>, Error> {
 #[derive(Debug)]
 pub struct Enabled {
     pub remarks: Remarks,
+    /// nvactl's lines that were removed from files that other programs load.
+    pub doubled: Vec<Doubled>,
     /// Whether systemd runs here; if not, the unit runs at the next boot.
     pub running: bool,
     /// Why systemd could not start the enabled unit.
@@ -85,26 +87,27 @@ pub struct Enabled {
 }
 
 /// Saves nvactl's part of the loaded rules, enables the unit, and removes nvactl's lines from files that
-/// other programs load. `shown` are these lines as shown to the user.
+/// other programs load.
 ///
 /// # Errors
 /// When a change waits for its confirmation, no rules of nvactl's are loaded, or the unit cannot be enabled.
-pub fn enable(machine: &Machine, shown: &[Doubled]) -> Result<Enabled, Failed> {
+pub fn enable(machine: &Machine) -> Result<Enabled, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
-    match set_up(machine, shown, &mut remarks) {
-        Ok(()) => {}
+    let doubled = match set_up(machine, &mut remarks) {
+        Ok(doubled) => doubled,
         Err(error) => return Err(Failed::new(error, remarks)),
-    }
+    };
     // The unit takes the lock, which is free by now.
     let started = boot_unit::runs_here().then(boot_unit::start);
     Ok(Enabled {
         remarks,
+        doubled,
         running: started.is_some(),
         failed: started.and_then(Result::err),
     })
 }
 
-fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result<(), Error> {
+fn set_up(machine: &Machine, remarks: &mut Remarks) -> Result<Vec<Doubled>, Error> {
     let state = &machine.state;
     let _lock = machine.begin()?;
     let unit = boot_unit::prepare(state.folder())?;
@@ -118,9 +121,6 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
         return Err(Refusal::NothingToSave { saved: false }.into());
     }
     let doubled = doubled()?;
-    if doubled != shown {
-        return Err(Refusal::FilesChanged.into());
-    }
     let files = doubled.iter().map(Doubled::prepare);
     let files = files.collect::<Result<Vec<_>, FileError>>()?;
     saved::save(machine, &rules, unread_v6, None, remarks)?;
@@ -130,7 +130,7 @@ fn set_up(machine: &Machine, shown: &[Doubled], remarks: &mut Remarks) -> Result
         prepared.commit()?;
     }
     note_v6(state, rules.v6);
-    Ok(())
+    Ok(doubled)
 }
 
 impl Doubled {

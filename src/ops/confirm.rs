@@ -80,7 +80,7 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     Ok(match standing(state)? {
         Standing::Waits(pending) => {
             let choice = choices(&pending)[0];
-            Some(format!("{}; {choice}", told(&pending)))
+            Some(format!("{}; {choice}", told(state, &pending)))
         }
         Standing::Unreadable(why) => {
             let refusal = Refusal::UnreadablePending { why };
@@ -99,9 +99,9 @@ pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
         Standing::Waits(pending) if pending.left() > 0 => {
-            Some((told(&pending), "sudo nvactl confirm"))
+            Some((told(state, &pending), "sudo nvactl confirm"))
         }
-        Standing::Waits(pending) => Some((told(&pending), "sudo nvactl confirm --cancel")),
+        Standing::Waits(pending) => Some((told(state, &pending), "sudo nvactl confirm --cancel")),
         Standing::Unreadable(why) => {
             let refusal = Refusal::UnreadablePending { why };
             Some((refusal.to_string(), "sudo nvactl confirm --cancel"))
@@ -153,7 +153,10 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Con
     }
     let connection = new_session.then(session::connection).flatten();
     if new_session {
-        judge(now.ssh_connection(), connection.as_ref())?;
+        judge(now.ssh_connection(), connection.as_ref()).map_err(|why| Error::NotNew {
+            why,
+            left_secs: now.left(),
+        })?;
     }
     let live = loaded(&now);
     let changed_since = live.as_ref().is_some_and(|live| !is_as_made(&now, live));

@@ -40,8 +40,8 @@ pub enum Error {
     Sysctl(#[from] SysctlError),
     #[error(transparent)]
     Watchdog(#[from] DetachedError),
-    #[error(transparent)]
-    NotNew(#[from] NotNew),
+    #[error("{why}; not confirmed, {left_secs} s left")]
+    NotNew { why: NotNew, left_secs: u64 },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -65,7 +65,7 @@ impl Error {
             Error::File(error) => error.hint(),
             Error::Sysctl(error) => error.hint(),
             Error::Unit(error) => error.hint(),
-            Error::NotNew(error) => Some(error.hint().to_owned()),
+            Error::NotNew { why, .. } => Some(why.hint().to_owned()),
             _ => None,
         }
     }

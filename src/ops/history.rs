@@ -101,6 +101,16 @@ pub fn commit(
     committed
 }
 
+/// Whether a recorded change set the FORWARD policy of IPv6. In doubt it did not.
+#[must_use]
+pub fn has_set_policy_v6(state: &State) -> bool {
+    let numbers = state.numbers().unwrap_or_default();
+    numbers.into_iter().rev().any(|number| {
+        let change = state.change(number).ok().flatten();
+        change.is_some_and(|change| change.v6.is_some_and(|owned| owned.sets_policy))
+    })
+}
+
 /// Describes when and why a change was undone.
 #[must_use]
 pub fn undone_words(undone: &Undone) -> String {

@@ -100,6 +100,10 @@ pub fn say_of_change(
     }
 }
 
+/// The note after nvactl's rules were removed while the boot unit has saved ones.
+pub const REMOVED_COMES_BACK: &str =
+    "the next boot loads the removed forwards again; to prevent that: sudo nvactl boot disable";
+
 /// Adds a note if the next boot loads other rules than these, with the command that saves them.
 pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {
     if boot_unit::is_enabled() {
@@ -107,7 +111,9 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
         let same =
             |(family, rules): (_, &&Ruleset)| compared(&saved, family, rules) == RulesFile::Same;
         if !rules.iter().all(same) {
+            let removed = !rules.values().any(|rules| rules.holds_own());
             remarks.note(match saved {
+                Ok(Some(saved)) if removed && saved.holds_rules() => REMOVED_COMES_BACK.to_owned(),
                 Ok(Some(saved)) => format!(
                     "the next boot loads the rules saved at {}; to save the rules loaded now: \
                      sudo nvactl persist",

@@ -3,7 +3,7 @@
 use super::records::Pending;
 use crate::diff::Changes;
 use crate::diff::drift::{Comparison, ForwardNames, compare_family, merged};
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet};
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::unplan;
@@ -64,6 +64,29 @@ impl Difference {
         };
         let (old, new) = (held(live), held(&want.as_ref()));
         Self::new(changes, ForwardNames::between(&old, &new), None)
+    }
+
+    /// Adds the comparison, field by field, with rules that need not be a spec's.
+    pub(super) fn with_fields(
+        mut self,
+        live: &PerFamily<&Ruleset>,
+        want: &PerFamily<Ruleset>,
+    ) -> Self {
+        let both = live.zip(want.as_ref());
+        let each = both.iter().filter_map(|(family, (live, want))| {
+            let mut set = unplan(want).or_else(|| {
+                // No forward stays.
+                Some(ForwardSet {
+                    forwards: Vec::new(),
+                    ..unplan(live)?
+                })
+            })?;
+            // A remark announces a change of the policy.
+            set.firewall.forward_policy = ForwardPolicy::Keep;
+            Some(compare_family(live, &set, family))
+        });
+        self.comparison = Some(merged(each.collect::<Vec<_>>()));
+        self
     }
 
     fn new(

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::flows::described;
 use super::remark::Remarks;
+use super::warn::policy_name;
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
+use crate::forwards::Snat;
 use crate::health::doctor::{Scene, client_words, fixes, rule_words, took};
 use crate::host::network;
 use crate::net::Family;
@@ -43,7 +46,7 @@ const MOST_LOST: usize = 5;
 #[derive(Debug)]
 pub enum PacketTrial {
     /// The change cuts off no forward that works now.
-    Passed,
+    Passed(Vec<Overtaken>),
     /// iptables-restore refuses the change in the copy.
     NotLoaded,
     /// The change would cut off forwards that work now, a line each.
@@ -52,12 +55,23 @@ pub enum PacketTrial {
     Impossible(String),
 }
 
+/// A warning about rules that refuse packets of forwards until nvactl's jump is before them.
+#[derive(Debug)]
+pub struct Overtaken {
+    /// The warning before the change is loaded.
+    pub planned: String,
+    /// The warning after it.
+    pub done: String,
+}
+
 /// Tries a change of the live rules, and adds remarks about its effect on connections.
+/// `foreign_snat` returns the SNAT addresses that are not this machine's.
 pub fn try_packets(
     set: &ForwardSet,
     live: &PerFamily<&Ruleset>,
     flows: &[Flow],
     change: RuleChange,
+    foreign_snat: impl FnOnce() -> BTreeSet<IpAddr>,
     remarks: &mut Remarks,
 ) -> PacketTrial {
     let each = live.families().as_slice().iter();
@@ -74,7 +88,10 @@ pub fn try_packets(
     };
     let work = || try_change(&trying);
     match netns::aside(work) {
-        Ok(Ok(Some(tried))) => told(&tried, trying.change.iptables.backend, remarks),
+        Ok(Ok(Some(tried))) => {
+            let backend = trying.change.iptables.backend;
+            told(&tried, backend, foreign_snat, remarks)
+        }
         Ok(Ok(None)) => PacketTrial::NotLoaded,
         Ok(Err(error)) => PacketTrial::Impossible(error.words()),
         Err(error) => PacketTrial::Impossible(format!("no thread could be started: {error}")),
@@ -102,16 +119,19 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .collect()
 }
 
-fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> PacketTrial {
+fn told(
+    tried: &Tried<'_>,
+    backend: Backend,
+    foreign_snat: impl FnOnce() -> BTreeSet<IpAddr>,
+    remarks: &mut Remarks,
+) -> PacketTrial {
     if !tried.lost.is_empty() {
-        return PacketTrial::Cuts(lost(&tried.lost, backend));
+        return PacketTrial::Cuts(lost(&tried.lost, backend, &foreign_snat()));
     }
     dead(&tried.dead, remarks);
-    for family in Family::ALL {
-        if let Some(text) = opened(&tried.opened, family) {
-            remarks.warn(text);
-        }
-    }
+    let all = Family::ALL.into_iter();
+    let overtaken = all.filter_map(|family| opened(&tried.opened, family));
+    let overtaken = overtaken.collect();
     other_flows(tried, remarks);
     if !tried.unsure.is_empty() {
         let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name.as_str()).collect();
@@ -143,12 +163,12 @@ fn told(tried: &Tried<'_>, backend: Backend, remarks: &mut Remarks) -> PacketTri
             counted(tried.untried_networks, "more network")
         ));
     }
-    PacketTrial::Passed
+    PacketTrial::Passed(overtaken)
 }
 
 /// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
 /// line for each fix.
-fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
+fn lost(judged: &[Judged<'_>], backend: Backend, foreign_snat: &BTreeSet<IpAddr>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
     for one in judged {
@@ -163,7 +183,7 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
              rules: {} (tried for {})",
             one.ask.forward.name,
             one.ask.question.to,
-            why(one),
+            why_lost(one, foreign_snat),
             client_words(&one.ask.client)
         ));
         if let Verdict::Dead(death) = &one.verdict {
@@ -184,6 +204,27 @@ fn lost(judged: &[Judged<'_>], backend: Backend) -> Vec<String> {
         more => lines.push(format!("and {}", counted(more, "more forward"))),
     }
     lines
+}
+
+/// Describes why a connection is lost. If the kernel gives no reason, names an SNAT address that is not this
+/// machine's.
+fn why_lost(judged: &Judged<'_>, foreign_snat: &BTreeSet<IpAddr>) -> String {
+    let is_unexplained = matches!(
+        &judged.verdict,
+        Verdict::Dead(death) if death.behind.is_none()
+            && death.causes.is_empty()
+            && death.examination == Examination::Done
+    );
+    let snat = match judged.ask.forward.snat {
+        Snat::Addresses(range) => [range.first(), range.last()],
+        Snat::Masquerade | Snat::Client => return why(judged),
+    };
+    match snat.into_iter().find(|one| foreign_snat.contains(one)) {
+        Some(address) if is_unexplained => {
+            format!("probably because {address} is no address of this machine")
+        }
+        _ => why(judged),
+    }
 }
 
 /// Describes why a connection is lost or dead.
@@ -309,7 +350,7 @@ fn is_told_elsewhere(taken: &Taken) -> bool {
 
 /// Describes the rules that refuse packets of forwards until nvactl's jump is before them, with the edit of
 /// the spec that refuses the same on its last line.
-fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
+fn opened(opened: &[Opened<'_>], family: Family) -> Option<Overtaken> {
     let of_family = opened
         .iter()
         .filter(|one| one.ask.forward.family() == family);
@@ -321,16 +362,23 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
             None => rules.push((text, vec![one])),
         }
     }
-    let count = match (rules.len(), family) {
-        (0, _) => return None,
-        (1, Family::V4) => "1 rule that refuses".to_owned(),
-        (1, Family::V6) => "1 ip6tables rule that refuses".to_owned(),
-        (many, Family::V4) => format!("{many} rules that refuse"),
-        (many, Family::V6) => format!("{many} ip6tables rules that refuse"),
+    let kind = match family {
+        Family::V4 => "rule",
+        Family::V6 => "ip6tables rule",
     };
-    let mut text = format!(
-        "nvactl's jump will come before {count} packets of forwards, so those packets will be accepted:"
+    let refuse = match rules.len() {
+        0 => return None,
+        1 => "refuses",
+        _ => "refuse",
+    };
+    let count = counted(rules.len(), kind);
+    let planned = format!(
+        "nvactl's jump will come before {count} that {refuse} packets of forwards, so those packets will be accepted:"
     );
+    // A new jump is put there; one behind the rule is moved.
+    let done =
+        format!("put nvactl's jump before {count}, which no longer {refuse} packets of forwards:");
+    let mut text = String::new();
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
         for one in all {
@@ -349,7 +397,10 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<String> {
         }
     }
     let _ = write!(text, "\nhint: {}", edit(&rules));
-    Some(text)
+    Some(Overtaken {
+        planned: planned + &text,
+        done: done + &text,
+    })
 }
 
 /// Returns the edit of the spec that refuses the same packets.
@@ -427,7 +478,10 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
                 "they end"
             },
             described(&cut),
-            taker(others.cut.iter().find_map(|(_, taken)| taken.as_ref()))
+            taker(
+                cut.len(),
+                others.cut.iter().find_map(|(_, taken)| taken.as_ref())
+            )
         ));
     }
     if !others.opened.is_empty() {
@@ -444,7 +498,7 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             counted(dead.len(), "connection"),
             are(dead.len()),
             described(&dead),
-            taker(others.dead.first().map(|(_, taken)| taken))
+            taker(dead.len(), others.dead.first().map(|(_, taken)| taken))
         ));
     }
     if others.left_out > 0 {
@@ -456,17 +510,23 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
 }
 
 /// Names the rule or policy that takes a connection, in brackets.
-fn taker(taken: Option<&Taken>) -> String {
+fn taker(count: usize, taken: Option<&Taken>) -> String {
+    let first = if count == 1 { "it" } else { "the first" };
     match taken.map(|taken| &taken.by) {
+        Some(By::Policy(decided)) if is_forward(decided) => {
+            let policy = match &decided.holder {
+                Holder::Iptables { family, .. } => policy_name(*family),
+                Holder::Nft(_) => policy_name(Family::V4),
+            };
+            format!(" (the {policy} DROP refuses {first})")
+        }
         Some(By::Rule(decided) | By::Policy(decided)) => {
             let family = match &decided.holder {
                 Holder::Iptables { family, .. } => *family,
                 Holder::Nft(_) => Family::V4,
             };
-            format!(
-                " (the first by {})",
-                rule_words(family, decided).trim_end_matches(',')
-            )
+            let rule = rule_words(family, decided);
+            format!(" ({} refuses {first})", rule.trim_end_matches(','))
         }
         _ => String::new(),
     }
@@ -547,7 +607,13 @@ forwards:
 
     fn said(tried: &Tried<'_>) -> (PacketTrial, Vec<String>) {
         let mut remarks = Remarks::default();
-        let trial = told(tried, Backend::Nft, &mut remarks);
+        let mut trial = told(tried, Backend::Nft, BTreeSet::new, &mut remarks);
+        if let PacketTrial::Passed(overtaken) = &mut trial {
+            for overtaken in overtaken {
+                remarks.warn(&overtaken.planned);
+                remarks.warn(&overtaken.done);
+            }
+        }
         (trial, remarks.warnings().map(str::to_owned).collect())
     }
 
@@ -585,7 +651,7 @@ forwards:
             })
         };
         let (trial, warnings) = of(|| By::Rule(rule("-A FORWARD -j DROP")));
-        assert!(matches!(trial, PacketTrial::Passed));
+        assert!(matches!(trial, PacketTrial::Passed(_)));
         assert_eq!(
             warnings,
             [
@@ -626,11 +692,14 @@ forwards:
             [
                 "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
+              \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]",
+                "put nvactl's jump before 1 rule, which no longer refuses packets of forwards:\
+              \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
         );
         assert_eq!(
-            told(vec![one(1, ClientKind::Somebody, block)]),
+            told(vec![one(1, ClientKind::Somebody, block)])[..1],
             [
                 "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -p udp -j DROP (`dns`)\

@@ -278,7 +278,12 @@ impl PlannedFile {
                 split.others
             }
             _ => {
-                refuse_emptiness(family, live, remarks)?;
+                let backup = || {
+                    let both = old.as_ref().zip(live.whole().ok());
+                    both.filter(|(old, new)| !same_rules(old, new))
+                        .map(|_| backup_of(&path))
+                };
+                refuse_emptiness(family, live, backup, remarks)?;
                 warn_of_generated(live, remarks);
                 live.whole()?.to_vec()
             }
@@ -298,7 +303,7 @@ impl PlannedFile {
             file::make_folder_of(&self.path)?;
         }
         let old = self.old.as_ref().filter(|old| !same_rules(old, &self.new));
-        let backup = old.map(|old| file::prepare(&backup(&self.path), old, file::RULES_MODE));
+        let backup = old.map(|old| file::prepare(&backup_of(&self.path), old, file::RULES_MODE));
         Ok(NewFile {
             backup: backup.transpose()?,
             rules: file::prepare(&self.path, &self.new, file::RULES_MODE)?,
@@ -321,8 +326,14 @@ impl NewFile {
     }
 }
 
-/// Refuses an empty file: it loads without an error and leaves FORWARD at ACCEPT.
-fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Result<(), Refusal> {
+/// Refuses an empty file: it loads without an error and leaves FORWARD at ACCEPT. Warns of a file without rules
+/// of nvactl's, and names the backup of the old file.
+fn refuse_emptiness(
+    family: Family,
+    live: &Live,
+    backup: impl FnOnce() -> Option<PathBuf>,
+    remarks: &mut Remarks,
+) -> Result<(), Refusal> {
     if live.ruleset.tables.is_empty() {
         return Err(Refusal::NothingToKeep { family });
     }
@@ -332,7 +343,11 @@ fn refuse_emptiness(family: Family, live: &Live, remarks: &mut Remarks) -> Resul
             Family::V6 => "no IPv6 rules",
         };
         remarks.warn(format_args!(
-            "{whose} of nvactl's are loaded, so the file will hold none"
+            "{whose} of nvactl's are loaded, so the file will hold none{}",
+            backup().map_or(String::new(), |backup| format!(
+                "; the old file is kept as {}",
+                backup.display()
+            ))
         ));
     }
     Ok(())
@@ -354,7 +369,7 @@ fn same_rules(old: &[u8], new: &[u8]) -> bool {
     old == new || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
 }
 
-fn backup(path: &Path) -> PathBuf {
+fn backup_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".bak");
     PathBuf::from(name)

@@ -22,7 +22,9 @@ pub enum Refusal {
         "a rule that is not nvactl's jumps to one of nvactl's chains, so nothing was removed: {line}"
     )]
     StillReferenced { line: String, removal: String },
-    #[error("the live rules differ from `{name}`, so nothing was written:\n{changes}")]
+    #[error(
+        "the live rules differ from `{name}`, so nothing was written (- loaded only, + spec only):\n{changes}"
+    )]
     NotInSync {
         name: String,
         /// The spec as an argument of a command.
@@ -33,6 +35,8 @@ pub enum Refusal {
     NoSuchChange { number: u64, kept: Vec<u64> },
     #[error("no change is left to roll back")]
     NothingToUndo,
+    #[error("there is no change to roll back yet")]
+    NoChangeYet,
     #[error("nothing is waiting for a confirmation{}", last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
     NothingPending {
         /// How the last change ended, if it was undone.
@@ -40,16 +44,23 @@ pub enum Refusal {
     },
     #[error("the pending change was not fully applied and cannot be confirmed")]
     NotMade,
-    #[error("{told}, and nothing else can change until then{}", if *.overdue { "" } else { UNDO })]
+    #[error(
+        "{told}; nothing else can change until it is {}",
+        if *.overdue { "undone" } else { UNDO }
+    )]
     Pending {
         /// The change that waits.
         told: String,
         overdue: bool,
     },
     #[error(
-        "a change waits for its confirmation, but this version of nvactl cannot read its record: {why}"
+        "a change waits for its confirmation, and its record {why}; the change may still undo itself when its \
+         time is up"
     )]
-    UnreadablePending { why: String },
+    UnreadablePending {
+        /// The path of the record in backticks, and its fault.
+        why: String,
+    },
     #[error(
         "no {family} rules are loaded, and an empty file would let everything through at boot; nothing was written"
     )]
@@ -75,10 +86,6 @@ pub enum Refusal {
     },
     #[error("no rules are saved for the next boot")]
     NothingSaved,
-    #[error(
-        "another program changed the rules files while nvactl was reading them; nothing was written"
-    )]
-    FilesChanged,
     #[error("the saved rules were not tested, because no network namespace can be made: {reason}")]
     NoNamespace { reason: String },
     #[error(
@@ -119,8 +126,8 @@ pub enum Refusal {
     },
 }
 
-/// The alternative to the hint, on a line of its own.
-const UNDO: &str = "\n  to undo the change now: sudo nvactl confirm --cancel";
+/// The end of the waiting, with the alternative to the hint on a line of its own.
+const UNDO: &str = "confirmed or undone\n  to undo the change now: sudo nvactl confirm --cancel";
 
 /// Names the changes in the history.
 fn those_kept(numbers: &[u64]) -> String {
@@ -162,7 +169,7 @@ impl Refusal {
                 Some("sudo nvactl confirm --cancel".to_owned())
             }
             Refusal::UnreadablePending { .. } => Some(
-                "to discard the record and leave the change's rules loaded: sudo nvactl confirm --cancel"
+                "to discard the record and keep the change's rules, which nothing undoes then: sudo nvactl confirm --cancel"
                     .to_owned(),
             ),
             Refusal::NothingPending { .. }
@@ -172,13 +179,17 @@ impl Refusal {
             Refusal::WouldNotLoad { .. } | Refusal::Misprinted { .. } => Some(OWN_ALONE.to_owned()),
             Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
             Refusal::NotInSync { argument, .. } => {
-                Some(format!("sudo nvactl apply {}", shell_word(argument)))
+                Some(format!(
+                    "to save the loaded rules: sudo nvactl persist\n\
+                     hint: to load the spec: sudo nvactl apply {}",
+                    shell_word(argument)
+                ))
             }
             Refusal::FamilyWithoutFile => Some("sudo nvactl persist".to_owned()),
-            Refusal::FilesChanged | Refusal::NothingSaved | Refusal::BesideManager { .. } => {
+            Refusal::NothingSaved | Refusal::BesideManager { .. } => {
                 Some("sudo nvactl boot enable".to_owned())
             }
-            Refusal::NoNamespace { .. } => None,
+            Refusal::NoNamespace { .. } | Refusal::NoChangeYet => None,
             Refusal::Uneditable { file, .. } => Some(format!(
                 "delete the lines that name NVACTL, then run the command again: sudoedit {}",
                 shell_word(file)

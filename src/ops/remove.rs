@@ -15,7 +15,7 @@ use super::{next_boot, warn};
 use crate::diff::families::changes;
 use crate::health::foreign;
 use crate::net::Family;
-use crate::net::per_family::PerFamily;
+use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -65,8 +65,11 @@ fn run(
         state, iptables, ..
     } = machine;
     let lock = machine.begin()?;
-    let listing = iptables.start_listing(super::families(None, Some(state)))?;
-    let (counted, unread) = listing.finish_readable(false)?;
+    let may_hold_v6 = super::families(None, Some(state)) == Families::Both;
+    // A policy that an earlier change set stays after the rules of IPv6 are gone.
+    let families = Families::with_v6(may_hold_v6 || history::has_set_policy_v6(state));
+    let (counted, unread) = iptables.start_listing(families)?.finish_readable(false)?;
+    let unread = unread.filter(|_| may_hold_v6);
     let partly = unread.is_some();
     warn_of_unread_v6(unread, remarks);
     let before = told(counted, iptables, remarks);
@@ -80,7 +83,10 @@ fn run(
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
                 line: Line::Append(chain, rule).to_string(),
-                removal: Line::Delete(chain, rule).as_command(family, table),
+                removal: format!(
+                    "sudo {}",
+                    Line::Delete(chain, rule).as_command(family, table)
+                ),
             }
             .into());
         }
@@ -122,7 +128,7 @@ fn run(
             };
             let committed = history::commit(&transaction, ChangeEvent::Made)?;
             warn::not_kept(committed.not_kept, &mut after);
-            warn::connections_end(&mut after);
+            warn::connections_end(live.values().copied(), request.accept, &mut after);
             ChangeOutcome::Made {
                 difference,
                 pending: None,

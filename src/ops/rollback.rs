@@ -104,7 +104,7 @@ fn run(
     let live = found.map(|_, (live, _)| live);
     let surroundings = survey(iptables, want.families(), MARKED.mask)?;
     let changes = changes(&live, &want);
-    warn::policy(&changes, remarks);
+    warn::policy(&changes, false, remarks);
     for warning in &surroundings.warnings {
         remarks.warn(warning);
     }
@@ -116,7 +116,7 @@ fn run(
     if changes.is_empty() {
         return Ok((undone, ChangeOutcome::Unchanged, after, partly));
     }
-    let difference = Difference::from_rules(&changes, &live, &want);
+    let difference = Difference::from_rules(&changes, &live, &want).with_fields(&live, &want);
     if request.dry_run {
         return Ok((undone, ChangeOutcome::Would(difference), after, partly));
     }
@@ -144,6 +144,11 @@ fn run(
         pending: None,
     };
     drop(lock);
+    if let Some(number) = committed.number {
+        after.note(format_args!(
+            "this is change {number}; to revert it: sudo nvactl rollback {number}"
+        ));
+    }
     next_boot::say_of_change(state, iptables, &want.as_ref(), &mut after);
     Ok((undone, outcome, after, partly))
 }
@@ -157,7 +162,12 @@ fn aim(
     by_unit: bool,
 ) -> Result<u64, Error> {
     let Some(number) = request.before else {
-        let first = next_to_undo(history, u64::MAX).ok_or(Refusal::NothingToUndo)?;
+        let none = if history.is_empty() {
+            Refusal::NoChangeYet
+        } else {
+            Refusal::NothingToUndo
+        };
+        let first = next_to_undo(history, u64::MAX).ok_or(none)?;
         let mut number = first;
         while !by_unit && is_loaded(history, number, live)? {
             match next_to_undo(history, number) {

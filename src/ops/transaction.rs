@@ -175,6 +175,8 @@ pub enum Keeping {
 /// The findings after a change.
 #[derive(Debug, Default)]
 pub struct Committed {
+    /// The change's number in the history.
+    pub number: Option<u64>,
     pub jumps: Jumps,
     /// Why the rules from before the change are not recorded.
     pub not_kept: Option<StateError>,
@@ -573,6 +575,7 @@ impl Course<'_> {
             StepEnding::Done | StepEnding::DoneBehind => {
                 super::note_v6::note_v6(self.change.state, self.change.want.v6.as_ref());
                 Ok(Committed {
+                    number: self.found.number,
                     jumps: match (end, self.found.live) {
                         (StepEnding::DoneBehind, Some(live)) => Jumps::Behind(live),
                         (StepEnding::DoneBehind, None) => Jumps::Unknown,

@@ -185,15 +185,19 @@ fn note_undone(
 
 /// Describes a change that waits in one line, without a command.
 #[must_use]
-pub fn told(pending: &Pending) -> String {
+pub fn told(state: &State, pending: &Pending) -> String {
     let action = &pending.before.action;
-    if pending.left() == 0 {
-        return format!("{action} was not confirmed in time and is not undone yet");
+    let change = match state.newest_like(&pending.before) {
+        Ok(Some((number, _))) => format!("change {number} ({action})"),
+        _ => format!("the change `{action}`"),
+    };
+    match pending.left() {
+        0 => format!("{change} was not confirmed in time and is not undone yet"),
+        left if pending.made => {
+            format!("{change} is loaded, and is undone in {left} s unless you confirm it")
+        }
+        left => format!("{change} is not fully loaded, and is undone in {left} s"),
     }
-    format!(
-        "{action} waits for its confirmation and is undone in {} s",
-        pending.left()
-    )
 }
 
 /// Returns the commands that decide on a change that waits, each with its purpose, the best one first.
@@ -210,7 +214,7 @@ pub fn choices(pending: &Pending) -> Vec<&'static str> {
 /// # Errors
 /// When a change waits, or a record cannot be read.
 pub fn refuse_while_pending(state: &State) -> Result<(), Error> {
-    refuse(pending_in_earnest(state))
+    refuse(state, pending_in_earnest(state))
 }
 
 /// Refuses a change of other settings, since an undo would not restore them.
@@ -218,15 +222,15 @@ pub fn refuse_while_pending(state: &State) -> Result<(), Error> {
 /// # Errors
 /// When a change waits, or a record cannot be read.
 pub fn refuse_beside_a_change(state: &State) -> Result<(), Error> {
-    refuse(pending(state).map_err(Error::from))
+    refuse(state, pending(state).map_err(Error::from))
 }
 
-fn refuse(waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
+fn refuse(state: &State, waiting: Result<Option<Pending>, Error>) -> Result<(), Error> {
     match waiting {
         Ok(None) => Ok(()),
         Ok(Some(pending)) => Err(Refusal::Pending {
             overdue: pending.left() == 0,
-            told: told(&pending),
+            told: told(state, &pending),
         }
         .into()),
         Err(Error::State(error)) if error.is_unreadable_record() => {

@@ -1,30 +1,37 @@
 //! Warnings before the rules change.
 
+use std::collections::BTreeSet;
+
 use super::error::describe;
 use super::remark::Remarks;
 use super::state::StateError;
 use super::transaction::Jumps;
 use crate::diff::Changes;
 use crate::diff::drift::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
-use crate::forwards::ForwardSet;
+use crate::forwards::{Forward, ForwardSet};
 use crate::health::duplicate;
 use crate::health::foreign;
 use crate::health::mark_bit;
-use crate::health::reach;
+use crate::health::reach::{self, Fault};
 use crate::host::iptables::Iptables;
+use crate::host::network::Links;
 use crate::host::nft_mark::NftRule;
 use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
-use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
-use crate::net::words::names;
+use crate::net::words::{few, names};
+use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
-use crate::plan::unplan::layout_of;
+use crate::plan::unplan::{layout_of, unplan};
+
+/// The most forwards that a warning names.
+const MOST_STOPPED: usize = 3;
 
 /// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
@@ -35,13 +42,19 @@ pub fn policy_name(family: Family) -> &'static str {
     }
 }
 
-/// Announces a change of the policy: it can cut off or open traffic that nvactl does not know.
-pub fn policy(changes: &PerFamily<Changes<'_>>, remarks: &mut Remarks) {
+/// Announces a change of the policy: it can cut off or open traffic that nvactl does not know. `by_spec`: a spec
+/// sets the policy.
+pub fn policy(changes: &PerFamily<Changes<'_>>, by_spec: bool, remarks: &mut Remarks) {
     for (family, changes) in changes.iter() {
         let policy = policy_name(family);
         match changes.forward_policy() {
-            Some((Policy::Accept, Policy::Drop)) => remarks.line(format_args!(
-                "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded"
+            Some((Policy::Accept, Policy::Drop)) => remarks.warn(format_args!(
+                "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded{}",
+                if by_spec {
+                    "\nhint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep"
+                } else {
+                    ""
+                }
             )),
             Some((Policy::Drop, Policy::Accept)) => remarks.line(format_args!(
                 "the {policy} changes from DROP to ACCEPT: packets that no rule drops are forwarded"
@@ -132,7 +145,7 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
                  removed rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
+                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: sudo {}",
                 duplicate.removal(family)
             ),
         }
@@ -184,18 +197,32 @@ pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
     }
 }
 
-/// Notes that connections end: the kernel tracks and translates them only while a rule needs it.
-pub fn connections_end(after: &mut Remarks) {
-    after.note(
-        "connections through the removed forwards end, unless NAT rules of other programs are still loaded",
-    );
+/// Notes that connections end: the kernel tracks and translates them only while a rule needs it. `before` are the
+/// rules that held the forwards; `opens`: the FORWARD policy becomes ACCEPT.
+pub fn connections_end<'r>(
+    before: impl IntoIterator<Item = &'r Ruleset>,
+    opens: bool,
+    after: &mut Remarks,
+) {
+    let refuses = |rules: &Ruleset| {
+        let forward = rules.chain(TableName::Filter, &ChainName::Forward);
+        let mut rules_there = forward.into_iter().flat_map(|chain| &chain.rules);
+        let is_own = |rule: &Rule| rule.leads_to().is_some_and(ChainName::is_own);
+        !opens && rules.forward_policy() == Policy::Drop && rules_there.all(is_own)
+    };
+    let mut held = before.into_iter().filter(|rules| rules.holds_own());
+    after.note(if held.all(refuses) {
+        "connections through the removed forwards end: the FORWARD policy DROP refuses their packets"
+    } else {
+        "connections through the removed forwards end, unless rules of other programs track connections and accept these"
+    });
 }
 
 /// Notes that the policy stays DROP without nvactl's rules.
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
-        "the {} stays DROP; to forward everything: {}",
+        "the {} stays DROP; to forward everything: sudo {}",
         policy_name(family),
         command.as_command(family, TableName::Filter)
     ));
@@ -206,6 +233,7 @@ pub fn reach(
     set: &ForwardSet,
     facts: Option<&reach::ReachFacts<'_>>,
     flows: &[Flow],
+    live: &PerFamily<&Ruleset>,
     remarks: &mut Remarks,
 ) {
     match facts {
@@ -213,6 +241,10 @@ pub fn reach(
             for fault in reach::faults(set, facts, flows) {
                 if fault.is_note() {
                     remarks.note(fault.told());
+                } else if let Fault::NoInterface { name, .. } = &fault
+                    && let Some(stops) = stops(set, name, &facts.links, live)
+                {
+                    remarks.warn(format_args!("{stops}: {}", fault.told()));
                 } else {
                     remarks.warn(fault.told());
                 }
@@ -220,6 +252,43 @@ pub fn reach(
         }
         None => remarks.note(reach::UNCHECKED),
     }
+}
+
+/// Names the forwards that a missing interface stops, and whose interfaces in the loaded rules exist. Such a change
+/// is not refused: a spec may move a forward to an interface that comes up later.
+fn stops(
+    set: &ForwardSet,
+    missing: &Interface,
+    links: &Links,
+    live: &PerFamily<&Ruleset>,
+) -> Option<String> {
+    let is_there = |name: &Interface| links.get(name).is_some();
+    let works =
+        |forward: &Forward| is_there(&forward.egress) && forward.ingress.iter().any(is_there);
+    let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
+    let loaded: BTreeSet<&str> = loaded
+        .iter()
+        .flat_map(|set| &set.forwards)
+        .filter(|forward| works(forward))
+        .map(|forward| forward.name.as_str())
+        .collect();
+    let needs = |forward: &&Forward| {
+        !works(forward) && (forward.egress == *missing || forward.ingress.contains(missing))
+    };
+    let stopped: BTreeSet<&str> = set
+        .forwards
+        .iter()
+        .filter(needs)
+        .map(|forward| forward.name.as_str())
+        .filter(|name| loaded.contains(name))
+        .collect();
+    let verb = match stopped.len() {
+        0 => return None,
+        1 => "stops",
+        _ => "stop",
+    };
+    let names = few(stopped.iter().map(|name| format!("`{name}`")), MOST_STOPPED);
+    Some(format!("{names} {verb} with this change"))
 }
 
 /// Names kernel switches that stop forwarding.

@@ -98,7 +98,7 @@ fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     let said = nvactl(&host, &["confirm", "--status"], "");
     assert!(
         said.stdout
-            .starts_with("apply <stdin> waits for its confirmation"),
+            .starts_with("change 2 (apply <stdin>) is loaded, and is undone in "),
         "{said:?}"
     );
     let said = nvactl(&host, &["confirm"], "");
@@ -154,7 +154,9 @@ fn no_other_change_is_made_while_one_waits(backend: Backend) {
         let said = nvactl(&host, args, SPEC);
         assert_eq!(said.code, 2, "{args:?}: {said:?}");
         assert!(
-            said.stderr.contains("waits for its confirmation"),
+            said.stderr.contains(
+                " s unless you confirm it; nothing else can change until it is confirmed or undone\n"
+            ),
             "{args:?}: {said:?}"
         );
     }
@@ -165,10 +167,7 @@ fn no_other_change_is_made_while_one_waits(backend: Backend) {
     );
     let said = nvactl(&host, &["diff", "-"], &changed());
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(
-        said.stderr.contains("waits for its confirmation"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("unless you confirm it"), "{said:?}");
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }

@@ -47,6 +47,38 @@ fn each_rollback_goes_one_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
+lab_test!(a_rollback_names_its_changes_and_the_way_back);
+fn a_rollback_names_its_changes_and_the_way_back(backend: Backend) {
+    let host = firewall(backend);
+    let said = nvactl(&host, &["rollback"], "");
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (2, "error: there is no change to roll back yet\n")
+    );
+    apply(&host, SPEC);
+    let moved = SPEC.replace("10.224.0.118:80", "10.224.0.99:80");
+    assert_ne!(moved, SPEC);
+    apply(&host, &moved);
+    let after = save(&host);
+    let words = "target 10.224.0.99:80 → 10.224.0.118:80\n";
+    let said = nvactl(&host, &["rollback", "--dry-run"], "");
+    assert!(said.stdout.contains(words), "{said:?}");
+    let said = rollback(&host);
+    assert!(said.stdout.contains(words), "{said:?}");
+    let back = "note: this is change 3; to revert it: sudo nvactl rollback 3\n";
+    assert!(said.stderr.contains(back), "{said:?}");
+    assert_eq!(nvactl(&host, &["rollback", "3"], "").code, 0);
+    assert_eq!(save(&host), after);
+    // Before the first change no forward is loaded.
+    let said = nvactl(&host, &["rollback", "1"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stdout.contains("- web  ") && said.stdout.contains("→ 10.224.0.99:80\n"),
+        "{said:?}"
+    );
+    assert!(!said.stdout.contains("by hand"), "{said:?}");
+}
+
 lab_test!(only_lasting_changes_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
 fn only_lasting_changes_are_steps(backend: Backend) {

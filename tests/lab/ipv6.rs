@@ -254,6 +254,27 @@ fn a_failed_undo_names_the_program_of_each_family(backend: Backend) {
     assert_eq!(both(&host), before);
 }
 
+lab_test!(every_remove_names_the_policies_of_both_families);
+fn every_remove_names_the_policies_of_both_families(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, BOTH);
+    for _ in 0..2 {
+        let said = nvactl(&host, &["remove"], "");
+        assert_eq!(said.code, 0, "{said:?}");
+        for (program, policy) in [("iptables", ""), ("ip6tables", "IPv6 ")] {
+            let stays = format!(
+                "the {policy}FORWARD policy stays DROP; to forward everything: sudo {program} -P FORWARD ACCEPT\n"
+            );
+            assert!(said.stdout.contains(&stays), "{stays}: {said:?}");
+        }
+    }
+    let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    for rules in [save(&host), save_v6(&host)] {
+        assert!(rules.contains(":FORWARD ACCEPT"), "{rules}");
+    }
+}
+
 lab_test!(ipv6_rules_are_removed_if_the_spec_has_none);
 fn ipv6_rules_are_removed_if_the_spec_has_none(backend: Backend) {
     let host = firewall(backend);
@@ -270,8 +291,9 @@ fn ipv6_rules_are_removed_if_the_spec_has_none(backend: Backend) {
 
     let said = apply(&host, ONLY_V4);
     assert!(
-        said.stdout.contains(
-            "the IPv6 FORWARD policy stays DROP; to forward everything: ip6tables -P FORWARD ACCEPT"
+        said.stderr.contains(
+            "note: the IPv6 FORWARD policy stays DROP, as an earlier change of nvactl's set it: packets that no \
+             ip6tables rule accepts are not forwarded\n"
         ),
         "{said:?}"
     );

@@ -96,11 +96,13 @@ fn a_dry_run_shows_the_changes_that_apply_makes(backend: Backend) {
     let said = nvactl(&host, &["apply", "-", "--dry-run"], SPEC);
     assert_eq!(said.code, 1, "{said:?}");
     assert_eq!(save(&host), before, "a dry run changed the rules");
-    let first = said.stdout.lines().next().unwrap_or_default();
+    let first = said.stderr.lines().next().unwrap_or_default();
     assert!(
-        first.starts_with("the FORWARD policy changes from ACCEPT to DROP"),
+        first.starts_with("warning: the FORWARD policy changes from ACCEPT to DROP"),
         "{first}"
     );
+    let keep = "hint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep\n";
+    assert!(said.stderr.contains(keep), "{said:?}");
 
     // Each line with a plus is a line that apply brings.
     apply(&host, SPEC);

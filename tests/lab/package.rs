@@ -33,7 +33,7 @@ fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     let loaded = save(&host);
     assert_eq!(script(&host, "prerm", "upgrade").code, 0);
     let said = script(&host, "prerm", "remove");
-    let refused = "nvactl: not removed: apply <stdin> waits for its confirmation";
+    let refused = "nvactl: not removed: change 2 (apply <stdin>) is loaded, and is undone in ";
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.starts_with(refused), "{said:?}");
 

@@ -52,6 +52,13 @@ fn a_spec_that_is_not_live_is_refused(backend: Backend) {
         said.stderr
     );
     assert!(said.stderr.contains("--dport 49183"), "{}", said.stderr);
+    for words in [
+        "nothing was written (- loaded only, + spec only):\n",
+        "hint: to save the loaded rules: sudo nvactl persist\n",
+        "hint: to load the spec: sudo nvactl apply -\n",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
     assert_eq!(rules_file(&host), before);
     assert_eq!(nvactl(&host, &["persist", "-"], SPEC).code, 0);
 }

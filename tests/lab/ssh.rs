@@ -124,10 +124,7 @@ END
     /// The change still waits, and its rules are loaded.
     fn waits(&self) {
         let said = self.lab.nvactl(&["confirm", "--status"]);
-        assert!(
-            said.stdout.contains("waits for its confirmation"),
-            "{said:?}"
-        );
+        assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
         assert!(save(&self.lab.firewall).contains("49182"));
     }
 }
@@ -145,8 +142,8 @@ fn refused(said: &Said, reason: &str, hint: &str) {
     assert_eq!((said.code, said.stdout.as_str()), (2, ""), "{said:?}");
     let error = format!("error: {reason}");
     assert!(said.stderr.starts_with(&error), "{said:?}");
-    let waits = "the change is not confirmed and its time runs on\n";
-    assert!(said.stderr.contains(waits), "{said:?}");
+    let waits = said.stderr.contains("; not confirmed, ") && said.stderr.contains(" s left\n");
+    assert!(waits, "{said:?}");
     assert!(said.stderr.ends_with(&format!("{hint}\n")), "{said:?}");
 }
 
@@ -162,10 +159,7 @@ fn only_a_new_connection_confirms(backend: Backend) {
         let both = format!("{} && {}; exit $?", apply(), confirm());
         let said = remote.ssh(ALONE, &both);
         assert_eq!(said.code, 2, "{said:?}");
-        assert!(
-            said.stdout.contains("waits for its confirmation"),
-            "{said:?}"
-        );
+        assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
         let (advice, error) = said.stderr.split_once("error: ").expect("it is refused");
         assert!(advice.contains("only a new connection proves"), "{said:?}");
         assert!(advice.contains(NEW_SESSION), "{said:?}");
@@ -212,7 +206,7 @@ fn only_a_connection_of_sshd_counts(backend: Backend) {
     let said = remote.ssh(ALONE, &apply());
     assert_eq!(said.code, 0, "{said:?}");
     let said = remote.left_behind(&confirm());
-    let unknown = "the SSH connection of this session is not known: no sshd";
+    let unknown = "no sshd started this session (tmux or the console)";
     refused(&said, unknown, NEW_SESSION);
 
     // A process that a user names sshd, and a variable that he makes up.
@@ -234,9 +228,9 @@ fn only_a_connection_of_sshd_counts(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let plain = "ssh -t -S none HOST sudo nvactl confirm";
     assert!(said.stderr.ends_with(&format!("{plain}\n")), "{said:?}");
-    let unknown = "the SSH connection that applied the change is not known: no sshd";
+    let unknown = "no sshd started the session that applied the change";
     refused(&remote.ssh(ALONE, &confirm()), unknown, plain);
-    let unknown = "neither the SSH connection that applied the change nor the one of this session";
+    let unknown = "no sshd started this session or the one that applied the change";
     refused(&remote.left_behind(&confirm()), unknown, plain);
     remote.waits();
     let said = remote.ssh(ALONE, &format!("sudo -n {NVACTL} confirm"));

@@ -297,7 +297,7 @@ fn status_reports_what_the_next_boot_loads(backend: Backend) {
     let text = ask(&host, &changed, &[]).stdout;
     for words in [
         "/etc/iptables/rules.v4 differs from the loaded rules",
-        "waits for its confirmation",
+        "unless you confirm it",
         "ip_forward  1; at boot 1, by /etc/sysctl.d/99-nvactl.conf:2",
     ] {
         assert!(text.contains(words), "{words}: {text}");

@@ -36,8 +36,8 @@ fn rules_in_the_other_backend_are_reported(backend: Backend) {
     host.run("iptables -P FORWARD ACCEPT");
     let said = apply(&host, SPEC);
     assert!(
-        said.stdout
-            .starts_with("the FORWARD policy changes from ACCEPT to DROP"),
+        said.stderr
+            .starts_with("warning: the FORWARD policy changes from ACCEPT to DROP"),
         "{said:?}"
     );
 }

@@ -39,6 +39,8 @@ fn forwarding_is_turned_on_and_off(backend: Backend) {
     // A 0 of its own would win over what an operator writes later.
     let said = sysctl(&host, &["disable", "--persist"]);
     assert_eq!(running(&host), "0\n");
+    let stops = "warning: the kernel forwards nothing now, so all forwards stop; to turn it on: sudo nvactl sysctl enable\n";
+    assert!(said.stderr.contains(stops), "{said:?}");
     assert!(
         said.stdout
             .contains("/etc/sysctl.d/99-nvactl.conf: removed"),

@@ -69,6 +69,18 @@ fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
     );
 }
 
+lab_test!(a_foreign_snat_address_is_named_as_the_probable_cause);
+fn a_foreign_snat_address_is_named_as_the_probable_cause(backend: Backend) {
+    let lab = working(backend);
+    let said = apply(&lab, &SPEC.replace("10.3.0.4", "10.3.0.9"), &[]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .contains(": probably because 10.3.0.9 is no address of this machine (tried for "),
+        "{said:?}"
+    );
+}
+
 lab_test!(an_nft_rule_that_obstructs_is_named_before_a_change);
 /// nft's own chains take packets, too.
 fn an_nft_rule_that_obstructs_is_named_before_a_change(backend: Backend) {
