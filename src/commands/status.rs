@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::console::Console;
+use super::disabled::{disabled, disabled_words};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::families::{prefix, warn_of_unread_v6};
@@ -11,11 +12,12 @@ use super::spec::load_applied_spec;
 use super::table::table;
 use crate::cli::{StatusArgs as Args, StatusFormat};
 use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
+use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
     BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
-    before_jumps, drift, rows,
+    before_jumps, drift, effect_on_all, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -113,7 +115,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     match args.format {
         StatusFormat::Text => {
             let [apply, doctor] = ["apply", "doctor"].map(|what| on.command(what, &source));
-            console.print(&text(&status, &apply, &doctor));
+            console.print(&text(&status, &disabled(&source), &apply, &doctor));
         }
         StatusFormat::Json => console.say_json(&status)?,
         StatusFormat::Prometheus => console.print_exact(&status.prometheus()),
@@ -146,7 +148,7 @@ fn at_boot(next: NextBoot) -> BootStatus {
     }
 }
 
-fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
+fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
@@ -207,9 +209,12 @@ fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
     }
     out.push('\n');
     let header = [
-        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if let Some(words) = disabled_words(disabled) {
+        let _ = writeln!(out, "{words}");
+    }
     if !status.firewall.is_empty() {
         out.push_str("\ndifferent from the spec:\n");
     }
@@ -222,9 +227,12 @@ fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
     }
     for drift in &status.drift {
         let what = match drift.what {
-            DriftKind::TakenOut => "removed",
-            DriftKind::PutIn => "added",
-            DriftKind::InFront => "stops every packet before nvactl's jump",
+            DriftKind::TakenOut => "removed".to_owned(),
+            DriftKind::PutIn => "added".to_owned(),
+            DriftKind::InFront => {
+                let does = effect_on_all(&drift.line);
+                format!("{does} every packet before nvactl's jump")
+            }
         };
         let _ = writeln!(
             out,

@@ -239,8 +239,9 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]";
             .lines()
             .filter(|line| line.starts_with("fail"))
             .collect();
-        let down =
-            format!("fail    interface            {interface} is down: no packet passes by it");
+        let down = format!(
+            "fail    interface            {interface} is down: no packet passes through it"
+        );
         assert_eq!(fails, [down], "{said:?}");
         lab.firewall.run(&format!(
             "ip link set {interface} up; ip route replace 10.224.0.0/16 via 10.4.0.1"
@@ -263,7 +264,10 @@ fn a_target_that_cannot_be_asked_is_asked_from_a_client(backend: Backend) {
     let line = line.unwrap_or_else(|| panic!("no line about the target: {said:?}"));
     assert!(line.contains("10.4.0.99"), "{line}");
     let fix = lines.next().unwrap_or_default();
-    assert!(fix.ends_with("nvactl probe --via 10.3.0.4"), "{said:?}");
+    assert!(
+        fix.ends_with("nvactl probe SPEC --via 10.3.0.4"),
+        "{said:?}"
+    );
 }
 
 lab_test!(a_killed_doctor_leaves_nothing_behind);
