@@ -53,7 +53,9 @@ fn named_for(case: &Path) -> Option<Code> {
 fn each_case_has_its_expected_rules_and_problems() {
     for case in cases() {
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
-        let Reading { set, mut problems } = yaml::examine(&text);
+        let Reading {
+            set, mut problems, ..
+        } = yaml::examine(&text);
         // Nearly every forward has a note: only the cases of notes compare them.
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);

@@ -79,6 +79,6 @@ fn denies(deny: Deny, problem: &Problem) -> bool {
 fn list(console: &mut Console) {
     for code in Code::ALL {
         let severity = code.severity().as_str();
-        console.say(format_args!("{code:<20} {severity:<8} {}", code.meaning()));
+        console.say(format_args!("{code:<21} {severity:<8} {}", code.meaning()));
     }
 }

@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::console::Console;
+use super::disabled::{disabled, disabled_words};
 use super::error::Result;
 use super::exit::Exit;
+use super::failure::CommandRefusal;
 use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
@@ -16,7 +18,8 @@ use crate::diff::drift::rules_by_key;
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet, Snat};
 use crate::health::doctor::{
-    self, Answers, BootFacts, Case, Check, Facts, Report, RoutedClient, Status, Untried, questions,
+    self, Answers, BootFacts, Case, Check, Facts, Hop, Report, RoutedClient, Status, Untried,
+    questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::sender;
@@ -57,11 +60,18 @@ const MOST_SHOWN: usize = 10;
 
 pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
+    let disabled = disabled(&source);
     let only = match &args.forward {
         None => None,
+        Some(name) if disabled.iter().any(|one| one.as_str() == name) => {
+            return Err(CommandRefusal::Disabled { name: name.clone() }.into());
+        }
         Some(name) => Some(find_forwards(&set, name, &source.name)?),
     };
     host::require_root("doctor")?;
+    if let (None, Some(words)) = (&only, disabled_words(&disabled)) {
+        console.note(words);
+    }
     let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
     // The rest of the time is for the copy of the machine.
     let probes_until = Instant::now() + Duration::from_secs_f64(args.deadline / 2.0);
@@ -552,7 +562,7 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         }
         // All forwards that pass a hop share one line.
         match of_forwards.as_slice() {
-            [first, _, _, ..] => line(&mut out, first, &format!("{} forwards", of_forwards.len())),
+            [first, _, _, ..] => line(&mut out, first, &together(&of_forwards, hop, asked)),
             few => {
                 for check in few {
                     line(&mut out, check, &said(check));
@@ -561,8 +571,9 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         }
         for check in rest.iter().take(MOST_SHOWN) {
             line(&mut out, check, &said(check));
-            if let Some(fix) = &check.fix {
-                let _ = writeln!(out, "{:<28} {}", "", fix.line(check.tried));
+            let fix = check.fix.as_ref();
+            for fix in fix.iter().flat_map(|fix| fix.lines(check.tried)) {
+                let _ = writeln!(out, "{:<28} {fix}", "");
             }
         }
         if rest.len() > MOST_SHOWN {
@@ -571,6 +582,25 @@ fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
         }
     }
     out + "\n" + &last(checks, asked, untried) + "\n"
+}
+
+/// Counts the forwards that pass a hop. If others do not pass it, it names their number too: each forward that the
+/// user asked about has a check of `packets`, unless another hop took its packets.
+fn together(good: &[&Check], hop: &[Check], asked: usize) -> String {
+    let count = |checks: &mut dyn Iterator<Item = &Check>| {
+        let names: BTreeSet<&str> = checks.filter_map(|one| one.forward.as_deref()).collect();
+        names.len()
+    };
+    let passing = count(&mut good.iter().copied());
+    let all = match hop.first().map(|check| check.code) {
+        Some(Hop::Packets) => asked,
+        _ => count(&mut hop.iter()),
+    };
+    if passing < all {
+        format!("{passing} of {all} forwards")
+    } else {
+        counted(passing, "forward")
+    }
 }
 
 /// Names the check to look at first, or reports that nothing is wrong.
@@ -629,7 +659,6 @@ fn said(check: &Check) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::doctor::Hop;
 
     fn check(code: Hop, status: Status, forward: Option<&str>, reason: &str) -> Check {
         Check {
@@ -640,6 +669,53 @@ mod tests {
             fix: None,
             tried: false,
         }
+    }
+
+    #[test]
+    fn forwards_that_pass_a_hop_are_counted_beside_the_others() {
+        let ok = |hop, name| check(hop, Status::Ok, Some(name), "");
+        let three = |hop| ["a", "b", "c"].map(|name| ok(hop, name)).to_vec();
+        let failed = |hop| [three(hop), vec![check(hop, Status::Fail, Some("d"), "")]].concat();
+        for (checks, asked, words) in [
+            (
+                three(Hop::Packets),
+                3,
+                "ok      packets              3 forwards\n",
+            ),
+            (
+                three(Hop::Packets),
+                4,
+                "ok      packets              3 of 4 forwards\n",
+            ),
+            (
+                failed(Hop::Target),
+                4,
+                "ok      target               3 of 4 forwards\n",
+            ),
+            (
+                three(Hop::ListenAddress),
+                4,
+                "ok      listen-address       3 forwards\n",
+            ),
+        ] {
+            let text = text(&checks, asked, None);
+            assert!(text.starts_with(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_jump_that_no_packet_reaches_is_named_last() {
+        let early = check(
+            Hop::ListenAddress,
+            Status::Warn,
+            Some("web"),
+            "it is not here",
+        );
+        let jump = check(Hop::Jump, Status::Warn, None, "no packet reaches it");
+        assert_eq!(
+            last(&[early, jump], 1, None),
+            "nothing fails; look at jump: no packet reaches it"
+        );
     }
 
     /// An unknown result comes before a warning about later.

@@ -40,6 +40,9 @@ pub enum Error {
     NotRoot(#[from] NotRoot),
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// No spec was named, and there is none at the default places.
+    #[error("{none}")]
+    NoSpec { none: String, command: &'static str },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -79,6 +82,9 @@ impl Error {
             Error::State(error) => error.hint(),
             Error::NotRoot(error) => Some(error.hint()),
             Error::Source(error) => error.hint(),
+            Error::NoSpec { command, .. } => {
+                Some(format!("name it: nvactl {command} my-forwards.yaml"))
+            }
             Error::File(error) => error.hint(),
             Error::Iptables(error) => error.hint(),
             Error::Survey(error) => Some(error.hint()),
@@ -89,6 +95,17 @@ impl Error {
             | Error::Resolve { .. }
             | Error::Json(_)
             | Error::Output(_) => None,
+        }
+    }
+
+    /// Adds the command's name to an error whose hint shows it.
+    pub(super) fn of_command(self, command: &'static str) -> Self {
+        match self {
+            Error::Source(none @ SourceError::None) => Error::NoSpec {
+                none: none.to_string(),
+                command,
+            },
+            other => other,
         }
     }
 

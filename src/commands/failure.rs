@@ -32,6 +32,8 @@ pub enum CommandRefusal {
         name: String,
         near: Option<String>,
     },
+    #[error("`{name}` is disabled in the spec (enabled: false)")]
+    Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
     NoSuchRule { count: usize },
 }
@@ -42,6 +44,9 @@ impl CommandRefusal {
             CommandRefusal::Spec { .. } | CommandRefusal::NoSuchRule { .. } => None,
             CommandRefusal::ForeignRules { .. } | CommandRefusal::ForeignText { .. } => {
                 Some("write to another file, or add --force to replace this one".to_owned())
+            }
+            CommandRefusal::Disabled { .. } => {
+                Some("remove `enabled: false` from the forward, then apply the spec".to_owned())
             }
             CommandRefusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))

@@ -15,6 +15,7 @@ mod check;
 mod confirm;
 mod console;
 mod diff;
+mod disabled;
 mod doctor;
 mod error;
 mod exit;
@@ -68,6 +69,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
             | Command::Probe(_)
             | Command::Doctor(_)
     );
+    let name = name(&command);
     let exit = match command {
         Command::Check(args) => check::run(&args, console),
         Command::Render(args) => render::run(&args, console),
@@ -88,7 +90,8 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Probe(args) => probe::run(&args, console),
         Command::Boot { action } => boot::run(&action, host, console),
         Command::Persist(args) => persist::run(&args, host, console),
-    }?;
+    }
+    .map_err(|error| error.of_command(name))?;
     match console.finish() {
         Err(error) if reports => Err(Error::Output(error)),
         Err(error) => {
@@ -99,5 +102,27 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
             Ok(exit)
         }
         Ok(()) => Ok(exit),
+    }
+}
+
+/// Returns the name of a command that takes a spec, else an empty name.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Check(_) => "check",
+        Command::Render(_) => "render",
+        Command::Apply(_) => "apply",
+        Command::Diff(_) => "diff",
+        Command::Explain(_) => "explain",
+        Command::Status(_) => "status",
+        Command::Doctor(_) => "doctor",
+        Command::Probe(_) => "probe",
+        Command::Persist(_) => "persist",
+        Command::Remove(_)
+        | Command::Confirm(_)
+        | Command::Watchdog { .. }
+        | Command::History
+        | Command::Rollback(_)
+        | Command::Sysctl { .. }
+        | Command::Boot { .. } => "",
     }
 }

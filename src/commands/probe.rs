@@ -82,12 +82,13 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
     match args.format {
         ProbeFormat::Text => {
             console.print(&text(&probed, args.via.as_deref()));
-            let good = probed.len() - bad;
-            let tried = counted(probed.len(), "port");
-            console.say(match bad {
-                0 => format!("{tried} tried, none failed"),
-                bad => format!("{tried} tried: {good} good, {bad} failed"),
-            });
+            console.say(sum(&probed));
+            if via.is_none() {
+                console.note(
+                    "the targets were asked from this machine, and forwarding was not tested\n\
+                     to test forwarding, on a client: nvactl probe SPEC --via ADDRESS",
+                );
+            }
         }
         ProbeFormat::Json => {
             let list: Vec<_> = probed.iter().map(|one| object(one, args)).collect();
@@ -148,6 +149,28 @@ fn text(probed: &[Probed<'_>], via: Option<&str>) -> String {
         ]
     });
     table(&["FORWARD", "ENDPOINT", "RESULT", "LATENCY"], rows)
+}
+
+/// Counts the ports by their results.
+fn sum(probed: &[Probed<'_>]) -> String {
+    let bad = probed.iter().filter(|one| !one.is_good()).count();
+    let is_silent = |one: &&Probed<'_>| one.is_good() && one.latency().is_none();
+    let silent = probed.iter().filter(is_silent).count();
+    let open = probed.len() - bad - silent;
+    let tried = counted(probed.len(), "port");
+    let counts = [(open, "open"), (silent, "unanswered"), (bad, "failed")];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    match counts.clone().collect::<Vec<_>>().as_slice() {
+        [] => format!("{tried} tried"),
+        [(_, word)] if probed.len() > 1 => format!("{tried} tried, all {word}"),
+        [(_, word)] => format!("{tried} tried: {word}"),
+        _ => {
+            let words: Vec<String> = counts
+                .map(|(count, word)| format!("{count} {word}"))
+                .collect();
+            format!("{tried} tried: {}", words.join(", "))
+        }
+    }
 }
 
 fn lost(probed: &Probed<'_>) -> usize {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::console::Console;
+use super::disabled::{disabled, disabled_words};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::families::{prefix, warn_of_unread_v6};
@@ -10,12 +11,13 @@ use super::host::{HostAccess, READ_WAIT};
 use super::spec::load_applied_spec;
 use super::table::table;
 use crate::cli::{StatusArgs as Args, StatusFormat};
-use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
+use crate::diff::drift::{Drift, DriftKind, FieldChange, compare_family, merged};
+use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
     BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
-    before_jumps, drift, rows,
+    before_jumps, drift, effect_on_all, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -113,7 +115,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     match args.format {
         StatusFormat::Text => {
             let [apply, doctor] = ["apply", "doctor"].map(|what| on.command(what, &source));
-            console.print(&text(&status, &apply, &doctor));
+            console.print(&text(&status, &disabled(&source), &apply, &doctor));
         }
         StatusFormat::Json => console.say_json(&status)?,
         StatusFormat::Prometheus => console.print_exact(&status.prometheus()),
@@ -146,7 +148,7 @@ fn at_boot(next: NextBoot) -> BootStatus {
     }
 }
 
-fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
+fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
@@ -207,9 +209,12 @@ fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
     }
     out.push('\n');
     let header = [
-        "FORWARD", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if let Some(words) = disabled_words(disabled) {
+        let _ = writeln!(out, "{words}");
+    }
     if !status.firewall.is_empty() {
         out.push_str("\ndifferent from the spec:\n");
     }
@@ -217,32 +222,40 @@ fn text(status: &StatusReport, apply: &str, doctor: &str) -> String {
         let FieldChange { field, from, to } = change;
         let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
     }
-    if !status.drift.is_empty() {
-        out.push_str("\nin nvactl's chains, and at the jumps to them:\n");
-    }
-    for drift in &status.drift {
-        let what = match drift.what {
-            DriftKind::TakenOut => "removed",
-            DriftKind::PutIn => "added",
-            DriftKind::InFront => "stops every packet before nvactl's jump",
-        };
-        let _ = writeln!(
-            out,
-            "  {what}, {}{}: {}",
-            prefix(drift.family),
-            drift.table,
-            printable::line(&drift.line)
-        );
-    }
-    if !status.drift.is_empty() {
-        let _ = writeln!(out, "  to fix it: {apply}");
-    }
+    out.push_str(&drift_text(&status.drift, apply));
     if !status.before_jumps.is_empty() {
         out.push('\n');
     }
     for chain in &status.before_jumps {
         out.push_str(&before_jump(chain, doctor));
     }
+    out
+}
+
+/// Describes how nvactl's chains and jumps differ from the plan; nothing if they do not.
+fn drift_text(drift: &[Drift], apply: &str) -> String {
+    if drift.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nin nvactl's chains, and at the jumps to them:\n".to_owned();
+    for one in drift {
+        let what = match one.what {
+            DriftKind::TakenOut => "removed".to_owned(),
+            DriftKind::PutIn => "added".to_owned(),
+            DriftKind::InFront => {
+                let does = effect_on_all(&one.line);
+                format!("{does} every packet before nvactl's jump")
+            }
+        };
+        let _ = writeln!(
+            out,
+            "  {what}, {}{}: {}",
+            prefix(one.family),
+            one.table,
+            printable::line(&one.line)
+        );
+    }
+    let _ = writeln!(out, "  to fix it: {apply}");
     out
 }
 

@@ -67,8 +67,17 @@ pub enum Fault<'s> {
         egress: &'s Interface,
         forwards: Vec<&'s Name>,
     },
+    /// The forwards' egress is down, which removes its routes.
+    EgressDown {
+        targets: BTreeSet<IpAddr>,
+        egress: &'s Interface,
+        /// Whether it is up but its network is not connected.
+        no_carrier: bool,
+        forwards: Vec<&'s Name>,
+    },
     NoRoute {
         targets: BTreeSet<IpAddr>,
+        egress: &'s Interface,
         /// The kernel's words.
         reason: String,
         forwards: Vec<&'s Name>,
@@ -243,7 +252,12 @@ enum Misrouted<'s> {
         leaves_by: String,
         egress: &'s Interface,
     },
+    Down {
+        egress: &'s Interface,
+        no_carrier: bool,
+    },
     Nowhere {
+        egress: &'s Interface,
         reason: String,
     },
 }
@@ -275,8 +289,15 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
                 egress,
                 forwards,
             },
-            Misrouted::Nowhere { reason } => Fault::NoRoute {
+            Misrouted::Down { egress, no_carrier } => Fault::EgressDown {
                 targets,
+                egress,
+                no_carrier,
+                forwards,
+            },
+            Misrouted::Nowhere { egress, reason } => Fault::NoRoute {
+                targets,
+                egress,
                 reason,
                 forwards,
             },
@@ -300,14 +321,21 @@ fn route_of<'s>(
         came: Some(client),
     });
     let own = machine.routes.get(&Packet { to, came: None });
+    let egress = machine.links.get(&forward.egress);
+    let down = egress.filter(|egress| !egress.up);
     match of_client.filter(|answer| answer.is_ok()).or(own)? {
         Ok(route) if route.interface == forward.egress.as_str() => None,
         Ok(route) if route.interface == LOOPBACK => Some(Misrouted::Here),
+        _ if let Some(link) = down => Some(Misrouted::Down {
+            egress: &forward.egress,
+            no_carrier: link.enabled,
+        }),
         Ok(route) => Some(Misrouted::By {
             leaves_by: route.interface.clone(),
             egress: &forward.egress,
         }),
         Err(reason) => Some(Misrouted::Nowhere {
+            egress: &forward.egress,
             reason: reason.trim_start_matches(OF_NETLINK).to_owned(),
         }),
     }
@@ -382,18 +410,41 @@ impl Fault<'_> {
             } => format!(
                 "packets to {} leave by {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
-                 hint: correct `egress` in the spec, or the route that this shows: ip route get {}",
+                 hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
+                 via ROUTER dev {egress}\n\
+                 hint: if the spec is wrong: correct `egress` in it",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
                 first(targets)
             ),
+            Fault::EgressDown {
+                targets,
+                egress,
+                no_carrier,
+                forwards,
+            } => {
+                let (is, fix) = if *no_carrier {
+                    (
+                        "has no carrier",
+                        format!("to look: ip -details link show {egress}"),
+                    )
+                } else {
+                    ("is down", format!("sudo ip link set {egress} up"))
+                };
+                format!(
+                    "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
+                    quoted(forwards),
+                    few(targets, MOST_NAMED)
+                )
+            }
             Fault::NoRoute {
                 targets,
+                egress,
                 reason,
                 forwards,
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
-                 hint: sudo ip route add {} via ROUTER",
+                 hint: (ROUTER: the next hop on {egress}) sudo ip route add {} via ROUTER dev {egress}",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
                 first(targets)
@@ -602,6 +653,45 @@ mod tests {
             let said = told(TWO, WEB, client, own);
             assert_eq!(said, Vec::from_iter(warning), "{client:?} {own:?}");
         }
+    }
+
+    #[test]
+    fn an_egress_that_is_down_is_the_cause_of_the_missing_route() {
+        let set = set(TWO, WEB);
+        for (own, enabled, words) in [
+            (
+                Ok("eth0"),
+                false,
+                "eth1, the egress of `web`, is down: no packet reaches 10.224.0.118 through it\nhint: sudo ip link set eth1 up",
+            ),
+            (
+                Err("Network is unreachable"),
+                true,
+                "eth1, the egress of `web`, has no carrier: no packet reaches 10.224.0.118 through it\nhint: to look: ip -details link show eth1",
+            ),
+        ] {
+            let mut machine = surroundings(&set, None, own);
+            let egress = machine.links.0.iter_mut().find(|link| link.name == "eth1");
+            let egress = egress.expect("it is there");
+            (egress.up, egress.enabled) = (false, enabled);
+            let said: Vec<String> = faults(&set, &machine, &[])
+                .iter()
+                .map(Fault::told)
+                .collect();
+            assert_eq!(said, [words]);
+        }
+    }
+
+    #[test]
+    fn a_wrong_route_is_corrected_before_the_spec() {
+        let set = set(TWO, WEB);
+        let machine = surroundings(&set, None, Ok("eth0"));
+        let said = faults(&set, &machine, &[])[0].told();
+        let (_, hints) = said.split_once('\n').expect("it has hints");
+        assert_eq!(
+            hints,
+            "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `egress` in it"
+        );
     }
 
     /// Azure's fabric delivers addresses that no interface has.

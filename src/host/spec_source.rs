@@ -91,7 +91,6 @@ impl SourceError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            SourceError::None => Some("name it: nvactl check my-forwards.yaml".to_owned()),
             SourceError::Untrusted {
                 path,
                 at_fault,
@@ -106,7 +105,8 @@ impl SourceError {
                     .to_owned(),
             ),
             SourceError::File(error) => error.hint(),
-            SourceError::Read { .. } | SourceError::TooLarge { .. } => None,
+            // The hint names the command, which this room does not know.
+            SourceError::None | SourceError::Read { .. } | SourceError::TooLarge { .. } => None,
         }
     }
 }

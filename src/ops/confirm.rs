@@ -91,20 +91,30 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     })
 }
 
-/// Describes the change that waits here in one line, and returns the best command for it.
+/// Describes the change that waits here in one line, and returns each command that decides on it, with its purpose.
 ///
 /// # Errors
 /// When the state folder cannot be read.
-pub fn pending_of(state: Option<&State>) -> Result<Option<(String, &'static str)>, Error> {
+#[expect(clippy::type_complexity, reason = "a sentence, and its pairs of words")]
+pub fn pending_of(
+    state: Option<&State>,
+) -> Result<Option<(String, Vec<(&'static str, &'static str)>)>, Error> {
+    const CANCEL: &str = "sudo nvactl confirm --cancel";
+    let keep = ("to keep the change", "sudo nvactl confirm");
+    let undo = ("to undo it now", CANCEL);
+    let discard = (
+        "to discard the record and leave the change's rules loaded",
+        CANCEL,
+    );
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
         Standing::Waits(pending) if pending.left() > 0 => {
-            Some((told(state, &pending), "sudo nvactl confirm"))
+            Some((told(state, &pending), vec![keep, undo]))
         }
-        Standing::Waits(pending) => Some((told(state, &pending), "sudo nvactl confirm --cancel")),
+        Standing::Waits(pending) => Some((told(state, &pending), vec![undo])),
         Standing::Unreadable(why) => {
             let refusal = Refusal::UnreadablePending { why };
-            Some((refusal.to_string(), "sudo nvactl confirm --cancel"))
+            Some((refusal.to_string(), vec![discard]))
         }
         Standing::Nothing { .. } => None,
     })

@@ -180,7 +180,7 @@ fn lost(judged: &[Judged<'_>], backend: Backend, foreign_snat: &BTreeSet<IpAddr>
         }
         lines.push(format!(
             "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
-             rules: {} (tried for {})",
+             rules: {} (tried as {})",
             one.ask.forward.name,
             one.ask.question.to,
             why_lost(one, foreign_snat),
@@ -290,7 +290,7 @@ fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
         });
         remarks.warn(format_args!(
             "replies of {} leave by {out}, but their clients come in by {by}: the network may drop the replies \
-             (tried for {}){look}",
+             (tried as {}){look}",
             few(names, MOST_NAMES),
             client_words(&ask.client)
         ));
@@ -634,8 +634,8 @@ forwards:
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
                 "`{name}`: connections to 10.3.0.4:{port} reach a target with the rules loaded now, but not with \
-                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried for a client \
-                 of the Internet (example address 198.51.100.10))"
+                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried as a client \
+                 of the Internet, 198.51.100.10 for example)"
             ))
         );
     }

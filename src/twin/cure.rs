@@ -97,13 +97,16 @@ pub fn remove_cause(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bo
     }
 }
 
+/// The rule of nft that accepts every packet whose destination was translated.
+pub const ACCEPT_REDIRECTED: &str = "ct status dnat accept";
+
 /// Returns rules that accept a forward's packets in a chain of nft: after the translation of the destination, and
 /// before it.
 fn accepting(ask: &Ask<'_>) -> Vec<String> {
     let protocol = ask.forward.protocol;
     let port = ask.forward.listen.ports;
     vec![
-        "ct status dnat accept".to_owned(),
+        ACCEPT_REDIRECTED.to_owned(),
         format!("{protocol} dport {port} accept"),
     ]
 }

@@ -35,7 +35,7 @@ mod written;
 
 use std::collections::BTreeSet;
 
-use crate::forwards::ForwardSet;
+use crate::forwards::{ForwardSet, Name};
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
 
@@ -44,6 +44,8 @@ pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, 
 pub struct Reading {
     /// `None` if a problem is an error.
     pub set: Option<ForwardSet>,
+    /// The forwards with `enabled: false`, which are not part of `set`.
+    pub disabled: Vec<Name>,
     /// Errors, warnings and notes in the order of the spec, without the silenced ones.
     pub problems: Vec<Problem>,
 }
@@ -54,7 +56,9 @@ impl Reading {
     /// # Errors
     /// Every error, in the order of the spec.
     pub fn sound(self) -> Result<ForwardSet, Vec<Problem>> {
-        let Self { set, mut problems } = self;
+        let Self {
+            set, mut problems, ..
+        } = self;
         set.ok_or_else(|| {
             problems.retain(|problem| problem.severity() == Severity::Error);
             problems
@@ -92,7 +96,7 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
             break;
         }
     }
-    let mut set = None;
+    let (mut set, mut disabled) = (None, Vec::new());
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let written = decode::decode(&roots, whole, &mut problems);
@@ -100,6 +104,7 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
         drop(roots);
         warn::warn(&written, &mut problems);
         check::check(&written, &mut problems);
+        disabled = written.disabled().cloned().collect();
         set = resolve::resolve(written, &mut problems);
     }
     problems.sort_by_key(|problem| problem.span.start);
@@ -118,6 +123,7 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
         .any(|problem| problem.severity() == Severity::Error);
     Reading {
         set: set.filter(|_| !has_error),
+        disabled,
         problems,
     }
 }

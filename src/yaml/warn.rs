@@ -193,11 +193,18 @@ fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
                 continue;
             };
             let other = for_one[n];
-            if !other.listen.value.ports.overlaps(ports) {
+            let taken = other.listen.value.ports;
+            let first = taken.first().max(ports.first());
+            let last = taken.last().min(ports.last());
+            let (Ok(ports), Some(address)) =
+                (PortRange::new(first, last), other.listen.value.address)
+            else {
                 continue;
-            }
+            };
             let kind = ProblemKind::AddressBesideAll {
-                ports: other.listen.value.to_string(),
+                this: this.name().to_owned(),
+                ports,
+                address,
                 name: other.name().to_owned(),
                 other: other.listen.span.clone(),
             };

@@ -29,6 +29,13 @@ impl WrittenSpec {
         let forwards = self.forwards.iter();
         forwards.filter(|forward| forward.enabled != Some(false))
     }
+
+    /// Returns the names of the forwards that are switched off.
+    pub fn disabled(&self) -> impl Iterator<Item = &Name> {
+        let forwards = self.forwards.iter();
+        let disabled = forwards.filter(|forward| forward.enabled == Some(false));
+        disabled.filter_map(|forward| Some(&forward.name.as_ref()?.value))
+    }
 }
 
 #[derive(Debug, Default)]

@@ -33,6 +33,9 @@ fn a_named_spec_goes_before_the_variable_and_that_before_the_folder() {
 fn no_spec_at_all_is_an_error_that_says_where_it_was_looked_for() {
     let folder = folder();
     insta::assert_snapshot!(said(nvactl(folder.path()).arg("check")));
+    let run = said(nvactl(folder.path()).arg("probe"));
+    let hint = "hint: name it: nvactl probe my-forwards.yaml";
+    assert!(run.contains(hint), "{run}");
     let run = said(nvactl(folder.path()).args(["check", "none.yaml"]));
     insta::assert_snapshot!(run);
 }

@@ -16,7 +16,7 @@ use nvactl::yaml::{self, Severity, page};
 
 /// Checks the invariants of a text that may be a spec.
 pub fn of_spec(text: &[u8]) {
-    let yaml::Reading { set, problems } = yaml::examine(text);
+    let yaml::Reading { set, problems, .. } = yaml::examine(text);
     let places = Places::new([("x", text)]);
     for problem in &problems {
         let annotation = Annotation::new("x", &places, problem);

@@ -156,7 +156,7 @@ const CASES: [Case; 38] = [
         says: (
             "interface",
             "fail",
-            "no interface eth9, so no packet passes by it; it has lo, eth0",
+            "no interface eth9, so no packet passes through it; it has lo, eth0",
         ),
         make: |lab, _| applied(lab, SPEC.replace("eth0", "eth9")),
     },

@@ -248,12 +248,12 @@ fn a_missing_duplicate_or_unreached_jump_is_drift(backend: Backend) {
         (
             "iptables -I FORWARD -j ACCEPT",
             "drifted",
-            "stops every packet before nvactl's jump, filter: -A FORWARD -j ACCEPT",
+            "accepts every packet before nvactl's jump, filter: -A FORWARD -j ACCEPT",
         ),
         (
             "iptables -t nat -I POSTROUTING -j MASQUERADE",
             "drifted",
-            "stops every packet before nvactl's jump, nat: -A POSTROUTING -j MASQUERADE",
+            "decides every packet before nvactl's jump, nat: -A POSTROUTING -j MASQUERADE",
         ),
     ] {
         host.run(change);

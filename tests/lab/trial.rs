@@ -121,7 +121,7 @@ fn a_target_that_another_program_forwards_to_counts_as_working(backend: Backend)
     for words in [
         "`web`: ",
         "ip own late",
-        "fix, if the chain should accept these packets (tried: works): sudo nft insert rule ip own late ",
+        "fix, if the chain should accept all redirected traffic, of any program, until the next boot (tried: works): sudo nft insert rule ip own late ",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }

@@ -74,18 +74,34 @@ fn list_of_nets(nets: &Nets) -> String {
 
 /// Returns the fields of a forward, named by their keys in a spec.
 fn words(forward: &Forward) -> [(&'static str, String); 10] {
+    // Without `..`, so that the compiler demands a new field here.
+    let Forward {
+        name: _,
+        listen,
+        protocol,
+        target,
+        // `SHARED` has these three.
+        ingress: _,
+        egress: _,
+        snat: _,
+        // `changes` compares these lists.
+        sources: _,
+        limits: most,
+        log: logged,
+        hairpin,
+    } = forward;
     let [ingress, egress, snat] = SHARED.map(|field| (field.name(), field.of(forward)));
     [
-        ("listen", forward.listen.to_string()),
-        ("protocol", forward.protocol.to_string()),
+        ("listen", listen.to_string()),
+        ("protocol", protocol.to_string()),
         ("target", forward.reaches()),
-        ("balance", balance(forward.target.balance).to_owned()),
+        ("balance", balance(target.balance).to_owned()),
         ingress,
         egress,
         snat,
-        ("limits", forward.limits.map_or("none".to_owned(), limits)),
-        ("log", forward.log.as_ref().map_or("none".to_owned(), log)),
-        ("hairpin", forward.hairpin.to_string()),
+        ("limits", most.map_or("none".to_owned(), limits)),
+        ("log", logged.as_ref().map_or("none".to_owned(), log)),
+        ("hairpin", hairpin.to_string()),
     ]
 }
 

@@ -75,7 +75,9 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         (None, None) => return,
     };
     for (hop, what, command) in POINTS {
-        let check = hop.unknown(format!("{why}: {what}")).fix(command);
+        let check = hop
+            .unknown(format!("{why}: {what}"))
+            .fix(Fix::to_look(command));
         checks.push(Check {
             forward: forward.clone(),
             ..check

@@ -1,13 +1,21 @@
 //! Things that work now but may not after the next boot, or after the next minute.
 
-use super::{Case, Check, Hop};
+use super::{Case, Check, Fix, Hop};
 use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;
-    if let Some((told, fix)) = &facts.pending {
-        checks.push(Hop::Pending.warn(told.clone()).fix(case.completed(fix)));
+    if let Some((told, choices)) = &facts.pending {
+        // One of the commands keeps a change that may be broken, so neither is a fix.
+        let choices = choices.iter().map(|(purpose, command)| {
+            let command = case.completed(command);
+            Fix::with_purpose(purpose, command)
+        });
+        checks.push(Check {
+            fix: choices.reduce(Fix::or),
+            ..Hop::Pending.warn(told.clone())
+        });
     }
     checks.push(match &facts.boot.unit {
         // The unit's fault comes first: the loaded rules may be wrong, so `persist` must not save them.

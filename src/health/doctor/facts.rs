@@ -46,7 +46,8 @@ pub struct Facts<'f> {
     pub answers: &'f Result<Answers<'f>, String>,
     /// Whether this is a virtual machine of Azure.
     pub is_azure: bool,
-    pub pending: Option<(String, &'static str)>,
+    /// The change that waits for its confirmation, and each command that decides on it, with its purpose.
+    pub pending: Option<(String, Vec<(&'static str, &'static str)>)>,
     pub boot: BootFacts,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::{Case, Check, Hop, Status};
+use crate::health::status::effect_on_all;
 use crate::net::Family;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -64,9 +65,10 @@ impl Jump<'_> {
             } else {
                 ""
             };
-            let stops = Line::Append(name, stops);
+            let stops = Line::Append(name, stops).to_string();
+            let does = effect_on_all(&stops);
             return Hop::Jump.warn(format!(
-                "{place}: `{stops}` stands before nvactl's jump and decides every packet: no packet reaches \
+                "{place}: `{stops}` stands before nvactl's jump and {does} every packet: no packet reaches \
                  nvactl's rules{policy}"
             ));
         }
@@ -115,12 +117,12 @@ mod tests {
             (
                 "DROP",
                 &[all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and decides every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
             ),
             (
                 "ACCEPT",
                 &[one, all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and decides every packet: no packet reaches nvactl's rules",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules",
             ),
             (
                 "ACCEPT",

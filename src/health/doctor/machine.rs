@@ -42,7 +42,7 @@ fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check
         let there = there.join(", ");
         return Hop::Interface
             .fail(format!(
-                "this machine has no interface {name}, so no packet passes by it; it has {there}"
+                "this machine has no interface {name}, so no packet passes through it; it has {there}"
             ))
             .fix(fix);
     };
@@ -58,7 +58,7 @@ fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check
     }
     if !link.enabled {
         return Hop::Interface
-            .fail(format!("{name} is down: no packet passes by it"))
+            .fail(format!("{name} is down: no packet passes through it"))
             .fix(format!("sudo ip link set {name} up"));
     }
     if !link.up {
@@ -242,7 +242,7 @@ mod tests {
                 vec![dark],
                 "fail: eth0 is up but has no carrier: its cable or virtual network is not connected",
             ),
-            (vec![off], "fail: eth0 is down: no packet passes by it"),
+            (vec![off], "fail: eth0 is down: no packet passes through it"),
             (
                 vec![bare],
                 "fail: eth0 has no IPv4 address: neither clients nor targets reach this machine there",

@@ -251,16 +251,19 @@ fn completed(commands: &str, apply: &str, persist: &str, folder: &str) -> String
     each.collect::<Vec<_>>().join(" && ")
 }
 
-/// Returns the check to look at first: a failure, else an unknown about a forward's packets, else a warning, else
-/// another unknown.
+/// Returns the check to look at first: a failure, else an unknown about a forward's packets, else a warning about a
+/// jump, else another warning, else another unknown.
 #[must_use]
 pub fn first(checks: &[Check]) -> Option<&Check> {
     let of = |status| move |check: &&Check| check.status == status;
     let unknown = |check: &&Check| check.is_unknown_of_packets();
+    // Connections pass, but perhaps not by nvactl's rules.
+    let jump = |check: &&Check| check.code == Hop::Jump && check.status == Status::Warn;
     checks
         .iter()
         .find(of(Status::Fail))
         .or_else(|| checks.iter().find(unknown))
+        .or_else(|| checks.iter().find(jump))
         .or_else(|| checks.iter().find(of(Status::Warn)))
         .or_else(|| checks.iter().find(of(Status::Unknown)))
 }

@@ -10,6 +10,7 @@ use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
+use crate::twin::cure::ACCEPT_REDIRECTED;
 use crate::twin::verdict::Death;
 use crate::twin::verdict::{Cure, SwitchValue};
 
@@ -47,6 +48,10 @@ impl Remedy {
 const IF_RULE_IS_WRONG: &str = "if the rule should not apply to these packets";
 const IF_POLICY_IS_WRONG: &str = "if the policy should not apply to these packets";
 const IF_CHAIN_IS_WRONG: &str = "if the chain should accept these packets";
+const IF_ALL_REDIRECTED: &str =
+    "if the chain should accept all redirected traffic, of any program, until the next boot";
+const IF_ALL_TO_PORT: &str =
+    "if the chain should accept all traffic to this port until the next boot";
 const IF_SETTING_IS_WRONG: &str = "if the kernel setting may change";
 
 /// Returns the fix for a rule that took a packet, by its cure. The rule stands there `times` times.
@@ -155,9 +160,16 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy
                 shell_word(table),
                 shell_word(chain)
             );
+            let owner = programs::owner_of(table, chain);
+            // A setting of the program accepts these packets alone, and outlives a boot.
+            let condition = match owner.and_then(setting_of) {
+                Some(_) => IF_CHAIN_IS_WRONG,
+                None if rule == ACCEPT_REDIRECTED => IF_ALL_REDIRECTED,
+                None => IF_ALL_TO_PORT,
+            };
             (
-                IF_CHAIN_IS_WRONG,
-                programs::owner_of(table, chain),
+                condition,
+                owner,
                 command,
                 "connections pass with an accept before the rule (tried)",
                 chain.as_str(),
@@ -267,9 +279,10 @@ fn removal(family: Family, decided: &Decided, times: usize) -> String {
 #[must_use]
 pub fn hint(by: &By) -> Option<Fix> {
     match by {
-        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(Fix::from(format!(
-            "check that {address} is up and on the network of {interface}: sudo ip neigh show dev {interface}"
-        ))),
+        By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(Fix::to_look_at(
+            format!("whether {address} is up and on the network of {interface}"),
+            format!("sudo ip neigh show dev {interface}"),
+        )),
         By::Kernel(
             KernelReason::NoRoute
             | KernelReason::Unreachable

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Case, Check, Hop, Status, target};
+use super::{Case, Check, Fix, Hop, Status, target};
 use crate::forwards::{Forward, Listeners};
 use crate::health::connections::stale;
 use crate::health::probe::Probed;
@@ -53,9 +53,9 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
                         ),
                     },
                 )
-                .fix(format!(
-                    "on the target, check its firewall and its route back: {}",
-                    target::route_back(case, forward)
+                .fix(Fix::to_look_at(
+                    "on the target, at its firewall and its route back",
+                    target::route_back(case, forward),
                 )),
             // Some UDP protocols have no replies.
             (0, Some(_), Protocol::Udp) => Hop::Reply.ok(format!(

@@ -41,12 +41,11 @@ fn snat_addresses(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
                 checks.push(Hop::SnatAddress.ok(words));
             }
             Snat::Client => {
-                let words = "targets see the client's own address: \
-                             their routes to clients must lead back through this machine";
-                checks.push(Hop::SnatAddress.unknown(words).fix(
-                    "on Azure, give the targets' subnet a route table with this machine as the next hop; \
-                     to check, on a target: ip route get CLIENT",
-                ));
+                let words = "targets see the client's own address: their routes to clients must lead back through \
+                             this machine (on Azure, by a route table of the targets' subnet with this machine as \
+                             the next hop)";
+                let look = Fix::to_look_at("on a target", "ip route get CLIENT");
+                checks.push(Hop::SnatAddress.unknown(words).fix(look));
             }
             Snat::Addresses(range) => {
                 checks.push(snat_address(case, range.first(), egress));
@@ -170,6 +169,7 @@ fn path(
         Some(Err(words)) => {
             let fail = Hop::Route.fail(format!("this machine has no route to {to}: {words}"));
             let fix = format!("sudo ip route replace {to} via ROUTER dev {egress}");
+            let fix = Fix::from(fix).with_router_on(egress);
             checks.push(fail.fix(fix).of(forward));
             return;
         }
@@ -183,9 +183,11 @@ fn path(
             "the route to {to} leaves by {out}, while the spec's egress is {egress}: \
              nvactl's rules do not match the packets"
         );
-        let fix = format!(
-            "correct `egress` in the spec, or: sudo ip route replace {to} via ROUTER dev {egress}"
-        );
+        let route = format!("sudo ip route replace {to} via ROUTER dev {egress}");
+        let edit = format!("correct `egress` in the spec, then: {}", case.apply);
+        let fix = Fix::only_if("if the route is wrong or missing", route)
+            .with_router_on(egress)
+            .or(Fix::only_if("if the spec is wrong", edit));
         checks.push(Hop::Route.fail(reason).fix(fix).of(forward));
         return;
     }
@@ -209,14 +211,13 @@ fn path(
             .fail(format!(
                 "{hop} does not answer on {out}: no machine there has that address"
             ))
-            .fix(match route.gateway {
-                Some(_) => {
-                    format!("check that {hop} is the right router and is up: ip route get {to}")
-                }
-                None => {
-                    format!("check that {hop} is up and on the network of {out}: ip route get {to}")
-                }
-            })
+            .fix(Fix::to_look_at(
+                match route.gateway {
+                    Some(_) => format!("whether {hop} is the right router and is up"),
+                    None => format!("whether {hop} is up and on the network of {out}"),
+                },
+                format!("ip route get {to}"),
+            ))
             .of(forward),
         Some(state) => Hop::Neighbour
             .ok(format!("the neighbour {hop} on {out} is {state}"))

@@ -183,7 +183,7 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
         Backend::Legacy => format!("sudo {program}-save"),
         _ => "sudo nft list ruleset".to_owned(),
     };
-    checks.push(Hop::OtherBackend.unknown(unknown).fix(look));
+    checks.push(Hop::OtherBackend.unknown(unknown).fix(Fix::to_look(look)));
 }
 
 /// Reports the differences in nvactl's own chains. The forwards' rules have hops of their own.

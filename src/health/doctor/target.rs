@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::route::Astray;
-use super::{Case, Check, Hop, Status};
+use super::{Case, Check, Fix, Hop, Status};
 use crate::forwards::{Destination, Forward, Snat};
 use crate::health::probe::Probed;
 use crate::host::network::{Packet, Route};
@@ -103,7 +103,7 @@ fn probed<'c>(case: &Case<'c>) -> Vec<Answered<'c>> {
 }
 
 /// Returns the command that tries a forward from a client.
-fn from_a_client(case: &Case<'_>, forward: &Forward) -> String {
+fn from_a_client(case: &Case<'_>, forward: &Forward) -> Fix {
     let links = &case.facts.links;
     let mut own = forward
         .ingress
@@ -111,7 +111,7 @@ fn from_a_client(case: &Case<'_>, forward: &Forward) -> String {
         .flat_map(|name| links.addresses(name));
     let address = forward.listen.address.or_else(|| own.next().copied());
     let address = address.map_or("ADDRESS".to_owned(), |address| Host(address).to_string());
-    format!("on a client: nvactl probe --via {address}")
+    Fix::to_look_at("on a client", format!("nvactl probe SPEC --via {address}"))
 }
 
 /// Returns the command that shows a target's route back to the source of its packets.
@@ -175,39 +175,39 @@ fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more:
                     Protocol::Udp => "datagrams",
                 }
             ))
-            .fix(format!(
-                "on the target, check the open ports (a pod's port may differ from its Service's): {}",
+            .fix(Fix::to_look_at(
+                "on the target (a pod's port may differ from its Service's)",
                 match forward.protocol {
                     Protocol::Tcp => "ss -ltn",
                     Protocol::Udp => "ss -lun",
-                }
+                },
             )),
         Outcome::TimedOut => Hop::Target
             .fail(format!(
                 "{to} does not answer{more}: the target or a firewall on the path drops the packets, \
                  or the target has no route back"
             ))
-            .fix(format!(
-                "on the target, check its firewall, its NetworkPolicy and its route back: {}",
-                route_back(case, forward)
+            .fix(Fix::to_look_at(
+                "on the target, at its firewall, its NetworkPolicy and its route back",
+                route_back(case, forward),
             )),
         Outcome::Unreachable => Hop::Target
             .fail(format!(
                 "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there rejects \
                  the packets (`administratively prohibited`)"
             ))
-            .fix(
-                "check the target's firewall, its NetworkPolicy and its address: \
-                 kubectl get pods,services,networkpolicies --all-namespaces -o wide",
-            ),
+            .fix(Fix::to_look_at(
+                "at the target's firewall, its NetworkPolicy and its address",
+                "kubectl get pods,services,networkpolicies --all-namespaces -o wide",
+            )),
         Outcome::Unexpected(words) => Hop::Target
             .warn(format!(
                 "{to} {words}{more}: the listener there may have no ready endpoint behind it"
             ))
-            .fix(
-                "check the server's log, and the endpoints of a Service or load balancer: \
-                 kubectl get endpointslices --all-namespaces",
-            ),
+            .fix(Fix::to_look_at(
+                "at the server's log and the endpoints of a Service or load balancer",
+                "kubectl get endpointslices --all-namespaces",
+            )),
         Outcome::Failed(words) => {
             let unknown = format!("{to} could not be tried{more}: {words}");
             Hop::Target.unknown(unknown)

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::forwards::{Name, NameError};
-use crate::net::{Family, Host, PortError};
+use crate::net::{Family, Host, PortError, PortRange};
 
 pub(super) const TARGET: &str =
     "write the address of the internal load balancer or of the pod itself";
@@ -81,17 +81,20 @@ pub(super) fn value(key: &str) -> &'static str {
 pub(super) fn wrong_type(key: &str) -> String {
     match key {
         "spec" => {
-            "begin with `firewall: {interface: eth0, snat: 10.3.0.4}` and `forwards: []`".into()
+            "begin with, for example, `firewall: {interface: eth0, snat: 10.3.0.4}` and `forwards: []`"
+                .into()
         }
-        "forward" => "write `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into(),
-        key => format!("write `{key}: {}`", value(key)),
+        "forward" => {
+            "write, for example, `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
+        }
+        key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
 
 pub(super) fn empty_list(key: &str) -> String {
     match key {
         "pod" => "add a pod; to switch the forward off, write `enabled: false`".into(),
-        key => format!("write `{key}: {}`", value(key)),
+        key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
 
@@ -106,6 +109,10 @@ pub(super) fn syntax(reason: &str) -> &'static str {
         (
             "unclosed bracket",
             "close each `{` by `}` and each `[` by `]`",
+        ),
+        (
+            "only valid inside a block",
+            "indent with two spaces for each level; or close the `{` or `[` of an earlier line",
         ),
         ("tab", "indent with spaces: YAML allows no tab there"),
         (
@@ -227,6 +234,12 @@ pub(super) fn range_length(listen: u32) -> String {
         1 => "give the target one port".to_owned(),
         listen => format!("give the target {listen} ports, or one port for all"),
     }
+}
+
+/// Returns ports with their noun.
+pub(super) fn port_words(ports: PortRange) -> String {
+    let noun = if ports.is_single() { "port" } else { "ports" };
+    format!("{noun} {ports}")
 }
 
 /// Returns the network of all addresses.

@@ -54,7 +54,7 @@ problems! {
         example: "a file of comments alone",
         Empty => {
             text: ("the file has no keys"),
-            hint: ("begin with `firewall: {{interface: eth0, snat: 10.3.0.4}}` and `forwards: []`"),
+            hint: ("begin with, for example, `firewall: {{interface: eth0, snat: 10.3.0.4}}` and `forwards: []`"),
         }
         EmptyInFolder => {
             text: ("the file has no keys"),
@@ -114,7 +114,7 @@ problems! {
         example: "a forward that has only `name` and `target`",
         MissingKey { key: &'static str, place: &'static str } => {
             text: ("{place} has no `{key}`"),
-            hint: ("add `{key}: {}`", hint::value(key)),
+            hint: ("add, for example, `{key}: {}`", hint::value(key)),
         }
     }
     "wrong-type": Error, WrongType {
@@ -407,8 +407,8 @@ problems! {
     "address-beside-all": Warning, AddressBesideAll {
         meaning: "a listener for all addresses beside one for an address",
         example: "`listen: 80` and `listen: \"10.3.0.5:80\"`",
-        AddressBesideAll { ports: String, name: String, other: Span } => {
-            text: ("`{name}` listens on {ports} and goes first: this listener gets the packets to other addresses only"),
+        AddressBesideAll { this: String, ports: PortRange, address: IpAddr, name: String, other: Span } => {
+            text: ("`{this}` gets {} only for addresses other than {address}, because `{name}` listens on that one", hint::port_words(*ports)),
             hint: ("give each listener an address; if this is intended, add `silence: [address-beside-all]` to one of the two"),
             other: (other, "the listener that goes first"),
         }

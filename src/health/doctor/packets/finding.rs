@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
 use crate::net::words::counted;
-use crate::twin::cause::{By, KernelReason};
+use crate::twin::cause::{By, Direction, KernelReason};
 use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::verdict::Verdict;
 
@@ -17,6 +17,8 @@ pub struct Finding<'a> {
     pub is_of_clients: bool,
     /// Whether a route or a policy rule forbids the way, as a blackhole.
     pub is_forbidden: bool,
+    /// Whether the machine has no route to a client.
+    is_of_route_to_clients: bool,
 }
 
 impl<'a> Finding<'a> {
@@ -27,6 +29,7 @@ impl<'a> Finding<'a> {
             clients: Vec::new(),
             is_of_clients: matches!(verdict, Verdict::LetIn(_)),
             is_forbidden: is_forbidden(verdict),
+            is_of_route_to_clients: has_no_route_to_client(verdict),
         }
     }
 
@@ -79,8 +82,9 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// Returns the check. It names the clients only if it concerns some of them.
-    pub fn into_check(mut self, are_some: bool) -> Check {
+    /// Returns the check. It names the clients if it concerns some of them, or the route to them.
+    pub fn into_check(mut self, somebody_passes: bool) -> Check {
+        let are_some = somebody_passes || self.is_of_route_to_clients;
         let reason = &self.check.reason;
         self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
             ([first], true) => format!("{} {reason}", subject(first)),
@@ -91,12 +95,22 @@ impl<'a> Finding<'a> {
             ([first], false) if are_some => format!("{reason}: {}", client(first)),
             ([first, more @ ..], false) if are_some => {
                 let more = counted(more.len(), "more group");
-                format!("{reason}: {} and {more} of clients", client(first))
+                format!("{reason}: {}, and {more} of clients", client(first))
             }
             _ => return self.check,
         };
         self.check
     }
+}
+
+fn has_no_route_to_client(verdict: &Verdict) -> bool {
+    let Verdict::Dead(death) = verdict else {
+        return false;
+    };
+    let mut causes = death.causes.iter();
+    causes.any(|taken| {
+        taken.direction == Direction::Reply && matches!(taken.by, By::Kernel(KernelReason::NoRoute))
+    })
 }
 
 fn is_forbidden(verdict: &Verdict) -> bool {

@@ -125,10 +125,15 @@ fn no_way_back(case: &Case<'_>) -> Option<Check> {
         Family::V4 => "ip",
         Family::V6 => "ip -6",
     };
-    Some(check.fix(Fix::only_if(
-        "if clients come from the Internet",
-        format!("sudo {ip} route add default via ROUTER dev {ingress}"),
-    )))
+    Some(
+        check.fix(
+            Fix::only_if(
+                "if clients come from the Internet",
+                format!("sudo {ip} route add default via ROUTER dev {ingress}"),
+            )
+            .with_router_on(ingress),
+        ),
+    )
 }
 
 /// Leaves out the findings that follow from rules of a forward that are not loaded, because `checks` already
@@ -314,7 +319,7 @@ fn of_one(
         }));
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
-            "{} did as the spec says, in a copy of this machine",
+            "the rules handle {} as specified, tried in a copy of this machine with stand-ins for the targets",
             counted(fine, "connection")
         )));
     }

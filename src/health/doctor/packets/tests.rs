@@ -224,7 +224,9 @@ fn each_verdict_has_its_sentence_and_fix() {
     for (verdict, said) in [
         (
             Verdict::AsWanted,
-            &["ok packets: 1 connection did as the spec says, in a copy of this machine"][..],
+            &[
+                "ok packets: the rules handle 1 connection as specified, tried in a copy of this machine with stand-ins for the targets",
+            ][..],
         ),
         (
             Verdict::NotAsked,
@@ -359,7 +361,7 @@ fn each_verdict_has_its_sentence_and_fix() {
         (
             dead_by(neighbour),
             &[
-                "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: check that 10.4.0.99 is up and on the network of eth1: sudo ip neigh show dev eth1",
+                "fail neighbour: a packet stays in the queue for 10.4.0.99, which does not answer on eth1 | fix: to look, whether 10.4.0.99 is up and on the network of eth1: sudo ip neigh show dev eth1",
             ],
         ),
         // The program's own setting comes first.
@@ -470,7 +472,7 @@ fn each_verdict_has_its_sentence_and_fix() {
     assert_eq!(
         lines(&answers, Wanted::KeptOut, let_in),
         [
-            "fail foreign-rule: clients of the Internet (example address 81.2.69.142) come through, although `allow_from` does not list them: iptables-nft rule `-A FORWARD -j ACCEPT` in filter accepts them | fix (tried): sudo nvactl apply"
+            "fail foreign-rule: clients of the Internet, 81.2.69.142 for example, come through, although `allow_from` does not list them: iptables-nft rule `-A FORWARD -j ACCEPT` in filter accepts them | fix (tried): sudo nvactl apply"
         ]
     );
 }
@@ -573,11 +575,11 @@ fn an_accept_in_a_chain_of_another_program_does_not_last() {
     for (table, fix) in [
         (
             "q",
-            "fix (tried): if the chain should accept these packets: sudo nft insert rule inet q c ct status dnat accept",
+            "fix (tried): if the chain should accept all redirected traffic, of any program, until the next boot: sudo nft insert rule inet q c ct status dnat accept",
         ),
         (
             "flannel-ipv4",
-            "fix (tried): if the chain should accept these packets: change Flannel's settings, because Flannel adds its rules again; until then: sudo nft insert rule inet flannel-ipv4 c ct status dnat accept",
+            "fix (tried): if the chain should accept all redirected traffic, of any program, until the next boot: change Flannel's settings, because Flannel adds its rules again; until then: sudo nft insert rule inet flannel-ipv4 c ct status dnat accept",
         ),
         (
             "firewalld",
@@ -608,7 +610,7 @@ fn a_finding_about_some_clients_names_them() {
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].reason,
-        "a packet meets a prohibit route or rule: a client of the Internet (example address 198.51.100.7) and 1 more group of clients"
+        "a packet meets a prohibit route or rule: a client of the Internet, 198.51.100.7 for example, and 1 more group of clients"
     );
     assert_eq!(said[0].forward.as_deref(), Some("web"));
 }

@@ -4,7 +4,7 @@ use crate::net::Family;
 use crate::net::printable;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Fate, Holder, Taken};
+use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Taken};
 use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::explain::KeptIn;
 
@@ -42,6 +42,16 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         Direction::Reply => "replies",
     };
     let decided = match &taken.by {
+        By::Kernel(KernelReason::NoRoute) => {
+            let target = ask.question.listeners.first();
+            return match (taken.direction, target) {
+                (Direction::Request, Some(target)) => {
+                    format!("a packet has no route to the target {}", target.ip())
+                }
+                (Direction::Request, None) => "a packet has no route to the target".to_owned(),
+                (Direction::Reply, _) => "a reply has no route to the client".to_owned(),
+            };
+        }
         By::Kernel(reason) => {
             let of = match taken.direction {
                 Direction::Request => "a packet",
@@ -129,10 +139,10 @@ pub fn rule(family: Family, decided: &Decided) -> String {
 pub fn client(client: &SampleClient) -> String {
     let SampleClient { address, kind } = client;
     match kind {
-        ClientKind::Somebody => format!("a client of the Internet (example address {address})"),
+        ClientKind::Somebody => format!("a client of the Internet, {address} for example"),
         ClientKind::Seen => format!("{address}, which is connected now"),
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
-            format!("clients of {net} (example address {address})")
+            format!("clients of {net}, {address} for example")
         }
     }
 }
@@ -141,7 +151,7 @@ pub fn client(client: &SampleClient) -> String {
 pub fn subject(client: &SampleClient) -> String {
     let SampleClient { address, kind } = client;
     match kind {
-        ClientKind::Somebody => format!("clients of the Internet (example address {address})"),
+        ClientKind::Somebody => format!("clients of the Internet, {address} for example,"),
         ClientKind::Seen => format!("clients such as {address}, which is connected now,"),
         ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
             format!("clients of {net}")
