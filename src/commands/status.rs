@@ -11,13 +11,13 @@ use super::host::{HostAccess, READ_WAIT};
 use super::spec::load_applied_spec;
 use super::table::table;
 use crate::cli::{StatusArgs as Args, StatusFormat};
-use crate::diff::drift::{DriftKind, FieldChange, compare_family, merged};
+use crate::diff::drift::{Drift, DriftKind, FieldChange, compare_family, merged};
 use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
     BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
-    before_jumps, drift, effect_on_all, rows,
+    before_jumps, drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -27,6 +27,7 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::netfilter::counters::Count;
+use crate::netfilter::text::line::effect_on_all;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
@@ -222,10 +223,23 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         let FieldChange { field, from, to } = change;
         let _ = writeln!(out, "  {field}: {from}, the spec says {to}");
     }
-    if !status.drift.is_empty() {
+    out.push_str(&drift_lines(&status.drift, apply));
+    if !status.before_jumps.is_empty() {
+        out.push('\n');
+    }
+    for chain in &status.before_jumps {
+        out.push_str(&before_jump(chain, doctor));
+    }
+    out
+}
+
+/// Lists the lines that somebody added or removed, and the rules that no packet passes, with the fix.
+fn drift_lines(drifts: &[Drift], apply: &str) -> String {
+    let mut out = String::new();
+    if !drifts.is_empty() {
         out.push_str("\nin nvactl's chains, and at the jumps to them:\n");
     }
-    for drift in &status.drift {
+    for drift in drifts {
         let what = match drift.what {
             DriftKind::TakenOut => "removed".to_owned(),
             DriftKind::PutIn => "added".to_owned(),
@@ -242,14 +256,8 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
             printable::line(&drift.line)
         );
     }
-    if !status.drift.is_empty() {
+    if !drifts.is_empty() {
         let _ = writeln!(out, "  to fix it: {apply}");
-    }
-    if !status.before_jumps.is_empty() {
-        out.push('\n');
-    }
-    for chain in &status.before_jumps {
-        out.push_str(&before_jump(chain, doctor));
     }
     out
 }
