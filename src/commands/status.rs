@@ -17,7 +17,7 @@ use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
     BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
-    before_jumps, drift, effect_on_all, rows,
+    before_jumps, drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -27,6 +27,7 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::netfilter::counters::Count;
+use crate::netfilter::text::line::effect_on_all;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};

@@ -3,13 +3,12 @@
 use std::fmt::Display;
 
 use super::{Case, Check, Hop, Status};
-use crate::health::status::effect_on_all;
 use crate::net::Family;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Chain, Ruleset};
-use crate::netfilter::text::line::Line;
+use crate::netfilter::text::line::{Line, effect_on_all};
 
 /// Reports for each jump from a built-in chain whether it is loaded and packets reach it.
 pub fn check(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {

@@ -42,19 +42,6 @@ impl BeforeJump {
     }
 }
 
-/// Says what a rule that stops every packet does with the packets. `line` is the rule, as iptables-save prints it. A
-/// target that accepts or drops has no options, so the line ends with the target.
-#[must_use]
-pub fn effect_on_all(line: &str) -> &'static str {
-    if line.ends_with(" -j ACCEPT") {
-        "accepts"
-    } else if line.ends_with(" -j DROP") {
-        "drops"
-    } else {
-        "decides"
-    }
-}
-
 /// Lists the rules of others before nvactl's jumps, for each built-in chain that has such rules.
 #[must_use]
 pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
@@ -177,22 +164,6 @@ mod tests {
                 &[]
             };
             assert_eq!(unreached(&live, &planned), hooks, "{lines}");
-        }
-    }
-
-    #[test]
-    fn a_rule_that_stops_every_packet_has_its_verb() {
-        for (line, verb) in [
-            ("-A FORWARD -j ACCEPT", "accepts"),
-            (
-                "-A FORWARD -m comment --comment \"-j ACCEPT\" -j DROP",
-                "drops",
-            ),
-            ("-A FORWARD -j DROPS", "decides"),
-            ("-A FORWARD -j RETURN", "decides"),
-            ("-A POSTROUTING -j MASQUERADE", "decides"),
-        ] {
-            assert_eq!(effect_on_all(line), verb, "{line}");
         }
     }
 

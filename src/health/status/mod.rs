@@ -8,7 +8,7 @@ mod prometheus;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cut_off::CutOff;
-pub use jumps::{BeforeJump, before_jumps, effect_on_all};
+pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::diff::drift::{
