@@ -68,8 +68,9 @@ fn the_old_rules_return_without_an_answer(backend: Backend) {
         let before = save(&host);
         let said = apply_for(&host, "1");
         assert!(
-            said.stdout
-                .contains("is undone in 1 s\nto keep it: sudo nvactl confirm\n"),
+            said.stdout.contains(
+                "is undone in 1 s unless you confirm it\nto keep it: sudo nvactl confirm\n"
+            ),
             "{said:?}"
         );
         wait_for("the old rules are back", || {
@@ -229,7 +230,7 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     write_changed(host);
     let command = format!("{NVACTL} apply /run/spec.yaml --confirm {seconds}");
     let line = format!(
-        "(while ! grep -q 'keep it' /run/typescript 2>/dev/null; do sleep 0.05; done; {script}) | \
+        "(while ! grep -q 'keep the change' /run/typescript 2>/dev/null; do sleep 0.05; done; {script}) | \
          script --quiet --return --flush --command '{command}' /run/typescript"
     );
     host.feed("sh", &["-c", &line], "")
