@@ -49,7 +49,7 @@ pub enum UnitError {
     #[error("the state is in `{}`, which the unit cannot read at boot; nothing was written", printable(.0))]
     StateNotAtBoot(PathBuf),
     #[error(
-        "a user other than root could replace the program that the unit runs as root; nothing was written"
+        "nothing was written, because a user other than root could replace the program that the unit runs as root"
     )]
     Program(#[source] FolderError),
     #[error("the path `{}` has a character that a unit cannot hold; nothing was written", printable(.0))]

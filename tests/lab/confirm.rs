@@ -68,8 +68,9 @@ fn the_old_rules_return_without_an_answer(backend: Backend) {
         let before = save(&host);
         let said = apply_for(&host, "1");
         assert!(
-            said.stdout
-                .contains("is undone in 1 s\nto keep it: sudo nvactl confirm\n"),
+            said.stdout.contains(
+                "is undone in 1 s unless you confirm it\nto keep it: sudo nvactl confirm\n"
+            ),
             "{said:?}"
         );
         wait_for("the old rules are back", || {
