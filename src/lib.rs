@@ -33,7 +33,8 @@
 //! - No shell is started, ever.
 //! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
 //!   bytes.
-//! - iptables syntax is printed and read by [`netfilter::text`] and [`netfilter::limit`], nowhere else.
+//! - The options of iptables are printed and read by [`netfilter::text`] and [`netfilter::limit`], nowhere
+//!   else. A value such as an interface prints itself, and reads back what it prints.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
 pub mod cli;

@@ -204,7 +204,9 @@ fn targets_of_both_families_are_probed(backend: Backend) {
     lab.firewall.shell("conntrack -F 2>/dev/null");
     let ask = |args: &[&str]| lab.nvactl_with(&[&["probe", "-"], args].concat(), BOTH);
     let said = ask(&[]);
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    assert_eq!(said.code, 0, "{said:?}");
+    let note = "note: the targets were asked from this machine, and forwarding was not tested";
+    assert!(said.stderr.starts_with(note), "{said:?}");
     let target = format!("[{POD_V6}]:80 ");
     let row = said.stdout.lines().find(|row| row.contains(&target));
     assert!(row.is_some_and(|row| row.contains(" open ")), "{said:?}");
