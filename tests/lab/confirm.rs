@@ -583,7 +583,12 @@ lab_test!(the_terminal_shows_a_decision_made_elsewhere);
 /// Who is asked learns what became of it.
 fn the_terminal_shows_a_decision_made_elsewhere(backend: Backend) {
     for (seconds, decide, words, code) in [
-        ("1", "true", "nobody confirmed it in time", 1),
+        (
+            "1",
+            "true",
+            "not confirmed in time: the change is undone",
+            1,
+        ),
         (
             "600",
             "confirm",

@@ -88,7 +88,7 @@ fn rules_that_a_program_makes_at_each_start_are_named(backend: Backend) {
     assert!(
         warnings.contains("Docker writes its rules again")
             && warnings.contains(
-                "would be duplicates; to keep nvactl's own rules alone: sudo nvactl boot enable\n"
+                "would be duplicates; to keep only nvactl's rules: sudo nvactl boot enable\n"
             ),
         "{warnings}"
     );

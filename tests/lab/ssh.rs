@@ -148,7 +148,7 @@ fn refused(said: &Said, reason: &str, hint: &str) {
 }
 
 const NEW_SESSION: &str = "ssh -t -S none HOST sudo nvactl confirm --new-session";
-const SAME: &str = "the SSH connection of this session is the one that applied the change, `";
+const SAME: &str = "this session uses the SSH connection that applied the change, `";
 
 lab_test!(only_a_new_connection_confirms);
 fn only_a_new_connection_confirms(backend: Backend) {

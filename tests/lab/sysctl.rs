@@ -369,6 +369,7 @@ fn a_partial_change_is_reported(backend: Backend) {
         let hint = said
             .stderr
             .lines()
+            .filter(|line| line.starts_with("hint: "))
             .find_map(|line| line.split_once("sudo "));
         let (_, command) = hint.expect("there is a way back");
         assert_eq!(running(&host), format!("{on}\n"));
