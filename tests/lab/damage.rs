@@ -341,7 +341,7 @@ fn an_unreadable_record_can_be_discarded(backend: Backend) {
                 said.stderr.contains("confirm --cancel"),
                 "{name}: {args:?} shows no way out: {said:?}"
             );
-            let fault = if name.starts_with("newer") {
+            let fault = if name == "newer" {
                 "` was written by a later version of nvactl; the change may still undo itself"
             } else {
                 "` is damaged: "

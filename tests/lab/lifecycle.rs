@@ -62,7 +62,7 @@ fn a_folder_is_found_and_applied(backend: Backend) {
     host.run(&format!("sed -i s/49182/49183/ {folder}/web.yaml"));
     let refused = nvactl(&host, &["persist", folder], "");
     assert_eq!(refused.code, 2, "{refused:?}");
-    let hint = format!("hint: sudo nvactl apply {folder}\n");
+    let hint = format!("hint: to load the spec: sudo nvactl apply {folder}\n");
     assert!(refused.stderr.ends_with(&hint), "{refused:?}");
     // A file goes before the folder.
     host.shell("echo broken > /etc/nvactl/forward.yaml");

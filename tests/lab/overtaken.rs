@@ -148,10 +148,13 @@ forwards:
   - {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}
   - {name: web6, listen: 49182, target: {pod: "[fd00:224::118]:80"}}
 "#;
-    for args in [&["--dry-run"][..], &[]] {
+    for (args, lead) in [
+        (&["--dry-run"][..], "1 ip6tables rule that refuses"),
+        (&[], "1 ip6tables rule, which no longer refuses"),
+    ] {
         let said = apply(&lab, spec, args);
         for words in [
-            "1 ip6tables rule that refuses",
+            lead,
             "-A FORWARD -s 2001:db8:51::10/128 -j DROP (`web6`)",
             "deny_from: [\"2001:db8:51::10/128\"]",
         ] {

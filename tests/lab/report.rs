@@ -39,7 +39,8 @@ fn a_change_is_reported_by_forward(backend: Backend) {
     assert_eq!(by_forward(&dry.stdout), words, "{dry:?}");
     assert_eq!(by_forward(&made.stdout), words, "{made:?}");
     assert!(
-        made.stdout.contains("applied 3 forwards: 6 rules added"),
+        made.stdout
+            .contains("changed 2 of 3 forwards, removed 1: 6 rules added"),
         "{made:?}"
     );
 }
