@@ -341,7 +341,7 @@ fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     let removals: Vec<&str> = said
         .stderr
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("to remove it: "))
+        .filter_map(|line| line.trim().strip_prefix("to remove it: sudo "))
         .collect();
     assert_eq!(removals.len(), 2, "{}", said.stderr);
     removals.iter().for_each(|command| drop(host.run(command)));
@@ -543,7 +543,8 @@ fn a_foreign_jump_to_nvactl_s_chain_is_named(backend: Backend) {
         let hint = said
             .stderr
             .lines()
-            .find_map(|line| line.strip_prefix("hint: "));
+            .find_map(|line| line.strip_prefix("hint: sudo "));
+        // sudo would look for iptables on a path of its own.
         host.run(hint.expect("there is a hint"));
         assert_eq!(nvactl(&host, &["remove"], "").code, 0);
     }

@@ -183,7 +183,7 @@ fn a_change_that_waits_is_renamed_with_its_answer(backend: Backend) {
         apply_for(&host, "3");
         make_first(&host);
         let said = nvactl(&host, &["confirm", "--status"], "");
-        assert!(said.stdout.contains("waits"), "{said:?}");
+        assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
         assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], SPEC).code, 2);
         let said = nvactl(&host, answer, "");
         assert_eq!(said.code, 0, "{answer:?}: {said:?}");

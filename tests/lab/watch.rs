@@ -71,7 +71,7 @@ fn a_late_watchdog_does_not_undo_a_waiting_change(backend: Backend) {
     go_on(&host, &old);
     assert_eq!(save(&host), loaded);
     let said = nvactl(&host, &["confirm", "--status"], "");
-    assert!(said.stdout.contains("waits"), "{said:?}");
+    assert!(said.stdout.contains("unless you confirm it"), "{said:?}");
     // It undoes itself, and nothing more.
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), confirmed);
