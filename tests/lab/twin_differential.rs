@@ -764,7 +764,7 @@ fn doctor_agrees_with_packets_under_random_rules(backend: Backend) {
     let numbers: Vec<u64> = match number(ONE_VARIABLE) {
         Some(one) => vec![one],
         None => (0..number(COUNT_VARIABLE)
-            .unwrap_or(long::count(10, 400))
+            .unwrap_or(long::count(50, 300))
             .div_ceil(2))
             .collect(),
     };
