@@ -128,9 +128,8 @@ fn a_target_that_another_program_forwards_to_counts_as_working(backend: Backend)
     assert_eq!(save(&lab.firewall), before);
 }
 
-lab_test!(one_dead_target_of_several_does_not_refuse_a_change);
-/// Half of its clients miss a target before the change and after it, so the change takes nothing.
-fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
+/// Returns a lab whose forward has two targets, and the spec. A rule of others drops the packets to one.
+fn with_a_dead_target(backend: Backend) -> (Lab, String) {
     let lab = Lab::one_nic(backend);
     let both = SPEC.replace(
         "10.224.0.118:80}",
@@ -139,6 +138,13 @@ fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
     lab.apply(&both);
     lab.firewall
         .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    (lab, both)
+}
+
+lab_test!(one_dead_target_of_several_does_not_refuse_a_change);
+/// Half of its clients miss a target before the change and after it, so the change takes nothing.
+fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
+    let (lab, both) = with_a_dead_target(backend);
     let more = both.replace("name: shell", "name: console");
     for _ in 0..4 {
         let said = apply(&lab, &more, &["--dry-run"]);
@@ -275,14 +281,7 @@ fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
 lab_test!(a_change_to_the_dead_one_of_two_targets_is_not_made);
 /// Half of the clients reach a target before the change, and none reaches one after it.
 fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
-    let lab = Lab::one_nic(backend);
-    let both = SPEC.replace(
-        "10.224.0.118:80}",
-        &format!("[\"10.224.0.118:80\", \"{OTHER}:80\"]}}"),
-    );
-    lab.apply(&both);
-    lab.firewall
-        .run(&format!("iptables -t mangle -A FORWARD -d {OTHER} -j DROP"));
+    let (lab, _) = with_a_dead_target(backend);
     let dead = SPEC.replace("10.224.0.118:80", &format!("{OTHER}:80"));
     for _ in 0..4 {
         let said = apply(&lab, &dead, &["--dry-run"]);
