@@ -22,6 +22,7 @@ use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::{few, names};
 use crate::net::{Family, Interface};
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -145,8 +146,8 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
                  removed rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: sudo {}",
-                duplicate.removal(family)
+                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
+                duplicate.removal(plain(family))
             ),
         }
     }));
@@ -222,9 +223,9 @@ pub fn connections_end<'r>(
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
-        "the {} stays DROP; to forward everything: sudo {}",
+        "the {} stays DROP; to forward everything: {}",
         policy_name(family),
-        command.as_command(family, TableName::Filter)
+        command.as_command(plain(family), TableName::Filter)
     ));
 }
 
