@@ -144,37 +144,3 @@ fn write_rule(
     f.write_str(" ")?;
     fmt::Display::fmt(rule, f)
 }
-
-/// Says what a rule that stops every packet does with the packets. `line` is the rule, as iptables-save prints it. A
-/// target that accepts or drops has no options, so the line ends with the target.
-#[must_use]
-pub fn effect_on_all(line: &str) -> &'static str {
-    if line.ends_with(" -j ACCEPT") {
-        "accepts"
-    } else if line.ends_with(" -j DROP") {
-        "drops"
-    } else {
-        "decides"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_that_stops_every_packet_has_its_verb() {
-        for (line, verb) in [
-            ("-A FORWARD -j ACCEPT", "accepts"),
-            (
-                "-A FORWARD -m comment --comment \"-j ACCEPT\" -j DROP",
-                "drops",
-            ),
-            ("-A FORWARD -j DROPS", "decides"),
-            ("-A FORWARD -j RETURN", "decides"),
-            ("-A POSTROUTING -j MASQUERADE", "decides"),
-        ] {
-            assert_eq!(effect_on_all(line), verb, "{line}");
-        }
-    }
-}
