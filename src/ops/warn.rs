@@ -20,7 +20,7 @@ use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
-use crate::net::words::{few, names};
+use crate::net::words::{names, quoted};
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::conntrack::Flow;
@@ -30,9 +30,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::{layout_of, unplan};
-
-/// The most forwards that a warning names.
-const MOST_STOPPED: usize = 3;
 
 /// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
@@ -288,7 +285,7 @@ fn stops(
         1 => "stops",
         _ => "stop",
     };
-    let names = few(stopped.iter().map(|name| format!("`{name}`")), MOST_STOPPED);
+    let names = quoted(stopped);
     Some(format!("{names} {verb} with this change"))
 }
 

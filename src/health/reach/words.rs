@@ -4,15 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::faults::Fault;
-use crate::forwards::Name;
-use crate::net::words::few;
+use crate::net::words::{names, quoted};
 
 /// The note if `ip` lists no interface.
 pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists no interface\n\
                              hint: sudo apt-get install iproute2";
-
-/// The number of addresses, interfaces and forwards that a warning names.
-const MOST_NAMED: usize = 3;
 
 impl Fault<'_> {
     /// Whether the fault only says that something is not known, which is no reason for a warning.
@@ -30,7 +26,7 @@ impl Fault<'_> {
                 there,
                 forwards,
             } => {
-                let there = few(there, MOST_NAMED);
+                let there = names(there);
                 let dead = match forwards.as_slice() {
                     [] => String::new(),
                     some => format!(", so no packet comes through {}", quoted(some)),
@@ -65,7 +61,7 @@ impl Fault<'_> {
                 "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
                 quoted(forwards),
-                few(targets, MOST_NAMED)
+                names(targets)
             ),
             Fault::OtherEgress {
                 targets,
@@ -78,7 +74,7 @@ impl Fault<'_> {
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
                  hint: if the spec is wrong: correct `egress` in it",
-                few(targets, MOST_NAMED),
+                names(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -99,7 +95,7 @@ impl Fault<'_> {
                 format!(
                     "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
                     quoted(forwards),
-                    few(targets, MOST_NAMED)
+                    names(targets)
                 )
             }
             Fault::NoRoute {
@@ -110,7 +106,7 @@ impl Fault<'_> {
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
                  hint: (ROUTER: the next hop on {egress}) sudo ip route add {} via ROUTER dev {egress}",
-                few(targets, MOST_NAMED),
+                names(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -123,7 +119,7 @@ impl Fault<'_> {
 }
 
 fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
-    let listed = few(addresses, MOST_NAMED);
+    let listed = names(addresses);
     match addresses.len() {
         1 => format!("{listed} is not an address of this machine"),
         _ => format!("{listed} are not addresses of this machine"),
@@ -132,8 +128,4 @@ fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
 
 fn first(addresses: &BTreeSet<IpAddr>) -> String {
     addresses.first().map_or(String::new(), ToString::to_string)
-}
-
-fn quoted(names: &[&Name]) -> String {
-    few(names.iter().map(|name| format!("`{name}`")), MOST_NAMED)
 }
