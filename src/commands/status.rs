@@ -27,7 +27,6 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::netfilter::counters::Count;
-use crate::netfilter::text::line::effect_on_all;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{NextBoot, look, unit_fault};
 use crate::ops::{families, name_interrupted};
@@ -243,10 +242,10 @@ fn drift_text(drift: &[Drift], apply: &str) -> String {
         let what = match one.what {
             DriftKind::TakenOut => "removed".to_owned(),
             DriftKind::PutIn => "added".to_owned(),
-            DriftKind::InFront => {
-                let does = effect_on_all(&one.line);
-                format!("{does} every packet before nvactl's jump")
-            }
+            DriftKind::InFront => match one.stop {
+                Some(stop) => format!("{} every packet before nvactl's jump", stop.verb()),
+                None => "before nvactl's jump".to_owned(),
+            },
         };
         let _ = writeln!(
             out,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::forwards::{Forward, ForwardSet, Name, Snat};
-use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::net::{Interface, PortRange, Protocol};
 use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::Is;
@@ -42,10 +42,10 @@ impl Duplicate<'_> {
         programs::owner_of(TableName::Nat.as_str(), self.chain.as_str())
     }
 
-    /// Returns the command that deletes the rule.
+    /// Returns the command that deletes the rule. `program` is the iptables that has the rule.
     #[must_use]
-    pub fn removal(&self, family: Family) -> String {
-        Line::Delete(self.chain, self.rule).as_command(family, TableName::Nat)
+    pub fn removal(&self, program: &str) -> String {
+        Line::Delete(self.chain, self.rule).as_command(program, TableName::Nat)
     }
 }
 

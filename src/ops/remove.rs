@@ -16,6 +16,7 @@ use crate::diff::families::changes;
 use crate::health::foreign;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -83,10 +84,7 @@ fn run(
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
                 line: Line::Append(chain, rule).to_string(),
-                removal: format!(
-                    "sudo {}",
-                    Line::Delete(chain, rule).as_command(family, table)
-                ),
+                removal: Line::Delete(chain, rule).as_command(plain(family), table),
             }
             .into());
         }

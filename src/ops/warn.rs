@@ -20,8 +20,9 @@ use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
-use crate::net::words::{few, names};
+use crate::net::words::{names, quoted};
 use crate::net::{Family, Interface};
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -29,9 +30,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::{layout_of, unplan};
-
-/// The most forwards that a warning names.
-const MOST_STOPPED: usize = 3;
 
 /// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
@@ -145,8 +143,8 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
                  removed rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: sudo {}",
-                duplicate.removal(family)
+                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
+                duplicate.removal(plain(family))
             ),
         }
     }));
@@ -222,9 +220,9 @@ pub fn connections_end<'r>(
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
-        "the {} stays DROP; to forward everything: sudo {}",
+        "the {} stays DROP; to forward everything: {}",
         policy_name(family),
-        command.as_command(family, TableName::Filter)
+        command.as_command(plain(family), TableName::Filter)
     ));
 }
 
@@ -287,7 +285,7 @@ fn stops(
         1 => "stops",
         _ => "stop",
     };
-    let names = few(stopped.iter().map(|name| format!("`{name}`")), MOST_STOPPED);
+    let names = quoted(stopped);
     Some(format!("{names} {verb} with this change"))
 }
 

@@ -69,7 +69,7 @@ fn the_old_rules_return_without_an_answer(backend: Backend) {
         let said = apply_for(&host, "3");
         assert!(
             said.stdout
-                .contains(" s unless you confirm it\nto keep it: sudo nvactl confirm\n"),
+                .contains(" s unless you confirm it\nto keep the change: sudo nvactl confirm\n"),
             "{said:?}"
         );
         wait_for("the old rules are back", || {

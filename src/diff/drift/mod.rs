@@ -17,7 +17,7 @@ use crate::diff;
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout};
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::Rule;
+use crate::netfilter::rule::{Rule, Stop};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::unplan::{Key, key_of, name_of, unplan};
@@ -53,7 +53,7 @@ pub struct ForwardChange {
 }
 
 /// A line of nvactl's part that somebody else has added or removed.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Drift {
     pub what: DriftKind,
     pub family: Family,
@@ -63,6 +63,9 @@ pub struct Drift {
     /// The forward that the line belongs to, if it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
+    /// The effect of a rule before nvactl's jump that stops every packet.
+    #[serde(skip)]
+    pub stop: Option<Stop>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -542,6 +545,7 @@ fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Ve
                 table: table.as_str(),
                 line: line.clone(),
                 forward: forward.clone(),
+                stop: None,
             });
         }
     }
@@ -564,6 +568,7 @@ fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
             table: table.as_str(),
             line: Line::Append(name, rule).to_string(),
             forward: None,
+            stop: rule.stop(),
         }));
     }
     found

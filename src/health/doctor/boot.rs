@@ -6,15 +6,15 @@ use crate::net::Family;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;
-    if let Some((told, choices)) = &facts.pending {
+    if let Some(pending) = &facts.pending {
         // One of the commands keeps a change that may be broken, so neither is a fix.
-        let choices = choices.iter().map(|(purpose, command)| {
-            let command = case.completed(command);
-            Fix::with_purpose(purpose, command)
+        let choices = pending.choices.iter().map(|choice| {
+            let command = case.completed(choice.command);
+            Fix::with_purpose(choice.purpose, command)
         });
         checks.push(Check {
             fix: choices.reduce(Fix::or),
-            ..Hop::Pending.warn(told.clone())
+            ..Hop::Pending.warn(pending.told.clone())
         });
     }
     checks.push(match &facts.boot.unit {

@@ -1,6 +1,7 @@
 //! The facts that the edge gathers, without a judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::answers::Answers;
@@ -46,9 +47,31 @@ pub struct Facts<'f> {
     pub answers: &'f Result<Answers<'f>, String>,
     /// Whether this is a virtual machine of Azure.
     pub is_azure: bool,
-    /// The change that waits for its confirmation, and each command that decides on it, with its purpose.
-    pub pending: Option<(String, Vec<(&'static str, &'static str)>)>,
+    pub pending: Option<PendingChange>,
     pub boot: BootFacts,
+}
+
+/// A change that waits for its confirmation.
+#[derive(Debug)]
+pub struct PendingChange {
+    /// The change in one line.
+    pub told: String,
+    /// The best one first.
+    pub choices: Vec<Choice>,
+}
+
+/// A command that decides on a change that waits for its confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Such as `to keep the change`.
+    pub purpose: &'static str,
+    pub command: &'static str,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.purpose, self.command)
+    }
 }
 
 /// The client whose routes are asked for: one that is connected now, else an address of the Internet.

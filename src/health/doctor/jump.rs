@@ -8,7 +8,7 @@ use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Chain, Ruleset};
-use crate::netfilter::text::line::{Line, effect_on_all};
+use crate::netfilter::text::line::Line;
 
 /// Reports for each jump from a built-in chain whether it is loaded and packets reach it.
 pub fn check(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
@@ -56,19 +56,19 @@ impl Jump<'_> {
                 "{place}: `{words}` is missing, so no packet reaches that chain"
             ));
         };
-        let stops = rules[..before].iter().find(|one| one.stops_every_packet());
-        if let Some(stops) = stops {
+        let mut each = rules[..before].iter();
+        if let Some((rule, stop)) = each.find_map(|one| Some((one, one.stop()?))) {
             let is_drop = live.and_then(|chain| chain.policy) == Some(Policy::Drop);
             let policy = if is_drop {
                 ", and the policy DROP has no effect"
             } else {
                 ""
             };
-            let stops = Line::Append(name, stops).to_string();
-            let does = effect_on_all(&stops);
             return Hop::Jump.warn(format!(
-                "{place}: `{stops}` stands before nvactl's jump and {does} every packet: no packet reaches \
-                 nvactl's rules{policy}"
+                "{place}: `{}` stands before nvactl's jump and {} every packet: no packet reaches nvactl's \
+                 rules{policy}",
+                Line::Append(name, rule),
+                stop.verb()
             ));
         }
         if rules.iter().filter(|one| *one == rule).count() > 1 {

@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use answers::Answers;
 pub use azure::questions as probe_questions;
 pub use examine::examine;
-pub use facts::{BootFacts, Facts, RoutedClient, questions};
+pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
 pub use machine::invalid;
 pub use packets::{

@@ -126,7 +126,7 @@ pub fn discovery(decided: &Decided) -> Fix {
             ..
         } => {
             let program = backend.program(*family, "iptables");
-            format!("sudo {}", acceptance_of_icmp_v6(&program, *table, chain))
+            acceptance_of_icmp_v6(&program, *table, chain)
         }
         Holder::Nft(chain) => format!(
             "sudo nft insert rule {} {} {} meta l4proto ipv6-icmp accept",
@@ -250,7 +250,7 @@ fn removal(family: Family, decided: &Decided, times: usize) -> String {
             let program = backend.program(family, "iptables");
             match decided.place {
                 Some(_) => {
-                    let delete = format!("sudo {}", deletion(&program, *table, &decided.text));
+                    let delete = deletion(&program, *table, &decided.text);
                     vec![delete; times].join(" && ")
                 }
                 None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),

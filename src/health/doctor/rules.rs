@@ -260,16 +260,12 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
     for duplicate in found {
         let name = duplicate.forwards.first().map(ToString::to_string);
-        let removal =
-            duplicate
-                .removal(case.family)
-                .replacen(plain(case.family), &case.iptables, 1);
         let check = Hop::RivalRule
             .warn(format!(
                 "a duplicate rule that nvactl did not write also forwards this port: `{}`",
                 duplicate.line()
             ))
-            .fix(format!("sudo {removal}"));
+            .fix(duplicate.removal(&case.iptables));
         checks.push(Check {
             forward: name,
             ..check

@@ -264,7 +264,7 @@ pub fn drift(
     let mut drift = comparison.drift;
     // A rule with conditions before a jump is no drift, because packets still reach the jump.
     drift.retain(|drift| drift.what != DriftKind::InFront);
-    drift.extend(before_jumps.iter().filter_map(BeforeJump::drift));
+    drift.extend(before_jumps.iter().filter_map(|one| one.stop.clone()));
     let mut firewall = comparison.firewall;
     if comparison.reordered {
         firewall.push(FieldChange {

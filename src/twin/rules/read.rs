@@ -35,22 +35,23 @@ const ONE_BY_ONE: usize = 200;
 /// The comment of a rule that keeps the place of one that iptables cannot print.
 const UNPRINTED: &str = "-m comment --comment nvactl-native";
 
-/// The pauses before each try to read a table.
-const PAUSES: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_millis(20),
-    Duration::from_millis(200),
-];
+/// The pauses before the filter is read again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
-/// Reads the filter, as far as packets of some families meet it. Reads it again if a table vanishes meanwhile, for
-/// example while a program reloads all rules.
+/// Reads the filter, as far as packets of some families meet it. Reads all of it again if a table cannot be read: a
+/// program may have removed the table meanwhile, or may be loading it anew. Only a new list of the tables tells
+/// whether the table is still there.
 pub fn read(families: Families) -> Result<Filter, FilterError> {
     let mut tried = read_once(families);
-    for pause in &PAUSES[1..] {
-        if !matches!(tried, Err(FilterError::Failed { .. })) {
+    for pause in PAUSES {
+        let is_partial = match &tried {
+            Ok(filter) => !filter.unread.is_empty(),
+            Err(error) => matches!(error, FilterError::Failed { .. }),
+        };
+        if !is_partial {
             break;
         }
-        thread::sleep(*pause);
+        thread::sleep(pause);
         tried = read_once(families);
     }
     tried
@@ -122,32 +123,22 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     })
 }
 
-/// Lists the tables that are not iptables'. A table without chains does nothing.
+/// Lists the tables that are not iptables', and names those that cannot be read. A table without chains does nothing.
 fn native(chains: &[ListedTable]) -> Result<(Vec<ListedTable>, Vec<LeftOut>), FilterError> {
     let native = chains.iter().filter(|table| !own::is_of_iptables(table));
-    let (mut tables, mut gone) = (Vec::new(), Vec::new());
+    let (mut tables, mut unlisted) = (Vec::new(), Vec::new());
     for table in native {
         let args = ["-s", "list", "table", &table.family, &table.name];
-        let mut failure = None;
-        // A program may be writing the table again, so it is read again.
-        for pause in PAUSES {
-            thread::sleep(pause);
-            let Some(running) = begin_nft(&args)? else {
-                break;
-            };
-            match listed(running) {
-                Ok(text) => {
-                    tables.extend(listing::tables(&text));
-                    failure = None;
-                    break;
-                }
-                Err(FilterError::Failed { words, .. }) => failure = Some(words),
-                Err(error) => return Err(error),
-            }
+        let Some(running) = begin_nft(&args)? else {
+            break;
+        };
+        match listed(running) {
+            Ok(text) => tables.extend(listing::tables(&text)),
+            Err(FilterError::Failed { words, .. }) => unlisted.push(unread(table, &words)),
+            Err(error) => return Err(error),
         }
-        gone.extend(failure.map(|words| unread(table, &words)));
     }
-    Ok((tables, gone))
+    Ok((tables, unlisted))
 }
 
 /// Returns the ipsets and nft sets to which rules add elements.
