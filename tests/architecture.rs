@@ -377,3 +377,30 @@ fn files_import_one_another_in_no_circle() {
     let found: BTreeSet<_> = found.into_iter().filter(|one| !one.is_empty()).collect();
     assert_eq!(found, BTreeSet::new());
 }
+
+/// A room may have an error of its own, named `Error`.
+#[test]
+fn no_two_types_have_the_same_name() {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, code) in code() {
+        for line in code.lines() {
+            let line = line.trim_start_matches("pub ");
+            let line = line.strip_prefix("pub(super) ").unwrap_or(line);
+            let mut keywords = ["struct ", "enum ", "type ", "trait "].into_iter();
+            if let Some(rest) = keywords.find_map(|keyword| line.strip_prefix(keyword)) {
+                let is_word = |c: char| c.is_alphanumeric() || c == '_';
+                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                let of_one = files.entry(rest[..end].to_owned()).or_default();
+                of_one.push(name.clone());
+            }
+        }
+    }
+    assert!(
+        files.len() > 300,
+        "the types were not found: {}",
+        files.len()
+    );
+    files.remove("Error");
+    files.retain(|_, files| files.len() > 1);
+    assert_eq!(files, BTreeMap::new());
+}

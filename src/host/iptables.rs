@@ -169,7 +169,7 @@ impl Live {
 
 /// A reason why a trial did not succeed.
 #[derive(Debug, Error)]
-pub enum TrialError {
+pub enum LoadTrialError {
     /// No namespace can be made here. The rules may be valid.
     #[error("no network namespace can be made: {0}")]
     Impossible(String),
@@ -323,7 +323,7 @@ impl Iptables {
     ///
     /// # Errors
     /// If it does not load, or no trial is possible.
-    pub fn try_out(&self, family: Family, text: &str) -> Result<(), TrialError> {
+    pub fn try_out(&self, family: Family, text: &str) -> Result<(), LoadTrialError> {
         let restore = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
         // The trial needs no xtables lock, since nobody else can change rules in its namespace.
@@ -339,15 +339,15 @@ impl Iptables {
         ];
         let output = match child::run("unshare", &args, text.as_bytes(), LIMIT) {
             Ok(output) => output,
-            Err(error) => return Err(TrialError::Impossible(error.to_string())),
+            Err(error) => return Err(LoadTrialError::Impossible(error.to_string())),
         };
         if output.status.success() {
             return Ok(());
         }
         if output.stderr.starts_with("unshare:") {
-            return Err(TrialError::Impossible(output.stderr));
+            return Err(LoadTrialError::Impossible(output.stderr));
         }
-        Err(TrialError::Refused(IptablesError::Failed {
+        Err(LoadTrialError::Refused(IptablesError::Failed {
             program: args[4..].join(" "),
             code: output.status.code(),
             words: output.stderr,

@@ -8,7 +8,7 @@ use super::state::State;
 use crate::forwards::ForwardSet;
 use crate::health::rules_file::{self, RulesFile};
 use crate::host::iptables::Iptables;
-use crate::host::persistence::{self, AtBoot};
+use crate::host::persistence::{self, RulesAtBoot};
 use crate::host::sysctl::settings::{Assignment, Switch};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
@@ -24,7 +24,7 @@ pub struct NextBoot {
     pub rules: RulesFile,
     /// Why the file does not load.
     pub refused: Option<String>,
-    pub by: AtBoot,
+    pub by: RulesAtBoot,
     /// The final value of the forwarding switch at boot, and the file that sets it.
     pub forwards: Option<(bool, String)>,
     /// A line that sets the switch only if `sysctl --system` runs after the boot.
@@ -51,7 +51,7 @@ pub fn look(
         forwards: winner.map(|winner| (winner.on, place(winner))),
         forwards_unread: files.other_winner().map(place),
     };
-    if next.by != AtBoot::Unit {
+    if next.by != RulesAtBoot::Unit {
         (next.rules, next.refused) = rules_file::compared(iptables, family, live);
         return next;
     }
@@ -81,7 +81,7 @@ pub fn say_of_change(
 ) {
     let fix = match persistence::at_boot(Family::V4) {
         _ if persistence::manager().is_some() => Some("sudo nvactl boot enable"),
-        AtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
+        RulesAtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
         by => by.fix(),
     };
     let kept = |family| !matches!(persistence::holds_own(family), Ok(false));
@@ -129,7 +129,7 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
     for (family, rules) in rules.iter() {
         let file = persistence::rules_file(family);
         // Without a loader, the file has no effect.
-        if !matches!(persistence::at_boot(family), AtBoot::Loaded(_)) {
+        if !matches!(persistence::at_boot(family), RulesAtBoot::Loaded(_)) {
             continue;
         }
         match rules_file::compared_quickly(iptables, family, rules) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Failed};
 use super::history::last_loaded;
 use super::look::{families, read, resume, warn_of_unread_v6};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::records::KeptSpec;
 use super::refusal::Refusal;
@@ -16,7 +16,7 @@ use crate::forwards::ForwardSet;
 use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, Live, OWN_ALONE};
-use crate::host::persistence::{self, AtBoot};
+use crate::host::persistence::{self, RulesAtBoot};
 use crate::host::rehearsal::{RehearsalError, nft_listing};
 use crate::host::survey;
 use crate::net::Family;
@@ -66,14 +66,17 @@ pub struct PersistReport {
 #[derive(Debug)]
 pub struct Written {
     pub path: PathBuf,
-    pub at_boot: Option<AtBoot>,
+    pub at_boot: Option<RulesAtBoot>,
 }
 
 /// Replaces each rules file as a whole, and keeps the old file beside it.
 ///
 /// # Errors
 /// When the live rules are not the spec's, or a file cannot be replaced; then no file is.
-pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<PersistReport, Failed> {
+pub fn persist(
+    request: &PersistRequest<'_>,
+    machine: &MachineToChange,
+) -> Result<PersistReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((written, failed, partly)) => Ok(PersistReport {
@@ -88,10 +91,10 @@ pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<Persis
 
 fn run(
     request: &PersistRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     remarks: &mut Remarks,
 ) -> Result<(Vec<Written>, Vec<FileError>, bool), Error> {
-    let Machine {
+    let MachineToChange {
         state, iptables, ..
     } = machine;
     let _lock = machine.begin()?;
@@ -127,7 +130,7 @@ fn run(
         note_v6(state, rules.v6);
         let written = Written {
             path: state.saved_file(),
-            at_boot: Some(AtBoot::Unit),
+            at_boot: Some(RulesAtBoot::Unit),
         };
         return Ok((vec![written], Vec::new(), unread_v6));
     }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::batch;
-use super::batch::MachineError;
+use super::batch::IpError;
 use super::machine::{LiveLink, LiveMachine};
 use super::netns::Netns;
 use super::switches;
@@ -105,7 +105,7 @@ impl World {
     ///
     /// # Errors
     /// If `ip` is missing.
-    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), MachineError> {
+    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), IpError> {
         let port = &self.port;
         let mut up = String::from("link set lo up\n");
         if link.carrier {
@@ -174,7 +174,7 @@ impl World {
     ///
     /// # Errors
     /// If `ip` is missing.
-    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), MachineError> {
+    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), IpError> {
         let here = addresses
             .iter()
             .filter(|address| address.is_ipv6() && self.is_on_link(**address));

@@ -1,7 +1,7 @@
 //! Readers for the values of a mapping whose keys are known. Each reports a value of the wrong form.
 
 use super::bounds::MAX_PROBLEMS;
-use super::load::{Key, Node, Value};
+use super::load::{MapKey, Node, Value};
 use super::problem::{Problem, ProblemKind, Span, nearest};
 
 /// A value and where it was written.
@@ -23,7 +23,7 @@ struct Entry<'n> {
     /// The known key.
     name: &'static str,
     /// As it is written.
-    key: &'n Key<'n>,
+    key: &'n MapKey<'n>,
     value: &'n Node<'n>,
 }
 
@@ -91,7 +91,7 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    pub fn key(&self, name: &str) -> Option<&'n Key<'n>> {
+    pub fn key(&self, name: &str) -> Option<&'n MapKey<'n>> {
         self.entry(name).map(|entry| entry.key)
     }
 

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nvactl::net::Protocol;
-use nvactl::twin::cause::{By, Conversation, Decided, Fate, Holder, Seen, Taken, Watch};
+use nvactl::twin::cause::{
+    By, Conversation, DecidingRule, Fate, Holder, Taken, Watch, WatchReport,
+};
 
 use crate::fake::{count_programs, counted_programs};
 use crate::lab::{Backend, CLIENT, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, POD, POD_V6};
@@ -90,7 +92,7 @@ fn watch(lab: &Lab, conversation: Conversation, size: usize) -> Option<Taken> {
         }
     });
     lab.firewall.enter(move || {
-        let seen: Seen = watch.end().expect("the trace is read");
+        let seen: WatchReport = watch.end().expect("the trace is read");
         assert!(seen.complete);
         seen.taken(&conversation).expect("the rules are listed")
     })
@@ -106,13 +108,13 @@ fn words(taken: Option<Taken>) -> String {
     else {
         return "none".to_owned();
     };
-    let decided = |Decided {
+    let decided = |DecidingRule {
                        stage,
                        holder,
                        text,
                        owner,
                        ..
-                   }: Decided| {
+                   }: DecidingRule| {
         let holder = match holder {
             Holder::Iptables {
                 backend,

@@ -8,7 +8,7 @@ use std::process::Command;
 use nvactl::net::Family;
 use nvactl::netfilter::backend::Backend as Iptables;
 use nvactl::twin::netns::Netns;
-use nvactl::twin::rules::{Copied, Filter, Reason, Unknown};
+use nvactl::twin::rules::{Copied, PacketFilter, Reason, Unknown};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType};
@@ -35,10 +35,10 @@ struct Twin {
 }
 
 /// Copies a host's filter, has `meanwhile` send packets in the twin, and looks again.
-fn copy(host: &Host, change: fn(Filter) -> Filter, meanwhile: fn()) -> Twin {
+fn copy(host: &Host, change: fn(PacketFilter) -> PacketFilter, meanwhile: fn()) -> Twin {
     host.enter(move || {
         let live = here(LOOK);
-        let filter = change(Filter::read().expect("root reads it"));
+        let filter = change(PacketFilter::read().expect("root reads it"));
         assert_eq!(here(LOOK), live, "reading changes nothing");
         Netns::make().expect("root makes one");
         here("ip link set lo up; ip link add eth0 type veth peer name peer0; ip link set eth0 up");
@@ -278,7 +278,7 @@ lab_test!(a_line_that_does_not_load_is_the_only_one_lost);
 /// A line that the program refuses, and one that the kernel refuses.
 fn a_line_that_does_not_load_is_the_only_one_lost(backend: Backend) {
     let host = host(backend);
-    let change: fn(Filter) -> Filter = match backend {
+    let change: fn(PacketFilter) -> PacketFilter = match backend {
         Backend::Nft => |filter| broken(filter, Iptables::Nft),
         Backend::Legacy => |filter| broken(filter, Iptables::Legacy),
     };
@@ -300,7 +300,7 @@ fn a_line_that_does_not_load_is_the_only_one_lost(backend: Backend) {
     assert!(copy.contains(order), "{copy}");
 }
 
-fn broken(filter: Filter, backend: Iptables) -> Filter {
+fn broken(filter: PacketFilter, backend: Iptables) -> PacketFilter {
     let rules: String = (1..300)
         .map(|port| match port {
             100 => "-A FORWARD -p tcp -m nosuchmatch -j ACCEPT\n".to_owned(),
@@ -459,13 +459,13 @@ fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
         assert!(said.contains("1 passed"), "{output:?}");
         return;
     }
-    let change: fn(Filter) -> Filter = match backend {
+    let change: fn(PacketFilter) -> PacketFilter = match backend {
         Backend::Nft => |filter| many(filter, Iptables::Nft),
         Backend::Legacy => |filter| many(filter, Iptables::Legacy),
     };
     let (copied, text) = std::thread::spawn(move || {
         Netns::make().expect("root makes one");
-        let filter = change(Filter::read().expect("root reads it"));
+        let filter = change(PacketFilter::read().expect("root reads it"));
         (filter.load().expect("root loads it"), here(LOOK))
     })
     .join()
@@ -474,7 +474,7 @@ fn a_user_namespace_takes_any_number_of_rules(backend: Backend) {
     assert_eq!(text.matches("-j ACCEPT").count(), 3000);
 }
 
-fn many(filter: Filter, backend: Iptables) -> Filter {
+fn many(filter: PacketFilter, backend: Iptables) -> PacketFilter {
     let rules: String = (1..=3000)
         .map(|port| format!("-A FORWARD -p tcp -m tcp --dport {port} -j ACCEPT\n"))
         .collect();
@@ -505,7 +505,7 @@ fn more_forwards_start_no_more_programs_for_a_copy(backend: Backend) {
         }
         let (copied, counted) = host.enter(|| {
             count_programs();
-            let filter = Filter::read().expect("root reads it");
+            let filter = PacketFilter::read().expect("root reads it");
             Netns::make().expect("root makes one");
             let mut copied = filter.load().expect("root loads it");
             copied.counted().expect("the chains are there");
@@ -545,7 +545,7 @@ fn a_table_that_vanishes_while_it_is_read_is_read_again(backend: Backend) {
                      real \"$@\""
                 ),
             );
-            let filter = Filter::read().expect("the second try reads it");
+            let filter = PacketFilter::read().expect("the second try reads it");
             assert_ne!(here("ls -d /run/failed"), "", "the first try fails");
             Netns::make().expect("root makes one");
             (filter.load().expect("root loads it").left_out, here(LOOK))
@@ -575,7 +575,7 @@ fn a_table_that_cannot_be_read_is_the_only_one_left_out(backend: Backend) {
             "case \"$*\" in *' list table inet q') echo Error: No such file >&2; exit 1; esac
              real \"$@\"",
         );
-        let filter = Filter::read().expect("the other tables are read");
+        let filter = PacketFilter::read().expect("the other tables are read");
         Netns::make().expect("root makes one");
         (filter.load().expect("root loads it").left_out, here(LOOK))
     });

@@ -15,14 +15,14 @@ use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
-use crate::plan::unplan::{Key, plan_as};
+use crate::plan::unplan::{ForwardKey, plan_as};
 use crate::twin::battery::battery;
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
 use crate::twin::machine::LiveMachine;
 use crate::twin::rule_change::RuleChange;
-use crate::twin::rules::Filter;
+use crate::twin::rules::PacketFilter;
 use crate::twin::search::CauseSearch;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
@@ -51,7 +51,7 @@ pub fn ask_twin<'e>(
     let work = || -> Result<Answers<'e>, TwinError> {
         let mut machine = LiveMachine::read()?;
         machine.ask_routers_again()?;
-        let filter = Filter::read_of(families)?;
+        let filter = PacketFilter::read_of(families)?;
         let named = NamedInRules::by(&filter, &machine);
         let mut clients = Vec::new();
         for ((set, _, family), flows) in forwards.iter().zip(&flows) {
@@ -175,7 +175,10 @@ fn change(gathered: &[GatheredFacts<'_>]) -> Option<RuleChange> {
 const MOST_IN_DOUBT: usize = 64;
 
 /// Returns some of the forwards with missing rules.
-fn not_loaded<'c>(gathered: &[GatheredFacts<'_>], change: &'c RuleChange) -> BTreeSet<Key<'c>> {
+fn not_loaded<'c>(
+    gathered: &[GatheredFacts<'_>],
+    change: &'c RuleChange,
+) -> BTreeSet<ForwardKey<'c>> {
     let mut keys = BTreeSet::new();
     for (family, want) in change.want.iter() {
         let live = gathered.iter().find(|one| one.of.family == family);

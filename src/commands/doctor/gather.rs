@@ -13,8 +13,8 @@ use crate::health::doctor::{
 use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::sender;
 use crate::host::iptables::Iptables;
-use crate::host::network::{Answer, Links, somebody};
-use crate::host::probe::{Expect, Outcome, Probing};
+use crate::host::network::{Links, ReplyPacket, somebody};
+use crate::host::probe::{Expect, ProbeOutcome, Probing};
 use crate::host::{azure, conntrack, managers, network, survey, sysctl};
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
@@ -31,7 +31,7 @@ use crate::plan::MARKED;
 const JOBS: usize = 256;
 
 /// The examination of one family.
-pub struct Examined<'e> {
+pub struct FamilyInput<'e> {
     pub family: Family,
     /// The spec's forwards of this family; `asked` are of this family too.
     pub set: &'e ForwardSet,
@@ -46,17 +46,17 @@ pub struct Examined<'e> {
 
 /// The live facts of one family, before connections are tried in the copy of the machine.
 pub struct GatheredFacts<'e> {
-    pub of: Examined<'e>,
+    pub of: FamilyInput<'e>,
     pub live: Ruleset,
     counters: Counters,
     backend: Backend,
     pub links: Links,
     pub flows: Option<Vec<Flow>>,
-    answer_routes: BTreeMap<Answer, String>,
+    answer_routes: BTreeMap<ReplyPacket, String>,
     pub probed: Vec<Probed<'e>>,
 }
 
-impl<'e> Examined<'e> {
+impl<'e> FamilyInput<'e> {
     pub fn gather(self, timeout: f64, probes_until: Instant) -> Result<GatheredFacts<'e>> {
         let (family, iptables) = (self.family, self.iptables);
         let read = iptables.read_counted(family)?;
@@ -104,7 +104,7 @@ impl GatheredFacts<'_> {
         answers: &Result<Answers<'_>, String>,
         is_bare: bool,
     ) -> Result<(Vec<Check>, Works)> {
-        let Examined {
+        let FamilyInput {
             family,
             set,
             asked,
@@ -195,7 +195,7 @@ fn probe_once<'s>(
     let different = endpoints.iter().filter(|one| seen.insert(key(one)));
     let different: Vec<Endpoint<'s>> = different.copied().collect();
     let probed = probe(&different, &to, &from, how);
-    let tried: BTreeMap<_, &[Outcome]> = probed
+    let tried: BTreeMap<_, &[ProbeOutcome]> = probed
         .iter()
         .map(|probed| (key(&probed.endpoint), probed.tries.as_slice()))
         .collect();

@@ -8,7 +8,7 @@ mod text;
 use std::time::{Duration, Instant};
 
 use ask_twin::ask_twin;
-use gather::Examined;
+use gather::FamilyInput;
 use metrics::{Works, metrics};
 use text::text;
 
@@ -57,7 +57,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
         let asked: Vec<&Forward> = set.forwards.iter().filter(is_asked).collect();
         examined.push(
-            Examined {
+            FamilyInput {
                 family: *family,
                 set,
                 asked,

@@ -6,20 +6,20 @@ use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::forwards::Forward;
 use crate::health::counts;
-use crate::host::network::{Answer, Links};
+use crate::host::network::{Links, ReplyPacket};
 use crate::net::{AZURE_HOST, Interface};
 
 /// Returns the routes that [`probes`] needs: of the replies to the load balancer's health probes of each ingress
 /// interface.
 #[must_use]
-pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<Answer> {
+pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<ReplyPacket> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
     ingresses.filter_map(|one| reply(one, links)).collect()
 }
 
-fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
+fn reply(ingress: &Interface, links: &Links) -> Option<ReplyPacket> {
     let mut own = links.addresses(ingress).iter();
-    Some(Answer {
+    Some(ReplyPacket {
         from: *own.find(|own| own.is_ipv4())?,
         to: AZURE_HOST,
     })
@@ -28,7 +28,11 @@ fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
 /// Judges the interfaces by which replies to the load balancer's health probes leave. The load balancer accepts a
 /// reply only from the interface that it has probed.
 #[must_use]
-pub fn probes(asked: &[&Forward], links: &Links, routes: &BTreeMap<Answer, String>) -> Vec<Check> {
+pub fn probes(
+    asked: &[&Forward],
+    links: &Links,
+    routes: &BTreeMap<ReplyPacket, String>,
+) -> Vec<Check> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
     let ingresses: BTreeSet<&Interface> = ingresses.collect();
     let astray = ingresses.into_iter().filter_map(|ingress| {

@@ -8,7 +8,7 @@ use super::answers::Answers;
 use crate::forwards::{Forward, ForwardSet};
 use crate::health::probe::Probed;
 use crate::health::rules_file::RulesFile;
-use crate::host::network::{Answer, Links, Packet, Route};
+use crate::host::network::{Links, Packet, ReplyPacket, Route};
 use crate::host::nft_mark::NftRule;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
@@ -40,7 +40,7 @@ pub struct Facts<'f> {
     /// The kernel's answers to [`questions`].
     pub routes: BTreeMap<Packet<'f>, Result<Route, String>>,
     /// The interface by which answers to senders leave, as [`crate::health::sender::questions`] asks.
-    pub answer_routes: BTreeMap<Answer, String>,
+    pub answer_routes: BTreeMap<ReplyPacket, String>,
     /// The outcome of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
     /// The answers of the twin, or why there is no twin.

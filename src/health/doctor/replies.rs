@@ -10,7 +10,7 @@ use crate::health::sender::senders;
 use crate::net::Protocol;
 use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
-use crate::plan::unplan::Key;
+use crate::plan::unplan::ForwardKey;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     replies(case, checks);
@@ -25,7 +25,7 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     let listeners = Listeners::new(case.set);
-    let mut led: BTreeMap<Key<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
+    let mut led: BTreeMap<ForwardKey<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
     for flow in flows {
         if let Some(leader) = listeners.leader(flow) {
             let key = (leader.name.as_str(), leader.protocol);
@@ -88,7 +88,7 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     };
     let listeners = Listeners::new(case.set);
     let asked = case.asked.iter();
-    let asked: BTreeSet<Key<'_>> = asked
+    let asked: BTreeSet<ForwardKey<'_>> = asked
         .map(|forward| (forward.name.as_str(), forward.protocol))
         .collect();
     let taker =

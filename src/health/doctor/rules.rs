@@ -20,7 +20,7 @@ use crate::netfilter::names::TableName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
-use crate::plan::unplan::{Key, plan_as, replanned};
+use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let backend = backend(case);
@@ -77,7 +77,7 @@ fn backend(case: &Case<'_>) -> Check {
 fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
     let new = counts::new_connections(case.facts.counters, case.facts.live);
     let refused = counts::refused(case.facts.counters, case.facts.live);
-    let packets = |counts: &BTreeMap<Key<'_>, Count>, key: Key<'_>| {
+    let packets = |counts: &BTreeMap<ForwardKey<'_>, Count>, key: ForwardKey<'_>| {
         counts.get(&key).map_or(0, |count| count.packets)
     };
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));

@@ -24,7 +24,7 @@ use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::plan::unplan::{Key, plan_as, replanned};
+use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
 
 /// The report of `nvactl status`; docs/json.md documents the fields.
@@ -161,7 +161,7 @@ pub fn rows(
     let refused = counts::refused(live.counters, live.ruleset);
     let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
-    let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<ForwardKey<'_>, usize> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished) {
         if let Some(forward) = listeners.leader(flow) {

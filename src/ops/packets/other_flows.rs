@@ -8,7 +8,7 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::ops::flows::described;
 use crate::ops::remark::Remarks;
 use crate::ops::warn::policy_name;
-use crate::twin::cause::{By, Decided, Holder, Taken};
+use crate::twin::cause::{By, DecidingRule, Holder, Taken};
 use crate::twin::change::Tried;
 
 /// Names the connections outside the forwards that the change refuses or lets through.
@@ -91,7 +91,7 @@ fn taker(count: usize, taken: Option<&Taken>) -> String {
 }
 
 /// Whether the chain is iptables' FORWARD, whose policy the spec sets.
-fn is_forward(decided: &Decided) -> bool {
+fn is_forward(decided: &DecidingRule) -> bool {
     matches!(
         &decided.holder,
         Holder::Iptables {

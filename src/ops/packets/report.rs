@@ -86,7 +86,9 @@ mod tests {
     use crate::netfilter::conntrack::Flow;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::twin::battery::{Ask, Wanted};
-    use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Stage, Taken};
+    use crate::twin::cause::{
+        By, DecidingRule, Direction, Fate, Holder, KernelReason, Stage, Taken,
+    };
     use crate::twin::change::{Opened, Others};
     use crate::twin::clients::{ClientKind, SampleClient};
     use crate::twin::talk::{From, Question};
@@ -125,8 +127,8 @@ forwards:
         }
     }
 
-    fn rule(text: &str) -> Decided {
-        Decided {
+    fn rule(text: &str) -> DecidingRule {
+        DecidingRule {
             stage: Stage::Forward,
             holder: Holder::Iptables {
                 backend: Backend::Nft,

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::Seen;
+use super::WatchReport;
 use super::legacy::CountedRule;
 use super::message::{Header, NftVerdict};
-use super::path::{Path, StepKind, TraceStep};
+use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
 
@@ -69,11 +69,11 @@ pub enum Ending<'s> {
     /// The last packet, a request or a reply, left the machine.
     Sent(&'s TraceStep),
     /// No rule translated the packet of this path at this stage.
-    Untranslated(&'s Path, Stage),
+    Untranslated(&'s PacketPath, Stage),
     NotSeen,
 }
 
-impl Seen {
+impl WatchReport {
     /// Finds the event that ended a conversation.
     #[must_use]
     pub fn ending(&self, conversation: &Conversation) -> Option<(Direction, Fate, Ending<'_>)> {
@@ -109,7 +109,7 @@ impl Seen {
 
     fn fate_of_request<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
         if let Some(end) = self.end_of(path) {
@@ -157,7 +157,7 @@ impl Seen {
     /// accept the packet there.
     fn mistranslated<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
         let target = conversation.target?;
@@ -165,7 +165,7 @@ impl Seen {
         let behind = path.steps.iter().rev();
         // The steps after the hook in which destinations are translated.
         let is_behind = |step: &&TraceStep| match step.stage {
-            Stage::Prerouting => step.kind == StepKind::Leaves,
+            Stage::Prerouting => step.kind == TraceStepKind::Leaves,
             stage => matches!(stage, Stage::Forward | Stage::Input),
         };
         let mut behind = behind.filter(is_behind);
@@ -189,7 +189,7 @@ impl Seen {
 
     fn fate_of_reply<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
         if let Some(end) = self.end_of(path) {
@@ -207,9 +207,12 @@ impl Seen {
     }
 
     /// Finds the event that ended a packet's path within the machine.
-    pub(super) fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Ending<'s>)> {
+    pub(super) fn end_of<'s>(&'s self, path: &'s PacketPath) -> Option<(Fate, Ending<'s>)> {
         let ends = |step: &&TraceStep| {
-            let decides = matches!(step.kind, StepKind::Rule { .. } | StepKind::Policy(_));
+            let decides = matches!(
+                step.kind,
+                TraceStepKind::Rule { .. } | TraceStepKind::Policy(_)
+            );
             decides
                 && matches!(
                     step.verdict,
@@ -225,8 +228,8 @@ impl Seen {
         }
         let end = path.end()?;
         match (&end.kind, end.stage) {
-            (StepKind::Leaves, Stage::Postrouting | Stage::Input) => None,
-            (StepKind::Leaves, _) => Some((Fate::Dropped, Ending::Lost(end))),
+            (TraceStepKind::Leaves, Stage::Postrouting | Stage::Input) => None,
+            (TraceStepKind::Leaves, _) => Some((Fate::Dropped, Ending::Lost(end))),
             (_, stage) => {
                 let mut counted = self.legacy_of(path);
                 let legacy = counted.find(|counted| counted.stage == stage && counted.takes());
@@ -238,7 +241,7 @@ impl Seen {
 
     /// Finds the rule that gave a packet its address: the last rule that accepted the packet before its address
     /// changed, or a rule of iptables-legacy that counted.
-    fn translator<'s>(&'s self, path: &'s Path, stage: Stage) -> Ending<'s> {
+    fn translator<'s>(&'s self, path: &'s PacketPath, stage: Stage) -> Ending<'s> {
         let at_stage = || path.steps.iter().filter(move |step| step.stage == stage);
         // A packet that comes in fragments has no ports at first.
         let whole = |step: &TraceStep| step.header.filter(|header| header.ports.is_some());
@@ -246,7 +249,7 @@ impl Seen {
         let before =
             at_stage().take_while(|step| whole(step).is_none_or(|now| Some(now) == entered));
         let accepts = |step: &&TraceStep| {
-            matches!(step.kind, StepKind::Rule { .. }) && step.verdict == NftVerdict::Accept
+            matches!(step.kind, TraceStepKind::Rule { .. }) && step.verdict == NftVerdict::Accept
         };
         let in_nat = before.filter(accepts).last();
         let legacy = self
@@ -262,7 +265,10 @@ impl Seen {
     }
 
     /// Returns the rules of iptables-legacy that counted, in the family of a path's packet.
-    pub(super) fn legacy_of<'s>(&'s self, path: &Path) -> impl Iterator<Item = &'s CountedRule> {
+    pub(super) fn legacy_of<'s>(
+        &'s self,
+        path: &PacketPath,
+    ) -> impl Iterator<Item = &'s CountedRule> {
         let family = path.first().map(|header| Family::of(header.source));
         let counted = self.legacy.iter();
         counted.filter(move |one| family.is_none_or(|family| one.family == family))
@@ -278,7 +284,7 @@ impl Seen {
 
 impl Conversation {
     /// Returns whether a path belongs to a packet from the client.
-    pub(super) fn requests(&self, path: &Path) -> bool {
+    pub(super) fn requests(&self, path: &PacketPath) -> bool {
         path.first().is_some_and(|header| {
             header.protocol == number(self.protocol)
                 && header.source == self.client
@@ -287,7 +293,7 @@ impl Conversation {
     }
 
     /// Returns whether a path belongs to a reply.
-    fn replies(&self, path: &Path, servers: &[(IpAddr, u16)]) -> bool {
+    fn replies(&self, path: &PacketPath, servers: &[(IpAddr, u16)]) -> bool {
         let from = |header: Header| {
             let (port, _) = header.ports?;
             Some((header.source, port))
@@ -312,5 +318,5 @@ fn destination(header: Header) -> Option<(IpAddr, u16)> {
 }
 
 fn is_nat_of_iptables(step: &TraceStep) -> bool {
-    matches!(&step.kind, StepKind::Rule { base, .. } if base.table == "nat")
+    matches!(&step.kind, TraceStepKind::Rule { base, .. } if base.table == "nat")
 }

@@ -14,7 +14,7 @@ use crate::twin::rules::list_chain;
 
 /// A rule or a policy that decided about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
+pub struct DecidingRule {
     pub stage: Stage,
     pub holder: Holder,
     /// The rule's handle in nft.
@@ -102,7 +102,7 @@ fn without_counts(text: &str) -> String {
 }
 
 /// Describes a rule of the calling thread's namespace.
-pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, CauseError> {
+pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule, CauseError> {
     let listed = ChainListing::of(chain)?;
     let place = listed.place(handle);
     let native = place.map(|place| listed.rules[place].1.clone());
@@ -114,7 +114,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
     };
     let owner = programs::owner_of(&chain.table, &chain.name);
     Ok(match of_iptables {
-        Some((holder, text)) => Decided {
+        Some((holder, text)) => DecidingRule {
             stage,
             holder,
             handle: Some(handle),
@@ -122,7 +122,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
             text,
             owner,
         },
-        None => Decided {
+        None => DecidingRule {
             stage,
             holder: Holder::Nft(chain.clone()),
             handle: Some(handle),
@@ -135,7 +135,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
 
 /// Describes a policy.
 #[must_use]
-pub fn policy(stage: Stage, chain: &NftChain) -> Decided {
+pub fn policy(stage: Stage, chain: &NftChain) -> DecidingRule {
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
         Some(Holder::Iptables { chain, .. }) => {
@@ -143,7 +143,7 @@ pub fn policy(stage: Stage, chain: &NftChain) -> Decided {
         }
         _ => "policy drop".to_owned(),
     };
-    Decided {
+    DecidingRule {
         stage,
         holder: holder.unwrap_or_else(|| Holder::Nft(chain.clone())),
         handle: None,

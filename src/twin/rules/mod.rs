@@ -32,7 +32,7 @@ use listing::ListedTable;
 use refused::{LoadRefusal, load_in_order};
 use restore::TablePlan;
 
-pub use filter::{Copied, Filter};
+pub use filter::{Copied, PacketFilter};
 pub use named::Networks;
 pub use own::list_chain;
 pub use place::{LeftOut, Reason, RulePlace, Unknown, Watched};
@@ -51,7 +51,7 @@ fn has_nvactls(line: &str) -> bool {
     line.starts_with(':') && own::is_nvactls(saved::chain(line))
 }
 
-impl Filter {
+impl PacketFilter {
     /// Reads the filter in the calling thread's namespace.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Filter {
     /// Reads the filter, as far as packets of some families meet it.
     ///
     /// # Errors
-    /// As [`Filter::read`].
+    /// As [`PacketFilter::read`].
     pub fn read_of(families: Families) -> Result<Self, FilterError> {
         read::read(families)
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::listing::{ListedTable, words as nft_words};
-use super::{Filter, own};
+use super::{PacketFilter, own};
 use crate::netfilter::text::parse;
 use crate::netfilter::token::words;
 
@@ -20,7 +20,7 @@ pub struct Networks {
     pub destinations: BTreeSet<IpNet>,
 }
 
-impl Filter {
+impl PacketFilter {
     /// Returns the networks that rules of others match: packets of each may meet rules that no other packet meets.
     /// For an ipset, these are the first few.
     #[must_use]
@@ -64,7 +64,7 @@ enum MatchedEnd {
     To,
 }
 
-impl Filter {
+impl PacketFilter {
     /// Returns the destination ports that rules of others match.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {

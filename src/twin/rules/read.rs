@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::edit::FilterFacts;
-use super::filter::{Filter, Text};
+use super::filter::{PacketFilter, Text};
 use super::listing::{self, ListedTable};
 use super::own;
 use super::place::{LeftOut, Reason, RulePlace};
@@ -41,7 +41,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(
 /// Reads the filter, as far as packets of some families meet it. Reads all of it again if a table cannot be read: a
 /// program may have removed the table meanwhile, or may be loading it anew. Only a new list of the tables tells
 /// whether the table is still there.
-pub fn read(families: Families) -> Result<Filter, FilterError> {
+pub fn read(families: Families) -> Result<PacketFilter, FilterError> {
     let mut tried = read_once(families);
     for pause in PAUSES {
         let is_partial = match &tried {
@@ -57,7 +57,7 @@ pub fn read(families: Families) -> Result<Filter, FilterError> {
     tried
 }
 
-fn read_once(families: Families) -> Result<Filter, FilterError> {
+fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
     let families: Vec<Family> = families
         .as_slice()
         .iter()
@@ -114,7 +114,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     let written = written(&texts, &spaced_sets, own.iter().chain(&native));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
     let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
-    Ok(Filter {
+    Ok(PacketFilter {
         texts,
         sets,
         own,

@@ -5,7 +5,9 @@ use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Holder, KernelReason, NftChain, Stage, Taken};
+use crate::twin::cause::{
+    By, DecidingRule, Direction, Holder, KernelReason, NftChain, Stage, Taken,
+};
 use crate::twin::clients::SampleClient;
 use crate::twin::explain::KeptIn;
 use crate::twin::talk::{From, Question};
@@ -61,8 +63,8 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
 }
 
 /// A rule of iptables, by the chain and the text that it has there.
-fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
-    Decided {
+fn of_iptables(backend: Backend, chain: &str, text: &str) -> DecidingRule {
+    DecidingRule {
         stage: Stage::Forward,
         holder: Holder::Iptables {
             backend,
@@ -77,13 +79,13 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
     }
 }
 
-fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
+fn of_nft(table: &str, text: &str, handle: Option<u64>) -> DecidingRule {
     let chain = NftChain {
         family: "inet",
         table: table.to_owned(),
         name: "c".to_owned(),
     };
-    Decided {
+    DecidingRule {
         stage: Stage::Forward,
         owner: crate::netfilter::programs::owner_of(table, "c"),
         holder: Holder::Nft(chain),
@@ -112,7 +114,7 @@ fn cured(by: By, cure: Cure) -> Verdict {
     })
 }
 
-fn without(decided: Decided) -> Verdict {
+fn without(decided: DecidingRule) -> Verdict {
     let by = By::Rule(decided);
     cured(by.clone(), Cure::Without(by))
 }
@@ -165,7 +167,7 @@ fn each_verdict_has_its_sentence_and_fix() {
         watched: vec!["iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far".to_owned()],
         ..Answers::default()
     };
-    let blame = |by: Decided, cure: Option<Cure>| Blame {
+    let blame = |by: DecidingRule, cure: Option<Cure>| Blame {
         by: Some(By::Rule(by)),
         cure,
         is_examined: true,

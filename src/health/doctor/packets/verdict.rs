@@ -9,7 +9,7 @@ use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason};
+use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason};
 use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
 /// Returns the checks for a verdict; none if the connection did as the spec says.
@@ -269,7 +269,7 @@ const CONTESTED: &str = "if its nat table was loaded after nvactl's, which no pr
 
 /// Whether a rule decides only if its nat table comes before nvactl's. Each backend has a nat table, and the
 /// kernel evaluates the one first that was loaded last.
-fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
+fn is_contested(scene: &Scene<'_>, decided: &DecidingRule) -> bool {
     let translates = matches!(
         decided.holder,
         Holder::Iptables {
@@ -282,7 +282,7 @@ fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
 
 /// Returns the hop of a rule: nvactl's own, another program's in the same iptables, the other backend's, or
 /// nft's.
-fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
+fn hop_of(scene: &Scene<'_>, decided: &DecidingRule) -> Hop {
     match &decided.holder {
         Holder::Iptables {
             backend,
