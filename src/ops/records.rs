@@ -14,6 +14,7 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::brings_rule;
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
@@ -167,9 +168,9 @@ impl SavedState {
     /// Whether there are any rules beside a policy.
     #[must_use]
     pub fn holds_rules(&self) -> bool {
-        self.owned()
-            .values()
-            .any(|owned| owned.rules.contains("\n-A "))
+        let owned = self.owned();
+        let mut lines = owned.values().flat_map(|owned| owned.rules.lines());
+        lines.any(brings_rule)
     }
 
     /// Parses the rules to load.
