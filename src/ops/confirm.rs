@@ -108,7 +108,7 @@ pub fn pending_of(
     );
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
-        Standing::Waits(pending) if pending.left() > 0 => {
+        Standing::Waits(pending) if pending.can_be_kept() => {
             Some((told(state, &pending), vec![keep, undo]))
         }
         Standing::Waits(pending) => Some((told(state, &pending), vec![undo])),

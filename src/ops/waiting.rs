@@ -48,6 +48,12 @@ impl Pending {
         self.deadline.saturating_sub(uptime_secs())
     }
 
+    /// Whether the change can still be confirmed: it is fully applied, and its time is not up.
+    #[must_use]
+    pub fn can_be_kept(&self) -> bool {
+        self.made && self.left() > 0
+    }
+
     /// Returns the seconds since the time was up.
     #[must_use]
     pub fn overdue(&self) -> u64 {
@@ -196,14 +202,16 @@ pub fn told(state: &State, pending: &Pending) -> String {
         left if pending.made => {
             format!("{change} is loaded, and is undone in {left} s unless you confirm it")
         }
-        left => format!("{change} is not fully loaded, and is undone in {left} s"),
+        left => format!("{change} cannot be confirmed, and is undone in {left} s"),
     }
 }
 
 /// Returns the commands that decide on a change that waits, each with its purpose, the best one first.
 #[must_use]
 pub fn choices(pending: &Pending) -> Vec<&'static str> {
-    let keep = (pending.left() > 0).then_some("to keep it: sudo nvactl confirm");
+    let keep = pending
+        .can_be_kept()
+        .then_some("to keep it: sudo nvactl confirm");
     keep.into_iter()
         .chain(["to undo it now: sudo nvactl confirm --cancel"])
         .collect()
@@ -229,7 +237,7 @@ fn refuse(state: &State, waiting: Result<Option<Pending>, Error>) -> Result<(), 
     match waiting {
         Ok(None) => Ok(()),
         Ok(Some(pending)) => Err(Refusal::Pending {
-            overdue: pending.left() == 0,
+            can_be_kept: pending.can_be_kept(),
             told: told(state, &pending),
         }
         .into()),
