@@ -400,8 +400,8 @@ fn changed(change: &FieldChange) -> String {
 
 fn drifted(drift: &Drift) -> String {
     let what = match drift.what {
-        DriftKind::PutIn => "added by hand",
-        DriftKind::TakenOut => "removed by hand",
+        DriftKind::PutIn => "added by others",
+        DriftKind::TakenOut => "missing",
         DriftKind::InFront => "stands before nvactl's jump",
     };
     let prefix = prefix(drift.family);

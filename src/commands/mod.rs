@@ -59,17 +59,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         state_dir: state_dir.as_deref(),
         backend,
     };
-    let reports = matches!(
-        command,
-        Command::Check(_)
-            | Command::Render(_)
-            | Command::Diff(_)
-            | Command::Explain(_)
-            | Command::History
-            | Command::Status(_)
-            | Command::Probe(_)
-            | Command::Doctor(_)
-    );
+    let reports = command.only_reports();
     let name = name(&command);
     let exit = match command {
         Command::Check(args) => check::run(&args, console),

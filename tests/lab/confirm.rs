@@ -483,7 +483,7 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .ends_with("hint: sudo nvactl confirm --cancel\n"),
+            .ends_with("hint: to undo the change now: sudo nvactl confirm --cancel\n"),
         "{said:?}"
     );
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
@@ -573,6 +573,29 @@ fn a_partial_change_cannot_be_confirmed(backend: Backend) {
     let slowly = "real \"$@\"; touch /run/loaded; sleep 1";
     apply_and_kill(&host, "600", slowly, "/run/loaded");
     unfake(&host, "iptables-restore");
+    // Nobody offers a confirmation that would be refused.
+    let said = nvactl(&host, &["confirm", "--status"], "");
+    assert!(
+        said.stdout
+            .contains(" cannot be confirmed, and is undone in ")
+            && said
+                .stdout
+                .ends_with(" s\nto undo it now: sudo nvactl confirm --cancel\n"),
+        "{said:?}"
+    );
+    let said = nvactl(&host, &["apply", "-"], SPEC);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .ends_with("hint: to undo the change now: sudo nvactl confirm --cancel\n"),
+        "{said:?}"
+    );
+    for report in ["diff", "status", "doctor"] {
+        let said = nvactl(&host, &[report, "-"], SPEC);
+        let all = said.stdout + &said.stderr;
+        assert!(all.contains(" cannot be confirmed, "), "{report}: {all}");
+        assert!(!all.contains("sudo nvactl confirm\n"), "{report}: {all}");
+    }
     let said = nvactl(&host, &["confirm"], "");
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("was not fully applied"), "{said:?}");

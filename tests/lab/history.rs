@@ -76,7 +76,76 @@ fn a_rollback_names_its_changes_and_the_way_back(backend: Backend) {
         said.stdout.contains("- web  ") && said.stdout.contains("→ 10.224.0.99:80\n"),
         "{said:?}"
     );
+    assert!(!said.stdout.contains("(drift)"), "{said:?}");
+}
+
+lab_test!(a_repair_is_no_step);
+/// A rollback goes to before the last change of the rules as nvactl made them, not back to damaged ones.
+fn a_repair_is_no_step(backend: Backend) {
+    let host = firewall(backend);
+    let states = ["49182", "49183"].map(|port| {
+        apply(&host, &on(port));
+        save(&host)
+    });
+    host.run("iptables -F");
+    apply(&host, &on("49183"));
+    assert_eq!(save(&host), states[1], "it is repaired");
+    let said = nvactl(&host, &["history"], "");
+    assert!(
+        said.stdout.starts_with("  3  ") && said.stdout.contains("  apply <stdin>: repaired"),
+        "{said:?}"
+    );
+    let said = rollback(&host);
+    assert_eq!(save(&host), states[0], "{said:?}");
+    let note = "note: change 3 is skipped, because it only repaired nvactl's rules; to restore the rules from \
+                before it: sudo nvactl rollback 3\n";
+    assert!(said.stderr.contains(note), "{said:?}");
+    // A number names its change all the same.
+    let said = nvactl(&host, &["rollback", "3"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let warning =
+        "warning: before change 3, nvactl's IPv4 rules were not as change 2 had loaded them: ";
+    assert!(
+        said.stderr.contains(warning) && said.stderr.contains(" were missing\n"),
+        "{said:?}"
+    );
     assert!(!said.stdout.contains("by hand"), "{said:?}");
+}
+
+lab_test!(either damage_before_a_change_is_named);
+/// A change of damaged rules is a step, but what it restores is no work of nvactl's.
+fn damage_before_a_change_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, &on("49182"));
+    host.run("iptables -t nat -F");
+    apply(&host, &on("49183"));
+    let said = rollback(&host);
+    assert!(
+        said.stderr.contains(
+            "warning: before change 2, nvactl's IPv4 rules were not as change 1 had loaded them: "
+        ),
+        "{said:?}"
+    );
+    // Undamaged rules are no matter for a warning.
+    apply(&host, &on("49184"));
+    let said = rollback(&host);
+    assert!(!said.stderr.contains("were not as change"), "{said:?}");
+}
+
+lab_test!(either a_change_of_the_firewall_is_named);
+fn a_change_of_the_firewall_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply(
+        &host,
+        &SPEC.replacen("snat:", "forward_policy: keep, snat:", 1),
+    );
+    let said = nvactl(&host, &["history"], "");
+    let newest = said.stdout.lines().next().unwrap_or_default();
+    assert!(
+        newest.contains("  apply <stdin>: ~ (firewall); by "),
+        "{said:?}"
+    );
 }
 
 lab_test!(either only_lasting_changes_are_steps);
