@@ -18,10 +18,10 @@ use crate::forwards::{Balance, Limits, Snats};
 use crate::net::Protocol;
 
 /// Reads the value of a key into the options.
-type Reader = fn(&mut Options, &Node<'_>, &mut Vec<Problem>);
+type OptionReader = fn(&mut Options, &Node<'_>, &mut Vec<Problem>);
 
 /// The options' keys, each with its reader.
-const READERS: [(&str, Reader); 9] = [
+const READERS: [(&str, OptionReader); 9] = [
     ("protocol", |options, node, problems| {
         options.protocols = protocols(node, problems);
     }),
