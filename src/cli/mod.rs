@@ -237,3 +237,39 @@ Examples:
   sudo nvactl persist --family v4 --output rules.v4")]
     Persist(Persist),
 }
+
+impl Command {
+    /// Whether the report is all that the command leaves: it changes neither the machine nor a file.
+    #[must_use]
+    pub fn only_reports(&self) -> bool {
+        match self {
+            Command::Check(_)
+            | Command::Diff(_)
+            | Command::Explain(_)
+            | Command::History
+            | Command::Status(_)
+            | Command::Doctor(_)
+            | Command::Probe(_)
+            | Command::Sysctl {
+                action: Sysctl::Status(_),
+            }
+            | Command::Boot {
+                action: BootAction::Status | BootAction::Test,
+            } => true,
+            Command::Render(args) => args.output.is_none(),
+            Command::Apply(args) => args.dry_run,
+            Command::Remove(args) => args.dry_run,
+            Command::Rollback(args) => args.dry_run,
+            Command::Confirm(args) => args.status,
+            Command::Watchdog { .. }
+            | Command::Persist(_)
+            | Command::Sysctl {
+                action: Sysctl::Enable(_) | Sysctl::Disable(_),
+            }
+            | Command::Boot {
+                action:
+                    BootAction::Enable { .. } | BootAction::Disable { .. } | BootAction::Load { .. },
+            } => false,
+        }
+    }
+}

@@ -144,12 +144,16 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
     }
 }
 
-/// Asks at a terminal whether to keep the change, until its time is up. Without a terminal, prints the
-/// commands.
+/// Asks at a terminal whether to keep the change, until its time is up. Without a terminal, or if the change
+/// cannot be confirmed, prints the commands.
 ///
 /// # Errors
 /// None: a failed decision is printed, and the change still waits.
 pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Exit> {
+    if !pending.can_be_kept() {
+        say_pending(state, pending, console);
+        return Ok(Exit::Uncertain);
+    }
     let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !asks {
         say_pending(state, pending, console);

@@ -10,7 +10,7 @@ use crate::diff::drift::ForwardNames;
 use crate::host;
 use crate::net::words::{counted, names};
 use crate::ops::ChangeOutcome;
-use crate::ops::history::{moment, undone_words};
+use crate::ops::history::{is_repair, moment, undone_words, unreadable};
 use crate::ops::records::Change;
 use crate::ops::rollback::{RollbackRequest, rollback};
 use crate::ops::state::State;
@@ -27,15 +27,11 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     if changes.is_empty() {
         console.say("no changes yet");
     }
-    for (number, change) in &changes {
-        console.say(line(*number, change));
+    for (n, (number, change)) in changes.iter().enumerate() {
+        console.say(line(*number, change, is_repair(&changes[n..])));
     }
-    for number in state.numbers()? {
-        if !changes.iter().any(|(kept, _)| *kept == number) {
-            console.warn(format_args!(
-                "change {number} cannot be read and is skipped"
-            ));
-        }
+    for line in unreadable(state, &changes)? {
+        console.warn(line);
     }
     for other in state.others()? {
         console.say(format_args!(
@@ -46,10 +42,16 @@ pub fn list(state: Option<&State>, console: &mut Console) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn line(number: u64, change: &Change) -> String {
+fn line(number: u64, change: &Change, is_repair: bool) -> String {
     let mut line = format!("{number:>3}  {}  {}", moment(change.time), change.action);
-    if !change.forwards.is_empty() {
-        line.push_str(&format!(": {}", moved(&change.forwards)));
+    // Records of 0.1.0 name no forwards.
+    let is_known = change.loaded.is_some();
+    match (is_repair, change.forwards.is_empty()) {
+        (true, true) => line.push_str(": repaired"),
+        (true, false) => line.push_str(&format!(": repaired ({})", moved(&change.forwards))),
+        (false, true) if is_known => line.push_str(": ~ (firewall)"),
+        (false, true) => {}
+        (false, false) => line.push_str(&format!(": {}", moved(&change.forwards))),
     }
     if let Some(who) = &change.who {
         line.push_str(&format!("; by {who}"));

@@ -2,7 +2,8 @@
 //!
 //! Reports go to standard output; warnings, notes and errors to standard error.
 //!
-//! The room must not decide: lower rooms find everything that it prints. Only this room reads a spec's text.
+//! The room gathers facts and prints findings; lower rooms judge them and make every change of the machine. Only
+//! this room reads a spec's text.
 //!
 //! Start here:
 //! - a new command: its arguments in `cli`, a file here, its line in [`run`];
@@ -58,17 +59,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         state_dir: state_dir.as_deref(),
         backend,
     };
-    let reports = matches!(
-        command,
-        Command::Check(_)
-            | Command::Render(_)
-            | Command::Diff(_)
-            | Command::Explain(_)
-            | Command::History
-            | Command::Status(_)
-            | Command::Probe(_)
-            | Command::Doctor(_)
-    );
+    let reports = command.only_reports();
     let name = name(&command);
     let exit = match command {
         Command::Check(args) => check::run(&args, console),

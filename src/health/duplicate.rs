@@ -185,14 +185,7 @@ impl Asked {
                 } => asked.ports = Some(ranges.clone()),
                 // Ports that are excluded, or other flags than those of a first packet.
                 Match::Tcp { .. } | Match::Udp { .. } | Match::Multiport { .. } => return None,
-                Match::Other(_)
-                    if matches!(
-                        condition.name(),
-                        "-p" | "tcp" | "udp" | "sctp" | "multiport"
-                    ) =>
-                {
-                    return None;
-                }
+                Match::Other(_) if condition.is_of_ports() => return None,
                 Match::Destination(Is(net)) => asked.destinations.push(*net),
                 Match::Ingress(Is(by)) => asked.ingress = by.exact().cloned().or(asked.ingress),
                 Match::Egress(Is(by)) => asked.egress = by.exact().cloned().or(asked.egress),

@@ -126,7 +126,7 @@ impl Live {
     /// Returns how many packets reached the policy of each built-in chain, if counters were requested.
     #[must_use]
     pub fn policy_packets(&self) -> BTreeMap<(TableName, ChainName), u64> {
-        policy_packets(&parse::text_of(&self.text))
+        parse::policy_packets(&parse::text_of(&self.text))
     }
 
     /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables` are the
@@ -466,25 +466,6 @@ fn finish_all(saving: PerFamily<Saving>) -> Result<PerFamily<Live>, IptablesErro
         v4: saving.v4.finish()?,
         v6: saving.v6.map(Saving::finish).transpose()?,
     })
-}
-
-/// Reads the packets of each `:CHAIN POLICY [packets:bytes]` line.
-pub(crate) fn policy_packets(saved: &str) -> BTreeMap<(TableName, ChainName), u64> {
-    let (mut found, mut table) = (BTreeMap::new(), None);
-    for line in saved.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name.parse::<TableName>().ok();
-        }
-        let words: Vec<&str> = line.split(' ').collect();
-        if let (Some(table), [name, _, counts]) = (table, &words[..])
-            && let Some(name) = name.strip_prefix(':')
-            && let Some((packets, _)) = counts.trim_start_matches('[').split_once(':')
-            && let Ok(packets) = packets.parse()
-        {
-            found.insert((table, ChainName::from(name)), packets);
-        }
-    }
-    found
 }
 
 /// The output of iptables-save, and the parsed rules.

@@ -357,7 +357,7 @@ fn say_v6_went(state: &State, before: &Ruleset, after: &mut Remarks) {
             warn::policy_name(Family::V6)
         ));
     }
-    warn::connections_end([before], false, after);
+    warn::connections_end([(Family::V6, before)], false, after);
 }
 
 /// Makes a change that a watchdog undoes unless it is confirmed.

@@ -10,6 +10,7 @@ use super::log::ChangeEvent;
 use super::look::{families, read, resume, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::note_v6::note_v6;
+use super::persist::refuse_flushed;
 use super::records::{Booted, Brought, Change, SavedState, VERSION};
 use super::refusal::Refusal;
 use super::remark::Remarks;
@@ -120,6 +121,7 @@ fn set_up(machine: &MachineToChange, remarks: &mut Remarks) -> Result<Vec<Double
     if !rules.values().any(|rules| rules.holds_own()) {
         return Err(Refusal::NothingToSave { saved: false }.into());
     }
+    refuse_flushed(state, &rules, None)?;
     let doubled = doubled()?;
     let files = doubled.iter().map(Doubled::prepare);
     let files = files.collect::<Result<Vec<_>, FileError>>()?;

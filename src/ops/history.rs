@@ -11,8 +11,10 @@ use crate::diff::drift::ForwardNames;
 use crate::host::{namespace, session};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
+use crate::net::words::counted;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
 
 /// The facts about a change in the history, beside the rules from before it.
 #[derive(Debug, Default)]
@@ -45,6 +47,7 @@ impl Change {
             policy.forward_policy() == Policy::Drop
         });
         let loaded = want.map(|_, want| owned_digest(want, diff::sets_policy(want)));
+        let rule_count = want.map(|_, want| diff::own(want).rule_count());
         Self {
             version: VERSION,
             time: seconds_now(),
@@ -62,6 +65,8 @@ impl Change {
             closed_v6: closed.v6,
             loaded: Some(loaded.v4),
             loaded_v6: loaded.v6,
+            rule_count: Some(rule_count.v4),
+            rule_count_v6: rule_count.v6,
         }
     }
 }
@@ -129,19 +134,79 @@ pub fn moment(seconds: u64) -> String {
 
 /// Returns the change that a rollback without a number undoes: the newest below a number that has not been
 /// undone, or `None` if none is left. A rollback is not such a change: it is skipped together with the
-/// changes that it undid.
+/// changes that it undid. Nor is a repair: before it, the rules were damaged.
 #[must_use]
 pub fn next_to_undo(changes: &[(u64, Change)], mut below: u64) -> Option<u64> {
-    for (number, change) in changes {
+    for (n, (number, change)) in changes.iter().enumerate() {
         if *number >= below || change.undone.is_some() {
             continue;
         }
         match change.back_before {
             Some(before) => below = before,
+            None if is_repair(&changes[n..]) => {}
             None => return Some(*number),
         }
     }
     None
+}
+
+/// Whether the newest of these changes only restored the rules that the change before it had loaded.
+#[must_use]
+pub fn is_repair(changes: &[(u64, Change)]) -> bool {
+    let loaded = |change: &Change| Some((change.loaded?, change.loaded_v6));
+    let [(_, change), ..] = changes else {
+        return false;
+    };
+    let before = change_before(changes).and_then(|(_, before)| loaded(before));
+    change.back_before.is_none() && before.is_some() && loaded(change) == before
+}
+
+/// Returns the change that made the rules which the newest of these changes replaced.
+fn change_before(changes: &[(u64, Change)]) -> Option<&(u64, Change)> {
+    let mut earlier = changes.iter().skip(1);
+    earlier.find(|(_, change)| change.undone.is_none())
+}
+
+/// Describes the damage to nvactl's rules before the newest of these changes, if others had changed them since
+/// the change before it. After a reboot, the difference is no damage: the rules on disk were loaded.
+#[must_use]
+pub fn damage_before(changes: &[(u64, Change)]) -> Option<String> {
+    let (number, change) = changes.first()?;
+    let (earlier, before) = change_before(changes)?;
+    if change.boot.is_none() || change.boot != before.boot {
+        return None;
+    }
+    let loaded = PerFamily {
+        v4: before.loaded?,
+        v6: before.loaded_v6,
+    };
+    let each = change.owned().zip(before.owned()).zip(loaded.as_ref());
+    each.iter().find_map(|(family, ((owned, made), loaded))| {
+        let rules = parse::parse(&owned.rules).ok()?;
+        if owned_digest(&rules, made.sets_policy) == **loaded {
+            return None;
+        }
+        let count = before.rule_count(family);
+        let how = match count.saturating_sub(rules.rule_count()) {
+            0 => "others had changed them".to_owned(),
+            missing => format!("{missing} of {} were missing", counted(count, "rule")),
+        };
+        Some(format!(
+            "before change {number}, nvactl's {family} rules were not as change {earlier} had loaded them: {how}"
+        ))
+    })
+}
+
+/// Names the changes that this version cannot read, a line each.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn unreadable(state: &State, changes: &[(u64, Change)]) -> Result<Vec<String>, StateError> {
+    let mut numbers = state.numbers()?;
+    numbers.retain(|number| !changes.iter().any(|(kept, _)| kept == number));
+    let each = numbers.iter();
+    let lines = each.map(|number| format!("change {number} cannot be read and is skipped"));
+    Ok(lines.collect())
 }
 
 /// The rules that nvactl loaded last.
@@ -166,6 +231,20 @@ impl LastLoaded {
     #[must_use]
     pub fn is_removal(&self) -> bool {
         matches!(self, LastLoaded::Change(change) if change.spec.is_none())
+    }
+
+    /// Returns the number of rules of a family.
+    #[must_use]
+    pub fn rule_count(&self, family: Family) -> usize {
+        match self {
+            LastLoaded::Change(change) => change.rule_count(family),
+            LastLoaded::Saved(saved) => {
+                let rules = saved.owned().get(family).map(|owned| owned.ruleset());
+                rules
+                    .and_then(Result::ok)
+                    .map_or(0, |rules| rules.rule_count())
+            }
+        }
     }
 
     /// Whether the rules set a family's FORWARD policy.
@@ -248,6 +327,8 @@ mod tests {
                 closed_v6: None,
                 loaded: None,
                 loaded_v6: None,
+                rule_count: None,
+                rule_count_v6: None,
             };
             (*number, change)
         };

@@ -6,6 +6,7 @@ use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
 use crate::forwards::ForwardSet;
+use crate::health::next_boot::NextBoot;
 use crate::health::rules_file::{self, RulesFile};
 use crate::host::iptables::Iptables;
 use crate::host::persistence::{self, RulesAtBoot};
@@ -14,22 +15,6 @@ use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-
-/// Rules and forwarding of one family after the next boot.
-#[derive(Debug)]
-pub struct NextBoot {
-    /// The source of nvactl's rules at boot: a file, or the saved state.
-    pub place: &'static str,
-    /// Whether that source holds the loaded rules.
-    pub rules: RulesFile,
-    /// Why the file does not load.
-    pub refused: Option<String>,
-    pub by: RulesAtBoot,
-    /// The final value of the forwarding switch at boot, and the file that sets it.
-    pub forwards: Option<(bool, String)>,
-    /// A line that sets the switch only if `sysctl --system` runs after the boot.
-    pub forwards_unread: Option<String>,
-}
 
 /// Looks up the rules and settings of the next boot. `set` names the interfaces with a switch of their own.
 #[must_use]

@@ -11,6 +11,8 @@ use super::records::KeptSpec;
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::saved;
+use super::state::State;
+use crate::diff;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::host::boot_unit;
@@ -24,6 +26,7 @@ use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::TableName;
 use crate::netfilter::programs;
+use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::netfilter::unread::misprinted;
 use crate::ops::splice;
@@ -118,12 +121,17 @@ fn run(
             return Err(Refusal::FamilyWithoutFile.into());
         }
         let rules = live.map(|_, live| &live.ruleset);
-        if !rules.values().any(|rules| rules.holds_own()) {
+        if rules
+            .values()
+            .all(|rules| diff::own(rules).rule_count() == 0)
+        {
             // If another program flushed the rules, the saved rules must stay.
             if !last_loaded(state)?.is_some_and(|last| last.is_removal()) {
                 return Err(Refusal::NothingToSave { saved: true }.into());
             }
             remarks.warn("nvactl's rules were removed, so the next boot loads none of them");
+        } else if request.only_if.is_none() {
+            refuse_flushed(state, &rules, None)?;
         }
         let spec = request.only_if.map(|expected| expected.spec);
         saved::save(machine, &rules, unread_v6, spec, remarks)?;
@@ -140,6 +148,10 @@ fn run(
         return Err(Refusal::BesideManager { program }.into());
     }
     let meant = meant(request, &live)?;
+    if request.output.is_none() && request.only_if.is_none() {
+        let rules = live.map(|_, live| &live.ruleset);
+        refuse_flushed(state, &rules, request.family)?;
+    }
     let files = meant
         .into_iter()
         .map(|(family, live)| PlannedFile::new(family, live, request, remarks))
@@ -169,6 +181,31 @@ fn run(
     }
     note_v6(state, live.v6.as_ref().map(|live| &live.ruleset));
     Ok((written, failed, partly))
+}
+
+/// Refuses to save rules from which others have removed some since nvactl loaded them. `only`: look at this family
+/// alone.
+pub(super) fn refuse_flushed(
+    state: &State,
+    live: &PerFamily<&Ruleset>,
+    only: Option<Family>,
+) -> Result<(), Error> {
+    let Some(last) = last_loaded(state)? else {
+        return Ok(());
+    };
+    for (family, live) in live.iter() {
+        let loaded = last.rule_count(family);
+        let missing = loaded.saturating_sub(diff::own(live).rule_count());
+        if missing > 0 && only.is_none_or(|only| only == family) {
+            return Err(Refusal::Flushed {
+                family,
+                missing,
+                loaded,
+            }
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), Refusal> {

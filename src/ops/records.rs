@@ -14,6 +14,7 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::brings_rule;
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
@@ -68,6 +69,12 @@ pub struct Change {
     /// Digest of nvactl's rules of IPv6 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_v6: Option<Digest>,
+    /// The number of nvactl's rules of IPv4 after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_count: Option<usize>,
+    /// The number of nvactl's rules of IPv6 after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_count_v6: Option<usize>,
 }
 
 impl Change {
@@ -78,6 +85,17 @@ impl Change {
             v4: &self.v4,
             v6: self.v6.as_ref(),
         }
+    }
+
+    /// Returns the number of nvactl's rules of a family after the change. The record of an earlier version tells
+    /// only whether there were any, and nothing of IPv6.
+    #[must_use]
+    pub fn rule_count(&self, family: Family) -> usize {
+        let known = match family {
+            Family::V4 => self.rule_count,
+            Family::V6 => self.rule_count_v6,
+        };
+        known.unwrap_or_else(|| usize::from(family == Family::V4 && self.spec.is_some()))
     }
 }
 
@@ -167,9 +185,9 @@ impl SavedState {
     /// Whether there are any rules beside a policy.
     #[must_use]
     pub fn holds_rules(&self) -> bool {
-        self.owned()
-            .values()
-            .any(|owned| owned.rules.contains("\n-A "))
+        let owned = self.owned();
+        let mut lines = owned.values().flat_map(|owned| owned.rules.lines());
+        lines.any(brings_rule)
     }
 
     /// Parses the rules to load.

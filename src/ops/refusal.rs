@@ -46,12 +46,12 @@ pub enum Refusal {
     NotMade,
     #[error(
         "{told}; nothing else can change until it is {}",
-        if *.overdue { "undone" } else { UNDO }
+        if *.can_be_kept { UNDO } else { "undone" }
     )]
     Pending {
         /// The change that waits.
         told: String,
-        overdue: bool,
+        can_be_kept: bool,
     },
     #[error(
         "a change waits for its confirmation, and its record {why}; the change may still undo itself when its \
@@ -83,6 +83,14 @@ pub enum Refusal {
     NothingToSave {
         /// Whether there are saved rules that can be loaded again.
         saved: bool,
+    },
+    #[error(
+        "{missing} of the {loaded} {family} rules that nvactl loaded last are missing; nothing was written"
+    )]
+    Flushed {
+        family: Family,
+        missing: usize,
+        loaded: usize,
     },
     #[error("no rules are saved for the next boot")]
     NothingSaved,
@@ -162,11 +170,11 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Refusal::Pending { overdue: false, .. } => {
-                Some("to keep the change: sudo nvactl confirm".to_owned())
-            }
+            Refusal::Pending {
+                can_be_kept: true, ..
+            } => Some("to keep the change: sudo nvactl confirm".to_owned()),
             Refusal::NotMade | Refusal::Pending { .. } => {
-                Some("sudo nvactl confirm --cancel".to_owned())
+                Some("to undo the change now: sudo nvactl confirm --cancel".to_owned())
             }
             Refusal::UnreadablePending { .. } => Some(
                 "to discard the record and keep the change's rules, which nothing undoes then: sudo nvactl confirm --cancel"
@@ -174,10 +182,12 @@ impl Refusal {
             ),
             Refusal::NothingPending { .. }
             | Refusal::NoSuchChange { .. }
-            | Refusal::NothingToUndo => Some("sudo nvactl history".to_owned()),
+            | Refusal::NothingToUndo => {
+                Some("to list the changes: sudo nvactl history".to_owned())
+            }
             Refusal::Changing => Some("run the command again".to_owned()),
             Refusal::WouldNotLoad { .. } | Refusal::Misprinted { .. } => Some(OWN_ALONE.to_owned()),
-            Refusal::StillReferenced { removal, .. } => Some(removal.clone()),
+            Refusal::StillReferenced { removal, .. } => Some(format!("to remove it: {removal}")),
             Refusal::NotInSync { argument, .. } => {
                 Some(format!(
                     "to save the loaded rules: sudo nvactl persist\n\
@@ -185,9 +195,11 @@ impl Refusal {
                     shell_word(argument)
                 ))
             }
-            Refusal::FamilyWithoutFile => Some("sudo nvactl persist".to_owned()),
+            Refusal::FamilyWithoutFile => {
+                Some("to save both families: sudo nvactl persist".to_owned())
+            }
             Refusal::NothingSaved | Refusal::BesideManager { .. } => {
-                Some("sudo nvactl boot enable".to_owned())
+                Some("to load nvactl's rules at boot: sudo nvactl boot enable".to_owned())
             }
             Refusal::NoNamespace { .. } | Refusal::NoChangeYet => None,
             Refusal::Uneditable { file, .. } => Some(format!(
@@ -197,14 +209,20 @@ impl Refusal {
             Refusal::NothingToSave { saved: true } => {
                 Some(format!("to load the saved rules: {}", boot_unit::RESTART))
             }
-            Refusal::NothingToSave { saved: false }
-            | Refusal::NothingToKeep { .. }
-            | Refusal::NothingOf { .. } => Some("sudo nvactl apply forward.yaml".to_owned()),
+            Refusal::Flushed { .. } => Some("to load them again: sudo nvactl apply".to_owned()),
+            Refusal::NothingOf { .. } => Some(
+                "to write only the other family, leave out --family\n\
+                 hint: to load a spec with IPv6 forwards: sudo nvactl apply"
+                    .to_owned(),
+            ),
+            Refusal::NothingToSave { saved: false } | Refusal::NothingToKeep { .. } => {
+                Some("to load a spec: sudo nvactl apply".to_owned())
+            }
             Refusal::OldKernel { .. } => Some(
                 "in the spec, give both forwards the same `snat`, or one of them another target".to_owned(),
             ),
             Refusal::CutsOff { .. } => Some(
-                "change the named rules or the spec; to load the change anyway, add: --no-trial"
+                "change the spec, or what drops the packets; to load the change anyway, add: --no-trial"
                     .to_owned(),
             ),
             Refusal::OneFileForTwo => Some("add --family v4 or --family v6".to_owned()),

@@ -126,7 +126,8 @@ fn run(
             };
             let committed = history::commit(&transaction, ChangeEvent::Made)?;
             warn::not_kept(committed.not_kept, &mut after);
-            warn::connections_end(live.values().copied(), request.accept, &mut after);
+            let held = live.iter().map(|(family, rules)| (family, *rules));
+            warn::connections_end(held, request.accept, &mut after);
             ChangeOutcome::Made {
                 difference,
                 pending: None,

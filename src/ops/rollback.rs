@@ -81,16 +81,13 @@ fn run(
         resume(state, &rules, remarks)?;
     }
     let history = state.changes()?;
-    for number in state.numbers()? {
-        if !history.iter().any(|(kept, _)| *kept == number) {
-            remarks.warn(format_args!(
-                "change {number} cannot be read and is skipped"
-            ));
-        }
+    for line in history::unreadable(state, &history)? {
+        remarks.warn(line);
     }
     // After a run of the boot unit the newest change is not loaded, but a rollback still undoes it first.
     let by_unit = matches!(last_loaded(state)?, Some(LastLoaded::Saved(_)));
     let number = aim(request, &history, &rules, by_unit)?;
+    say_of_damage(request, &history, number, remarks);
     let since = since(&history, number);
     let mut want = wanted(&since)?;
     let (counted, unread) = iptables
@@ -186,6 +183,31 @@ fn aim(
         Ok(number)
     } else {
         Err(Refusal::NoSuchChange { number, kept }.into())
+    }
+}
+
+/// Names the repairs that are no steps, and the damage that a rollback restores.
+fn say_of_damage(
+    request: RollbackRequest,
+    history: &[(u64, Change)],
+    number: u64,
+    remarks: &mut Remarks,
+) {
+    for (n, (later, change)) in history.iter().enumerate() {
+        if *later < number {
+            break;
+        }
+        let from = &history[n..];
+        if *later == number {
+            if let Some(damage) = history::damage_before(from) {
+                remarks.warn(damage);
+            }
+        } else if request.before.is_none() && change.undone.is_none() && history::is_repair(from) {
+            remarks.note(format_args!(
+                "change {later} is skipped, because it only repaired nvactl's rules; to restore the rules from \
+                 before it: sudo nvactl rollback {later}"
+            ));
+        }
     }
 }
 

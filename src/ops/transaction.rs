@@ -1,5 +1,6 @@
 //! A change to the live rules of all tables and both families, made completely or not at all.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -60,10 +61,11 @@ pub enum TransactionError {
     #[error("the new rules were loaded but could not be read back, so they were undone")]
     Unread(#[source] IptablesError),
     #[error(
-        "nvactl's rules may be neither the old ones nor the new ones: {cause}; undoing the change failed: {undo}\n{loaded}"
+        "nvactl's rules may be neither the old ones nor the new ones: {cause}; {undo}\n{loaded}"
     )]
     Uncertain {
         cause: String,
+        /// The failure of the undo, or why none was tried.
         undo: String,
         /// The rules that are loaded now, if they are known.
         loaded: String,
@@ -646,27 +648,29 @@ impl Course<'_> {
         };
         let now = live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(now);
+        let failed = |why: &dyn fmt::Display| format!("undoing the change failed: {why}");
         let (undo, loaded) = match (&live, undo, unread) {
             (Some(live), undo, _) => {
                 let left = changes(&live.as_ref(), &old).report();
-                let refused = undo.and_then(Result::err);
-                let undo = refused.map_or("the old rules did not come back".to_owned(), |error| {
-                    error.to_string()
-                });
+                let undo = match undo.and_then(Result::err) {
+                    Some(refused) => failed(&refused),
+                    None => failed(&"the old rules did not come back"),
+                };
                 let lines = format!(
                     "these lines differ from the old rules (+ missing, - surplus):\n{left}"
                 );
                 (undo, lines)
             }
-            (None, Some(Err(refused)), _) => (refused.to_string(), UNKNOWN.to_owned()),
-            (None, Some(Ok(())), Some(unread)) => (
-                format!("the old rules were loaded but cannot be read back: {unread}"),
-                UNKNOWN.to_owned(),
-            ),
-            (None, _, unread) => (
-                unread.map_or("it was not attempted".to_owned(), |error| error.to_string()),
-                UNKNOWN.to_owned(),
-            ),
+            (None, Some(Err(refused)), _) => (failed(&refused), UNKNOWN.to_owned()),
+            (None, Some(Ok(())), Some(unread)) => {
+                let why = format!("the old rules were loaded but cannot be read back: {unread}");
+                (failed(&why), UNKNOWN.to_owned())
+            }
+            (None, _, unread) => {
+                let why = unread.map_or(String::new(), |unread| format!(": {unread}"));
+                let undo = format!("the change was not undone{why}");
+                (undo, UNKNOWN.to_owned())
+            }
         };
         let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
         // A family with its old rules needs no script.

@@ -49,6 +49,12 @@ impl Pending {
         self.deadline.saturating_sub(uptime_secs())
     }
 
+    /// Whether the change can still be confirmed: it is fully applied, and its time is not up.
+    #[must_use]
+    pub fn can_be_kept(&self) -> bool {
+        self.made && self.left() > 0
+    }
+
     /// Returns the seconds since the time was up.
     #[must_use]
     pub fn overdue(&self) -> u64 {
@@ -197,7 +203,7 @@ pub fn told(state: &State, pending: &Pending) -> String {
         left if pending.made => {
             format!("{change} is loaded, and is undone in {left} s unless you confirm it")
         }
-        left => format!("{change} is not fully loaded, and is undone in {left} s"),
+        left => format!("{change} cannot be confirmed, and is undone in {left} s"),
     }
 }
 
@@ -215,7 +221,7 @@ pub fn choices(pending: &Pending) -> Vec<Choice> {
         purpose: "to undo it now",
         command: CANCEL,
     };
-    let keep = (pending.left() > 0).then_some(keep);
+    let keep = pending.can_be_kept().then_some(keep);
     keep.into_iter().chain([undo]).collect()
 }
 
@@ -239,7 +245,7 @@ fn refuse(state: &State, waiting: Result<Option<Pending>, Error>) -> Result<(), 
     match waiting {
         Ok(None) => Ok(()),
         Ok(Some(pending)) => Err(Refusal::Pending {
-            overdue: pending.left() == 0,
+            can_be_kept: pending.can_be_kept(),
             told: told(state, &pending),
         }
         .into()),

@@ -198,22 +198,32 @@ pub fn not_kept(error: Option<StateError>, after: &mut Remarks) {
 /// Notes that connections end: the kernel tracks and translates them only while a rule needs it. `before` are the
 /// rules that held the forwards; `opens`: the FORWARD policy becomes ACCEPT.
 pub fn connections_end<'r>(
-    before: impl IntoIterator<Item = &'r Ruleset>,
+    before: impl IntoIterator<Item = (Family, &'r Ruleset)>,
     opens: bool,
     after: &mut Remarks,
 ) {
-    let refuses = |rules: &Ruleset| {
+    let refuses = |(_, rules): &(Family, &Ruleset)| {
         let forward = rules.chain(TableName::Filter, &ChainName::Forward);
         let mut rules_there = forward.into_iter().flat_map(|chain| &chain.rules);
         let is_own = |rule: &Rule| rule.leads_to().is_some_and(ChainName::is_own);
         !opens && rules.forward_policy() == Policy::Drop && rules_there.all(is_own)
     };
-    let mut held = before.into_iter().filter(|rules| rules.holds_own());
-    after.note(if held.all(refuses) {
-        "connections through the removed forwards end: the FORWARD policy DROP refuses their packets"
+    let all = before.into_iter();
+    let held: Vec<(Family, &Ruleset)> = all.filter(|(_, rules)| rules.holds_own()).collect();
+    let Some((first, _)) = held.first() else {
+        return;
+    };
+    if held.iter().all(refuses) {
+        after.note(format_args!(
+            "connections through the removed forwards end: the {} DROP refuses their packets",
+            policy_name(*first)
+        ));
     } else {
-        "connections through the removed forwards end, unless rules of other programs track connections and accept these"
-    });
+        after.note(
+            "connections through the removed forwards end, unless rules of other programs track connections and \
+             accept these",
+        );
+    }
 }
 
 /// Notes that the policy stays DROP without nvactl's rules.

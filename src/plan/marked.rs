@@ -52,12 +52,27 @@ impl<'s> Common<'s> {
 
     /// Returns whether a forward is common.
     fn has(self, forward: &Forward) -> bool {
-        let Firewall {
-            ingress, egress, ..
-        } = self.firewall;
-        forward.snat == self.snat
-            && forward.ingress == *ingress
-            && forward.egress == *egress
+        // Without `..`, a new option does not compile until somebody has decided about it.
+        let Forward {
+            ingress,
+            egress,
+            snat,
+            // `admits_all` looks at these.
+            sources: _,
+            limits: _,
+            log: _,
+            // The short-cut rules match each protocol, and no packet from the egress interface: `hairpin`'s
+            // packets use the forward's own rules.
+            protocol: _,
+            hairpin: _,
+            // DNAT depends on these, and has happened before the short-cut rules.
+            name: _,
+            listen: _,
+            target: _,
+        } = forward;
+        *snat == self.snat
+            && *ingress == self.firewall.ingress
+            && *egress == self.firewall.egress
             && forward.admits_all()
     }
 

@@ -272,32 +272,6 @@ impl LiveLink {
     }
 }
 
-#[cfg(test)]
-impl LiveLink {
-    /// Returns an interface that is up and has some addresses.
-    pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
-        let address = |text: &&str| Address {
-            net: text.parse().expect("an address with a length"),
-            peer: None,
-            broadcast: None,
-            scope: "global".to_owned(),
-            deprecated: false,
-        };
-        Self {
-            name: name.to_owned(),
-            kind: LinkKind::Other,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            master: None,
-            group: None,
-            addresses: addresses.iter().map(address).collect(),
-            xdp: false,
-        }
-    }
-}
-
 fn link(value: &Value) -> Option<LiveLink> {
     let has = |flag: &str| {
         let mut flags = value["flags"].as_array().into_iter().flatten();
@@ -434,6 +408,31 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl LiveLink {
+        /// Returns an interface that is up and has some addresses.
+        pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
+            let address = |text: &&str| Address {
+                net: text.parse().expect("an address with a length"),
+                peer: None,
+                broadcast: None,
+                scope: "global".to_owned(),
+                deprecated: false,
+            };
+            Self {
+                name: name.to_owned(),
+                kind: LinkKind::Other,
+                mac: None,
+                mtu: 1500,
+                up: true,
+                carrier: true,
+                master: None,
+                group: None,
+                addresses: addresses.iter().map(address).collect(),
+                xdp: false,
+            }
+        }
+    }
 
     /// The text is from iproute2 6.1: a policy, one of a socket, and one without a protocol.
     #[test]

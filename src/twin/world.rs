@@ -84,7 +84,7 @@ impl World {
             on_link: link
                 .addresses
                 .iter()
-                .map(super::machine::Address::on_link)
+                .map(crate::twin::machine::Address::on_link)
                 .collect(),
         })
     }
@@ -204,26 +204,25 @@ impl World {
 }
 
 #[cfg(test)]
-impl World {
-    /// Returns a world without interfaces, for tests that send no packet.
-    pub(crate) fn of(link: &LiveLink) -> Self {
-        Self {
-            interface: link.name.clone(),
-            netns: Netns::current().expect("every thread is in one"),
-            port: "o0".to_owned(),
-            mac: NO_MAC.to_owned(),
-            on_link: link
-                .addresses
-                .iter()
-                .map(super::machine::Address::on_link)
-                .collect(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl World {
+        /// Returns a world without interfaces, for tests that send no packet.
+        pub(crate) fn of(link: &LiveLink) -> Self {
+            Self {
+                interface: link.name.clone(),
+                netns: Netns::current().expect("every thread is in one"),
+                port: "o0".to_owned(),
+                mac: NO_MAC.to_owned(),
+                on_link: link
+                    .addresses
+                    .iter()
+                    .map(crate::twin::machine::Address::on_link)
+                    .collect(),
+            }
+        }
+    }
 
     /// The world owns its free address, so it would answer for a dead gateway.
     #[test]

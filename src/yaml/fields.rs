@@ -1,5 +1,7 @@
 //! Readers for the values of a mapping whose keys are known. Each reports a value of the wrong form.
 
+use std::collections::BTreeSet;
+
 use super::bounds::MAX_PROBLEMS;
 use super::load::{MapKey, Node, Value};
 use super::problem::{Problem, ProblemKind, Span, nearest};
@@ -212,6 +214,43 @@ pub fn one_or_list<'n>(node: &'n Node<'n>) -> &'n [Node<'n>] {
         Value::Sequence(items) => items,
         _ => std::slice::from_ref(node),
     }
+}
+
+/// Reads one value or a list of them, each only once. Every item is read, so that all problems are reported.
+/// Returns `None` if one is invalid or the list is empty.
+pub fn distinct<T: Ord + Clone + ToString>(
+    node: &Node<'_>,
+    key: &'static str,
+    expected: &'static str,
+    problems: &mut Vec<Problem>,
+    read: impl Fn(&str) -> Result<T, ProblemKind>,
+) -> Option<Vec<T>> {
+    let items = one_or_list(node);
+    if items.is_empty() {
+        problems.push(Problem::new(
+            node.span.clone(),
+            ProblemKind::EmptyList { key },
+        ));
+    }
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut repeated = 0;
+    for item in items {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+        let Some(one) = parsed(item, key, expected, problems, &read) else {
+            continue;
+        };
+        if seen.insert(one.value.clone()) {
+            found.push(one.value);
+        } else {
+            repeated += 1;
+            let text = one.value.to_string();
+            problems.push(Problem::new(one.span, ProblemKind::Twice { text }));
+        }
+    }
+    let is_whole = found.len() + repeated == items.len();
+    Some(found).filter(|found| is_whole && !found.is_empty())
 }
 
 /// Returns the known word that a text is.

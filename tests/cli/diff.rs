@@ -192,7 +192,7 @@ fn a_rule_that_occurs_twice_is_drift() {
     let lines = after(twice, THREE);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        lines[0].starts_with("! web              added by hand, nat: -A NVACTL-PREROUTING"),
+        lines[0].starts_with("! web              added by others, nat: -A NVACTL-PREROUTING"),
         "{lines:?}"
     );
 }
@@ -230,11 +230,11 @@ fn a_tampered_rule_does_not_affect_other_forwards() {
         let lines = after(replaced, THREE);
         assert_eq!(lines.len(), 2, "{tamper}: {lines:?}");
         assert!(
-            lines[0].starts_with("! web              added by hand"),
+            lines[0].starts_with("! web              added by others"),
             "{tamper}: {lines:?}"
         );
         assert!(
-            lines[1].starts_with("! web              removed by hand"),
+            lines[1].starts_with("! web              missing"),
             "{tamper}: {lines:?}"
         );
     }
@@ -250,7 +250,7 @@ fn drift_and_a_change_of_the_spec_are_reported_separately() {
             same(line)
         }
     };
-    let gone = "! db               removed by hand, nat: -A NVACTL-POSTROUTING -d 10.224.0.3/32";
+    let gone = "! db               missing, nat: -A NVACTL-POSTROUTING -d 10.224.0.3/32";
     let lines = after(without, THREE);
     assert!(lines.len() == 1 && lines[0].starts_with(gone), "{lines:?}");
 
@@ -493,7 +493,7 @@ forwards:
     assert_eq!(
         said(nvactl(folder.path()).args(args).write_stdin(spec)),
         format!(
-            "exit 1\n--- stdout\n! (drift)          removed by hand, filter: {}\n",
+            "exit 1\n--- stdout\n! (drift)          missing, filter: {}\n",
             gone[0]
         )
     );

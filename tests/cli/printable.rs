@@ -62,7 +62,7 @@ fn rules_of_others_are_made_visible_in_every_format() {
     let markdown = diff("markdown");
     let row = markdown
         .lines()
-        .find(|line| line.contains("added by hand"))
+        .find(|line| line.contains("added by others"))
         .expect("it is named");
     assert_eq!(row.matches('|').count(), 4, "{row}");
     assert!(!row.contains(['`']) && !row.contains("<img>"), "{row}");

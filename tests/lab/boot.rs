@@ -333,7 +333,8 @@ fn only_the_unit_is_left_beside_another_manager(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("ufw"), "{said:?}");
     assert!(
-        said.stderr.contains("hint: sudo nvactl boot enable"),
+        said.stderr
+            .contains("hint: to load nvactl's rules at boot: sudo nvactl boot enable"),
         "{said:?}"
     );
     assert!(!host.exists(RULES));
@@ -451,6 +452,62 @@ fn rules_flushed_by_another_program_stay_saved(backend: Backend) {
         "{said:?}"
     );
     assert!(!said.stderr.contains("systemctl restart"), "{said:?}");
+}
+
+lab_test!(flushed_rules_are_not_saved);
+/// `iptables -F` leaves nvactl's chains, empty. One table alone is enough to stop every forward.
+fn flushed_rules_are_not_saved(backend: Backend) {
+    for (flush, words) in [
+        (
+            "iptables -F; iptables -t nat -F",
+            "no rules of nvactl's are loaded, so there is nothing to save",
+        ),
+        (
+            "iptables -t nat -F",
+            " IPv4 rules that nvactl loaded last are missing; nothing was written\n\
+             hint: to load them again: sudo nvactl apply\n",
+        ),
+        ("iptables -D FORWARD 1", "1 of the "),
+    ] {
+        let host = firewall(backend);
+        install(&host);
+        apply(&host, SPEC);
+        enable(&host);
+        let saved = save(&host);
+        host.shell(flush);
+        let said = nvactl(&host, &["persist"], "");
+        assert_eq!(said.code, 2, "{flush}: {said:?}");
+        assert!(said.stderr.contains(words), "{flush}: {said:?}");
+        let said = nvactl(&host, &["boot", "enable"], "");
+        assert_eq!(said.code, 2, "{flush}: {said:?}");
+        assert_eq!(boot(&host).code, 0);
+        assert_eq!(save(&host), saved, "{flush}");
+        // More rules than nvactl's own are nobody's damage.
+        host.run("iptables -I NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT");
+        assert_eq!(nvactl(&host, &["persist"], "").code, 0);
+        assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+        assert_eq!(
+            nvactl(&host, &["persist"], "").code,
+            0,
+            "none is right then"
+        );
+    }
+}
+
+lab_test!(flushed_ipv6_rules_are_not_saved);
+fn flushed_ipv6_rules_are_not_saved(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, crate::ipv6::BOTH);
+    enable(&host);
+    host.shell("ip6tables -t nat -F");
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr
+            .contains(" IPv6 rules that nvactl loaded last are missing; nothing was written\n"),
+        "{said:?}"
+    );
 }
 
 lab_test!(rules_loaded_by_the_unit_count_as_loaded_last);

@@ -132,6 +132,41 @@ fn a_full_disk_does_not_prevent_a_rollback(backend: Backend) {
     }
 }
 
+lab_test!(a_change_that_cannot_be_confirmed_is_not_asked_about);
+/// The change is loaded, and its record says that it is not.
+fn a_change_that_cannot_be_confirmed_is_not_asked_about(backend: Backend) {
+    let host = firewall(backend);
+    small_disk(&host);
+    apply(&host, SPEC);
+    let before = save(&host);
+    fake(
+        &host,
+        "iptables-restore",
+        "real \"$@\" || exit; cat /dev/zero > /var/lib/full 2> /dev/null; true",
+    );
+    let args = ["apply", "-", "--no-trial", "--confirm", "600"];
+    let said = nvactl(&host, &args, &changed());
+    unfake(&host, "iptables-restore");
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.stderr
+            .contains("so it cannot be confirmed and will be undone: ")
+            && !said.stderr.contains("open connections keep working"),
+        "{said:?}"
+    );
+    assert!(
+        said.stdout
+            .contains(" cannot be confirmed, and is undone in ")
+            && said
+                .stdout
+                .ends_with(" s\nto undo it now: sudo nvactl confirm --cancel\n"),
+        "{said:?}"
+    );
+    host.run("rm /var/lib/full");
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
+    assert_eq!(save(&host), before);
+}
+
 lab_test!(a_full_disk_does_not_prevent_a_confirmation);
 /// The answer reaches the watchdog all the same.
 fn a_full_disk_does_not_prevent_a_confirmation(backend: Backend) {

@@ -51,19 +51,19 @@ fn drift_is_named(backend: Backend) {
     for (spoil, line) in [
         (
             "iptables -I NVACTL-FORWARD 2 -s 192.0.2.1 -j ACCEPT",
-            "added by hand, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
+            "added by others, filter: -A NVACTL-FORWARD -s 192.0.2.1/32 -j ACCEPT",
         ),
         (
             "iptables -D NVACTL-FORWARD 1",
-            "removed by hand, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "missing, filter: -A NVACTL-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         ),
         (
             "iptables -t nat -D NVACTL-PREROUTING 2",
-            "removed by hand, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
+            "missing, nat: -A NVACTL-PREROUTING -i eth0 -p tcp -m tcp --dport 49182",
         ),
         (
             "iptables -t nat -D POSTROUTING -j NVACTL-POSTROUTING",
-            "removed by hand, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
+            "missing, nat: -A POSTROUTING -j NVACTL-POSTROUTING",
         ),
         (
             "iptables -I FORWARD 1 -s 192.0.2.9 -j DROP",
@@ -71,7 +71,7 @@ fn drift_is_named(backend: Backend) {
         ),
         (
             "iptables -N NVACTL-OLD",
-            "added by hand, filter: :NVACTL-OLD - [0:0]",
+            "added by others, filter: :NVACTL-OLD - [0:0]",
         ),
     ] {
         apply(&host, SPEC);

@@ -16,7 +16,7 @@ fn on(port: &str) -> String {
     SPEC.replace("49182", port)
 }
 
-lab_test!(each_rollback_goes_one_step_further);
+lab_test!(either each_rollback_goes_one_step_further);
 /// Each goes one step further back; a new change is undone first.
 fn each_rollback_goes_one_step_further(backend: Backend) {
     let host = firewall(backend);
@@ -47,7 +47,7 @@ fn each_rollback_goes_one_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
-lab_test!(a_rollback_names_its_changes_and_the_way_back);
+lab_test!(either a_rollback_names_its_changes_and_the_way_back);
 fn a_rollback_names_its_changes_and_the_way_back(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["rollback"], "");
@@ -76,10 +76,79 @@ fn a_rollback_names_its_changes_and_the_way_back(backend: Backend) {
         said.stdout.contains("- web  ") && said.stdout.contains("→ 10.224.0.99:80\n"),
         "{said:?}"
     );
+    assert!(!said.stdout.contains("(drift)"), "{said:?}");
+}
+
+lab_test!(a_repair_is_no_step);
+/// A rollback goes to before the last change of the rules as nvactl made them, not back to damaged ones.
+fn a_repair_is_no_step(backend: Backend) {
+    let host = firewall(backend);
+    let states = ["49182", "49183"].map(|port| {
+        apply(&host, &on(port));
+        save(&host)
+    });
+    host.run("iptables -F");
+    apply(&host, &on("49183"));
+    assert_eq!(save(&host), states[1], "it is repaired");
+    let said = nvactl(&host, &["history"], "");
+    assert!(
+        said.stdout.starts_with("  3  ") && said.stdout.contains("  apply <stdin>: repaired"),
+        "{said:?}"
+    );
+    let said = rollback(&host);
+    assert_eq!(save(&host), states[0], "{said:?}");
+    let note = "note: change 3 is skipped, because it only repaired nvactl's rules; to restore the rules from \
+                before it: sudo nvactl rollback 3\n";
+    assert!(said.stderr.contains(note), "{said:?}");
+    // A number names its change all the same.
+    let said = nvactl(&host, &["rollback", "3"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let warning =
+        "warning: before change 3, nvactl's IPv4 rules were not as change 2 had loaded them: ";
+    assert!(
+        said.stderr.contains(warning) && said.stderr.contains(" were missing\n"),
+        "{said:?}"
+    );
     assert!(!said.stdout.contains("by hand"), "{said:?}");
 }
 
-lab_test!(only_lasting_changes_are_steps);
+lab_test!(either damage_before_a_change_is_named);
+/// A change of damaged rules is a step, but what it restores is no work of nvactl's.
+fn damage_before_a_change_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, &on("49182"));
+    host.run("iptables -t nat -F");
+    apply(&host, &on("49183"));
+    let said = rollback(&host);
+    assert!(
+        said.stderr.contains(
+            "warning: before change 2, nvactl's IPv4 rules were not as change 1 had loaded them: "
+        ),
+        "{said:?}"
+    );
+    // Undamaged rules are no matter for a warning.
+    apply(&host, &on("49184"));
+    let said = rollback(&host);
+    assert!(!said.stderr.contains("were not as change"), "{said:?}");
+}
+
+lab_test!(either a_change_of_the_firewall_is_named);
+fn a_change_of_the_firewall_is_named(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    apply(
+        &host,
+        &SPEC.replacen("snat:", "forward_policy: keep, snat:", 1),
+    );
+    let said = nvactl(&host, &["history"], "");
+    let newest = said.stdout.lines().next().unwrap_or_default();
+    assert!(
+        newest.contains("  apply <stdin>: ~ (firewall); by "),
+        "{said:?}"
+    );
+}
+
+lab_test!(either only_lasting_changes_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
 fn only_lasting_changes_are_steps(backend: Backend) {
     let host = firewall(backend);
@@ -116,7 +185,7 @@ fn number(line: &str) -> &str {
     line.split_whitespace().next().expect("it has words")
 }
 
-lab_test!(an_entry_keeps_its_number);
+lab_test!(either an_entry_keeps_its_number);
 /// The number of an entry is a name, whatever is changed later.
 fn an_entry_keeps_its_number(backend: Backend) {
     let host = firewall(backend);
@@ -141,7 +210,7 @@ fn an_entry_keeps_its_number(backend: Backend) {
     assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
 }
 
-lab_test!(an_entry_shows_who_changed_which_forwards);
+lab_test!(either an_entry_shows_who_changed_which_forwards);
 /// Who changed which forwards, and when.
 fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     let host = firewall(backend);
@@ -174,7 +243,7 @@ fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
 }
 
-lab_test!(a_rollback_announces_the_policy);
+lab_test!(either a_rollback_announces_the_policy);
 /// A policy that goes either way is announced, before and while it is done.
 fn a_rollback_announces_the_policy(backend: Backend) {
     for (spec, policy) in [(SPEC, "FORWARD policy"), (BOTH, "IPv6 FORWARD policy")] {

@@ -270,9 +270,20 @@ fn every_remove_names_the_policies_of_both_families(backend: Backend) {
     }
     let said = nvactl(&host, &["remove", "--forward-policy", "accept"], "");
     assert_eq!(said.code, 0, "{said:?}");
+    // No forward was removed, and nothing is refused from now on.
+    assert!(!said.stderr.contains("connections"), "{said:?}");
     for rules in [save(&host), save_v6(&host)] {
         assert!(rules.contains(":FORWARD ACCEPT"), "{rules}");
     }
+    // The policy of the family whose forwards go is named.
+    apply(&host, BOTH);
+    let said = apply(&host, ONLY_V4);
+    assert!(
+        said.stderr.contains(
+            "connections through the removed forwards end: the IPv6 FORWARD policy DROP refuses their packets\n"
+        ),
+        "{said:?}"
+    );
 }
 
 lab_test!(ipv6_rules_are_removed_if_the_spec_has_none);

@@ -451,6 +451,34 @@ fn a_change_that_cannot_be_read_back_is_undone(backend: Backend) {
     }
 }
 
+lab_test!(an_undo_that_was_not_tried_has_not_failed);
+/// A refused change is undone only from rules that can be read.
+fn an_undo_that_was_not_tried_has_not_failed(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    fake(&host, "iptables-restore", "touch /run/refused; exit 1");
+    fake(
+        &host,
+        "iptables-save",
+        "[ -e /run/refused ] && exit 1; real",
+    );
+    let changed = SPEC.replace("49182", "49183");
+    let said = nvactl(&host, &["apply", "-", "--no-trial"], &changed);
+    unfake(&host, "iptables-save");
+    unfake(&host, "iptables-restore");
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.stderr.contains("; the change was not undone: "),
+        "{said:?}"
+    );
+    assert!(
+        !said.stderr.contains("undoing the change failed"),
+        "{said:?}"
+    );
+    assert_eq!(save(&host), before);
+}
+
 lab_test!(a_table_that_iptables_cannot_show_is_not_treated_as_empty);
 /// iptables-nft leaves out a table that it cannot print, says so in a comment, and ends with 0.
 fn a_table_that_iptables_cannot_show_is_not_treated_as_empty(backend: Backend) {
@@ -490,6 +518,18 @@ fn apply_does_not_stop_if_nobody_reads_its_report(backend: Backend) {
     assert_eq!(run("apply --dry-run /run/spec.yaml"), "1\n");
     assert_eq!(run("apply /run/spec.yaml"), "0\n");
     assert!(save(&host).contains("49182"));
+    // A report that is all that the command leaves must not be lost silently.
+    for reports in [
+        "history",
+        "boot status",
+        "sysctl status",
+        "confirm --status",
+        "apply --dry-run /run/spec.yaml",
+        "remove --dry-run",
+        "rollback --dry-run",
+    ] {
+        assert_eq!(run(&format!("{reports} > /dev/full")), "2\n", "{reports}");
+    }
     assert_eq!(run("remove > /dev/full"), "0\n");
     assert!(!save(&host).contains("NVACTL"));
     assert_eq!(run("sysctl enable --persist"), "0\n");
@@ -543,7 +583,7 @@ fn a_foreign_jump_to_nvactl_s_chain_is_named(backend: Backend) {
         let hint = said
             .stderr
             .lines()
-            .find_map(|line| line.strip_prefix("hint: sudo "));
+            .find_map(|line| line.strip_prefix("hint: to remove it: sudo "));
         // sudo would look for iptables on a path of its own.
         host.run(hint.expect("there is a hint"));
         assert_eq!(nvactl(&host, &["remove"], "").code, 0);

@@ -196,6 +196,28 @@ fn empty_rules_are_not_persisted(backend: Backend) {
     );
 }
 
+lab_test!(flushed_rules_do_not_replace_the_file);
+fn flushed_rules_do_not_replace_the_file(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+    let before = rules_file(&host);
+    host.run("iptables -t nat -F");
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stderr.ends_with(
+            " are missing; nothing was written\nhint: to load them again: sudo nvactl apply\n"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(rules_file(&host), before);
+    // A file of one's own may hold anything.
+    persist(&host, &["--output", "/run/rules"]);
+    apply(&host, SPEC);
+    persist(&host, &[]);
+}
+
 lab_test!(the_same_rules_do_not_replace_the_backup);
 /// The old file is worth keeping only until its rules are replaced by others.
 fn the_same_rules_do_not_replace_the_backup(backend: Backend) {

@@ -23,7 +23,7 @@ use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::confirm::pending_of;
 use crate::ops::flows::once_led;
-use crate::ops::next_boot::{NextBoot, look, unit_fault};
+use crate::ops::next_boot::{look, unit_fault};
 use crate::ops::state::State;
 use crate::plan::MARKED;
 
@@ -145,11 +145,11 @@ impl GatheredFacts<'_> {
             answers,
             is_azure: azure::is_here(),
             pending: pending_of(state)?,
-            boot: boot(
-                look(state, iptables, family, &self.live, set),
-                unit_fault(state),
-                self.backend,
-            ),
+            boot: BootFacts {
+                next: look(state, iptables, family, &self.live, set),
+                unit: unit_fault(state),
+                managers: managers::at_boot(|| self.backend == Backend::Nft),
+            },
         };
         let case = Case {
             facts: &facts,
@@ -226,18 +226,5 @@ fn client(family: Family, flows: Option<&[Flow]>, set: &ForwardSet, links: &Link
     RoutedClient {
         address: led.map_or(somebody(family), |flow| flow.source),
         real: led.is_some(),
-    }
-}
-
-fn boot(next: NextBoot, unit: Option<(String, &'static str)>, backend: Backend) -> BootFacts {
-    BootFacts {
-        place: next.place,
-        rules: next.rules,
-        refused: next.refused,
-        not_loaded: next.by.fix().map(|fix| (next.by.why(), fix)),
-        unit,
-        ip_forward: next.forwards,
-        ip_forward_unread: next.forwards_unread,
-        managers: managers::at_boot(|| backend == Backend::Nft),
     }
 }

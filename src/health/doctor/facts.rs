@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::answers::Answers;
 use crate::forwards::{Forward, ForwardSet};
+use crate::health::next_boot::NextBoot;
 use crate::health::probe::Probed;
-use crate::health::rules_file::RulesFile;
 use crate::host::network::{Links, Packet, ReplyPacket, Route};
 use crate::host::nft_mark::NftRule;
 use crate::net::Interface;
@@ -133,20 +133,9 @@ pub fn returning(target: IpAddr, client: RoutedClient, egress: &Interface) -> Pa
 /// The rules and switches after the next boot.
 #[derive(Debug)]
 pub struct BootFacts {
-    /// The file that loads nvactl's rules at boot, or nvactl's own record in words.
-    pub place: &'static str,
-    pub rules: RulesFile,
-    /// Why iptables-restore does not load the rules file.
-    pub refused: Option<String>,
-    /// Why the rules file is not loaded at boot, and the fix.
-    pub not_loaded: Option<(&'static str, &'static str)>,
+    pub next: NextBoot,
     /// The fault of nvactl's own unit, and the fix.
     pub unit: Option<(String, &'static str)>,
-    /// The forwarding switch of the spec's interfaces after a boot, and the line that sets it. A line that turns
-    /// forwarding off for one of the interfaces comes first.
-    pub ip_forward: Option<(bool, String)>,
-    /// A line that sets the switch only if `sysctl --system` runs after the boot.
-    pub ip_forward_unread: Option<String>,
     /// Effects of other programs on the rules at boot, each with its fix.
     pub managers: Vec<(String, Option<String>)>,
 }

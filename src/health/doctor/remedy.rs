@@ -6,7 +6,7 @@ use crate::health::foreign::{Setting, setting_of};
 use crate::net::Family;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
-use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
+use crate::netfilter::text::line::{acceptance_by_policy, acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{By, DecidingRule, Fate, Holder, KernelReason, Taken};
@@ -253,7 +253,7 @@ fn removal(family: Family, decided: &DecidingRule, times: usize) -> String {
                     let delete = deletion(&program, *table, &decided.text);
                     vec![delete; times].join(" && ")
                 }
-                None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
+                None => format!("sudo {}", acceptance_by_policy(&program, *table, chain)),
             }
         }
         // The handle in the twin is not the handle on the machine.

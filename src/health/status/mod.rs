@@ -17,7 +17,7 @@ use crate::diff::drift::{
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
 use crate::health::counts;
-use crate::health::rules_file::RulesFile;
+use crate::health::next_boot::NextBoot;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
@@ -58,26 +58,7 @@ pub struct MachineStatus {
     pub forward_policy: &'static str,
     /// Whether the kernel forwards packets of the family.
     pub ip_forward: bool,
-    pub at_boot: BootStatus,
-}
-
-/// The rules and the forwarding switch after the next boot.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct BootStatus {
-    #[serde(skip)]
-    pub place: &'static str,
-    pub rules: RulesFile,
-    /// Why iptables-restore does not load the rules file, in words.
-    pub refused: Option<String>,
-    /// Whether the next boot loads the rules file, and the program that does, in words.
-    pub loaded: String,
-    /// The value that the sysctl files set; `None` if no file sets it.
-    pub ip_forward: Option<bool>,
-    /// The line that decides, as `file:line`.
-    pub ip_forward_by: Option<String>,
-    /// A line that sets another value only if `sysctl --system` runs later.
-    #[serde(skip)]
-    pub ip_forward_unread: Option<String>,
+    pub at_boot: NextBoot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

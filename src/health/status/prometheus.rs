@@ -167,7 +167,7 @@ impl StatusReport {
             switch(
                 "nvactl_boot_ip_forward",
                 "Whether forwarding is on after a boot.",
-                self.machine.at_boot.ip_forward == Some(true),
+                self.machine.at_boot.turns_forwarding_on(),
             ),
             Metric {
                 value: tracked.map(|tracked| tracked.entries),
@@ -238,7 +238,7 @@ impl StatusReport {
             of_v6(
                 "nvactl_boot_ipv6_forward",
                 "Whether IPv6 forwarding is on after a boot.",
-                |ipv6| ipv6.at_boot.ip_forward == Some(true),
+                |ipv6| ipv6.at_boot.turns_forwarding_on(),
             ),
         ]
     }
@@ -265,7 +265,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::health::status::{BeforeJump, BootStatus, MachineStatus, Tracked};
+    use crate::health::next_boot::NextBoot;
+    use crate::health::status::{BeforeJump, MachineStatus, Tracked};
+    use crate::host::persistence::RulesAtBoot;
     use crate::netfilter::counters::Count;
 
     fn row(name: &str, state: ForwardState) -> Row {
@@ -293,14 +295,13 @@ mod tests {
                 backend: "nft".to_owned(),
                 forward_policy: "DROP",
                 ip_forward: true,
-                at_boot: BootStatus {
+                at_boot: NextBoot {
                     place: "rules.v4",
                     rules: RulesFile::Same,
                     refused: None,
-                    loaded: "by iptables-persistent".to_owned(),
-                    ip_forward: None,
-                    ip_forward_by: None,
-                    ip_forward_unread: None,
+                    by: RulesAtBoot::Unit,
+                    forwards: None,
+                    forwards_unread: None,
                 },
             },
             ipv6: None,

@@ -80,6 +80,13 @@ pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
     command
 }
 
+/// Returns the command by which the policy of a chain accepts. `program` is the iptables that has the chain.
+#[must_use]
+pub fn acceptance_by_policy(program: &str, table: TableName, chain: &ChainName) -> String {
+    let line = Line::SetPolicy(chain, Policy::Accept);
+    format!("{program} -t {table} {line}")
+}
+
 /// Returns the command that accepts `ICMPv6` before all other rules of a chain.
 #[must_use]
 pub fn acceptance_of_icmp_v6(program: &str, table: TableName, chain: &ChainName) -> String {

@@ -101,17 +101,32 @@ struct Shape<'f> {
 
 impl<'f> Shape<'f> {
     fn of(forward: &'f Forward) -> Self {
+        // Without `..`, a new option does not compile until somebody has decided about it.
+        let Forward {
+            name: _,
+            listen,
+            protocol,
+            target,
+            ingress,
+            egress,
+            snat,
+            sources,
+            limits,
+            // A line in the log changes no packet.
+            log: _,
+            hairpin,
+        } = forward;
         Self {
-            protocol: forward.protocol,
+            protocol: *protocol,
             family: forward.family(),
-            address: forward.listen.address,
-            ingress: &forward.ingress,
-            egress: &forward.egress,
-            snat: forward.snat,
-            sources: &forward.sources,
-            limits: forward.limits,
-            hairpin: forward.hairpin,
-            targets: forward.target.destinations.len(),
+            address: listen.address,
+            ingress,
+            egress,
+            snat: *snat,
+            sources,
+            limits: *limits,
+            hairpin: *hairpin,
+            targets: target.destinations.len(),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! The tables of iptables-nft as nft lists them, without nvactl's own chains: no other program writes to these, and
-//! at 10,000 forwards their listing takes 1.7 s.
+//! The tables of iptables-nft as nft lists them, without nvactl's own chains: no other program writes to these.
 
 use std::collections::BTreeMap;
 
 use super::listing::{self, ListedChain, ListedTable};
 use super::programs::{FilterError, begin_nft, listed};
 use crate::netfilter::names::{ChainName, TableName};
+
+/// The most lines of iptables with which whole tables are listed. Each chain costs the start of an nft, and each of
+/// nvactl's own rules the time to list it: 1.7 s at 10,000 forwards.
+const WHOLE: usize = 1000;
 
 /// The most chains that are listed one by one. More of them are listed with their whole table.
 const ONE_BY_ONE: usize = 24;
@@ -43,12 +46,20 @@ pub fn chains() -> Result<Option<Vec<ListedTable>>, FilterError> {
     Ok(Some(merged(listing::tables(&listed(running)?))))
 }
 
-/// Lists the tables of iptables-nft among `chains`. `handles`: with the rules' handles.
-pub fn list(chains: &[ListedTable], handles: bool) -> Result<Vec<ListedTable>, FilterError> {
-    let how = if handles { "-sa" } else { "-s" };
+/// Lists the tables of iptables-nft among `chains`, which are about `lines` lines of iptables. `how` is `-s`, or `-sa`
+/// for the rules' handles.
+pub fn list(
+    chains: &[ListedTable],
+    how: &str,
+    lines: usize,
+) -> Result<Vec<ListedTable>, FilterError> {
     let mut tables = Vec::new();
     for table in chains.iter().filter(|table| is_of_iptables(table)) {
-        let mut listed = list_one(table, how)?;
+        let mut listed = if lines <= WHOLE {
+            list_parts(table, how, &[], true)?
+        } else {
+            list_one(table, how)?
+        };
         listed.chains.retain(|chain| !is_nvactls(&chain.name));
         tables.push(listed);
     }

@@ -16,7 +16,7 @@ use super::queues::Queues;
 use super::saved;
 use super::sets::SpacedSets;
 use super::statement;
-use crate::host::child::Running;
+use crate::host::child::Output;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
@@ -80,7 +80,14 @@ fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
     }
     let sets = begin("ipset", &["save"])?;
     let chains = own::chains()?;
-    let mut own = own::list(chains.as_deref().unwrap_or_default(), false)?;
+    let saved = saving
+        .into_iter()
+        .map(|(backend, family, program, running)| {
+            Ok((backend, family, program, running.finish()?))
+        })
+        .collect::<Result<Vec<_>, FilterError>>()?;
+    let lines = saved.iter().map(|(.., output)| lines(&output.stdout)).sum();
+    let mut own = own::list(chains.as_deref().unwrap_or_default(), "-s", lines)?;
     own.retain(|table| {
         families
             .iter()
@@ -88,9 +95,9 @@ fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
     });
     let (native, unread) = native(chains.as_deref().unwrap_or_default())?;
     let mut texts = Vec::new();
-    for (backend, family, program, running) in saving {
+    for (backend, family, program, output) in saved {
         let all = chains.as_deref().unwrap_or_default();
-        let bytes = saved_text(backend, family, &program, running, all, &own)?;
+        let bytes = saved_text(backend, family, &program, output, all, &own)?;
         if bytes.windows(2).any(|pair| pair == b"\n*") || bytes.starts_with(b"*") {
             texts.push(Text {
                 backend,
@@ -182,15 +189,18 @@ fn unread(table: &ListedTable, words: &str) -> LeftOut {
     }
 }
 
+fn lines(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
 fn saved_text(
     backend: Backend,
     family: Family,
     program: &str,
-    running: Running<Vec<u8>>,
+    output: Output,
     chains: &[ListedTable],
     own: &[ListedTable],
 ) -> Result<Vec<u8>, FilterError> {
-    let output = running.finish()?;
     if is_whole(&output.stdout) && output.status.success() {
         return Ok(output.stdout);
     }

@@ -7,6 +7,7 @@
 mod lines;
 mod listed;
 mod matches;
+mod policies;
 mod rule;
 mod spelling;
 
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use lines::chain_at;
 pub use lines::{line_len, lines};
 pub use listed::parse_listed;
+pub use policies::policy_packets;
 use rule::read_rule;
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
@@ -53,6 +55,14 @@ pub enum ParseProblem {
     CarriageReturn,
     #[error("iptables-restore takes no blanks there")]
     Blanks,
+}
+
+/// Returns whether a text is iptables-save's and not a spec: it begins with a table, or has only comments.
+#[must_use]
+pub fn is_saved(text: &str) -> bool {
+    let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text.lines().map(str::trim_ascii).find(said);
+    first.is_none_or(|line| line.starts_with('*'))
 }
 
 /// Returns the bytes of iptables-save as text. A comment may hold any bytes.
