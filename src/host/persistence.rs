@@ -114,7 +114,7 @@ impl RulesAtBoot {
     }
 }
 
-/// Returns whether the rules file holds chains of nvactl's, and so loads them at boot.
+/// Returns whether the rules file holds chains of nvactl, and so loads them at boot.
 ///
 /// # Errors
 /// If it cannot be read.

@@ -49,7 +49,7 @@ pub struct ApplyRequest<'a> {
     pub dry_run: bool,
     /// Undo the change after these seconds unless it is confirmed.
     pub confirm_secs: Option<u64>,
-    /// End connections to targets that no forward has any more.
+    /// End connections to targets that no forward has any longer.
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
@@ -348,7 +348,7 @@ fn say_v6_went(state: &State, before: &Ruleset, after: &mut Remarks) {
     }
     if before.forward_policy() == Policy::Drop {
         let by = if history::has_set_policy_v6(state) {
-            ", as an earlier change of nvactl's set it"
+            ", as an earlier change by nvactl set it"
         } else {
             ""
         };

@@ -91,7 +91,7 @@ pub struct Enabled {
 /// other programs load.
 ///
 /// # Errors
-/// When a change waits for its confirmation, no rules of nvactl's are loaded, or the unit cannot be enabled.
+/// When a change waits for its confirmation, nvactl's rules are not loaded, or the unit cannot be enabled.
 pub fn enable(machine: &MachineToChange) -> Result<Enabled, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     let doubled = match set_up(machine, &mut remarks) {

@@ -120,7 +120,7 @@ pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
     };
     (!stale.is_empty()).then(|| {
         Remark::Line(format!(
-            "{} to targets that no forward has any more {would}: {}{fix}",
+            "{} to targets that no forward has any longer {would}: {}{fix}",
             counted(stale.len(), "connection"),
             described(stale)
         ))
@@ -237,7 +237,7 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} to targets that no forward has any more will stay until idle: {shown}; \
+            "{count} to targets that no forward has any longer will stay until idle: {shown}; \
              to end them: {}",
             flushing(spec)
         ));
@@ -251,7 +251,7 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
             Ok(()) => Remark::Line(format!(
-                "ended {count} to targets that no forward has any more: {shown}"
+                "ended {count} to targets that no forward has any longer: {shown}"
             )),
             Err(error) => Remark::Warning(format!(
                 "the rules are loaded, but {count} to old targets could not be ended: {}",

@@ -104,7 +104,7 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
                      sudo nvactl persist",
                     moment(saved.time)
                 ),
-                _ => "the next boot loads no rules of nvactl's; to save the rules loaded now: \
+                _ => "the next boot does not load nvactl's rules; to save the rules loaded now: \
                       sudo nvactl persist"
                     .to_owned(),
             });

@@ -222,7 +222,7 @@ fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), R
     })
 }
 
-/// Returns the families to write: IPv6 if there are rules of nvactl's in the kernel or in the file.
+/// Returns the families to write: IPv6 if there are rules of nvactl in the kernel or in the file.
 fn meant<'l>(
     request: &PersistRequest<'_>,
     live: &'l PerFamily<Live>,
@@ -367,7 +367,7 @@ impl NewFile {
 }
 
 /// Refuses an empty file: it loads without an error and leaves FORWARD at ACCEPT. Warns of a file without rules
-/// of nvactl's, and names the backup of the old file.
+/// of nvactl, and names the backup of the old file.
 fn refuse_emptiness(
     family: Family,
     live: &Live,
@@ -378,12 +378,12 @@ fn refuse_emptiness(
         return Err(Refusal::NothingToKeep { family });
     }
     if live.ruleset.chains().all(|(_, name, _)| !name.is_own()) {
-        let whose = match family {
-            Family::V4 => "no rules",
-            Family::V6 => "no IPv6 rules",
+        let rules = match family {
+            Family::V4 => "rules",
+            Family::V6 => "IPv6 rules",
         };
         remarks.warn(format_args!(
-            "{whose} of nvactl's are loaded, so the file will hold none{}",
+            "nvactl's {rules} are not loaded, so the file will hold none{}",
             backup().map_or(String::new(), |backup| format!(
                 "; the old file is kept as {}",
                 backup.display()

@@ -39,7 +39,7 @@ pub struct Change {
     /// IPv6 rules from before the change, if it touched IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Owned>,
-    /// The spec that was loaded; none if the change left no rules of nvactl's.
+    /// The spec that was loaded; none if the change left no rules of nvactl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<KeptSpec>,
     /// The forwards that the change adds, changes and removes.

@@ -139,11 +139,11 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
         let typed = printable::line(duplicate.line());
         match duplicate.owner() {
             Some(owner) => format!(
-                "a rule of {owner}'s forwards the port of {names} too: {typed}\n  {owner} would write a \
-                 removed rule again: change the port there, or `listen` in the spec"
+                "{owner} has a rule that also forwards the port of {names}: {typed}\n  {owner} adds a removed \
+                 rule again: change the port there, or `listen` in the spec"
             ),
             None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
+                "a rule that nvactl did not write also forwards the port of {names}: {typed}\n  to remove it: {}",
                 duplicate.removal(plain(family))
             ),
         }

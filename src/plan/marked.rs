@@ -3,7 +3,7 @@
 //! Most forwards are common: they differ only in their listener and their target. The first packet of a
 //! connection is marked before it reaches the DNAT rules. The mark is removed if a forward that is not
 //! common takes the packet, or if no forward does. A DNAT rule ends the chain, so a packet that is marked
-//! after it was translated by a common forward of nvactl's. `--ctstate DNAT` alone would not do: it also
+//! after it was translated by a common forward of nvactl. `--ctstate DNAT` alone would not do: it also
 //! matches connections that other programs' rules have translated. The mark is removed when the packet
 //! leaves, so no connection keeps it, and a later plan accepts nothing that an earlier plan has marked.
 //!

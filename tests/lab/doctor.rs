@@ -772,3 +772,26 @@ fn an_unreached_forward_is_a_question_for_azure(backend: Backend) {
     assert_eq!(said.code, 2);
     assert!(said.stderr.contains("did you mean `web`?"), "{said:?}");
 }
+
+lab_test!(a_dead_router_of_several_forwards_is_reported_once);
+fn a_dead_router_of_several_forwards_is_reported_once(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    let spec = applied(&lab, two_nics());
+    lab.firewall.shell(
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; ip route replace 10.224.0.0/16 via 10.4.0.99",
+    );
+    let said = lab.nvactl_with(
+        &["doctor", "-", "--timeout", "1", "--format", "json"],
+        &spec,
+    );
+    let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list").iter();
+    let failed = checks.filter(|check| check["code"] == "neighbour" && check["status"] != "ok");
+    let reasons: Vec<&Value> = failed.map(|check| &check["reason"]).collect();
+    assert_eq!(
+        reasons,
+        [
+            "10.4.0.99, to which the packets of `web`, `dns` go, does not answer on eth1: no machine there has that address"
+        ]
+    );
+}

@@ -209,7 +209,7 @@ fn remove_leaves_the_rules_from_before_apply(backend: Backend) {
         before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
     );
     let said = nvactl(&host, &["remove"], "");
-    assert_eq!(said.stdout, "no changes: no rules of nvactl's are loaded\n");
+    assert_eq!(said.stdout, "no changes: nvactl's rules are not loaded\n");
 }
 
 lab_test!(the_jump_is_first_and_single);

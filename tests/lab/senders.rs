@@ -293,7 +293,7 @@ fn a_finished_connection_is_not_stale(backend: Backend) {
     wait_for("the connection is over", || state("TIME_WAIT") == 1);
     let said = apply(&lab, &web("10.224.0.99"), &[]);
     assert!(
-        !said.stderr.contains("that no forward has any more"),
+        !said.stderr.contains("that no forward has any longer"),
         "{said:?}"
     );
     assert_eq!(state("TIME_WAIT"), 1);

@@ -498,7 +498,7 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
 
 /// Returns the lines in which nvactl's part of `have` differs from `planned`.
 fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
-    // If no chain of nvactl's is loaded, the next apply is the first, and nothing has drifted.
+    // If no chain of nvactl is loaded, the next apply is the first, and nothing has drifted.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }

@@ -20,7 +20,7 @@ use crate::netfilter::ruleset::Ruleset;
 pub struct Facts<'f> {
     pub backend: Backend,
     pub live: &'f Ruleset,
-    /// Whether no rule of nvactl's is loaded in either family.
+    /// Whether no rule of nvactl is loaded in either family.
     pub is_bare: bool,
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, if that backend is installed.

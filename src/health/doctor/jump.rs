@@ -31,7 +31,7 @@ pub fn check(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     }
 }
 
-/// A jump of nvactl's from a built-in chain.
+/// A jump of nvactl from a built-in chain.
 #[derive(Clone, Copy)]
 struct Jump<'j> {
     family: Family,

@@ -109,7 +109,7 @@ pub fn of_death(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Remedy> 
         .collect()
 }
 
-/// Whether a rule stands in a chain of nvactl's.
+/// Whether a rule stands in a chain of nvactl.
 fn is_own(decided: &DecidingRule) -> bool {
     matches!(&decided.holder, Holder::Iptables { chain, .. } if chain.is_own())
 }

@@ -205,7 +205,7 @@ impl StatusReport {
             ),
             gauge(
                 "nvactl_drifted_lines",
-                "Lines of nvactl's that somebody has put in or taken out.",
+                "Lines that somebody has added to nvactl's chains or removed from them.",
                 number(self.drift.len()),
             ),
         ]

@@ -58,7 +58,7 @@ impl PacketPath {
         whole.or_else(|| headers().next())
     }
 
-    /// Returns the last chain of nvactl's that the packet reached, and the packet there.
+    /// Returns the last chain of nvactl that the packet reached, and the packet there.
     #[must_use]
     pub fn end(&self) -> Option<&TraceStep> {
         let mut steps = self.steps.iter().rev();
@@ -118,7 +118,7 @@ impl GrowingPath {
             self.base = Some(message.chain.clone());
         }
         let kind = match (edge, message.event) {
-            // A chain of nvactl's may send two messages. The first has the packet.
+            // A chain of nvactl may send two messages. The first has the packet.
             (Some(_), _) if !has_header => return,
             (Some((_, Edge::First | Edge::Whole)), _) => TraceStepKind::Enters,
             (Some((_, Edge::Last)), _) => TraceStepKind::Leaves,

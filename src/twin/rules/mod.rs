@@ -46,7 +46,7 @@ fn has_nf_tables() -> bool {
     symbols.is_empty() || symbols.windows(name.len()).any(|part| part == name)
 }
 
-/// Returns whether a line of iptables-save declares a chain of nvactl's.
+/// Returns whether a line of iptables-save declares a chain of nvactl.
 fn has_nvactls(line: &str) -> bool {
     line.starts_with(':') && own::is_nvactls(saved::chain(line))
 }

@@ -94,16 +94,20 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
         let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
         let mut found = of_one(&scene, answers, forward, of_forward);
-        // The checks of the live machine have already reported its switches and neighbours.
+        // The checks of the live machine have already reported its switches and the next hops of targets.
         let is_told = |check: &Check| {
-            let live = [Hop::IpForward, Hop::InterfaceForwarding, Hop::Neighbour];
-            let is_same = |told: &Check| {
-                let of = told.forward.as_ref();
-                told.code == check.code
-                    && told.status == Status::Fail
-                    && of.is_none_or(|of| Some(of) == check.forward.as_ref())
-            };
-            live.contains(&check.code) && checks.iter().any(is_same)
+            let is_same = |told: &Check| told.code == check.code && told.status == Status::Fail;
+            let mut same = checks.iter().filter(|told| is_same(told));
+            match check.code {
+                Hop::IpForward | Hop::InterfaceForwarding => {
+                    same.any(|told| told.forward.is_none() || told.forward == check.forward)
+                }
+                Hop::Neighbour => {
+                    route::has_silent_hop(case, forward)
+                        || same.any(|told| told.forward == check.forward)
+                }
+                _ => false,
+            }
         };
         let has_no_route =
             |check: &Check| check.code == Hop::Route && route::is_down(case, &forward.egress);
