@@ -408,7 +408,7 @@ impl Fault<'_> {
                 egress,
                 forwards,
             } => format!(
-                "packets to {} leave by {leaves_by}, while the spec's egress is {egress}: the \
+                "packets to {} leave through {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
@@ -637,7 +637,7 @@ mod tests {
 
     #[test]
     fn the_kernel_s_answer_for_clients_decides_where_there_is_one() {
-        let elsewhere = "packets to 10.224.0.118 leave by eth0, while the spec's egress is eth1: the rules of `web` do not match them";
+        let elsewhere = "packets to 10.224.0.118 leave through eth0, while the spec's egress is eth1: the rules of `web` do not match them";
         let nowhere = "this machine has no route to 10.224.0.118, the target of `web`: Network is unreachable";
         let unreachable = Err("RTNETLINK answers: Network is unreachable");
         for (client, own, warning) in [
@@ -737,8 +737,9 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(!faults[0].is_note() && faults[1].is_note());
         assert!(
-            said[0]
-                .starts_with("packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave by eth0"),
+            said[0].starts_with(
+                "packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave through eth0"
+            ),
             "{said:?}"
         );
         assert!(
