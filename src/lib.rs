@@ -14,7 +14,7 @@
 //! plan        forwards ─▶ rules, and back; neither host nor yaml
 //! diff        rules against rules: script, drift; neither host nor yaml
 //! twin        a copy of the machine in which the kernel answers
-//! health      status, doctor, probe, rules of others
+//! health      status, doctor, probe, other programs' rules
 //! ops         apply, rollback, remove, persist, confirm, records
 //! cli         the command line as types
 //! commands    arguments in; text, JSON, markdown, metrics out

@@ -378,7 +378,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
         line('~', &forward.name, &changes.join(", "));
     }
     for drift in &comparison.drift {
-        let name = drift.forward.as_deref().unwrap_or("(drift)");
+        let name = drift.forward.as_deref().unwrap_or("(no forward)");
         line('!', name, &drifted(drift));
     }
     if comparison.reordered {
@@ -402,7 +402,7 @@ fn drifted(drift: &Drift) -> String {
     let what = match drift.what {
         DriftKind::PutIn => "added by others",
         DriftKind::TakenOut => "missing",
-        DriftKind::InFront => "stands before nvactl's jump",
+        DriftKind::InFront => "is before nvactl's jump",
     };
     let prefix = prefix(drift.family);
     let line = printable::line(&drift.line);

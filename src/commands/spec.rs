@@ -59,13 +59,22 @@ pub(super) fn load_applied_spec(
         }
         && let Some(kept) = last.spec()
     {
+        let changed = changed(&kept);
         let files = kept.files.into_iter().map(|file| (file.name, file.text));
         let source = SpecSource::kept(kept.name, files);
-        console.note(format_args!("the spec is {} {since}", source.name));
+        console.note(format_args!("the spec is {} {since}{changed}", source.name));
         let set = spec_of(&source, examine(&source), console)?;
         return Ok((source, set));
     }
     load_spec(named, console)
+}
+
+/// Says that a recorded spec is another one on disk now. The commands that are suggested read it from there.
+fn changed(kept: &KeptSpec) -> &'static str {
+    match spec_source::at(Path::new(&kept.name)) {
+        Some(source) if digest(&source) != kept.digest => "; the file has changed since",
+        _ => "",
+    }
 }
 
 /// Returns the record of a spec for the history.

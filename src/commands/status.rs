@@ -222,7 +222,7 @@ fn drift_text(drift: &[Drift], apply: &str) -> String {
     if drift.is_empty() {
         return String::new();
     }
-    let mut out = "\nin nvactl's chains, and at the jumps to them:\n".to_owned();
+    let mut out = "\nlines added or missing:\n".to_owned();
     for one in drift {
         let what = match one.what {
             DriftKind::TakenOut => "removed".to_owned(),
@@ -252,13 +252,13 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
         count,
         ..
     } = before;
-    let (rules, stand) = match count {
-        1 => ("1 rule".to_owned(), "stands"),
-        _ => (format!("{count} rules"), "stand"),
+    let rules = match count {
+        1 => "another program's rule is".to_owned(),
+        _ => format!("{count} of other programs' rules are"),
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
+        "{rules} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
     )
 }
 

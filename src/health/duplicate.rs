@@ -42,6 +42,13 @@ impl Duplicate<'_> {
         programs::owner_of(TableName::Nat.as_str(), self.chain.as_str())
     }
 
+    /// Whether the rule redirects connections, or leads to a rule that may.
+    #[must_use]
+    pub fn redirects(&self) -> bool {
+        let target = self.rule.target.as_ref();
+        !matches!(target, Some(Target::Snat { .. } | Target::Masquerade))
+    }
+
     /// Returns the command that deletes the rule. `program` is the iptables that has the rule.
     #[must_use]
     pub fn removal(&self, program: &str) -> String {

@@ -37,7 +37,7 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
         let instead = without_bit(rule).map(|target| format!(": {target}"));
         Writer {
             told: format!(
-                "a rule of others in {program}'s table {table} {}: {line}",
+                "another program's rule in {program} {table} {}: {line}",
                 purpose()
             ),
             fix: fix(&instead.unwrap_or_default()),
@@ -67,7 +67,7 @@ pub fn of_nft(rule: &NftRule) -> Writer {
 
 fn purpose() -> String {
     format!(
-        "writes bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
+        "sets bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
          with that bit skip deny lists, limits and `snat`",
         MARKED.value
     )
@@ -167,7 +167,8 @@ mod tests {
             let found = writers(&rules, "iptables");
             assert_eq!(found.len(), usize::from(*is_named), "{rule}");
             if let [one] = found.as_slice() {
-                assert!(one.told.contains("table mangle"), "{one:?}");
+                let begin = "another program's rule in iptables mangle sets bit 0x10000000";
+                assert!(one.told.starts_with(begin), "{one:?}");
                 assert!(one.told.ends_with(rule), "{one:?}");
                 assert!(one.fix.contains("firewall.layout: flat"), "{one:?}");
                 assert!(one.fix.contains(instead), "{one:?}");
@@ -190,8 +191,7 @@ mod tests {
             chain: "passing".into(),
             handle: 3,
         });
-        let place =
-            "the rule with handle 3 in the nft chain inet shop passing writes bit 0x10000000";
+        let place = "the rule with handle 3 in the nft chain inet shop passing sets bit 0x10000000";
         assert!(told.told.starts_with(place), "{told:?}");
     }
 }

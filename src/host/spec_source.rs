@@ -111,6 +111,16 @@ impl SpecSourceError {
     }
 }
 
+/// Returns the spec that is at a path now; `None` if no file or folder there can be read.
+#[must_use]
+pub fn at(path: &Path) -> Option<SpecSource> {
+    if path.is_file() || path.is_dir() {
+        read(Some(path)).ok()
+    } else {
+        None
+    }
+}
+
 /// Reads the spec that the user has named, or finds one: `$NVACTL_SPEC`, `./forward.yaml`,
 /// `/etc/nvactl/forward.yaml`, `/etc/nvactl/forward.d`. `-` is standard input.
 ///

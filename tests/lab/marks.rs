@@ -64,7 +64,7 @@ fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(SPEC);
     let rule = "FORWARD -p tcp -j CONNMARK --set-xmark 0x10000000/0xffffffff";
-    let by_other = format!("a rule of others in {other}'s table mangle writes bit 0x10000000");
+    let by_other = format!("another program's rule in {other} mangle sets bit 0x10000000");
     let chain = "nft add table inet shop; \
                  nft 'add chain inet shop passing { type filter hook forward priority -150; }'; \
                  nft add rule inet shop passing ct mark set 0x10000000";
@@ -78,7 +78,7 @@ fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
         (
             chain.to_owned(),
             "nft delete table inet shop".to_owned(),
-            "in the nft chain inet shop passing writes bit 0x10000000",
+            "in the nft chain inet shop passing sets bit 0x10000000",
             "warn    native-nft",
         ),
     ] {

@@ -41,7 +41,7 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
             SPEC.replace("{ingress: eth0, egress: eth1}", "eth0")
                 .replace("10.4.0.4", "10.3.0.4"),
             &[
-                "packets to 10.224.0.118 leave by eth1, while the spec's egress is eth0: the rules of `web`",
+                "packets to 10.224.0.118 leave through eth1, while the spec's egress is eth0: the rules of `web`",
             ],
         ),
         (

@@ -114,10 +114,14 @@ fn the_last_applied_spec_is_the_default(backend: Backend) {
     };
     write(SPEC);
     assert_eq!(nvactl(&host, &["apply"], "").code, 0);
+    let note = "note: the spec is /etc/nvactl/forward.yaml as it was applied last";
+    let said = nvactl(&host, &["status"], "");
+    assert!(said.stderr.contains(&format!("{note}\n")), "{said:?}");
     write(&changed());
     for command in ["status", "doctor"] {
         let said = nvactl(&host, &[command], "");
-        assert!(said.stderr.contains("as it was applied last"), "{said:?}");
+        let note = format!("{note}; the file has changed since\n");
+        assert!(said.stderr.contains(&note), "{said:?}");
         assert!(!said.stdout.contains("play"), "{said:?}");
     }
     let said = nvactl(&host, &["status", "--check"], "");

@@ -74,13 +74,16 @@ fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
             let work = if *forwards == 1 { "works" } else { "work" };
             let forwards = counted(*forwards, "forward");
             let why = printable::line(why);
-            format!("not known whether {forwards} {work}: {why}")
+            format!("it is not known whether {forwards} {work}: {why}")
         }
         (None, None) => format!("nothing is wrong with {}", counted(asked, "forward")),
         (Some(check), None) if check.is_unknown_of_packets() => {
-            format!("not known whether all forwards work: {}", brief(check))
+            format!(
+                "it is not known whether all forwards work: {}",
+                brief(check)
+            )
         }
-        (Some(check), None) => format!("nothing fails; look at {}", brief(check)),
+        (Some(check), None) => format!("no check fails, but look at {}", brief(check)),
     }
 }
 
@@ -175,7 +178,7 @@ mod tests {
         let jump = check(Hop::Jump, Status::Warn, None, "no packet reaches it");
         assert_eq!(
             last(&[early, jump], 1, None),
-            "nothing fails; look at jump: no packet reaches it"
+            "no check fails, but look at jump: no packet reaches it"
         );
     }
 
@@ -196,22 +199,22 @@ mod tests {
             (
                 vec![file.clone()],
                 Some(&untried),
-                "not known whether 2 forwards work: no connection was tried (--no-twin)",
+                "it is not known whether 2 forwards work: no connection was tried (--no-twin)",
             ),
             (
                 vec![file.clone()],
                 None,
-                "nothing fails; look at persistence: it is not there",
+                "no check fails, but look at persistence: it is not there",
             ),
             (
                 vec![file.clone(), rule],
                 None,
-                "not known whether all forwards work: packets: web: it counts",
+                "it is not known whether all forwards work: packets: web: it counts",
             ),
             (
                 vec![file, azure],
                 None,
-                "nothing fails; look at persistence: it is not there",
+                "no check fails, but look at persistence: it is not there",
             ),
             (vec![dead], Some(&untried), failed.as_str()),
         ] {

@@ -39,7 +39,7 @@ pub fn probes(
         let answer = reply(ingress, links)?;
         let by = routes.get(&answer).filter(|by| *by != ingress.as_str())?;
         let words = format!(
-            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave by {by}, not by {ingress}: its health \
+            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave through {by}, not through {ingress}: its health \
              probes of {ingress} fail, and it sends no connections there",
             answer.from
         );
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(check.status, Status::Warn);
         assert_eq!(
             check.reason,
-            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave by eth0, not by eth1: its health \
+            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave through eth0, not through eth1: its health \
              probes of eth1 fail, and it sends no connections there"
         );
         assert_eq!(probes(&asked, &links, &BTreeMap::new()), []);

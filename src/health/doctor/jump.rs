@@ -65,19 +65,19 @@ impl Jump<'_> {
                 ""
             };
             return Hop::Jump.warn(format!(
-                "{place}: `{}` stands before nvactl's jump and {} every packet: no packet reaches nvactl's \
+                "{place}: `{}` is before nvactl's jump and {} every packet: no packet reaches nvactl's \
                  rules{policy}",
                 Line::Append(name, rule),
                 stop.verb()
             ));
         }
         if rules.iter().filter(|one| *one == rule).count() > 1 {
-            return Hop::Jump.warn(format!("nvactl's jump stands twice in {place} {name}"));
+            return Hop::Jump.warn(format!("nvactl's jump is there twice in {place} {name}"));
         }
         Hop::Jump.ok(match before {
-            0 => format!("{place}: `{words}` stands first"),
-            1 => format!("{place}: `{words}` stands after 1 rule of others"),
-            more => format!("{place}: `{words}` stands after {more} rules of others"),
+            0 => format!("{place}: `{words}` is first"),
+            1 => format!("{place}: `{words}` is after another program's rule"),
+            more => format!("{place}: `{words}` is after {more} of other programs' rules"),
         })
     }
 }
@@ -106,27 +106,27 @@ mod tests {
             (
                 "DROP",
                 &[jump, all],
-                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` stands first",
+                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` is first",
             ),
             (
                 "DROP",
                 &[one, jump],
-                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` stands after 1 rule of others",
+                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` is after another program's rule",
             ),
             (
                 "DROP",
                 &[all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` is before nvactl's jump and accepts every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
             ),
             (
                 "ACCEPT",
                 &[one, all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` is before nvactl's jump and accepts every packet: no packet reaches nvactl's rules",
             ),
             (
                 "ACCEPT",
                 &[jump, jump],
-                "warn: nvactl's jump stands twice in ip6tables filter FORWARD",
+                "warn: nvactl's jump is there twice in ip6tables filter FORWARD",
             ),
         ] {
             let rules = rules.join("\n");

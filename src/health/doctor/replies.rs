@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Check, Fix, Hop, Status, target};
+use crate::diff::drift::rules_by_key;
 use crate::forwards::{Forward, Listeners};
 use crate::health::connections::stale;
 use crate::health::probe::Probed;
@@ -33,9 +34,11 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
             if flow.replied { replied } else { silent }.push(flow);
         }
     }
+    let loaded = rules_by_key(case.facts.live);
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
-        let Some((replied, silent)) = led.get(&key) else {
+        // Connections live on without the rules that began them, and show nothing about new ones.
+        let Some((replied, silent)) = led.get(&key).filter(|_| loaded.contains_key(&key)) else {
             continue;
         };
         let check = match (replied.len(), silent.first(), forward.protocol) {
@@ -44,11 +47,11 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
                     unanswered(case, forward),
                     match silent.len() {
                         1 => format!(
-                            "the only open connection, from {}, has had no reply",
+                            "the only connection attempt, from {}, got no reply",
                             flow.source
                         ),
                         all => format!(
-                            "none of the {all} open connections has had a reply, for example that of {}",
+                            "none of the {all} connection attempts got a reply, for example that of {}",
                             flow.source
                         ),
                     },

@@ -250,7 +250,7 @@ fn path(
             return;
         }
         let reason = format!(
-            "the route to {to} leaves by {out}, while the spec's egress is {egress}: \
+            "the route to {to} leaves through {out}, while the spec's egress is {egress}: \
              nvactl's rules do not match the packets"
         );
         let route = format!("sudo ip route replace {to} via ROUTER dev {egress}");
@@ -266,7 +266,7 @@ fn path(
         .map_or(String::new(), |gateway| format!(" via {gateway}"));
     checks.push(
         Hop::Route
-            .ok(format!("the route to {to} leaves by {out}{via}"))
+            .ok(format!("the route to {to} leaves through {out}{via}"))
             .of(forward),
     );
     let hop = route.gateway.unwrap_or(to);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status};
-use crate::forwards::{Destination, Forward, Snat};
+use crate::forwards::{Destination, Forward, Snat, TargetKind};
 use crate::health::probe::Probed;
 use crate::host::network::{Packet, Route};
 use crate::host::probe::ProbeOutcome;
@@ -158,6 +158,30 @@ fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<Strin
     untried(&answers.kept_in(forward, to.address)?)
 }
 
+fn timed_out(case: &Case<'_>, forward: &Forward, to: &str, more: &str) -> Check {
+    let drops = "the target or a firewall on the path drops the packets";
+    let look = Fix::to_look_at(
+        "on the target, at its firewall, its NetworkPolicy and its route back",
+        route_back(case, forward),
+    );
+    match forward.target.kind {
+        TargetKind::Ilb => Hop::Target
+            .fail(format!(
+                "{to} does not answer{more}: {drops}, or the target has no route back"
+            ))
+            .fix(look),
+        TargetKind::Pod => Hop::Target
+            .fail(format!(
+                "{to} does not answer{more}: {drops}, the target has no route back, or no host has this address (a \
+                 replaced pod has a new one)"
+            ))
+            .fix(look.or(Fix::to_look_at(
+                "whether a pod has this address",
+                "kubectl get pods --all-namespaces -o wide",
+            ))),
+    }
+}
+
 fn judged(
     case: &Case<'_>,
     forward: &Forward,
@@ -188,15 +212,7 @@ fn judged(
                     Protocol::Udp => "ss -lun",
                 },
             )),
-        ProbeOutcome::TimedOut => Hop::Target
-            .fail(format!(
-                "{to} does not answer{more}: the target or a firewall on the path drops the packets, \
-                 or the target has no route back"
-            ))
-            .fix(Fix::to_look_at(
-                "on the target, at its firewall, its NetworkPolicy and its route back",
-                route_back(case, forward),
-            )),
+        ProbeOutcome::TimedOut => timed_out(case, forward, to, more),
         ProbeOutcome::Unreachable => Hop::Target
             .fail(format!(
                 "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there rejects \

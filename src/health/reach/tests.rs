@@ -167,7 +167,7 @@ fn a_missing_interface_address_or_route_is_named_with_its_forwards() {
 
 #[test]
 fn the_kernel_s_answer_for_clients_decides_where_there_is_one() {
-    let elsewhere = "packets to 10.224.0.118 leave by eth0, while the spec's egress is eth1: the rules of `web` do not match them";
+    let elsewhere = "packets to 10.224.0.118 leave through eth0, while the spec's egress is eth1: the rules of `web` do not match them";
     let nowhere =
         "this machine has no route to 10.224.0.118, the target of `web`: Network is unreachable";
     let unreachable = Err("RTNETLINK answers: Network is unreachable");
@@ -268,7 +268,8 @@ fn many_forwards_are_few_questions_and_few_warnings() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(!faults[0].is_note() && faults[1].is_note());
     assert!(
-        said[0].starts_with("packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave by eth0"),
+        said[0]
+            .starts_with("packets to 10.9.0.2, 10.9.0.3, 10.9.0.4 and 997 more leave through eth0"),
         "{said:?}"
     );
     assert!(

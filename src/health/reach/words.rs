@@ -69,7 +69,7 @@ impl Fault<'_> {
                 egress,
                 forwards,
             } => format!(
-                "packets to {} leave by {leaves_by}, while the spec's egress is {egress}: the \
+                "packets to {} leave through {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::answers::{Answers, ByForward, by_forward};
 use super::route::{self, Astray};
+use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::{DriftKind, compare};
@@ -66,7 +67,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         }
     };
     for left in &answers.left_out {
-        let words = format!("the copy of this machine, in which packets are tried, lacks: {left}");
+        let words = format!("the test copy of this machine is incomplete: {left}");
         checks.push(Hop::Packets.warn(words));
     }
     if answers.untried_networks > 0 {
@@ -158,6 +159,8 @@ fn without_consequences(
             Hop::OwnChains => [Hop::Jump, Hop::OwnChains].contains(&check.code),
             _ => check.code == Hop::Jump || RULES.contains(&check.code),
         };
+        // The rules of the spec that is loaded may also do what this spec does not say.
+        let takes = takes || check.reason.starts_with(ANOTHER_SPEC);
         check.status == Status::Fail && is_of_forward && takes
     };
     let (follow, rest): (Vec<Check>, Vec<Check>) = found.into_iter().partition(|one| {
@@ -323,7 +326,7 @@ fn of_one(
         }));
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
-            "the rules handle {} as specified, tried in a copy of this machine with stand-ins for the targets",
+            "the rules handle {} as specified, tried in a copy of this machine with test servers in place of the targets",
             counted(fine, "connection")
         )));
     }

@@ -68,7 +68,7 @@ pub fn told(
 /// route to the target: here a mark or a rule of `ip rule` chose another route.
 fn behind(ask: &Ask<'_>, interface: &str) -> Check {
     let check = Hop::Route.fail(format!(
-        "packets to {} leave by {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
+        "packets to {} leave through {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
          routes them there, or `egress` is wrong",
         ask.forward.reaches(),
         ask.forward.egress
@@ -138,8 +138,8 @@ fn fickle(family: Family, by: Option<&By>) -> Check {
 /// all clients would also move the machine's other packets.
 fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
     let words = format!(
-        "replies to clients that come in by {by} leave by {interface}, and the network may drop them: the machine \
-         needs a route to those clients by {by}, or a separate routing table for connections of {by}",
+        "replies to clients that arrive on {by} leave through {interface}, and the network may drop them: the machine \
+         needs a route to those clients through {by}, or a separate routing table for connections that arrive on {by}",
         by = ask.by,
     );
     let target = ask.question.listeners.first();
