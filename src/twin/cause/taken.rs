@@ -11,11 +11,12 @@ use super::legacy::CountedRule;
 use super::message::{NftChain, NftVerdict};
 use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::route::{self, RouteQuery};
-use super::rules::{self, ChainListing, DecidingRule, Holder};
+use super::rules::{self, DecidingRule, Holder};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::programs;
+use crate::twin::rules::list_chain;
 
 /// The cause of a packet's end, if it is another end than the client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,10 +246,9 @@ fn untracks(text: &str) -> bool {
 
 /// Returns whether a base chain is one for translation.
 fn is_nat(base: &NftChain) -> Result<bool, CauseError> {
-    let listed = ChainListing::of(base)?;
-    Ok(listed
-        .base
-        .is_some_and(|line| line.starts_with("type nat ")))
+    let listed = list_chain(base.family, &base.table, &base.name)?;
+    let mut heads = listed.heads.iter();
+    Ok(heads.any(|line| line.starts_with("type nat ")))
 }
 
 /// Describes a rule or a policy of iptables-legacy that counted.

@@ -87,9 +87,7 @@ impl PacketFilter {
     pub fn has_chance(&self) -> bool {
         let by_iptables = self.texts.iter().any(|text| {
             let printed = parse::text_of(&text.bytes);
-            let tables = saved::tables(&printed);
-            let mut rules = tables.iter().flat_map(|table| &table.rules);
-            rules.any(|line| !own::is_nvactls(saved::chain(line)) && line.contains("-m statistic "))
+            saved::foreign_rules(&printed).any(|rule| rule.contains("-m statistic "))
         });
         let tables = self.own.iter().chain(&self.native);
         let mut rules = tables

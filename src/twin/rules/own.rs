@@ -66,23 +66,26 @@ pub fn list(
     Ok(tables)
 }
 
-/// Lists a chain of iptables or nft. If nft cannot read the chain's name, its whole table is listed. Returns `None`
-/// without nft.
-pub fn list_chain(
-    how: &str,
-    family: &str,
-    table: &str,
-    chain: &str,
-) -> Result<Option<String>, FilterError> {
+/// Lists a chain of iptables or nft, with the handles of its rules. If nft cannot read the chain's name, its whole
+/// table is listed. The chain is empty if nft lists none of that name, or is not installed.
+pub fn list_chain(family: &str, table: &str, chain: &str) -> Result<ListedChain, FilterError> {
+    let text = chain_text(family, table, chain)?.unwrap_or_default();
+    let mut chains = listing::tables(&text)
+        .into_iter()
+        .flat_map(|table| table.chains);
+    Ok(chains.find(|one| one.name == chain).unwrap_or_default())
+}
+
+fn chain_text(family: &str, table: &str, chain: &str) -> Result<Option<String>, FilterError> {
     if is_plain(chain) {
-        let Some(running) = begin_nft(&[how, "list", "chain", family, table, chain])? else {
+        let Some(running) = begin_nft(&["-a", "list", "chain", family, table, chain])? else {
             return Ok(None);
         };
         if let Ok(text) = listed(running) {
             return Ok(Some(text));
         }
     }
-    let running = begin_nft(&[how, "list", "table", family, table])?;
+    let running = begin_nft(&["-a", "list", "table", family, table])?;
     running.map(listed).transpose()
 }
 

@@ -190,7 +190,7 @@ fn unread(table: &ListedTable, words: &str) -> LeftOut {
 }
 
 fn lines(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
+    text.split(|byte| *byte == b'\n').count()
 }
 
 fn saved_text(
@@ -231,8 +231,8 @@ fn saved_text(
 /// stops at a rule that it cannot read (held by the lab's
 /// `rules_of_nft_in_iptables_tables_are_the_machine_s`).
 fn is_whole(text: &[u8]) -> bool {
-    let text = crate::netfilter::text::parse::text_of(text);
-    !text.contains("' is incompatible, use 'nft' tool.")
+    let text = parse::text_of(text);
+    parse::lines(&text).all(|line| parse::unshown(line).is_none())
         && saved::tables(&text).iter().all(|table| table.whole)
 }
 
@@ -293,15 +293,6 @@ fn table_text(
 
 /// Appends the rules that `iptables -S` prints.
 fn append(rules: &mut String, printed: &[u8]) {
-    let printed = String::from_utf8_lossy(printed);
-    let mut rest = &*printed;
-    while let Some(len) =
-        crate::netfilter::text::parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0)
-    {
-        let (line, after) = rest.split_at(len);
-        rest = after;
-        if line.starts_with("-A ") {
-            rules.push_str(line);
-        }
-    }
+    let printed = parse::text_of(printed);
+    rules.extend(parse::lines(&printed).filter(|line| line.starts_with("-A ")));
 }

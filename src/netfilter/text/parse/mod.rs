@@ -336,7 +336,8 @@ pub fn appended(line: &str, chains: &BTreeSet<ChainName>) -> Option<(ChainName, 
 /// Returns the table that iptables-nft-save left out because it cannot print its rules: it says so in a
 /// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
 /// iptables' at all.
-fn unshown(comment: &str) -> Option<TableName> {
+#[must_use]
+pub fn unshown(comment: &str) -> Option<TableName> {
     let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
     let table = table.parse().ok()?;
     rest.starts_with(" is incompatible").then_some(table)
