@@ -137,16 +137,30 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
         let typed = printable::line(duplicate.line());
-        match duplicate.owner() {
-            Some(owner) => format!(
-                "a rule of {owner}'s forwards the port of {names} too: {typed}\n  {owner} would write a \
-                 removed rule again: change the port there, or `listen` in the spec"
+        let (forwards, whether) = match duplicate.undecided {
+            None => ("forwards", String::new()),
+            Some(condition) => (
+                "may forward",
+                format!(", which depends on `{}`", printable::line(condition)),
             ),
-            None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: {}",
-                duplicate.removal(plain(family))
+        };
+        let (owner, advice) = match (duplicate.owner(), duplicate.undecided) {
+            (Some(owner), _) => (
+                format!("of {owner}'s"),
+                format!(
+                    "{owner} would write a removed rule again: change the port there, or `listen` in the spec"
+                ),
             ),
-        }
+            (None, None) => (
+                "that is not nvactl's".to_owned(),
+                format!("to remove it: {}", duplicate.removal(plain(family))),
+            ),
+            (None, Some(_)) => (
+                "that is not nvactl's".to_owned(),
+                format!("to look: {}", duplicate.look(plain(family))),
+            ),
+        };
+        format!("a rule {owner} {forwards} the port of {names} too{whether}: {typed}\n  {advice}")
     }));
 }
 

@@ -260,12 +260,20 @@ fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
     }
     for duplicate in found {
         let name = duplicate.forwards.first().map(ToString::to_string);
-        let check = Hop::RivalRule
-            .warn(format!(
-                "a duplicate rule that nvactl did not write also forwards this port: `{}`",
-                duplicate.line()
-            ))
-            .fix(duplicate.removal(&case.iptables));
+        let line = duplicate.line();
+        let check = match duplicate.undecided {
+            None => Hop::RivalRule
+                .warn(format!(
+                    "a duplicate rule that nvactl did not write also forwards this port: `{line}`"
+                ))
+                .fix(duplicate.removal(&case.iptables)),
+            Some(condition) => Hop::RivalRule
+                .warn(format!(
+                    "a rule that nvactl did not write may also forward this port, which depends on `{condition}`: \
+                     `{line}`"
+                ))
+                .fix(Fix::to_look(duplicate.look(&case.iptables))),
+        };
         checks.push(Check {
             forward: name,
             ..check
