@@ -84,6 +84,8 @@ fn writes(rule: &Rule) -> bool {
         // The kernel clears the bits of the mask and toggles those of the value
         // (`net/netfilter/xt_connmark.c`).
         Some(Target::SetConnmark(Mark { value, mask })) => (value | mask) & MARKED.mask != 0,
+        // A bit that was at another place comes to this one.
+        Some(Target::SetShiftedConnmark { .. }) => true,
         Some(Target::SaveMark(copy)) => copy.writes_connection(MARKED.mask),
         _ => false,
     }
@@ -126,6 +128,22 @@ mod tests {
             "--set-xmark 0x1/0xefffffff",
         ),
         ("-A FORWARD -j CONNMARK --set-xmark 0x1/0xff", false, ""),
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x2000000/0x2000000 --left-shift-mark 3",
+            true,
+            "",
+        ),
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x80000000/0x80000000 --right-shift-mark 3",
+            true,
+            "",
+        ),
+        // It moves a bit that another rule has set.
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x0/0x0 --left-shift-mark 1",
+            true,
+            "",
+        ),
         (
             "-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
             true,

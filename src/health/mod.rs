@@ -17,6 +17,7 @@ pub mod connections;
 pub mod counts;
 pub mod doctor;
 pub mod duplicate;
+pub mod first_packets;
 pub mod foreign;
 pub mod mark_bit;
 pub mod next_boot;

@@ -137,16 +137,31 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
         let typed = printable::line(duplicate.line());
-        match duplicate.owner() {
-            Some(owner) => format!(
-                "{owner} has a rule that also forwards the port of {names}: {typed}\n  {owner} adds a removed \
-                 rule again: change the port there, or `listen` in the spec"
+        let (also, whether) = match duplicate.undecided {
+            None => ("also forwards", String::new()),
+            Some(condition) => (
+                "may also forward",
+                format!(", which depends on `{}`", printable::line(condition)),
             ),
-            None => format!(
-                "a rule that nvactl did not write also forwards the port of {names}: {typed}\n  to remove it: {}",
-                duplicate.removal(plain(family))
+        };
+        let nobodys = "a rule that nvactl did not write".to_owned();
+        let (rule, advice) = match (duplicate.owner(), duplicate.undecided) {
+            (Some(owner), _) => (
+                format!("{owner} has a rule that"),
+                format!(
+                    "{owner} adds a removed rule again: change the port there, or `listen` in the spec"
+                ),
             ),
-        }
+            (None, None) => (
+                nobodys,
+                format!("to remove it: {}", duplicate.removal(plain(family))),
+            ),
+            (None, Some(_)) => (
+                nobodys,
+                format!("to look: {}", duplicate.look(plain(family))),
+            ),
+        };
+        format!("{rule} {also} the port of {names}{whether}: {typed}\n  {advice}")
     }));
 }
 

@@ -27,7 +27,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
         client: question.client,
         listen: question.to.ip(),
         port: question.to.port(),
-        target: None,
+        targets: Vec::new(),
         source: None,
     })?)
 }
@@ -109,25 +109,13 @@ pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Opt
 }
 
 pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
-    let [target] = ask.question.listeners[..] else {
-        return Conversation {
-            target: None,
-            ..plain(ask)
-        };
-    };
-    Conversation {
-        target: Some((target.ip(), target.port())),
-        ..plain(ask)
-    }
-}
-
-fn plain(ask: &Ask<'_>) -> Conversation {
+    let targets = ask.question.listeners.iter();
     Conversation {
         protocol: ask.question.protocol,
         client: ask.client.address,
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),
-        target: None,
+        targets: targets.map(|at| (at.ip(), at.port())).collect(),
         source: match ask.forward.snat {
             Snat::Addresses(range) => range.single(),
             Snat::Client => Some(ask.client.address),

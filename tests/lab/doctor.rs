@@ -684,6 +684,37 @@ fn hand_typed_rules_forward_while_nvactl_s_are_not_loaded(backend: Backend) {
     }
 }
 
+lab_test!(a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it);
+/// The policy FORWARD drops the packets at the address to which the DNAT sends them. With several targets as well, the
+/// DNAT is the cause.
+fn a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    let spec = two_nics().replace(
+        "pod: 10.224.0.118:80",
+        "pod: [10.224.0.118:80, 10.224.0.119:80]",
+    );
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(&spec);
+    let dnat = "PREROUTING -p tcp ! --dport 22 -j DNAT --to-destination 10.9.9.9";
+    lab.firewall.run(&format!("iptables -t nat -I {dnat}"));
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    let said = ask(&lab, &spec, &["--format", "json"]);
+    let found = findings(&said);
+    let rule = "-A PREROUTING -p tcp -m tcp ! --dport 22 -j DNAT --to-destination 10.9.9.9";
+    assert_eq!(found[0]["code"], "foreign-rule", "{found:#?}");
+    let reason = found[0]["reason"].as_str().expect("there is one");
+    let sends = "sends the packets to 10.9.9.9:49182 instead of the target";
+    assert!(reason.contains(rule) && reason.ends_with(sends), "{reason}");
+    let rival = found.iter().find(|check| check["code"] == "rival-rule");
+    let fix = &rival.expect("it is named")["fix"];
+    let removal = rule
+        .replace("-A", "sudo iptables -t nat -D")
+        .replace(" ! ", " '!' ");
+    assert_eq!(*fix, removal, "{found:#?}");
+    lab.firewall.run(&removal.replace("sudo ", ""));
+    assert_ne!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+}
+
 lab_test!(a_missing_route_to_the_internet_is_reported);
 fn a_missing_route_to_the_internet_is_reported(backend: Backend) {
     let lab = sound(backend, None);

@@ -38,6 +38,19 @@ fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
     assert_eq!(told("tree"), (false, false));
 
+    for shifted in [
+        "--set-xmark 0x2000000/0x2000000 --left-shift-mark 3",
+        "--set-xmark 0x80000000/0x80000000 --right-shift-mark 3",
+    ] {
+        assert_eq!(
+            denied(&format!("CONNMARK {shifted}")),
+            answer("pod", "10.3.0.4")
+        );
+        let apply = lab.nvactl_with(&["apply", "-", "--dry-run"], SPEC);
+        assert!(apply.stderr.contains(shifted), "{apply:?}");
+        let doctor = lab.nvactl_with(&["doctor", "-"], SPEC);
+        assert!(doctor.stdout.contains(shifted), "{doctor:?}");
+    }
     assert_eq!(denied(DANGER), answer("pod", "10.3.0.4"));
     assert_eq!(told("tree"), (true, true));
     let said = lab.nvactl_with(&["apply", "-"], SPEC);

@@ -58,7 +58,7 @@ fn conversation(protocol: Protocol) -> Conversation {
         client: address(CLIENT),
         listen: address(FIREWALL),
         port: PORT,
-        target: Some((address(POD), 80)),
+        targets: vec![(address(POD), 80)],
         source: Some(address(crate::lab::FIREWALL_EGRESS)),
     }
 }
@@ -70,7 +70,7 @@ fn conversation_v6() -> Conversation {
         client: address(CLIENT_V6),
         listen: address(FIREWALL_V6),
         port: PORT,
-        target: Some((address(POD_V6), 80)),
+        targets: vec![(address(POD_V6), 80)],
         source: None,
     }
 }

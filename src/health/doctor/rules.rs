@@ -358,19 +358,28 @@ fn duplicate_rules(
         checks.push(Hop::RivalRule.ok("no other rule forwards the same ports"));
     }
     for duplicate in found {
-        let removal = duplicate.removal(&case.iptables);
-        let fix = if is_bare {
-            Fix::only_if("after `apply`", removal)
-        } else {
-            Fix::from(removal)
+        let line = duplicate.line();
+        let check = match duplicate.undecided {
+            None => {
+                let removal = duplicate.removal(&case.iptables);
+                let fix = if is_bare {
+                    Fix::only_if("after `apply`", removal)
+                } else {
+                    Fix::from(removal)
+                };
+                Hop::RivalRule
+                    .warn(format!("another program's rule also forwards this port: `{line}`"))
+                    .fix(fix)
+            }
+            Some(condition) => Hop::RivalRule
+                .warn(format!(
+                    "another program's rule may also forward this port, which depends on `{condition}`: `{line}`"
+                ))
+                .fix(Fix::to_look(duplicate.look(&case.iptables))),
         };
-        let check = Hop::RivalRule.warn(format!(
-            "another program's rule also forwards this port: `{}`",
-            duplicate.line()
-        ));
         checks.push(Check {
             forward: duplicate.forwards.first().map(ToString::to_string),
-            ..check.fix(fix)
+            ..check
         });
     }
 }

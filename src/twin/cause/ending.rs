@@ -44,15 +44,15 @@ pub enum Fate {
 }
 
 /// A connection as its client opens it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     pub protocol: Protocol,
     pub client: IpAddr,
     /// The address and port that the client connects to.
     pub listen: IpAddr,
     pub port: u16,
-    /// The address and port to which a forward sends the connection.
-    pub target: Option<(IpAddr, u16)>,
+    /// The addresses and ports to one of which a forward sends the connection. None if that is not known.
+    pub targets: Vec<(IpAddr, u16)>,
     /// The source address that the target should see.
     pub source: Option<IpAddr>,
 }
@@ -78,8 +78,8 @@ impl WatchReport {
     #[must_use]
     pub fn ending(&self, conversation: &Conversation) -> Option<(Direction, Fate, Ending<'_>)> {
         let (mut sent, mut answered) = (None, None);
-        // The sources of replies: the target's address, and those to which requests were sent.
-        let mut servers: Vec<(IpAddr, u16)> = conversation.target.into_iter().collect();
+        // The sources of replies: the targets, and the addresses to which requests were sent.
+        let mut servers = conversation.targets.clone();
         for path in &self.paths {
             if conversation.requests(path) {
                 if let Some((fate, event)) = self.fate_of_request(path, conversation) {
@@ -131,18 +131,15 @@ impl WatchReport {
             let translator = self.translator(path, Stage::Prerouting);
             return Some((Fate::Redirected { to: now }, translator));
         }
-        match conversation.target {
-            Some(target) if now == asked && target != asked => {
+        if conversation.goes_astray(now) {
+            if now == asked {
                 return Some((
                     Fate::Untranslated,
                     Ending::Untranslated(path, Stage::Prerouting),
                 ));
             }
-            Some(target) if now != target => {
-                let translator = self.translator(path, Stage::Prerouting);
-                return Some((Fate::Translated { to: now }, translator));
-            }
-            _ => {}
+            let translator = self.translator(path, Stage::Prerouting);
+            return Some((Fate::Translated { to: now }, translator));
         }
         match conversation.source {
             Some(meant) if header.source != meant => Some((
@@ -160,7 +157,6 @@ impl WatchReport {
         path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
-        let target = conversation.target?;
         let asked = (conversation.listen, conversation.port);
         let behind = path.steps.iter().rev();
         // The steps after the hook in which destinations are translated.
@@ -170,7 +166,7 @@ impl WatchReport {
         };
         let mut behind = behind.filter(is_behind);
         let now = behind.find_map(|step| destination(step.header?))?;
-        if now == target {
+        if !conversation.goes_astray(now) {
             None
         } else if now == asked {
             Some((
@@ -290,6 +286,11 @@ impl Conversation {
                 && header.source == self.client
                 && destination(header) == Some((self.listen, self.port))
         })
+    }
+
+    /// Returns whether packets to this address and port reach none of the targets.
+    fn goes_astray(&self, now: (IpAddr, u16)) -> bool {
+        !self.targets.is_empty() && !self.targets.contains(&now)
     }
 
     /// Returns whether a path belongs to a reply.

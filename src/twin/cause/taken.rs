@@ -109,7 +109,7 @@ impl WatchReport {
         &'s self,
         conversation: &Conversation,
     ) -> impl Iterator<Item = &'s TraceStep> {
-        let conversation = *conversation;
+        let conversation = conversation.clone();
         let paths = self.paths.iter();
         let requests = paths.filter(move |path| conversation.requests(path));
         let steps = requests.flat_map(|path| &path.steps);

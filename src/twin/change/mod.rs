@@ -279,7 +279,7 @@ fn refusing(
     let conversation = Conversation {
         listen: question.to.ip(),
         port: question.to.port(),
-        target: None,
+        targets: Vec::new(),
         source: None,
         ..conversation(ask)
     };

@@ -453,6 +453,31 @@ COMMIT
         }
     }
 
+    /// iptables-save prints such a value without quotes (measured, nft and legacy 1.8.9).
+    #[test]
+    fn a_value_that_looks_like_an_option_is_no_target() {
+        for conditions in [
+            "-m helper --helper -j",
+            "-m helper ! --helper -j",
+            "-m comment --comment -j",
+            "-m set --match-set -j src",
+            "-m physdev --physdev-in -g",
+            "-i -j",
+            "! -i -j",
+            "! -o -g",
+            "-i -m -o -j",
+        ] {
+            let text = format!(
+                "*filter\n:FORWARD ACCEPT [0:0]\n:NVACTL-FORWARD - [0:0]\n\
+                 -A FORWARD {conditions} -j NVACTL-FORWARD\nCOMMIT\n"
+            );
+            let saved = of_kernel(&text).expect("it is readable");
+            let own = ChainName::from("NVACTL-FORWARD");
+            assert_eq!(forward(&saved)[0].leads_to(), Some(&own), "{conditions}");
+            assert_eq!(saved.ruleset.to_string(), text);
+        }
+    }
+
     /// A file may hold commands that nvactl does not read, and they are about more than a rule's name.
     #[test]
     fn in_a_file_a_line_that_is_none_is_an_error() {
