@@ -34,7 +34,7 @@ const MOST_NAMED: usize = 3;
 
 /// The note if `ip` lists no interface.
 pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists no interface\n\
-                             hint: sudo apt-get install iproute2";
+                             hint: to install it: sudo apt-get install iproute2";
 
 /// Something that forwards need and the machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,13 @@ pub enum Fault<'s> {
         addresses: BTreeSet<IpAddr>,
         forwards: Vec<&'s Name>,
     },
+    /// An SNAT address of another interface than the forwards' egress, that has had no reply yet.
+    SnatElsewhere {
+        address: IpAddr,
+        owner: String,
+        egress: &'s Interface,
+        forwards: Vec<&'s Name>,
+    },
     /// Targets that are addresses of the machine itself.
     OwnTarget {
         targets: BTreeSet<IpAddr>,
@@ -65,6 +72,8 @@ pub enum Fault<'s> {
         targets: BTreeSet<IpAddr>,
         leaves_by: String,
         egress: &'s Interface,
+        /// The key of the egress in the spec.
+        key: &'static str,
         forwards: Vec<&'s Name>,
     },
     /// The forwards' egress is down, which removes its routes.
@@ -237,7 +246,41 @@ fn foreign_addresses<'s>(
             forwards,
         });
     }
+    faults.extend(snat_elsewhere(set, &machine.links, &answered_to));
     faults
+}
+
+/// Returns the SNAT addresses that another interface than the egress has. The network may route an address of the
+/// loopback interface here, and has routed one to which replies came.
+fn snat_elsewhere<'s>(
+    set: &'s ForwardSet,
+    links: &Links,
+    answered_to: &BTreeSet<IpAddr>,
+) -> Vec<Fault<'s>> {
+    let mut found: BTreeMap<(IpAddr, String, &'s Interface), Vec<&'s Forward>> = BTreeMap::new();
+    // Another fault reports a missing interface.
+    let there = |forward: &&Forward| links.get(&forward.egress).is_some();
+    for forward in set.forwards.iter().filter(there) {
+        for address in snat_ends(forward).filter(|address| !answered_to.contains(address)) {
+            let owner = links.owner(address).map(|link| link.name.as_str());
+            if let Some(owner) =
+                owner.filter(|name| ![LOOPBACK, forward.egress.as_str()].contains(name))
+            {
+                let key = (address, owner.to_owned(), &forward.egress);
+                found.entry(key).or_default().push(forward);
+            }
+        }
+    }
+    let faults =
+        found.into_iter().map(
+            |((address, owner, egress), forwards)| Fault::SnatElsewhere {
+                address,
+                owner,
+                egress,
+                forwards: names(forwards),
+            },
+        );
+    faults.collect()
 }
 
 const LOOPBACK: &str = "lo";
@@ -251,6 +294,7 @@ enum Misrouted<'s> {
     By {
         leaves_by: String,
         egress: &'s Interface,
+        key: &'static str,
     },
     Down {
         egress: &'s Interface,
@@ -283,10 +327,15 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
         let forwards = names(forwards);
         match route {
             Misrouted::Here => Fault::OwnTarget { targets, forwards },
-            Misrouted::By { leaves_by, egress } => Fault::OtherEgress {
+            Misrouted::By {
+                leaves_by,
+                egress,
+                key,
+            } => Fault::OtherEgress {
                 targets,
                 leaves_by,
                 egress,
+                key,
                 forwards,
             },
             Misrouted::Down { egress, no_carrier } => Fault::EgressDown {
@@ -333,6 +382,7 @@ fn route_of<'s>(
         Ok(route) => Some(Misrouted::By {
             leaves_by: route.interface.clone(),
             egress: &forward.egress,
+            key: forward.egress_key(),
         }),
         Err(reason) => Some(Misrouted::Nowhere {
             egress: &forward.egress,
@@ -396,6 +446,17 @@ impl Fault<'_> {
                 quoted(forwards),
                 first(addresses)
             ),
+            Fault::SnatElsewhere {
+                address,
+                owner,
+                egress,
+                forwards,
+            } => format!(
+                "{address} is an address of {owner}, while {egress} leads to the targets of {}: replies of the targets \
+                 do not come back by {egress}\n\
+                 hint: in the spec, set `snat` to an address of {egress} or to `masquerade`",
+                quoted(forwards)
+            ),
             Fault::OwnTarget { targets, forwards } => format!(
                 "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
@@ -406,13 +467,14 @@ impl Fault<'_> {
                 targets,
                 leaves_by,
                 egress,
+                key,
                 forwards,
             } => format!(
                 "packets to {} leave by {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
-                 hint: if the spec is wrong: correct `egress` in it",
+                 hint: if the spec is wrong: correct `{key}` in it",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
                 first(targets)
@@ -422,21 +484,7 @@ impl Fault<'_> {
                 egress,
                 no_carrier,
                 forwards,
-            } => {
-                let (is, fix) = if *no_carrier {
-                    (
-                        "has no carrier",
-                        format!("to look: ip -details link show {egress}"),
-                    )
-                } else {
-                    ("is down", format!("sudo ip link set {egress} up"))
-                };
-                format!(
-                    "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
-                    quoted(forwards),
-                    few(targets, MOST_NAMED)
-                )
-            }
+            } => egress_down(targets, egress, *no_carrier, forwards),
             Fault::NoRoute {
                 targets,
                 egress,
@@ -444,17 +492,41 @@ impl Fault<'_> {
                 forwards,
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
-                 hint: (ROUTER: the next hop on {egress}) sudo ip route add {} via ROUTER dev {egress}",
+                 hint: to add it (ROUTER: the next hop on {egress}): sudo ip route add {} via ROUTER dev {egress}",
                 few(targets, MOST_NAMED),
                 quoted(forwards),
                 first(targets)
             ),
             Fault::NotAsked { targets } => format!(
                 "the routes to {targets} more targets were not checked\n\
-                 hint: nvactl doctor --forward NAME"
+                 hint: to check one: sudo nvactl doctor --forward NAME"
             ),
         }
     }
+}
+
+fn egress_down(
+    targets: &BTreeSet<IpAddr>,
+    egress: &Interface,
+    no_carrier: bool,
+    forwards: &[&Name],
+) -> String {
+    let (is, fix) = if no_carrier {
+        (
+            "has no carrier",
+            format!("to look: ip -details link show {egress}"),
+        )
+    } else {
+        (
+            "is down",
+            format!("to fix it: sudo ip link set {egress} up"),
+        )
+    };
+    format!(
+        "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
+        quoted(forwards),
+        few(targets, MOST_NAMED)
+    )
 }
 
 fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
@@ -501,7 +573,7 @@ mod tests {
             ..Link::default()
         };
         let links = Links(vec![
-            link("lo", &["127.0.0.1"]),
+            link("lo", &["127.0.0.1", "10.9.9.9"]),
             link("eth0", &["10.3.0.4"]),
             link("eth1", &["10.4.0.4", "10.4.0.5"]),
         ]);
@@ -563,7 +635,7 @@ mod tests {
                 "{name: web, listen: 203.0.113.9:49182, target: {pod: 10.224.0.118:80}}",
             ),
             (
-                "interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4",
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.9.9.9",
                 WEB,
             ),
             (
@@ -621,6 +693,11 @@ mod tests {
                 "10.4.0.7 is not an address of this machine: replies to `web` arrive only if the network routes them here",
             ),
             (
+                "interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4",
+                WEB,
+                "10.3.0.4 is an address of eth0, while eth1 leads to the targets of `web`: replies of the targets do not come back by eth1",
+            ),
+            (
                 TWO,
                 "{name: web, listen: 192.0.2.77:443, protocol: [tcp, udp], target: {pod: 10.224.0.118:80}}",
                 "192.0.2.77 is not an address of this machine: packets reach `web` only if the network routes them here, as with Azure's floating IP",
@@ -662,7 +739,7 @@ mod tests {
             (
                 Ok("eth0"),
                 false,
-                "eth1, the egress of `web`, is down: no packet reaches 10.224.0.118 through it\nhint: sudo ip link set eth1 up",
+                "eth1, the egress of `web`, is down: no packet reaches 10.224.0.118 through it\nhint: to fix it: sudo ip link set eth1 up",
             ),
             (
                 Err("Network is unreachable"),
@@ -690,7 +767,7 @@ mod tests {
         let (_, hints) = said.split_once('\n').expect("it has hints");
         assert_eq!(
             hints,
-            "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `egress` in it"
+            "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `interface: {egress: …}` in it"
         );
     }
 

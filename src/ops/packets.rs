@@ -159,7 +159,7 @@ fn told(
     }
     if tried.untried_networks > 0 {
         remarks.note(format_args!(
-            "the trial has no client from {} that routes or rules name",
+            "clients of {} that routes or rules name were not tried",
             counted(tried.untried_networks, "more network")
         ));
     }
@@ -180,7 +180,7 @@ fn lost(judged: &[Judged<'_>], backend: Backend, foreign_snat: &BTreeSet<IpAddr>
         }
         lines.push(format!(
             "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
-             rules: {} (tried as {})",
+             rules: {} (tried in a copy of this machine, as {})",
             one.ask.forward.name,
             one.ask.question.to,
             why_lost(one, foreign_snat),
@@ -290,7 +290,7 @@ fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
         });
         remarks.warn(format_args!(
             "replies of {} leave by {out}, but their clients come in by {by}: the network may drop the replies \
-             (tried as {}){look}",
+             (tried in a copy of this machine, as {}){look}",
             few(names, MOST_NAMES),
             client_words(&ask.client)
         ));
@@ -375,9 +375,9 @@ fn opened(opened: &[Opened<'_>], family: Family) -> Option<Overtaken> {
     let planned = format!(
         "nvactl's jump will come before {count} that {refuse} packets of forwards, so those packets will be accepted:"
     );
-    // A new jump is put there; one behind the rule is moved.
-    let done =
-        format!("put nvactl's jump before {count}, which no longer {refuse} packets of forwards:");
+    let done = format!(
+        "nvactl's jump is now before {count} that used to refuse packets of forwards; these packets are accepted now:"
+    );
     let mut text = String::new();
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<String> = Vec::new();
@@ -469,13 +469,13 @@ fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             ""
         };
         remarks.warn(format_args!(
-            "{} that {} forwarded now will not be accepted again once {}: {}{}{hint}",
+            "{} that {} forwarded now would be refused if {} opened again: {}{}{hint}",
             counted(cut.len(), "connection"),
             are(cut.len()),
             if cut.len() == 1 {
-                "it ends"
+                "it were"
             } else {
-                "they end"
+                "they were"
             },
             described(&cut),
             taker(
@@ -634,8 +634,8 @@ forwards:
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
                 "`{name}`: connections to 10.3.0.4:{port} reach a target with the rules loaded now, but not with \
-                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried as a client \
-                 of the Internet, 198.51.100.10 for example)"
+                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried in a copy of this \
+                 machine, as the made-up client 198.51.100.10)"
             ))
         );
     }
@@ -693,7 +693,7 @@ forwards:
                 "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]",
-                "put nvactl's jump before 1 rule, which no longer refuses packets of forwards:\
+                "nvactl's jump is now before 1 rule that used to refuse packets of forwards; these packets are accepted now:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
@@ -746,7 +746,7 @@ forwards:
         assert_eq!(
             warnings,
             [
-                "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
+                "2 connections that are forwarded now would be refused if they were opened again: tcp 192.0.2.1 → \
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
                 "1 connection outside the forwards that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",

@@ -307,6 +307,24 @@ fn apply_asks_at_a_terminal(backend: Backend) {
     }
 }
 
+lab_test!(ctrl_c_is_no_answer);
+/// The change still waits, and the commands that decide on it are shown.
+fn ctrl_c_is_no_answer(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let said = apply_at_a_terminal(&host, "600", "printf '\\003'; sleep 3");
+    assert_eq!(said.status.code(), Some(3), "{said:?}");
+    let shown = String::from_utf8_lossy(&said.stdout).replace('\r', "");
+    let (_, after) = shown.split_once("[y/N]").expect("it asks");
+    assert!(
+        after.contains(" s unless you confirm it\nto keep it: sudo nvactl confirm\n")
+            && after.contains("\nto undo it now: sudo nvactl confirm --cancel\n"),
+        "{shown}"
+    );
+    assert!(waits(&host));
+    assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
+}
+
 lab_test!(systemd_is_a_second_watchdog);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
 fn systemd_is_a_second_watchdog(backend: Backend) {

@@ -601,7 +601,7 @@ fn missing_iptables_is_reported(backend: Backend) {
         assert_eq!(
             said.stderr,
             "error: `iptables-save` is not installed, or not on PATH\n\
-             hint: sudo apt-get install iptables\n"
+             hint: to install it: sudo apt-get install iptables\n"
         );
     }
 }

@@ -95,6 +95,7 @@ fn rules_that_a_program_makes_at_each_start_are_named(backend: Backend) {
     assert!(rules_file(&host).contains("-A DOCKER "));
 
     load(&host, FOREIGN[2].1);
+    apply(&host, SPEC);
     let warnings = persist(&host, &[]);
     assert!(
         warnings.contains("fail2ban writes its rules again"),

@@ -23,7 +23,7 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
     for (spec, words) in [
         (
             SPEC.replace("ingress: eth0", "ingress: ens5"),
-            &["no interface ens5, so no packet comes through `web`; it has lo, "][..],
+            &["`web` stops with this change: this machine has no interface ens5; it has lo, "][..],
         ),
         (
             SPEC.replace("egress: eth1", "egress: ens6"),
@@ -42,7 +42,12 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
                 .replace("10.4.0.4", "10.3.0.4"),
             &[
                 "packets to 10.224.0.118 leave by eth1, while the spec's egress is eth0: the rules of `web`",
+                "hint: if the spec is wrong: correct `interface` in it\n",
             ],
+        ),
+        (
+            SPEC.replace("snat: 10.4.0.4", "snat: 10.3.0.4"),
+            &["10.3.0.4 is an address of eth0, while eth1 leads to the targets of `web`: replies"],
         ),
         (
             SPEC.replace("10.224.0.118", "10.4.0.4"),
