@@ -10,11 +10,11 @@
 //! netfilter   names, rules, rulesets, counters, conntrack entries; text/ prints and reads them
 //! host        the edge: programs, files, sockets, the kernel's settings
 //! forwards    the checked model of a spec
-//! yaml        text ─▶ forwards; only commands import it
+//! yaml        text ─▶ forwards; only commands import it, and cli for the codes
 //! plan        forwards ─▶ rules, and back; neither host nor yaml
 //! diff        rules against rules: script, drift; neither host nor yaml
 //! twin        a copy of the machine in which the kernel answers
-//! health      status, doctor, probe, rules of others
+//! health      status, doctor, probe, other programs' rules
 //! ops         apply, rollback, remove, persist, confirm, records
 //! cli         the command line as types
 //! commands    arguments in; text, JSON, markdown, metrics out
@@ -33,8 +33,9 @@
 //! - No shell is started, ever.
 //! - The core does not depend on the machine, the time, or the order of a hash map: same spec, same
 //!   bytes.
-//! - The options of iptables are printed and read by [`netfilter::text`] and [`netfilter::limit`], nowhere
-//!   else. A value such as an interface prints itself, and reads back what it prints.
+//! - The options of iptables are printed and read by [`netfilter::text`] and [`netfilter::limit`]. A value
+//!   such as an interface prints itself, and reads back what it prints. There are two exceptions:
+//!   `twin::rules` copies rules of other programs word for word, and `health::foreign` has commands for people.
 //! - A rule that nvactl does not own is never written, moved or removed.
 
 pub mod cli;

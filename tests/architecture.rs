@@ -15,7 +15,27 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every file under `src` with its code: comments, and what stands behind `#[cfg(test)]`, apart.
+/// Returns a source without its tests. They are the last item of a file, since nothing behind the first
+/// `#[cfg(test)]` is checked here.
+fn without_tests<'t>(name: &str, text: &'t str) -> &'t str {
+    let Some((code, tests)) = text.split_once("#[cfg(test)]\n") else {
+        return text;
+    };
+    let (head, tests) = tests.split_once('\n').unwrap_or_default();
+    assert!(
+        head.contains("mod tests"),
+        "{name}: `{head}` is for tests and belongs into `mod tests`"
+    );
+    let items = [
+        "fn ", "pub", "impl", "struct ", "enum ", "const ", "mod ", "use ", "#[",
+    ];
+    let mut items = items.iter();
+    let item = items.find(|item| tests.contains(&format!("\n{item}")));
+    assert!(item.is_none(), "{name} has code behind `mod tests`");
+    code
+}
+
+/// Every file under `src` with its code, without comments and tests.
 fn code() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
@@ -26,15 +46,14 @@ fn code() -> Vec<(String, String)> {
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(&path).expect("it is text");
-            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let code = text
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
             let name = path
                 .strip_prefix(&root)
                 .expect("it is below")
                 .display()
                 .to_string();
+            let code = without_tests(&name, &text)
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
             (name, code.collect::<Vec<_>>().join("\n"))
         })
         .collect()
@@ -94,9 +113,10 @@ fn iptables_syntax_is_printed_by_the_rule_model_alone() {
             let as_text = name.starts_with("twin/rules/")
                 || name.starts_with("twin/cause/")
                 || name == "health/foreign.rs";
-            let printed = !as_text
-                && (code.contains(&format!("\"{option}")) || code.contains(&format!(" {option}")));
-            assert!(model || !printed, "{name} prints {option}");
+            // At the beginning of a text, of a line in it, or behind another word.
+            let mut before = ["\"", "\\n", " "].into_iter();
+            let printed = before.any(|before| code.contains(&format!("{before}{option}")));
+            assert!(model || as_text || !printed, "{name} prints {option}");
         }
     }
 }
@@ -376,4 +396,51 @@ fn files_import_one_another_in_no_circle() {
     let found: BTreeSet<BTreeSet<&str>> = imports.keys().map(circle).collect();
     let found: BTreeSet<_> = found.into_iter().filter(|one| !one.is_empty()).collect();
     assert_eq!(found, BTreeSet::new());
+}
+
+/// A room may have an error of its own, named `Error`.
+#[test]
+fn no_two_types_have_the_same_name() {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, code) in code() {
+        for line in code.lines() {
+            let line = line.trim_start_matches("pub ");
+            let line = line.strip_prefix("pub(super) ").unwrap_or(line);
+            let mut keywords = ["struct ", "enum ", "type ", "trait "].into_iter();
+            if let Some(rest) = keywords.find_map(|keyword| line.strip_prefix(keyword)) {
+                let is_word = |c: char| c.is_alphanumeric() || c == '_';
+                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                let of_one = files.entry(rest[..end].to_owned()).or_default();
+                of_one.push(name.clone());
+            }
+        }
+    }
+    assert!(
+        files.len() > 300,
+        "the types were not found: {}",
+        files.len()
+    );
+    files.remove("Error");
+    files.retain(|_, files| files.len() > 1);
+    assert_eq!(files, BTreeMap::new());
+}
+
+#[test]
+fn every_file_that_contributing_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join(".github/CONTRIBUTING.md")).expect("it is text");
+    let named = page.split('`').skip(1).step_by(2);
+    let paths = named.filter(|word| {
+        ["src/", "tests/", "docs/", "examples/"]
+            .iter()
+            .any(|top| word.starts_with(top))
+    });
+    // A word in capitals stands for any name.
+    let paths: Vec<&str> = paths
+        .filter(|path| !path.contains(|c: char| c.is_uppercase()))
+        .collect();
+    assert!(paths.len() > 20, "the table was not found: {paths:?}");
+    for path in paths {
+        assert!(root.join(path).exists(), "{path} does not exist");
+    }
 }

@@ -3,6 +3,8 @@
 //! A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
 //! has its output. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
 
+mod options;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,8 @@ use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
 use nvactl::yaml::places::Places;
-use nvactl::yaml::{self, Code, ProblemKind, Reading, Severity, page};
+use nvactl::yaml::{self, Code, Reading, Severity, page};
+use options::options;
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -74,16 +77,6 @@ fn each_case_has_its_expected_rules_and_problems() {
             }
         }
     }
-}
-
-/// Returns the keys of the options, as the report of an unknown key names them.
-fn options() -> &'static [&'static str] {
-    let problems = yaml::examine(b"defaults: {no-such-key: 1}").problems;
-    let known = problems.iter().find_map(|problem| match problem.kind {
-        ProblemKind::UnknownKey { known, .. } => Some(known),
-        _ => None,
-    });
-    known.expect("the key is unknown")
 }
 
 /// A new option belongs into this case: it shows the rules of the option, set in the defaults and overridden

@@ -1,12 +1,15 @@
 //! README.md, `docs/` and CONTRIBUTING show commands, specs, tables and links: each is held against the
 //! program. `tests/lab/walk.rs` runs README's walk.
 
+mod options;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nvactl::yaml::{self, Code, ProblemKind};
+use nvactl::yaml::Code;
+use options::options;
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -137,16 +140,6 @@ fn the_reference_is_a_spec() {
         "docs/spec.md",
         &[&without, block(&text, "reference: shared")],
     );
-}
-
-/// Returns the keys of the options, as the report of an unknown key names them.
-fn options() -> &'static [&'static str] {
-    let problems = yaml::examine(b"defaults: {no-such-key: 1}").problems;
-    let known = problems.iter().find_map(|problem| match problem.kind {
-        ProblemKind::UnknownKey { known, .. } => Some(known),
-        _ => None,
-    });
-    known.expect("the key is unknown")
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Spec, number, with_unit};
+use super::values::{SpecArg, number, with_unit};
 
 #[derive(Debug, Args)]
 pub struct Apply {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Print what would change, change nothing, and exit 1 if anything would.
     #[arg(long)]

@@ -4,13 +4,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Spec, positive, seconds};
+use super::values::{SpecArg, positive, seconds};
 use crate::host::probe::Expect;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Exit 1 unless the live rules are what the spec says and packets reach nvactl's jumps.
     #[arg(long)]
@@ -34,7 +34,7 @@ pub enum StatusFormat {
 #[derive(Debug, Args)]
 pub struct Doctor {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Check only this forward.
     #[arg(long, value_name = "NAME")]
@@ -71,7 +71,7 @@ pub enum DoctorFormat {
 #[derive(Debug, Args)]
 pub struct Probe {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Connect to every listen port at this address or name, instead of to the targets.
     #[arg(long, value_name = "ADDRESS")]

@@ -25,7 +25,7 @@ pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
 };
-pub use values::Spec;
+pub use values::SpecArg;
 
 use crate::netfilter::backend::Backend;
 

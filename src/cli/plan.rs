@@ -6,14 +6,14 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
-use super::values::{Spec, family, number};
+use super::values::{SpecArg, family, number};
 use crate::net::Family;
 use crate::yaml::{Code, CodeError, Severity};
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Exit 1 if the spec has this warning, or `all` for any warning. May be repeated.
     #[arg(long, value_name = "WARNING|all")]
@@ -75,7 +75,7 @@ impl FromStr for Deny {
 #[derive(Debug, Args)]
 pub struct Render {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// The family of the rules: v4 for iptables-restore, v6 for ip6tables-restore [default: v4].
     #[arg(long, value_name = "v4|v6", value_parser = family)]
@@ -93,7 +93,7 @@ pub struct Render {
 #[derive(Debug, Args)]
 pub struct Diff {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Compare with `live`, another spec, or a file with iptables-save text.
     #[arg(long, value_name = "live|FILE", default_value = "live")]
@@ -141,7 +141,7 @@ pub enum DiffFormat {
 #[derive(Debug, Args)]
 pub struct Explain {
     #[command(flatten)]
-    pub spec: Spec,
+    pub spec: SpecArg,
 
     /// Only the rule with this number.
     #[arg(long, value_name = "N", value_parser = number::<usize>, conflicts_with = "forward")]

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::net::Family;
 
 #[derive(Debug, Args)]
-pub struct Spec {
+pub struct SpecArg {
     /// The forward spec: a file, a folder whose *.yaml files are one spec, or - for standard input.
     pub spec: Option<PathBuf>,
 }

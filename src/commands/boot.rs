@@ -52,8 +52,8 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
             }
             console.say("nvactl.service is disabled; the loaded rules stay until the next boot");
             console.note(match persistence::manager() {
-                None => "the next boot loads no rules of nvactl's; to write a rules file: sudo nvactl persist",
-                Some(_) => "the next boot loads no rules of nvactl's; to load them at boot: sudo nvactl boot enable",
+                None => "the next boot does not load nvactl's rules; to write a rules file: sudo nvactl persist",
+                Some(_) => "the next boot does not load nvactl's rules; to load them at boot: sudo nvactl boot enable",
             });
             Ok(Exit::Done)
         }
@@ -80,7 +80,7 @@ fn say_removed(doubled: &[Doubled], console: &mut Console) {
     for Doubled { path, split } in doubled {
         let lines = &split.own;
         console.say(format_args!(
-            "{0}: these lines of nvactl's were removed, because nvactl.service loads the same rules; the old file \
+            "{0}: nvactl's own lines were removed, because nvactl.service loads the same rules; the old file \
              is {0}.bak",
             path.display()
         ));
@@ -147,7 +147,7 @@ fn status(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
         console.warn(REMOVED_COMES_BACK);
     } else if !any && holds_rules {
         console.warn(format_args!(
-            "no rules of nvactl's are loaded now; to load the saved rules: {}",
+            "nvactl's rules are not loaded now; to load the saved rules: {}",
             boot_unit::RESTART
         ));
     } else if !same {
@@ -179,7 +179,7 @@ fn told(saved: &SavedState) -> String {
     )
 }
 
-/// Returns whether the loaded rules are the saved ones, and whether any rule of nvactl's is loaded.
+/// Returns whether the loaded rules are the saved ones, and whether any rule of nvactl is loaded.
 fn now(
     state: &State,
     on: HostAccess<'_>,

@@ -108,7 +108,7 @@ impl Console {
     }
 
     /// Writes a message whose further lines are indented: a line end in foreign text must not start a message
-    /// of nvactl's.
+    /// of nvactl.
     fn message(&mut self, kind: &str, text: impl Display) {
         let text = text.to_string();
         let mut message = format!("{kind}: ");

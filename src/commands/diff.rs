@@ -231,9 +231,7 @@ fn read_file(
     }
     let content = file::read_content(path, MOST_BYTES)?;
     let text = text_of(&content.bytes);
-    let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    let first = text.lines().map(str::trim_ascii).find(said);
-    if first.is_none_or(|line| line.starts_with('*')) {
+    if parse::is_saved(&text) {
         let (family, rules) =
             rules(&content, family, iptables, console).map_err(|error| Error::RulesFile {
                 file: name.to_owned(),
@@ -380,7 +378,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
         line('~', &forward.name, &changes.join(", "));
     }
     for drift in &comparison.drift {
-        let name = drift.forward.as_deref().unwrap_or("(drift)");
+        let name = drift.forward.as_deref().unwrap_or("(no forward)");
         line('!', name, &drifted(drift));
     }
     if comparison.reordered {
@@ -404,7 +402,7 @@ fn drifted(drift: &Drift) -> String {
     let what = match drift.what {
         DriftKind::PutIn => "added by others",
         DriftKind::TakenOut => "missing",
-        DriftKind::InFront => "stands before nvactl's jump",
+        DriftKind::InFront => "is before nvactl's jump",
     };
     let prefix = prefix(drift.family);
     let line = printable::line(&drift.line);

@@ -2,14 +2,14 @@
 
 use super::spec::examine;
 use crate::forwards::Name;
-use crate::host::spec_source::Source;
+use crate::host::spec_source::SpecSource;
 use crate::net::words::few;
 
 /// The most forwards that are named.
 const MOST_NAMED: usize = 8;
 
 /// Returns the names of the forwards with `enabled: false`.
-pub(super) fn disabled(source: &Source) -> Vec<Name> {
+pub(super) fn disabled(source: &SpecSource) -> Vec<Name> {
     // A second reading of 100,000 forwards costs time, and most specs switch none off.
     let key = b"enabled";
     let has_key = |(_, text): (&str, &[u8])| text.windows(key.len()).any(|some| some == key);
@@ -40,7 +40,7 @@ mod tests {
     fn disabled_forwards_are_named() {
         let source = |text: &str| {
             let file = ("f.yaml".to_owned(), text.to_owned());
-            Source::kept("f.yaml".to_owned(), [file].into_iter())
+            SpecSource::kept("f.yaml".to_owned(), [file].into_iter())
         };
         let spec = "firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:

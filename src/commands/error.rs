@@ -15,7 +15,7 @@ use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
 use crate::host::probe::ResolveError;
 use crate::host::rehearsal::RefusedLine;
-use crate::host::spec_source::SourceError;
+use crate::host::spec_source::SpecSourceError;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::net::words::with_causes;
@@ -39,7 +39,7 @@ pub enum Error {
     #[error(transparent)]
     NotRoot(#[from] NotRoot),
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] SpecSourceError),
     /// No spec was named, and there is none at the default places.
     #[error("{none}")]
     NoSpec { none: String, command: &'static str },
@@ -101,7 +101,7 @@ impl Error {
     /// Adds the command's name to an error whose hint shows it.
     pub(super) fn of_command(self, command: &'static str) -> Self {
         match self {
-            Error::Source(none @ SourceError::None) => Error::NoSpec {
+            Error::Source(none @ SpecSourceError::None) => Error::NoSpec {
                 none: none.to_string(),
                 command,
             },

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use crate::host;
 use crate::host::iptables::Iptables;
-use crate::host::spec_source::Source;
+use crate::host::spec_source::SpecSource;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::token::shell_word;
-use crate::ops::Machine;
+use crate::ops::MachineToChange;
 use crate::ops::history::{LastLoaded, last_loaded};
 use crate::ops::state::{State, StateError};
 
@@ -29,7 +29,7 @@ impl HostAccess<'_> {
     }
 
     /// Returns a command line with the same spec and the same backend.
-    pub(super) fn command(&self, what: &str, source: &Source) -> String {
+    pub(super) fn command(&self, what: &str, source: &SpecSource) -> String {
         let argument = source.argument();
         let mut command = format!("sudo nvactl {what} {}", shell_word(argument));
         if self.backend != Backend::Auto {
@@ -59,7 +59,7 @@ impl HostAccess<'_> {
     }
 
     /// Returns the machine, for a command that changes it.
-    pub(super) fn machine(&self, lock_wait_secs: u64) -> Result<Machine, StateError> {
+    pub(super) fn machine(&self, lock_wait_secs: u64) -> Result<MachineToChange, StateError> {
         Ok(self.machine_with(self.state()?, lock_wait_secs))
     }
 
@@ -69,15 +69,15 @@ impl HostAccess<'_> {
         &self,
         dry_run: bool,
         lock_wait_secs: u64,
-    ) -> Result<Machine, StateError> {
+    ) -> Result<MachineToChange, StateError> {
         match self.known_state()? {
             Some(state) if dry_run => Ok(self.machine_with(state, lock_wait_secs)),
             _ => self.machine(lock_wait_secs),
         }
     }
 
-    pub(super) fn machine_with(&self, state: State, lock_wait_secs: u64) -> Machine {
-        Machine {
+    pub(super) fn machine_with(&self, state: State, lock_wait_secs: u64) -> MachineToChange {
+        MachineToChange {
             state,
             iptables: self.iptables(lock_wait_secs),
             lock_wait_secs,

@@ -2,7 +2,8 @@
 //!
 //! Reports go to standard output; warnings, notes and errors to standard error.
 //!
-//! The room must not decide: lower rooms find everything that it prints. Only this room reads a spec's text.
+//! The room gathers facts and prints findings; lower rooms judge them and make every change of the machine. Only
+//! this room reads a spec's text.
 //!
 //! Start here:
 //! - a new command: its arguments in `cli`, a file here, its line in [`run`];

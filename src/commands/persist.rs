@@ -7,7 +7,7 @@ use super::host::HostAccess;
 use super::spec::{kept, load_spec};
 use crate::cli::Persist;
 use crate::host;
-use crate::host::persistence::AtBoot;
+use crate::host::persistence::RulesAtBoot;
 use crate::net::words::with_causes;
 use crate::ops::persist::{Expected, PersistRequest, persist};
 
@@ -51,7 +51,7 @@ pub fn run(args: &Persist, on: HostAccess<'_>, console: &mut Console) -> Result<
     Ok(Exit::Uncertain)
 }
 
-fn say_boot(at_boot: AtBoot, holds_own: bool, console: &mut Console) {
+fn say_boot(at_boot: RulesAtBoot, holds_own: bool, console: &mut Console) {
     let why = at_boot.why();
     let Some(fix) = at_boot.fix() else {
         console.say(format_args!("{why} at boot"));
@@ -62,7 +62,7 @@ fn say_boot(at_boot: AtBoot, holds_own: bool, console: &mut Console) {
         return;
     }
     let or = match at_boot {
-        AtBoot::NotInstalled => "\n  or: sudo apt-get install iptables-persistent",
+        RulesAtBoot::NotInstalled => "\n  or: sudo apt-get install iptables-persistent",
         _ => "",
     };
     console.warn(format_args!(

@@ -14,7 +14,7 @@ use crate::cli::{Probe, ProbeFormat};
 use crate::forwards::{Forward, Snat};
 use crate::health::probe::{Endpoint, Latency, Probed, grouped, listeners, probe, targets};
 use crate::host::network;
-use crate::host::probe::{Outcome, Probing, resolve};
+use crate::host::probe::{ProbeOutcome, Probing, resolve};
 use crate::net::words::{counted, names};
 use crate::net::{Family, Host};
 
@@ -137,7 +137,10 @@ fn text(probed: &[Probed<'_>], via: Option<&str>) -> String {
         }
         let missed: usize = group.iter().map(lost).sum();
         let tries: usize = group.iter().map(|one| one.tries.len()).sum();
-        let mut outcome = first.outcome().map(Outcome::to_string).unwrap_or_default();
+        let mut outcome = first
+            .outcome()
+            .map(ProbeOutcome::to_string)
+            .unwrap_or_default();
         if missed > 0 && missed < tries {
             outcome = format!("{outcome}, {missed} of {tries} tries");
         }
@@ -197,8 +200,8 @@ fn object(probed: &Probed<'_>, args: &Probe) -> serde_json::Value {
         "protocol": forward.protocol.as_str(),
         "address": address(probed, args.via.as_deref()),
         "port": probed.endpoint.port.number(),
-        "result": outcome.map(Outcome::word),
-        "reason": outcome.map(Outcome::to_string),
+        "result": outcome.map(ProbeOutcome::word),
+        "reason": outcome.map(ProbeOutcome::to_string),
         "tries": probed.tries.len(),
         "lost": lost(probed),
         "latency_ms": probed.latency(),

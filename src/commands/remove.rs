@@ -20,7 +20,7 @@ pub fn run(args: &Remove, on: HostAccess<'_>, console: &mut Console) -> Result<E
     let report = remove(request, &machine)?;
     console.remarks(&report.remarks);
     match &report.outcome {
-        ChangeOutcome::Unchanged => console.say("no changes: no rules of nvactl's are loaded"),
+        ChangeOutcome::Unchanged => console.say("no changes: nvactl's rules are not loaded"),
         ChangeOutcome::Would(difference) => console.print(&difference.lines),
         ChangeOutcome::Made { difference, .. } => {
             console.say(format_args!(

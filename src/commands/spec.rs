@@ -7,7 +7,7 @@ use super::error::Result;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::forwards::{Forward, ForwardSet};
-use crate::host::spec_source::{self, Source};
+use crate::host::spec_source::{self, SpecSource};
 use crate::ops::history::{LastLoaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::plan::digest::Digest;
@@ -16,19 +16,19 @@ use crate::yaml::{self, Problem, Reading, Severity, page};
 
 /// Checks a spec and returns every problem.
 #[must_use]
-pub(super) fn examine(source: &Source) -> Reading {
+pub(super) fn examine(source: &SpecSource) -> Reading {
     let texts: Vec<&[u8]> = source.texts().map(|(_, text)| text).collect();
     yaml::examine_all(&texts)
 }
 
 /// Returns the positions in the files of a spec.
 #[must_use]
-pub(super) fn places(source: &Source) -> Places<'_> {
+pub(super) fn places(source: &SpecSource) -> Places<'_> {
     Places::new(source.texts())
 }
 
 /// Returns the digest of the bytes of a spec's files, in order.
-fn digest(source: &Source) -> Digest {
+fn digest(source: &SpecSource) -> Digest {
     Digest::of(source.texts().map(|(_, text)| text))
 }
 
@@ -36,7 +36,7 @@ fn digest(source: &Source) -> Digest {
 pub(super) fn load_spec(
     named: Option<&Path>,
     console: &mut Console,
-) -> Result<(Source, ForwardSet)> {
+) -> Result<(SpecSource, ForwardSet)> {
     let source = spec_source::read(named)?;
     let set = spec_of(&source, examine(&source), console)?;
     Ok((source, set))
@@ -47,7 +47,7 @@ pub(super) fn load_applied_spec(
     named: Option<&Path>,
     on: HostAccess<'_>,
     console: &mut Console,
-) -> Result<(Source, ForwardSet)> {
+) -> Result<(SpecSource, ForwardSet)> {
     if spec_source::named(named).is_none()
         && let Some(last) = on.last_loaded()?
         && let since = match &last {
@@ -59,17 +59,26 @@ pub(super) fn load_applied_spec(
         }
         && let Some(kept) = last.spec()
     {
+        let changed = changed(&kept);
         let files = kept.files.into_iter().map(|file| (file.name, file.text));
-        let source = Source::kept(kept.name, files);
-        console.note(format_args!("the spec is {} {since}", source.name));
+        let source = SpecSource::kept(kept.name, files);
+        console.note(format_args!("the spec is {} {since}{changed}", source.name));
         let set = spec_of(&source, examine(&source), console)?;
         return Ok((source, set));
     }
     load_spec(named, console)
 }
 
+/// Says that a recorded spec is another one on disk now. The commands that are suggested read it from there.
+fn changed(kept: &KeptSpec) -> &'static str {
+    match spec_source::at(Path::new(&kept.name)) {
+        Some(source) if digest(&source) != kept.digest => "; the file has changed since",
+        _ => "",
+    }
+}
+
 /// Returns the record of a spec for the history.
-pub(super) fn kept(source: &Source) -> KeptSpec {
+pub(super) fn kept(source: &SpecSource) -> KeptSpec {
     let texts = source.texts();
     let files: Vec<KeptFile> = texts
         .map(|(name, text)| KeptFile {
@@ -86,7 +95,7 @@ pub(super) fn kept(source: &Source) -> KeptSpec {
 
 /// Returns the forwards of a spec; prints its errors and warnings.
 pub(super) fn spec_of(
-    source: &Source,
+    source: &SpecSource,
     reading: Reading,
     console: &mut Console,
 ) -> Result<ForwardSet> {
@@ -101,7 +110,11 @@ pub(super) fn spec_of(
 }
 
 /// Prints the errors and warnings of a spec.
-pub(super) fn tell_problems(source: &Source, mut problems: Vec<Problem>, console: &mut Console) {
+pub(super) fn tell_problems(
+    source: &SpecSource,
+    mut problems: Vec<Problem>,
+    console: &mut Console,
+) {
     problems.retain(|problem| problem.severity() != Severity::Note);
     if !problems.is_empty() {
         show_problems(&places(source), &problems, console);

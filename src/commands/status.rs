@@ -16,8 +16,8 @@ use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
-    BeforeJump, BootStatus, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked,
-    before_jumps, drift, rows,
+    BeforeJump, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked, before_jumps,
+    drift, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -27,9 +27,8 @@ use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::netfilter::counters::Count;
-use crate::netfilter::text::line::effect_on_all;
 use crate::ops::confirm::told_of;
-use crate::ops::next_boot::{NextBoot, look, unit_fault};
+use crate::ops::next_boot::{look, unit_fault};
 use crate::ops::{families, name_interrupted};
 use crate::plan::MARKED;
 
@@ -93,7 +92,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             backend: backend(&iptables, family),
             forward_policy: ruleset.forward_policy().as_str(),
             ip_forward: sysctl::forwards(family)?,
-            at_boot: at_boot(look(state.as_ref(), &iptables, family, ruleset, &set)),
+            at_boot: look(state.as_ref(), &iptables, family, ruleset, &set),
         })
     })?;
     let status = StatusReport {
@@ -133,22 +132,6 @@ fn backend(iptables: &Iptables, family: Family) -> String {
     found.to_string()
 }
 
-fn at_boot(next: NextBoot) -> BootStatus {
-    let (ip_forward, ip_forward_by) = next.forwards.unzip();
-    BootStatus {
-        place: next.place,
-        rules: next.rules,
-        refused: next.refused,
-        loaded: match next.by.fix() {
-            None => next.by.why().to_owned(),
-            Some(_) => format!("nothing loads it: {}", next.by.why()),
-        },
-        ip_forward,
-        ip_forward_by,
-        ip_forward_unread: next.forwards_unread,
-    }
-}
-
 fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, words: String| {
@@ -169,12 +152,10 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         );
         line("backend", format!("{of}{}", machine.backend));
         line("FORWARD", format!("{of}policy {}", machine.forward_policy));
-        let later = match (boot.ip_forward, &boot.ip_forward_by) {
-            (Some(on), Some(by)) => format!("at boot {}, by {by}", u8::from(on)),
-            _ => match &boot.ip_forward_unread {
-                Some(line) => format!("at boot 0: systemd-sysctl does not read {line}"),
-                None => "at boot 0: no file sets it".to_owned(),
-            },
+        let later = match (&boot.forwards, &boot.forwards_unread) {
+            (Some((on, by)), _) => format!("at boot {}, by {by}", u8::from(*on)),
+            (None, Some(line)) => format!("at boot 0: systemd-sysctl does not read {line}"),
+            (None, None) => "at boot 0: no file sets it".to_owned(),
         };
         let now = u8::from(machine.ip_forward);
         line(ip_forward, format!("{of}{now}; {later}"));
@@ -188,7 +169,10 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
             RulesFile::Refused => "does not load",
         };
         let place = boot.place;
-        line("at boot", format!("{place} {rules}{why}; {}", boot.loaded));
+        line(
+            "at boot",
+            format!("{place} {rules}{why}; {}", boot.loaded()),
+        );
     }
     if let Some(tracked) = status.conntrack {
         let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);
@@ -238,15 +222,15 @@ fn drift_text(drift: &[Drift], apply: &str) -> String {
     if drift.is_empty() {
         return String::new();
     }
-    let mut out = "\nin nvactl's chains, and at the jumps to them:\n".to_owned();
+    let mut out = "\nlines added or missing:\n".to_owned();
     for one in drift {
         let what = match one.what {
             DriftKind::TakenOut => "removed".to_owned(),
             DriftKind::PutIn => "added".to_owned(),
-            DriftKind::InFront => {
-                let does = effect_on_all(&one.line);
-                format!("{does} every packet before nvactl's jump")
-            }
+            DriftKind::InFront => match one.stop {
+                Some(stop) => format!("{} every packet before nvactl's jump", stop.verb()),
+                None => "before nvactl's jump".to_owned(),
+            },
         };
         let _ = writeln!(
             out,
@@ -268,13 +252,13 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
         count,
         ..
     } = before;
-    let (rules, stand) = match count {
-        1 => ("1 rule".to_owned(), "stands"),
-        _ => (format!("{count} rules"), "stand"),
+    let rules = match count {
+        1 => "another program's rule is".to_owned(),
+        _ => format!("{count} of other programs' rules are"),
     };
     let prefix = prefix(*family);
     format!(
-        "{rules} of other programs {stand} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
+        "{rules} before nvactl's jump in {prefix}{table} {chain}; to see the effect on packets: {doctor}\n"
     )
 }
 

@@ -215,10 +215,25 @@ impl Forward {
     /// Returns whether the forward accepts every client without a limit and logs no accepted connection.
     #[must_use]
     pub fn admits_all(&self) -> bool {
-        let logs = self.log.as_ref();
-        self.sources == Sources::default()
-            && self.limits.is_none()
-            && !logs.is_some_and(|log| log.connections.accepted())
+        // Without `..`, a new option does not compile until somebody has decided about it.
+        let Self {
+            sources,
+            limits,
+            log,
+            // These decide where a connection comes from and goes to.
+            name: _,
+            listen: _,
+            protocol: _,
+            target: _,
+            ingress: _,
+            egress: _,
+            snat: _,
+            hairpin: _,
+        } = self;
+        let log = log.as_ref();
+        *sources == Sources::default()
+            && limits.is_none()
+            && !log.is_some_and(|log| log.connections.accepted())
     }
 
     /// Returns the interfaces on which clients may arrive. With `hairpin`, the egress interface is one.

@@ -7,7 +7,7 @@ use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
-use crate::plan::unplan::{Key, key_of};
+use crate::plan::unplan::{ForwardKey, key_of};
 use crate::plan::{ADMIT, Hook};
 
 /// The packets that the rules of one forward have counted.
@@ -35,8 +35,11 @@ impl Passage {
 /// Returns how many first packets each forward's DNAT rule has translated since that rule was loaded. The nat table
 /// sees no other packets of a connection.
 #[must_use]
-pub fn new_connections<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
-    let mut by_key: BTreeMap<Key<'_>, Count> = BTreeMap::new();
+pub fn new_connections<'r>(
+    counters: &Counters,
+    ruleset: &'r Ruleset,
+) -> BTreeMap<ForwardKey<'r>, Count> {
+    let mut by_key: BTreeMap<ForwardKey<'_>, Count> = BTreeMap::new();
     let holding = |name: &ChainName| Hook::of(name) == Some(Hook::Arriving);
     let chains = ruleset.tables.get(&TableName::Nat).into_iter().flatten();
     for (name, chain) in chains.filter(|(name, _)| holding(name)) {
@@ -53,8 +56,8 @@ pub fn new_connections<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMa
 /// an answer sends several. Forwards may share the chain that counts a list's refusals, so the count is the packets
 /// that came to the list less the packets that passed it. All rules of the counting chain were loaded at once.
 #[must_use]
-pub fn refused<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Key<'r>, Count> {
-    let mut by_key: BTreeMap<Key<'_>, Passage> = BTreeMap::new();
+pub fn refused<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<ForwardKey<'r>, Count> {
+    let mut by_key: BTreeMap<ForwardKey<'_>, Passage> = BTreeMap::new();
     let admitting = |name: &ChainName| name.as_str().starts_with(ADMIT);
     for (table, name, chain) in ruleset.chains().filter(|(_, name, _)| admitting(name)) {
         for (rule, count) in chain.rules.iter().zip(counters.of(table, name)) {

@@ -1,23 +1,17 @@
 //! Duplicate rules: rules of others that translate for a listener of the spec too, typed by hand from a guide or
 //! written by another program. nvactl names them and never removes them.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
-use crate::forwards::{Forward, ForwardSet, Name, Snat};
-use crate::net::{Family, Interface, PortRange, Protocol};
+use super::first_packets::FirstPackets;
+use crate::forwards::{ForwardSet, Name};
 use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::programs;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
-use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::text::line::Line;
-use crate::netfilter::tracking::{Conntrack, CtState};
+use crate::netfilter::token::shell_word;
 
 /// A rule of others in the nat table that matches the protocol and the port of a forward.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +21,8 @@ pub struct Duplicate<'r> {
     pub rule: &'r Rule,
     /// The forwards that the rule concerns, in the order of the spec.
     pub forwards: Vec<&'r Name>,
+    /// A condition on which it depends whether the rule matches a packet of these forwards.
+    pub undecided: Option<&'r Match>,
 }
 
 impl Duplicate<'_> {
@@ -42,10 +38,24 @@ impl Duplicate<'_> {
         programs::owner_of(TableName::Nat.as_str(), self.chain.as_str())
     }
 
-    /// Returns the command that deletes the rule.
+    /// Whether the rule redirects connections, or leads to a rule that may.
     #[must_use]
-    pub fn removal(&self, family: Family) -> String {
-        Line::Delete(self.chain, self.rule).as_command(family, TableName::Nat)
+    pub fn redirects(&self) -> bool {
+        let target = self.rule.target.as_ref();
+        !matches!(target, Some(Target::Snat { .. } | Target::Masquerade))
+    }
+
+    /// Returns the command that deletes the rule. `program` is the iptables that has the rule.
+    #[must_use]
+    pub fn removal(&self, program: &str) -> String {
+        Line::Delete(self.chain, self.rule).as_command(program, TableName::Nat)
+    }
+
+    /// Returns the command that shows the rule and its counters.
+    #[must_use]
+    pub fn look(&self, program: &str) -> String {
+        let chain = shell_word(self.chain.as_str());
+        format!("sudo {program} -t {} -vnL {chain}", TableName::Nat)
     }
 }
 
@@ -53,20 +63,27 @@ impl Duplicate<'_> {
 /// `set` and `have` have the same family.
 ///
 /// The walk follows jumps. It names the last rule with a port on the path to a translation, once, because a rule
-/// without a port is about more than forwards. A condition that nvactl does not interpret counts as true, because a
-/// rule for some clients is a duplicate too.
+/// without a port is about more than forwards. A rule for some clients is a duplicate too.
 #[must_use]
 pub fn duplicates<'r>(have: &'r Ruleset, set: &'r ForwardSet) -> Vec<Duplicate<'r>> {
     let mut search = Search {
         have,
-        set,
         steps: MOST_STEPS,
         found: Vec::new(),
     };
+    let arriving: Vec<FirstPackets<'_>> = set.forwards.iter().map(FirstPackets::arriving).collect();
+    let leaving: Vec<FirstPackets<'_>> = set
+        .forwards
+        .iter()
+        .flat_map(FirstPackets::leaving)
+        .collect();
     let nat = have.tables.get(&TableName::Nat);
-    for chain in [ChainName::Prerouting, ChainName::Postrouting] {
+    for (chain, packets) in [
+        (ChainName::Prerouting, arriving),
+        (ChainName::Postrouting, leaving),
+    ] {
         if let Some((chain, _)) = nat.and_then(|nat| nat.get_key_value(&chain)) {
-            search.walk(chain, &Asked::default(), None, DEEPEST);
+            search.walk(chain, &packets, None, DEEPEST);
         }
     }
     search.found
@@ -80,14 +97,19 @@ type Place<'r> = (&'r ChainName, &'r Rule);
 
 struct Search<'r> {
     have: &'r Ruleset,
-    set: &'r ForwardSet,
     steps: usize,
     found: Vec<Duplicate<'r>>,
 }
 
 impl<'r> Search<'r> {
-    /// Walks a chain. `by` is the last rule with a port on the path so far.
-    fn walk(&mut self, chain: &'r ChainName, asked: &Asked, by: Option<Place<'r>>, depth: usize) {
+    /// Walks a chain with the packets that come to it. `by` is the last rule with a port on the path so far.
+    fn walk(
+        &mut self,
+        chain: &'r ChainName,
+        packets: &[FirstPackets<'r>],
+        by: Option<Place<'r>>,
+        depth: usize,
+    ) {
         let Some(body) = self.have.chain(TableName::Nat, chain) else {
             return;
         };
@@ -96,168 +118,68 @@ impl<'r> Search<'r> {
                 return;
             }
             self.steps -= 1;
-            let Some(asked) = asked.and(rule) else {
+            let next = match &rule.target {
+                Some(Target::Jump(next) | Target::Goto(next)) if !next.is_own() && depth > 0 => {
+                    Some(next)
+                }
+                Some(target) if TRANSLATING.contains(&target.name()) => None,
+                _ => continue,
+            };
+            let by = if names_port(rule) {
+                Some((chain, rule))
+            } else {
+                by
+            };
+            let left = packets.iter().filter_map(|packets| packets.meeting(rule));
+            let left: Vec<FirstPackets<'_>> = left.collect();
+            match (next, by) {
+                _ if left.is_empty() => {}
+                (Some(next), by) => self.walk(next, &left, by, depth - 1),
+                (None, Some(by)) => self.keep(by, &left),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Keeps a rule with the forwards whose packets it leads to a translation. Forwards for which that is certain
+    /// replace those for which it is not.
+    fn keep(&mut self, (chain, rule): Place<'r>, packets: &[FirstPackets<'r>]) {
+        for packets in packets {
+            let name = &packets.forward.name;
+            let mut known = self.found.iter_mut();
+            let Some(known) = known.find(|known| std::ptr::eq(known.rule, rule)) else {
+                self.found.push(Duplicate {
+                    chain,
+                    rule,
+                    forwards: vec![name],
+                    undecided: packets.undecided,
+                });
                 continue;
             };
-            let own = Asked::default().and(rule);
-            let by = match own {
-                Some(own) if own.ports.is_some() => Some((chain, rule)),
-                _ => by,
-            };
-            match &rule.target {
-                Some(Target::Jump(next) | Target::Goto(next)) if !next.is_own() && depth > 0 => {
-                    self.walk(next, &asked, by, depth - 1);
+            match (known.undecided, packets.undecided) {
+                (Some(_), None) => {
+                    known.forwards = vec![name];
+                    known.undecided = None;
                 }
-                Some(target) => self.judge(by, target, &asked),
-                None => {}
+                (None, Some(_)) => {}
+                _ if known.forwards.contains(&name) => {}
+                _ => known.forwards.push(name),
             }
-        }
-    }
-
-    fn judge(&mut self, by: Option<Place<'r>>, target: &Target, asked: &Asked) {
-        let Some((chain, rule)) = by else {
-            return;
-        };
-        let concerns = |forward: &&Forward| match target.name() {
-            "DNAT" | "REDIRECT" => asked.takes(forward),
-            "SNAT" | "MASQUERADE" => asked.lets_through(forward),
-            _ => false,
-        };
-        let forwards = self.set.forwards.iter().filter(concerns);
-        let forwards: Vec<&Name> = forwards.map(|forward| &forward.name).collect();
-        if forwards.is_empty() {
-            return;
-        }
-        let mut known = self.found.iter_mut();
-        match known.find(|known| std::ptr::eq(known.rule, rule)) {
-            Some(known) => {
-                let more = forwards
-                    .into_iter()
-                    .filter(|name| !known.forwards.contains(name));
-                let more: Vec<&Name> = more.collect();
-                known.forwards.extend(more);
-            }
-            None => self.found.push(Duplicate {
-                chain,
-                rule,
-                forwards,
-            }),
         }
     }
 }
 
-/// The conditions of a rule and of the rules that lead to it, as far as they tell forwards apart.
-#[derive(Debug, Clone, Default)]
-struct Asked {
-    protocol: Option<Protocol>,
-    ports: Option<Vec<PortRange>>,
-    destinations: Vec<IpNet>,
-    ingress: Option<Interface>,
-    egress: Option<Interface>,
-}
+/// The targets that give a packet another destination or source.
+const TRANSLATING: [&str; 4] = ["DNAT", "REDIRECT", "SNAT", "MASQUERADE"];
 
-impl Asked {
-    /// Returns the conditions with those of `rule` added; `None` if no first packet of a forward can match.
-    fn and(&self, rule: &Rule) -> Option<Self> {
-        let mut asked = self.clone();
-        for condition in &rule.matches {
-            match condition {
-                // A forward has one of the protocols with ports.
-                Match::Protocol(protocol) => {
-                    asked.protocol = Some(protocol.wanted()?.transport()?);
-                }
-                Match::Tcp {
-                    source: None | Some(Is(_)),
-                    destination,
-                    flags: None | Some(Is(TcpFlags::OPENING)),
-                }
-                | Match::Udp {
-                    source: None | Some(Is(_)),
-                    destination,
-                } => {
-                    if let Some(ports) = destination {
-                        asked.ports = Some(vec![*ports.wanted()?]);
-                    }
-                }
-                Match::Multiport {
-                    of: PortsOf::Destination,
-                    ports: Is(ranges),
-                } => asked.ports = Some(ranges.clone()),
-                // Ports that are excluded, or other flags than those of a first packet.
-                Match::Tcp { .. } | Match::Udp { .. } | Match::Multiport { .. } => return None,
-                Match::Other(_)
-                    if matches!(
-                        condition.name(),
-                        "-p" | "tcp" | "udp" | "sctp" | "multiport"
-                    ) =>
-                {
-                    return None;
-                }
-                Match::Destination(Is(net)) => asked.destinations.push(*net),
-                Match::Ingress(Is(by)) => asked.ingress = by.exact().cloned().or(asked.ingress),
-                Match::Egress(Is(by)) => asked.egress = by.exact().cloned().or(asked.egress),
-                // The table sees only first packets, which are new.
-                Match::Conntrack(Conntrack {
-                    states: Some(Is(states)),
-                    ..
-                }) if !states.contains(CtState::New) => return None,
-                _ => {}
-            }
-        }
-        Some(asked)
-    }
-
-    /// Whether the conditions match packets to the forward's listener. A rule without a port matches all ports.
-    fn takes(&self, forward: &Forward) -> bool {
-        let ports = self.ports.as_deref().unwrap_or(&[PortRange::ALL]);
-        self.protocol.is_none_or(|asked| asked == forward.protocol)
-            && ports
-                .iter()
-                .any(|range| range.overlaps(forward.listen.ports))
-            && self.comes_in_by(forward)
-            && self.could_be_sent_to(forward)
-    }
-
-    fn comes_in_by(&self, forward: &Forward) -> bool {
-        let asked = self.ingress.as_ref();
-        asked.is_none_or(|asked| forward.entrances().any(|ingress| ingress == asked))
-    }
-
-    /// Whether the destinations include the listen address. A forward without a listen address accepts any address of
-    /// the machine. This function does not know them all, but with one interface the SNAT address is one.
-    fn could_be_sent_to(&self, forward: &Forward) -> bool {
-        let one_nic = forward.ingress.iter().all(|one| *one == forward.egress);
-        let known = match (forward.listen.address, forward.snat) {
-            (Some(address), _) => Some(address),
-            (None, Snat::Addresses(range)) if one_nic => range.single(),
-            _ => None,
-        };
-        known.is_none_or(|address| self.reaches(address))
-    }
-
-    /// Whether the conditions match the forward's packets to its target: by the target's port, or by the listener's
-    /// port, as guides write it for a load balancer. A rule without a port is about more than forwards.
-    fn lets_through(&self, forward: &Forward) -> bool {
-        let asks = |ports| {
-            let asked = self.ports.iter().flatten();
-            asked.copied().any(|range: PortRange| range.overlaps(ports))
-        };
-        let mut destinations = forward.target.destinations.iter();
-        let one_of = destinations.any(|to| {
-            (asks(forward.ports_at(to)) || asks(forward.listen.ports)) && self.reaches(to.address)
-        });
-        self.protocol.is_none_or(|asked| asked == forward.protocol)
-            && one_of
-            && self.comes_in_by(forward)
-            && self
-                .egress
-                .as_ref()
-                .is_none_or(|asked| *asked == forward.egress)
-    }
-
-    fn reaches(&self, address: IpAddr) -> bool {
-        self.destinations.iter().all(|net| net.contains(&address))
-    }
+/// Whether a rule has a condition on the destination port, now or before any DNAT.
+fn names_port(rule: &Rule) -> bool {
+    rule.matches.iter().any(|condition| match condition {
+        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => destination.is_some(),
+        Match::Multiport { of, .. } => *of != PortsOf::Source,
+        Match::Conntrack(conntrack) => conntrack.original_destination_port.is_some(),
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -353,7 +275,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 ],
                 0,
             ),
-            // Conditions that are taken to hold: a negated interface, a wildcard, a negated state.
+            // Conditions that hold for the forward's packets, and those that do not.
             (
                 "nat",
                 &[
@@ -366,14 +288,14 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
                 &[
                     "-A PREROUTING -i wg+ -p tcp -m tcp --dport 49182 -m mark ! --mark 0x1 -j DNAT --to-destination 10.0.0.9",
                 ],
-                1,
+                0,
             ),
             (
                 "nat",
                 &[
                     "-A PREROUTING -p tcp -m tcp --dport 49182 -m conntrack ! --ctstate NEW -j DNAT --to-destination 10.0.0.9",
                 ],
-                1,
+                0,
             ),
             // Ports and flags that a first packet of the forward need not have.
             (
@@ -488,5 +410,215 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
             let have = ruleset(table, lines);
             assert_eq!(duplicates(&have, &set).len(), count, "{lines:?}");
         }
+    }
+
+    /// Returns the forwards for which a rule is a duplicate, with `?` if that is not certain.
+    fn named(lines: &str) -> String {
+        let set = yaml::read(
+            b"firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
+forwards:
+  - {name: web, listen: 8080, target: {pod: [10.224.0.118:80, 10.224.0.119:80]}}
+  - {name: dns, listen: 10.3.0.4:53, protocol: udp, target: {ilb: 10.224.0.222}}
+  - {name: many, listen: 9000-9010, target: {pod: '10.224.0.120:9000-9010'}}",
+        )
+        .expect("it is valid");
+        let lines: Vec<&str> = lines.split("; ").collect();
+        let have = ruleset("nat", &lines);
+        let found = duplicates(&have, &set);
+        let named = found.iter().flat_map(|one| {
+            let unsure = if one.undecided.is_some() { "?" } else { "" };
+            one.forwards
+                .iter()
+                .map(move |name| format!("{name}{unsure}"))
+        });
+        named.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The conditions of a DNAT in PREROUTING, and the forwards whose first packets meet them.
+    const ARRIVING: &[(&str, &str)] = &[
+        ("-p tcp -m tcp --dport 8080", "web"),
+        ("-i eth+ -p tcp -m tcp --dport 8080", "web"),
+        ("-i wlan+ -p tcp -m tcp --dport 8080", ""),
+        ("! -i eth0 -p tcp -m tcp --dport 8080", ""),
+        ("! -i eth+ -p tcp -m tcp --dport 8080", ""),
+        ("! -i eth1 -p tcp -m tcp --dport 8080", "web"),
+        (
+            "-p tcp -m tcp --dport 8080 -m state --state ESTABLISHED",
+            "",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m state --state NEW,RELATED",
+            "web",
+        ),
+        ("-p tcp -m tcp --dport 8080 -m state ! --state NEW", ""),
+        (
+            "-p tcp -m tcp --dport 8080 -m conntrack ! --ctstate NEW",
+            "",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m conntrack ! --ctstate INVALID",
+            "web",
+        ),
+        ("-p tcp -m tcp --dport 8080 -m conntrack --ctstate DNAT", ""),
+        ("-p tcp -m tcp --dport 8080 -m conntrack --ctdir REPLY", ""),
+        (
+            "-p tcp -m tcp --dport 8080 -m conntrack --ctstatus CONFIRMED",
+            "",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m conntrack ! --ctstatus CONFIRMED",
+            "web",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m conntrack --ctorigdstport 9999",
+            "",
+        ),
+        ("-p tcp -m conntrack --ctorigdstport 8080", "web"),
+        ("-p tcp -m conntrack ! --ctorigdstport 8080", "many"),
+        (
+            "-p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL",
+            "web",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m addrtype ! --dst-type LOCAL",
+            "",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m addrtype ! --src-type LOCAL",
+            "web",
+        ),
+        ("-d 10.3.0.4/32 -p udp -m udp --dport 53", "dns"),
+        ("! -d 10.3.0.4/32 -p udp -m udp --dport 53", ""),
+        (
+            "-p udp -m udp --dport 53 -m conntrack ! --ctorigdst 10.3.0.4",
+            "",
+        ),
+        (
+            "-p udp -m udp --dport 53 -m conntrack --ctorigdst 10.3.0.0/24",
+            "dns",
+        ),
+        // Ports that are excluded.
+        ("-p tcp -m tcp ! --dport 22", "web many"),
+        ("-p tcp -m tcp ! --dport 8080", "many"),
+        ("-p tcp -m multiport ! --dports 22", "web many"),
+        ("-p tcp -m multiport ! --dports 22,8000:8999", "many"),
+        (
+            "-p tcp -m multiport ! --dports 8080,9000:9004,9005:9010",
+            "",
+        ),
+        ("-p tcp -m multiport ! --dports 8080,9001", "many"),
+        ("-p tcp -m multiport --ports 8080", "web"),
+        ("-p tcp -m multiport ! --ports 8080", "many"),
+        ("-p tcp -m tcp --dport 8080 ! --sport 1:1023", "web"),
+        (
+            "-p tcp -m tcp --dport 9000:9005 -m multiport ! --dports 9000:9006",
+            "",
+        ),
+        // Flags and protocols.
+        ("-p tcp -m tcp --dport 8080 --tcp-flags SYN,RST SYN", "web"),
+        (
+            "-p tcp -m tcp --dport 8080 ! --tcp-flags SYN,ACK ACK",
+            "web",
+        ),
+        ("-p tcp -m tcp --dport 8080 --tcp-flags SYN,ACK ACK", ""),
+        ("! -p udp -m conntrack --ctorigdstport 8080", "web"),
+        ("! -p tcp -m conntrack --ctorigdstport 8080", ""),
+        // Some of the clients, or some of a client's packets.
+        ("-s 198.51.100.0/24 -p tcp -m tcp --dport 8080", "web"),
+        ("! -s 198.51.100.0/24 -p tcp -m tcp --dport 8080", "web"),
+        ("-p tcp -m tcp --dport 8080 -m limit --limit 5/sec", "web"),
+        // Conditions that nvactl does not know or cannot decide.
+        ("-p tcp -m tcp --dport 8080 -m mark ! --mark 0x1", "web?"),
+        (
+            "-p tcp -m tcp --dport 8080 -m time --timestart 08:00:00",
+            "web?",
+        ),
+        (
+            "-p tcp -m tcp --dport 8080 -m set --match-set here dst",
+            "web?",
+        ),
+        ("-d 10.96.0.1/32 -p tcp -m tcp --dport 8080", "web?"),
+        ("-p tcp -m tcp --dport 8081 -m mark ! --mark 0x1", ""),
+    ];
+
+    #[test]
+    fn a_dnat_is_a_duplicate_if_a_first_packet_of_a_forward_meets_its_conditions() {
+        for (conditions, forwards) in ARRIVING {
+            let rule = format!("-A PREROUTING {conditions} -j DNAT --to-destination 10.9.9.9");
+            assert_eq!(named(&rule), *forwards, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_source_translation_is_a_duplicate_if_packets_to_a_target_meet_its_conditions() {
+        for (conditions, forwards) in [
+            ("-p tcp -m tcp --dport 80", "web"),
+            ("-d 10.224.0.119/32 -o eth1 -p tcp -m tcp --dport 80", "web"),
+            (
+                "-d 10.224.0.119/32 -p tcp -m conntrack --ctorigdstport 8080",
+                "web",
+            ),
+            (
+                "-p tcp -m tcp --dport 80 -m conntrack --ctstate DNAT",
+                "web",
+            ),
+            ("! -d 10.224.0.0/16 -p tcp -m tcp --dport 80", ""),
+            ("! -d 10.224.0.118/32 -p tcp -m tcp --dport 80", "web"),
+            ("! -d 10.0.0.0/8 -p tcp -m multiport --dports 80,443", ""),
+            ("! -o eth1 -p tcp -m tcp --dport 80", ""),
+            ("-o wl+ -p tcp -m tcp --dport 80", ""),
+            ("-o eth+ -p tcp -m tcp --dport 80", "web"),
+            (
+                "-p tcp -m tcp --dport 80 -m addrtype ! --dst-type LOCAL",
+                "web?",
+            ),
+            // A packet to a target has the target's port.
+            ("-p tcp -m tcp --dport 8080", ""),
+            ("-p tcp -m tcp --dport 9003", "many"),
+            // A container and its own published port, as Docker writes it.
+            (
+                "-s 10.224.0.118/32 -d 10.224.0.118/32 -p tcp -m tcp --dport 80",
+                "",
+            ),
+        ] {
+            let rule = format!("-A POSTROUTING {conditions} -j MASQUERADE");
+            assert_eq!(named(&rule), forwards, "{rule}");
+        }
+    }
+
+    #[test]
+    fn all_conditions_on_the_path_to_a_translation_count() {
+        let dnat = "-j DNAT --to-destination 10.9.9.9";
+        for (lines, forwards) in [
+            (
+                "-A PREROUTING ! -p udp -j SUB; -A SUB -p tcp -m tcp --dport 8080",
+                "web",
+            ),
+            (
+                "-A PREROUTING ! -p tcp -j SUB; -A SUB -p tcp -m tcp --dport 8080",
+                "",
+            ),
+            (
+                "-A PREROUTING -m mark --mark 0x1 -j SUB; -A SUB -p tcp -m tcp --dport 8080",
+                "web?",
+            ),
+            (
+                "-A PREROUTING -p tcp -m tcp --dport 9000:9004 -j SUB; -A SUB -p tcp -m tcp ! --dport 9000:9004",
+                "",
+            ),
+            (
+                "-A PREROUTING -i eth0 -j SUB; -A SUB ! -i eth0 -p tcp -m tcp --dport 8080",
+                "",
+            ),
+        ] {
+            let lines = format!(":SUB - [0:0]; {lines} {dnat}");
+            assert_eq!(named(&lines), forwards, "{lines}");
+        }
+        // A path that is certain counts more than one that is not.
+        let twice = format!(
+            ":SUB - [0:0]; -A PREROUTING -m mark --mark 0x1 -j SUB; -A PREROUTING -j SUB; \
+             -A SUB -p tcp -m tcp --dport 8080 {dnat}"
+        );
+        assert_eq!(named(&twice), "web");
     }
 }

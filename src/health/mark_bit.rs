@@ -37,7 +37,7 @@ pub fn writers(rules: &Ruleset, program: &str) -> Vec<Writer> {
         let instead = without_bit(rule).map(|target| format!(": {target}"));
         Writer {
             told: format!(
-                "a rule of others in {program}'s table {table} {}: {line}",
+                "another program's rule in {program} {table} {}: {line}",
                 purpose()
             ),
             fix: fix(&instead.unwrap_or_default()),
@@ -67,7 +67,7 @@ pub fn of_nft(rule: &NftRule) -> Writer {
 
 fn purpose() -> String {
     format!(
-        "writes bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
+        "sets bit {:#x} of the connection mark, which nvactl uses to skip a forward's own rules: connections \
          with that bit skip deny lists, limits and `snat`",
         MARKED.value
     )
@@ -84,6 +84,8 @@ fn writes(rule: &Rule) -> bool {
         // The kernel clears the bits of the mask and toggles those of the value
         // (`net/netfilter/xt_connmark.c`).
         Some(Target::SetConnmark(Mark { value, mask })) => (value | mask) & MARKED.mask != 0,
+        // A bit that was at another place comes to this one.
+        Some(Target::SetShiftedConnmark { .. }) => true,
         Some(Target::SaveMark(copy)) => copy.writes_connection(MARKED.mask),
         _ => false,
     }
@@ -127,6 +129,22 @@ mod tests {
         ),
         ("-A FORWARD -j CONNMARK --set-xmark 0x1/0xff", false, ""),
         (
+            "-A FORWARD -j CONNMARK --set-xmark 0x2000000/0x2000000 --left-shift-mark 3",
+            true,
+            "",
+        ),
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x80000000/0x80000000 --right-shift-mark 3",
+            true,
+            "",
+        ),
+        // It moves a bit that another rule has set.
+        (
+            "-A FORWARD -j CONNMARK --set-xmark 0x0/0x0 --left-shift-mark 1",
+            true,
+            "",
+        ),
+        (
             "-A MINE -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
             true,
             "",
@@ -167,7 +185,8 @@ mod tests {
             let found = writers(&rules, "iptables");
             assert_eq!(found.len(), usize::from(*is_named), "{rule}");
             if let [one] = found.as_slice() {
-                assert!(one.told.contains("table mangle"), "{one:?}");
+                let begin = "another program's rule in iptables mangle sets bit 0x10000000";
+                assert!(one.told.starts_with(begin), "{one:?}");
                 assert!(one.told.ends_with(rule), "{one:?}");
                 assert!(one.fix.contains("firewall.layout: flat"), "{one:?}");
                 assert!(one.fix.contains(instead), "{one:?}");
@@ -190,8 +209,7 @@ mod tests {
             chain: "passing".into(),
             handle: 3,
         });
-        let place =
-            "the rule with handle 3 in the nft chain inet shop passing writes bit 0x10000000";
+        let place = "the rule with handle 3 in the nft chain inet shop passing sets bit 0x10000000";
         assert!(told.told.starts_with(place), "{told:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! Reports on forwards of this machine: whether their rules are loaded, whether packets come through, and the fix if
 //! they do not.
 //!
-//! Findings are functions of values: `commands` gathers the facts, and the checks judge them.
+//! Most findings are functions of values: `commands` gathers the facts, and the checks judge them. `reach`, `sender`,
+//! `rules_file` and `probe` ask the machine themselves, since their questions depend on the spec.
 //!
 //! The room must not know YAML, or change anything.
 //!
@@ -16,8 +17,10 @@ pub mod connections;
 pub mod counts;
 pub mod doctor;
 pub mod duplicate;
+pub mod first_packets;
 pub mod foreign;
 pub mod mark_bit;
+pub mod next_boot;
 pub mod probe;
 pub mod reach;
 pub mod rules_file;

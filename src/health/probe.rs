@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::forwards::{Destination, Forward};
-use crate::host::probe::{self as edge, Outcome, Probing, Try};
+use crate::host::probe::{self as edge, ProbeOutcome, Probing, Try};
 use crate::net::{Port, PortRange};
 
 /// One port to try.
@@ -51,20 +51,20 @@ fn endpoints<'s>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed<'s> {
     pub endpoint: Endpoint<'s>,
-    pub tries: Vec<Outcome>,
+    pub tries: Vec<ProbeOutcome>,
 }
 
 impl Probed<'_> {
     /// Returns the outcome for a report: the first bad try, else the first try.
     #[must_use]
-    pub fn outcome(&self) -> Option<&Outcome> {
+    pub fn outcome(&self) -> Option<&ProbeOutcome> {
         let bad = self.tries.iter().find(|outcome| !outcome.is_good());
         bad.or(self.tries.first())
     }
 
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.tries.iter().all(Outcome::is_good)
+        self.tries.iter().all(ProbeOutcome::is_good)
     }
 
     /// Returns the shortest, mean and longest time of the tries that connected.
@@ -74,7 +74,7 @@ impl Probed<'_> {
             .tries
             .iter()
             .filter_map(|outcome| match outcome {
-                Outcome::Open(time) => Some(*time),
+                ProbeOutcome::Open(time) => Some(*time),
                 _ => None,
             })
             .collect();
@@ -107,7 +107,7 @@ pub fn grouped<'p, 's>(probed: &'p [Probed<'s>]) -> Vec<&'p [Probed<'s>]> {
         let kind = |probed: &Probed<'_>| {
             let outcome = probed.outcome().cloned();
             match outcome {
-                Some(Outcome::Open(_)) => Some(Outcome::Open(Duration::ZERO)),
+                Some(ProbeOutcome::Open(_)) => Some(ProbeOutcome::Open(Duration::ZERO)),
                 other => other,
             }
         };
@@ -171,16 +171,16 @@ forwards:
             [7000, 7001, 7002, 7003, 7004, 80, 6007]
         );
 
-        let open = |ms| Outcome::Open(Duration::from_millis(ms));
+        let open = |ms| ProbeOutcome::Open(Duration::from_millis(ms));
         let outcomes = [
             open(1),
             open(2),
-            Outcome::Refused,
+            ProbeOutcome::Refused,
             open(3),
             open(4),
             open(5),
             open(6),
-            Outcome::TimedOut,
+            ProbeOutcome::TimedOut,
         ];
         let probed: Vec<Probed<'_>> = tried
             .into_iter()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forwards::Listeners;
 use crate::forwards::{Forward, ForwardSet};
-use crate::host::network::{self, Answer, Links};
+use crate::host::network::{self, Links, ReplyPacket};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
 use crate::netfilter::conntrack::Flow;
@@ -35,7 +35,7 @@ pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Se
 
 /// Returns the replies whose route [`senders`] needs.
 #[must_use]
-pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<Answer> {
+pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<ReplyPacket> {
     let listeners = Listeners::new(now);
     let asked = candidates(flows, &listeners, links).map(|sender| answer(sender.flow));
     asked.take(MOST_ASKED).collect()
@@ -52,7 +52,7 @@ pub fn senders<'s>(
     flows: &'s [Flow],
     now: &'s ForwardSet,
     links: &Links,
-    routes: &BTreeMap<Answer, String>,
+    routes: &BTreeMap<ReplyPacket, String>,
 ) -> Vec<Sender<'s>> {
     let listeners = Listeners::new(now);
     let comes_in = |sender: &Sender<'_>| {
@@ -90,8 +90,8 @@ fn candidates<'s>(
     })
 }
 
-fn answer(flow: &Flow) -> Answer {
-    Answer {
+fn answer(flow: &Flow) -> ReplyPacket {
+    ReplyPacket {
         from: flow.destination,
         to: flow.source,
     }
@@ -151,7 +151,7 @@ mod tests {
 
     const DNS: &str = "{name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}";
 
-    fn found(forwards: &str, line: &str, routes: &BTreeMap<Answer, String>) -> usize {
+    fn found(forwards: &str, line: &str, routes: &BTreeMap<ReplyPacket, String>) -> usize {
         let flows = [Flow::parse(line).expect("it is a flow")];
         senders(&flows, &set(forwards), &links(), routes).len()
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_sender_whose_answers_leave_by_another_interface_came_in_by_that() {
         let flow = untranslated("10.224.0.99", "10.3.0.4", 53);
-        let asked = Answer {
+        let asked = ReplyPacket {
             from: "10.3.0.4".parse().expect("an address"),
             to: "10.224.0.99".parse().expect("an address"),
         };

@@ -7,11 +7,13 @@ use std::fmt;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, SendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use thiserror::Error;
 use tracing::debug;
@@ -219,11 +221,13 @@ impl Started {
         let stderr = PipeOutput::new(stderr).map_err(not_started(program))?;
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
-        let mut command = Command::new(program);
+        let path = path.trim_start_matches(':');
+        let file = find(program, path).ok_or_else(|| ChildError::NotFound(program.to_owned()))?;
+        let mut command = Command::new(file);
         command
             .args(args)
             .env_clear()
-            .env("PATH", path.trim_start_matches(':'))
+            .env("PATH", path)
             .env("LC_ALL", "C")
             .envs(std::env::var_os("XTABLES_LOCKFILE").map(|file| ("XTABLES_LOCKFILE", file)))
             .process_group(0)
@@ -340,6 +344,18 @@ impl Drop for Started {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Returns the first file on PATH that may be run. A PATH may name the folder that a user happens to be in: root
+/// runs nothing from there.
+///
+/// A search by the library would fork nvactl, and so copy the page tables of all its memory for each program:
+/// std starts by `posix_spawn(3)` only what needs no search on a PATH that is not nvactl's own.
+fn find(program: &str, path: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
 }
 
 fn spawn(command: &mut Command) -> io::Result<Child> {

@@ -126,7 +126,7 @@ impl Live {
     /// Returns how many packets reached the policy of each built-in chain, if counters were requested.
     #[must_use]
     pub fn policy_packets(&self) -> BTreeMap<(TableName, ChainName), u64> {
-        policy_packets(&parse::text_of(&self.text))
+        parse::policy_packets(&parse::text_of(&self.text))
     }
 
     /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables` are the
@@ -169,7 +169,7 @@ impl Live {
 
 /// A reason why a trial did not succeed.
 #[derive(Debug, Error)]
-pub enum TrialError {
+pub enum LoadTrialError {
     /// No namespace can be made here. The rules may be valid.
     #[error("no network namespace can be made: {0}")]
     Impossible(String),
@@ -323,7 +323,7 @@ impl Iptables {
     ///
     /// # Errors
     /// If it does not load, or no trial is possible.
-    pub fn try_out(&self, family: Family, text: &str) -> Result<(), TrialError> {
+    pub fn try_out(&self, family: Family, text: &str) -> Result<(), LoadTrialError> {
         let restore = self.backend.program(family, "iptables-restore");
         let wait = self.lock_wait.max(1).to_string();
         // The trial needs no xtables lock, since nobody else can change rules in its namespace.
@@ -339,15 +339,15 @@ impl Iptables {
         ];
         let output = match child::run("unshare", &args, text.as_bytes(), LIMIT) {
             Ok(output) => output,
-            Err(error) => return Err(TrialError::Impossible(error.to_string())),
+            Err(error) => return Err(LoadTrialError::Impossible(error.to_string())),
         };
         if output.status.success() {
             return Ok(());
         }
         if output.stderr.starts_with("unshare:") {
-            return Err(TrialError::Impossible(output.stderr));
+            return Err(LoadTrialError::Impossible(output.stderr));
         }
-        Err(TrialError::Refused(IptablesError::Failed {
+        Err(LoadTrialError::Refused(IptablesError::Failed {
             program: args[4..].join(" "),
             code: output.status.code(),
             words: output.stderr,
@@ -466,25 +466,6 @@ fn finish_all(saving: PerFamily<Saving>) -> Result<PerFamily<Live>, IptablesErro
         v4: saving.v4.finish()?,
         v6: saving.v6.map(Saving::finish).transpose()?,
     })
-}
-
-/// Reads the packets of each `:CHAIN POLICY [packets:bytes]` line.
-pub(crate) fn policy_packets(saved: &str) -> BTreeMap<(TableName, ChainName), u64> {
-    let (mut found, mut table) = (BTreeMap::new(), None);
-    for line in saved.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name.parse::<TableName>().ok();
-        }
-        let words: Vec<&str> = line.split(' ').collect();
-        if let (Some(table), [name, _, counts]) = (table, &words[..])
-            && let Some(name) = name.strip_prefix(':')
-            && let Some((packets, _)) = counts.trim_start_matches('[').split_once(':')
-            && let Ok(packets) = packets.parse()
-        {
-            found.insert((table, ChainName::from(name)), packets);
-        }
-    }
-    found
 }
 
 /// The output of iptables-save, and the parsed rules.

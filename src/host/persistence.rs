@@ -66,7 +66,7 @@ pub fn rules_file(family: Family) -> &'static str {
 
 /// How nvactl's rules are loaded at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtBoot {
+pub enum RulesAtBoot {
     /// nvactl's own unit loads the saved state.
     Unit,
     /// The rules file is loaded.
@@ -81,19 +81,19 @@ pub enum AtBoot {
     BesideFirewalld,
 }
 
-impl AtBoot {
+impl RulesAtBoot {
     /// Returns what loads the rules, or why nothing does.
     #[must_use]
     pub fn why(self) -> &'static str {
         match self {
-            AtBoot::Unit => "nvactl.service loads it",
-            AtBoot::Loaded(Loader::Persistent) => "iptables-persistent loads it",
-            AtBoot::Loaded(_) => "iptables.service loads it",
-            AtBoot::NotInstalled => "iptables-persistent is not installed",
-            AtBoot::NotEnabled(Loader::Persistent) => "netfilter-persistent is not enabled",
-            AtBoot::NotEnabled(_) => "iptables.service is not enabled",
-            AtBoot::BesideUfw => "ufw is installed, and iptables-persistent conflicts with it",
-            AtBoot::BesideFirewalld => {
+            RulesAtBoot::Unit => "nvactl.service loads it",
+            RulesAtBoot::Loaded(Loader::Persistent) => "iptables-persistent loads it",
+            RulesAtBoot::Loaded(_) => "iptables.service loads it",
+            RulesAtBoot::NotInstalled => "iptables-persistent is not installed",
+            RulesAtBoot::NotEnabled(Loader::Persistent) => "netfilter-persistent is not enabled",
+            RulesAtBoot::NotEnabled(_) => "iptables.service is not enabled",
+            RulesAtBoot::BesideUfw => "ufw is installed, and iptables-persistent conflicts with it",
+            RulesAtBoot::BesideFirewalld => {
                 "firewalld is installed, and iptables-persistent conflicts with it"
             }
         }
@@ -103,18 +103,18 @@ impl AtBoot {
     #[must_use]
     pub fn fix(self) -> Option<&'static str> {
         match self {
-            AtBoot::Unit | AtBoot::Loaded(_) => None,
-            AtBoot::NotEnabled(Loader::Persistent) => Some(
+            RulesAtBoot::Unit | RulesAtBoot::Loaded(_) => None,
+            RulesAtBoot::NotEnabled(Loader::Persistent) => Some(
                 "sudo systemctl unmask netfilter-persistent && \
                  sudo systemctl enable netfilter-persistent",
             ),
-            AtBoot::NotEnabled(_) => Some("sudo systemctl enable iptables ip6tables"),
+            RulesAtBoot::NotEnabled(_) => Some("sudo systemctl enable iptables ip6tables"),
             _ => Some("sudo nvactl boot enable"),
         }
     }
 }
 
-/// Returns whether the rules file holds chains of nvactl's, and so loads them at boot.
+/// Returns whether the rules file holds chains of nvactl, and so loads them at boot.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -151,21 +151,21 @@ pub fn manager() -> Option<&'static str> {
 
 /// Finds out how nvactl's rules of a family are loaded at boot.
 #[must_use]
-pub fn at_boot(family: Family) -> AtBoot {
+pub fn at_boot(family: Family) -> RulesAtBoot {
     if boot_unit::is_enabled() {
-        return AtBoot::Unit;
+        return RulesAtBoot::Unit;
     }
     let loader = Loader::here();
     let installed = loader.is_installed(family);
     if installed && loader.starts_at_boot(family) {
-        AtBoot::Loaded(loader)
+        RulesAtBoot::Loaded(loader)
     } else if is_installed("ufw") {
-        AtBoot::BesideUfw
+        RulesAtBoot::BesideUfw
     } else if is_installed("firewalld") {
-        AtBoot::BesideFirewalld
+        RulesAtBoot::BesideFirewalld
     } else if installed {
-        AtBoot::NotEnabled(loader)
+        RulesAtBoot::NotEnabled(loader)
     } else {
-        AtBoot::NotInstalled
+        RulesAtBoot::NotInstalled
     }
 }

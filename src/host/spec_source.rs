@@ -27,7 +27,7 @@ const STDIN: &str = "<stdin>";
 
 /// The text of a spec and its origin.
 #[derive(Debug)]
-pub struct Source {
+pub struct SpecSource {
     /// The name in messages: the path, or `<stdin>`.
     pub name: String,
     /// The files of the spec, in the order in which they are read. Only a folder has several.
@@ -45,7 +45,7 @@ struct SpecFile {
 }
 
 #[derive(Debug, Error)]
-pub enum SourceError {
+pub enum SpecSourceError {
     #[error(
         "no spec: none was named, NVACTL_SPEC is not set, and none of ./forward.yaml, /etc/nvactl/forward.yaml and /etc/nvactl/forward.d exists"
     )]
@@ -87,11 +87,11 @@ impl Distrust {
     }
 }
 
-impl SourceError {
+impl SpecSourceError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            SourceError::Untrusted {
+            SpecSourceError::Untrusted {
                 path,
                 at_fault,
                 why,
@@ -101,14 +101,24 @@ impl SourceError {
                 shell_word(&path.to_string_lossy()),
                 why.fix(at_fault)
             )),
-            SourceError::NoFile { .. } => Some(
+            SpecSourceError::NoFile { .. } => Some(
                 "give its files names that end in `.yaml`; hidden files and subfolders are not read"
                     .to_owned(),
             ),
-            SourceError::File(error) => error.hint(),
+            SpecSourceError::File(error) => error.hint(),
             // The hint names the command, which this room does not know.
-            SourceError::None | SourceError::Read { .. } | SourceError::TooLarge { .. } => None,
+            SpecSourceError::None | SpecSourceError::Read { .. } | SpecSourceError::TooLarge { .. } => None,
         }
+    }
+}
+
+/// Returns the spec that is at a path now; `None` if no file or folder there can be read.
+#[must_use]
+pub fn at(path: &Path) -> Option<SpecSource> {
+    if path.is_file() || path.is_dir() {
+        read(Some(path)).ok()
+    } else {
+        None
     }
 }
 
@@ -117,11 +127,11 @@ impl SourceError {
 ///
 /// # Errors
 /// If there is none, it cannot be read, or it is longer than [`MAX_BYTES`].
-pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
+pub fn read(named: Option<&Path>) -> Result<SpecSource, SpecSourceError> {
     let (path, found) = match self::named(named) {
         Some(path) => (path, None),
         None => {
-            let place = find().ok_or(SourceError::None)?;
+            let place = find().ok_or(SpecSourceError::None)?;
             (place.clone(), Some(place))
         }
     };
@@ -142,7 +152,7 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
             read_found(&path, left)
         };
         let Some(text) = text? else {
-            return Err(SourceError::TooLarge { name });
+            return Err(SpecSourceError::TooLarge { name });
         };
         left -= text.len();
         files.push(SpecFile {
@@ -151,7 +161,7 @@ pub fn read(named: Option<&Path>) -> Result<Source, SourceError> {
             text,
         });
     }
-    Ok(Source { name, files, found })
+    Ok(SpecSource { name, files, found })
 }
 
 /// Returns the spec that the user has named, by an argument or by `$NVACTL_SPEC`.
@@ -164,13 +174,13 @@ pub fn named(argument: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// Reads standard input or a file. Returns `None` if it has more than `most` bytes.
-fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
+fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SpecSourceError> {
     let content = if is_stdin(path) {
         file::read_at_most(io::stdin().lock(), most)
     } else {
         fs::File::open(path).and_then(|file| file::read_at_most(file, most))
     };
-    let (text, more) = content.map_err(|source| SourceError::Read {
+    let (text, more) = content.map_err(|source| SpecSourceError::Read {
         name: name_of(path),
         source,
     })?;
@@ -178,8 +188,8 @@ fn read_named(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> 
 }
 
 /// Reads a regular file. Returns `None` if it has more than `most` bytes.
-fn read_found(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
-    let failed = |source| SourceError::Read {
+fn read_found(path: &Path, most: usize) -> Result<Option<Vec<u8>>, SpecSourceError> {
+    let failed = |source| SpecSourceError::Read {
         name: name_of(path),
         source,
     };
@@ -213,9 +223,9 @@ fn name_of(path: &Path) -> String {
 
 /// Returns the files of a folder that make a spec, sorted by the bytes of their names: the order does not depend
 /// on the locale.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SpecSourceError> {
     let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let listed = listed.map_err(|source| SourceError::Read {
+    let listed = listed.map_err(|source| SpecSourceError::Read {
         name: printable::path(folder),
         source,
     })?;
@@ -230,14 +240,14 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     // A broken link stays in the list, so that reading it fails: otherwise its forwards would be missing.
     paths.retain(|path| !path.is_dir());
     if paths.is_empty() {
-        return Err(SourceError::NoFile {
+        return Err(SpecSourceError::NoFile {
             name: printable::path(folder),
         });
     }
     Ok(paths)
 }
 
-impl Source {
+impl SpecSource {
     /// Returns the spec's name as an argument on a command line.
     #[must_use]
     pub fn argument(&self) -> &str {
@@ -287,7 +297,7 @@ impl Source {
     ///
     /// # Errors
     /// If another user could have written it.
-    pub fn trusted(&self) -> Result<(), SourceError> {
+    pub fn trusted(&self) -> Result<(), SpecSourceError> {
         let Some(path) = &self.found else {
             return Ok(());
         };
@@ -298,7 +308,7 @@ impl Source {
         let files = self.files.iter().map(|file| file.path.as_path());
         for at_fault in [path.as_path()].into_iter().chain(files).chain([folder]) {
             if let Some(why) = untrusted(at_fault)? {
-                return Err(SourceError::Untrusted {
+                return Err(SpecSourceError::Untrusted {
                     path: path.clone(),
                     at_fault: at_fault.to_owned(),
                     why,
@@ -311,8 +321,8 @@ impl Source {
 
 /// Returns the reason why another user could change `path`, if one could. Root, the user who runs nvactl and the
 /// user who called `sudo` are trusted.
-fn untrusted(path: &Path) -> Result<Option<Distrust>, SourceError> {
-    let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
+fn untrusted(path: &Path) -> Result<Option<Distrust>, SpecSourceError> {
+    let metadata = fs::metadata(path).map_err(|source| SpecSourceError::Read {
         name: printable::path(path),
         source,
     })?;

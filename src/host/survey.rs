@@ -158,7 +158,7 @@ pub fn beside(
     }
 }
 
-/// Returns whether a ruleset has chains of nvactl's.
+/// Returns whether a ruleset has chains of nvactl.
 #[must_use]
 pub fn holds_own(ruleset: &Ruleset) -> bool {
     ruleset.chains().any(|(_, name, _)| name.is_own())
@@ -211,7 +211,7 @@ pub fn mark_rules(of: Family, bits: u32) -> Vec<NftRule> {
     found
 }
 
-/// Returns whether iptables-nft has loaded IPv6 chains of nvactl's. Does not run ip6tables.
+/// Returns whether iptables-nft has loaded IPv6 chains of nvactl. Does not run ip6tables.
 #[must_use]
 pub fn has_nft_v6() -> bool {
     let listed = nft(&["list", "chains", nft_family(Family::V6)]).unwrap_or_default();
@@ -219,7 +219,7 @@ pub fn has_nft_v6() -> bool {
     chains.any(|chain| ChainName::from(chain["name"].as_str().unwrap_or_default()).is_own())
 }
 
-/// Returns whether the legacy backend has IPv6 tables. They may hold chains of nvactl's, which only ip6tables
+/// Returns whether the legacy backend has IPv6 tables. They may hold chains of nvactl, which only ip6tables
 /// shows.
 #[must_use]
 pub fn has_legacy_v6() -> bool {

@@ -1,7 +1,7 @@
 //! Addresses, ports, protocols, interfaces and address families, and a container for one value of
 //! each family.
 //!
-//! `FromStr` reads every type here and `Display` prints it. The two are inverses.
+//! A type that a spec or a command line names has `FromStr` and `Display`, and the two are inverses.
 //!
 //! The room must not know rules, forwards or the machine.
 //!

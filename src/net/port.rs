@@ -114,6 +114,21 @@ impl PortRange {
         self.first <= other.last && other.first <= self.last
     }
 
+    /// Returns the ports that are in both ranges.
+    #[must_use]
+    pub fn shared(self, other: Self) -> Option<Self> {
+        Self::new(self.first.max(other.first), self.last.min(other.last)).ok()
+    }
+
+    /// Returns the ports that are not in the other range.
+    pub fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let before = other.first.0.checked_sub(1).and_then(Port::new);
+        let before = before.and_then(|last| Self::new(self.first, self.last.min(last)).ok());
+        let after = other.last.0.checked_add(1).and_then(Port::new);
+        let after = after.and_then(|first| Self::new(self.first.max(first), self.last).ok());
+        before.into_iter().chain(after)
+    }
+
     /// Returns whether this is one port. iptables spells it without a range.
     #[must_use]
     pub fn is_single(self) -> bool {
@@ -195,6 +210,23 @@ mod tests {
             let other: PortRange = other.parse().unwrap();
             assert_eq!(range.overlaps(other), overlaps, "{other}");
             assert_eq!(other.overlaps(range), overlaps, "{other}");
+        }
+        for (other, shared, without) in [
+            ("4999", None, &["5000-5010"][..]),
+            ("5011-6000", None, &["5000-5010"]),
+            ("4000-5003", Some("5000-5003"), &["5004-5010"]),
+            ("5010", Some("5010"), &["5000-5009"]),
+            ("5003-5004", Some("5003-5004"), &["5000-5002", "5005-5010"]),
+            ("1-65535", Some("5000-5010"), &[]),
+        ] {
+            let other: PortRange = other.parse().unwrap();
+            let said = range.shared(other).map(|range| range.to_string());
+            assert_eq!(said.as_deref(), shared, "{other}");
+            let said: Vec<String> = range
+                .without(other)
+                .map(|range| range.to_string())
+                .collect();
+            assert_eq!(said, without, "{other}");
         }
         let error = "10-9".parse::<PortRange>().unwrap_err();
         assert_eq!(error.to_string(), "the range 10-9 runs backwards");

@@ -7,13 +7,13 @@ use std::fmt::Display;
 const MOST_NAMES: usize = 3;
 
 /// Lists the first names, then `and N more` for the rest.
-pub fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
-    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+pub fn names<T: Display>(names: impl IntoIterator<Item = T>) -> String {
+    few(names, MOST_NAMES)
+}
+
+/// Lists names as [`names`] does, each in backticks.
+pub fn quoted<T: Display>(each: impl IntoIterator<Item = T>) -> String {
+    names(each.into_iter().map(|name| format!("`{name}`")))
 }
 
 /// Returns a number with its noun: `1 rule`, `2 rules`.

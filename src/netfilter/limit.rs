@@ -21,7 +21,7 @@ const DEFAULT_BURST: u32 = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct PacketRate(u32);
 
-/// The units of time from the longest to the shortest, each with its length in units of [`Rate`].
+/// The units of time from the longest to the shortest, each with its length in units of [`PacketRate`].
 const TIMES: [(&str, u32); 4] = [
     ("day", 864_000_000),
     ("hour", 36_000_000),

@@ -114,6 +114,13 @@ impl Match {
             }
         }
     }
+
+    /// Returns whether the match looks at the protocol or its ports. A match without a type does so too.
+    #[must_use]
+    pub fn is_of_ports(&self) -> bool {
+        let name = self.name();
+        matches!(name, "-p" | "tcp" | "udp" | "sctp" | "multiport")
+    }
 }
 
 /// The source or the destination of a packet.

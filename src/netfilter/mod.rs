@@ -1,8 +1,9 @@
 //! The model of the kernel's packet filter: names, matches, targets, rules, rulesets, counters, and
 //! conntrack entries.
 //!
-//! Planned, parsed and live rules are one type, [`ruleset::Ruleset`]. [`text`] prints and reads it; no
-//! other room knows the syntax of iptables.
+//! Planned, parsed and live rules are one type, [`ruleset::Ruleset`]. [`text`] prints and reads it. No
+//! other room knows the syntax of iptables, except `twin::rules`, which copies rules of other programs word
+//! for word.
 //!
 //! A rule is a list of [`matches::Match`] and a [`target::Target`]. A value that iptables takes with `!`
 //! is a [`negatable::Negatable`], so its readers have to say whether they mean the value or its negation.

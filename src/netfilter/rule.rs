@@ -19,6 +19,27 @@ pub struct Rule {
     pub target: Option<Target>,
 }
 
+/// What a rule does with the packets that it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Accepts,
+    Drops,
+    /// Sends them elsewhere, translates them or refuses them.
+    Decides,
+}
+
+impl Stop {
+    /// Returns the verb for a sentence whose subject is the rule.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Stop::Accepts => "accepts",
+            Stop::Drops => "drops",
+            Stop::Decides => "decides",
+        }
+    }
+}
+
 impl Rule {
     #[must_use]
     pub fn new(matches: impl IntoIterator<Item = Match>, target: Target) -> Self {
@@ -76,10 +97,11 @@ impl Rule {
         matches.all(|condition| matches!(condition, Match::Comment(_)))
     }
 
-    /// Returns whether no packet passes the rule: it has no conditions, and its target ends the walk through
-    /// its chain. The verdict of a queue ends it too (`--queue-bypass` in iptables-extensions(8)).
+    /// Returns what the rule does with every packet; `None` if a packet passes it. No packet passes a rule that has
+    /// no conditions and whose target ends the walk through its chain. The verdict of a queue ends it too
+    /// (`--queue-bypass` in iptables-extensions(8)).
     #[must_use]
-    pub fn stops_every_packet(&self) -> bool {
+    pub fn stop(&self) -> Option<Stop> {
         const ENDING: [&str; 10] = [
             "ACCEPT",
             "DROP",
@@ -97,7 +119,18 @@ impl Rule {
             Target::Jump(_) => false,
             _ => ENDING.contains(&target.name()),
         };
-        self.is_unconditional() && self.target.as_ref().is_some_and(ends)
+        let target = self.target.as_ref().filter(|_| self.is_unconditional())?;
+        ends(target).then_some(match target {
+            Target::Accept => Stop::Accepts,
+            Target::Drop => Stop::Drops,
+            _ => Stop::Decides,
+        })
+    }
+
+    /// Returns whether no packet passes the rule.
+    #[must_use]
+    pub fn stops_every_packet(&self) -> bool {
+        self.stop().is_some()
     }
 
     /// Returns the chain that the rule sends a packet to, by `-j` or `-g`.

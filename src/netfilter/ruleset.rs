@@ -53,7 +53,7 @@ impl Ruleset {
             .unwrap_or(Policy::Accept)
     }
 
-    /// Returns whether the ruleset has a chain of nvactl's.
+    /// Returns whether the ruleset has a chain of nvactl.
     #[must_use]
     pub fn holds_own(&self) -> bool {
         self.chains().any(|(_, name, _)| name.is_own())

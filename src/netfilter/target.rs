@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::mark::{Mark, MarkCopy};
+use super::mark::{BitShift, Mark, MarkCopy};
 use super::names::ChainName;
 use super::token::Token;
 use crate::net::{AddressRange, Port, PortRange};
@@ -41,6 +41,11 @@ pub enum Target {
     SetMark(Mark),
     /// `CONNMARK --set-xmark`: does the same with the connection's mark.
     SetConnmark(Mark),
+    /// `CONNMARK --set-xmark` that then moves all bits of the connection's mark; the walk goes on.
+    SetShiftedConnmark {
+        mark: Mark,
+        shift: BitShift,
+    },
     /// `CONNMARK --save-mark`: copies the packet's mark to the connection; the walk goes on.
     SaveMark(MarkCopy),
     /// `CONNMARK --restore-mark`: copies the connection's mark to the packet; the walk goes on.
@@ -68,7 +73,10 @@ impl Target {
             Target::Log { .. } => "LOG",
             Target::Reject(_) => "REJECT",
             Target::SetMark(_) => "MARK",
-            Target::SetConnmark(_) | Target::SaveMark(_) | Target::RestoreMark(_) => "CONNMARK",
+            Target::SetConnmark(_)
+            | Target::SetShiftedConnmark { .. }
+            | Target::SaveMark(_)
+            | Target::RestoreMark(_) => "CONNMARK",
             Target::Other(words) => words.first().map_or("", Token::spelled),
             Target::Unread(_) => "",
         }

@@ -18,6 +18,12 @@ impl TcpFlags {
         examined: FlagSet(0b01_0111),
         set: FlagSet(0b00_0010),
     };
+
+    /// Returns whether a packet that opens a connection has these flags. SYN is its only one.
+    #[must_use]
+    pub fn hold_for_opening(self) -> bool {
+        Self::OPENING.set.0 & self.examined.0 == self.set.0
+    }
 }
 
 impl fmt::Display for TcpFlags {
@@ -82,6 +88,24 @@ mod tests {
         assert_eq!(TcpFlags::OPENING.to_string(), "FIN,SYN,RST,ACK SYN");
         for text in ["", "syn", "ALL", "SYN,", "SYN|RST"] {
             assert!(text.parse::<FlagSet>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_packet_that_opens_a_connection_has_only_the_flag_syn() {
+        for (examined, set, holds) in [
+            ("FIN,SYN,RST,ACK", "SYN", true),
+            ("SYN,RST", "SYN", true),
+            ("ACK", "NONE", true),
+            ("SYN,ACK", "ACK", false),
+            ("FIN,SYN", "FIN,SYN", false),
+            ("PSH", "PSH", false),
+            // No packet has a flag that is not examined.
+            ("RST", "SYN", false),
+        ] {
+            let [examined, set] = [examined, set].map(|text| text.parse().expect("they are flags"));
+            let flags = TcpFlags { examined, set };
+            assert_eq!(flags.hold_for_opening(), holds, "{flags}");
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::token::shell_word;
 
 /// A rule that is known only as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,10 @@ impl UnreadRule<'_> {
             "it stays as it is"
         };
         let text = printable::line(text);
+        let named = printable::line(chain);
+        let chain = shell_word(chain.as_str());
         format!(
-            "{program} {table}: rule {place} of {chain} cannot be read, {becomes}: `{text}`; \
+            "{program} {table}: rule {place} of {named} cannot be read, {becomes}: `{text}`; \
              to look: sudo {program} -t {table} -S {chain} {place}"
         )
     }
@@ -114,6 +117,22 @@ pub fn misprinted(live: &str, loaded: &str) -> Option<Misprinted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_s_name_cannot_start_a_command() {
+        let chain = ChainName::from("a\"b$(id)");
+        let rule = UnreadRule {
+            table: TableName::Filter,
+            chain: &chain,
+            place: 2,
+            text: "-j \"x",
+        };
+        assert_eq!(
+            rule.warning("iptables"),
+            "iptables filter: rule 2 of a\"b$(id) cannot be read, it stays as it is: `-j \"x`; \
+             to look: sudo iptables -t filter -S 'a\"b$(id)' 2"
+        );
+    }
 
     #[test]
     fn a_rule_that_a_load_would_change_is_found_in_its_chain() {

@@ -9,7 +9,7 @@ use super::error::{Error, Failed, describe};
 use super::history::{self, ChangeDetails};
 use super::log::ChangeEvent;
 use super::look::{Ahead, Situation, families, look, resume};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::outcome::{ChangeOutcome, Difference};
 use super::packets::{Overtaken, PacketTrial, try_packets};
@@ -17,7 +17,7 @@ use super::records::{Change, Decision, KeptSpec, Pending};
 use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
 use super::state::State;
-use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialOf};
+use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialMode};
 use super::{flows, next_boot, waiting, warn, watchdog};
 use crate::diff::Changes;
 use crate::diff::families::changes;
@@ -74,7 +74,7 @@ pub struct ApplyReport {
 /// uncertain](Error::is_uncertain).
 pub fn apply(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     ahead: Option<Ahead>,
 ) -> Result<ApplyReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
@@ -91,12 +91,12 @@ pub fn apply(
 
 fn run(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     ahead: Option<Ahead>,
     remarks: &mut Remarks,
 ) -> Result<(ChangeOutcome, Remarks, bool), Error> {
     let ApplyRequest { set, .. } = request;
-    let Machine {
+    let MachineToChange {
         state, iptables, ..
     } = machine;
     let (lock, rules) = match ahead {
@@ -130,7 +130,7 @@ fn run(
     let trial = if request.trial && !changes.is_empty() {
         tried(request, machine, &found, &changes, remarks)?
     } else {
-        (TrialOf::Nothing, Vec::new())
+        (TrialMode::Nothing, Vec::new())
     };
     let (trial, overtaken) = trial;
     let outdated = flows::outdated(&found.flows, set, state, &live)?;
@@ -197,11 +197,11 @@ fn run(
 /// When the change would cut off forwards that work now.
 fn tried(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     found: &Situation<'_>,
     changes: &PerFamily<Changes<'_>>,
     remarks: &mut Remarks,
-) -> Result<(TrialOf, Vec<Overtaken>), Error> {
+) -> Result<(TrialMode, Vec<Overtaken>), Error> {
     let progress = Progress::new();
     progress.step("trying…");
     let live = found.before.map(|_, (live, _)| live);
@@ -225,20 +225,20 @@ fn tried(
                     remarks.warn(overtaken.planned);
                 }
             }
-            Ok((TrialOf::Past, overtaken))
+            Ok((TrialMode::Past, overtaken))
         }
         PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
         PacketTrial::NotLoaded => {
             remarks.warn(format_args!(
                 "connections were not tried, because the new rules do not load in the copy of this machine{alone}"
             ));
-            Ok((TrialOf::Rules, Vec::new()))
+            Ok((TrialMode::Rules, Vec::new()))
         }
         PacketTrial::Impossible(why) => {
             remarks.warn(format_args!(
                 "connections were not tried, because no copy of this machine could be made: {why}{alone}"
             ));
-            Ok((TrialOf::Rules, Vec::new()))
+            Ok((TrialMode::Rules, Vec::new()))
         }
     }
 }
@@ -257,11 +257,11 @@ fn foreign_snat(set: &ForwardSet, found: &Situation<'_>) -> BTreeSet<IpAddr> {
 /// Makes the change, and returns it if it waits for its confirmation.
 fn commit(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     lock: &Lock,
     found: &Situation<'_>,
     difference: &Difference,
-    trial: TrialOf,
+    trial: TrialMode,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
     let live = found.before.map(|_, (live, _)| live);
     let about = ChangeDetails {
@@ -298,7 +298,7 @@ fn commit(
 
 fn say_before(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     found: &Situation<'_>,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
@@ -324,7 +324,7 @@ fn say_before(
 /// Reads the connections again, since new ones may have come while the rules were being loaded.
 fn end_outdated(
     request: &ApplyRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     before: &PerFamily<&Ruleset>,
     links: &Links,
 ) -> Result<Vec<flows::Ended>, Error> {
@@ -353,7 +353,7 @@ fn say_v6_went(state: &State, before: &Ruleset, after: &mut Remarks) {
     }
     if before.forward_policy() == Policy::Drop {
         let by = if history::has_set_policy_v6(state) {
-            ", as an earlier change of nvactl's set it"
+            ", as an earlier change by nvactl set it"
         } else {
             ""
         };

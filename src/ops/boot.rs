@@ -8,7 +8,7 @@ use super::error::{Error, Failed, describe};
 use super::history::{self, ChangeDetails, LastLoaded, last_loaded};
 use super::log::ChangeEvent;
 use super::look::{families, read, resume, warn_of_unread_v6};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::persist::refuse_flushed;
 use super::records::{Booted, Brought, Change, SavedState, VERSION};
@@ -16,12 +16,12 @@ use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::saved;
 use super::state::{State, StateError, seconds_now};
-use super::transaction::{Keeping, Transaction, TrialOf, owned_digest};
+use super::transaction::{Keeping, Transaction, TrialMode, owned_digest};
 use super::waiting::refuse_while_pending;
 use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
-use crate::host::iptables::{Iptables, Live, TrialError};
+use crate::host::iptables::{Iptables, Live, LoadTrialError};
 use crate::host::lock::{self, Lock};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{namespace, persistence, sysctl};
@@ -91,8 +91,8 @@ pub struct Enabled {
 /// other programs load.
 ///
 /// # Errors
-/// When a change waits for its confirmation, no rules of nvactl's are loaded, or the unit cannot be enabled.
-pub fn enable(machine: &Machine) -> Result<Enabled, Failed> {
+/// When a change waits for its confirmation, nvactl's rules are not loaded, or the unit cannot be enabled.
+pub fn enable(machine: &MachineToChange) -> Result<Enabled, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     let doubled = match set_up(machine, &mut remarks) {
         Ok(doubled) => doubled,
@@ -108,7 +108,7 @@ pub fn enable(machine: &Machine) -> Result<Enabled, Failed> {
     })
 }
 
-fn set_up(machine: &Machine, remarks: &mut Remarks) -> Result<Vec<Doubled>, Error> {
+fn set_up(machine: &MachineToChange, remarks: &mut Remarks) -> Result<Vec<Doubled>, Error> {
     let state = &machine.state;
     let _lock = machine.begin()?;
     let unit = boot_unit::prepare(state.folder())?;
@@ -161,7 +161,7 @@ pub struct Disabled {
 ///
 /// # Errors
 /// When the unit or the state folder cannot be changed.
-pub fn disable(machine: &Machine) -> Result<Disabled, Error> {
+pub fn disable(machine: &MachineToChange) -> Result<Disabled, Error> {
     let state = &machine.state;
     let _lock = lock::take(&state.lock_file(), machine.lock_wait_secs)?;
     let was_enabled = boot_unit::disable()?;
@@ -196,7 +196,10 @@ pub struct BootLoad {
 ///
 /// # Errors
 /// When neither the policy nor the forwarding switch can be set.
-pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result<BootLoad, Error> {
+pub fn load(
+    machine: Result<MachineToChange, StateError>,
+    iptables: &Iptables,
+) -> Result<BootLoad, Error> {
     let machine = match machine {
         Ok(machine) => machine,
         Err(error) => return close(iptables, None, describe(&error.into())),
@@ -251,7 +254,7 @@ pub fn load(machine: Result<Machine, StateError>, iptables: &Iptables) -> Result
 
 /// Whether nvactl's rules are still those that it loaded last, by a change that was made or kept in this
 /// boot. In doubt they are not.
-fn is_as_applied(machine: &Machine) -> bool {
+fn is_as_applied(machine: &MachineToChange) -> bool {
     let asked = || -> Result<bool, Error> {
         let state = &machine.state;
         let Some(LastLoaded::Change(last)) = last_loaded(state)? else {
@@ -294,7 +297,7 @@ fn is_as_applied(machine: &Machine) -> bool {
 /// Loads a saved state. `closes_v6`: if the state has no IPv6 rules, the IPv6 FORWARD policy becomes DROP,
 /// since a later state that did not load may have had some.
 fn bring(
-    machine: &Machine,
+    machine: &MachineToChange,
     lock: &Lock,
     kept: &SavedState,
     closes_v6: bool,
@@ -343,7 +346,7 @@ fn bring(
             change: &change,
             // A load at boot is no step for a rollback.
             keeping: Keeping::Done,
-            trial: TrialOf::Nothing,
+            trial: TrialMode::Nothing,
         };
         history::commit(&transaction, ChangeEvent::Made)?;
     }
@@ -430,7 +433,7 @@ fn record(state: &State, brought: Brought, why: Option<String>) {
 ///
 /// # Errors
 /// When there is no saved state, it is damaged or does not load, or no network namespace can be made.
-pub fn rehearse(machine: &Machine) -> Result<SavedState, Error> {
+pub fn rehearse(machine: &MachineToChange) -> Result<SavedState, Error> {
     refuse_while_pending(&machine.state)?;
     let kept = machine.state.saved()?.ok_or(Refusal::NothingSaved)?;
     let iptables = Iptables {
@@ -446,8 +449,8 @@ pub fn rehearse(machine: &Machine) -> Result<SavedState, Error> {
         iptables
             .try_out(family, &script)
             .map_err(|error| match error {
-                TrialError::Refused(error) => Error::from(error),
-                TrialError::Impossible(reason) => Refusal::NoNamespace { reason }.into(),
+                LoadTrialError::Refused(error) => Error::from(error),
+                LoadTrialError::Impossible(reason) => Refusal::NoNamespace { reason }.into(),
             })?;
     }
     Ok(kept)

@@ -8,11 +8,12 @@ use super::records::{Decision, LastDecision, Pending};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::State;
-use super::waiting::{choices, pending, pending_in_earnest, settle, told};
+use super::waiting::{CANCEL, choices, pending, pending_in_earnest, settle, told};
 use super::watchdog::Undoing;
 use super::{next_boot, watchdog};
 use crate::diff;
 use crate::diff::drift::ForwardNames;
+use crate::health::doctor::{Choice, PendingChange};
 use crate::host::iptables::Live;
 use crate::host::lock;
 use crate::host::session;
@@ -91,30 +92,26 @@ pub fn told_of(state: Option<&State>) -> Result<Option<String>, Error> {
     })
 }
 
-/// Describes the change that waits here in one line, and returns each command that decides on it, with its purpose.
+/// Returns the change that waits here with the commands that decide on it.
 ///
 /// # Errors
 /// When the state folder cannot be read.
-#[expect(clippy::type_complexity, reason = "a sentence, and its pairs of words")]
-pub fn pending_of(
-    state: Option<&State>,
-) -> Result<Option<(String, Vec<(&'static str, &'static str)>)>, Error> {
-    const CANCEL: &str = "sudo nvactl confirm --cancel";
-    let keep = ("to keep the change", "sudo nvactl confirm");
-    let undo = ("to undo it now", CANCEL);
-    let discard = (
-        "to discard the record and leave the change's rules loaded",
-        CANCEL,
-    );
+pub fn pending_of(state: Option<&State>) -> Result<Option<PendingChange>, Error> {
     let Some(state) = state else { return Ok(None) };
     Ok(match standing(state)? {
-        Standing::Waits(pending) if pending.can_be_kept() => {
-            Some((told(state, &pending), vec![keep, undo]))
-        }
-        Standing::Waits(pending) => Some((told(state, &pending), vec![undo])),
+        Standing::Waits(pending) => Some(PendingChange {
+            told: told(state, &pending),
+            choices: choices(&pending),
+        }),
         Standing::Unreadable(why) => {
-            let refusal = Refusal::UnreadablePending { why };
-            Some((refusal.to_string(), vec![discard]))
+            let discard = Choice {
+                purpose: "to discard the record and leave the change's rules loaded",
+                command: CANCEL,
+            };
+            Some(PendingChange {
+                told: Refusal::UnreadablePending { why }.to_string(),
+                choices: vec![discard],
+            })
         }
         Standing::Nothing { .. } => None,
     })

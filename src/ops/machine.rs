@@ -10,14 +10,14 @@ use crate::host::lock::{self, Lock};
 
 /// The machine that an operation changes.
 #[derive(Debug)]
-pub struct Machine {
+pub struct MachineToChange {
     pub state: State,
     pub iptables: Iptables,
     /// How long to wait for another nvactl, in seconds.
     pub lock_wait_secs: u64,
 }
 
-impl Machine {
+impl MachineToChange {
     /// Takes the lock for a change, and removes files that a killed nvactl has left half written.
     pub(super) fn begin(&self) -> Result<Lock, Error> {
         let lock = lock::take(&self.state.lock_file(), self.lock_wait_secs)?;

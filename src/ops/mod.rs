@@ -4,16 +4,24 @@
 //! ```text
 //! records ◀─ state ◀─ waiting ◀─ watchdog        the folder, and what waits in it
 //!    step ◀─ transaction ◀───────┘               one change, all of it or nothing
-//!            apply, rollback, remove, persist, confirm
+//!            apply, rollback, remove, confirm    the changes of the loaded rules
+//!            trial, packets, flows               connections with the new rules, and connections that exist
+//!            persist, saved, boot, next_boot     the rules of the next boot
+//!            history                             the changes made so far
 //! ```
 //!
-//! The room must not know the command line, YAML or the layout of a report.
+//! The room must not know the command line or YAML. A remark is a finished sentence; `commands` decides the
+//! layout of a report.
 //!
 //! Start here:
 //! - another step of `apply`: `apply`, and `transaction` for what is undone when it fails;
 //! - another warning before a change: `warn`; another refusal: `refusal`;
 //! - another fact to record: `records` for the value, `state` for its file;
-//! - another line of the system log: `log`.
+//! - another line of the system log: `log`;
+//! - the rules that a boot loads: `saved` for the record, `boot` for the unit's run, `next_boot` for a look ahead;
+//! - the connections that `apply` tries first: `trial`, and `packets` for its words; `flows` for connections
+//!   that exist;
+//! - the list of changes: `history`.
 
 pub mod apply;
 pub mod boot;
@@ -21,6 +29,7 @@ pub mod confirm;
 mod error;
 pub mod flows;
 pub mod history;
+pub mod load_trial;
 mod log;
 mod look;
 mod machine;
@@ -39,14 +48,13 @@ pub mod splice;
 pub mod state;
 mod step;
 mod transaction;
-pub mod trial;
 pub mod waiting;
 mod warn;
 mod watchdog;
 
 pub use error::{Error, Failed, describe};
 pub use look::{Ahead, families, name_interrupted};
-pub use machine::Machine;
+pub use machine::MachineToChange;
 pub use outcome::{ChangeOutcome, Difference};
 pub use refusal::Refusal;
 pub use remark::{Remark, Remarks};

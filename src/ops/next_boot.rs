@@ -6,30 +6,15 @@ use super::remark::Remarks;
 use super::saved::compared;
 use super::state::State;
 use crate::forwards::ForwardSet;
+use crate::health::next_boot::NextBoot;
 use crate::health::rules_file::{self, RulesFile};
 use crate::host::iptables::Iptables;
-use crate::host::persistence::{self, AtBoot};
+use crate::host::persistence::{self, RulesAtBoot};
 use crate::host::sysctl::settings::{Assignment, Switch};
 use crate::host::{boot_unit, namespace, sysctl};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
-
-/// Rules and forwarding of one family after the next boot.
-#[derive(Debug)]
-pub struct NextBoot {
-    /// The source of nvactl's rules at boot: a file, or the saved state.
-    pub place: &'static str,
-    /// Whether that source holds the loaded rules.
-    pub rules: RulesFile,
-    /// Why the file does not load.
-    pub refused: Option<String>,
-    pub by: AtBoot,
-    /// The final value of the forwarding switch at boot, and the file that sets it.
-    pub forwards: Option<(bool, String)>,
-    /// A line that sets the switch only if `sysctl --system` runs after the boot.
-    pub forwards_unread: Option<String>,
-}
 
 /// Looks up the rules and settings of the next boot. `set` names the interfaces with a switch of their own.
 #[must_use]
@@ -51,7 +36,7 @@ pub fn look(
         forwards: winner.map(|winner| (winner.on, place(winner))),
         forwards_unread: files.other_winner().map(place),
     };
-    if next.by != AtBoot::Unit {
+    if next.by != RulesAtBoot::Unit {
         (next.rules, next.refused) = rules_file::compared(iptables, family, live);
         return next;
     }
@@ -81,7 +66,7 @@ pub fn say_of_change(
 ) {
     let fix = match persistence::at_boot(Family::V4) {
         _ if persistence::manager().is_some() => Some("sudo nvactl boot enable"),
-        AtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
+        RulesAtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
         by => by.fix(),
     };
     let kept = |family| !matches!(persistence::holds_own(family), Ok(false));
@@ -119,7 +104,7 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
                      sudo nvactl persist",
                     moment(saved.time)
                 ),
-                _ => "the next boot loads no rules of nvactl's; to save the rules loaded now: \
+                _ => "the next boot does not load nvactl's rules; to save the rules loaded now: \
                       sudo nvactl persist"
                     .to_owned(),
             });
@@ -129,7 +114,7 @@ pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, rema
     for (family, rules) in rules.iter() {
         let file = persistence::rules_file(family);
         // Without a loader, the file has no effect.
-        if !matches!(persistence::at_boot(family), AtBoot::Loaded(_)) {
+        if !matches!(persistence::at_boot(family), RulesAtBoot::Loaded(_)) {
             continue;
         }
         match rules_file::compared_quickly(iptables, family, rules) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Failed};
 use super::history::last_loaded;
 use super::look::{families, read, resume, warn_of_unread_v6};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::records::KeptSpec;
 use super::refusal::Refusal;
@@ -18,7 +18,7 @@ use crate::forwards::ForwardSet;
 use crate::host::boot_unit;
 use crate::host::file::{self, FileError, Prepared};
 use crate::host::iptables::{Iptables, Live, OWN_ALONE};
-use crate::host::persistence::{self, AtBoot};
+use crate::host::persistence::{self, RulesAtBoot};
 use crate::host::rehearsal::{RehearsalError, nft_listing};
 use crate::host::survey;
 use crate::net::Family;
@@ -69,7 +69,7 @@ pub struct PersistReport {
 #[derive(Debug)]
 pub struct Written {
     pub path: PathBuf,
-    pub at_boot: Option<AtBoot>,
+    pub at_boot: Option<RulesAtBoot>,
     /// Whether the file holds rules of nvactl's.
     pub holds_own: bool,
 }
@@ -78,7 +78,10 @@ pub struct Written {
 ///
 /// # Errors
 /// When the live rules are not the spec's, or a file cannot be replaced; then no file is.
-pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<PersistReport, Failed> {
+pub fn persist(
+    request: &PersistRequest<'_>,
+    machine: &MachineToChange,
+) -> Result<PersistReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((written, failed, partly)) => Ok(PersistReport {
@@ -93,10 +96,10 @@ pub fn persist(request: &PersistRequest<'_>, machine: &Machine) -> Result<Persis
 
 fn run(
     request: &PersistRequest<'_>,
-    machine: &Machine,
+    machine: &MachineToChange,
     remarks: &mut Remarks,
 ) -> Result<(Vec<Written>, Vec<FileError>, bool), Error> {
-    let Machine {
+    let MachineToChange {
         state, iptables, ..
     } = machine;
     let _lock = machine.begin()?;
@@ -137,7 +140,7 @@ fn run(
         note_v6(state, rules.v6);
         let written = Written {
             path: state.saved_file(),
-            at_boot: Some(AtBoot::Unit),
+            at_boot: Some(RulesAtBoot::Unit),
             holds_own: rules.values().any(|rules| rules.holds_own()),
         };
         return Ok((vec![written], Vec::new(), unread_v6));
@@ -223,7 +226,7 @@ fn refuse_other(expected: &Expected<'_>, live: &PerFamily<Live>) -> Result<(), R
     })
 }
 
-/// Returns the families to write: IPv6 if there are rules of nvactl's in the kernel or in the file.
+/// Returns the families to write: IPv6 if there are rules of nvactl in the kernel or in the file.
 fn meant<'l>(
     request: &PersistRequest<'_>,
     live: &'l PerFamily<Live>,
@@ -370,7 +373,7 @@ impl NewFile {
 }
 
 /// Refuses an empty file: it loads without an error and leaves FORWARD at ACCEPT. Warns of a file without rules
-/// of nvactl's, and names the backup of the old file.
+/// of nvactl, and names the backup of the old file.
 fn refuse_emptiness(
     family: Family,
     live: &Live,
@@ -381,12 +384,12 @@ fn refuse_emptiness(
         return Err(Refusal::NothingToKeep { family });
     }
     if !live.ruleset.holds_own() {
-        let whose = match family {
-            Family::V4 => "no rules",
-            Family::V6 => "no IPv6 rules",
+        let rules = match family {
+            Family::V4 => "rules",
+            Family::V6 => "IPv6 rules",
         };
         remarks.warn(format_args!(
-            "{whose} of nvactl's are loaded, so the file will hold none{}",
+            "nvactl's {rules} are not loaded, so the file will hold none{}",
             backup().map_or(String::new(), |backup| format!(
                 "; the old file is kept as {}",
                 backup.display()

@@ -14,6 +14,7 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::brings_rule;
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
@@ -38,7 +39,7 @@ pub struct Change {
     /// IPv6 rules from before the change, if it touched IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Owned>,
-    /// The spec that was loaded; none if the change left no rules of nvactl's.
+    /// The spec that was loaded; none if the change left no rules of nvactl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<KeptSpec>,
     /// The forwards that the change adds, changes and removes.
@@ -184,9 +185,9 @@ impl SavedState {
     /// Whether there are any rules beside a policy.
     #[must_use]
     pub fn holds_rules(&self) -> bool {
-        self.owned()
-            .values()
-            .any(|owned| owned.rules.contains("\n-A "))
+        let owned = self.owned();
+        let mut lines = owned.values().flat_map(|owned| owned.rules.lines());
+        lines.any(brings_rule)
     }
 
     /// Parses the rules to load.

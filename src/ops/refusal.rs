@@ -69,7 +69,7 @@ pub enum Refusal {
         "there are IPv4 and IPv6 rules to write, and FILE can hold only one family; nothing was written"
     )]
     OneFileForTwo,
-    #[error("no {family} rules of nvactl's are loaded or in the rules file")]
+    #[error("nvactl's {family} rules are neither loaded nor in the rules file")]
     NothingOf { family: Family },
     #[error(
         "the saved state holds the rules of both families, so --family works only with --output FILE"
@@ -79,7 +79,7 @@ pub enum Refusal {
         "{program} manages this machine's rules, and a rules file could load before or after it; nothing was written"
     )]
     BesideManager { program: &'static str },
-    #[error("no rules of nvactl's are loaded, so there is nothing to save")]
+    #[error("nvactl's rules are not loaded, so there is nothing to save")]
     NothingToSave {
         /// Whether there are saved rules that can be loaded again.
         saved: bool,

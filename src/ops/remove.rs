@@ -4,18 +4,19 @@ use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails};
 use super::log::ChangeEvent;
 use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::outcome::{ChangeOutcome, Difference};
 use super::records::Change;
 use super::refusal::Refusal;
 use super::remark::Remarks;
-use super::transaction::{Keeping, Transaction, TrialOf};
+use super::transaction::{Keeping, Transaction, TrialMode};
 use super::{next_boot, warn};
 use crate::diff::families::changes;
 use crate::health::foreign;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -43,7 +44,7 @@ pub struct RemoveReport {
 /// # Errors
 /// When a foreign rule jumps to one of the chains, or the change is refused or fails. nvactl's rules are then
 /// as before, unless the error [is uncertain](Error::is_uncertain).
-pub fn remove(request: RemoveRequest, machine: &Machine) -> Result<RemoveReport, Failed> {
+pub fn remove(request: RemoveRequest, machine: &MachineToChange) -> Result<RemoveReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((outcome, after, partly)) => Ok(RemoveReport {
@@ -58,10 +59,10 @@ pub fn remove(request: RemoveRequest, machine: &Machine) -> Result<RemoveReport,
 
 fn run(
     request: RemoveRequest,
-    machine: &Machine,
+    machine: &MachineToChange,
     remarks: &mut Remarks,
 ) -> Result<(ChangeOutcome, Remarks, bool), Error> {
-    let Machine {
+    let MachineToChange {
         state, iptables, ..
     } = machine;
     let lock = machine.begin()?;
@@ -83,10 +84,7 @@ fn run(
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
                 line: Line::Append(chain, rule).to_string(),
-                removal: format!(
-                    "sudo {}",
-                    Line::Delete(chain, rule).as_command(family, table)
-                ),
+                removal: Line::Delete(chain, rule).as_command(plain(family), table),
             }
             .into());
         }
@@ -124,7 +122,7 @@ fn run(
                 want: &want,
                 change: &change,
                 keeping: Keeping::Attempted,
-                trial: TrialOf::Nothing,
+                trial: TrialMode::Nothing,
             };
             let committed = history::commit(&transaction, ChangeEvent::Made)?;
             warn::not_kept(committed.not_kept, &mut after);

@@ -4,12 +4,12 @@ use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails, LastLoaded, last_loaded, next_to_undo};
 use super::log::ChangeEvent;
 use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::outcome::{ChangeOutcome, Difference};
 use super::records::{Change, KeptSpec, Owned};
 use super::refusal::Refusal;
 use super::remark::Remarks;
-use super::transaction::{Keeping, Transaction, TrialOf};
+use super::transaction::{Keeping, Transaction, TrialMode};
 use super::{next_boot, warn};
 use crate::diff::families::changes;
 use crate::host::survey::survey;
@@ -43,7 +43,10 @@ pub struct RollbackReport {
 /// # Errors
 /// When there is no such change, or the rollback is refused or fails. nvactl's rules are then as before,
 /// unless the error [is uncertain](Error::is_uncertain).
-pub fn rollback(request: RollbackRequest, machine: &Machine) -> Result<RollbackReport, Failed> {
+pub fn rollback(
+    request: RollbackRequest,
+    machine: &MachineToChange,
+) -> Result<RollbackReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     match run(request, machine, &mut remarks) {
         Ok((undone, outcome, after, partly)) => Ok(RollbackReport {
@@ -59,10 +62,10 @@ pub fn rollback(request: RollbackRequest, machine: &Machine) -> Result<RollbackR
 
 fn run(
     request: RollbackRequest,
-    machine: &Machine,
+    machine: &MachineToChange,
     remarks: &mut Remarks,
 ) -> Result<((u64, String), ChangeOutcome, Remarks, bool), Error> {
-    let Machine {
+    let MachineToChange {
         state, iptables, ..
     } = machine;
     let lock = machine.begin()?;
@@ -131,7 +134,7 @@ fn run(
         want: &want,
         change: &change,
         keeping: Keeping::Attempted,
-        trial: TrialOf::Nothing,
+        trial: TrialMode::Nothing,
     };
     let committed = history::commit(&transaction, ChangeEvent::Made)?;
     warn::not_kept(committed.not_kept, remarks);

@@ -4,7 +4,7 @@ use tracing::debug;
 
 use super::error::Error;
 use super::history::{LastLoaded, last_loaded};
-use super::machine::Machine;
+use super::machine::MachineToChange;
 use super::records::{KeptSpec, Owned, SavedState, VERSION};
 use super::remark::Remarks;
 use super::state::{StateError, seconds_now};
@@ -24,7 +24,7 @@ use crate::netfilter::ruleset::Ruleset;
 /// # Errors
 /// When the state cannot be written; the earlier saved state stays.
 pub fn save(
-    machine: &Machine,
+    machine: &MachineToChange,
     live: &PerFamily<&Ruleset>,
     unread_v6: bool,
     spec: Option<&KeptSpec>,

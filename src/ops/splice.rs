@@ -27,10 +27,10 @@ pub enum SplitError {
 /// Splits a rules file into nvactl's lines (its chains, their rules and the jumps to them) and the rest. A
 /// line for the FORWARD policy stays, although nvactl may have set DROP: the file does not say who set the
 /// policy, and nvactl must not open a firewall on a guess. An unreadable line stays unless it names a chain
-/// of nvactl's.
+/// of nvactl.
 ///
 /// # Errors
-/// When a line of another program jumps to a chain of nvactl's, or the text is not a rules file.
+/// When a line of another program jumps to a chain of nvactl, or the text is not a rules file.
 pub fn without_own(text: &[u8]) -> Result<Split, SplitError> {
     let mut reader = Reader::default();
     let mut split = Split::default();

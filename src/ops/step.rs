@@ -28,15 +28,15 @@ pub enum Step {
     /// One family's script was refused: read the loaded rules.
     SeeRefused,
     /// Load nvactl's rules from before the change.
-    Undo(Failure),
+    Undo(UndoReason),
     /// Read the loaded rules back again.
-    VerifyUndo(Failure),
+    VerifyUndo(UndoReason),
     End(StepEnding),
 }
 
 /// Why a change is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum UndoReason {
     /// A script was refused.
     Refused,
     /// The rules read back differently.
@@ -88,9 +88,9 @@ pub enum StepEnding {
     /// The change was refused, and none of nvactl's rules have changed.
     Refused,
     /// The change was undone.
-    Undone(Failure),
+    Undone(UndoReason),
     /// nvactl's rules may be the old or the new ones.
-    Uncertain(Failure),
+    Uncertain(UndoReason),
 }
 
 /// Returns the first step of a change: the trial, if there is one.
@@ -119,10 +119,10 @@ pub fn next(step: Step, outcome: StepOutcome, families: Families) -> Step {
 
         (Step::Verify | Step::VerifyFirst, StepOutcome::Found(New)) => Step::End(StepEnding::Done),
         (Step::Verify | Step::VerifyFirst, StepOutcome::Found(Old | Neither)) => {
-            Step::Undo(Failure::NotAsWanted)
+            Step::Undo(UndoReason::NotAsWanted)
         }
         (Step::Verify, StepOutcome::Found(NewBehind)) => Step::PutFirst,
-        (Step::Verify, _) => Step::Undo(Failure::Unread),
+        (Step::Verify, _) => Step::Undo(UndoReason::Unread),
 
         // The next reading shows whether the jump is first; the new rules are loaded in any case.
         (Step::PutFirst, _) => Step::VerifyFirst,
@@ -130,9 +130,9 @@ pub fn next(step: Step, outcome: StepOutcome, families: Families) -> Step {
         (Step::VerifyFirst, _) => Step::End(StepEnding::DoneBehind),
 
         (Step::SeeRefused, StepOutcome::Found(Old)) => Step::End(StepEnding::Refused),
-        (Step::SeeRefused, StepOutcome::Found(_)) => Step::Undo(Failure::Refused),
+        (Step::SeeRefused, StepOutcome::Found(_)) => Step::Undo(UndoReason::Refused),
         // An undo needs a reading to start from.
-        (Step::SeeRefused, _) => Step::End(StepEnding::Uncertain(Failure::Refused)),
+        (Step::SeeRefused, _) => Step::End(StepEnding::Uncertain(UndoReason::Refused)),
 
         // The next reading shows the result: a killed program may have finished.
         (Step::Undo(why), _) => Step::VerifyUndo(why),
@@ -242,7 +242,7 @@ mod tests {
     /// The first table or a later one is refused, of the first family or the second.
     #[test]
     fn a_refused_change_is_undone() {
-        use Failure::Refused;
+        use UndoReason::Refused;
         let undone = (
             Step::VerifyUndo(Refused),
             StepOutcome::Found(LoadedRules::Old),
@@ -278,10 +278,13 @@ mod tests {
         for (outcome, why) in [
             (
                 StepOutcome::Found(LoadedRules::Neither),
-                Failure::NotAsWanted,
+                UndoReason::NotAsWanted,
             ),
-            (StepOutcome::Found(LoadedRules::Old), Failure::NotAsWanted),
-            (StepOutcome::Unreadable, Failure::Unread),
+            (
+                StepOutcome::Found(LoadedRules::Old),
+                UndoReason::NotAsWanted,
+            ),
+            (StepOutcome::Unreadable, UndoReason::Unread),
         ] {
             let verified = (Step::Verify, outcome);
             let undone = (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old));
@@ -292,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_undo_counts_only_when_the_old_rules_are_seen() {
-        let why = Failure::NotAsWanted;
+        let why = UndoReason::NotAsWanted;
         let verified = (Step::Verify, StepOutcome::Found(LoadedRules::Neither));
         for undo in [StepOutcome::Done, StepOutcome::Refused] {
             for (seen, ends) in [
@@ -347,7 +350,7 @@ mod tests {
             ];
             assert_eq!(run(Families::V4, false, &course).1, ends);
         }
-        let why = Failure::NotAsWanted;
+        let why = UndoReason::NotAsWanted;
         let course = [
             behind,
             (Step::VerifyFirst, StepOutcome::Found(LoadedRules::Neither)),

@@ -8,12 +8,12 @@ use tracing::debug;
 
 use super::records::{Begun, Change};
 use super::state::{State, StateError};
-use super::step::{self, Failure, LoadedRules, Step, StepEnding, StepOutcome};
+use super::step::{self, LoadedRules, Step, StepEnding, StepOutcome, UndoReason};
 use crate::diff::families::changes;
 use crate::diff::{self, Changes};
 use crate::host::complaint::line_named;
 use crate::host::file::{self, FileError};
-use crate::host::iptables::{Iptables, IptablesError, TrialError};
+use crate::host::iptables::{Iptables, IptablesError, LoadTrialError};
 use crate::host::lock::Lock;
 use crate::host::progress::Progress;
 use crate::host::signals::Held;
@@ -25,7 +25,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::says_counts;
 use crate::netfilter::text::parse;
 use crate::netfilter::token::shell_word;
-use crate::ops::trial::{self, Trial};
+use crate::ops::load_trial::{self, LoadTrial};
 use crate::plan::digest::Digest;
 
 #[derive(Debug, Error)]
@@ -149,12 +149,12 @@ pub struct Transaction<'a> {
     /// The record for the history.
     pub change: &'a Change,
     pub keeping: Keeping,
-    pub trial: TrialOf,
+    pub trial: TrialMode,
 }
 
 /// How a change is tried before it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrialOf {
+pub enum TrialMode {
     /// Try nothing.
     Nothing,
     /// Try the rules alone, in an empty network namespace.
@@ -214,7 +214,7 @@ impl Transaction<'_> {
             progress: Progress::new(),
             found: StepResults::default(),
         };
-        let mut step = step::first(self.trial != TrialOf::Nothing);
+        let mut step = step::first(self.trial != TrialMode::Nothing);
         loop {
             if let Step::End(end) = step {
                 return course.end(end);
@@ -342,17 +342,17 @@ impl Transaction<'_> {
 
     /// Loads the change in a network namespace. If no namespace can be made, or a rule that is loaded now
     /// does not load there, the change is not refused.
-    fn try_out(&self, family: Family, trial: &Trial) -> Result<(), TransactionError> {
+    fn try_out(&self, family: Family, trial: &LoadTrial) -> Result<(), TransactionError> {
         if trial.script.is_empty() {
             return Ok(());
         }
         let source = match self.iptables.try_out(family, &trial.text()) {
             Ok(()) => return Ok(()),
-            Err(TrialError::Impossible(reason)) => {
+            Err(LoadTrialError::Impossible(reason)) => {
                 debug!(reason, "no trial");
                 return Ok(());
             }
-            Err(TrialError::Refused(source)) => source,
+            Err(LoadTrialError::Refused(source)) => source,
         };
         if self.iptables.try_out(family, &trial.base).is_err() {
             debug!(%source, "the trial is inconclusive: the loaded rules do not load there");
@@ -428,13 +428,13 @@ impl Course<'_> {
     fn try_out(&mut self) -> StepOutcome {
         self.progress.step("trying…");
         let all = self.changes.iter();
-        let untried = all.filter(|_| self.change.trial == TrialOf::Rules);
+        let untried = all.filter(|_| self.change.trial == TrialMode::Rules);
         for (family, changes) in untried {
             let before = self.change.before.get(family);
             let Some(((before, _), script)) = before.zip(self.scripts.get(family)) else {
                 continue;
             };
-            let trial = Trial::new(before, changes, script.clone());
+            let trial = LoadTrial::new(before, changes, script.clone());
             if let Err(error) = self.change.try_out(family, &trial) {
                 self.found.stopped = Some(error);
                 return StepOutcome::Refused;
@@ -598,11 +598,11 @@ impl Course<'_> {
 
     fn undone(self, end: StepEnding) -> TransactionError {
         match (end, self.found.refused, self.found.unread) {
-            (StepEnding::Undone(Failure::Unread), _, Some(source)) => {
+            (StepEnding::Undone(UndoReason::Unread), _, Some(source)) => {
                 TransactionError::Unread(source)
             }
             (
-                StepEnding::Refused | StepEnding::Undone(Failure::Refused),
+                StepEnding::Refused | StepEnding::Undone(UndoReason::Refused),
                 Some((family, source)),
                 _,
             ) => {
@@ -629,7 +629,7 @@ impl Course<'_> {
         }
     }
 
-    fn uncertain(self, why: Failure) -> TransactionError {
+    fn uncertain(self, why: UndoReason) -> TransactionError {
         const UNKNOWN: &str = "the rules that are loaded now could not be read";
         let StepResults {
             refused,
@@ -640,8 +640,10 @@ impl Course<'_> {
             ..
         } = self.found;
         let cause = match (why, refused) {
-            (Failure::Refused, Some((_, source))) => source.to_string(),
-            (Failure::Unread, _) => "the new rules were loaded but cannot be read back".to_owned(),
+            (UndoReason::Refused, Some((_, source))) => source.to_string(),
+            (UndoReason::Unread, _) => {
+                "the new rules were loaded but cannot be read back".to_owned()
+            }
             _ => format!("the new rules were loaded but read back differently:\n{difference}"),
         };
         let now = live.as_ref().unwrap_or(self.change.want);
@@ -723,20 +725,20 @@ fn named_rule(
         return None;
     };
     let line = line_of_script(line_named(words)?)?;
-    trial::rule_at(script, line).map(str::to_owned)
+    load_trial::rule_at(script, line).map(str::to_owned)
 }
 
 /// Returns the first refused rule, found by trying parts of the change: legacy names only COMMIT if the
 /// kernel refuses.
-fn first_refused(iptables: &Iptables, family: Family, whole: &Trial) -> Option<String> {
+fn first_refused(iptables: &Iptables, family: Family, whole: &LoadTrial) -> Option<String> {
     let (mut good, mut bad) = (0, whole.rules());
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
         match iptables.try_out(family, &whole.with_rules(middle).text()) {
             Ok(()) => good = middle,
-            Err(TrialError::Refused(_)) => bad = middle,
-            Err(TrialError::Impossible(_)) => return None,
+            Err(LoadTrialError::Refused(_)) => bad = middle,
+            Err(LoadTrialError::Impossible(_)) => return None,
         }
     }
-    trial::nth_rule(&whole.script, bad).map(str::to_owned)
+    load_trial::nth_rule(&whole.script, bad).map(str::to_owned)
 }

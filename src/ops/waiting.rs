@@ -5,6 +5,7 @@ use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
 use super::refusal::Refusal;
 use super::state::{State, StateError, seconds_now};
 use crate::diff;
+use crate::health::doctor::Choice;
 use crate::host::file::FileError;
 use crate::host::iptables::Iptables;
 use crate::host::namespace::{boot, uptime_secs};
@@ -206,15 +207,22 @@ pub fn told(state: &State, pending: &Pending) -> String {
     }
 }
 
-/// Returns the commands that decide on a change that waits, each with its purpose, the best one first.
+/// Undoes a change, or discards its record.
+pub const CANCEL: &str = "sudo nvactl confirm --cancel";
+
+/// Returns the commands that decide on a change that waits, the best one first.
 #[must_use]
-pub fn choices(pending: &Pending) -> Vec<&'static str> {
-    let keep = pending
-        .can_be_kept()
-        .then_some("to keep it: sudo nvactl confirm");
-    keep.into_iter()
-        .chain(["to undo it now: sudo nvactl confirm --cancel"])
-        .collect()
+pub fn choices(pending: &Pending) -> Vec<Choice> {
+    let keep = Choice {
+        purpose: "to keep the change",
+        command: "sudo nvactl confirm",
+    };
+    let undo = Choice {
+        purpose: "to undo it now",
+        command: CANCEL,
+    };
+    let keep = pending.can_be_kept().then_some(keep);
+    keep.into_iter().chain([undo]).collect()
 }
 
 /// Refuses a further change, since an undo could then not tell what to restore. The caller holds the lock.

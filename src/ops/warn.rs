@@ -20,8 +20,9 @@ use crate::host::survey::Surroundings;
 use crate::host::sysctl::{self, SysctlError};
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
-use crate::net::words::{few, names};
+use crate::net::words::{names, quoted};
 use crate::net::{Family, Interface};
+use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -29,9 +30,6 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::plan::jumps_from;
 use crate::plan::unplan::{layout_of, unplan};
-
-/// The most forwards that a warning names.
-const MOST_STOPPED: usize = 3;
 
 /// Returns the name of a family's FORWARD policy in messages.
 #[must_use]
@@ -139,16 +137,31 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
         let typed = printable::line(duplicate.line());
-        match duplicate.owner() {
-            Some(owner) => format!(
-                "a rule of {owner}'s forwards the port of {names} too: {typed}\n  {owner} would write a \
-                 removed rule again: change the port there, or `listen` in the spec"
+        let (also, whether) = match duplicate.undecided {
+            None => ("also forwards", String::new()),
+            Some(condition) => (
+                "may also forward",
+                format!(", which depends on `{}`", printable::line(condition)),
             ),
-            None => format!(
-                "a rule that is not nvactl's forwards the port of {names} too: {typed}\n  to remove it: sudo {}",
-                duplicate.removal(family)
+        };
+        let nobodys = "a rule that nvactl did not write".to_owned();
+        let (rule, advice) = match (duplicate.owner(), duplicate.undecided) {
+            (Some(owner), _) => (
+                format!("{owner} has a rule that"),
+                format!(
+                    "{owner} adds a removed rule again: change the port there, or `listen` in the spec"
+                ),
             ),
-        }
+            (None, None) => (
+                nobodys,
+                format!("to remove it: {}", duplicate.removal(plain(family))),
+            ),
+            (None, Some(_)) => (
+                nobodys,
+                format!("to look: {}", duplicate.look(plain(family))),
+            ),
+        };
+        format!("{rule} {also} the port of {names}{whether}: {typed}\n  {advice}")
     }));
 }
 
@@ -232,9 +245,9 @@ pub fn connections_end<'r>(
 pub fn policy_stays(family: Family, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
-        "the {} stays DROP; to forward everything: sudo {}",
+        "the {} stays DROP; to forward everything: {}",
         policy_name(family),
-        command.as_command(family, TableName::Filter)
+        command.as_command(plain(family), TableName::Filter)
     ));
 }
 
@@ -279,8 +292,8 @@ fn told(
     if forwards.len() == stopped.len() {
         forwards.clear();
     }
-    let names = few(stopped.iter().map(|name| format!("`{name}`")), MOST_STOPPED);
-    format!("{names} {verb} with this change: {}", fault.told())
+    let stopped = quoted(stopped);
+    format!("{stopped} {verb} with this change: {}", fault.told())
 }
 
 /// Returns the forwards that a missing interface stops, and whose interfaces in the loaded rules exist. Such a change

@@ -15,7 +15,7 @@ use super::history::log;
 use super::log::ChangeEvent;
 use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
-use super::transaction::{Keeping, Transaction, TrialOf};
+use super::transaction::{Keeping, Transaction, TrialMode};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
@@ -272,7 +272,7 @@ fn load(
             ..pending.before.clone()
         },
         keeping: Keeping::Done,
-        trial: TrialOf::Nothing,
+        trial: TrialMode::Nothing,
     };
     transaction.commit().map(drop).map_err(Error::from)
 }

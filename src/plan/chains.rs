@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::forwards::{Log, Nets};
-use crate::net::{Family, Protocol};
+use crate::net::Protocol;
 use crate::netfilter::limit::Limit;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
@@ -31,16 +31,6 @@ const MOST_IN_ONE: usize = 64;
 /// needs the most.
 const MOST_BRANCHES: usize = 96;
 
-/// How a packet is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefuseWith {
-    Drop,
-    /// Answers with a TCP reset.
-    Reset,
-    /// Answers with ICMP's port-unreachable.
-    Unreachable(Family),
-}
-
 /// The chains made so far.
 #[derive(Debug, Default)]
 pub struct Chains {
@@ -56,14 +46,9 @@ impl Chains {
         self.made
     }
 
-    /// Returns the target that refuses a packet, and logs it first if `log` asks for that.
-    pub fn refuse(&mut self, refusal: RefuseWith, log: Option<&Log>) -> Target {
-        let target = match refusal {
-            RefuseWith::Drop => Target::Drop,
-            RefuseWith::Reset => Target::Reject(RejectWith::TcpReset),
-            RefuseWith::Unreachable(Family::V4) => Target::Reject(RejectWith::IcmpPortUnreachable),
-            RefuseWith::Unreachable(Family::V6) => Target::Reject(RejectWith::Icmp6PortUnreachable),
-        };
+    /// Returns the target for a refused packet: `target`, or a chain that logs the packet first if `log` asks for
+    /// that.
+    pub fn refuse(&mut self, target: Target, log: Option<&Log>) -> Target {
         match log.filter(|log| log.connections.refused()) {
             Some(log) => self.logged(log, "refused", target),
             None => target,

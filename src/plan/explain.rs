@@ -14,7 +14,7 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::text::line::Line;
 use crate::netfilter::tracking::Conntrack;
-use crate::plan::unplan::{Key, key_of};
+use crate::plan::unplan::{ForwardKey, key_of};
 use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 
 /// One line of the plan with its explanation.
@@ -33,7 +33,7 @@ pub struct ExplainedLine {
 pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
     let planned = plan(set, family);
     let forwards = set.forwards.iter();
-    let forwards: BTreeMap<Key<'_>, &Forward> = forwards
+    let forwards: BTreeMap<ForwardKey<'_>, &Forward> = forwards
         .map(|forward| ((forward.name.as_str(), forward.protocol), forward))
         .collect();
     let mut steps = Vec::new();

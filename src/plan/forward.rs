@@ -2,14 +2,14 @@
 
 use ipnet::IpNet;
 
-use super::chains::{ADMIT, Chains, RefuseWith, log_line};
+use super::chains::{ADMIT, Chains, log_line};
 use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
 use crate::netfilter::matches::{AddressType, Cluster, Match, Probability, Side};
 use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::target::{DnatPorts, RejectWith, Target};
 use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::tracking::{Conntrack, CtState};
 
@@ -161,12 +161,12 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
         rules.push(Rule::new(matches, target));
     };
     if !sources.deny.is_empty() {
-        let refused = chains.refuse(RefuseWith::Drop, log);
+        let refused = chains.refuse(Target::Drop, log);
         let denied = chains.denied(&sources.deny, &refused);
         rule(All, None, Target::Jump(denied));
     }
     if let Some(allow) = &sources.allow {
-        let refused = chains.refuse(RefuseWith::Drop, log);
+        let refused = chains.refuse(Target::Drop, log);
         let allowed = chains.allowed(allow, &refused);
         rule(All, None, Target::Jump(allowed));
     }
@@ -185,12 +185,13 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
         );
     }
     if let Some(limits) = &forward.limits {
-        let refusal = match (limits.reject, forward.protocol, forward.family()) {
-            (false, ..) => RefuseWith::Drop,
-            (true, Protocol::Tcp, _) => RefuseWith::Reset,
-            (true, Protocol::Udp, family) => RefuseWith::Unreachable(family),
+        let target = match (limits.reject, forward.protocol, forward.family()) {
+            (false, ..) => Target::Drop,
+            (true, Protocol::Tcp, _) => Target::Reject(RejectWith::TcpReset),
+            (true, Protocol::Udp, Family::V4) => Target::Reject(RejectWith::IcmpPortUnreachable),
+            (true, Protocol::Udp, Family::V6) => Target::Reject(RejectWith::Icmp6PortUnreachable),
         };
-        let refused = chains.refuse(refusal, log);
+        let refused = chains.refuse(target, log);
         for limit in limit_matches(forward, limits) {
             rule(Opening, Some(limit), refused.clone());
         }

@@ -78,7 +78,7 @@ impl Hook {
     }
 }
 
-/// Returns whether nvactl may add a jump to this chain. Every jump from here to a chain of nvactl's counts as
+/// Returns whether nvactl may add a jump to this chain. Every jump from here to a chain of nvactl counts as
 /// nvactl's own, whoever added it.
 #[must_use]
 pub fn jumps_from(table: TableName, chain: &ChainName) -> bool {

@@ -3,7 +3,7 @@
 //! Most forwards are common: they differ only in their listener and their target. The first packet of a
 //! connection is marked before it reaches the DNAT rules. The mark is removed if a forward that is not
 //! common takes the packet, or if no forward does. A DNAT rule ends the chain, so a packet that is marked
-//! after it was translated by a common forward of nvactl's. `--ctstate DNAT` alone would not do: it also
+//! after it was translated by a common forward of nvactl. `--ctstate DNAT` alone would not do: it also
 //! matches connections that other programs' rules have translated. The mark is removed when the packet
 //! leaves, so no connection keeps it, and a later plan accepts nothing that an earlier plan has marked.
 //!
@@ -52,12 +52,27 @@ impl<'s> Common<'s> {
 
     /// Returns whether a forward is common.
     fn has(self, forward: &Forward) -> bool {
-        let Firewall {
-            ingress, egress, ..
-        } = self.firewall;
-        forward.snat == self.snat
-            && forward.ingress == *ingress
-            && forward.egress == *egress
+        // Without `..`, a new option does not compile until somebody has decided about it.
+        let Forward {
+            ingress,
+            egress,
+            snat,
+            // `admits_all` looks at these.
+            sources: _,
+            limits: _,
+            log: _,
+            // The short-cut rules match each protocol, and no packet from the egress interface: `hairpin`'s
+            // packets use the forward's own rules.
+            protocol: _,
+            hairpin: _,
+            // DNAT depends on these, and has happened before the short-cut rules.
+            name: _,
+            listen: _,
+            target: _,
+        } = forward;
+        *snat == self.snat
+            && *ingress == self.firewall.ingress
+            && *egress == self.firewall.egress
             && forward.admits_all()
     }
 

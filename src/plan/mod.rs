@@ -24,7 +24,7 @@
 //!    interface, which iptables allows in this chain, but not in the built-in one. The firewall's own
 //!    packets have no ingress interface, so their rules come after those.
 //!
-//! All three hooks have the same order of forwards: a listener for one address comes before the listeners
+//! All hooks ([`Hook::ALL`]) have the same order of forwards: a listener for one address comes before the listeners
 //! for all addresses, which would take its packets. Otherwise the order of the file counts.
 //!
 //! This is the flat layout. In a tree, the same rules are divided among many chains (`tree`), and most new

@@ -11,7 +11,7 @@ use crate::net::Family;
 const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Error)]
-pub enum MachineError {
+pub enum IpError {
     #[error(transparent)]
     Child(#[from] ChildError),
     #[error("`ip {command}` failed: {words}")]
@@ -22,7 +22,7 @@ pub enum MachineError {
 
 /// A command that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedCommand {
     /// The family of `ip -4` or `ip -6`, or of the list that the command was made from.
     pub family: Option<Family>,
     pub command: String,
@@ -34,7 +34,7 @@ pub struct Refused {
 ///
 /// # Errors
 /// If `ip` is missing or does not end.
-pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineError> {
+pub fn run(options: &[&str], commands: &str) -> Result<Vec<RefusedCommand>, IpError> {
     let family = match options {
         ["-4", ..] => Some(Family::V4),
         ["-6", ..] => Some(Family::V6),
@@ -52,7 +52,7 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<Refused>, MachineErro
 pub const STOPPED: &str = "the rest of the commands";
 
 /// Reads the messages of iproute2 about commands that failed.
-fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
+fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<RefusedCommand> {
     let lines: Vec<&str> = commands.lines().collect();
     let (mut refused, mut why) = (Vec::new(), String::new());
     for line in said.lines() {
@@ -60,7 +60,7 @@ fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
             Some(number) => {
                 let number: Option<usize> = number.trim().parse().ok();
                 let command = number.and_then(|number| lines.get(number.checked_sub(1)?));
-                refused.push(Refused {
+                refused.push(RefusedCommand {
                     family,
                     command: command.copied().unwrap_or_default().to_owned(),
                     why: std::mem::take(&mut why),
@@ -71,7 +71,7 @@ fn refused(family: Option<Family>, commands: &str, said: &str) -> Vec<Refused> {
     }
     // iproute2 stops at a word that it cannot read: `Error: inet address is expected rather than "x".`
     if !why.is_empty() || refused.is_empty() {
-        refused.push(Refused {
+        refused.push(RefusedCommand {
             family,
             command: STOPPED.to_owned(),
             why,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::battery::Ask;
-use super::cause::{By, Decided, Holder, KernelReason, Taken};
+use super::cause::{By, DecidingRule, Holder, KernelReason, Taken};
 use super::repeat::is_through;
 use super::rule_change::restore;
 use super::search::CauseSearch;
@@ -115,7 +115,7 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// As [`cure`].
-pub fn remove(decided: &Decided) -> Result<bool, TwinError> {
+pub fn remove(decided: &DecidingRule) -> Result<bool, TwinError> {
     // iptables cannot read a table that holds rules of nft. nft finds the rules of iptables as well.
     let chain = match &decided.holder {
         Holder::Iptables {

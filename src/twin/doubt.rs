@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::batch::{Refused, STOPPED};
+use super::batch::{RefusedCommand, STOPPED};
 use super::battery::Ask;
 use super::machine::LiveMachine;
 use super::rules::LeftOut;
@@ -96,7 +96,7 @@ pub fn without(left_out: &LeftOut) -> Doubt {
 
 /// Returns the doubts about a twin. `refused` holds the commands that failed while it was made.
 #[must_use]
-pub fn doubts(machine: &LiveMachine, refused: &[Refused]) -> Vec<Doubt> {
+pub fn doubts(machine: &LiveMachine, refused: &[RefusedCommand]) -> Vec<Doubt> {
     let mut doubts = Vec::new();
     let programs = machine.links.iter().filter(|link| link.xdp);
     let programs = programs.map(|link| (link.name.as_str(), "an XDP program"));
@@ -133,7 +133,7 @@ pub fn doubts(machine: &LiveMachine, refused: &[Refused]) -> Vec<Doubt> {
     doubts
 }
 
-fn of_refused(refused: &Refused) -> Option<Doubt> {
+fn of_refused(refused: &RefusedCommand) -> Option<Doubt> {
     let command = refused.command.as_str();
     let net = if command.starts_with('{') {
         let listed: Value = serde_json::from_str(command).ok()?;
@@ -199,7 +199,7 @@ mod tests {
             )],
             ..LiveMachine::default()
         };
-        let refused = |command: &str| Refused {
+        let refused = |command: &str| RefusedCommand {
             family: Some(Family::V4),
             command: command.to_owned(),
             why: "`encap` is not known".to_owned(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::batch::{self, MachineError};
+use super::batch::{self, IpError};
 use super::switches::Switches;
 use crate::host::child;
 use crate::net::Family;
@@ -103,7 +103,7 @@ impl LiveMachine {
     ///
     /// # Errors
     /// If `ip` is missing or fails.
-    pub fn read() -> Result<Self, MachineError> {
+    pub fn read() -> Result<Self, IpError> {
         let links = list(&["-details", "address"])?;
         let links = links.iter().filter_map(link);
         let (links, unnamable): (Vec<LiveLink>, Vec<LiveLink>) =
@@ -181,7 +181,7 @@ impl LiveMachine {
     ///
     /// # Errors
     /// If `ip` is missing or fails.
-    pub fn ask_routers_again(&mut self) -> Result<(), MachineError> {
+    pub fn ask_routers_again(&mut self) -> Result<(), IpError> {
         let silent = |machine: &Self| {
             let routers: BTreeSet<(String, IpAddr)> = machine
                 .links
@@ -269,32 +269,6 @@ impl LiveLink {
     pub fn first(&self, family: Family) -> Option<IpAddr> {
         let mut global = self.of(family).filter(|address| address.scope != "link");
         global.next().map(|address| address.net.addr())
-    }
-}
-
-#[cfg(test)]
-impl LiveLink {
-    /// Returns an interface that is up and has some addresses.
-    pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
-        let address = |text: &&str| Address {
-            net: text.parse().expect("an address with a length"),
-            peer: None,
-            broadcast: None,
-            scope: "global".to_owned(),
-            deprecated: false,
-        };
-        Self {
-            name: name.to_owned(),
-            kind: LinkKind::Other,
-            mac: None,
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            master: None,
-            group: None,
-            addresses: addresses.iter().map(address).collect(),
-            xdp: false,
-        }
     }
 }
 
@@ -413,12 +387,12 @@ fn printed(program: &str, args: &[&str]) -> Option<String> {
 }
 
 /// Returns the list that `ip -json` prints.
-pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
+pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
     let command = || args.join(" ");
     let all = [&["-json"], args].concat();
     let output = child::run("ip", &all, b"", LIMIT)?;
     if !output.status.success() {
-        return Err(MachineError::Failed {
+        return Err(IpError::Failed {
             command: command(),
             words: output.stderr,
         });
@@ -428,12 +402,37 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, MachineError> {
         return Ok(Vec::new());
     }
     let listed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
-    listed.map_err(|_| MachineError::Unreadable { command: command() })
+    listed.map_err(|_| IpError::Unreadable { command: command() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl LiveLink {
+        /// Returns an interface that is up and has some addresses.
+        pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
+            let address = |text: &&str| Address {
+                net: text.parse().expect("an address with a length"),
+                peer: None,
+                broadcast: None,
+                scope: "global".to_owned(),
+                deprecated: false,
+            };
+            Self {
+                name: name.to_owned(),
+                kind: LinkKind::Other,
+                mac: None,
+                mtu: 1500,
+                up: true,
+                carrier: true,
+                master: None,
+                group: None,
+                addresses: addresses.iter().map(address).collect(),
+                xdp: false,
+            }
+        }
+    }
 
     /// The text is from iproute2 6.1: a policy, one of a socket, and one without a protocol.
     #[test]

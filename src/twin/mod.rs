@@ -52,12 +52,12 @@ use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
-use batch::MachineError;
+use batch::IpError;
 use cause::CauseError;
 use doubt::Doubt;
 use machine::LiveMachine;
 use rule_change::RuleChange;
-use rules::{Copied, Filter, FilterError, Reason, RulePlace, Watched};
+use rules::{Copied, FilterError, PacketFilter, Reason, RulePlace, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -65,7 +65,7 @@ use world::World;
 #[derive(Debug, Error)]
 pub enum TwinError {
     #[error(transparent)]
-    Machine(#[from] MachineError),
+    Ip(#[from] IpError),
     #[error(transparent)]
     Wiring(#[from] WiringError),
     #[error("the rules cannot be copied")]
@@ -100,7 +100,7 @@ impl TwinError {
 #[derive(Debug)]
 pub struct Twin {
     machine: LiveMachine,
-    filter: Filter,
+    filter: PacketFilter,
     has_chance: OnceCell<bool>,
     wired: Wired,
     copied: Copied,
@@ -128,7 +128,7 @@ impl Twin {
     /// If no namespace can be made in time, or the rules cannot be loaded at all.
     pub fn make(
         machine: LiveMachine,
-        filter: &Filter,
+        filter: &PacketFilter,
         deadline: Option<Instant>,
     ) -> Result<Self, TwinError> {
         let begin = Instant::now();

@@ -1,7 +1,7 @@
 //! Connections that are repeated, with or without a watch.
 
 use super::battery::Ask;
-use super::cause::{Conversation, Seen, Taken, Watch};
+use super::cause::{Conversation, Taken, Watch, WatchReport};
 use super::judge::{tried, verdict};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Question, TalkOutcome};
@@ -27,7 +27,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
         client: question.client,
         listen: question.to.ip(),
         port: question.to.port(),
-        target: None,
+        targets: Vec::new(),
         source: None,
     })?)
 }
@@ -37,7 +37,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
 pub(super) fn until_bad(
     twin: &Twin,
     ask: &Ask<'_>,
-) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
+) -> Result<(TalkOutcome, WatchReport, Vec<Sighting>), TwinError> {
     let mut repeated = repeat(twin, &ask.question)?;
     for _ in 1..ask.times {
         if verdict(twin, ask, &repeated.0) != Verdict::AsWanted {
@@ -53,7 +53,7 @@ pub(super) fn until_bad(
 pub(super) fn repeat(
     twin: &Twin,
     question: &Question,
-) -> Result<(TalkOutcome, Seen, Vec<Sighting>), TwinError> {
+) -> Result<(TalkOutcome, WatchReport, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
     // The kernel asks for an address once and waits: the watch has to see the question and the answer.
@@ -109,25 +109,13 @@ pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Opt
 }
 
 pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
-    let [target] = ask.question.listeners[..] else {
-        return Conversation {
-            target: None,
-            ..plain(ask)
-        };
-    };
-    Conversation {
-        target: Some((target.ip(), target.port())),
-        ..plain(ask)
-    }
-}
-
-fn plain(ask: &Ask<'_>) -> Conversation {
+    let targets = ask.question.listeners.iter();
     Conversation {
         protocol: ask.question.protocol,
         client: ask.client.address,
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),
-        target: None,
+        targets: targets.map(|at| (at.ip(), at.port())).collect(),
         source: match ask.forward.snat {
             Snat::Addresses(range) => range.single(),
             Snat::Client => Some(ask.client.address),

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use thiserror::Error;
 
-use super::batch::MachineError;
-use super::batch::{self, Refused};
+use super::batch::IpError;
+use super::batch::{self, RefusedCommand};
 use super::machine::{self, Address, LinkKind, LiveLink, LiveMachine};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
@@ -23,7 +23,7 @@ pub enum WiringError {
     #[error("no network namespace can be made: {}", refusal(.0))]
     Namespace(io::Error),
     #[error(transparent)]
-    Machine(#[from] MachineError),
+    Ip(#[from] IpError),
     #[error("the copy's interface {interface} cannot be made: {words}")]
     Interface { interface: String, words: String },
     #[error("the time limit was reached before the copy had all {0} interfaces")]
@@ -49,7 +49,7 @@ pub struct Wired {
     pub machine: Netns,
     pub worlds: Vec<World>,
     /// Routes, policy rules and switches that the twin lacks.
-    pub left_out: Vec<Refused>,
+    pub left_out: Vec<RefusedCommand>,
 }
 
 /// Makes the namespaces, interfaces, addresses and routes. The calling thread is in the twin's machine namespace
@@ -84,9 +84,9 @@ pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, W
     }
     make_interfaces(machine, &worlds, in_time)?;
     let unset = machine.switches.set();
-    let mut left_out: Vec<Refused> = unset
+    let mut left_out: Vec<RefusedCommand> = unset
         .into_iter()
-        .map(|name| Refused {
+        .map(|name| RefusedCommand {
             family: None,
             command: name,
             why: "the kernel lets no namespace but the first set it".to_owned(),
@@ -110,7 +110,7 @@ pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, W
         };
         left_out.extend(batch::run(&[option], &text)?);
         for one in differences(machine, family)? {
-            let is_named = |known: &Refused| {
+            let is_named = |known: &RefusedCommand| {
                 known.family == one.family && known.command.trim_end() == one.command.trim_end()
             };
             if !left_out.iter().any(is_named) {
@@ -248,7 +248,7 @@ fn done(name: &str, text: &str) -> Result<(), WiringError> {
     refused_none(name, refused.collect())
 }
 
-fn refused_none(interface: &str, refused: Vec<Refused>) -> Result<(), WiringError> {
+fn refused_none(interface: &str, refused: Vec<RefusedCommand>) -> Result<(), WiringError> {
     match refused.into_iter().next() {
         None => Ok(()),
         Some(refused) => Err(WiringError::Interface {
@@ -308,7 +308,7 @@ fn route_commands(
     machine: &LiveMachine,
     worlds: &[World],
     family: Family,
-) -> (String, Vec<Refused>) {
+) -> (String, Vec<RefusedCommand>) {
     let (mut text, mut unknown) = (String::new(), Vec::new());
     let mut listed = copied_routes(machine, family);
     listed.sort_by_key(|route| !routes::is_direct(route));
@@ -380,7 +380,7 @@ fn copied_routes(machine: &LiveMachine, family: Family) -> Vec<&Value> {
 
 /// Lists the routes and rules of the twin, and returns those that differ from the machine's. The calling thread is in
 /// the twin's machine namespace.
-fn differences(machine: &LiveMachine, family: Family) -> Result<Vec<Refused>, MachineError> {
+fn differences(machine: &LiveMachine, family: Family) -> Result<Vec<RefusedCommand>, IpError> {
     let option = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
@@ -402,7 +402,7 @@ fn different<'v>(
     words: fn(&Value) -> Result<String, String>,
     wanted: impl IntoIterator<Item = &'v Value>,
     here: impl IntoIterator<Item = &'v Value>,
-) -> Vec<Refused> {
+) -> Vec<RefusedCommand> {
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     for words in wanted.into_iter().filter_map(|one| words(one).ok()) {
         *counts.entry(words).or_default() += 1;
@@ -411,7 +411,7 @@ fn different<'v>(
         *counts.entry(words).or_default() -= 1;
     }
     let differing = counts.into_iter().filter(|(_, count)| *count != 0);
-    let refused = differing.map(|(words, count)| Refused {
+    let refused = differing.map(|(words, count)| RefusedCommand {
         family: Some(family),
         command: format!("{verb}{words}"),
         why: if count > 0 {
@@ -423,8 +423,8 @@ fn different<'v>(
     refused.collect()
 }
 
-fn not_known(family: Family, listed: &Value, key: &str) -> Refused {
-    Refused {
+fn not_known(family: Family, listed: &Value, key: &str) -> RefusedCommand {
+    RefusedCommand {
         family: Some(family),
         command: listed.to_string(),
         why: format!("`{key}` is not known"),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::batch;
-use super::batch::MachineError;
+use super::batch::IpError;
 use super::machine::{LiveLink, LiveMachine};
 use super::netns::Netns;
 use super::switches;
@@ -84,7 +84,7 @@ impl World {
             on_link: link
                 .addresses
                 .iter()
-                .map(super::machine::Address::on_link)
+                .map(crate::twin::machine::Address::on_link)
                 .collect(),
         })
     }
@@ -105,7 +105,7 @@ impl World {
     ///
     /// # Errors
     /// If `ip` is missing.
-    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), MachineError> {
+    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), IpError> {
         let port = &self.port;
         let mut up = String::from("link set lo up\n");
         if link.carrier {
@@ -174,7 +174,7 @@ impl World {
     ///
     /// # Errors
     /// If `ip` is missing.
-    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), MachineError> {
+    pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), IpError> {
         let here = addresses
             .iter()
             .filter(|address| address.is_ipv6() && self.is_on_link(**address));
@@ -204,26 +204,25 @@ impl World {
 }
 
 #[cfg(test)]
-impl World {
-    /// Returns a world without interfaces, for tests that send no packet.
-    pub(crate) fn of(link: &LiveLink) -> Self {
-        Self {
-            interface: link.name.clone(),
-            netns: Netns::current().expect("every thread is in one"),
-            port: "o0".to_owned(),
-            mac: NO_MAC.to_owned(),
-            on_link: link
-                .addresses
-                .iter()
-                .map(super::machine::Address::on_link)
-                .collect(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl World {
+        /// Returns a world without interfaces, for tests that send no packet.
+        pub(crate) fn of(link: &LiveLink) -> Self {
+            Self {
+                interface: link.name.clone(),
+                netns: Netns::current().expect("every thread is in one"),
+                port: "o0".to_owned(),
+                mac: NO_MAC.to_owned(),
+                on_link: link
+                    .addresses
+                    .iter()
+                    .map(crate::twin::machine::Address::on_link)
+                    .collect(),
+            }
+        }
+    }
 
     /// The world owns its free address, so it would answer for a dead gateway.
     #[test]

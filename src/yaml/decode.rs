@@ -1,15 +1,14 @@
 //! The YAML trees of a spec to values, key by key. Every problem of a single value is reported here; `check`
 //! compares values.
 
-use std::str::FromStr as _;
-
 use super::bounds::MAX_PROBLEMS;
+use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
 use super::load::Node;
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
-use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, TargetKind, TargetPorts};
+use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
 /// may have the keys that are missing here.
@@ -148,7 +147,7 @@ fn decode_forward(
     }
     if fields.required("listen", problems).is_some() {
         let expected = "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`";
-        forward.listen = fields.parsed("listen", expected, problems, Listen::from_str);
+        forward.listen = fields.parsed("listen", expected, problems, endpoint::listen);
     }
     forward.options = Options::decode(&fields, defaults, problems);
     forward.enabled = fields.get("enabled").map_or(Some(true), |node| {
@@ -224,7 +223,7 @@ fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Written
     }
     if fields.get("ilb").is_some() {
         let expected = "`IP`, `IP:PORT` or `IP:PORT-PORT`";
-        let destination = fields.parsed("ilb", expected, problems, Destination::from_str)?;
+        let destination = fields.parsed("ilb", expected, problems, endpoint::destination)?;
         return Some(WrittenTarget {
             kind: TargetKind::Ilb,
             destinations: vec![destination],
@@ -234,7 +233,7 @@ fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Written
     let expected = "`IP:PORT` or `IP:PORT-PORT`, or a list of those";
     let each = one_or_list(pods).iter().map(|pod| {
         parsed(pod, "pod", expected, problems, |text| {
-            let pod: Destination = text.parse()?;
+            let pod = endpoint::destination(text)?;
             match pod.ports {
                 TargetPorts::Kept => Err(ProblemKind::PodWithoutPort {
                     address: pod.address,

@@ -1,7 +1,9 @@
 //! Readers for the values of a mapping whose keys are known. Each reports a value of the wrong form.
 
+use std::collections::BTreeSet;
+
 use super::bounds::MAX_PROBLEMS;
-use super::load::{Key, Node, Value};
+use super::load::{MapKey, Node, Value};
 use super::problem::{Problem, ProblemKind, Span, nearest};
 
 /// A value and where it was written.
@@ -23,7 +25,7 @@ struct Entry<'n> {
     /// The known key.
     name: &'static str,
     /// As it is written.
-    key: &'n Key<'n>,
+    key: &'n MapKey<'n>,
     value: &'n Node<'n>,
 }
 
@@ -91,7 +93,7 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    pub fn key(&self, name: &str) -> Option<&'n Key<'n>> {
+    pub fn key(&self, name: &str) -> Option<&'n MapKey<'n>> {
         self.entry(name).map(|entry| entry.key)
     }
 
@@ -212,6 +214,43 @@ pub fn one_or_list<'n>(node: &'n Node<'n>) -> &'n [Node<'n>] {
         Value::Sequence(items) => items,
         _ => std::slice::from_ref(node),
     }
+}
+
+/// Reads one value or a list of them, each only once. Every item is read, so that all problems are reported.
+/// Returns `None` if one is invalid or the list is empty.
+pub fn distinct<T: Ord + Clone + ToString>(
+    node: &Node<'_>,
+    key: &'static str,
+    expected: &'static str,
+    problems: &mut Vec<Problem>,
+    read: impl Fn(&str) -> Result<T, ProblemKind>,
+) -> Option<Vec<T>> {
+    let items = one_or_list(node);
+    if items.is_empty() {
+        problems.push(Problem::new(
+            node.span.clone(),
+            ProblemKind::EmptyList { key },
+        ));
+    }
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut repeated = 0;
+    for item in items {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+        let Some(one) = parsed(item, key, expected, problems, &read) else {
+            continue;
+        };
+        if seen.insert(one.value.clone()) {
+            found.push(one.value);
+        } else {
+            repeated += 1;
+            let text = one.value.to_string();
+            problems.push(Problem::new(one.span, ProblemKind::Twice { text }));
+        }
+    }
+    let is_whole = found.len() + repeated == items.len();
+    Some(found).filter(|found| is_whole && !found.is_empty())
 }
 
 /// Returns the known word that a text is.

@@ -25,13 +25,13 @@ pub enum Value<'t> {
     Scalar(Cow<'t, str>),
     Sequence(Box<[Node<'t>]>),
     /// In the order of the text. A duplicate key is there twice.
-    Mapping(Box<[(Key<'t>, Node<'t>)]>),
+    Mapping(Box<[(MapKey<'t>, Node<'t>)]>),
     /// An alias, which has been reported. It gets no second problem.
     Broken,
 }
 
 #[derive(Debug)]
-pub struct Key<'t> {
+pub struct MapKey<'t> {
     pub span: Span,
     pub text: Cow<'t, str>,
 }
@@ -147,7 +147,7 @@ struct SpecLoader<'t> {
     /// once its length is known.
     items: Vec<Node<'t>>,
     /// The entries of all open mappings so far, likewise.
-    entries: Vec<(Key<'t>, Node<'t>)>,
+    entries: Vec<(MapKey<'t>, Node<'t>)>,
     root: Option<Node<'t>>,
     documents: usize,
     problems: Vec<Problem>,
@@ -162,7 +162,10 @@ enum OpenKind<'t> {
     /// The index of its first item.
     Sequence { from: usize },
     /// The index of its first entry, and the key whose value comes next.
-    Mapping { from: usize, key: Option<Key<'t>> },
+    Mapping {
+        from: usize,
+        key: Option<MapKey<'t>>,
+    },
 }
 
 impl<'t> SpecLoader<'t> {
@@ -231,7 +234,7 @@ impl<'t> SpecLoader<'t> {
                         // A key that is no scalar is reported as an unknown key, by its text.
                         _ => Cow::Borrowed(text.get(span.clone()).unwrap_or("")),
                     };
-                    *key = Some(Key { span, text });
+                    *key = Some(MapKey { span, text });
                 }
             },
         }

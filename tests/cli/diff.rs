@@ -290,8 +290,8 @@ fn every_rule_before_the_jump_is_named() {
     assert_eq!(
         lines,
         [
-            "! (drift)          stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.1/32 -j DROP",
-            "! (drift)          stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.2/32 -j DROP",
+            "! (no forward)     is before nvactl's jump, filter: -A FORWARD -s 192.0.2.1/32 -j DROP",
+            "! (no forward)     is before nvactl's jump, filter: -A FORWARD -s 192.0.2.2/32 -j DROP",
         ]
     );
 }
@@ -493,7 +493,7 @@ forwards:
     assert_eq!(
         said(nvactl(folder.path()).args(args).write_stdin(spec)),
         format!(
-            "exit 1\n--- stdout\n! (drift)          missing, filter: {}\n",
+            "exit 1\n--- stdout\n! (no forward)     missing, filter: {}\n",
             gone[0]
         )
     );

@@ -57,7 +57,7 @@ pub fn comes_back(host: &Host, before: &str) {
     wait_for("the watchdog is done", || !waits(host));
 }
 
-lab_test!(the_old_rules_return_without_an_answer);
+lab_test!(either the_old_rules_return_without_an_answer);
 fn the_old_rules_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     let empty = save(&host);
@@ -69,7 +69,7 @@ fn the_old_rules_return_without_an_answer(backend: Backend) {
         let said = apply_for(&host, "3");
         assert!(
             said.stdout
-                .contains(" s unless you confirm it\nto keep it: sudo nvactl confirm\n"),
+                .contains(" s unless you confirm it\nto keep the change: sudo nvactl confirm\n"),
             "{said:?}"
         );
         wait_for("the old rules are back", || {
@@ -89,7 +89,7 @@ fn the_old_rules_return_without_an_answer(backend: Backend) {
     );
 }
 
-lab_test!(an_answer_from_any_session_keeps_the_change);
+lab_test!(either an_answer_from_any_session_keeps_the_change);
 fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
@@ -114,7 +114,7 @@ fn an_answer_from_any_session_keeps_the_change(backend: Backend) {
     assert_eq!(said.stdout, "nothing is waiting for a confirmation\n");
 }
 
-lab_test!(a_waiting_change_can_be_cancelled);
+lab_test!(either a_waiting_change_can_be_cancelled);
 fn a_waiting_change_can_be_cancelled(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
@@ -135,7 +135,7 @@ fn a_waiting_change_can_be_cancelled(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-lab_test!(no_other_change_is_made_while_one_waits);
+lab_test!(either no_other_change_is_made_while_one_waits);
 /// Who comes in between is told, and changes nothing.
 fn no_other_change_is_made_while_one_waits(backend: Backend) {
     let host = firewall(backend);
@@ -172,7 +172,7 @@ fn no_other_change_is_made_while_one_waits(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
 }
 
-lab_test!(a_failed_change_leaves_nothing_to_confirm);
+lab_test!(either a_failed_change_leaves_nothing_to_confirm);
 /// What is refused is not waited for.
 fn a_failed_change_leaves_nothing_to_confirm(backend: Backend) {
     let host = firewall(backend);
@@ -237,7 +237,7 @@ fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     host.feed("sh", &["-c", &line], "")
 }
 
-lab_test!(the_watchdog_outlives_apply);
+lab_test!(either the_watchdog_outlives_apply);
 /// The applying process is killed while the rules are being loaded.
 fn the_watchdog_outlives_apply(backend: Backend) {
     let host = firewall(backend);
@@ -258,7 +258,7 @@ fn the_watchdog_outlives_apply(backend: Backend) {
     comes_back(&host, &before);
 }
 
-lab_test!(the_watchdog_outlives_the_terminal);
+lab_test!(either the_watchdog_outlives_the_terminal);
 /// A real terminal is hung up, as a closed ssh connection does it.
 fn the_watchdog_outlives_the_terminal(backend: Backend) {
     let host = firewall(backend);
@@ -288,7 +288,7 @@ fn the_watchdog_outlives_the_terminal(backend: Backend) {
     comes_back(&host, &before);
 }
 
-lab_test!(apply_asks_at_a_terminal);
+lab_test!(either apply_asks_at_a_terminal);
 /// At a terminal the answer is typed.
 fn apply_asks_at_a_terminal(backend: Backend) {
     for (answer, kept) in [
@@ -325,7 +325,7 @@ fn ctrl_c_is_no_answer(backend: Backend) {
     assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
 }
 
-lab_test!(systemd_is_a_second_watchdog);
+lab_test!(either systemd_is_a_second_watchdog);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
 fn systemd_is_a_second_watchdog(backend: Backend) {
     let host = firewall(backend);
@@ -402,7 +402,7 @@ fn systemd_is_a_second_watchdog(backend: Backend) {
     );
 }
 
-lab_test!(the_watchdog_does_not_need_a_valid_state_folder);
+lab_test!(either the_watchdog_does_not_need_a_valid_state_folder);
 /// Nothing that becomes of the state folder keeps the change from being undone.
 fn the_watchdog_does_not_need_a_valid_state_folder(backend: Backend) {
     let host = firewall(backend);
@@ -427,7 +427,7 @@ fn the_watchdog_does_not_need_a_valid_state_folder(backend: Backend) {
     }
 }
 
-lab_test!(a_slow_load_does_not_shorten_the_time_to_answer);
+lab_test!(either a_slow_load_does_not_shorten_the_time_to_answer);
 /// The time runs from when the change is loaded, however long that took.
 fn a_slow_load_does_not_shorten_the_time_to_answer(backend: Backend) {
     let host = firewall(backend);
@@ -444,7 +444,7 @@ fn a_slow_load_does_not_shorten_the_time_to_answer(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(a_change_is_undone_by_the_backend_that_loaded_it);
+lab_test!(either a_change_is_undone_by_the_backend_that_loaded_it);
 /// What was loaded by one backend is undone there, whoever comes from wherever.
 fn a_change_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     let host = firewall(backend);
@@ -472,7 +472,7 @@ fn a_change_is_undone_by_the_backend_that_loaded_it(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(the_watchdog_waits_for_an_orphaned_load);
+lab_test!(either the_watchdog_waits_for_an_orphaned_load);
 /// A load that outlives the one who started it holds the lock, so that nobody undoes too early.
 fn the_watchdog_waits_for_an_orphaned_load(backend: Backend) {
     let host = firewall(backend);
@@ -484,7 +484,7 @@ fn the_watchdog_waits_for_an_orphaned_load(backend: Backend) {
     comes_back(&host, &before);
 }
 
-lab_test!(a_change_without_its_watchdog_is_reported);
+lab_test!(either a_change_without_its_watchdog_is_reported);
 /// One whose watchdog was killed is told of, and can still be undone.
 fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     let host = firewall(backend);
@@ -508,7 +508,7 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(a_change_that_was_never_made_does_not_wait);
+lab_test!(either a_change_that_was_never_made_does_not_wait);
 /// Killed between the record and the change: whoever comes next finds nothing to wait for.
 fn a_change_that_was_never_made_does_not_wait(backend: Backend) {
     let host = firewall(backend);
@@ -538,7 +538,7 @@ fn a_change_that_was_never_made_does_not_wait(backend: Backend) {
     assert!(!waits(&host));
 }
 
-lab_test!(a_stopped_apply_does_not_keep_the_lock);
+lab_test!(either a_stopped_apply_does_not_keep_the_lock);
 /// Stopped with the lock in its hand, by Ctrl-Z or SIGSTOP, it would keep everybody from undoing.
 fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     let host = firewall(backend);
@@ -561,7 +561,7 @@ fn a_stopped_apply_does_not_keep_the_lock(backend: Backend) {
     run.wait().expect("it was ended");
 }
 
-lab_test!(a_change_is_undone_even_if_the_rules_cannot_be_read);
+lab_test!(either a_change_is_undone_even_if_the_rules_cannot_be_read);
 /// Rules that iptables cannot show came in between: what the change made is known all the same.
 fn a_change_is_undone_even_if_the_rules_cannot_be_read(backend: Backend) {
     let host = firewall(backend);
@@ -582,7 +582,7 @@ fn a_change_is_undone_even_if_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(a_partial_change_cannot_be_confirmed);
+lab_test!(either a_partial_change_cannot_be_confirmed);
 /// Before the change is made whole there is nothing to keep.
 fn a_partial_change_cannot_be_confirmed(backend: Backend) {
     let host = firewall(backend);
@@ -621,7 +621,7 @@ fn a_partial_change_cannot_be_confirmed(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
-lab_test!(the_terminal_shows_a_decision_made_elsewhere);
+lab_test!(either the_terminal_shows_a_decision_made_elsewhere);
 /// Who is asked learns what became of it.
 fn the_terminal_shows_a_decision_made_elsewhere(backend: Backend) {
     for (seconds, decide, words, code) in [
@@ -649,7 +649,7 @@ fn the_terminal_shows_a_decision_made_elsewhere(backend: Backend) {
     }
 }
 
-lab_test!(a_foreign_reference_does_not_prevent_the_undo);
+lab_test!(either a_foreign_reference_does_not_prevent_the_undo);
 /// Somebody leads a packet to a chain that should go: it is emptied all the same.
 fn a_foreign_reference_does_not_prevent_the_undo(backend: Backend) {
     let host = firewall(backend);
@@ -666,7 +666,7 @@ fn a_foreign_reference_does_not_prevent_the_undo(backend: Backend) {
     );
 }
 
-lab_test!(an_old_watchdog_does_not_undo_a_later_change);
+lab_test!(either an_old_watchdog_does_not_undo_a_later_change);
 /// A change whose watchdog slept through its end is none of a later one's.
 fn an_old_watchdog_does_not_undo_a_later_change(backend: Backend) {
     let host = firewall(backend);

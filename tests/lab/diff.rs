@@ -67,7 +67,7 @@ fn drift_is_named(backend: Backend) {
         ),
         (
             "iptables -I FORWARD 1 -s 192.0.2.9 -j DROP",
-            "stands before nvactl's jump, filter: -A FORWARD -s 192.0.2.9/32 -j DROP",
+            "is before nvactl's jump, filter: -A FORWARD -s 192.0.2.9/32 -j DROP",
         ),
         (
             "iptables -N NVACTL-OLD",

@@ -53,16 +53,12 @@ const CASES: [Case; 38] = [
     },
     Case {
         fault: "eth0.forwarding 0",
-        says: ("interface-forwarding", "fail", "come in by eth0"),
+        says: ("interface-forwarding", "fail", "arrive on eth0"),
         make: |lab, _| on_firewall(lab, "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
     },
     Case {
         fault: "FORWARD on the pre-DNAT port",
-        says: (
-            "forward-rule",
-            "fail",
-            "--comment web -j ACCEPT` is not loaded",
-        ),
+        says: ("forward-rule", "fail", "its accept rule is not loaded"),
         make: |lab, _| {
             on_firewall(
                 lab,
@@ -73,7 +69,7 @@ const CASES: [Case; 38] = [
     },
     Case {
         fault: "SNAT rule gone",
-        says: ("snat-rule", "fail", "is not loaded"),
+        says: ("snat-rule", "fail", "its SNAT rule is not loaded"),
         make: |lab, _| on_firewall(lab, "iptables -t nat -D NVACTL-POSTROUTING 1"),
     },
     Case {
@@ -614,6 +610,111 @@ fn the_fix_of_a_duplicate_rule_removes_both(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
 }
 
+/// The rules that `nvactl apply` is not told about: a guide's, for web.
+const TYPED_BY_HAND: &str = "\
+    iptables -A FORWARD -p tcp --syn --dport 80 -m conntrack --ctstate NEW -j ACCEPT
+    iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+    iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 49182 -j DNAT --to-destination 10.224.0.118:80
+    iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 80 -d 10.224.0.118 -j SNAT --to-source 10.3.0.4";
+
+/// The failing checks: code, forward and reason.
+fn failures(lab: &Lab, spec: &str) -> Vec<(String, String, String)> {
+    let said = ask(lab, spec, &["--format", "json", "--timeout", "1"]);
+    let failed = findings(&said);
+    let failed = failed.iter().filter(|check| check["status"] == "fail");
+    let word = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    failed
+        .map(|check| {
+            let [code, forward, reason] = ["code", "forward", "reason"].map(|key| word(check, key));
+            (code, forward, reason)
+        })
+        .collect()
+}
+
+lab_test!(one_cause_of_missing_rules_is_reported_once);
+fn one_cause_of_missing_rules_is_reported_once(backend: Backend) {
+    let lab = sound(backend, None);
+    let other = "the loaded rules are not those of this spec";
+    let failed =
+        |code: &str, forward: &str, reason: String| (code.to_owned(), forward.to_owned(), reason);
+    let edited = SPEC.replace("49182", "49183");
+    assert_eq!(
+        failures(&lab, &edited),
+        [failed("dnat-rule", "web", other.to_owned())]
+    );
+    // The cause that `apply` would refuse comes first.
+    let edited = SPEC.replace("10.3.0.4}", "10.3.0.99}");
+    let [first, second] = &failures(&lab, &edited)[..] else {
+        panic!("{:?}", failures(&lab, &edited));
+    };
+    assert_eq!(first.0, "snat-address");
+    assert_eq!(
+        *second,
+        failed(
+            "snat-rule",
+            "",
+            format!("{other}, which differs for dns, web")
+        )
+    );
+    lab.firewall.shell("iptables -F; iptables -t nat -F");
+    let none = "nvactl's IPv4 rules are not loaded: no IPv4 forward works";
+    assert_eq!(failures(&lab, SPEC), [failed("jump", "", none.to_owned())]);
+}
+
+lab_test!(hand_typed_rules_forward_while_nvactl_s_are_not_loaded);
+fn hand_typed_rules_forward_while_nvactl_s_are_not_loaded(backend: Backend) {
+    let lab = sound(backend, None);
+    let said = ask(&lab, SPEC, &[]);
+    assert!(
+        said.stdout.contains("web: 1 connection has replies"),
+        "{said:?}"
+    );
+    assert_eq!(lab.nvactl(&["remove"]).code, 0);
+    // The entries of the connections are still there.
+    let said = ask(&lab, SPEC, &[]);
+    assert!(!said.stdout.contains("replies"), "{said:?}");
+    lab.firewall.shell(TYPED_BY_HAND);
+    assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL));
+    let said = ask(&lab, SPEC, &[]);
+    for words in [
+        "nvactl's rules are not loaded; another program's rules forward web (see `rival-rule`)\n",
+        "fix, after `apply`: sudo iptables -t nat -D PREROUTING -i eth0 ",
+    ] {
+        assert!(said.stdout.contains(words), "{words}: {said:?}");
+    }
+}
+
+lab_test!(a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it);
+/// The policy FORWARD drops the packets at the address to which the DNAT sends them. With several targets as well, the
+/// DNAT is the cause.
+fn a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    let spec = two_nics().replace(
+        "pod: 10.224.0.118:80",
+        "pod: [10.224.0.118:80, 10.224.0.119:80]",
+    );
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(&spec);
+    let dnat = "PREROUTING -p tcp ! --dport 22 -j DNAT --to-destination 10.9.9.9";
+    lab.firewall.run(&format!("iptables -t nat -I {dnat}"));
+    assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+    let said = ask(&lab, &spec, &["--format", "json"]);
+    let found = findings(&said);
+    let rule = "-A PREROUTING -p tcp -m tcp ! --dport 22 -j DNAT --to-destination 10.9.9.9";
+    assert_eq!(found[0]["code"], "foreign-rule", "{found:#?}");
+    let reason = found[0]["reason"].as_str().expect("there is one");
+    let sends = "sends the packets to 10.9.9.9:49182 instead of the target";
+    assert!(reason.contains(rule) && reason.ends_with(sends), "{reason}");
+    let rival = found.iter().find(|check| check["code"] == "rival-rule");
+    let fix = &rival.expect("it is named")["fix"];
+    let removal = rule
+        .replace("-A", "sudo iptables -t nat -D")
+        .replace(" ! ", " '!' ");
+    assert_eq!(*fix, removal, "{found:#?}");
+    lab.firewall.run(&removal.replace("sudo ", ""));
+    assert_ne!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
+}
+
 lab_test!(a_missing_route_to_the_internet_is_reported);
 fn a_missing_route_to_the_internet_is_reported(backend: Backend) {
     let lab = sound(backend, None);
@@ -738,7 +839,10 @@ fn doctor_names_nothing_in_a_healthy_lab(backend: Backend) {
         (&"route".into(), &"warn".into())
     );
     let reason = probes["reason"].as_str().expect("it is text");
-    assert!(reason.contains("(168.63.129.16) leave by eth1"), "{reason}");
+    assert!(
+        reason.contains("(168.63.129.16) leave through eth1"),
+        "{reason}"
+    );
     for found in &found {
         assert_eq!(
             (&found["code"], &found["status"]),
@@ -771,4 +875,27 @@ fn an_unreached_forward_is_a_question_for_azure(backend: Backend) {
     let said = ask(&lab, &spec, &["--forward", "wbe"]);
     assert_eq!(said.code, 2);
     assert!(said.stderr.contains("did you mean `web`?"), "{said:?}");
+}
+
+lab_test!(a_dead_router_of_several_forwards_is_reported_once);
+fn a_dead_router_of_several_forwards_is_reported_once(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    let spec = applied(&lab, two_nics());
+    lab.firewall.shell(
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; ip route replace 10.224.0.0/16 via 10.4.0.99",
+    );
+    let said = lab.nvactl_with(
+        &["doctor", "-", "--timeout", "1", "--format", "json"],
+        &spec,
+    );
+    let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list").iter();
+    let failed = checks.filter(|check| check["code"] == "neighbour" && check["status"] != "ok");
+    let reasons: Vec<&Value> = failed.map(|check| &check["reason"]).collect();
+    assert_eq!(
+        reasons,
+        [
+            "10.4.0.99, to which the packets of `web`, `dns` go, does not answer on eth1: no machine there has that address"
+        ]
+    );
 }

@@ -16,7 +16,7 @@ fn on(port: &str) -> String {
     SPEC.replace("49182", port)
 }
 
-lab_test!(each_rollback_goes_one_step_further);
+lab_test!(either each_rollback_goes_one_step_further);
 /// Each goes one step further back; a new change is undone first.
 fn each_rollback_goes_one_step_further(backend: Backend) {
     let host = firewall(backend);
@@ -47,7 +47,7 @@ fn each_rollback_goes_one_step_further(backend: Backend) {
     assert_eq!(save(&host), states[2]);
 }
 
-lab_test!(a_rollback_names_its_changes_and_the_way_back);
+lab_test!(either a_rollback_names_its_changes_and_the_way_back);
 fn a_rollback_names_its_changes_and_the_way_back(backend: Backend) {
     let host = firewall(backend);
     let said = nvactl(&host, &["rollback"], "");
@@ -112,7 +112,7 @@ fn a_repair_is_no_step(backend: Backend) {
     assert!(!said.stdout.contains("by hand"), "{said:?}");
 }
 
-lab_test!(damage_before_a_change_is_named);
+lab_test!(either damage_before_a_change_is_named);
 /// A change of damaged rules is a step, but what it restores is no work of nvactl's.
 fn damage_before_a_change_is_named(backend: Backend) {
     let host = firewall(backend);
@@ -132,7 +132,7 @@ fn damage_before_a_change_is_named(backend: Backend) {
     assert!(!said.stderr.contains("were not as change"), "{said:?}");
 }
 
-lab_test!(a_change_of_the_firewall_is_named);
+lab_test!(either a_change_of_the_firewall_is_named);
 fn a_change_of_the_firewall_is_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, &SPEC.replace("snat:", "forward_policy: keep, snat:"));
@@ -145,7 +145,7 @@ fn a_change_of_the_firewall_is_named(backend: Backend) {
     );
 }
 
-lab_test!(only_lasting_changes_are_steps);
+lab_test!(either only_lasting_changes_are_steps);
 /// A rollback that nobody confirms, and a change that is refused, are no steps.
 fn only_lasting_changes_are_steps(backend: Backend) {
     let host = firewall(backend);
@@ -182,7 +182,7 @@ fn number(line: &str) -> &str {
     line.split_whitespace().next().expect("it has words")
 }
 
-lab_test!(an_entry_keeps_its_number);
+lab_test!(either an_entry_keeps_its_number);
 /// The number of an entry is a name, whatever is changed later.
 fn an_entry_keeps_its_number(backend: Backend) {
     let host = firewall(backend);
@@ -207,7 +207,7 @@ fn an_entry_keeps_its_number(backend: Backend) {
     assert_eq!(number(&entry(&host, "first.yaml")), first, "a rollback");
 }
 
-lab_test!(an_entry_shows_who_changed_which_forwards);
+lab_test!(either an_entry_shows_who_changed_which_forwards);
 /// Who changed which forwards, and when.
 fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     let host = firewall(backend);
@@ -240,7 +240,7 @@ fn an_entry_shows_who_changed_which_forwards(backend: Backend) {
     assert!(bob.contains('T') && bob.contains('Z'), "{listed}");
 }
 
-lab_test!(a_rollback_announces_the_policy);
+lab_test!(either a_rollback_announces_the_policy);
 /// A policy that goes either way is announced, before and while it is done.
 fn a_rollback_announces_the_policy(backend: Backend) {
     for (spec, policy) in [(SPEC, "FORWARD policy"), (BOTH, "IPv6 FORWARD policy")] {

@@ -303,7 +303,7 @@ fn ipv6_rules_are_removed_if_the_spec_has_none(backend: Backend) {
     let said = apply(&host, ONLY_V4);
     assert!(
         said.stderr.contains(
-            "note: the IPv6 FORWARD policy stays DROP, as an earlier change of nvactl's set it: packets that no \
+            "note: the IPv6 FORWARD policy stays DROP, as an earlier change by nvactl set it: packets that no \
              ip6tables rule accepts are not forwarded\n"
         ),
         "{said:?}"

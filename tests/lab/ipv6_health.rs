@@ -111,8 +111,7 @@ fn status_judges_forwards_of_both_families(backend: Backend) {
     }
     let text = lab.nvactl_with(&["status", "-", "--check"], BOTH);
     assert_eq!(text.code, 1, "{text:?}");
-    let before =
-        "1 rule of other programs stands before nvactl's jump in ip6tables filter FORWARD;";
+    let before = "another program's rule is before nvactl's jump in ip6tables filter FORWARD;";
     assert!(text.stdout.contains(before), "{}", text.stdout);
     assert!(
         text.stdout

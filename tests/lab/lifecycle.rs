@@ -209,7 +209,7 @@ fn remove_leaves_the_rules_from_before_apply(backend: Backend) {
         before.replace(":FORWARD DROP", ":FORWARD ACCEPT")
     );
     let said = nvactl(&host, &["remove"], "");
-    assert_eq!(said.stdout, "no changes: no rules of nvactl's are loaded\n");
+    assert_eq!(said.stdout, "no changes: nvactl's rules are not loaded\n");
 }
 
 lab_test!(the_jump_is_first_and_single);
@@ -349,8 +349,18 @@ fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     assert!(!said.stderr.contains("to remove it"), "{}", said.stderr);
     let left = save(&host);
     assert!(left.contains("--dport 50000"), "{left}");
-    // Only nat's rules are named: an ACCEPT in FORWARD translates nothing.
+    // Only nat's rules are named: an ACCEPT in FORWARD translates nothing. The page has the other commands.
     assert!(left.contains("-A FORWARD -p tcp"), "{left}");
+    let page = include_str!("../../docs/article.md");
+    let (_, commands) = page
+        .split_once("<!-- lab: accept rules -->\n```sh\n")
+        .expect("the page has them");
+    let (commands, _) = commands.split_once("\n```").expect("the block ends");
+    host.shell(&commands.replace("sudo ", ""));
+    let left = save(&host);
+    let in_forward = left.lines().filter(|line| line.starts_with("-A FORWARD "));
+    let in_forward: Vec<&str> = in_forward.collect();
+    assert_eq!(in_forward, ["-A FORWARD -j NVACTL-FORWARD"]);
 }
 
 lab_test!(a_table_that_was_loaded_is_undone_when_the_next_fails);

@@ -1,7 +1,9 @@
 //! Real packets through real iptables, on both backends, in namespaces that the test makes.
 
 /// Makes the tests `NAME::nft` and `NAME::legacy` of a function that takes a backend. With `sampled` they
-/// are `NAME::sampled::nft` and `NAME::sampled::legacy`, and `tests/long` runs them at full length.
+/// are `NAME::sampled::nft` and `NAME::sampled::legacy`, and `tests/long` runs them at full length. With `either`,
+/// for what has little to do with the backend, they are `NAME::nft` and `NAME::long::legacy`: `tests/run` leaves the
+/// second one to `tests/long`.
 macro_rules! lab_test {
     ($name:ident) => {
         mod $name {
@@ -15,14 +17,27 @@ macro_rules! lab_test {
             }
         }
     };
+    (either $name:ident) => {
+        mod $name {
+            lab_test!(nft super::$name);
+            mod long {
+                lab_test!(legacy super::super::$name);
+            }
+        }
+    };
     (both $function:path) => {
+        lab_test!(nft $function);
+        lab_test!(legacy $function);
+    };
+    (nft $function:path) => {
         #[test]
         fn nft() {
             if $crate::namespace::possible() {
                 $function($crate::lab::Backend::Nft);
             }
         }
-
+    };
+    (legacy $function:path) => {
         #[test]
         fn legacy() {
             if $crate::namespace::possible() {

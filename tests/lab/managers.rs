@@ -58,7 +58,7 @@ fn boot_order(host: &Host) -> Option<(String, String)> {
     })
 }
 
-lab_test!(a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later);
+lab_test!(either a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later);
 fn a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
@@ -125,7 +125,7 @@ fn a_flush_at_boot_is_reported_unless_nvactl_s_unit_runs_later(backend: Backend)
     assert_eq!(boot_order(&host), None);
 }
 
-lab_test!(a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s);
+lab_test!(either a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s);
 fn a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
@@ -167,7 +167,7 @@ fn a_program_that_replaces_tables_is_reported_until_it_restores_nvactl_s(backend
     assert!(fix.contains("ct_status dnat accept"), "{fix}");
 }
 
-lab_test!(no_advice_uninstalls_another_manager);
+lab_test!(either no_advice_uninstalls_another_manager);
 /// Installing iptables-persistent beside ufw removes ufw, and every policy is ACCEPT then.
 fn no_advice_uninstalls_another_manager(backend: Backend) {
     let host = firewall(backend);

@@ -38,6 +38,19 @@ fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(lab.tcp(FIREWALL, 8081), Outcome::Silence);
     assert_eq!(told("tree"), (false, false));
 
+    for shifted in [
+        "--set-xmark 0x2000000/0x2000000 --left-shift-mark 3",
+        "--set-xmark 0x80000000/0x80000000 --right-shift-mark 3",
+    ] {
+        assert_eq!(
+            denied(&format!("CONNMARK {shifted}")),
+            answer("pod", "10.3.0.4")
+        );
+        let apply = lab.nvactl_with(&["apply", "-", "--dry-run"], SPEC);
+        assert!(apply.stderr.contains(shifted), "{apply:?}");
+        let doctor = lab.nvactl_with(&["doctor", "-"], SPEC);
+        assert!(doctor.stdout.contains(shifted), "{doctor:?}");
+    }
     assert_eq!(denied(DANGER), answer("pod", "10.3.0.4"));
     assert_eq!(told("tree"), (true, true));
     let said = lab.nvactl_with(&["apply", "-"], SPEC);
@@ -64,7 +77,7 @@ fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
     serve_tcp(&lab.pod, "pod", 80);
     lab.apply(SPEC);
     let rule = "FORWARD -p tcp -j CONNMARK --set-xmark 0x10000000/0xffffffff";
-    let by_other = format!("a rule of others in {other}'s table mangle writes bit 0x10000000");
+    let by_other = format!("another program's rule in {other} mangle sets bit 0x10000000");
     let chain = "nft add table inet shop; \
                  nft 'add chain inet shop passing { type filter hook forward priority -150; }'; \
                  nft add rule inet shop passing ct mark set 0x10000000";
@@ -78,7 +91,7 @@ fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
         (
             chain.to_owned(),
             "nft delete table inet shop".to_owned(),
-            "in the nft chain inet shop passing writes bit 0x10000000",
+            "in the nft chain inet shop passing sets bit 0x10000000",
             "warn    native-nft",
         ),
     ] {

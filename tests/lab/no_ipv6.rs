@@ -81,7 +81,7 @@ fn goes_on(host: &Host, args: &[&str], spec: &str) -> Said {
     said
 }
 
-lab_test!(ipv4_is_changed_without_ipv6);
+lab_test!(either ipv4_is_changed_without_ipv6);
 fn ipv4_is_changed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
@@ -111,7 +111,7 @@ fn ipv4_is_changed_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_rolled_back_without_ipv6);
+lab_test!(either ipv4_is_rolled_back_without_ipv6);
 /// The change that is rolled back had touched both families.
 fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
@@ -130,7 +130,7 @@ fn ipv4_is_rolled_back_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_reported_without_ipv6);
+lab_test!(either ipv4_is_reported_without_ipv6);
 fn ipv4_is_reported_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         let host = broken(backend, how);
@@ -151,7 +151,7 @@ fn ipv4_is_reported_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_persisted_without_ipv6);
+lab_test!(either ipv4_is_persisted_without_ipv6);
 fn ipv4_is_persisted_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for args in [&["persist", "-"][..], &["persist"]] {
@@ -164,7 +164,7 @@ fn ipv4_is_persisted_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_confirmed_without_ipv6);
+lab_test!(either ipv4_is_confirmed_without_ipv6);
 fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
         for (answer, kept) in [
@@ -193,7 +193,7 @@ fn ipv4_is_confirmed_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(ipv4_is_undone_without_ipv6);
+lab_test!(either ipv4_is_undone_without_ipv6);
 /// IPv6 went after the change was made: what IPv4 had before comes back.
 fn ipv4_is_undone_without_ipv6(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {
@@ -226,7 +226,7 @@ fn ipv4_is_undone_without_ipv6(backend: Backend) {
     }
 }
 
-lab_test!(a_spec_with_ipv6_is_refused);
+lab_test!(either a_spec_with_ipv6_is_refused);
 /// Where the spec has IPv6 forwards, there is nothing to go on with.
 fn a_spec_with_ipv6_is_refused(backend: Backend) {
     for how in [Broken::Failing, Broken::Missing] {

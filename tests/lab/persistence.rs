@@ -192,7 +192,7 @@ fn empty_rules_are_not_persisted(backend: Backend) {
     load(&host, FOREIGN[0].1);
     let warnings = persist(&host, &[]);
     assert!(
-        warnings.contains("no rules of nvactl's are loaded"),
+        warnings.contains("nvactl's rules are not loaded"),
         "{warnings}"
     );
 }

@@ -49,7 +49,7 @@ fn results(said: &Said) -> Vec<(String, u64, String)> {
     probes.iter().map(one).collect()
 }
 
-lab_test!(each_port_has_its_probe_result);
+lab_test!(either each_port_has_its_probe_result);
 fn each_port_has_its_probe_result(backend: Backend) {
     let lab = lab(backend);
     let words = [
@@ -128,7 +128,7 @@ fn each_port_has_its_probe_result(backend: Backend) {
     assert_eq!(results(&said)[0].2, "open");
 }
 
-lab_test!(probe_tries_the_expected_ports);
+lab_test!(either probe_tries_the_expected_ports);
 fn probe_tries_the_expected_ports(backend: Backend) {
     let lab = lab(backend);
     let spec = "
@@ -189,7 +189,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]
     assert!(shown.contains("[####################] 1 of 1"), "{shown:?}");
 }
 
-lab_test!(many_silent_ports_are_tried_at_once);
+lab_test!(either many_silent_ports_are_tried_at_once);
 /// One after the other they would take as many seconds as there are.
 fn many_silent_ports_are_tried_at_once(backend: Backend) {
     let lab = lab(backend);

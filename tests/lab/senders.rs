@@ -66,7 +66,7 @@ fn serve_at(lab: &Lab, address: &'static str, port: u16) {
     });
 }
 
-lab_test!(a_sender_that_a_local_service_answers_is_named_and_ended);
+lab_test!(either a_sender_that_a_local_service_answers_is_named_and_ended);
 /// One who was answered by a service of the firewall goes on to be, until the entry is ended.
 fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -121,7 +121,7 @@ fn a_sender_that_a_local_service_answers_is_named_and_ended(backend: Backend) {
     );
 }
 
-lab_test!(a_sender_that_nobody_answers_reaches_the_forward_at_once);
+lab_test!(either a_sender_that_nobody_answers_reaches_the_forward_at_once);
 /// Nobody listens on the firewall: the sender hears that, and sends on. One apply does all.
 fn a_sender_that_nobody_answers_reaches_the_forward_at_once(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -136,7 +136,7 @@ fn a_sender_that_nobody_answers_reaches_the_forward_at_once(backend: Backend) {
     assert_eq!(answer(&log), format!("pod {FIREWALL}"));
 }
 
-lab_test!(a_sender_of_ipv6_is_named_and_ended);
+lab_test!(either a_sender_of_ipv6_is_named_and_ended);
 fn a_sender_of_ipv6_is_named_and_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     serve_udp(&lab.firewall, "firewall", 514);
@@ -168,7 +168,7 @@ forwards:
     assert_eq!(answer(&log), format!("pod {FIREWALL_V6}"));
 }
 
-lab_test!(a_service_for_the_other_side_is_healthy);
+lab_test!(either a_service_for_the_other_side_is_healthy);
 /// A DNS server on the firewall serves the inner side and the firewall itself, by either address.
 /// None of that is a forward's for clients outside, so nothing is wrong with it, and nothing is ended.
 fn a_service_for_the_other_side_is_healthy(backend: Backend) {
@@ -240,7 +240,7 @@ fn a_service_for_the_other_side_is_healthy(backend: Backend) {
     );
 }
 
-lab_test!(only_connections_of_denied_clients_are_ended);
+lab_test!(either only_connections_of_denied_clients_are_ended);
 /// Of one target's clients only those end whom the forward turns away now.
 fn only_connections_of_denied_clients_are_ended(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -271,7 +271,7 @@ fn only_connections_of_denied_clients_are_ended(backend: Backend) {
     assert_eq!(answer(&admitted), "pod 10.3.0.4");
 }
 
-lab_test!(a_finished_connection_is_not_stale);
+lab_test!(either a_finished_connection_is_not_stale);
 /// `TIME_WAIT` stays for two minutes after a connection is over.
 fn a_finished_connection_is_not_stale(backend: Backend) {
     let lab = Lab::one_nic(backend);

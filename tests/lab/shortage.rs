@@ -104,7 +104,7 @@ fn is_whole(host: &Host, states: &[String; 2], said: &Said, what: &str) -> bool 
 
 const APPLY: [&str; 3] = ["apply", "/run/spec.yaml", "--no-trial"];
 
-lab_test!(a_change_without_free_processes_is_complete_or_absent);
+lab_test!(either a_change_without_free_processes_is_complete_or_absent);
 /// With each number of tasks, from nvactl's own process alone to as many as it likes.
 fn a_change_without_free_processes_is_complete_or_absent(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
@@ -123,7 +123,7 @@ fn a_change_without_free_processes_is_complete_or_absent(backend: Backend) {
     assert!((1..8).contains(&made), "{made} changes were made");
 }
 
-lab_test!(a_change_without_free_file_descriptors_is_complete_or_absent);
+lab_test!(either a_change_without_free_file_descriptors_is_complete_or_absent);
 fn a_change_without_free_file_descriptors_is_complete_or_absent(backend: Backend) {
     let host = firewall(backend);
     let states = states(&host);
@@ -142,7 +142,7 @@ fn a_change_without_free_file_descriptors_is_complete_or_absent(backend: Backend
     assert!(made > 0 && refused > 0, "{made} made, {refused} refused");
 }
 
-lab_test!(the_watchdog_needs_no_thread);
+lab_test!(either the_watchdog_needs_no_thread);
 /// It has its own process and one child at a time, and no thread.
 fn the_watchdog_needs_no_thread(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
@@ -162,7 +162,7 @@ fn the_watchdog_needs_no_thread(backend: Backend) {
     });
 }
 
-lab_test!(each_port_is_probed_without_free_threads);
+lab_test!(either each_port_is_probed_without_free_threads);
 /// Nothing answers here; each is tried all the same.
 fn each_port_is_probed_without_free_threads(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };

@@ -150,7 +150,7 @@ fn refused(said: &Said, reason: &str, hint: &str) {
 const NEW_SESSION: &str = "ssh -t -S none HOST sudo nvactl confirm --new-session";
 const SAME: &str = "this session uses the SSH connection that applied the change, `";
 
-lab_test!(only_a_new_connection_confirms);
+lab_test!(either only_a_new_connection_confirms);
 fn only_a_new_connection_confirms(backend: Backend) {
     // sudo takes SSH_CONNECTION out of the environment, unless it is told to keep it.
     for defaults in ["", "Defaults env_keep += SSH_CONNECTION"] {
@@ -178,7 +178,7 @@ fn only_a_new_connection_confirms(backend: Backend) {
     }
 }
 
-lab_test!(a_shared_connection_is_not_a_new_one);
+lab_test!(either a_shared_connection_is_not_a_new_one);
 fn a_shared_connection_is_not_a_new_one(backend: Backend) {
     let remote = Remote::new(backend, "");
     let line = line(&remote.lab, "op", &format!("-M -N {SHARED}"), "");
@@ -200,7 +200,7 @@ fn a_shared_connection_is_not_a_new_one(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(only_a_connection_of_sshd_counts);
+lab_test!(either only_a_connection_of_sshd_counts);
 fn only_a_connection_of_sshd_counts(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());
@@ -237,7 +237,7 @@ fn only_a_connection_of_sshd_counts(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(a_connection_from_the_machine_itself_is_a_warning);
+lab_test!(either a_connection_from_the_machine_itself_is_a_warning);
 fn a_connection_from_the_machine_itself_is_a_warning(backend: Backend) {
     let remote = Remote::new(backend, "");
     let said = remote.ssh(ALONE, &apply());

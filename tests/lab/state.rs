@@ -82,7 +82,7 @@ fn is_refused(said: &Said, args: &[&str], open: &Open) {
     );
 }
 
-lab_test!(a_folder_that_others_can_write_is_refused);
+lab_test!(either a_folder_that_others_can_write_is_refused);
 fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     for open in &OPEN {
         let host = firewall(backend);
@@ -109,7 +109,7 @@ fn a_folder_that_others_can_write_is_refused(backend: Backend) {
     }
 }
 
-lab_test!(a_waiting_change_survives_a_folder_that_others_can_write);
+lab_test!(either a_waiting_change_survives_a_folder_that_others_can_write);
 /// Neither an answer nor a record is believed there.
 fn a_waiting_change_survives_a_folder_that_others_can_write(backend: Backend) {
     for open in &OPEN {
@@ -131,7 +131,7 @@ fn a_waiting_change_survives_a_folder_that_others_can_write(backend: Backend) {
     }
 }
 
-lab_test!(a_folder_of_root_in_a_sticky_folder_is_used);
+lab_test!(either a_folder_of_root_in_a_sticky_folder_is_used);
 /// Nobody but its owner can replace a folder in a sticky one, such as `/tmp`.
 fn a_folder_of_root_in_a_sticky_folder_is_used(backend: Backend) {
     let host = firewall(backend);
@@ -148,7 +148,7 @@ fn a_folder_of_root_in_a_sticky_folder_is_used(backend: Backend) {
     assert_eq!(host.run("stat -c %a:%u /run/sticky/nvactl"), "700:0\n");
 }
 
-lab_test!(a_planted_lock_link_does_not_change_its_target);
+lab_test!(either a_planted_lock_link_does_not_change_its_target);
 /// A link in the place of the lock leads nowhere: its target is neither written nor made.
 fn a_planted_lock_link_does_not_change_its_target(backend: Backend) {
     for mode in ["0700", "0777"] {

@@ -217,9 +217,9 @@ fn foreign_rules_before_a_jump_are_listed_and_are_not_drift(backend: Backend) {
     let (_, last) = said.stdout.rsplit_once("\n\n").expect("a blank line");
     assert_eq!(
         last,
-        "1 rule of other programs stands before nvactl's jump in nat PREROUTING; \
+        "another program's rule is before nvactl's jump in nat PREROUTING; \
          to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n\
-         12 rules of other programs stand before nvactl's jump in filter FORWARD; \
+         12 of other programs' rules are before nvactl's jump in filter FORWARD; \
          to see the effect on packets: sudo nvactl doctor - < YOUR-SPEC\n"
     );
     assert_eq!(before_jump("filter").as_deref(), Some("12"));

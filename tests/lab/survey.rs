@@ -21,7 +21,7 @@ impl Backend {
     }
 }
 
-lab_test!(rules_in_the_other_backend_are_reported);
+lab_test!(either rules_in_the_other_backend_are_reported);
 fn rules_in_the_other_backend_are_reported(backend: Backend) {
     let host = firewall(backend);
     let other = backend.other().name();
@@ -42,7 +42,7 @@ fn rules_in_the_other_backend_are_reported(backend: Backend) {
     );
 }
 
-lab_test!(nvactl_s_rules_in_the_other_backend_refuse_a_change);
+lab_test!(either nvactl_s_rules_in_the_other_backend_refuse_a_change);
 /// With its own rules in one and the plain names in the other, nvactl would have to guess.
 fn nvactl_s_rules_in_the_other_backend_refuse_a_change(backend: Backend) {
     let host = firewall(backend);
@@ -99,7 +99,7 @@ fn nvactl_s_rules_in_the_other_backend_refuse_a_change(backend: Backend) {
     );
 }
 
-lab_test!(an_unknown_iptables_backend_is_not_guessed);
+lab_test!(either an_unknown_iptables_backend_is_not_guessed);
 fn an_unknown_iptables_backend_is_not_guessed(backend: Backend) {
     let host = firewall(backend);
     fake(&host, "iptables", "echo 'iptables v1.9 (bpf)'");
@@ -113,7 +113,7 @@ fn an_unknown_iptables_backend_is_not_guessed(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-lab_test!(other_managers_of_the_firewall_are_reported);
+lab_test!(either other_managers_of_the_firewall_are_reported);
 fn other_managers_of_the_firewall_are_reported(backend: Backend) {
     let host = firewall(backend);
     host.shell("mkdir -p /etc/ufw; echo ENABLED=no > /etc/ufw/ufw.conf");

@@ -15,7 +15,7 @@ fn running(host: &Host) -> String {
     host.run("cat /proc/sys/net/ipv4/ip_forward")
 }
 
-lab_test!(forwarding_is_turned_on_and_off);
+lab_test!(either forwarding_is_turned_on_and_off);
 fn forwarding_is_turned_on_and_off(backend: Backend) {
     let host = firewall(backend);
     assert_eq!(running(&host), "0\n");
@@ -53,7 +53,7 @@ fn forwarding_is_turned_on_and_off(backend: Backend) {
     assert!(!said.stdout.contains("99-nvactl.conf"), "{said:?}");
 }
 
-lab_test!(turning_off_removes_only_its_own_lines);
+lab_test!(either turning_off_removes_only_its_own_lines);
 /// What an older nvactl has left, a 0 included, goes as well.
 fn turning_off_removes_only_its_own_lines(backend: Backend) {
     let host = firewall(backend);
@@ -83,7 +83,7 @@ fn turning_off_removes_only_its_own_lines(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
-lab_test!(a_file_that_systemd_does_not_read_does_not_count);
+lab_test!(either a_file_that_systemd_does_not_read_does_not_count);
 /// systemd-sysctl reads drop-ins alone: without a link to it /etc/sysctl.conf is of no use at boot.
 fn a_file_that_systemd_does_not_read_does_not_count(backend: Backend) {
     let host = firewall(backend);
@@ -143,7 +143,7 @@ fn a_file_that_systemd_does_not_read_does_not_count(backend: Backend) {
     assert!(told_of[1].starts_with("ok "), "{told_of:?}");
 }
 
-lab_test!(the_file_that_is_read_last_wins);
+lab_test!(either the_file_that_is_read_last_wins);
 fn the_file_that_is_read_last_wins(backend: Backend) {
     let host = firewall(backend);
     host.shell(
@@ -193,7 +193,7 @@ fn the_file_that_is_read_last_wins(backend: Backend) {
     );
 }
 
-lab_test!(an_interface_that_contradicts_is_named);
+lab_test!(either an_interface_that_contradicts_is_named);
 fn an_interface_that_contradicts_is_named(backend: Backend) {
     let host = firewall(backend);
     sysctl(&host, &["enable"]);
@@ -219,7 +219,7 @@ fn an_interface_that_contradicts_is_named(backend: Backend) {
     );
 }
 
-lab_test!(enable_warns_of_routing_for_everybody);
+lab_test!(either enable_warns_of_routing_for_everybody);
 fn enable_warns_of_routing_for_everybody(backend: Backend) {
     let host = firewall(backend);
     let said = sysctl(&host, &["enable"]);
@@ -242,7 +242,7 @@ fn enable_warns_of_routing_for_everybody(backend: Backend) {
     );
 }
 
-lab_test!(apply_reports_what_prevents_forwarding);
+lab_test!(either apply_reports_what_prevents_forwarding);
 fn apply_reports_what_prevents_forwarding(backend: Backend) {
     let host = firewall(backend);
     let said = apply(&host, SPEC);
@@ -265,7 +265,7 @@ fn apply_reports_what_prevents_forwarding(backend: Backend) {
     }
 }
 
-lab_test!(every_program_that_reads_the_files_is_considered);
+lab_test!(either every_program_that_reads_the_files_is_considered);
 /// A folder is no file; ufw comes behind; `sysctl --system` may be run after a boot by systemd.
 fn every_program_that_reads_the_files_is_considered(backend: Backend) {
     let host = firewall(backend);
@@ -324,7 +324,7 @@ fn every_program_that_reads_the_files_is_considered(backend: Backend) {
     );
 }
 
-lab_test!(a_setting_that_cannot_be_persisted_is_not_made);
+lab_test!(either a_setting_that_cannot_be_persisted_is_not_made);
 /// Whatever can be known before is tried before the switch changes.
 fn a_setting_that_cannot_be_persisted_is_not_made(backend: Backend) {
     let host = firewall(backend);
@@ -348,7 +348,7 @@ fn a_setting_that_cannot_be_persisted_is_not_made(backend: Backend) {
     assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"));
 }
 
-lab_test!(a_partial_change_is_reported);
+lab_test!(either a_partial_change_is_reported);
 /// A file that something is mounted on is the last thing to refuse.
 fn a_partial_change_is_reported(backend: Backend) {
     let host = firewall(backend);
@@ -383,7 +383,7 @@ fn a_partial_change_is_reported(backend: Backend) {
     }
 }
 
-lab_test!(a_switch_that_cannot_be_set_does_not_change_the_other);
+lab_test!(either a_switch_that_cannot_be_set_does_not_change_the_other);
 fn a_switch_that_cannot_be_set_does_not_change_the_other(backend: Backend) {
     let host = firewall(backend);
     host.shell(
@@ -402,7 +402,7 @@ fn a_switch_that_cannot_be_set_does_not_change_the_other(backend: Backend) {
     assert_eq!(host.run("ls -A /etc/sysctl.d"), "");
 }
 
-lab_test!(a_kernel_without_ipv6_forwards_ipv4);
+lab_test!(either a_kernel_without_ipv6_forwards_ipv4);
 /// Rules of IPv6 that nvactl once loaded do not keep IPv4 from being forwarded.
 fn a_kernel_without_ipv6_forwards_ipv4(backend: Backend) {
     let host = firewall(backend);

@@ -89,7 +89,7 @@ fn only_changed_rules_are_read_back(backend: Backend) {
     };
     let changed = |port: &str| SPEC.replace("49182", port);
 
-    // Three chains of nvactl's, and those that lead to them.
+    // Three chains of nvactl, and those that lead to them.
     let said = nvactl(&host, &["-v", "apply", "-"], SPEC);
     assert_eq!((said.code, looks(&said)), (0, (1, 6)), "{said:?}");
     let said = nvactl(&host, &["-v", "apply", "-"], &changed("49183"));
@@ -167,7 +167,7 @@ fn each_change_can_be_rolled_back(backend: Backend) {
     assert_eq!(save(&host), states[2]);
     rollback("2");
     assert_eq!(save(&host), states[0]);
-    // Before the first one there was nothing of nvactl's, and FORWARD accepted.
+    // Before the first one there was nothing of nvactl, and FORWARD accepted.
     rollback("1");
     assert_eq!(rules(&save(&host)), rules(&empty));
     for n in ["0", "99"] {

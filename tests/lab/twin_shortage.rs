@@ -49,7 +49,7 @@ fn is_unknown(said: &Said, why: &str) {
     assert!(!said.stderr.contains("panicked"), "{said:?}");
 }
 
-lab_test!(packets_are_unknown_without_the_right_to_make_namespaces);
+lab_test!(either packets_are_unknown_without_the_right_to_make_namespaces);
 fn packets_are_unknown_without_the_right_to_make_namespaces(backend: Backend) {
     let lab = lab(backend);
     let words = [&["--bounding-set=-sys_admin", NVACTL][..], &DOCTOR].concat();
@@ -57,7 +57,7 @@ fn packets_are_unknown_without_the_right_to_make_namespaces(backend: Backend) {
     is_unknown(&said, "CAP_SYS_ADMIN");
 }
 
-lab_test!(packets_are_unknown_without_nft);
+lab_test!(either packets_are_unknown_without_nft);
 fn packets_are_unknown_without_nft(backend: Backend) {
     let lab = lab(backend);
     // nvactl looks in the system's folders, too.
@@ -68,7 +68,7 @@ fn packets_are_unknown_without_nft(backend: Backend) {
     is_unknown(&said, "`nft` is not installed");
 }
 
-lab_test!(packets_are_unknown_without_a_free_thread);
+lab_test!(either packets_are_unknown_without_a_free_thread);
 /// As `TasksMax=` of systemd limits a unit.
 fn packets_are_unknown_without_a_free_thread(backend: Backend) {
     let Some(tasks) = Tasks::new() else { return };
@@ -92,7 +92,7 @@ fn packets_are_unknown_without_a_free_thread(backend: Backend) {
     assert!(unknown > 0, "each had all that it needs");
 }
 
-lab_test!(a_socket_that_cannot_be_opened_affects_only_its_forward);
+lab_test!(either a_socket_that_cannot_be_opened_affects_only_its_forward);
 /// A forward to many targets needs more sockets than there may be.
 fn a_socket_that_cannot_be_opened_affects_only_its_forward(backend: Backend) {
     let lab = lab(backend);
@@ -184,7 +184,7 @@ fn many_doctors_leave_nothing_behind(backend: Backend) {
     assert_eq!(state(), before);
 }
 
-lab_test!(without_time_for_all_interfaces_packets_are_unknown);
+lab_test!(either without_time_for_all_interfaces_packets_are_unknown);
 /// The making of a namespace for each interface takes a part of the doctor's time.
 fn without_time_for_all_interfaces_packets_are_unknown(backend: Backend) {
     let lab = lab(backend);

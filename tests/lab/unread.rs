@@ -116,7 +116,7 @@ fn a_rule_that_cannot_be_read_stops_nothing(backend: Backend) {
     let said = nvactl(&host, &["status", "-"], SPEC);
     assert!(
         said.stdout
-            .contains("1 rule of other programs stands before nvactl's jump in filter FORWARD;"),
+            .contains("another program's rule is before nvactl's jump in filter FORWARD;"),
         "{said:?}"
     );
     apply(&host, SPEC);

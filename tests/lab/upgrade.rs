@@ -273,7 +273,7 @@ fn assert_known(host: &Host) {
     }
 }
 
-lab_test!(the_forwards_of_an_older_release_are_known);
+lab_test!(either the_forwards_of_an_older_release_are_known);
 /// An apply brings its rules into sync, and changes no others.
 fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
@@ -296,7 +296,7 @@ fn the_forwards_of_an_older_release_are_known(backend: Backend) {
     });
 }
 
-lab_test!(the_history_of_an_older_release_can_be_rolled_back);
+lab_test!(either the_history_of_an_older_release_can_be_rolled_back);
 /// Its history is listed, and leads back.
 fn the_history_of_an_older_release_can_be_rolled_back(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
@@ -317,7 +317,7 @@ fn the_history_of_an_older_release_can_be_rolled_back(backend: Backend) {
     });
 }
 
-lab_test!(the_rules_of_an_older_release_can_be_removed);
+lab_test!(either the_rules_of_an_older_release_can_be_removed);
 /// Nothing of it stays, and nothing of others goes.
 fn the_rules_of_an_older_release_can_be_removed(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
@@ -330,7 +330,7 @@ fn the_rules_of_an_older_release_can_be_removed(backend: Backend) {
     });
 }
 
-lab_test!(a_change_after_an_upgrade_is_made);
+lab_test!(either a_change_after_an_upgrade_is_made);
 /// A change on top of it is a change like any other, and can be taken back or persisted.
 fn a_change_after_an_upgrade_is_made(backend: Backend) {
     each(backend, &SETTLED, Boot::Same, |fixture, host| {
@@ -355,7 +355,7 @@ fn waits(host: &Host) -> bool {
     !said.stdout.contains("nothing is waiting")
 }
 
-lab_test!(a_change_of_an_older_release_can_be_confirmed);
+lab_test!(either a_change_of_an_older_release_can_be_confirmed);
 /// What waited for its confirmation while nvactl was replaced waits on.
 fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
     each(backend, &["waits"], Boot::Same, |fixture, host| {
@@ -382,7 +382,7 @@ fn a_change_of_an_older_release_can_be_confirmed(backend: Backend) {
     });
 }
 
-lab_test!(a_change_of_an_older_release_can_be_cancelled);
+lab_test!(either a_change_of_an_older_release_can_be_cancelled);
 /// It can be cancelled, in time or too late.
 fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     for boot in [Boot::Same, Boot::Late] {
@@ -400,7 +400,7 @@ fn a_change_of_an_older_release_can_be_cancelled(backend: Backend) {
     }
 }
 
-lab_test!(a_change_that_waited_before_the_boot_is_ignored);
+lab_test!(either a_change_that_waited_before_the_boot_is_ignored);
 /// A boot has ended the waiting.
 fn a_change_that_waited_before_the_boot_is_ignored(backend: Backend) {
     each(backend, &["waits"], Boot::Earlier, |fixture, host| {

@@ -25,8 +25,8 @@ fn the_walk_of_readme_works(backend: Backend) {
         "ln -s {} /run/bin/nvactl
          printf '#!/bin/sh\\nexec \"$@\"\\n' > /run/bin/sudo
          chmod +x /run/bin/sudo
-         mkdir /run/home
-         cat > /run/home/forward.yaml <<'END'\n{}\nEND",
+         mkdir -p /run/home /etc/nvactl
+         cat > /etc/nvactl/forward.yaml <<'END'\n{}\nEND",
         env!("CARGO_BIN_EXE_nvactl"),
         block("forward.yaml"),
     ));

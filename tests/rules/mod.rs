@@ -19,7 +19,7 @@ use proptest::sample::{select, subsequence};
 pub const SET: &str = "listed";
 
 /// Rules for mangle's FORWARD of either family.
-const OF_BOTH: [&str; 33] = [
+const OF_BOTH: [&str; 35] = [
     "-i br-+ -o docker0 -j ACCEPT",
     "! -i eth+ ! -o wg0 ! -p tcp -j DROP",
     "! -p esp -j ACCEPT",
@@ -50,6 +50,8 @@ const OF_BOTH: [&str; 33] = [
     "-j MARK --set-xmark 0x1/0xffffffff",
     "-j MARK --set-xmark 0x0/0xffffff00",
     "-j CONNMARK --set-xmark 0x3/0x0",
+    "-j CONNMARK --set-xmark 0x2000000/0x2000000 --left-shift-mark 3",
+    "-j CONNMARK --set-xmark 0x80000000/0x80000000 --right-shift-mark 3",
     "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
     "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff --left-shift-mark 4",
     "-j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff --right-shift-mark 4",
@@ -67,13 +69,15 @@ const OF_V4: [&str; 9] = [
     "-m set --match-set listed src --return-nomatch ! --update-counters -j DROP",
 ];
 
-const OF_V6: [&str; 6] = [
+const OF_V6: [&str; 8] = [
     "! -s fd00::/8 ! -d fd01::7/128 -j DROP",
     "-p ipv6-icmp -j ACCEPT",
     "-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j ACCEPT",
     "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/4 -j ACCEPT",
     "! -p ipv6-icmp -j ACCEPT",
     "-m conntrack ! --ctorigdst fd00::/8 -j DROP",
+    "-m conntrack ! --ctorigdst ::10.3.0.0/112 -j DROP",
+    "-m conntrack --ctorigdst ::10.3.0.4 -j DROP",
 ];
 
 /// Returns lines as iptables-save prints them (measured, nft and legacy 1.8.9): the lab compares them with the
@@ -298,14 +302,18 @@ fn modules(family: Family) -> impl Strategy<Value = Match> {
 
 fn target() -> impl Strategy<Value = Target> {
     let bits = || (any::<u32>(), any::<u32>());
-    let shift = option::of(prop_oneof![
-        (1..32_u8).prop_map(BitShift::Left),
-        (1..32_u8).prop_map(BitShift::Right),
-    ]);
-    let copy = (bits(), shift).prop_map(|((packet_bits, connection_bits), shift)| MarkCopy {
-        packet_bits,
-        connection_bits,
-        shift,
+    let shift = || {
+        prop_oneof![
+            (1..32_u8).prop_map(BitShift::Left),
+            (1..32_u8).prop_map(BitShift::Right),
+        ]
+    };
+    let copy = (bits(), option::of(shift())).prop_map(|((packet_bits, connection_bits), shift)| {
+        MarkCopy {
+            packet_bits,
+            connection_bits,
+            shift,
+        }
     });
     let copies = (any::<bool>(), copy).prop_map(|(saves, copy)| {
         if saves {
@@ -320,6 +328,10 @@ fn target() -> impl Strategy<Value = Target> {
         Just(Target::Drop),
         bits().prop_map(move |bits| Target::SetMark(set(bits))),
         bits().prop_map(move |bits| Target::SetConnmark(set(bits))),
+        (bits(), shift()).prop_map(move |(bits, shift)| Target::SetShiftedConnmark {
+            mark: set(bits),
+            shift,
+        }),
         copies,
     ]
 }

@@ -17,10 +17,10 @@ use crate::diff;
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout};
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::Rule;
+use crate::netfilter::rule::{Rule, Stop};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
-use crate::plan::unplan::{Key, key_of, name_of, unplan};
+use crate::plan::unplan::{ForwardKey, key_of, name_of, unplan};
 use crate::plan::{Hook, layout, plan};
 
 /// The differences between two rulesets. docs/json.md documents the fields.
@@ -53,7 +53,7 @@ pub struct ForwardChange {
 }
 
 /// A line of nvactl's part that somebody else has added or removed.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Drift {
     pub what: DriftKind,
     pub family: Family,
@@ -63,6 +63,9 @@ pub struct Drift {
     /// The forward that the line belongs to, if it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
+    /// The effect of a rule before nvactl's jump that stops every packet.
+    #[serde(skip)]
+    pub stop: Option<Stop>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -244,7 +247,7 @@ impl Comparison {
         let (held_plan, want_plan) = (planned(held_forwards), planned(&want.forwards));
         let (held_rules, want_rules) = (rules_by_key(&held_plan), rules_by_key(&want_plan));
         let mut old = Old::new(held_forwards);
-        let stay: BTreeSet<Key<'_>> = want.forwards.iter().map(key).collect();
+        let stay: BTreeSet<ForwardKey<'_>> = want.forwards.iter().map(key).collect();
         let mut changed: Vec<(&Forward, Vec<FieldChange>)> = Vec::new();
         for forward in &want.forwards {
             let key = key(forward);
@@ -328,7 +331,7 @@ impl Comparison {
     }
 }
 
-fn key(forward: &Forward) -> Key<'_> {
+fn key(forward: &Forward) -> ForwardKey<'_> {
     (forward.name.as_str(), forward.protocol)
 }
 
@@ -343,7 +346,7 @@ impl Old {
 
     /// Removes and returns the old version of a forward: the one with the same protocol, or else the one with
     /// its name whose protocol changes to this one.
-    fn take(&mut self, forward: &Forward, stay: &BTreeSet<Key<'_>>) -> Option<Forward> {
+    fn take(&mut self, forward: &Forward, stay: &BTreeSet<ForwardKey<'_>>) -> Option<Forward> {
         let key = |protocol| (forward.name.to_string(), protocol);
         if let Some(was) = self.0.remove(&key(forward.protocol)) {
             return Some(was);
@@ -409,7 +412,7 @@ fn of_all(changed: &mut [(&Forward, Vec<FieldChange>)], want: &ForwardSet) -> Ve
 impl ForwardLine {
     /// Returns the key of the forward's rules.
     #[must_use]
-    pub fn key(&self) -> Option<Key<'_>> {
+    pub fn key(&self) -> Option<ForwardKey<'_>> {
         Some((self.name.as_str(), self.protocol.parse().ok()?))
     }
 
@@ -462,8 +465,8 @@ impl PartialEq for PlacedRule<'_> {
 
 /// Returns the rules of nvactl's chains, grouped by the forward that they name.
 #[must_use]
-pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<Key<'_>, Vec<PlacedRule<'_>>> {
-    let mut by_key: BTreeMap<Key<'_>, Vec<_>> = BTreeMap::new();
+pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<ForwardKey<'_>, Vec<PlacedRule<'_>>> {
+    let mut by_key: BTreeMap<ForwardKey<'_>, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
             if let Some(key) = key_of(rule) {
@@ -495,7 +498,7 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
 
 /// Returns the lines in which nvactl's part of `have` differs from `planned`.
 fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
-    // If no chain of nvactl's is loaded, the next apply is the first, and nothing has drifted.
+    // If no chain of nvactl is loaded, the next apply is the first, and nothing has drifted.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
@@ -542,6 +545,7 @@ fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Ve
                 table: table.as_str(),
                 line: line.clone(),
                 forward: forward.clone(),
+                stop: None,
             });
         }
     }
@@ -564,6 +568,7 @@ fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
             table: table.as_str(),
             line: Line::Append(name, rule).to_string(),
             forward: None,
+            stop: rule.stop(),
         }));
     }
     found

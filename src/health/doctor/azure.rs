@@ -6,20 +6,20 @@ use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::forwards::Forward;
 use crate::health::counts;
-use crate::host::network::{Answer, Links};
+use crate::host::network::{Links, ReplyPacket};
 use crate::net::{AZURE_HOST, Interface};
 
 /// Returns the routes that [`probes`] needs: of the replies to the load balancer's health probes of each ingress
 /// interface.
 #[must_use]
-pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<Answer> {
+pub fn questions(asked: &[&Forward], links: &Links) -> BTreeSet<ReplyPacket> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
     ingresses.filter_map(|one| reply(one, links)).collect()
 }
 
-fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
+fn reply(ingress: &Interface, links: &Links) -> Option<ReplyPacket> {
     let mut own = links.addresses(ingress).iter();
-    Some(Answer {
+    Some(ReplyPacket {
         from: *own.find(|own| own.is_ipv4())?,
         to: AZURE_HOST,
     })
@@ -28,14 +28,18 @@ fn reply(ingress: &Interface, links: &Links) -> Option<Answer> {
 /// Judges the interfaces by which replies to the load balancer's health probes leave. The load balancer accepts a
 /// reply only from the interface that it has probed.
 #[must_use]
-pub fn probes(asked: &[&Forward], links: &Links, routes: &BTreeMap<Answer, String>) -> Vec<Check> {
+pub fn probes(
+    asked: &[&Forward],
+    links: &Links,
+    routes: &BTreeMap<ReplyPacket, String>,
+) -> Vec<Check> {
     let ingresses = asked.iter().flat_map(|forward| &forward.ingress);
     let ingresses: BTreeSet<&Interface> = ingresses.collect();
     let astray = ingresses.into_iter().filter_map(|ingress| {
         let answer = reply(ingress, links)?;
         let by = routes.get(&answer).filter(|by| *by != ingress.as_str())?;
         let words = format!(
-            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave by {by}, not by {ingress}: its health \
+            "replies from {} to Azure's load balancer ({AZURE_HOST}) leave through {by}, not through {ingress}: its health \
              probes of {ingress} fail, and it sends no connections there",
             answer.from
         );
@@ -139,7 +143,7 @@ mod tests {
         assert_eq!(check.status, Status::Warn);
         assert_eq!(
             check.reason,
-            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave by eth0, not by eth1: its health \
+            "replies from 10.4.0.4 to Azure's load balancer (168.63.129.16) leave through eth0, not through eth1: its health \
              probes of eth1 fail, and it sends no connections there"
         );
         assert_eq!(probes(&asked, &links, &BTreeMap::new()), []);

@@ -6,15 +6,15 @@ use crate::net::Family;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     let facts = case.facts;
-    if let Some((told, choices)) = &facts.pending {
+    if let Some(pending) = &facts.pending {
         // One of the commands keeps a change that may be broken, so neither is a fix.
-        let choices = choices.iter().map(|(purpose, command)| {
-            let command = case.completed(command);
-            Fix::with_purpose(purpose, command)
+        let choices = pending.choices.iter().map(|choice| {
+            let command = case.completed(choice.command);
+            Fix::with_purpose(choice.purpose, command)
         });
         checks.push(Check {
             fix: choices.reduce(Fix::or),
-            ..Hop::Pending.warn(told.clone())
+            ..Hop::Pending.warn(pending.told.clone())
         });
     }
     checks.push(match &facts.boot.unit {
@@ -33,7 +33,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         let words = "no other program removes nvactl's rules at boot";
         checks.push(Hop::BootOrder.ok(words));
     }
-    checks.push(match &facts.boot.ip_forward {
+    checks.push(match &facts.boot.next.forwards {
         Some((true, by)) => Hop::SysctlAtBoot.ok(format!("{by} turns forwarding on at boot")),
         Some((false, by)) => Hop::SysctlAtBoot
             .warn(format!(
@@ -41,7 +41,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
             ))
             .fix(format!("delete this line: {by}")),
         None => Hop::SysctlAtBoot
-            .warn(match (case.family, &facts.boot.ip_forward_unread) {
+            .warn(match (case.family, &facts.boot.next.forwards_unread) {
                 (_, Some(line)) => {
                     format!("forwarding is off after the next boot: systemd-sysctl does not read {line}")
                 }
@@ -61,9 +61,9 @@ pub fn enable(family: Family) -> &'static str {
 }
 
 fn persistence(case: &Case<'_>) -> Check {
-    let (boot, fix) = (&case.facts.boot, case.persist.as_str());
+    let (boot, fix) = (&case.facts.boot.next, case.persist.as_str());
     let file = boot.place;
-    match (boot.rules, boot.not_loaded) {
+    match (boot.rules, boot.not_loaded()) {
         (RulesFile::Missing | RulesFile::Different, Some((why, fix))) => Hop::Persistence
             .warn(format!("nothing loads nvactl's rules at boot: {why}"))
             .fix(case.completed(fix)),

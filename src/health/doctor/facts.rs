@@ -1,13 +1,14 @@
 //! The facts that the edge gathers, without a judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::answers::Answers;
 use crate::forwards::{Forward, ForwardSet};
+use crate::health::next_boot::NextBoot;
 use crate::health::probe::Probed;
-use crate::health::rules_file::RulesFile;
-use crate::host::network::{Answer, Links, Packet, Route};
+use crate::host::network::{Links, Packet, ReplyPacket, Route};
 use crate::host::nft_mark::NftRule;
 use crate::net::Interface;
 use crate::netfilter::backend::Backend;
@@ -19,7 +20,7 @@ use crate::netfilter::ruleset::Ruleset;
 pub struct Facts<'f> {
     pub backend: Backend,
     pub live: &'f Ruleset,
-    /// Whether no rule of nvactl's is loaded in either family.
+    /// Whether no rule of nvactl is loaded in either family.
     pub is_bare: bool,
     pub counters: &'f Counters,
     /// The rules of the backend that is not called, if that backend is installed.
@@ -39,16 +40,38 @@ pub struct Facts<'f> {
     /// The kernel's answers to [`questions`].
     pub routes: BTreeMap<Packet<'f>, Result<Route, String>>,
     /// The interface by which answers to senders leave, as [`crate::health::sender::questions`] asks.
-    pub answer_routes: BTreeMap<Answer, String>,
+    pub answer_routes: BTreeMap<ReplyPacket, String>,
     /// The outcome of a connection to each target's ports.
     pub probed: &'f [Probed<'f>],
     /// The answers of the twin, or why there is no twin.
     pub answers: &'f Result<Answers<'f>, String>,
     /// Whether this is a virtual machine of Azure.
     pub is_azure: bool,
-    /// The change that waits for its confirmation, and each command that decides on it, with its purpose.
-    pub pending: Option<(String, Vec<(&'static str, &'static str)>)>,
+    pub pending: Option<PendingChange>,
     pub boot: BootFacts,
+}
+
+/// A change that waits for its confirmation.
+#[derive(Debug)]
+pub struct PendingChange {
+    /// The change in one line.
+    pub told: String,
+    /// The best one first.
+    pub choices: Vec<Choice>,
+}
+
+/// A command that decides on a change that waits for its confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Such as `to keep the change`.
+    pub purpose: &'static str,
+    pub command: &'static str,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.purpose, self.command)
+    }
 }
 
 /// The client whose routes are asked for: one that is connected now, else an address of the Internet.
@@ -110,20 +133,9 @@ pub fn returning(target: IpAddr, client: RoutedClient, egress: &Interface) -> Pa
 /// The rules and switches after the next boot.
 #[derive(Debug)]
 pub struct BootFacts {
-    /// The file that loads nvactl's rules at boot, or nvactl's own record in words.
-    pub place: &'static str,
-    pub rules: RulesFile,
-    /// Why iptables-restore does not load the rules file.
-    pub refused: Option<String>,
-    /// Why the rules file is not loaded at boot, and the fix.
-    pub not_loaded: Option<(&'static str, &'static str)>,
+    pub next: NextBoot,
     /// The fault of nvactl's own unit, and the fix.
     pub unit: Option<(String, &'static str)>,
-    /// The forwarding switch of the spec's interfaces after a boot, and the line that sets it. A line that turns
-    /// forwarding off for one of the interfaces comes first.
-    pub ip_forward: Option<(bool, String)>,
-    /// A line that sets the switch only if `sysctl --system` runs after the boot.
-    pub ip_forward_unread: Option<String>,
     /// Effects of other programs on the rules at boot, each with its fix.
     pub managers: Vec<(String, Option<String>)>,
 }

@@ -8,7 +8,7 @@ use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Chain, Ruleset};
-use crate::netfilter::text::line::{Line, effect_on_all};
+use crate::netfilter::text::line::Line;
 
 /// Reports for each jump from a built-in chain whether it is loaded and packets reach it.
 pub fn check(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
@@ -31,7 +31,7 @@ pub fn check(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     }
 }
 
-/// A jump of nvactl's from a built-in chain.
+/// A jump of nvactl from a built-in chain.
 #[derive(Clone, Copy)]
 struct Jump<'j> {
     family: Family,
@@ -56,28 +56,28 @@ impl Jump<'_> {
                 "{place}: `{words}` is missing, so no packet reaches that chain"
             ));
         };
-        let stops = rules[..before].iter().find(|one| one.stops_every_packet());
-        if let Some(stops) = stops {
+        let mut each = rules[..before].iter();
+        if let Some((rule, stop)) = each.find_map(|one| Some((one, one.stop()?))) {
             let is_drop = live.and_then(|chain| chain.policy) == Some(Policy::Drop);
             let policy = if is_drop {
                 ", and the policy DROP has no effect"
             } else {
                 ""
             };
-            let stops = Line::Append(name, stops).to_string();
-            let does = effect_on_all(&stops);
             return Hop::Jump.warn(format!(
-                "{place}: `{stops}` stands before nvactl's jump and {does} every packet: no packet reaches \
-                 nvactl's rules{policy}"
+                "{place}: `{}` is before nvactl's jump and {} every packet: no packet reaches nvactl's \
+                 rules{policy}",
+                Line::Append(name, rule),
+                stop.verb()
             ));
         }
         if rules.iter().filter(|one| *one == rule).count() > 1 {
-            return Hop::Jump.warn(format!("nvactl's jump stands twice in {place} {name}"));
+            return Hop::Jump.warn(format!("nvactl's jump is there twice in {place} {name}"));
         }
         Hop::Jump.ok(match before {
-            0 => format!("{place}: `{words}` stands first"),
-            1 => format!("{place}: `{words}` stands after 1 rule of others"),
-            more => format!("{place}: `{words}` stands after {more} rules of others"),
+            0 => format!("{place}: `{words}` is first"),
+            1 => format!("{place}: `{words}` is after another program's rule"),
+            more => format!("{place}: `{words}` is after {more} of other programs' rules"),
         })
     }
 }
@@ -106,27 +106,27 @@ mod tests {
             (
                 "DROP",
                 &[jump, all],
-                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` stands first",
+                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` is first",
             ),
             (
                 "DROP",
                 &[one, jump],
-                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` stands after 1 rule of others",
+                "ok: ip6tables filter: `-A FORWARD -j NVACTL-FORWARD` is after another program's rule",
             ),
             (
                 "DROP",
                 &[all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` is before nvactl's jump and accepts every packet: no packet reaches nvactl's rules, and the policy DROP has no effect",
             ),
             (
                 "ACCEPT",
                 &[one, all, jump],
-                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` stands before nvactl's jump and accepts every packet: no packet reaches nvactl's rules",
+                "warn: ip6tables filter: `-A FORWARD -j ACCEPT` is before nvactl's jump and accepts every packet: no packet reaches nvactl's rules",
             ),
             (
                 "ACCEPT",
                 &[jump, jump],
-                "warn: nvactl's jump stands twice in ip6tables filter FORWARD",
+                "warn: nvactl's jump is there twice in ip6tables filter FORWARD",
             ),
         ] {
             let rules = rules.join("\n");

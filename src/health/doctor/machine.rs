@@ -49,7 +49,7 @@ fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check
     if let Some(bridge) = &link.bridge {
         return Hop::Interface
             .fail(format!(
-                "{name} is a port of the bridge {bridge}: packets come in by {bridge}, and no rule for {name} \
+                "{name} is a port of the bridge {bridge}: packets arrive on {bridge}, and no rule for {name} \
                  matches them"
             ))
             .fix(format!(
@@ -142,7 +142,7 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
         true => Hop::InterfaceForwarding.ok(format!("{switch} is 1")),
         false => Hop::InterfaceForwarding
             .fail(format!(
-                "{switch} is 0: packets that come in by {interface} are not forwarded"
+                "{switch} is 0: packets that arrive on {interface} are not forwarded"
             ))
             .fix(format!("sudo sysctl -w net.ipv4.conf.{name}.forwarding=1")),
     })
@@ -236,7 +236,7 @@ mod tests {
             (vec![link], "ok: eth0 is up, with 10.3.0.4"),
             (
                 vec![bridged],
-                "fail: eth0 is a port of the bridge br0: packets come in by br0, and no rule for eth0 matches them",
+                "fail: eth0 is a port of the bridge br0: packets arrive on br0, and no rule for eth0 matches them",
             ),
             (
                 vec![dark],

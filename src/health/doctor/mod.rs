@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use answers::Answers;
 pub use azure::questions as probe_questions;
 pub use examine::examine;
-pub use facts::{BootFacts, Facts, RoutedClient, questions};
+pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
 pub use machine::invalid;
 pub use packets::{
@@ -79,14 +79,15 @@ impl Status {
     }
 }
 
-/// The hops in the order of a packet's path, then later times such as the next boot, then the network outside of
-/// this machine.
+/// The hops: the interfaces and addresses that the spec names, the hops on a packet's path, then later times such as
+/// the next boot, then the network outside of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hop {
     Backend,
     Interface,
     ListenAddress,
+    SnatAddress,
     IpForward,
     InterfaceForwarding,
     RpFilter,
@@ -99,7 +100,6 @@ pub enum Hop {
     ForwardRule,
     SnatRule,
     OwnChains,
-    SnatAddress,
     Route,
     Mtu,
     Packets,
@@ -127,6 +127,7 @@ impl Hop {
             Hop::Backend => "backend",
             Hop::Interface => "interface",
             Hop::ListenAddress => "listen-address",
+            Hop::SnatAddress => "snat-address",
             Hop::IpForward => "ip-forward",
             Hop::InterfaceForwarding => "interface-forwarding",
             Hop::RpFilter => "rp-filter",
@@ -139,7 +140,6 @@ impl Hop {
             Hop::ForwardRule => "forward-rule",
             Hop::SnatRule => "snat-rule",
             Hop::OwnChains => "own-chains",
-            Hop::SnatAddress => "snat-address",
             Hop::Route => "route",
             Hop::Mtu => "mtu",
             Hop::Packets => "packets",
@@ -192,7 +192,7 @@ impl Check {
     /// Whether the check says that a forward's packets may or may not come through.
     #[must_use]
     pub fn is_unknown_of_packets(&self) -> bool {
-        let is_of_packets = self.code > Hop::ListenAddress && self.code <= Hop::Target;
+        let is_of_packets = self.code > Hop::SnatAddress && self.code <= Hop::Target;
         self.status == Status::Unknown && self.forward.is_some() && is_of_packets
     }
 

@@ -6,10 +6,10 @@ use crate::health::foreign::{Setting, setting_of};
 use crate::net::Family;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
-use crate::netfilter::text::line::{acceptance_of_icmp_v6, deletion};
+use crate::netfilter::text::line::{acceptance_by_policy, acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Fate, Holder, KernelReason, Taken};
+use crate::twin::cause::{By, DecidingRule, Fate, Holder, KernelReason, Taken};
 use crate::twin::cure::ACCEPT_REDIRECTED;
 use crate::twin::verdict::Death;
 use crate::twin::verdict::{Cure, SwitchValue};
@@ -109,14 +109,14 @@ pub fn of_death(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Remedy> 
         .collect()
 }
 
-/// Whether a rule stands in a chain of nvactl's.
-fn is_own(decided: &Decided) -> bool {
+/// Whether a rule stands in a chain of nvactl.
+fn is_own(decided: &DecidingRule) -> bool {
     matches!(&decided.holder, Holder::Iptables { chain, .. } if chain.is_own())
 }
 
 /// Returns the fix for a rule that drops neighbour discovery. Nobody has tried it.
 #[must_use]
-pub fn discovery(decided: &Decided) -> Fix {
+pub fn discovery(decided: &DecidingRule) -> Fix {
     let accept = match &decided.holder {
         Holder::Iptables {
             backend,
@@ -126,7 +126,7 @@ pub fn discovery(decided: &Decided) -> Fix {
             ..
         } => {
             let program = backend.program(*family, "iptables");
-            format!("sudo {}", acceptance_of_icmp_v6(&program, *table, chain))
+            acceptance_of_icmp_v6(&program, *table, chain)
         }
         Holder::Nft(chain) => format!(
             "sudo nft insert rule {} {} {} meta l4proto ipv6-icmp accept",
@@ -239,7 +239,7 @@ fn filled_in(command: &str, ask: &Ask<'_>, chain: &str) -> String {
 }
 
 /// Returns the command that deletes a rule as often as it stands there, or that lets a policy accept.
-fn removal(family: Family, decided: &Decided, times: usize) -> String {
+fn removal(family: Family, decided: &DecidingRule, times: usize) -> String {
     match &decided.holder {
         Holder::Iptables {
             backend,
@@ -250,10 +250,10 @@ fn removal(family: Family, decided: &Decided, times: usize) -> String {
             let program = backend.program(family, "iptables");
             match decided.place {
                 Some(_) => {
-                    let delete = format!("sudo {}", deletion(&program, *table, &decided.text));
+                    let delete = deletion(&program, *table, &decided.text);
                     vec![delete; times].join(" && ")
                 }
-                None => format!("sudo {program} -t {table} -P {chain} ACCEPT"),
+                None => format!("sudo {}", acceptance_by_policy(&program, *table, chain)),
             }
         }
         // The handle in the twin is not the handle on the machine.
@@ -289,7 +289,7 @@ pub fn hint(by: &By) -> Option<Fix> {
             | KernelReason::Prohibited
             | KernelReason::Blackhole,
         ) => Some(Fix::to_look("sudo ip rule; sudo ip route show table all")),
-        By::Rule(Decided {
+        By::Rule(DecidingRule {
             holder: Holder::Nft(chain),
             ..
         }) => Some(Fix::to_look(format!(

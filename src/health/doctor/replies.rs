@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Check, Fix, Hop, Status, target};
+use crate::diff::drift::rules_by_key;
 use crate::forwards::{Forward, Listeners};
 use crate::health::connections::stale;
 use crate::health::probe::Probed;
@@ -10,7 +11,7 @@ use crate::health::sender::senders;
 use crate::net::Protocol;
 use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
-use crate::plan::unplan::Key;
+use crate::plan::unplan::ForwardKey;
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     replies(case, checks);
@@ -25,7 +26,7 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         return;
     };
     let listeners = Listeners::new(case.set);
-    let mut led: BTreeMap<Key<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
+    let mut led: BTreeMap<ForwardKey<'_>, (Vec<&Flow>, Vec<&Flow>)> = BTreeMap::new();
     for flow in flows {
         if let Some(leader) = listeners.leader(flow) {
             let key = (leader.name.as_str(), leader.protocol);
@@ -33,9 +34,11 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
             if flow.replied { replied } else { silent }.push(flow);
         }
     }
+    let loaded = rules_by_key(case.facts.live);
     for forward in &case.asked {
         let key = (forward.name.as_str(), forward.protocol);
-        let Some((replied, silent)) = led.get(&key) else {
+        // Connections live on without the rules that began them, and show nothing about new ones.
+        let Some((replied, silent)) = led.get(&key).filter(|_| loaded.contains_key(&key)) else {
             continue;
         };
         let check = match (replied.len(), silent.first(), forward.protocol) {
@@ -44,11 +47,11 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
                     unanswered(case, forward),
                     match silent.len() {
                         1 => format!(
-                            "the only open connection, from {}, has had no reply",
+                            "the only connection attempt, from {}, got no reply",
                             flow.source
                         ),
                         all => format!(
-                            "none of the {all} open connections has had a reply, for example that of {}",
+                            "none of the {all} connection attempts got a reply, for example that of {}",
                             flow.source
                         ),
                     },
@@ -88,7 +91,7 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     };
     let listeners = Listeners::new(case.set);
     let asked = case.asked.iter();
-    let asked: BTreeSet<Key<'_>> = asked
+    let asked: BTreeSet<ForwardKey<'_>> = asked
         .map(|forward| (forward.name.as_str(), forward.protocol))
         .collect();
     let taker =

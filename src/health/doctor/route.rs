@@ -1,6 +1,6 @@
 //! Checks the path behind the rules: the SNAT address, the route to the target, and the next hop's neighbour entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::arriving;
@@ -8,6 +8,7 @@ use super::{Case, Check, Fix, Hop, answers};
 use crate::forwards::{Forward, Snat};
 use crate::host::network::{Packet, Route};
 use crate::net::Interface;
+use crate::net::words::quoted;
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
@@ -24,6 +25,75 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         of_forward.dedup();
         checks.append(&mut of_forward);
     }
+    checks.extend(silent_hops(case));
+}
+
+/// Reports each next hop that does not answer, once for all forwards whose packets go there.
+fn silent_hops(case: &Case<'_>) -> Vec<Check> {
+    let mut found: BTreeMap<(IpAddr, &str), (IpAddr, &Route, Vec<&Forward>)> = BTreeMap::new();
+    for forward in &case.asked {
+        for (ingress, to) in paths(forward) {
+            let Some(route) = silent_route(case, forward, ingress, to) else {
+                continue;
+            };
+            let key = (route.gateway.unwrap_or(to), route.interface.as_str());
+            let (_, _, forwards) = found.entry(key).or_insert((to, route, Vec::new()));
+            // The two protocols of a forward are neighbours.
+            if forwards.last().is_none_or(|last| last.name != forward.name) {
+                forwards.push(forward);
+            }
+        }
+    }
+    let found = found.into_iter();
+    let checks = found.map(|((hop, out), (to, route, forwards))| {
+        let subject = match forwards.as_slice() {
+            [_] => hop.to_string(),
+            many => {
+                let names = quoted(many.iter().map(|forward| &forward.name));
+                format!("{hop}, to which the packets of {names} go,")
+            }
+        };
+        let link = case.facts.links.get(&forwards[0].egress);
+        let check = if link.is_some_and(|link| link.enabled && !link.up) {
+            Hop::Neighbour
+                .fail(format!("{subject} cannot be reached: {out} has no carrier"))
+                .fix(Fix::to_look(format!("ip -details link show {out}")))
+        } else {
+            Hop::Neighbour
+                .fail(format!(
+                    "{subject} does not answer on {out}: no machine there has that address"
+                ))
+                .fix(Fix::to_look_at(
+                    match route.gateway {
+                        Some(_) => format!("whether {hop} is the right router and is up"),
+                        None => format!("whether {hop} is up and on the network of {out}"),
+                    },
+                    format!("ip route get {to}"),
+                ))
+        };
+        match forwards.as_slice() {
+            [forward] => check.of(forward),
+            _ => check,
+        }
+    });
+    checks.collect()
+}
+
+/// Returns whether a next hop on the path to a target does not answer, which [`check`] reports.
+pub fn has_silent_hop(case: &Case<'_>, forward: &Forward) -> bool {
+    paths(forward).any(|(ingress, to)| silent_route(case, forward, ingress, to).is_some())
+}
+
+/// Returns the route to a target, if its next hop does not answer.
+fn silent_route<'c>(
+    case: &'c Case<'_>,
+    forward: &'c Forward,
+    ingress: &'c Interface,
+    to: IpAddr,
+) -> Option<&'c Route> {
+    let route = route(case, ingress, to)?.as_ref().ok()?;
+    let is_silent = matches!(route.neighbour.as_deref(), Some("FAILED" | "INCOMPLETE"));
+    (is_silent && route.interface == forward.egress.as_str()).then_some(route)
 }
 
 /// Checks each source address that targets see, once.
@@ -180,7 +250,7 @@ fn path(
             return;
         }
         let reason = format!(
-            "the route to {to} leaves by {out}, while the spec's egress is {egress}: \
+            "the route to {to} leaves through {out}, while the spec's egress is {egress}: \
              nvactl's rules do not match the packets"
         );
         let route = format!("sudo ip route replace {to} via ROUTER dev {egress}");
@@ -200,29 +270,13 @@ fn path(
         .map_or(String::new(), |gateway| format!(" via {gateway}"));
     checks.push(
         Hop::Route
-            .ok(format!("the route to {to} leaves by {out}{via}"))
+            .ok(format!("the route to {to} leaves through {out}{via}"))
             .of(forward),
     );
     let hop = route.gateway.unwrap_or(to);
-    let link = case.facts.links.get(egress);
-    let is_dark = link.is_some_and(|link| link.enabled && !link.up);
     checks.push(match route.neighbour.as_deref() {
-        Some("FAILED" | "INCOMPLETE") if is_dark => Hop::Neighbour
-            .fail(format!("{hop} cannot be reached: {out} has no carrier"))
-            .fix(Fix::to_look(format!("ip -details link show {out}")))
-            .of(forward),
-        Some("FAILED" | "INCOMPLETE") => Hop::Neighbour
-            .fail(format!(
-                "{hop} does not answer on {out}: no machine there has that address"
-            ))
-            .fix(Fix::to_look_at(
-                match route.gateway {
-                    Some(_) => format!("whether {hop} is the right router and is up"),
-                    None => format!("whether {hop} is up and on the network of {out}"),
-                },
-                format!("ip route get {to}"),
-            ))
-            .of(forward),
+        // [`silent_hops`] reports it.
+        Some("FAILED" | "INCOMPLETE") => return,
         Some(state) => Hop::Neighbour
             .ok(format!("the neighbour {hop} on {out} is {state}"))
             .of(forward),

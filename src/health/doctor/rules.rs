@@ -1,57 +1,76 @@
 //! Checks the rules as they are written: nvactl's own, duplicates, and marks of others. `packets` checks their
 //! effect on packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::jump::{self, of_table};
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status};
 use crate::diff::drift::{
-    DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone, rules_by_key,
+    Comparison, DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone,
+    rules_by_key,
 };
+use crate::forwards::Forward;
 use crate::health::counts;
-use crate::health::duplicate::duplicates;
+use crate::health::duplicate::{Duplicate, duplicates};
 use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
-use crate::net::words::counted;
+use crate::net::words::{counted, names};
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;
 use crate::netfilter::names::TableName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
-use crate::plan::unplan::{Key, plan_as, replanned};
+use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     let backend = backend(case);
     let is_elsewhere = backend.status == Status::Fail;
     checks.push(backend);
-    let planned = plan_as(case.facts.live, case.set, case.family);
-    let is_bare = !case.facts.live.holds_own() && planned.holds_own();
+    let live = case.facts.live;
+    let planned = plan_as(live, case.set, case.family);
+    let is_bare = !has_own_rules(live) && has_own_rules(&planned);
+    let mut duplicates = duplicates(live, case.set);
+    // The rules of another program belong to that program.
+    duplicates.retain(|duplicate| duplicate.owner().is_none());
     if !is_bare {
         jump::check(case, &planned, checks);
-        own_rules(case, &planned, astray, checks);
-        own_chains(case, &planned, checks);
+        loaded(case, &planned, astray, checks);
     } else if !is_elsewhere {
-        checks.push(none_loaded(case));
+        checks.push(none_loaded(case, &duplicates));
     }
     mark_bit(case, checks);
     other_backend(case, checks);
-    duplicate_rules(case, checks);
+    duplicate_rules(case, &duplicates, is_bare, checks);
+}
+
+/// Whether nvactl's own chains hold a rule. A flush leaves them empty.
+fn has_own_rules(rules: &Ruleset) -> bool {
+    let mut own = rules.chains().filter(|(_, name, _)| name.is_own());
+    own.any(|(.., chain)| !chain.rules.is_empty())
 }
 
 /// Reports once that nothing is loaded, instead of every rule.
-fn none_loaded(case: &Case<'_>) -> Check {
-    let words = match case.family {
-        Family::V6 if !case.facts.is_bare => {
-            "nvactl's IPv6 rules are not loaded: no IPv6 forward works"
-        }
-        Family::V4 if !case.facts.is_bare => {
-            "nvactl's IPv4 rules are not loaded: no IPv4 forward works"
-        }
-        _ => "nvactl's rules are not loaded: no forward works",
+fn none_loaded(case: &Case<'_>, duplicates: &[Duplicate<'_>]) -> Check {
+    let which = match case.family {
+        _ if case.facts.is_bare => "",
+        Family::V4 => "IPv4 ",
+        Family::V6 => "IPv6 ",
     };
-    Hop::Jump.fail(words).fix(case.apply.as_str())
+    let redirecting = duplicates.iter().filter(|one| one.redirects());
+    let forwarded: BTreeSet<&str> = redirecting
+        .flat_map(|one| one.forwards.iter().map(|name| name.as_str()))
+        .collect();
+    let effect = if forwarded.is_empty() {
+        format!(": no {which}forward works")
+    } else {
+        let forwarded = names(forwarded);
+        format!("; another program's rules forward {forwarded} (see `rival-rule`)")
+    };
+    Hop::Jump
+        .fail(format!("nvactl's {which}rules are not loaded{effect}"))
+        .fix(case.apply.as_str())
 }
 
 fn backend(case: &Case<'_>) -> Check {
@@ -73,41 +92,97 @@ fn backend(case: &Case<'_>) -> Check {
     }
 }
 
-/// Reports for each forward and hop whether its rules are loaded.
-fn own_rules(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
-    let new = counts::new_connections(case.facts.counters, case.facts.live);
-    let refused = counts::refused(case.facts.counters, case.facts.live);
-    let packets = |counts: &BTreeMap<Key<'_>, Count>, key: Key<'_>| {
+/// A forward's rules of one hop.
+#[derive(Clone, Copy)]
+struct OwnRules<'c> {
+    forward: &'c Forward,
+    hop: Hop,
+    count: usize,
+    /// The number of rules that are not loaded.
+    gone: usize,
+}
+
+/// Reports whether the rules of each forward and nvactl's other rules are loaded.
+fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
+    let comparison = compare(case.facts.live, case.set, case.family);
+    let mut own = own_rules(case, planned);
+    own.retain(|one| one.gone == 0 || !astray.has(one.forward));
+    match another_spec(case, &comparison, &own) {
+        Some(check) => {
+            checks.push(check);
+            own.retain(|one| one.gone == 0);
+        }
+        None => own_chains(case, planned, &comparison, checks),
+    }
+    let (counters, live) = (case.facts.counters, case.facts.live);
+    let new = counts::new_connections(counters, live);
+    let refused = counts::refused(counters, live);
+    let packets = |counts: &BTreeMap<ForwardKey<'_>, Count>, forward: &Forward| {
+        let key = (forward.name.as_str(), forward.protocol);
         counts.get(&key).map_or(0, |count| count.packets)
     };
+    for one in own {
+        let OwnRules { forward, hop, .. } = one;
+        let check = match (one.gone, hop) {
+            (1.., _) => hop.fail(not_loaded(one)).fix(case.apply.as_str()),
+            (0, Hop::DnatRule) => {
+                translated(packets(&new, forward), packets(&refused, forward), hop)
+            }
+            (0, _) if one.count == 1 => hop.ok("the rule is loaded"),
+            (0, _) => hop.ok(format!("all {} rules are loaded", one.count)),
+        };
+        checks.push(check.of(forward));
+    }
+}
+
+/// Counts each asked forward's rules by hop.
+fn own_rules<'c>(case: &Case<'c>, planned: &Ruleset) -> Vec<OwnRules<'c>> {
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
-    for forward in &case.asked {
+    let mut found = Vec::new();
+    for forward in case.asked.iter().copied() {
         let key = (forward.name.as_str(), forward.protocol);
         let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
-        // The number of rules of each hop, and the rules that are not loaded.
-        let mut hops: BTreeMap<Hop, (usize, Vec<&PlacedRule<'_>>)> = BTreeMap::new();
+        let mut hops: BTreeMap<Hop, (usize, usize)> = BTreeMap::new();
         for place in want.get(&key).into_iter().flatten() {
             let (count, gone) = hops.entry(hop_of(place)).or_default();
             *count += 1;
-            if !loaded.contains(place) {
-                gone.push(place);
-            }
+            *gone += usize::from(!loaded.contains(place));
         }
-        for (hop, (count, gone)) in hops {
-            let check = match (gone.first(), hop) {
-                (Some(_), _) if astray.has(forward) => continue,
-                (Some(first), _) => hop
-                    .fail(not_loaded(case.family, first, gone.len()))
-                    .fix(case.apply.as_str()),
-                (None, Hop::DnatRule) => {
-                    translated(packets(&new, key), packets(&refused, key), hop)
-                }
-                (None, _) if count == 1 => hop.ok("the rule is loaded"),
-                (None, _) => hop.ok(format!("all {count} rules are loaded")),
-            };
-            checks.push(check.of(forward));
-        }
+        let of_hop = |(hop, (count, gone))| OwnRules {
+            forward,
+            hop,
+            count,
+            gone,
+        };
+        found.extend(hops.into_iter().map(of_hop));
     }
+    found
+}
+
+/// The cause of all rules that are not loaded, if the spec has changed since it was applied.
+pub const ANOTHER_SPEC: &str = "the loaded rules are not those of this spec";
+
+/// Reports once that the loaded rules are complete but those of another spec, instead of every rule that is not
+/// loaded.
+fn another_spec(case: &Case<'_>, comparison: &Comparison, own: &[OwnRules<'_>]) -> Option<Check> {
+    let missing = own.iter().filter(|one| one.gone > 0);
+    let hop = missing.clone().map(|one| one.hop).min()?;
+    let mut drift = comparison.drift.iter();
+    if drift.any(|drift| drift.what != DriftKind::InFront) {
+        return None;
+    }
+    let forwards: BTreeSet<&str> = missing.map(|one| one.forward.name.as_str()).collect();
+    let check = match forwards.len() {
+        1 => Check {
+            forward: forwards.first().map(|name| (*name).to_owned()),
+            ..hop.fail(ANOTHER_SPEC)
+        },
+        _ => hop.fail(format!(
+            "{ANOTHER_SPEC}, which differs for {}",
+            names(forwards)
+        )),
+    };
+    Some(check.fix(case.apply.as_str()))
 }
 
 fn hop_of(place: &PlacedRule<'_>) -> Hop {
@@ -118,8 +193,23 @@ fn hop_of(place: &PlacedRule<'_>) -> Hop {
     }
 }
 
-/// Names the first of some missing rules.
-fn not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
+/// Says how many of a forward's rules of one hop are not loaded.
+fn not_loaded(rules: OwnRules<'_>) -> String {
+    let kind = match rules.hop {
+        Hop::ForwardRule => "accept",
+        Hop::SnatRule => "SNAT",
+        _ => "DNAT",
+    };
+    match (rules.gone, rules.count) {
+        (1, 1) => format!("its {kind} rule is not loaded"),
+        (gone, count) if gone == count => format!("its {count} {kind} rules are not loaded"),
+        (1, count) => format!("1 of its {count} {kind} rules is not loaded"),
+        (gone, count) => format!("{gone} of its {count} {kind} rules are not loaded"),
+    }
+}
+
+/// Names the first of some missing rules that are no forward's.
+fn shared_not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
     let line = Line::Append(first.chain, first.rule);
     let place = of_table(family, first.table);
     match count {
@@ -133,25 +223,27 @@ fn not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
 
 /// Reports the connections that came to the listener, and how many the forward's lists and limits refused.
 fn translated(new: u64, refused: u64, hop: Hop) -> Check {
-    let connections = match new {
-        1 => "1 connection".to_owned(),
-        many => format!("{many} connections"),
+    // A client that is refused repeats its first packet, and the rule counts each.
+    let packets = match new {
+        1 => "1 first packet of a connection".to_owned(),
+        many => format!("{many} first packets of connections"),
     };
     match refused {
         0 => hop.ok(format!(
-            "the rule has translated {connections} since it was loaded"
+            "the rule has translated {packets} since it was loaded"
         )),
         all if all >= new && new > 0 => hop
             .warn(format!(
-                "`allow_from`, `deny_from` or `limits` have refused all of {connections} since the rule was loaded"
+                "`allow_from`, `deny_from` or `limits` have refused all of {packets}, repeated ones included, since \
+                 the rule was loaded"
             ))
             .fix(Fix::only_if(
                 "if these clients should pass",
                 "correct `allow_from`, `deny_from` or `limits` in the spec",
             )),
         some => hop.ok(format!(
-            "the rule has translated {connections} since it was loaded; lists and limits have refused {some} of \
-             them"
+            "the rule has translated {packets} since it was loaded; lists and limits have refused {some} of \
+             them, repeated ones included"
         )),
     }
 }
@@ -187,8 +279,12 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
 }
 
 /// Reports the differences in nvactl's own chains. The forwards' rules have hops of their own.
-fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
-    let comparison = compare(case.facts.live, case.set, case.family);
+fn own_chains(
+    case: &Case<'_>,
+    planned: &Ruleset,
+    comparison: &Comparison,
+    checks: &mut Vec<Check>,
+) {
     let of = |kind: DriftKind| {
         let drift = comparison.drift.iter();
         drift.filter(move |drift| drift.what == kind)
@@ -197,11 +293,11 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let replanned = replanned(case.facts.live, case.family);
     let gone = gone(case.facts.live, &replanned);
     if let Some(first) = gone.first() {
-        let fail = Hop::OwnChains.fail(not_loaded(case.family, first, gone.len()));
+        let fail = Hop::OwnChains.fail(shared_not_loaded(case.family, first, gone.len()));
         checks.push(fail.fix(apply));
         return;
     }
-    // The check `jump` reports a jump that stands twice.
+    // The check `jump` reports a jump that is there twice.
     let builtin = planned.chains().filter(|(_, name, _)| name.is_builtin());
     let jumps: Vec<String> = builtin
         .flat_map(|(_, name, chain)| chain.rules.iter().map(move |rule| (name, rule)))
@@ -251,27 +347,38 @@ fn own_chains(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
 }
 
 /// Names duplicate rules that were typed by hand. They stop no packet of a forward, but admit more than the spec.
-fn duplicate_rules(case: &Case<'_>, checks: &mut Vec<Check>) {
-    let mut found = duplicates(case.facts.live, case.set);
-    // The rules of another program belong to that program.
-    found.retain(|duplicate| duplicate.owner().is_none());
+/// If nothing of nvactl's is loaded, only these rules may forward, so they are removed last.
+fn duplicate_rules(
+    case: &Case<'_>,
+    found: &[Duplicate<'_>],
+    is_bare: bool,
+    checks: &mut Vec<Check>,
+) {
     if found.is_empty() {
         checks.push(Hop::RivalRule.ok("no other rule forwards the same ports"));
     }
     for duplicate in found {
-        let name = duplicate.forwards.first().map(ToString::to_string);
-        let removal =
-            duplicate
-                .removal(case.family)
-                .replacen(plain(case.family), &case.iptables, 1);
-        let check = Hop::RivalRule
-            .warn(format!(
-                "a duplicate rule that nvactl did not write also forwards this port: `{}`",
-                duplicate.line()
-            ))
-            .fix(format!("sudo {removal}"));
+        let line = duplicate.line();
+        let check = match duplicate.undecided {
+            None => {
+                let removal = duplicate.removal(&case.iptables);
+                let fix = if is_bare {
+                    Fix::only_if("after `apply`", removal)
+                } else {
+                    Fix::from(removal)
+                };
+                Hop::RivalRule
+                    .warn(format!("another program's rule also forwards this port: `{line}`"))
+                    .fix(fix)
+            }
+            Some(condition) => Hop::RivalRule
+                .warn(format!(
+                    "another program's rule may also forward this port, which depends on `{condition}`: `{line}`"
+                ))
+                .fix(Fix::to_look(duplicate.look(&case.iptables))),
+        };
         checks.push(Check {
-            forward: name,
+            forward: duplicate.forwards.first().map(ToString::to_string),
             ..check
         });
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status};
-use crate::forwards::{Destination, Forward, Snat};
+use crate::forwards::{Destination, Forward, Snat, TargetKind};
 use crate::health::probe::Probed;
 use crate::host::network::{Packet, Route};
-use crate::host::probe::Outcome;
+use crate::host::probe::ProbeOutcome;
 use crate::net::words::counted;
 use crate::net::{Host, Protocol};
 
@@ -28,19 +28,19 @@ pub fn silent(case: &Case<'_>) -> BTreeSet<*const Forward> {
 pub fn refuses(case: &Case<'_>, astray: &Astray) -> bool {
     let each = probed(case);
     let mut here = each.iter().filter(|one| !astray.has(one.forward));
-    here.any(|one| one.check.status == Status::Fail && *one.outcome == Outcome::Refused)
+    here.any(|one| one.check.status == Status::Fail && *one.outcome == ProbeOutcome::Refused)
 }
 
 /// The outcome of a target's ports, and its check.
-struct Answered<'c> {
+struct TargetCheck<'c> {
     forward: &'c Forward,
     /// The first outcome that is not good, else the first one.
-    outcome: &'c Outcome,
+    outcome: &'c ProbeOutcome,
     check: Check,
 }
 
 /// Judges each target of each forward by the connections that this machine opened itself.
-fn probed<'c>(case: &Case<'c>) -> Vec<Answered<'c>> {
+fn probed<'c>(case: &Case<'c>) -> Vec<TargetCheck<'c>> {
     let mut checks = Vec::new();
     // The probes are in the order of the spec, so one target's ports are neighbours.
     let of_one = |a: &Probed<'_>, b: &Probed<'_>| {
@@ -66,7 +66,7 @@ fn probed<'c>(case: &Case<'c>) -> Vec<Answered<'c>> {
             more => format!(" (and {})", counted(more, "more port")),
         };
         let mut check = judged(case, forward, &to, outcome, &more);
-        let is_untried = matches!(outcome, Outcome::Failed(_));
+        let is_untried = matches!(outcome, ProbeOutcome::Failed(_));
         let kept_in = if check.status == Status::Fail || is_untried {
             kept_in(case, forward, at)
         } else {
@@ -93,7 +93,7 @@ fn probed<'c>(case: &Case<'c>) -> Vec<Answered<'c>> {
             };
             check.reason = format!("{}; {others} {do_so}", check.reason);
         }
-        checks.push(Answered {
+        checks.push(TargetCheck {
             forward,
             outcome,
             check,
@@ -158,16 +158,46 @@ fn kept_in(case: &Case<'_>, forward: &Forward, to: &Destination) -> Option<Strin
     untried(&answers.kept_in(forward, to.address)?)
 }
 
-fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more: &str) -> Check {
+fn timed_out(case: &Case<'_>, forward: &Forward, to: &str, more: &str) -> Check {
+    let drops = "the target or a firewall on the path drops the packets";
+    let look = Fix::to_look_at(
+        "on the target, at its firewall, its NetworkPolicy and its route back",
+        route_back(case, forward),
+    );
+    match forward.target.kind {
+        TargetKind::Ilb => Hop::Target
+            .fail(format!(
+                "{to} does not answer{more}: {drops}, or the target has no route back"
+            ))
+            .fix(look),
+        TargetKind::Pod => Hop::Target
+            .fail(format!(
+                "{to} does not answer{more}: {drops}, the target has no route back, or no host has this address (a \
+                 replaced pod has a new one)"
+            ))
+            .fix(look.or(Fix::to_look_at(
+                "whether a pod has this address",
+                "kubectl get pods --all-namespaces -o wide",
+            ))),
+    }
+}
+
+fn judged(
+    case: &Case<'_>,
+    forward: &Forward,
+    to: &str,
+    outcome: &ProbeOutcome,
+    more: &str,
+) -> Check {
     match outcome {
-        Outcome::Open(time) => Hop::Target.ok(format!(
+        ProbeOutcome::Open(time) => Hop::Target.ok(format!(
             "{to} answered this machine after {:.1} ms",
             time.as_secs_f64() * 1000.0
         )),
-        Outcome::Unanswered => Hop::Target.ok(format!(
+        ProbeOutcome::Unanswered => Hop::Target.ok(format!(
             "{to} did not refuse a datagram, and did not answer it"
         )),
-        Outcome::Refused => Hop::Target
+        ProbeOutcome::Refused => Hop::Target
             .fail(format!(
                 "{to} refuses {}{more}: the target is up, but nothing listens on that port",
                 match forward.protocol {
@@ -182,16 +212,8 @@ fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more:
                     Protocol::Udp => "ss -lun",
                 },
             )),
-        Outcome::TimedOut => Hop::Target
-            .fail(format!(
-                "{to} does not answer{more}: the target or a firewall on the path drops the packets, \
-                 or the target has no route back"
-            ))
-            .fix(Fix::to_look_at(
-                "on the target, at its firewall, its NetworkPolicy and its route back",
-                route_back(case, forward),
-            )),
-        Outcome::Unreachable => Hop::Target
+        ProbeOutcome::TimedOut => timed_out(case, forward, to, more),
+        ProbeOutcome::Unreachable => Hop::Target
             .fail(format!(
                 "{to} is unreachable{more}: the target is down, its address is wrong, or a firewall there rejects \
                  the packets (`administratively prohibited`)"
@@ -200,7 +222,7 @@ fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more:
                 "at the target's firewall, its NetworkPolicy and its address",
                 "kubectl get pods,services,networkpolicies --all-namespaces -o wide",
             )),
-        Outcome::Unexpected(words) => Hop::Target
+        ProbeOutcome::Unexpected(words) => Hop::Target
             .warn(format!(
                 "{to} {words}{more}: the listener there may have no ready endpoint behind it"
             ))
@@ -208,7 +230,7 @@ fn judged(case: &Case<'_>, forward: &Forward, to: &str, outcome: &Outcome, more:
                 "at the server's log and the endpoints of a Service or load balancer",
                 "kubectl get endpointslices --all-namespaces",
             )),
-        Outcome::Failed(words) => {
+        ProbeOutcome::Failed(words) => {
             let unknown = format!("{to} could not be tried{more}: {words}");
             Hop::Target.unknown(unknown)
         }

@@ -10,14 +10,14 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
-use crate::plan::unplan::{Key, key_of};
+use crate::plan::unplan::{ForwardKey, key_of};
 
 /// The loaded rules that no packet reaches.
 #[derive(Debug)]
 pub struct CutOff<'r> {
     hooks: Vec<Hook>,
     chains: BTreeSet<&'r ChainName>,
-    forwards: BTreeSet<Key<'r>>,
+    forwards: BTreeSet<ForwardKey<'r>>,
 }
 
 impl<'r> CutOff<'r> {
@@ -61,7 +61,7 @@ impl<'r> CutOff<'r> {
     }
 
     /// Whether no packet reaches some rule of a forward, whose rules are in these places.
-    pub fn has(&self, key: Key<'_>, places: &[PlacedRule<'_>]) -> bool {
+    pub fn has(&self, key: ForwardKey<'_>, places: &[PlacedRule<'_>]) -> bool {
         let is_cut_off = |place: &PlacedRule<'_>| {
             let hook = Hook::of(place.chain);
             self.chains.contains(place.chain) || hook.is_some_and(|hook| self.hooks.contains(&hook))

@@ -23,23 +23,9 @@ pub struct BeforeJump {
     pub count: usize,
     /// The first [`MOST_RULES`] of them, as iptables-save prints them.
     pub rules: Vec<String>,
-    /// The first of them that stops every packet.
+    /// The first of them that stops every packet, as a line of the drift.
     #[serde(skip)]
-    pub stop: Option<String>,
-}
-
-impl BeforeJump {
-    /// Returns the rule that stops every packet, as a line of the drift.
-    #[must_use]
-    pub fn drift(&self) -> Option<Drift> {
-        Some(Drift {
-            what: DriftKind::InFront,
-            family: self.family,
-            table: self.table,
-            line: self.stop.clone()?,
-            forward: None,
-        })
-    }
+    pub stop: Option<Drift>,
 }
 
 /// Lists the rules of others before nvactl's jumps, for each built-in chain that has such rules.
@@ -49,14 +35,24 @@ pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
         let rules = before(live, hook).filter(|rules| !rules.is_empty())?;
         let chain = hook.builtin();
         let spelled = |rule: &&Rule| Line::Append(&chain, rule).to_string();
-        let stop = rules.iter().find(|rule| rule.stops_every_packet());
+        let table = hook.table().as_str();
+        let stop = rules.iter().find_map(|rule| {
+            Some(Drift {
+                what: DriftKind::InFront,
+                family,
+                table,
+                line: spelled(rule),
+                forward: None,
+                stop: Some(rule.stop()?),
+            })
+        });
         Some(BeforeJump {
             family,
-            table: hook.table().as_str(),
+            table,
             chain: chain.to_string(),
             count: rules.len(),
             rules: rules.iter().take(MOST_RULES).map(spelled).collect(),
-            stop: stop.map(spelled),
+            stop,
         })
     });
     each.collect()
@@ -86,6 +82,7 @@ fn before(ruleset: &Ruleset, hook: Hook) -> Option<Vec<&Rule>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netfilter::rule::Stop;
     use crate::netfilter::text::parse::parse;
 
     /// Returns the filter table with nvactl's jump after these lines.
@@ -134,19 +131,39 @@ mod tests {
     fn a_jump_is_unreached_after_a_rule_that_stops_every_packet() {
         let planned = filter("");
         for (lines, stop) in [
-            ("-A FORWARD -j DROP\n", Some("-A FORWARD -j DROP")),
-            ("-A FORWARD -j ACCEPT\n", Some("-A FORWARD -j ACCEPT")),
-            ("-A FORWARD -j RETURN\n", Some("-A FORWARD -j RETURN")),
-            ("-A FORWARD -g MY\n", Some("-A FORWARD -g MY")),
+            (
+                "-A FORWARD -j DROP\n",
+                Some(("-A FORWARD -j DROP", Stop::Drops)),
+            ),
+            (
+                "-A FORWARD -j ACCEPT\n",
+                Some(("-A FORWARD -j ACCEPT", Stop::Accepts)),
+            ),
+            (
+                "-A FORWARD -j RETURN\n",
+                Some(("-A FORWARD -j RETURN", Stop::Decides)),
+            ),
+            (
+                "-A FORWARD -m comment --comment \"-j ACCEPT\" -j DROP\n",
+                Some((
+                    "-A FORWARD -m comment --comment \"-j ACCEPT\" -j DROP",
+                    Stop::Drops,
+                )),
+            ),
+            (
+                "-A FORWARD -g MY\n",
+                Some(("-A FORWARD -g MY", Stop::Decides)),
+            ),
             (
                 "-A FORWARD -j NFQUEUE --queue-num 0\n",
-                Some("-A FORWARD -j NFQUEUE --queue-num 0"),
+                Some(("-A FORWARD -j NFQUEUE --queue-num 0", Stop::Decides)),
             ),
             (
                 "-A FORWARD -s 192.0.2.1/32 -j DROP\n-A FORWARD -m comment --comment all -j REJECT --reject-with icmp-port-unreachable\n",
-                Some(
+                Some((
                     "-A FORWARD -m comment --comment all -j REJECT --reject-with icmp-port-unreachable",
-                ),
+                    Stop::Decides,
+                )),
             ),
             ("-A FORWARD -p tcp -j DROP\n", None),
             ("-A FORWARD -i eth0 -g MY\n", None),
@@ -156,8 +173,9 @@ mod tests {
         ] {
             let live = filter(lines);
             let found = before_jumps(&live, Family::V4);
-            let drift = found.first().and_then(BeforeJump::drift);
-            assert_eq!(drift.map(|drift| drift.line).as_deref(), stop, "{lines}");
+            let drift = found.first().and_then(|one| one.stop.as_ref());
+            let drift = drift.and_then(|drift| Some((drift.line.as_str(), drift.stop?)));
+            assert_eq!(drift, stop, "{lines}");
             let hooks: &[Hook] = if stop.is_some() {
                 &[Hook::Passing]
             } else {

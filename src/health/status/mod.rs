@@ -17,14 +17,14 @@ use crate::diff::drift::{
 use crate::forwards::ForwardSet;
 use crate::forwards::Listeners;
 use crate::health::counts;
-use crate::health::rules_file::RulesFile;
+use crate::health::next_boot::NextBoot;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::plan::unplan::{Key, plan_as, replanned};
+use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
 
 /// The report of `nvactl status`; docs/json.md documents the fields.
@@ -58,26 +58,7 @@ pub struct MachineStatus {
     pub forward_policy: &'static str,
     /// Whether the kernel forwards packets of the family.
     pub ip_forward: bool,
-    pub at_boot: BootStatus,
-}
-
-/// The rules and the forwarding switch after the next boot.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct BootStatus {
-    #[serde(skip)]
-    pub place: &'static str,
-    pub rules: RulesFile,
-    /// Why iptables-restore does not load the rules file, in words.
-    pub refused: Option<String>,
-    /// Whether the next boot loads the rules file, and the program that does, in words.
-    pub loaded: String,
-    /// The value that the sysctl files set; `None` if no file sets it.
-    pub ip_forward: Option<bool>,
-    /// The line that decides, as `file:line`.
-    pub ip_forward_by: Option<String>,
-    /// A line that sets another value only if `sysctl --system` runs later.
-    #[serde(skip)]
-    pub ip_forward_unread: Option<String>,
+    pub at_boot: NextBoot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -161,7 +142,7 @@ pub fn rows(
     let refused = counts::refused(live.counters, live.ruleset);
     let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
-    let mut connections: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<ForwardKey<'_>, usize> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished) {
         if let Some(forward) = listeners.leader(flow) {
@@ -264,7 +245,7 @@ pub fn drift(
     let mut drift = comparison.drift;
     // A rule with conditions before a jump is no drift, because packets still reach the jump.
     drift.retain(|drift| drift.what != DriftKind::InFront);
-    drift.extend(before_jumps.iter().filter_map(BeforeJump::drift));
+    drift.extend(before_jumps.iter().filter_map(|one| one.stop.clone()));
     let mut firewall = comparison.firewall;
     if comparison.reordered {
         firewall.push(FieldChange {

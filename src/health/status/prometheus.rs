@@ -28,19 +28,19 @@ const PER_FORWARD: [PerForward; 4] = [
     PerForward {
         name: "nvactl_forward_new_connections_total",
         kind: "counter",
-        help: "Connections that a forward has translated since its rules were loaded.",
+        help: "First packets of connections that a forward has translated since its rules were loaded.",
         value: |row| Some(row.new.packets),
     },
     PerForward {
         name: "nvactl_forward_new_connections_bytes_total",
         kind: "counter",
-        help: "Bytes of the first packets of those connections.",
+        help: "Bytes of those first packets.",
         value: |row| Some(row.new.bytes),
     },
     PerForward {
         name: "nvactl_forward_refused_total",
         kind: "counter",
-        help: "First packets that a forward's lists and limits have turned away.",
+        help: "First packets that a forward's lists and limits have refused.",
         value: |row| Some(row.refused.packets),
     },
     PerForward {
@@ -72,7 +72,7 @@ impl StatusReport {
         }
         self.write_before_jumps(&mut out);
         let name = "nvactl_forward_state";
-        let help = "How a forward stands: 1 for the state it is in.";
+        let help = "1 for the forward's state, 0 for the others.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
             for state in ForwardState::ALL {
@@ -109,7 +109,7 @@ impl StatusReport {
     /// Writes a sample for each table that has jumps, so that a count falls to 0 instead of ending.
     fn write_before_jumps(&self, out: &mut String) {
         let name = "nvactl_foreign_rules_before_jump";
-        let help = "Rules of others before nvactl's jumps in a table.";
+        let help = "Other programs' rules before nvactl's jumps in a table.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         let v6 = self.ipv6.as_ref().map(|_| Family::V6);
         for family in [Some(Family::V4), v6].into_iter().flatten() {
@@ -161,13 +161,13 @@ impl StatusReport {
             ),
             switch(
                 "nvactl_boot_rules_same",
-                "Whether the next boot brings the rules that run.",
+                "Whether the next boot loads the rules that are loaded now.",
                 self.machine.at_boot.rules == RulesFile::Same,
             ),
             switch(
                 "nvactl_boot_ip_forward",
                 "Whether forwarding is on after a boot.",
-                self.machine.at_boot.ip_forward == Some(true),
+                self.machine.at_boot.turns_forwarding_on(),
             ),
             Metric {
                 value: tracked.map(|tracked| tracked.entries),
@@ -189,7 +189,7 @@ impl StatusReport {
                 value: tracked.and_then(|tracked| tracked.invalid),
                 ..counter(
                     "nvactl_conntrack_invalid_total",
-                    "Packets that conntrack took for no connection's.",
+                    "Packets that belonged to no connection.",
                     0,
                 )
             },
@@ -205,7 +205,7 @@ impl StatusReport {
             ),
             gauge(
                 "nvactl_drifted_lines",
-                "Lines of nvactl's that somebody has put in or taken out.",
+                "Lines of nvactl's chains that somebody has added or removed.",
                 number(self.drift.len()),
             ),
         ]
@@ -232,13 +232,13 @@ impl StatusReport {
             ),
             of_v6(
                 "nvactl_boot_ipv6_rules_same",
-                "Whether the next boot brings the IPv6 rules that run.",
+                "Whether the next boot loads the IPv6 rules that are loaded now.",
                 |ipv6| ipv6.at_boot.rules == RulesFile::Same,
             ),
             of_v6(
                 "nvactl_boot_ipv6_forward",
                 "Whether IPv6 forwarding is on after a boot.",
-                |ipv6| ipv6.at_boot.ip_forward == Some(true),
+                |ipv6| ipv6.at_boot.turns_forwarding_on(),
             ),
         ]
     }
@@ -265,7 +265,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::health::status::{BeforeJump, BootStatus, MachineStatus, Tracked};
+    use crate::health::next_boot::NextBoot;
+    use crate::health::status::{BeforeJump, MachineStatus, Tracked};
+    use crate::host::persistence::RulesAtBoot;
     use crate::netfilter::counters::Count;
 
     fn row(name: &str, state: ForwardState) -> Row {
@@ -293,14 +295,13 @@ mod tests {
                 backend: "nft".to_owned(),
                 forward_policy: "DROP",
                 ip_forward: true,
-                at_boot: BootStatus {
+                at_boot: NextBoot {
                     place: "rules.v4",
                     rules: RulesFile::Same,
                     refused: None,
-                    loaded: "by iptables-persistent".to_owned(),
-                    ip_forward: None,
-                    ip_forward_by: None,
-                    ip_forward_unread: None,
+                    by: RulesAtBoot::Unit,
+                    forwards: None,
+                    forwards_unread: None,
                 },
             },
             ipv6: None,

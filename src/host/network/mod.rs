@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::host::child;
 use crate::net::{Family, Interface};
-pub use values::{Answer, Link, Links, Packet, ReversePath, Route, somebody};
+pub use values::{Link, Links, Packet, ReplyPacket, ReversePath, Route, somebody};
 
 /// The time limit of a query. Each takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -102,8 +102,8 @@ fn asked_routes<'n>(
 
 /// Asks the kernel for the egress interfaces of replies. Leaves out replies without a route.
 #[must_use]
-pub fn answer_routes(asked: &BTreeSet<Answer>) -> BTreeMap<Answer, String> {
-    let question = |answer: &Answer| format!("route get {} from {}", answer.to, answer.from);
+pub fn answer_routes(asked: &BTreeSet<ReplyPacket>) -> BTreeMap<ReplyPacket, String> {
+    let question = |answer: &ReplyPacket| format!("route get {} from {}", answer.to, answer.from);
     let questions: Vec<String> = asked.iter().map(question).collect();
     let answers = answers(&questions);
     let known = asked.iter().zip(answers).filter_map(|(answer, found)| {

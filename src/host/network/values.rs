@@ -58,7 +58,7 @@ pub struct Packet<'n> {
 
 /// A packet of the machine itself that replies to a packet to one of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Answer {
+pub struct ReplyPacket {
     pub from: IpAddr,
     pub to: IpAddr,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use thiserror::Error;
 
-pub use values::{Expect, ExpectError, Outcome, Try};
+pub use values::{Expect, ExpectError, ProbeOutcome, Try};
 
 use crate::host::child::{self, ChildError};
 use crate::host::progress::Progress;
@@ -68,13 +68,13 @@ pub fn resolve(name: &str) -> Result<IpAddr, ResolveError> {
 /// Tries all ports, and returns the outcomes of each in the order of the ports. After a Ctrl-C it tries no
 /// further ports, and returns the outcomes so far.
 #[must_use]
-pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
+pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<ProbeOutcome>>> {
     let progress = Progress::new();
     let held = Held::hold().ok();
     let interrupted = || held.as_ref().is_some_and(Held::came);
     let next = AtomicUsize::new(0);
     let (send, results) = mpsc::channel();
-    let mut tried: Vec<Option<Vec<Outcome>>> = Vec::new();
+    let mut tried: Vec<Option<Vec<ProbeOutcome>>> = Vec::new();
     tried.resize_with(ports.len(), || None);
     let work = |send: Sender<_>| {
         loop {
@@ -84,11 +84,13 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<Outcome>>> {
             };
             let is_late = || how.until.is_some_and(|until| Instant::now() >= until);
             let once = |_| match port.protocol {
-                _ if is_late() => Outcome::Failed("the time limit was reached first".to_owned()),
+                _ if is_late() => {
+                    ProbeOutcome::Failed("the time limit was reached first".to_owned())
+                }
                 Protocol::Tcp => by_tcp(port.to, port.from, how),
                 Protocol::Udp => by_udp(port.to, port.from, how.timeout),
             };
-            let outcomes: Vec<Outcome> = (0..how.count.max(1)).map(once).collect();
+            let outcomes: Vec<ProbeOutcome> = (0..how.count.max(1)).map(once).collect();
             // The send can fail only while the whole run ends.
             let _ = send.send((n, outcomes));
         }
@@ -122,33 +124,33 @@ fn bar(done: usize, total: usize) -> String {
     format!("[{:<20}] {done} of {total}", "#".repeat(full))
 }
 
-fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> Outcome {
+fn by_tcp(to: SocketAddr, from: Option<IpAddr>, how: Probing) -> ProbeOutcome {
     let begin = Instant::now();
     let socket = match socket(to, from, Type::STREAM, Transport::TCP) {
         Ok(socket) => socket,
-        Err(error) => return Outcome::Failed(error.to_string()),
+        Err(error) => return ProbeOutcome::Failed(error.to_string()),
     };
     if let Err(error) = socket.connect_timeout(&to.into(), how.timeout) {
         return failure(&error);
     }
     let connected = begin.elapsed();
     match how.expect {
-        Expect::Tcp => Outcome::Open(connected),
+        Expect::Tcp => ProbeOutcome::Open(connected),
         Expect::Kept => match ended(&socket) {
             Ok(Some(how)) => {
-                Outcome::Unexpected(format!("accepts connections and {how} them at once"))
+                ProbeOutcome::Unexpected(format!("accepts connections and {how} them at once"))
             }
-            Ok(None) => Outcome::Open(connected),
-            Err(error) => Outcome::Failed(error.to_string()),
+            Ok(None) => ProbeOutcome::Open(connected),
+            Err(error) => ProbeOutcome::Failed(error.to_string()),
         },
         Expect::Http(status) => match ask(socket, to, begin + how.timeout) {
             Ok(got) if status.map_or(got < 400, |status| status == got) => {
-                Outcome::Open(begin.elapsed())
+                ProbeOutcome::Open(begin.elapsed())
             }
-            Ok(got) => Outcome::Unexpected(format!("HTTP status {got}")),
+            Ok(got) => ProbeOutcome::Unexpected(format!("HTTP status {got}")),
             Err(error) => match failure(&error) {
-                Outcome::TimedOut => Outcome::TimedOut,
-                _ => Outcome::Unexpected(format!("connected, but no HTTP answer: {error}")),
+                ProbeOutcome::TimedOut => ProbeOutcome::TimedOut,
+                _ => ProbeOutcome::Unexpected(format!("connected, but no HTTP answer: {error}")),
             },
         },
     }
@@ -195,7 +197,7 @@ fn ask(socket: Socket, to: SocketAddr, deadline: Instant) -> io::Result<u16> {
 }
 
 /// Sends a datagram, and waits for an answer or a refusal.
-fn by_udp(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> Outcome {
+fn by_udp(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> ProbeOutcome {
     let begin = Instant::now();
     let tried = socket(to, from, Type::DGRAM, Transport::UDP).and_then(|socket| {
         socket.connect(&to.into())?;
@@ -204,12 +206,12 @@ fn by_udp(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> Outcome {
     });
     let socket = match tried {
         Ok(socket) => socket,
-        Err(error) => return Outcome::Failed(error.to_string()),
+        Err(error) => return ProbeOutcome::Failed(error.to_string()),
     };
     let answered = socket.send(b"\n").and_then(|_| socket.recv(&mut [0; 1]));
     match answered.map_err(|error| failure(&error)) {
-        Ok(_) => Outcome::Open(begin.elapsed()),
-        Err(Outcome::TimedOut) => Outcome::Unanswered,
+        Ok(_) => ProbeOutcome::Open(begin.elapsed()),
+        Err(ProbeOutcome::TimedOut) => ProbeOutcome::Unanswered,
         Err(outcome) => outcome,
     }
 }
@@ -227,11 +229,13 @@ fn socket(
     Ok(socket)
 }
 
-fn failure(error: &io::Error) -> Outcome {
+fn failure(error: &io::Error) -> ProbeOutcome {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Outcome::Refused,
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Outcome::Unreachable,
-        _ => Outcome::Failed(error.to_string()),
+        io::ErrorKind::ConnectionRefused => ProbeOutcome::Refused,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ProbeOutcome::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            ProbeOutcome::Unreachable
+        }
+        _ => ProbeOutcome::Failed(error.to_string()),
     }
 }

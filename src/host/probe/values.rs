@@ -53,7 +53,7 @@ impl FromStr for Expect {
 
 /// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// Connected or answered, after this time.
     Open(Duration),
     /// A datagram was neither answered nor refused. A UDP server need not answer.
@@ -68,38 +68,38 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Outcome {
+impl ProbeOutcome {
     /// Returns the outcome's name in reports. Programs read these names, so they do not change.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Outcome::Open(_) => "open",
-            Outcome::Unanswered => "unanswered",
-            Outcome::Refused => "refused",
-            Outcome::TimedOut => "timed_out",
-            Outcome::Unreachable => "unreachable",
-            Outcome::Unexpected(_) => "unexpected",
-            Outcome::Failed(_) => "failed",
+            ProbeOutcome::Open(_) => "open",
+            ProbeOutcome::Unanswered => "unanswered",
+            ProbeOutcome::Refused => "refused",
+            ProbeOutcome::TimedOut => "timed_out",
+            ProbeOutcome::Unreachable => "unreachable",
+            ProbeOutcome::Unexpected(_) => "unexpected",
+            ProbeOutcome::Failed(_) => "failed",
         }
     }
 
     /// Returns whether the attempt found no fault of the endpoint.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        matches!(self, Outcome::Open(_) | Outcome::Unanswered)
+        matches!(self, ProbeOutcome::Open(_) | ProbeOutcome::Unanswered)
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Open(_) => f.write_str("open"),
-            Outcome::Unanswered => f.write_str("neither answered nor refused"),
-            Outcome::Refused => f.write_str("refused"),
-            Outcome::TimedOut => f.write_str("timed out"),
-            Outcome::Unreachable => f.write_str("unreachable"),
-            Outcome::Unexpected(what) => f.write_str(what),
-            Outcome::Failed(why) => write!(f, "not tried: {why}"),
+            ProbeOutcome::Open(_) => f.write_str("open"),
+            ProbeOutcome::Unanswered => f.write_str("neither answered nor refused"),
+            ProbeOutcome::Refused => f.write_str("refused"),
+            ProbeOutcome::TimedOut => f.write_str("timed out"),
+            ProbeOutcome::Unreachable => f.write_str("unreachable"),
+            ProbeOutcome::Unexpected(what) => f.write_str(what),
+            ProbeOutcome::Failed(why) => write!(f, "not tried: {why}"),
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::net::Family;
-use crate::netfilter::backend::iptables;
 use crate::netfilter::counters::Count;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -34,10 +32,11 @@ pub enum Line<'r> {
 }
 
 impl Line<'_> {
-    /// Returns the command that does the same, quoted for a POSIX shell.
+    /// Returns the command that does the same, quoted for a POSIX shell. `program` is the iptables that has the
+    /// table.
     #[must_use]
-    pub fn as_command(&self, family: Family, table: TableName) -> String {
-        let mut command = String::from(iptables(family));
+    pub fn as_command(&self, program: &str, table: TableName) -> String {
+        let mut command = format!("sudo {program}");
         if table != TableName::Filter {
             command.push_str(" -t ");
             command.push_str(table.as_str());
@@ -73,7 +72,7 @@ impl fmt::Display for Line<'_> {
 /// the rule.
 #[must_use]
 pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
-    let mut command = format!("{program} -t {table} -D");
+    let mut command = format!("sudo {program} -t {table} -D");
     for word in words(saved).skip(1) {
         command.push(' ');
         command.push_str(&shell_word(&value(word)));
@@ -81,10 +80,17 @@ pub fn deletion(program: &str, table: TableName, saved: &str) -> String {
     command
 }
 
+/// Returns the command by which the policy of a chain accepts. `program` is the iptables that has the chain.
+#[must_use]
+pub fn acceptance_by_policy(program: &str, table: TableName, chain: &ChainName) -> String {
+    let line = Line::SetPolicy(chain, Policy::Accept);
+    format!("{program} -t {table} {line}")
+}
+
 /// Returns the command that accepts `ICMPv6` before all other rules of a chain.
 #[must_use]
 pub fn acceptance_of_icmp_v6(program: &str, table: TableName, chain: &ChainName) -> String {
-    format!("{program} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT")
+    format!("sudo {program} -t {table} -I {chain} -p ipv6-icmp -j ACCEPT")
 }
 
 /// A line that adds a rule, with the counters that it starts from: `[packets:bytes] -A …`. iptables-restore
@@ -144,38 +150,4 @@ fn write_rule(
     }
     f.write_str(" ")?;
     fmt::Display::fmt(rule, f)
-}
-
-/// Says what a rule that stops every packet does with the packets. `line` is the rule, as iptables-save prints it. A
-/// target that accepts or drops has no options, so the line ends with the target.
-#[must_use]
-pub fn effect_on_all(line: &str) -> &'static str {
-    if line.ends_with(" -j ACCEPT") {
-        "accepts"
-    } else if line.ends_with(" -j DROP") {
-        "drops"
-    } else {
-        "decides"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_that_stops_every_packet_has_its_verb() {
-        for (line, verb) in [
-            ("-A FORWARD -j ACCEPT", "accepts"),
-            (
-                "-A FORWARD -m comment --comment \"-j ACCEPT\" -j DROP",
-                "drops",
-            ),
-            ("-A FORWARD -j DROPS", "decides"),
-            ("-A FORWARD -j RETURN", "decides"),
-            ("-A POSTROUTING -j MASQUERADE", "decides"),
-        ] {
-            assert_eq!(effect_on_all(line), verb, "{line}");
-        }
-    }
 }

@@ -139,22 +139,36 @@ impl fmt::Display for Bits {
     }
 }
 
-/// A network as iptables-save prints it: by `inet_ntop(3)`, which writes the end of an address in `::/96` as
+/// An address as iptables-save prints it: by `inet_ntop(3)`, which writes the end of an address in `::/96` as
 /// IPv4 (RFC 4291, 2.5.5.1).
+struct SpelledAddress(IpAddr);
+
+impl fmt::Display for SpelledAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V6(address) => match address.segments() {
+                [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {
+                    let embedded = Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+                    after(f, "::", embedded)
+                }
+                _ => address.fmt(f),
+            },
+            IpAddr::V4(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A network as iptables-save prints it.
 struct Spelled(IpNet);
 
 impl fmt::Display for Spelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.addr() {
-            IpAddr::V6(address) => match address.segments() {
-                [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {
-                    let embedded = Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-                    write!(f, "::{embedded}/{}", self.0.prefix_len())
-                }
-                _ => self.0.fmt(f),
-            },
-            IpAddr::V4(_) => self.0.fmt(f),
-        }
+        write!(
+            f,
+            "{}/{}",
+            SpelledAddress(self.0.addr()),
+            self.0.prefix_len()
+        )
     }
 }
 
@@ -164,9 +178,9 @@ struct Bare(IpNet);
 impl fmt::Display for Bare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.prefix_len() == self.0.max_prefix_len() {
-            self.0.addr().fmt(f)
+            SpelledAddress(self.0.addr()).fmt(f)
         } else {
-            self.0.fmt(f)
+            Spelled(self.0).fmt(f)
         }
     }
 }
@@ -268,6 +282,21 @@ mod tests {
             let net: IpNet = net.parse().expect("it is a network");
             assert_eq!(Spelled(net).to_string(), spelled);
             assert_eq!(spelled.parse(), Ok(net));
+        }
+    }
+
+    /// As iptables 1.8.9 gives them back, nft and legacy.
+    #[test]
+    fn conntrack_prints_one_address_without_its_length() {
+        for (net, spelled) in [
+            ("10.3.0.4/32", "10.3.0.4"),
+            ("10.3.0.0/24", "10.3.0.0/24"),
+            ("fd00::7/128", "fd00::7"),
+            ("::a03:4/128", "::10.3.0.4"),
+            ("::a03:0/112", "::10.3.0.0/112"),
+        ] {
+            let net: IpNet = net.parse().expect("it is a network");
+            assert_eq!(Bare(net).to_string(), spelled);
         }
     }
 }

@@ -58,6 +58,9 @@ impl fmt::Display for Target {
             }
             Target::SetMark(mark) => write!(f, "-j MARK --set-xmark {mark}"),
             Target::SetConnmark(mark) => write!(f, "-j CONNMARK --set-xmark {mark}"),
+            Target::SetShiftedConnmark { mark, shift } => {
+                write!(f, "-j CONNMARK --set-xmark {mark} {shift}")
+            }
             Target::SaveMark(copy) => write!(f, "-j CONNMARK --save-mark {copy}"),
             Target::RestoreMark(copy) => write!(f, "-j CONNMARK --restore-mark {copy}"),
             Target::Other(words) => {
@@ -85,9 +88,17 @@ impl fmt::Display for MarkCopy {
         } = self;
         write!(f, "--nfmask {packet_bits:#x} --ctmask {connection_bits:#x}")?;
         match shift {
-            Some(BitShift::Left(by)) => write!(f, " --left-shift-mark {by}"),
-            Some(BitShift::Right(by)) => write!(f, " --right-shift-mark {by}"),
+            Some(shift) => after(f, " ", shift),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for BitShift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BitShift::Left(by) => after(f, "--left-shift-mark ", by),
+            BitShift::Right(by) => after(f, "--right-shift-mark ", by),
         }
     }
 }

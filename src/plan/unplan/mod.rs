@@ -23,11 +23,11 @@ use crate::plan::{Hook, MARKED, OF_MARKED, layout, plan, plan_in};
 
 /// Identifies a forward's rules: the comment, and the protocol, since a forward has rules for each of its
 /// protocols.
-pub type Key<'r> = (&'r str, Protocol);
+pub type ForwardKey<'r> = (&'r str, Protocol);
 
 /// Returns the forward that a rule belongs to, if the rule names one.
 #[must_use]
-pub fn key_of(rule: &Rule) -> Option<Key<'_>> {
+pub fn key_of(rule: &Rule) -> Option<ForwardKey<'_>> {
     let protocol = rule.matches.iter().find_map(|condition| match condition {
         Match::Protocol(Is(protocol)) => protocol.transport(),
         _ => None,
@@ -106,8 +106,8 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
 #[derive(Default)]
 struct HeldForwards<'r> {
     /// In the order of their rules.
-    order: Vec<Key<'r>>,
-    by_key: BTreeMap<Key<'r>, HeldForward>,
+    order: Vec<ForwardKey<'r>>,
+    by_key: BTreeMap<ForwardKey<'r>, HeldForward>,
 }
 
 /// The options of one forward, as far as its rules have been read.
@@ -228,7 +228,7 @@ impl HeldForward {
         }
     }
 
-    fn into_forward(self, (name, protocol): Key<'_>, usual: &Usual) -> Option<Forward> {
+    fn into_forward(self, (name, protocol): ForwardKey<'_>, usual: &Usual) -> Option<Forward> {
         let name: Name = name.parse().ok()?;
         let ingress = self.clients().to_vec();
         let (sources, limits, log) = self.guards.into_parts();

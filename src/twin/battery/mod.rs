@@ -15,7 +15,7 @@ use super::machine::LiveMachine;
 use super::world::World;
 use crate::forwards::{Forward, Limits, Snat, Sources};
 use crate::net::{Family, Interface, Protocol};
-use crate::plan::unplan::Key;
+use crate::plan::unplan::ForwardKey;
 use budget::Budget;
 use questions::ForwardQuestions;
 
@@ -27,7 +27,7 @@ pub fn battery<'f>(
     clients: &Clients,
     machine: &LiveMachine,
     worlds: &[World],
-    in_doubt: &BTreeSet<Key<'_>>,
+    in_doubt: &BTreeSet<ForwardKey<'_>>,
 ) -> Vec<Ask<'f>> {
     let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
     let (mut asks, mut rest) = (Vec::new(), Vec::new());
@@ -101,17 +101,32 @@ struct Shape<'f> {
 
 impl<'f> Shape<'f> {
     fn of(forward: &'f Forward) -> Self {
+        // Without `..`, a new option does not compile until somebody has decided about it.
+        let Forward {
+            name: _,
+            listen,
+            protocol,
+            target,
+            ingress,
+            egress,
+            snat,
+            sources,
+            limits,
+            // A line in the log changes no packet.
+            log: _,
+            hairpin,
+        } = forward;
         Self {
-            protocol: forward.protocol,
+            protocol: *protocol,
             family: forward.family(),
-            address: forward.listen.address,
-            ingress: &forward.ingress,
-            egress: &forward.egress,
-            snat: forward.snat,
-            sources: &forward.sources,
-            limits: forward.limits,
-            hairpin: forward.hairpin,
-            targets: forward.target.destinations.len(),
+            address: listen.address,
+            ingress,
+            egress,
+            snat: *snat,
+            sources,
+            limits: *limits,
+            hairpin: *hairpin,
+            targets: target.destinations.len(),
         }
     }
 }
@@ -166,7 +181,7 @@ mod tests {
         let (machine, worlds, clients) = asking(&set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         for in_doubt in [None, Some(("b", Protocol::Tcp))] {
-            let in_doubt: BTreeSet<Key<'_>> = in_doubt.into_iter().collect();
+            let in_doubt: BTreeSet<ForwardKey<'_>> = in_doubt.into_iter().collect();
             let asks = battery(&forwards, &clients, &machine, &worlds, &in_doubt);
             let last = |ask: &Ask<'_>| ask.question.to.port() == 83;
             assert_eq!(asks.iter().any(last), !in_doubt.is_empty());

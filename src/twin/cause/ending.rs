@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::Seen;
+use super::WatchReport;
 use super::legacy::CountedRule;
 use super::message::{Header, NftVerdict};
-use super::path::{Path, StepKind, TraceStep};
+use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
 
@@ -44,15 +44,15 @@ pub enum Fate {
 }
 
 /// A connection as its client opens it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     pub protocol: Protocol,
     pub client: IpAddr,
     /// The address and port that the client connects to.
     pub listen: IpAddr,
     pub port: u16,
-    /// The address and port to which a forward sends the connection.
-    pub target: Option<(IpAddr, u16)>,
+    /// The addresses and ports to one of which a forward sends the connection. None if that is not known.
+    pub targets: Vec<(IpAddr, u16)>,
     /// The source address that the target should see.
     pub source: Option<IpAddr>,
 }
@@ -69,17 +69,17 @@ pub enum Ending<'s> {
     /// The last packet, a request or a reply, left the machine.
     Sent(&'s TraceStep),
     /// No rule translated the packet of this path at this stage.
-    Untranslated(&'s Path, Stage),
+    Untranslated(&'s PacketPath, Stage),
     NotSeen,
 }
 
-impl Seen {
+impl WatchReport {
     /// Finds the event that ended a conversation.
     #[must_use]
     pub fn ending(&self, conversation: &Conversation) -> Option<(Direction, Fate, Ending<'_>)> {
         let (mut sent, mut answered) = (None, None);
-        // The sources of replies: the target's address, and those to which requests were sent.
-        let mut servers: Vec<(IpAddr, u16)> = conversation.target.into_iter().collect();
+        // The sources of replies: the targets, and the addresses to which requests were sent.
+        let mut servers = conversation.targets.clone();
         for path in &self.paths {
             if conversation.requests(path) {
                 if let Some((fate, event)) = self.fate_of_request(path, conversation) {
@@ -109,7 +109,7 @@ impl Seen {
 
     fn fate_of_request<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
         if let Some(end) = self.end_of(path) {
@@ -131,18 +131,15 @@ impl Seen {
             let translator = self.translator(path, Stage::Prerouting);
             return Some((Fate::Redirected { to: now }, translator));
         }
-        match conversation.target {
-            Some(target) if now == asked && target != asked => {
+        if conversation.goes_astray(now) {
+            if now == asked {
                 return Some((
                     Fate::Untranslated,
                     Ending::Untranslated(path, Stage::Prerouting),
                 ));
             }
-            Some(target) if now != target => {
-                let translator = self.translator(path, Stage::Prerouting);
-                return Some((Fate::Translated { to: now }, translator));
-            }
-            _ => {}
+            let translator = self.translator(path, Stage::Prerouting);
+            return Some((Fate::Translated { to: now }, translator));
         }
         match conversation.source {
             Some(meant) if header.source != meant => Some((
@@ -157,20 +154,19 @@ impl Seen {
     /// accept the packet there.
     fn mistranslated<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
-        let target = conversation.target?;
         let asked = (conversation.listen, conversation.port);
         let behind = path.steps.iter().rev();
         // The steps after the hook in which destinations are translated.
         let is_behind = |step: &&TraceStep| match step.stage {
-            Stage::Prerouting => step.kind == StepKind::Leaves,
+            Stage::Prerouting => step.kind == TraceStepKind::Leaves,
             stage => matches!(stage, Stage::Forward | Stage::Input),
         };
         let mut behind = behind.filter(is_behind);
         let now = behind.find_map(|step| destination(step.header?))?;
-        if now == target {
+        if !conversation.goes_astray(now) {
             None
         } else if now == asked {
             Some((
@@ -189,7 +185,7 @@ impl Seen {
 
     fn fate_of_reply<'s>(
         &'s self,
-        path: &'s Path,
+        path: &'s PacketPath,
         conversation: &Conversation,
     ) -> Option<(Fate, Ending<'s>)> {
         if let Some(end) = self.end_of(path) {
@@ -207,9 +203,12 @@ impl Seen {
     }
 
     /// Finds the event that ended a packet's path within the machine.
-    pub(super) fn end_of<'s>(&'s self, path: &'s Path) -> Option<(Fate, Ending<'s>)> {
+    pub(super) fn end_of<'s>(&'s self, path: &'s PacketPath) -> Option<(Fate, Ending<'s>)> {
         let ends = |step: &&TraceStep| {
-            let decides = matches!(step.kind, StepKind::Rule { .. } | StepKind::Policy(_));
+            let decides = matches!(
+                step.kind,
+                TraceStepKind::Rule { .. } | TraceStepKind::Policy(_)
+            );
             decides
                 && matches!(
                     step.verdict,
@@ -225,8 +224,8 @@ impl Seen {
         }
         let end = path.end()?;
         match (&end.kind, end.stage) {
-            (StepKind::Leaves, Stage::Postrouting | Stage::Input) => None,
-            (StepKind::Leaves, _) => Some((Fate::Dropped, Ending::Lost(end))),
+            (TraceStepKind::Leaves, Stage::Postrouting | Stage::Input) => None,
+            (TraceStepKind::Leaves, _) => Some((Fate::Dropped, Ending::Lost(end))),
             (_, stage) => {
                 let mut counted = self.legacy_of(path);
                 let legacy = counted.find(|counted| counted.stage == stage && counted.takes());
@@ -238,7 +237,7 @@ impl Seen {
 
     /// Finds the rule that gave a packet its address: the last rule that accepted the packet before its address
     /// changed, or a rule of iptables-legacy that counted.
-    fn translator<'s>(&'s self, path: &'s Path, stage: Stage) -> Ending<'s> {
+    fn translator<'s>(&'s self, path: &'s PacketPath, stage: Stage) -> Ending<'s> {
         let at_stage = || path.steps.iter().filter(move |step| step.stage == stage);
         // A packet that comes in fragments has no ports at first.
         let whole = |step: &TraceStep| step.header.filter(|header| header.ports.is_some());
@@ -246,7 +245,7 @@ impl Seen {
         let before =
             at_stage().take_while(|step| whole(step).is_none_or(|now| Some(now) == entered));
         let accepts = |step: &&TraceStep| {
-            matches!(step.kind, StepKind::Rule { .. }) && step.verdict == NftVerdict::Accept
+            matches!(step.kind, TraceStepKind::Rule { .. }) && step.verdict == NftVerdict::Accept
         };
         let in_nat = before.filter(accepts).last();
         let legacy = self
@@ -262,7 +261,10 @@ impl Seen {
     }
 
     /// Returns the rules of iptables-legacy that counted, in the family of a path's packet.
-    pub(super) fn legacy_of<'s>(&'s self, path: &Path) -> impl Iterator<Item = &'s CountedRule> {
+    pub(super) fn legacy_of<'s>(
+        &'s self,
+        path: &PacketPath,
+    ) -> impl Iterator<Item = &'s CountedRule> {
         let family = path.first().map(|header| Family::of(header.source));
         let counted = self.legacy.iter();
         counted.filter(move |one| family.is_none_or(|family| one.family == family))
@@ -278,7 +280,7 @@ impl Seen {
 
 impl Conversation {
     /// Returns whether a path belongs to a packet from the client.
-    pub(super) fn requests(&self, path: &Path) -> bool {
+    pub(super) fn requests(&self, path: &PacketPath) -> bool {
         path.first().is_some_and(|header| {
             header.protocol == number(self.protocol)
                 && header.source == self.client
@@ -286,8 +288,13 @@ impl Conversation {
         })
     }
 
+    /// Returns whether packets to this address and port reach none of the targets.
+    fn goes_astray(&self, now: (IpAddr, u16)) -> bool {
+        !self.targets.is_empty() && !self.targets.contains(&now)
+    }
+
     /// Returns whether a path belongs to a reply.
-    fn replies(&self, path: &Path, servers: &[(IpAddr, u16)]) -> bool {
+    fn replies(&self, path: &PacketPath, servers: &[(IpAddr, u16)]) -> bool {
         let from = |header: Header| {
             let (port, _) = header.ports?;
             Some((header.source, port))
@@ -312,5 +319,5 @@ fn destination(header: Header) -> Option<(IpAddr, u16)> {
 }
 
 fn is_nat_of_iptables(step: &TraceStep) -> bool {
-    matches!(&step.kind, StepKind::Rule { base, .. } if base.table == "nat")
+    matches!(&step.kind, TraceStepKind::Rule { base, .. } if base.table == "nat")
 }

@@ -226,7 +226,7 @@ mod tests {
             family: Family::V4,
             ruleset,
             counters,
-            policies: crate::host::iptables::policy_packets(text),
+            policies: crate::netfilter::text::parse::policy_packets(text),
         }
     }
 

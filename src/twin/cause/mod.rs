@@ -1,6 +1,6 @@
 //! The cause of a dead connection in a twin: a rule, a policy or the kernel itself.
 //!
-//! The caller repeats one connection between [`Watch::begin`] and [`Watch::end`] and calls [`Seen::taken`]. The
+//! The caller repeats one connection between [`Watch::begin`] and [`Watch::end`] and calls [`WatchReport::taken`]. The
 //! kernel's packet trace names rules of nft, iptables-nft included. Counters name rules of iptables-legacy.
 //! Statistics and routes name the kernel's own reasons. All of them belong to the calling thread's network namespace.
 
@@ -23,8 +23,8 @@ pub use error::CauseError;
 pub use kernel::KernelReason;
 pub use legacy::CountedRule;
 pub use message::NftChain;
-pub use path::{Path, TraceStep};
-pub use rules::{Decided, Holder};
+pub use path::{PacketPath, TraceStep};
+pub use rules::{DecidingRule, Holder};
 pub use taken::{By, Taken, by_legacy};
 pub use trace::Stage;
 
@@ -43,13 +43,13 @@ pub struct Watch {
 
 /// Everything that the kernel reported during a watch.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct WatchReport {
     /// Whether packets were traced.
     pub traced: bool,
     /// Whether every message of the trace arrived.
     pub complete: bool,
     /// Every packet that was traced, in order.
-    pub paths: Vec<Path>,
+    pub paths: Vec<PacketPath>,
     /// The rules of iptables-legacy that matched, in order of the hooks.
     pub legacy: Vec<CountedRule>,
     /// The kernel's own reasons that were counted for packets of each family, the clearest first.
@@ -77,12 +77,12 @@ impl Watch {
     ///
     /// # Errors
     /// As [`Watch::begin`].
-    pub fn end(self) -> Result<Seen, CauseError> {
+    pub fn end(self) -> Result<WatchReport, CauseError> {
         let kernel = Statistics::read()?.reasons_since(&self.statistics);
         let trace = self.tracer.map(Tracer::end).transpose()?;
         let traced = trace.is_some();
         let (messages, complete) = trace.unwrap_or((Vec::new(), true));
-        Ok(Seen {
+        Ok(WatchReport {
             traced,
             complete,
             paths: path::paths(messages),

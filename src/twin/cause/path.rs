@@ -5,7 +5,7 @@ use super::trace::{Edge, Stage};
 
 /// A traced packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Path {
+pub struct PacketPath {
     /// The steps in the order of the packet's path.
     pub steps: Vec<TraceStep>,
 }
@@ -14,7 +14,7 @@ pub struct Path {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceStep {
     pub stage: Stage,
-    pub kind: StepKind,
+    pub kind: TraceStepKind,
     pub verdict: NftVerdict,
     /// The packet as it entered the base chain.
     pub header: Option<Header>,
@@ -24,7 +24,7 @@ pub struct TraceStep {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepKind {
+pub enum TraceStepKind {
     /// The packet enters the first chain of the stage.
     Enters,
     /// The packet has passed the last chain of the stage.
@@ -43,11 +43,11 @@ impl TraceStep {
     /// Returns whether a rule accepted the packet.
     #[must_use]
     pub fn accepts(&self) -> bool {
-        matches!(self.kind, StepKind::Rule { .. }) && self.verdict == NftVerdict::Accept
+        matches!(self.kind, TraceStepKind::Rule { .. }) && self.verdict == NftVerdict::Accept
     }
 }
 
-impl Path {
+impl PacketPath {
     /// Returns the packet as it came. A packet that comes in fragments continues as the last fragment (Linux
     /// 6.18, held by the lab's `a_reason_of_the_kernel_is_named`). The paths of the other fragments end in prerouting,
     /// without ports.
@@ -58,24 +58,24 @@ impl Path {
         whole.or_else(|| headers().next())
     }
 
-    /// Returns the last chain of nvactl's that the packet reached, and the packet there.
+    /// Returns the last chain of nvactl that the packet reached, and the packet there.
     #[must_use]
     pub fn end(&self) -> Option<&TraceStep> {
         let mut steps = self.steps.iter().rev();
-        steps.find(|step| matches!(step.kind, StepKind::Enters | StepKind::Leaves))
+        steps.find(|step| matches!(step.kind, TraceStepKind::Enters | TraceStepKind::Leaves))
     }
 
     /// Returns whether the packet has passed the last chain of a stage.
     #[must_use]
     pub fn left(&self, stage: Stage) -> bool {
-        let left = |step: &TraceStep| step.stage == stage && step.kind == StepKind::Leaves;
+        let left = |step: &TraceStep| step.stage == stage && step.kind == TraceStepKind::Leaves;
         self.steps.iter().any(left)
     }
 }
 
 /// Joins messages to paths, in the order in which the packets came.
 #[must_use]
-pub fn paths(messages: Vec<Message>) -> Vec<Path> {
+pub fn paths(messages: Vec<Message>) -> Vec<PacketPath> {
     let mut walks: Vec<(u32, GrowingPath)> = Vec::new();
     for message in messages {
         let edge = Edge::of(&message.chain);
@@ -99,7 +99,7 @@ pub fn paths(messages: Vec<Message>) -> Vec<Path> {
 /// A path to which messages are still added.
 #[derive(Default)]
 struct GrowingPath {
-    path: Path,
+    path: PacketPath,
     at: Option<(Stage, Edge)>,
     base: Option<NftChain>,
     header: Option<Header>,
@@ -118,17 +118,17 @@ impl GrowingPath {
             self.base = Some(message.chain.clone());
         }
         let kind = match (edge, message.event) {
-            // A chain of nvactl's may send two messages. The first has the packet.
+            // A chain of nvactl may send two messages. The first has the packet.
             (Some(_), _) if !has_header => return,
-            (Some((_, Edge::First | Edge::Whole)), _) => StepKind::Enters,
-            (Some((_, Edge::Last)), _) => StepKind::Leaves,
-            (None, MessageKind::Rule(handle)) => StepKind::Rule {
+            (Some((_, Edge::First | Edge::Whole)), _) => TraceStepKind::Enters,
+            (Some((_, Edge::Last)), _) => TraceStepKind::Leaves,
+            (None, MessageKind::Rule(handle)) => TraceStepKind::Rule {
                 base: self.base.clone().unwrap_or_else(|| message.chain.clone()),
                 chain: message.chain,
                 handle,
             },
-            (None, MessageKind::Return) => StepKind::Return(message.chain),
-            (None, MessageKind::Policy) => StepKind::Policy(message.chain),
+            (None, MessageKind::Return) => TraceStepKind::Return(message.chain),
+            (None, MessageKind::Policy) => TraceStepKind::Policy(message.chain),
         };
         if edge.is_some() {
             self.at = edge;
@@ -137,7 +137,7 @@ impl GrowingPath {
         let stage = match (self.at, &kind) {
             (
                 Some((Stage::Postrouting, Edge::Last)),
-                StepKind::Rule { .. } | StepKind::Policy(_),
+                TraceStepKind::Rule { .. } | TraceStepKind::Policy(_),
             ) => Stage::Egress,
             (Some((stage, _)), _) => stage,
             (None, _) => Stage::Ingress,
@@ -235,12 +235,15 @@ mod tests {
         let path = &both[0];
         assert!(path.left(Stage::Prerouting) && !path.left(Stage::Forward));
         let end = path.end().expect("it has steps");
-        assert_eq!((end.stage, &end.kind), (Stage::Forward, &StepKind::Enters));
+        assert_eq!(
+            (end.stage, &end.kind),
+            (Stage::Forward, &TraceStepKind::Enters)
+        );
         let rules: Vec<_> = path
             .steps
             .iter()
             .filter_map(|step| match &step.kind {
-                StepKind::Rule {
+                TraceStepKind::Rule {
                     chain,
                     base,
                     handle,

@@ -14,7 +14,7 @@ use crate::twin::rules::list_chain;
 
 /// A rule or a policy that decided about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
+pub struct DecidingRule {
     pub stage: Stage,
     pub holder: Holder,
     /// The rule's handle in nft.
@@ -39,73 +39,12 @@ pub enum Holder {
     Nft(NftChain),
 }
 
-/// A chain that was listed by nft.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ChainListing {
-    /// `type filter hook forward priority filter; policy drop;` of a base chain.
-    pub base: Option<String>,
-    pub rules: Vec<(u64, String)>,
-}
-
-impl ChainListing {
-    /// Lists a chain of the calling thread's namespace.
-    pub fn of(chain: &NftChain) -> Result<Self, CauseError> {
-        let (family, table, name) = (chain.family, &*chain.table, &*chain.name);
-        let text = list_chain("-a", family, table, name)?;
-        Ok(Self::read(&text.unwrap_or_default(), name))
-    }
-
-    /// Reads a chain of a listing. A rule with a long set takes several lines; its handle is in the last one.
-    fn read(text: &str, name: &str) -> Self {
-        let mut listed = Self::default();
-        let opens = format!("\tchain {name} {{");
-        let lines = text.lines().skip_while(|line| !line.starts_with(&opens));
-        let mut rule = String::new();
-        for line in lines.skip(1).take_while(|line| *line != "\t}") {
-            let line = line.trim();
-            if rule.is_empty() && line.starts_with("type ") && listed.rules.is_empty() {
-                listed.base = Some(line.to_owned());
-                continue;
-            }
-            if !rule.is_empty() {
-                rule.push(' ');
-            }
-            rule.push_str(line);
-            let handle = rule.rsplit_once(" # handle ");
-            if let Some((text, handle)) = handle
-                && let Ok(handle) = handle.parse()
-            {
-                listed.rules.push((handle, without_counts(text)));
-                rule.clear();
-            }
-        }
-        listed
-    }
-
-    /// Returns the place of a rule, counted from 0.
-    fn place(&self, handle: u64) -> Option<usize> {
-        self.rules.iter().position(|(of, _)| *of == handle)
-    }
-}
-
-/// Removes the values of a counter from a rule.
-fn without_counts(text: &str) -> String {
-    let mut words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-    let is_counter = |words: &[&str]| {
-        matches!(words, ["counter", "packets", p, "bytes", b]
-            if p.parse::<u64>().is_ok() && b.parse::<u64>().is_ok())
-    };
-    if let Some(at) = words.windows(5).position(is_counter) {
-        words.drain(at + 1..at + 5);
-    }
-    words.join(" ")
-}
-
 /// Describes a rule of the calling thread's namespace.
-pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, CauseError> {
-    let listed = ChainListing::of(chain)?;
-    let place = listed.place(handle);
-    let native = place.map(|place| listed.rules[place].1.clone());
+pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule, CauseError> {
+    let listed = list_chain(chain.family, &chain.table, &chain.name)?;
+    let mut rules = listed.rules.iter();
+    let place = rules.position(|rule| rule.handle == Some(handle));
+    let native = place.map(|place| listed.rules[place].without_counts());
     let of_iptables = match (&native, place) {
         (Some(native), Some(place)) if is_of_iptables(native) => {
             saved(chain, place, listed.rules.len())
@@ -114,7 +53,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
     };
     let owner = programs::owner_of(&chain.table, &chain.name);
     Ok(match of_iptables {
-        Some((holder, text)) => Decided {
+        Some((holder, text)) => DecidingRule {
             stage,
             holder,
             handle: Some(handle),
@@ -122,7 +61,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
             text,
             owner,
         },
-        None => Decided {
+        None => DecidingRule {
             stage,
             holder: Holder::Nft(chain.clone()),
             handle: Some(handle),
@@ -135,7 +74,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<Decided, Caus
 
 /// Describes a policy.
 #[must_use]
-pub fn policy(stage: Stage, chain: &NftChain) -> Decided {
+pub fn policy(stage: Stage, chain: &NftChain) -> DecidingRule {
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
         Some(Holder::Iptables { chain, .. }) => {
@@ -143,7 +82,7 @@ pub fn policy(stage: Stage, chain: &NftChain) -> Decided {
         }
         _ => "policy drop".to_owned(),
     };
-    Decided {
+    DecidingRule {
         stage,
         holder: holder.unwrap_or_else(|| Holder::Nft(chain.clone())),
         handle: None,
@@ -202,37 +141,6 @@ fn saved(chain: &NftChain, place: usize, rules: usize) -> Option<(Holder, String
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_listing_has_a_text_for_each_handle() {
-        let text = "table ip filter {\n\tchain log { # handle 1\n\t\tdrop # handle 3\n\t}\n\n\tchain FORWARD { # handle 2\n\
-            \t\ttype filter hook forward priority filter; policy drop;\n\
-            \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
-            \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
-            \t}\n}\n";
-        let listed = ChainListing::read(text, "FORWARD");
-        assert_eq!(
-            listed.base.as_deref(),
-            Some("type filter hook forward priority filter; policy drop;")
-        );
-        let rules: Vec<(u64, &str)> = listed
-            .rules
-            .iter()
-            .map(|(handle, text)| (*handle, text.as_str()))
-            .collect();
-        assert_eq!(
-            rules,
-            [
-                (4, "meta l4proto tcp counter reject"),
-                (
-                    7,
-                    "ip saddr { 10.0.0.1, 10.0.0.2, 10.0.0.3 } drop comment \"# handle 9\""
-                ),
-            ]
-        );
-        assert_eq!(listed.place(7), Some(1));
-        assert_eq!(listed.place(9), None);
-    }
 
     #[test]
     fn a_rule_without_a_counter_is_not_one_of_iptables() {

@@ -3,19 +3,20 @@
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::Seen;
+use super::WatchReport;
 use super::ending::{Conversation, Direction, Ending, Fate, number};
 use super::error::CauseError;
 use super::kernel::KernelReason;
 use super::legacy::CountedRule;
 use super::message::{NftChain, NftVerdict};
-use super::path::{Path, StepKind, TraceStep};
+use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::route::{self, RouteQuery};
-use super::rules::{self, ChainListing, Decided, Holder};
+use super::rules::{self, DecidingRule, Holder};
 use super::trace::Stage;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::programs;
+use crate::twin::rules::list_chain;
 
 /// The cause of a packet's end, if it is another end than the client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +36,8 @@ impl Taken {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum By {
-    Rule(Decided),
-    Policy(Decided),
+    Rule(DecidingRule),
+    Policy(DecidingRule),
     Kernel(KernelReason),
     /// No rule matched, although one should have.
     NoRule,
@@ -56,7 +57,7 @@ impl By {
     }
 }
 
-impl Seen {
+impl WatchReport {
     /// Names the cause for the first packet of a conversation that went astray. Returns `None` if every packet went
     /// out and a reply came back, or the next hop is alive. Call it while the rules are those that were watched,
     /// since their text is read now.
@@ -108,11 +109,11 @@ impl Seen {
         &'s self,
         conversation: &Conversation,
     ) -> impl Iterator<Item = &'s TraceStep> {
-        let conversation = *conversation;
+        let conversation = conversation.clone();
         let paths = self.paths.iter();
         let requests = paths.filter(move |path| conversation.requests(path));
         let steps = requests.flat_map(|path| &path.steps);
-        steps.filter(|step| matches!(step.kind, StepKind::Rule { .. }))
+        steps.filter(|step| matches!(step.kind, TraceStepKind::Rule { .. }))
     }
 
     /// Describes the rule or policy of a step; `None` for a step that has neither.
@@ -121,18 +122,19 @@ impl Seen {
     /// If the rule cannot be listed.
     pub fn traced(&self, step: &TraceStep) -> Result<Option<By>, CauseError> {
         Ok(match &step.kind {
-            StepKind::Rule { chain, handle, .. } => {
+            TraceStepKind::Rule { chain, handle, .. } => {
                 Some(By::Rule(rules::rule(step.stage, chain, *handle)?))
             }
-            StepKind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
-            StepKind::Enters | StepKind::Leaves | StepKind::Return(_) => None,
+            TraceStepKind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
+            TraceStepKind::Enters | TraceStepKind::Leaves | TraceStepKind::Return(_) => None,
         })
     }
 
     /// Finds the rule or policy that drops neighbour discovery of IPv6, which consists of ICMP packets. Neighbour
     /// discovery of IPv4 has no IP packets.
     fn keeps_discovery_out(&self) -> Result<Option<By>, CauseError> {
-        let is_icmp = |path: &&Path| path.first().is_some_and(|header| header.protocol == ICMPV6);
+        let is_icmp =
+            |path: &&PacketPath| path.first().is_some_and(|header| header.protocol == ICMPV6);
         for path in self.paths.iter().filter(is_icmp) {
             match self.end_of(path) {
                 Some((_, Ending::Traced(step))) => return self.traced(step),
@@ -146,7 +148,7 @@ impl Seen {
     /// Finds the reason for which the kernel lost a packet after a step.
     fn lost(&self, step: &TraceStep) -> KernelReason {
         let unknown = KernelReason::Unknown(step.stage);
-        if step.kind != StepKind::Leaves {
+        if step.kind != TraceStepKind::Leaves {
             return unknown;
         }
         // The kernel may have counted a packet that was sent again, but not one of the other family.
@@ -182,14 +184,14 @@ impl Seen {
 
     /// Finds the rule that kept a packet from being translated: it exempted the packet from connection tracking, or
     /// accepted it in a table for translation.
-    fn untranslated(&self, path: &Path, stage: Stage) -> Result<By, CauseError> {
+    fn untranslated(&self, path: &PacketPath, stage: Stage) -> Result<By, CauseError> {
         let rules = path
             .steps
             .iter()
-            .filter(|step| step.stage == stage && matches!(step.kind, StepKind::Rule { .. }));
+            .filter(|step| step.stage == stage && matches!(step.kind, TraceStepKind::Rule { .. }));
         let mut accepts = None;
         for step in rules {
-            let StepKind::Rule {
+            let TraceStepKind::Rule {
                 chain,
                 base,
                 handle,
@@ -244,16 +246,15 @@ fn untracks(text: &str) -> bool {
 
 /// Returns whether a base chain is one for translation.
 fn is_nat(base: &NftChain) -> Result<bool, CauseError> {
-    let listed = ChainListing::of(base)?;
-    Ok(listed
-        .base
-        .is_some_and(|line| line.starts_with("type nat ")))
+    let listed = list_chain(base.family, &base.table, &base.name)?;
+    let mut heads = listed.heads.iter();
+    Ok(heads.any(|line| line.starts_with("type nat ")))
 }
 
 /// Describes a rule or a policy of iptables-legacy that counted.
 #[must_use]
 pub fn by_legacy(counted: &CountedRule) -> By {
-    let decided = Decided {
+    let decided = DecidingRule {
         stage: counted.stage,
         holder: Holder::Iptables {
             backend: Backend::Legacy,

@@ -10,13 +10,13 @@ use std::time::Instant;
 pub use trial::{Opened, Others, Tried, Trying};
 
 use super::battery::{Ask, Wanted, battery, plain};
-use super::cause::{By, Conversation, Decided, Holder, Taken};
+use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
 use super::explain::explain;
 use super::judge;
 use super::machine::LiveMachine;
 use super::repeat::{conversation, repeat, taken};
-use super::rules::Filter;
+use super::rules::PacketFilter;
 use super::search::CauseSearch;
 use super::talk::{From, Question, TalkOutcome};
 use super::verdict::{Judged, Verdict};
@@ -51,7 +51,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     for neighbour in &mut machine.neighbours {
         neighbour.failed = false;
     }
-    let filter = Filter::read_of(trying.change.scripts.families())?;
+    let filter = PacketFilter::read_of(trying.change.scripts.families())?;
     let trial = prepared(trying, &machine, &filter);
     let (flows, distinct) = distinct(trying);
     let mut twin = forwarding(&machine, &filter, Some(trying.deadline))?;
@@ -98,7 +98,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
 /// Makes a twin that forwards, as the machine does once forwarding is turned on.
 fn forwarding(
     machine: &LiveMachine,
-    filter: &Filter,
+    filter: &PacketFilter,
     deadline: Option<Instant>,
 ) -> Result<Twin, TwinError> {
     let mut twin = Twin::make(machine.clone(), filter, deadline)?;
@@ -268,14 +268,18 @@ fn is_loaded(trial: &PreparedTrial<'_>, ask: &Ask<'_>) -> bool {
 }
 
 /// Returns the rule of others that refuses a connection, if nvactl's jump comes before it.
-fn refusing(twin: &Twin, ask: &Ask<'_>, question: &Question) -> Result<Option<Decided>, TwinError> {
+fn refusing(
+    twin: &Twin,
+    ask: &Ask<'_>,
+    question: &Question,
+) -> Result<Option<DecidingRule>, TwinError> {
     let (_, seen, _) = repeat(twin, question)?;
     twin.enter()?;
     // The loaded rules may lead to another target than the spec.
     let conversation = Conversation {
         listen: question.to.ip(),
         port: question.to.port(),
-        target: None,
+        targets: Vec::new(),
         source: None,
         ..conversation(ask)
     };
@@ -287,7 +291,7 @@ fn refusing(twin: &Twin, ask: &Ask<'_>, question: &Question) -> Result<Option<De
 }
 
 /// Returns whether a rule of others is in a table in which nvactl's jumps come first.
-fn is_passed_over(decided: &Decided) -> bool {
+fn is_passed_over(decided: &DecidingRule) -> bool {
     matches!(
         &decided.holder,
         Holder::Iptables { table: TableName::Filter | TableName::Nat, chain, .. } if !chain.is_own()

@@ -10,11 +10,11 @@ use crate::netfilter::names::ChainName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{Decided, Taken};
+use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::machine::LiveMachine;
 use crate::twin::rule_change::RuleChange;
-use crate::twin::rules::Filter;
+use crate::twin::rules::PacketFilter;
 use crate::twin::talk::{Question, TalkOutcome, Talker};
 use crate::twin::verdict::Judged;
 
@@ -62,7 +62,7 @@ pub struct Tried<'f> {
 #[derive(Debug)]
 pub struct Opened<'f> {
     pub ask: Ask<'f>,
-    pub rule: Decided,
+    pub rule: DecidingRule,
 }
 
 /// Connections of no forward that were opened again.
@@ -93,7 +93,7 @@ pub struct PreparedTrial<'f> {
 pub fn prepared<'f>(
     trying: &'f Trying<'f>,
     machine: &LiveMachine,
-    filter: &Filter,
+    filter: &PacketFilter,
 ) -> PreparedTrial<'f> {
     let named = NamedInRules::by(filter, machine);
     let interfaces = network::interfaces;

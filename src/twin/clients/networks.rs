@@ -10,7 +10,7 @@ use crate::forwards::ForwardSet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::is_of_host;
 use crate::twin::machine::{Address, LinkKind, LiveMachine};
-use crate::twin::rules::Filter;
+use crate::twin::rules::PacketFilter;
 
 /// Networks and ports in rules that are not nvactl's. Packets of each may meet rules that no others meet.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct NamedInRules {
 impl NamedInRules {
     /// Gathers them from the packet filter and the policy rules.
     #[must_use]
-    pub fn by(filter: &Filter, machine: &LiveMachine) -> Self {
+    pub fn by(filter: &PacketFilter, machine: &LiveMachine) -> Self {
         let mut named = filter.networks();
         named.sources.extend(machine.sources());
         named.destinations.extend(machine.destinations());

@@ -4,7 +4,9 @@ use crate::net::Family;
 use crate::netfilter::names::ChainName;
 use crate::twin::TwinError;
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, CauseError, Conversation, Decided, Holder, Seen, Stage, by_legacy};
+use crate::twin::cause::{
+    By, CauseError, Conversation, DecidingRule, Holder, Stage, WatchReport, by_legacy,
+};
 use crate::twin::cure;
 use crate::twin::judge::verdict;
 use crate::twin::repeat::{conversation, is_as_wanted, repeat};
@@ -62,7 +64,10 @@ const ACCEPTS: usize = 6;
 
 /// Returns the rules of others that accepted a client's packets in the forward hook, before nvactl's own chains
 /// saw them.
-fn accepts(seen: &Seen, conversation: &Conversation) -> Result<Vec<Decided>, CauseError> {
+fn accepts(
+    seen: &WatchReport,
+    conversation: &Conversation,
+) -> Result<Vec<DecidingRule>, CauseError> {
     let mut found = Vec::new();
     let traced = seen
         .matched(conversation)
@@ -90,7 +95,7 @@ fn accepts(seen: &Seen, conversation: &Conversation) -> Result<Vec<Decided>, Cau
     Ok(found)
 }
 
-fn is_own(decided: &Decided) -> bool {
+fn is_own(decided: &DecidingRule) -> bool {
     match &decided.holder {
         Holder::Iptables { chain, .. } => chain.is_own(),
         Holder::Nft(chain) => ChainName::from(chain.name.as_str()).is_own(),

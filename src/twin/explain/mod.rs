@@ -302,10 +302,10 @@ pub(super) mod tests {
     use crate::net::Family;
     use crate::netfilter::backend::Backend;
     use crate::netfilter::names::{ChainName, TableName};
-    use crate::twin::cause::{Decided, Direction, Fate, Holder, Stage};
+    use crate::twin::cause::{DecidingRule, Direction, Fate, Holder, Stage};
 
     pub(super) fn rule(place: usize, text: &str) -> By {
-        By::Rule(Decided {
+        By::Rule(DecidingRule {
             stage: Stage::Forward,
             holder: Holder::Iptables {
                 backend: Backend::Legacy,

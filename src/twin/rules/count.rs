@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::edit::COMMENT;
 use super::filter::Copied;
-use super::listing::{self, words};
+use super::listing::{ListedChain, words};
 use super::own;
 use super::place::{At, RulePlace};
 use super::programs::{FilterError, iptables};
@@ -93,27 +93,19 @@ fn counts(place: &RulePlace, at: At) -> Result<Counts, FilterError> {
 }
 
 fn of_nft(family: &str, table: &str, chain: &str) -> Result<Counts, FilterError> {
-    let text = own::list_chain("-a", family, table, chain)?;
-    Ok(text.map_or_else(Counts::default, |text| of_listing(&text)))
+    Ok(of_chain(&own::list_chain(family, table, chain)?))
 }
 
-fn of_listing(text: &str) -> Counts {
+fn of_chain(chain: &ListedChain) -> Counts {
     let mut counts = Counts::default();
-    for table in listing::tables(text) {
-        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
-            let words: Vec<&str> = words(&rule.text).collect();
-            let packets = words.windows(3).find_map(|window| match window {
-                ["counter", "packets", packets] => packets.parse().ok(),
-                _ => None,
-            });
-            let packets: u64 = packets.unwrap_or_default();
-            if let Some(handle) = rule.handle {
-                counts.by_handle.insert(handle, packets);
-            }
-            let comment = words.last().map(|word| word.trim_matches('"'));
-            if let Some(index) = comment.and_then(index_of) {
-                counts.by_comment.insert(index, packets);
-            }
+    for rule in &chain.rules {
+        let packets = rule.packets().unwrap_or_default();
+        if let Some(handle) = rule.handle {
+            counts.by_handle.insert(handle, packets);
+        }
+        let comment = words(&rule.text).last().map(|word| word.trim_matches('"'));
+        if let Some(index) = comment.and_then(index_of) {
+            counts.by_comment.insert(index, packets);
         }
     }
     counts
@@ -143,14 +135,16 @@ fn index_of(comment: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::twin::rules::listing::tables;
 
     #[test]
     fn counters_are_found_by_comment_and_by_handle() {
-        let counts = of_listing(
+        let tables = tables(
             "table ip filter {\n\tchain FORWARD { # handle 1\n\
              \t\ttcp dport 1 counter packets 3 bytes 0 comment \"nvactl-twin-7\" # handle 6\n\
              \t\ttcp dport 2 counter packets 4 bytes 0 # handle 8\n\t}\n}\n",
         );
+        let counts = of_chain(&tables[0].chains[0]);
         assert_eq!(counts.by_comment, BTreeMap::from([(7, 3)]));
         assert_eq!(counts.by_handle, BTreeMap::from([(6, 3), (8, 4)]));
         let counts = of_iptables(

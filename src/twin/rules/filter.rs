@@ -8,7 +8,7 @@ use crate::netfilter::backend::Backend;
 
 /// The machine's packet filter as text, as its own programs list it.
 #[derive(Debug, Clone)]
-pub struct Filter {
+pub struct PacketFilter {
     /// The text of iptables-save, for each backend and family that has rules.
     pub(super) texts: Vec<Text>,
     /// The text of `ipset save`.

@@ -48,6 +48,32 @@ impl ListedChain {
     }
 }
 
+impl ListedRule {
+    /// Returns the packets that the rule's counter has counted.
+    #[must_use]
+    pub fn packets(&self) -> Option<u64> {
+        let words: Vec<&str> = words(&self.text).collect();
+        words.windows(3).find_map(|window| match window {
+            ["counter", "packets", packets] => packets.parse().ok(),
+            _ => None,
+        })
+    }
+
+    /// Returns the text without the values of a counter.
+    #[must_use]
+    pub fn without_counts(&self) -> String {
+        let mut words: Vec<&str> = words(&self.text).collect();
+        let is_counter = |words: &[&str]| {
+            matches!(words, ["counter", "packets", p, "bytes", b]
+                if p.parse::<u64>().is_ok() && b.parse::<u64>().is_ok())
+        };
+        if let Some(at) = words.windows(5).position(is_counter) {
+            words.drain(at + 1..at + 5);
+        }
+        words.join(" ")
+    }
+}
+
 impl ListedTable {
     #[must_use]
     pub fn chain(&self, name: &str) -> Option<&ListedChain> {
@@ -268,6 +294,33 @@ table inet t { # progname x
             [
                 "comment \"c\"",
                 "type filter hook input priority filter; policy drop;"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rule_has_a_text_without_counts_and_a_handle() {
+        let text = "table ip filter {\n\tchain log { # handle 1\n\t\tdrop # handle 3\n\t}\n\n\tchain FORWARD { # handle 2\n\
+            \t\ttype filter hook forward priority filter; policy drop;\n\
+            \t\tmeta l4proto tcp  counter packets 12 bytes 720 reject # handle 4\n\
+            \t\tip saddr { 10.0.0.1, 10.0.0.2,\n\t\t\t     10.0.0.3 } drop comment \"# handle 9\" # handle 7\n\
+            \t}\n}\n";
+        let forward = &tables(text)[0].chains[1];
+        let rules: Vec<(Option<u64>, String, Option<u64>)> = forward
+            .rules
+            .iter()
+            .map(|rule| (rule.handle, rule.without_counts(), rule.packets()))
+            .collect();
+        let set = "ip saddr { 10.0.0.1, 10.0.0.2, 10.0.0.3 } drop comment \"# handle 9\"";
+        assert_eq!(
+            rules,
+            [
+                (
+                    Some(4),
+                    "meta l4proto tcp counter reject".to_owned(),
+                    Some(12)
+                ),
+                (Some(7), set.to_owned(), None),
             ]
         );
     }

@@ -32,7 +32,7 @@ use listing::ListedTable;
 use refused::{LoadRefusal, load_in_order};
 use restore::TablePlan;
 
-pub use filter::{Copied, Filter};
+pub use filter::{Copied, PacketFilter};
 pub use named::Networks;
 pub use own::list_chain;
 pub use place::{LeftOut, Reason, RulePlace, Unknown, Watched};
@@ -46,12 +46,12 @@ fn has_nf_tables() -> bool {
     symbols.is_empty() || symbols.windows(name.len()).any(|part| part == name)
 }
 
-/// Returns whether a line of iptables-save declares a chain of nvactl's.
+/// Returns whether a line of iptables-save declares a chain of nvactl.
 fn has_nvactls(line: &str) -> bool {
     line.starts_with(':') && own::is_nvactls(saved::chain(line))
 }
 
-impl Filter {
+impl PacketFilter {
     /// Reads the filter in the calling thread's namespace.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Filter {
     /// Reads the filter, as far as packets of some families meet it.
     ///
     /// # Errors
-    /// As [`Filter::read`].
+    /// As [`PacketFilter::read`].
     pub fn read_of(families: Families) -> Result<Self, FilterError> {
         read::read(families)
     }
@@ -87,9 +87,7 @@ impl Filter {
     pub fn has_chance(&self) -> bool {
         let by_iptables = self.texts.iter().any(|text| {
             let printed = parse::text_of(&text.bytes);
-            let tables = saved::tables(&printed);
-            let mut rules = tables.iter().flat_map(|table| &table.rules);
-            rules.any(|line| !own::is_nvactls(saved::chain(line)) && line.contains("-m statistic "))
+            saved::foreign_rules(&printed).any(|rule| rule.contains("-m statistic "))
         });
         let tables = self.own.iter().chain(&self.native);
         let mut rules = tables

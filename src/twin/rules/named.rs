@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::listing::{ListedTable, words as nft_words};
-use super::{Filter, own};
+use super::{PacketFilter, own, saved};
 use crate::netfilter::text::parse;
 use crate::netfilter::token::words;
 
@@ -20,7 +20,7 @@ pub struct Networks {
     pub destinations: BTreeSet<IpNet>,
 }
 
-impl Filter {
+impl PacketFilter {
     /// Returns the networks that rules of others match: packets of each may meet rules that no other packet meets.
     /// For an ipset, these are the first few.
     #[must_use]
@@ -28,12 +28,7 @@ impl Filter {
         let (mut found, mut sets) = (Networks::default(), Vec::new());
         for text in &self.texts {
             let text = parse::text_of(&text.bytes);
-            let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
-            let foreign = rules.filter(|rule| {
-                let chain = rule.split(' ').next().unwrap_or_default();
-                !own::is_nvactls(chain)
-            });
-            for rule in foreign {
+            for rule in saved::foreign_rules(&text) {
                 of_iptables(&self.facts.spaced_sets.quoted(rule), &mut found, &mut sets);
             }
         }
@@ -64,15 +59,14 @@ enum MatchedEnd {
     To,
 }
 
-impl Filter {
+impl PacketFilter {
     /// Returns the destination ports that rules of others match.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
         let mut found = BTreeSet::new();
         for text in &self.texts {
             let text = parse::text_of(&text.bytes);
-            let rules = text.lines().filter_map(|line| line.strip_prefix("-A "));
-            for rule in rules.filter(|rule| !own::is_nvactls(rule)) {
+            for rule in saved::foreign_rules(&text) {
                 let mut words = words(rule);
                 while let Some(word) = words.next() {
                     if matches!(word, "--dport" | "--dports" | "--ctorigdstport") {

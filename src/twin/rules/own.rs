@@ -1,11 +1,14 @@
-//! The tables of iptables-nft as nft lists them, without nvactl's own chains: no other program writes to these, and
-//! at 10,000 forwards their listing takes 1.7 s.
+//! The tables of iptables-nft as nft lists them, without nvactl's own chains: no other program writes to these.
 
 use std::collections::BTreeMap;
 
 use super::listing::{self, ListedChain, ListedTable};
 use super::programs::{FilterError, begin_nft, listed};
 use crate::netfilter::names::{ChainName, TableName};
+
+/// The most lines of iptables with which whole tables are listed. Each chain costs the start of an nft, and each of
+/// nvactl's own rules the time to list it: 1.7 s at 10,000 forwards.
+const WHOLE: usize = 1000;
 
 /// The most chains that are listed one by one. More of them are listed with their whole table.
 const ONE_BY_ONE: usize = 24;
@@ -43,35 +46,46 @@ pub fn chains() -> Result<Option<Vec<ListedTable>>, FilterError> {
     Ok(Some(merged(listing::tables(&listed(running)?))))
 }
 
-/// Lists the tables of iptables-nft among `chains`. `handles`: with the rules' handles.
-pub fn list(chains: &[ListedTable], handles: bool) -> Result<Vec<ListedTable>, FilterError> {
-    let how = if handles { "-sa" } else { "-s" };
+/// Lists the tables of iptables-nft among `chains`, which are about `lines` lines of iptables. `how` is `-s`, or `-sa`
+/// for the rules' handles.
+pub fn list(
+    chains: &[ListedTable],
+    how: &str,
+    lines: usize,
+) -> Result<Vec<ListedTable>, FilterError> {
     let mut tables = Vec::new();
     for table in chains.iter().filter(|table| is_of_iptables(table)) {
-        let mut listed = list_one(table, how)?;
+        let mut listed = if lines <= WHOLE {
+            list_parts(table, how, &[], true)?
+        } else {
+            list_one(table, how)?
+        };
         listed.chains.retain(|chain| !is_nvactls(&chain.name));
         tables.push(listed);
     }
     Ok(tables)
 }
 
-/// Lists a chain of iptables or nft. If nft cannot read the chain's name, its whole table is listed. Returns `None`
-/// without nft.
-pub fn list_chain(
-    how: &str,
-    family: &str,
-    table: &str,
-    chain: &str,
-) -> Result<Option<String>, FilterError> {
+/// Lists a chain of iptables or nft, with the handles of its rules. If nft cannot read the chain's name, its whole
+/// table is listed. The chain is empty if nft lists none of that name, or is not installed.
+pub fn list_chain(family: &str, table: &str, chain: &str) -> Result<ListedChain, FilterError> {
+    let text = chain_text(family, table, chain)?.unwrap_or_default();
+    let mut chains = listing::tables(&text)
+        .into_iter()
+        .flat_map(|table| table.chains);
+    Ok(chains.find(|one| one.name == chain).unwrap_or_default())
+}
+
+fn chain_text(family: &str, table: &str, chain: &str) -> Result<Option<String>, FilterError> {
     if is_plain(chain) {
-        let Some(running) = begin_nft(&[how, "list", "chain", family, table, chain])? else {
+        let Some(running) = begin_nft(&["-a", "list", "chain", family, table, chain])? else {
             return Ok(None);
         };
         if let Ok(text) = listed(running) {
             return Ok(Some(text));
         }
     }
-    let running = begin_nft(&[how, "list", "table", family, table])?;
+    let running = begin_nft(&["-a", "list", "table", family, table])?;
     running.map(listed).transpose()
 }
 

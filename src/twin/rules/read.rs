@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::edit::FilterFacts;
-use super::filter::{Filter, Text};
+use super::filter::{PacketFilter, Text};
 use super::listing::{self, ListedTable};
 use super::own;
 use super::place::{LeftOut, Reason, RulePlace};
@@ -16,7 +16,7 @@ use super::queues::Queues;
 use super::saved;
 use super::sets::SpacedSets;
 use super::statement;
-use crate::host::child::Running;
+use crate::host::child::Output;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
@@ -35,28 +35,29 @@ const ONE_BY_ONE: usize = 200;
 /// The comment of a rule that keeps the place of one that iptables cannot print.
 const UNPRINTED: &str = "-m comment --comment nvactl-native";
 
-/// The pauses before each try to read a table.
-const PAUSES: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_millis(20),
-    Duration::from_millis(200),
-];
+/// The pauses before the filter is read again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
-/// Reads the filter, as far as packets of some families meet it. Reads it again if a table vanishes meanwhile, for
-/// example while a program reloads all rules.
-pub fn read(families: Families) -> Result<Filter, FilterError> {
+/// Reads the filter, as far as packets of some families meet it. Reads all of it again if a table cannot be read: a
+/// program may have removed the table meanwhile, or may be loading it anew. Only a new list of the tables tells
+/// whether the table is still there.
+pub fn read(families: Families) -> Result<PacketFilter, FilterError> {
     let mut tried = read_once(families);
-    for pause in &PAUSES[1..] {
-        if !matches!(tried, Err(FilterError::Failed { .. })) {
+    for pause in PAUSES {
+        let is_partial = match &tried {
+            Ok(filter) => !filter.unread.is_empty(),
+            Err(error) => matches!(error, FilterError::Failed { .. }),
+        };
+        if !is_partial {
             break;
         }
-        thread::sleep(*pause);
+        thread::sleep(pause);
         tried = read_once(families);
     }
     tried
 }
 
-fn read_once(families: Families) -> Result<Filter, FilterError> {
+fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
     let families: Vec<Family> = families
         .as_slice()
         .iter()
@@ -79,7 +80,14 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     }
     let sets = begin("ipset", &["save"])?;
     let chains = own::chains()?;
-    let mut own = own::list(chains.as_deref().unwrap_or_default(), false)?;
+    let saved = saving
+        .into_iter()
+        .map(|(backend, family, program, running)| {
+            Ok((backend, family, program, running.finish()?))
+        })
+        .collect::<Result<Vec<_>, FilterError>>()?;
+    let lines = saved.iter().map(|(.., output)| lines(&output.stdout)).sum();
+    let mut own = own::list(chains.as_deref().unwrap_or_default(), "-s", lines)?;
     own.retain(|table| {
         families
             .iter()
@@ -87,9 +95,9 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     });
     let (native, unread) = native(chains.as_deref().unwrap_or_default())?;
     let mut texts = Vec::new();
-    for (backend, family, program, running) in saving {
+    for (backend, family, program, output) in saved {
         let all = chains.as_deref().unwrap_or_default();
-        let bytes = saved_text(backend, family, &program, running, all, &own)?;
+        let bytes = saved_text(backend, family, &program, output, all, &own)?;
         if bytes.windows(2).any(|pair| pair == b"\n*") || bytes.starts_with(b"*") {
             texts.push(Text {
                 backend,
@@ -106,7 +114,7 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     let written = written(&texts, &spaced_sets, own.iter().chain(&native));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
     let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
-    Ok(Filter {
+    Ok(PacketFilter {
         texts,
         sets,
         own,
@@ -122,32 +130,22 @@ fn read_once(families: Families) -> Result<Filter, FilterError> {
     })
 }
 
-/// Lists the tables that are not iptables'. A table without chains does nothing.
+/// Lists the tables that are not iptables', and names those that cannot be read. A table without chains does nothing.
 fn native(chains: &[ListedTable]) -> Result<(Vec<ListedTable>, Vec<LeftOut>), FilterError> {
     let native = chains.iter().filter(|table| !own::is_of_iptables(table));
-    let (mut tables, mut gone) = (Vec::new(), Vec::new());
+    let (mut tables, mut unlisted) = (Vec::new(), Vec::new());
     for table in native {
         let args = ["-s", "list", "table", &table.family, &table.name];
-        let mut failure = None;
-        // A program may be writing the table again, so it is read again.
-        for pause in PAUSES {
-            thread::sleep(pause);
-            let Some(running) = begin_nft(&args)? else {
-                break;
-            };
-            match listed(running) {
-                Ok(text) => {
-                    tables.extend(listing::tables(&text));
-                    failure = None;
-                    break;
-                }
-                Err(FilterError::Failed { words, .. }) => failure = Some(words),
-                Err(error) => return Err(error),
-            }
+        let Some(running) = begin_nft(&args)? else {
+            break;
+        };
+        match listed(running) {
+            Ok(text) => tables.extend(listing::tables(&text)),
+            Err(FilterError::Failed { words, .. }) => unlisted.push(unread(table, &words)),
+            Err(error) => return Err(error),
         }
-        gone.extend(failure.map(|words| unread(table, &words)));
     }
-    Ok((tables, gone))
+    Ok((tables, unlisted))
 }
 
 /// Returns the ipsets and nft sets to which rules add elements.
@@ -191,15 +189,18 @@ fn unread(table: &ListedTable, words: &str) -> LeftOut {
     }
 }
 
+fn lines(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n').count()
+}
+
 fn saved_text(
     backend: Backend,
     family: Family,
     program: &str,
-    running: Running<Vec<u8>>,
+    output: Output,
     chains: &[ListedTable],
     own: &[ListedTable],
 ) -> Result<Vec<u8>, FilterError> {
-    let output = running.finish()?;
     if is_whole(&output.stdout) && output.status.success() {
         return Ok(output.stdout);
     }
@@ -230,8 +231,8 @@ fn saved_text(
 /// stops at a rule that it cannot read (held by the lab's
 /// `rules_of_nft_in_iptables_tables_are_the_machine_s`).
 fn is_whole(text: &[u8]) -> bool {
-    let text = crate::netfilter::text::parse::text_of(text);
-    !text.contains("' is incompatible, use 'nft' tool.")
+    let text = parse::text_of(text);
+    parse::lines(&text).all(|line| parse::unshown(line).is_none())
         && saved::tables(&text).iter().all(|table| table.whole)
 }
 
@@ -292,15 +293,6 @@ fn table_text(
 
 /// Appends the rules that `iptables -S` prints.
 fn append(rules: &mut String, printed: &[u8]) {
-    let printed = String::from_utf8_lossy(printed);
-    let mut rest = &*printed;
-    while let Some(len) =
-        crate::netfilter::text::parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0)
-    {
-        let (line, after) = rest.split_at(len);
-        rest = after;
-        if line.starts_with("-A ") {
-            rules.push_str(line);
-        }
-    }
+    let printed = parse::text_of(printed);
+    rules.extend(parse::lines(&printed).filter(|line| line.starts_with("-A ")));
 }

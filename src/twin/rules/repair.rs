@@ -26,7 +26,8 @@ pub fn repair(
     let Some(chains) = own::chains()? else {
         return Ok(());
     };
-    let twins = own::list(&chains, true)?;
+    let loaded = plans.iter().map(|plan| plan.lines.len()).sum();
+    let twins = own::list(&chains, "-sa", loaded)?;
     let mut repaired = Vec::new();
     for live in live {
         let is_same = |twin: &&ListedTable| twin.family == live.family && twin.name == live.name;
@@ -46,7 +47,7 @@ pub fn repair(
     }
     // The repair may have made chains.
     let chains = own::chains()?.unwrap_or_default();
-    let twins = own::list(&chains, false)?;
+    let twins = own::list(&chains, "-s", loaded)?;
     for (table, expected) in &repaired {
         let is_same = |twin: &&ListedTable| twin.family == table.family && twin.name == table.name;
         let twin = twins.iter().find(is_same);

@@ -34,7 +34,7 @@ pub struct PlannedLine<'t> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Declaration,
-    /// A rule in a chain of nvactl's, or a jump to one.
+    /// A rule in a chain of nvactl, or a jump to one.
     Nvactls,
     Copy,
     /// In the place of a rule of the machine. If it counts, it has the index of the watched rule.

@@ -1,5 +1,6 @@
 //! The text of iptables-save as tables of lines, each unchanged.
 
+use super::own;
 use crate::netfilter::text::parse;
 
 /// One table of a text.
@@ -18,10 +19,7 @@ pub struct SavedTable<'t> {
 #[must_use]
 pub fn tables(text: &str) -> Vec<SavedTable<'_>> {
     let mut tables: Vec<SavedTable<'_>> = Vec::new();
-    let mut rest = text;
-    while let Some(len) = parse::line_len(rest.as_bytes(), true).filter(|len| *len > 0) {
-        let (line, after) = rest.split_at(len);
-        rest = after;
+    for line in parse::lines(text) {
         let line = line.strip_suffix('\n').unwrap_or(line);
         if let Some(name) = line.strip_prefix('*') {
             tables.push(SavedTable {
@@ -42,6 +40,11 @@ pub fn tables(text: &str) -> Vec<SavedTable<'_>> {
         }
     }
     tables
+}
+
+/// Returns the rules of a text that are in no chain of nvactl.
+pub fn foreign_rules(text: &str) -> impl Iterator<Item = &str> {
+    parse::lines(text).filter(|line| line.starts_with("-A ") && !own::is_nvactls(chain(line)))
 }
 
 /// Returns the chain of a line.

@@ -1,10 +1,7 @@
 //! The key `interface`, of the firewall and of a forward.
 
-use std::collections::BTreeSet;
-
 use crate::net::Interface;
-use crate::yaml::bounds::MAX_PROBLEMS;
-use crate::yaml::fields::{Fields, Placed, one_or_list, parsed};
+use crate::yaml::fields::{Fields, Placed, distinct, parsed};
 use crate::yaml::load::{Node, Value};
 use crate::yaml::problem::{Problem, ProblemKind};
 
@@ -16,7 +13,7 @@ pub struct Interfaces {
 }
 
 /// Reads one interface for both sides, or a mapping of both. A forward may omit one; the firewall must have
-/// `both`.
+/// `both`. Returns `None` if one of them is invalid.
 pub fn interfaces(node: &Node<'_>, both: bool, problems: &mut Vec<Problem>) -> Option<Interfaces> {
     let expected = "a name, or a mapping of `ingress` and `egress`";
     let read = |text: &str| {
@@ -30,42 +27,33 @@ pub fn interfaces(node: &Node<'_>, both: bool, problems: &mut Vec<Problem>) -> O
             egress: Some(one),
         });
     }
-    let known = &["ingress", "egress"];
-    let fields = Fields::of(node, "interface", "`interface`", known, problems)?;
-    let mut found = Interfaces::default();
-    for key in known {
-        let node = if both {
+    let fields = Fields::of(
+        node,
+        "interface",
+        "`interface`",
+        &["ingress", "egress"],
+        problems,
+    )?;
+    let side = |key, problems: &mut Vec<Problem>| {
+        if both {
             fields.required(key, problems)
         } else {
             fields.get(key)
-        };
-        let Some(node) = node else { continue };
-        if *key == "egress" {
-            let one = parsed(node, key, "an interface name", problems, read)?;
-            found.egress = Some(one.value);
-            continue;
         }
-        let mut several: Vec<Interface> = Vec::new();
-        let mut seen = BTreeSet::new();
-        for item in one_or_list(node) {
-            if problems.len() >= MAX_PROBLEMS {
-                break;
-            }
-            let expected = "an interface name, or a list of them";
-            let one: Placed<Interface> = parsed(item, key, expected, problems, read)?;
-            if seen.insert(one.value.clone()) {
-                several.push(one.value);
-            } else {
-                let text = one.value.to_string();
-                problems.push(Problem::new(one.span, ProblemKind::Twice { text }));
-            }
-        }
-        if several.is_empty() {
-            let kind = ProblemKind::EmptyList { key: "ingress" };
-            problems.push(Problem::new(node.span.clone(), kind));
-            return None;
-        }
-        found.ingress = Some(several);
-    }
-    Some(found)
+    };
+    let ingress = side("ingress", problems).map(|node| {
+        let expected = "an interface name, or a list of them";
+        distinct(node, "ingress", expected, problems, read)
+    });
+    let egress = side("egress", problems)
+        .map(|node| parsed(node, "egress", "an interface name", problems, read));
+    // Both sides are read before either ends this, so that all their problems are reported.
+    let (ingress, egress) = match (ingress, egress) {
+        (Some(None), _) | (_, Some(None)) => return None,
+        (ingress, egress) => (ingress.flatten(), egress.flatten()),
+    };
+    Some(Interfaces {
+        ingress,
+        egress: egress.map(|egress: Placed<Interface>| egress.value),
+    })
 }

@@ -11,33 +11,68 @@ pub use log::WrittenLog;
 pub use nets::ByFamily;
 pub use snat::snats;
 
-use super::bounds::MAX_PROBLEMS;
-use super::fields::{Fields, Placed, one_of_words, one_or_list, parsed, unknown, yes_or_no};
+use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
 use super::load::Node;
-use super::problem::{Problem, ProblemKind};
+use super::problem::Problem;
 use crate::forwards::{Balance, Limits, Snats};
 use crate::net::Protocol;
 
-/// The keys that a forward may have. The first five are not options.
-pub const OF_FORWARD: &[&str] = &[
-    "name",
-    "enabled",
-    "listen",
-    "target",
-    "silence",
-    "protocol",
-    "balance",
-    "interface",
-    "snat",
-    "allow_from",
-    "deny_from",
-    "limits",
-    "log",
-    "hairpin",
+/// Reads the value of a key into the options.
+type OptionReader = fn(&mut Options, &Node<'_>, &mut Vec<Problem>);
+
+/// The options' keys, each with its reader.
+const READERS: [(&str, OptionReader); 9] = [
+    ("protocol", |options, node, problems| {
+        options.protocols = protocols(node, problems);
+    }),
+    ("balance", |options, node, problems| {
+        options.balance = balance(node, problems);
+    }),
+    ("interface", |options, node, problems| {
+        options.interfaces = interfaces(node, false, problems);
+    }),
+    ("snat", |options, node, problems| {
+        options.snat = snats(node, problems);
+    }),
+    ("allow_from", |options, node, problems| {
+        options.allow = nets::nets(node, "allow_from", problems);
+    }),
+    ("deny_from", |options, node, problems| {
+        options.deny = nets::nets(node, "deny_from", problems);
+    }),
+    ("limits", |options, node, problems| {
+        options.limits = limits::limits(node, problems);
+    }),
+    ("log", |options, node, problems| {
+        options.log = log::log(node, problems);
+    }),
+    ("hairpin", |options, node, problems| {
+        options.hairpin = yes_or_no(node, "hairpin", problems);
+    }),
 ];
 
+/// The keys of a forward that are not options.
+const OWN: [&str; 5] = ["name", "enabled", "listen", "target", "silence"];
+
+/// The keys that a forward may have.
+pub const OF_FORWARD: &[&str] = &keys();
+
 /// The keys of the options, which `defaults` may have too.
-pub const KEYS: &[&str] = OF_FORWARD.split_at(5).1;
+pub const KEYS: &[&str] = OF_FORWARD.split_at(OWN.len()).1;
+
+const fn keys() -> [&'static str; OWN.len() + READERS.len()] {
+    let mut keys = [""; OWN.len() + READERS.len()];
+    let mut n = 0;
+    while n < keys.len() {
+        keys[n] = if n < OWN.len() {
+            OWN[n]
+        } else {
+            READERS[n - OWN.len()].0
+        };
+        n += 1;
+    }
+    keys
+}
 
 /// The options as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Clone)]
@@ -74,20 +109,9 @@ impl Options {
     /// Reads the options of a mapping, and takes those that it does not have from `otherwise`.
     pub fn decode(fields: &Fields<'_>, otherwise: &Self, problems: &mut Vec<Problem>) -> Self {
         let mut options = otherwise.clone();
-        for key in KEYS {
-            let Some(node) = fields.get(key) else {
-                continue;
-            };
-            match *key {
-                "protocol" => options.protocols = protocols(node, problems),
-                "balance" => options.balance = balance(node, problems),
-                "interface" => options.interfaces = interfaces(node, false, problems),
-                "snat" => options.snat = snats(node, problems),
-                "allow_from" => options.allow = nets::nets(node, "allow_from", problems),
-                "deny_from" => options.deny = nets::nets(node, "deny_from", problems),
-                "limits" => options.limits = limits::limits(node, problems),
-                "log" => options.log = log::log(node, problems),
-                _ => options.hairpin = yes_or_no(node, "hairpin", problems),
+        for (key, read) in READERS {
+            if let Some(node) = fields.get(key) {
+                read(&mut options, node, problems);
             }
         }
         options
@@ -96,35 +120,15 @@ impl Options {
 
 /// Reads one protocol, or a list of them.
 fn protocols(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<&'static [Protocol]> {
-    let list = one_or_list(node);
-    let mut found: Vec<Protocol> = Vec::new();
-    for item in list {
-        if problems.len() >= MAX_PROBLEMS {
-            break;
-        }
-        let expected = "`tcp`, `udp` or `[tcp, udp]`";
-        let read = |text: &str| {
-            let known = &["tcp", "udp"];
-            one_of_words(text, known)?
-                .parse()
-                .map_err(|_| unknown(text, known))
-        };
-        let one: Placed<Protocol> = parsed(item, "protocol", expected, problems, read)?;
-        if found.contains(&one.value) {
-            let text = one.value.to_string();
-            problems.push(Problem::new(one.span, ProblemKind::Twice { text }));
-        } else {
-            found.push(one.value);
-        }
-    }
-    if list.is_empty() {
-        let kind = ProblemKind::EmptyList { key: "protocol" };
-        problems.push(Problem::new(node.span.clone(), kind));
-        return None;
-    }
+    let expected = "`tcp`, `udp` or `[tcp, udp]`";
+    let found = distinct(node, "protocol", expected, problems, |text| {
+        let known = &["tcp", "udp"];
+        one_of_words(text, known)?
+            .parse()
+            .map_err(|_| unknown(text, known))
+    })?;
     // Their order has no meaning.
     Some(match found.as_slice() {
-        [] => &[],
         [Protocol::Tcp] => &[Protocol::Tcp],
         [Protocol::Udp] => &[Protocol::Udp],
         _ => &Protocol::ALL,

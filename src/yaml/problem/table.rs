@@ -91,7 +91,7 @@ problems! {
         meaning: "a key twice in one place",
         example: "`listen: 80` and `listen: 81` in one forward",
         DuplicateKey { key: String, first: Span } => {
-            text: ("the key `{key}` is here for the second time"),
+            text: ("the key `{key}` is repeated"),
             hint: ("keep one `{key}`"),
             other: (first, "the first one"),
         }
@@ -185,7 +185,7 @@ problems! {
         }
     }
     "invalid-port": Error, InvalidPort {
-        meaning: "a value that is no port or range",
+        meaning: "a value that is not a port or range",
         example: "`listen: 0x50`",
         InvalidPort { error: PortError } => {
             text: ("{error}"),
@@ -193,7 +193,7 @@ problems! {
         }
     }
     "invalid-snat": Error, InvalidSnat {
-        meaning: "a `snat` that is no address, range, `masquerade` or `none`",
+        meaning: "a `snat` that is not an address, a range, `masquerade` or `none`",
         example: "`snat: masqerade`",
         InvalidSnat { text: String } => {
             text: ("`{text}` is not an address, a range of addresses, `masquerade` or `none`"),
@@ -201,7 +201,7 @@ problems! {
         }
     }
     "invalid-address": Error, InvalidAddress {
-        meaning: "a value that is no address",
+        meaning: "a value that is not an address",
         example: "`pod: 10.224.0.0118:80`",
         InvalidAddress { text: String } => {
             text: ("`{text}` is not an address"),
@@ -213,7 +213,7 @@ problems! {
         }
     }
     "invalid-net": Error, InvalidNet {
-        meaning: "a value that is no network",
+        meaning: "a value that is not a network",
         example: "`10.0.0.0/33` in `allow_from`",
         InvalidNet { text: String } => {
             text: ("`{text}` is not a network"),
@@ -225,7 +225,7 @@ problems! {
         }
     }
     "invalid-number": Error, InvalidNumber {
-        meaning: "a value that is no number, or one that the kernel cannot hold",
+        meaning: "a value that is not a number, or one that the kernel cannot hold",
         example: "`max_connections: 1e3`",
         InvalidNumber { text: String, most: u32 } => {
             text: ("`{text}` is not a number from 1 to {most}"),
@@ -251,7 +251,7 @@ problems! {
         meaning: "a value twice in one list",
         example: "`protocol: [tcp, tcp]`",
         Twice { text: String } => {
-            text: ("`{text}` is in this list for the second time"),
+            text: ("`{text}` is listed twice"),
             hint: ("keep one"),
         }
     }

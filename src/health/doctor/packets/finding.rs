@@ -92,10 +92,13 @@ impl<'a> Finding<'a> {
                 let more = counted(more.len(), "more group");
                 format!("{} and {more} of clients {reason}", subject(first))
             }
-            ([first], false) if are_some => format!("{reason}: {}", client(first)),
+            ([first], false) if are_some => format!("{reason}; affected: {}", client(first)),
             ([first, more @ ..], false) if are_some => {
                 let more = counted(more.len(), "more group");
-                format!("{reason}: {}, and {more} of clients", client(first))
+                format!(
+                    "{reason}; affected: {}, and {more} of clients",
+                    client(first)
+                )
             }
             _ => return self.check,
         };

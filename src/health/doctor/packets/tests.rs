@@ -5,7 +5,9 @@ use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Holder, KernelReason, NftChain, Stage, Taken};
+use crate::twin::cause::{
+    By, DecidingRule, Direction, Holder, KernelReason, NftChain, Stage, Taken,
+};
 use crate::twin::clients::SampleClient;
 use crate::twin::explain::KeptIn;
 use crate::twin::talk::{From, Question};
@@ -61,8 +63,8 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
 }
 
 /// A rule of iptables, by the chain and the text that it has there.
-fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
-    Decided {
+fn of_iptables(backend: Backend, chain: &str, text: &str) -> DecidingRule {
+    DecidingRule {
         stage: Stage::Forward,
         holder: Holder::Iptables {
             backend,
@@ -77,13 +79,13 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> Decided {
     }
 }
 
-fn of_nft(table: &str, text: &str, handle: Option<u64>) -> Decided {
+fn of_nft(table: &str, text: &str, handle: Option<u64>) -> DecidingRule {
     let chain = NftChain {
         family: "inet",
         table: table.to_owned(),
         name: "c".to_owned(),
     };
-    Decided {
+    DecidingRule {
         stage: Stage::Forward,
         owner: crate::netfilter::programs::owner_of(table, "c"),
         holder: Holder::Nft(chain),
@@ -112,7 +114,7 @@ fn cured(by: By, cure: Cure) -> Verdict {
     })
 }
 
-fn without(decided: Decided) -> Verdict {
+fn without(decided: DecidingRule) -> Verdict {
     let by = By::Rule(decided);
     cured(by.clone(), Cure::Without(by))
 }
@@ -165,7 +167,7 @@ fn each_verdict_has_its_sentence_and_fix() {
         watched: vec!["iptables-nft -t filter FORWARD: `-A FORWARD -m limit -j DROP`: it depends on what `limit` has counted so far".to_owned()],
         ..Answers::default()
     };
-    let blame = |by: Decided, cure: Option<Cure>| Blame {
+    let blame = |by: DecidingRule, cure: Option<Cure>| Blame {
         by: Some(By::Rule(by)),
         cure,
         is_examined: true,
@@ -225,7 +227,7 @@ fn each_verdict_has_its_sentence_and_fix() {
         (
             Verdict::AsWanted,
             &[
-                "ok packets: the rules handle 1 connection as specified, tried in a copy of this machine with stand-ins for the targets",
+                "ok packets: the rules handle 1 connection as specified, tried in a copy of this machine with test servers in place of the targets",
             ][..],
         ),
         (
@@ -259,13 +261,13 @@ fn each_verdict_has_its_sentence_and_fix() {
         (
             Verdict::Behind("eth0".to_owned()),
             &[
-                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
+                "fail route: packets to 10.224.0.118:80 leave through eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
             Verdict::Strayed("eth1".to_owned()),
             &[
-                "warn rp-filter: replies to clients that come in by eth0 leave by eth1, and the network may drop them: the machine needs a route to those clients by eth0, or a separate routing table for connections of eth0 | fix: to look: ip route get CLIENT from 10.224.0.118 iif eth1",
+                "warn rp-filter: replies to clients that arrive on eth0 leave through eth1, and the network may drop them: the machine needs a route to those clients through eth0, or a separate routing table for connections that arrive on eth0 | fix: to look: ip route get CLIENT from 10.224.0.118 iif eth1",
             ],
         ),
         (
@@ -417,7 +419,7 @@ fn each_verdict_has_its_sentence_and_fix() {
         (
             behind,
             &[
-                "fail route: packets to 10.224.0.118:80 leave by eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
+                "fail route: packets to 10.224.0.118:80 leave through eth0, while the spec's egress is eth1: a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong | fix: to look: ip rule; ip route get 10.224.0.118 from 81.2.69.142 iif eth0",
             ],
         ),
         (
@@ -610,7 +612,7 @@ fn a_finding_about_some_clients_names_them() {
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].reason,
-        "a packet meets a prohibit route or rule: a client of the Internet, 198.51.100.7 for example, and 1 more group of clients"
+        "a packet meets a prohibit route or rule; affected: a client of the Internet, 198.51.100.7 for example, and 1 more group of clients"
     );
     assert_eq!(said[0].forward.as_deref(), Some("web"));
 }

@@ -9,7 +9,7 @@ use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason};
+use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason};
 use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
 /// Returns the checks for a verdict; none if the connection did as the spec says.
@@ -68,7 +68,7 @@ pub fn told(
 /// route to the target: here a mark or a rule of `ip rule` chose another route.
 fn behind(ask: &Ask<'_>, interface: &str) -> Check {
     let check = Hop::Route.fail(format!(
-        "packets to {} leave by {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
+        "packets to {} leave through {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
          routes them there, or `egress` is wrong",
         ask.forward.reaches(),
         ask.forward.egress
@@ -138,8 +138,8 @@ fn fickle(family: Family, by: Option<&By>) -> Check {
 /// all clients would also move the machine's other packets.
 fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
     let words = format!(
-        "replies to clients that come in by {by} leave by {interface}, and the network may drop them: the machine \
-         needs a route to those clients by {by}, or a separate routing table for connections of {by}",
+        "replies to clients that arrive on {by} leave through {interface}, and the network may drop them: the machine \
+         needs a route to those clients through {by}, or a separate routing table for connections that arrive on {by}",
         by = ask.by,
     );
     let target = ask.question.listeners.first();
@@ -269,7 +269,7 @@ const CONTESTED: &str = "if its nat table was loaded after nvactl's, which no pr
 
 /// Whether a rule decides only if its nat table comes before nvactl's. Each backend has a nat table, and the
 /// kernel evaluates the one first that was loaded last.
-fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
+fn is_contested(scene: &Scene<'_>, decided: &DecidingRule) -> bool {
     let translates = matches!(
         decided.holder,
         Holder::Iptables {
@@ -282,7 +282,7 @@ fn is_contested(scene: &Scene<'_>, decided: &Decided) -> bool {
 
 /// Returns the hop of a rule: nvactl's own, another program's in the same iptables, the other backend's, or
 /// nft's.
-fn hop_of(scene: &Scene<'_>, decided: &Decided) -> Hop {
+fn hop_of(scene: &Scene<'_>, decided: &DecidingRule) -> Hop {
     match &decided.holder {
         Holder::Iptables {
             backend,

@@ -4,7 +4,7 @@ use crate::net::Family;
 use crate::net::printable;
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::twin::battery::Ask;
-use crate::twin::cause::{By, Decided, Direction, Fate, Holder, KernelReason, Taken};
+use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason, Taken};
 use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::explain::KeptIn;
 
@@ -102,7 +102,7 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
 
 /// Names a rule or a policy: its program, table, chain and text.
 #[must_use]
-pub fn rule(family: Family, decided: &Decided) -> String {
+pub fn rule(family: Family, decided: &DecidingRule) -> String {
     let owner = decided
         .owner
         .map(|owner| format!("{owner}'s "))

@@ -7,6 +7,7 @@
 mod lines;
 mod listed;
 mod matches;
+mod policies;
 mod rule;
 mod spelling;
 
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use lines::chain_at;
 pub use lines::{line_len, lines};
 pub use listed::parse_listed;
+pub use policies::policy_packets;
 use rule::read_rule;
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
@@ -53,6 +55,14 @@ pub enum ParseProblem {
     CarriageReturn,
     #[error("iptables-restore takes no blanks there")]
     Blanks,
+}
+
+/// Returns whether a text is iptables-save's and not a spec: it begins with a table, or has only comments.
+#[must_use]
+pub fn is_saved(text: &str) -> bool {
+    let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text.lines().map(str::trim_ascii).find(said);
+    first.is_none_or(|line| line.starts_with('*'))
 }
 
 /// Returns the bytes of iptables-save as text. A comment may hold any bytes.
@@ -326,7 +336,8 @@ pub fn appended(line: &str, chains: &BTreeSet<ChainName>) -> Option<(ChainName, 
 /// Returns the table that iptables-nft-save left out because it cannot print its rules: it says so in a
 /// comment and ends with 0 (`xtables_save_main`, iptables/xtables-save.c). Native tables of other names are not
 /// iptables' at all.
-fn unshown(comment: &str) -> Option<TableName> {
+#[must_use]
+pub fn unshown(comment: &str) -> Option<TableName> {
     let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
     let table = table.parse().ok()?;
     rest.starts_with(" is incompatible").then_some(table)
@@ -439,6 +450,31 @@ COMMIT
             );
             let again = of_kernel(&saved.ruleset.to_string());
             assert_eq!(again.map(|again| again.ruleset), Ok(saved.ruleset));
+        }
+    }
+
+    /// iptables-save prints such a value without quotes (measured, nft and legacy 1.8.9).
+    #[test]
+    fn a_value_that_looks_like_an_option_is_no_target() {
+        for conditions in [
+            "-m helper --helper -j",
+            "-m helper ! --helper -j",
+            "-m comment --comment -j",
+            "-m set --match-set -j src",
+            "-m physdev --physdev-in -g",
+            "-i -j",
+            "! -i -j",
+            "! -o -g",
+            "-i -m -o -j",
+        ] {
+            let text = format!(
+                "*filter\n:FORWARD ACCEPT [0:0]\n:NVACTL-FORWARD - [0:0]\n\
+                 -A FORWARD {conditions} -j NVACTL-FORWARD\nCOMMIT\n"
+            );
+            let saved = of_kernel(&text).expect("it is readable");
+            let own = ChainName::from("NVACTL-FORWARD");
+            assert_eq!(forward(&saved)[0].leads_to(), Some(&own), "{conditions}");
+            assert_eq!(saved.ruleset.to_string(), text);
         }
     }
 

@@ -33,8 +33,17 @@ pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
 
 /// Options whose value may be any word, one that looks like an option included: iptables-save prints it
 /// without quotes if it has no odd byte.
-const WITH_ANY_TEXT: [&str; 9] = [
+const WITH_ANY_TEXT: [&str; 18] = [
     "--comment",
+    "--helper",
+    "--match-set",
+    "--physdev-in",
+    "--physdev-out",
+    "--path",
+    "--nfacct-name",
+    "--rateest",
+    "--rateest1",
+    "--rateest2",
     "--log-prefix",
     "--nflog-prefix",
     "--ulog-prefix",
@@ -57,6 +66,8 @@ fn match_len(words: &[&str]) -> usize {
     };
     // The first option begins this match, negated or not.
     let mut at = if words[0] == "!" { 2 } else { 1 };
+    // The name of an interface may be any word.
+    at += usize::from(matches!(words.get(at - 1), Some(&("-i" | "-o"))));
     while at < words.len() && !begins(at) {
         let word = words[at];
         let has_text = word.starts_with("--") && WITH_ANY_TEXT.contains(&word);
@@ -102,6 +113,10 @@ fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
         }
         ("MARK", ["--set-xmark", mark]) => Target::SetMark(read_mark(mark)?),
         ("CONNMARK", ["--set-xmark", mark]) => Target::SetConnmark(read_mark(mark)?),
+        ("CONNMARK", ["--set-xmark", mark, option, by]) => Target::SetShiftedConnmark {
+            mark: read_mark(mark)?,
+            shift: read_shift(option, by)?,
+        },
         ("CONNMARK", ["--save-mark", options @ ..]) => Target::SaveMark(read_copy(options)?),
         ("CONNMARK", ["--restore-mark", options @ ..]) => Target::RestoreMark(read_copy(options)?),
         ("LOG", ["--log-prefix", prefix, level @ ..]) => Target::Log {
@@ -129,11 +144,18 @@ fn read_copy(options: &[&str]) -> Option<MarkCopy> {
         connection_bits,
         shift: match shift {
             [] => None,
-            ["--left-shift-mark", by] => Some(BitShift::Left(parsed(by)?)),
-            ["--right-shift-mark", by] => Some(BitShift::Right(parsed(by)?)),
+            [option, by] => Some(read_shift(option, by)?),
             _ => return None,
         },
     })
+}
+
+fn read_shift(option: &str, by: &str) -> Option<BitShift> {
+    match option {
+        "--left-shift-mark" => Some(BitShift::Left(parsed(by)?)),
+        "--right-shift-mark" => Some(BitShift::Right(parsed(by)?)),
+        _ => None,
+    }
 }
 
 /// Reads `A`, `A:P` or `A:P-P/BASE`, IPv6 in brackets if a port follows. Other forms have no type.

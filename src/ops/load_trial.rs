@@ -11,7 +11,7 @@ use crate::netfilter::text::line::{brings_rule, uncounted};
 
 /// The two texts of a trial, loaded in this order.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Trial {
+pub struct LoadTrial {
     /// The foundation of the change: an outline of nvactl's part of the changed tables.
     ///
     /// The kernel has accepted the loaded rules, so they are not tried again. But the kernel accepts a new
@@ -24,7 +24,7 @@ pub struct Trial {
     pub script: String,
 }
 
-impl Trial {
+impl LoadTrial {
     #[must_use]
     pub fn new(before: &Ruleset, changes: &Changes<'_>, script: String) -> Self {
         let mut base = Ruleset::default();
@@ -45,7 +45,7 @@ impl Trial {
         format!("{}{}", self.base, self.script)
     }
 
-    /// Converts a line number of [`Trial::text`] to one of the script, both from 1; `None` for a line of the
+    /// Converts a line number of [`LoadTrial::text`] to one of the script, both from 1; `None` for a line of the
     /// base.
     #[must_use]
     pub fn line_of_script(&self, line: usize) -> Option<usize> {
@@ -152,7 +152,7 @@ mod tests {
         let changes = diff::changes(&before, &want);
         let script = changes.script(&Counters::default());
         assert_eq!(
-            Trial::new(&before, &changes, script).text(),
+            LoadTrial::new(&before, &changes, script).text(),
             "*filter\n:MINE - [0:0]\n:NVACTL-FORWARD - [0:0]\n:NVACTL-LEAF - [0:0]\n\
              -A FORWARD -j NVACTL-FORWARD\n-A NVACTL-FORWARD -j NVACTL-LEAF\n\
              -A NVACTL-LEAF\n-A NVACTL-LEAF -j MINE\n-A NVACTL-LEAF\nCOMMIT\n\
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_script_is_cut_by_rules() {
-        let trial = Trial {
+        let trial = LoadTrial {
             base: "*nat\nCOMMIT\n".into(),
             script: "*nat\n:X - [0:0]\n-A X -m comment --comment a -j RETURN\n-A X -m comment --comment \"b.c\" -j RETURN\nCOMMIT\n".into(),
         };

@@ -1,0 +1,122 @@
+//! `nvactl doctor`: gathers facts about the machine, and names the first hop that fails.
+
+mod ask_twin;
+mod gather;
+mod metrics;
+mod text;
+
+use std::time::{Duration, Instant};
+
+use ask_twin::ask_twin;
+use gather::FamilyInput;
+use metrics::{Works, metrics};
+use text::text;
+
+use super::console::Console;
+use super::disabled::{disabled, disabled_words};
+use super::error::Result;
+use super::exit::Exit;
+use super::failure::CommandRefusal;
+use super::host::{HostAccess, READ_WAIT};
+use super::spec::{find_forwards, load_applied_spec};
+use crate::cli::{Doctor as Args, DoctorFormat};
+use crate::forwards::{Forward, ForwardSet};
+use crate::health::doctor::{self, Check, Report, Status};
+use crate::host::sysctl::settings::Switch;
+use crate::host::{self, conntrack, sysctl};
+use crate::net::Family;
+
+pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
+    let disabled = disabled(&source);
+    let only = match &args.forward {
+        None => None,
+        Some(name) if disabled.iter().any(|one| one.as_str() == name) => {
+            return Err(CommandRefusal::Disabled { name: name.clone() }.into());
+        }
+        Some(name) => Some(find_forwards(&set, name, &source.name)?),
+    };
+    host::require_root("doctor")?;
+    if let (None, Some(words)) = (&only, disabled_words(&disabled)) {
+        console.note(words);
+    }
+    let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
+    // The rest of the time is for the copy of the machine.
+    let probes_until = Instant::now() + Duration::from_secs_f64(args.deadline / 2.0);
+    let iptables = on.iptables(READ_WAIT);
+    let state = on.known_state()?;
+    // Each family with forwards is examined alone.
+    let walked = Family::ALL.into_iter().filter(|family| match &only {
+        Some(only) => only.iter().any(|forward| forward.family() == *family),
+        None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
+    });
+    let invalid = conntrack::invalid();
+    let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
+    let mut examined = Vec::new();
+    for (family, set) in &sets {
+        let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
+        let asked: Vec<&Forward> = set.forwards.iter().filter(is_asked).collect();
+        examined.push(
+            FamilyInput {
+                family: *family,
+                set,
+                asked,
+                iptables: &iptables,
+                state: state.as_ref(),
+                apply: on.command("apply", &source),
+                persist: on.command("persist", &source),
+                doctor: on.command("doctor", &source),
+                folder: on.folder(),
+            }
+            .gather(args.timeout, probes_until)?,
+        );
+    }
+    let answers = if args.no_twin {
+        Err("--no-twin".to_owned())
+    } else {
+        ask_twin(&examined, deadline)
+    };
+    let is_bare = !examined.iter().any(|one| one.live.holds_own());
+    let (mut checks, mut works) = (Vec::new(), Works::new());
+    let mut of_both: Vec<Check> = Vec::new();
+    for gathered in examined {
+        let (found, works_here) = gathered.examine(&answers, is_bare)?;
+        works.extend(works_here);
+        for check in found {
+            // A fact of both families, such as an interface that is down, is printed once.
+            if check.forward.is_none() {
+                if of_both.contains(&check) {
+                    continue;
+                }
+                of_both.push(check.clone());
+            }
+            checks.push(check);
+        }
+    }
+    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    checks.extend(doctor::invalid(
+        invalid,
+        conntrack::invalid(),
+        liberal,
+        &on.folder(),
+    ));
+    checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
+    let asked = only.map_or(set.names(), |_| 1);
+    let report = Report { checks };
+    match args.format {
+        DoctorFormat::Text => {
+            let untried = doctor::untried(&answers, asked);
+            console.print(&text(&report.checks, asked, untried.as_ref()));
+        }
+        DoctorFormat::Json => console.say_json(&report)?,
+        DoctorFormat::Prometheus => match &answers {
+            Ok(_) => console.print(&metrics(&works)),
+            Err(why) => console.warn(format_args!("no connection was tried in a copy: {why}")),
+        },
+    }
+    let failed = report
+        .checks
+        .iter()
+        .any(|check| check.status == Status::Fail);
+    Ok(if failed { Exit::Differs } else { Exit::Done })
+}

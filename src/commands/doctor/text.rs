@@ -1,0 +1,224 @@
+//! Prints the checks as text.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::health::doctor::{self, Check, Hop, Status, Untried};
+use crate::net::printable;
+use crate::net::words::counted;
+
+/// The most checks of one kind that are shown one by one.
+const MOST_SHOWN: usize = 10;
+
+/// Prints a line for each hop, and a fact of many forwards once.
+pub fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
+    let mut out = String::new();
+    for hop in checks.chunk_by(|a, b| a.code == b.code) {
+        let (good, rest): (Vec<&Check>, Vec<&Check>) =
+            hop.iter().partition(|check| check.status == Status::Ok);
+        let (of_forwards, of_all): (Vec<&Check>, Vec<&Check>) =
+            good.into_iter().partition(|check| check.forward.is_some());
+        for check in of_all {
+            line(&mut out, check, &said(check));
+        }
+        // All forwards that pass a hop share one line.
+        match of_forwards.as_slice() {
+            [first, _, _, ..] => line(&mut out, first, &together(&of_forwards, hop, asked)),
+            few => {
+                for check in few {
+                    line(&mut out, check, &said(check));
+                }
+            }
+        }
+        for check in rest.iter().take(MOST_SHOWN) {
+            line(&mut out, check, &said(check));
+            let fix = check.fix.as_ref();
+            for fix in fix.iter().flat_map(|fix| fix.lines(check.tried)) {
+                let _ = writeln!(out, "{:<28} {fix}", "");
+            }
+        }
+        if rest.len() > MOST_SHOWN {
+            let more = rest.len() - MOST_SHOWN;
+            let _ = writeln!(out, "{:<28} and {more} more of this kind", "");
+        }
+    }
+    out + "\n" + &last(checks, asked, untried) + "\n"
+}
+
+/// Counts the forwards that pass a hop. If others do not pass it, it names their number too: each forward that the
+/// user asked about has a check of `packets`, unless another hop took its packets.
+fn together(good: &[&Check], hop: &[Check], asked: usize) -> String {
+    let count = |checks: &mut dyn Iterator<Item = &Check>| {
+        let names: BTreeSet<&str> = checks.filter_map(|one| one.forward.as_deref()).collect();
+        names.len()
+    };
+    let passing = count(&mut good.iter().copied());
+    let all = match hop.first().map(|check| check.code) {
+        Some(Hop::Packets) => asked,
+        _ => count(&mut hop.iter()),
+    };
+    if passing < all {
+        format!("{passing} of {all} forwards")
+    } else {
+        counted(passing, "forward")
+    }
+}
+
+/// Names the check to look at first, or reports that nothing is wrong.
+fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
+    match (doctor::first(checks), untried) {
+        (Some(check), _) if check.status == Status::Fail => {
+            format!("the first hop that fails: {}", brief(check))
+        }
+        (_, Some(Untried { forwards, why })) => {
+            let work = if *forwards == 1 { "works" } else { "work" };
+            let forwards = counted(*forwards, "forward");
+            let why = printable::line(why);
+            format!("it is not known whether {forwards} {work}: {why}")
+        }
+        (None, None) => format!("nothing is wrong with {}", counted(asked, "forward")),
+        (Some(check), None) if check.is_unknown_of_packets() => {
+            format!(
+                "it is not known whether all forwards work: {}",
+                brief(check)
+            )
+        }
+        (Some(check), None) => format!("no check fails, but look at {}", brief(check)),
+    }
+}
+
+/// The most characters of a reason on the last line.
+const MOST_REPEATED: usize = 100;
+
+/// Summarizes a check: its code, its forward and the beginning of its reason.
+fn brief(check: &Check) -> String {
+    let reason = printable::line(&check.reason).to_string();
+    let mut words: String = reason.chars().take(MOST_REPEATED).collect();
+    if words.len() < reason.len() {
+        words.push('…');
+    }
+    let code = check.code.code();
+    match &check.forward {
+        Some(forward) => format!("{code}: {forward}: {words}"),
+        None => format!("{code}: {words}"),
+    }
+}
+
+fn line(out: &mut String, check: &Check, words: &str) {
+    let _ = writeln!(
+        out,
+        "{:<7} {:<20} {words}",
+        check.status.word(),
+        check.code.code()
+    );
+}
+
+fn said(check: &Check) -> String {
+    match &check.forward {
+        Some(forward) => format!("{forward}: {}", printable::line(&check.reason)),
+        None => printable::line(&check.reason).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(code: Hop, status: Status, forward: Option<&str>, reason: &str) -> Check {
+        Check {
+            code,
+            status,
+            forward: forward.map(str::to_owned),
+            reason: reason.to_owned(),
+            fix: None,
+            tried: false,
+        }
+    }
+
+    #[test]
+    fn forwards_that_pass_a_hop_are_counted_beside_the_others() {
+        let ok = |hop, name| check(hop, Status::Ok, Some(name), "");
+        let three = |hop| ["a", "b", "c"].map(|name| ok(hop, name)).to_vec();
+        let failed = |hop| [three(hop), vec![check(hop, Status::Fail, Some("d"), "")]].concat();
+        for (checks, asked, words) in [
+            (
+                three(Hop::Packets),
+                3,
+                "ok      packets              3 forwards\n",
+            ),
+            (
+                three(Hop::Packets),
+                4,
+                "ok      packets              3 of 4 forwards\n",
+            ),
+            (
+                failed(Hop::Target),
+                4,
+                "ok      target               3 of 4 forwards\n",
+            ),
+            (
+                three(Hop::ListenAddress),
+                4,
+                "ok      listen-address       3 forwards\n",
+            ),
+        ] {
+            let text = text(&checks, asked, None);
+            assert!(text.starts_with(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_jump_that_no_packet_reaches_is_named_last() {
+        let early = check(
+            Hop::ListenAddress,
+            Status::Warn,
+            Some("web"),
+            "it is not here",
+        );
+        let jump = check(Hop::Jump, Status::Warn, None, "no packet reaches it");
+        assert_eq!(
+            last(&[early, jump], 1, None),
+            "no check fails, but look at jump: no packet reaches it"
+        );
+    }
+
+    /// An unknown result comes before a warning about later.
+    #[test]
+    fn the_last_line_reports_success_only_if_it_is_known() {
+        let file = check(Hop::Persistence, Status::Warn, None, "it is not there");
+        let rule = check(Hop::Packets, Status::Unknown, Some("web"), "it counts");
+        let dead = check(Hop::Route, Status::Fail, Some("web"), &"r".repeat(101));
+        let azure = check(Hop::AzureNsg, Status::Unknown, Some("web"), "is it open?");
+        let untried = Untried {
+            forwards: 2,
+            why: "no connection was tried (--no-twin)".to_owned(),
+        };
+        let failed = format!("the first hop that fails: route: web: {}…", "r".repeat(100));
+        for (checks, untried, said) in [
+            (vec![], None, "nothing is wrong with 2 forwards"),
+            (
+                vec![file.clone()],
+                Some(&untried),
+                "it is not known whether 2 forwards work: no connection was tried (--no-twin)",
+            ),
+            (
+                vec![file.clone()],
+                None,
+                "no check fails, but look at persistence: it is not there",
+            ),
+            (
+                vec![file.clone(), rule],
+                None,
+                "it is not known whether all forwards work: packets: web: it counts",
+            ),
+            (
+                vec![file, azure],
+                None,
+                "no check fails, but look at persistence: it is not there",
+            ),
+            (vec![dead], Some(&untried), failed.as_str()),
+        ] {
+            assert_eq!(last(&checks, 2, untried), said);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The interfaces, addresses and routes of the machine that a spec's forwards need: the questions, and the machine's
+//! answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::forwards::{Forward, ForwardSet, Snat};
+use crate::host::network::{self, Links, Packet, Route, somebody};
+
+/// The machine's interfaces, addresses and routes.
+#[derive(Debug)]
+pub struct ReachFacts<'s> {
+    pub links: Links,
+    /// The kernel's answers to [`questions`].
+    pub routes: BTreeMap<Packet<'s>, Result<Route, String>>,
+    /// The number of targets without a question.
+    pub left_out: usize,
+}
+
+/// The routes to ask the kernel for.
+#[derive(Debug)]
+pub struct Questions<'s> {
+    pub packets: BTreeSet<Packet<'s>>,
+    pub left_out: usize,
+}
+
+/// The number of targets whose route is asked for, since each costs some ten microseconds.
+pub const MOST_TARGETS: usize = 1_000;
+
+/// Reads the interfaces, addresses and routes that the forwards of a spec need; `None` if `ip` lists no interface.
+/// It runs two programs at most, however many forwards there are.
+#[must_use]
+pub fn look(set: &ForwardSet) -> Option<ReachFacts<'_>> {
+    let links = network::links();
+    if links.0.is_empty() {
+        return None;
+    }
+    let Questions { packets, left_out } = questions(set, &links);
+    Some(ReachFacts {
+        routes: network::plain_routes(&packets),
+        links,
+        left_out,
+    })
+}
+
+/// Returns the routes to ask for: from a client and from the machine itself to each target, and to each address of
+/// the spec that no interface has, since a local route can make that address the machine's.
+#[must_use]
+pub fn questions<'s>(set: &'s ForwardSet, links: &Links) -> Questions<'s> {
+    let mut packets = BTreeSet::new();
+    let (mut targets, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+    for forward in &set.forwards {
+        let client = somebody(forward.family());
+        for to in forward.target.destinations.iter().map(|to| to.address) {
+            if targets.len() >= MOST_TARGETS && !targets.contains(&to) {
+                left_out.insert(to);
+                continue;
+            }
+            targets.insert(to);
+            packets.insert(Packet { to, came: None });
+            let there = forward
+                .ingress
+                .iter()
+                .filter(|one| links.get(one).is_some());
+            packets.extend(there.map(|ingress| Packet {
+                to,
+                came: Some((client, ingress)),
+            }));
+        }
+    }
+    let own = set.forwards.iter().flat_map(own_addresses);
+    let unknown: BTreeSet<IpAddr> = own.filter(|one| links.owner(*one).is_none()).collect();
+    let unknown = unknown.into_iter().take(MOST_TARGETS);
+    packets.extend(unknown.map(|to| Packet { to, came: None }));
+    Questions {
+        packets,
+        left_out: left_out.len(),
+    }
+}
+
+/// Returns the addresses of a forward that must be the machine's.
+fn own_addresses(forward: &Forward) -> impl Iterator<Item = IpAddr> {
+    forward.listen.address.into_iter().chain(snat_ends(forward))
+}
+
+/// Returns the ends of a forward's SNAT range.
+pub fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
+    let range = match forward.snat {
+        Snat::Addresses(range) => Some(range),
+        Snat::Masquerade | Snat::Client => None,
+    };
+    let ends = range.map(|range| BTreeSet::from([range.first(), range.last()]));
+    ends.into_iter().flatten()
+}

@@ -1,0 +1,13 @@
+//! The interfaces, addresses and routes that a spec's forwards need and that the machine does not have. The rules
+//! load without them, but no packet comes through.
+
+mod facts;
+mod faults;
+mod words;
+
+pub use facts::{ReachFacts, look};
+pub use faults::{Fault, faults};
+pub use words::UNCHECKED;
+
+#[cfg(test)]
+mod tests;
