@@ -380,7 +380,12 @@ pub(super) fn text(comparison: &Comparison) -> String {
         line('~', &forward.name, &changes.join(", "));
     }
     for drift in &comparison.drift {
-        let name = drift.forward.as_deref().unwrap_or("(drift)");
+        // `status` too counts a rule before a jump as drift only if it stops every packet.
+        let label = match (drift.what, drift.stop) {
+            (DriftKind::InFront, None) => "(in front)",
+            _ => "(drift)",
+        };
+        let name = drift.forward.as_deref().unwrap_or(label);
         line('!', name, &drifted(drift));
     }
     if comparison.reordered {
@@ -401,10 +406,13 @@ fn changed(change: &FieldChange) -> String {
 }
 
 fn drifted(drift: &Drift) -> String {
-    let what = match drift.what {
-        DriftKind::PutIn => "added by hand",
-        DriftKind::TakenOut => "removed by hand",
-        DriftKind::InFront => "stands before nvactl's jump",
+    let what = match (drift.what, drift.stop) {
+        (DriftKind::PutIn, _) => "added by hand".to_owned(),
+        (DriftKind::TakenOut, _) => "removed by hand".to_owned(),
+        (DriftKind::InFront, None) => "stands before nvactl's jump".to_owned(),
+        (DriftKind::InFront, Some(stop)) => {
+            format!("{} every packet before nvactl's jump", stop.verb())
+        }
     };
     let prefix = prefix(drift.family);
     let line = printable::line(&drift.line);

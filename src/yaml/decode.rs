@@ -4,7 +4,7 @@
 use std::str::FromStr as _;
 
 use super::bounds::MAX_PROBLEMS;
-use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
+use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
 use super::load::Node;
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
@@ -183,7 +183,7 @@ fn decode_silence(
             break;
         }
         let read = |text: &str| silenced(text, silencing);
-        let code = parsed(item, "silence", "a list of codes", problems, read);
+        let code = parsed_item(item, "silence", "a code", problems, read);
         codes.extend(code.map(|code| code.value));
     }
     codes
