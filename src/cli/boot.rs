@@ -110,7 +110,7 @@ pub struct Persist {
     #[arg(long, value_name = "v4|v6", value_parser = family)]
     pub family: Option<Family>,
 
-    /// Write to FILE instead of /etc/iptables/rules.v4 or rules.v6. Needs --family if rules of both families
+    /// Write to FILE instead of the file that this distribution loads. Needs --family if rules of both families
     /// are loaded.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -157,7 +157,8 @@ Examples:
     /// Load the rules that were loaded before a change.
     ///
     /// The default is the last change that was not undone: a second rollback goes one step further back. A
-    /// rollback is a change too, and rolling back its number reverts it.
+    /// change that only repaired the rules is skipped. A rollback is a change too, and rolling back its number
+    /// reverts it.
     #[command(after_help = "\
 Examples:
   sudo nvactl rollback --dry-run

@@ -30,7 +30,7 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
             say_removed(&enabled.doubled, console);
             if let Some(error) = enabled.failed {
                 console.error(with_causes(&error));
-                console.tell("hint: sudo systemctl status nvactl\n");
+                console.tell("hint: to see why: sudo systemctl status nvactl\n");
                 return Ok(Exit::Uncertain);
             }
             say_enabled(console);
@@ -41,9 +41,13 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
         }
         BootAction::Disable { lock_timeout } => {
             host::require_root("boot disable")?;
-            let was = boot::disable(&on.machine(*lock_timeout)?)?;
-            if !was {
+            let disabled = boot::disable(&on.machine(*lock_timeout)?)?;
+            if !disabled.was_enabled {
                 console.say("nvactl.service was not enabled");
+                return Ok(Exit::Done);
+            }
+            if !disabled.holds_own {
+                console.say("nvactl.service is disabled; no rules of nvactl's are loaded");
                 return Ok(Exit::Done);
             }
             console.say("nvactl.service is disabled; the loaded rules stay until the next boot");
@@ -236,7 +240,7 @@ fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
             console.error(format_args!(
                 "no saved rules could be loaded, so the FORWARD policy is DROP and no forward works: {why}"
             ));
-            console.tell("hint: sudo nvactl apply && sudo nvactl persist\n");
+            console.tell("hint: to load and save the rules again: sudo nvactl apply && sudo nvactl persist\n");
             Exit::Uncertain
         }
     }

@@ -10,6 +10,7 @@ use super::host::HostAccess;
 use crate::cli::Confirm;
 use crate::host;
 use crate::host::answer::TypedLines;
+use crate::host::signals::Held;
 use crate::host::ssh_connection::advice;
 use crate::ops::confirm::{ConfirmReport, Standing, cancel, keep, standing};
 use crate::ops::records::{Decision, Pending};
@@ -163,7 +164,14 @@ pub fn ask(state: &State, pending: &Pending, console: &mut Console) -> Result<Ex
         return Ok(Exit::Done);
     }
     let mut answers = TypedLines::listen();
+    // Ctrl-C is no answer: the change still waits.
+    let held = Held::hold_ends().ok();
     loop {
+        if held.as_ref().is_some_and(Held::came) {
+            console.tell("\n");
+            say_pending(state, pending, console);
+            return Ok(Exit::Uncertain);
+        }
         if let Some(decision) = state.decision(&pending.id) {
             console.tell("\n");
             let (words, exit) = match decision {

@@ -7,7 +7,7 @@ pub enum Exit {
     Done,
     /// A difference, or a change that a dry run found.
     Differs,
-    /// The rules are as wanted, but another part of the command failed.
+    /// The host may have changed, or only a part was done.
     Uncertain,
 }
 

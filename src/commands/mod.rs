@@ -43,6 +43,7 @@ pub use failure::{CommandRefusal, warn_of_emptied_output};
 use host::HostAccess;
 
 use crate::cli::{Cli, Command};
+use crate::net::words::with_causes;
 
 /// Runs one command.
 ///
@@ -88,7 +89,8 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Err(error) => {
             // The command did its work; the exit code reports that.
             console.warn(format_args!(
-                "the command is done, but its report could not be written: {error}"
+                "the command is done, but its report could not be written: {}",
+                with_causes(&error)
             ));
             Ok(exit)
         }

@@ -34,7 +34,7 @@ pub fn run(args: &Persist, on: HostAccess<'_>, console: &mut Console) -> Result<
     for written in &report.written {
         console.say(format_args!("{}: written", written.path.display()));
         if let Some(at_boot) = written.at_boot {
-            say_boot(at_boot, console);
+            say_boot(at_boot, written.holds_own, console);
         }
     }
     if report.failed.is_empty() {
@@ -51,12 +51,16 @@ pub fn run(args: &Persist, on: HostAccess<'_>, console: &mut Console) -> Result<
     Ok(Exit::Uncertain)
 }
 
-fn say_boot(at_boot: RulesAtBoot, console: &mut Console) {
+fn say_boot(at_boot: RulesAtBoot, holds_own: bool, console: &mut Console) {
     let why = at_boot.why();
     let Some(fix) = at_boot.fix() else {
         console.say(format_args!("{why} at boot"));
         return;
     };
+    if !holds_own {
+        console.note(format_args!("nothing loads this file at boot: {why}"));
+        return;
+    }
     let or = match at_boot {
         RulesAtBoot::NotInstalled => "\n  or: sudo apt-get install iptables-persistent",
         _ => "",

@@ -13,6 +13,7 @@ use crate::host::sysctl::settings::{Assignment, Switch};
 use crate::host::sysctl::{Own, SysctlError};
 use crate::host::{self, boot_unit, network, sysctl};
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::words::with_causes;
 use crate::net::{Family, Interface};
 use crate::ops::state::State;
 use crate::ops::waiting::refuse_beside_a_change;
@@ -25,10 +26,11 @@ pub fn run(action: &Sysctl, on: HostAccess<'_>, console: &mut Console) -> Result
             let state = on.known_state().unwrap_or_default();
             for family in meant(args, state.as_ref()).as_slice() {
                 let switch = Switch::Forwarding(*family);
-                status(switch, console)?;
-                if let Some(state) = &state
-                    && next_boot::unit_sets(state, switch)
-                {
+                let by_unit = state
+                    .as_ref()
+                    .is_some_and(|state| next_boot::unit_sets(state, switch));
+                status(switch, by_unit, console)?;
+                if by_unit {
                     console.say(format_args!(
                         "  {}: 1  (after the files: wins)",
                         boot_unit::NAME
@@ -37,7 +39,7 @@ pub fn run(action: &Sysctl, on: HostAccess<'_>, console: &mut Console) -> Result
             }
             // The switch exists only after conntrack is loaded.
             if sysctl::has(Switch::Liberal) {
-                status(Switch::Liberal, console)?;
+                status(Switch::Liberal, false, console)?;
             }
         }
         Sysctl::Enable(args) => {
@@ -118,7 +120,8 @@ fn changed(args: &Ipv6, state: &State, console: &mut Console) -> Families {
     families
 }
 
-fn status(switch: Switch, console: &mut Console) -> Result<()> {
+/// Prints the value of a switch and the files that set it at boot. `by_unit`: nvactl's unit sets it after them.
+fn status(switch: Switch, by_unit: bool, console: &mut Console) -> Result<()> {
     let on = sysctl::value(switch)?;
     console.say(format_args!("{} = {}", switch.key(), u8::from(on)));
     if switch == Switch::Forwarding(Family::V4) {
@@ -138,12 +141,16 @@ fn status(switch: Switch, console: &mut Console) -> Result<()> {
         ));
     }
     let winner = boot.winner();
-    if winner.is_none() {
+    if winner.is_none() && !by_unit {
         console.say("  no file sets it: 0, the kernel's default");
     }
     for assignment in boot.all() {
         let wins = winner.is_some_and(|winner| std::ptr::eq(assignment, winner));
-        let mark = if wins { "  (read last: wins)" } else { "" };
+        let mark = match (wins, by_unit) {
+            (true, false) => "  (read last: wins)",
+            (true, true) => "  (read last)",
+            (false, _) => "",
+        };
         console.say(format_args!("  {}{mark}", spelled(assignment)));
     }
     if let Some(other) = boot.other_winner() {
@@ -171,7 +178,8 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
     }
     let contradicting = sysctl::contradicting_interfaces().unwrap_or_else(|error| {
         console.warn(format_args!(
-            "the values of the interfaces could not be read: {error}"
+            "the values of the interfaces could not be read: {}",
+            with_causes(&error)
         ));
         Vec::new()
     });
@@ -263,7 +271,8 @@ fn warn_if_open(on: HostAccess<'_>, families: Families, console: &mut Console) {
         ),
         Ok(_) => {}
         Err(error) => console.warn(format_args!(
-            "the FORWARD chain could not be read, so it may accept everything: {error}"
+            "the FORWARD chain could not be read, so it may accept everything: {}",
+            with_causes(&error)
         )),
     }
 }

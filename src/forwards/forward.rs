@@ -62,6 +62,18 @@ impl ForwardSet {
     }
 }
 
+impl Forward {
+    /// Returns the key of the egress as a spec writes it.
+    #[must_use]
+    pub fn egress_key(&self) -> &'static str {
+        if self.ingress.iter().all(|ingress| *ingress == self.egress) {
+            "interface"
+        } else {
+            "interface: {egress: …}"
+        }
+    }
+}
+
 /// The machine that forwards, and the values of each forward that does not set its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firewall {

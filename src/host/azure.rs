@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// The asset tag in the firmware of each Azure virtual machine (FACTS, *Host settings*).
+/// The asset tag in the firmware of each Azure virtual machine.
 const TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 const PATH: &str = "/sys/class/dmi/id/chassis_asset_tag";
 

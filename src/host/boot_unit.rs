@@ -17,6 +17,7 @@ use super::file::{self, FileError};
 use super::folder::{self, FolderError};
 use super::units;
 use crate::net::printable::path as printable;
+use crate::netfilter::token::shell_word;
 
 /// The name of the unit.
 pub const NAME: &str = "nvactl.service";
@@ -44,14 +45,17 @@ pub enum UnitError {
     NoSystemd,
     #[error("{NAME} is masked, so systemd never starts it")]
     Masked,
-    #[error("nvactl is run from `{}`, which the unit cannot run at boot; nothing was written", printable(.0))]
+    #[error("nvactl is run from `{}`, and the unit can run no program from a home folder or a temporary one; nothing was written", printable(.0))]
     NotAtBoot(PathBuf),
     #[error("the state is in `{}`, which the unit cannot read at boot; nothing was written", printable(.0))]
     StateNotAtBoot(PathBuf),
     #[error(
         "nothing was written, because a user other than root could replace the program that the unit runs as root"
     )]
-    Program(#[source] FolderError),
+    Program {
+        program: PathBuf,
+        source: FolderError,
+    },
     #[error("the path `{}` has a character that a unit cannot hold; nothing was written", printable(.0))]
     Path(PathBuf),
     #[error(
@@ -73,12 +77,13 @@ impl UnitError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            UnitError::NoSystemd => Some("sudo nvactl persist".to_owned()),
-            UnitError::Masked => Some(format!("sudo systemctl unmask {NAME}")),
-            UnitError::NotAtBoot(_) | UnitError::Program(_) => Some(
-                "sudo install nvactl /usr/local/bin/ && sudo /usr/local/bin/nvactl boot enable"
-                    .to_owned(),
-            ),
+            UnitError::NoSystemd => Some("to write a rules file: sudo nvactl persist".to_owned()),
+            UnitError::Masked => Some(format!("to unmask it: sudo systemctl unmask {NAME}")),
+            UnitError::NotAtBoot(program) | UnitError::Program { program, .. } => Some(format!(
+                "to install it: sudo install {} /usr/local/bin/nvactl && \
+                 sudo /usr/local/bin/nvactl boot enable",
+                shell_word(&program.to_string_lossy())
+            )),
             UnitError::StateNotAtBoot(_) => {
                 Some("use another state folder: --state-dir /var/lib/nvactl".to_owned())
             }
@@ -88,7 +93,7 @@ impl UnitError {
                     .to_owned(),
             ),
             UnitError::File(error) => error.hint(),
-            UnitError::Systemctl { .. } => Some(format!("sudo systemctl status {NAME}")),
+            UnitError::Systemctl { .. } => Some(format!("to see why: sudo systemctl status {NAME}")),
         }
     }
 }
@@ -227,8 +232,10 @@ pub fn prepare(state: &Path) -> Result<BootUnit, UnitError> {
         return Err(UnitError::NotAtBoot(program));
     }
     let parent = program.parent().unwrap_or(Path::new("/"));
-    folder::trusted(parent).map_err(UnitError::Program)?;
-    folder::root_owns(&program).map_err(UnitError::Program)?;
+    let trusted = folder::trusted(parent).and_then(|_| folder::root_owns(&program));
+    if let Err(source) = trusted {
+        return Err(UnitError::Program { program, source });
+    }
     Ok(BootUnit {
         file: own_file(),
         text: Some(text(&program, state)?),

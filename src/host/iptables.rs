@@ -70,7 +70,7 @@ impl IptablesError {
     pub fn hint(&self) -> Option<String> {
         match self {
             IptablesError::Child(ChildError::NotFound(_)) => {
-                Some("sudo apt-get install iptables".to_owned())
+                Some("to install it: sudo apt-get install iptables".to_owned())
             }
             IptablesError::Failed { words, .. } if words.contains("Stopped waiting") => Some(
                 "another program holds the xtables lock: `fuser -v /run/xtables.lock` shows which"

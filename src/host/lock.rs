@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::child::{ChildError, Running};
 use super::process::Process;
+use crate::net::words::counted;
 
 /// The held lock. It is released when this value is dropped, or when nvactl's process and all programs that it
 /// was lent to have ended.
@@ -79,7 +80,7 @@ impl Lock {
 pub enum LockError {
     #[error("cannot lock `{}`", .path.display())]
     Failed { path: PathBuf, source: io::Error },
-    #[error("{holder}, and was not done within {seconds} seconds; nothing has changed")]
+    #[error("{holder}, and was not done within {}; nothing has changed", counted(usize::try_from(*.seconds).unwrap_or(usize::MAX), "second"))]
     Held { holder: LockHolder, seconds: u64 },
 }
 
@@ -91,7 +92,10 @@ impl LockError {
             LockError::Held {
                 holder: LockHolder::Orphan(program),
                 ..
-            } => Some(format!("sudo kill -KILL -- -{}", program.process.id)),
+            } => Some(format!(
+                "to kill it: sudo kill -KILL -- -{}",
+                program.process.id
+            )),
             LockError::Held { seconds, .. } => Some(format!(
                 "wait for it, or retry with --lock-timeout {}",
                 seconds.saturating_mul(2).max(60)
@@ -340,6 +344,13 @@ mod tests {
     }
 
     #[test]
+    fn one_second_is_singular() {
+        let holder = LockHolder::Nvactl(named(7, "nvactl remove"));
+        let error = LockError::Held { holder, seconds: 1 };
+        assert!(error.to_string().contains("within 1 second;"), "{error}");
+    }
+
+    #[test]
     fn each_holder_is_reported_with_the_fix() {
         let reported = |holder| {
             let error = LockError::Held { holder, seconds: 3 };
@@ -353,7 +364,7 @@ mod tests {
         let orphan = LockHolder::Orphan(named(9, "iptables-restore"));
         let words = "`iptables-restore` (process 9) is still loading rules for an nvactl that was \
                      killed, and was not done within 3 seconds; nothing has changed";
-        let hint = "sudo kill -KILL -- -9".to_owned();
+        let hint = "to kill it: sudo kill -KILL -- -9".to_owned();
         assert_eq!(reported(orphan), (words.to_owned(), Some(hint)));
     }
 

@@ -125,7 +125,7 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
              section of their two zones allows them"
                 .to_owned(),
             Some(
-                "write `ct_status dnat accept` into that section in /etc/foomuuri, then \
+                "write `ct_status dnat accept` into that section in /etc/foomuuri, then: \
                  sudo foomuuri reload"
                     .to_owned(),
             ),

@@ -12,7 +12,7 @@ use rustix::thread::UnshareFlags;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     /// The kernel's name of it: `net:[4026531840]`. Kernels give the machine's first namespace different
-    /// numbers (FACTS: measured on 6.1 and 6.18).
+    /// numbers.
     pub link: String,
     /// Whether the machine booted with it: it is the kernel's first one or, in a container, that of the
     /// container's first process.

@@ -22,6 +22,8 @@ struct Flags {
     came: Arc<AtomicBool>,
     /// Whether a signal may end the process.
     open: Arc<AtomicBool>,
+    /// Whether a signal may stop the process until it is continued.
+    stops: Arc<AtomicBool>,
 }
 
 static FLAGS: OnceLock<Flags> = OnceLock::new();
@@ -30,19 +32,30 @@ impl Held {
     /// # Errors
     /// If the kernel refuses the handlers, which does not happen.
     pub fn hold() -> io::Result<Self> {
+        let held = Self::hold_ends()?;
+        // Ctrl-Z would stop nvactl while it holds the lock, so it is ignored meanwhile.
+        held.flags.stops.store(false, Ordering::Relaxed);
+        Ok(held)
+    }
+
+    /// Holds only the signals that end a process; Ctrl-Z still stops it.
+    ///
+    /// # Errors
+    /// If the kernel refuses the handlers, which does not happen.
+    pub fn hold_ends() -> io::Result<Self> {
         let flags = match FLAGS.get() {
             Some(flags) => flags,
             None => {
                 let (came, open) = (Arc::default(), Arc::default());
+                let stops = Arc::new(AtomicBool::new(true));
                 for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
                     flag::register_conditional_default(signal, Arc::clone(&open))?;
                     flag::register(signal, Arc::clone(&came))?;
                 }
-                // Ctrl-Z would stop nvactl while it holds the lock, so it is ignored meanwhile.
                 for signal in [SIGTSTP, SIGTTOU] {
-                    flag::register_conditional_default(signal, Arc::clone(&open))?;
+                    flag::register_conditional_default(signal, Arc::clone(&stops))?;
                 }
-                FLAGS.get_or_init(|| Flags { came, open })
+                FLAGS.get_or_init(|| Flags { came, open, stops })
             }
         };
         flags.open.store(false, Ordering::Relaxed);
@@ -59,5 +72,6 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.flags.open.store(true, Ordering::Relaxed);
+        self.flags.stops.store(true, Ordering::Relaxed);
     }
 }

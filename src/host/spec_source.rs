@@ -81,7 +81,7 @@ impl Distrust {
     fn fix(self, path: &Path) -> String {
         let path = shell_word(&path.to_string_lossy());
         match self {
-            Distrust::Writable => format!("chmod go-w {path}"),
+            Distrust::Writable => format!("sudo chmod go-w {path}"),
             Distrust::Owned => format!("sudo chown root {path}"),
         }
     }
@@ -96,8 +96,9 @@ impl SpecSourceError {
                 at_fault,
                 why,
             } => Some(format!(
-                "name it if you trust it (nvactl apply {}), or make it safe: {}",
-                path.display(),
+                "if you trust it, add it to the command: {}\n\
+                 hint: to make it safe: {}",
+                shell_word(&path.to_string_lossy()),
                 why.fix(at_fault)
             )),
             SpecSourceError::NoFile { .. } => Some(

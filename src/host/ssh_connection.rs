@@ -116,8 +116,8 @@ pub enum NotNew {
     )]
     AppliedUnknown,
     #[error(
-        "no sshd started this session or the one that applied the change (tmux or the console), so \
-         their SSH connections are not known"
+        "no sshd started this session, nor the one that applied the change (tmux or the console), so neither \
+         SSH connection is known"
     )]
     BothUnknown,
 }
@@ -253,7 +253,7 @@ mod tests {
             ),
             (
                 NotNew::BothUnknown,
-                "no sshd started this session or the one that applied the change",
+                "no sshd started this session, nor the one that applied the change",
             ),
         ] {
             let words = error.to_string();

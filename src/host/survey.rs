@@ -83,14 +83,17 @@ pub fn survey(
             let rules = rules.rule_count();
             warnings.push(format!(
                 "{other} holds rules too ({rules}), which filter in addition to those of {backend}; \
-                 to list them: {other}-save"
+                 to list them: sudo {other}-save"
             ));
         }
     }
     let mark_rules = PerFamily::new(families, |family| mark_rules(family, bits));
     let nft = || find(iptables, Family::V4).is_ok_and(|backend| backend == Backend::Nft);
     let managers = managers::at_boot(nft).into_iter();
-    warnings.extend(managers.map(|(words, _)| words));
+    warnings.extend(managers.map(|(words, fix)| match fix {
+        Some(fix) => format!("{words}\n  to fix it: {fix}"),
+        None => words,
+    }));
     Ok(Surroundings {
         warnings,
         beside,

@@ -25,13 +25,26 @@ pub fn counted(n: usize, noun: &str) -> String {
 /// Joins an error and its causes: `error: cause: cause of the cause`.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
-    let mut words = error.to_string();
+    let mut words = without_number(&error.to_string()).to_owned();
     let mut cause = error.source();
     while let Some(error) = cause {
-        words = format!("{words}: {error}");
+        let text = error.to_string();
+        words = format!("{words}: {}", without_number(&text));
         cause = error.source();
     }
     words
+}
+
+/// Removes the number of an error of the operating system, which [`std::io::Error`] prints behind its words.
+fn without_number(text: &str) -> &str {
+    let number = |rest: &str| {
+        let digits = rest.strip_suffix(')')?;
+        digits.parse::<u32>().ok()
+    };
+    match text.rsplit_once(" (os error ") {
+        Some((words, rest)) if number(rest).is_some() => words,
+        _ => text,
+    }
 }
 
 /// Lists the first `most` items, then `and N more` for the rest.
@@ -51,7 +64,17 @@ pub fn few<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> Strin
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+
+    #[test]
+    fn an_error_of_the_operating_system_has_no_number() {
+        let error = io::Error::from_raw_os_error(2);
+        assert!(error.to_string().ends_with(" (os error 2)"));
+        assert_eq!(with_causes(&error), "No such file or directory");
+        assert_eq!(without_number("a (os error x)"), "a (os error x)");
+    }
 
     #[test]
     fn a_long_list_is_cut_and_the_rest_is_counted() {

@@ -49,7 +49,7 @@ pub struct ApplyRequest<'a> {
     pub dry_run: bool,
     /// Undo the change after these seconds unless it is confirmed.
     pub confirm_secs: Option<u64>,
-    /// End connections to targets that no forward has any longer.
+    /// End connections that no forward would make any longer.
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
@@ -213,6 +213,11 @@ fn tried(
         want: found.want.clone(),
     };
     let snat = || foreign_snat(request.set, found);
+    let alone = if request.dry_run {
+        ""
+    } else {
+        "; the rules alone are tried next"
+    };
     match try_packets(request.set, &live, &found.flows, change, snat, remarks) {
         PacketTrial::Passed(mut overtaken) => {
             if request.dry_run {
@@ -224,14 +229,14 @@ fn tried(
         }
         PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
         PacketTrial::NotLoaded => {
-            remarks.warn(
-                "no connection was tried before the change: its rules do not load in the copy of this machine",
-            );
+            remarks.warn(format_args!(
+                "connections were not tried, because the new rules do not load in the copy of this machine{alone}"
+            ));
             Ok((TrialMode::Rules, Vec::new()))
         }
         PacketTrial::Impossible(why) => {
             remarks.warn(format_args!(
-                "no connection was tried before the change: no copy of this machine could be made: {why}"
+                "connections were not tried, because no copy of this machine could be made: {why}{alone}"
             ));
             Ok((TrialMode::Rules, Vec::new()))
         }

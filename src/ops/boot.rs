@@ -21,7 +21,7 @@ use super::waiting::refuse_while_pending;
 use crate::diff;
 use crate::host::boot_unit::{self, UnitError};
 use crate::host::file::{self, FileError, Prepared};
-use crate::host::iptables::{Iptables, LoadTrialError};
+use crate::host::iptables::{Iptables, Live, LoadTrialError};
 use crate::host::lock::{self, Lock};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{namespace, persistence, sysctl};
@@ -148,16 +148,32 @@ impl Doubled {
     }
 }
 
-/// Disables the unit and deletes the saved state; the loaded rules stay. Returns whether the unit was
-/// enabled.
+/// The result of [`disable`].
+#[derive(Debug)]
+pub struct Disabled {
+    /// Whether the unit was enabled.
+    pub was_enabled: bool,
+    /// Whether rules of nvactl's are loaded; if they cannot be read, they may be.
+    pub holds_own: bool,
+}
+
+/// Disables the unit and deletes the saved state; the loaded rules stay.
 ///
 /// # Errors
 /// When the unit or the state folder cannot be changed.
-pub fn disable(machine: &MachineToChange) -> Result<bool, Error> {
-    let _lock = lock::take(&machine.state.lock_file(), machine.lock_wait_secs)?;
-    let was = boot_unit::disable()?;
-    machine.state.clear_saved()?;
-    Ok(was)
+pub fn disable(machine: &MachineToChange) -> Result<Disabled, Error> {
+    let state = &machine.state;
+    let _lock = lock::take(&state.lock_file(), machine.lock_wait_secs)?;
+    let was_enabled = boot_unit::disable()?;
+    state.clear_saved()?;
+    let read = read(&machine.iptables, families(None, Some(state)), false);
+    let holds = |(live, unread): (PerFamily<Live>, Option<_>)| {
+        unread.is_some() || live.values().any(|live| live.ruleset.holds_own())
+    };
+    Ok(Disabled {
+        was_enabled,
+        holds_own: read.map_or(true, holds),
+    })
 }
 
 /// The result of one run of the unit.

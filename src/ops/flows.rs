@@ -64,7 +64,7 @@ pub(super) fn described(flows: &[&Flow]) -> String {
     }
 }
 
-/// Returns the connections to targets that a forward once had, and that no forward of `now` has.
+/// Returns the connections that a forward once made, and that no forward of `now` would make.
 ///
 /// Usually there is none. Then the history is not read: its 20 changes can hold 10,000 forwards each.
 ///
@@ -110,7 +110,7 @@ pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
 }
 
-/// Describes the connections to old targets in a dry run.
+/// Describes the connections that no forward would make any longer, in a dry run.
 #[must_use]
 pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
     let (would, fix) = if flush {
@@ -120,14 +120,14 @@ pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
     };
     (!stale.is_empty()).then(|| {
         Remark::Line(format!(
-            "{} to targets that no forward has any longer {would}: {}{fix}",
+            "{} that no forward would make any longer {would}: {}{fix}",
             counted(stale.len(), "connection"),
             described(stale)
         ))
     })
 }
 
-/// The connections to old targets, after a change.
+/// The connections that no forward would make any longer, after a change.
 #[derive(Debug, Default)]
 pub struct Ended {
     pub remark: Option<Remark>,
@@ -141,7 +141,7 @@ impl Ended {
     pub fn failed(error: &Error) -> Self {
         Self {
             remark: Some(Remark::Warning(format!(
-                "the rules are loaded, but connections to old targets could not be looked for: {}",
+                "the rules are loaded, but the connections that no forward would make any longer are not known: {}",
                 super::describe(error)
             ))),
             failed: true,
@@ -190,7 +190,7 @@ pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
     }
 }
 
-/// Ends the connections to old targets after a change is confirmed.
+/// Ends the connections that no forward would make any longer, after a change is confirmed.
 ///
 /// # Errors
 /// When the connections, the rules or the history cannot be read.
@@ -237,7 +237,7 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} to targets that no forward has any longer will stay until idle: {shown}; \
+            "{count} that no forward would make any longer will stay until idle: {shown}; \
              to end them: {}",
             flushing(spec)
         ));
@@ -251,10 +251,10 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
             Ok(()) => Remark::Line(format!(
-                "ended {count} to targets that no forward has any longer: {shown}"
+                "ended {count} that no forward would make any longer: {shown}"
             )),
             Err(error) => Remark::Warning(format!(
-                "the rules are loaded, but {count} to old targets could not be ended: {}",
+                "the rules are loaded, but {count} that no forward would make any longer could not be ended: {}",
                 super::describe(&error.into())
             )),
         }),

@@ -1,4 +1,4 @@
-//! The findings and deeds of an operation, for `commands` to print.
+//! The result of an operation, for `commands` to print.
 
 use super::records::Pending;
 use crate::diff::Changes;

@@ -70,6 +70,8 @@ pub struct PersistReport {
 pub struct Written {
     pub path: PathBuf,
     pub at_boot: Option<RulesAtBoot>,
+    /// Whether the file holds rules of nvactl's.
+    pub holds_own: bool,
 }
 
 /// Replaces each rules file as a whole, and keeps the old file beside it.
@@ -139,6 +141,7 @@ fn run(
         let written = Written {
             path: state.saved_file(),
             at_boot: Some(RulesAtBoot::Unit),
+            holds_own: rules.values().any(|rules| rules.holds_own()),
         };
         return Ok((vec![written], Vec::new(), unread_v6));
     }
@@ -174,6 +177,7 @@ fn run(
                     .is_none()
                     .then(|| persistence::at_boot(file.family)),
                 path: file.path,
+                holds_own: file.holds_own,
             }),
             Err(error) if written.is_empty() => return Err(error.into()),
             Err(error) => failed.push(error),
@@ -227,10 +231,10 @@ fn meant<'l>(
     request: &PersistRequest<'_>,
     live: &'l PerFamily<Live>,
 ) -> Result<Vec<(Family, &'l Live)>, Error> {
-    let own = |live: &Live| live.ruleset.chains().any(|(_, name, _)| name.is_own());
     let mut meant: Vec<(Family, &Live)> = Vec::new();
     for (family, live) in live.iter() {
-        let concerns = family == Family::V4 || own(live) || persistence::holds_own(family)?;
+        let concerns =
+            family == Family::V4 || live.ruleset.holds_own() || persistence::holds_own(family)?;
         if concerns && request.family.is_none_or(|only| only == family) {
             meant.push((family, live));
         }
@@ -249,6 +253,7 @@ struct PlannedFile {
     old: Option<Vec<u8>>,
     new: Vec<u8>,
     tables: Vec<TableName>,
+    holds_own: bool,
 }
 
 /// Loads a file in a network namespace as the boot does, and compares the result with the loaded rules.
@@ -334,6 +339,7 @@ impl PlannedFile {
             old,
             new,
             tables: live.ruleset.tables.keys().copied().collect(),
+            holds_own: live.ruleset.holds_own(),
         })
     }
 
@@ -377,7 +383,7 @@ fn refuse_emptiness(
     if live.ruleset.tables.is_empty() {
         return Err(Refusal::NothingToKeep { family });
     }
-    if live.ruleset.chains().all(|(_, name, _)| !name.is_own()) {
+    if !live.ruleset.holds_own() {
         let rules = match family {
             Family::V4 => "rules",
             Family::V6 => "IPv6 rules",

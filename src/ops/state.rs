@@ -157,8 +157,8 @@ impl State {
             return Ok(());
         }
         self.notices.push(format!(
-            "the history of the network namespace {only} is taken over: it is the only one, and an \
-             earlier kernel may have numbered the machine's first namespace so"
+            "using the history of network namespace {only}: it is the only history here, and the number of the \
+             machine's namespace changes with the kernel"
         ));
         self.history_key = only;
         Ok(())

@@ -259,32 +259,51 @@ pub fn reach(
     live: &PerFamily<&Ruleset>,
     remarks: &mut Remarks,
 ) {
-    match facts {
-        Some(facts) => {
-            for fault in reach::faults(set, facts, flows) {
-                if fault.is_note() {
-                    remarks.note(fault.told());
-                } else if let Fault::NoInterface { name, .. } = &fault
-                    && let Some(stops) = stops(set, name, &facts.links, live)
-                {
-                    remarks.warn(format_args!("{stops}: {}", fault.told()));
-                } else {
-                    remarks.warn(fault.told());
-                }
-            }
+    let Some(facts) = facts else {
+        remarks.note(reach::UNCHECKED);
+        return;
+    };
+    for fault in reach::faults(set, facts, flows) {
+        if fault.is_note() {
+            remarks.note(fault.told());
+        } else {
+            remarks.warn(told(fault, set, &facts.links, live));
         }
-        None => remarks.note(reach::UNCHECKED),
     }
 }
 
-/// Names the forwards that a missing interface stops, and whose interfaces in the loaded rules exist. Such a change
-/// is not refused: a spec may move a forward to an interface that comes up later.
-fn stops(
+/// Returns the text of a fault. A missing interface is named with the forwards that it stops, and these are not
+/// listed twice.
+fn told(
+    mut fault: Fault<'_>,
     set: &ForwardSet,
+    links: &Links,
+    live: &PerFamily<&Ruleset>,
+) -> String {
+    let Fault::NoInterface { name, forwards, .. } = &mut fault else {
+        return fault.told();
+    };
+    let stopped = stopped(set, name, links, live);
+    let verb = match stopped.len() {
+        0 => return fault.told(),
+        1 => "stops",
+        _ => "stop",
+    };
+    if forwards.len() == stopped.len() {
+        forwards.clear();
+    }
+    let stopped = quoted(stopped);
+    format!("{stopped} {verb} with this change: {}", fault.told())
+}
+
+/// Returns the forwards that a missing interface stops, and whose interfaces in the loaded rules exist. Such a change
+/// is not refused: a spec may move a forward to an interface that comes up later.
+fn stopped<'s>(
+    set: &'s ForwardSet,
     missing: &Interface,
     links: &Links,
     live: &PerFamily<&Ruleset>,
-) -> Option<String> {
+) -> BTreeSet<&'s str> {
     let is_there = |name: &Interface| links.get(name).is_some();
     let works =
         |forward: &Forward| is_there(&forward.egress) && forward.ingress.iter().any(is_there);
@@ -298,20 +317,12 @@ fn stops(
     let needs = |forward: &&Forward| {
         !works(forward) && (forward.egress == *missing || forward.ingress.contains(missing))
     };
-    let stopped: BTreeSet<&str> = set
-        .forwards
+    set.forwards
         .iter()
         .filter(needs)
         .map(|forward| forward.name.as_str())
         .filter(|name| loaded.contains(name))
-        .collect();
-    let verb = match stopped.len() {
-        0 => return None,
-        1 => "stops",
-        _ => "stop",
-    };
-    let names = quoted(stopped);
-    Some(format!("{names} {verb} with this change"))
+        .collect()
 }
 
 /// Names kernel switches that stop forwarding.

@@ -144,7 +144,9 @@ fn a_missing_folder_is_named() {
             .write_stdin(SOUND),
     );
     assert!(
-        run.starts_with("exit 2\n--- stderr\nerror: cannot write `no/rules.v4`: No such file or directory (os error 2)\n"),
+        run.starts_with(
+            "exit 2\n--- stderr\nerror: cannot write `no/rules.v4`: No such file or directory\n"
+        ),
         "{run}"
     );
 }

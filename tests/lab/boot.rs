@@ -370,7 +370,8 @@ fn the_unit_runs_no_program_that_others_can_replace(backend: Backend) {
     host.shell("cp /run/local/nvactl /run/nvactl");
     let said = Said::from(host.feed("/run/nvactl", &["boot", "enable"], ""));
     assert_eq!(said.code, 2, "{said:?}");
-    let refused = "cannot run at boot; nothing was written\n";
+    let refused = "and the unit can run no program from a home folder or a temporary one; nothing was written\n\
+                   hint: to install it: sudo install /run/nvactl /usr/local/bin/nvactl && ";
     assert!(said.stderr.contains(refused), "{said:?}");
     assert_eq!(said.stdout, "");
     assert!(!host.exists(UNIT));
@@ -492,6 +493,53 @@ fn flushed_rules_are_not_saved(backend: Backend) {
             "none is right then"
         );
     }
+}
+
+lab_test!(an_uninstall_has_no_hint_to_start_anew);
+fn an_uninstall_has_no_hint_to_start_anew(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    enable(&host);
+    let disable = || {
+        let said = nvactl(&host, &["boot", "disable"], "");
+        assert_eq!(said.code, 0, "{said:?}");
+        said
+    };
+    let said = disable();
+    assert!(said.stderr.contains("sudo nvactl persist"), "{said:?}");
+    enable(&host);
+    assert_eq!(nvactl(&host, &["remove"], "").code, 0);
+    let said = disable();
+    assert_eq!(
+        (said.stdout.as_str(), said.stderr.as_str()),
+        (
+            "nvactl.service is disabled; no rules of nvactl's are loaded\n",
+            ""
+        )
+    );
+    let said = nvactl(&host, &["persist"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!said.stderr.contains("boot enable"), "{said:?}");
+}
+
+lab_test!(one_setting_wins_at_boot);
+/// The unit sets the switch after the files.
+fn one_setting_wins_at_boot(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    apply(&host, SPEC);
+    let said = nvactl(&host, &["sysctl", "enable", "--persist"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    enable(&host);
+    let said = nvactl(&host, &["sysctl", "status"], "");
+    let wins = said.stdout.lines().filter(|line| line.contains("wins"));
+    assert_eq!(
+        wins.collect::<Vec<_>>(),
+        ["  nvactl.service: 1  (after the files: wins)"],
+        "{said:?}"
+    );
+    assert!(said.stdout.contains("(read last)\n"), "{said:?}");
 }
 
 lab_test!(flushed_ipv6_rules_are_not_saved);

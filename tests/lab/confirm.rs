@@ -307,6 +307,24 @@ fn apply_asks_at_a_terminal(backend: Backend) {
     }
 }
 
+lab_test!(ctrl_c_is_no_answer);
+/// The change still waits, and the commands that decide on it are shown.
+fn ctrl_c_is_no_answer(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let said = apply_at_a_terminal(&host, "600", "printf '\\003'; sleep 3");
+    assert_eq!(said.status.code(), Some(3), "{said:?}");
+    let shown = String::from_utf8_lossy(&said.stdout).replace('\r', "");
+    let (_, after) = shown.split_once("[y/N]").expect("it asks");
+    assert!(
+        after.contains(" s unless you confirm it\nto keep it: sudo nvactl confirm\n")
+            && after.contains("\nto undo it now: sudo nvactl confirm --cancel\n"),
+        "{shown}"
+    );
+    assert!(waits(&host));
+    assert_eq!(nvactl(&host, &["confirm"], "").code, 0);
+}
+
 lab_test!(either systemd_is_a_second_watchdog);
 /// Where systemd runs in nvactl's own namespaces, a transient timer is the watchdog.
 fn systemd_is_a_second_watchdog(backend: Backend) {
@@ -474,6 +492,12 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     let before = save(&host);
     apply_for(&host, "5");
     host.run(&format!("kill -KILL {}", watchdogs(&host).join(" ")));
+    let gone = "its watchdog is gone: nothing undoes the change in time";
+    for args in [&["status", "-"][..], &["confirm", "--status"]] {
+        let said = nvactl(&host, args, SPEC);
+        assert!(said.stdout.contains(gone), "{args:?}: {said:?}");
+        assert!(!said.stdout.contains("is undone in"), "{args:?}: {said:?}");
+    }
     wait_for("its time is up", || {
         nvactl(&host, &["confirm", "--status"], "")
             .stdout
@@ -488,6 +512,26 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     );
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
+}
+
+lab_test!(either a_change_that_cannot_be_recorded_changes_nothing);
+/// With a confirmation as without one.
+fn a_change_that_cannot_be_recorded_changes_nothing(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    host.shell(
+        "mount -t tmpfs -o size=64k tmpfs /var/lib/nvactl
+         head -c 1M /dev/zero > /var/lib/nvactl/full || true",
+    );
+    for confirm in [&[][..], &["--confirm", "600"]] {
+        let args = [&["apply", "-", "--no-trial"], confirm].concat();
+        let said = nvactl(&host, &args, &changed());
+        assert_eq!(said.code, 2, "{args:?}: {said:?}");
+        let words = "cannot be recorded, so nothing has changed";
+        assert!(said.stderr.contains(words), "{args:?}: {said:?}");
+        assert_eq!(save(&host), before, "{args:?}");
+    }
 }
 
 lab_test!(either a_change_that_was_never_made_does_not_wait);

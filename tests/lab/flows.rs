@@ -51,7 +51,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stderr
-            .contains("1 connection to targets that no forward has any longer will stay"),
+            .contains("1 connection that no forward would make any longer will stay"),
         "{said:?}"
     );
     assert_eq!(answer(&dns), "pod 10.3.0.4", "the kernel remembers it");
@@ -62,7 +62,7 @@ fn only_stale_connections_are_ended(backend: Backend) {
     let shown = format!("udp {CLIENT} → {FIREWALL}:53 → {POD}:5353");
     assert!(
         said.stdout
-            .contains("1 connection to targets that no forward has any longer would be ended"),
+            .contains("1 connection that no forward would make any longer would be ended"),
         "{said:?}"
     );
     assert!(said.stdout.contains(&shown), "{said:?}");
@@ -117,7 +117,7 @@ fn a_confirmed_change_ends_stale_connections(backend: Backend) {
             said.stdout.contains("ended 1 connection")
         } else {
             said.stderr
-                .contains("1 connection to targets that no forward has any longer will stay")
+                .contains("1 connection that no forward would make any longer will stay")
         };
         assert!(told, "{said:?}");
         assert_eq!(answer(&dns), format!("{end} 10.3.0.4"));
@@ -173,7 +173,7 @@ fn connections_that_would_break_are_reported(backend: Backend) {
         .enter(|| TcpStream::connect((OTHER, 8080)).expect("there is a way"));
     let said = lab.nvactl_with(&["apply", "-", "--dry-run"], SPEC);
     let words = format!(
-        "1 connection that is forwarded now will not be accepted again once it ends: tcp {CLIENT} → {OTHER}:8080"
+        "1 connection that is forwarded now would be refused if it were opened again: tcp {CLIENT} → {OTHER}:8080"
     );
     assert!(said.stderr.contains(&words), "{said:?}");
 

@@ -135,11 +135,8 @@ fn damage_before_a_change_is_named(backend: Backend) {
 lab_test!(either a_change_of_the_firewall_is_named);
 fn a_change_of_the_firewall_is_named(backend: Backend) {
     let host = firewall(backend);
+    apply(&host, &SPEC.replace("snat:", "forward_policy: keep, snat:"));
     apply(&host, SPEC);
-    apply(
-        &host,
-        &SPEC.replacen("snat:", "forward_policy: keep, snat:", 1),
-    );
     let said = nvactl(&host, &["history"], "");
     let newest = said.stdout.lines().next().unwrap_or_default();
     assert!(

@@ -490,7 +490,7 @@ fn a_machine_without_ip6tables_forwards_ipv4(backend: Backend) {
     assert!(
         said.stderr.ends_with(
             "error: `ip6tables-save` is not installed, or not on PATH\n\
-             hint: sudo apt-get install iptables\n"
+             hint: to install it: sudo apt-get install iptables\n"
         ),
         "{said:?}"
     );

@@ -208,7 +208,7 @@ fn a_program_that_outlived_nvactl_is_named(backend: Backend) {
     // The hint can be pasted: sudo runs the program `kill`.
     let (_, hint) = said
         .stderr
-        .split_once("hint: sudo ")
+        .split_once("hint: to kill it: sudo ")
         .expect("there is a hint");
     host.run(hint);
     wait_for("the program has ended", || lock_is_free(&host));

@@ -417,7 +417,7 @@ fn a_change_that_reads_back_different_is_undone(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .contains("read back differently, so they were undone"),
+            .contains("are not the new ones; the old rules are loaded:\n"),
         "{said:?}"
     );
     assert!(
@@ -611,7 +611,7 @@ fn missing_iptables_is_reported(backend: Backend) {
         assert_eq!(
             said.stderr,
             "error: `iptables-save` is not installed, or not on PATH\n\
-             hint: sudo apt-get install iptables\n"
+             hint: to install it: sudo apt-get install iptables\n"
         );
     }
 }

@@ -18,7 +18,7 @@ const FAIL2BAN: &str = "
     iptables -I FORWARD -p tcp -m multiport --dports 80,443 -j f2b-web";
 
 const WORDS: &str = "nvactl's jump will come before";
-const DONE: &str = "put nvactl's jump before 1 rule, which no longer refuses packets of forwards:";
+const DONE: &str = "nvactl's jump is now before 1 rule that used to refuse packets of forwards; these packets are accepted now:";
 
 fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
@@ -150,7 +150,7 @@ forwards:
 "#;
     for (args, lead) in [
         (&["--dry-run"][..], "1 ip6tables rule that refuses"),
-        (&[], "1 ip6tables rule, which no longer refuses"),
+        (&[], "1 ip6tables rule that used to refuse"),
     ] {
         let said = apply(&lab, spec, args);
         for words in [

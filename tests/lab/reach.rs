@@ -23,7 +23,7 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
     for (spec, words) in [
         (
             SPEC.replace("ingress: eth0", "ingress: ens5"),
-            &["no interface ens5, so no packet comes through `web`; it has lo, "][..],
+            &["`web` stops with this change: this machine has no interface ens5; it has lo, "][..],
         ),
         (
             SPEC.replace("egress: eth1", "egress: ens6"),
@@ -42,6 +42,7 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
                 .replace("10.4.0.4", "10.3.0.4"),
             &[
                 "packets to 10.224.0.118 leave through eth1, while the spec's egress is eth0: the rules of `web`",
+                "hint: if the spec is wrong: correct `interface` in it\n",
             ],
         ),
         (
@@ -72,6 +73,19 @@ fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
         "{said:?}"
     );
     assert_eq!(lab.tcp(FIREWALL, 49182), answer("pod", FIREWALL_EGRESS));
+}
+
+lab_test!(either an_snat_address_of_another_interface_is_a_warning);
+/// The lab's router knows a way back to it; another network need not.
+fn an_snat_address_of_another_interface_is_a_warning(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    let said = apply(&lab, &SPEC.replace("snat: 10.4.0.4", "snat: 10.3.0.4"), &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let words = "warning: 10.3.0.4 is an address of eth0, while eth1 leads to the targets of `web`: replies come back \
+                 through eth1 only if the network routes them there\n  \
+                 hint: in the spec, set `snat` to an address of eth1 or to `masquerade`\n";
+    assert!(said.stderr.contains(words), "{said:?}");
 }
 
 lab_test!(a_missing_interface_is_reported_without_forwarding);

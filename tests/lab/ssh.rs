@@ -230,7 +230,7 @@ fn only_a_connection_of_sshd_counts(backend: Backend) {
     assert!(said.stderr.ends_with(&format!("{plain}\n")), "{said:?}");
     let unknown = "no sshd started the session that applied the change";
     refused(&remote.ssh(ALONE, &confirm()), unknown, plain);
-    let unknown = "no sshd started this session or the one that applied the change";
+    let unknown = "no sshd started this session, nor the one that applied the change";
     refused(&remote.left_behind(&confirm()), unknown, plain);
     remote.waits();
     let said = remote.ssh(ALONE, &format!("sudo -n {NVACTL} confirm"));

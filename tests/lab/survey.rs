@@ -121,7 +121,13 @@ fn other_managers_of_the_firewall_are_reported(backend: Backend) {
     assert!(!said.stderr.contains("manages this machine"), "{said:?}");
     host.shell("echo ENABLED=yes > /etc/ufw/ufw.conf; mkdir /run/firewalld");
     let said = apply(&host, SPEC);
-    assert!(said.stderr.contains("ufw manages this machine"), "{said:?}");
+    assert!(
+        said.stderr.contains("ufw manages this machine")
+            && said
+                .stderr
+                .contains("\n  to fix it: sudo nvactl boot enable\n"),
+        "{said:?}"
+    );
     assert!(
         said.stderr.contains("firewalld manages this machine"),
         "{said:?}"

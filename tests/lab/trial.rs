@@ -228,7 +228,7 @@ fn the_trial_opens_the_same_connections_before_and_after(backend: Backend) {
     let flow = format!("tcp {CLIENT} → {OTHER}:8080");
     let said = apply(&lab, SPEC, &["--dry-run"]);
     for words in [
-        "1 connection that is forwarded now will not be accepted again once it ends",
+        "1 connection that is forwarded now would be refused if it were opened again",
         &flow,
         "forward_policy: keep",
     ] {
@@ -269,7 +269,8 @@ fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
         .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
     let said = lab.nvactl_with(&["-v", "apply", "-"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
-    let words = "warning: no connection was tried before the change";
+    let words =
+        "warning: connections were not tried, because no copy of this machine could be made: ";
     for words in [words, r#"program="unshare" args=["--net","#] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }

@@ -28,7 +28,7 @@ pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions
 pub use fix::Fix;
 pub use machine::invalid;
 pub use packets::{
-    Untried, client as client_words, keeps, rule as rule_words, took, untried, works,
+    Untried, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
 };
 pub use remedy::{Remedy, of_death as fixes};
 pub use scene::Scene;

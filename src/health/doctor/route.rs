@@ -254,7 +254,11 @@ fn path(
              nvactl's rules do not match the packets"
         );
         let route = format!("sudo ip route replace {to} via ROUTER dev {egress}");
-        let edit = format!("correct `egress` in the spec, then: {}", case.apply);
+        let edit = format!(
+            "correct `{}` in the spec, then: {}",
+            forward.egress_key(),
+            case.apply
+        );
         let fix = Fix::only_if("if the route is wrong or missing", route)
             .with_router_on(egress)
             .or(Fix::only_if("if the spec is wrong", edit));

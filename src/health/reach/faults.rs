@@ -28,6 +28,13 @@ pub enum Fault<'s> {
         addresses: BTreeSet<IpAddr>,
         forwards: Vec<&'s Name>,
     },
+    /// An SNAT address of another interface than the forwards' egress, that has had no reply yet.
+    SnatElsewhere {
+        address: IpAddr,
+        owner: String,
+        egress: &'s Interface,
+        forwards: Vec<&'s Name>,
+    },
     /// Targets that are addresses of the machine itself.
     OwnTarget {
         targets: BTreeSet<IpAddr>,
@@ -38,6 +45,8 @@ pub enum Fault<'s> {
         targets: BTreeSet<IpAddr>,
         leaves_by: String,
         egress: &'s Interface,
+        /// The key of the egress in the spec.
+        key: &'static str,
         forwards: Vec<&'s Name>,
     },
     /// The forwards' egress is down, which removes its routes.
@@ -144,7 +153,37 @@ fn foreign_addresses<'s>(
             forwards,
         });
     }
+    faults.extend(snat_elsewhere(set, &machine.links, &answered_to));
     faults
+}
+
+/// Returns the SNAT addresses that another interface than the egress has. The network may route an address of the
+/// loopback interface here, and has routed one to which replies came.
+fn snat_elsewhere<'s>(
+    set: &'s ForwardSet,
+    links: &Links,
+    answered_to: &BTreeSet<IpAddr>,
+) -> Vec<Fault<'s>> {
+    let mut found: BTreeMap<(IpAddr, String, &'s Interface), Vec<&'s Forward>> = BTreeMap::new();
+    // Another fault reports a missing interface.
+    let there = |forward: &&Forward| links.get(&forward.egress).is_some();
+    for forward in set.forwards.iter().filter(there) {
+        for address in snat_ends(forward).filter(|address| !answered_to.contains(address)) {
+            let owner = links.owner(address).map(|link| link.name.as_str());
+            let is_other = |name: &&str| ![LOOPBACK, forward.egress.as_str()].contains(name);
+            if let Some(owner) = owner.filter(is_other) {
+                let key = (address, owner.to_owned(), &forward.egress);
+                found.entry(key).or_default().push(forward);
+            }
+        }
+    }
+    let fault = |((address, owner, egress), forwards)| Fault::SnatElsewhere {
+        address,
+        owner,
+        egress,
+        forwards: names(forwards),
+    };
+    found.into_iter().map(fault).collect()
 }
 
 pub const LOOPBACK: &str = "lo";
@@ -158,6 +197,7 @@ enum Misrouted<'s> {
     By {
         leaves_by: String,
         egress: &'s Interface,
+        key: &'static str,
     },
     Down {
         egress: &'s Interface,
@@ -190,10 +230,15 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
         let forwards = names(forwards);
         match route {
             Misrouted::Here => Fault::OwnTarget { targets, forwards },
-            Misrouted::By { leaves_by, egress } => Fault::OtherEgress {
+            Misrouted::By {
+                leaves_by,
+                egress,
+                key,
+            } => Fault::OtherEgress {
                 targets,
                 leaves_by,
                 egress,
+                key,
                 forwards,
             },
             Misrouted::Down { egress, no_carrier } => Fault::EgressDown {
@@ -240,6 +285,7 @@ fn route_of<'s>(
         Ok(route) => Some(Misrouted::By {
             leaves_by: route.interface.clone(),
             egress: &forward.egress,
+            key: forward.egress_key(),
         }),
         Err(reason) => Some(Misrouted::Nowhere {
             egress: &forward.egress,

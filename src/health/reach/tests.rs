@@ -31,7 +31,7 @@ fn surroundings<'s>(
         ..Link::default()
     };
     let links = Links(vec![
-        link("lo", &["127.0.0.1"]),
+        link("lo", &["127.0.0.1", "10.9.9.9"]),
         link("eth0", &["10.3.0.4"]),
         link("eth1", &["10.4.0.4", "10.4.0.5"]),
     ]);
@@ -93,7 +93,7 @@ fn a_machine_that_has_everything_is_not_warned_of() {
             "{name: web, listen: 203.0.113.9:49182, target: {pod: 10.224.0.118:80}}",
         ),
         (
-            "interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4",
+            "interface: {ingress: eth0, egress: eth1}, snat: 10.9.9.9",
             WEB,
         ),
         (
@@ -151,6 +151,11 @@ fn a_missing_interface_address_or_route_is_named_with_its_forwards() {
             "10.4.0.7 is not an address of this machine: replies to `web` arrive only if the network routes them here",
         ),
         (
+            "interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4",
+            WEB,
+            "10.3.0.4 is an address of eth0, while eth1 leads to the targets of `web`: replies come back through eth1 only if the network routes them there",
+        ),
+        (
             TWO,
             "{name: web, listen: 192.0.2.77:443, protocol: [tcp, udp], target: {pod: 10.224.0.118:80}}",
             "192.0.2.77 is not an address of this machine: packets reach `web` only if the network routes them here, as with Azure's floating IP",
@@ -193,7 +198,7 @@ fn an_egress_that_is_down_is_the_cause_of_the_missing_route() {
         (
             Ok("eth0"),
             false,
-            "eth1, the egress of `web`, is down: no packet reaches 10.224.0.118 through it\nhint: sudo ip link set eth1 up",
+            "eth1, the egress of `web`, is down: no packet reaches 10.224.0.118 through it\nhint: to fix it: sudo ip link set eth1 up",
         ),
         (
             Err("Network is unreachable"),
@@ -221,7 +226,7 @@ fn a_wrong_route_is_corrected_before_the_spec() {
     let (_, hints) = said.split_once('\n').expect("it has hints");
     assert_eq!(
         hints,
-        "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `egress` in it"
+        "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `interface: {egress: …}` in it"
     );
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::faults::Fault;
+use crate::forwards::Name;
+use crate::net::Interface;
 use crate::net::words::{names, quoted};
 
 /// The note if `ip` lists no interface.
 pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists no interface\n\
-                             hint: sudo apt-get install iproute2";
+                             hint: to install it: sudo apt-get install iproute2";
 
 impl Fault<'_> {
     /// Whether the fault only says that something is not known, which is no reason for a warning.
@@ -57,6 +59,17 @@ impl Fault<'_> {
                 quoted(forwards),
                 first(addresses)
             ),
+            Fault::SnatElsewhere {
+                address,
+                owner,
+                egress,
+                forwards,
+            } => format!(
+                "{address} is an address of {owner}, while {egress} leads to the targets of {}: replies come back \
+                 through {egress} only if the network routes them there\n\
+                 hint: in the spec, set `snat` to an address of {egress} or to `masquerade`",
+                quoted(forwards)
+            ),
             Fault::OwnTarget { targets, forwards } => format!(
                 "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
@@ -67,13 +80,14 @@ impl Fault<'_> {
                 targets,
                 leaves_by,
                 egress,
+                key,
                 forwards,
             } => format!(
                 "packets to {} leave through {leaves_by}, while the spec's egress is {egress}: the \
                  rules of {} do not match them\n\
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
-                 hint: if the spec is wrong: correct `egress` in it",
+                 hint: if the spec is wrong: correct `{key}` in it",
                 names(targets),
                 quoted(forwards),
                 first(targets)
@@ -83,21 +97,7 @@ impl Fault<'_> {
                 egress,
                 no_carrier,
                 forwards,
-            } => {
-                let (is, fix) = if *no_carrier {
-                    (
-                        "has no carrier",
-                        format!("to look: ip -details link show {egress}"),
-                    )
-                } else {
-                    ("is down", format!("sudo ip link set {egress} up"))
-                };
-                format!(
-                    "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
-                    quoted(forwards),
-                    names(targets)
-                )
-            }
+            } => egress_down(targets, egress, *no_carrier, forwards),
             Fault::NoRoute {
                 targets,
                 egress,
@@ -105,17 +105,41 @@ impl Fault<'_> {
                 forwards,
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
-                 hint: (ROUTER: the next hop on {egress}) sudo ip route add {} via ROUTER dev {egress}",
+                 hint: to add it (ROUTER: the next hop on {egress}): sudo ip route add {} via ROUTER dev {egress}",
                 names(targets),
                 quoted(forwards),
                 first(targets)
             ),
             Fault::NotAsked { targets } => format!(
                 "the routes to {targets} more targets were not checked\n\
-                 hint: nvactl doctor --forward NAME"
+                 hint: to check one: sudo nvactl doctor --forward NAME"
             ),
         }
     }
+}
+
+fn egress_down(
+    targets: &BTreeSet<IpAddr>,
+    egress: &Interface,
+    no_carrier: bool,
+    forwards: &[&Name],
+) -> String {
+    let (is, fix) = if no_carrier {
+        (
+            "has no carrier",
+            format!("to look: ip -details link show {egress}"),
+        )
+    } else {
+        (
+            "is down",
+            format!("to fix it: sudo ip link set {egress} up"),
+        )
+    };
+    format!(
+        "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
+        quoted(forwards),
+        names(targets)
+    )
 }
 
 fn not_own(addresses: &BTreeSet<IpAddr>) -> String {

@@ -28,7 +28,7 @@ impl ConntrackError {
     pub fn hint(&self) -> Option<String> {
         match self {
             ConntrackError::Child(ChildError::NotFound(_)) => {
-                Some("sudo apt-get install conntrack".to_owned())
+                Some("to install it: sudo apt-get install conntrack".to_owned())
             }
             _ => None,
         }

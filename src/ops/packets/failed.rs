@@ -32,7 +32,7 @@ pub fn lost(
         }
         lines.push(format!(
             "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
-             rules: {} (tried as {})",
+             rules: {} (tried in a copy of this machine, as {})",
             one.ask.forward.name,
             one.ask.question.to,
             why_lost(one, foreign_snat),
@@ -142,7 +142,7 @@ pub fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
         });
         remarks.warn(format_args!(
             "replies of {} leave by {out}, but their clients come in by {by}: the network may drop the replies \
-             (tried as {}){look}",
+             (tried in a copy of this machine, as {}){look}",
             quoted(names),
             client_words(&ask.client)
         ));

@@ -27,13 +27,13 @@ pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             ""
         };
         remarks.warn(format_args!(
-            "{} that {} forwarded now will not be accepted again once {}: {}{}{hint}",
+            "{} that {} forwarded now would be refused if {} opened again: {}{}{hint}",
             counted(cut.len(), "connection"),
             are(cut.len()),
             if cut.len() == 1 {
-                "it ends"
+                "it were"
             } else {
-                "they end"
+                "they were"
             },
             described(&cut),
             taker(

@@ -50,9 +50,9 @@ pub fn opened(opened: &[Opened<'_>], family: Family) -> Option<Overtaken> {
     let planned = format!(
         "nvactl's jump will come before {count} that {refuse} packets of forwards, so those packets will be accepted:"
     );
-    // A new jump is put there; one behind the rule is moved.
-    let done =
-        format!("put nvactl's jump before {count}, which no longer {refuse} packets of forwards:");
+    let done = format!(
+        "nvactl's jump is now before {count} that used to refuse packets of forwards; these packets are accepted now:"
+    );
     let mut text = String::new();
     for (rule, all) in rules.iter().take(MOST_RULES) {
         let mut names: Vec<&str> = Vec::new();

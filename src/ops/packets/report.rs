@@ -68,7 +68,7 @@ pub fn told(
     }
     if tried.untried_networks > 0 {
         remarks.note(format_args!(
-            "the trial has no client from {} that routes or rules name",
+            "clients of {} that routes or rules name were not tried",
             counted(tried.untried_networks, "more network")
         ));
     }
@@ -184,8 +184,8 @@ forwards:
             lines,
             [("web", "49182"), ("dns", "53")].map(|(name, port)| format!(
                 "`{name}`: connections to 10.3.0.4:{port} reach a target with the rules loaded now, but not with \
-                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried as a client \
-                 of the Internet, 198.51.100.10 for example)"
+                 the new rules: iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets (tried in a copy of this \
+                 machine, as the made-up client 198.51.100.10)"
             ))
         );
     }
@@ -243,7 +243,7 @@ forwards:
                 "nvactl's jump will come before 1 rule that refuses packets of forwards, so those packets will be accepted:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]",
-                "put nvactl's jump before 1 rule, which no longer refuses packets of forwards:\
+                "nvactl's jump is now before 1 rule that used to refuse packets of forwards; these packets are accepted now:\
               \n  -A FORWARD -s 198.51.100.0/24 -j DROP (`web`)\
               \nhint: to refuse these clients, write in the spec, for a forward or in `defaults`: deny_from: [198.51.100.0/24]"
             ]
@@ -296,7 +296,7 @@ forwards:
         assert_eq!(
             warnings,
             [
-                "2 connections that are forwarded now will not be accepted again once they end: tcp 192.0.2.1 → \
+                "2 connections that are forwarded now would be refused if they were opened again: tcp 192.0.2.1 → \
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
                 "1 connection outside the forwards that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",

@@ -26,7 +26,7 @@ use crate::twin::doubt::Doubt;
 use crate::twin::verdict::{Judged, Verdict};
 use finding::Finding;
 use verdict::told;
-pub use words::{client, keeps, rule, took};
+pub use words::{keeps, rule, took, tried_client};
 
 /// The number of forwards that were not tried, and why.
 #[derive(Debug, PartialEq, Eq)]

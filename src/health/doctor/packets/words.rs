@@ -147,6 +147,15 @@ pub fn client(client: &SampleClient) -> String {
     }
 }
 
+/// Returns the words for the one client that was tried.
+#[must_use]
+pub fn tried_client(client: &SampleClient) -> String {
+    match client.kind {
+        ClientKind::Somebody => format!("the made-up client {}", client.address),
+        _ => self::client(client),
+    }
+}
+
 /// Returns the words for a client and all others of its kind.
 pub fn subject(client: &SampleClient) -> String {
     let SampleClient { address, kind } = client;
