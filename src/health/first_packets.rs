@@ -241,7 +241,7 @@ fn is_tracked(left: &mut Cow<'_, FirstPackets<'_>>, conntrack: &Conntrack) -> An
     };
     let address =
         original_destination.map_or(Answer::Yes, |net| is_at(net, listen_address(left.forward)));
-    let states = states.map_or(Answer::Yes, |states| left.is_in(states));
+    let state = states.map_or(Answer::Yes, |states| left.is_in(states));
     let direction = Answer::from(direction != Some(CtDirection::Reply));
-    states.max(address).max(port).max(status).max(direction)
+    state.max(address).max(port).max(status).max(direction)
 }
