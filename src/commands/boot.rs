@@ -47,7 +47,7 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
                 return Ok(Exit::Done);
             }
             if !disabled.holds_own {
-                console.say("nvactl.service is disabled; no rules of nvactl's are loaded");
+                console.say("nvactl.service is disabled; nvactl's rules are not loaded");
                 return Ok(Exit::Done);
             }
             console.say("nvactl.service is disabled; the loaded rules stay until the next boot");

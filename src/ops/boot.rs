@@ -153,7 +153,7 @@ impl Doubled {
 pub struct Disabled {
     /// Whether the unit was enabled.
     pub was_enabled: bool,
-    /// Whether rules of nvactl's are loaded; if they cannot be read, they may be.
+    /// Whether nvactl's rules are loaded; if they cannot be read, they may be.
     pub holds_own: bool,
 }
 

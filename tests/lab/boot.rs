@@ -514,7 +514,7 @@ fn an_uninstall_has_no_hint_to_start_anew(backend: Backend) {
     assert_eq!(
         (said.stdout.as_str(), said.stderr.as_str()),
         (
-            "nvactl.service is disabled; no rules of nvactl's are loaded\n",
+            "nvactl.service is disabled; nvactl's rules are not loaded\n",
             ""
         )
     );
