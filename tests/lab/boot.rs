@@ -461,7 +461,7 @@ fn flushed_rules_are_not_saved(backend: Backend) {
     for (flush, words) in [
         (
             "iptables -F; iptables -t nat -F",
-            "no rules of nvactl's are loaded, so there is nothing to save",
+            "nvactl's rules are not loaded, so there is nothing to save",
         ),
         (
             "iptables -t nat -F",
