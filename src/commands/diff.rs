@@ -377,7 +377,12 @@ pub(super) fn text(comparison: &Comparison) -> String {
         line('~', &forward.name, &changes.join(", "));
     }
     for drift in &comparison.drift {
-        let name = drift.forward.as_deref().unwrap_or("(no forward)");
+        // `status` too counts a rule before a jump as drift only if it stops every packet.
+        let label = match (drift.what, drift.stop) {
+            (DriftKind::InFront, None) => "(in front)",
+            _ => "(no forward)",
+        };
+        let name = drift.forward.as_deref().unwrap_or(label);
         line('!', name, &drifted(drift));
     }
     if comparison.reordered {
@@ -398,10 +403,13 @@ fn changed(change: &FieldChange) -> String {
 }
 
 fn drifted(drift: &Drift) -> String {
-    let what = match drift.what {
-        DriftKind::PutIn => "added by others",
-        DriftKind::TakenOut => "missing",
-        DriftKind::InFront => "is before nvactl's jump",
+    let what = match (drift.what, drift.stop) {
+        (DriftKind::PutIn, _) => "added by others".to_owned(),
+        (DriftKind::TakenOut, _) => "missing".to_owned(),
+        (DriftKind::InFront, None) => "is before nvactl's jump".to_owned(),
+        (DriftKind::InFront, Some(stop)) => {
+            format!("{} every packet before nvactl's jump", stop.verb())
+        }
     };
     let prefix = prefix(drift.family);
     let line = printable::line(&drift.line);

@@ -114,6 +114,28 @@ pub fn start_timer(unit: &str, seconds: u64, args: &[&str]) -> Result<(), Detach
     }
 }
 
+/// Returns whether a process runs whose last arguments are these.
+#[must_use]
+pub fn runs_with(last: &[&str]) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut commands =
+        processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    commands.any(|command| {
+        let words = command.strip_suffix(b"\0").unwrap_or(&command);
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        let last: Vec<&[u8]> = last.iter().map(|word| word.as_bytes()).collect();
+        words.ends_with(&last)
+    })
+}
+
+/// Returns whether systemd has a timer that has not fired yet.
+#[must_use]
+pub fn has_timer(unit: &str) -> bool {
+    let unit = format!("{unit}.timer");
+    let asked = || child::run("systemctl", &["is-active", "--quiet", &unit], b"", LIMIT);
+    runs_under_systemd() && asked().is_ok_and(|output| output.status.success())
+}
+
 /// Ends a timer that is no longer needed. If it still fires, it does no harm.
 pub fn end_timer(unit: &str) {
     if runs_under_systemd() {

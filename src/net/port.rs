@@ -28,6 +28,8 @@ impl Port {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PortError {
+    #[error("a port is missing: a port is a decimal number from 1 to 65535")]
+    Missing,
     #[error("`{0}` is not a port: a port is a decimal number from 1 to 65535")]
     NotDecimal(String),
     #[error("`{0}` is not a port: leading zeros read as octal elsewhere")]
@@ -44,7 +46,9 @@ impl FromStr for Port {
     type Err = PortError;
 
     fn from_str(text: &str) -> Result<Self, PortError> {
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        if text.is_empty() {
+            Err(PortError::Missing)
+        } else if !text.bytes().all(|b| b.is_ascii_digit()) {
             Err(PortError::NotDecimal(text.to_owned()))
         } else if text == "0" {
             Err(PortError::Zero)
@@ -187,7 +191,7 @@ mod tests {
             ("8_0", "decimal"),
             (" 80", "decimal"),
             ("٨٠", "decimal"),
-            ("", "decimal"),
+            ("", "a port is missing"),
         ] {
             let message = text.parse::<Port>().unwrap_err().to_string();
             assert!(message.contains(reason), "{text:?}: {message}");
@@ -231,6 +235,8 @@ mod tests {
         let error = "10-9".parse::<PortRange>().unwrap_err();
         assert_eq!(error.to_string(), "the range 10-9 runs backwards");
         assert!("1-2-3".parse::<PortRange>().is_err());
-        assert!("-5".parse::<PortRange>().is_err());
+        for text in ["-5", "1-", "-", ""] {
+            assert_eq!(text.parse::<PortRange>(), Err(PortError::Missing), "{text}");
+        }
     }
 }

@@ -55,7 +55,8 @@ pub enum TransactionError {
         source: IptablesError,
     },
     #[error(
-        "the new rules were loaded but read back differently, so they were undone:\n{difference}"
+        "iptables-restore reported success, but the rules that the kernel returns are not the new ones; the old \
+         rules are loaded:\n{difference}"
     )]
     NotAsWanted { difference: String },
     #[error("the new rules were loaded but could not be read back, so they were undone")]
@@ -645,7 +646,10 @@ impl Course<'_> {
             (UndoReason::Unread, _) => {
                 "the new rules were loaded but cannot be read back".to_owned()
             }
-            _ => format!("the new rules were loaded but read back differently:\n{difference}"),
+            _ => format!(
+                "iptables-restore reported success, but the rules that the kernel returns are not the new ones:\n\
+                 {difference}"
+            ),
         };
         let now = live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(now);

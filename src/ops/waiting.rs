@@ -200,11 +200,19 @@ pub fn told(state: &State, pending: &Pending) -> String {
     };
     match pending.left() {
         0 => format!("{change} was not confirmed in time and is not undone yet"),
+        _ if !is_guarded(pending) => format!(
+            "{change} waits for its confirmation, but its watchdog is gone: nothing undoes the change in time"
+        ),
         left if pending.made => {
             format!("{change} is loaded, and is undone in {left} s unless you confirm it")
         }
         left => format!("{change} cannot be confirmed, and is undone in {left} s"),
     }
+}
+
+/// Whether a process or a timer will undo a change. A process of another PID namespace is not seen.
+fn is_guarded(pending: &Pending) -> bool {
+    detached::runs_with(&["watchdog", &pending.id]) || detached::has_timer(&pending.timer())
 }
 
 /// Undoes a change, or discards its record.

@@ -15,7 +15,7 @@ use super::history::log;
 use super::log::ChangeEvent;
 use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
-use super::transaction::{Keeping, Transaction, TrialMode};
+use super::transaction::{Keeping, Transaction, TransactionError, TrialMode};
 use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
@@ -45,8 +45,10 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// When the watchdog cannot start: then the change must not be made.
 pub fn guard(state: &State, pending: &Pending, seconds: u64) -> Result<(), Error> {
     // First, so that a watchdog of the change before sees that its change has a decision.
-    state.set_decision(&LastDecision(pending.id.clone(), Decision::Waiting))?;
-    state.set_pending(pending)?;
+    let recorded = state
+        .set_decision(&LastDecision(pending.id.clone(), Decision::Waiting))
+        .and_then(|_| state.set_pending(pending));
+    recorded.map_err(TransactionError::NotKept)?;
     let started = start(state, pending, seconds);
     if started.is_err() {
         let settled = settle(state, pending, Decision::NotMade);

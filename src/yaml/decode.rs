@@ -3,7 +3,7 @@
 
 use super::bounds::MAX_PROBLEMS;
 use super::endpoint;
-use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
+use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
 use super::load::Node;
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
@@ -182,7 +182,7 @@ fn decode_silence(
             break;
         }
         let read = |text: &str| silenced(text, silencing);
-        let code = parsed(item, "silence", "a list of codes", problems, read);
+        let code = parsed_item(item, "silence", "a code", problems, read);
         codes.extend(code.map(|code| code.value));
     }
     codes

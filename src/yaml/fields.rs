@@ -104,7 +104,8 @@ impl<'n> Fields<'n> {
     /// Returns the value of a key, and reports the key if it is missing.
     pub fn required(&self, key: &'static str, problems: &mut Vec<Problem>) -> Option<&'n Node<'n>> {
         let node = self.get(key);
-        if node.is_none() {
+        // Once reading has stopped, the key may be there unread.
+        if node.is_none() && problems.len() < MAX_PROBLEMS {
             let kind = ProblemKind::MissingKey {
                 key,
                 place: self.place,
@@ -147,6 +148,28 @@ pub fn parsed<T>(
         Ok(value) => Some(Placed { value, span }),
         Err(kind) => {
             problems.push(Problem::new(span, kind));
+            None
+        }
+    }
+}
+
+/// Reads an entry of a list as [`parsed`] does.
+pub fn parsed_item<T>(
+    node: &Node<'_>,
+    key: &'static str,
+    expected: &'static str,
+    problems: &mut Vec<Problem>,
+    read: impl FnOnce(&str) -> Result<T, ProblemKind>,
+) -> Option<Placed<T>> {
+    match &node.value {
+        Value::Scalar(_) => parsed(node, key, expected, problems, read),
+        value => {
+            let kind = found(value).map(|found| ProblemKind::WrongItem {
+                key,
+                expected,
+                found,
+            });
+            problems.extend(kind.map(|kind| Problem::new(node.span.clone(), kind)));
             None
         }
     }
@@ -277,17 +300,21 @@ fn wrong_type(
     expected: &'static str,
     problems: &mut Vec<Problem>,
 ) {
-    let found = match &node.value {
-        Value::Null => "empty",
-        Value::Scalar(_) => "a single value",
-        Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "a mapping",
-        Value::Broken => return,
-    };
-    let kind = ProblemKind::WrongType {
+    let kind = found(&node.value).map(|found| ProblemKind::WrongType {
         key,
         expected,
         found,
-    };
-    problems.push(Problem::new(node.span.clone(), kind));
+    });
+    problems.extend(kind.map(|kind| Problem::new(node.span.clone(), kind)));
+}
+
+/// Returns the words for the form of a value; `None` for a value that has been reported.
+fn found(value: &Value<'_>) -> Option<&'static str> {
+    match value {
+        Value::Null => Some("empty"),
+        Value::Scalar(_) => Some("a single value"),
+        Value::Sequence(_) => Some("a list"),
+        Value::Mapping(_) => Some("a mapping"),
+        Value::Broken => None,
+    }
 }

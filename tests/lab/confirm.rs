@@ -492,6 +492,12 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     let before = save(&host);
     apply_for(&host, "5");
     host.run(&format!("kill -KILL {}", watchdogs(&host).join(" ")));
+    let gone = "its watchdog is gone: nothing undoes the change in time";
+    for args in [&["status", "-"][..], &["confirm", "--status"]] {
+        let said = nvactl(&host, args, SPEC);
+        assert!(said.stdout.contains(gone), "{args:?}: {said:?}");
+        assert!(!said.stdout.contains("is undone in"), "{args:?}: {said:?}");
+    }
     wait_for("its time is up", || {
         nvactl(&host, &["confirm", "--status"], "")
             .stdout
@@ -506,6 +512,26 @@ fn a_change_without_its_watchdog_is_reported(backend: Backend) {
     );
     assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     assert_eq!(save(&host), before);
+}
+
+lab_test!(either a_change_that_cannot_be_recorded_changes_nothing);
+/// With a confirmation as without one.
+fn a_change_that_cannot_be_recorded_changes_nothing(backend: Backend) {
+    let host = firewall(backend);
+    apply(&host, SPEC);
+    let before = save(&host);
+    host.shell(
+        "mount -t tmpfs -o size=64k tmpfs /var/lib/nvactl
+         head -c 1M /dev/zero > /var/lib/nvactl/full || true",
+    );
+    for confirm in [&[][..], &["--confirm", "600"]] {
+        let args = [&["apply", "-", "--no-trial"], confirm].concat();
+        let said = nvactl(&host, &args, &changed());
+        assert_eq!(said.code, 2, "{args:?}: {said:?}");
+        let words = "cannot be recorded, so nothing has changed";
+        assert!(said.stderr.contains(words), "{args:?}: {said:?}");
+        assert_eq!(save(&host), before, "{args:?}");
+    }
 }
 
 lab_test!(either a_change_that_was_never_made_does_not_wait);

@@ -711,7 +711,7 @@ fn a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it(ba
         .replace("-A", "sudo iptables -t nat -D")
         .replace(" ! ", " '!' ");
     assert_eq!(*fix, removal, "{found:#?}");
-    lab.firewall.run(&removal.replace("sudo ", ""));
+    lab.firewall.shell(&removal.replace("sudo ", ""));
     assert_ne!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
 }
 

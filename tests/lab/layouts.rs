@@ -504,9 +504,8 @@ fn no_layout_changes_if_no_forward_is_loaded(backend: Backend) {
         lab.firewall.run(&format!("iptables -t {table} -F"));
     }
     let said = lab.nvactl_with(&["doctor", "-", "--forward", "web"], &tree);
-    for chain in ["NVACTL-DNAT-TCP", "NVACTL-FWD-TCP", "NVACTL-SNAT-TCP"] {
-        assert!(said.stdout.contains(&format!("`-A {chain} ")), "{said:?}");
-    }
+    assert!(said.stdout.contains("rules are not loaded"), "{said:?}");
+    assert!(!said.stdout.contains("layout"), "{said:?}");
     let empty = |spec: &str| spec.replace("\n- ", " []\n# ");
     for (before, after) in [
         (&tree, &flat),

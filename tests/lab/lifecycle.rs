@@ -417,7 +417,7 @@ fn a_change_that_reads_back_different_is_undone(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .contains("read back differently, so they were undone"),
+            .contains("are not the new ones; the old rules are loaded:\n"),
         "{said:?}"
     );
     assert!(

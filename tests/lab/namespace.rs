@@ -34,14 +34,17 @@ set_all ipv6 forwarding=0 disable_ipv6=0 accept_ra=1 accept_redirects=1 accept_s
 
 /// A script for the holder: its own /etc and sysctl files, no systemd and no other manager of the firewall.
 const FILES: &str = "
-mkdir /run/etc
-cp -a /etc/. /run/etc
-rm -rf /run/etc/iptables /run/etc/nvactl /run/etc/sysctl.d /run/etc/sysctl.conf \
-  /run/etc/systemd/system /run/etc/ufw /run/etc/nftables.conf /run/etc/sysconfig/nftables.conf
-mkdir -p /run/etc/sysctl.d /run/etc/systemd/system
+mkdir /run/etc /run/work
+# A copy of a thousand files for each host takes longer than many tests.
+if ! mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc 2> /dev/null; then
+  cp -a /etc/. /run/etc
+  mount --bind /run/etc /etc
+fi
+rm -rf /etc/iptables /etc/nvactl /etc/sysctl.d /etc/sysctl.conf /etc/systemd/system /etc/ufw /etc/nftables.conf \
+  /etc/sysconfig/nftables.conf
+mkdir -p /etc/sysctl.d /etc/systemd/system
 # sudo looks the machine's own name up, and nobody answers here.
-echo 127.0.0.1 $(uname -n) >> /run/etc/hosts
-mount --bind /run/etc /etc
+echo 127.0.0.1 $(uname -n) >> /etc/hosts
 mount -t tmpfs tmpfs /var/lib
 for folder in /usr/lib/sysctl.d /usr/local/lib/sysctl.d; do
   if [ -d $folder ]; then mount -t tmpfs tmpfs $folder; fi

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::forwards::Nets;
 use crate::net::Family;
 use crate::yaml::bounds::MAX_PROBLEMS;
-use crate::yaml::fields::{Placed, parsed, sequence};
+use crate::yaml::fields::{Placed, parsed_item, sequence};
 use crate::yaml::load::Node;
 use crate::yaml::problem::{Problem, ProblemKind};
 
@@ -39,8 +39,8 @@ pub fn nets(
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
-        let expected = "a list of networks as `198.51.100.0/24`";
-        nets.extend(parsed(item, key, expected, problems, net).map(|net| net.value));
+        let expected = "a network as `198.51.100.0/24`";
+        nets.extend(parsed_item(item, key, expected, problems, net).map(|net| net.value));
     }
     // A check of the other networks alone could report a problem that the spec does not have.
     if nets.len() < items.len() {

@@ -124,6 +124,10 @@ problems! {
             text: ("{} must be {expected}, but is {found}", hint::place(key)),
             hint: ("{}", hint::wrong_type(key)),
         }
+        WrongItem { key: &'static str, expected: &'static str, found: &'static str } => {
+            text: ("an entry of `{key}` must be {expected}, but is {found}"),
+            hint: ("{}", hint::wrong_type(key)),
+        }
     }
     "unknown-word": Error, UnknownWord {
         meaning: "a word that the key does not take",
