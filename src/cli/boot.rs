@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::values::{family, number};
+use super::values::{LockTimeout, family};
 use crate::net::Family;
 
 #[derive(Debug, Subcommand)]
@@ -63,18 +63,10 @@ pub enum BootAction {
     ///
     /// Shows nvactl's lines in the rules files that other programs load at boot, and removes these lines.
     #[command(after_help = "Example:\n  sudo nvactl boot enable")]
-    Enable {
-        /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-        lock_timeout: u64,
-    },
+    Enable(LockTimeout),
     /// Disable the unit; the loaded rules stay until the next boot.
     #[command(after_help = "Example:\n  sudo nvactl boot disable")]
-    Disable {
-        /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-        lock_timeout: u64,
-    },
+    Disable(LockTimeout),
     /// Show the unit, the saved rules, and the unit's last run.
     #[command(after_help = "\
 Example:
@@ -92,11 +84,7 @@ not load.")]
     Test,
     /// Load the saved rules, as the unit does.
     #[command(hide = true)]
-    Load {
-        /// How long to wait for another nvactl that is changing the rules.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-        lock_timeout: u64,
-    },
+    Load(LockTimeout),
 }
 
 #[derive(Debug, Args)]
@@ -115,7 +103,6 @@ pub struct Persist {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-    pub lock_timeout: u64,
+    #[command(flatten)]
+    pub lock_timeout: LockTimeout,
 }

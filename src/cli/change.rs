@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{SpecArg, number, with_unit};
+use super::values::{LockTimeout, SpecArg, number, with_unit};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -35,9 +35,8 @@ pub struct Apply {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ApplyFormat,
 
-    /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-    pub lock_timeout: u64,
+    #[command(flatten)]
+    pub lock_timeout: LockTimeout,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,9 +65,8 @@ pub struct Confirm {
     #[arg(long, conflicts_with_all = ["cancel", "status"])]
     pub new_session: bool,
 
-    /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-    pub lock_timeout: u64,
+    #[command(flatten)]
+    pub lock_timeout: LockTimeout,
 }
 
 #[derive(Debug, Args)]
@@ -81,9 +79,8 @@ pub struct Rollback {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-    pub lock_timeout: u64,
+    #[command(flatten)]
+    pub lock_timeout: LockTimeout,
 }
 
 /// The longest time for a confirmation: a day.
@@ -111,9 +108,8 @@ pub struct Remove {
     #[arg(long, value_name = "POLICY")]
     pub forward_policy: Option<RemovedPolicy>,
 
-    /// How long to wait for another nvactl that is changing the rules.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
-    pub lock_timeout: u64,
+    #[command(flatten)]
+    pub lock_timeout: LockTimeout,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -268,8 +268,7 @@ impl Command {
                 action: Sysctl::Enable(_) | Sysctl::Disable(_),
             }
             | Command::Boot {
-                action:
-                    BootAction::Enable { .. } | BootAction::Disable { .. } | BootAction::Load { .. },
+                action: BootAction::Enable(_) | BootAction::Disable(_) | BootAction::Load(_),
             } => false,
         }
     }

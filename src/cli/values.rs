@@ -13,6 +13,13 @@ pub struct SpecArg {
     pub spec: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Copy, Args)]
+pub struct LockTimeout {
+    /// How long to wait for another nvactl that is changing the rules.
+    #[arg(id = "lock_timeout", long = "lock-timeout", value_name = "SECONDS", default_value_t = 30, value_parser = number::<u64>)]
+    pub secs: u64,
+}
+
 /// Reads a family: `v4` or `v6`.
 pub(super) fn family(text: &str) -> Result<Family, String> {
     let mut all = Family::ALL.into_iter();

@@ -23,7 +23,7 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
     if tells_source && args.spec.spec.is_none() {
         console.note(format_args!("reading {}", source.place()));
     }
-    let iptables = on.iptables(args.lock_timeout);
+    let iptables = on.iptables(args.lock_timeout.secs);
     let ahead = || {
         host::require_root("apply").ok()?;
         Ahead::start(&on.known_state().ok()??, &iptables)
@@ -49,7 +49,7 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
             flush_stale: args.flush_stale,
             trial: !args.no_trial,
         };
-        let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
+        let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
         let report = apply(&request, &machine, ahead)?;
         Ok::<_, Error>((machine.state, report))
     })();

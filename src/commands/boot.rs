@@ -23,9 +23,9 @@ const MOST_SHOWN: usize = 40;
 
 pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     match action {
-        BootAction::Enable { lock_timeout } => {
+        BootAction::Enable(lock_timeout) => {
             host::require_root("boot enable")?;
-            let enabled = boot::enable(&on.machine(*lock_timeout)?)?;
+            let enabled = boot::enable(&on.machine(lock_timeout.secs)?)?;
             console.remarks(&enabled.remarks);
             say_removed(&enabled.doubled, console);
             if let Some(error) = enabled.failed {
@@ -39,9 +39,9 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
             }
             Ok(Exit::Done)
         }
-        BootAction::Disable { lock_timeout } => {
+        BootAction::Disable(lock_timeout) => {
             host::require_root("boot disable")?;
-            let disabled = boot::disable(&on.machine(*lock_timeout)?)?;
+            let disabled = boot::disable(&on.machine(lock_timeout.secs)?)?;
             if !disabled.was_enabled {
                 console.say("nvactl.service was not enabled");
                 return Ok(Exit::Done);
@@ -65,10 +65,13 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
             host::require_root("boot test")?;
             test(on, console)
         }
-        BootAction::Load { lock_timeout } => {
+        BootAction::Load(lock_timeout) => {
             host::require_root("boot load")?;
             Ok(say_loaded(
-                boot::load(on.machine(*lock_timeout), &on.iptables(*lock_timeout))?,
+                boot::load(
+                    on.machine(lock_timeout.secs),
+                    &on.iptables(lock_timeout.secs),
+                )?,
                 console,
             ))
         }

@@ -29,9 +29,9 @@ pub fn run(args: &Confirm, on: HostAccess<'_>, console: &mut Console) -> Result<
         return Ok(Exit::Done);
     }
     let report = if args.cancel {
-        cancel(state, args.lock_timeout)
+        cancel(state, args.lock_timeout.secs)
     } else {
-        keep(state, args.new_session, args.lock_timeout)
+        keep(state, args.new_session, args.lock_timeout.secs)
     };
     Ok(say(report?, console))
 }

@@ -28,7 +28,6 @@ use crate::host::{self, file, spec_source};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
-use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::ops::confirm::told_of;
@@ -302,7 +301,7 @@ fn unified(have: &Ruleset, want: &Ruleset, from: &str, to: &str) -> String {
     let own = |ruleset: &Ruleset| {
         let mut own = diff::own(ruleset);
         if !sets_policy {
-            own.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+            own = own.without_forward_policy();
         }
         own.to_string()
     };

@@ -81,7 +81,7 @@ pub fn run(args: &Rollback, on: HostAccess<'_>, console: &mut Console) -> Result
         before: args.number,
         dry_run: args.dry_run,
     };
-    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
+    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
     let report = rollback(request, &machine)?;
     console.remarks(&report.remarks);
     let (number, action) = &report.undone;

@@ -29,7 +29,7 @@ pub fn run(args: &Persist, on: HostAccess<'_>, console: &mut Console) -> Result<
         family: args.family,
         output: args.output.as_deref(),
     };
-    let report = persist(&request, &on.machine(args.lock_timeout)?)?;
+    let report = persist(&request, &on.machine(args.lock_timeout.secs)?)?;
     console.remarks(&report.remarks);
     for written in &report.written {
         console.say(format_args!("{}: written", written.path.display()));

@@ -16,7 +16,7 @@ pub fn run(args: &Remove, on: HostAccess<'_>, console: &mut Console) -> Result<E
         dry_run: args.dry_run,
         accept: args.forward_policy.is_some(),
     };
-    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout)?;
+    let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
     let report = remove(request, &machine)?;
     console.remarks(&report.remarks);
     match &report.outcome {

@@ -187,8 +187,7 @@ fn report(switches: &[Switch], on: bool, own: Own, console: &mut Console) {
         console.warn(format_args!(
             "net.ipv4.conf.{name}.forwarding is {}; to change it: sudo sysctl -w net.ipv4.conf.{}.forwarding={value}",
             u8::from(!on),
-            // sysctl(8) reads a dot in a name as a slash.
-            name.replace('.', "/")
+            sysctl::part_of_key(&name)
         ));
     }
     for switch in switches {
@@ -245,8 +244,7 @@ fn warn_of_boot(switch: Switch, on: bool, console: &mut Console) {
 /// (`addrconf_forward_change` and `rt6_purge_dflt_routers` in net/ipv6).
 fn warn_of_routers(lost: &[Interface], console: &mut Console) {
     for interface in lost {
-        // sysctl(8) reads a dot in a name as a slash.
-        let name = interface.as_str().replace('.', "/");
+        let name = sysctl::part_of_key(interface.as_str());
         console.warn(format_args!(
             "the IPv6 default route through {interface} came from a router advertisement and is gone now, \
              because the kernel accepts none while it forwards\n  \

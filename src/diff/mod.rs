@@ -353,11 +353,12 @@ pub fn only(ruleset: &Ruleset, chains: &[(TableName, &ChainName)]) -> Ruleset {
 #[must_use]
 pub fn holds_the_same(one: &Ruleset, other: &Ruleset, with_policy: bool) -> bool {
     let mine = |ruleset: &Ruleset| {
-        let mut mine = own(ruleset);
-        if !with_policy {
-            mine.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+        let mine = own(ruleset);
+        if with_policy {
+            mine
+        } else {
+            mine.without_forward_policy()
         }
-        mine
     };
     mine(one) == mine(other)
 }

@@ -58,9 +58,7 @@ pub enum UnitError {
     },
     #[error("the path `{}` has a character that a unit cannot hold; nothing was written", printable(.0))]
     Path(PathBuf),
-    #[error(
-        "firewalld makes its rules with iptables (FirewallBackend=iptables), so each reload of firewalld removes nvactl's rules, and no systemd unit can load them again after it"
-    )]
+    #[error("{FIREWALLD_FLUSHES}, and no systemd unit can load them again after it")]
     Firewalld,
     #[error(transparent)]
     File(#[from] FileError),
@@ -88,12 +86,11 @@ impl UnitError {
                 Some("use another state folder: --state-dir /var/lib/nvactl".to_owned())
             }
             UnitError::Path(_) | UnitError::Link { .. } | UnitError::Child(_) => None,
-            UnitError::Firewalld => Some(
-                "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: sudo systemctl restart firewalld"
-                    .to_owned(),
-            ),
+            UnitError::Firewalld => Some(FIREWALLD_FIX.to_owned()),
             UnitError::File(error) => error.hint(),
-            UnitError::Systemctl { .. } => Some(format!("to see why: sudo systemctl status {NAME}")),
+            UnitError::Systemctl { .. } => {
+                Some(format!("to see why: sudo systemctl status {NAME}"))
+            }
         }
     }
 }
@@ -259,6 +256,12 @@ fn text(program: &Path, state: &Path) -> Result<String, UnitError> {
     let load_from = format!("{program} --state-dir {state} boot load");
     Ok(text.replace(&load, &load_from).replace(STATE, &state))
 }
+
+/// The effect of a firewalld that makes its rules with iptables, and the fix.
+pub const FIREWALLD_FLUSHES: &str = "firewalld makes its rules with iptables (FirewallBackend=iptables): each \
+                                     reload of firewalld removes nvactl's rules";
+pub const FIREWALLD_FIX: &str = "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: sudo systemctl \
+                                 restart firewalld";
 
 /// Returns whether firewalld starts here and makes its rules with iptables (firewalld.conf(5)).
 #[must_use]

@@ -186,6 +186,14 @@ pub fn make_folder_of(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Returns the path of the backup of a file: the same name with `.bak`.
+#[must_use]
+pub fn backup_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".bak");
+    PathBuf::from(name)
+}
+
 /// Replaces or creates a file atomically: a reader sees either the old bytes or the new ones. Follows a link,
 /// so that it stays a link, if the kernel would let this user follow it in a sticky folder.
 ///

@@ -101,14 +101,8 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
     }
     if boot_unit::firewalld_uses_iptables() {
         found.push((
-            "firewalld makes its rules with iptables (FirewallBackend=iptables): each reload of firewalld \
-             removes nvactl's rules"
-                .to_owned(),
-            Some(
-                "set FirewallBackend=nftables in /etc/firewalld/firewalld.conf, then: \
-                 sudo systemctl restart firewalld"
-                    .to_owned(),
-            ),
+            boot_unit::FIREWALLD_FLUSHES.to_owned(),
+            Some(boot_unit::FIREWALLD_FIX.to_owned()),
         ));
     }
     if Path::new("/run/firewalld").exists() {

@@ -113,7 +113,7 @@ fn other_rules(
     let Some((other, Ok(live))) = beside(iptables, family, backend) else {
         return Ok(None);
     };
-    if holds_own(&live) && iptables.backend == Backend::Auto {
+    if live.holds_own() && iptables.backend == Backend::Auto {
         return Err(SurveyError::InTheOther {
             family,
             backend,

@@ -53,6 +53,13 @@ impl Ruleset {
             .unwrap_or(Policy::Accept)
     }
 
+    /// Returns the ruleset without its FORWARD policy, for rules that leave the policy alone.
+    #[must_use]
+    pub fn without_forward_policy(mut self) -> Self {
+        self.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+        self
+    }
+
     /// Returns whether the ruleset has a chain of nvactl.
     #[must_use]
     pub fn holds_own(&self) -> bool {

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use tracing::debug;
 
+use super::commit::commit_and_log;
 use super::error::{Error, Failed, describe};
 use super::history::{self, ChangeDetails};
+use super::interrupted::{name_interrupted, resume};
 use super::log::ChangeEvent;
-use super::look::{Ahead, Situation, families, look, resume};
+use super::look::{Ahead, Situation, families, look};
 use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::outcome::{ChangeOutcome, Difference};
@@ -121,7 +123,7 @@ fn run(
     let live = found.before.map(|_, (live, _)| live);
     let changes = changes(&live, &found.want);
     let interrupted = if request.dry_run {
-        super::name_interrupted(state, &live).map(|remark| remarks.0.extend(remark))
+        name_interrupted(state, &live).map(|remark| remarks.0.extend(remark))
     } else {
         resume(state, &live, remarks)
     };
@@ -288,7 +290,7 @@ fn commit(
             (committed, Some(Box::new(pending)))
         }
         None => {
-            let committed = history::commit(&transaction, ChangeEvent::Made)?;
+            let committed = commit_and_log(&transaction, ChangeEvent::Made)?;
             (committed, None)
         }
     };
@@ -382,7 +384,7 @@ fn commit_guarded(
     pending.flush_stale = request.flush_stale;
     watchdog::guard(state, &pending, seconds)?;
     let event = ChangeEvent::MadeToConfirm { secs: seconds };
-    let committed = match history::commit(transaction, event) {
+    let committed = match commit_and_log(transaction, event) {
         Ok(committed) => committed,
         Err(error) => {
             // The change was never made, or was undone already. But if the loaded rules are not known, the

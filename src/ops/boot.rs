@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use tracing::debug;
 
+use super::commit::commit_and_log;
 use super::error::{Error, Failed, describe};
-use super::history::{self, ChangeDetails, LastLoaded, last_loaded};
+use super::history::{ChangeDetails, LastLoaded, last_loaded};
+use super::interrupted::resume;
 use super::log::ChangeEvent;
-use super::look::{families, read, resume, warn_of_unread_v6};
+use super::look::{families, read, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::persist::refuse_flushed;
@@ -139,10 +141,8 @@ impl Doubled {
     /// Prepares the file without nvactl's lines, and a backup of the old file.
     fn prepare(&self) -> Result<[Prepared; 2], FileError> {
         let old = file::read(&self.path)?.unwrap_or_default();
-        let mut backup = self.path.as_os_str().to_owned();
-        backup.push(".bak");
         Ok([
-            file::prepare(&PathBuf::from(backup), &old, file::RULES_MODE)?,
+            file::prepare(&file::backup_of(&self.path), &old, file::RULES_MODE)?,
             file::prepare(&self.path, &self.split.others, file::RULES_MODE)?,
         ])
     }
@@ -348,7 +348,7 @@ fn bring(
             keeping: Keeping::Done,
             trial: TrialMode::Nothing,
         };
-        history::commit(&transaction, ChangeEvent::Made)?;
+        commit_and_log(&transaction, ChangeEvent::Made)?;
     }
     let v6 = Switch::Forwarding(Family::V6);
     if open_v6 && sysctl::has(v6) && sysctl::value(v6)? {

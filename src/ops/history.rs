@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::log::{self, ChangeEvent, LogEntry};
 use super::records::{Brought, Change, Decision, KeptSpec, Owned, SavedState, Undone, VERSION};
 use super::state::{State, StateError, seconds_now};
-use super::transaction::{Committed, Transaction, TransactionError, owned_digest};
+use super::transaction::owned_digest;
 use crate::diff;
 use crate::diff::drift::ForwardNames;
 use crate::host::{namespace, session};
@@ -87,23 +87,6 @@ pub fn log(change: &Change, event: ChangeEvent) {
         spec: change.spec.as_ref().map(|spec| spec.digest),
         forwards: &change.forwards,
     });
-}
-
-/// Makes a change and writes it to the system log.
-///
-/// # Errors
-/// As [`Transaction::commit`].
-pub fn commit(
-    transaction: &Transaction<'_>,
-    event: ChangeEvent,
-) -> Result<Committed, TransactionError> {
-    let committed = transaction.commit();
-    match &committed {
-        Ok(_) => log(transaction.change, event),
-        Err(TransactionError::Uncertain { .. }) => log(transaction.change, ChangeEvent::Uncertain),
-        Err(_) => {}
-    }
-    committed
 }
 
 /// Whether a recorded change set the FORWARD policy of IPv6. In doubt it did not.

@@ -8,6 +8,7 @@
 //!            trial, packets, flows               connections with the new rules, and connections that exist
 //!            persist, saved, boot, next_boot     the rules of the next boot
 //!            history                             the changes made so far
+//!            interrupted                         a change whose nvactl was killed
 //! ```
 //!
 //! The room must not know the command line or YAML. A remark is a finished sentence; `commands` decides the
@@ -25,10 +26,12 @@
 
 pub mod apply;
 pub mod boot;
+mod commit;
 pub mod confirm;
 mod error;
 pub mod flows;
 pub mod history;
+mod interrupted;
 pub mod load_trial;
 mod log;
 mod look;
@@ -53,7 +56,8 @@ mod warn;
 mod watchdog;
 
 pub use error::{Error, Failed, describe};
-pub use look::{Ahead, families, name_interrupted};
+pub use interrupted::name_interrupted;
+pub use look::{Ahead, families};
 pub use machine::MachineToChange;
 pub use outcome::{ChangeOutcome, Difference};
 pub use refusal::Refusal;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Failed};
 use super::history::last_loaded;
-use super::look::{families, read, resume, warn_of_unread_v6};
+use super::interrupted::resume;
+use super::look::{families, read, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::records::KeptSpec;
@@ -326,7 +327,7 @@ impl PlannedFile {
                 let backup = || {
                     let both = old.as_ref().zip(live.whole().ok());
                     both.filter(|(old, new)| !same_rules(old, new))
-                        .map(|_| backup_of(&path))
+                        .map(|_| file::backup_of(&path))
                 };
                 refuse_emptiness(family, live, backup, remarks)?;
                 warn_of_generated(live, remarks);
@@ -349,7 +350,8 @@ impl PlannedFile {
             file::make_folder_of(&self.path)?;
         }
         let old = self.old.as_ref().filter(|old| !same_rules(old, &self.new));
-        let backup = old.map(|old| file::prepare(&backup_of(&self.path), old, file::RULES_MODE));
+        let backup =
+            old.map(|old| file::prepare(&file::backup_of(&self.path), old, file::RULES_MODE));
         Ok(NewFile {
             backup: backup.transpose()?,
             rules: file::prepare(&self.path, &self.new, file::RULES_MODE)?,
@@ -413,10 +415,4 @@ fn warn_of_generated(live: &Live, remarks: &mut Remarks) {
 fn same_rules(old: &[u8], new: &[u8]) -> bool {
     let read = |bytes| parse::parse(&String::from_utf8_lossy(bytes));
     old == new || matches!((read(old), read(new)), (Ok(old), Ok(new)) if old == new)
-}
-
-fn backup_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".bak");
-    PathBuf::from(name)
 }

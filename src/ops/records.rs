@@ -12,7 +12,6 @@ use crate::host::sysctl::settings::Switch;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::backend::Backend;
-use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::brings_rule;
 use crate::netfilter::text::parse::{self, ParseError};
@@ -114,13 +113,12 @@ impl Owned {
     /// # Errors
     /// When the rules are damaged.
     pub fn ruleset(&self) -> Result<Ruleset, ParseError> {
-        let mut rules = parse::parse(&self.rules)?;
-        if !self.sets_policy {
+        let rules = parse::parse(&self.rules)?;
+        Ok(if self.sets_policy {
             rules
-                .chain_mut(TableName::Filter, ChainName::Forward)
-                .policy = None;
-        }
-        Ok(rules)
+        } else {
+            rules.without_forward_policy()
+        })
     }
 }
 

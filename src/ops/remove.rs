@@ -1,9 +1,11 @@
 //! Removes nvactl's chains and jumps.
 
+use super::commit::commit_and_log;
 use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails};
+use super::interrupted::{name_interrupted, resume};
 use super::log::ChangeEvent;
-use super::look::{name_interrupted, resume, told, warn_of_unread_v6};
+use super::look::{told, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::note_v6::note_v6;
 use super::outcome::{ChangeOutcome, Difference};
@@ -124,7 +126,7 @@ fn run(
                 keeping: Keeping::Attempted,
                 trial: TrialMode::Nothing,
             };
-            let committed = history::commit(&transaction, ChangeEvent::Made)?;
+            let committed = commit_and_log(&transaction, ChangeEvent::Made)?;
             warn::not_kept(committed.not_kept, &mut after);
             let held = live.iter().map(|(family, rules)| (family, *rules));
             warn::connections_end(held, request.accept, &mut after);

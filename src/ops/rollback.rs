@@ -1,9 +1,11 @@
 //! Restores the rules from before a change.
 
+use super::commit::commit_and_log;
 use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails, LastLoaded, last_loaded, next_to_undo};
+use super::interrupted::{name_interrupted, resume};
 use super::log::ChangeEvent;
-use super::look::{name_interrupted, read, resume, told, warn_of_unread_v6};
+use super::look::{read, told, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::outcome::{ChangeOutcome, Difference};
 use super::records::{Change, KeptSpec, Owned};
@@ -136,7 +138,7 @@ fn run(
         keeping: Keeping::Attempted,
         trial: TrialMode::Nothing,
     };
-    let committed = history::commit(&transaction, ChangeEvent::Made)?;
+    let committed = commit_and_log(&transaction, ChangeEvent::Made)?;
     warn::not_kept(committed.not_kept, remarks);
     warn::jumps(&committed.jumps, &want, remarks);
     let outcome = ChangeOutcome::Made {

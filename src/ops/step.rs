@@ -143,33 +143,6 @@ pub fn next(step: Step, outcome: StepOutcome, families: Families) -> Step {
     }
 }
 
-/// How far a change came whose nvactl was killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interrupted {
-    NeverMade,
-    Made,
-    /// One family has the new rules, and the other the old ones.
-    Half,
-    /// The rules have changed since.
-    Unknown,
-}
-
-/// Returns how far a change came, from whether each family has its old rules and its new ones. A family that
-/// the change does not touch has both.
-#[must_use]
-pub fn interrupted(families: &[(bool, bool)]) -> Interrupted {
-    let all = |is: fn(&(bool, bool)) -> bool| families.iter().all(is);
-    if all(|(old, _)| *old) {
-        Interrupted::NeverMade
-    } else if all(|(_, new)| *new) {
-        Interrupted::Made
-    } else if all(|(old, new)| *old || *new) {
-        Interrupted::Half
-    } else {
-        Interrupted::Unknown
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,19 +330,5 @@ mod tests {
             (Step::VerifyUndo(why), StepOutcome::Found(LoadedRules::Old)),
         ];
         assert_eq!(run(Families::V4, false, &course).1, StepEnding::Undone(why));
-    }
-
-    #[test]
-    fn the_loaded_rules_show_how_far_a_killed_change_came() {
-        for (families, is) in [
-            (&[(true, false), (true, false)][..], Interrupted::NeverMade),
-            (&[(false, true), (false, true)], Interrupted::Made),
-            (&[(false, true), (true, false)], Interrupted::Half),
-            (&[(false, true), (true, true)], Interrupted::Made),
-            (&[(true, false), (true, true)], Interrupted::NeverMade),
-            (&[(false, false), (true, false)], Interrupted::Unknown),
-        ] {
-            assert_eq!(interrupted(families), is, "{families:?}");
-        }
     }
 }

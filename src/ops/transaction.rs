@@ -254,11 +254,12 @@ impl Transaction<'_> {
     fn old(&self, now: &PerFamily<Ruleset>) -> PerFamily<Ruleset> {
         let all = self.rules().zip(self.want.as_ref()).zip(now.as_ref());
         all.map(|_, ((before, want), now)| {
-            let mut old = diff::restorable(before, now);
-            if !diff::sets_policy(want) {
-                old.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+            let old = diff::restorable(before, now);
+            if diff::sets_policy(want) {
+                old
+            } else {
+                old.without_forward_policy()
             }
-            old
         })
     }
 
@@ -374,7 +375,7 @@ impl Transaction<'_> {
 pub fn owned_digest(ruleset: &Ruleset, sets_policy: bool) -> Digest {
     let mut own = diff::own(ruleset);
     if !sets_policy {
-        own.chain_mut(TableName::Filter, ChainName::Forward).policy = None;
+        own = own.without_forward_policy();
     }
     Digest::of([own.to_string()])
 }

@@ -350,8 +350,7 @@ pub fn sysctl(set: &ForwardSet, remarks: &mut Remarks) -> Result<(), SysctlError
             Some(false) => remarks.warn(format_args!(
                 "the kernel forwards no packets that come in on {interface}; \
                  to turn it on: sudo sysctl -w net.ipv4.conf.{}.forwarding=1",
-                // sysctl(8) reads a dot in a name as a slash.
-                interface.as_str().replace('.', "/")
+                sysctl::part_of_key(interface.as_str())
             )),
         }
     }

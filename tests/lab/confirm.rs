@@ -317,7 +317,7 @@ fn ctrl_c_is_no_answer(backend: Backend) {
     let shown = String::from_utf8_lossy(&said.stdout).replace('\r', "");
     let (_, after) = shown.split_once("[y/N]").expect("it asks");
     assert!(
-        after.contains(" s unless you confirm it\nto keep it: sudo nvactl confirm\n")
+        after.contains(" s unless you confirm it\nto keep the change: sudo nvactl confirm\n")
             && after.contains("\nto undo it now: sudo nvactl confirm --cancel\n"),
         "{shown}"
     );

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Case, Check, Fix, Hop, boot};
 use crate::forwards::Forward;
 use crate::host::network::Links;
+use crate::host::sysctl;
 use crate::host::sysctl::settings::{Switch, switch};
 use crate::net::{Family, Interface};
 
@@ -136,8 +137,7 @@ fn forwarding(case: &Case<'_>, interface: &Interface) -> Option<Check> {
     }
     let on = case.facts.forwards_from.get(interface)?;
     let switch = format!("net.ipv4.conf.{interface}.forwarding");
-    // sysctl(8) reads a slash in a name as a dot of the interface's name.
-    let name = interface.as_str().replace('.', "/");
+    let name = sysctl::part_of_key(interface.as_str());
     Some(match on {
         true => Hop::InterfaceForwarding.ok(format!("{switch} is 1")),
         false => Hop::InterfaceForwarding

@@ -3,6 +3,7 @@
 use super::fix::Fix;
 use super::scene::Scene;
 use crate::health::foreign::{Setting, setting_of};
+use crate::host::sysctl::part_of_key;
 use crate::net::Family;
 use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
@@ -211,8 +212,7 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy
 
 fn sysctl(switches: &[SwitchValue]) -> String {
     let words = switches.iter().map(|SwitchValue { name, value }| {
-        // sysctl(8) reads a slash in a name as a dot of the interface's name.
-        let parts: Vec<String> = name.split('/').map(|part| part.replace('.', "/")).collect();
+        let parts: Vec<String> = name.split('/').map(part_of_key).collect();
         format!(" net.{}={value}", parts.join("."))
     });
     format!("sudo sysctl -w{}", words.collect::<String>())

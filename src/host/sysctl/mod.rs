@@ -136,6 +136,13 @@ pub fn contradicting_interfaces() -> Result<Vec<String>, SysctlError> {
     Ok(names)
 }
 
+/// Returns an interface's name as a part of a switch's name: sysctl(8) reads a slash there as a dot of the
+/// interface's name.
+#[must_use]
+pub fn part_of_key(interface: &str) -> String {
+    interface.replace('.', "/")
+}
+
 /// Returns whether packets that arrive on this interface are forwarded, or `None` if it does not exist.
 #[must_use]
 pub fn forwards_from(interface: &Interface) -> Option<bool> {
