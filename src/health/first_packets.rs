@@ -231,7 +231,7 @@ fn is_tracked(left: &mut Cow<'_, FirstPackets<'_>>, conntrack: &Conntrack) -> An
         }
         asked => has_port(left, asked),
     };
-    let status = match status {
+    let progress = match status {
         Some(
             Is(CtStatus::None | CtStatus::Expected) | Not(CtStatus::None | CtStatus::Expected),
         ) => Answer::Unknown,
@@ -241,7 +241,7 @@ fn is_tracked(left: &mut Cow<'_, FirstPackets<'_>>, conntrack: &Conntrack) -> An
     };
     let address =
         original_destination.map_or(Answer::Yes, |net| is_at(net, listen_address(left.forward)));
-    let state = states.map_or(Answer::Yes, |states| left.is_in(states));
+    let is_in = states.map_or(Answer::Yes, |states| left.is_in(states));
     let direction = Answer::from(direction != Some(CtDirection::Reply));
-    state.max(address).max(port).max(status).max(direction)
+    is_in.max(address).max(port).max(progress).max(direction)
 }

@@ -521,7 +521,7 @@ fn a_change_that_cannot_be_recorded_changes_nothing(backend: Backend) {
     apply(&host, SPEC);
     let before = save(&host);
     host.shell(
-        "mount -t tmpfs -o size=64k tmpfs /var/lib/nvactl
+        "mount -t tmpfs -o size=64k,mode=755 tmpfs /var/lib/nvactl
          head -c 1M /dev/zero > /var/lib/nvactl/full || true",
     );
     for confirm in [&[][..], &["--confirm", "600"]] {
