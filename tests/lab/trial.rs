@@ -76,7 +76,7 @@ fn a_foreign_snat_address_is_named_as_the_probable_cause(backend: Backend) {
     assert_eq!(said.code, 2, "{said:?}");
     assert!(
         said.stderr
-            .contains(": probably because 10.3.0.9 is no address of this machine (tried as "),
+            .contains(": probably because 10.3.0.9 is no address of this machine (tried in a copy of this machine, as "),
         "{said:?}"
     );
 }
