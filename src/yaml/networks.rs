@@ -22,7 +22,7 @@ const LONGEST_NAME: usize = 63;
 const RESERVED: &str = "internet";
 
 /// The most names among which the nearest to an unknown one is searched.
-const MOST_COMPARED: usize = 1000;
+const MOST_COMPARED: usize = 100;
 
 /// The named networks of a spec, and the lists in which they stand.
 #[derive(Debug)]
