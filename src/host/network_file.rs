@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use super::file::{self, FileError};
 
+/// The longest spec that is read, in bytes, with its files of networks. 100,000 forwards are about 10 MB.
+pub const MAX_BYTES: usize = 32 << 20;
+
 /// A file of networks that a spec names.
 #[derive(Debug)]
 pub struct NetworkText {
@@ -26,8 +29,8 @@ pub enum NetworkTextError {
     NoFolder,
     #[error("it does not lie beside the spec or below it")]
     Outside,
-    #[error("the spec and its files are larger than {} MiB", .most >> 20)]
-    TooLarge { most: usize },
+    #[error("the spec and its files are larger than {} MiB", MAX_BYTES >> 20)]
+    TooLarge,
     #[error("it is not a regular file")]
     NotAFile,
     #[error("{0}")]
@@ -43,7 +46,8 @@ pub(super) struct FoundText {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Reads a file by its path from the spec's folder. Links are followed within the folder.
+/// Reads a file by its path from the spec's folder, unless it has more than `left` bytes. Links are followed within
+/// the folder.
 pub(super) fn read(folder: &Path, path: &str, left: usize) -> Result<FoundText, NetworkTextError> {
     let mut parts = Path::new(path).components();
     if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -59,9 +63,7 @@ pub(super) fn read(folder: &Path, path: &str, left: usize) -> Result<FoundText, 
         Ok(None) => Err(NetworkTextError::Read(rustix::io::Errno::NOENT.into())),
         Err(FileError::Read { source, .. }) => Err(NetworkTextError::Read(source)),
         Err(FileError::NotAFile { .. }) => Err(NetworkTextError::NotAFile),
-        Err(FileError::TooLarge { .. }) => Err(NetworkTextError::TooLarge {
-            most: super::spec_source::MAX_BYTES,
-        }),
+        Err(FileError::TooLarge { .. }) => Err(NetworkTextError::TooLarge),
         Err(error) => Err(NetworkTextError::File(error)),
     }
 }

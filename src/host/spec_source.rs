@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::file::{self, FileError};
-use super::network_file::{self, NetworkText, NetworkTextError};
+use super::network_file::{self, MAX_BYTES, NetworkText, NetworkTextError};
 use crate::net::printable;
 use crate::netfilter::token::shell_word;
 
@@ -20,9 +20,6 @@ const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
 
 /// The folder that is tried after the default paths.
 const FOLDER: &str = "/etc/nvactl/forward.d";
-
-/// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
-pub const MAX_BYTES: usize = 32 << 20;
 
 /// The name of standard input in messages.
 const STDIN: &str = "<stdin>";

@@ -5,7 +5,7 @@ use super::bounds::MAX_PROBLEMS;
 use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
 use super::load::Node;
-use super::networks::{self, Networks};
+use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
@@ -21,7 +21,7 @@ const KEYS: &[&str] = &[
 pub fn decode(
     roots: &[Node<'_>],
     whole: bool,
-    mut networks: Networks<'_>,
+    mut networks: NetworkNames<'_>,
     problems: &mut Vec<Problem>,
 ) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
@@ -158,7 +158,7 @@ fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<P
 fn decode_forward(
     node: &Node<'_>,
     defaults: &Options,
-    networks: &mut Networks<'_>,
+    networks: &mut NetworkNames<'_>,
     problems: &mut Vec<Problem>,
 ) -> WrittenForward {
     let known = options::OF_FORWARD;

@@ -41,7 +41,7 @@ use std::collections::BTreeSet;
 use crate::forwards::{ForwardSet, Name};
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
 pub use network_file::{FileFault, NetworkFile};
-use networks::Networks;
+use networks::NetworkNames;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
 
 /// The result of reading a spec.
@@ -132,7 +132,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let starts = of_networks.iter().map(|(start, _)| *start);
-        let networks = Networks::new(starts.zip(files), values, whole);
+        let networks = NetworkNames::new(starts.zip(files), values, whole);
         let written = decode::decode(&roots, whole, networks, &mut problems);
         // The values take as much memory as the trees, which are not needed any more.
         drop(roots);

@@ -26,7 +26,7 @@ const MOST_COMPARED: usize = 100;
 
 /// The named networks of a spec, and the lists in which they stand.
 #[derive(Debug)]
-pub struct Networks<'t> {
+pub struct NetworkNames<'t> {
     files: Vec<ReadFile<'t>>,
     named: BTreeMap<Box<str>, Named>,
     /// Each list with a name in it, by its names and its other networks. Forwards with equal lists share one.
@@ -62,7 +62,7 @@ pub enum Member {
     Name(Box<str>),
 }
 
-impl<'t> Networks<'t> {
+impl<'t> NetworkNames<'t> {
     /// Takes the files of networks, each with the place of its first byte in the spec, the number of values read
     /// so far, and whether every file of the spec could be read.
     pub fn new(

@@ -13,13 +13,13 @@ pub use snat::snats;
 use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
 use super::load::Node;
 use super::nets::ByFamily;
-use super::networks::Networks;
+use super::networks::NetworkNames;
 use super::problem::Problem;
 use crate::forwards::{Balance, Limits, Snats};
 use crate::net::Protocol;
 
 /// Reads the value of a key into the options.
-type OptionReader = fn(&mut Options, &Node<'_>, &mut Networks<'_>, &mut Vec<Problem>);
+type OptionReader = fn(&mut Options, &Node<'_>, &mut NetworkNames<'_>, &mut Vec<Problem>);
 
 /// The options' keys, each with its reader.
 const READERS: [(&str, OptionReader); 9] = [
@@ -111,7 +111,7 @@ impl Options {
     pub fn decode(
         fields: &Fields<'_>,
         otherwise: &Self,
-        networks: &mut Networks<'_>,
+        networks: &mut NetworkNames<'_>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut options = otherwise.clone();

@@ -6,14 +6,14 @@ use crate::yaml::bounds::MAX_PROBLEMS;
 use crate::yaml::fields::{Placed, parsed, sequence};
 use crate::yaml::load::Node;
 use crate::yaml::nets::ByFamily;
-use crate::yaml::networks::{Member, Networks};
+use crate::yaml::networks::{Member, NetworkNames};
 use crate::yaml::problem::Problem;
 
 /// Reads a list of networks and of names of networks, or nothing if one of them is invalid.
 pub fn nets(
     node: &Node<'_>,
     key: &'static str,
-    networks: &mut Networks<'_>,
+    networks: &mut NetworkNames<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<Placed<ByFamily>> {
     let (mut nets, mut names) = (Vec::<IpNet>::new(), Vec::new());
