@@ -1,6 +1,6 @@
 //! The golden cases under `tests/cases/`, a folder each: `spec.yaml` and its expected results.
 //!
-//! A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
+//! The files of networks that the spec names lie beside it. A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
 //! has its output. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
 
 mod options;
@@ -13,7 +13,7 @@ use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
 use nvactl::yaml::places::Places;
-use nvactl::yaml::{self, Code, Reading, Severity, page};
+use nvactl::yaml::{self, Code, FileFault, NetworkFile, Reading, Severity, page};
 use options::options;
 
 fn cases() -> Vec<PathBuf> {
@@ -42,6 +42,30 @@ fn compare(case: &Path, name: &str, result: &str) {
     assert_eq!(result, expected, "{}", golden.display());
 }
 
+/// A file of networks: the path that the spec has, and the content.
+type ReadFile = (String, Result<Vec<u8>, FileFault>);
+
+/// Reads the files of networks that a case names.
+fn network_files(case: &Path, text: &[u8]) -> Vec<ReadFile> {
+    let paths = yaml::network_paths(&[text]).into_iter();
+    let read = paths.map(|path| {
+        let content = match path.as_str() {
+            outside if outside.starts_with("../") => Err(FileFault::Outside),
+            path => Ok(fs::read(case.join(path)).expect("the file is there")),
+        };
+        (path, content)
+    });
+    read.collect()
+}
+
+fn examine(text: &[u8], files: &[ReadFile]) -> Reading {
+    let files = files.iter().map(|(path, content)| NetworkFile {
+        path,
+        content: content.as_deref().map_err(Clone::clone),
+    });
+    yaml::examine_with(&[text], &files.collect::<Vec<_>>())
+}
+
 /// Returns the code of a case that shows one problem.
 fn named_for(case: &Path) -> Option<Code> {
     let name = case.file_name().expect("it has a name").to_string_lossy();
@@ -56,14 +80,19 @@ fn named_for(case: &Path) -> Option<Code> {
 fn each_case_has_its_expected_rules_and_problems() {
     for case in cases() {
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
+        let files = network_files(&case, &text);
         let Reading {
             set, mut problems, ..
-        } = yaml::examine(&text);
+        } = examine(&text, &files);
         // Nearly every forward has a note: only the cases of notes compare them.
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
         problems.retain(|problem| notes || problem.severity() != Severity::Note);
-        let places = Places::new([("spec.yaml", text.as_slice())]);
+        let networks = files.iter().map(|(path, content)| {
+            let bytes = content.as_deref().unwrap_or_default();
+            (path.as_str(), bytes)
+        });
+        let places = Places::new([("spec.yaml", text.as_slice())].into_iter().chain(networks));
         let pages = page::pages(&places, &problems, &page::renderer(false));
         compare(&case, "problems.txt", &pages);
         for (family, name) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
@@ -102,7 +131,7 @@ fn each_problem_has_a_case_of_its_own() {
             continue;
         };
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
-        let problems = yaml::examine(&text).problems;
+        let problems = examine(&text, &network_files(&case, &text)).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
         // The case is about its most severe problem: every pod has a note about its address.
         let worst = codes.clone().map(Code::severity).min();

@@ -1,7 +1,9 @@
 //! Hostile specs get a clear answer in bounded time and memory, and cause no panic.
 
+use std::collections::BTreeSet;
+
 use nvactl::yaml::places::Places;
-use nvactl::yaml::{self, MAX_PROBLEMS, MAX_VALUES};
+use nvactl::yaml::{self, MAX_PROBLEMS, MAX_VALUES, NetworkFile};
 
 fn codes(text: &str) -> Vec<&'static str> {
     let problems = yaml::read(text.as_bytes()).expect_err("it is no spec");
@@ -37,6 +39,67 @@ fn the_limit_of_values_holds_for_all_files_together() {
     let last = problems.last().expect("there is a problem");
     assert_eq!(last.kind, yaml::ProblemKind::TooManyValues);
     assert!(last.span.start > text.len());
+}
+
+/// A name puts many networks into a list by one word. Lists with names count towards the limit of values, and
+/// equal lists count once.
+#[test]
+fn lists_with_names_count_towards_the_limit_of_values() {
+    let spec = |list: &dyn Fn(usize) -> String| {
+        let forward = |n: usize| {
+            let list = list(n);
+            format!(
+                "  - {{name: f{n}, listen: {}, target: {{ilb: 10.0.0.1}}, deny_from: [{list}]}}\n",
+                1000 + n
+            )
+        };
+        let forwards: String = (0..30).map(forward).collect();
+        format!(
+            "firewall: {{interface: eth0, snat: 10.3.0.4}}\nnetworks: {{bots: {{file: bots.txt}}}}\nforwards:\n{forwards}"
+        )
+    };
+    let net = |n: usize| format!("10.{}.{}.{}\n", n >> 16, (n >> 8) & 255, n & 255);
+    let bots: String = (0..100_000).map(|n| net(2 * n)).collect();
+    let file = [NetworkFile {
+        path: "bots.txt",
+        content: Ok(bots.as_bytes()),
+    }];
+    let codes = |text: &str, file: &[NetworkFile]| -> BTreeSet<&'static str> {
+        let reading = yaml::examine_with(&[text.as_bytes()], file);
+        let errors = reading.sound().err().into_iter().flatten();
+        errors.map(|problem| problem.kind.code().as_str()).collect()
+    };
+    let none = BTreeSet::new();
+    let own = spec(&|n| format!("bots, 192.0.2.{n}"));
+    assert_eq!(codes(&own, &file), BTreeSet::from(["too-many-values"]));
+    assert_eq!(codes(&spec(&|_| "bots, 192.0.2.1".to_owned()), &file), none);
+    assert_eq!(codes(&spec(&|_| "bots".to_owned()), &file), none);
+
+    let text = "10.0.0.1\n".repeat(MAX_VALUES);
+    let long = [NetworkFile {
+        path: "bots.txt",
+        content: Ok(text.as_bytes()),
+    }];
+    assert_eq!(
+        codes(&spec(&|_| "bots".to_owned()), &long),
+        BTreeSet::from(["too-many-values"])
+    );
+}
+
+/// The nearest of very many names is not searched for every one of very many typing errors.
+#[test]
+fn many_unknown_names_are_reported_quickly() {
+    let names: String = (0..50_000)
+        .map(|n| format!("  name-{n}: [10.0.0.1]\n"))
+        .collect();
+    let list: String = (0..2000).map(|n| format!("nome-{n},")).collect();
+    let text = format!(
+        "firewall: {{interface: eth0, snat: 10.3.0.4}}\nnetworks:\n{names}defaults: {{deny_from: [{list}]}}\nforwards: []\n"
+    );
+    let unknown = codes(&text)
+        .into_iter()
+        .filter(|code| *code == "unknown-network");
+    assert_eq!(unknown.count(), 2000);
 }
 
 #[test]

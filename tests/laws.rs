@@ -24,8 +24,8 @@ use nvactl::netfilter::token::Token;
 use nvactl::ops::splice::without_own;
 use nvactl::plan::plan;
 use nvactl::plan::unplan::unplan;
-use nvactl::yaml;
-use oracle::Spec;
+use nvactl::yaml::{self, NetworkFile};
+use oracle::{Networks, Spec};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -62,6 +62,32 @@ proptest! {
         let read_back: Spec = serde_yaml::from_str(&text).expect("the other reader reads it");
         prop_assert_eq!(&read_back, &spec);
         prop_assert_eq!(oracle::of(&read(&spec)), oracle::normal(spec));
+    }
+
+    /// The forwards are the same whether networks stand in a list, have a name, or lie in a file.
+    #[test]
+    fn a_name_and_a_file_are_as_good_as_a_list(spec in any_spec(), crlf in any::<bool>()) {
+        let set = read(&spec);
+        prop_assert_eq!(&read(&oracle::without_names(spec.clone())), &set);
+        let mut with_files = spec;
+        let mut texts = BTreeMap::new();
+        for (name, networks) in with_files.networks.iter_mut().flatten() {
+            let file = format!("{name}.txt");
+            if let Networks::List(nets) = networks {
+                let end = if crlf { "\r\n" } else { "\n" };
+                texts.insert(file.clone(), format!("# {name}{end}{}", nets.join(end)));
+            }
+            *networks = Networks::File { file };
+        }
+        let text = serde_yaml::to_string(&with_files).expect("it can be written");
+        let paths = yaml::network_paths(&[text.as_bytes()]);
+        prop_assert!(paths.iter().eq(texts.keys()));
+        let files: Vec<NetworkFile> = texts
+            .iter()
+            .map(|(path, text)| NetworkFile { path, content: Ok(text.as_bytes()) })
+            .collect();
+        let reading = yaml::examine_with(&[text.as_bytes()], &files);
+        prop_assert_eq!(reading.sound(), Ok(set));
     }
 
     #[test]
@@ -194,7 +220,18 @@ proptest! {
     #[test]
     fn any_bytes_keep_the_invariants(text in vec(any::<u8>(), 0..300)) {
         invariants::of_spec(&text);
+        invariants::of_network_file(&text);
         invariants::of_rules(&String::from_utf8_lossy(&text));
+    }
+
+    #[test]
+    fn any_lines_of_networks_keep_the_invariants(
+        words in vec(prop_oneof![
+            Just("10.0.0.0/8"), Just("10.0.0.1/8"), Just("fd00::/8"), Just("#"), Just(" "), Just("\n"), Just("\r\n"),
+            Just("\r"), Just("\t"), Just("office"), Just("\u{feff}"), Just("ä"), Just("\u{1b}"), Just("010.0.0.1"),
+        ], 0..30)
+    ) {
+        invariants::of_network_file(words.concat().as_bytes());
     }
 
     #[test]
@@ -231,7 +268,7 @@ proptest! {
             Just("protocol:"), Just("balance:"), Just("allow_from:"), Just("deny_from:"), Just("limits:"),
             Just("new_per_second:"), Just("burst:"), Just("per:"), Just("max_connections:"), Just("reject:"),
             Just("log:"), Just("prefix:"), Just("level:"), Just("per_minute:"), Just("connections:"),
-            Just("hairpin:"), Just("defaults:"), Just("ingress:"), Just("egress:"), Just("v4:"), Just("v6:"),
+            Just("hairpin:"), Just("defaults:"), Just("networks:"), Just("file:"), Just("office"), Just("office:"), Just("ingress:"), Just("egress:"), Just("v4:"), Just("v6:"),
             Just("enabled:"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
             Just("10.0.0.0/8"), Just("::/0"), Just("10.3.0.4-10.3.0.7"),
             Just("'"), Just("\""), Just("|"), Just("?"), Just(": "), Just("#"), Just("---\n"),

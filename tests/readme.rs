@@ -99,6 +99,10 @@ fn check(name: &str, files: &[&str]) {
     for (n, text) in files.iter().enumerate() {
         fs::write(folder.path().join(format!("{n}.yaml")), text).expect("it can be written");
     }
+    // The file of networks that the pages have.
+    let text = page("docs/spec.md");
+    let scanners = block(&text, "networks: scanners.txt");
+    fs::write(folder.path().join("scanners.txt"), scanners).expect("it can be written");
     let path = folder.path().to_str().expect("it is UTF-8");
     let (code, _, stderr) = nvactl(&["check", path]);
     assert_eq!(code, Some(0), "{name}: {files:?}\n{stderr}");

@@ -6,19 +6,19 @@ use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::host::HostAccess;
-use super::spec::{examine, kept, spec_of, tell_problems};
+use super::spec::{examine, kept, read_spec, spec_of, tell_problems};
 use super::{confirm, diff};
 use crate::cli::{Apply, ApplyFormat};
 use crate::diff::drift::{
     Drift, FieldChange, ForwardChange, ForwardLine, ForwardNames, POLICY, POLICY_V6,
 };
-use crate::host::{self, spec_source};
+use crate::host;
 use crate::net::words::counted;
 use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
 use crate::ops::{Ahead, ChangeOutcome, Difference};
 
 pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
-    let source = spec_source::read(args.spec.spec.as_deref())?;
+    let source = read_spec(args.spec.spec.as_deref())?;
     let tells_source = args.dry_run && args.format == ApplyFormat::Text;
     if tells_source && args.spec.spec.is_none() {
         console.note(format_args!("reading {}", source.place()));

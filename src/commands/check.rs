@@ -4,9 +4,8 @@ use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
-use super::spec::{examine, places, show_problems};
+use super::spec::{examine, places, read_spec, show_problems};
 use crate::cli::{CheckArgs, CheckFormat, Deny};
-use crate::host::spec_source;
 use crate::yaml::annotation::{Annotation, ProblemReport};
 use crate::yaml::{Code, Problem, Severity};
 
@@ -15,7 +14,7 @@ pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
         list(console);
         return Ok(Exit::Done);
     }
-    let source = spec_source::read(args.spec.spec.as_deref())?;
+    let source = read_spec(args.spec.spec.as_deref())?;
     let mut problems = examine(&source).problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 

@@ -15,7 +15,7 @@ use super::failure::CommandRefusal;
 use super::families::{prefix, warn_of_unread_v6};
 use super::host::{HostAccess, READ_WAIT};
 use super::markdown::{code, fenced};
-use super::spec::{examine, load_spec, places, show_problems};
+use super::spec::{examine, load_spec, places, read_spec, show_problems, with_networks};
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::diff;
 use crate::diff::drift::{
@@ -24,7 +24,8 @@ use crate::diff::drift::{
 use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
 use crate::host::rehearsal::RehearsalError;
-use crate::host::{self, file, spec_source};
+use crate::host::spec_source::SpecSource;
+use crate::host::{self, file};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
@@ -34,8 +35,7 @@ use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::plan::planned;
 use crate::plan::unplan::unplan;
-use crate::yaml::places::{Places, text_of};
-use crate::yaml::{self, Reading};
+use crate::yaml::places::text_of;
 
 pub fn run(args: &Diff, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
@@ -225,8 +225,8 @@ fn read_file(
     console: &mut Console,
 ) -> Result<ComparedContent> {
     if path.is_dir() {
-        let source = spec_source::read(Some(path))?;
-        return checked_spec(name, examine(&source), &places(&source), console);
+        let source = read_spec(Some(path))?;
+        return checked_spec(name, &source, console);
     }
     let content = file::read_content(path, MOST_BYTES)?;
     let text = text_of(&content.bytes);
@@ -238,8 +238,8 @@ fn read_file(
             })?;
         return Ok(ComparedContent::Rules(family, rules));
     }
-    let places = Places::new([(name, content.bytes.as_slice())]);
-    checked_spec(name, yaml::examine(&content.bytes), &places, console)
+    let source = with_networks(SpecSource::of_text(path, content.bytes));
+    checked_spec(name, &source, console)
 }
 
 /// Returns the rules that iptables-restore loads from a file, and their family. A file that cannot be loaded
@@ -279,14 +279,9 @@ fn rules(
 }
 
 /// Checks the other spec; prints only its errors.
-fn checked_spec(
-    name: &str,
-    reading: Reading,
-    places: &Places<'_>,
-    console: &mut Console,
-) -> Result<ComparedContent> {
-    let set = reading.sound().map_err(|problems| {
-        show_problems(places, &problems, console);
+fn checked_spec(name: &str, source: &SpecSource, console: &mut Console) -> Result<ComparedContent> {
+    let set = examine(source).sound().map_err(|problems| {
+        show_problems(&places(source), &problems, console);
         CommandRefusal::Spec {
             file: name.to_owned(),
             count: problems.len(),

@@ -40,7 +40,7 @@ mod tests {
     fn disabled_forwards_are_named() {
         let source = |text: &str| {
             let file = ("f.yaml".to_owned(), text.to_owned());
-            SpecSource::kept("f.yaml".to_owned(), [file].into_iter())
+            SpecSource::kept("f.yaml".to_owned(), [file].into_iter(), [].into_iter())
         };
         let spec = "firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:

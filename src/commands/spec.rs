@@ -7,29 +7,69 @@ use super::error::Result;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::forwards::{Forward, ForwardSet};
+use crate::host::network_file::{NetworkText, NetworkTextError};
 use crate::host::spec_source::{self, SpecSource};
 use crate::ops::history::{LastLoaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::plan::digest::Digest;
 use crate::yaml::places::Places;
-use crate::yaml::{self, Problem, Reading, Severity, page};
+use crate::yaml::{self, FileFault, NetworkFile, Problem, Reading, Severity, page};
+
+/// Reads a spec and the files of networks that it names.
+pub(super) fn read_spec(named: Option<&Path>) -> Result<SpecSource> {
+    Ok(with_networks(spec_source::read(named)?))
+}
+
+/// Reads the files of networks that a spec names.
+#[must_use]
+pub(super) fn with_networks(source: SpecSource) -> SpecSource {
+    let paths = yaml::network_paths(&texts(&source));
+    source.with_networks(paths)
+}
+
+fn texts(source: &SpecSource) -> Vec<&[u8]> {
+    source.texts().map(|(_, text)| text).collect()
+}
 
 /// Checks a spec and returns every problem.
 #[must_use]
 pub(super) fn examine(source: &SpecSource) -> Reading {
-    let texts: Vec<&[u8]> = source.texts().map(|(_, text)| text).collect();
-    yaml::examine_all(&texts)
+    let networks = source.networks().iter();
+    let networks: Vec<NetworkFile<'_>> = networks
+        .map(|file| NetworkFile {
+            path: &file.path,
+            content: file.content.as_deref().map_err(fault),
+        })
+        .collect();
+    yaml::examine_with(&texts(source), &networks)
+}
+
+/// Returns the reason why a file of networks was not read, for the report of a spec.
+fn fault(error: &NetworkTextError) -> FileFault {
+    match error {
+        NetworkTextError::NoFolder => FileFault::NoFolder,
+        NetworkTextError::Outside => FileFault::Outside,
+        other => FileFault::Unreadable(other.to_string()),
+    }
 }
 
 /// Returns the positions in the files of a spec.
 #[must_use]
 pub(super) fn places(source: &SpecSource) -> Places<'_> {
-    Places::new(source.texts())
+    let networks = source.networks().iter();
+    let networks = networks.map(|file| (file.name.as_str(), bytes(file)));
+    Places::new(source.texts().chain(networks))
 }
 
-/// Returns the digest of the bytes of a spec's files, in order.
+/// Returns the bytes of a file of networks; none if it was not read.
+fn bytes(file: &NetworkText) -> &[u8] {
+    file.content.as_deref().unwrap_or_default()
+}
+
+/// Returns the digest of the bytes of a spec's files, in order, and of its files of networks.
 fn digest(source: &SpecSource) -> Digest {
-    Digest::of(source.texts().map(|(_, text)| text))
+    let networks = source.networks().iter().map(bytes);
+    Digest::of(source.texts().map(|(_, text)| text).chain(networks))
 }
 
 /// Reads and checks a spec; prints its errors and warnings.
@@ -37,7 +77,7 @@ pub(super) fn load_spec(
     named: Option<&Path>,
     console: &mut Console,
 ) -> Result<(SpecSource, ForwardSet)> {
-    let source = spec_source::read(named)?;
+    let source = read_spec(named)?;
     let set = spec_of(&source, examine(&source), console)?;
     Ok((source, set))
 }
@@ -60,8 +100,9 @@ pub(super) fn load_applied_spec(
         && let Some(kept) = last.spec()
     {
         let changed = changed(&kept);
-        let files = kept.files.into_iter().map(|file| (file.name, file.text));
-        let source = SpecSource::kept(kept.name, files);
+        let [files, networks] = [kept.files, kept.networks]
+            .map(|files| files.into_iter().map(|file| (file.name, file.text)));
+        let source = SpecSource::kept(kept.name, files, networks);
         console.note(format_args!("the spec is {} {since}{changed}", source.name));
         let set = spec_of(&source, examine(&source), console)?;
         return Ok((source, set));
@@ -71,7 +112,7 @@ pub(super) fn load_applied_spec(
 
 /// Says that a recorded spec is another one on disk now. The commands that are suggested read it from there.
 fn changed(kept: &KeptSpec) -> &'static str {
-    match spec_source::at(Path::new(&kept.name)) {
+    match spec_source::at(Path::new(&kept.name)).map(with_networks) {
         Some(source) if digest(&source) != kept.digest => "; the file has changed since",
         _ => "",
     }
@@ -79,17 +120,17 @@ fn changed(kept: &KeptSpec) -> &'static str {
 
 /// Returns the record of a spec for the history.
 pub(super) fn kept(source: &SpecSource) -> KeptSpec {
-    let texts = source.texts();
-    let files: Vec<KeptFile> = texts
-        .map(|(name, text)| KeptFile {
-            name: name.to_owned(),
-            text: String::from_utf8_lossy(text).into_owned(),
-        })
-        .collect();
+    let keep = |(name, text): (&str, &[u8])| KeptFile {
+        name: name.to_owned(),
+        text: String::from_utf8_lossy(text).into_owned(),
+    };
+    let networks = source.networks().iter();
+    let networks = networks.map(|file| (file.path.as_str(), bytes(file)));
     KeptSpec {
         name: source.absolute(),
         digest: digest(source),
-        files,
+        files: source.texts().map(keep).collect(),
+        networks: networks.map(keep).collect(),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod lock;
 pub mod managers;
 pub mod namespace;
 pub mod network;
+pub mod network_file;
 pub mod nft_mark;
 pub mod persistence;
 mod pipes;

@@ -1,4 +1,5 @@
-//! Reads a spec from a file, the files of a folder, standard input, or one of the default paths.
+//! Reads a spec from a file, the files of a folder, standard input, or one of the default paths, together with the
+//! files of networks that it names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use super::network_file::{self, MAX_BYTES, NetworkText, NetworkTextError};
 use crate::net::printable;
 use crate::netfilter::token::shell_word;
 
@@ -18,9 +20,6 @@ const PLACES: [&str; 2] = ["forward.yaml", "/etc/nvactl/forward.yaml"];
 
 /// The folder that is tried after the default paths.
 const FOLDER: &str = "/etc/nvactl/forward.d";
-
-/// The longest spec that is read, in bytes. 100,000 forwards are about 10 MB.
-pub const MAX_BYTES: usize = 32 << 20;
 
 /// The name of standard input in messages.
 const STDIN: &str = "<stdin>";
@@ -32,6 +31,8 @@ pub struct SpecSource {
     pub name: String,
     /// The files of the spec, in the order in which they are read. Only a folder has several.
     files: Vec<SpecFile>,
+    /// The files of networks that it names.
+    networks: Vec<NetworkText>,
     /// The path of the spec, if nvactl found it and the user has not named it.
     found: Option<PathBuf>,
 }
@@ -62,6 +63,13 @@ pub enum SpecSourceError {
     Untrusted {
         path: PathBuf,
         /// The spec, one of its files, or the folder that it lies in.
+        at_fault: PathBuf,
+        why: Distrust,
+    },
+    #[error("the spec names the file of networks `{name}`, and {why} `{}`: they could decide whom this machine admits", printable::path(.at_fault))]
+    UntrustedNetworks {
+        name: String,
+        /// The file, or a folder between the spec and the file.
         at_fault: PathBuf,
         why: Distrust,
     },
@@ -101,6 +109,7 @@ impl SpecSourceError {
                 shell_word(&path.to_string_lossy()),
                 why.fix(at_fault)
             )),
+            SpecSourceError::UntrustedNetworks { at_fault, why, .. } => Some(why.fix(at_fault)),
             SpecSourceError::NoFile { .. } => Some(
                 "give its files names that end in `.yaml`; hidden files and subfolders are not read"
                     .to_owned(),
@@ -161,7 +170,12 @@ pub fn read(named: Option<&Path>) -> Result<SpecSource, SpecSourceError> {
             text,
         });
     }
-    Ok(SpecSource { name, files, found })
+    Ok(SpecSource {
+        name,
+        files,
+        networks: Vec::new(),
+        found,
+    })
 }
 
 /// Returns the spec that the user has named, by an argument or by `$NVACTL_SPEC`.
@@ -263,22 +277,95 @@ impl SpecSource {
         }
     }
 
-    /// Returns a spec from the texts that were saved when its plan was loaded.
+    /// Returns a spec from the texts that were saved when its plan was loaded. Those of `networks` have the paths
+    /// that the spec names.
     #[must_use]
-    pub fn kept(name: String, files: impl Iterator<Item = (String, String)>) -> Self {
+    pub fn kept(
+        name: String,
+        files: impl Iterator<Item = (String, String)>,
+        networks: impl Iterator<Item = (String, String)>,
+    ) -> Self {
         let files = files.map(|(name, text)| SpecFile {
             path: PathBuf::from(&name),
             name,
             text: text.into_bytes(),
         });
-        Self {
+        let mut source = Self {
             name,
             files: files.collect(),
+            networks: Vec::new(),
+            found: None,
+        };
+        let folder = source.folder().unwrap_or_default();
+        let networks = networks.map(|(path, text)| NetworkText {
+            name: printable::path(&folder.join(&path)),
+            path,
+            content: Ok(text.into_bytes()),
+            real: None,
+        });
+        source.networks = networks.collect();
+        source
+    }
+
+    /// Returns the spec with this path and text.
+    #[must_use]
+    pub fn of_text(path: &Path, text: Vec<u8>) -> Self {
+        let name = name_of(path);
+        Self {
+            name: name.clone(),
+            files: vec![SpecFile {
+                path: path.to_owned(),
+                name,
+                text,
+            }],
+            networks: Vec::new(),
             found: None,
         }
     }
 
-    /// Returns the name and the text of each file.
+    /// Returns the folder of the spec's files; `None` for standard input.
+    fn folder(&self) -> Option<PathBuf> {
+        let file = self.files.first().filter(|file| !is_stdin(&file.path))?;
+        Some(match file.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        })
+    }
+
+    /// Reads the files of networks that the spec names by these paths.
+    #[must_use]
+    pub fn with_networks(mut self, paths: impl IntoIterator<Item = String>) -> Self {
+        let folder = self.folder();
+        let texts = self.files.iter().map(|file| file.text.len());
+        let mut left = MAX_BYTES.saturating_sub(texts.sum());
+        let each = paths.into_iter().map(|path| {
+            let found = match &folder {
+                Some(folder) => network_file::read(folder, &path, left),
+                None => Err(NetworkTextError::NoFolder),
+            };
+            left -= found.as_ref().map_or(0, |found| found.bytes.len());
+            let beside = self
+                .files
+                .first()
+                .map(|file| file.path.with_file_name(&path));
+            NetworkText {
+                name: beside.map_or_else(|| path.clone(), |path| printable::path(&path)),
+                path,
+                real: found.as_ref().ok().map(|found| found.real.clone()),
+                content: found.map(|found| found.bytes),
+            }
+        });
+        self.networks = each.collect();
+        self
+    }
+
+    /// Returns the files of networks that were read.
+    #[must_use]
+    pub fn networks(&self) -> &[NetworkText] {
+        &self.networks
+    }
+
+    /// Returns the name and the text of each file, without those of networks.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let files = self.files.iter();
         files.map(|file| (file.name.as_str(), file.text.as_slice()))
@@ -293,11 +380,15 @@ impl SpecSource {
     }
 
     /// Checks, for commands that change the host, that no other user could have written a spec that the user has
-    /// not named: neither the spec, nor one of its files, nor a file in its folder.
+    /// not named: neither the spec, nor one of its files, nor a file in its folder. The user never names a file of
+    /// networks, so these are checked for every spec.
     ///
     /// # Errors
     /// If another user could have written it.
     pub fn trusted(&self) -> Result<(), SpecSourceError> {
+        for networks in &self.networks {
+            self.trusted_networks(networks)?;
+        }
         let Some(path) = &self.found else {
             return Ok(());
         };
@@ -310,6 +401,28 @@ impl SpecSource {
             if let Some(why) = untrusted(at_fault)? {
                 return Err(SpecSourceError::Untrusted {
                     path: path.clone(),
+                    at_fault: at_fault.to_owned(),
+                    why,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a file of networks, and the folders between the spec and the file.
+    fn trusted_networks(&self, networks: &NetworkText) -> Result<(), SpecSourceError> {
+        let (Some(real), Some(folder)) = (&networks.real, self.folder()) else {
+            return Ok(());
+        };
+        let failed = |source| SpecSourceError::Read {
+            name: networks.name.clone(),
+            source,
+        };
+        let top = fs::canonicalize(folder).map_err(failed)?;
+        for at_fault in real.ancestors().take_while(|at| **at != top) {
+            if let Some(why) = untrusted(at_fault)? {
+                return Err(SpecSourceError::UntrustedNetworks {
+                    name: networks.name.clone(),
                     at_fault: at_fault.to_owned(),
                     why,
                 });

@@ -131,6 +131,9 @@ pub struct KeptSpec {
     pub digest: Digest,
     /// The files in the order of the spec.
     pub files: Vec<KeptFile>,
+    /// The files of networks, by the paths that the spec has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<KeptFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ pub struct Annotation<'a> {
     pub severity: &'static str,
     pub message: String,
     pub hint: String,
-    /// The file of a folder; `None` if the spec is one file.
+    /// The file of a folder, or a file of networks; `None` for the spec itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
     /// Lines and columns count from 1, columns in characters. The end is after the last character.
@@ -36,7 +36,7 @@ pub struct Annotation<'a> {
 
 #[derive(Debug, Serialize)]
 pub struct Other<'a> {
-    /// The file of a folder.
+    /// As in [`Annotation`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
     pub line: usize,

@@ -5,19 +5,29 @@ use super::bounds::MAX_PROBLEMS;
 use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
 use super::load::Node;
+use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
+/// The keys of a spec.
+const KEYS: &[&str] = &[
+    "version", "firewall", "networks", "defaults", "forwards", "silence",
+];
+
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
 /// may have the keys that are missing here.
-pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
+pub fn decode(
+    roots: &[Node<'_>],
+    whole: bool,
+    mut networks: NetworkNames<'_>,
+    problems: &mut Vec<Problem>,
+) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
-    let known = &["version", "firewall", "defaults", "forwards", "silence"];
     let files: Vec<Fields<'_>> = roots
         .iter()
-        .filter_map(|root| Fields::of(root, "spec", "the spec", known, problems))
+        .filter_map(|root| Fields::of(root, "spec", "the spec", KEYS, problems))
         .collect();
     let whole = whole && files.len() == roots.len();
     for fields in &files {
@@ -33,11 +43,14 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
     } else if whole {
         report_missing(&files, "firewall", problems);
     }
+    for node in files.iter().filter_map(|file| file.get("networks")) {
+        networks.decode(node, problems);
+    }
     let written = of_one_file(&files, "defaults", problems);
     let known = options::KEYS;
     let mut defaults = written
         .and_then(|node| Fields::of(node, "defaults", "`defaults`", known, problems))
-        .map(|fields| Options::decode(&fields, &Options::default(), problems))
+        .map(|fields| Options::decode(&fields, &Options::default(), &mut networks, problems))
         .unwrap_or_default();
     if written.is_none() && !whole {
         // The file that could not be read may set another protocol.
@@ -56,10 +69,23 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
                 break;
             }
             spec.forwards
-                .push(decode_forward(item, &defaults, problems));
+                .push(decode_forward(item, &defaults, &mut networks, problems));
         }
     }
+    if problems.len() < MAX_PROBLEMS {
+        let unused = networks.unused();
+        spec.unused_networks = unused
+            .map(|(name, span)| (name.to_owned(), span.clone()))
+            .collect();
+    }
     spec
+}
+
+/// Returns the paths of the files of networks that a document names.
+pub fn network_paths(root: &Node<'_>) -> Vec<String> {
+    let fields = Fields::of(root, "spec", "the spec", KEYS, &mut Vec::new());
+    let node = fields.as_ref().and_then(|fields| fields.get("networks"));
+    node.map(networks::paths).unwrap_or_default()
 }
 
 /// Returns the value of a key that only one file may have, and reports the key in other files.
@@ -132,6 +158,7 @@ fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<P
 fn decode_forward(
     node: &Node<'_>,
     defaults: &Options,
+    networks: &mut NetworkNames<'_>,
     problems: &mut Vec<Problem>,
 ) -> WrittenForward {
     let known = options::OF_FORWARD;
@@ -149,7 +176,7 @@ fn decode_forward(
         let expected = "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`";
         forward.listen = fields.parsed("listen", expected, problems, endpoint::listen);
     }
-    forward.options = Options::decode(&fields, defaults, problems);
+    forward.options = Options::decode(&fields, defaults, networks, problems);
     forward.enabled = fields.get("enabled").map_or(Some(true), |node| {
         yes_or_no(node, "enabled", problems).map(|enabled| enabled.value)
     });

@@ -294,7 +294,8 @@ pub fn unknown(text: &str, known: &'static [&'static str]) -> ProblemKind {
     }
 }
 
-fn wrong_type(
+/// Reports a value of the wrong form.
+pub fn wrong_type(
     node: &Node<'_>,
     key: &'static str,
     expected: &'static str,

@@ -24,6 +24,9 @@ mod decode;
 mod endpoint;
 mod fields;
 mod load;
+mod nets;
+mod network_file;
+mod networks;
 mod options;
 pub mod page;
 pub mod places;
@@ -37,6 +40,8 @@ use std::collections::BTreeSet;
 
 use crate::forwards::{ForwardSet, Name};
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
+pub use network_file::{FileFault, NetworkFile};
+use networks::NetworkNames;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
 
 /// The result of reading a spec.
@@ -72,14 +77,41 @@ pub fn examine(text: &[u8]) -> Reading {
     examine_all(&[text])
 }
 
+/// Returns the paths of the files of networks that a spec names, each once, for [`examine_with`].
+#[must_use]
+pub fn network_paths(texts: &[&[u8]]) -> BTreeSet<String> {
+    // A second reading of 100,000 forwards costs time, and most specs name no file.
+    let key = b"file";
+    let names_one = texts
+        .iter()
+        .filter(|text| text.windows(key.len()).any(|some| some == key));
+    let documents = names_one.filter_map(|text| load::load(text, 0, &mut 0).ok());
+    documents
+        .flat_map(|document| decode::network_paths(&document.root))
+        .collect()
+}
+
 /// Checks a spec of several texts as if they were one, and reports every problem. [`places::Places`] has
 /// the file and line of each.
 #[must_use]
 pub fn examine_all(texts: &[&[u8]]) -> Reading {
+    examine_with(texts, &[])
+}
+
+/// Checks a spec as [`examine_all`] does, together with the files of networks that it names. Their problems are
+/// placed after those of all texts, in the order of the files.
+#[must_use]
+pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
     let mut problems = Vec::new();
     let mut roots = Vec::with_capacity(texts.len());
     let mut values = 0;
-    for (start, text) in places::placed(texts.iter().copied()) {
+    let all = texts
+        .iter()
+        .copied()
+        .chain(files.iter().map(NetworkFile::bytes));
+    let all: Vec<(usize, &[u8])> = places::placed(all).collect();
+    let (of_spec, of_networks) = all.split_at(texts.len());
+    for (start, text) in of_spec.iter().copied() {
         match load::load(text, start, &mut values) {
             Ok(document) => {
                 problems.extend(document.problems);
@@ -99,7 +131,9 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
     let (mut set, mut disabled) = (None, Vec::new());
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
-        let written = decode::decode(&roots, whole, &mut problems);
+        let starts = of_networks.iter().map(|(start, _)| *start);
+        let networks = NetworkNames::new(starts.zip(files), values, whole);
+        let written = decode::decode(&roots, whole, networks, &mut problems);
         // The values take as much memory as the trees, which are not needed any more.
         drop(roots);
         warn::warn(&written, &mut problems);

@@ -1,7 +1,8 @@
 //! A checked spec to forwards: one for each protocol, with the defaults of the firewall.
 
 use super::fields::Placed;
-use super::options::{ByFamily, Options, WrittenLog};
+use super::nets::ByFamily;
+use super::options::{Options, WrittenLog};
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::fields::Placed;
-use super::options::ByFamily;
+use super::nets::ByFamily;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
 use crate::forwards::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
@@ -44,6 +44,12 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
             let code = problem.kind.code();
             !silenced(code) && !forward.silence.contains(&code)
         }));
+    }
+    if !silenced(Code::UnusedNetwork) {
+        let unused = spec.unused_networks.iter().cloned();
+        problems.extend(
+            unused.map(|(name, span)| Problem::new(span, ProblemKind::UnusedNetwork { name })),
+        );
     }
     if !silenced(Code::AddressBesideAll) {
         beside_all(spec, problems);

@@ -21,6 +21,8 @@ pub struct WrittenSpec {
     pub forwards: Vec<WrittenForward>,
     /// The codes that are silenced for the whole spec.
     pub silence: Vec<Code>,
+    /// The names of networks that no list has, each with its place.
+    pub unused_networks: Vec<(String, Span)>,
 }
 
 impl WrittenSpec {

@@ -1,20 +1,23 @@
 //! Generates valid specs of every form for property tests.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use proptest::array::uniform8;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
-    Balance, Firewall, Forward, How, Interface, Limits, Log, Options, Port, Protocol, Several,
-    Snat, Spec, Target, destination, everybody, ranges,
+    Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Port, Protocol,
+    Several, Snat, Spec, Target, destination, everybody, named, ranges,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
+/// The names of networks. `fd00` is no address without a colon.
+const NAMES: [&str; 4] = ["office", "fd00", "Bots_v2.1", "x-1"];
 const LEVELS: [&str; 8] = [
     "emergency",
     "alert",
@@ -39,6 +42,7 @@ prop_compose! {
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
         defaults in option::of(options()),
+        networks in option::of(networks()),
         siblings in vec(option::weighted(SELDOM, options()), 12),
     ) -> Spec {
         let siblings = forwards.iter().zip(siblings);
@@ -53,6 +57,7 @@ prop_compose! {
                 forward_policy: policy.map(str::to_owned),
                 layout: layout.map(str::to_owned),
             },
+            networks,
             defaults,
             forwards,
         })
@@ -113,6 +118,15 @@ pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
 
 /// Makes a spec valid with as few changes as possible, where options contradict each other.
 fn made_valid(mut spec: Spec) -> Spec {
+    let networks = spec.networks.clone().unwrap_or_default();
+    let forwards = spec.forwards.iter_mut().map(|forward| &mut forward.options);
+    for options in forwards.chain(&mut spec.defaults) {
+        for list in [&mut options.allow_from, &mut options.deny_from] {
+            let defined =
+                |item: &String| !NAMES.contains(&item.as_str()) || networks.contains_key(item);
+            list.iter_mut().for_each(|list| list.retain(defined));
+        }
+    }
     let defaults = spec.defaults.clone().unwrap_or_default();
     for forward in &mut spec.forwards {
         let v6 = forward.target.is_v6();
@@ -131,13 +145,15 @@ fn made_valid(mut spec: Spec) -> Spec {
             forward.options.hairpin = Some(false);
         }
         if let Some(mut allowed) = of_both.allow_from
-            && !allowed.iter().any(|net| net.contains(':') == v6)
+            && !named(&allowed, &networks)
+                .iter()
+                .any(|net| net.contains(':') == v6)
         {
             allowed.push(if v6 { "fd00:7::/32" } else { "10.7.0.0/16" }.into());
             forward.options.allow_from = Some(allowed);
         }
         if let Some(denied) = of_both.deny_from
-            && ranges(&denied, v6) == everybody(v6)
+            && ranges(&named(&denied, &networks), v6) == everybody(v6)
         {
             forward.options.deny_from = Some(Vec::new());
         }
@@ -262,8 +278,8 @@ fn options() -> BoxedStrategy<Options> {
         option::weighted(SELDOM, select(vec![Balance::Random, Balance::Client])),
         option::weighted(SELDOM, prop_oneof![both_sides(), some_sides()]),
         option::weighted(SELDOM, snat()),
-        option::weighted(SELDOM, nets()),
-        option::weighted(SELDOM, nets()),
+        option::weighted(SELDOM, named_nets()),
+        option::weighted(SELDOM, named_nets()),
         option::weighted(SELDOM, limits()),
         option::weighted(SELDOM, log()),
         option::weighted(SELDOM, any::<bool>()),
@@ -342,6 +358,19 @@ fn source(v6: bool) -> impl Strategy<Value = String> {
         0 => format!("{net}{first}"),
         more => format!("{net}{first}-{net}{}", first + more),
     })
+}
+
+fn networks() -> impl Strategy<Value = BTreeMap<String, Networks>> {
+    let name = select(NAMES.map(str::to_owned).to_vec());
+    btree_map(name, nets().prop_map(Networks::List), 0..=NAMES.len())
+}
+
+/// Generates a list with some names of networks, which the spec may not define.
+fn named_nets() -> impl Strategy<Value = Vec<String>> {
+    let names = subsequence(NAMES.map(str::to_owned).to_vec(), 0..=2);
+    let own = prop_oneof![3 => nets(), 1 => Just(Vec::new())];
+    (own, option::weighted(SELDOM, names))
+        .prop_map(|(nets, names)| [names.unwrap_or_default(), nets].concat())
 }
 
 /// Generates mostly short lists, and sometimes one that is longer than a chain.

@@ -12,7 +12,7 @@ use nvactl::plan::plan;
 use nvactl::plan::unplan::unplan;
 use nvactl::yaml::annotation::Annotation;
 use nvactl::yaml::places::Places;
-use nvactl::yaml::{self, Severity, page};
+use nvactl::yaml::{self, NetworkFile, Severity, page};
 
 /// Checks the invariants of a text that may be a spec.
 pub fn of_spec(text: &[u8]) {
@@ -45,6 +45,38 @@ pub fn of_spec(text: &[u8]) {
     };
     for family in Family::ALL {
         of_plan(&set, family);
+    }
+}
+
+/// Checks the invariants of bytes that may be a file of networks.
+pub fn of_network_file(text: &[u8]) {
+    const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}\nnetworks: {some: {file: a.txt}}\n\
+        forwards: [{name: web, listen: 80, target: {pod: 10.0.0.1:80}, deny_from: [some]}]";
+    let file = NetworkFile {
+        path: "a.txt",
+        content: Ok(text),
+    };
+    let yaml::Reading { set, problems, .. } = yaml::examine_with(&[SPEC.as_bytes()], &[file]);
+    let places = Places::new([("x", SPEC.as_bytes()), ("a.txt", text)]);
+    let is_error = |problem: &&yaml::Problem| problem.severity() == Severity::Error;
+    for problem in problems.iter().filter(is_error) {
+        let Annotation { file, line, .. } = Annotation::new("x", &places, problem);
+        // A list that denies everybody is a problem of the spec.
+        if file == Some("a.txt") && problem.kind.code() == yaml::Code::InvalidNet {
+            let shown = page::pages(
+                &places,
+                std::slice::from_ref(problem),
+                &page::renderer(false),
+            );
+            assert!(shown.contains(&format!("{line} |")), "{shown}");
+        }
+    }
+    if let Some(set) = set {
+        for family in Family::ALL {
+            of_plan(&set, family);
+        }
+    } else {
+        assert!(problems.iter().any(|problem| is_error(&problem)));
     }
 }
 

@@ -24,7 +24,7 @@ fn kept(forward: &str) -> String {
 }
 
 /// Another client beside the one of the lab.
-fn second_client(lab: &Lab, address: &str) {
+pub fn second_client(lab: &Lab, address: &str) {
     lab.vnet
         .run(&format!("ip route add {address}/32 dev client"));
     lab.client
@@ -32,7 +32,7 @@ fn second_client(lab: &Lab, address: &str) {
 }
 
 /// What a connection from one of the client's addresses brings back.
-fn ask_from(lab: &Lab, from: &str, port: u16) -> String {
+pub fn ask_from(lab: &Lab, from: &str, port: u16) -> String {
     let url = format!("http://{FIREWALL}:{port}/");
     let script = format!("curl --silent --interface {from} --max-time 2 {url} || echo none");
     lab.client.shell(&script).trim().to_owned()

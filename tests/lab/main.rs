@@ -83,6 +83,7 @@ mod marks;
 mod matrix;
 mod measure;
 mod namespace;
+mod networks;
 mod no_ipv6;
 #[path = "../oracle/mod.rs"]
 #[expect(dead_code, reason = "the lab has no use for a second reader")]

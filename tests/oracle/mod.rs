@@ -1,6 +1,7 @@
 //! The spec as plain serde types, read and written by another YAML library. Tests compare nvactl's own reader
 //! with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,6 +14,8 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
     pub firewall: Firewall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<BTreeMap<String, Networks>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Options>,
     pub forwards: Vec<Forward>,
@@ -72,6 +75,14 @@ pub struct Options {
     pub log: Option<Log>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<bool>,
+}
+
+/// The networks of a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Networks {
+    List(Vec<String>),
+    File { file: String },
 }
 
 /// A list, or a single value without brackets.
@@ -284,7 +295,8 @@ fn range(net: &str, v6: bool) -> Option<(u128, u128)> {
 }
 
 /// Returns the spec in the form of [`of`]: every inherited and default value is written out.
-pub fn normal(mut spec: Spec) -> Spec {
+pub fn normal(spec: Spec) -> Spec {
+    let mut spec = without_names(spec);
     let defaults = spec.defaults.take().unwrap_or_default();
     let enabled = spec
         .forwards
@@ -294,6 +306,7 @@ pub fn normal(mut spec: Spec) -> Spec {
     let firewall = &spec.firewall;
     Spec {
         version: None,
+        networks: None,
         defaults: None,
         forwards: forwards.collect(),
         firewall: Firewall {
@@ -309,6 +322,30 @@ pub fn normal(mut spec: Spec) -> Spec {
             layout: Some(firewall.layout.clone().unwrap_or("auto".into())),
         },
     }
+}
+
+/// Returns the spec with each name in a list replaced by its networks.
+pub fn without_names(mut spec: Spec) -> Spec {
+    let networks = spec.networks.take().unwrap_or_default();
+    let forwards = spec.forwards.iter_mut().map(|forward| &mut forward.options);
+    for options in forwards.chain(&mut spec.defaults) {
+        for list in [&mut options.allow_from, &mut options.deny_from] {
+            if let Some(list) = list {
+                *list = named(list, &networks);
+            }
+        }
+    }
+    spec
+}
+
+/// Returns a list with each name replaced by its networks.
+pub fn named(list: &[String], networks: &BTreeMap<String, Networks>) -> Vec<String> {
+    let nets = list.iter().flat_map(|net| match networks.get(net) {
+        Some(Networks::List(nets)) => nets.clone(),
+        Some(Networks::File { file }) => panic!("{file} is not read here"),
+        None => vec![net.clone()],
+    });
+    nets.collect()
 }
 
 /// Returns a forward for each protocol, with all options written out.
@@ -442,6 +479,7 @@ pub fn of(set: &ForwardSet) -> Spec {
                 Some(forwards::Layout::Tree) => "tree".into(),
             }),
         },
+        networks: None,
         defaults: None,
         forwards: set.forwards.iter().map(forward).collect(),
     }

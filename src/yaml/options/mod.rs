@@ -8,45 +8,46 @@ mod snat;
 
 pub use interfaces::{Interfaces, interfaces};
 pub use log::WrittenLog;
-pub use nets::ByFamily;
 pub use snat::snats;
 
 use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
 use super::load::Node;
+use super::nets::ByFamily;
+use super::networks::NetworkNames;
 use super::problem::Problem;
 use crate::forwards::{Balance, Limits, Snats};
 use crate::net::Protocol;
 
 /// Reads the value of a key into the options.
-type OptionReader = fn(&mut Options, &Node<'_>, &mut Vec<Problem>);
+type OptionReader = fn(&mut Options, &Node<'_>, &mut NetworkNames<'_>, &mut Vec<Problem>);
 
 /// The options' keys, each with its reader.
 const READERS: [(&str, OptionReader); 9] = [
-    ("protocol", |options, node, problems| {
+    ("protocol", |options, node, _, problems| {
         options.protocols = protocols(node, problems);
     }),
-    ("balance", |options, node, problems| {
+    ("balance", |options, node, _, problems| {
         options.balance = balance(node, problems);
     }),
-    ("interface", |options, node, problems| {
+    ("interface", |options, node, _, problems| {
         options.interfaces = interfaces(node, false, problems);
     }),
-    ("snat", |options, node, problems| {
+    ("snat", |options, node, _, problems| {
         options.snat = snats(node, problems);
     }),
-    ("allow_from", |options, node, problems| {
-        options.allow = nets::nets(node, "allow_from", problems);
+    ("allow_from", |options, node, networks, problems| {
+        options.allow = nets::nets(node, "allow_from", networks, problems);
     }),
-    ("deny_from", |options, node, problems| {
-        options.deny = nets::nets(node, "deny_from", problems);
+    ("deny_from", |options, node, networks, problems| {
+        options.deny = nets::nets(node, "deny_from", networks, problems);
     }),
-    ("limits", |options, node, problems| {
+    ("limits", |options, node, _, problems| {
         options.limits = limits::limits(node, problems);
     }),
-    ("log", |options, node, problems| {
+    ("log", |options, node, _, problems| {
         options.log = log::log(node, problems);
     }),
-    ("hairpin", |options, node, problems| {
+    ("hairpin", |options, node, _, problems| {
         options.hairpin = yes_or_no(node, "hairpin", problems);
     }),
 ];
@@ -107,11 +108,16 @@ impl Default for Options {
 
 impl Options {
     /// Reads the options of a mapping, and takes those that it does not have from `otherwise`.
-    pub fn decode(fields: &Fields<'_>, otherwise: &Self, problems: &mut Vec<Problem>) -> Self {
+    pub fn decode(
+        fields: &Fields<'_>,
+        otherwise: &Self,
+        networks: &mut NetworkNames<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut options = otherwise.clone();
         for (key, read) in READERS {
             if let Some(node) = fields.get(key) {
-                read(&mut options, node, problems);
+                read(&mut options, node, networks, problems);
             }
         }
         options

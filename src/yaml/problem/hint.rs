@@ -14,6 +14,7 @@ pub(super) const FEWER_PORTS: &str =
 pub(super) fn did_you_mean(text: &str, known: &[&'static str]) -> String {
     match nearest(text, known) {
         Some(word) => format!("did you mean `{word}`?"),
+        None if known.len() == 1 => format!("write {}", one_of(known)),
         None => format!("write one of {}", one_of(known)),
     }
 }
@@ -41,6 +42,7 @@ pub(super) fn place(key: &str) -> String {
     match key {
         "spec" => "the spec".to_owned(),
         "forward" => "an entry of `forwards`".to_owned(),
+        "network" => "an entry of `networks`".to_owned(),
         key => format!("`{key}`"),
     }
 }
@@ -74,6 +76,8 @@ pub(super) fn value(key: &str) -> &'static str {
         "allow_from" | "deny_from" => "[198.51.100.0/24]",
         "silence" => "[takes-ssh]",
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
+        "networks" => "{office: [198.51.100.0/24]}",
+        "file" => "scanners.txt",
         _ => "[]",
     }
 }
@@ -86,6 +90,9 @@ pub(super) fn wrong_type(key: &str) -> String {
         }
         "forward" => {
             "write, for example, `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
+        }
+        "network" => {
+            "write, for example, `office: [198.51.100.0/24]` or `scanners: {file: scanners.txt}`".into()
         }
         key => format!("write, for example, `{key}: {}`", value(key)),
     }
@@ -180,6 +187,27 @@ pub(super) fn net(text: &str) -> &'static str {
         LEADING_ZERO
     } else {
         "write a network as `198.51.100.0/24`, or an address alone"
+    }
+}
+
+/// Takes a line of a file of networks.
+pub(super) fn net_line(text: &str) -> &'static str {
+    if text.contains([' ', '\t', ',', ';']) {
+        "write one network a line, and `#` before a comment"
+    } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
+        "write a network as `198.51.100.0/24`: a file has no names"
+    } else {
+        net(text)
+    }
+}
+
+/// Takes the nearest name of networks.
+pub(super) fn network_name(text: &str, near: Option<&str>) -> String {
+    match near {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => {
+            format!("define it, as `networks: {{{text}: [198.51.100.0/24]}}`, or write a network")
+        }
     }
 }
 

@@ -48,6 +48,10 @@ problems! {
             text: ("the spec has more than {MAX_VALUES} values"),
             hint: ("join forwards of neighbouring ports into one with a range, as `listen: 5000-5010`"),
         }
+        TooManyListed => {
+            text: ("with the networks of the names in this list, the spec has more than {MAX_VALUES} values"),
+            hint: ("write the same list for several forwards, or write it into `defaults`: equal lists count once"),
+        }
     }
     "empty": Error, Empty {
         meaning: "a file without content",
@@ -59,6 +63,10 @@ problems! {
         EmptyInFolder => {
             text: ("the file has no keys"),
             hint: ("write `forwards: []` into the file, or delete it"),
+        }
+        EmptyNetworkFile => {
+            text: ("the file has no network"),
+            hint: ("write one network a line, as `198.51.100.0/24`"),
         }
     }
     "several-documents": Error, SeveralDocuments {
@@ -164,19 +172,32 @@ problems! {
 
     // Single values.
     "invalid-name": Error, InvalidName {
-        meaning: "a name that cannot become a rule's comment",
+        meaning: "a name with a character that a name cannot have",
         example: "`name: \"web; reboot\"`",
         InvalidName { error: NameError } => {
             text: ("{error}"),
             hint: ("write `{}`", hint::usable_name(error)),
         }
+        InvalidNetworkName { name: String } => {
+            text: ("`{name}` cannot name networks: such a name is 1 to 63 of A-Z a-z 0-9 _ . - and starts with a letter"),
+            hint: ("write a name as `office`"),
+        }
+        ReservedNetworkName { name: String } => {
+            text: ("`{name}` cannot name networks: nvactl keeps this word for itself"),
+            hint: ("write another name"),
+        }
     }
     "duplicate-name": Error, DuplicateName {
-        meaning: "two forwards of one name",
+        meaning: "two forwards, or two entries of `networks`, of one name",
         example: "`name: web` in two forwards",
         DuplicateName { name: String, first: Span } => {
             text: ("another forward already has the name `{name}`"),
             hint: ("give one of the two another name"),
+            other: (first, "the first one"),
+        }
+        DuplicateNetwork { name: String, first: Span } => {
+            text: ("`networks` already has the name `{name}`"),
+            hint: ("give one of the two another name, or join both lists"),
             other: (first, "the first one"),
         }
     }
@@ -227,6 +248,38 @@ problems! {
             text: ("`{net}` is not a network: it has bits set after its prefix"),
             hint: ("write `{}`, or `{}` for this address alone", net.trunc(), net.addr()),
         }
+        InvalidNetLine { text: String } => {
+            text: ("`{text}` is not a network"),
+            hint: ("{}", hint::net_line(text)),
+        }
+        NestedNetworks { text: String } => {
+            text: ("`{text}` is not a network, and an entry of `networks` cannot have names in it"),
+            hint: ("write the networks themselves, or write both names wherever you use them"),
+        }
+    }
+    "unknown-network": Error, UnknownNetwork {
+        meaning: "a name that `networks` does not have",
+        example: "`allow_from: [offce]`",
+        UnknownNetwork { text: String, near: Option<String> } => {
+            text: ("`networks` has no name `{text}`"),
+            hint: ("{}", hint::network_name(text, near.as_deref())),
+        }
+    }
+    "network-file": Error, NetworkFile {
+        meaning: "a file of networks that cannot be read",
+        example: "`file: ../scanners.txt`",
+        NetworkFileOfStdin { file: String } => {
+            text: ("`{file}` cannot be found: a spec from standard input is in no folder"),
+            hint: ("name the spec by its path, or write the networks into it"),
+        }
+        NetworkFileOutside { file: String } => {
+            text: ("`{file}` does not lie beside the spec or below it"),
+            hint: ("copy the file into the spec's folder, and write its path from there, as `file: scanners.txt`"),
+        }
+        NetworkFileUnreadable { file: String, reason: String } => {
+            text: ("cannot read `{file}`: {reason}"),
+            hint: ("write the path of a file from the spec's folder, as `file: scanners.txt`"),
+        }
     }
     "invalid-number": Error, InvalidNumber {
         meaning: "a value that is not a number, or one that the kernel cannot hold",
@@ -265,6 +318,10 @@ problems! {
         EmptyList { key: &'static str } => {
             text: ("the list `{key}` is empty"),
             hint: ("{}", hint::empty_list(key)),
+        }
+        EmptyNetworks => {
+            text: ("the list of networks is empty"),
+            hint: ("write, for example, `office: [198.51.100.0/24]`, or remove the name"),
         }
     }
     "unusable-address": Error, UnusableAddress {
@@ -398,6 +455,14 @@ problems! {
             text: ("the target {address} is an address of the firewall: packets would come back to it"),
             hint: ("{}", hint::TARGET),
             other: (other, "the firewall's address"),
+        }
+    }
+    "unused-network": Warning, UnusedNetwork {
+        meaning: "named networks that no list has",
+        example: "`networks: {office: [198.51.100.0/24]}` alone",
+        UnusedNetwork { name: String } => {
+            text: ("no list has the networks `{name}`"),
+            hint: ("write `allow_from: [{name}]` where it belongs, or remove it; if it is for later, add `silence: [unused-network]` at the top"),
         }
     }
     "policy-kept": Warning, PolicyKept {

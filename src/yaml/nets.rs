@@ -1,0 +1,64 @@
+//! Networks as text, and lists of them by family.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::problem::ProblemKind;
+use crate::forwards::Nets;
+use crate::net::Family;
+
+/// A list of networks by family. Forwards with the same list share both parts.
+#[derive(Debug, Clone, Default)]
+pub struct ByFamily {
+    v4: Nets,
+    v6: Nets,
+}
+
+impl ByFamily {
+    pub fn new(nets: Vec<IpNet>) -> Self {
+        let of_v4 = |net: &IpNet| Family::of(net.addr()) == Family::V4;
+        let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = nets.into_iter().partition(of_v4);
+        Self {
+            v4: Nets::new(v4),
+            v6: Nets::new(v6),
+        }
+    }
+
+    pub fn of(&self, family: Family) -> &Nets {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// Returns the networks of both families.
+    pub fn all(&self) -> impl Iterator<Item = IpNet> {
+        let both = self.v4.as_slice().iter().chain(self.v6.as_slice());
+        both.copied()
+    }
+}
+
+/// Reads a network, or an address alone. Leading zeros are refused: iptables reads them as octal. Bits
+/// after the prefix are refused: iptables clears them and says nothing.
+pub fn net(text: &str) -> Result<IpNet, ProblemKind> {
+    let invalid = || ProblemKind::InvalidNet {
+        text: text.to_owned(),
+    };
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let Some(bits) = bits else {
+        return Ok(IpNet::from(address));
+    };
+    let plain = bits == "0" || !bits.starts_with(['0', '+']);
+    let bits = bits.parse().ok().filter(|_| plain).ok_or_else(invalid)?;
+    let net = IpNet::new(address, bits).map_err(|_| invalid())?;
+    if net == net.trunc() {
+        Ok(net)
+    } else {
+        Err(ProblemKind::HostBits { net })
+    }
+}
