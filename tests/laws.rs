@@ -339,6 +339,31 @@ fn every_form_that_iptables_save_prints_has_a_type_and_prints_the_same() {
     }
 }
 
+/// In each hook the listeners for one address come first, and a list may have both kinds.
+#[test]
+fn a_list_with_and_without_an_address_is_read_back_in_its_place() {
+    let all = [
+        "a, listen: 80",
+        "b, listen: [81, '10.3.0.4:82']",
+        "c, listen: '10.3.0.4:83'",
+        "d, listen: [84, 85, '10.3.0.5:80'], protocol: [tcp, udp]",
+        "e, listen: '10.3.0.4:86'",
+        "f, listen: 87",
+    ];
+    for layout in ["flat", "tree"] {
+        for first in 0..all.len() {
+            let turned = all.iter().cycle().skip(first).take(all.len());
+            let forwards =
+                turned.map(|one| format!("- {{name: {one}, target: {{ilb: 10.224.0.222}}}}\n"));
+            let spec = format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4, layout: {layout}}}\nforwards:\n{}",
+                forwards.collect::<String>()
+            );
+            invariants::of_spec(spec.as_bytes());
+        }
+    }
+}
+
 /// A fuzzer found these names of undeclared chains.
 #[test]
 fn odd_names_of_chains_keep_the_invariants() {

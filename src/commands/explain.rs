@@ -52,8 +52,8 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
                         .iter()
                         .any(|shown| shown.step.forward.as_deref() == name)
             };
-            let forwards = set.forwards.iter().filter(of_shown);
-            console.print(&markdown(&shown, &mermaid(&set.firewall, forwards)));
+            let forwards: Vec<&Forward> = set.forwards.iter().filter(of_shown).collect();
+            console.print(&markdown(&shown, &mermaid(&set.firewall, &forwards)));
         }
     }
     Ok(Exit::Done)

@@ -39,14 +39,16 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
             let reached = |forward: &&Forward| is_reached(forward, address);
             let (reached, others): (Vec<_>, Vec<_>) = set.forwards.iter().partition(reached);
             if !others.is_empty() {
+                let mut others: Vec<&str> = others.iter().map(|one| one.name.as_str()).collect();
+                others.dedup();
                 console.note(format_args!(
                     "not tried at {address}, which is of the other address family: {}",
-                    names(others.iter().map(|forward| forward.name.as_str()))
+                    names(others)
                 ));
             }
-            listeners(reached)
+            listeners(&reached)
         }
-        None => targets(&set.forwards),
+        None => targets(&set.forwards.iter().collect::<Vec<_>>()),
     };
     let probed = match (&args.via, via) {
         (Some(name), Some(address)) => {

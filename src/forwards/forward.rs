@@ -14,7 +14,8 @@ use crate::netfilter::limit::PerSecond;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSet {
     pub firewall: Firewall,
-    /// In the order of the file. A forward with two protocols is two entries with the same name.
+    /// In the order of the file. A forward with two protocols or a list of listeners is several entries with the
+    /// same name: first those of one protocol, in the order of the listeners.
     pub forwards: Vec<Forward>,
 }
 
@@ -35,7 +36,7 @@ impl ForwardSet {
         forwards.any(|forward| forward.family() == family)
     }
 
-    /// Returns the number of forwards in the spec. A forward with two protocols counts once.
+    /// Returns the number of forwards in the spec. A forward with several entries counts once.
     #[must_use]
     pub fn names(&self) -> usize {
         let again = self
@@ -154,7 +155,8 @@ pub enum ForwardPolicy {
     Keep,
 }
 
-/// One forward: connections to `listen` are redirected to `target`.
+/// One forward, for one of its protocols and one of its listeners: connections to `listen` are redirected to
+/// `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub name: Name,
@@ -173,8 +175,9 @@ pub struct Forward {
     pub hairpin: bool,
 }
 
-/// The ports that a forward listens on, at one of the machine's addresses or (`None`) at all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The ports that a forward listens on, at one of the machine's addresses or (`None`) at all of them. It is one
+/// piece of a `listen` list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listen {
     pub address: Option<IpAddr>,
     pub ports: PortRange,

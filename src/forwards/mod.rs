@@ -13,6 +13,7 @@
 
 mod forward;
 mod listeners;
+mod pieces;
 mod siblings;
 mod sources;
 
@@ -21,5 +22,6 @@ pub use forward::{
     Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
+pub use pieces::{listeners_of, reached, reached_of, rows};
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

@@ -1,11 +1,12 @@
 //! The ports that a probe tries, and the outcomes.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::forwards::{Destination, Forward};
+use crate::forwards::{Destination, Forward, rows};
 use crate::host::probe::{self as edge, ProbeOutcome, Probing, Try};
 use crate::net::{Port, PortRange};
 
@@ -18,31 +19,48 @@ pub struct Endpoint<'s> {
     pub port: Port,
 }
 
-/// Returns the targets' ports as the firewall reaches them.
+/// Returns the targets' ports as the firewall reaches them. Listeners of one forward may lead to one port, which
+/// is tried once.
 #[must_use]
-pub fn targets<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
-    let each = forwards.into_iter().flat_map(|forward| {
-        let destinations = forward.target.destinations.iter();
-        destinations.map(move |to| (forward, Some(to), forward.ports_at(to)))
+pub fn targets<'s>(forwards: &[&'s Forward]) -> Vec<Endpoint<'s>> {
+    let each = rows(forwards).flat_map(|row| {
+        let destinations = 0..row[0].target.destinations.len();
+        let of_one = destinations.map(|n| {
+            let ports = row.iter().map(|forward| {
+                let to = &forward.target.destinations[n];
+                (*forward, Some(to), forward.ports_at(to))
+            });
+            endpoints(ports)
+        });
+        of_one.flatten().collect::<Vec<_>>()
     });
-    endpoints(each)
+    each.collect()
 }
 
-/// Returns the listeners' ports as clients reach them.
+/// Returns the listeners' ports as clients reach them. Listeners of one forward at several addresses may have one
+/// port, which is tried once.
 #[must_use]
-pub fn listeners<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<Endpoint<'s>> {
-    let each = forwards.into_iter();
-    endpoints(each.map(|forward| (forward, None, forward.listen.ports)))
+pub fn listeners<'s>(forwards: &[&'s Forward]) -> Vec<Endpoint<'s>> {
+    let each = rows(forwards).flat_map(|row| {
+        let ports = row
+            .iter()
+            .map(|forward| (*forward, None, forward.listen.ports));
+        endpoints(ports)
+    });
+    each.collect()
 }
 
+/// Returns each of these ports once.
 fn endpoints<'s>(
     each: impl Iterator<Item = (&'s Forward, Option<&'s Destination>, PortRange)>,
 ) -> Vec<Endpoint<'s>> {
     let mut endpoints = Vec::new();
+    let mut seen = BTreeSet::new();
     for (forward, to, range) in each {
         let numbers = range.first().number()..=range.last().number();
         let ports = numbers.filter_map(Port::new);
-        endpoints.extend(ports.map(|port| Endpoint { forward, to, port }));
+        let new = ports.filter(|port| seen.insert(*port));
+        endpoints.extend(new.map(|port| Endpoint { forward, to, port }));
     }
     endpoints
 }
@@ -161,13 +179,14 @@ forwards:
             let numbers = endpoints.iter().map(|endpoint| endpoint.port.number());
             numbers.collect()
         };
-        let tried = listeners(&set.forwards);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let tried = listeners(&forwards);
         assert_eq!(
             ports(&tried),
             [6000, 6001, 6002, 6003, 6004, 6005, 6006, 6007]
         );
         assert_eq!(
-            ports(&targets(&set.forwards)),
+            ports(&targets(&forwards)),
             [7000, 7001, 7002, 7003, 7004, 80, 6007]
         );
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::forwards::{Firewall, Forward, ForwardSet, Snat};
+use ipnet::IpNet;
+
+use crate::forwards::{Firewall, Forward, ForwardSet, Snat, listeners_of, reached, rows};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::Match;
@@ -32,10 +34,8 @@ pub struct ExplainedLine {
 #[must_use]
 pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
     let planned = plan(set, family);
-    let forwards = set.forwards.iter();
-    let forwards: BTreeMap<ForwardKey<'_>, &Forward> = forwards
-        .map(|forward| ((forward.name.as_str(), forward.protocol), forward))
-        .collect();
+    let of_key = rows(&set.forwards).map(|row| ((row[0].name.as_str(), row[0].protocol), row));
+    let of_key: BTreeMap<ForwardKey<'_>, &[Forward]> = of_key.collect();
     let mut steps = Vec::new();
     for hook in Hook::ALL {
         let (table, builtin) = (hook.table(), hook.builtin());
@@ -44,7 +44,8 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                 .chain(table, name)
                 .map_or(&[][..], |chain| &chain.rules);
             for rule in rules {
-                let forward = key_of(rule).and_then(|key| forwards.get(&key));
+                let row = key_of(rule).and_then(|key| of_key.get(&key));
+                let forward = row.and_then(|row| entry_of(rule, row));
                 let note = match forward {
                     None if name.is_builtin() => jump(&builtin).to_owned(),
                     None if *rule == accept_known() => {
@@ -79,6 +80,36 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
         }
     }
     steps
+}
+
+/// Returns the entry of a row whose listener a rule names: before DNAT as the destination, later as the original
+/// destination. Rules that all entries share name none, and get the first.
+fn entry_of<'f>(rule: &Rule, row: &'f [Forward]) -> Option<&'f Forward> {
+    let (mut address, mut ports) = (None, None);
+    let mut original = None;
+    for condition in &rule.matches {
+        match condition {
+            Match::Destination(Is(net)) => address = Some(net.addr()),
+            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+                ports = destination.as_ref().and_then(Negatable::wanted).copied();
+            }
+            Match::Conntrack(Conntrack {
+                original_destination,
+                original_destination_port: Some(Is(ports)),
+                ..
+            }) => {
+                let net = original_destination.as_ref().and_then(Negatable::wanted);
+                original = Some((net.map(IpNet::addr), *ports));
+            }
+            _ => {}
+        }
+    }
+    let listen = original.or(ports.map(|ports| (address, ports)));
+    let named = listen.and_then(|listen| {
+        row.iter()
+            .find(|one| (one.listen.address, one.listen.ports) == listen)
+    });
+    named.or(row.first())
 }
 
 /// Returns the chains of a hook in the order of the jumps to them, each once.
@@ -350,7 +381,7 @@ fn destination(rule: &Rule, forward: &Forward) -> String {
 
 /// Draws clients, forwards, firewall and targets as a Mermaid flowchart.
 #[must_use]
-pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forward>) -> String {
+pub fn mermaid(firewall: &Firewall, forwards: &[&Forward]) -> String {
     let words = |snat: Snat| match snat {
         Snat::Addresses(range) => range.to_string(),
         Snat::Masquerade => format!("address of {}", firewall.egress),
@@ -364,14 +395,17 @@ pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forwa
     let source = source.join("<br>");
     let mut out =
         format!("flowchart LR\n  client([client])\n  firewall[\"firewall<br>{source}\"]\n");
-    for (n, forward) in forwards.enumerate() {
+    for (n, row) in rows(forwards).enumerate() {
+        let forward = row[0];
         let kind = match forward.target.kind {
             crate::forwards::TargetKind::Ilb => "ILB",
             crate::forwards::TargetKind::Pod => "pod",
         };
         out.push_str(&format!(
             "  client -->|\"{} {}\"| listen{n}[\"{}\"]\n  listen{n} --> firewall\n",
-            forward.protocol, forward.listen, forward.name,
+            forward.protocol,
+            listeners_of(row),
+            forward.name,
         ));
         for (m, to) in forward.target.destinations.iter().enumerate() {
             let place = match m {
@@ -381,7 +415,7 @@ pub fn mermaid<'f>(firewall: &Firewall, forwards: impl Iterator<Item = &'f Forwa
             out.push_str(&format!(
                 "  firewall -->|\"{}\"| {place}[\"{kind}<br>{}\"]\n",
                 forward.name,
-                forward.reached(to),
+                reached(row, to),
             ));
         }
     }

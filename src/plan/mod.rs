@@ -69,7 +69,7 @@ use crate::netfilter::target::Target;
 use crate::netfilter::tracking::{Conntrack, CtState, CtStates};
 
 /// A plan with more DNAT rules than this is a tree, unless the spec sets the layout. A forward has one DNAT
-/// rule for each pair of a destination and an entrance.
+/// rule for each combination of a listener, a destination and an entrance.
 const MOST_FLAT: usize = 128;
 
 /// Returns the first POSTROUTING rule that matches the ingress interface. The kernel knows it in that hook

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::fields::Placed;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
-use crate::forwards::{Name, Snat, Snats, TargetPorts};
-use crate::net::{self, Family, Port, Protocol};
+use crate::forwards::{Listen, Name, Snat, Snats, TargetPorts};
+use crate::net::{self, Family, Port, PortRange, Protocol};
 use crate::netfilter::matches::Cluster;
 
 /// Adds the errors of values that do not fit together. A forward that is switched off is checked too, but
@@ -97,29 +97,76 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
 }
 
 fn check_listen(forward: &WrittenForward, problems: &mut Vec<Problem>) {
-    let Some(Placed {
-        value: listen,
-        span,
-    }) = &forward.listen
-    else {
-        return;
-    };
-    if let Some(address) = listen.address
-        && let Some(reason) = net::not_a_host(address)
-    {
-        let kind = ProblemKind::UnusableAddress {
-            key: "listen",
-            address,
-            reason,
-        };
-        problems.push(Problem::new(span.clone(), kind));
-    }
     let protocols = forward.options.protocols;
-    let takes_ssh = protocols.is_some_and(|protocols| protocols.contains(&Protocol::Tcp))
-        && listen.ports.contains(Port::SSH);
-    if takes_ssh && !forward.silence.contains(&Code::TakesSsh) {
-        problems.push(Problem::new(span.clone(), ProblemKind::TakesSsh));
+    let is_tcp = protocols.is_some_and(|protocols| protocols.contains(&Protocol::Tcp));
+    for Placed { value, span } in forward.pieces() {
+        if let Some(address) = value.address
+            && let Some(reason) = net::not_a_host(address)
+        {
+            let kind = ProblemKind::UnusableAddress {
+                key: "listen",
+                address,
+                reason,
+            };
+            problems.push(Problem::new(span.clone(), kind));
+        }
+        let takes_ssh = is_tcp && value.ports.contains(Port::SSH);
+        if takes_ssh && !forward.silence.contains(&Code::TakesSsh) {
+            problems.push(Problem::new(span.clone(), ProblemKind::TakesSsh));
+        }
     }
+    check_pieces(forward, problems);
+}
+
+/// Reports pieces of one list that share a port. A piece for one address may not share a port with a piece for
+/// all addresses either: both lead to the same target.
+fn check_pieces(forward: &WrittenForward, problems: &mut Vec<Problem>) {
+    let mut pieces: Vec<&Placed<Listen>> = forward.pieces().iter().collect();
+    pieces.sort_by_key(|piece| (piece.value.address, piece.value.ports.first()));
+    let mut furthest: Option<&Placed<Listen>> = None;
+    for this in &pieces {
+        match furthest {
+            Some(before)
+                if before.value.address == this.value.address
+                    && before.value.ports.last() >= this.value.ports.first() =>
+            {
+                problems.push(shared(before, this));
+                if before.value.ports.last() < this.value.ports.last() {
+                    furthest = Some(this);
+                }
+            }
+            _ => furthest = Some(this),
+        }
+    }
+    let open = pieces.partition_point(|piece| piece.value.address.is_none());
+    let (open, addressed) = pieces.split_at(open);
+    for this in addressed {
+        let ports = this.value.ports;
+        let begun = open.partition_point(|piece| piece.value.ports.first() <= ports.last());
+        let before = begun.checked_sub(1).map(|n| open[n]);
+        let before = before.filter(|piece| piece.value.ports.overlaps(ports));
+        problems.extend(before.map(|before| shared(before, this)));
+    }
+}
+
+/// Reports two pieces of a list that share a port, at the piece that is later in the file.
+fn shared(a: &Placed<Listen>, b: &Placed<Listen>) -> Problem {
+    let (first, second) = if a.span.start < b.span.start {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    let kind = if first.value == second.value {
+        ProblemKind::Twice {
+            text: second.value.to_string(),
+        }
+    } else {
+        ProblemKind::OverlappingPieces {
+            piece: second.value.to_string(),
+            other: first.span.clone(),
+        }
+    };
+    Problem::new(second.span.clone(), kind)
 }
 
 fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
@@ -133,16 +180,17 @@ fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(first.span.clone(), kind));
         return;
     }
-    if let Some(listen) = &forward.listen
-        && let Some(address) = listen.value.address
-        && Family::of(address) != Family::of(first.value.address)
-    {
-        let kind = ProblemKind::OtherFamily {
-            key: "listen",
-            family: Family::of(address),
-            target: first.span.clone(),
-        };
-        problems.push(Problem::new(listen.span.clone(), kind));
+    for Placed { value, span } in forward.pieces() {
+        if let Some(address) = value.address
+            && Family::of(address) != Family::of(first.value.address)
+        {
+            let kind = ProblemKind::OtherFamily {
+                key: "listen",
+                family: Family::of(address),
+                target: first.span.clone(),
+            };
+            problems.push(Problem::new(span.clone(), kind));
+        }
     }
     for (n, Placed { value: to, span }) in target.destinations.iter().enumerate() {
         let address = to.address;
@@ -168,16 +216,32 @@ fn check_target(forward: &WrittenForward, problems: &mut Vec<Problem>) {
         };
         problems.extend(kind.map(|kind| Problem::new(span.clone(), kind)));
 
-        if let (TargetPorts::Range(ports), Some(listen)) = (to.ports, &forward.listen)
+        if let TargetPorts::Range(ports) = to.ports
             && !ports.is_single()
-            && ports.count() != listen.value.ports.count()
         {
-            let kind = ProblemKind::RangeLength {
+            let kind = range_problem(forward, ports);
+            problems.extend(kind.map(|kind| Problem::new(span.clone(), kind)));
+        }
+    }
+}
+
+/// Returns why a target's range does not fit the listener, if it does not.
+fn range_problem(forward: &WrittenForward, ports: PortRange) -> Option<ProblemKind> {
+    match forward.pieces() {
+        [] => None,
+        [one] => {
+            let listen = one.value.ports.count();
+            (ports.count() != listen).then(|| ProblemKind::RangeLength {
                 target: ports.count(),
-                listen: listen.value.ports.count(),
+                listen,
+                listen_span: one.span.clone(),
+            })
+        }
+        _ => {
+            let listen = forward.listen.as_ref()?;
+            Some(ProblemKind::RangeForList {
                 listen_span: listen.span.clone(),
-            };
-            problems.push(Problem::new(span.clone(), kind));
+            })
         }
     }
 }
@@ -240,7 +304,10 @@ fn check_overlaps<'w>(
         };
         let (had, wanted) = (before.listen.value.ports, this.listen.value.ports);
         if before.place() == this.place() && had.overlaps(wanted) {
-            problems.push(overlap(before, this));
+            // `check_pieces` reports two pieces of one list.
+            if !std::ptr::eq(before.forward, this.forward) {
+                problems.push(overlap(before, this));
+            }
             if had.last() >= wanted.last() {
                 continue;
             }

@@ -4,11 +4,11 @@
 use super::bounds::MAX_PROBLEMS;
 use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
-use super::load::Node;
+use super::load::{Node, Value};
 use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
-use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
+use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
 use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// The keys of a spec.
@@ -172,16 +172,16 @@ fn decode_forward(
                 .map_err(|error| ProblemKind::InvalidName { error })
         });
     }
-    if fields.required("listen", problems).is_some() {
-        let expected = "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`";
-        forward.listen = fields.parsed("listen", expected, problems, endpoint::listen);
+    if let Some(node) = fields.required("listen", problems) {
+        forward.listen = decode_listen(node, problems);
     }
     forward.options = Options::decode(&fields, defaults, networks, problems);
     forward.enabled = fields.get("enabled").map_or(Some(true), |node| {
         yes_or_no(node, "enabled", problems).map(|enabled| enabled.value)
     });
     if let Some(node) = fields.required("target", problems) {
-        forward.target = decode_target(node, problems);
+        let is_list = forward.listen.as_ref().is_some_and(|listen| listen.is_list);
+        forward.target = decode_target(node, is_list, problems);
     }
     forward.own_snat = fields.get("snat").is_some();
     forward.silence = decode_silence(&fields, Silencing::Forward, problems);
@@ -233,7 +233,40 @@ fn silenced(text: &str, silencing: Silencing) -> Result<Code, ProblemKind> {
     }
 }
 
-fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenTarget> {
+/// Reads one listener, or a list of them.
+fn decode_listen(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenListen> {
+    let items = one_or_list(node);
+    if items.is_empty() {
+        let kind = ProblemKind::EmptyList { key: "listen" };
+        problems.push(Problem::new(node.span.clone(), kind));
+        return None;
+    }
+    let is_list = matches!(node.value, Value::Sequence(_));
+    let expected = if is_list {
+        "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`"
+    } else {
+        "`PORT`, `PORT-PORT`, `IP:PORT` or `IP:PORT-PORT`, or a list of those"
+    };
+    let mut pieces = Vec::with_capacity(items.len());
+    for item in items {
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+        pieces.extend(parsed(item, "listen", expected, problems, endpoint::listen));
+    }
+    Some(WrittenListen {
+        pieces,
+        is_list,
+        span: node.span.clone(),
+    })
+}
+
+/// Reads a target. The pods of a list of listeners may have no port: they keep the listen ports.
+fn decode_target(
+    node: &Node<'_>,
+    of_list: bool,
+    problems: &mut Vec<Problem>,
+) -> Option<WrittenTarget> {
     let known = &["ilb", "pod"];
     let fields = Fields::of(node, "target", "`target`", known, problems)?;
     if let (Some(ilb), Some(pod)) = (fields.key("ilb"), fields.key("pod")) {
@@ -262,10 +295,10 @@ fn decode_target(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Written
         parsed(pod, "pod", expected, problems, |text| {
             let pod = endpoint::destination(text)?;
             match pod.ports {
-                TargetPorts::Kept => Err(ProblemKind::PodWithoutPort {
+                TargetPorts::Kept if !of_list => Err(ProblemKind::PodWithoutPort {
                     address: pod.address,
                 }),
-                TargetPorts::Range(_) => Ok(pod),
+                TargetPorts::Kept | TargetPorts::Range(_) => Ok(pod),
             }
         })
     });

@@ -1,4 +1,4 @@
-//! A checked spec to forwards: one for each protocol, with the defaults of the firewall.
+//! A checked spec to forwards: one for each protocol and listener, with the defaults of the firewall.
 
 use super::fields::Placed;
 use super::nets::ByFamily;
@@ -6,10 +6,10 @@ use super::options::{Options, WrittenLog};
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{
-    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Log, Logged, Name, Nets, Sources,
-    need_ingress_match,
+    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Log, Logged, Name, Nets,
+    Sources, need_ingress_match,
 };
-use crate::net::Family;
+use crate::net::{Family, Protocol};
 
 /// Returns the forwards of a spec, or `None` if a value is missing or invalid. They are valid only if the
 /// spec has no error.
@@ -27,9 +27,10 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
     for forward in written.forwards {
         if forward.enabled? {
             let quiet = forward.silence.contains(&Code::NeedsLinux55);
-            let listener = forward.listen.as_ref().map(|listen| listen.span.clone());
-            forwards.extend(resolved(forward, &firewall)?);
-            listeners.resize(forwards.len(), listener.filter(|_| !quiet));
+            for (forward, listener) in resolved(forward, &firewall)? {
+                forwards.push(forward);
+                listeners.push(Some(listener).filter(|_| !quiet));
+            }
         }
     }
     if !written.silence.contains(&Code::NeedsLinux55) {
@@ -49,8 +50,12 @@ fn note_entrances(forwards: &[Forward], listeners: Vec<Option<Span>>, problems: 
     }
 }
 
-/// Returns one forward for each protocol. It takes missing options from the firewall.
-fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterator<Item = Forward>> {
+/// Returns one forward for each protocol and listener, with the place of the listener. It takes missing options
+/// from the firewall.
+fn resolved(
+    forward: WrittenForward,
+    firewall: &Firewall,
+) -> Option<impl Iterator<Item = (Forward, Span)>> {
     let Options {
         protocols,
         balance,
@@ -84,10 +89,11 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
     let own_snat = snat.and_then(|snat| snat.value.of(family));
     let (sources, limits) = (sources(allow.as_ref(), deny.as_ref(), family), limits);
     let refuses = sources != Sources::default() || limits.is_some();
-    let (protocol, others) = protocols?.split_last()?;
+    let mut places = places(protocols?, forward.listen?.pieces);
+    let (protocol, listen, span) = places.pop()?;
     let last = Forward {
-        listen: forward.listen?.value,
-        protocol: *protocol,
+        listen,
+        protocol,
         target,
         ingress,
         egress,
@@ -98,12 +104,31 @@ fn resolved(forward: WrittenForward, firewall: &Firewall) -> Option<impl Iterato
         hairpin,
         name,
     };
-    let others = others.iter().map(|protocol| Forward {
-        protocol: *protocol,
-        ..last.clone()
+    let others = places.into_iter().map(|(protocol, listen, span)| {
+        let forward = Forward {
+            listen,
+            protocol,
+            ..last.clone()
+        };
+        (forward, span)
     });
-    let others: Vec<Forward> = others.collect();
-    Some(others.into_iter().chain([last]))
+    let others: Vec<(Forward, Span)> = others.collect();
+    Some(others.into_iter().chain([(last, span)]))
+}
+
+/// Returns each pair of a protocol and a listener. The order of a list has no meaning, so that two specs that
+/// differ only in it have the same rules.
+fn places(
+    protocols: &[Protocol],
+    mut pieces: Vec<Placed<Listen>>,
+) -> Vec<(Protocol, Listen, Span)> {
+    pieces.sort_by_key(|piece| piece.value);
+    let of = |protocol: &Protocol| {
+        let protocol = *protocol;
+        let pieces = pieces.iter();
+        pieces.map(move |piece| (protocol, piece.value, piece.span.clone()))
+    };
+    protocols.iter().flat_map(of).collect()
 }
 
 fn sources(

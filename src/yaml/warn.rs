@@ -62,7 +62,7 @@ fn of_listener(forward: &WrittenForward) -> impl Iterator<Item = Problem> {
         let kind = taken_service(one.protocol, one.listen.value.ports)?;
         Some(Problem::new(one.listen.span.clone(), kind))
     });
-    let wide = forward.listen.iter().filter_map(|listen| {
+    let wide = forward.pieces().iter().filter_map(|listen| {
         let count = listen.value.ports.count();
         let kind = (count >= WIDE).then_some(ProblemKind::WideRange { count })?;
         Some(Problem::new(listen.span.clone(), kind))
@@ -96,10 +96,12 @@ fn of_target(forward: &WrittenForward, own: &[(IpAddr, Span)]) -> impl Iterator<
                 address,
                 other: own[n].1.clone(),
             });
-        let note = match (kind, to.ports, &forward.listen) {
-            (TargetKind::Ilb, TargetPorts::Kept, Some(listen)) => Some(ProblemKind::PortKept {
-                ports: listen.value.ports,
-            }),
+        let note = match (kind, to.ports, forward.pieces()) {
+            (TargetKind::Ilb, TargetPorts::Kept, pieces @ [_, ..]) => {
+                let ports = pieces.iter().map(|piece| piece.value.ports.to_string());
+                let ports = ports.collect::<Vec<_>>().join(",");
+                Some(ProblemKind::PortKept { ports })
+            }
             (TargetKind::Pod, ..) => Some(ProblemKind::PodAddress { address }),
             _ => None,
         };
@@ -155,10 +157,8 @@ fn own_addresses(spec: &WrittenSpec) -> Vec<(IpAddr, Span)> {
             Snat::Masquerade | Snat::Client => None,
         })
     });
-    let listeners = spec.enabled().filter_map(|forward| {
-        let listen = forward.listen.as_ref()?;
-        Some((listen.value.address?, listen.span.clone()))
-    });
+    let pieces = spec.enabled().flat_map(WrittenForward::pieces);
+    let listeners = pieces.filter_map(|piece| Some((piece.value.address?, piece.span.clone())));
     let mut own: Vec<(IpAddr, Span)> = snats.chain(listeners).collect();
     own.sort_by_key(|(address, span)| (*address, span.start));
     own.dedup_by_key(|(address, _)| *address);
@@ -199,6 +199,10 @@ fn beside_all(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
                 continue;
             };
             let other = for_one[n];
+            // Two pieces of one list that share a port are an error.
+            if std::ptr::eq(this.forward, other.forward) {
+                continue;
+            }
             let taken = other.listen.value.ports;
             let first = taken.first().max(ports.first());
             let last = taken.last().min(ports.last());

@@ -43,7 +43,7 @@ impl WrittenSpec {
 #[derive(Debug, Default)]
 pub struct WrittenForward {
     pub name: Option<Placed<Name>>,
-    pub listen: Option<Placed<Listen>>,
+    pub listen: Option<WrittenListen>,
     pub target: Option<WrittenTarget>,
     /// Whether it is part of the plan.
     pub enabled: Option<bool>,
@@ -55,6 +55,24 @@ pub struct WrittenForward {
     pub silence: Vec<Code>,
 }
 
+impl WrittenForward {
+    /// Returns the valid pieces of `listen`.
+    pub fn pieces(&self) -> &[Placed<Listen>] {
+        let listen = self.listen.as_ref();
+        listen.map_or(&[], |listen| &listen.pieces)
+    }
+}
+
+#[derive(Debug)]
+pub struct WrittenListen {
+    /// In the order of the file. Without the pieces that are invalid and reported.
+    pub pieces: Vec<Placed<Listen>>,
+    /// Whether it is written as a list, even of one piece.
+    pub is_list: bool,
+    /// The whole value.
+    pub span: Span,
+}
+
 #[derive(Debug)]
 pub struct WrittenTarget {
     pub kind: TargetKind,
@@ -62,7 +80,7 @@ pub struct WrittenTarget {
     pub destinations: Vec<Placed<Destination>>,
 }
 
-/// A forward has one listener for each of its protocols.
+/// A forward has one listener for each of its protocols and each piece of its `listen`.
 #[derive(Debug, Clone, Copy)]
 pub struct Listener<'w> {
     pub forward: &'w WrittenForward,
@@ -76,7 +94,7 @@ pub fn listeners(forward: &WrittenForward) -> impl Iterator<Item = Listener<'_>>
     let protocols = forward.options.protocols.into_iter().flatten();
     let target = forward.target.as_ref();
     let first = target.and_then(|target| target.destinations.first());
-    forward.listen.iter().flat_map(move |listen| {
+    forward.pieces().iter().flat_map(move |listen| {
         let address = listen.value.address.or(first.map(|to| to.value.address));
         protocols.clone().map(move |protocol| Listener {
             forward,

@@ -1,6 +1,6 @@
 //! Generates valid specs of every form for property tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
     Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Port, Protocol,
-    Several, Snat, Spec, Target, destination, everybody, named, ranges,
+    Several, Snat, Spec, Target, destination, everybody, named, ranges, text_of,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
@@ -166,8 +166,13 @@ prop_compose! {
     fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
         name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
         enabled in option::weighted(SELDOM, any::<bool>()),
-        listen in listen(v6, 1000 + n * 10 + first, more),
-        target in target(v6, more),
+        (listen, target) in prop_oneof![
+            3 => (
+                listen(v6, 1000 + n * 10 + first, more).prop_map(Several::One),
+                target(v6, more, false),
+            ),
+            1 => (listens(v6, 1000 + n * 10).prop_map(Several::List), target(v6, 0, true)),
+        ],
         options in options(),
     ) -> Forward {
         // The number makes the name unique.
@@ -179,13 +184,20 @@ prop_compose! {
 fn sibling(forward: &Forward, options: Options) -> Forward {
     let v6 = forward.target.is_v6();
     let on = if v6 { "[fd00:3::6]" } else { "10.3.0.6" };
+    let moved = |listen: &Port| {
+        let text = text_of(listen);
+        format!("{on}:{}", text.rsplit(':').next().unwrap_or_default())
+    };
     let listen = match &forward.listen {
-        Port::Number(port) => format!("{on}:{port}"),
-        Port::Text(text) => format!("{on}:{}", text.rsplit(':').next().unwrap_or_default()),
+        Several::One(one) => Several::One(Port::Text(moved(one))),
+        Several::List(list) => {
+            let different: BTreeSet<String> = list.iter().map(moved).collect();
+            Several::List(different.into_iter().map(Port::Text).collect())
+        }
     };
     Forward {
         name: format!("sibling-{}", forward.name),
-        listen: Port::Text(listen),
+        listen,
         options,
         ..forward.clone()
     }
@@ -207,13 +219,40 @@ fn listen(v6: bool, first: u16, more: u16) -> impl Strategy<Value = Port> {
     ]
 }
 
-/// Generates a target for a listener with `more` ports after the first.
-fn target(v6: bool, more: u16) -> impl Strategy<Value = Target> {
+/// Generates a list of listeners within ten ports. Their ports differ, or their addresses.
+fn listens(v6: bool, first: u16) -> impl Strategy<Value = Vec<Port>> {
+    let pieces = vec((0..2u16, 0..2u16, any::<bool>()), 1..4);
+    let pieces = pieces.prop_flat_map(move |pieces| {
+        let mut next = first;
+        let each = pieces.into_iter().map(|(gap, more, twice)| {
+            let at = next + gap;
+            next = at + more + 1;
+            listen(v6, at, more).prop_map(move |one| {
+                let text = text_of(&one);
+                let other = if v6 { "[fd00:3::7]" } else { "10.3.0.7" };
+                match text.rsplit_once(':').filter(|_| twice) {
+                    Some((_, ports)) => vec![Port::Text(format!("{other}:{ports}")), one],
+                    None => vec![one],
+                }
+            })
+        });
+        each.collect::<Vec<_>>()
+    });
+    pieces.prop_map(|pieces| pieces.concat()).prop_shuffle()
+}
+
+/// Generates a target for a listener with `more` ports after the first, or for a list of listeners.
+fn target(v6: bool, more: u16, is_list: bool) -> impl Strategy<Value = Target> {
     let ilb = (address(v6), option::of(ports(more))).prop_map(|(address, ports)| Target {
         ilb: Some(format!("{address}{}", ports.unwrap_or_default())),
         pod: None,
     });
-    let pod = move || (address(v6), ports(more)).prop_map(|(address, ports)| address + &ports);
+    let pod = move || {
+        // Only a list of listeners may keep its ports at a pod.
+        let kept = any::<bool>().prop_map(move |kept| kept && is_list);
+        let pod = (address(v6), ports(more), kept);
+        pod.prop_map(|(address, ports, kept)| if kept { address } else { address + &ports })
+    };
     let one = pod().prop_map(Several::One);
     let several = prop_oneof![9 => 1..5usize, 1 => 30..=32usize];
     let several = several.prop_flat_map(move |count| vec(pod(), count));

@@ -76,6 +76,7 @@ mod kills;
 mod lab;
 mod layouts;
 mod lifecycle;
+mod listen_lists;
 mod log;
 mod long;
 mod managers;

@@ -48,7 +48,7 @@ pub struct Forward {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    pub listen: Port,
+    pub listen: Several<Port>,
     pub target: Target,
     #[serde(flatten)]
     pub options: Options,
@@ -348,7 +348,7 @@ pub fn named(list: &[String], networks: &BTreeMap<String, Networks>) -> Vec<Stri
     nets.collect()
 }
 
-/// Returns a forward for each protocol, with all options written out.
+/// Returns a forward for each protocol and listener, with all options written out.
 fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<Forward> {
     let options = forward.options.or(defaults);
     let v6 = forward.target.is_v6();
@@ -384,13 +384,12 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
         .protocol
         .map_or(vec![Protocol::Tcp], |some| some.to_vec());
     protocols.sort_unstable();
-    let one = |protocol| Forward {
+    let mut listeners: Vec<String> = forward.listen.to_vec().iter().map(text_of).collect();
+    listeners.sort_by_key(|text| placed(text));
+    let one = |(protocol, listen): (Protocol, &String)| Forward {
         name: forward.name.clone(),
         enabled: None,
-        listen: Port::Text(match &forward.listen {
-            Port::Number(number) => number.to_string(),
-            Port::Text(text) => text.clone(),
-        }),
+        listen: Several::One(Port::Text(listen.clone())),
         target: target.clone(),
         options: Options {
             protocol: Some(Several::One(protocol)),
@@ -417,7 +416,27 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
             hairpin: Some(hairpin),
         },
     };
-    protocols.into_iter().map(one).collect()
+    let each = protocols.into_iter();
+    let each = each.flat_map(|protocol| listeners.iter().map(move |listen| (protocol, listen)));
+    each.map(one).collect()
+}
+
+pub fn text_of(listen: &Port) -> String {
+    match listen {
+        Port::Number(number) => number.to_string(),
+        Port::Text(text) => text.clone(),
+    }
+}
+
+/// Returns the address of a listener, none for all addresses, and its first port. Listeners are sorted by them.
+fn placed(listen: &str) -> (Option<IpAddr>, u16) {
+    let (address, ports) = match listen.rsplit_once(':') {
+        Some((address, ports)) => (Some(address.trim_matches(['[', ']'])), ports),
+        None => (None, listen),
+    };
+    let first = ports.split('-').next().and_then(|port| port.parse().ok());
+    let address = address.map(|address| address.parse().expect("it is an address"));
+    (address, first.expect("it is a port"))
 }
 
 /// Returns a destination with a range of one port written as that port.
@@ -516,7 +535,7 @@ fn forward(forward: &forwards::Forward) -> Forward {
     Forward {
         name: forward.name.to_string(),
         enabled: None,
-        listen: Port::Text(forward.listen.to_string()),
+        listen: Several::One(Port::Text(forward.listen.to_string())),
         target,
         options: Options {
             protocol: Some(Several::One(match forward.protocol {

@@ -63,7 +63,7 @@ impl<'e> FamilyInput<'e> {
         let backend = survey::find(iptables, family)?;
         let links = network::links().of(family);
         let flows = conntrack::flows(family).ok();
-        let endpoints = some_of_each(&targets(self.asked.iter().copied()));
+        let endpoints = some_of_each(&targets(&self.asked));
         let answers = flows
             .as_deref()
             .map(|flows| sender::questions(flows, self.set, &links));

@@ -4,7 +4,10 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::forwards::{Balance, Forward, ForwardSet, Limits, Log, Logged, Nets, Per, Rate};
+use crate::forwards::{
+    Balance, Forward, ForwardSet, Limits, Listen, Log, Logged, Nets, Per, Rate, listeners_of,
+    reached_of,
+};
 use crate::net::Family;
 use crate::netfilter::limit::PerSecond;
 
@@ -15,11 +18,15 @@ pub struct FieldChange {
     pub to: String,
 }
 
-/// Returns the fields that differ between two versions of a forward, named by their keys in a spec.
-pub fn changes(old: &Forward, new: &Forward) -> Vec<FieldChange> {
-    let words = words(old).into_iter().zip(words(new));
+/// Returns the fields that differ between two versions of a row, named by their keys in a spec.
+pub fn changes(old: &[Forward], new: &[Forward]) -> Vec<FieldChange> {
+    let listen = listen_change(old, new).into_iter();
+    // The listeners alone tell which ports of the target change, if it keeps them.
+    let is_list = old.len().max(new.len()) > 1;
+    let words = words(old, is_list).into_iter().zip(words(new, is_list));
     let words = words.filter_map(|((name, from), (_, to))| change(name, &from, &to));
-    let (old, new) = (&old.sources, &new.sources);
+    let words = listen.chain(words);
+    let (old, new) = (&old[0].sources, &new[0].sources);
     let allow = list_change("allow_from", old.allow.as_ref(), new.allow.as_ref());
     let deny = list_change("deny_from", Some(&old.deny), Some(&new.deny));
     words.chain(allow).chain(deny).collect()
@@ -41,43 +48,63 @@ fn list_change(field: &'static str, old: Option<&Nets>, new: Option<&Nets>) -> O
         return None;
     }
     if let (Some(old), Some(new)) = (old, new)
-        && old.as_slice().len().max(new.as_slice().len()) > MOST_NETS
+        && old.as_slice().len().max(new.as_slice().len()) > MOST_ITEMS
     {
-        let gone = old
-            .as_slice()
-            .iter()
-            .filter(|net| new.as_slice().binary_search(net).is_err());
-        let come = new
-            .as_slice()
-            .iter()
-            .filter(|net| old.as_slice().binary_search(net).is_err());
-        let gone = gone.map(|net| format!("-{net}"));
-        let all: Vec<String> = come.map(|net| format!("+{net}")).chain(gone).collect();
-        to = format!("{to}: {}", all[..all.len().min(MOST_NETS)].join(" "));
-        if all.len() > MOST_NETS {
-            to = format!("{to} and {} more", all.len() - MOST_NETS);
-        }
+        to = format!("{to}: {}", edits(old.as_slice(), new.as_slice()));
     }
     Some(FieldChange { field, from, to })
 }
 
-/// The most networks that one line lists.
-const MOST_NETS: usize = 4;
+/// The most items of a list that one line shows.
+const MOST_ITEMS: usize = 4;
+
+/// Lists the items that only one of two sorted lists has: `+443 -8443`.
+fn edits<T: Ord + Display>(old: &[T], new: &[T]) -> String {
+    let gone = old.iter().filter(|item| new.binary_search(item).is_err());
+    let come = new.iter().filter(|item| old.binary_search(item).is_err());
+    let gone = gone.map(|item| format!("-{item}"));
+    let all: Vec<String> = come.map(|item| format!("+{item}")).chain(gone).collect();
+    let shown = all[..all.len().min(MOST_ITEMS)].join(" ");
+    match all.len().saturating_sub(MOST_ITEMS) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Compares the listeners of two rows. A long list is shown only by its added and removed pieces.
+fn listen_change(old: &[Forward], new: &[Forward]) -> Option<FieldChange> {
+    let pieces = |row: &[Forward]| row.iter().map(|one| one.listen).collect::<Vec<Listen>>();
+    let (before, after) = (pieces(old), pieces(new));
+    if before.len().max(after.len()) <= MOST_ITEMS {
+        return change("listen", &listeners_of(old), &listeners_of(new));
+    }
+    let words = |row: &[Forward]| match row.len() {
+        few if few <= MOST_ITEMS => listeners_of(row),
+        many => format!("{many} listeners"),
+    };
+    (before != after).then(|| FieldChange {
+        field: "listen",
+        from: words(old),
+        to: format!("{}: {}", words(new), edits(&before, &after)),
+    })
+}
 
 fn list_of_nets(nets: &Nets) -> String {
     match nets.as_slice() {
         [] => "none".to_owned(),
-        few if few.len() <= MOST_NETS => list(few),
+        few if few.len() <= MOST_ITEMS => list(few),
         many => format!("{} networks", many.len()),
     }
 }
 
-/// Returns the fields of a forward, named by their keys in a spec.
-fn words(forward: &Forward) -> [(&'static str, String); 10] {
+/// Returns the fields of a row, named by their keys in a spec. Its entries differ only in their listener.
+fn words(row: &[Forward], is_list: bool) -> [(&'static str, String); 9] {
     // Without `..`, so that the compiler demands a new field here.
+    let forward = &row[0];
     let Forward {
         name: _,
-        listen,
+        // `changes` compares the listeners.
+        listen: _,
         protocol,
         target,
         // `SHARED` has these three.
@@ -92,9 +119,15 @@ fn words(forward: &Forward) -> [(&'static str, String); 10] {
     } = forward;
     let [ingress, egress, snat] = SHARED.map(|field| (field.name(), field.of(forward)));
     [
-        ("listen", listen.to_string()),
         ("protocol", protocol.to_string()),
-        ("target", forward.reaches()),
+        (
+            "target",
+            if is_list {
+                target.to_string()
+            } else {
+                reached_of(row)
+            },
+        ),
         ("balance", balance(target.balance).to_owned()),
         ingress,
         egress,

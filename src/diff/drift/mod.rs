@@ -14,7 +14,7 @@ pub use names::ForwardNames;
 use serde::Serialize;
 
 use crate::diff;
-use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, listeners_of, reached_of, rows};
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Stop};
@@ -37,7 +37,7 @@ pub struct Comparison {
     pub reordered: bool,
 }
 
-/// A short description of a forward.
+/// A short description of a forward: all its listeners of one protocol.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct ForwardLine {
     pub name: String,
@@ -249,7 +249,8 @@ impl Comparison {
         let mut old = Old::new(held_forwards);
         let stay: BTreeSet<ForwardKey<'_>> = want.forwards.iter().map(key).collect();
         let mut changed: Vec<(&Forward, Vec<FieldChange>)> = Vec::new();
-        for forward in &want.forwards {
+        for row in rows(&want.forwards) {
+            let forward = &row[0];
             let key = key(forward);
             let have = have_rules.get(&key);
             let tampered = have.is_some() && have != held_rules.get(&key);
@@ -259,12 +260,12 @@ impl Comparison {
             let nearer = tampered
                 && distance(have, want_rules.get(&key)) <= distance(have, held_rules.get(&key));
             match (was, nearer) {
-                (_, true) => expected.forwards.push(forward.clone()),
+                (_, true) => expected.forwards.extend_from_slice(row),
                 (None, false) if tampered => {}
-                (None, false) => self.added.push(ForwardLine::of(forward)),
+                (None, false) => self.added.push(ForwardLine::of(row)),
                 (Some(was), false) => {
-                    changed.push((forward, changes(&was, forward)));
-                    expected.forwards.push(was);
+                    changed.push((forward, changes(&was, row)));
+                    expected.forwards.extend(was);
                 }
             }
         }
@@ -279,9 +280,9 @@ impl Comparison {
             .collect();
         // A change of both protocols of a forward is listed once.
         self.changed.dedup();
-        for forward in old.left() {
-            self.removed.push(ForwardLine::of(&forward));
-            expected.forwards.push(forward);
+        for row in old.left() {
+            self.removed.push(ForwardLine::of(&row));
+            expected.forwards.extend(row);
         }
         expected
     }
@@ -336,17 +337,18 @@ fn key(forward: &Forward) -> ForwardKey<'_> {
 }
 
 /// The old forwards that no new forward has been paired with yet, by name and protocol.
-struct Old(BTreeMap<(String, Protocol), Forward>);
+struct Old(BTreeMap<(String, Protocol), Vec<Forward>>);
 
 impl Old {
     fn new(forwards: &[Forward]) -> Self {
         let key = |forward: &Forward| (forward.name.to_string(), forward.protocol);
-        Self(forwards.iter().map(|one| (key(one), one.clone())).collect())
+        let rows = rows(forwards).map(|row| (key(&row[0]), row.to_vec()));
+        Self(rows.collect())
     }
 
     /// Removes and returns the old version of a forward: the one with the same protocol, or else the one with
     /// its name whose protocol changes to this one.
-    fn take(&mut self, forward: &Forward, stay: &BTreeSet<ForwardKey<'_>>) -> Option<Forward> {
+    fn take(&mut self, forward: &Forward, stay: &BTreeSet<ForwardKey<'_>>) -> Option<Vec<Forward>> {
         let key = |protocol| (forward.name.to_string(), protocol);
         if let Some(was) = self.0.remove(&key(forward.protocol)) {
             return Some(was);
@@ -363,7 +365,7 @@ impl Old {
         }
     }
 
-    fn left(self) -> impl Iterator<Item = Forward> {
+    fn left(self) -> impl Iterator<Item = Vec<Forward>> {
         self.0.into_values()
     }
 }
@@ -416,12 +418,13 @@ impl ForwardLine {
         Some((self.name.as_str(), self.protocol.parse().ok()?))
     }
 
-    fn of(forward: &Forward) -> Self {
+    fn of(row: &[Forward]) -> Self {
+        let forward = &row[0];
         Self {
             name: forward.name.to_string(),
-            listen: forward.listen.to_string(),
+            listen: listeners_of(row),
             protocol: forward.protocol.as_str(),
-            target: forward.reaches(),
+            target: reached_of(row),
         }
     }
 }

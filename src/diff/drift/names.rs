@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Comparison;
-use crate::forwards::{Forward, Name};
+use crate::forwards::{Forward, Name, rows};
 use crate::net::{Family, Protocol};
 
 /// The names of the forwards that a change adds, changes and removes, each once.
@@ -28,10 +28,6 @@ impl ForwardNames {
     /// Compares two lists of forwards.
     #[must_use]
     pub fn between(old: &[Forward], new: &[Forward]) -> Self {
-        let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
-            let key = |one: &Forward| (one.name.clone(), one.protocol, one.family());
-            forwards.iter().map(|one| (key(one), one.clone())).collect()
-        };
         let (old, new) = (by_key(old), by_key(new));
         let name = |(name, ..): &(Name, Protocol, Family)| name.as_str().to_owned();
         let added = new.keys().filter(|key| !old.contains_key(key)).map(name);
@@ -48,6 +44,12 @@ impl ForwardNames {
             removed,
         }
     }
+}
+
+/// Returns the rows of forwards by name, protocol and family.
+fn by_key(forwards: &[Forward]) -> BTreeMap<(Name, Protocol, Family), &[Forward]> {
+    let key = |one: &Forward| (one.name.clone(), one.protocol, one.family());
+    rows(forwards).map(|row| (key(&row[0]), row)).collect()
 }
 
 impl From<&Comparison> for ForwardNames {

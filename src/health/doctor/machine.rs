@@ -81,10 +81,17 @@ fn exists(links: &Links, family: Family, name: &Interface, apply: &str) -> Check
 }
 
 fn listen_addresses(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let mut told = None;
     for forward in &case.asked {
         let Some(address) = forward.listen.address else {
             continue;
         };
+        // The listeners of a forward at one address are neighbours.
+        let this = Some((&forward.name, forward.protocol, address));
+        if told == this {
+            continue;
+        }
+        told = this;
         let check = match case.facts.links.owner(address) {
             None if case.facts.links.0.is_empty() => {
                 Hop::ListenAddress.unknown("cannot list this machine's addresses")

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::rules_by_key;
-use crate::forwards::{Forward, Listeners};
+use crate::forwards::{Forward, Listeners, rows};
 use crate::health::connections::stale;
 use crate::health::probe::Probed;
 use crate::health::sender::senders;
@@ -35,7 +35,7 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
         }
     }
     let loaded = rules_by_key(case.facts.live);
-    for forward in &case.asked {
+    for forward in rows(&case.asked).map(|row| row[0]) {
         let key = (forward.name.as_str(), forward.protocol);
         // Connections live on without the rules that began them, and show nothing about new ones.
         let Some((replied, silent)) = led.get(&key).filter(|_| loaded.contains_key(&key)) else {
@@ -76,8 +76,9 @@ fn replies(case: &Case<'_>, checks: &mut Vec<Check>) {
 /// now.
 fn unanswered(case: &Case<'_>, forward: &Forward) -> Status {
     let mut probed = case.facts.probed.iter();
+    let key = |forward: &Forward| (forward.name.clone(), forward.protocol);
     let good =
-        |probed: &Probed<'_>| std::ptr::eq(probed.endpoint.forward, forward) && probed.is_good();
+        |probed: &Probed<'_>| key(probed.endpoint.forward) == key(forward) && probed.is_good();
     if probed.any(good) {
         Status::Warn
     } else {
@@ -99,7 +100,7 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     let is_asked = |flow: &&Flow| match taker(flow) {
         Some(forward) => asked.contains(&(forward.name.as_str(), forward.protocol)),
         // A connection to a port without a forward counts only if the user asked about all forwards.
-        None => asked.len() == case.set.forwards.len(),
+        None => asked.len() == rows(&case.set.forwards).count(),
     };
     let old = stale(flows, &case.facts.once, case.set);
     let facts = case.facts;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::arriving;
 use super::{Case, Check, Fix, Hop, answers};
-use crate::forwards::{Forward, Snat};
+use crate::forwards::{Forward, Snat, rows};
 use crate::host::network::{Packet, Route};
 use crate::net::Interface;
 use crate::net::words::quoted;
@@ -13,7 +13,7 @@ use crate::net::words::quoted;
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
     let mut seen: BTreeSet<(&Interface, IpAddr, &Interface)> = BTreeSet::new();
-    for forward in &case.asked {
+    for forward in rows(&case.asked).map(|row| row[0]) {
         let mut of_forward = Vec::new();
         for (ingress, to) in paths(forward) {
             // A forward that is astray has no other check, so each such forward is reported.
@@ -38,7 +38,7 @@ fn silent_hops(case: &Case<'_>) -> Vec<Check> {
             };
             let key = (route.gateway.unwrap_or(to), route.interface.as_str());
             let (_, _, forwards) = found.entry(key).or_insert((to, route, Vec::new()));
-            // The two protocols of a forward are neighbours.
+            // The entries of a forward are neighbours.
             if forwards.last().is_none_or(|last| last.name != forward.name) {
                 forwards.push(forward);
             }
@@ -183,14 +183,15 @@ impl Astray {
                 route.is_some_and(|route| route.interface != forward.egress.as_str())
             })
         };
-        let asked = case.asked.iter().copied();
-        let found: Vec<&Forward> = asked.filter(|forward| strays(forward)).collect();
+        let found: Vec<&[&Forward]> = rows(&case.asked).filter(|row| strays(row[0])).collect();
         if found.is_empty() {
             return Self::default();
         }
         let passing = answers::passing(case.facts.answers);
-        let found = found.into_iter().map(std::ptr::from_ref);
-        Self(found.filter(|forward| !passing.contains(forward)).collect())
+        let passes = |forward: &&Forward| passing.contains(&std::ptr::from_ref(*forward));
+        let found = found.into_iter().filter(|row| !row.iter().all(passes));
+        let found = found.flatten().map(|forward| std::ptr::from_ref(*forward));
+        Self(found.collect())
     }
 
     #[must_use]

@@ -10,7 +10,7 @@ use crate::diff::drift::{
     Comparison, DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone,
     rules_by_key,
 };
-use crate::forwards::Forward;
+use crate::forwards::{Forward, rows};
 use crate::health::counts;
 use crate::health::duplicate::{Duplicate, duplicates};
 use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
@@ -92,7 +92,7 @@ fn backend(case: &Case<'_>) -> Check {
     }
 }
 
-/// A forward's rules of one hop.
+/// A forward's rules of one hop, for all its listeners.
 #[derive(Clone, Copy)]
 struct OwnRules<'c> {
     forward: &'c Forward,
@@ -139,7 +139,7 @@ fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<
 fn own_rules<'c>(case: &Case<'c>, planned: &Ruleset) -> Vec<OwnRules<'c>> {
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
     let mut found = Vec::new();
-    for forward in case.asked.iter().copied() {
+    for forward in rows(&case.asked).map(|row| row[0]) {
         let key = (forward.name.as_str(), forward.protocol);
         let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
         let mut hops: BTreeMap<Hop, (usize, usize)> = BTreeMap::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status};
 use crate::forwards::{Destination, Forward, Snat, TargetKind};
-use crate::health::probe::Probed;
+use crate::health::probe::{Endpoint, Probed};
 use crate::host::network::{Packet, Route};
 use crate::host::probe::ProbeOutcome;
 use crate::net::words::counted;
@@ -44,22 +44,24 @@ fn probed<'c>(case: &Case<'c>) -> Vec<TargetCheck<'c>> {
     let mut checks = Vec::new();
     // The probes are in the order of the spec, so one target's ports are neighbours.
     let of_one = |a: &Probed<'_>, b: &Probed<'_>| {
-        std::ptr::eq(a.endpoint.forward, b.endpoint.forward) && a.endpoint.to == b.endpoint.to
+        let (a, b) = (a.endpoint, b.endpoint);
+        let (one, other) = (a.forward, b.forward);
+        one.name == other.name && one.protocol == other.protocol && a.to == b.to
     };
     for probed in case.facts.probed.chunk_by(of_one) {
-        let (forward, to) = (probed[0].endpoint.forward, probed[0].endpoint.to);
-        let Some(at) = to else {
+        let Some(at) = probed[0].endpoint.to else {
             continue;
         };
         let tried: Vec<_> = probed
             .iter()
-            .filter_map(|probed| Some((probed.endpoint.port, probed.outcome()?)))
+            .filter_map(|probed| Some((probed.endpoint, probed.outcome()?)))
             .collect();
         let (good, bad): (Vec<_>, Vec<_>) =
             tried.iter().partition(|(_, outcome)| outcome.is_good());
-        let Some(&(port, outcome)) = bad.first().or(good.first()).copied() else {
+        let Some(&(endpoint, outcome)) = bad.first().or(good.first()).copied() else {
             continue;
         };
+        let (forward, port) = (endpoint.forward, endpoint.port);
         let to = format!("{}:{port}", Host(at.address));
         let more = match bad.len().saturating_sub(1) {
             0 => String::new(),
@@ -81,8 +83,12 @@ fn probed<'c>(case: &Case<'c>) -> Vec<TargetCheck<'c>> {
                 .unknown(format!("{to} {words}"))
                 .fix(from_a_client(case, forward));
         }
-        // Not every port of a range need be in use.
-        if check.status == Status::Fail && !good.is_empty() {
+        // Not every port of a range need be in use, but some port of each listener.
+        let is_used = |(endpoint, _): &&(Endpoint<'_>, _)| {
+            let mut good = good.iter();
+            good.any(|(used, _)| std::ptr::eq(used.forward, endpoint.forward))
+        };
+        if check.status == Status::Fail && bad.iter().all(|one| is_used(one)) {
             check.status = Status::Warn;
             let others = counted(good.len(), "other port");
             let do_so = match (forward.protocol, good.len()) {

@@ -297,7 +297,7 @@ fn route_of<'s>(
 /// Returns the names of forwards, each once.
 fn names<'s>(forwards: impl IntoIterator<Item = &'s Forward>) -> Vec<&'s Name> {
     let mut names: Vec<&Name> = forwards.into_iter().map(|forward| &forward.name).collect();
-    // The two protocols of a forward are neighbours.
+    // The entries of a forward are neighbours.
     names.dedup();
     names
 }

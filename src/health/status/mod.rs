@@ -14,8 +14,7 @@ use serde::Serialize;
 use crate::diff::drift::{
     Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key,
 };
-use crate::forwards::ForwardSet;
-use crate::forwards::Listeners;
+use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
 use crate::net::Family;
@@ -126,7 +125,7 @@ pub struct LiveRules<'l> {
     pub flows: Option<&'l [Flow]>,
 }
 
-/// Returns a row for each forward of the spec, then a row for each loaded forward that is not in the spec.
+/// Returns a row for each forward and protocol of the spec, then a row for each loaded forward that is not in the spec.
 /// `comparison` compares the live rules with the spec.
 #[must_use]
 pub fn rows(
@@ -156,8 +155,8 @@ pub fn rows(
     let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
     let changed = changed_chains(live.ruleset, &planned);
     let mut rows = Vec::new();
-    let mine = set.forwards.iter();
-    for forward in mine.filter(|forward| forward.family() == family) {
+    for row in forwards::rows(&set.forwards).filter(|row| row[0].family() == family) {
+        let forward = &row[0];
         let name = forward.name.as_str();
         let key = (name, forward.protocol);
         let state = match (have.get(&key), want.get(&key)) {
@@ -170,8 +169,8 @@ pub fn rows(
         rows.push(Row {
             name: name.to_owned(),
             protocol: forward.protocol.as_str(),
-            listen: forward.listen.to_string(),
-            target: forward.reaches(),
+            listen: listeners_of(row),
+            target: reached_of(row),
             state,
             new: count(key),
             refused: refused(key),

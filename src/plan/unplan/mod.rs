@@ -74,8 +74,9 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
     let usual = found.usual(ruleset)?;
     let forwards = found.order.iter().filter_map(|key| {
         let seen = found.by_key.remove(key)?;
-        seen.into_forward(*key, &usual)
+        seen.into_forwards(*key, &usual)
     });
+    let forwards = forwards.flatten();
     let forwards: Vec<Forward> = forwards.collect();
     let Usual {
         ingress,
@@ -112,7 +113,8 @@ struct HeldForwards<'r> {
 
 /// The options of one forward, as far as its rules have been read.
 struct HeldForward {
-    listen: Listen,
+    /// At least one. Several are the pieces of a list: they share all options.
+    listens: Vec<Listen>,
     destinations: Vec<Destination>,
     balance: Balance,
     /// At least one.
@@ -135,6 +137,7 @@ struct Usual {
 
 fn translated(ruleset: &Ruleset) -> HeldForwards<'_> {
     let mut found = HeldForwards::default();
+    let (mut addressed, mut open) = (Vec::new(), Vec::new());
     let mut exempt = BTreeSet::new();
     for (_, rule) in Hook::Arriving.rules(ruleset) {
         let Some(key) = key_of(rule) else { continue };
@@ -144,20 +147,27 @@ fn translated(ruleset: &Ruleset) -> HeldForwards<'_> {
         let (Some((listen, to)), Some(ingress)) = (dnat(rule), ingress(rule)) else {
             continue;
         };
-        let seen = found.by_key.entry(key).or_insert_with(|| {
-            found.order.push(key);
-            HeldForward {
-                listen,
-                destinations: Vec::new(),
-                balance: Balance::Random,
-                ingress: Vec::new(),
-                egress: None,
-                snat: None,
-                guards: Guards::default(),
-                hairpin: false,
-                exempt: false,
-            }
+        let of_kind = match listen.address {
+            Some(_) => &mut addressed,
+            None => &mut open,
+        };
+        if of_kind.last() != Some(&key) {
+            of_kind.push(key);
+        }
+        let seen = found.by_key.entry(key).or_insert_with(|| HeldForward {
+            listens: Vec::new(),
+            destinations: Vec::new(),
+            balance: Balance::Random,
+            ingress: Vec::new(),
+            egress: None,
+            snat: None,
+            guards: Guards::default(),
+            hairpin: false,
+            exempt: false,
         });
+        if !seen.listens.contains(&listen) {
+            seen.listens.push(listen);
+        }
         if !seen.destinations.contains(&to) {
             seen.destinations.push(to);
         }
@@ -172,7 +182,28 @@ fn translated(ruleset: &Ruleset) -> HeldForwards<'_> {
     for (key, seen) in &mut found.by_key {
         seen.exempt = exempt.contains(key);
     }
+    found.order = in_one_order(&addressed, &open);
     found
+}
+
+/// Returns the order of the forwards: the plan of all of them has the listeners for one address in the first order
+/// and those for all addresses in the second. A list may have both. The order of a tree is another one, which does
+/// not depend on the order of the forwards.
+fn in_one_order<'r>(addressed: &[ForwardKey<'r>], open: &[ForwardKey<'r>]) -> Vec<ForwardKey<'r>> {
+    let of_open: BTreeSet<&ForwardKey<'_>> = open.iter().collect();
+    let mut order = Vec::with_capacity(addressed.len() + open.len());
+    let mut rest = addressed.iter().peekable();
+    for key in open {
+        while let Some(before) = rest.next_if(|before| !of_open.contains(before)) {
+            order.push(*before);
+        }
+        rest.next_if_eq(&key);
+        order.push(*key);
+    }
+    order.extend(rest);
+    let mut seen = BTreeSet::new();
+    order.retain(|key| seen.insert(*key));
+    order
 }
 
 impl HeldForwards<'_> {
@@ -228,13 +259,20 @@ impl HeldForward {
         }
     }
 
-    fn into_forward(self, (name, protocol): ForwardKey<'_>, usual: &Usual) -> Option<Forward> {
+    /// Returns the entries of a forward, one for each listener.
+    fn into_forwards(
+        mut self,
+        (name, protocol): ForwardKey<'_>,
+        usual: &Usual,
+    ) -> Option<impl Iterator<Item = Forward>> {
         let name: Name = name.parse().ok()?;
         let ingress = self.clients().to_vec();
         let (sources, limits, log) = self.guards.into_parts();
         let kept = |to: &Destination| to.ports == TargetPorts::Kept;
-        Some(Forward {
-            listen: self.listen,
+        // Each hook has the rules for one address before those for all addresses.
+        self.listens.sort_unstable();
+        let last = Forward {
+            listen: self.listens.pop()?,
             protocol,
             target: ForwardTarget {
                 kind: if self.destinations.iter().all(kept) {
@@ -253,7 +291,13 @@ impl HeldForward {
             log,
             hairpin: self.hairpin,
             name,
-        })
+        };
+        let others = self.listens.into_iter().map(|listen| Forward {
+            listen,
+            ..last.clone()
+        });
+        let others: Vec<Forward> = others.collect();
+        Some(others.into_iter().chain([last]))
     }
 }
 

@@ -4,7 +4,7 @@ mod ask;
 mod budget;
 mod questions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub(super) use ask::reached;
@@ -13,7 +13,7 @@ pub use ask::{Ask, Wanted};
 use super::clients::Clients;
 use super::machine::LiveMachine;
 use super::world::World;
-use crate::forwards::{Forward, Limits, Snat, Sources};
+use crate::forwards::{Forward, Limits, Snat, Sources, rows};
 use crate::net::{Family, Interface, Protocol};
 use crate::plan::unplan::ForwardKey;
 use budget::Budget;
@@ -33,6 +33,8 @@ pub fn battery<'f>(
     let (mut asks, mut rest) = (Vec::new(), Vec::new());
     // Each forward has its own client of the Internet: a rule may ban a client for what it asked of another forward.
     let mut numbers = forwards.len()..;
+    // The listeners of one forward share its limits.
+    let mut budgets: BTreeMap<ForwardKey<'_>, Budget> = BTreeMap::new();
     for (number, forward) in forwards.iter().enumerate() {
         let of_forward = clients.of_forward(forward, number);
         let questions = ForwardQuestions {
@@ -48,7 +50,8 @@ pub fn battery<'f>(
         if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
             questions.rest(&of_forward, &mut more);
         }
-        let mut budget = Budget::of(forward, 1);
+        let budget = budgets.entry(key);
+        let budget = budget.or_insert_with(|| Budget::of(forward, 1));
         brief.retain_mut(|ask| budget.takes(ask));
         more.retain_mut(|ask| budget.takes(ask));
         asks.append(&mut brief);
@@ -65,10 +68,13 @@ pub fn plain<'a, 'f: 'a>(
     machine: &'a LiveMachine,
     worlds: &'a [World],
 ) -> impl Iterator<Item = Ask<'f>> + 'a {
-    forwards
-        .iter()
-        .enumerate()
-        .flat_map(move |(number, forward)| {
+    let rows = rows(forwards).scan(0, |next, row| {
+        let first = *next;
+        *next += row.len();
+        Some((first, row))
+    });
+    rows.flat_map(move |(first, row)| {
+        let asks = row.iter().zip(first..).flat_map(move |(forward, number)| {
             let questions = ForwardQuestions {
                 forward,
                 machine,
@@ -76,12 +82,13 @@ pub fn plain<'a, 'f: 'a>(
             };
             let port = forward.listen.ports.first();
             let admitted = clients.of_forward(forward, number).allowed.into_iter();
-            let asks = admitted
-                .filter_map(move |(client, by)| questions.ask(&client, by, port, Wanted::Through));
-            // Each connection may be opened twice.
-            let mut budget = Budget::of(forward, 2);
-            asks.filter_map(move |mut ask| budget.takes(&mut ask).then_some(ask))
-        })
+            admitted
+                .filter_map(move |(client, by)| questions.ask(&client, by, port, Wanted::Through))
+        });
+        // Each connection may be opened twice. The listeners of one forward share its limits.
+        let mut budget = Budget::of(row[0], 2);
+        asks.filter_map(move |mut ask| budget.takes(&mut ask).then_some(ask))
+    })
 }
 
 /// Everything about a forward but its ports and targets.
@@ -263,6 +270,26 @@ mod tests {
             let times: usize = through.map(|ask| ask.times).sum();
             assert!(least <= times && times <= most, "{limits}: {times}");
         }
+    }
+
+    #[test]
+    fn the_listeners_of_a_forward_share_its_limits() {
+        let set = set(
+            "{name: a, listen: [80, 81, 82], target: {pod: 10.224.0.8}, limits: {new_per_second: 1, burst: 2}}, \
+             {name: b, listen: [83, 84], target: {pod: 10.224.0.8}, limits: {max_connections: 9}}",
+        );
+        let (machine, worlds, clients) = asking(&set);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let of = |asks: &[Ask<'_>], name: &str| -> usize {
+            let of_name = asks.iter().filter(|ask| ask.forward.name.as_str() == name);
+            of_name.map(|ask| ask.times).sum()
+        };
+        let asks = asked(&set);
+        assert_eq!(of(&asks, "a"), 2);
+        assert!(of(&asks, "b") <= 8);
+        // Each may be opened twice.
+        let asks: Vec<Ask<'_>> = plain(&forwards, &clients, &machine, &worlds).collect();
+        assert_eq!(of(&asks, "a"), 1);
     }
 
     #[test]

@@ -127,7 +127,7 @@ problems! {
     }
     "wrong-type": Error, WrongType {
         meaning: "a list for a value, a value for a list, or nothing",
-        example: "`listen: [80, 81]`",
+        example: "`name: [web]`",
         WrongType { key: &'static str, expected: &'static str, found: &'static str } => {
             text: ("{} must be {expected}, but is {found}", hint::place(key)),
             hint: ("{}", hint::wrong_type(key)),
@@ -352,12 +352,17 @@ problems! {
         }
     }
     "range-length": Error, RangeLength {
-        meaning: "a target range longer or shorter than the listener's",
+        meaning: "a target range longer or shorter than the listener's, or for a list of listeners",
         example: "`listen: 5000-5010` with `pod: 10.224.0.118:7000-7009`",
         RangeLength { target: u32, listen: u32, listen_span: Span } => {
             text: ("the target has {target} ports, but the listener has {listen}"),
             hint: ("{}", hint::range_length(*listen)),
             other: (listen_span, "the listener"),
+        }
+        RangeForList { listen_span: Span } => {
+            text: ("the target has a range of ports, but `listen` is a list"),
+            hint: ("give the target one port, or none to keep each listen port; for a range of its own, write another forward"),
+            other: (listen_span, "the listeners"),
         }
     }
     "dangerous-target": Error, DangerousTarget {
@@ -422,12 +427,17 @@ problems! {
         }
     }
     "overlapping-listen": Error, OverlappingListen {
-        meaning: "two forwards that listen on one port",
+        meaning: "two forwards, or two items of one list, that listen on one port",
         example: "`listen: 5000-5010` and `listen: 5010`",
         OverlappingListen { ports: String, name: String, other: Span } => {
             text: ("the forward `{name}` already listens on {ports}"),
             hint: ("give one of the two another port, protocol or listen address"),
             other: (other, "the other listener"),
+        }
+        OverlappingPieces { piece: String, other: Span } => {
+            text: ("`{piece}` shares a port with another item of the list"),
+            hint: ("remove one of the two, or narrow its ports"),
+            other: (other, "the other item"),
         }
     }
     "takes-ssh": Error, TakesSsh {
@@ -514,7 +524,7 @@ problems! {
     "port-kept": Note, PortKept {
         meaning: "an `ilb` without a port, which keeps the listen port",
         example: "`ilb: 10.224.0.222`",
-        PortKept { ports: PortRange } => {
+        PortKept { ports: String } => {
             text: ("the `ilb` has no port, so connections go to the listen port {ports}"),
             hint: ("if the Service has another port, write it: `ilb: IP:PORT`"),
         }

@@ -14,7 +14,7 @@ use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::{DriftKind, compare};
-use crate::forwards::Forward;
+use crate::forwards::{Forward, listeners_of, rows};
 use crate::host::network::somebody;
 use crate::net::words::counted;
 use crate::net::{Family, Protocol};
@@ -90,11 +90,9 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         });
     }
     moderate(&by_forward, checks);
-    let here = case.asked.iter();
-    for forward in here.filter(|forward| !astray.has(forward)) {
-        let of_forward = by_forward.get(&std::ptr::from_ref(*forward));
-        let of_forward = of_forward.map_or(&[][..], Vec::as_slice);
-        let mut found = of_one(&scene, answers, forward, of_forward);
+    for row in rows(&case.asked).filter(|row| !astray.has(row[0])) {
+        let forward = row[0];
+        let mut found = of_row(&scene, answers, row, &by_forward);
         // The checks of the live machine have already reported its switches and the next hops of targets.
         let is_told = |check: &Check| {
             let is_same = |told: &Check| told.code == check.code && told.status == Status::Fail;
@@ -217,12 +215,11 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
         let of_all = [Hop::Interface, Hop::IpForward, Hop::Jump];
         check.status == Status::Fail && check.forward.is_none() && of_all.contains(&check.code)
     });
-    let known = case.asked.iter().filter_map(|forward| {
-        let judged = by_forward.get(&std::ptr::from_ref(*forward));
-        let judged = judged.map_or(&[][..], Vec::as_slice);
-        let is_silent = silent.contains(&std::ptr::from_ref(*forward));
-        let works = match standing(&of_one(&scene, answers, forward, judged)) {
-            _ if is_silent => false,
+    let known = rows(&case.asked).filter_map(|row| {
+        let forward = row[0];
+        let is_silent = |forward: &&Forward| silent.contains(&std::ptr::from_ref(*forward));
+        let works = match standing(&of_row(&scene, answers, row, &by_forward)) {
+            _ if row.iter().any(is_silent) => false,
             None if is_dark => false,
             known => known?,
         };
@@ -277,13 +274,51 @@ fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
     }
 }
 
-/// Returns the findings about one forward.
-fn of_one(
+/// The findings about the connections of one listener.
+struct Outcome {
+    found: Vec<Check>,
+    /// How many connections did as the spec says.
+    fine: usize,
+    /// Whether a client that the forward admits was tried.
+    is_tried: bool,
+}
+
+/// Returns the findings about a row: each listener has connections of its own.
+fn of_row(
     scene: &Scene<'_>,
     answers: &Answers<'_>,
-    forward: &Forward,
-    judged: &[&Judged<'_>],
+    row: &[&Forward],
+    by_forward: &ByForward<'_, '_>,
 ) -> Vec<Check> {
+    let mut all = Outcome {
+        found: Vec::new(),
+        fine: 0,
+        is_tried: false,
+    };
+    let mut listeners: Vec<Vec<&Forward>> = Vec::new();
+    for forward in row {
+        let judged = by_forward.get(&std::ptr::from_ref(*forward));
+        let one = outcome(scene, answers, judged.map_or(&[][..], Vec::as_slice));
+        for check in one.found {
+            if let Some(at) = all.found.iter().position(|known| *known == check) {
+                listeners[at].push(forward);
+            } else {
+                all.found.push(check);
+                listeners.push(vec![forward]);
+            }
+        }
+        all.fine += one.fine;
+        all.is_tried |= one.is_tried;
+    }
+    for (check, of) in all.found.iter_mut().zip(&listeners) {
+        if of.len() < row.len() {
+            check.reason = format!("{} (listener {})", check.reason, listeners_of(of));
+        }
+    }
+    concluded(row[0], all)
+}
+
+fn outcome(scene: &Scene<'_>, answers: &Answers<'_>, judged: &[&Judged<'_>]) -> Outcome {
     let mut found: Vec<Finding<'_>> = Vec::new();
     // The networks that rules name, each with the finding about it.
     let mut named: Vec<(IpNet, usize)> = Vec::new();
@@ -315,8 +350,20 @@ fn of_one(
         }
     }
     let found = found.into_iter();
-    let mut found: Vec<Check> = found.map(|one| one.into_check(somebody_passes)).collect();
-    let is_tried = judged.iter().any(|one| passing(&one));
+    Outcome {
+        found: found.map(|one| one.into_check(somebody_passes)).collect(),
+        fine,
+        is_tried: judged.iter().any(|one| passing(&one)),
+    }
+}
+
+/// Returns the findings about a forward, or a check that there are none.
+fn concluded(forward: &Forward, outcome: Outcome) -> Vec<Check> {
+    let Outcome {
+        mut found,
+        fine,
+        is_tried,
+    } = outcome;
     if !is_tried && found.is_empty() {
         found.push(Hop::Packets.unknown(if forward.sources.allow.is_none() {
             "no client could be tried: this machine has no route to a client by an ingress interface"

@@ -34,6 +34,18 @@ const SCENE: Scene<'_> = Scene {
     put_in: None,
 };
 
+/// Returns the findings about the first forward.
+fn of_first(
+    scene: &Scene<'_>,
+    answers: &Answers<'_>,
+    set: &ForwardSet,
+    judged: &[&Judged<'_>],
+) -> Vec<Check> {
+    let first = &set.forwards[0];
+    let by_forward = ByForward::from([(std::ptr::from_ref(first), judged.to_vec())]);
+    of_row(scene, answers, &[first], &by_forward)
+}
+
 /// A connection to the first forward.
 fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
     let forward = &set.forwards[0];
@@ -141,7 +153,7 @@ fn lines(answers: &Answers<'_>, wanted: Wanted, verdict: Verdict) -> Vec<String>
         ask: ask(&set, "81.2.69.142", wanted),
         verdict,
     };
-    let checks = of_one(&SCENE, answers, &set.forwards[0], &[&judged]);
+    let checks = of_first(&SCENE, answers, &set, &[&judged]);
     checks.iter().map(line).collect()
 }
 
@@ -493,7 +505,7 @@ fn a_client_that_a_line_in_nvactls_chains_lets_in_is_named_with_the_line() {
         put_in: Some("iptables filter: `-A NVACTL-FORWARD -j ACCEPT`"),
         ..SCENE
     };
-    let said = of_one(&scene, &Answers::default(), &set.forwards[0], &[&judged]);
+    let said = of_first(&scene, &Answers::default(), &set, &[&judged]);
     let said: Vec<String> = said.iter().map(line).collect();
     assert_eq!(
         said,
@@ -528,7 +540,7 @@ fn a_ban_of_others_is_one_warning() {
             one("10.3.0.1", ClientKind::Named(net), dead()),
         ];
         let judged: Vec<&Judged<'_>> = judged.iter().collect();
-        let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+        let said = of_first(&SCENE, &Answers::default(), &set, &judged);
         assert_eq!(said.len(), 1, "{said:?}");
         assert_eq!(said[0].status, status, "{kind:?}");
     }
@@ -559,7 +571,7 @@ fn a_route_that_forbids_a_network_of_nobody_is_a_warning() {
             judged.push(one(seen, ClientKind::Seen, dead_by(reason.clone())));
         }
         let judged: Vec<&Judged<'_>> = judged.iter().collect();
-        let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+        let said = of_first(&SCENE, &Answers::default(), &set, &judged);
         assert_eq!(said.len(), 1, "{said:?}");
         assert_eq!(said[0].status, status, "{reason:?} {seen:?}");
     }
@@ -608,7 +620,7 @@ fn a_finding_about_some_clients_names_them() {
         one("198.51.100.8", dead_by(KernelReason::Prohibited)),
     ];
     let judged: Vec<&Judged<'_>> = judged.iter().collect();
-    let said = of_one(&SCENE, &Answers::default(), &set.forwards[0], &judged);
+    let said = of_first(&SCENE, &Answers::default(), &set, &judged);
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].reason,
@@ -734,5 +746,56 @@ fn a_finding_that_follows_from_rules_that_are_not_loaded_is_left_out() {
         let found = vec![dead(found)];
         let rest = without_consequences(found, forward, "sudo nvactl apply", &mut checks);
         assert_eq!((rest.len(), checks[0].tried), (left, tried), "{checks:?}");
+    }
+}
+
+/// One name, one row: the listeners of a list are told together, and a finding names its listener unless it is one
+/// about all of them.
+#[test]
+fn a_finding_about_one_listener_of_a_list_names_it() {
+    let list = SPEC.replace("listen: 49182", "listen: [49182, 49183]");
+    let set = yaml::read(list.as_bytes()).expect("it is valid");
+    let row: Vec<&Forward> = set.forwards.iter().collect();
+    let of = |n: usize, is_dead: bool| Judged {
+        ask: Ask {
+            forward: row[n],
+            ..ask(&set, "81.2.69.142", Wanted::Through)
+        },
+        verdict: if is_dead {
+            Verdict::Elsewhere {
+                at: "10.224.0.9:80".parse().expect("an address and a port"),
+                blame: Blame {
+                    by: None,
+                    cure: None,
+                    is_examined: true,
+                },
+            }
+        } else {
+            Verdict::AsWanted
+        },
+    };
+    for (dead, wanted) in [
+        (
+            [false, false],
+            "the rules handle 2 connections as specified, tried in a copy of this machine with test servers in \
+             place of the targets",
+        ),
+        (
+            [false, true],
+            "the packets go to 10.224.0.9:80 instead of the target (listener 49183)",
+        ),
+        (
+            [true, true],
+            "the packets go to 10.224.0.9:80 instead of the target",
+        ),
+    ] {
+        let judged = [of(0, dead[0]), of(1, dead[1])];
+        let by_forward: ByForward<'_, '_> = judged
+            .iter()
+            .map(|one| (std::ptr::from_ref(one.ask.forward), vec![one]))
+            .collect();
+        let found = of_row(&SCENE, &Answers::default(), &row, &by_forward);
+        let reasons: Vec<&str> = found.iter().map(|check| check.reason.as_str()).collect();
+        assert_eq!(reasons, [wanted]);
     }
 }
