@@ -130,8 +130,7 @@ impl<'r> Search<'r> {
             } else {
                 by
             };
-            let left = packets.iter().filter_map(|packets| packets.meeting(rule));
-            let left: Vec<FirstPackets<'_>> = left.collect();
+            let left = FirstPackets::all_meeting(packets, rule);
             match (next, by) {
                 _ if left.is_empty() => {}
                 (Some(next), by) => self.walk(next, &left, by, depth - 1),

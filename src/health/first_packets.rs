@@ -64,19 +64,33 @@ impl<'f> FirstPackets<'f> {
         })
     }
 
-    /// Returns the packets that meet all conditions of a rule; `None` if no packet does.
+    /// Returns those of many packets that meet all conditions of a rule.
     #[must_use]
-    pub fn meeting(&self, rule: &'f Rule) -> Option<Self> {
+    pub fn all_meeting(packets: &[Self], rule: &'f Rule) -> Vec<Self> {
+        // Most rules are about other ports, which costs least to find.
+        let asked = rule.matches.iter().find_map(asked_ports);
+        let has = |range: &PortRange| asked.into_iter().flatten().any(|one| one.overlaps(*range));
+        let near = packets.iter();
+        let near = near.filter(|one| asked.is_none() || one.ports.iter().any(has));
+        near.filter_map(|one| one.meeting(rule)).collect()
+    }
+
+    /// Returns the packets that meet all conditions of a rule; `None` if no packet does.
+    fn meeting(&self, rule: &'f Rule) -> Option<Self> {
+        // Most packets are sorted out, so they are copied only if another condition keeps fewer of them.
         let mut left = Cow::Borrowed(self);
+        let mut undecided = self.undecided;
         for condition in &rule.matches {
             match narrow(&mut left, condition) {
                 Answer::Yes => {}
-                Answer::Unknown if left.undecided.is_some() => {}
-                Answer::Unknown => left.to_mut().undecided = Some(condition),
+                Answer::Unknown => undecided = undecided.or(Some(condition)),
                 Answer::No => return None,
             }
         }
-        Some(left.into_owned())
+        Some(Self {
+            undecided,
+            ..left.into_owned()
+        })
     }
 
     fn is_in(&self, states: Negatable<CtStates>) -> Answer {
@@ -84,6 +98,25 @@ impl<'f> FirstPackets<'f> {
             states.contains(CtState::New) || self.is_translated && states.contains(CtState::Dnat)
         };
         states.holds(is_in).into()
+    }
+}
+
+/// Returns the destination ports of which a condition asks for one.
+fn asked_ports(condition: &Match) -> Option<&[PortRange]> {
+    match condition {
+        Match::Tcp {
+            destination: Some(Is(range)),
+            ..
+        }
+        | Match::Udp {
+            destination: Some(Is(range)),
+            ..
+        } => Some(std::slice::from_ref(range)),
+        Match::Multiport {
+            of: PortsOf::Destination | PortsOf::Either,
+            ports: Is(ranges),
+        } => Some(ranges),
+        _ => None,
     }
 }
 
@@ -120,7 +153,9 @@ fn narrow(left: &mut Cow<'_, FirstPackets<'_>>, condition: &Match) -> Answer {
             if !left.ingress.iter().any(meets) {
                 return Answer::No;
             }
-            left.to_mut().ingress.retain(meets);
+            if !left.ingress.iter().all(meets) {
+                left.to_mut().ingress.retain(meets);
+            }
             Answer::Yes
         }
         Match::Egress(by) => {
