@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::outbound::Outbound;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
@@ -16,21 +17,38 @@ pub struct ForwardSet {
     pub firewall: Firewall,
     /// In the order of the file. A forward with two protocols is two entries with the same name.
     pub forwards: Vec<Forward>,
+    /// In the order of the file, which is the order in which packets meet them. An entry of both families is two
+    /// entries with the same name.
+    pub outbound: Vec<Outbound>,
 }
 
 impl ForwardSet {
-    /// Returns a copy that holds only the forwards of one family.
+    /// Returns a copy that holds only the forwards and outbound entries of one family.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
         let of_family = |forward: &&Forward| forward.family() == family;
         Self {
             firewall: self.firewall.clone(),
             forwards: self.forwards.iter().filter(of_family).cloned().collect(),
+            outbound: self.outbound_of(family).cloned().collect(),
         }
     }
 
+    /// Iterates over the outbound entries of one family.
+    pub fn outbound_of(&self, family: Family) -> impl Iterator<Item = &Outbound> {
+        let all = self.outbound.iter();
+        all.filter(move |outbound| outbound.family == family)
+    }
+
+    /// Returns whether the spec has a forward or an outbound entry of a family.
     #[must_use]
     pub fn has(&self, family: Family) -> bool {
+        self.has_forwards(family) || self.outbound_of(family).next().is_some()
+    }
+
+    /// Returns whether the spec has a forward of a family.
+    #[must_use]
+    pub fn has_forwards(&self, family: Family) -> bool {
         let mut forwards = self.forwards.iter();
         forwards.any(|forward| forward.family() == family)
     }
@@ -52,8 +70,10 @@ impl ForwardSet {
         let own = firewall.ingress.iter().chain([&firewall.egress]);
         let forwards = self.forwards.iter();
         let theirs = forwards.flat_map(|forward| forward.ingress.iter().chain([&forward.egress]));
+        let outward = self.outbound.iter();
+        let outward = outward.flat_map(|entry| entry.ingress.iter().chain([&entry.egress]));
         let mut found: Vec<&Interface> = Vec::new();
-        for interface in own.chain(theirs) {
+        for interface in own.chain(theirs).chain(outward) {
             if !found.contains(&interface) {
                 found.push(interface);
             }

@@ -13,6 +13,7 @@
 
 mod forward;
 mod listeners;
+mod outbound;
 mod siblings;
 mod sources;
 
@@ -21,5 +22,9 @@ pub use forward::{
     Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
+pub use outbound::{
+    Destinations, GUARDED, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
+    not_internet_v4,
+};
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

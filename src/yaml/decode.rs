@@ -6,6 +6,7 @@ use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
 use super::load::Node;
 use super::options::{self, Options};
+use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
@@ -14,7 +15,9 @@ use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 /// may have the keys that are missing here.
 pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
-    let known = &["version", "firewall", "defaults", "forwards", "silence"];
+    let known = &[
+        "version", "firewall", "defaults", "forwards", "outbound", "silence",
+    ];
     let files: Vec<Fields<'_>> = roots
         .iter()
         .filter_map(|root| Fields::of(root, "spec", "the spec", known, problems))
@@ -26,7 +29,9 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         spec.silence.extend(silence);
     }
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
-        decode_firewall(firewall, &mut spec, problems);
+        // Only forwards take the firewall's `snat`.
+        let forwards = files.iter().any(|file| file.get("forwards").is_some());
+        decode_firewall(firewall, forwards, &mut spec, problems);
         let key = files.iter().find_map(|file| file.key("firewall"));
         let policy = spec.forward_policy_span.take();
         spec.forward_policy_span = policy.or(key.map(|key| key.span.clone()));
@@ -47,7 +52,9 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         .iter()
         .filter_map(|file| file.get("forwards"))
         .peekable();
-    if lists.peek().is_none() && whole {
+    let outbound = files.iter().filter_map(|file| file.get("outbound"));
+    let outbound: Vec<&Node<'_>> = outbound.collect();
+    if lists.peek().is_none() && outbound.is_empty() && whole {
         report_missing(&files, "forwards", problems);
     }
     for forwards in lists {
@@ -57,6 +64,14 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
             }
             spec.forwards
                 .push(decode_forward(item, &defaults, problems));
+        }
+    }
+    for entries in outbound {
+        for item in sequence(entries, "outbound", problems).unwrap_or_default() {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
+            spec.outbound.push(outbound::decode(item, problems));
         }
     }
     spec
@@ -97,7 +112,12 @@ fn decode_version(fields: &Fields<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {
+fn decode_firewall(
+    node: &Node<'_>,
+    forwards: bool,
+    spec: &mut WrittenSpec,
+    problems: &mut Vec<Problem>,
+) {
     let known = &["interface", "snat", "forward_policy", "layout"];
     let Some(fields) = Fields::of(node, "firewall", "`firewall`", known, problems) else {
         return;
@@ -105,7 +125,12 @@ fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<P
     if let Some(node) = fields.required("interface", problems) {
         spec.interfaces = options::interfaces(node, true, problems);
     }
-    if let Some(node) = fields.required("snat", problems) {
+    let snat = if forwards {
+        fields.required("snat", problems)
+    } else {
+        fields.get("snat")
+    };
+    if let Some(node) = snat {
         spec.snat = options::snats(node, problems);
     }
     let policy = fields.parsed("forward_policy", "`drop` or `keep`", problems, |text| {
@@ -163,12 +188,12 @@ fn decode_forward(
 
 /// Which part of the spec a `silence` is for. Only a forward may give up ssh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silencing {
+pub enum Silencing {
     Spec,
     Forward,
 }
 
-fn decode_silence(
+pub fn decode_silence(
     fields: &Fields<'_>,
     silencing: Silencing,
     problems: &mut Vec<Problem>,

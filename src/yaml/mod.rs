@@ -25,6 +25,7 @@ mod endpoint;
 mod fields;
 mod load;
 mod options;
+mod outbound;
 pub mod page;
 pub mod places;
 mod problem;

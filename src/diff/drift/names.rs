@@ -1,14 +1,14 @@
-//! The names of the forwards in a comparison, which records and log lines keep.
+//! The names of the forwards and outbound entries in a comparison, which records and log lines keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::Comparison;
-use crate::forwards::{Forward, Name};
+use crate::forwards::{Forward, ForwardSet, Name, Outbound};
 use crate::net::{Family, Protocol};
 
-/// The names of the forwards that a change adds, changes and removes, each once.
+/// The names of the forwards and outbound entries that a change adds, changes and removes, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardNames {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -25,20 +25,16 @@ impl ForwardNames {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Compares two lists of forwards.
+    /// Compares two lists of sets, one for each family.
     #[must_use]
-    pub fn between(old: &[Forward], new: &[Forward]) -> Self {
-        let by_key = |forwards: &[Forward]| -> BTreeMap<_, Forward> {
-            let key = |one: &Forward| (one.name.clone(), one.protocol, one.family());
-            forwards.iter().map(|one| (key(one), one.clone())).collect()
-        };
+    pub fn between(old: &[ForwardSet], new: &[ForwardSet]) -> Self {
         let (old, new) = (by_key(old), by_key(new));
-        let name = |(name, ..): &(Name, Protocol, Family)| name.as_str().to_owned();
+        let name = |(name, ..): &Key<'_>| name.as_str().to_owned();
         let added = new.keys().filter(|key| !old.contains_key(key)).map(name);
         let removed = old.keys().filter(|key| !new.contains_key(key)).map(name);
         let changed = new
             .iter()
-            .filter(|(key, forward)| old.get(key).is_some_and(|before| before != *forward));
+            .filter(|(key, named)| old.get(key).is_some_and(|before| before != *named));
         let changed = changed.map(|(key, _)| name(key));
         let [added, removed, changed] = [added.collect(), removed.collect(), changed.collect()]
             .map(|names: Vec<String>| once(names.iter()));
@@ -48,6 +44,27 @@ impl ForwardNames {
             removed,
         }
     }
+}
+
+/// A forward has a protocol, an outbound entry none.
+type Key<'s> = (&'s Name, Option<Protocol>, Family);
+
+#[derive(PartialEq)]
+enum Named<'s> {
+    Forward(&'s Forward),
+    Outbound(&'s Outbound),
+}
+
+fn by_key(sets: &[ForwardSet]) -> BTreeMap<Key<'_>, Named<'_>> {
+    let forwards = sets.iter().flat_map(|set| &set.forwards).map(|one| {
+        let key = (&one.name, Some(one.protocol), one.family());
+        (key, Named::Forward(one))
+    });
+    let outbound = sets.iter().flat_map(|set| &set.outbound).map(|one| {
+        let key = (&one.name, None, one.family);
+        (key, Named::Outbound(one))
+    });
+    forwards.chain(outbound).collect()
 }
 
 impl From<&Comparison> for ForwardNames {
@@ -78,7 +95,6 @@ fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::diff::drift::{compare, compare_specs};
-    use crate::forwards::ForwardSet;
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::plan::plan;

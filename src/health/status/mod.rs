@@ -180,14 +180,15 @@ pub fn rows(
                 .map(|_| connections.get(&key).copied().unwrap_or_default()),
         });
     }
-    for removed in &comparison.removed {
+    for removed in comparison.removed.iter().filter(|one| one.kind.is_none()) {
+        let Some(key) = removed.key() else { continue };
         rows.push(Row {
             state: ForwardState::Surplus,
-            new: removed.key().map_or_else(Count::default, count),
-            refused: removed.key().map_or_else(Count::default, refused),
+            new: count(key),
+            refused: refused(key),
             connections: None,
             name: removed.name.clone(),
-            protocol: removed.protocol,
+            protocol: key.1.as_str(),
             listen: removed.listen.clone(),
             target: removed.target.clone(),
         });

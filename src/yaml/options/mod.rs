@@ -7,8 +7,9 @@ mod nets;
 mod snat;
 
 pub use interfaces::{Interfaces, interfaces};
-pub use log::WrittenLog;
-pub use nets::ByFamily;
+pub use limits::limits;
+pub use log::{WrittenLog, log};
+pub use nets::{ByFamily, WrittenDestinations, destinations, nets};
 pub use snat::snats;
 
 use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
@@ -35,16 +36,16 @@ const READERS: [(&str, OptionReader); 9] = [
         options.snat = snats(node, problems);
     }),
     ("allow_from", |options, node, problems| {
-        options.allow = nets::nets(node, "allow_from", problems);
+        options.allow = nets(node, "allow_from", problems);
     }),
     ("deny_from", |options, node, problems| {
-        options.deny = nets::nets(node, "deny_from", problems);
+        options.deny = nets(node, "deny_from", problems);
     }),
     ("limits", |options, node, problems| {
-        options.limits = limits::limits(node, problems);
+        options.limits = limits(node, problems);
     }),
     ("log", |options, node, problems| {
-        options.log = log::log(node, problems);
+        options.log = log(node, problems);
     }),
     ("hairpin", |options, node, problems| {
         options.hairpin = yes_or_no(node, "hairpin", problems);

@@ -41,6 +41,7 @@ pub(super) fn place(key: &str) -> String {
     match key {
         "spec" => "the spec".to_owned(),
         "forward" => "an entry of `forwards`".to_owned(),
+        "entry" => "an entry of `outbound`".to_owned(),
         key => format!("`{key}`"),
     }
 }
@@ -72,6 +73,9 @@ pub(super) fn value(key: &str) -> &'static str {
         "limits" => "{new_per_second: 50, max_connections: 1000}",
         "new_per_second" => "50",
         "allow_from" | "deny_from" => "[198.51.100.0/24]",
+        "allow_to" => "[internet, 10.50.0.0/16]",
+        "deny_to" => "[10.50.0.0/16]",
+        "ports" => "[443, 8000-8010]",
         "silence" => "[takes-ssh]",
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
         _ => "[]",
@@ -87,6 +91,7 @@ pub(super) fn wrong_type(key: &str) -> String {
         "forward" => {
             "write, for example, `- {name: web, listen: 49182, target: {pod: 10.224.0.118:80}}`".into()
         }
+        "entry" => "write, for example, `- {name: pods-out, allow_from: [10.224.0.0/16]}`".into(),
         key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
