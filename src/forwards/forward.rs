@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::outbound::Outbound;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::limit::PerSecond;
 
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
@@ -38,6 +39,30 @@ impl ForwardSet {
     pub fn outbound_of(&self, family: Family) -> impl Iterator<Item = &Outbound> {
         let all = self.outbound.iter();
         all.filter(move |outbound| outbound.family == family)
+    }
+
+    /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
+    /// Interfaces are not compared, since a connection's entry in conntrack does not name them.
+    #[must_use]
+    pub fn sender(&self, flow: &Flow) -> Option<&Outbound> {
+        let mut entries = self.outbound.iter();
+        entries.find(|entry| {
+            entry.selects(
+                flow.protocol,
+                flow.source,
+                flow.destination,
+                flow.destination_port,
+            )
+        })
+    }
+
+    /// Returns the number of outbound entries in the spec. An entry of both families counts once.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let mut names: Vec<&Name> = self.outbound.iter().map(|entry| &entry.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.len()
     }
 
     /// Returns whether the spec has a forward or an outbound entry of a family.

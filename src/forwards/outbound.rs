@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::forward::{Limits, Log, Name, Snat};
 use super::sources::Nets;
-use crate::net::{AZURE_HOST, Family, Interface, PortRange, Protocol};
+use crate::net::{AZURE_HOST, Family, Interface, Port, PortRange, Protocol};
 
 /// One entry of `outbound` in one family: new connections from its networks to its destinations are forwarded.
 /// An entry with networks of both families is two entries with the same name.
@@ -209,20 +209,21 @@ impl Outbound {
             && self.allow_to.overlap(&other.allow_to)
     }
 
-    /// Returns whether the entry accepts a connection, its limits aside.
+    /// Returns whether the entry decides on a connection: it accepts the connection, or drops it.
     #[must_use]
-    pub fn accepts(
-        &self,
-        protocol: Protocol,
-        source: IpAddr,
-        to: IpAddr,
-        port: crate::net::Port,
-    ) -> bool {
+    pub fn selects(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
         let mut protocols = self.protocols.iter();
         protocols.any(|one| one.transport() == Some(protocol))
             && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(port)))
             && self.allow_from.contains(source)
-            && self.allow_to.contains(to)
+            && (self.allow_to.contains(to) || self.allow_to.guarded.contains(&to))
+    }
+
+    /// Returns whether the entry accepts a connection, its limits aside.
+    #[must_use]
+    pub fn accepts(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
+        self.selects(protocol, source, to, port)
+            && !self.allow_to.guarded.contains(&to)
             && !self.deny_from.contains(source)
             && !self.deny_to.contains(to)
     }

@@ -334,7 +334,7 @@ impl Comparison {
             match (old.remove(name), nearer) {
                 (_, true) => expected.outbound.push(entry.clone()),
                 (None, false) if tampered => {}
-                (None, false) => self.added.push(ForwardLine::outbound(entry)),
+                (None, false) => self.added.push(ForwardLine::from(entry)),
                 (Some(was), false) => {
                     let changes = outbound_changes(was, entry);
                     if !changes.is_empty() {
@@ -349,7 +349,7 @@ impl Comparison {
             .iter()
             .filter(|one| old.contains_key(one.name.as_str()))
         {
-            self.removed.push(ForwardLine::outbound(entry));
+            self.removed.push(ForwardLine::from(entry));
             expected.outbound.push(entry.clone());
         }
     }
@@ -494,8 +494,10 @@ impl ForwardLine {
             target: forward.reaches(),
         }
     }
+}
 
-    fn outbound(entry: &Outbound) -> Self {
+impl From<&Outbound> for ForwardLine {
+    fn from(entry: &Outbound) -> Self {
         Self {
             name: entry.name.to_string(),
             kind: Some(LineKind::Outbound),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::facts::internet;
 use super::faults::Fault;
+use crate::net::Family;
 use crate::net::words::{names, quoted};
 
 /// The note if `ip` lists no interface.
@@ -61,7 +63,7 @@ impl Fault<'_> {
                 "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
                 quoted(forwards),
-                names(targets)
+                listed(targets)
             ),
             Fault::OtherEgress {
                 targets,
@@ -74,7 +76,7 @@ impl Fault<'_> {
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
                  hint: if the spec is wrong: correct `egress` in it",
-                names(targets),
+                listed(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -95,7 +97,7 @@ impl Fault<'_> {
                 format!(
                     "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
                     quoted(forwards),
-                    names(targets)
+                    listed(targets)
                 )
             }
             Fault::NoRoute {
@@ -106,7 +108,7 @@ impl Fault<'_> {
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
                  hint: (ROUTER: the next hop on {egress}) sudo ip route add {} via ROUTER dev {egress}",
-                names(targets),
+                listed(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -126,6 +128,24 @@ fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
     }
 }
 
+/// Returns the first address as `ip route` names its destination.
 fn first(addresses: &BTreeSet<IpAddr>) -> String {
-    addresses.first().map_or(String::new(), ToString::to_string)
+    addresses.first().map_or(String::new(), |address| {
+        match (*address == internet(Family::of(*address)), address) {
+            (true, IpAddr::V4(_)) => "0.0.0.0/0".to_owned(),
+            (true, IpAddr::V6(_)) => "::/0".to_owned(),
+            (false, address) => address.to_string(),
+        }
+    })
+}
+
+/// Lists targets. The address that stands for the Internet is not shown.
+fn listed(targets: &BTreeSet<IpAddr>) -> String {
+    names(targets.iter().map(|address| {
+        if *address == internet(Family::of(*address)) {
+            "the Internet".to_owned()
+        } else {
+            address.to_string()
+        }
+    }))
 }
