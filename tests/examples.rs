@@ -42,7 +42,7 @@ fn every_spec_is_sound_and_plans_three_rules_a_plain_forward() {
     for (name, text) in examples("") {
         let set =
             yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
-        if name == "everything.yaml" {
+        if ["everything.yaml", "nva.yaml"].contains(&name.as_str()) {
             continue;
         }
         let rules: usize = plan(&set, Family::V4)

@@ -89,7 +89,7 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
                     Some(policy) => format!("changed the {policy}"),
                     None => format!(
                         "{}: {}",
-                        applied(&difference.forwards, set.names()),
+                        applied(&difference.forwards, set.names(), set.entries()),
                         counts(difference)
                     ),
                 }
@@ -134,14 +134,22 @@ pub(super) fn say_forwards(difference: &Difference, console: &mut Console) {
     }
 }
 
-/// Says how many forwards a change touched, of all forwards of the spec.
-fn applied(forwards: &ForwardNames, all: usize) -> String {
-    let touched = forwards.added.len() + forwards.changed.len();
-    let removed = forwards.removed.len();
-    let of_all = counted(all, "forward");
+/// Says how many forwards and outbound entries a change touched, of all in the spec.
+fn applied(changed: &ForwardNames, forwards: usize, entries: usize) -> String {
+    let touched = changed.added.len() + changed.changed.len();
+    let removed = changed.removed.len();
+    let all = forwards + entries;
+    let of = |n: usize| match (forwards, entries, n) {
+        (_, 0, _) => counted(n, "forward"),
+        (0, _, 1) => "1 outbound entry".to_owned(),
+        (0, ..) => format!("{n} outbound entries"),
+        (_, _, 1) => "1 forward or outbound entry".to_owned(),
+        _ => format!("{n} forwards and outbound entries"),
+    };
+    let of_all = of(all);
     match (touched, removed) {
         (0, 0) => format!("applied {of_all}"),
-        (0, _) => format!("removed {}", counted(removed, "forward")),
+        (0, _) => format!("removed {}", of(removed)),
         (_, 0) if touched == all => format!("applied {of_all}"),
         (_, 0) => format!("changed {touched} of {of_all}"),
         (_, _) => format!("changed {touched} of {of_all}, removed {removed}"),
@@ -237,24 +245,28 @@ mod tests {
     #[test]
     fn the_summary_counts_the_forwards_that_a_change_touches() {
         let names = |n: usize| vec![String::new(); n];
-        let summary = |[added, changed, removed]: [usize; 3], all| {
+        let summary = |[added, changed, removed]: [usize; 3], all, entries| {
             let forwards = ForwardNames {
                 added: names(added),
                 changed: names(changed),
                 removed: names(removed),
             };
-            applied(&forwards, all)
+            applied(&forwards, all, entries)
         };
-        for (moved, all, words) in [
-            ([4, 0, 0], 4, "applied 4 forwards"),
-            ([0, 1, 0], 1, "applied 1 forward"),
-            ([0, 1, 0], 4, "changed 1 of 4 forwards"),
-            ([1, 1, 1], 3, "changed 2 of 3 forwards, removed 1"),
-            ([0, 0, 1], 3, "removed 1 forward"),
+        for (moved, all, entries, words) in [
+            ([4, 0, 0], 4, 0, "applied 4 forwards"),
+            ([0, 1, 0], 1, 0, "applied 1 forward"),
+            ([0, 1, 0], 4, 0, "changed 1 of 4 forwards"),
+            ([1, 1, 1], 3, 0, "changed 2 of 3 forwards, removed 1"),
+            ([0, 0, 1], 3, 0, "removed 1 forward"),
             // Somebody had removed the rules.
-            ([0, 0, 0], 3, "applied 3 forwards"),
+            ([0, 0, 0], 3, 0, "applied 3 forwards"),
+            ([1, 0, 0], 0, 1, "applied 1 outbound entry"),
+            ([1, 0, 0], 0, 2, "changed 1 of 2 outbound entries"),
+            ([2, 1, 0], 2, 1, "applied 3 forwards and outbound entries"),
+            ([0, 0, 1], 2, 1, "removed 1 forward or outbound entry"),
         ] {
-            assert_eq!(summary(moved, all), words);
+            assert_eq!(summary(moved, all, entries), words);
         }
     }
 }

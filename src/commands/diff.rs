@@ -19,7 +19,8 @@ use super::spec::{examine, load_spec, places, read_spec, show_problems, with_net
 use crate::cli::{Against, Diff, DiffFormat};
 use crate::diff;
 use crate::diff::drift::{
-    Comparison, Drift, DriftKind, FieldChange, ForwardLine, compare_family, compare_specs, merged,
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, compare_family,
+    compare_specs, merged,
 };
 use crate::forwards::ForwardSet;
 use crate::host::iptables::Iptables;
@@ -254,7 +255,11 @@ fn rules(
     let text = parse::text_of(&content.bytes);
     let read = parse::parse(&text);
     // Only rules that forward something show their family.
-    let held = |rules: &Ruleset| Some(unplan(rules)?.forwards.first()?.family());
+    let held = |rules: &Ruleset| {
+        let mut families = Family::ALL.into_iter();
+        let set = unplan(rules)?;
+        families.find(|family| set.has(*family))
+    };
     let family = family.or_else(|| held(read.as_ref().ok()?));
     let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
     let mut first = None;
@@ -387,8 +392,9 @@ pub(super) fn text(comparison: &Comparison) -> String {
 }
 
 fn described(forward: &ForwardLine) -> String {
+    let outbound = forward.kind.map_or("", |LineKind::Outbound| "outbound ");
     format!(
-        "{} {} → {}",
+        "{outbound}{} {} → {}",
         forward.protocol, forward.listen, forward.target
     )
 }

@@ -8,9 +8,9 @@ use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::families::prefix;
 use super::markdown::{fenced, note, short_code};
-use super::spec::{find_forwards, load_spec};
+use super::spec::{check_name, load_spec};
 use crate::cli::{Explain, ExplainFormat};
-use crate::forwards::Forward;
+use crate::forwards::{Forward, Name};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::plan::explain::{ExplainedLine, explain, mermaid};
@@ -32,7 +32,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     let shown: Vec<Shown<'_>> = match (args.rule, &args.forward) {
         (Some(rule), _) => numbered.filter(|shown| shown.n == rule).collect(),
         (None, Some(name)) => {
-            find_forwards(&set, name, &source.name)?;
+            check_name(&set, name, &source.name)?;
             let of = |step: &ExplainedLine| step.forward.as_ref() == Some(name);
             numbered.filter(|shown| of(shown.step)).collect()
         }
@@ -44,16 +44,20 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
     match args.format {
         ExplainFormat::Text => console.print(&text(&shown)),
         ExplainFormat::Markdown => {
-            let of_shown = |forward: &&Forward| {
+            let is_shown = |name: &Name| {
                 let narrowed = args.rule.is_some() || args.forward.is_some();
-                let name = Some(forward.name.as_str());
-                !narrowed
-                    || shown
-                        .iter()
-                        .any(|shown| shown.step.forward.as_deref() == name)
+                let name = Some(name.as_str());
+                let mut all = shown.iter();
+                !narrowed || all.any(|shown| shown.step.forward.as_deref() == name)
             };
-            let forwards: Vec<&Forward> = set.forwards.iter().filter(of_shown).collect();
-            console.print(&markdown(&shown, &mermaid(&set.firewall, &forwards)));
+            let forwards: Vec<&Forward> = set
+                .forwards
+                .iter()
+                .filter(|one| is_shown(&one.name))
+                .collect();
+            let outbound = set.outbound.iter().filter(|one| is_shown(&one.name));
+            let diagram = mermaid(&set.firewall, &forwards, outbound);
+            console.print(&markdown(&shown, &diagram));
         }
     }
     Ok(Exit::Done)

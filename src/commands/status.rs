@@ -16,8 +16,8 @@ use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::status::{
-    BeforeJump, ForwardState, LiveRules, MachineStatus, Row, StatusReport, Tracked, before_jumps,
-    drift, rows,
+    BeforeJump, ForwardState, LiveRules, MachineStatus, OutboundRow, Row, StatusReport, Tracked,
+    before_jumps, drift, outbound_rows, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -67,6 +67,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         console.warn(format_args!("{words}; to fix it: {fix}"));
     }
     let (mut comparisons, mut forwards, mut before) = (Vec::new(), Vec::new(), Vec::new());
+    let mut outbound = Vec::new();
     let mut established = Count::default();
     for (family, live) in counted.iter() {
         let iptables::Live {
@@ -82,11 +83,12 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         };
         let comparison = compare_family(ruleset, &set, family);
         forwards.extend(rows(&live, &set, family, &comparison));
+        outbound.extend(outbound_rows(&live, &set, family, &comparison));
         before.extend(before_jumps(ruleset, family));
         comparisons.push(comparison);
         established.add(counts::established(counters));
     }
-    let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &before);
+    let (in_sync, firewall, drift) = drift(merged(comparisons), &forwards, &outbound, &before);
     let around = rules.try_map(|family, ruleset| {
         Ok::<_, Error>(MachineStatus {
             backend: backend(&iptables, family),
@@ -108,6 +110,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         }),
         established,
         forwards,
+        outbound,
         firewall,
         drift,
         before_jumps: before,
@@ -197,6 +200,13 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if !status.outbound.is_empty() {
+        let header = [
+            "OUTBOUND", "FROM", "TO", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+        ];
+        out.push('\n');
+        out.push_str(&table(&header, status.outbound.iter().map(outbound_row)));
+    }
     if let Some(words) = disabled_words(disabled) {
         let _ = writeln!(out, "{words}");
     }
@@ -262,12 +272,30 @@ fn before_jump(before: &BeforeJump, doctor: &str) -> String {
     )
 }
 
-fn row(row: &Row) -> Vec<String> {
-    let state = match row.state {
+fn state_word(state: ForwardState) -> &'static str {
+    match state {
         ForwardState::InSync => "in sync",
         ForwardState::Surplus => "not in the spec",
         state => state.word(),
-    };
+    }
+}
+
+fn outbound_row(row: &OutboundRow) -> Vec<String> {
+    vec![
+        printable::line(&row.name).to_string(),
+        format!("{} {}", row.protocol, row.from),
+        row.to.clone(),
+        state_word(row.state).to_owned(),
+        row.new.packets.to_string(),
+        row.new.bytes.to_string(),
+        row.refused.packets.to_string(),
+        row.connections
+            .map_or("-".to_owned(), |count| count.to_string()),
+    ]
+}
+
+fn row(row: &Row) -> Vec<String> {
+    let state = state_word(row.state);
     vec![
         printable::line(&row.name).to_string(),
         format!("{} {}", row.protocol, row.listen),

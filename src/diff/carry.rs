@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{ChainChange, Changes, TableChanges};
 use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::names::TableName;
 use crate::netfilter::rule::Rule;
-use crate::plan::ADMIT;
+use crate::plan::{ADMIT, EXIT};
 
 impl Changes<'_> {
     /// Returns the initial counts of the added rules, by their index in the new chains. They are the counts, in
@@ -25,7 +26,12 @@ impl TableChanges<'_> {
     /// Pairs equal rules in their order: the first removed with the first added. If more are removed than
     /// added, the last added rule gets the remaining counts as well, so that no packet is lost.
     fn carry(&self, counters: &Counters, carried: &mut Counters) {
-        let chains = || self.chains.iter().filter(|chain| counts_alone(chain));
+        let table = self.table;
+        let chains = || {
+            self.chains
+                .iter()
+                .filter(move |chain| counts_alone(table, chain))
+        };
         let mut gone: HashMap<&Rule, VecDeque<Count>> = HashMap::new();
         for chain in chains() {
             let counts = counters.of(self.table, chain.name());
@@ -61,9 +67,11 @@ impl TableChanges<'_> {
 }
 
 /// Returns whether a rule's count in this chain has a meaning of its own. The counts of an ADMIT chain have one
-/// only together ([`Counters::refused`]), and a new ADMIT chain differs from every old one.
-fn counts_alone(chain: &ChainChange<'_>) -> bool {
-    !chain.name().as_str().starts_with(ADMIT)
+/// only together ([`Counters::refused`]), and a new ADMIT chain differs from every old one. So do those of an outbound
+/// entry's verdicts.
+fn counts_alone(table: TableName, chain: &ChainChange<'_>) -> bool {
+    let name = chain.name().as_str();
+    !name.starts_with(ADMIT) && !(table == TableName::Filter && name.starts_with(EXIT))
 }
 
 #[cfg(test)]

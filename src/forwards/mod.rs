@@ -13,6 +13,7 @@
 
 mod forward;
 mod listeners;
+mod outbound;
 mod pieces;
 mod siblings;
 mod sources;
@@ -22,6 +23,10 @@ pub use forward::{
     Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
+pub use outbound::{
+    Destinations, GUARDED, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
+    not_internet_v4,
+};
 pub use pieces::{listeners_of, reached, reached_of, rows};
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

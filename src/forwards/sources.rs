@@ -54,6 +54,22 @@ impl Nets {
         self.0.iter().any(|net| net.prefix_len() == 0)
     }
 
+    /// Returns the network of the list that another network lies in.
+    #[must_use]
+    pub fn holding(&self, net: IpNet) -> Option<IpNet> {
+        let behind = self.0.partition_point(|one| one.network() <= net.network());
+        let one = *self.0.get(behind.checked_sub(1)?)?;
+        one.contains(&net).then_some(one)
+    }
+
+    /// Returns whether an address is in both lists.
+    #[must_use]
+    pub fn overlap(&self, other: &Self) -> bool {
+        let within =
+            |one: &Self, other: &Self| one.0.iter().any(|net| other.holding(*net).is_some());
+        within(self, other) || within(other, self)
+    }
+
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         // The networks are sorted and do not overlap, so only the last one that begins at or before

@@ -3,14 +3,53 @@
 use crate::forwards::{ForwardSet, Listeners};
 use crate::netfilter::conntrack::Flow;
 
-/// Returns the translated connections that none of these forwards would translate so. Finished connections are left
-/// out, because they carry no more packets.
+/// Returns the translated connections that none of these forwards would translate so, and those whose source was
+/// rewritten and that none of the outbound entries accepts. Finished connections are left out, because they carry no
+/// more packets.
 pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
-    let now = Listeners::new(now);
-    flows
-        .iter()
-        .filter(|flow| flow.destination != flow.reply_source && !flow.finished)
-        .filter(move |flow| now.leader(flow).is_none())
+    let taken = Taken::new(now);
+    let live = flows.iter().filter(|flow| !flow.finished);
+    live.filter(|flow| is_redirected(flow) || is_rewritten(flow))
+        .filter(move |flow| !taken.has(flow))
+}
+
+/// Returns whether DNAT gave the connection its destination.
+#[must_use]
+pub fn is_redirected(flow: &Flow) -> bool {
+    flow.destination != flow.reply_source
+}
+
+/// Returns whether SNAT alone translated the connection, as an outbound entry does. A connection that keeps its source
+/// cannot be told from one that other rules let pass.
+fn is_rewritten(flow: &Flow) -> bool {
+    !is_redirected(flow) && flow.source != flow.reply_destination
+}
+
+/// The connections that a set takes.
+struct Taken<'s> {
+    set: &'s ForwardSet,
+    listeners: Listeners<'s>,
+}
+
+impl<'s> Taken<'s> {
+    fn new(set: &'s ForwardSet) -> Self {
+        let listeners = Listeners::new(set);
+        Self { set, listeners }
+    }
+
+    fn has(&self, flow: &Flow) -> bool {
+        if is_redirected(flow) {
+            return self.listeners.leader(flow).is_some();
+        }
+        self.set.sender(flow).is_some_and(|entry| {
+            entry.accepts(
+                flow.protocol,
+                flow.source,
+                flow.destination,
+                flow.destination_port,
+            )
+        })
+    }
 }
 
 /// Returns the connections that an older set of forwards translated, and that the present set would not translate so.
@@ -19,8 +58,8 @@ pub fn stale<'f>(
     once: &[ForwardSet],
     now: &ForwardSet,
 ) -> impl Iterator<Item = &'f Flow> {
-    let once: Vec<Listeners<'_>> = once.iter().map(Listeners::new).collect();
-    astray(flows, now).filter(move |flow| once.iter().any(|set| set.leader(flow).is_some()))
+    let once: Vec<Taken<'_>> = once.iter().map(Taken::new).collect();
+    astray(flows, now).filter(move |flow| once.iter().any(|set| set.has(flow)))
 }
 
 #[cfg(test)]
@@ -53,6 +92,45 @@ mod tests {
             assert_eq!(flow.finished, finished, "{state}");
             let is_stale = stale(&[flow], &old, &set("")).next().is_some();
             assert_eq!(is_stale, !finished, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_flow_is_stale_when_no_outbound_entry_accepts_it_any_longer() {
+        let flow = |reply: &str| {
+            let line = format!(
+                "tcp      6 431999 ESTABLISHED src=10.224.0.118 dst=192.0.2.80 sport=5000 dport=443 \
+                 src=192.0.2.80 dst={reply} sport=443 dport=5000 [ASSURED] mark=0 use=1"
+            );
+            Flow::parse(&line).expect("it is a flow")
+        };
+        let set = |outbound: &str| {
+            let text = format!("firewall: {{interface: eth0}}\noutbound: [{outbound}]");
+            yaml::read(text.as_bytes()).expect("it is valid")
+        };
+        let out = "name: out, allow_from: [10.224.0.0/16]";
+        let old = [set(&format!("{{{out}}}"))];
+        for (now, is_stale) in [
+            (format!("{{{out}}}"), false),
+            (
+                "{name: other, allow_from: [10.224.0.118]}".to_owned(),
+                false,
+            ),
+            (format!("{{{out}, protocol: udp}}"), true),
+            (format!("{{{out}, protocol: tcp, ports: [80]}}"), true),
+            (format!("{{{out}, deny_to: [192.0.2.0/24]}}"), true),
+            (
+                format!(
+                    "{{{out}, deny_from: [10.224.0.118]}}, {{name: all, allow_from: [10.224.0.0/16]}}"
+                ),
+                true,
+            ),
+            (format!("{{{out}, allow_to: [10.50.0.0/16]}}"), true),
+            (String::new(), true),
+        ] {
+            let found = stale(&[flow("10.3.0.4")], &old, &set(&now)).count();
+            assert_eq!(found, usize::from(is_stale), "{now}");
+            assert_eq!(stale(&[flow("10.224.0.118")], &old, &set(&now)).count(), 0);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Counts of each forward, from the counters of nvactl's rules.
+//! Counts of each forward and outbound entry, from the counters of nvactl's rules.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
-use crate::plan::unplan::{ForwardKey, key_of};
-use crate::plan::{ADMIT, Hook};
+use crate::plan::unplan::{ForwardKey, key_of, name_of};
+use crate::plan::{ADMIT, EXIT, Hook};
 
 /// The packets that the rules of one forward have counted.
 #[derive(Default)]
@@ -78,6 +78,50 @@ pub fn refused<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<Forwar
     refused
         .map(|(key, passage)| (key, passage.refused()))
         .collect()
+}
+
+/// The packets that the rules of one outbound entry have counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutboundCount {
+    /// First packets of connections that have left, since the entry's rules were loaded.
+    pub new: Count,
+    /// First packets that the entry's drops and limits have refused since then, repeated ones included.
+    pub refused: Count,
+}
+
+/// Returns the counts of each outbound entry. The nat table sees only the first packet of a connection. Refused are the
+/// packets that the entry has selected less those that it accepted.
+#[must_use]
+pub fn outbound<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<&'r str, OutboundCount> {
+    let mut new: BTreeMap<&str, Count> = BTreeMap::new();
+    let mut selected: BTreeMap<&str, Count> = BTreeMap::new();
+    let mut accepted: BTreeMap<&str, Count> = BTreeMap::new();
+    let exits = |name: &ChainName| name.as_str().starts_with(EXIT);
+    for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| exits(name)) {
+        for (rule, count) in body.rules.iter().zip(counters.of(table, chain)) {
+            let Some(name) = name_of(rule) else { continue };
+            let sum = match (table, &rule.target) {
+                (TableName::Nat, _) => &mut new,
+                (_, Some(Target::Goto(next))) if exits(next) => &mut selected,
+                (_, Some(Target::Accept)) => &mut accepted,
+                _ => continue,
+            };
+            sum.entry(name).or_default().add(*count);
+        }
+    }
+    let of = |name: &str| {
+        let accepted = accepted.get(name).copied().unwrap_or_default();
+        let refused = selected.get(name).map(|all| Count {
+            packets: all.packets.saturating_sub(accepted.packets),
+            bytes: all.bytes.saturating_sub(accepted.bytes),
+        });
+        OutboundCount {
+            new: new.get(name).copied().unwrap_or_default(),
+            refused: refused.unwrap_or_default(),
+        }
+    };
+    let names = new.keys().chain(selected.keys());
+    names.map(|name| (*name, of(name))).collect()
 }
 
 /// Returns the packets of the rule for known connections, of all forwards together.

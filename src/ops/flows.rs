@@ -5,7 +5,7 @@ use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
-use crate::health::connections::{astray, stale};
+use crate::health::connections::{astray, is_redirected, stale};
 use crate::health::sender::{self, Sender};
 use crate::host::conntrack::{self, ConntrackError};
 use crate::net::Host;
@@ -110,7 +110,16 @@ pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
 }
 
-/// Describes the connections that no forward would make any longer, in a dry run.
+/// Says what such connections have in common.
+fn lost(stale: &[&Flow]) -> &'static str {
+    if stale.iter().all(|flow| is_redirected(flow)) {
+        "that no forward would make any longer"
+    } else {
+        "that no forward or outbound entry would make any longer"
+    }
+}
+
+/// Describes the connections that no forward or outbound entry would make any longer, in a dry run.
 #[must_use]
 pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
     let (would, fix) = if flush {
@@ -120,8 +129,9 @@ pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
     };
     (!stale.is_empty()).then(|| {
         Remark::Line(format!(
-            "{} that no forward would make any longer {would}: {}{fix}",
+            "{} {} {would}: {}{fix}",
             counted(stale.len(), "connection"),
+            lost(stale),
             described(stale)
         ))
     })
@@ -207,9 +217,14 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
     );
     // The forwards of both families that stay.
     let staying = live.iter().filter_map(|(_, live)| unplan(live));
-    let forwards = staying.flat_map(|set| set.forwards).collect();
+    let (mut forwards, mut outbound) = (Vec::new(), Vec::new());
+    for set in staying {
+        forwards.extend(set.forwards);
+        outbound.extend(set.outbound);
+    }
     let Some(now) = once.first().map(|set| ForwardSet {
         forwards,
+        outbound,
         ..set.clone()
     }) else {
         return Ok(Ended::default());
@@ -237,8 +252,8 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     let (count, shown) = (counted(stale.len(), "connection"), described(stale));
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} that no forward would make any longer will stay until idle: {shown}; \
-             to end them: {}",
+            "{count} {} will stay until idle: {shown}; to end them: {}",
+            lost(stale),
             flushing(spec)
         ));
         return Ended {
@@ -250,11 +265,10 @@ pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
     Ended {
         failed: deleted.is_err(),
         remark: Some(match deleted {
-            Ok(()) => Remark::Line(format!(
-                "ended {count} that no forward would make any longer: {shown}"
-            )),
+            Ok(()) => Remark::Line(format!("ended {count} {}: {shown}", lost(stale))),
             Err(error) => Remark::Warning(format!(
-                "the rules are loaded, but {count} that no forward would make any longer could not be ended: {}",
+                "the rules are loaded, but {count} {} could not be ended: {}",
+                lost(stale),
                 super::describe(&error.into())
             )),
         }),

@@ -3,7 +3,7 @@
 use super::records::Pending;
 use crate::diff::Changes;
 use crate::diff::drift::{Comparison, ForwardNames, compare_family, merged};
-use crate::forwards::{Forward, ForwardPolicy, ForwardSet};
+use crate::forwards::{ForwardPolicy, ForwardSet};
 use crate::net::per_family::PerFamily;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::unplan;
@@ -58,9 +58,8 @@ impl Difference {
         live: &PerFamily<&Ruleset>,
         want: &PerFamily<Ruleset>,
     ) -> Self {
-        let held = |rules: &PerFamily<&Ruleset>| -> Vec<Forward> {
-            let sets = rules.values().filter_map(|rules| unplan(rules));
-            sets.flat_map(|set| set.forwards).collect()
+        let held = |rules: &PerFamily<&Ruleset>| -> Vec<ForwardSet> {
+            rules.values().filter_map(|rules| unplan(rules)).collect()
         };
         let (old, new) = (held(live), held(&want.as_ref()));
         Self::new(changes, ForwardNames::between(&old, &new), None)
@@ -78,6 +77,7 @@ impl Difference {
                 // No forward stays.
                 Some(ForwardSet {
                     forwards: Vec::new(),
+                    outbound: Vec::new(),
                     ..unplan(live)?
                 })
             })?;

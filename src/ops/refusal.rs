@@ -8,12 +8,12 @@ use crate::host::kernel::Kernel;
 use crate::host::rehearsal::RefusedLine;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::netfilter::names::TableName;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::token::shell_word;
 use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
-use crate::plan::unplan::name_of;
+use crate::plan::unplan::{is_outbound, name_of};
 
 /// A change that an operation refuses.
 #[derive(Debug, Error)]
@@ -105,6 +105,15 @@ pub enum Refusal {
         running: Kernel,
         needed: Kernel,
     },
+    #[error(
+        "the rules for the source of `{name}` must know by which interface a packet came in: this needs Linux {needed}, and Linux {running} is running"
+    )]
+    OldKernelForOutbound {
+        /// The name of an outbound entry.
+        name: String,
+        running: Kernel,
+        needed: Kernel,
+    },
     #[error("nvactl's lines cannot be removed from `{file}`: {reason}")]
     Uneditable { file: String, reason: String },
     #[error("`{file}` would not load at boot, so it was not written: {refused}")]
@@ -156,11 +165,23 @@ const TELLS_ENTRANCES: Kernel = Kernel { major: 5, minor: 5 };
 pub fn refuse_on_old(running: Option<Kernel>, want: &PerFamily<Ruleset>) -> Result<(), Refusal> {
     let asking = asks_entrance(&want.v4).or_else(|| asks_entrance(want.v6.as_ref()?));
     match (asking, running) {
-        (Some(rule), Some(running)) if running < TELLS_ENTRANCES => Err(Refusal::OldKernel {
-            name: name_of(rule).unwrap_or_default().to_owned(),
-            running,
-            needed: TELLS_ENTRANCES,
-        }),
+        (Some(rule), Some(running)) if running < TELLS_ENTRANCES => {
+            let name = name_of(rule).unwrap_or_default().to_owned();
+            let needed = TELLS_ENTRANCES;
+            Err(if is_outbound(&ChainName::Postrouting, rule) {
+                Refusal::OldKernelForOutbound {
+                    name,
+                    running,
+                    needed,
+                }
+            } else {
+                Refusal::OldKernel {
+                    name,
+                    running,
+                    needed,
+                }
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -221,6 +242,9 @@ impl Refusal {
             Refusal::OldKernel { .. } => Some(
                 "in the spec, give both forwards the same `snat`, or one of them another target".to_owned(),
             ),
+            Refusal::OldKernelForOutbound { .. } => Some(
+                "in the spec, give the entry one interface for both directions, or run a newer kernel".to_owned(),
+            ),
             Refusal::CutsOff { .. } => Some(
                 "change the spec, or what drops the packets; to load the change anyway, add: --no-trial"
                     .to_owned(),
@@ -256,6 +280,22 @@ forwards:
             "`one` and another forward send the same packets to one target with different `snat`: this needs \
              Linux 5.5, and Linux 5.4 is running"
         );
+        let outbound = |release: &str, interface: &str| {
+            let text = format!(
+                "firewall: {{interface: {interface}}}\noutbound: [{{name: out, allow_from: [10.224.0.0/16]}}]"
+            );
+            let set = yaml::read(text.as_bytes()).expect("it is valid");
+            let refused = refuse_on_old(release.parse().ok(), &planned(&set, Families::V4));
+            refused.err().map(|refusal| refusal.to_string())
+        };
+        let two = "{ingress: eth0, egress: eth1}";
+        assert_eq!(
+            outbound("5.4.0", two).expect("it is refused"),
+            "the rules for the source of `out` must know by which interface a packet came in: this needs Linux 5.5, \
+             and Linux 5.4 is running"
+        );
+        assert_eq!(outbound("5.5.0", two), None);
+        assert_eq!(outbound("5.4.0", "eth0"), None);
         for (release, entrance) in [("5.5.0", "eth2"), ("no number", "eth2"), ("5.4.0", "eth0")] {
             assert_eq!(refused(release, entrance), None, "{release}, {entrance}");
         }

@@ -8,7 +8,7 @@ use super::state::StateError;
 use super::transaction::Jumps;
 use crate::diff::Changes;
 use crate::diff::drift::{LAYOUT, LAYOUT_V6, POLICY, POLICY_V6};
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardSet, Name, Outbound};
 use crate::health::duplicate;
 use crate::health::foreign;
 use crate::health::mark_bit;
@@ -308,19 +308,25 @@ fn stopped<'s>(
     let works =
         |forward: &Forward| is_there(&forward.egress) && forward.ingress.iter().any(is_there);
     let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
-    let loaded: BTreeSet<&str> = loaded
-        .iter()
-        .flat_map(|set| &set.forwards)
+    let sends = |entry: &Outbound| is_there(&entry.egress) && entry.ingress.iter().any(is_there);
+    let forwards = loaded.iter().flat_map(|set| &set.forwards);
+    let forwards = forwards
         .filter(|forward| works(forward))
-        .map(|forward| forward.name.as_str())
-        .collect();
+        .map(|one| &one.name);
+    let entries = loaded.iter().flat_map(|set| &set.outbound);
+    let entries = entries.filter(|entry| sends(entry)).map(|one| &one.name);
+    let loaded: BTreeSet<&str> = forwards.chain(entries).map(Name::as_str).collect();
     let needs = |forward: &&Forward| {
         !works(forward) && (forward.egress == *missing || forward.ingress.contains(missing))
     };
-    set.forwards
-        .iter()
-        .filter(needs)
-        .map(|forward| forward.name.as_str())
+    let cannot_send = |entry: &&Outbound| {
+        !sends(entry) && (entry.egress == *missing || entry.ingress.contains(missing))
+    };
+    let forwards = set.forwards.iter().filter(needs).map(|one| &one.name);
+    let entries = set.outbound.iter().filter(cannot_send).map(|one| &one.name);
+    forwards
+        .chain(entries)
+        .map(Name::as_str)
         .filter(|name| loaded.contains(name))
         .collect()
 }

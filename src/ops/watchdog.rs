@@ -319,6 +319,7 @@ fn end_connections(pending: &Pending) {
         };
         let now = forwards_of(&before.rules).unwrap_or_else(|| ForwardSet {
             forwards: Vec::new(),
+            outbound: Vec::new(),
             ..undone.clone()
         });
         // Without `conntrack`, no connection is ended.

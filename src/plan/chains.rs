@@ -1,5 +1,5 @@
-//! The chains beside those of the hooks: lists of networks, and rules that log a packet before its
-//! verdict.
+//! The chains beside those of the hooks: lists of networks, rules that log a packet before its verdict, and the
+//! chains of outbound entries.
 //!
 //! Such a chain is named by a digest of its rules. So forwards with equal rules share one chain, and a
 //! chain never changes. If a list changes, only the chains between the change and the top are replaced.
@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::forwards::{Log, Nets};
+use crate::forwards::{Destinations, Log, Nets, not_internet_v4};
 use crate::net::Protocol;
 use crate::netfilter::limit::Limit;
-use crate::netfilter::matches::Match;
+use crate::netfilter::matches::{Match, Side};
 use crate::netfilter::names::ChainName;
 use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
@@ -22,6 +22,14 @@ pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";
 pub(crate) const ALLOW: &str = "NVACTL-ALLOW-";
 pub(crate) const DENY: &str = "NVACTL-DENY-";
 const LOG: &str = "NVACTL-LOG-";
+/// The sources of an outbound entry.
+pub(crate) const FROM: &str = "NVACTL-FROM-";
+/// The destinations of an outbound entry.
+pub(crate) const TO: &str = "NVACTL-TO-";
+/// The destinations that an outbound entry denies.
+pub(crate) const NOT_TO: &str = "NVACTL-NOTTO-";
+/// The protocols, ports and verdicts of an outbound entry.
+pub(crate) const EXIT: &str = "NVACTL-EXIT-";
 
 /// A chain with more networks than this branches. Few long chains load faster than many short ones, and
 /// a packet still traverses only some dozens of ten thousand rules.
@@ -63,17 +71,48 @@ impl Chains {
 
     /// Returns the chain that refuses clients in these networks.
     pub fn denied(&mut self, nets: &Nets, refused: &Target) -> ChainName {
-        self.list(DENY, nets, refused, None)
+        self.list(DENY, Side::Source, nets, refused, None)
+    }
+
+    /// Returns the chain that refuses packets to these networks.
+    pub fn denied_destinations(&mut self, nets: &Nets, refused: &Target) -> ChainName {
+        self.list(NOT_TO, Side::Destination, nets, refused, None)
+    }
+
+    /// Returns the chain that sends packets from these networks on to `next`. Others return.
+    pub fn sources(&mut self, nets: &Nets, next: ChainName) -> ChainName {
+        self.list(FROM, Side::Source, nets, &Target::Goto(next), None)
+    }
+
+    /// Returns the chain that sends packets to these destinations on to `next`. Others return.
+    pub fn destinations(&mut self, to: &Destinations, next: ChainName) -> ChainName {
+        let found = Target::Goto(next);
+        let nets = to.nets.as_slice();
+        if !to.internet {
+            return self.list(TO, Side::Destination, &to.nets, &found, None);
+        }
+        let of_net = |net: &IpNet, target: &Target| of_net(*net, Side::Destination, target.clone());
+        let mut rules: Vec<Rule> = if nets.len() <= MOST_IN_ONE {
+            nets.iter().map(|net| of_net(net, &found)).collect()
+        } else {
+            let list = self.list(TO, Side::Destination, &to.nets, &found, None);
+            vec![Rule::jump(list)]
+        };
+        let excluded = not_internet_v4().as_slice().iter();
+        rules.extend(excluded.map(|net| of_net(net, &Target::Return)));
+        rules.push(Rule::new([], found));
+        self.add(TO, rules)
     }
 
     /// Returns the chain that refuses clients outside of these networks.
     pub fn allowed(&mut self, nets: &Nets, refused: &Target) -> ChainName {
-        self.list(ALLOW, nets, &Target::Return, Some(refused))
+        self.list(ALLOW, Side::Source, nets, &Target::Return, Some(refused))
     }
 
     fn list(
         &mut self,
         prefix: &'static str,
+        side: Side,
         nets: &Nets,
         found: &Target,
         otherwise: Option<&Target>,
@@ -83,7 +122,7 @@ impl Chains {
         if let Some((_, known)) = self.lists.get(&key) {
             return known.clone();
         }
-        let name = self.branch(prefix, nets.as_slice(), found, otherwise);
+        let name = self.branch(prefix, side, nets.as_slice(), found, otherwise);
         // The list is stored as well, so that its memory is not reused and its address stays unique.
         self.lists.insert(key, (nets.clone(), name.clone()));
         name
@@ -92,6 +131,7 @@ impl Chains {
     fn branch(
         &mut self,
         prefix: &'static str,
+        side: Side,
         nets: &[IpNet],
         found: &Target,
         otherwise: Option<&Target>,
@@ -99,10 +139,10 @@ impl Chains {
         let mut rules = Vec::new();
         for group in groups(nets) {
             if let [one] = group {
-                rules.push(of_net(*one, found.clone()));
+                rules.push(of_net(*one, side, found.clone()));
             } else {
-                let branch = self.branch(prefix, group, found, otherwise);
-                rules.push(of_net(common(group), Target::Goto(branch)));
+                let branch = self.branch(prefix, side, group, found, otherwise);
+                rules.push(of_net(common(group), side, Target::Goto(branch)));
             }
         }
         rules.extend(otherwise.cloned().map(decided));
@@ -171,10 +211,13 @@ pub fn log_line(log: &Log, what: &str) -> (Match, Target) {
     (Match::Limit(Limit::a_minute(log.per_minute)), line)
 }
 
-fn of_net(net: IpNet, target: Target) -> Rule {
+fn of_net(net: IpNet, side: Side, target: Target) -> Rule {
+    let end = match side {
+        Side::Source => Match::Source(Is(net)),
+        Side::Destination => Match::Destination(Is(net)),
+    };
     // iptables-save does not print `-s 0.0.0.0/0`.
-    let source = (net.prefix_len() > 0).then_some(Match::Source(Is(net)));
-    Rule::new(source, target)
+    Rule::new((net.prefix_len() > 0).then_some(end), target)
 }
 
 /// Returns the last rule of a chain. iptables accepts a TCP reset only in a rule that matches TCP.

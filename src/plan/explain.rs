@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{Firewall, Forward, ForwardSet, Snat, listeners_of, reached, rows};
+use crate::forwards::{Firewall, Forward, ForwardSet, Outbound, Snat, listeners_of, reached, rows};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::Match;
@@ -16,8 +16,10 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::text::line::Line;
 use crate::netfilter::tracking::Conntrack;
-use crate::plan::unplan::{ForwardKey, key_of};
-use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
+use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of};
+use crate::plan::{
+    ALLOW, DENY, EXIT, FROM, Hook, MARKED, NOT_TO, OF_MARKED, TO, accept_known, plan,
+};
 
 /// One line of the plan with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct ExplainedLine {
     /// As iptables-save prints it.
     pub line: String,
     pub note: String,
-    /// The forward that the line belongs to, if it belongs to one.
+    /// The forward or outbound entry that the line belongs to, if it belongs to one.
     pub forward: Option<String>,
 }
 
@@ -36,6 +38,10 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
     let planned = plan(set, family);
     let of_key = rows(&set.forwards).map(|row| ((row[0].name.as_str(), row[0].protocol), row));
     let of_key: BTreeMap<ForwardKey<'_>, &[Forward]> = of_key.collect();
+    let entries: BTreeMap<&str, &Outbound> = set
+        .outbound_of(family)
+        .map(|entry| (entry.name.as_str(), entry))
+        .collect();
     let mut steps = Vec::new();
     for hook in Hook::ALL {
         let (table, builtin) = (hook.table(), hook.builtin());
@@ -44,6 +50,16 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                 .chain(table, name)
                 .map_or(&[][..], |chain| &chain.rules);
             for rule in rules {
+                if is_outbound(name, rule) {
+                    let entry = name_of(rule).and_then(|name| entries.get(name));
+                    steps.push(ExplainedLine {
+                        table,
+                        line: Line::Append(name, rule).to_string(),
+                        note: outward(name, rule, entry.copied()),
+                        forward: entry.map(|entry| entry.name.to_string()),
+                    });
+                    continue;
+                }
                 let row = key_of(rule).and_then(|key| of_key.get(&key));
                 let forward = row.and_then(|row| entry_of(rule, row));
                 let note = match forward {
@@ -176,6 +192,138 @@ fn sent_to(rule: &Rule) -> String {
     place.unwrap_or_else(|| "any address".to_owned())
 }
 
+/// Explains a rule of an outbound entry, or of a list of one.
+fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
+    let chain = chain.as_str();
+    let Some(entry) = entry else {
+        return listed(chain, rule);
+    };
+    let words = match Hook::of(&ChainName::from(chain)) {
+        Some(Hook::Passing) => format!(
+            "a new connection that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
+            ingress(rule).map_or("any interface", Interface::as_str),
+            entry.egress
+        ),
+        Some(_) => {
+            let by = match ingress(rule) {
+                Some(by) => format!("came in by {by}"),
+                None => "is not the firewall's own".to_owned(),
+            };
+            format!(
+                "a connection that {by} and leaves by {}, and that no rule has redirected, may get another source",
+                entry.egress
+            )
+        }
+        None => of_exit(rule, entry),
+    };
+    format!("{}: {words}", entry.name)
+}
+
+/// Explains a rule of a list of sources or destinations.
+fn listed(chain: &str, rule: &Rule) -> String {
+    let net = rule.matches.iter().find_map(|condition| match condition {
+        Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(net.to_string()),
+        _ => None,
+    });
+    let net = net.unwrap_or("every other address".to_owned());
+    let branches = |prefix| {
+        rule.leads_to()
+            .is_some_and(|next| next.as_str().starts_with(prefix))
+    };
+    match &rule.target {
+        Some(Target::Return) => format!("{net} is not on the Internet: back to the next entry"),
+        _ if chain.starts_with(FROM) && branches(FROM) => {
+            format!("{net}: a further chain lists which of these are sources of the entry")
+        }
+        _ if chain.starts_with(TO) && branches(TO) || branches(NOT_TO) => {
+            format!("{net}: a further chain lists the destinations")
+        }
+        _ if chain.starts_with(FROM) => {
+            format!("{net} is a source of the entry: on to the next check")
+        }
+        _ if chain.starts_with(TO) => {
+            format!("{net} is a destination of the entry: on to the next check")
+        }
+        _ => format!("a packet to {net} is refused"),
+    }
+}
+
+/// Explains a rule of an entry's protocols, ports and verdicts.
+fn of_exit(rule: &Rule, entry: &Outbound) -> String {
+    let leads = |prefix| {
+        rule.leads_to()
+            .is_some_and(|next| next.as_str().starts_with(prefix))
+    };
+    if leads(DENY) {
+        return "denied sources are refused".to_owned();
+    }
+    if leads(NOT_TO) {
+        return "packets to denied destinations are refused".to_owned();
+    }
+    if let Some(address) = destination_of(rule) {
+        return format!(
+            "a packet to {address} is refused, since `allow_to` does not name exactly this address"
+        );
+    }
+    if let Some(limit) = limit_words(rule) {
+        return limit;
+    }
+    let selected = selected(rule);
+    match &rule.target {
+        Some(Target::Goto(next)) if next.as_str().starts_with(EXIT) => {
+            format!("{selected} goes on to the entry's drops, limits and log")
+        }
+        Some(Target::Log { prefix, .. }) => logs(prefix),
+        Some(Target::Accept)
+            if rule
+                .matches
+                .contains(&Match::Conntrack(Conntrack::CONFIRMED)) =>
+        {
+            "later packets of an accepted connection, before any reply, are accepted too".to_owned()
+        }
+        Some(Target::Snat { addresses, .. }) => {
+            format!("{selected} gets {addresses} as its source")
+        }
+        Some(Target::Masquerade) => {
+            format!("{selected} gets {}'s address as its source", entry.egress)
+        }
+        _ => format!("{selected} is accepted"),
+    }
+}
+
+/// Describes the packets that a rule selects by protocol and ports.
+fn selected(rule: &Rule) -> String {
+    let mut ports = String::new();
+    let mut protocol = None;
+    for condition in &rule.matches {
+        match condition {
+            Match::Protocol(Is(spelled)) => protocol = Some(spelled.to_string()),
+            Match::Icmp(_) | Match::Icmp6(_) => protocol = Some("ping".to_owned()),
+            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
+                if let Some(range) = destination.as_ref().and_then(Negatable::wanted) {
+                    ports = format!(" to port {range}");
+                }
+            }
+            Match::Multiport { ports: Is(all), .. } => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                ports = format!(" to the ports {}", all.join(", "));
+            }
+            _ => {}
+        }
+    }
+    match protocol {
+        Some(protocol) => format!("{protocol}{ports}"),
+        None => "every other packet".to_owned(),
+    }
+}
+
+fn ingress(rule: &Rule) -> Option<&Interface> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Ingress(Is(by)) => by.exact(),
+        _ => None,
+    })
+}
+
 fn jump(builtin: &ChainName) -> &'static str {
     match builtin {
         ChainName::Prerouting => {
@@ -226,10 +374,7 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
         ..
     } = forward;
     let ports = listen.ports;
-    let ingress = rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(Is(by)) => by.exact(),
-        _ => None,
-    });
+    let ingress = ingress(rule);
     let on = ingress.map_or(String::new(), |ingress| format!(" on {ingress}"));
     match (builtin, &rule.target) {
         (_, Some(Target::SetConnmark(_))) => {
@@ -337,6 +482,11 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
         }
         _ => {}
     }
+    limit_words(rule)
+}
+
+/// Explains a rule with a limit.
+fn limit_words(rule: &Rule) -> Option<String> {
     rule.matches.iter().find_map(|condition| match condition {
         Match::HashLimit(limit) => Some(format!(
             "more than {} new connections a second{}, {} at once, are refused",
@@ -379,9 +529,14 @@ fn destination(rule: &Rule, forward: &Forward) -> String {
     to.map_or_else(|| forward.reaches(), |to| forward.reached(to))
 }
 
-/// Draws clients, forwards, firewall and targets as a Mermaid flowchart.
+/// Draws clients, forwards, firewall and targets as a Mermaid flowchart, and the sources and destinations of outbound
+/// entries.
 #[must_use]
-pub fn mermaid(firewall: &Firewall, forwards: &[&Forward]) -> String {
+pub fn mermaid<'f>(
+    firewall: &Firewall,
+    forwards: &[&Forward],
+    outbound: impl Iterator<Item = &'f Outbound>,
+) -> String {
     let words = |snat: Snat| match snat {
         Snat::Addresses(range) => range.to_string(),
         Snat::Masquerade => format!("address of {}", firewall.egress),
@@ -419,5 +574,36 @@ pub fn mermaid(firewall: &Firewall, forwards: &[&Forward]) -> String {
             ));
         }
     }
+    for (n, entry) in outbound.enumerate() {
+        let Outbound {
+            name,
+            allow_from,
+            allow_to,
+            ..
+        } = entry;
+        let internet = if allow_to.internet {
+            "internet<br>"
+        } else {
+            ""
+        };
+        let to = format!("{internet}{}", list(allow_to.nets.as_slice()));
+        out.push_str(&format!(
+            "  from{n}[\"{}\"] -->|\"{name} {}\"| firewall\n  firewall -->|\"{name}\"| to{n}[\"{}\"]\n",
+            list(allow_from.as_slice()),
+            entry.protocol_words(),
+            to.trim_end_matches("<br>"),
+        ));
+    }
     out
+}
+
+/// The most networks that one box of the flowchart lists.
+const MOST_NETS: usize = 4;
+
+fn list(nets: &[IpNet]) -> String {
+    if nets.len() > MOST_NETS {
+        return format!("{} networks", nets.len());
+    }
+    let words: Vec<String> = nets.iter().map(ToString::to_string).collect();
+    words.join("<br>")
 }

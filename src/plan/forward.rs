@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::chains::{ADMIT, Chains, log_line};
-use crate::forwards::{Balance, Destination, Forward, Limits, Per, Snat, TargetPorts};
+use crate::forwards::{Balance, Destination, Forward, Limits, Name, Per, Snat, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::limit::{ConnLimit, HashLimit, Whose};
 use crate::netfilter::matches::{AddressType, Cluster, Match, Probability, Side};
@@ -192,7 +192,8 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
             (true, Protocol::Udp, Family::V6) => Target::Reject(RejectWith::Icmp6PortUnreachable),
         };
         let refused = chains.refuse(target, log);
-        for limit in limit_matches(forward, limits) {
+        let protocol = forward.protocol.as_str();
+        for limit in limit_matches(&forward.name, protocol, forward.family(), limits) {
             rule(Opening, Some(limit), refused.clone());
         }
     }
@@ -206,9 +207,15 @@ fn admission(forward: &Forward, chains: &mut Chains) -> Vec<Rule> {
     rules
 }
 
-/// Returns the conditions that packets beyond the limits match.
-fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Match> {
-    let (of, per, mask) = match (limits.per, forward.family()) {
+/// Returns the conditions that packets beyond the limits match. The name and the protocol tell the limits of
+/// different forwards apart.
+pub(super) fn limit_matches(
+    name: &Name,
+    protocol: &str,
+    family: Family,
+    limits: &Limits,
+) -> impl Iterator<Item = Match> {
+    let (of, per, mask) = match (limits.per, family) {
         (Per::Total, _) => (Whose::All, "total", 0),
         (Per::Client, Family::V4) => (Whose::Address, "client", 32),
         // One client can use every address of its network of 64 bits (RFC 4291, 2.5.1).
@@ -216,7 +223,6 @@ fn limit_matches(forward: &Forward, limits: &Limits) -> impl Iterator<Item = Mat
     };
     let rate = limits.rate.map(|rate| {
         let (times, burst) = (rate.new_per_second.times(), rate.burst);
-        let (name, protocol) = (&forward.name, forward.protocol);
         Match::HashLimit(HashLimit {
             per_second: rate.new_per_second,
             burst,

@@ -24,6 +24,8 @@
 //!    interface, which iptables allows in this chain, but not in the built-in one. The firewall's own
 //!    packets have no ingress interface, so their rules come after those.
 //!
+//! Outbound entries come after all forwards, in `NVACTL-FORWARD` and in `NVACTL-POSTROUTING` (`outbound`).
+//!
 //! All hooks ([`Hook::ALL`]) have the same order of forwards: a listener for one address comes before the listeners
 //! for all addresses, which would take its packets. Otherwise the order of the file counts.
 //!
@@ -46,13 +48,14 @@ mod families;
 mod forward;
 mod hook;
 mod marked;
+mod outbound;
 mod tree;
 pub mod unplan;
 
 use std::collections::BTreeMap;
 
 use chains::Chains;
-pub(crate) use chains::{ADMIT, ALLOW, DENY};
+pub(crate) use chains::{ADMIT, ALLOW, DENY, EXIT, FROM, NOT_TO, TO};
 pub use families::planned;
 pub use hook::{Hook, jumps_from};
 use marked::Common;
@@ -119,7 +122,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
         Layout::Flat => None,
         Layout::Tree => Common::of(&set.firewall, family),
     };
-    let mut beside = Chains::default();
+    let (mut beside, mut nat) = (Chains::default(), Chains::default());
     let mut ruleset = Ruleset::default();
     for hook in Hook::ALL {
         let mut parts = Vec::with_capacity(forwards.len());
@@ -150,6 +153,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
             .chain(before.into_iter().flatten())
             .chain(rules)
             .chain(own)
+            .chain(outward(hook, set, family, &mut beside, &mut nat))
             .chain(behind)
             .collect();
         // Only forwards with `hairpin` have rules for packets of the machine itself.
@@ -164,8 +168,10 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
             ruleset.chain_mut(hook.table(), name).rules = rules;
         }
     }
-    for (name, rules) in beside.into_made() {
-        ruleset.chain_mut(TableName::Filter, name).rules = rules;
+    for (table, chains) in [(TableName::Filter, beside), (TableName::Nat, nat)] {
+        for (name, rules) in chains.into_made() {
+            ruleset.chain_mut(table, name).rules = rules;
+        }
     }
     if let Some(common) = common {
         let name = ChainName::from(OF_MARKED);
@@ -196,6 +202,24 @@ fn of_forward(
         Hook::Sent => forward::translate_own(forward).collect(),
         Hook::Passing => forward::admit(forward, beside).collect(),
         Hook::Leaving => forward::leave(forward, by_entrance),
+    }
+}
+
+/// Returns the rules of all outbound entries at a hook.
+fn outward(
+    hook: Hook,
+    set: &ForwardSet,
+    family: Family,
+    beside: &mut Chains,
+    nat: &mut Chains,
+) -> Vec<Rule> {
+    let entries = set.outbound_of(family);
+    match hook {
+        Hook::Arriving | Hook::Sent => Vec::new(),
+        Hook::Passing => entries
+            .flat_map(|one| outbound::admit(one, beside))
+            .collect(),
+        Hook::Leaving => entries.flat_map(|one| outbound::leave(one, nat)).collect(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::fields::Placed;
+use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
 use crate::forwards::{Listen, Name, Snat, Snats, TargetPorts};
@@ -24,9 +25,10 @@ pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
     }
     check_names(&written.forwards, problems);
     check_overlaps(written.enabled(), problems);
+    outbound::check(written, problems);
 }
 
-fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
+pub fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
     for family in Family::ALL {
         let Some(Snat::Addresses(range)) = snat.value.of(family) else {
             continue;

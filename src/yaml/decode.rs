@@ -7,13 +7,14 @@ use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequ
 use super::load::{Node, Value};
 use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
+use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
 use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// The keys of a spec.
 const KEYS: &[&str] = &[
-    "version", "firewall", "networks", "defaults", "forwards", "silence",
+    "version", "firewall", "networks", "defaults", "forwards", "outbound", "silence",
 ];
 
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
@@ -36,7 +37,9 @@ pub fn decode(
         spec.silence.extend(silence);
     }
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
-        decode_firewall(firewall, &mut spec, problems);
+        // Only forwards take the firewall's `snat`.
+        let forwards = files.iter().any(|file| file.get("forwards").is_some());
+        decode_firewall(firewall, forwards, &mut spec, problems);
         let key = files.iter().find_map(|file| file.key("firewall"));
         let policy = spec.forward_policy_span.take();
         spec.forward_policy_span = policy.or(key.map(|key| key.span.clone()));
@@ -60,7 +63,9 @@ pub fn decode(
         .iter()
         .filter_map(|file| file.get("forwards"))
         .peekable();
-    if lists.peek().is_none() && whole {
+    let outbound = files.iter().filter_map(|file| file.get("outbound"));
+    let outbound: Vec<&Node<'_>> = outbound.collect();
+    if lists.peek().is_none() && outbound.is_empty() && whole {
         report_missing(&files, "forwards", problems);
     }
     for forwards in lists {
@@ -70,6 +75,15 @@ pub fn decode(
             }
             spec.forwards
                 .push(decode_forward(item, &defaults, &mut networks, problems));
+        }
+    }
+    for entries in outbound {
+        for item in sequence(entries, "outbound", problems).unwrap_or_default() {
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
+            let entry = outbound::decode(item, &mut networks, problems);
+            spec.outbound.push(entry);
         }
     }
     if problems.len() < MAX_PROBLEMS {
@@ -123,7 +137,12 @@ fn decode_version(fields: &Fields<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<Problem>) {
+fn decode_firewall(
+    node: &Node<'_>,
+    forwards: bool,
+    spec: &mut WrittenSpec,
+    problems: &mut Vec<Problem>,
+) {
     let known = &["interface", "snat", "forward_policy", "layout"];
     let Some(fields) = Fields::of(node, "firewall", "`firewall`", known, problems) else {
         return;
@@ -131,7 +150,12 @@ fn decode_firewall(node: &Node<'_>, spec: &mut WrittenSpec, problems: &mut Vec<P
     if let Some(node) = fields.required("interface", problems) {
         spec.interfaces = options::interfaces(node, true, problems);
     }
-    if let Some(node) = fields.required("snat", problems) {
+    let snat = if forwards {
+        fields.required("snat", problems)
+    } else {
+        fields.get("snat")
+    };
+    if let Some(node) = snat {
         spec.snat = options::snats(node, problems);
     }
     let policy = fields.parsed("forward_policy", "`drop` or `keep`", problems, |text| {
@@ -190,12 +214,12 @@ fn decode_forward(
 
 /// Which part of the spec a `silence` is for. Only a forward may give up ssh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silencing {
+pub enum Silencing {
     Spec,
     Forward,
 }
 
-fn decode_silence(
+pub fn decode_silence(
     fields: &Fields<'_>,
     silencing: Silencing,
     problems: &mut Vec<Problem>,

@@ -28,6 +28,7 @@ mod nets;
 mod network_file;
 mod networks;
 mod options;
+mod outbound;
 pub mod page;
 pub mod places;
 mod problem;

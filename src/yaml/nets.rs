@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::problem::ProblemKind;
-use crate::forwards::Nets;
+use crate::forwards::{GUARDED, Nets};
 use crate::net::Family;
 
 /// A list of networks by family. Forwards with the same list share both parts.
@@ -13,16 +13,25 @@ use crate::net::Family;
 pub struct ByFamily {
     v4: Nets,
     v6: Nets,
+    /// The addresses of [`GUARDED`] that the list names exactly: `v4` may have them in a wider network.
+    guarded: Vec<IpAddr>,
 }
 
 impl ByFamily {
     pub fn new(nets: Vec<IpNet>) -> Self {
+        let exact = |address: &IpAddr| nets.contains(&IpNet::from(*address));
+        let guarded = GUARDED.into_iter().filter(exact).collect();
         let of_v4 = |net: &IpNet| Family::of(net.addr()) == Family::V4;
         let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = nets.into_iter().partition(of_v4);
         Self {
             v4: Nets::new(v4),
             v6: Nets::new(v6),
+            guarded,
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     pub fn of(&self, family: Family) -> &Nets {
@@ -32,10 +41,16 @@ impl ByFamily {
         }
     }
 
-    /// Returns the networks of both families.
+    /// Returns the networks of both families, and the addresses of the platform that the list names exactly.
     pub fn all(&self) -> impl Iterator<Item = IpNet> {
         let both = self.v4.as_slice().iter().chain(self.v6.as_slice());
-        both.copied()
+        let guarded = self.guarded.iter().copied().map(IpNet::from);
+        both.copied().chain(guarded)
+    }
+
+    /// Returns the addresses of the platform that the list names exactly.
+    pub fn guarded(&self) -> &[IpAddr] {
+        &self.guarded
     }
 }
 

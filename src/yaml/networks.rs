@@ -18,8 +18,8 @@ const ENTRY: &str = "network";
 /// The longest name, as for forwards.
 const LONGEST_NAME: usize = 63;
 
-/// A word of `allow_to`, so no name for networks.
-const RESERVED: &str = "internet";
+/// The word of `allow_to` for all addresses of the Internet, so no name for networks.
+pub const INTERNET: &str = "internet";
 
 /// The most names among which the nearest to an unknown one is searched.
 const MOST_COMPARED: usize = 100;
@@ -281,7 +281,7 @@ fn is_name(text: &str) -> bool {
 fn refused_name(text: &str) -> Option<ProblemKind> {
     let name = text.to_owned();
     match text {
-        RESERVED => Some(ProblemKind::ReservedNetworkName { name }),
+        INTERNET => Some(ProblemKind::ReservedNetworkName { name }),
         _ if is_name(text) => None,
         _ => Some(ProblemKind::InvalidNetworkName { name }),
     }

@@ -3,10 +3,11 @@
 use super::fields::Placed;
 use super::nets::ByFamily;
 use super::options::{Options, WrittenLog};
+use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{
-    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Log, Logged, Name, Nets,
+    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Log, Logged, Name, Nets, Snats,
     Sources, need_ingress_match,
 };
 use crate::net::{Family, Protocol};
@@ -14,14 +15,19 @@ use crate::net::{Family, Protocol};
 /// Returns the forwards of a spec, or `None` if a value is missing or invalid. They are valid only if the
 /// spec has no error.
 pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<ForwardSet> {
-    let interfaces = written.interfaces?;
+    let interfaces = written.interfaces.clone()?;
     let firewall = Firewall {
         ingress: interfaces.ingress?,
         egress: interfaces.egress?,
-        snat: written.snat?.value,
+        // A spec without forwards needs none.
+        snat: written
+            .snat
+            .as_ref()
+            .map_or(Snats::default(), |snat| snat.value),
         forward_policy: written.forward_policy?,
         layout: written.layout,
     };
+    let outbound = outbound::resolve(&written, &firewall, problems)?;
     let mut forwards = Vec::with_capacity(written.forwards.len());
     let mut listeners = Vec::with_capacity(written.forwards.len());
     for forward in written.forwards {
@@ -36,7 +42,11 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
     if !written.silence.contains(&Code::NeedsLinux55) {
         note_entrances(&forwards, listeners, problems);
     }
-    Some(ForwardSet { firewall, forwards })
+    Some(ForwardSet {
+        firewall,
+        forwards,
+        outbound,
+    })
 }
 
 /// Notes the listeners whose packets only the interface of arrival can tell apart. A forward that silences
@@ -144,8 +154,8 @@ fn sources(
     }
 }
 
-/// Returns the log of a forward with its prefix, or nothing if it would log no packet.
-fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
+/// Returns the log of a forward or an outbound entry with its prefix, or nothing if it would log no packet.
+pub fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
     let connections = match log.connections {
         Logged::Refused if !refuses => return None,
         Logged::All if !refuses => Logged::Accepted,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::fields::Placed;
 use super::options::{Interfaces, Options};
+use super::outbound::WrittenOutbound;
 use super::problem::{Code, Span};
 use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind};
 use crate::net::{Family, Protocol};
@@ -19,6 +20,7 @@ pub struct WrittenSpec {
     /// `None` for `auto` too.
     pub layout: Option<Layout>,
     pub forwards: Vec<WrittenForward>,
+    pub outbound: Vec<WrittenOutbound>,
     /// The codes that are silenced for the whole spec.
     pub silence: Vec<Code>,
     /// The names of networks that no list has, each with its place.
@@ -32,11 +34,13 @@ impl WrittenSpec {
         forwards.filter(|forward| forward.enabled != Some(false))
     }
 
-    /// Returns the names of the forwards that are switched off.
+    /// Returns the names of the forwards and outbound entries that are switched off.
     pub fn disabled(&self) -> impl Iterator<Item = &Name> {
-        let forwards = self.forwards.iter();
-        let disabled = forwards.filter(|forward| forward.enabled == Some(false));
-        disabled.filter_map(|forward| Some(&forward.name.as_ref()?.value))
+        let forwards = self.forwards.iter().map(|one| (one.enabled, &one.name));
+        let outbound = self.outbound.iter().map(|one| (one.enabled, &one.name));
+        let disabled = forwards.chain(outbound);
+        let disabled = disabled.filter(|(enabled, _)| *enabled == Some(false));
+        disabled.filter_map(|(_, name)| Some(&name.as_ref()?.value))
     }
 }
 

@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
-    Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Port, Protocol,
-    Several, Snat, Spec, Target, destination, everybody, named, ranges, text_of,
+    Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Outbound, Port,
+    Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
+    outbound_without_names, ranges, text_of,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
@@ -44,6 +45,7 @@ prop_compose! {
         defaults in option::of(options()),
         networks in option::of(networks()),
         siblings in vec(option::weighted(SELDOM, options()), 12),
+        outbound in vec(outbound(), 0..4),
     ) -> Spec {
         let siblings = forwards.iter().zip(siblings);
         let siblings = siblings.filter_map(|(forward, options)| Some(sibling(forward, options?)));
@@ -60,6 +62,10 @@ prop_compose! {
             networks,
             defaults,
             forwards,
+            outbound: (0..).zip(outbound).map(|(n, entry)| Outbound {
+                name: format!("out-{n}-{}", entry.name),
+                ..entry
+            }).collect(),
         })
     }
 }
@@ -110,6 +116,14 @@ pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
                 .all(|other| block(other) != block(forward))
         };
         let new: Vec<Forward> = b.forwards.iter().filter(|one| free(one)).cloned().collect();
+        // Entries with one name are versions of one entry.
+        after.outbound.clone_from(&b.outbound);
+        for (entry, old) in after.outbound.iter_mut().zip(&a.outbound) {
+            entry.name.clone_from(&old.name);
+            if firewall {
+                *entry = old.clone();
+            }
+        }
         let middle = after.forwards.len() / 2;
         after.forwards.splice(middle..middle, new);
         (a, made_valid(after))
@@ -119,11 +133,10 @@ pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
 /// Makes a spec valid with as few changes as possible, where options contradict each other.
 fn made_valid(mut spec: Spec) -> Spec {
     let networks = spec.networks.clone().unwrap_or_default();
+    let defined = |item: &String| !NAMES.contains(&item.as_str()) || networks.contains_key(item);
     let forwards = spec.forwards.iter_mut().map(|forward| &mut forward.options);
     for options in forwards.chain(&mut spec.defaults) {
         for list in [&mut options.allow_from, &mut options.deny_from] {
-            let defined =
-                |item: &String| !NAMES.contains(&item.as_str()) || networks.contains_key(item);
             list.iter_mut().for_each(|list| list.retain(defined));
         }
     }
@@ -158,7 +171,164 @@ fn made_valid(mut spec: Spec) -> Spec {
             forward.options.deny_from = Some(Vec::new());
         }
     }
+    for entry in &mut spec.outbound {
+        entry.allow_from.retain(defined);
+        for list in [&mut entry.allow_to, &mut entry.deny_from, &mut entry.deny_to] {
+            list.iter_mut().for_each(|list| list.retain(defined));
+        }
+        made_valid_outbound(entry, &networks, &spec.firewall);
+    }
     spec
+}
+
+/// Makes an outbound entry valid.
+fn made_valid_outbound(
+    entry: &mut Outbound,
+    networks: &BTreeMap<String, Networks>,
+    firewall: &Firewall,
+) {
+    if let Some(to) = &mut entry.allow_to {
+        for v6 in [false, true] {
+            if ranges(&without_internet(&named(to, networks)), v6) == everybody(v6) {
+                *to = named(to, networks);
+                to.retain(|net| net == "internet" || net.contains(':') != v6);
+            }
+        }
+        if to.is_empty() {
+            to.push("internet".into());
+        }
+    }
+    let holds = |entry: &Outbound, v6| {
+        let entry = outbound_without_names(entry, networks);
+        let (internet, to) = destinations(&entry, v6);
+        let from = ranges(&entry.allow_from, v6);
+        !from.is_empty() && (internet || !ranges(&to, v6).is_empty())
+    };
+    if !holds(entry, false) && !holds(entry, true) {
+        entry.allow_from.push("10.224.0.0/16".into());
+        entry.allow_to = None;
+    }
+    for denied in [&mut entry.deny_from, &mut entry.deny_to] {
+        let all = |nets: &Vec<String>| {
+            let nets = named(nets, networks);
+            [false, true].map(|v6| ranges(&nets, v6) == everybody(v6))
+        };
+        *denied = denied.take().filter(|nets| all(nets) == [false; 2]);
+    }
+    let missing = |snat: &Snat| [false, true].map(|v6| holds(entry, v6) && snat.of(v6).is_none());
+    if entry
+        .snat
+        .as_ref()
+        .is_some_and(|snat| missing(snat) != [false; 2])
+    {
+        entry.snat = None;
+    }
+    let several = firewall
+        .interface
+        .ingress()
+        .is_some_and(|all| all.len() > 1);
+    if several
+        && entry
+            .interface
+            .as_ref()
+            .and_then(Interface::egress)
+            .is_none()
+    {
+        entry.interface = Some(Interface::Both("eth1".into()));
+    }
+    let protocols = entry.protocol.as_ref().map(Several::to_vec);
+    if protocols.is_none_or(|all| all.contains(&"ping".to_owned())) {
+        entry.ports = None;
+    }
+}
+
+fn without_internet(to: &[String]) -> Vec<String> {
+    to.iter()
+        .filter(|net| *net != "internet")
+        .cloned()
+        .collect()
+}
+
+/// Generates an outbound entry, whose name is not unique.
+fn outbound() -> BoxedStrategy<Outbound> {
+    let special = select(vec![
+        "internet",
+        "10.0.0.0/8",
+        "169.254.0.0/16",
+        "169.254.169.254",
+        "168.63.129.16/32",
+    ]);
+    let special = special.prop_map(str::to_owned);
+    let to = (vec(special, 0..3), option::of(named_nets())).prop_map(|(mut to, nets)| {
+        to.sort();
+        to.dedup();
+        to.extend(nets.unwrap_or_default());
+        to
+    });
+    let protocol = select(vec![
+        Several::One("tcp".to_owned()),
+        Several::One("ping".to_owned()),
+        Several::List(vec!["udp".to_owned(), "tcp".to_owned()]),
+        Several::List(vec!["ping".to_owned(), "udp".to_owned()]),
+    ]);
+    let ports = vec((1..60_000u16, 0..3u16), 1..20).prop_map(|ports| {
+        let each = ports.into_iter().map(|(first, more)| match more {
+            0 => Port::Number(first),
+            more => Port::Text(format!("{first}-{}", first + more)),
+        });
+        let mut all: Vec<Port> = Vec::new();
+        for port in each {
+            if !all.contains(&port) {
+                all.push(port);
+            }
+        }
+        all
+    });
+    (
+        (
+            "[a-z]{1,5}",
+            option::weighted(SELDOM, any::<bool>()),
+            named_nets(),
+        ),
+        (
+            option::of(to),
+            option::weighted(SELDOM, named_nets()),
+            option::weighted(SELDOM, named_nets()),
+        ),
+        (option::of(protocol), option::of(ports)),
+        option::of(prop_oneof![both_sides(), some_sides()]),
+        option::of(snat()),
+        (
+            option::weighted(SELDOM, limits()),
+            option::weighted(SELDOM, log()),
+        ),
+    )
+        .prop_map(
+            |(
+                (name, enabled, allow_from),
+                (allow_to, deny_from, deny_to),
+                (protocol, ports),
+                interface,
+                snat,
+                (limits, log),
+            )| {
+                Outbound {
+                    name,
+                    enabled,
+                    allow_from,
+                    allow_to,
+                    deny_from,
+                    deny_to,
+                    protocol,
+                    ports,
+                    interface,
+                    snat,
+                    limits,
+                    log,
+                }
+            },
+        )
+        .boxed()
 }
 
 prop_compose! {

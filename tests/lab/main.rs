@@ -89,6 +89,7 @@ mod no_ipv6;
 #[path = "../oracle/mod.rs"]
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
+mod outbound;
 mod overtaken;
 mod package;
 mod persistence;

@@ -3,7 +3,9 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Host;
 
@@ -120,4 +122,42 @@ fn outcome(body: io::Result<String>) -> Outcome {
             _ => panic!("a client failed in a way no test expects: {error}"),
         },
     }
+}
+
+/// Sends an echo request; an answer has no words. To be run on a thread of the host that asks, as root.
+pub fn ask_ping(to: &str) -> Outcome {
+    let to: IpAddr = to.parse().expect("it is an address");
+    let (domain, protocol, request, reply, header) = match to {
+        // IPv4 hands out its header as well.
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0, 20),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129, 0),
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(protocol)).expect("the test runs as root");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it can wait");
+    let id = std::process::id().to_be_bytes();
+    let mut packet = [request, 0, 0, 0, id[2], id[3], 0, 1];
+    // The kernel fills in the checksum of ICMPv6.
+    let sum: u32 = packet
+        .chunks(2)
+        .map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])))
+        .sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("it fits");
+    packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    socket
+        .send_to(&packet, &SocketAddr::new(to, 0).into())
+        .expect("it is sent");
+    let mut socket = socket;
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 128];
+    while Instant::now() < deadline {
+        let Ok(length) = socket.read(&mut buffer) else {
+            break;
+        };
+        if length > header && buffer[header] == reply {
+            return Outcome::Answer(String::new());
+        }
+    }
+    Outcome::Silence
 }

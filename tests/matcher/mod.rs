@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use nvactl::net::{Interface, Port, PortRange, Protocol};
-use nvactl::netfilter::matches::{AddressType, Match, Side};
+use nvactl::netfilter::matches::{AddressType, Match, PortsOf, Side};
 use nvactl::netfilter::names::{ChainName, TableName};
-use nvactl::netfilter::negatable::Negatable::{self, Is};
+use nvactl::netfilter::negatable::Negatable::{self, Is, Not};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
@@ -71,6 +71,15 @@ impl Packet<'_> {
                 of: Side::Destination,
                 kind: Is(AddressType::Local),
             } => self.sent_to.is_none(),
+            Match::Multiport {
+                of: PortsOf::Destination,
+                ports,
+            } => ports.holds(|all| all.iter().any(|range| range.contains(self.port))),
+            Match::Icmp(_) | Match::Icmp6(_) => false,
+            Match::AddressType {
+                of: Side::Source,
+                kind: Not(AddressType::Local),
+            } => self.ingress.is_some(),
             Match::Connmark(mark) => mark.holds(|mark| self.is_marked == (mark.value != 0)),
             Match::Comment(_) => true,
             Match::Probability(_)

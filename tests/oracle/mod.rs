@@ -19,6 +19,8 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Options>,
     pub forwards: Vec<Forward>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outbound: Vec<Outbound>,
 }
 
 /// A failed test prints the spec as YAML, so that it can be tried by hand.
@@ -83,6 +85,33 @@ pub struct Options {
 pub enum Networks {
     List(Vec<String>),
     File { file: String },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    pub allow_from: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_to: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_from: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_to: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Several<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<Port>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat: Option<Snat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
 }
 
 /// A list, or a single value without brackets.
@@ -303,12 +332,20 @@ pub fn normal(spec: Spec) -> Spec {
         .iter()
         .filter(|forward| forward.enabled != Some(false));
     let forwards = enabled.flat_map(|forward| resolved(forward, &defaults, &spec.firewall));
+    let entries = spec.outbound.iter();
+    let entries = entries.filter(|entry| entry.enabled != Some(false));
+    let outbound = entries.flat_map(|entry| {
+        let each = [false, true].into_iter();
+        each.filter_map(|v6| outward(entry, v6, &spec.firewall))
+    });
+    let outbound = outbound.collect();
     let firewall = &spec.firewall;
     Spec {
         version: None,
         networks: None,
         defaults: None,
         forwards: forwards.collect(),
+        outbound,
         firewall: Firewall {
             interface: Interface::Sides {
                 ingress: firewall.interface.ingress().map(Several::List),
@@ -335,7 +372,25 @@ pub fn without_names(mut spec: Spec) -> Spec {
             }
         }
     }
+    for entry in &mut spec.outbound {
+        *entry = outbound_without_names(entry, &networks);
+    }
     spec
+}
+
+/// Returns an outbound entry with each name in a list replaced by its networks.
+pub fn outbound_without_names(
+    entry: &Outbound,
+    networks: &BTreeMap<String, Networks>,
+) -> Outbound {
+    let named = |list: &Vec<String>| named(list, networks);
+    Outbound {
+        allow_from: named(&entry.allow_from),
+        allow_to: entry.allow_to.as_ref().map(named),
+        deny_from: entry.deny_from.as_ref().map(named),
+        deny_to: entry.deny_to.as_ref().map(named),
+        ..entry.clone()
+    }
 }
 
 /// Returns a list with each name replaced by its networks.
@@ -439,6 +494,90 @@ fn placed(listen: &str) -> (Option<IpAddr>, u16) {
     (address, first.expect("it is a port"))
 }
 
+/// Returns the destinations of a family: the word for the Internet, and the networks.
+pub fn destinations(entry: &Outbound, v6: bool) -> (bool, Vec<String>) {
+    let internet = "internet".to_owned();
+    let all = entry.allow_to.clone().unwrap_or(vec![internet.clone()]);
+    let has_internet = all.contains(&internet);
+    let mut nets: Vec<String> = all.into_iter().filter(|net| *net != internet).collect();
+    if has_internet && v6 {
+        nets.push("2000::/3".into());
+    }
+    (has_internet && !v6, nets)
+}
+
+/// Returns an entry of one family, with all options written out; `None` if it has no networks of the family.
+fn outward(entry: &Outbound, v6: bool, firewall: &Firewall) -> Option<Outbound> {
+    let listed = |nets: &Option<Vec<String>>| ranges(nets.as_deref().unwrap_or_default(), v6);
+    let allow_from = ranges(&entry.allow_from, v6);
+    let (internet, to) = destinations(entry, v6);
+    let mut allow_to = ranges(&to, v6);
+    if allow_from.is_empty() || allow_to.is_empty() && !internet {
+        return None;
+    }
+    let guarded = ["169.254.169.254", "168.63.129.16"].into_iter().any(|one| {
+        let (address, exact) = (one.to_owned(), format!("{one}/32"));
+        let within = ranges(&[to.clone(), vec![address.clone()]].concat(), v6) == allow_to;
+        !v6 && within && !to.contains(&address) && !to.contains(&exact)
+    });
+    if internet {
+        allow_to.insert(0, "internet".into());
+    }
+    let (deny_from, deny_to) = (listed(&entry.deny_from), listed(&entry.deny_to));
+    let limits = entry.limits.clone().and_then(in_full);
+    let refuses = guarded || !deny_from.is_empty() || !deny_to.is_empty() || limits.is_some();
+    let all = ["ping", "tcp", "udp"].map(str::to_owned);
+    let mut protocols = entry
+        .protocol
+        .as_ref()
+        .map_or(all.to_vec(), Several::to_vec);
+    protocols.sort_unstable();
+    let own = entry.interface.as_ref();
+    let ingress = own.and_then(Interface::ingress);
+    let egress = own.and_then(Interface::egress);
+    let outer = firewall.interface.ingress().expect("the firewall has one");
+    Some(Outbound {
+        name: format!("{} {}", entry.name, if v6 { "v6" } else { "v4" }),
+        enabled: None,
+        allow_from,
+        allow_to: Some(allow_to),
+        deny_from: Some(deny_from),
+        deny_to: Some(deny_to),
+        protocol: Some(Several::List(protocols)),
+        ports: Some(numbers(entry.ports.as_deref().unwrap_or_default())),
+        interface: Some(Interface::Sides {
+            ingress: Some(Several::List(ingress.unwrap_or_else(|| {
+                vec![firewall.interface.egress().expect("it has one")]
+            }))),
+            egress: egress.or_else(|| outer.first().cloned()),
+        }),
+        snat: Some(Snat::Any(match &entry.snat {
+            Some(snat) => snat.of(v6).expect("it has a value for the family"),
+            None => "masquerade".into(),
+        })),
+        log: entry
+            .log
+            .clone()
+            .and_then(|log| said(log, &entry.name, refuses)),
+        limits,
+    })
+}
+
+/// Returns each port of a list as a number of its own.
+fn numbers(ports: &[Port]) -> Vec<Port> {
+    let mut numbers = std::collections::BTreeSet::new();
+    for port in ports {
+        let text = match port {
+            Port::Number(number) => number.to_string(),
+            Port::Text(text) => text.clone(),
+        };
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        let read = |text: &str| text.parse::<u16>().expect("it is a port");
+        numbers.extend(read(first)..=read(last));
+    }
+    numbers.into_iter().map(Port::Number).collect()
+}
+
 /// Returns a destination with a range of one port written as that port.
 pub fn destination(text: &str) -> String {
     match text.split_once('-') {
@@ -501,6 +640,37 @@ pub fn of(set: &ForwardSet) -> Spec {
         networks: None,
         defaults: None,
         forwards: set.forwards.iter().map(forward).collect(),
+        outbound: set.outbound.iter().map(outbound).collect(),
+    }
+}
+
+fn outbound(entry: &forwards::Outbound) -> Outbound {
+    let v6 = entry.family == nvactl::net::Family::V6;
+    let held = |nets: &Nets| {
+        let nets: Vec<String> = nets.as_slice().iter().map(ToString::to_string).collect();
+        ranges(&nets, v6)
+    };
+    let internet = entry.allow_to.internet.then(|| "internet".to_owned());
+    let to = internet.into_iter().chain(held(&entry.allow_to.nets));
+    let mut protocols: Vec<String> = entry.protocols.iter().map(ToString::to_string).collect();
+    protocols.sort_unstable();
+    let ports = entry
+        .ports
+        .iter()
+        .map(|ports| Port::Text(ports.to_string()));
+    Outbound {
+        name: format!("{} {}", entry.name, entry.family.as_str()),
+        enabled: None,
+        allow_from: held(&entry.allow_from),
+        allow_to: Some(to.collect()),
+        deny_from: Some(held(&entry.deny_from)),
+        deny_to: Some(held(&entry.deny_to)),
+        protocol: Some(Several::List(protocols)),
+        ports: Some(numbers(&ports.collect::<Vec<_>>())),
+        interface: Some(interface(&entry.ingress, &entry.egress)),
+        snat: Some(Snat::Any(entry.snat.to_string())),
+        limits: entry.limits.map(limits),
+        log: entry.log.as_ref().map(log),
     }
 }
 

@@ -118,7 +118,9 @@ impl GatheredFacts<'_> {
         // After the targets were tried, the kernel knows their neighbours.
         let client = client(family, self.flows.as_deref(), set, &self.links);
         let own = |ingress: &Interface| self.links.addresses(ingress).first().copied();
-        let routes = network::routes(family, &questions(&asked, client, own));
+        let mut packets = questions(&asked, client, own);
+        packets.extend(doctor::outbound_questions(set));
+        let routes = network::routes(family, &packets);
         let sides = set.interfaces();
         // IPv6 has neither a forwarding switch nor rp_filter for each interface.
         let v4 = sides.iter().copied().filter(|_| family == Family::V4);

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use crate::forwards::{
-    Balance, Forward, ForwardSet, Limits, Listen, Log, Logged, Nets, Per, Rate, listeners_of,
-    reached_of,
+    Balance, Destinations, Forward, ForwardSet, Limits, Listen, Log, Logged, Nets, Outbound, Per,
+    Rate, listeners_of, reached_of,
 };
 use crate::net::Family;
 use crate::netfilter::limit::PerSecond;
@@ -30,6 +30,86 @@ pub fn changes(old: &[Forward], new: &[Forward]) -> Vec<FieldChange> {
     let allow = list_change("allow_from", old.allow.as_ref(), new.allow.as_ref());
     let deny = list_change("deny_from", Some(&old.deny), Some(&new.deny));
     words.chain(allow).chain(deny).collect()
+}
+
+/// Returns the fields that differ between two versions of an outbound entry, named by their keys in a spec.
+pub fn outbound_changes(old: &Outbound, new: &Outbound) -> Vec<FieldChange> {
+    let words = outbound_words(old).into_iter().zip(outbound_words(new));
+    let words = words.filter_map(|((name, from), (_, to))| change(name, &from, &to));
+    let lists = [
+        list_change("allow_from", Some(&old.allow_from), Some(&new.allow_from)),
+        destinations_change(&old.allow_to, &new.allow_to),
+        list_change("deny_from", Some(&old.deny_from), Some(&new.deny_from)),
+        list_change("deny_to", Some(&old.deny_to), Some(&new.deny_to)),
+    ];
+    words.chain(lists.into_iter().flatten()).collect()
+}
+
+/// Returns the fields of an outbound entry that are no lists of networks.
+fn outbound_words(entry: &Outbound) -> [(&'static str, String); 7] {
+    // Without `..`, so that the compiler demands a new field here.
+    let Outbound {
+        name: _,
+        family: _,
+        ingress,
+        egress,
+        // `outbound_changes` compares these lists.
+        allow_from: _,
+        allow_to: _,
+        deny_from: _,
+        deny_to: _,
+        protocols: _,
+        ports: _,
+        snat,
+        limits: most,
+        log: logged,
+    } = entry;
+    [
+        ("protocol", entry.protocol_words()),
+        ("ports", entry.port_words()),
+        ("ingress", list(ingress)),
+        ("egress", egress.to_string()),
+        ("snat", snat.to_string()),
+        ("limits", most.map_or("none".to_owned(), limits)),
+        ("log", logged.as_ref().map_or("none".to_owned(), log)),
+    ]
+}
+
+fn destinations_change(old: &Destinations, new: &Destinations) -> Option<FieldChange> {
+    if (old.internet, &old.guarded) == (new.internet, &new.guarded) {
+        return list_change("allow_to", Some(&old.nets), Some(&new.nets));
+    }
+    change("allow_to", &destination_words(old), &destination_words(new))
+}
+
+fn destination_words(to: &Destinations) -> String {
+    let mut words = Vec::new();
+    if to.internet {
+        words.push("internet".to_owned());
+    }
+    if !to.nets.is_empty() {
+        words.push(list_of_nets(&to.nets));
+    }
+    let words = words.join(", ");
+    if to.guarded.is_empty() {
+        words
+    } else {
+        format!("{words} without {}", list(&to.guarded))
+    }
+}
+
+/// Describes the destinations of an outbound entry and their ports: `internet, ports 443, 8000-8010`.
+pub fn to_words(entry: &Outbound) -> String {
+    let to = destination_words(&entry.allow_to);
+    let noun = if entry.ports.len() == 1 && entry.ports[0].is_single() {
+        "port"
+    } else {
+        "ports"
+    };
+    match entry.ports.is_empty() {
+        true => to,
+        false => format!("{to}, {noun} {}", entry.port_words()),
+    }
 }
 
 pub fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {
@@ -89,7 +169,7 @@ fn listen_change(old: &[Forward], new: &[Forward]) -> Option<FieldChange> {
     })
 }
 
-fn list_of_nets(nets: &Nets) -> String {
+pub fn list_of_nets(nets: &Nets) -> String {
     match nets.as_slice() {
         [] => "none".to_owned(),
         few if few.len() <= MOST_ITEMS => list(few),

@@ -1,4 +1,4 @@
-//! Compares two rulesets by forward: added, removed and changed forwards, and drift, which are lines that no
+//! Compares two rulesets by forward and outbound entry: those added, removed and changed, and drift, which are lines that no
 //! spec can have produced.
 //!
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
@@ -9,18 +9,20 @@ mod names;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use fields::FieldChange;
-use fields::{SHARED, change, changes};
+use fields::{SHARED, change, changes, outbound_changes, to_words};
 pub use names::ForwardNames;
 use serde::Serialize;
 
 use crate::diff;
-use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Layout, listeners_of, reached_of, rows};
+use crate::forwards::{
+    Forward, ForwardPolicy, ForwardSet, Layout, Outbound, listeners_of, reached_of, rows,
+};
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::{Rule, Stop};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
-use crate::plan::unplan::{ForwardKey, key_of, name_of, unplan};
+use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of, unplan};
 use crate::plan::{Hook, layout, plan};
 
 /// The differences between two rulesets. docs/json.md documents the fields.
@@ -37,13 +39,24 @@ pub struct Comparison {
     pub reordered: bool,
 }
 
-/// A short description of a forward: all its listeners of one protocol.
+/// A short description of a forward, all its listeners of one protocol, or of an outbound entry.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct ForwardLine {
     pub name: String,
+    /// `None` for a forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<LineKind>,
+    /// The listener of a forward, the sources of an outbound entry.
     pub listen: String,
-    pub protocol: &'static str,
+    /// The protocols of an outbound entry, with a comma between them.
+    pub protocol: String,
     pub target: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    Outbound,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -107,14 +120,16 @@ fn compare_holding(
     };
     // If all forwards are added or all are removed, no forward can change its layout.
     if let Some(held) = &held
-        && held.has(family) == want.has(family)
+        && held.has_forwards(family) == want.has_forwards(family)
     {
         let layout = layout_change(held, want, family);
         comparison.firewall.extend(layout);
     }
-    let expected = comparison.compare_forwards(have, held.as_ref(), want, family);
+    let mut expected = comparison.compare_forwards(have, held.as_ref(), want, family);
+    comparison.compare_outbound(have, held.as_ref(), want, &mut expected, family);
     // A tree has rules with the firewall's options only if the firewall sets `snat`.
     if let Some(held) = &held
+        && held.has_forwards(family)
         && layout(held, family) == Layout::Tree
         && held.firewall.snat.of(family).is_some()
     {
@@ -234,6 +249,7 @@ impl Comparison {
         let mut expected = ForwardSet {
             firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
+            outbound: Vec::new(),
         };
         // `policy_change` reports a changed policy.
         expected.firewall.forward_policy = ForwardPolicy::Keep;
@@ -289,6 +305,58 @@ impl Comparison {
 }
 
 impl Comparison {
+    /// Sorts the outbound entries into added, removed and changed, as [`Comparison::compare_forwards`] does. Adds the
+    /// entries that `have` would hold to `expected`.
+    fn compare_outbound(
+        &mut self,
+        have: &Ruleset,
+        held: Option<&ForwardSet>,
+        want: &ForwardSet,
+        expected: &mut ForwardSet,
+        family: Family,
+    ) {
+        let planned = |entries: &[Outbound]| {
+            let set = ForwardSet {
+                firewall: expected.firewall.clone(),
+                forwards: Vec::new(),
+                outbound: entries.to_vec(),
+            };
+            plan(&set, family)
+        };
+        let held = held.map_or(&[][..], |held| &held.outbound);
+        let (held_plan, want_plan) = (planned(held), planned(&want.outbound));
+        let [have, held_rules, want_rules] = [have, &held_plan, &want_plan].map(outbound_rules);
+        let mut old: BTreeMap<&str, &Outbound> =
+            held.iter().map(|one| (one.name.as_str(), one)).collect();
+        for entry in &want.outbound {
+            let name = entry.name.as_str();
+            let have = have.get(name);
+            let tampered = have.is_some() && have != held_rules.get(name);
+            let nearer = tampered
+                && distance(have, want_rules.get(name)) <= distance(have, held_rules.get(name));
+            match (old.remove(name), nearer) {
+                (_, true) => expected.outbound.push(entry.clone()),
+                (None, false) if tampered => {}
+                (None, false) => self.added.push(ForwardLine::from(entry)),
+                (Some(was), false) => {
+                    let changes = outbound_changes(was, entry);
+                    if !changes.is_empty() {
+                        let name = name.to_owned();
+                        self.changed.push(ForwardChange { name, changes });
+                    }
+                    expected.outbound.push(was.clone());
+                }
+            }
+        }
+        for entry in held
+            .iter()
+            .filter(|one| old.contains_key(one.name.as_str()))
+        {
+            self.removed.push(ForwardLine::from(entry));
+            expected.outbound.push(entry.clone());
+        }
+    }
+
     /// Returns the smaller drift: as it is, or as if the added forwards had been loaded before. If somebody
     /// has removed all rules of a forward, no rule names it any more, but the branches of a tree may still
     /// fit it.
@@ -303,6 +371,9 @@ impl Comparison {
         let forwards = want.forwards.iter();
         let forwards = forwards.filter(|forward| added.contains(forward.name.as_str()));
         expected.forwards.extend(forwards.cloned());
+        let entries = want.outbound.iter();
+        let entries = entries.filter(|entry| added.contains(entry.name.as_str()));
+        expected.outbound.extend(entries.cloned());
         let mut whole = drift(have, &plan(&expected, family), family);
         whole.retain(|drift| {
             let forward = drift.forward.as_deref();
@@ -422,9 +493,22 @@ impl ForwardLine {
         let forward = &row[0];
         Self {
             name: forward.name.to_string(),
+            kind: None,
             listen: listeners_of(row),
-            protocol: forward.protocol.as_str(),
+            protocol: forward.protocol.to_string(),
             target: reached_of(row),
+        }
+    }
+}
+
+impl From<&Outbound> for ForwardLine {
+    fn from(entry: &Outbound) -> Self {
+        Self {
+            name: entry.name.to_string(),
+            kind: Some(LineKind::Outbound),
+            listen: fields::list_of_nets(&entry.allow_from),
+            protocol: entry.protocol_words(),
+            target: to_words(entry),
         }
     }
 }
@@ -472,13 +556,28 @@ pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<ForwardKey<'_>, Vec<PlacedRul
     let mut by_key: BTreeMap<ForwardKey<'_>, Vec<_>> = BTreeMap::new();
     for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
         for rule in &body.rules {
-            if let Some(key) = key_of(rule) {
+            if let Some(key) = key_of(rule).filter(|_| !is_outbound(chain, rule)) {
                 let place = PlacedRule { table, chain, rule };
                 by_key.entry(key).or_default().push(place);
             }
         }
     }
     by_key
+}
+
+/// Returns the rules that name an outbound entry, grouped by that name.
+#[must_use]
+pub fn outbound_rules(ruleset: &Ruleset) -> BTreeMap<&str, Vec<PlacedRule<'_>>> {
+    let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
+        for rule in body.rules.iter().filter(|rule| is_outbound(chain, rule)) {
+            if let Some(name) = name_of(rule) {
+                let place = PlacedRule { table, chain, rule };
+                by_name.entry(name).or_default().push(place);
+            }
+        }
+    }
+    by_name
 }
 
 /// Returns the rules of `planned` that belong to no forward and that are missing in `live`. `planned` is
@@ -491,7 +590,8 @@ pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
             .chain(table, name)
             .map_or(&[][..], |chain| &chain.rules);
         let rules: BTreeSet<&Rule> = rules.iter().collect();
-        let common = chain.rules.iter().filter(|rule| key_of(rule).is_none());
+        let rules_there = chain.rules.iter();
+        let common = rules_there.filter(|rule| key_of(rule).is_none() && !is_outbound(name, rule));
         let missing = common.filter(|rule| !rules.contains(rule));
         let chain = name;
         gone.extend(missing.map(|rule| PlacedRule { table, chain, rule }));

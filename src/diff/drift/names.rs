@@ -1,14 +1,14 @@
-//! The names of the forwards in a comparison, which records and log lines keep.
+//! The names of the forwards and outbound entries in a comparison, which records and log lines keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::Comparison;
-use crate::forwards::{Forward, Name, rows};
+use crate::forwards::{Forward, ForwardSet, Name, Outbound, rows};
 use crate::net::{Family, Protocol};
 
-/// The names of the forwards that a change adds, changes and removes, each once.
+/// The names of the forwards and outbound entries that a change adds, changes and removes, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardNames {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -25,16 +25,16 @@ impl ForwardNames {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Compares two lists of forwards.
+    /// Compares two lists of sets, one for each family.
     #[must_use]
-    pub fn between(old: &[Forward], new: &[Forward]) -> Self {
+    pub fn between(old: &[ForwardSet], new: &[ForwardSet]) -> Self {
         let (old, new) = (by_key(old), by_key(new));
-        let name = |(name, ..): &(Name, Protocol, Family)| name.as_str().to_owned();
+        let name = |(name, ..): &Key<'_>| name.as_str().to_owned();
         let added = new.keys().filter(|key| !old.contains_key(key)).map(name);
         let removed = old.keys().filter(|key| !new.contains_key(key)).map(name);
         let changed = new
             .iter()
-            .filter(|(key, forward)| old.get(key).is_some_and(|before| before != *forward));
+            .filter(|(key, named)| old.get(key).is_some_and(|before| before != *named));
         let changed = changed.map(|(key, _)| name(key));
         let [added, removed, changed] = [added.collect(), removed.collect(), changed.collect()]
             .map(|names: Vec<String>| once(names.iter()));
@@ -46,10 +46,26 @@ impl ForwardNames {
     }
 }
 
-/// Returns the rows of forwards by name, protocol and family.
-fn by_key(forwards: &[Forward]) -> BTreeMap<(Name, Protocol, Family), &[Forward]> {
-    let key = |one: &Forward| (one.name.clone(), one.protocol, one.family());
-    rows(forwards).map(|row| (key(&row[0]), row)).collect()
+/// A row of forwards has a protocol, an outbound entry none.
+type Key<'s> = (&'s Name, Option<Protocol>, Family);
+
+#[derive(PartialEq)]
+enum Named<'s> {
+    Forward(&'s [Forward]),
+    Outbound(&'s Outbound),
+}
+
+fn by_key(sets: &[ForwardSet]) -> BTreeMap<Key<'_>, Named<'_>> {
+    let rows = sets.iter().flat_map(|set| rows(&set.forwards));
+    let forwards = rows.map(|row| {
+        let key = (&row[0].name, Some(row[0].protocol), row[0].family());
+        (key, Named::Forward(row))
+    });
+    let outbound = sets.iter().flat_map(|set| &set.outbound).map(|one| {
+        let key = (&one.name, None, one.family);
+        (key, Named::Outbound(one))
+    });
+    forwards.chain(outbound).collect()
 }
 
 impl From<&Comparison> for ForwardNames {
@@ -80,7 +96,6 @@ fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::diff::drift::{compare, compare_specs};
-    use crate::forwards::ForwardSet;
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::plan::plan;

@@ -1,6 +1,8 @@
 //! Runs the checks and sorts them.
 
-use super::{Case, Check, Status, azure, boot, machine, packets, replies, route, rules, target};
+use super::{
+    Case, Check, Status, azure, boot, machine, outbound, packets, replies, route, rules, target,
+};
 
 /// Returns every check, in the order of the hops, and for one hop in the order of the spec.
 #[must_use]
@@ -10,6 +12,7 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     machine::check(case, &mut checks);
     rules::check(case, &astray, &mut checks);
     route::check(case, &astray, &mut checks);
+    outbound::check(case, &mut checks);
     target::check(case, &astray, &mut checks);
     replies::check(case, &mut checks);
     packets::check(case, &astray, &mut checks);

@@ -11,6 +11,7 @@ mod facts;
 mod fix;
 mod jump;
 mod machine;
+mod outbound;
 mod packets;
 mod remedy;
 mod replies;
@@ -27,6 +28,7 @@ pub use examine::examine;
 pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
 pub use machine::invalid;
+pub use outbound::questions as outbound_questions;
 pub use packets::{
     Untried, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
 };

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::jump::{self, of_table};
 use super::route::Astray;
-use super::{Case, Check, Fix, Hop, Status};
+use super::{Case, Check, Fix, Hop, Status, outbound};
 use crate::diff::drift::{
-    Comparison, DriftKind, LAYOUT, LAYOUT_V6, POLICY, POLICY_V6, PlacedRule, compare, gone,
-    rules_by_key,
+    Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, POLICY, POLICY_V6, PlacedRule, compare,
+    gone, rules_by_key,
 };
 use crate::forwards::{Forward, rows};
 use crate::health::counts;
@@ -133,6 +133,7 @@ fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<
         };
         checks.push(check.of(forward));
     }
+    outbound::loaded(case, planned, checks);
 }
 
 /// Counts each asked forward's rules by hop.
@@ -321,7 +322,10 @@ fn own_chains(
             .fix(apply),
         (None, Some(surplus), _) => Hop::OwnChains
             .warn(format!(
-                "the forward `{}` is loaded, but is not in the spec",
+                "the {} `{}` is loaded, but is not in the spec",
+                surplus
+                    .kind
+                    .map_or("forward", |LineKind::Outbound| "outbound entry"),
                 surplus.name
             ))
             .fix(apply),

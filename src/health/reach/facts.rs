@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::forwards::{Forward, ForwardSet, Snat};
+use ipnet::IpNet;
+
+use crate::forwards::{Forward, ForwardSet, Outbound, Snat};
 use crate::host::network::{self, Links, Packet, Route, somebody};
+use crate::net::Family;
 
 /// The machine's interfaces, addresses and routes.
 #[derive(Debug)]
@@ -68,7 +71,17 @@ pub fn questions<'s>(set: &'s ForwardSet, links: &Links) -> Questions<'s> {
             }));
         }
     }
-    let own = set.forwards.iter().flat_map(own_addresses);
+    for (entry, to) in set.outbound.iter().map(|entry| (entry, outside(entry))) {
+        packets.insert(Packet { to, came: None });
+        let there = entry.ingress.iter();
+        let there = there.filter(|one| links.get(one).is_some());
+        packets.extend(there.map(|ingress| Packet {
+            to,
+            came: Some((sender(entry), ingress)),
+        }));
+    }
+    let snats = set.outbound.iter().flat_map(|entry| range_ends(entry.snat));
+    let own = set.forwards.iter().flat_map(own_addresses).chain(snats);
     let unknown: BTreeSet<IpAddr> = own.filter(|one| links.owner(*one).is_none()).collect();
     let unknown = unknown.into_iter().take(MOST_TARGETS);
     packets.extend(unknown.map(|to| Packet { to, came: None }));
@@ -85,7 +98,38 @@ fn own_addresses(forward: &Forward) -> impl Iterator<Item = IpAddr> {
 
 /// Returns the ends of a forward's SNAT range.
 pub fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
-    let range = match forward.snat {
+    range_ends(forward.snat)
+}
+
+/// Returns an address that an outbound entry reaches: one on the Internet, or the first that it names.
+pub fn outside(entry: &Outbound) -> IpAddr {
+    let internet = internet(entry.family);
+    let first = entry.allow_to.nets.as_slice().first();
+    match first {
+        Some(net) if !entry.allow_to.contains(internet) => net.addr(),
+        _ => internet,
+    }
+}
+
+/// Returns the address that stands for the Internet when a route is asked for. It is in a documentation block
+/// (RFC 5737, RFC 3849), to which no route of its own leads.
+pub fn internet(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([203, 0, 113, 1]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xffff]),
+    }
+}
+
+/// Returns a source of an outbound entry's connections.
+pub fn sender(entry: &Outbound) -> IpAddr {
+    let mut nets = entry.allow_from.as_slice().iter();
+    let first = nets.find(|net| net.prefix_len() > 0);
+    first.map_or_else(|| somebody(entry.family), IpNet::addr)
+}
+
+/// Returns the ends of a SNAT range.
+pub fn range_ends(snat: Snat) -> impl Iterator<Item = IpAddr> {
+    let range = match snat {
         Snat::Addresses(range) => Some(range),
         Snat::Masquerade | Snat::Client => None,
     };

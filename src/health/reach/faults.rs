@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::facts::{ReachFacts, snat_ends};
-use crate::forwards::{Forward, ForwardSet, Name};
+use super::facts::{ReachFacts, outside, range_ends, sender, snat_ends};
+use crate::forwards::{Forward, ForwardSet, Name, Outbound};
 use crate::host::network::{Links, Packet, somebody};
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
@@ -95,7 +95,14 @@ fn missing_interfaces<'s>(set: &'s ForwardSet, links: &Links) -> Vec<Fault<'s>> 
         Fault::NoInterface {
             name,
             there: links.0.iter().map(|link| link.name.clone()).collect(),
-            forwards: names(set.forwards.iter().filter(needs)),
+            forwards: {
+                let needs_too = |entry: &&Outbound| {
+                    entry.egress == *name || entry.ingress.iter().any(|one| one == name)
+                };
+                let mut all = names(set.forwards.iter().filter(needs));
+                all.extend(entry_names(set.outbound.iter().filter(needs_too)));
+                all
+            },
         }
     });
     faults.collect()
@@ -146,7 +153,14 @@ fn foreign_addresses<'s>(
             forwards,
         });
     }
-    let (addresses, forwards) = find(|forward| snat_ends(forward).collect(), &answered_to);
+    let (mut addresses, mut forwards) = find(|forward| snat_ends(forward).collect(), &answered_to);
+    let entries = set.outbound.iter().filter(|entry| {
+        let ends = range_ends(entry.snat).filter(|one| !answered_to.contains(one));
+        let foreign: Vec<IpAddr> = ends.filter(is_foreign).collect();
+        addresses.extend(foreign.iter().copied());
+        !foreign.is_empty()
+    });
+    forwards.extend(entry_names(entries));
     if !addresses.is_empty() {
         faults.push(Fault::ForeignSnat {
             addresses,
@@ -210,7 +224,7 @@ enum Misrouted<'s> {
 }
 
 fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>> {
-    let mut found: BTreeMap<Misrouted<'s>, (BTreeSet<IpAddr>, Vec<&'s Forward>)> = BTreeMap::new();
+    let mut found: BTreeMap<Misrouted<'s>, (BTreeSet<IpAddr>, Vec<&'s Name>)> = BTreeMap::new();
     for forward in &set.forwards {
         // Another fault reports a missing interface.
         if machine.links.get(&forward.egress).is_none() {
@@ -218,16 +232,33 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
         }
         for to in forward.target.destinations.iter().map(|to| to.address) {
             for ingress in &forward.ingress {
-                if let Some(route) = route_of(forward, ingress, to, machine) {
+                let client = (somebody(Family::of(to)), ingress);
+                let by = (&forward.egress, forward.egress_key());
+                if let Some(route) = route_of(by, client, to, machine) {
                     let (targets, forwards) = found.entry(route).or_default();
                     targets.insert(to);
-                    forwards.push(forward);
+                    forwards.push(&forward.name);
                 }
             }
         }
     }
-    let faults = found.into_iter().map(|(route, (targets, forwards))| {
-        let forwards = names(forwards);
+    for entry in &set.outbound {
+        if machine.links.get(&entry.egress).is_none() {
+            continue;
+        }
+        let to = outside(entry);
+        for ingress in &entry.ingress {
+            let by = (&entry.egress, entry.egress_key());
+            if let Some(route) = route_of(by, (sender(entry), ingress), to, machine) {
+                let (targets, forwards) = found.entry(route).or_default();
+                targets.insert(to);
+                forwards.push(&entry.name);
+            }
+        }
+    }
+    let faults = found.into_iter().map(|(route, (targets, mut forwards))| {
+        // The two protocols of a forward are neighbours.
+        forwards.dedup();
         match route {
             Misrouted::Here => Fault::OwnTarget { targets, forwards },
             Misrouted::By {
@@ -258,40 +289,47 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
     faults.collect()
 }
 
-/// Returns the route to a target, unless it leaves by the forward's egress. The kernel's route for a client's packet
-/// counts, since policy routing can match the ingress. If the kernel has none, as while `ip_forward` is 0, the route
-/// of the machine's own packet counts.
+/// Returns the route to a target, unless it leaves by this egress, which has this key in the spec. The kernel's route for a client's packet counts,
+/// since policy routing can match the ingress. If the kernel has none, as while `ip_forward` is 0, the route of the
+/// machine's own packet counts.
 fn route_of<'s>(
-    forward: &'s Forward,
-    ingress: &Interface,
+    (by, key): (&'s Interface, &'static str),
+    client: (IpAddr, &Interface),
     to: IpAddr,
     machine: &ReachFacts<'_>,
 ) -> Option<Misrouted<'s>> {
-    let client = (somebody(Family::of(to)), ingress);
     let of_client = machine.routes.get(&Packet {
         to,
         came: Some(client),
     });
     let own = machine.routes.get(&Packet { to, came: None });
-    let egress = machine.links.get(&forward.egress);
+    let egress = machine.links.get(by);
     let down = egress.filter(|egress| !egress.up);
     match of_client.filter(|answer| answer.is_ok()).or(own)? {
-        Ok(route) if route.interface == forward.egress.as_str() => None,
+        Ok(route) if route.interface == by.as_str() => None,
         Ok(route) if route.interface == LOOPBACK => Some(Misrouted::Here),
         _ if let Some(link) = down => Some(Misrouted::Down {
-            egress: &forward.egress,
+            egress: by,
             no_carrier: link.enabled,
         }),
         Ok(route) => Some(Misrouted::By {
             leaves_by: route.interface.clone(),
-            egress: &forward.egress,
-            key: forward.egress_key(),
+            egress: by,
+            key,
         }),
         Err(reason) => Some(Misrouted::Nowhere {
-            egress: &forward.egress,
+            egress: by,
             reason: reason.trim_start_matches(OF_NETLINK).to_owned(),
         }),
     }
+}
+
+/// Returns the names of outbound entries, each once.
+fn entry_names<'s>(entries: impl IntoIterator<Item = &'s Outbound>) -> Vec<&'s Name> {
+    let mut names: Vec<&Name> = entries.into_iter().map(|entry| &entry.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Returns the names of forwards, each once.

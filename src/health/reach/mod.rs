@@ -5,7 +5,7 @@ mod facts;
 mod faults;
 mod words;
 
-pub use facts::{ReachFacts, look};
+pub use facts::{ReachFacts, internet, look, outside, range_ends, sender};
 pub use faults::{Fault, faults};
 pub use words::UNCHECKED;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::facts::internet;
 use super::faults::Fault;
 use crate::forwards::Name;
-use crate::net::Interface;
 use crate::net::words::{names, quoted};
+use crate::net::{Family, Interface};
 
 /// The note if `ip` lists no interface.
 pub const UNCHECKED: &str = "interfaces, addresses and routes are not checked: `ip` lists no interface\n\
@@ -74,7 +75,7 @@ impl Fault<'_> {
                 "the target of {} is this machine itself, which cannot forward to itself: {}\n\
                  hint: correct `target` in the spec",
                 quoted(forwards),
-                names(targets)
+                listed(targets)
             ),
             Fault::OtherEgress {
                 targets,
@@ -88,7 +89,7 @@ impl Fault<'_> {
                  hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
                  via ROUTER dev {egress}\n\
                  hint: if the spec is wrong: correct `{key}` in it",
-                names(targets),
+                listed(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -106,7 +107,7 @@ impl Fault<'_> {
             } => format!(
                 "this machine has no route to {}, the target of {}: {reason}\n\
                  hint: to add it (ROUTER: the next hop on {egress}): sudo ip route add {} via ROUTER dev {egress}",
-                names(targets),
+                listed(targets),
                 quoted(forwards),
                 first(targets)
             ),
@@ -138,7 +139,7 @@ fn egress_down(
     format!(
         "{egress}, the egress of {}, {is}: no packet reaches {} through it\nhint: {fix}",
         quoted(forwards),
-        names(targets)
+        listed(targets)
     )
 }
 
@@ -150,6 +151,24 @@ fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
     }
 }
 
+/// Returns the first address as `ip route` names its destination.
 fn first(addresses: &BTreeSet<IpAddr>) -> String {
-    addresses.first().map_or(String::new(), ToString::to_string)
+    addresses.first().map_or(String::new(), |address| {
+        match (*address == internet(Family::of(*address)), address) {
+            (true, IpAddr::V4(_)) => "0.0.0.0/0".to_owned(),
+            (true, IpAddr::V6(_)) => "::/0".to_owned(),
+            (false, address) => address.to_string(),
+        }
+    })
+}
+
+/// Lists targets. The address that stands for the Internet is not shown.
+fn listed(targets: &BTreeSet<IpAddr>) -> String {
+    names(targets.iter().map(|address| {
+        if *address == internet(Family::of(*address)) {
+            "the Internet".to_owned()
+        } else {
+            address.to_string()
+        }
+    }))
 }

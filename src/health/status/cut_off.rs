@@ -10,7 +10,7 @@ use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
-use crate::plan::unplan::{ForwardKey, key_of};
+use crate::plan::unplan::{ForwardKey, is_outbound, key_of};
 
 /// The loaded rules that no packet reaches.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct CutOff<'r> {
     hooks: Vec<Hook>,
     chains: BTreeSet<&'r ChainName>,
     forwards: BTreeSet<ForwardKey<'r>>,
+    /// The rules of outbound entries behind a rule that stops every packet.
+    stopped: BTreeSet<&'r Rule>,
 }
 
 impl<'r> CutOff<'r> {
@@ -29,7 +31,7 @@ impl<'r> CutOff<'r> {
         replanned: &'r Ruleset,
         gone: &[PlacedRule<'r>],
     ) -> Self {
-        let mut forwards = BTreeSet::new();
+        let (mut forwards, mut stopped) = (BTreeSet::new(), BTreeSet::new());
         let leads = |table, rule: &'r Rule| Some((table, rule.leads_to()?));
         let mut next: Vec<(TableName, &'r ChainName)> = gone
             .iter()
@@ -48,6 +50,9 @@ impl<'r> CutOff<'r> {
             let mut rules = chain.rules.iter();
             if rules.any(|rule| rule.stops_every_packet() && !is_planned(rule)) {
                 for rule in rules {
+                    if is_outbound(name, rule) {
+                        stopped.insert(rule);
+                    }
                     forwards.extend(key_of(rule));
                     next.extend(leads(table, rule));
                 }
@@ -57,16 +62,25 @@ impl<'r> CutOff<'r> {
             hooks: unreached(live, planned),
             chains: reached(replanned, next),
             forwards,
+            stopped,
         }
     }
 
     /// Whether no packet reaches some rule of a forward, whose rules are in these places.
     pub fn has(&self, key: ForwardKey<'_>, places: &[PlacedRule<'_>]) -> bool {
+        self.forwards.contains(&key) || self.has_any(places)
+    }
+
+    /// Whether no packet reaches one of these rules.
+    pub fn has_any(&self, places: &[PlacedRule<'_>]) -> bool {
         let is_cut_off = |place: &PlacedRule<'_>| {
             let hook = Hook::of(place.chain);
             self.chains.contains(place.chain) || hook.is_some_and(|hook| self.hooks.contains(&hook))
         };
-        self.forwards.contains(&key) || places.iter().any(is_cut_off)
+        let is_behind = |place: &PlacedRule<'_>| self.stopped.contains(place.rule);
+        places
+            .iter()
+            .any(|place| is_cut_off(place) || is_behind(place))
     }
 }
 

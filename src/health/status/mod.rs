@@ -12,9 +12,11 @@ pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::diff::drift::{
-    Comparison, Drift, DriftKind, FieldChange, PlacedRule, gone, rules_by_key,
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, PlacedRule, gone,
+    outbound_rules, rules_by_key,
 };
 use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
+use crate::health::connections::is_redirected;
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
 use crate::net::Family;
@@ -44,6 +46,9 @@ pub struct StatusReport {
     /// The packets of the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
+    /// Left out if the spec has no outbound entry and none is loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outbound: Vec<OutboundRow>,
     /// Differences from the spec that concern all forwards, such as the FORWARD policy.
     pub firewall: Vec<FieldChange>,
     pub drift: Vec<Drift>,
@@ -116,6 +121,23 @@ pub struct Row {
     pub connections: Option<usize>,
 }
 
+/// One outbound entry of one family.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct OutboundRow {
+    pub name: String,
+    pub family: Family,
+    pub protocol: String,
+    pub from: String,
+    pub to: String,
+    pub state: ForwardState,
+    /// First packets of connections that have left, since the entry's rules were loaded.
+    pub new: Count,
+    /// First packets that the entry's drops and limits have refused since then.
+    pub refused: Count,
+    /// Connections by tcp and udp that the kernel tracks now, if that is known.
+    pub connections: Option<usize>,
+}
+
 /// The live rules, counters and connections.
 #[derive(Debug)]
 pub struct LiveRules<'l> {
@@ -179,16 +201,83 @@ pub fn rows(
                 .map(|_| connections.get(&key).copied().unwrap_or_default()),
         });
     }
-    for removed in &comparison.removed {
+    for removed in comparison.removed.iter().filter(|one| one.kind.is_none()) {
+        let Some(key) = removed.key() else { continue };
         rows.push(Row {
             state: ForwardState::Surplus,
-            new: removed.key().map_or_else(Count::default, count),
-            refused: removed.key().map_or_else(Count::default, refused),
+            new: count(key),
+            refused: refused(key),
             connections: None,
             name: removed.name.clone(),
-            protocol: removed.protocol,
+            protocol: key.1.as_str(),
             listen: removed.listen.clone(),
             target: removed.target.clone(),
+        });
+    }
+    rows
+}
+
+/// Returns a row for each outbound entry of the spec, then a row for each loaded entry that is not in the spec.
+#[must_use]
+pub fn outbound_rows(
+    live: &LiveRules<'_>,
+    set: &ForwardSet,
+    family: Family,
+    comparison: &Comparison,
+) -> Vec<OutboundRow> {
+    let planned = plan_as(live.ruleset, set, family);
+    let (want, have) = (outbound_rules(&planned), outbound_rules(live.ruleset));
+    let counts = counts::outbound(live.counters, live.ruleset);
+    let count = |name: &str| counts.get(name).copied().unwrap_or_default();
+    let replanned = replanned(live.ruleset, family);
+    let gone = gone(live.ruleset, &replanned);
+    let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
+    let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
+    let changed = changed_chains(live.ruleset, &planned);
+    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    let alive = live.flows.unwrap_or_default().iter();
+    for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
+        if let Some(entry) = set.sender(flow) {
+            *connections.entry(entry.name.as_str()).or_default() += 1;
+        }
+    }
+    let mut rows = Vec::new();
+    for entry in set.outbound_of(family) {
+        let name = entry.name.as_str();
+        let state = match (have.get(name), want.get(name)) {
+            (None, _) => ForwardState::Missing,
+            (have, want) if have != want || replies_gone => ForwardState::Drifted,
+            (Some(have), _) if cut_off.has_any(have) => ForwardState::Drifted,
+            (have, _) if leads_to_any(have, &planned, &changed) => ForwardState::Drifted,
+            _ => ForwardState::InSync,
+        };
+        let line = ForwardLine::from(entry);
+        rows.push(OutboundRow {
+            family,
+            protocol: line.protocol,
+            from: line.listen,
+            to: line.target,
+            state,
+            new: count(name).new,
+            refused: count(name).refused,
+            connections: live
+                .flows
+                .map(|_| connections.get(name).copied().unwrap_or_default()),
+            name: line.name,
+        });
+    }
+    let removed = comparison.removed.iter();
+    for line in removed.filter(|line| line.kind == Some(LineKind::Outbound)) {
+        rows.push(OutboundRow {
+            name: line.name.clone(),
+            family,
+            protocol: line.protocol.clone(),
+            from: line.listen.clone(),
+            to: line.target.clone(),
+            state: ForwardState::Surplus,
+            new: count(&line.name).new,
+            refused: count(&line.name).refused,
+            connections: None,
         });
     }
     rows
@@ -238,9 +327,12 @@ fn leads_to_any(
 pub fn drift(
     comparison: Comparison,
     rows: &[Row],
+    outbound: &[OutboundRow],
     before_jumps: &[BeforeJump],
 ) -> (bool, Vec<FieldChange>, Vec<Drift>) {
-    let rows = rows.iter().all(|row| row.state == ForwardState::InSync);
+    let states = rows.iter().map(|row| row.state);
+    let mut states = states.chain(outbound.iter().map(|row| row.state));
+    let rows = states.all(|state| state == ForwardState::InSync);
     let mut drift = comparison.drift;
     // A rule with conditions before a jump is no drift, because packets still reach the jump.
     drift.retain(|drift| drift.what != DriftKind::InFront);
@@ -297,7 +389,7 @@ forwards:
         let comparison = compare_family(&ruleset, &set, Family::V4);
         let rows = rows(&live, &set, Family::V4, &comparison);
         let before = before_jumps(&ruleset, Family::V4);
-        let (in_sync, _, drift) = drift(comparison, &rows, &before);
+        let (in_sync, _, drift) = drift(comparison, &rows, &[], &before);
         let states = [0, 1].map(|n| rows[n].state);
         let lines = drift
             .iter()

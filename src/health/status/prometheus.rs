@@ -318,6 +318,7 @@ mod tests {
                 row("web", ForwardState::InSync),
                 row("dns.v2", ForwardState::Drifted),
             ],
+            outbound: Vec::new(),
             drift: Vec::new(),
             before_jumps: [("PREROUTING", 2), ("POSTROUTING", 3)]
                 .map(|(chain, count)| BeforeJump {

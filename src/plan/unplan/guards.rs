@@ -13,7 +13,7 @@ use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
-use crate::plan::{ALLOW, DENY};
+use crate::plan::{ALLOW, DENY, NOT_TO};
 
 /// The lists, limits and log of one forward, as far as they have been read.
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl<'r> Lists<'r> {
         let allows = chain.as_str().starts_with(ALLOW);
         for rule in self.rules(chain) {
             let source = rule.matches.iter().find_map(|condition| match condition {
-                Match::Source(Is(net)) => Some(*net),
+                Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(*net),
                 _ => None,
             });
             match &rule.target {
@@ -156,10 +156,13 @@ impl LogRule {
 }
 
 fn is_list(chain: &ChainName) -> bool {
-    chain.as_str().starts_with(ALLOW) || chain.as_str().starts_with(DENY)
+    let name = chain.as_str();
+    [ALLOW, DENY, NOT_TO]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
-fn everybody(family: Family) -> IpNet {
+pub(super) fn everybody(family: Family) -> IpNet {
     match family {
         Family::V4 => IpNet::V4(Ipv4Net::default()),
         Family::V6 => IpNet::V6(Ipv6Net::default()),
@@ -180,7 +183,21 @@ impl Guards {
         }
     }
 
-    fn read_one<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
+    /// Returns the networks of a list of refused packets, and reads how they are logged.
+    pub fn read_list<'r>(&mut self, chain: &'r ChainName, lists: &mut Lists<'r>) -> Nets {
+        let list = lists.list(chain);
+        self.refused = self.refused.take().or(list.refused);
+        list.nets
+    }
+
+    /// Reads how a rule logs the packets that it refuses.
+    pub fn read_refusal(&mut self, rule: &Rule, lists: &Lists<'_>) {
+        let line = rule.target.as_ref().and_then(|target| lists.line(target));
+        self.refused = self.refused.take().or(line);
+    }
+
+    /// Reads one rule of a forward's ADMIT chain.
+    pub fn read_one<'r>(&mut self, rule: &'r Rule, lists: &mut Lists<'r>) {
         let Some(target) = &rule.target else { return };
         if let Target::Jump(chain) = target {
             let list = lists.list(chain);

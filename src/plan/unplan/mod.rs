@@ -1,16 +1,18 @@
-//! The inverse of the plan: reads the forwards back from nvactl's rules in a ruleset.
+//! The inverse of the plan: reads the forwards and outbound entries back from nvactl's rules in a ruleset.
 //!
 //! It understands only rules that a plan can contain. `diff::drift::compare` reports all others.
 
 mod guards;
+mod outbound;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use guards::{Guards, Lists};
+pub use outbound::is_outbound;
 
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
-    Listen, Name, Snat, Snats, TargetKind, TargetPorts,
+    Listen, Name, Outbound, Snat, Snats, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::matches::Match;
@@ -44,14 +46,16 @@ pub fn name_of(rule: &Rule) -> Option<&str> {
     })
 }
 
-/// Reads the forwards of a ruleset, in the order of its rules. Returns `None` if it holds none: then no rule
-/// names the interfaces or the SNAT address either.
+/// Reads the forwards and outbound entries of a ruleset, in the order of its rules. Returns `None` if it holds none:
+/// then no rule names the interfaces or the SNAT address either.
 ///
 /// No rule records whether a target was written as `ilb` or `pod`: a target with a port counts as a pod.
 #[must_use]
 pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
+    let outbound = outbound::held(ruleset);
     let mut found = translated(ruleset);
-    let family = found.family()?;
+    let outward = outbound.first();
+    let family = found.family().or(outward.map(|entry| entry.family))?;
     let mut lists = Lists::new(ruleset, family);
     for (_, rule) in Hook::Passing.rules(ruleset) {
         if let Some(seen) = key_of(rule).and_then(|key| found.by_key.get_mut(&key)) {
@@ -70,8 +74,9 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
             seen.hairpin = true;
         }
     }
-    let layout = layout_of(ruleset);
-    let usual = found.usual(ruleset)?;
+    let layout = layout_of(ruleset).or(of_marked(ruleset).map(|_| Layout::Tree));
+    let usual = found.usual(ruleset);
+    let usual = usual.or_else(|| Some(Usual::of_outbound(outward?, ruleset)))?;
     let forwards = found.order.iter().filter_map(|key| {
         let seen = found.by_key.remove(key)?;
         seen.into_forwards(*key, &usual)
@@ -100,7 +105,11 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         },
         layout,
     };
-    Some(ForwardSet { firewall, forwards })
+    Some(ForwardSet {
+        firewall,
+        forwards,
+        outbound,
+    })
 }
 
 /// The forwards that have a DNAT rule.
@@ -133,6 +142,21 @@ struct Usual {
     ingress: Vec<Interface>,
     egress: Interface,
     snat: Snat,
+}
+
+impl Usual {
+    /// Returns the options of a firewall that has only outbound entries.
+    fn of_outbound(entry: &Outbound, ruleset: &Ruleset) -> Self {
+        let leaving = of_marked(ruleset).unwrap_or_default();
+        let egress = leaving.iter().find_map(egress);
+        Self {
+            ingress: vec![entry.egress.clone()],
+            egress: egress
+                .or_else(|| entry.ingress.first().cloned())
+                .unwrap_or(entry.egress.clone()),
+            snat: leaving.iter().find_map(snat).unwrap_or(Snat::Client),
+        }
+    }
 }
 
 fn translated(ruleset: &Ruleset) -> HeldForwards<'_> {

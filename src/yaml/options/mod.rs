@@ -7,7 +7,9 @@ mod nets;
 mod snat;
 
 pub use interfaces::{Interfaces, interfaces};
-pub use log::WrittenLog;
+pub use limits::limits;
+pub use log::{WrittenLog, log};
+pub use nets::{WrittenDestinations, destinations, nets};
 pub use snat::snats;
 
 use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
@@ -36,16 +38,16 @@ const READERS: [(&str, OptionReader); 9] = [
         options.snat = snats(node, problems);
     }),
     ("allow_from", |options, node, networks, problems| {
-        options.allow = nets::nets(node, "allow_from", networks, problems);
+        options.allow = nets(node, "allow_from", networks, problems);
     }),
     ("deny_from", |options, node, networks, problems| {
-        options.deny = nets::nets(node, "deny_from", networks, problems);
+        options.deny = nets(node, "deny_from", networks, problems);
     }),
     ("limits", |options, node, _, problems| {
-        options.limits = limits::limits(node, problems);
+        options.limits = limits(node, problems);
     }),
     ("log", |options, node, _, problems| {
-        options.log = log::log(node, problems);
+        options.log = log(node, problems);
     }),
     ("hairpin", |options, node, _, problems| {
         options.hairpin = yes_or_no(node, "hairpin", problems);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::forwards::{Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
+use crate::yaml::networks::INTERNET;
 
 pub(super) const TARGET: &str =
     "write the address of the internal load balancer or of the pod itself";
@@ -43,6 +44,7 @@ pub(super) fn place(key: &str) -> String {
         "spec" => "the spec".to_owned(),
         "forward" => "an entry of `forwards`".to_owned(),
         "network" => "an entry of `networks`".to_owned(),
+        "entry" => "an entry of `outbound`".to_owned(),
         key => format!("`{key}`"),
     }
 }
@@ -74,6 +76,9 @@ pub(super) fn value(key: &str) -> &'static str {
         "limits" => "{new_per_second: 50, max_connections: 1000}",
         "new_per_second" => "50",
         "allow_from" | "deny_from" => "[198.51.100.0/24]",
+        "allow_to" => "[internet, 10.50.0.0/16]",
+        "deny_to" => "[10.50.0.0/16]",
+        "ports" => "[443, 8000-8010]",
         "silence" => "[takes-ssh]",
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
         "networks" => "{office: [198.51.100.0/24]}",
@@ -94,6 +99,7 @@ pub(super) fn wrong_type(key: &str) -> String {
         "network" => {
             "write, for example, `office: [198.51.100.0/24]` or `scanners: {file: scanners.txt}`".into()
         }
+        "entry" => "write, for example, `- {name: pods-out, allow_from: [10.224.0.0/16]}`".into(),
         key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
@@ -205,6 +211,9 @@ pub(super) fn net_line(text: &str) -> &'static str {
 pub(super) fn network_name(text: &str, near: Option<&str>) -> String {
     match near {
         Some(name) => format!("did you mean `{name}`?"),
+        None if text == INTERNET => {
+            "this word stands only in an outbound entry's `allow_to`; write a network".to_owned()
+        }
         None => {
             format!("define it, as `networks: {{{text}: [198.51.100.0/24]}}`, or write a network")
         }

@@ -124,6 +124,10 @@ problems! {
             text: ("{place} has no `{key}`"),
             hint: ("add, for example, `{key}: {}`", hint::value(key)),
         }
+        NoOutboundEgress { ingress: Vec<String> } => {
+            text: ("the firewall has several ingress interfaces, so this entry must say by which one its packets leave"),
+            hint: ("add `interface: {{egress: {}}}`", ingress.first().map_or("eth0", String::as_str)),
+        }
     }
     "wrong-type": Error, WrongType {
         meaning: "a list for a value, a value for a list, or nothing",
@@ -188,7 +192,7 @@ problems! {
         }
     }
     "duplicate-name": Error, DuplicateName {
-        meaning: "two forwards, or two entries of `networks`, of one name",
+        meaning: "two forwards or outbound entries, or two entries of `networks`, of one name",
         example: "`name: web` in two forwards",
         DuplicateName { name: String, first: Span } => {
             text: ("another forward already has the name `{name}`"),
@@ -198,6 +202,11 @@ problems! {
         DuplicateNetwork { name: String, first: Span } => {
             text: ("`networks` already has the name `{name}`"),
             hint: ("give one of the two another name, or join both lists"),
+            other: (first, "the first one"),
+        }
+        NameInUse { name: String, first: Span } => {
+            text: ("the name `{name}` is already in use: forwards and outbound entries share one list of names"),
+            hint: ("give one of the two another name"),
             other: (first, "the first one"),
         }
     }
@@ -393,6 +402,10 @@ problems! {
             text: ("the target is {family}, but there is no `snat` for {family}"),
             hint: ("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with this machine's own addresses, or `snat: masquerade`"),
         }
+        NoOutboundSnat { family: Family } => {
+            text: ("this entry has {family} networks, but its `snat` is for the other family only"),
+            hint: ("write `snat: {{v4: 10.3.0.4, v6: \"fd00::4\"}}` with this machine's own addresses, or `snat: masquerade`"),
+        }
     }
     "allows-nobody": Error, AllowsNobody {
         meaning: "lists that admit nobody of the forward's family",
@@ -407,6 +420,31 @@ problems! {
         DeniesEverybody { family: Family } => {
             text: ("`deny_from` has every {family} address, so no client can use this forward"),
             hint: ("deny smaller networks; to switch the forward off, write `enabled: false`"),
+        }
+        DeniesEverything { key: &'static str, family: Family } => {
+            text: ("`{key}` has every {family} address, so this entry accepts nothing"),
+            hint: ("deny smaller networks; to switch the entry off, write `enabled: false`"),
+        }
+        NoCommonFamily { from: Span } => {
+            text: ("`allow_from` and `allow_to` have no address family in common, so this entry accepts nothing"),
+            hint: ("write networks of one family in both"),
+            other: (from, "the sources"),
+        }
+    }
+    "allows-everything": Error, AllowsEverything {
+        meaning: "an outbound entry to every address, private ones included",
+        example: "`allow_to: [0.0.0.0/0]`",
+        AllowsEverything { family: Family } => {
+            text: ("`allow_to` has every {family} address, so these sources would reach every private network, with this VM's address"),
+            hint: ("write `allow_to: [internet]`, and beside it only the private networks that they need"),
+        }
+    }
+    "ports-without-protocol": Error, PortsWithoutProtocol {
+        meaning: "`ports` of an outbound entry without a protocol that has ports",
+        example: "`ports: [443]`",
+        PortsWithoutProtocol => {
+            text: ("ping has no ports, and an entry without `protocol` is for ping as well"),
+            hint: ("add `protocol: tcp` or `protocol: [tcp, udp]`, and write another entry for ping"),
         }
     }
     "too-many-pods": Error, TooManyPods {
@@ -508,6 +546,27 @@ problems! {
             hint: ("{}", hint::probes(*address, list)),
         }
     }
+    "metadata-open": Warning, MetadataOpen {
+        meaning: "an outbound entry to the metadata service or to Azure's host agent",
+        example: "`allow_to: [169.254.169.254/32]`",
+        MetadataOpen { address: IpAddr } => {
+            text: ("these sources reach {address}, the metadata service, which takes them for this VM and gives out its identity"),
+            hint: ("remove the address from `allow_to`; if these sources may act as this VM, add `silence: [metadata-open]` to the entry"),
+        }
+        HostAgentOpen { address: IpAddr } => {
+            text: ("these sources reach {address}, Azure's host agent, which takes them for this VM"),
+            hint: ("remove the address from `allow_to`; if these sources may act as this VM, add `silence: [metadata-open]` to the entry"),
+        }
+    }
+    "outbound-overlap": Warning, OutboundOverlap {
+        meaning: "an outbound entry that takes packets of a later one",
+        example: "`protocol: tcp` in one entry, no `protocol` in the next",
+        OutboundOverlap { this: String, name: String, other: Span } => {
+            text: ("`{name}` comes first and takes some packets of `{this}`: its drops, limits and source apply to them"),
+            hint: ("make the lists, protocols or ports of the two different; if the order is intended, add `silence: [outbound-overlap]` to one of them"),
+            other: (other, "the entry that comes first"),
+        }
+    }
     "client-kept": Warning, ClientKept {
         meaning: "targets that answer the client itself, by their own routes",
         example: "`snat: none`",
@@ -551,6 +610,18 @@ problems! {
         NeedsLinux55 => {
             text: ("another forward sends packets to the same target with another `snat`: only Linux 5.5 or later can tell them apart"),
             hint: ("if the kernel is older, give both the same `snat`; if not, add `silence: [needs-linux-5-5]` to the forward"),
+        }
+        OutboundNeedsLinux55 => {
+            text: ("the rule for the source must know by which interface a packet came in: only Linux 5.5 or later does"),
+            hint: ("if the kernel is older, this entry's packets keep their source; if not, add `silence: [needs-linux-5-5]` to the entry"),
+        }
+    }
+    "spoofed-source": Note, SpoofedSource {
+        meaning: "an outbound entry on one NIC, whose sources anybody there can claim",
+        example: "`allow_from: [10.224.0.0/16]`",
+        SpoofedSource { interface: String } => {
+            text: ("packets arrive and leave by {interface}, so whoever can send to {interface} with such a source gets out"),
+            hint: ("let only these networks send to the NIC, by its network security group; then add `silence: [spoofed-source]` to the entry"),
         }
     }
 }

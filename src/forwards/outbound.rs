@@ -1,0 +1,393 @@
+//! The outbound entries of a spec: connections from named networks that the machine routes outward.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::forward::{Limits, Log, Name, Snat};
+use super::sources::Nets;
+use crate::net::{AZURE_HOST, Family, Interface, Port, PortRange, Protocol};
+
+/// One entry of `outbound` in one family: new connections from its networks to its destinations are forwarded.
+/// An entry with networks of both families is two entries with the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    pub name: Name,
+    pub family: Family,
+    /// The interfaces on which its connections arrive, at least one.
+    pub ingress: Vec<Interface>,
+    pub egress: Interface,
+    /// At least one network.
+    pub allow_from: Nets,
+    pub allow_to: Destinations,
+    pub deny_from: Nets,
+    pub deny_to: Nets,
+    /// At least one, sorted, each once.
+    pub protocols: Vec<OutboundProtocol>,
+    /// The destination ports, sorted; neighbours are joined. Empty: every port. An entry with `ping` has none.
+    pub ports: Vec<PortRange>,
+    pub snat: Snat,
+    pub limits: Option<Limits>,
+    pub log: Option<Log>,
+}
+
+/// A protocol that an outbound entry may have. Others (ESP, GRE, SCTP) are never forwarded by an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutboundProtocol {
+    Tcp,
+    Udp,
+    /// ICMP echo requests.
+    Ping,
+}
+
+impl OutboundProtocol {
+    pub const ALL: [OutboundProtocol; 3] = [
+        OutboundProtocol::Tcp,
+        OutboundProtocol::Udp,
+        OutboundProtocol::Ping,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutboundProtocol::Tcp => "tcp",
+            OutboundProtocol::Udp => "udp",
+            OutboundProtocol::Ping => "ping",
+        }
+    }
+
+    /// Returns the protocol with ports, if it is one.
+    #[must_use]
+    pub fn transport(self) -> Option<Protocol> {
+        match self {
+            OutboundProtocol::Tcp => Some(Protocol::Tcp),
+            OutboundProtocol::Udp => Some(Protocol::Udp),
+            OutboundProtocol::Ping => None,
+        }
+    }
+}
+
+impl fmt::Display for OutboundProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The destinations of an outbound entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destinations {
+    /// Whether every address of the IPv4 Internet is one. IPv6 has its network in `nets` instead: 2000::/3.
+    pub internet: bool,
+    pub nets: Nets,
+    /// The addresses of [`GUARDED`] that lie in `nets` and that the spec does not name exactly.
+    pub guarded: Vec<IpAddr>,
+}
+
+/// Azure's metadata service, which gives whoever asks the VM's identity.
+pub const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+
+/// The addresses that an entry reaches only if `allow_to` names exactly them.
+pub const GUARDED: [IpAddr; 2] = [METADATA, AZURE_HOST];
+
+/// The network of all global unicast addresses of IPv6 (RFC 4291, 2.4).
+#[must_use]
+pub fn internet_v6() -> IpNet {
+    let first = std::net::Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
+    IpNet::V6(Ipv6Net::new_assert(first, 3))
+}
+
+/// Returns the IPv4 networks that are not part of the Internet: the blocks of RFC 6890 whose addresses are not
+/// globally reachable, and Azure's own address. The three documentation blocks are left out: nobody uses them as
+/// private networks, so nothing lies behind them that needs protection.
+#[must_use]
+pub fn not_internet_v4() -> &'static Nets {
+    static NETS: LazyLock<Nets> = LazyLock::new(|| {
+        let net = |[a, b, c, d]: [u8; 4], bits| {
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits))
+        };
+        Nets::new(vec![
+            net([0, 0, 0, 0], 8),
+            net([10, 0, 0, 0], 8),
+            net([100, 64, 0, 0], 10),
+            net([127, 0, 0, 0], 8),
+            IpNet::from(AZURE_HOST),
+            net([169, 254, 0, 0], 16),
+            net([172, 16, 0, 0], 12),
+            net([192, 0, 0, 0], 24),
+            net([192, 168, 0, 0], 16),
+            net([198, 18, 0, 0], 15),
+            // Multicast, reserved addresses, and the broadcast address.
+            net([224, 0, 0, 0], 4),
+            net([240, 0, 0, 0], 4),
+        ])
+    });
+    &NETS
+}
+
+impl Destinations {
+    /// Returns the destinations of a family. `internet` and `nets` are as written, `named` are the addresses that
+    /// the spec names exactly.
+    #[must_use]
+    pub fn new(family: Family, internet: bool, nets: Nets, named: &[IpAddr]) -> Self {
+        let nets = match family {
+            Family::V6 if internet => {
+                let all = nets.as_slice().iter().copied();
+                Nets::new(all.chain([internet_v6()]).collect())
+            }
+            _ => nets,
+        };
+        let guards = GUARDED.into_iter();
+        let guarded = guards.filter(|one| nets.contains(*one) && !named.contains(one));
+        Self {
+            internet: internet && family == Family::V4,
+            guarded: guarded.collect(),
+            nets,
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.internet && self.nets.is_empty()
+    }
+
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let internet = self.internet && address.is_ipv4() && !not_internet_v4().contains(address);
+        (internet || self.nets.contains(address)) && !self.guarded.contains(&address)
+    }
+
+    /// Returns whether an address is in both.
+    #[must_use]
+    pub fn overlap(&self, other: &Self) -> bool {
+        // A network reaches the Internet unless it lies in one that does not.
+        let outside = |nets: &Nets| {
+            let mut each = nets.as_slice().iter();
+            each.any(|net| not_internet_v4().holding(*net).is_none())
+        };
+        self.internet && other.internet
+            || self.nets.overlap(&other.nets)
+            || self.internet && outside(&other.nets)
+            || other.internet && outside(&self.nets)
+    }
+}
+
+impl Outbound {
+    /// Returns whether the entry drops some of the packets that its `allow_from` and `allow_to` select.
+    #[must_use]
+    pub fn drops_some(&self) -> bool {
+        !self.deny_from.is_empty() || !self.deny_to.is_empty() || !self.allow_to.guarded.is_empty()
+    }
+
+    /// Returns whether packets of the entry meet only its accepting rules: no drop, no limit, no log line.
+    #[must_use]
+    pub fn admits_all(&self) -> bool {
+        let log = self.log.as_ref();
+        !self.drops_some()
+            && self.limits.is_none()
+            && !log.is_some_and(|log| log.connections.accepted())
+    }
+
+    /// Returns whether some packet is in the set of both entries.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let ports = |a: &[PortRange], b: &[PortRange]| {
+            a.is_empty()
+                || b.is_empty()
+                || a.iter().any(|one| b.iter().any(|two| one.overlaps(*two)))
+        };
+        self.family == other.family
+            && self.egress == other.egress
+            && self.ingress.iter().any(|one| other.ingress.contains(one))
+            && self
+                .protocols
+                .iter()
+                .any(|one| other.protocols.contains(one))
+            && ports(&self.ports, &other.ports)
+            && self.allow_from.overlap(&other.allow_from)
+            && self.allow_to.overlap(&other.allow_to)
+    }
+
+    /// Returns whether the entry decides on a connection: it accepts the connection, or drops it.
+    #[must_use]
+    pub fn selects(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
+        let mut protocols = self.protocols.iter();
+        protocols.any(|one| one.transport() == Some(protocol))
+            && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(port)))
+            && self.allow_from.contains(source)
+            && (self.allow_to.contains(to) || self.allow_to.guarded.contains(&to))
+    }
+
+    /// Returns whether the entry accepts a connection, its limits aside.
+    #[must_use]
+    pub fn accepts(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
+        self.selects(protocol, source, to, port)
+            && !self.allow_to.guarded.contains(&to)
+            && !self.deny_from.contains(source)
+            && !self.deny_to.contains(to)
+    }
+
+    /// Returns whether every connection of the entry arrives and leaves by one and the same interface.
+    #[must_use]
+    pub fn has_one_nic(&self) -> bool {
+        self.ingress.iter().all(|one| *one == self.egress)
+    }
+
+    /// Returns the key of the egress as a spec writes it.
+    #[must_use]
+    pub fn egress_key(&self) -> &'static str {
+        if self.has_one_nic() {
+            "interface"
+        } else {
+            "interface: {egress: …}"
+        }
+    }
+
+    /// Returns the ports for a message: `443, 8000-8010`, or `all`.
+    #[must_use]
+    pub fn port_words(&self) -> String {
+        let words: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        if words.is_empty() {
+            "all".to_owned()
+        } else {
+            words.join(", ")
+        }
+    }
+
+    /// Returns the protocols for a message: `tcp, udp, ping`.
+    #[must_use]
+    pub fn protocol_words(&self) -> String {
+        let words: Vec<&str> = self.protocols.iter().map(|one| one.as_str()).collect();
+        words.join(", ")
+    }
+}
+
+/// Sorts port ranges and joins neighbours, so that lists of the same ports are equal.
+#[must_use]
+pub fn joined(mut ports: Vec<PortRange>) -> Vec<PortRange> {
+    ports.sort_unstable_by_key(|range| (range.first(), range.last()));
+    let mut joined: Vec<PortRange> = Vec::with_capacity(ports.len());
+    for range in ports {
+        if let Some(last) = joined.last_mut()
+            && u32::from(range.first().number()) <= u32::from(last.last().number()) + 1
+        {
+            let end = last.last().max(range.last());
+            *last = PortRange::new(last.first(), end).unwrap_or(range);
+        } else {
+            joined.push(range);
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Nets {
+        Nets::new(
+            list.iter()
+                .map(|net| net.parse().expect("it is a net"))
+                .collect(),
+        )
+    }
+
+    fn to(internet: bool, list: &[&str]) -> Destinations {
+        Destinations::new(Family::V4, internet, nets(list), &[])
+    }
+
+    #[test]
+    fn the_internet_is_all_but_private_and_special_addresses() {
+        for (address, is_in) in [
+            ("8.8.8.8", true),
+            ("192.0.2.80", true),
+            ("198.51.100.1", true),
+            ("203.0.113.1", true),
+            ("168.63.129.15", true),
+            ("168.63.129.16", false),
+            ("0.1.2.3", false),
+            ("10.0.0.53", false),
+            ("100.63.255.255", true),
+            ("100.64.0.1", false),
+            ("100.127.255.255", false),
+            ("100.128.0.0", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("172.15.255.255", true),
+            ("172.16.0.1", false),
+            ("172.32.0.0", true),
+            ("192.0.0.8", false),
+            ("192.168.1.1", false),
+            ("198.17.255.255", true),
+            ("198.18.0.1", false),
+            ("198.20.0.0", true),
+            ("223.255.255.255", true),
+            ("224.0.0.1", false),
+            ("240.0.0.1", false),
+            ("255.255.255.255", false),
+        ] {
+            let address = address.parse().expect("it is an address");
+            assert_eq!(to(true, &[]).contains(address), is_in, "{address}");
+        }
+        let v6 = Destinations::new(Family::V6, true, Nets::default(), &[]);
+        for (address, is_in) in [
+            ("2001:db8::1", true),
+            ("fd00::1", false),
+            ("fe80::1", false),
+        ] {
+            let address = address.parse().expect("it is an address");
+            assert_eq!(v6.contains(address), is_in, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_platform_is_reached_only_if_it_is_named_exactly() {
+        let wide = nets(&["169.254.0.0/16", "168.63.129.0/24"]);
+        let guarded =
+            |named: &[IpAddr]| Destinations::new(Family::V4, true, wide.clone(), named).guarded;
+        assert_eq!(guarded(&[]), GUARDED);
+        assert_eq!(guarded(&[METADATA]), [AZURE_HOST]);
+        assert!(to(true, &["10.0.0.0/8"]).guarded.is_empty());
+    }
+
+    #[test]
+    fn destinations_overlap_if_they_share_an_address() {
+        for (one, other, overlap) in [
+            (to(true, &[]), to(true, &[]), true),
+            (to(true, &[]), to(false, &["10.0.0.0/8"]), false),
+            (to(true, &[]), to(false, &["8.8.8.8/32"]), true),
+            (to(true, &[]), to(false, &["8.0.0.0/6"]), true),
+            (
+                to(true, &["10.0.0.53/32"]),
+                to(false, &["10.0.0.0/8"]),
+                true,
+            ),
+            (
+                to(false, &["10.1.0.0/16"]),
+                to(false, &["10.0.0.0/16"]),
+                false,
+            ),
+        ] {
+            assert_eq!(one.overlap(&other), overlap, "{one:?} {other:?}");
+            assert_eq!(other.overlap(&one), overlap, "{other:?} {one:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_the_same_ports_are_equal() {
+        let read = |list: &[&str]| -> Vec<PortRange> {
+            list.iter()
+                .map(|ports| ports.parse().expect("they are ports"))
+                .collect()
+        };
+        for (list, expected) in [
+            (&["443", "80"][..], &["80", "443"][..]),
+            (&["80", "81", "82-90"], &["80-90"]),
+            (&["80-90", "85", "100"], &["80-90", "100"]),
+            (&["65535", "65534"], &["65534-65535"]),
+        ] {
+            assert_eq!(joined(read(list)), read(expected), "{list:?}");
+        }
+    }
+}
