@@ -431,6 +431,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_runs_from_a_relative_folder_of_path() {
+        assert_eq!(find("sh", ".:bin::/bin"), Some("/bin/sh".into()));
+        assert_eq!(find("Cargo.toml", ".:"), None);
+        assert_eq!(find("passwd", "/etc"), None, "it is no program");
+    }
+
+    #[test]
     fn an_output_is_read_with_and_without_a_thread() {
         let count = |reader: &mut dyn Read| {
             let mut bytes = Vec::new();

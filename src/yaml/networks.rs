@@ -194,18 +194,18 @@ impl<'t> NetworkNames<'t> {
         names.sort_unstable();
         names.dedup();
         nets.sort_unstable();
-        let named = names
+        let lists = names
             .iter()
             .map(|name| self.named.get(name)?.networks.as_ref());
-        let named: Vec<&ByFamily> = named.collect::<Option<_>>()?;
-        if let ([one], []) = (named.as_slice(), nets.as_slice()) {
+        let lists: Vec<&ByFamily> = lists.collect::<Option<_>>()?;
+        if let ([one], []) = (lists.as_slice(), nets.as_slice()) {
             return Some((*one).clone());
         }
         let key = (names, nets);
         if let Some(known) = self.lists.get(&key) {
             return Some(known.clone());
         }
-        let all = named
+        let all = lists
             .into_iter()
             .flat_map(ByFamily::all)
             .chain(key.1.iter().copied());

@@ -162,7 +162,7 @@ fn apply_refuses_a_file_that_others_may_write() {
             run.contains(&format!("{writable} `{}`", path.display())),
             "{run}"
         );
-        assert!(run.contains("hint: chmod go-w "), "{run}");
+        assert!(run.contains("hint: sudo chmod go-w "), "{run}");
         mode(path, right);
     }
     assert_eq!(apply(folder.path()), usual);

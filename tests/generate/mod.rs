@@ -73,7 +73,9 @@ prop_compose! {
 /// Generates a spec and an edited version of it: some forwards are removed, added, moved or changed, and most
 /// are equal.
 pub fn two_specs() -> impl Strategy<Value = (Spec, Spec)> {
-    (any_spec(), any_spec(), vec(0..7u8, 12), any::<bool>()).prop_map(|(a, b, fate, firewall)| {
+    // Two of them would not fit on the stack.
+    let spec = || any_spec().boxed();
+    (spec(), spec(), vec(0..7u8, 12), any::<bool>()).prop_map(|(a, b, fate, firewall)| {
         let mut after = a.clone();
         if firewall {
             after.firewall = b.firewall.clone();
@@ -342,7 +344,7 @@ prop_compose! {
                 target(v6, more, false),
             ),
             1 => (listens(v6, 1000 + n * 10).prop_map(Several::List), target(v6, 0, true)),
-        ],
+        ].boxed(),
         options in options(),
     ) -> Forward {
         // The number makes the name unique.

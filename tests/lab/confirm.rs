@@ -227,7 +227,8 @@ fn apply_and_kill(host: &Host, seconds: &str, script: &str, file: &str) {
 /// Applies the changed spec at a terminal, and does `script` once it asks; what that prints is typed.
 fn apply_at_a_terminal(host: &Host, seconds: &str, script: &str) -> Output {
     write_changed(host);
-    let command = format!("{NVACTL} apply /run/spec.yaml --confirm {seconds}");
+    // `script` takes $SHELL or sh, and a sh that stays in between would itself end on Ctrl-C.
+    let command = format!("exec {NVACTL} apply /run/spec.yaml --confirm {seconds}");
     let line = format!(
         "(for n in $(seq 400); do
            grep -q 'keep the change' /run/typescript 2>/dev/null && break; sleep 0.05

@@ -36,7 +36,7 @@ fn each_listener_keeps_its_port(backend: Backend) {
     for port in [
         79, 80, 81, 442, 443, 444, 5000, 7999, 8000, 8005, 8010, 8011,
     ] {
-        serve_tcp(&lab.ilb, &format!("ilb:{port}"), port);
+        serve_tcp(&lab.ilb, format!("ilb:{port}"), port);
     }
     lab.firewall.run("ip address add 10.3.0.5/24 dev eth0");
     for spec in in_each_layout(KEPT) {

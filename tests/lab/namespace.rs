@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,17 @@ echo ready
 exec cat
 ";
 
+/// The path of nsenter. For a search on another PATH than its own, the test process would be forked, with the page
+/// tables of all its memory.
+fn nsenter() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut files = std::env::split_paths(&path).map(|folder| folder.join("nsenter"));
+        files.find(|file| file.is_file()).expect("it is installed")
+    })
+}
+
 pub struct Host {
     holder: Child,
 }
@@ -127,7 +139,7 @@ impl Host {
 
     /// A command that will run on this host.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new(nsenter());
         command
             .args(["--target", &self.pid(), "--net", "--mount", "--"])
             .arg(program)

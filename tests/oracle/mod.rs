@@ -366,10 +366,9 @@ pub fn without_names(mut spec: Spec) -> Spec {
     let networks = spec.networks.take().unwrap_or_default();
     let forwards = spec.forwards.iter_mut().map(|forward| &mut forward.options);
     for options in forwards.chain(&mut spec.defaults) {
-        for list in [&mut options.allow_from, &mut options.deny_from] {
-            if let Some(list) = list {
-                *list = named(list, &networks);
-            }
+        let lists = [&mut options.allow_from, &mut options.deny_from];
+        for list in lists.into_iter().flatten() {
+            *list = named(list, &networks);
         }
     }
     for entry in &mut spec.outbound {

@@ -88,7 +88,7 @@ fn probed<'c>(case: &Case<'c>) -> Vec<TargetCheck<'c>> {
             let mut good = good.iter();
             good.any(|(used, _)| std::ptr::eq(used.forward, endpoint.forward))
         };
-        if check.status == Status::Fail && bad.iter().all(|one| is_used(one)) {
+        if check.status == Status::Fail && bad.iter().all(is_used) {
             check.status = Status::Warn;
             let others = counted(good.len(), "other port");
             let do_so = match (forward.protocol, good.len()) {

@@ -29,7 +29,7 @@ pub struct Probing {
     /// How often each is tried.
     pub count: u32,
     pub expect: Expect,
-    /// Ports that have not been tried by then are not tried any more.
+    /// A port is not tried if its try may not end by then, apart from the first ones.
     pub until: Option<Instant>,
 }
 
@@ -77,12 +77,17 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<ProbeOutcome>>> {
     let mut tried: Vec<Option<Vec<ProbeOutcome>>> = Vec::new();
     tried.resize_with(ports.len(), || None);
     let work = |send: Sender<_>| {
+        // The first port of a worker may end late, so that a short time limit does not prevent all of them.
+        let mut longest = Duration::ZERO;
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(port) = ports.get(n).filter(|_| !interrupted()) else {
                 return;
             };
-            let is_late = || how.until.is_some_and(|until| Instant::now() >= until);
+            let is_late = || {
+                how.until
+                    .is_some_and(|until| Instant::now() + longest >= until)
+            };
             let once = |_| match port.protocol {
                 _ if is_late() => {
                     ProbeOutcome::Failed("the time limit was reached first".to_owned())
@@ -91,6 +96,7 @@ pub fn probe(ports: &[Try], how: Probing) -> Vec<Option<Vec<ProbeOutcome>>> {
                 Protocol::Udp => by_udp(port.to, port.from, how.timeout),
             };
             let outcomes: Vec<ProbeOutcome> = (0..how.count.max(1)).map(once).collect();
+            longest = how.timeout;
             // The send can fail only while the whole run ends.
             let _ = send.send((n, outcomes));
         }
