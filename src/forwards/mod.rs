@@ -14,17 +14,19 @@
 mod forward;
 mod listeners;
 mod outbound;
+mod set;
 mod siblings;
 mod sources;
 
 pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
-    Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardTarget, Layout, Limits, Listen,
+    Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
 pub use outbound::{
     Destinations, GUARDED, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
     not_internet_v4,
 };
+pub use set::ForwardSet;
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

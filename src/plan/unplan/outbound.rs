@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::guards::{Guards, Lists, everybody};
-use super::{egress, ingress, name_of, snat};
+use super::parts::{egress, ingress, name_of, snat};
 use crate::forwards::{
     Destinations, GUARDED, Name, Nets, Outbound, OutboundProtocol, Snat, joined,
 };
