@@ -123,7 +123,7 @@ fn every_spec_of_a_page_is_valid() {
             if !spec.contains("firewall:") {
                 spec.insert_str(0, "firewall: {interface: eth0, snat: 10.3.0.4}\n");
             }
-            if !spec.contains("forwards:") {
+            if !spec.contains("forwards:") && !spec.contains("outbound:") {
                 spec.push_str("forwards: []\n");
             }
             check(&path.display().to_string(), &[&spec]);

@@ -1,4 +1,4 @@
-//! The valid content of a spec: the firewall machine and its forwards.
+//! The firewall machine, and one forward.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,107 +6,9 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::outbound::Outbound;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
-use crate::netfilter::conntrack::Flow;
 use crate::netfilter::limit::PerSecond;
-
-/// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForwardSet {
-    pub firewall: Firewall,
-    /// In the order of the file. A forward with two protocols or a list of listeners is several entries with the
-    /// same name: first those of one protocol, in the order of the listeners.
-    pub forwards: Vec<Forward>,
-    /// In the order of the file, which is the order in which packets meet them. An entry of both families is two
-    /// entries with the same name.
-    pub outbound: Vec<Outbound>,
-}
-
-impl ForwardSet {
-    /// Returns a copy that holds only the forwards and outbound entries of one family.
-    #[must_use]
-    pub fn of(&self, family: Family) -> Self {
-        let of_family = |forward: &&Forward| forward.family() == family;
-        Self {
-            firewall: self.firewall.clone(),
-            forwards: self.forwards.iter().filter(of_family).cloned().collect(),
-            outbound: self.outbound_of(family).cloned().collect(),
-        }
-    }
-
-    /// Iterates over the outbound entries of one family.
-    pub fn outbound_of(&self, family: Family) -> impl Iterator<Item = &Outbound> {
-        let all = self.outbound.iter();
-        all.filter(move |outbound| outbound.family == family)
-    }
-
-    /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
-    /// Interfaces are not compared, since a connection's entry in conntrack does not name them.
-    #[must_use]
-    pub fn sender(&self, flow: &Flow) -> Option<&Outbound> {
-        let mut entries = self.outbound.iter();
-        entries.find(|entry| {
-            entry.selects(
-                flow.protocol,
-                flow.source,
-                flow.destination,
-                flow.destination_port,
-            )
-        })
-    }
-
-    /// Returns the number of outbound entries in the spec. An entry of both families counts once.
-    #[must_use]
-    pub fn entries(&self) -> usize {
-        let mut names: Vec<&Name> = self.outbound.iter().map(|entry| &entry.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.len()
-    }
-
-    /// Returns whether the spec has a forward or an outbound entry of a family.
-    #[must_use]
-    pub fn has(&self, family: Family) -> bool {
-        self.has_forwards(family) || self.outbound_of(family).next().is_some()
-    }
-
-    /// Returns whether the spec has a forward of a family.
-    #[must_use]
-    pub fn has_forwards(&self, family: Family) -> bool {
-        let mut forwards = self.forwards.iter();
-        forwards.any(|forward| forward.family() == family)
-    }
-
-    /// Returns the number of forwards in the spec. A forward with several entries counts once.
-    #[must_use]
-    pub fn names(&self) -> usize {
-        let again = self
-            .forwards
-            .windows(2)
-            .filter(|two| two[0].name == two[1].name);
-        self.forwards.len() - again.count()
-    }
-
-    /// Returns the interfaces on which packets arrive or leave, each once.
-    #[must_use]
-    pub fn interfaces(&self) -> Vec<&Interface> {
-        let firewall = &self.firewall;
-        let own = firewall.ingress.iter().chain([&firewall.egress]);
-        let forwards = self.forwards.iter();
-        let theirs = forwards.flat_map(|forward| forward.ingress.iter().chain([&forward.egress]));
-        let outward = self.outbound.iter();
-        let outward = outward.flat_map(|entry| entry.ingress.iter().chain([&entry.egress]));
-        let mut found: Vec<&Interface> = Vec::new();
-        for interface in own.chain(theirs).chain(outward) {
-            if !found.contains(&interface) {
-                found.push(interface);
-            }
-        }
-        found
-    }
-}
 
 impl Forward {
     /// Returns the key of the egress as a spec writes it.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::forward::{Destination, Forward, ForwardSet, TargetPorts};
+use super::forward::{Destination, Forward, TargetPorts};
+use super::set::ForwardSet;
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
 

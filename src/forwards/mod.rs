@@ -15,12 +15,13 @@ mod forward;
 mod listeners;
 mod outbound;
 mod pieces;
+mod set;
 mod siblings;
 mod sources;
 
 pub use forward::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
-    Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardTarget, Layout, Limits, Listen,
+    Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
 pub use outbound::{
@@ -28,5 +29,6 @@ pub use outbound::{
     not_internet_v4,
 };
 pub use pieces::{listeners_of, reached, reached_of, rows};
+pub use set::ForwardSet;
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};

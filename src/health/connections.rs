@@ -7,7 +7,7 @@ use crate::netfilter::conntrack::Flow;
 /// rewritten and that none of the outbound entries accepts. Finished connections are left out, because they carry no
 /// more packets.
 pub fn astray<'f>(flows: &'f [Flow], now: &ForwardSet) -> impl Iterator<Item = &'f Flow> {
-    let taken = Taken::new(now);
+    let taken = Takers::new(now);
     let live = flows.iter().filter(|flow| !flow.finished);
     live.filter(|flow| is_redirected(flow) || is_rewritten(flow))
         .filter(move |flow| !taken.has(flow))
@@ -26,12 +26,12 @@ fn is_rewritten(flow: &Flow) -> bool {
 }
 
 /// The connections that a set takes.
-struct Taken<'s> {
+struct Takers<'s> {
     set: &'s ForwardSet,
     listeners: Listeners<'s>,
 }
 
-impl<'s> Taken<'s> {
+impl<'s> Takers<'s> {
     fn new(set: &'s ForwardSet) -> Self {
         let listeners = Listeners::new(set);
         Self { set, listeners }
@@ -58,7 +58,7 @@ pub fn stale<'f>(
     once: &[ForwardSet],
     now: &ForwardSet,
 ) -> impl Iterator<Item = &'f Flow> {
-    let once: Vec<Taken<'_>> = once.iter().map(Taken::new).collect();
+    let once: Vec<Takers<'_>> = once.iter().map(Takers::new).collect();
     astray(flows, now).filter(move |flow| once.iter().any(|set| set.has(flow)))
 }
 

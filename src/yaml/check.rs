@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::fields::Placed;
+use super::options::check_snat;
 use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
@@ -26,25 +27,6 @@ pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
     check_names(&written.forwards, problems);
     check_overlaps(written.enabled(), problems);
     outbound::check(written, problems);
-}
-
-pub fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
-    for family in Family::ALL {
-        let Some(Snat::Addresses(range)) = snat.value.of(family) else {
-            continue;
-        };
-        for address in [range.first(), range.last()] {
-            if let Some(reason) = net::not_a_host(address) {
-                let kind = ProblemKind::UnusableAddress {
-                    key: "snat",
-                    address,
-                    reason,
-                };
-                problems.push(Problem::new(snat.span.clone(), kind));
-                break;
-            }
-        }
-    }
 }
 
 /// Compares the options of a forward with its target.

@@ -8,7 +8,8 @@ use super::load::{Node, Value};
 use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::outbound;
-use super::problem::{Code, Problem, ProblemKind, nearest};
+use super::problem::{Problem, ProblemKind};
+use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
 use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
@@ -210,51 +211,6 @@ fn decode_forward(
     forward.own_snat = fields.get("snat").is_some();
     forward.silence = decode_silence(&fields, Silencing::Forward, problems);
     forward
-}
-
-/// Which part of the spec a `silence` is for. Only a forward may give up ssh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silencing {
-    Spec,
-    Forward,
-}
-
-pub fn decode_silence(
-    fields: &Fields<'_>,
-    silencing: Silencing,
-    problems: &mut Vec<Problem>,
-) -> Vec<Code> {
-    let items = fields
-        .get("silence")
-        .and_then(|node| sequence(node, "silence", problems));
-    let mut codes = Vec::new();
-    for item in items.unwrap_or_default() {
-        if problems.len() >= MAX_PROBLEMS {
-            break;
-        }
-        let read = |text: &str| silenced(text, silencing);
-        let code = parsed_item(item, "silence", "a code", problems, read);
-        codes.extend(code.map(|code| code.value));
-    }
-    codes
-}
-
-fn silenced(text: &str, silencing: Silencing) -> Result<Code, ProblemKind> {
-    match text.parse::<Code>() {
-        Ok(Code::TakesSsh) if silencing == Silencing::Spec => Err(ProblemKind::SshForAll),
-        Ok(code) if code.can_be_silenced() => Ok(code),
-        Ok(code) => Err(ProblemKind::SilencedError {
-            code: code.as_str(),
-        }),
-        Err(_) => {
-            let known = Code::ALL.into_iter().filter(|code| code.can_be_silenced());
-            let known: Vec<&str> = known.map(Code::as_str).collect();
-            Err(ProblemKind::UnknownCode {
-                text: text.to_owned(),
-                near: nearest(text, &known),
-            })
-        }
-    }
 }
 
 /// Reads one listener, or a list of them.

@@ -33,6 +33,7 @@ pub mod page;
 pub mod places;
 mod problem;
 mod resolve;
+mod silence;
 mod syntax;
 mod warn;
 mod written;

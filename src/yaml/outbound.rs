@@ -3,21 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::bounds::MAX_PROBLEMS;
-use super::check::check_snat;
-use super::decode::{Silencing, decode_silence};
 use super::fields::{Fields, Placed, distinct, one_of_words, unknown, yes_or_no};
 use super::load::Node;
 use super::nets::ByFamily;
 use super::networks::NetworkNames;
-use super::options::{self, Interfaces, WrittenDestinations, WrittenLog};
+use super::options::{self, WrittenDestinations, check_snat, named};
 use super::problem::{Code, Problem, ProblemKind, Span};
-use super::resolve::named;
-use super::written::WrittenSpec;
+use super::silence::{Silencing, decode_silence};
+use super::written::{WrittenOutbound, WrittenSpec};
 use crate::forwards::{
-    Destinations, Firewall, Limits, METADATA, Name, Nets, Outbound, OutboundProtocol, Snat, Snats,
-    joined,
+    Destinations, Firewall, METADATA, Name, Nets, Outbound, OutboundProtocol, Snat, Snats, joined,
 };
-use crate::net::{Family, Interface, PortRange};
+use crate::net::{Family, Interface};
 
 /// The keys of an entry.
 pub const KEYS: &[&str] = &[
@@ -35,28 +32,6 @@ pub const KEYS: &[&str] = &[
     "log",
     "silence",
 ];
-
-/// An entry as written. `None` if a value is missing, or invalid and reported.
-#[derive(Debug, Default)]
-pub struct WrittenOutbound {
-    pub name: Option<Placed<Name>>,
-    /// Whether it is part of the plan.
-    pub enabled: Option<bool>,
-    allow_from: Option<Placed<ByFamily>>,
-    allow_to: Option<Placed<WrittenDestinations>>,
-    deny_from: Option<Placed<ByFamily>>,
-    deny_to: Option<Placed<ByFamily>>,
-    protocols: Option<Vec<OutboundProtocol>>,
-    ports: Option<Placed<Vec<PortRange>>>,
-    interfaces: Option<Interfaces>,
-    snat: Option<Placed<Snats>>,
-    limits: Option<Limits>,
-    log: Option<WrittenLog>,
-    /// Whether the entry sets the interface by which its packets leave.
-    own_egress: bool,
-    /// The codes that are silenced for this entry.
-    silence: Vec<Code>,
-}
 
 pub fn decode(
     node: &Node<'_>,

@@ -2,13 +2,13 @@
 
 use super::fields::Placed;
 use super::nets::ByFamily;
-use super::options::{Options, WrittenLog};
+use super::options::{Options, named};
 use super::outbound;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{
-    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Log, Logged, Name, Nets, Snats,
-    Sources, need_ingress_match,
+    Balance, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Nets, Snats, Sources,
+    need_ingress_match,
 };
 use crate::net::{Family, Protocol};
 
@@ -152,21 +152,4 @@ fn sources(
         allow: allow.map(of_family).filter(|nets| !nets.are_all()),
         deny: deny.map_or_else(Nets::default, of_family),
     }
-}
-
-/// Returns the log of a forward or an outbound entry with its prefix, or nothing if it would log no packet.
-pub fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
-    let connections = match log.connections {
-        Logged::Refused if !refuses => return None,
-        Logged::All if !refuses => Logged::Accepted,
-        connections => connections,
-    };
-    let name = name.as_str();
-    let own = || name[..name.len().min(Log::LONGEST_PREFIX)].into();
-    Some(Log {
-        prefix: log.prefix.unwrap_or_else(own),
-        level: log.level,
-        per_minute: log.per_minute,
-        connections,
-    })
 }

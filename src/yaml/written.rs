@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use super::fields::Placed;
-use super::options::{Interfaces, Options};
-use super::outbound::WrittenOutbound;
+use super::nets::ByFamily;
+use super::options::{Interfaces, Options, WrittenDestinations, WrittenLog};
 use super::problem::{Code, Span};
-use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind};
-use crate::net::{Family, Protocol};
+use crate::forwards::{
+    Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol, Snats, TargetKind,
+};
+use crate::net::{Family, PortRange, Protocol};
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Default)]
@@ -82,6 +84,28 @@ pub struct WrittenTarget {
     pub kind: TargetKind,
     /// At least one.
     pub destinations: Vec<Placed<Destination>>,
+}
+
+/// An outbound entry as written. `None` if a value is missing, or invalid and reported.
+#[derive(Debug, Default)]
+pub struct WrittenOutbound {
+    pub name: Option<Placed<Name>>,
+    /// Whether it is part of the plan.
+    pub enabled: Option<bool>,
+    pub allow_from: Option<Placed<ByFamily>>,
+    pub allow_to: Option<Placed<WrittenDestinations>>,
+    pub deny_from: Option<Placed<ByFamily>>,
+    pub deny_to: Option<Placed<ByFamily>>,
+    pub protocols: Option<Vec<OutboundProtocol>>,
+    pub ports: Option<Placed<Vec<PortRange>>>,
+    pub interfaces: Option<Interfaces>,
+    pub snat: Option<Placed<Snats>>,
+    pub limits: Option<Limits>,
+    pub log: Option<WrittenLog>,
+    /// Whether the entry sets the interface by which its packets leave.
+    pub own_egress: bool,
+    /// The codes that are silenced for this entry.
+    pub silence: Vec<Code>,
 }
 
 /// A forward has one listener for each of its protocols and each piece of its `listen`.

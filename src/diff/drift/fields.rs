@@ -106,10 +106,10 @@ pub fn to_words(entry: &Outbound) -> String {
     } else {
         "ports"
     };
-    match entry.ports.is_empty() {
-        true => to,
-        false => format!("{to}, {noun} {}", entry.port_words()),
+    if entry.ports.is_empty() {
+        return to;
     }
+    format!("{to}, {noun} {}", entry.port_words())
 }
 
 pub fn change(field: &'static str, from: &str, to: &str) -> Option<FieldChange> {

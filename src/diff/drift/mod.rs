@@ -129,7 +129,7 @@ fn compare_holding(
     comparison.compare_outbound(have, held.as_ref(), want, &mut expected, family);
     // A tree has rules with the firewall's options only if the firewall sets `snat`.
     if let Some(held) = &held
-        && held.has_forwards(family)
+        && (held.has_forwards(family) || held.outbound.is_empty())
         && layout(held, family) == Layout::Tree
         && held.firewall.snat.of(family).is_some()
     {

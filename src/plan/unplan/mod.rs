@@ -4,11 +4,14 @@
 
 mod guards;
 mod outbound;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use guards::{Guards, Lists};
 pub use outbound::is_outbound;
+pub use parts::name_of;
+use parts::{egress, ingress, snat};
 
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
@@ -35,15 +38,6 @@ pub fn key_of(rule: &Rule) -> Option<ForwardKey<'_>> {
         _ => None,
     });
     Some((name_of(rule)?, protocol?))
-}
-
-/// Returns the name of the forward that a rule belongs to: the rule's comment.
-#[must_use]
-pub fn name_of(rule: &Rule) -> Option<&str> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Comment(text) => Some(text.as_ref()),
-        _ => None,
-    })
 }
 
 /// Reads the forwards and outbound entries of a ruleset, in the order of its rules. Returns `None` if it holds none:
@@ -385,29 +379,6 @@ fn said(ruleset: &Ruleset) -> Option<Usual> {
 fn of_marked(ruleset: &Ruleset) -> Option<&[Rule]> {
     let chain = ruleset.chain(TableName::Nat, &ChainName::from(OF_MARKED))?;
     Some(&chain.rules)
-}
-
-fn ingress(rule: &Rule) -> Option<Interface> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(Is(by)) => by.exact().cloned(),
-        _ => None,
-    })
-}
-
-fn egress(rule: &Rule) -> Option<Interface> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Egress(Is(by)) => by.exact().cloned(),
-        _ => None,
-    })
-}
-
-fn snat(rule: &Rule) -> Option<Snat> {
-    match rule.target {
-        Some(Target::Snat { addresses, .. }) => Some(Snat::Addresses(addresses)),
-        Some(Target::Masquerade) => Some(Snat::Masquerade),
-        Some(Target::Accept) => Some(Snat::Client),
-        _ => None,
-    }
 }
 
 /// Reads the listener and the destination of a rule in NVACTL-PREROUTING.

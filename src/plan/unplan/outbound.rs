@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::guards::{Guards, Lists, everybody};
-use super::{egress, ingress, name_of, snat};
+use super::parts::{egress, ingress, name_of, snat};
 use crate::forwards::{
     Destinations, GUARDED, Name, Nets, Outbound, OutboundProtocol, Snat, joined,
 };
@@ -132,9 +132,9 @@ impl<'r> HeldEntry<'r> {
             }
         }
         let (sources, limits, log) = guards.into_parts();
-        let or_all = |nets: Vec<IpNet>| match nets.is_empty() {
-            true => Nets::new(vec![everybody(family)]),
-            false => Nets::new(nets),
+        let or_all = |nets: Vec<IpNet>| {
+            let all = nets.is_empty().then(|| vec![everybody(family)]);
+            Nets::new(all.unwrap_or(nets))
         };
         let nets = if self.internet {
             Nets::new(self.to)

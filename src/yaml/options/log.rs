@@ -1,6 +1,6 @@
 //! The key `log`.
 
-use crate::forwards::{Log, Logged};
+use crate::forwards::{Log, Logged, Name};
 use crate::netfilter::limit::Limit;
 use crate::yaml::fields::{Fields, number, one_of_words, yes_or_no};
 use crate::yaml::load::{Node, Value};
@@ -65,5 +65,22 @@ pub fn log(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<WrittenLog> {
         level: level.map_or(usual.level, |level| level.value),
         per_minute: per_minute.map_or(usual.per_minute, |times| times.value),
         connections: connections.map_or(usual.connections, |which| which.value),
+    })
+}
+
+/// Returns the log of a forward or an outbound entry with its prefix, or nothing if it would log no packet.
+pub fn named(log: WrittenLog, name: &Name, refuses: bool) -> Option<Log> {
+    let connections = match log.connections {
+        Logged::Refused if !refuses => return None,
+        Logged::All if !refuses => Logged::Accepted,
+        connections => connections,
+    };
+    let name = name.as_str();
+    let own = || name[..name.len().min(Log::LONGEST_PREFIX)].into();
+    Some(Log {
+        prefix: log.prefix.unwrap_or_else(own),
+        level: log.level,
+        per_minute: log.per_minute,
+        connections,
     })
 }

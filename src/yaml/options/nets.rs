@@ -93,9 +93,10 @@ pub fn destinations(
 ) -> Option<Placed<WrittenDestinations>> {
     let is_internet =
         |item: &&Node<'_>| matches!(&item.value, Value::Scalar(text) if text == INTERNET);
-    let items = match is_internet(&node) {
-        true => std::slice::from_ref(node),
-        false => sequence(node, key, problems)?,
+    let items = if is_internet(&node) {
+        std::slice::from_ref(node)
+    } else {
+        sequence(node, key, problems)?
     };
     let (internet, others): (Vec<&Node<'_>>, Vec<_>) = items.iter().partition(is_internet);
     if let [_, again, ..] = internet.as_slice() {

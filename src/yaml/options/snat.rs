@@ -3,7 +3,7 @@
 use std::str::FromStr as _;
 
 use crate::forwards::{Snat, Snats};
-use crate::net::{AddressRange, Family};
+use crate::net::{self, AddressRange, Family};
 use crate::yaml::fields::{Fields, Placed, parsed};
 use crate::yaml::load::{Node, Value};
 use crate::yaml::problem::Problem;
@@ -62,5 +62,25 @@ fn snat(text: &str) -> Result<Snat, ProblemKind> {
             .map_err(|_| ProblemKind::InvalidSnat {
                 text: addresses.to_owned(),
             }),
+    }
+}
+
+/// Reports a source address that no host can have.
+pub fn check_snat(snat: &Placed<Snats>, problems: &mut Vec<Problem>) {
+    for family in Family::ALL {
+        let Some(Snat::Addresses(range)) = snat.value.of(family) else {
+            continue;
+        };
+        for address in [range.first(), range.last()] {
+            if let Some(reason) = net::not_a_host(address) {
+                let kind = ProblemKind::UnusableAddress {
+                    key: "snat",
+                    address,
+                    reason,
+                };
+                problems.push(Problem::new(snat.span.clone(), kind));
+                break;
+            }
+        }
     }
 }
