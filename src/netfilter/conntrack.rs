@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::counters::Count;
 use crate::net::{Port, Protocol};
 
 /// One conntrack entry: the addresses of the first packet, and those that its replies must have.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     pub protocol: Protocol,
     pub source: IpAddr,
@@ -20,6 +21,9 @@ pub struct Flow {
     pub replied: bool,
     /// Both sides have ended the connection, or one has reset it: no more data passes.
     pub finished: bool,
+    /// The packets of both directions; `None` if the kernel does not count them. It does for connections that began
+    /// while `net.netfilter.nf_conntrack_acct` was 1.
+    pub traffic: Option<Count>,
 }
 
 /// The states of a TCP connection that both sides have ended (`tcp_conntrack_names` in
@@ -51,6 +55,7 @@ impl Flow {
                 .split_ascii_whitespace()
                 .nth(3)
                 .is_some_and(|state| FINISHED.contains(&state)),
+            traffic: traffic(&values),
         })
     }
 
@@ -66,6 +71,19 @@ impl Flow {
     pub fn is_translated(&self) -> bool {
         (self.destination, self.destination_port) != (self.reply_source, self.reply_port)
     }
+}
+
+/// Adds the packets and bytes of both directions.
+fn traffic(values: &[(&str, &str)]) -> Option<Count> {
+    let both = |key: &str| {
+        let of_key = values.iter().filter(|(of, _)| *of == key);
+        let mut numbers = of_key.map(|(_, number)| number.parse::<u64>().ok());
+        numbers.next()??.checked_add(numbers.next()??)
+    };
+    Some(Count {
+        packets: both("packets")?,
+        bytes: both("bytes")?,
+    })
 }
 
 /// Returns whether a host on another link can have this address.
@@ -113,6 +131,16 @@ mod tests {
             (to.as_str(), silent.destination.to_string()),
             ("10.0.0.1", "10.0.0.2".into())
         );
+        assert_eq!((&flow.traffic, &silent.traffic), (&None, &None));
+        let counted = WEB
+            .replace("dport=49182", "dport=49182 packets=5 bytes=300")
+            .replace("dport=5000", "dport=5000 packets=4 bytes=1700");
+        let traffic = Flow::parse(&counted).and_then(|flow| flow.traffic);
+        let both = Count {
+            packets: 9,
+            bytes: 2000,
+        };
+        assert_eq!(traffic, Some(both));
         for other in [
             "icmp 1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=1 src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=1",
             "",

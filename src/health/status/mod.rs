@@ -119,6 +119,35 @@ pub struct Row {
     pub refused: Count,
     /// Connections that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
+    /// The packets of these connections so far, both directions together, if the kernel counts those of each.
+    #[serde(skip)]
+    pub traffic: Option<Count>,
+}
+
+/// The connections of a forward.
+#[derive(Debug, Clone, Copy)]
+struct Alive {
+    count: usize,
+    traffic: Option<Count>,
+}
+
+impl Default for Alive {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            traffic: Some(Count::default()),
+        }
+    }
+}
+
+impl Alive {
+    fn add(&mut self, flow: &Flow) {
+        self.count += 1;
+        self.traffic = self.traffic.zip(flow.traffic).map(|(mut sum, traffic)| {
+            sum.add(traffic);
+            sum
+        });
+    }
 }
 
 /// One outbound entry of one family.
@@ -163,12 +192,12 @@ pub fn rows(
     let refused = counts::refused(live.counters, live.ruleset);
     let refused = |key| refused.get(&key).copied().unwrap_or_default();
     let listeners = Listeners::new(set);
-    let mut connections: BTreeMap<ForwardKey<'_>, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<ForwardKey<'_>, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished) {
         if let Some(forward) = listeners.leader(flow) {
             let key = (forward.name.as_str(), forward.protocol);
-            *connections.entry(key).or_default() += 1;
+            connections.entry(key).or_default().add(flow);
         }
     }
     let replanned = replanned(live.ruleset, family);
@@ -188,6 +217,9 @@ pub fn rows(
             (have, _) if leads_to_any(have, &planned, &changed) => ForwardState::Drifted,
             _ => ForwardState::InSync,
         };
+        let alive = live
+            .flows
+            .map(|_| connections.get(&key).copied().unwrap_or_default());
         rows.push(Row {
             name: name.to_owned(),
             protocol: forward.protocol.as_str(),
@@ -196,9 +228,8 @@ pub fn rows(
             state,
             new: count(key),
             refused: refused(key),
-            connections: live
-                .flows
-                .map(|_| connections.get(&key).copied().unwrap_or_default()),
+            connections: alive.map(|alive| alive.count),
+            traffic: alive.and_then(|alive| alive.traffic),
         });
     }
     for removed in comparison.removed.iter().filter(|one| one.kind.is_none()) {
@@ -208,6 +239,7 @@ pub fn rows(
             new: count(key),
             refused: refused(key),
             connections: None,
+            traffic: None,
             name: removed.name.clone(),
             protocol: key.1.as_str(),
             listen: removed.listen.clone(),

@@ -24,7 +24,7 @@ struct PerForward {
     value: fn(&Row) -> Option<u64>,
 }
 
-const PER_FORWARD: [PerForward; 4] = [
+const PER_FORWARD: [PerForward; 6] = [
     PerForward {
         name: "nvactl_forward_new_connections_total",
         kind: "counter",
@@ -48,6 +48,18 @@ const PER_FORWARD: [PerForward; 4] = [
         kind: "gauge",
         help: "Connections of a forward that the kernel tracks now.",
         value: |row| row.connections.map(number),
+    },
+    PerForward {
+        name: "nvactl_forward_live_packets",
+        kind: "gauge",
+        help: "Packets so far of the connections that the kernel tracks now, both directions together.",
+        value: |row| Some(row.traffic?.packets),
+    },
+    PerForward {
+        name: "nvactl_forward_live_bytes",
+        kind: "gauge",
+        help: "Bytes of those packets.",
+        value: |row| Some(row.traffic?.bytes),
     },
 ];
 
@@ -283,12 +295,17 @@ mod tests {
                 bytes: 420,
             },
             connections: Some(3),
+            traffic: None,
         }
     }
 
     /// Checks the same as `promtool check metrics`: the format, and the names that the Prometheus project recommends.
     #[test]
     fn the_text_is_what_prometheus_asks_for() {
+        let with_traffic = |traffic| Row {
+            traffic: Some(traffic),
+            ..row("web", ForwardState::InSync)
+        };
         let status = StatusReport {
             in_sync: true,
             machine: MachineStatus {
@@ -315,7 +332,10 @@ mod tests {
             established: Count::default(),
             firewall: Vec::new(),
             forwards: vec![
-                row("web", ForwardState::InSync),
+                with_traffic(Count {
+                    packets: 9,
+                    bytes: 2000,
+                }),
                 row("dns.v2", ForwardState::Drifted),
             ],
             outbound: Vec::new(),
@@ -372,7 +392,9 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 18);
+        assert_eq!(kinds.len(), 20);
+        let live = |line: &&str| line.starts_with("nvactl_forward_live_");
+        assert_eq!(text.lines().filter(live).count(), 2);
         for line in [
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"drifted\"} 1",
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
@@ -381,6 +403,8 @@ mod tests {
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
             "nvactl_conntrack_invalid_total 3",
+            "nvactl_forward_live_packets{forward=\"web\",protocol=\"tcp\",listen=\"10.3.0.4:80\",target=\"10.224.0.118:80\"} 9",
+            "nvactl_forward_live_bytes{forward=\"web\",protocol=\"tcp\",listen=\"10.3.0.4:80\",target=\"10.224.0.118:80\"} 2000",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}");
         }

@@ -280,6 +280,7 @@ forwards:
             reply_destination: source.parse().expect("an address"),
             replied: true,
             finished: false,
+            traffic: None,
         };
         let flows = ["192.0.2.1", "192.0.2.2"].map(flow);
         let others = Others {
