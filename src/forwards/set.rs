@@ -72,7 +72,7 @@ impl ForwardSet {
         forwards.any(|forward| forward.family() == family)
     }
 
-    /// Returns the number of forwards in the spec. A forward with two protocols counts once.
+    /// Returns the number of forwards in the spec. A forward with several entries counts once.
     #[must_use]
     pub fn names(&self) -> usize {
         let again = self
