@@ -388,9 +388,17 @@ pub(super) fn text(comparison: &Comparison) -> String {
 }
 
 fn described(forward: &ForwardLine) -> String {
+    let ForwardLine {
+        protocol,
+        listen,
+        target,
+        description,
+        ..
+    } = forward;
+    let words = description.as_ref().map(|words| format!(" ({words})"));
     format!(
-        "{} {} → {}",
-        forward.protocol, forward.listen, forward.target
+        "{protocol} {listen} → {target}{}",
+        words.unwrap_or_default()
     )
 }
 

@@ -1,5 +1,6 @@
 //! `nvactl explain`: each rule of a plan with a note in plain words.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::console::Console;
@@ -7,12 +8,13 @@ use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::families::prefix;
-use super::markdown::{fenced, note, short_code};
+use super::markdown::{code, fenced, note, short_code};
 use super::spec::{find_forwards, load_spec};
 use crate::cli::{Explain, ExplainFormat};
-use crate::forwards::Forward;
+use crate::forwards::{Description, Forward, ForwardSet};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
 use crate::plan::explain::{ExplainedLine, explain, mermaid};
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
@@ -42,7 +44,10 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         return Err(CommandRefusal::NoSuchRule { count: steps.len() }.into());
     }
     match args.format {
-        ExplainFormat::Text => console.print(&text(&shown)),
+        ExplainFormat::Text => {
+            console.print(&described(&set, &shown));
+            console.print(&text(&shown));
+        }
         ExplainFormat::Markdown => {
             let of_shown = |forward: &&Forward| {
                 let narrowed = args.rule.is_some() || args.forward.is_some();
@@ -53,6 +58,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
                         .any(|shown| shown.step.forward.as_deref() == name)
             };
             let forwards: Vec<&Forward> = set.forwards.iter().filter(of_shown).collect();
+            console.print(&described_in_markdown(&set, &shown));
             console.print(&markdown(&shown, &mermaid(&set.firewall, &forwards)));
         }
     }
@@ -65,6 +71,53 @@ struct Shown<'s> {
     n: usize,
     family: Family,
     step: &'s ExplainedLine,
+}
+
+/// Returns the descriptions of the spec and of the forwards that are shown, each with the forward's name.
+fn descriptions<'s>(
+    set: &'s ForwardSet,
+    shown: &[Shown<'_>],
+) -> Vec<(Option<&'s str>, &'s Description)> {
+    let names: BTreeSet<&str> = shown
+        .iter()
+        .filter_map(|shown| shown.step.forward.as_deref())
+        .collect();
+    let forwards = set.forwards.iter();
+    let forwards = forwards.filter(|forward| names.contains(forward.name.as_str()));
+    let mut found: Vec<(Option<&str>, &Description)> = forwards
+        .filter_map(|forward| Some((Some(forward.name.as_str()), forward.description.as_ref()?)))
+        .collect();
+    // The entries of a forward are neighbours.
+    found.dedup();
+    let own = set.description.as_ref().map(|own| (None, own));
+    own.into_iter().chain(found).collect()
+}
+
+fn described(set: &ForwardSet, shown: &[Shown<'_>]) -> String {
+    let mut out = String::new();
+    for (name, words) in descriptions(set, shown) {
+        let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
+        let _ = writeln!(out, "{name}{}", printable::line(words));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn described_in_markdown(set: &ForwardSet, shown: &[Shown<'_>]) -> String {
+    let mut out = String::new();
+    for (name, words) in descriptions(set, shown) {
+        let words = code(words.as_str());
+        let _ = match name {
+            Some(name) => writeln!(out, "- {}: {words}", short_code(name)),
+            None => writeln!(out, "{words}\n"),
+        };
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
 }
 
 fn text(steps: &[Shown<'_>]) -> String {

@@ -96,6 +96,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         })
     })?;
     let status = StatusReport {
+        description: set.description.as_ref().map(ToString::to_string),
         in_sync,
         machine: around.v4,
         ipv6: around.v6,
@@ -137,6 +138,9 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
     };
+    if let Some(description) = &status.description {
+        line("description", printable::line(description).to_string());
+    }
     for (machine, ip_forward) in [
         (Some(&status.machine), "ip_forward"),
         (status.ipv6.as_ref(), "forwarding"),
@@ -193,8 +197,11 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         line("pending", pending.clone());
     }
     out.push('\n');
+    // The last column, since its words may be long. Blanks at the end of a line are left out.
+    let mut described = status.forwards.iter().filter_map(|row| row.description.as_ref());
+    let last = described.next().map_or("", |_| "DESCRIPTION");
     let header = [
-        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if let Some(words) = disabled_words(disabled) {
@@ -278,5 +285,6 @@ fn row(row: &Row) -> Vec<String> {
         row.refused.packets.to_string(),
         row.connections
             .map_or("-".to_owned(), |count| count.to_string()),
+        printable::line(row.description.as_deref().unwrap_or_default()).to_string(),
     ]
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::description::Description;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
@@ -13,6 +14,8 @@ use crate::netfilter::limit::PerSecond;
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSet {
+    /// Words of the spec about itself. No rule has them.
+    pub description: Option<Description>,
     pub firewall: Firewall,
     /// In the order of the file. A forward with two protocols or a list of listeners is several entries with the
     /// same name: first those of one protocol, in the order of the listeners.
@@ -25,6 +28,7 @@ impl ForwardSet {
     pub fn of(&self, family: Family) -> Self {
         let of_family = |forward: &&Forward| forward.family() == family;
         Self {
+            description: self.description.clone(),
             firewall: self.firewall.clone(),
             forwards: self.forwards.iter().filter(of_family).cloned().collect(),
         }
@@ -148,6 +152,8 @@ pub enum ForwardPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub name: Name,
+    /// Words for reports. No rule has them.
+    pub description: Option<Description>,
     pub listen: Listen,
     pub protocol: Protocol,
     pub target: ForwardTarget,
@@ -211,6 +217,8 @@ impl Forward {
             sources,
             limits,
             log,
+            // No rule has it.
+            description: _,
             // These decide where a connection comes from and goes to.
             name: _,
             listen: _,

@@ -11,12 +11,14 @@
 //!   and `diff::drift::fields` for its name in a comparison;
 //! - the forward that takes or redirects a connection: [`Listeners`].
 
+mod description;
 mod forward;
 mod listeners;
 mod pieces;
 mod siblings;
 mod sources;
 
+pub use description::{Description, DescriptionError};
 pub use forward::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Layout,
     Limits, Listen, Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,

@@ -8,13 +8,20 @@ use super::load::{Node, Value};
 use super::options::{self, Options};
 use super::problem::{Code, Problem, ProblemKind, nearest};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
-use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
+use crate::forwards::{Description, ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
 /// may have the keys that are missing here.
 pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> WrittenSpec {
     let mut spec = WrittenSpec::default();
-    let known = &["version", "firewall", "defaults", "forwards", "silence"];
+    let known = &[
+        "version",
+        "description",
+        "firewall",
+        "defaults",
+        "forwards",
+        "silence",
+    ];
     let files: Vec<Fields<'_>> = roots
         .iter()
         .filter_map(|root| Fields::of(root, "spec", "the spec", known, problems))
@@ -25,6 +32,8 @@ pub fn decode(roots: &[Node<'_>], whole: bool, problems: &mut Vec<Problem>) -> W
         let silence = decode_silence(fields, Silencing::Spec, problems);
         spec.silence.extend(silence);
     }
+    spec.description = of_one_file(&files, "description", problems)
+        .and_then(|node| decode_description(node, problems));
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
         decode_firewall(firewall, &mut spec, problems);
         let key = files.iter().find_map(|file| file.key("firewall"));
@@ -145,6 +154,9 @@ fn decode_forward(
                 .map_err(|error| ProblemKind::InvalidName { error })
         });
     }
+    forward.description = fields
+        .get("description")
+        .and_then(|node| decode_description(node, problems));
     if let Some(node) = fields.required("listen", problems) {
         forward.listen = decode_listen(node, problems);
     }
@@ -204,6 +216,17 @@ fn silenced(text: &str, silencing: Silencing) -> Result<Code, ProblemKind> {
             })
         }
     }
+}
+
+/// Reads the description of the spec or of one of its entries.
+fn decode_description(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Description> {
+    let description = parsed(node, "description", "one line of text", problems, |text| {
+        // A block scalar ends with a line end.
+        text.trim_end()
+            .parse()
+            .map_err(|error| ProblemKind::InvalidDescription { error })
+    });
+    description.map(|description| description.value)
 }
 
 /// Reads one listener, or a list of them.

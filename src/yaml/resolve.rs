@@ -35,7 +35,11 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
     if !written.silence.contains(&Code::NeedsLinux55) {
         note_entrances(&forwards, listeners, problems);
     }
-    Some(ForwardSet { firewall, forwards })
+    Some(ForwardSet {
+        description: written.description,
+        firewall,
+        forwards,
+    })
 }
 
 /// Notes the listeners whose packets only the interface of arrival can tell apart. A forward that silences
@@ -101,6 +105,7 @@ fn resolved(
         limits,
         log: log.and_then(|log| named(log, &name, refuses)),
         hairpin,
+        description: forward.description,
         name,
     };
     let others = places.into_iter().map(|(protocol, listen, span)| {

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use super::fields::Placed;
 use super::options::{Interfaces, Options};
 use super::problem::{Code, Span};
-use crate::forwards::{Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind};
+use crate::forwards::{
+    Description, Destination, ForwardPolicy, Layout, Listen, Name, Snats, TargetKind,
+};
 use crate::net::{Family, Protocol};
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Default)]
 pub struct WrittenSpec {
+    pub description: Option<Description>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
     pub forward_policy: Option<ForwardPolicy>,
@@ -41,6 +44,7 @@ impl WrittenSpec {
 #[derive(Debug, Default)]
 pub struct WrittenForward {
     pub name: Option<Placed<Name>>,
+    pub description: Option<Description>,
     pub listen: Option<WrittenListen>,
     pub target: Option<WrittenTarget>,
     /// Whether it is part of the plan.

@@ -39,6 +39,7 @@ prop_compose! {
         policy in option::of(select(vec!["drop", "keep"])),
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
+        description in option::weighted(SELDOM, description()),
         defaults in option::of(options()),
         siblings in vec(option::weighted(SELDOM, options()), 12),
     ) -> Spec {
@@ -48,6 +49,7 @@ prop_compose! {
         let forwards = [forwards, siblings].concat();
         made_valid(Spec {
             version,
+            description,
             firewall: Firewall {
                 interface,
                 snat,
@@ -150,6 +152,7 @@ prop_compose! {
     /// Generates a forward with ports from its own block of ten, so that listeners do not overlap.
     fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
         name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
+        description in option::weighted(SELDOM, description()),
         enabled in option::weighted(SELDOM, any::<bool>()),
         (listen, target) in prop_oneof![
             3 => (
@@ -161,7 +164,8 @@ prop_compose! {
         options in options(),
     ) -> Forward {
         // The number makes the name unique.
-        Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
+        let name = format!("{name}-{n}");
+        Forward { name, description, enabled, listen, target, options }
     }
 }
 
@@ -278,6 +282,11 @@ fn address(v6: bool) -> BoxedStrategy<String> {
 /// Generates a word of an IPv6 address. Many are zero, so that runs of zeros occur in all positions.
 fn word() -> impl Strategy<Value = u16> {
     prop_oneof![6 => Just(0), 1 => Just(1), 1 => Just(0xffff), 3 => any::<u16>()]
+}
+
+/// Generates words with characters that mean something in YAML, iptables or markdown.
+fn description() -> impl Strategy<Value = String> {
+    "[a-zA-Z]([ -~äß→東]{0,30}[!-~ä東])?"
 }
 
 /// Generates one port for all listen ports, or one for each.

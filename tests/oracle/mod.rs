@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     pub firewall: Firewall,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Options>,
@@ -43,6 +45,8 @@ pub struct Firewall {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Forward {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     pub listen: Several<Port>,
@@ -294,6 +298,7 @@ pub fn normal(mut spec: Spec) -> Spec {
     let firewall = &spec.firewall;
     Spec {
         version: None,
+        description: spec.description,
         defaults: None,
         forwards: forwards.collect(),
         firewall: Firewall {
@@ -351,6 +356,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     listeners.sort_by_key(|text| placed(text));
     let one = |(protocol, listen): (Protocol, &String)| Forward {
         name: forward.name.clone(),
+        description: forward.description.clone(),
         enabled: None,
         listen: Several::One(Port::Text(listen.clone())),
         target: target.clone(),
@@ -445,6 +451,7 @@ pub fn of(set: &ForwardSet) -> Spec {
     let firewall = &set.firewall;
     Spec {
         version: None,
+        description: set.description.as_ref().map(ToString::to_string),
         firewall: Firewall {
             interface: interface(&firewall.ingress, &firewall.egress),
             snat: Snat::ByFamily {
@@ -496,6 +503,7 @@ fn forward(forward: &forwards::Forward) -> Forward {
     let sources = &forward.sources;
     Forward {
         name: forward.name.to_string(),
+        description: forward.description.as_ref().map(ToString::to_string),
         enabled: None,
         listen: Several::One(Port::Text(forward.listen.to_string())),
         target,

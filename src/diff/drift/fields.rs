@@ -103,6 +103,8 @@ fn words(row: &[Forward], is_list: bool) -> [(&'static str, String); 9] {
     let forward = &row[0];
     let Forward {
         name: _,
+        // Only a spec has it: `compare_specs` compares it.
+        description: _,
         // `changes` compares the listeners.
         listen: _,
         protocol,

@@ -29,6 +29,9 @@ use crate::plan::{Hook, accept_known};
 /// The report of `nvactl status`; docs/json.md documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct StatusReport {
+    /// The spec's own words about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Whether the live rules are as the spec says. A rule of others counts only if it stops every packet before
     /// nvactl's jump.
     pub in_sync: bool,
@@ -104,6 +107,8 @@ impl ForwardState {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     pub protocol: &'static str,
     pub listen: String,
     pub target: String,
@@ -168,6 +173,7 @@ pub fn rows(
         };
         rows.push(Row {
             name: name.to_owned(),
+            description: forward.description.as_ref().map(ToString::to_string),
             protocol: forward.protocol.as_str(),
             listen: listeners_of(row),
             target: reached_of(row),
@@ -186,6 +192,7 @@ pub fn rows(
             refused: removed.key().map_or_else(Count::default, refused),
             connections: None,
             name: removed.name.clone(),
+            description: None,
             protocol: removed.protocol,
             listen: removed.listen.clone(),
             target: removed.target.clone(),

@@ -273,6 +273,7 @@ mod tests {
     fn row(name: &str, state: ForwardState) -> Row {
         Row {
             name: name.to_owned(),
+            description: None,
             protocol: "tcp",
             listen: "10.3.0.4:80".to_owned(),
             target: "10.224.0.118:80".to_owned(),
@@ -290,6 +291,7 @@ mod tests {
     #[test]
     fn the_text_is_what_prometheus_asks_for() {
         let status = StatusReport {
+            description: None,
             in_sync: true,
             machine: MachineStatus {
                 backend: "nft".to_owned(),

@@ -100,7 +100,11 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         },
         layout,
     };
-    Some(ForwardSet { firewall, forwards })
+    Some(ForwardSet {
+        description: None,
+        firewall,
+        forwards,
+    })
 }
 
 /// The forwards that have a DNAT rule.
@@ -290,6 +294,7 @@ impl HeldForward {
             limits,
             log,
             hairpin: self.hairpin,
+            description: None,
             name,
         };
         let others = self.listens.into_iter().map(|listen| Forward {
