@@ -198,7 +198,10 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     }
     out.push('\n');
     // The last column, since its words may be long. Blanks at the end of a line are left out.
-    let mut described = status.forwards.iter().filter_map(|row| row.description.as_ref());
+    let mut described = status
+        .forwards
+        .iter()
+        .filter_map(|row| row.description.as_ref());
     let last = described.next().map_or("", |_| "DESCRIPTION");
     let header = [
         "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
