@@ -158,6 +158,20 @@ proptest! {
     }
 
     #[test]
+    fn a_description_is_in_no_rule(spec in any_spec()) {
+        let mut bare = spec.clone();
+        bare.description = None;
+        bare.forwards.iter_mut().for_each(|forward| forward.description = None);
+        bare.outbound.iter_mut().for_each(|entry| entry.description = None);
+        let (set, bare) = (read(&spec), read(&bare));
+        for family in Family::ALL {
+            let planned = plan(&set, family);
+            prop_assert_eq!(&planned, &plan(&bare, family));
+            prop_assert!(compare(&planned.with_builtin_chains(), &set, family).same);
+        }
+    }
+
+    #[test]
     fn a_ruleset_has_no_changes_to_itself(spec in any_spec()) {
         let set = read(&spec);
         for family in Family::ALL {
@@ -270,7 +284,7 @@ proptest! {
             Just("log:"), Just("prefix:"), Just("level:"), Just("per_minute:"), Just("connections:"),
             Just("outbound:"), Just("allow_to:"), Just("deny_to:"), Just("ports:"), Just("internet"), Just("ping"),
             Just("hairpin:"), Just("defaults:"), Just("networks:"), Just("file:"), Just("office"), Just("office:"), Just("ingress:"), Just("egress:"), Just("v4:"), Just("v6:"),
-            Just("enabled:"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
+            Just("enabled:"), Just("description:"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
             Just("10.0.0.0/8"), Just("::/0"), Just("10.3.0.4-10.3.0.7"),
             Just("'"), Just("\""), Just("|"), Just("?"), Just(": "), Just("#"), Just("---\n"),
         ], 0..60)

@@ -392,10 +392,19 @@ pub(super) fn text(comparison: &Comparison) -> String {
 }
 
 fn described(forward: &ForwardLine) -> String {
-    let outbound = forward.kind.map_or("", |LineKind::Outbound| "outbound ");
+    let ForwardLine {
+        kind,
+        protocol,
+        listen,
+        target,
+        description,
+        ..
+    } = forward;
+    let outbound = kind.map_or("", |LineKind::Outbound| "outbound ");
+    let words = description.as_ref().map(|words| format!(" ({words})"));
     format!(
-        "{outbound}{} {} → {}",
-        forward.protocol, forward.listen, forward.target
+        "{outbound}{protocol} {listen} → {target}{}",
+        words.unwrap_or_default()
     )
 }
 

@@ -1,5 +1,6 @@
 //! `nvactl explain`: each rule of a plan with a note in plain words.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::console::Console;
@@ -7,12 +8,13 @@ use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::families::prefix;
-use super::markdown::{fenced, note, short_code};
+use super::markdown::{code, fenced, note, short_code};
 use super::spec::{check_name, load_spec};
 use crate::cli::{Explain, ExplainFormat};
-use crate::forwards::{Forward, Name};
+use crate::forwards::{Description, Forward, ForwardSet, Name};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
 use crate::plan::explain::{ExplainedLine, explain, mermaid};
 
 pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
@@ -42,7 +44,10 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
         return Err(CommandRefusal::NoSuchRule { count: steps.len() }.into());
     }
     match args.format {
-        ExplainFormat::Text => console.print(&text(&shown)),
+        ExplainFormat::Text => {
+            console.print(&described(&set, &shown));
+            console.print(&text(&shown));
+        }
         ExplainFormat::Markdown => {
             let is_shown = |name: &Name| {
                 let narrowed = args.rule.is_some() || args.forward.is_some();
@@ -57,6 +62,7 @@ pub fn run(args: &Explain, console: &mut Console) -> Result<Exit> {
                 .collect();
             let outbound = set.outbound.iter().filter(|one| is_shown(&one.name));
             let diagram = mermaid(&set.firewall, &forwards, outbound);
+            console.print(&described_in_markdown(&set, &shown));
             console.print(&markdown(&shown, &diagram));
         }
     }
@@ -69,6 +75,53 @@ struct Shown<'s> {
     n: usize,
     family: Family,
     step: &'s ExplainedLine,
+}
+
+/// Returns the descriptions of the spec and of what is shown, each with the name of its forward or entry.
+fn descriptions<'s>(
+    set: &'s ForwardSet,
+    shown: &[Shown<'_>],
+) -> Vec<(Option<&'s str>, &'s Description)> {
+    let names: BTreeSet<&str> = shown
+        .iter()
+        .filter_map(|shown| shown.step.forward.as_deref())
+        .collect();
+    let described = set.described();
+    let described = described.filter(|(_, name, _)| names.contains(name.as_str()));
+    let mut found: Vec<(Option<&str>, &Description)> = described
+        .filter_map(|(_, name, words)| Some((Some(name.as_str()), words?)))
+        .collect();
+    // The entries of a forward are neighbours.
+    found.dedup();
+    let own = set.description.as_ref().map(|own| (None, own));
+    own.into_iter().chain(found).collect()
+}
+
+fn described(set: &ForwardSet, shown: &[Shown<'_>]) -> String {
+    let mut out = String::new();
+    for (name, words) in descriptions(set, shown) {
+        let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
+        let _ = writeln!(out, "{name}{}", printable::line(words));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn described_in_markdown(set: &ForwardSet, shown: &[Shown<'_>]) -> String {
+    let mut out = String::new();
+    for (name, words) in descriptions(set, shown) {
+        let words = code(words.as_str());
+        let _ = match name {
+            Some(name) => writeln!(out, "- {}: {words}", short_code(name)),
+            None => writeln!(out, "{words}\n"),
+        };
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
 }
 
 fn text(steps: &[Shown<'_>]) -> String {

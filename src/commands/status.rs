@@ -98,6 +98,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         })
     })?;
     let status = StatusReport {
+        description: set.description.as_ref().map(ToString::to_string),
         in_sync,
         machine: around.v4,
         ipv6: around.v6,
@@ -140,6 +141,9 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<12}{words}");
     };
+    if let Some(description) = &status.description {
+        line("description", printable::line(description).to_string());
+    }
     for (machine, ip_forward) in [
         (Some(&status.machine), "ip_forward"),
         (status.ipv6.as_ref(), "forwarding"),
@@ -196,13 +200,17 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         line("pending", pending.clone());
     }
     out.push('\n');
+    let rows = status.forwards.iter();
+    let last = last_column(rows.filter_map(|row| row.description.as_ref()));
     let header = [
-        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
     ];
     out.push_str(&table(&header, status.forwards.iter().map(row)));
     if !status.outbound.is_empty() {
+        let rows = status.outbound.iter();
+        let last = last_column(rows.filter_map(|row| row.description.as_ref()));
         let header = [
-            "OUTBOUND", "FROM", "TO", "STATE", "NEW", "BYTES", "REFUSED", "LIVE",
+            "OUTBOUND", "FROM", "TO", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
         ];
         out.push('\n');
         out.push_str(&table(&header, status.outbound.iter().map(outbound_row)));
@@ -225,6 +233,12 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         out.push_str(&before_jump(chain, doctor));
     }
     out
+}
+
+/// Returns the header of the descriptions. They are the last column, since their words may be long; blanks at the
+/// end of a line are left out.
+fn last_column<'d>(mut descriptions: impl Iterator<Item = &'d String>) -> &'static str {
+    descriptions.next().map_or("", |_| "DESCRIPTION")
 }
 
 /// Describes how nvactl's chains and jumps differ from the plan; nothing if they do not.
@@ -291,6 +305,7 @@ fn outbound_row(row: &OutboundRow) -> Vec<String> {
         row.refused.packets.to_string(),
         row.connections
             .map_or("-".to_owned(), |count| count.to_string()),
+        printable::line(row.description.as_deref().unwrap_or_default()).to_string(),
     ]
 }
 
@@ -306,5 +321,6 @@ fn row(row: &Row) -> Vec<String> {
         row.refused.packets.to_string(),
         row.connections
             .map_or("-".to_owned(), |count| count.to_string()),
+        printable::line(row.description.as_deref().unwrap_or_default()).to_string(),
     ]
 }

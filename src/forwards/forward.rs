@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::description::Description;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
@@ -107,6 +108,8 @@ pub enum ForwardPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub name: Name,
+    /// Words for reports. No rule has them.
+    pub description: Option<Description>,
     pub listen: Listen,
     pub protocol: Protocol,
     pub target: ForwardTarget,
@@ -170,6 +173,8 @@ impl Forward {
             sources,
             limits,
             log,
+            // No rule has it.
+            description: _,
             // These decide where a connection comes from and goes to.
             name: _,
             listen: _,

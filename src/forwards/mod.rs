@@ -11,6 +11,7 @@
 //!   and `diff::drift::fields` for its name in a comparison;
 //! - the forward that takes or redirects a connection: [`Listeners`].
 
+mod description;
 mod forward;
 mod listeners;
 mod outbound;
@@ -19,6 +20,7 @@ mod set;
 mod siblings;
 mod sources;
 
+pub use description::{Description, DescriptionError};
 pub use forward::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardTarget, Layout, Limits, Listen,
     Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,

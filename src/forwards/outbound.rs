@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::description::Description;
 use super::forward::{Limits, Log, Name, Snat};
 use super::sources::Nets;
 use crate::net::{AZURE_HOST, Family, Interface, Port, PortRange, Protocol};
@@ -15,6 +16,8 @@ use crate::net::{AZURE_HOST, Family, Interface, Port, PortRange, Protocol};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
     pub name: Name,
+    /// Words for reports. No rule has them.
+    pub description: Option<Description>,
     pub family: Family,
     /// The interfaces on which its connections arrive, at least one.
     pub ingress: Vec<Interface>,

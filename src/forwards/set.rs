@@ -1,5 +1,6 @@
 //! The valid content of a spec: the firewall machine, its forwards and its outbound entries.
 
+use super::description::Description;
 use super::forward::{Firewall, Forward, Name};
 use super::outbound::Outbound;
 use crate::net::{Family, Interface};
@@ -8,6 +9,8 @@ use crate::netfilter::conntrack::Flow;
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSet {
+    /// Words of the spec about itself. No rule has them.
+    pub description: Option<Description>,
     pub firewall: Firewall,
     /// In the order of the file. A forward with two protocols or a list of listeners is several entries with the
     /// same name: first those of one protocol, in the order of the listeners.
@@ -23,6 +26,7 @@ impl ForwardSet {
     pub fn of(&self, family: Family) -> Self {
         let of_family = |forward: &&Forward| forward.family() == family;
         Self {
+            description: self.description.clone(),
             firewall: self.firewall.clone(),
             forwards: self.forwards.iter().filter(of_family).cloned().collect(),
             outbound: self.outbound_of(family).cloned().collect(),
@@ -57,6 +61,14 @@ impl ForwardSet {
         names.sort_unstable();
         names.dedup();
         names.len()
+    }
+
+    /// Iterates over the forwards and outbound entries with their names and descriptions.
+    pub fn described(&self) -> impl Iterator<Item = (Family, &Name, Option<&Description>)> {
+        let forwards = self.forwards.iter();
+        let forwards = forwards.map(|one| (one.family(), &one.name, one.description.as_ref()));
+        let entries = self.outbound.iter();
+        forwards.chain(entries.map(|one| (one.family, &one.name, one.description.as_ref())))
     }
 
     /// Returns whether the spec has a forward or an outbound entry of a family.

@@ -158,6 +158,12 @@ fn run(
     if changes.is_empty() {
         note_v6(state, live.v6);
         state.clear_begun()?;
+        if let Err(error) = history::record_text(state, request.spec) {
+            debug!(
+                error = describe(&error.into()),
+                "the text of the spec was not recorded"
+            );
+        }
         drop(lock);
         let stale = flows::end(&outdated, request.flush_stale, request.name);
         let late = flows::end_senders(&senders, request.flush_stale, request.name);

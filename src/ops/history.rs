@@ -279,6 +279,27 @@ pub fn last_loaded(state: &State) -> Result<Option<LastLoaded>, StateError> {
     Ok(saved.map(|saved| LastLoaded::Saved(Box::new(saved))))
 }
 
+/// Records another text of the spec of the rules that the last change loaded, for example with another description:
+/// its rules are the same.
+///
+/// # Errors
+/// When the history cannot be read or written.
+pub fn record_text(state: &State, spec: &KeptSpec) -> Result<(), StateError> {
+    let Some(LastLoaded::Change(_)) = last_loaded(state)? else {
+        return Ok(());
+    };
+    let changes = state.changes()?.into_iter();
+    let mut standing = changes.filter(|(_, change)| change.undone.is_none());
+    if let Some((number, mut change)) = standing.next()
+        && let Some(old) = &mut change.spec
+        && (old.digest, &old.name) != (spec.digest, &spec.name)
+    {
+        old.clone_from(spec);
+        state.rewrite(number, &change)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,8 @@ impl<'s> Common<'s> {
             ingress,
             egress,
             snat,
+            // No rule has it.
+            description: _,
             // `admits_all` looks at these.
             sources: _,
             limits: _,

@@ -299,7 +299,7 @@ mod tests {
     use crate::netfilter::names::{ChainName, TableName};
     use crate::netfilter::rule::Rule;
     use crate::netfilter::ruleset::Ruleset;
-    use crate::plan::{Hook, plan_in};
+    use crate::plan::{Hook, layout, plan_in};
     use crate::yaml;
 
     fn set_of(listens: impl Iterator<Item = String>) -> ForwardSet {
@@ -315,6 +315,20 @@ mod tests {
 
     fn tree_of(set: &ForwardSet) -> Ruleset {
         plan_in(Layout::Tree, set, Family::V4)
+    }
+
+    #[test]
+    fn each_listener_of_a_list_counts_towards_the_layout() {
+        for (count, expected) in [(128, Layout::Flat), (129, Layout::Tree)] {
+            let ports: Vec<String> = (0..count).map(|n| (2000 + 2 * n).to_string()).collect();
+            let text = format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards: [{{name: a, listen: [{}], \
+                 target: {{ilb: 10.224.0.222}}}}]",
+                ports.join(", ")
+            );
+            let set = yaml::read(text.as_bytes()).expect("it is valid");
+            assert_eq!(layout(&set, Family::V4), expected, "{count}");
+        }
     }
 
     #[test]

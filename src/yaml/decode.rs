@@ -2,6 +2,7 @@
 //! compares values.
 
 use super::bounds::MAX_PROBLEMS;
+use super::description::decode_description;
 use super::endpoint;
 use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
 use super::load::{Node, Value};
@@ -15,7 +16,7 @@ use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// The keys of a spec.
 const KEYS: &[&str] = &[
-    "version", "firewall", "networks", "defaults", "forwards", "outbound", "silence",
+    "version", "description", "firewall", "networks", "defaults", "forwards", "outbound", "silence",
 ];
 
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it
@@ -37,6 +38,8 @@ pub fn decode(
         let silence = decode_silence(fields, Silencing::Spec, problems);
         spec.silence.extend(silence);
     }
+    spec.description = of_one_file(&files, "description", problems)
+        .and_then(|node| decode_description(node, problems));
     if let Some(firewall) = of_one_file(&files, "firewall", problems) {
         // Only forwards take the firewall's `snat`.
         let forwards = files.iter().any(|file| file.get("forwards").is_some());
@@ -197,6 +200,9 @@ fn decode_forward(
                 .map_err(|error| ProblemKind::InvalidName { error })
         });
     }
+    forward.description = fields
+        .get("description")
+        .and_then(|node| decode_description(node, problems));
     if let Some(node) = fields.required("listen", problems) {
         forward.listen = decode_listen(node, problems);
     }

@@ -21,6 +21,7 @@ pub mod annotation;
 mod bounds;
 mod check;
 mod decode;
+mod description;
 mod endpoint;
 mod fields;
 mod load;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bounds::MAX_PROBLEMS;
+use super::description::decode_description;
 use super::fields::{Fields, Placed, distinct, one_of_words, unknown, yes_or_no};
 use super::load::Node;
 use super::nets::ByFamily;
@@ -19,6 +20,7 @@ use crate::net::{Family, Interface};
 /// The keys of an entry.
 pub const KEYS: &[&str] = &[
     "name",
+    "description",
     "enabled",
     "allow_from",
     "allow_to",
@@ -48,6 +50,9 @@ pub fn decode(
                 .map_err(|error| ProblemKind::InvalidName { error })
         });
     }
+    entry.description = fields
+        .get("description")
+        .and_then(|node| decode_description(node, problems));
     entry.enabled = fields.get("enabled").map_or(Some(true), |node| {
         yes_or_no(node, "enabled", problems).map(|enabled| enabled.value)
     });
@@ -293,6 +298,7 @@ fn resolved(entry: &WrittenOutbound, family: Family, firewall: &Firewall) -> Opt
     let nets: Nets = to.nets.of(family).clone();
     let mut outbound = Outbound {
         family,
+        description: entry.description.clone(),
         // The spec's sides exchanged: a forward's targets are behind the interface to which its packets leave.
         ingress: sides
             .ingress

@@ -43,6 +43,7 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
         note_entrances(&forwards, listeners, problems);
     }
     Some(ForwardSet {
+        description: written.description,
         firewall,
         forwards,
         outbound,
@@ -112,6 +113,7 @@ fn resolved(
         limits,
         log: log.and_then(|log| named(log, &name, refuses)),
         hairpin,
+        description: forward.description,
         name,
     };
     let others = places.into_iter().map(|(protocol, listen, span)| {

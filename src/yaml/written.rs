@@ -7,13 +7,15 @@ use super::nets::ByFamily;
 use super::options::{Interfaces, Options, WrittenDestinations, WrittenLog};
 use super::problem::{Code, Span};
 use crate::forwards::{
-    Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol, Snats, TargetKind,
+    Description, Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol, Snats,
+    TargetKind,
 };
 use crate::net::{Family, PortRange, Protocol};
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Default)]
 pub struct WrittenSpec {
+    pub description: Option<Description>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
     pub forward_policy: Option<ForwardPolicy>,
@@ -49,6 +51,7 @@ impl WrittenSpec {
 #[derive(Debug, Default)]
 pub struct WrittenForward {
     pub name: Option<Placed<Name>>,
+    pub description: Option<Description>,
     pub listen: Option<WrittenListen>,
     pub target: Option<WrittenTarget>,
     /// Whether it is part of the plan.
@@ -90,6 +93,7 @@ pub struct WrittenTarget {
 #[derive(Debug, Default)]
 pub struct WrittenOutbound {
     pub name: Option<Placed<Name>>,
+    pub description: Option<Description>,
     /// Whether it is part of the plan.
     pub enabled: Option<bool>,
     pub allow_from: Option<Placed<ByFamily>>,

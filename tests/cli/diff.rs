@@ -50,6 +50,54 @@ fn markdown_has_a_table_and_the_rules() {
     insta::assert_snapshot!(diff(&["--format", "markdown", "--rules"]));
 }
 
+/// No rule has a description, so only two specs can be compared by it.
+#[test]
+fn descriptions_and_the_listeners_of_a_list_are_compared() {
+    let folder = folder();
+    let spec = |own: &str, web: &str, listen: &str| {
+        format!(
+            "description: {own}\nfirewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards:\n\
+             - {{name: web, {web}listen: {listen}, protocol: [tcp, udp], target: {{ilb: 10.224.0.222}}}}\n\
+             - {{name: api, listen: [81, 82], target: {{pod: 10.224.0.118:80}}}}\n"
+        )
+    };
+    let before = spec("one", "", "[80, 443]");
+    let described = spec("two", "description: \"a | b\", ", "[443, 80]");
+    let narrowed = described.replace("[443, 80]", "80");
+    let many = described.replace("[443, 80]", "[80, 443, 444, 445, 446-450, 10.3.0.4:80]");
+    let many = many.replace("10.3.0.4:80", "10.3.0.4:8443");
+    let more = many.replace("444, 445", "445, 10.3.0.5:444");
+    let new = format!(
+        "{before}- {{name: new, description: new here, listen: [90, 10.3.0.4:91], target: {{pod: 10.224.0.7}}}}\n"
+    );
+    let mut all = String::new();
+    for (old, new, format) in [
+        (&before, &described, "text"),
+        (&before, &described, "json"),
+        (&before, &described, "markdown"),
+        (&described, &before, "text"),
+        (&described, &narrowed, "text"),
+        (&narrowed, &many, "text"),
+        (&many, &more, "text"),
+        (&before, &new, "text"),
+        (&before, &new, "markdown"),
+        (&new, &before, "text"),
+    ] {
+        fs::write(folder.path().join("old.yaml"), old).unwrap();
+        fs::write(folder.path().join("new.yaml"), new).unwrap();
+        let args = [
+            "diff",
+            "new.yaml",
+            "--against",
+            "old.yaml",
+            "--format",
+            format,
+        ];
+        all += &said(nvactl(folder.path()).args(args));
+    }
+    insta::assert_snapshot!(all);
+}
+
 #[test]
 fn equal_rules_in_any_form_exit_with_0() {
     let folder = folder();

@@ -40,6 +40,29 @@ fn options_select_one_rule_or_one_forward() {
 }
 
 #[test]
+fn descriptions_and_the_listeners_of_a_list_are_shown() {
+    let folder = folder();
+    let spec = format!(
+        "description: NVA of cluster prod-1\n{}",
+        SPEC.replace(
+            "name: web, listen: 10.3.0.4:443",
+            "name: web, description: <b>shop</b>, listen: [80, 10.3.0.4:443]"
+        )
+    );
+    fs::write(folder.path().join("spec.yaml"), spec).unwrap();
+    let mut all = String::new();
+    for options in [
+        &["--forward", "web"][..],
+        &["--forward", "web", "--format", "markdown"],
+        &["--forward", "games"],
+    ] {
+        let args = [&["explain", "spec.yaml"], options].concat();
+        all += &said(nvactl(folder.path()).args(args));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
 fn ipv6_rules_are_labelled() {
     let folder = folder();
     let spec = SPEC.replace("10.224.0.222", "\"[fd00:224::222]:443\"");

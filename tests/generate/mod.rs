@@ -42,6 +42,7 @@ prop_compose! {
         policy in option::of(select(vec!["drop", "keep"])),
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
+        description in option::weighted(SELDOM, description()),
         defaults in option::of(options()),
         networks in option::of(networks()),
         siblings in vec(option::weighted(SELDOM, options()), 12),
@@ -53,6 +54,7 @@ prop_compose! {
         let forwards = [forwards, siblings].concat();
         made_valid(Spec {
             version,
+            description,
             firewall: Firewall {
                 interface,
                 snat,
@@ -289,6 +291,7 @@ fn outbound() -> BoxedStrategy<Outbound> {
     (
         (
             "[a-z]{1,5}",
+            option::weighted(SELDOM, description()),
             option::weighted(SELDOM, any::<bool>()),
             named_nets(),
         ),
@@ -307,7 +310,7 @@ fn outbound() -> BoxedStrategy<Outbound> {
     )
         .prop_map(
             |(
-                (name, enabled, allow_from),
+                (name, description, enabled, allow_from),
                 (allow_to, deny_from, deny_to),
                 (protocol, ports),
                 interface,
@@ -316,6 +319,7 @@ fn outbound() -> BoxedStrategy<Outbound> {
             )| {
                 Outbound {
                     name,
+                    description,
                     enabled,
                     allow_from,
                     allow_to,
@@ -337,6 +341,7 @@ prop_compose! {
     /// Generates a forward with ports from its own block of ten, so that listeners do not overlap.
     fn forward(n: u16)(v6 in any::<bool>(), first in 0..5u16, more in 0..5u16)(
         name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,30}",
+        description in option::weighted(SELDOM, description()),
         enabled in option::weighted(SELDOM, any::<bool>()),
         (listen, target) in prop_oneof![
             3 => (
@@ -348,7 +353,8 @@ prop_compose! {
         options in options(),
     ) -> Forward {
         // The number makes the name unique.
-        Forward { name: format!("{name}-{n}"), enabled, listen, target, options }
+        let name = format!("{name}-{n}");
+        Forward { name, description, enabled, listen, target, options }
     }
 }
 
@@ -465,6 +471,11 @@ fn address(v6: bool) -> BoxedStrategy<String> {
 /// Generates a word of an IPv6 address. Many are zero, so that runs of zeros occur in all positions.
 fn word() -> impl Strategy<Value = u16> {
     prop_oneof![6 => Just(0), 1 => Just(1), 1 => Just(0xffff), 3 => any::<u16>()]
+}
+
+/// Generates words with characters that mean something in YAML, iptables or markdown.
+fn description() -> impl Strategy<Value = String> {
+    "[a-zA-Z]([ -~äß→東]{0,30}[!-~ä東])?"
 }
 
 /// Generates one port for all listen ports, or one for each.

@@ -100,6 +100,66 @@ fn the_report_of_a_change_is_json_on_request(backend: Backend) {
     );
 }
 
+lab_test!(either a_description_is_shown_and_recorded_without_a_change_of_rules);
+fn a_description_is_shown_and_recorded_without_a_change_of_rules(backend: Backend) {
+    let host = firewall(backend);
+    let spec = |own: &str, web: &str| {
+        format!(
+            "description: {own}\nfirewall: {{interface: eth0, snat: 10.3.0.4}}\nforwards:\n\
+             - {{name: web, description: \"{web}\", listen: [80, 443], protocol: [tcp, udp], target: {{ilb: 10.224.0.222}}}}\n\
+             - {{name: api, listen: 81, target: {{ilb: 10.224.0.222}}}}\n"
+        )
+    };
+    let write = |spec: &str| {
+        let written = host.feed("sh", &["-c", "cat > /etc/forward.yaml"], spec);
+        assert!(written.status.success());
+    };
+    let apply = || nvactl(&host, &["apply", "/etc/forward.yaml"], "");
+    write(&spec("NVA one", "storefront, NET-12"));
+    assert_eq!(apply().code, 0);
+    let rules = save(&host);
+    assert!(
+        !rules.contains("NET-12") && !rules.contains("NVA one"),
+        "{rules}"
+    );
+    let said = nvactl(&host, &["status"], "");
+    assert!(said.stdout.starts_with("description NVA one\n"), "{said:?}");
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    let of = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    let ends = |line: &&str| line.ends_with("  storefront, NET-12");
+    assert_eq!(
+        (
+            of("web "),
+            lines.iter().copied().filter(|line| ends(&line)).count()
+        ),
+        (2, 2)
+    );
+    let header = lines.iter().find(|line| line.starts_with("NAME"));
+    assert!(
+        header.is_some_and(|line| line.ends_with("LIVE  DESCRIPTION")),
+        "{said:?}"
+    );
+    // The text alone changes.
+    write(&spec("NVA two", "checkout"));
+    let said = apply();
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (0, "/etc/forward.yaml: no changes\n"),
+        "{said:?}"
+    );
+    assert_eq!(save(&host), rules);
+    let said = nvactl(&host, &["status", "--format", "json"], "");
+    assert!(!said.stderr.contains("has changed since"), "{said:?}");
+    let told: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    assert_eq!(told["description"], "NVA two");
+    assert_eq!(told["forwards"][0]["description"], "checkout");
+    assert_eq!(told["forwards"][2].get("description"), None);
+    let said = nvactl(&host, &["history"], "");
+    assert_eq!(said.stdout.matches("apply").count(), 1, "{said:?}");
+    assert_eq!(nvactl(&host, &["rollback"], "").code, 0);
+    assert!(!save(&host).contains("NVACTL"));
+}
+
 lab_test!(either the_last_applied_spec_is_the_default);
 /// A spec that was changed or removed since is no measure of what is loaded.
 fn the_last_applied_spec_is_the_default(backend: Backend) {

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     pub firewall: Firewall,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<BTreeMap<String, Networks>>,
@@ -48,6 +50,8 @@ pub struct Firewall {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Forward {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     pub listen: Several<Port>,
@@ -91,6 +95,8 @@ pub enum Networks {
 #[serde(deny_unknown_fields)]
 pub struct Outbound {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     pub allow_from: Vec<String>,
@@ -343,6 +349,7 @@ pub fn normal(spec: Spec) -> Spec {
     Spec {
         version: None,
         networks: None,
+        description: spec.description,
         defaults: None,
         forwards: forwards.collect(),
         outbound,
@@ -442,6 +449,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     listeners.sort_by_key(|text| placed(text));
     let one = |(protocol, listen): (Protocol, &String)| Forward {
         name: forward.name.clone(),
+        description: forward.description.clone(),
         enabled: None,
         listen: Several::One(Port::Text(listen.clone())),
         target: target.clone(),
@@ -537,6 +545,7 @@ fn outward(entry: &Outbound, v6: bool, firewall: &Firewall) -> Option<Outbound> 
     let outer = firewall.interface.ingress().expect("the firewall has one");
     Some(Outbound {
         name: format!("{} {}", entry.name, if v6 { "v6" } else { "v4" }),
+        description: entry.description.clone(),
         enabled: None,
         allow_from,
         allow_to: Some(allow_to),
@@ -620,6 +629,7 @@ pub fn of(set: &ForwardSet) -> Spec {
     let firewall = &set.firewall;
     Spec {
         version: None,
+        description: set.description.as_ref().map(ToString::to_string),
         firewall: Firewall {
             interface: interface(&firewall.ingress, &firewall.egress),
             snat: Snat::ByFamily {
@@ -659,6 +669,7 @@ fn outbound(entry: &forwards::Outbound) -> Outbound {
         .map(|ports| Port::Text(ports.to_string()));
     Outbound {
         name: format!("{} {}", entry.name, entry.family.as_str()),
+        description: entry.description.as_ref().map(ToString::to_string),
         enabled: None,
         allow_from: held(&entry.allow_from),
         allow_to: Some(to.collect()),
@@ -703,6 +714,7 @@ fn forward(forward: &forwards::Forward) -> Forward {
     let sources = &forward.sources;
     Forward {
         name: forward.name.to_string(),
+        description: forward.description.as_ref().map(ToString::to_string),
         enabled: None,
         listen: Several::One(Port::Text(forward.listen.to_string())),
         target,

@@ -51,6 +51,8 @@ fn outbound_words(entry: &Outbound) -> [(&'static str, String); 7] {
     let Outbound {
         name: _,
         family: _,
+        // No rule has it: `compare_specs` compares it.
+        description: _,
         ingress,
         egress,
         // `outbound_changes` compares these lists.
@@ -183,6 +185,8 @@ fn words(row: &[Forward], is_list: bool) -> [(&'static str, String); 9] {
     let forward = &row[0];
     let Forward {
         name: _,
+        // Only a spec has it: `compare_specs` compares it.
+        description: _,
         // `changes` compares the listeners.
         listen: _,
         protocol,

@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::diff;
 use crate::forwards::{
-    Forward, ForwardPolicy, ForwardSet, Layout, Outbound, listeners_of, reached_of, rows,
+    Description, Forward, ForwardPolicy, ForwardSet, Layout, Name, Outbound, listeners_of, reached_of,
+    rows,
 };
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -51,6 +52,9 @@ pub struct ForwardLine {
     /// The protocols of an outbound entry, with a comma between them.
     pub protocol: String,
     pub target: String,
+    /// `None` for a forward that was read from rules: no rule has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -149,7 +153,8 @@ fn compare_holding(
     comparison
 }
 
-/// Compares two specs as [`compare`] does, and also their `forward_policy`, which only a spec records.
+/// Compares two specs as [`compare`] does, and also their `forward_policy` and their descriptions, which only a
+/// spec records.
 #[must_use]
 pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comparison {
     let have = plan(old, family).with_builtin_chains();
@@ -175,6 +180,7 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
         comparison.same = false;
         comparison.reordered = false;
     }
+    comparison.compare_descriptions(old, new, family);
     comparison
 }
 
@@ -247,6 +253,7 @@ impl Comparison {
     ) -> ForwardSet {
         let have_rules = rules_by_key(have);
         let mut expected = ForwardSet {
+            description: None,
             firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
             outbound: Vec::new(),
@@ -387,6 +394,38 @@ impl Comparison {
         }
     }
 
+    /// Adds the changes of descriptions, which change no rule.
+    fn compare_descriptions(&mut self, old: &ForwardSet, new: &ForwardSet, family: Family) {
+        let words = |one: Option<&Description>| one.map_or("none".to_owned(), ToString::to_string);
+        let differ = |old: Option<&Description>, new: Option<&Description>| {
+            change("description", &words(old), &words(new))
+        };
+        let of_spec = differ(old.description.as_ref(), new.description.as_ref());
+        self.same &= of_spec.is_none();
+        self.firewall.extend(of_spec);
+        let before: BTreeMap<&Name, Option<&Description>> = described(old, family).collect();
+        let mut after: Vec<(&Name, Option<&Description>)> = described(new, family).collect();
+        // The entries of a forward are neighbours.
+        after.dedup();
+        for (name, description) in after {
+            let Some(was) = before.get(name) else {
+                continue;
+            };
+            let Some(change) = differ(*was, description) else {
+                continue;
+            };
+            self.same = false;
+            let name = name.to_string();
+            match self.changed.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.changes.push(change),
+                None => self.changed.push(ForwardChange {
+                    name,
+                    changes: vec![change],
+                }),
+            }
+        }
+    }
+
     /// Adds changes of the firewall's own options. A tree has rules with them even if every forward sets its
     /// own.
     fn compare_common(&mut self, held: &ForwardSet, want: &ForwardSet, family: Family) {
@@ -401,6 +440,15 @@ impl Comparison {
             }
         }
     }
+}
+
+/// Returns the descriptions of a family's forwards and outbound entries.
+fn described(
+    set: &ForwardSet,
+    family: Family,
+) -> impl Iterator<Item = (&Name, Option<&Description>)> {
+    let of_family = set.described().filter(move |(own, ..)| *own == family);
+    of_family.map(|(_, name, description)| (name, description))
 }
 
 fn key(forward: &Forward) -> ForwardKey<'_> {
@@ -497,6 +545,7 @@ impl ForwardLine {
             listen: listeners_of(row),
             protocol: forward.protocol.to_string(),
             target: reached_of(row),
+            description: forward.description.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -509,6 +558,7 @@ impl From<&Outbound> for ForwardLine {
             listen: fields::list_of_nets(&entry.allow_from),
             protocol: entry.protocol_words(),
             target: to_words(entry),
+            description: entry.description.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::plan::{Hook, accept_known};
 /// The report of `nvactl status`; docs/json.md documents the fields.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct StatusReport {
+    /// The spec's own words about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Whether the live rules are as the spec says. A rule of others counts only if it stops every packet before
     /// nvactl's jump.
     pub in_sync: bool,
@@ -109,6 +112,8 @@ impl ForwardState {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     pub protocol: &'static str,
     pub listen: String,
     pub target: String,
@@ -154,6 +159,8 @@ impl Alive {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct OutboundRow {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     pub family: Family,
     pub protocol: String,
     pub from: String,
@@ -222,6 +229,7 @@ pub fn rows(
             .map(|_| connections.get(&key).copied().unwrap_or_default());
         rows.push(Row {
             name: name.to_owned(),
+            description: forward.description.as_ref().map(ToString::to_string),
             protocol: forward.protocol.as_str(),
             listen: listeners_of(row),
             target: reached_of(row),
@@ -241,6 +249,7 @@ pub fn rows(
             connections: None,
             traffic: None,
             name: removed.name.clone(),
+            description: None,
             protocol: key.1.as_str(),
             listen: removed.listen.clone(),
             target: removed.target.clone(),
@@ -289,6 +298,7 @@ pub fn outbound_rows(
             protocol: line.protocol,
             from: line.listen,
             to: line.target,
+            description: line.description,
             state,
             new: count(name).new,
             refused: count(name).refused,
@@ -302,6 +312,7 @@ pub fn outbound_rows(
     for line in removed.filter(|line| line.kind == Some(LineKind::Outbound)) {
         rows.push(OutboundRow {
             name: line.name.clone(),
+            description: None,
             family,
             protocol: line.protocol.clone(),
             from: line.listen.clone(),

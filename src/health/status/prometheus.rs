@@ -285,6 +285,7 @@ mod tests {
     fn row(name: &str, state: ForwardState) -> Row {
         Row {
             name: name.to_owned(),
+            description: None,
             protocol: "tcp",
             listen: "10.3.0.4:80".to_owned(),
             target: "10.224.0.118:80".to_owned(),
@@ -307,6 +308,7 @@ mod tests {
             ..row("web", ForwardState::InSync)
         };
         let status = StatusReport {
+            description: None,
             in_sync: true,
             machine: MachineStatus {
                 backend: "nft".to_owned(),

@@ -100,6 +100,7 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         layout,
     };
     Some(ForwardSet {
+        description: None,
         firewall,
         forwards,
         outbound,
@@ -308,6 +309,7 @@ impl HeldForward {
             limits,
             log,
             hairpin: self.hairpin,
+            description: None,
             name,
         };
         let others = self.listens.into_iter().map(|listen| Forward {

@@ -160,6 +160,7 @@ impl<'r> HeldEntry<'r> {
             snat: source(ruleset, name.as_str()),
             limits,
             log,
+            description: None,
             family,
             name,
         })

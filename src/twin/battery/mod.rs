@@ -111,6 +111,7 @@ impl<'f> Shape<'f> {
         // Without `..`, a new option does not compile until somebody has decided about it.
         let Forward {
             name: _,
+            description: _,
             listen,
             protocol,
             target,

@@ -55,7 +55,14 @@ const READERS: [(&str, OptionReader); 9] = [
 ];
 
 /// The keys of a forward that are not options.
-const OWN: [&str; 5] = ["name", "enabled", "listen", "target", "silence"];
+const OWN: [&str; 6] = [
+    "name",
+    "description",
+    "enabled",
+    "listen",
+    "target",
+    "silence",
+];
 
 /// The keys that a forward may have.
 pub const OF_FORWARD: &[&str] = &keys();

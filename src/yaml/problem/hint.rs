@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::forwards::{Name, NameError};
+use crate::forwards::{DescriptionError, Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
 use crate::yaml::networks::INTERNET;
 
@@ -58,6 +58,7 @@ pub(super) fn value(key: &str) -> &'static str {
         "forward_policy" => "drop",
         "layout" => "tree",
         "name" | "prefix" => "web",
+        "description" => "storefront of shop.example",
         "listen" => "49182",
         "protocol" => "tcp",
         "target" => "{pod: 10.224.0.118:80}",
@@ -161,6 +162,14 @@ pub(super) fn usable_name(NameError(text): &NameError) -> String {
     match name.trim_end_matches('-') {
         "" => "web".to_owned(),
         name => name.to_owned(),
+    }
+}
+
+pub(super) fn description(error: &DescriptionError) -> &'static str {
+    match error {
+        DescriptionError::Empty => "write a few words, or remove the key",
+        DescriptionError::TooLong(_) => "shorten it; a comment (`# …`) may be as long as you like",
+        DescriptionError::Hidden(_) => "write it as one line of plain text",
     }
 }
 

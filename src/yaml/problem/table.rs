@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
-use crate::forwards::{Log, NameError};
+use crate::forwards::{DescriptionError, Log, NameError};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -189,6 +189,14 @@ problems! {
         ReservedNetworkName { name: String } => {
             text: ("`{name}` cannot name networks: nvactl keeps this word for itself"),
             hint: ("write another name"),
+        }
+    }
+    "invalid-description": Error, InvalidDescription {
+        meaning: "a description that is empty, longer than 200 characters, or has more than one line",
+        example: "`description: \"first line\\nsecond line\"`",
+        InvalidDescription { error: DescriptionError } => {
+            text: ("{error}"),
+            hint: ("{}", hint::description(error)),
         }
     }
     "duplicate-name": Error, DuplicateName {
