@@ -21,7 +21,7 @@ use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::forwards::{Forward, ForwardSet};
-use crate::health::doctor::{self, Check, Report, Status};
+use crate::health::doctor::{self, Check, Numbers, Report, Status};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, conntrack, sysctl};
 use crate::net::Family;
@@ -101,7 +101,16 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         &on.folder(),
     ));
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    let asked = only.map_or(set.names(), |_| 1);
+    let asked = match &only {
+        Some(_) => Numbers {
+            forwards: 1,
+            entries: 0,
+        },
+        None => Numbers {
+            forwards: set.names(),
+            entries: set.entries(),
+        },
+    };
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => {

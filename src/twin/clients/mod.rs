@@ -1,7 +1,9 @@
-//! The clients for which connections are opened through a twin, and the choice among them for each forward.
+//! The clients for which connections are opened through a twin, and the choice among them for each forward and
+//! outbound entry.
 
 mod internet;
 mod networks;
+mod outbound;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,14 +13,16 @@ use ipnet::IpNet;
 
 pub(super) use internet::is_public;
 pub use networks::NamedInRules;
+pub use outbound::OfEntry;
 
 use super::machine::LiveMachine;
-use crate::forwards::{Forward, ForwardSet, Listeners, Nets};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets};
 use crate::host::network::Packet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
 use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
+use outbound::{Ends, Ways};
 
 /// The most networks of one kind from which a client is taken.
 const MOST: usize = 8;
@@ -47,7 +51,7 @@ pub enum ClientKind {
     Named(IpNet),
 }
 
-/// The clients that matter to the forwards of a family.
+/// The clients that matter to the forwards and outbound entries of a family.
 #[derive(Debug)]
 pub struct Clients {
     family: Family,
@@ -57,10 +61,18 @@ pub struct Clients {
     is_routed: bool,
     /// The interface by which replies to each address leave; an address without a route is missing.
     back: BTreeMap<IpAddr, String>,
-    /// Addresses that no client has: the machine's own, those of targets, and those that do not answer.
+    /// The machine's own addresses, and those that do not answer.
+    unusable: BTreeSet<IpAddr>,
+    /// Addresses that no client of a forward has: the unusable ones, and those of targets.
     taken: BTreeSet<IpAddr>,
-    /// The networks behind each egress interface.
+    /// The networks behind each egress interface, and behind each interface of an outbound entry.
     behind: BTreeMap<String, BTreeSet<IpNet>>,
+    /// The routes of the packets of outbound entries, and of the replies.
+    ways: Ways,
+    /// The networks that rules of others name.
+    named: BTreeSet<IpNet>,
+    /// Whether the spec lets no connection pass that no rule accepts.
+    pub is_closed: bool,
     /// How many networks were left out to save time.
     pub left_out: usize,
     /// The ports that rules of others name.
@@ -77,7 +89,8 @@ impl Clients {
         named: &NamedInRules,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
     ) -> Self {
-        let taken = taken(set, machine);
+        let unusable = unusable(machine);
+        let taken = taken(set, &unusable);
         let internet = Internet::of(set, family, machine, named);
         let mut pool = vec![SampleClient {
             address: internet.first,
@@ -103,11 +116,30 @@ impl Clients {
                 Some(SampleClient { address, kind })
             }));
         }
-        let egresses: BTreeSet<&str> = set.forwards.iter().map(|one| one.egress.as_str()).collect();
-        let behind = egresses.into_iter().map(|egress| {
-            let nets = of_interfaces(machine, &BTreeSet::from([egress]));
-            (egress.to_owned(), nets)
+        let egresses = set.forwards.iter().map(|one| &one.egress);
+        let outward = set.outbound.iter();
+        let outward = outward.flat_map(|one| one.ingress.iter().chain([&one.egress]));
+        let names: BTreeSet<&str> = egresses.chain(outward).map(Interface::as_str).collect();
+        let behind = names.into_iter().map(|name| {
+            let nets = of_interfaces(machine, &BTreeSet::from([name]));
+            (name.to_owned(), nets)
         });
+        let behind: BTreeMap<String, BTreeSet<IpNet>> = behind.collect();
+        let all_named = named.networks.union(&named.destinations).copied();
+        let all_named = all_named.filter(|net| Family::of(net.addr()) == family);
+        let all_named: BTreeSet<IpNet> = all_named.collect();
+        let ends = Ends {
+            behind: &behind,
+            unusable: &unusable,
+            named: &all_named,
+        };
+        let outward = set.outbound_of(family);
+        let outward = outward.flat_map(|entry| ends.packets(entry)).collect();
+        let ways = back(&outward).into_iter().map(|(packet, interface)| {
+            let came = packet.came.map(|(_, came)| came.to_string());
+            ((packet.to, came.unwrap_or_default()), interface)
+        });
+        let ways = ways.collect();
         let of_family = set.forwards.iter().filter(|one| one.family() == family);
         let listed = of_family.flat_map(|forward| listed(forward, &taken));
         let listed = listed.map(|client| client.address);
@@ -116,9 +148,13 @@ impl Clients {
             family,
             is_routed: is_routed(set, machine, family),
             back: interfaces_back(set, family, &addresses.collect(), back),
-            behind: behind.collect(),
+            behind,
+            ways,
+            named: all_named,
+            is_closed: set.firewall.forward_policy == ForwardPolicy::Drop,
             internet,
             pool,
+            unusable,
             taken,
             left_out,
             ports: named.ports.clone(),
@@ -248,14 +284,19 @@ pub struct OfForward<'f> {
     pub denied: Vec<(SampleClient, &'f Interface)>,
 }
 
-/// Returns the addresses that no client has.
-fn taken(set: &ForwardSet, machine: &LiveMachine) -> BTreeSet<IpAddr> {
+/// Returns the machine's own addresses, and those that do not answer.
+fn unusable(machine: &LiveMachine) -> BTreeSet<IpAddr> {
     let dead = machine.neighbours.iter().filter(|one| one.failed);
+    let mut unusable = machine.addresses();
+    unusable.extend(dead.map(|one| one.address));
+    unusable
+}
+
+/// Returns the addresses that no client of a forward has.
+fn taken(set: &ForwardSet, unusable: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     let targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
-    let mut taken = machine.addresses();
-    taken.extend(dead.map(|one| one.address));
-    taken.extend(targets.map(|to| to.address));
-    taken
+    let targets = targets.map(|to| to.address);
+    unusable.iter().copied().chain(targets).collect()
 }
 
 /// Returns the interface by which replies to each address leave the live machine.
