@@ -165,7 +165,9 @@ impl Cell {
             (&pods, SocketAddrV4::new(TARGET, last)),
             0,
         )];
-        let named = ["the first entry", "the last entry"].into_iter().zip(senders);
+        let named = ["the first entry", "the last entry"]
+            .into_iter()
+            .zip(senders);
         for (n, (name, from)) in (0_u16..).zip(named).take(usize::from(entries.min(2))) {
             let to = SocketAddrV4::new(SERVER, DNS + n);
             ways.push(Way::new(name, (&pods, from), to, (&client, to), n));
@@ -229,7 +231,9 @@ impl Way {
         let first = 20_000 + n * 2_000;
         let sockets = sender.enter(move || {
             let ports = first..first + FLOWS + BURST;
-            ports.map(|port| bound(SocketAddrV4::new(from, port))).collect()
+            ports
+                .map(|port| bound(SocketAddrV4::new(from, port)))
+                .collect()
         });
         Self {
             name,
@@ -294,9 +298,10 @@ fn sender(n: u16) -> Ipv4Addr {
 }
 
 fn rules(entries: u16) -> String {
-    let mut text = "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4, layout: flat}\n\
+    let mut text =
+        "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4, layout: flat}\n\
                     defaults: {protocol: udp}\nforwards:\n"
-        .to_owned();
+            .to_owned();
     for port in LISTEN..LISTEN + FORWARDS {
         let _ = writeln!(
             text,
@@ -305,7 +310,11 @@ fn rules(entries: u16) -> String {
     }
     text += if entries > 0 { "outbound:\n" } else { "" };
     for n in 0..entries {
-        let _ = writeln!(text, "  - {{name: out-{n}, allow_from: [{}/32]}}", sender(n));
+        let _ = writeln!(
+            text,
+            "  - {{name: out-{n}, allow_from: [{}/32]}}",
+            sender(n)
+        );
     }
     let set = yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
     plan(&set, Family::V4).with_builtin_chains().to_string()

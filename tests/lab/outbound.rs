@@ -232,11 +232,7 @@ silence: [keeps-probes-out]"
             )
         };
         lab.apply(&spec(CLIENT));
-        assert_eq!(
-            tcp(&lab.pod, REDIRECTED, 80),
-            Outcome::Silence,
-            "{layout}"
-        );
+        assert_eq!(tcp(&lab.pod, REDIRECTED, 80), Outcome::Silence, "{layout}");
         assert_eq!(tcp(&lab.pod, FIREWALL, 8080), Outcome::Silence, "{layout}");
         assert_eq!(
             tcp(&lab.pod, CLIENT, 80),

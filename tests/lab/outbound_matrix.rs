@@ -64,10 +64,7 @@ impl Setup {
     fn snat(self) -> (String, [&'static str; 2]) {
         match self.source {
             Source::Masquerade => ("masquerade".to_owned(), [FIREWALL, FIREWALL_V6]),
-            Source::Address => (
-                format!("{{v4: {SNAT}, v6: '{SNAT_V6}'}}"),
-                [SNAT, SNAT_V6],
-            ),
+            Source::Address => (format!("{{v4: {SNAT}, v6: '{SNAT_V6}'}}"), [SNAT, SNAT_V6]),
             Source::Range => (
                 format!("{{v4: {SNAT}-{SNAT}, v6: '{SNAT_V6}-{SNAT_V6}'}}"),
                 [SNAT, SNAT_V6],

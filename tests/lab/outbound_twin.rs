@@ -117,6 +117,13 @@ struct Fault<'f> {
     says: &'f [(&'f str, &'f str, &'f str)],
 }
 
+impl<'f> Fault<'f> {
+    /// Returns the status and the code of the first finding.
+    fn kind(&self) -> (&'f str, &'f str) {
+        (self.says[0].0, self.says[0].1)
+    }
+}
+
 const ALIVE: [Option<&str>; 2] = [Some(FIREWALL), Some(FIREWALL_V6)];
 const DEAD_V4: [Option<&str>; 2] = [None, Some(FIREWALL_V6)];
 const DEAD_V6: [Option<&str>; 2] = [Some(FIREWALL), None];
@@ -184,7 +191,11 @@ const FAULTS: &[Fault<'_>] = &[
         undo: "ip route del 10.50.0.0/16",
         options: ", allow_to: [internet, 10.50.0.0/16]",
         seen: ALIVE,
-        says: &[("fail", "forward-rule", "policy of FORWARD in filter drops the packets")],
+        says: &[(
+            "fail",
+            "forward-rule",
+            "policy of FORWARD in filter drops the packets",
+        )],
     },
     // The address of the other interface.
     Fault {
@@ -230,8 +241,16 @@ const FAULTS: &[Fault<'_>] = &[
         options: "",
         seen: ALIVE,
         says: &[
-            ("warn", "foreign-rule", "although `allow_from` does not list them"),
-            ("warn", "foreign-rule", "although `allow_to` does not name it"),
+            (
+                "warn",
+                "foreign-rule",
+                "although `allow_from` does not list them",
+            ),
+            (
+                "warn",
+                "foreign-rule",
+                "although `allow_to` does not name it",
+            ),
         ],
     },
     Fault {
@@ -279,8 +298,7 @@ lab_test!(sampled doctor_names_each_fault_of_an_entry);
 fn doctor_names_each_fault_of_an_entry(backend: Backend) {
     let lab = lab(Nics::Two, backend);
     let mut wrong = Vec::new();
-    let kind = |fault: &Fault<'_>| fault.says[0].1;
-    for fault in long::cases(FAULTS, kind) {
+    for fault in long::cases(FAULTS, Fault::kind) {
         let spec = spec(Nics::Two, fault.options);
         lab.apply(&spec);
         lab.firewall.shell(fault.make);
@@ -289,14 +307,15 @@ fn doctor_names_each_fault_of_an_entry(backend: Backend) {
             Outcome::Answer(words) => Some(words),
             Outcome::Refused | Outcome::Silence => None,
         });
-        let meant = fault.seen.map(|source| source.map(|one| format!("server {one}")));
+        let meant = fault
+            .seen
+            .map(|source| source.map(|one| format!("server {one}")));
         assert_eq!(seen, meant, "{}", fault.make);
         let found = findings(&lab, &spec);
         let is_said = |(status, code, words): &(&str, &str, &str)| {
             let mut found = found.iter();
-            found.any(|one| {
-                one.status == *status && one.code == *code && one.reason.contains(words)
-            })
+            found
+                .any(|one| one.status == *status && one.code == *code && one.reason.contains(words))
         };
         if found.len() != fault.says.len() || !fault.says.iter().all(is_said) {
             wrong.push(format!("{}: {found:?}", fault.make));
@@ -393,16 +412,25 @@ fn doctor_reports_an_entry_in_words_and_in_json(backend: Backend) {
     let said = lab.nvactl_with(&["doctor", "-", "--no-twin"], &both);
     let last = said.stdout.lines().last().unwrap_or_default();
     let known = "it is not known whether 1 forward and 1 outbound entry work: ";
-    assert!(last.starts_with(known) || last.starts_with("the first hop"), "{said:?}");
+    assert!(
+        last.starts_with(known) || last.starts_with("the first hop"),
+        "{said:?}"
+    );
     let said = lab.nvactl_with(&["doctor", "-", "--format", "json"], &both);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list");
     let of_entry = checks.iter().filter(|check| check["forward"] == "pods-out");
-    assert!(of_entry.clone().any(|check| check["code"] == "packets"), "{report:#}");
+    assert!(
+        of_entry.clone().any(|check| check["code"] == "packets"),
+        "{report:#}"
+    );
     // A run for one forward is not about entries.
     let args = ["doctor", "-", "--forward", "web", "--format", "json"];
     let said = lab.nvactl_with(&args, &both);
     let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     let checks = report["checks"].as_array().expect("a list");
-    assert!(!checks.iter().any(|check| check["forward"] == "pods-out"), "{report:#}");
+    assert!(
+        !checks.iter().any(|check| check["forward"] == "pods-out"),
+        "{report:#}"
+    );
 }

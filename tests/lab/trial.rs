@@ -288,7 +288,8 @@ fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
         let said = apply(&lab, &dead, &["--dry-run"]);
         assert_eq!(said.code, 2, "{said:?}");
         assert!(
-            said.stderr.contains("would cut off connections that work now"),
+            said.stderr
+                .contains("would cut off connections that work now"),
             "{said:?}"
         );
     }

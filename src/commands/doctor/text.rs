@@ -147,7 +147,11 @@ mod tests {
         for (forwards, entries, words) in [
             (1, 0, "nothing is wrong with 1 forward"),
             (0, 1, "nothing is wrong with 1 outbound entry"),
-            (2, 2, "nothing is wrong with 2 forwards and 2 outbound entries"),
+            (
+                2,
+                2,
+                "nothing is wrong with 2 forwards and 2 outbound entries",
+            ),
         ] {
             let asked = Numbers { forwards, entries };
             assert_eq!(last(&[], asked, None), words);
@@ -157,9 +161,10 @@ mod tests {
             entries: 2,
         };
         let checks = ["a", "b", "c"].map(|name| check(Hop::Packets, Status::Ok, Some(name), ""));
-        assert!(text(&checks, asked, None).starts_with(
-            "ok      packets              3 of 4 forwards and outbound entries\n"
-        ));
+        assert!(
+            text(&checks, asked, None)
+                .starts_with("ok      packets              3 of 4 forwards and outbound entries\n")
+        );
     }
 
     #[test]

@@ -50,9 +50,7 @@ pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward
         let is_asked = all.iter().any(|one| one.ask.wanted == Wanted::Through);
         is_asked && all.iter().all(|one| one.verdict == Verdict::AsWanted)
     };
-    let passing = by_subject(answers)
-        .into_values()
-        .filter(|all| pass(all));
+    let passing = by_subject(answers).into_values().filter(|all| pass(all));
     let forwards = passing.filter_map(|all| match all.first()?.ask.of {
         Subject::Forward(forward) => Some(std::ptr::from_ref(forward)),
         Subject::Outbound(_) => None,

@@ -127,10 +127,7 @@ pub fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
         }
     }
     for ((out, by), all) in found {
-        let names: BTreeSet<&str> = all
-            .iter()
-            .map(|one| one.ask.of.name().as_str())
-            .collect();
+        let names: BTreeSet<&str> = all.iter().map(|one| one.ask.of.name().as_str()).collect();
         let ask = &all[0].ask;
         let target = ask.question.listeners.first();
         let look = target.map_or(String::new(), |target| {

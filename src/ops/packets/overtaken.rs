@@ -26,9 +26,7 @@ pub struct Overtaken {
 /// Describes the rules that refuse packets of forwards or entries until nvactl's jump is before them, with the edit of
 /// the spec that refuses the same on its last line.
 pub fn opened(opened: &[Opened<'_>], family: Family) -> Option<Overtaken> {
-    let of_family = opened
-        .iter()
-        .filter(|one| one.ask.of.family() == family);
+    let of_family = opened.iter().filter(|one| one.ask.of.family() == family);
     let mut rules: Vec<(&str, Vec<&Opened<'_>>)> = Vec::new();
     for one in of_family {
         let text = one.rule.text.as_str();

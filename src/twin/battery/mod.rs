@@ -115,6 +115,7 @@ pub fn plain<'a, 'f: 'a>(
 }
 
 /// Returns, for each outbound entry, a plain connection of every source.
+#[must_use]
 pub fn plain_outward<'f>(
     entries: &[&'f Outbound],
     clients: &Clients,
@@ -222,7 +223,14 @@ mod tests {
     fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
         let (machine, worlds, clients) = asking(set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        battery(&forwards, &[], &clients, &machine, &worlds, &BTreeSet::new())
+        battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        )
     }
 
     /// Only the forward's own connections show whether a rule that is not loaded is missed.
@@ -248,7 +256,14 @@ mod tests {
         let (mut machine, worlds, clients) = asking(&set);
         machine.links.push(LiveLink::with("lo", &["20.10.5.6/32"]));
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        let asks = battery(&forwards, &[], &clients, &machine, &worlds, &BTreeSet::new());
+        let asks = battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        );
         let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
         assert!(asks.iter().any(floating));
     }
@@ -262,8 +277,7 @@ mod tests {
              {{name: b, listen: 82, target: {{pod: 10.224.0.9:80}}, {list}}}"
         ));
         let asks = asked(&set);
-        let words =
-            |ask: &Ask<'_>| format!("{} {} {:?}", ask.of.name(), ask.is_brief, ask.wanted);
+        let words = |ask: &Ask<'_>| format!("{} {} {:?}", ask.of.name(), ask.is_brief, ask.wanted);
         let brief: Vec<String> = asks.iter().take(4).map(words).collect();
         assert_eq!(
             brief,
@@ -374,7 +388,14 @@ mod tests {
         let (mut machine, worlds, clients) = asking(&set);
         machine.links[1] = LiveLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        let asks = battery(&forwards, &[], &clients, &machine, &worlds, &BTreeSet::new());
+        let asks = battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        );
         let to: BTreeSet<String> = asks.iter().map(|ask| ask.question.to.to_string()).collect();
         assert_eq!(
             to.into_iter().collect::<Vec<_>>(),

@@ -84,7 +84,9 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
         };
         let others = others.filter(is_beside);
         asks.extend(others.filter_map(|way| self.ask(&way, Wanted::Through)));
-        let kept = self.kept().filter_map(|way| self.ask(&way, Wanted::KeptOut));
+        let kept = self
+            .kept()
+            .filter_map(|way| self.ask(&way, Wanted::KeptOut));
         // The first is among the few that every entry gets.
         asks.extend(kept.skip(1));
     }
@@ -145,9 +147,7 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
         let from = way.from.0.address;
         let mut all = self.entries.iter();
         let is_let_out = all.any(|one| one.accepts(way.protocol, from, way.to, way.port));
-        let is_dropped = self
-            .entry
-            .selects(way.protocol, from, way.to, way.port);
+        let is_dropped = self.entry.selects(way.protocol, from, way.to, way.port);
         from != way.to && !is_let_out && (self.is_closed || is_dropped)
     }
 
@@ -201,7 +201,9 @@ fn ports(entry: &Outbound) -> impl Iterator<Item = Port> {
         None => Port::new(HTTPS),
     };
     let last = entry.ports.last().map(|ports| ports.last());
-    first.into_iter().chain(last.filter(|last| Some(*last) != first))
+    first
+        .into_iter()
+        .chain(last.filter(|last| Some(*last) != first))
 }
 
 /// Everything about an outbound entry but its ports.
@@ -293,7 +295,7 @@ mod tests {
             let each = asked.iter();
             each.map(|one| (*one, by(one.to).to_owned())).collect()
         });
-        let words = |ask: &Ask<'_>| {
+        let described = |ask: &Ask<'_>| {
             let Question { protocol, to, .. } = &ask.question;
             let brief = if ask.is_brief { "" } else { "+ " };
             format!(
@@ -307,7 +309,7 @@ mod tests {
         let (forwards, entries) = parts(&set);
         let none = BTreeSet::new();
         let asks = battery(&forwards, &entries, &clients, &machine, &worlds, &none);
-        asks.iter().map(words).collect()
+        asks.iter().map(described).collect()
     }
 
     fn parts(set: &ForwardSet) -> (Vec<&Forward>, Vec<&Outbound>) {
@@ -392,9 +394,15 @@ mod tests {
     #[test]
     fn a_source_is_behind_the_ingress() {
         let found = asked("", "{name: a, allow_from: [10.0.0.0/8]}");
-        assert_eq!(found[0], "a tcp 10.4.0.7 by eth1 to 81.2.69.142:443 Through");
+        assert_eq!(
+            found[0],
+            "a tcp 10.4.0.7 by eth1 to 81.2.69.142:443 Through"
+        );
         let found = asked("", "{name: a, allow_from: [192.168.0.0/16]}");
-        assert_eq!(found[0], "a tcp 192.168.0.7 by eth1 to 81.2.69.142:443 Through");
+        assert_eq!(
+            found[0],
+            "a tcp 192.168.0.7 by eth1 to 81.2.69.142:443 Through"
+        );
     }
 
     #[test]
@@ -407,6 +415,10 @@ mod tests {
             found[0],
             "a tcp 10.224.0.7 by eth1 to 169.254.169.254:443 Through"
         );
-        assert!(!found.iter().any(|words| words.contains("169.254.169.254:80")));
+        assert!(
+            !found
+                .iter()
+                .any(|words| words.contains("169.254.169.254:80"))
+        );
     }
 }

@@ -119,8 +119,8 @@ impl Clients {
         let egresses = set.forwards.iter().map(|one| &one.egress);
         let outward = set.outbound.iter();
         let outward = outward.flat_map(|one| one.ingress.iter().chain([&one.egress]));
-        let names: BTreeSet<&str> = egresses.chain(outward).map(Interface::as_str).collect();
-        let behind = names.into_iter().map(|name| {
+        let interfaces: BTreeSet<&str> = egresses.chain(outward).map(Interface::as_str).collect();
+        let behind = interfaces.into_iter().map(|name| {
             let nets = of_interfaces(machine, &BTreeSet::from([name]));
             (name.to_owned(), nets)
         });

@@ -268,10 +268,7 @@ impl Clients {
 }
 
 /// Returns an address of each of the first networks of a list.
-fn of_each(
-    nets: &Nets,
-    holds: impl Fn(IpAddr) -> bool,
-) -> impl Iterator<Item = (IpNet, IpAddr)> {
+fn of_each(nets: &Nets, holds: impl Fn(IpAddr) -> bool) -> impl Iterator<Item = (IpNet, IpAddr)> {
     let nets = nets.as_slice().iter().take(MOST);
     nets.filter_map(move |net| Some((*net, host_of(*net, &holds)?)))
 }

@@ -12,7 +12,7 @@ use super::answers::{Answers, BySubject, by_subject};
 use super::route::{self, Astray};
 use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
-use super::{Case, Check, Fix, Hop, Status, outbound, target};
+use super::{Case, Check, Fix, Hop, Numbers, Status, outbound, target};
 use crate::diff::drift::{DriftKind, compare};
 use crate::forwards::{Forward, Name, Outbound, listeners_of, rows};
 use crate::host::network::somebody;

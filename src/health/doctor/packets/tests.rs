@@ -838,7 +838,10 @@ fn of_outward(from: &str, to: &str, wanted: Wanted, verdict: Verdict) -> Vec<Str
     };
     let judged = Judged { ask, verdict };
     let said = of_entry(&SCENE, &Answers::default(), entry, &[&judged]);
-    assert!(said.iter().all(|check| check.forward.as_deref() == Some("pods-out")));
+    assert!(
+        said.iter()
+            .all(|check| check.forward.as_deref() == Some("pods-out"))
+    );
     let words = |check: &Check| {
         let Check { status, code, .. } = check;
         format!("{} {}: {}", status.word(), code.code(), check.reason)
@@ -850,11 +853,31 @@ fn of_outward(from: &str, to: &str, wanted: Wanted, verdict: Verdict) -> Vec<Str
 #[test]
 fn a_connection_that_no_entry_lets_out_is_named_with_the_list_that_keeps_it() {
     for (from, to, said) in [
-        ("10.4.0.7", "81.2.69.142", "warn packets: clients of 10.4.0.7/32 reach 81.2.69.142, although `allow_from` does not list them"),
-        ("10.224.9.7", "81.2.69.142", "fail packets: clients of 10.224.9.7/32 reach 81.2.69.142, although `deny_from` lists them"),
-        ("10.224.0.7", "192.0.2.7", "fail packets: clients of 10.224.0.7/32 reach 192.0.2.7, although `deny_to` lists it"),
-        ("10.224.0.7", "169.254.169.254", "fail packets: clients of 10.224.0.7/32 reach 169.254.169.254, although `allow_to` does not name it"),
-        ("10.224.0.7", "10.3.0.7", "warn packets: clients of 10.224.0.7/32 reach 10.3.0.7, although `allow_to` does not name it"),
+        (
+            "10.4.0.7",
+            "81.2.69.142",
+            "warn packets: clients of 10.4.0.7/32 reach 81.2.69.142, although `allow_from` does not list them",
+        ),
+        (
+            "10.224.9.7",
+            "81.2.69.142",
+            "fail packets: clients of 10.224.9.7/32 reach 81.2.69.142, although `deny_from` lists them",
+        ),
+        (
+            "10.224.0.7",
+            "192.0.2.7",
+            "fail packets: clients of 10.224.0.7/32 reach 192.0.2.7, although `deny_to` lists it",
+        ),
+        (
+            "10.224.0.7",
+            "169.254.169.254",
+            "fail packets: clients of 10.224.0.7/32 reach 169.254.169.254, although `allow_to` does not name it",
+        ),
+        (
+            "10.224.0.7",
+            "10.3.0.7",
+            "warn packets: clients of 10.224.0.7/32 reach 10.3.0.7, although `allow_to` does not name it",
+        ),
     ] {
         let verdict = Verdict::LetIn(Blame::default());
         assert_eq!(of_outward(from, to, Wanted::KeptOut, verdict), [said]);
