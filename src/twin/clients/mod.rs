@@ -4,6 +4,7 @@
 mod internet;
 mod networks;
 mod outbound;
+mod sample;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,42 +15,20 @@ use ipnet::IpNet;
 pub(super) use internet::is_public;
 pub use networks::NamedInRules;
 pub use outbound::OfEntry;
+pub use sample::{ClientKind, SampleClient};
 
 use super::machine::LiveMachine;
-use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets, Outbound};
 use crate::host::network::Packet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
 use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
-use outbound::{Ends, Ways};
+use outbound::Outward;
+use sample::MOST;
 
-/// The most networks of one kind from which a client is taken.
-const MOST: usize = 8;
 /// How many hosts of a network are looked at beyond those that are wanted.
 const SPARE: usize = 256;
-
-/// A client that is made up, or copied from a live connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SampleClient {
-    pub address: IpAddr,
-    pub kind: ClientKind,
-}
-
-/// The reason for which a client is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientKind {
-    /// Any client of the Internet.
-    Somebody,
-    /// A network on the link of an ingress interface, or behind a router there.
-    Near(IpNet),
-    /// A network of a list in the spec.
-    Listed(IpNet),
-    /// The client is connected now.
-    Seen,
-    /// A network that a rule of others, or a policy rule, names.
-    Named(IpNet),
-}
 
 /// The clients that matter to the forwards and outbound entries of a family.
 #[derive(Debug)]
@@ -61,16 +40,11 @@ pub struct Clients {
     is_routed: bool,
     /// The interface by which replies to each address leave; an address without a route is missing.
     back: BTreeMap<IpAddr, String>,
-    /// The machine's own addresses, and those that do not answer.
-    unusable: BTreeSet<IpAddr>,
-    /// Addresses that no client of a forward has: the unusable ones, and those of targets.
+    /// Addresses that no client has: the machine's own, those of targets, and those that do not answer.
     taken: BTreeSet<IpAddr>,
-    /// The networks behind each egress interface, and behind each interface of an outbound entry.
+    /// The networks behind each egress interface.
     behind: BTreeMap<String, BTreeSet<IpNet>>,
-    /// The routes of the packets of outbound entries, and of the replies.
-    ways: Ways,
-    /// The networks that rules of others name.
-    named: BTreeSet<IpNet>,
+    outward: Outward,
     /// Whether the spec lets no connection pass that no rule accepts.
     pub is_closed: bool,
     /// How many networks were left out to save time.
@@ -116,45 +90,24 @@ impl Clients {
                 Some(SampleClient { address, kind })
             }));
         }
-        let egresses = set.forwards.iter().map(|one| &one.egress);
-        let outward = set.outbound.iter();
-        let outward = outward.flat_map(|one| one.ingress.iter().chain([&one.egress]));
-        let interfaces: BTreeSet<&str> = egresses.chain(outward).map(Interface::as_str).collect();
-        let behind = interfaces.into_iter().map(|name| {
-            let nets = of_interfaces(machine, &BTreeSet::from([name]));
-            (name.to_owned(), nets)
+        let egresses: BTreeSet<&str> = set.forwards.iter().map(|one| one.egress.as_str()).collect();
+        let behind = egresses.into_iter().map(|egress| {
+            let nets = of_interfaces(machine, &BTreeSet::from([egress]));
+            (egress.to_owned(), nets)
         });
-        let behind: BTreeMap<String, BTreeSet<IpNet>> = behind.collect();
-        let all_named = named.networks.union(&named.destinations).copied();
-        let all_named = all_named.filter(|net| Family::of(net.addr()) == family);
-        let all_named: BTreeSet<IpNet> = all_named.collect();
-        let ends = Ends {
-            behind: &behind,
-            unusable: &unusable,
-            named: &all_named,
-        };
-        let outward = set.outbound_of(family);
-        let outward = outward.flat_map(|entry| ends.packets(entry)).collect();
-        let ways = back(&outward).into_iter().map(|(packet, interface)| {
-            let came = packet.came.map(|(_, came)| came.to_string());
-            ((packet.to, came.unwrap_or_default()), interface)
-        });
-        let ways = ways.collect();
         let of_family = set.forwards.iter().filter(|one| one.family() == family);
         let listed = of_family.flat_map(|forward| listed(forward, &taken));
         let listed = listed.map(|client| client.address);
         let addresses = pool.iter().map(|client| client.address).chain(listed);
         Self {
+            outward: Outward::of(set, family, machine, unusable, named, &back),
+            is_closed: set.firewall.forward_policy == ForwardPolicy::Drop,
             family,
             is_routed: is_routed(set, machine, family),
             back: interfaces_back(set, family, &addresses.collect(), back),
-            behind,
-            ways,
-            named: all_named,
-            is_closed: set.firewall.forward_policy == ForwardPolicy::Drop,
+            behind: behind.collect(),
             internet,
             pool,
-            unusable,
             taken,
             left_out,
             ports: named.ports.clone(),
@@ -223,6 +176,13 @@ impl Clients {
             }
         }
         found
+    }
+
+    /// Returns the ends of an outbound entry's connections. The first ones are the plainest.
+    #[must_use]
+    pub fn of_entry<'f>(&self, entry: &'f Outbound) -> OfEntry<'f> {
+        debug_assert_eq!(entry.family, self.family);
+        self.outward.of_entry(entry)
     }
 
     /// Returns the interface by which a client comes in; `None` if the forward cannot have this client.
