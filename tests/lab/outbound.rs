@@ -5,7 +5,9 @@ use crate::lab::{
     Backend, CLIENT, CLIENT_V6, FIREWALL, FIREWALL_V6, Lab, OTHER, OTHER_V6, POD, POD_V6,
 };
 use crate::namespace::Host;
-use crate::traffic::{Outcome, answer, ask_ping, ask_tcp, ask_udp, serve_tcp, serve_udp, socket};
+use crate::traffic::{
+    Outcome, answer, ask_ping, ask_tcp, ask_udp, serve_tcp, serve_udp, serve_udp_at, socket,
+};
 
 /// A further address of the firewall, which masquerading would not choose.
 pub const SNAT: &str = "10.3.0.5";
@@ -102,7 +104,6 @@ outbound: [{{name: out, allow_from: [{POD}], snat: '{SNAT}-10.3.0.6'}}]"
 /// Makes `ilb` a host of addresses that no entry reaches unless it names them.
 pub fn private_hosts(lab: &Lab) {
     serve_tcp(&lab.ilb, "private", 80);
-    serve_udp(&lab.ilb, "private", 53);
     lab.ilb
         .ip("-6", &format!("address add {NEIGHBOUR_V6}/128 dev eth0"));
     lab.vnet
@@ -112,6 +113,9 @@ pub fn private_hosts(lab: &Lab) {
             .ip("-4", &format!("address add {address}/32 dev eth0"));
         lab.vnet
             .ip("-4", &format!("route add {address}/32 dev ilb"));
+    }
+    for address in [NEIGHBOUR, METADATA, HOST_AGENT, NEIGHBOUR_V6] {
+        serve_udp_at(&lab.ilb, "private", address, 53);
     }
     // The firewall asks for its neighbour on its own line.
     lab.vnet

@@ -30,7 +30,7 @@ pub struct OfEntry<'f> {
 /// The facts about the machine from which the ends of the connections are chosen.
 #[derive(Debug)]
 pub struct Outward {
-    /// The networks behind each interface.
+    /// The networks of the family behind each interface.
     behind: BTreeMap<String, BTreeSet<IpNet>>,
     /// The machine's own addresses, and those that do not answer.
     unusable: BTreeSet<IpAddr>,
@@ -55,7 +55,8 @@ impl Outward {
         let interfaces = entries.flat_map(|one| one.ingress.iter().chain([&one.egress]));
         let interfaces: BTreeSet<&str> = interfaces.map(Interface::as_str).collect();
         let behind = interfaces.into_iter().map(|interface| {
-            let nets = of_interfaces(machine, &BTreeSet::from([interface]));
+            let mut nets = of_interfaces(machine, &BTreeSet::from([interface]));
+            nets.retain(|net| Family::of(net.addr()) == family);
             (interface.to_owned(), nets)
         });
         let nets = named.networks.union(&named.destinations).copied();

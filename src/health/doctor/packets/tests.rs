@@ -905,8 +905,8 @@ fn a_fault_of_an_outbound_entry_names_the_server() {
         ),
         (
             Verdict::Behind("eth1".to_owned()),
-            "fail route: packets to 81.2.69.142:443 leave through eth1, while the spec's egress is eth0: a packet mark \
-             or a rule of `ip rule` routes them there, or `interface` is wrong",
+            "fail route: packets to 81.2.69.142:443 leave through eth1, while the spec's egress is eth0: a route, a packet mark \
+             or a rule of `ip rule` leads there, or `interface` is wrong",
         ),
     ] {
         let found = of_outward("10.224.0.7", "81.2.69.142", Wanted::Through, verdict);

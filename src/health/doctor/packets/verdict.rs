@@ -69,13 +69,18 @@ pub fn told(
 /// Names the interface by which packets leave, if it is not the spec's egress. Another check reports the plain
 /// route to the target: here a mark or a rule of `ip rule` chose another route.
 fn behind(ask: &Ask<'_>, interface: &str) -> Check {
-    let (to, key) = match ask.of {
-        Subject::Forward(forward) => (forward.reaches(), "egress"),
-        Subject::Outbound(_) => (ask.question.to.to_string(), "interface"),
+    let (to, why) = match ask.of {
+        Subject::Forward(forward) => (
+            forward.reaches(),
+            "a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong",
+        ),
+        Subject::Outbound(_) => (
+            ask.question.to.to_string(),
+            "a route, a packet mark or a rule of `ip rule` leads there, or `interface` is wrong",
+        ),
     };
     let check = Hop::Route.fail(format!(
-        "packets to {to} leave through {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
-         routes them there, or `{key}` is wrong",
+        "packets to {to} leave through {interface}, while the spec's egress is {}: {why}",
         ask.of.egress()
     ));
     let look = ask.question.listeners.first().map(|target| {
