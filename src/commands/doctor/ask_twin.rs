@@ -39,6 +39,10 @@ pub fn ask_twin<'e>(
         .iter()
         .map(|one| (one.of.set, one.of.asked.as_slice(), one.of.family))
         .collect();
+    let entries: Vec<Vec<&'e Outbound>> = gathered
+        .iter()
+        .map(|one| one.of.entries.iter().collect())
+        .collect();
     let flows: Vec<&[Flow]> = gathered
         .iter()
         .map(|one| one.flows.as_deref().unwrap_or_default())
@@ -66,10 +70,9 @@ pub fn ask_twin<'e>(
         }
         let mut twin = Twin::make(machine, &filter, Some(deadline))?;
         let mut asks = Vec::new();
-        for ((set, asked, _), clients) in forwards.iter().zip(&clients) {
+        for (((_, asked, _), entries), clients) in forwards.iter().zip(&entries).zip(&clients) {
             let (machine, worlds) = (twin.machine(), twin.worlds());
-            let entries: Vec<&'e Outbound> = doctor::entries(set, asked).iter().collect();
-            let of_family = battery(asked, &entries, clients, machine, worlds, &in_doubt);
+            let of_family = battery(asked, entries, clients, machine, worlds, &in_doubt);
             asks.extend(of_family);
         }
         // The first connections of every forward come before all of one forward's.

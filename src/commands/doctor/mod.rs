@@ -61,6 +61,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
                 family: *family,
                 set,
                 asked,
+                entries: if only.is_none() { &set.outbound } else { &[] },
                 iptables: &iptables,
                 state: state.as_ref(),
                 apply: on.command("apply", &source),

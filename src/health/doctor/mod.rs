@@ -28,14 +28,14 @@ pub use examine::examine;
 pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
 pub use machine::invalid;
-pub use outbound::{entries, questions as outbound_questions};
+pub use outbound::questions as outbound_questions;
 pub use packets::{
     Untried, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
 };
 pub use remedy::{Remedy, of_death as fixes};
 pub use scene::Scene;
 
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::net::Family;
 use crate::net::words::counted;
 
@@ -263,6 +263,8 @@ pub struct Case<'c> {
     pub family: Family,
     /// The forwards of `set` that the user asked about; all of this family.
     pub asked: Vec<&'c Forward>,
+    /// The outbound entries of `set`, unless the user asked about one forward.
+    pub entries: &'c [Outbound],
     /// The command that applies this spec, here and by this backend.
     pub apply: String,
     /// The command that keeps the loaded rules.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Case, Check, Fix, Hop, route};
 use crate::diff::drift::outbound_rules;
-use crate::forwards::{Forward, ForwardSet, Outbound, Snat};
+use crate::forwards::{ForwardSet, Outbound, Snat};
 use crate::health::counts;
 use crate::health::reach::{internet, outside, range_ends, sender};
 use crate::host::network::Packet;
@@ -29,7 +29,7 @@ pub fn questions(set: &ForwardSet) -> BTreeSet<Packet<'_>> {
 
 /// Checks the source and the route of each entry.
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
-    for entry in entries(case.set, &case.asked) {
+    for entry in case.entries {
         let found = source(case, entry).into_iter().chain(way(case, entry));
         checks.extend(found.map(|check| of(check, entry)));
     }
@@ -39,7 +39,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
 pub fn loaded(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let (want, have) = (outbound_rules(planned), outbound_rules(case.facts.live));
     let counts = counts::outbound(case.facts.counters, case.facts.live);
-    for entry in entries(case.set, &case.asked) {
+    for entry in case.entries {
         let name = entry.name.as_str();
         let loaded = have.get(name).map_or(&[][..], Vec::as_slice);
         let wanted = want.get(name).map_or(&[][..], Vec::as_slice);
@@ -64,16 +64,6 @@ pub fn loaded(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
                 .fix(case.apply.as_str()),
         };
         checks.push(of(check, entry));
-    }
-}
-
-/// Returns the entries to check. A run for one forward is not about them.
-#[must_use]
-pub fn entries<'c>(set: &'c ForwardSet, asked: &[&Forward]) -> &'c [Outbound] {
-    if asked.len() == set.forwards.len() {
-        &set.outbound
-    } else {
-        &[]
     }
 }
 

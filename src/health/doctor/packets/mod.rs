@@ -12,7 +12,7 @@ use super::answers::{Answers, BySubject, by_subject};
 use super::route::{self, Astray};
 use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
-use super::{Case, Check, Fix, Hop, Numbers, Status, outbound, target};
+use super::{Case, Check, Fix, Hop, Numbers, Status, target};
 use crate::diff::drift::{DriftKind, compare};
 use crate::forwards::{Forward, Name, Outbound, listeners_of, rows};
 use crate::host::network::somebody;
@@ -121,7 +121,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let found = without_consequences(found, &forward.name, &case.apply, checks);
         checks.extend(found);
     }
-    for entry in outbound::entries(case.set, &case.asked) {
+    for entry in case.entries {
         let judged = by_subject.get(&Subject::Outbound(entry).key());
         let judged = judged.map_or(&[][..], Vec::as_slice);
         let found = of_entry(&scene, answers, entry, judged);
