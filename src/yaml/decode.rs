@@ -4,7 +4,7 @@
 use super::bounds::MAX_PROBLEMS;
 use super::description::decode_description;
 use super::endpoint;
-use super::fields::{Fields, one_of_words, one_or_list, parsed, parsed_item, sequence, yes_or_no};
+use super::fields::{Fields, one_of_words, one_or_list, parsed, sequence, yes_or_no};
 use super::load::{Node, Value};
 use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
@@ -16,7 +16,14 @@ use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
 
 /// The keys of a spec.
 const KEYS: &[&str] = &[
-    "version", "description", "firewall", "networks", "defaults", "forwards", "outbound", "silence",
+    "version",
+    "description",
+    "firewall",
+    "networks",
+    "defaults",
+    "forwards",
+    "outbound",
+    "silence",
 ];
 
 /// Reads the documents of a spec, one for each file. `whole` is false if another file could not be read: it

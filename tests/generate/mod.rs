@@ -177,7 +177,11 @@ fn made_valid(mut spec: Spec) -> Spec {
     }
     for entry in &mut spec.outbound {
         entry.allow_from.retain(defined);
-        for list in [&mut entry.allow_to, &mut entry.deny_from, &mut entry.deny_to] {
+        for list in [
+            &mut entry.allow_to,
+            &mut entry.deny_from,
+            &mut entry.deny_to,
+        ] {
             list.iter_mut().for_each(|list| list.retain(defined));
         }
         made_valid_outbound(entry, &networks, &spec.firewall);

@@ -385,10 +385,7 @@ pub fn without_names(mut spec: Spec) -> Spec {
 }
 
 /// Returns an outbound entry with each name in a list replaced by its networks.
-pub fn outbound_without_names(
-    entry: &Outbound,
-    networks: &BTreeMap<String, Networks>,
-) -> Outbound {
+pub fn outbound_without_names(entry: &Outbound, networks: &BTreeMap<String, Networks>) -> Outbound {
     let named = |list: &Vec<String>| named(list, networks);
     Outbound {
         allow_from: named(&entry.allow_from),

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::diff;
 use crate::forwards::{
-    Description, Forward, ForwardPolicy, ForwardSet, Layout, Name, Outbound, listeners_of, reached_of,
-    rows,
+    Description, Forward, ForwardPolicy, ForwardSet, Layout, Name, Outbound, listeners_of,
+    reached_of, rows,
 };
 use crate::net::{Family, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -324,6 +324,7 @@ impl Comparison {
     ) {
         let planned = |entries: &[Outbound]| {
             let set = ForwardSet {
+                description: None,
                 firewall: expected.firewall.clone(),
                 forwards: Vec::new(),
                 outbound: entries.to_vec(),
