@@ -1,7 +1,8 @@
 //! Runs the checks and sorts them.
 
 use super::{
-    Case, Check, Status, azure, boot, capacity, machine, outbound, packets, replies, route, rules, target,
+    Case, Check, Status, azure, boot, capacity, machine, outbound, packets, replies, route, rules,
+    target,
 };
 
 /// Returns every check, in the order of the hops, and for one hop in the order of the spec.

@@ -42,14 +42,21 @@ impl StatusReport {
             }
         }
         self.write_before_jumps(&mut out);
-        write_each(&mut out, &PER_SOURCE, self.snat.as_deref().unwrap_or_default(), |one| {
-            format!("address=\"{}\"", one.address)
-        });
+        write_each(
+            &mut out,
+            &PER_SOURCE,
+            self.snat.as_deref().unwrap_or_default(),
+            |one| format!("address=\"{}\"", one.address),
+        );
         let name = "nvactl_forward_state";
         let help = "1 for the forward's state, 0 for the others.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
-            let Row { name: forward, protocol, .. } = row;
+            let Row {
+                name: forward,
+                protocol,
+                ..
+            } = row;
             let labels = format!("forward=\"{forward}\",protocol=\"{protocol}\"");
             write_state(&mut out, name, &labels, row.state);
         }
