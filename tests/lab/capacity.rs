@@ -215,7 +215,8 @@ outbound: [{{name: out, allow_from: [10.224.0.0/16], protocol: tcp, snat: {snat}
     lab.firewall.run("conntrack -F");
     let loaded = lab.firewall.feed("conntrack", &["-R", "-"], &full_table());
     assert!(loaded.status.success(), "{loaded:?}");
-    assert_eq!(tcp(&lab.pod, CLIENT, 80), Outcome::Silence);
+    let reach = || [&lab.pod, &lab.other].map(|host| tcp(host, CLIENT, 80));
+    assert_eq!(reach(), [Outcome::Silence, Outcome::Silence]);
     // Each destination has ports of its own.
     assert_eq!(tcp(&lab.pod, CLIENT, 8080), answer("server", FIREWALL));
     let said = doctor(&one);
@@ -249,7 +250,7 @@ outbound: [{{name: out, allow_from: [10.224.0.0/16], protocol: tcp, snat: {snat}
     );
     lab.apply(&spec("10.3.0.4-10.3.0.7"));
     // A client has one address of the range, which may be the one without free ports.
-    let reach = [&lab.pod, &lab.other].map(|host| tcp(host, CLIENT, 80));
+    let reach = reach();
     assert!(
         reach.iter().any(|one| *one != Outcome::Silence),
         "{reach:?}"
