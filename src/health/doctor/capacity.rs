@@ -71,12 +71,12 @@ pub fn lost(
         });
     }
     if new_clashes > 0 {
-        let clashed = Hop::ConntrackLosses.warn(format!(
+        let not_added = Hop::ConntrackLosses.warn(format!(
             "{new_clashes} new connections were not added to the table while this ran, {clashes} since boot \
              (insert_failed), because another connection had their addresses and ports, and most lost a packet: SNAT \
              found no free port, or a client sent two datagrams at once from a new socket, as DNS resolvers do"
         ));
-        checks.push(clashed.fix(Fix::to_look("sudo nvactl status")));
+        checks.push(not_added.fix(Fix::to_look("sudo nvactl status")));
     }
     if checks.is_empty() {
         checks.push(Hop::ConntrackLosses.ok(match (ended, clashes) {

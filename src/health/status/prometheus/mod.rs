@@ -27,7 +27,8 @@ impl StatusReport {
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
-        for metric in self.machine().into_iter().chain(self.ipv6()) {
+        let of_machine = [self.machine(), self.conntrack(), self.ipv6()];
+        for metric in of_machine.into_iter().flatten() {
             let Metric {
                 name,
                 kind,
@@ -110,7 +111,6 @@ impl StatusReport {
         let gauge = |name, help, value: u64| metric(name, "gauge", help, value);
         let counter = |name, help, value: u64| metric(name, "counter", help, value);
         let switch = |name, help, on: bool| metric(name, "gauge", help, u64::from(on));
-        let tracked = self.conntrack;
         vec![
             switch(
                 "nvactl_in_sync",
@@ -142,54 +142,6 @@ impl StatusReport {
                 "Whether forwarding is on after a boot.",
                 self.machine.at_boot.turns_forwarding_on(),
             ),
-            Metric {
-                value: tracked.map(|tracked| tracked.entries),
-                ..gauge(
-                    "nvactl_conntrack_entries",
-                    "Connections that the kernel tracks.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.map(|tracked| tracked.limit),
-                ..gauge(
-                    "nvactl_conntrack_limit",
-                    "Connections that the kernel can track.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.and_then(|tracked| tracked.counts.invalid),
-                ..counter(
-                    "nvactl_conntrack_invalid_total",
-                    "Packets that belonged to no connection.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.and_then(|tracked| tracked.counts.insert_failed),
-                ..counter(
-                    "nvactl_conntrack_insert_failed_total",
-                    "New connections whose addresses and ports another connection had.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.and_then(|tracked| tracked.counts.drop),
-                ..counter(
-                    "nvactl_conntrack_drop_total",
-                    "Packets dropped because conntrack could not add their connection.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.and_then(|tracked| tracked.counts.early_drop),
-                ..counter(
-                    "nvactl_conntrack_early_drop_total",
-                    "Connections that the kernel ended because the table was full.",
-                    0,
-                )
-            },
             counter(
                 "nvactl_established_packets_total",
                 "Packets of known connections, of all forwards together.",
@@ -204,6 +156,54 @@ impl StatusReport {
                 "nvactl_drifted_lines",
                 "Lines of nvactl's chains that somebody has added or removed.",
                 number(self.drift.len()),
+            ),
+        ]
+    }
+
+    /// Returns the metrics of the connection table, without a value if that is not known.
+    fn conntrack(&self) -> Vec<Metric> {
+        let gauge = |name, help, value| Metric {
+            name,
+            kind: "gauge",
+            help,
+            value,
+        };
+        let counter = |name, help, value| Metric {
+            kind: "counter",
+            ..gauge(name, help, value)
+        };
+        let tracked = self.conntrack;
+        let counts = tracked.map(|tracked| tracked.counts).unwrap_or_default();
+        vec![
+            gauge(
+                "nvactl_conntrack_entries",
+                "Connections that the kernel tracks.",
+                tracked.map(|tracked| tracked.entries),
+            ),
+            gauge(
+                "nvactl_conntrack_limit",
+                "Connections that the kernel can track.",
+                tracked.map(|tracked| tracked.limit),
+            ),
+            counter(
+                "nvactl_conntrack_invalid_total",
+                "Packets that belonged to no connection.",
+                counts.invalid,
+            ),
+            counter(
+                "nvactl_conntrack_insert_failed_total",
+                "New connections whose addresses and ports another connection had.",
+                counts.insert_failed,
+            ),
+            counter(
+                "nvactl_conntrack_early_drop_total",
+                "Connections that the kernel ended because the table was full.",
+                counts.early_drop,
+            ),
+            counter(
+                "nvactl_conntrack_drop_total",
+                "Packets dropped because conntrack did not add their connection.",
+                counts.drop,
             ),
         ]
     }
