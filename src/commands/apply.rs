@@ -89,7 +89,11 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
                     Some(policy) => format!("changed the {policy}"),
                     None => format!(
                         "{}: {}",
-                        applied(&difference.forwards, set.names(), set.entries()),
+                        applied(
+                            &difference.forwards,
+                            set.forward_count(),
+                            set.outbound_count()
+                        ),
                         counts(difference)
                     ),
                 }

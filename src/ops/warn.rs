@@ -49,7 +49,8 @@ pub fn policy(changes: &PerFamily<Changes<'_>>, by_spec: bool, remarks: &mut Rem
             Some((Policy::Accept, Policy::Drop)) => remarks.warn(format_args!(
                 "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded{}",
                 if by_spec {
-                    "\nhint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep"
+                    "\nhint: to let hosts behind this machine out, name their networks in an entry of `outbound`\
+                     \nhint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep"
                 } else {
                     ""
                 }

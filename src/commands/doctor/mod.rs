@@ -106,7 +106,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         checks.extend(doctor::azure_connections(tracked));
     }
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    let asked = only.map_or(set.names(), |_| 1);
+    let asked = only.map_or(set.forward_count(), |_| 1);
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => {

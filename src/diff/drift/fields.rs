@@ -93,10 +93,13 @@ fn destination_words(to: &Destinations) -> String {
         words.push(list_of_nets(&to.nets));
     }
     let words = words.join(", ");
-    if to.guarded.is_empty() {
+    // The word for the Internet does not have them.
+    let within = to.guarded.iter().filter(|one| to.nets.contains(**one));
+    let without: Vec<_> = within.copied().collect();
+    if without.is_empty() {
         words
     } else {
-        format!("{words} without {}", list(&to.guarded))
+        format!("{words} without {}", list(&without))
     }
 }
 

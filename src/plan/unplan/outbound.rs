@@ -137,7 +137,9 @@ impl<'r> HeldEntry<'r> {
             Nets::new(all.unwrap_or(nets))
         };
         let nets = if self.internet {
-            Nets::new(self.to)
+            // A chain of the Internet sends the addresses that are dropped on as well.
+            let is_guard = |net: &IpNet| dropped.iter().any(|one| IpNet::from(*one) == *net);
+            Nets::new(self.to.into_iter().filter(|net| !is_guard(net)).collect())
         } else {
             or_all(self.to)
         };
