@@ -40,7 +40,7 @@ impl ForwardSet {
     }
 
     /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
-    /// Interfaces are not compared, since a connection's entry in conntrack does not name them.
+    /// Interfaces are not compared, since a conntrack entry does not name them.
     #[must_use]
     pub fn sender(&self, flow: &Flow) -> Option<&Outbound> {
         let mut entries = self.outbound.iter();
@@ -56,7 +56,7 @@ impl ForwardSet {
 
     /// Returns the number of outbound entries in the spec. An entry of both families counts once.
     #[must_use]
-    pub fn entries(&self) -> usize {
+    pub fn outbound_count(&self) -> usize {
         let mut names: Vec<&Name> = self.outbound.iter().map(|entry| &entry.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -86,7 +86,7 @@ impl ForwardSet {
 
     /// Returns the number of forwards in the spec. A forward with several entries counts once.
     #[must_use]
-    pub fn names(&self) -> usize {
+    pub fn forward_count(&self) -> usize {
         let again = self
             .forwards
             .windows(2)

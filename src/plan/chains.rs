@@ -5,6 +5,7 @@
 //! chain never changes. If a list changes, only the chains between the change and the top are replaced.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -84,8 +85,14 @@ impl Chains {
         self.list(FROM, Side::Source, nets, &Target::Goto(next), None)
     }
 
-    /// Returns the chain that sends packets to these destinations on to `next`. Others return.
-    pub fn destinations(&mut self, to: &Destinations, next: ChainName) -> ChainName {
+    /// Returns the chain that sends packets to these destinations, and to the addresses `dropped` there, on to `next`.
+    /// Others return.
+    pub fn destinations(
+        &mut self,
+        to: &Destinations,
+        dropped: &[IpAddr],
+        next: ChainName,
+    ) -> ChainName {
         let found = Target::Goto(next);
         let nets = to.nets.as_slice();
         if !to.internet {
@@ -98,6 +105,9 @@ impl Chains {
             let list = self.list(TO, Side::Destination, &to.nets, &found, None);
             vec![Rule::jump(list)]
         };
+        // They lie in networks that return.
+        let dropped = dropped.iter().filter(|one| !to.nets.contains(**one));
+        rules.extend(dropped.map(|one| of_net(&IpNet::from(*one), &found)));
         let excluded = not_internet_v4().as_slice().iter();
         rules.extend(excluded.map(|net| of_net(net, &Target::Return)));
         rules.push(Rule::new([], found));

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{Firewall, Forward, ForwardSet, Outbound, Snat, listeners_of, reached, rows};
+use crate::forwards::{
+    Firewall, Forward, ForwardSet, GUARDED, Outbound, Snat, listeners_of, reached, rows,
+};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
 use crate::netfilter::matches::Match;
@@ -241,11 +243,20 @@ fn listed(chain: &str, rule: &Rule) -> String {
         _ if chain.starts_with(FROM) => {
             format!("{net} is a source of the entry: on to the next check")
         }
+        _ if chain.starts_with(TO) && is_guarded(rule) => format!(
+            "{net} goes on to the next check, which refuses it unless `allow_to` names exactly this address"
+        ),
         _ if chain.starts_with(TO) => {
             format!("{net} is a destination of the entry: on to the next check")
         }
         _ => format!("a packet to {net} is refused"),
     }
+}
+
+/// Returns whether a rule is for one of the addresses that an entry drops unless the spec names exactly them.
+fn is_guarded(rule: &Rule) -> bool {
+    let exact = |condition: &Match| matches!(condition, Match::Destination(Is(net)) if GUARDED.iter().any(|one| IpNet::from(*one) == *net));
+    rule.matches.iter().any(exact)
 }
 
 /// Explains a rule of an entry's protocols, ports and verdicts.

@@ -6,6 +6,9 @@
 //! entry. So only connections that the entry selects meet its drops, limits and log, which come right before its
 //! accepting rule.
 //!
+//! Packets to the metadata service and to Azure's host agent reach the drops of an entry to the Internet, although
+//! these addresses are not part of it: the policy may accept them, and they would give a pod the VM's identity.
+//!
 //! `! --ctstate DNAT` keeps out connections that a forward or another program has redirected: a client that a forward
 //! with `hairpin` refuses would otherwise pass here.
 //!
@@ -15,6 +18,8 @@
 //!
 //! The firewall's own packets keep their source. They came in by no interface, so a rule with `-i` does not match
 //! them. With a single interface, the rule asks for the source instead, which every kernel knows.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -42,7 +47,7 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
         Target::Goto(chains.add(EXIT, rules))
     };
     let exit = chains.add(EXIT, exit(entry, true, &target));
-    let (ends, first) = lead(entry, exit, chains);
+    let (ends, first) = lead(entry, &entry.allow_to.guarded, exit, chains);
     let rule = |by: &Interface| {
         let new = Conntrack::states(CtState::New.into());
         let matches = ends.iter().cloned().chain(path(entry, Some(by)));
@@ -55,7 +60,7 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
 /// Returns the entry's rules of `NVACTL-POSTROUTING`, and adds the chains that they lead to.
 pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
     let exit = chains.add(EXIT, exit(entry, false, &source(entry.snat)));
-    let (ends, first) = lead(entry, exit, chains);
+    let (ends, first) = lead(entry, &[], exit, chains);
     let rule = |by: Option<&Interface>| {
         let matches = ends.iter().cloned().chain(path(entry, by));
         let foreign = by.is_none().then_some(Match::AddressType {
@@ -75,8 +80,14 @@ pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
 }
 
 /// Returns the conditions and the first chain for the entry's sources and destinations. A list of one network is a
-/// condition, a longer one a chain before `exit`.
-fn lead(entry: &Outbound, exit: ChainName, chains: &mut Chains) -> (Vec<Match>, ChainName) {
+/// condition, a longer one a chain before `exit`. Packets to the addresses `dropped` beside the Internet reach `exit`
+/// as well.
+fn lead(
+    entry: &Outbound,
+    dropped: &[IpAddr],
+    exit: ChainName,
+    chains: &mut Chains,
+) -> (Vec<Match>, ChainName) {
     let Outbound {
         allow_from: from,
         allow_to: to,
@@ -87,7 +98,7 @@ fn lead(entry: &Outbound, exit: ChainName, chains: &mut Chains) -> (Vec<Match>, 
     let mut first = exit;
     match single(&to.nets).filter(|_| !to.internet) {
         Some(net) => matches.push(Match::Destination(Is(net))),
-        None => first = chains.destinations(to, first),
+        None => first = chains.destinations(to, dropped, first),
     }
     if from.as_slice().len() > 1 {
         first = chains.sources(from, first);
@@ -161,18 +172,18 @@ fn to_ports(protocol: Protocol, ports: &[PortRange], syn: bool) -> Vec<Match> {
 
 /// Divides ports into parts that one multiport match can hold. No ports are one part.
 fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
-    let mut parts = Vec::new();
+    let mut found = Vec::new();
     let (mut start, mut used) = (0, 0);
     for (n, range) in ports.iter().enumerate() {
         let slots = if range.is_single() { 1 } else { 2 };
         if used + slots > SLOTS {
-            parts.push(&ports[start..n]);
+            found.push(&ports[start..n]);
             (start, used) = (n, 0);
         }
         used += slots;
     }
-    parts.push(&ports[start..]);
-    parts
+    found.push(&ports[start..]);
+    found
 }
 
 /// Returns the rules for the connections that the entry selects: its drops, its limits, its log, and the rule that

@@ -101,6 +101,8 @@ pub struct WrittenOutbound {
     pub deny_from: Option<Placed<ByFamily>>,
     pub deny_to: Option<Placed<ByFamily>>,
     pub protocols: Option<Vec<OutboundProtocol>>,
+    /// Whether the entry has the key `protocol`.
+    pub own_protocol: bool,
     pub ports: Option<Placed<Vec<PortRange>>>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,

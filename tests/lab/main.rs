@@ -50,6 +50,7 @@ macro_rules! lab_test {
 mod ahead;
 mod blackhole;
 mod boot;
+mod capacity;
 mod chance;
 mod churn;
 mod confirm;

@@ -151,6 +151,33 @@ outbound: [{{name: out, allow_from: [10.224.0.0/16, 10.3.0.0/24], snat: {SNAT}{o
     assert_eq!(tcp(&lab.pod, CLIENT, 80), Outcome::Silence);
 }
 
+lab_test!(the_vm_s_identity_stays_out_of_reach_whatever_the_policy_is);
+fn the_vm_s_identity_stays_out_of_reach_whatever_the_policy_is(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, "10.3.0.4", FIREWALL_V6);
+    private_hosts(&lab);
+    let apply = |options: &str| {
+        lab.apply(&format!(
+            "firewall: {{interface: eth0, forward_policy: keep}}
+outbound: [{{name: out, allow_from: [10.224.0.0/16], snat: {SNAT}{options}}}]
+silence: [policy-kept]"
+        ));
+    };
+    let reached = || [METADATA, HOST_AGENT].map(|to| tcp(&lab.pod, to, 80));
+    let passes = || [METADATA, HOST_AGENT].map(|_| answer("private", POD));
+    let dropped = || [Outcome::Silence, Outcome::Silence];
+    apply("");
+    assert_eq!(tcp(&lab.pod, CLIENT, 80), answer("server", SNAT));
+    assert_eq!(reached(), dropped());
+    // The policy decides on packets that the entry's ports and protocols do not select.
+    apply(", protocol: tcp, ports: [443]");
+    assert_eq!(reached(), passes());
+    apply(", protocol: tcp, ports: [80, 443]");
+    assert_eq!(reached(), dropped());
+    apply(", protocol: [udp, ping]");
+    assert_eq!(reached(), passes());
+}
+
 lab_test!(an_entry_s_ports_and_protocols_are_exact);
 fn an_entry_s_ports_and_protocols_are_exact(backend: Backend) {
     let lab = Lab::dual_stack(backend);

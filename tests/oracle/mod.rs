@@ -522,7 +522,7 @@ fn outward(entry: &Outbound, v6: bool, firewall: &Firewall) -> Option<Outbound> 
     let guarded = ["169.254.169.254", "168.63.129.16"].into_iter().any(|one| {
         let (address, exact) = (one.to_owned(), format!("{one}/32"));
         let within = ranges(&[to.clone(), vec![address.clone()]].concat(), v6) == allow_to;
-        !v6 && within && !to.contains(&address) && !to.contains(&exact)
+        !v6 && (internet || within) && !to.contains(&address) && !to.contains(&exact)
     });
     if internet {
         allow_to.insert(0, "internet".into());

@@ -193,7 +193,7 @@ pub const LAYOUT: &str = "layout";
 /// The field name of a changed layout of IPv6.
 pub const LAYOUT_V6: &str = "IPv6 layout";
 
-/// Compares as [`compare`] does. If the spec has no IPv6 forward, all of nvactl's IPv6 rules count as
+/// Compares as [`compare`] does. If the spec has neither an IPv6 forward nor such an outbound entry, all of nvactl's IPv6 rules count as
 /// surplus, as for `apply`.
 #[must_use]
 pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {

@@ -102,17 +102,19 @@ pub fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Returns an address that an outbound entry reaches: one on the Internet, or the first that it names.
+#[must_use]
 pub fn outside(entry: &Outbound) -> IpAddr {
     let internet = internet(entry.family);
     let first = entry.allow_to.nets.as_slice().first();
     match first {
-        Some(net) if !entry.allow_to.contains(internet) => net.addr(),
+        Some(net) if !entry.allow_to.contains(internet) => host_of(net),
         _ => internet,
     }
 }
 
 /// Returns the address that stands for the Internet when a route is asked for. It is in a documentation block
 /// (RFC 5737, RFC 3849), to which no route of its own leads.
+#[must_use]
 pub fn internet(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([203, 0, 113, 1]),
@@ -124,7 +126,18 @@ pub fn internet(family: Family) -> IpAddr {
 pub fn sender(entry: &Outbound) -> IpAddr {
     let mut nets = entry.allow_from.as_slice().iter();
     let first = nets.find(|net| net.prefix_len() > 0);
-    first.map_or_else(|| somebody(entry.family), IpNet::addr)
+    first.map_or_else(|| somebody(entry.family), host_of)
+}
+
+/// Returns an address of a network that a host may have: the lowest is a broadcast address (Linux before 5.14) or, with
+/// IPv6, every router's (RFC 4291, 2.6.1).
+fn host_of(net: &IpNet) -> IpAddr {
+    let mut hosts = net.hosts();
+    let host = match net {
+        IpNet::V4(_) => hosts.next(),
+        IpNet::V6(_) => hosts.nth(1),
+    };
+    host.unwrap_or(net.addr())
 }
 
 /// Returns the ends of a SNAT range.

@@ -19,6 +19,8 @@ use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
 use crate::health::connections::is_redirected;
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
+use crate::health::snat_ports::SnatPorts;
+use crate::host::conntrack::ConntrackCounts;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
@@ -46,6 +48,8 @@ pub struct StatusReport {
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
     pub conntrack: Option<Tracked>,
+    /// The ports in use of each source address; `None` if conntrack entries cannot be listed.
+    pub snat: Option<Vec<SnatPorts>>,
     /// The packets of the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
@@ -72,8 +76,8 @@ pub struct MachineStatus {
 pub struct Tracked {
     pub entries: u64,
     pub limit: u64,
-    /// INVALID packets since boot; `None` if the kernel does not report them.
-    pub invalid: Option<u64>,
+    #[serde(flatten)]
+    pub counts: ConntrackCounts,
     /// Whether the kernel accepts TCP packets outside their connection's window, so that they are not INVALID.
     pub be_liberal: Option<bool>,
 }
@@ -129,7 +133,7 @@ pub struct Row {
     pub traffic: Option<Count>,
 }
 
-/// The connections of a forward.
+/// The connections of a forward or outbound entry.
 #[derive(Debug, Clone, Copy)]
 struct Alive {
     count: usize,
@@ -172,6 +176,9 @@ pub struct OutboundRow {
     pub refused: Count,
     /// Connections by tcp and udp that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
+    /// The packets of these connections so far, both directions together, if the kernel counts those of each.
+    #[serde(skip)]
+    pub traffic: Option<Count>,
 }
 
 /// The live rules, counters and connections.
@@ -275,11 +282,12 @@ pub fn outbound_rows(
     let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
     let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
     let changed = changed_chains(live.ruleset, &planned);
-    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<&str, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
         if let Some(entry) = set.sender(flow) {
-            *connections.entry(entry.name.as_str()).or_default() += 1;
+            let of_entry = connections.entry(entry.name.as_str()).or_default();
+            of_entry.add(flow);
         }
     }
     let mut rows = Vec::new();
@@ -292,20 +300,22 @@ pub fn outbound_rows(
             (have, _) if leads_to_any(have, &planned, &changed) => ForwardState::Drifted,
             _ => ForwardState::InSync,
         };
-        let line = ForwardLine::from(entry);
+        let words = ForwardLine::from(entry);
+        let alive = live
+            .flows
+            .map(|_| connections.get(name).copied().unwrap_or_default());
         rows.push(OutboundRow {
             family,
-            protocol: line.protocol,
-            from: line.listen,
-            to: line.target,
-            description: line.description,
+            protocol: words.protocol,
+            from: words.listen,
+            to: words.target,
+            description: words.description,
             state,
             new: count(name).new,
             refused: count(name).refused,
-            connections: live
-                .flows
-                .map(|_| connections.get(name).copied().unwrap_or_default()),
-            name: line.name,
+            connections: alive.map(|alive| alive.count),
+            traffic: alive.and_then(|alive| alive.traffic),
+            name: words.name,
         });
     }
     let removed = comparison.removed.iter();
@@ -321,6 +331,7 @@ pub fn outbound_rows(
             new: count(&line.name).new,
             refused: count(&line.name).refused,
             connections: None,
+            traffic: None,
         });
     }
     rows

@@ -137,7 +137,9 @@ impl<'r> HeldEntry<'r> {
             Nets::new(all.unwrap_or(nets))
         };
         let nets = if self.internet {
-            Nets::new(self.to)
+            // A chain of the Internet sends the addresses that are dropped on as well.
+            let is_guard = |net: &IpNet| dropped.iter().any(|one| IpNet::from(*one) == *net);
+            Nets::new(self.to.into_iter().filter(|net| !is_guard(net)).collect())
         } else {
             or_all(self.to)
         };
@@ -197,10 +199,10 @@ impl Ends {
                 (Some(further), _) if further.as_str().starts_with(prefix) => {
                     self.collect(ruleset, further, prefix, seen);
                 }
-                (Some(next), net) => {
+                (Some(exit), net) => {
                     self.all |= net.is_none();
                     self.nets.extend(net);
-                    self.next = Some(next.clone());
+                    self.next = Some(exit.clone());
                 }
                 (None, _) => {}
             }
