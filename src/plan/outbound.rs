@@ -28,7 +28,7 @@ use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::protocol::{IcmpType, IpProtocol};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{RejectWith, Target};
-use crate::netfilter::tracking::{Conntrack, CtState};
+use crate::netfilter::tracking::{Conntrack, CtDirection, CtState};
 
 /// The slots of one multiport match (`XT_MULTI_PORTS` in `linux/netfilter/xt_multiport.h`). A range takes two.
 const SLOTS: usize = 15;
@@ -42,7 +42,7 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
         Target::Goto(chains.add(EXIT, rules))
     };
     let exit = chains.add(EXIT, exit(entry, true, &target));
-    let (ends, first) = lead(entry, exit, chains);
+    let (ends, first) = lead(entry, CtDirection::Original, exit, chains);
     let rule = |by: &Interface| {
         let new = Conntrack::states(CtState::New.into());
         let matches = ends.iter().cloned().chain(path(entry, Some(by)));
@@ -55,7 +55,7 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
 /// Returns the entry's rules of `NVACTL-POSTROUTING`, and adds the chains that they lead to.
 pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
     let exit = chains.add(EXIT, exit(entry, false, &source(entry.snat)));
-    let (ends, first) = lead(entry, exit, chains);
+    let (ends, first) = lead(entry, CtDirection::Original, exit, chains);
     let rule = |by: Option<&Interface>| {
         let matches = ends.iter().cloned().chain(path(entry, by));
         let foreign = by.is_none().then_some(Match::AddressType {
@@ -74,25 +74,34 @@ pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
     }
 }
 
-/// Returns the conditions and the first chain for the entry's sources and destinations. A list of one network is a
-/// condition, a longer one a chain before `exit`.
-fn lead(entry: &Outbound, exit: ChainName, chains: &mut Chains) -> (Vec<Match>, ChainName) {
+/// Returns the conditions and the first chain for packets of connections between the entry's sources and destinations.
+/// A list of one network is a condition, a longer one a chain before `exit`.
+pub(super) fn lead(
+    entry: &Outbound,
+    way: CtDirection,
+    exit: ChainName,
+    chains: &mut Chains,
+) -> (Vec<Match>, ChainName) {
     let Outbound {
         allow_from: from,
         allow_to: to,
         ..
     } = entry;
-    let mut matches: Vec<Match> = Vec::new();
-    matches.extend(single(from).map(|net| Match::Source(Is(net))));
+    let (one_from, one_to) = (single(from), single(&to.nets).filter(|_| !to.internet));
     let mut first = exit;
-    match single(&to.nets).filter(|_| !to.internet) {
-        Some(net) => matches.push(Match::Destination(Is(net))),
-        None => first = chains.destinations(to, first),
+    if one_to.is_none() {
+        first = chains.destinations(way, to, first);
     }
     if from.as_slice().len() > 1 {
-        first = chains.sources(from, first);
+        first = chains.sources(way, from, first);
     }
-    (matches, first)
+    let (source, destination) = match way {
+        CtDirection::Original => (one_from, one_to),
+        CtDirection::Reply => (one_to, one_from),
+    };
+    let source = source.map(|net| Match::Source(Is(net)));
+    let destination = destination.map(|net| Match::Destination(Is(net)));
+    (source.into_iter().chain(destination).collect(), first)
 }
 
 /// Returns the only network of a list. iptables-save does not print a network of all addresses.
@@ -160,7 +169,7 @@ fn to_ports(protocol: Protocol, ports: &[PortRange], syn: bool) -> Vec<Match> {
 }
 
 /// Divides ports into parts that one multiport match can hold. No ports are one part.
-fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
+pub(super) fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
     let mut parts = Vec::new();
     let (mut start, mut used) = (0, 0);
     for (n, range) in ports.iter().enumerate() {
@@ -248,7 +257,7 @@ pub(super) fn untranslated() -> Match {
     })
 }
 
-fn comment(entry: &Outbound) -> Match {
+pub(super) fn comment(entry: &Outbound) -> Match {
     Match::Comment(entry.name.as_str().into())
 }
 

@@ -30,7 +30,7 @@ fn ping(host: &Host, address: &str) -> bool {
 }
 
 /// Makes `client` a server on the Internet, to which the pods' subnet goes through the firewall by `gateway`.
-fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
+pub fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
     serve_tcp(&lab.client, "server", 80);
     serve_udp(&lab.client, "server", 53);
     lab.client.shell(

@@ -23,7 +23,6 @@ use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
@@ -327,38 +326,39 @@ pub fn outbound_rows(
 }
 
 /// Returns the chains of lists and logs that somebody has changed.
-fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
+fn changed_chains<'p>(
+    live: &Ruleset,
+    planned: &'p Ruleset,
+) -> BTreeSet<(TableName, &'p ChainName)> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
         Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
-    changed.map(|(_, name, _)| name).collect()
+    changed.map(|(table, name, _)| (table, name)).collect()
 }
 
 /// Whether a forward's rules lead to one of these chains, directly or by other chains.
 fn leads_to_any(
     places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
-    chains: &BTreeSet<&ChainName>,
+    chains: &BTreeSet<(TableName, &ChainName)>,
 ) -> bool {
     if chains.is_empty() {
         return false;
     }
-    let rules = places.into_iter().flatten().map(|place| place.rule);
-    let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
+    let places = places.into_iter().flatten();
+    let mut next: Vec<(TableName, &ChainName)> = places
+        .filter_map(|place| Some((place.table, place.rule.leads_to()?)))
+        .collect();
     let mut seen = BTreeSet::new();
-    while let Some(name) = next.pop() {
-        if chains.contains(name) {
+    while let Some((table, name)) = next.pop() {
+        if chains.contains(&(table, name)) {
             return true;
         }
-        if seen.insert(name) {
-            let chain = planned.chain(TableName::Filter, name);
-            next.extend(
-                chain
-                    .into_iter()
-                    .flat_map(|chain| &chain.rules)
-                    .filter_map(Rule::leads_to),
-            );
+        if seen.insert((table, name)) {
+            let rules = planned.chain(table, name).into_iter();
+            let rules = rules.flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| Some((table, rule.leads_to()?))));
         }
     }
     false
