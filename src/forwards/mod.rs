@@ -27,7 +27,7 @@ pub use forward::{
 };
 pub use listeners::Listeners;
 pub use outbound::{
-    Destinations, GUARDED, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
+    Destinations, GUARDED, INTERNET, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
     not_internet_v4,
 };
 pub use pieces::{listeners_of, reached, reached_of, rows};

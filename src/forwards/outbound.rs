@@ -88,6 +88,9 @@ pub struct Destinations {
     pub guarded: Vec<IpAddr>,
 }
 
+/// The word of a spec and of reports for [`Destinations::internet`].
+pub const INTERNET: &str = "internet";
+
 /// Azure's metadata service, which gives whoever asks the VM's identity.
 pub const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 

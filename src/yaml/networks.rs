@@ -11,15 +11,13 @@ use super::load::{Node, Value};
 use super::nets::{ByFamily, net};
 use super::network_file::{self, NetworkFile};
 use super::problem::{Problem, ProblemKind, Span, nearest};
+use crate::forwards::INTERNET;
 
 /// The key of one name's networks, in messages.
 const ENTRY: &str = "network";
 
 /// The longest name, as for forwards.
 const LONGEST_NAME: usize = 63;
-
-/// The word of `allow_to` for all addresses of the Internet, so no name for networks.
-pub const INTERNET: &str = "internet";
 
 /// The most names among which the nearest to an unknown one is searched.
 const MOST_COMPARED: usize = 100;

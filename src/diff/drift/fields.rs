@@ -5,8 +5,8 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use crate::forwards::{
-    Balance, Destinations, Forward, ForwardSet, Limits, Listen, Log, Logged, Nets, Outbound, Per,
-    Rate, listeners_of, reached_of,
+    Balance, Destinations, Forward, ForwardSet, INTERNET, Limits, Listen, Log, Logged, Nets,
+    Outbound, Per, Rate, listeners_of, reached_of,
 };
 use crate::net::Family;
 use crate::netfilter::limit::PerSecond;
@@ -87,7 +87,7 @@ fn destinations_change(old: &Destinations, new: &Destinations) -> Option<FieldCh
 fn destination_words(to: &Destinations) -> String {
     let mut words = Vec::new();
     if to.internet {
-        words.push("internet".to_owned());
+        words.push(INTERNET.to_owned());
     }
     if !to.nets.is_empty() {
         words.push(list_of_nets(&to.nets));

@@ -50,20 +50,20 @@ impl ForwardNames {
 type Key<'s> = (&'s Name, Option<Protocol>, Family);
 
 #[derive(PartialEq)]
-enum Named<'s> {
+enum PlannedEntry<'s> {
     Forward(&'s [Forward]),
     Outbound(&'s Outbound),
 }
 
-fn by_key(sets: &[ForwardSet]) -> BTreeMap<Key<'_>, Named<'_>> {
+fn by_key(sets: &[ForwardSet]) -> BTreeMap<Key<'_>, PlannedEntry<'_>> {
     let rows = sets.iter().flat_map(|set| rows(&set.forwards));
     let forwards = rows.map(|row| {
         let key = (&row[0].name, Some(row[0].protocol), row[0].family());
-        (key, Named::Forward(row))
+        (key, PlannedEntry::Forward(row))
     });
     let outbound = sets.iter().flat_map(|set| &set.outbound).map(|one| {
         let key = (&one.name, None, one.family);
-        (key, Named::Outbound(one))
+        (key, PlannedEntry::Outbound(one))
     });
     forwards.chain(outbound).collect()
 }

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::forwards::INTERNET;
 use crate::net::Family;
 use crate::yaml::bounds::MAX_PROBLEMS;
 use crate::yaml::fields::{Placed, parsed_item, sequence};
 use crate::yaml::load::{Node, Value};
 use crate::yaml::nets::ByFamily;
-use crate::yaml::networks::{INTERNET, Member, NetworkNames};
+use crate::yaml::networks::{Member, NetworkNames};
 use crate::yaml::problem::{Problem, ProblemKind, Span};
 
 /// Reads a list of networks and of names of networks, or nothing if one of them is invalid.

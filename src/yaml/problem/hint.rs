@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::forwards::{DescriptionError, Name, NameError};
+use crate::forwards::{DescriptionError, INTERNET, Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
-use crate::yaml::networks::INTERNET;
 
 pub(super) const TARGET: &str =
     "write the address of the internal load balancer or of the pod itself";
