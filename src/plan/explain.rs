@@ -206,13 +206,14 @@ fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
             entry.egress
         ),
         Some(Hook::Sizing) => {
-            let (from, to) = match is_answer(rule) {
-                false => ("a packet that opens a connection", ingress(rule)),
-                true => ("the answer to a connection", egress(rule)),
+            let (packet, client) = if is_answer(rule) {
+                ("the answer to a connection", egress(rule))
+            } else {
+                ("a packet that opens a connection", ingress(rule))
             };
             format!(
-                "{from} of a source behind {}, which no rule has redirected, may announce a smaller TCP segment",
-                to.map_or("any interface", Interface::as_str)
+                "{packet} of a source behind {}, which no rule has redirected, may announce a smaller TCP segment",
+                client.map_or("any interface", Interface::as_str)
             )
         }
         Some(_) => {
@@ -434,9 +435,10 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     let on = ingress.map_or(String::new(), |ingress| format!(" on {ingress}"));
     match (builtin, &rule.target) {
         (_, Some(Target::TcpMss(mss))) => {
-            let packet = match is_answer(rule) {
-                false => format!("a packet that opens a connection{on} to port {ports}"),
-                true => format!("the answer to a connection to port {ports}"),
+            let packet = if is_answer(rule) {
+                format!("the answer to a connection to port {ports}")
+            } else {
+                format!("a packet that opens a connection{on} to port {ports}")
             };
             format!("{name}: {packet} {}", announces(*mss))
         }

@@ -17,6 +17,7 @@ use crate::net::Family;
 
 /// Returns the largest segment that hosts of the Internet accept: they do not know how small the MTU of the machine's
 /// link is.
+#[must_use]
 pub const fn longest_segment(family: Family) -> u16 {
     match family {
         Family::V4 => 1460,

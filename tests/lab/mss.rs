@@ -125,7 +125,7 @@ fn both_ends_of_an_outbound_connection_announce_no_more_than_the_spec_says(backe
                 "firewall: {{interface: {{ingress: eth0, egress: eth1}}, mss: 1300}}
 outbound:
   - {{name: out, allow_from: [{from}], protocol: tcp, ports: [{ports}], snat: {snat}}}
-  - {{name: rest, allow_from: [{POD}], allow_to: [{CLIENT}], protocol: tcp}}
+  - {{name: rest, allow_from: [{POD}, 10.8.0.0/16], allow_to: [{CLIENT}, 10.7.0.0/16], protocol: tcp}}
 silence: [outbound-overlap]"
             ));
             let case = format!("{from} {snat}");

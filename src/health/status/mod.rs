@@ -440,6 +440,33 @@ forwards:
         (states, in_sync, lines.collect())
     }
 
+    /// The lists of an entry are chains of each table that it uses.
+    #[test]
+    fn a_changed_list_of_an_outbound_entry_is_drift_in_each_table() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0, mss: 1360}
+outbound:
+  - {name: out, allow_from: [10.224.0.0/16, 10.9.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24], protocol: tcp}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains();
+        for table in TableName::WRITTEN {
+            let mut live = planned.clone();
+            let mut chains = live.tables.get_mut(&table).expect("it is used").iter_mut();
+            let list = chains.find(|(name, _)| name.as_str().starts_with("NVACTL-TO-"));
+            let (_, list) = list.expect("it is there");
+            list.rules.pop();
+            let rules = LiveRules {
+                ruleset: &live,
+                counters: &Counters::default(),
+                flows: None,
+            };
+            let comparison = compare_family(&live, &set, Family::V4);
+            let rows = outbound_rows(&rules, &set, Family::V4, &comparison);
+            assert_eq!(rows[0].state, ForwardState::Drifted, "{table}");
+        }
+    }
+
     #[test]
     fn a_jump_that_packets_do_not_reach_is_drift() {
         use ForwardState::{Drifted, InSync};
