@@ -299,6 +299,7 @@ fn native_rules_in_mangle_refuse_a_limit() {
     if !namespace::possible() {
         return;
     }
+    let refused = "error: the table mangle holds rules that were made with `nft` and that iptables cannot show";
     let host = firewall(Backend::Nft);
     let args = ["apply", "-", "--no-trial"];
     apply(&host, &with("1360"));
@@ -312,9 +313,7 @@ fn native_rules_in_mangle_refuse_a_limit() {
     ] {
         let said = nvactl(&host, args, spec);
         assert_eq!(said.code, 2, "{args:?}: {said:?}");
-        let words =
-            "the table mangle holds rules that were made with `nft` and that iptables cannot show";
-        assert!(said.stderr.contains(words), "{args:?}: {said:?}");
+        assert!(said.stderr.contains(refused), "{args:?}: {said:?}");
     }
     host.shell("nft flush chain ip mangle other; nft delete chain ip mangle other");
     ok(&host, &["remove"], "");
@@ -324,16 +323,21 @@ fn native_rules_in_mangle_refuse_a_limit() {
     ok(&host, &args, SPEC);
     let said = nvactl(&host, &args, &with("1360"));
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("the table mangle holds"), "{said:?}");
+    assert!(said.stderr.contains(refused), "{said:?}");
 }
 
-/// Returns the fix of the doctor's first check with a code.
-fn fix_of(lab: &Lab, spec: &str, code: &str) -> Option<(String, bool)> {
+/// Returns the doctor's first check with a code.
+fn check_of(lab: &Lab, spec: &str, code: &str) -> Option<Value> {
     let said = lab.nvactl_with(&["doctor", "-", "--format", "json"], spec);
     let report: Value =
         serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("no report: {said:?}"));
     let checks = report["checks"].as_array().expect("a list");
-    let check = checks.iter().find(|check| check["code"] == code)?;
+    checks.iter().find(|check| check["code"] == code).cloned()
+}
+
+/// Returns the fix for long packets, and whether it was tried.
+fn fix_of(lab: &Lab, spec: &str) -> Option<(String, bool)> {
+    let check = check_of(lab, spec, "mtu")?;
     let fix = check["fix"].as_str().unwrap_or_default().to_owned();
     Some((fix, check["tried"] == true))
 }
@@ -359,9 +363,9 @@ forwards: [{{name: web, listen: 80, target: {{pod: '{POD}:80'}}}}]"
     // Packets that are too long for the way to the clients are lost without a word.
     lab.firewall.run("iptables -A OUTPUT -p icmp -j DROP");
     lab.firewall.run("ip link set eth0 mtu 1300");
-    assert_eq!(fix_of(&lab, &spec(""), "mtu"), set("clamp"));
+    assert_eq!(fix_of(&lab, &spec("")), set("clamp"));
     lab.apply(&spec(", mss: clamp"));
-    assert_eq!(fix_of(&lab, &spec(", mss: clamp"), "mtu"), None);
+    assert_eq!(fix_of(&lab, &spec(", mss: clamp")), None);
 
     // The way back is a narrow one that only packets from the pods take: `clamp` does not know it.
     lab.firewall.shell(
@@ -370,7 +374,59 @@ forwards: [{{name: web, listen: 80, target: {{pod: '{POD}:80'}}}}]"
          ip route add default via 10.3.0.1 dev eth0 mtu 1200 table 77
          ip rule add iif eth1 lookup 77",
     );
-    assert_eq!(fix_of(&lab, &spec(", mss: clamp"), "mtu"), set("1160"));
+    assert_eq!(fix_of(&lab, &spec(", mss: clamp")), set("1160"));
     lab.apply(&spec(", mss: 1160"));
-    assert_eq!(fix_of(&lab, &spec(", mss: 1160"), "mtu"), None);
+    assert_eq!(fix_of(&lab, &spec(", mss: 1160")), None);
+}
+
+lab_test!(either the_doctor_names_missing_limits_and_other_ones);
+fn the_doctor_names_missing_limits_and_other_ones(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve(&lab.pod, 80);
+    let spec = |mss: &str| {
+        format!(
+            "firewall: {{interface: eth0, snat: 10.3.0.4{mss}}}
+forwards: [{{name: web, listen: 80, target: {{pod: '{POD}:80'}}}}]"
+        )
+    };
+    let limited = spec(", mss: 1360");
+    let told = |spec: &str, code: &str| {
+        let check = check_of(&lab, spec, code).expect("it is checked");
+        let words = |key: &str| check[key].as_str().expect("a text").to_owned();
+        format!("{}: {}", words("status"), words("reason"))
+    };
+    lab.apply(&limited);
+    assert_eq!(
+        told(&limited, "own-chains"),
+        "ok: nobody has added a line to nvactl's chains or removed one"
+    );
+    assert_eq!(
+        told(&spec(""), "own-chains"),
+        "warn: the limit on TCP segments (`mss`) is 1360, while the spec's is none"
+    );
+    // Connections pass without them.
+    for (change, reason) in [
+        (
+            "-D FORWARD -j NVACTL-MSS",
+            "iptables mangle: `-A FORWARD -j NVACTL-MSS` is missing, so no packet reaches that chain",
+        ),
+        (
+            "-F NVACTL-MSS",
+            "iptables mangle: `-A FORWARD -j NVACTL-MSS` is first",
+        ),
+    ] {
+        lab.firewall.run(&format!("iptables -t mangle {change}"));
+        let said = told(&limited, "mss-rule");
+        assert!(said.ends_with(reason), "{said}");
+        let failed = check_of(&lab, &limited, "mss-rule").expect("it is checked");
+        assert_ne!(failed["status"], "fail", "{failed:#}");
+        let status = lab.nvactl_with(&["status", "-", "--format", "json"], &limited);
+        let status: Value = serde_json::from_str(&status.stdout).expect("it is JSON");
+        assert_eq!(status["forwards"][0]["state"], "drifted", "{status:#}");
+        lab.apply(&limited);
+    }
+    lab.firewall.run("iptables -t mangle -D NVACTL-MSS 4");
+    let said = lab.nvactl_with(&["doctor", "-"], &limited);
+    let words = "web: 1 of its 2 MSS rules is not loaded";
+    assert!(said.stdout.contains(words), "{said:?}");
 }

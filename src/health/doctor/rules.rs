@@ -343,7 +343,7 @@ fn own_chains(
             .fix(apply),
         _ if let Some(mss) = mss => Hop::OwnChains
             .warn(format!(
-                "the limit on TCP segments is {}, while the spec says `mss: {}`",
+                "the limit on TCP segments (`mss`) is {}, while the spec's is {}",
                 mss.from, mss.to
             ))
             .fix(apply),
