@@ -147,10 +147,18 @@ fn applied(changed: &ForwardNames, forwards: usize, entries: usize) -> String {
         _ => format!("{n} forwards and outbound entries"),
     };
     let of_all = of(all);
+    let whole = match (forwards, entries) {
+        (0, _) | (_, 0) => of_all.clone(),
+        (_, 1) => format!("{} and 1 outbound entry", counted(forwards, "forward")),
+        _ => format!(
+            "{} and {entries} outbound entries",
+            counted(forwards, "forward")
+        ),
+    };
     match (touched, removed) {
-        (0, 0) => format!("applied {of_all}"),
+        (0, 0) => format!("applied {whole}"),
         (0, _) => format!("removed {}", of(removed)),
-        (_, 0) if touched == all => format!("applied {of_all}"),
+        (_, 0) if touched == all => format!("applied {whole}"),
         (_, 0) => format!("changed {touched} of {of_all}"),
         (_, _) => format!("changed {touched} of {of_all}, removed {removed}"),
     }
@@ -263,7 +271,14 @@ mod tests {
             ([0, 0, 0], 3, 0, "applied 3 forwards"),
             ([1, 0, 0], 0, 1, "applied 1 outbound entry"),
             ([1, 0, 0], 0, 2, "changed 1 of 2 outbound entries"),
-            ([2, 1, 0], 2, 1, "applied 3 forwards and outbound entries"),
+            ([2, 1, 0], 2, 1, "applied 2 forwards and 1 outbound entry"),
+            ([0, 0, 0], 1, 2, "applied 1 forward and 2 outbound entries"),
+            (
+                [0, 1, 0],
+                2,
+                1,
+                "changed 1 of 3 forwards and outbound entries",
+            ),
             ([0, 0, 1], 2, 1, "removed 1 forward or outbound entry"),
         ] {
             assert_eq!(summary(moved, all, entries), words);

@@ -71,7 +71,8 @@ impl TableChanges<'_> {
 /// entry's verdicts.
 fn counts_alone(table: TableName, chain: &ChainChange<'_>) -> bool {
     let name = chain.name().as_str();
-    !name.starts_with(ADMIT) && !(table == TableName::Filter && name.starts_with(EXIT))
+    let judges = table == TableName::Filter && name.starts_with(EXIT);
+    !judges && !name.starts_with(ADMIT)
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl fmt::Display for OutboundProtocol {
 /// The destinations of an outbound entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Destinations {
-    /// Whether every address of the IPv4 Internet is one. IPv6 has its network in `nets` instead: 2000::/3.
+    /// Whether every address of the IPv4 Internet is one. IPv6 has its network in `nets` instead: `2000::/3`.
     pub internet: bool,
     pub nets: Nets,
     /// The addresses of [`GUARDED`] that lie in `nets` and that the spec does not name exactly.

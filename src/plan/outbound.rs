@@ -170,18 +170,18 @@ fn to_ports(protocol: Protocol, ports: &[PortRange], syn: bool) -> Vec<Match> {
 
 /// Divides ports into parts that one multiport match can hold. No ports are one part.
 pub(super) fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
-    let mut parts = Vec::new();
+    let mut found = Vec::new();
     let (mut start, mut used) = (0, 0);
     for (n, range) in ports.iter().enumerate() {
         let slots = if range.is_single() { 1 } else { 2 };
         if used + slots > SLOTS {
-            parts.push(&ports[start..n]);
+            found.push(&ports[start..n]);
             (start, used) = (n, 0);
         }
         used += slots;
     }
-    parts.push(&ports[start..]);
-    parts
+    found.push(&ports[start..]);
+    found
 }
 
 /// Returns the rules for the connections that the entry selects: its drops, its limits, its log, and the rule that

@@ -130,7 +130,7 @@ fn a_description_is_shown_and_recorded_without_a_change_of_rules(backend: Backen
     assert_eq!(
         (
             of("web "),
-            lines.iter().copied().filter(|line| ends(&line)).count()
+            lines.iter().copied().filter(|line| ends(line)).count()
         ),
         (2, 2)
     );

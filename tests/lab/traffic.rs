@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -136,8 +137,10 @@ pub fn ask_ping(to: &str) -> Outcome {
     socket
         .set_read_timeout(Some(PATIENCE))
         .expect("it can wait");
-    let id = std::process::id().to_be_bytes();
-    let mut packet = [request, 0, 0, 0, id[2], id[3], 0, 1];
+    // Of its own, so that each one is a connection of its own.
+    static IDS: AtomicU16 = AtomicU16::new(1);
+    let id = IDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let mut packet = [request, 0, 0, 0, id[0], id[1], 0, 1];
     // The kernel fills in the checksum of ICMPv6.
     let sum: u32 = packet
         .chunks(2)

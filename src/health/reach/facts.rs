@@ -102,6 +102,7 @@ pub fn snat_ends(forward: &Forward) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Returns an address that an outbound entry reaches: one on the Internet, or the first that it names.
+#[must_use]
 pub fn outside(entry: &Outbound) -> IpAddr {
     let internet = internet(entry.family);
     let first = entry.allow_to.nets.as_slice().first();
@@ -113,6 +114,7 @@ pub fn outside(entry: &Outbound) -> IpAddr {
 
 /// Returns the address that stands for the Internet when a route is asked for. It is in a documentation block
 /// (RFC 5737, RFC 3849), to which no route of its own leads.
+#[must_use]
 pub fn internet(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([203, 0, 113, 1]),

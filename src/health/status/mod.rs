@@ -291,20 +291,20 @@ pub fn outbound_rows(
             (have, _) if leads_to_any(have, &planned, &changed) => ForwardState::Drifted,
             _ => ForwardState::InSync,
         };
-        let line = ForwardLine::from(entry);
+        let words = ForwardLine::from(entry);
         rows.push(OutboundRow {
             family,
-            protocol: line.protocol,
-            from: line.listen,
-            to: line.target,
-            description: line.description,
+            protocol: words.protocol,
+            from: words.listen,
+            to: words.target,
+            description: words.description,
             state,
             new: count(name).new,
             refused: count(name).refused,
             connections: live
                 .flows
                 .map(|_| connections.get(name).copied().unwrap_or_default()),
-            name: line.name,
+            name: words.name,
         });
     }
     let removed = comparison.removed.iter();

@@ -300,14 +300,8 @@ mod tests {
         }
     }
 
-    /// Checks the same as `promtool check metrics`: the format, and the names that the Prometheus project recommends.
-    #[test]
-    fn the_text_is_what_prometheus_asks_for() {
-        let with_traffic = |traffic| Row {
-            traffic: Some(traffic),
-            ..row("web", ForwardState::InSync)
-        };
-        let status = StatusReport {
+    fn report(forwards: Vec<Row>) -> StatusReport {
+        StatusReport {
             description: None,
             in_sync: true,
             machine: MachineStatus {
@@ -333,13 +327,7 @@ mod tests {
             }),
             established: Count::default(),
             firewall: Vec::new(),
-            forwards: vec![
-                with_traffic(Count {
-                    packets: 9,
-                    bytes: 2000,
-                }),
-                row("dns.v2", ForwardState::Drifted),
-            ],
+            forwards,
             outbound: Vec::new(),
             drift: Vec::new(),
             before_jumps: [("PREROUTING", 2), ("POSTROUTING", 3)]
@@ -352,7 +340,23 @@ mod tests {
                     stop: None,
                 })
                 .into(),
+        }
+    }
+
+    /// Checks the same as `promtool check metrics`: the format, and the names that the Prometheus project recommends.
+    #[test]
+    fn the_text_is_what_prometheus_asks_for() {
+        let with_traffic = |traffic| Row {
+            traffic: Some(traffic),
+            ..row("web", ForwardState::InSync)
         };
+        let status = report(vec![
+            with_traffic(Count {
+                packets: 9,
+                bytes: 2000,
+            }),
+            row("dns.v2", ForwardState::Drifted),
+        ]);
         let text = status.prometheus();
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
         let mut lines = text.lines();

@@ -197,10 +197,10 @@ impl Ends {
                 (Some(further), _) if further.as_str().starts_with(prefix) => {
                     self.collect(ruleset, further, prefix, seen);
                 }
-                (Some(next), net) => {
+                (Some(exit), net) => {
                     self.all |= net.is_none();
                     self.nets.extend(net);
-                    self.next = Some(next.clone());
+                    self.next = Some(exit.clone());
                 }
                 (None, _) => {}
             }
