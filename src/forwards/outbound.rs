@@ -147,8 +147,7 @@ impl Destinations {
         };
         let internet = internet && family == Family::V4;
         let guards = GUARDED.into_iter();
-        let guarded =
-            guards.filter(|one| (nets.contains(*one)) && !named.contains(one));
+        let guarded = guards.filter(|one| (nets.contains(*one)) && !named.contains(one));
         Self {
             internet,
             guarded: guarded.collect(),
@@ -196,6 +195,15 @@ impl Destinations {
         };
         other.nets.as_slice().iter().all(held)
     }
+}
+
+/// Returns whether all connections of these entries arrive and leave by one and the same interface.
+pub fn share_one_nic<'o>(entries: impl IntoIterator<Item = &'o Outbound>) -> bool {
+    let mut entries = entries.into_iter();
+    let Some(first) = entries.next() else {
+        return true;
+    };
+    first.has_one_nic() && entries.all(|one| one.has_one_nic() && one.egress == first.egress)
 }
 
 impl Outbound {
@@ -275,7 +283,7 @@ impl Outbound {
 
     /// Returns whether every connection of the entry arrives and leaves by one and the same interface.
     #[must_use]
-    pub fn has_one_nic(&self) -> bool {
+    fn has_one_nic(&self) -> bool {
         self.ingress.iter().all(|one| *one == self.egress)
     }
 

@@ -84,6 +84,7 @@ mod managers;
 mod marks;
 mod matrix;
 mod measure;
+mod mss;
 mod namespace;
 mod networks;
 mod no_ipv6;

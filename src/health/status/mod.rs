@@ -25,7 +25,6 @@ use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
@@ -338,38 +337,39 @@ pub fn outbound_rows(
 }
 
 /// Returns the chains of lists and logs that somebody has changed.
-fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
+fn changed_chains<'p>(
+    live: &Ruleset,
+    planned: &'p Ruleset,
+) -> BTreeSet<(TableName, &'p ChainName)> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
         Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
-    changed.map(|(_, name, _)| name).collect()
+    changed.map(|(table, name, _)| (table, name)).collect()
 }
 
 /// Whether a forward's rules lead to one of these chains, directly or by other chains.
 fn leads_to_any(
     places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
-    chains: &BTreeSet<&ChainName>,
+    chains: &BTreeSet<(TableName, &ChainName)>,
 ) -> bool {
     if chains.is_empty() {
         return false;
     }
-    let rules = places.into_iter().flatten().map(|place| place.rule);
-    let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
+    let places = places.into_iter().flatten();
+    let mut next: Vec<(TableName, &ChainName)> = places
+        .filter_map(|place| Some((place.table, place.rule.leads_to()?)))
+        .collect();
     let mut seen = BTreeSet::new();
-    while let Some(name) = next.pop() {
-        if chains.contains(name) {
+    while let Some((table, name)) = next.pop() {
+        if chains.contains(&(table, name)) {
             return true;
         }
-        if seen.insert(name) {
-            let chain = planned.chain(TableName::Filter, name);
-            next.extend(
-                chain
-                    .into_iter()
-                    .flat_map(|chain| &chain.rules)
-                    .filter_map(Rule::leads_to),
-            );
+        if seen.insert((table, name)) {
+            let rules = planned.chain(table, name).into_iter();
+            let rules = rules.flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| Some((table, rule.leads_to()?))));
         }
     }
     false
@@ -449,6 +449,33 @@ forwards:
             .iter()
             .map(|one| format!("{:?} {}", one.what, one.line));
         (states, in_sync, lines.collect())
+    }
+
+    /// The lists of an entry are chains of each table that it uses.
+    #[test]
+    fn a_changed_list_of_an_outbound_entry_is_drift_in_each_table() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0, mss: 1360}
+outbound:
+  - {name: out, allow_from: [10.224.0.0/16, 10.9.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24], protocol: tcp}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains();
+        for table in TableName::WRITTEN {
+            let mut live = planned.clone();
+            let mut chains = live.tables.get_mut(&table).expect("it is used").iter_mut();
+            let list = chains.find(|(name, _)| name.as_str().starts_with("NVACTL-TO-"));
+            let (_, list) = list.expect("it is there");
+            list.rules.pop();
+            let rules = LiveRules {
+                ruleset: &live,
+                counters: &Counters::default(),
+                flows: None,
+            };
+            let comparison = compare_family(&live, &set, Family::V4);
+            let rows = outbound_rows(&rules, &set, Family::V4, &comparison);
+            assert_eq!(rows[0].state, ForwardState::Drifted, "{table}");
+        }
     }
 
     #[test]

@@ -296,6 +296,7 @@ fn moderate(by_subject: &BySubject<'_, '_>, checks: &mut [Check]) {
         let rules = [
             Hop::Jump,
             Hop::DnatRule,
+            Hop::MssRule,
             Hop::ForwardRule,
             Hop::SnatRule,
             Hop::OwnChains,
