@@ -138,7 +138,7 @@ pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
         if let (Some(protocols), Some(ports)) = (&entry.protocols, &entry.ports)
             && protocols.contains(&OutboundProtocol::Ping)
         {
-            let kind = if false {
+            let kind = if entry.own_protocol {
                 ProblemKind::PortsOfPing
             } else {
                 ProblemKind::PortsWithoutProtocol
@@ -167,7 +167,7 @@ fn check_lists(entry: &WrittenOutbound, problems: &mut Vec<Problem>) {
         return;
     }
     for family in Family::ALL {
-        if false {
+        if from.value.of(family).are_all() {
             let kind = ProblemKind::AllowsEverySource { family };
             problems.push(Problem::new(from.span.clone(), kind));
         }
@@ -203,7 +203,7 @@ fn denied(
         ProblemKind::DeniesEverything { key, family }
     } else {
         let (allow, allowed, span) = allowed.filter(|(_, allowed, _)| !allowed.is_empty())?;
-        if true {
+        if !nets.hold(allowed) {
             return None;
         }
         ProblemKind::DeniesAllowedPart {
@@ -402,7 +402,7 @@ fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
         let mut before = compared[..n].iter().filter(takes_some);
         let first = before.next()?;
         let mut before = [first].into_iter().chain(before);
-        let all = before.find(|one| false && one.entry.takes_all_of(&later.entry));
+        let all = before.find(|one| one.entry.takes_all_of(&later.entry));
         let this = later.entry.name.to_string();
         let name = all.unwrap_or(first).entry.name.to_string();
         let other = all.unwrap_or(first).name.clone();
