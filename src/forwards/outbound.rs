@@ -199,6 +199,15 @@ impl Destinations {
     }
 }
 
+/// Returns whether all connections of these entries arrive and leave by one and the same interface.
+pub fn share_one_nic<'o>(entries: impl IntoIterator<Item = &'o Outbound>) -> bool {
+    let mut entries = entries.into_iter();
+    let Some(first) = entries.next() else {
+        return true;
+    };
+    first.has_one_nic() && entries.all(|one| one.has_one_nic() && one.egress == first.egress)
+}
+
 impl Outbound {
     /// Returns whether the entry drops some of the packets that its `allow_from` and `allow_to` select.
     #[must_use]
@@ -276,7 +285,7 @@ impl Outbound {
 
     /// Returns whether every connection of the entry arrives and leaves by one and the same interface.
     #[must_use]
-    pub fn has_one_nic(&self) -> bool {
+    fn has_one_nic(&self) -> bool {
         self.ingress.iter().all(|one| *one == self.egress)
     }
 

@@ -2,8 +2,8 @@
 
 use super::description::Description;
 use super::forward::{Firewall, Forward, Name};
-use super::outbound::Outbound;
-use crate::net::{Family, Interface};
+use super::outbound::{Outbound, OutboundProtocol};
+use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::conntrack::Flow;
 
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
@@ -75,6 +75,15 @@ impl ForwardSet {
     #[must_use]
     pub fn has(&self, family: Family) -> bool {
         self.has_forwards(family) || self.outbound_of(family).next().is_some()
+    }
+
+    /// Returns whether the spec has TCP connections of a family.
+    #[must_use]
+    pub fn has_tcp(&self, family: Family) -> bool {
+        let mut forwards = self.forwards.iter();
+        let by_tcp = |one: &Forward| one.family() == family && one.protocol == Protocol::Tcp;
+        let is_tcp = |one: &Outbound| one.protocols.contains(&OutboundProtocol::Tcp);
+        forwards.any(by_tcp) || self.outbound_of(family).any(is_tcp)
     }
 
     /// Returns whether the spec has a forward of a family.

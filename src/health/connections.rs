@@ -26,18 +26,18 @@ fn is_rewritten(flow: &Flow) -> bool {
 }
 
 /// The connections that a set takes.
-struct Takers<'s> {
+pub(super) struct Takers<'s> {
     set: &'s ForwardSet,
     listeners: Listeners<'s>,
 }
 
 impl<'s> Takers<'s> {
-    fn new(set: &'s ForwardSet) -> Self {
+    pub(super) fn new(set: &'s ForwardSet) -> Self {
         let listeners = Listeners::new(set);
         Self { set, listeners }
     }
 
-    fn has(&self, flow: &Flow) -> bool {
+    pub(super) fn has(&self, flow: &Flow) -> bool {
         if is_redirected(flow) {
             return self.listeners.leader(flow).is_some();
         }

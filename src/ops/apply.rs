@@ -320,7 +320,8 @@ fn say_before(
     warn::layout(&live, &found.want, remarks);
     for (family, live) in live.iter() {
         warn::reference(live, remarks);
-        warn::duplicates(family, live, &set.of(family), remarks);
+        let program = machine.iptables.backend.program(family, "iptables");
+        warn::duplicates(live, &set.of(family), &program, remarks);
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);

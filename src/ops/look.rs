@@ -145,6 +145,9 @@ pub fn look<'s>(
             surroundings = survey(iptables, Families::V4, MARKED.mask);
         }
         warn_of_unread_v6(unread_v6, remarks);
+        for (_, (live, want)) in before.as_ref().zip(want.as_ref()).iter() {
+            live.shows(want)?;
+        }
         Ok(Situation {
             before: told(before, iptables, remarks),
             want,

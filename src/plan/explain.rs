@@ -10,14 +10,14 @@ use crate::forwards::{
 };
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
-use crate::netfilter::matches::Match;
+use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::target::{DnatPorts, Mss, Target};
 use crate::netfilter::text::line::Line;
-use crate::netfilter::tracking::Conntrack;
+use crate::netfilter::tracking::{Conntrack, CtDirection};
 use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of};
 use crate::plan::{
     ALLOW, DENY, EXIT, FROM, Hook, MARKED, NOT_TO, OF_MARKED, TO, accept_known, plan,
@@ -65,7 +65,7 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                 let row = key_of(rule).and_then(|key| of_key.get(&key));
                 let forward = row.and_then(|row| entry_of(rule, row));
                 let note = match forward {
-                    None if name.is_builtin() => jump(&builtin).to_owned(),
+                    None if name.is_builtin() => jump(hook).to_owned(),
                     None if *rule == accept_known() => {
                         "packets of known connections are accepted at once, replies included, \
                          whichever rule accepted the connection"
@@ -167,6 +167,7 @@ fn common(rule: &Rule) -> String {
             let place = sent_to(rule);
             return format!("packets sent to {place} go to the forwards that listen there");
         }
+        Some(Target::Return) => "a packet that announces no TCP segment size is left alone",
         _ => "the packet leaves with the source that the firewall's `snat` sets",
     };
     words.to_owned()
@@ -206,6 +207,17 @@ fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
             ingress(rule).map_or("any interface", Interface::as_str),
             entry.egress
         ),
+        Some(Hook::Sizing) => {
+            let (packet, client) = if is_answer(rule) {
+                ("the answer to a connection", egress(rule))
+            } else {
+                ("a packet that opens a connection", ingress(rule))
+            };
+            format!(
+                "{packet} of a source behind {}, which no rule has redirected, may announce a smaller TCP segment",
+                client.map_or("any interface", Interface::as_str)
+            )
+        }
         Some(_) => {
             let by = match ingress(rule) {
                 Some(by) => format!("came in by {by}"),
@@ -298,6 +310,7 @@ fn of_exit(rule: &Rule, entry: &Outbound) -> String {
         Some(Target::Masquerade) => {
             format!("{selected} gets {}'s address as its source", entry.egress)
         }
+        Some(Target::TcpMss(mss)) => format!("{selected} {}", announces(*mss)),
         _ => format!("{selected} is accepted"),
     }
 }
@@ -310,14 +323,29 @@ fn selected(rule: &Rule) -> String {
         match condition {
             Match::Protocol(Is(spelled)) => protocol = Some(spelled.to_string()),
             Match::Icmp(_) | Match::Icmp6(_) => protocol = Some("ping".to_owned()),
-            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                if let Some(range) = destination.as_ref().and_then(Negatable::wanted) {
-                    ports = format!(" to port {range}");
+            Match::Tcp {
+                source,
+                destination,
+                ..
+            }
+            | Match::Udp {
+                source,
+                destination,
+            } => {
+                let each = [("from", source), ("to", destination)].into_iter();
+                for (end, range) in each {
+                    if let Some(range) = range.as_ref().and_then(Negatable::wanted) {
+                        ports = format!(" {end} port {range}");
+                    }
                 }
             }
-            Match::Multiport { ports: Is(all), .. } => {
+            Match::Multiport { of, ports: Is(all) } => {
+                let end = match of {
+                    PortsOf::Source => "from",
+                    PortsOf::Destination | PortsOf::Either => "to",
+                };
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                ports = format!(" to the ports {}", all.join(", "));
+                ports = format!(" {end} the ports {}", all.join(", "));
             }
             _ => {}
         }
@@ -328,6 +356,30 @@ fn selected(rule: &Rule) -> String {
     }
 }
 
+/// Describes the effect of a limit on segment sizes, with the packet as the subject.
+fn announces(mss: Mss) -> String {
+    match mss {
+        Mss::Clamp => {
+            "announces no larger TCP segment than this machine's routes to both ends carry"
+                .to_owned()
+        }
+        Mss::Bytes(bytes) => format!("announces TCP segments of at most {bytes} bytes"),
+    }
+}
+
+/// Returns whether a rule matches the answers of connections alone.
+fn is_answer(rule: &Rule) -> bool {
+    let answers = |condition: &Match| matches!(condition, Match::Conntrack(tracked) if tracked.direction == Some(CtDirection::Reply));
+    rule.matches.iter().any(answers)
+}
+
+fn egress(rule: &Rule) -> Option<&Interface> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Egress(Is(by)) => by.exact(),
+        _ => None,
+    })
+}
+
 fn ingress(rule: &Rule) -> Option<&Interface> {
     rule.matches.iter().find_map(|condition| match condition {
         Match::Ingress(Is(by)) => by.exact(),
@@ -335,16 +387,21 @@ fn ingress(rule: &Rule) -> Option<&Interface> {
     })
 }
 
-fn jump(builtin: &ChainName) -> &'static str {
-    match builtin {
-        ChainName::Prerouting => {
+fn jump(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Arriving => {
             "a packet has arrived: nvactl's rules check first whether it is for a forward"
         }
-        ChainName::Output => {
+        Hook::Sent => {
             "the firewall itself sends a packet: nvactl's rules check whether it is for a forward"
         }
-        ChainName::Forward => "a packet is about to be forwarded: nvactl's rules check it first",
-        _ => "a packet is about to leave: nvactl's rules decide whether its source is rewritten",
+        Hook::Sizing => {
+            "a packet is about to be forwarded: nvactl's rules limit the TCP segment size that it announces"
+        }
+        Hook::Passing => "a packet is about to be forwarded: nvactl's rules check it first",
+        Hook::Leaving => {
+            "a packet is about to leave: nvactl's rules decide whether its source is rewritten"
+        }
     }
 }
 
@@ -388,6 +445,14 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     let ingress = ingress(rule);
     let on = ingress.map_or(String::new(), |ingress| format!(" on {ingress}"));
     match (builtin, &rule.target) {
+        (_, Some(Target::TcpMss(mss))) => {
+            let packet = if is_answer(rule) {
+                format!("the answer to a connection to port {ports}")
+            } else {
+                format!("a packet that opens a connection{on} to port {ports}")
+            };
+            format!("{name}: {packet} {}", announces(*mss))
+        }
         (_, Some(Target::SetConnmark(_))) => {
             format!("{name}: the forward has options of its own, so the mark is removed")
         }

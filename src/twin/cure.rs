@@ -10,7 +10,7 @@ use super::repeat::is_through;
 use super::rule_change::restore;
 use super::search::CauseSearch;
 use super::verdict::{Cure, SwitchValue};
-use super::{Twin, TwinError, switches};
+use super::{Twin, TwinError, mss, switches};
 use crate::host::child;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
@@ -50,6 +50,10 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
             }
             let removed = remove(decided)?;
             Ok(removed.then(|| Cure::Without(taken.by.clone())))
+        }
+        By::Kernel(KernelReason::NeedsFragmentation) => {
+            let limit = mss::limit(twin, ask)?;
+            Ok(limit.map(|limit| Cure::SegmentLimit(limit, ask.forward.family())))
         }
         By::Kernel(reason) => Ok(switched(twin, ask, reason)?),
         By::NoRule => Ok(None),
@@ -91,6 +95,7 @@ pub fn remove_cause(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bo
             }
             Ok(true)
         }
+        (Cure::SegmentLimit(limit, family), _) => mss::set(*family, *limit),
         (Cure::AcceptInChain { .. }, By::Rule(decided) | By::Policy(decided))
         | (Cure::Without(By::Rule(decided) | By::Policy(decided)), _) => remove(decided),
         _ => Ok(false),

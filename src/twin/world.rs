@@ -15,12 +15,13 @@ use super::netns::Netns;
 use super::switches;
 use crate::net::Family;
 
-/// Returns the largest segment that hosts of the Internet accept, as words of a route: they do not know how small the
-/// MTU of the machine's link is.
-const fn longest_segment(family: Family) -> &'static str {
+/// Returns the largest segment that hosts of the Internet accept: they do not know how small the MTU of the machine's
+/// link is.
+#[must_use]
+pub const fn longest_segment(family: Family) -> u16 {
     match family {
-        Family::V4 => " advmss 1460",
-        Family::V6 => " advmss 1440",
+        Family::V4 => 1460,
+        Family::V6 => 1440,
     }
 }
 
@@ -146,9 +147,9 @@ impl World {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
             let longest = if machine.leads_everywhere(&link.name, family) {
-                longest_segment(family)
+                format!(" advmss {}", longest_segment(family))
             } else {
-                ""
+                String::new()
             };
             for net in self
                 .on_link

@@ -14,6 +14,7 @@ use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenOutbound, WrittenSpec};
 use crate::forwards::{
     Destinations, Firewall, METADATA, Name, Nets, Outbound, OutboundProtocol, Snat, Snats, joined,
+    share_one_nic,
 };
 use crate::net::{Family, Interface};
 
@@ -423,9 +424,14 @@ fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
 
 /// Notes what an entry's rules cannot tell.
 fn notes<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
-    let note = |one: &'r Resolved<'_>| {
+    let of_family = |family| {
+        let entries = all.iter().map(|one| &one.entry);
+        entries.filter(move |entry| entry.family == family)
+    };
+    let one_nic = Family::ALL.map(|family| (family, share_one_nic(of_family(family))));
+    let note = move |one: &'r Resolved<'_>| {
         let interface = one.entry.egress.to_string();
-        let (span, kind) = if one.entry.has_one_nic() {
+        let (span, kind) = if one_nic.contains(&(one.entry.family, true)) {
             (one.allow_from, ProblemKind::SpoofedSource { interface })
         } else {
             (one.name, ProblemKind::OutboundNeedsLinux55)

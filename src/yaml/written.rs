@@ -11,6 +11,7 @@ use crate::forwards::{
     TargetKind,
 };
 use crate::net::{Family, PortRange, Protocol};
+use crate::netfilter::target::Mss;
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ pub struct WrittenSpec {
     pub description: Option<Description>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
+    pub mss: Option<Mss>,
     pub forward_policy: Option<ForwardPolicy>,
     /// The value of `forward_policy`, or else the key `firewall`.
     pub forward_policy_span: Option<Span>,

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
-    Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Outbound, Port,
-    Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
+    Balance, Firewall, Forward, How, Interface, Limits, Log, Mss, Networks, Options, Outbound,
+    Port, Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
     outbound_without_names, ranges, text_of,
 };
 
@@ -39,6 +39,7 @@ prop_compose! {
         }),
         interface in both_sides(),
         snat in snat(),
+        mss in mss(),
         policy in option::of(select(vec!["drop", "keep"])),
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
@@ -58,6 +59,7 @@ prop_compose! {
             firewall: Firewall {
                 interface,
                 snat,
+                mss,
                 forward_policy: policy.map(str::to_owned),
                 layout: layout.map(str::to_owned),
             },
@@ -70,6 +72,11 @@ prop_compose! {
             }).collect(),
         })
     }
+}
+
+fn mss() -> impl Strategy<Value = Option<Mss>> {
+    let clamp = Just(Mss::Word("clamp".into()));
+    option::of(prop_oneof![clamp, (536..=65_495_u16).prop_map(Mss::Bytes)])
 }
 
 /// Generates a spec and an edited version of it: some forwards are removed, added, moved or changed, and most

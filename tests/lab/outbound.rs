@@ -14,7 +14,7 @@ const NEIGHBOUR: &str = "10.3.0.99";
 const METADATA: &str = "169.254.169.254";
 const HOST_AGENT: &str = "168.63.129.16";
 
-fn tcp(host: &Host, address: &str, port: u16) -> Outcome {
+pub fn tcp(host: &Host, address: &str, port: u16) -> Outcome {
     let to = socket(address, port);
     host.enter(move || ask_tcp(&to))
 }
@@ -30,7 +30,7 @@ fn ping(host: &Host, address: &str) -> bool {
 }
 
 /// Makes `client` a server on the Internet, to which the pods' subnet goes through the firewall by `gateway`.
-fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
+pub fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
     serve_tcp(&lab.client, "server", 80);
     serve_udp(&lab.client, "server", 53);
     lab.client.shell(

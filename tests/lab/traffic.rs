@@ -125,6 +125,9 @@ fn outcome(body: io::Result<String>) -> Outcome {
     }
 }
 
+/// The identifiers of echo requests: each one is a connection of its own.
+static PING_IDS: AtomicU16 = AtomicU16::new(1);
+
 /// Sends an echo request; an answer has no words. To be run on a thread of the host that asks, as root.
 pub fn ask_ping(to: &str) -> Outcome {
     let to: IpAddr = to.parse().expect("it is an address");
@@ -137,9 +140,7 @@ pub fn ask_ping(to: &str) -> Outcome {
     socket
         .set_read_timeout(Some(PATIENCE))
         .expect("it can wait");
-    // Of its own, so that each one is a connection of its own.
-    static IDS: AtomicU16 = AtomicU16::new(1);
-    let id = IDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let id = PING_IDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let mut packet = [request, 0, 0, 0, id[0], id[1], 0, 1];
     // The kernel fills in the checksum of ICMPv6.
     let sum: u32 = packet

@@ -23,7 +23,7 @@ use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::forwards::{Forward, ForwardSet};
 use crate::health::doctor::{self, Check, Report, Status};
 use crate::host::sysctl::settings::Switch;
-use crate::host::{self, conntrack, sysctl};
+use crate::host::{self, azure, conntrack, network, sysctl};
 use crate::net::Family;
 
 pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
@@ -50,7 +50,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         Some(only) => only.iter().any(|forward| forward.family() == *family),
         None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
     });
-    let invalid = conntrack::invalid();
+    let counts = conntrack::counts();
     let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
     let mut examined = Vec::new();
     for (family, set) in &sets {
@@ -94,12 +94,17 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         }
     }
     let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    let (counts_now, tracked) = (conntrack::counts(), network::tracked());
     checks.extend(doctor::invalid(
-        invalid,
-        conntrack::invalid(),
+        counts.invalid,
+        counts_now.invalid,
         liberal,
         &on.folder(),
     ));
+    checks.extend(doctor::lost(counts, counts_now, tracked));
+    if azure::is_here() {
+        checks.extend(doctor::azure_connections(tracked));
+    }
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     let asked = only.map_or(set.forward_count(), |_| 1);
     let report = Report { checks };

@@ -117,7 +117,16 @@ fn compare_holding(
         };
     }
     let want = &want.of(family);
-    let held = held();
+    let mut held = held();
+    if let Some(held) = &mut held
+        && held.firewall.mss.is_none()
+        && have
+            .chain(Hook::Sizing.table(), &Hook::Sizing.own().into())
+            .is_some()
+    {
+        // Somebody has flushed the chain, and the rules that said the limit are gone.
+        held.firewall.mss = want.firewall.mss;
+    }
     let mut comparison = Comparison {
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
@@ -129,6 +138,10 @@ fn compare_holding(
         let layout = layout_change(held, want, family);
         comparison.firewall.extend(layout);
     }
+    let limit = held
+        .as_ref()
+        .and_then(|held| mss_change(held, want, family));
+    comparison.firewall.extend(limit);
     let mut expected = comparison.compare_forwards(have, held.as_ref(), want, family);
     comparison.compare_outbound(have, held.as_ref(), want, &mut expected, family);
     // A tree has rules with the firewall's options only if the firewall sets `snat`.
@@ -188,6 +201,8 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
 pub const POLICY: &str = "FORWARD policy";
 /// The field name of a changed FORWARD policy of IPv6.
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
+/// The field name of a changed limit on segment sizes.
+pub const MSS: &str = "mss";
 /// The field name of a changed layout.
 pub const LAYOUT: &str = "layout";
 /// The field name of a changed layout of IPv6.
@@ -582,6 +597,16 @@ fn layout_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option
         Family::V6 => LAYOUT_V6,
     };
     change(name, from, to)
+}
+
+/// Returns the change of the limit on segment sizes. Only rules of TCP connections say it.
+fn mss_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option<FieldChange> {
+    let words = |set: &ForwardSet| {
+        let mss = set.firewall.mss;
+        mss.map_or("none".to_owned(), |mss| mss.to_string())
+    };
+    let both = held.has_tcp(family) && want.has_tcp(family);
+    both.then(|| change(MSS, &words(held), &words(want)))?
 }
 
 /// A rule and its chain. All chains of one hook's tree count as equal, since one more forward may move a rule

@@ -6,6 +6,7 @@
 mod answers;
 mod azure;
 mod boot;
+mod capacity;
 mod examine;
 mod facts;
 mod fix;
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 pub use answers::Answers;
 pub use azure::questions as probe_questions;
+pub use capacity::{azure_connections, lost};
 pub use examine::examine;
 pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
@@ -94,11 +96,13 @@ pub enum Hop {
     InterfaceForwarding,
     RpFilter,
     ConntrackTable,
+    SnatPorts,
     Jump,
     DnatRule,
     ForeignRule,
     OtherBackend,
     NativeNft,
+    MssRule,
     ForwardRule,
     SnatRule,
     OwnChains,
@@ -109,12 +113,14 @@ pub enum Hop {
     Target,
     Reply,
     ConntrackInvalid,
+    ConntrackLosses,
     StaleConnection,
     RivalRule,
     Pending,
     Persistence,
     BootOrder,
     SysctlAtBoot,
+    AzureConnections,
     AzureNsg,
     AzureRoute,
     AzureNic,
@@ -134,11 +140,13 @@ impl Hop {
             Hop::InterfaceForwarding => "interface-forwarding",
             Hop::RpFilter => "rp-filter",
             Hop::ConntrackTable => "conntrack-table",
+            Hop::SnatPorts => "snat-ports",
             Hop::Jump => "jump",
             Hop::DnatRule => "dnat-rule",
             Hop::ForeignRule => "foreign-rule",
             Hop::OtherBackend => "other-backend",
             Hop::NativeNft => "native-nft",
+            Hop::MssRule => "mss-rule",
             Hop::ForwardRule => "forward-rule",
             Hop::SnatRule => "snat-rule",
             Hop::OwnChains => "own-chains",
@@ -149,12 +157,14 @@ impl Hop {
             Hop::Target => "target",
             Hop::Reply => "reply",
             Hop::ConntrackInvalid => "conntrack-invalid",
+            Hop::ConntrackLosses => "conntrack-losses",
             Hop::StaleConnection => "stale-connection",
             Hop::RivalRule => "rival-rule",
             Hop::Pending => "pending",
             Hop::Persistence => "persistence",
             Hop::BootOrder => "boot-order",
             Hop::SysctlAtBoot => "sysctl-at-boot",
+            Hop::AzureConnections => "azure-connections",
             Hop::AzureNsg => "azure-nsg",
             Hop::AzureRoute => "azure-route",
             Hop::AzureNic => "azure-nic",

@@ -149,6 +149,12 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy
         Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => {
             return Remedy::tried(scene.apply);
         }
+        Cure::SegmentLimit(mss, _) => {
+            let apply = scene.apply;
+            return Remedy::tried(format!(
+                "set `mss: {mss}` in `firewall` of the spec, then: {apply}"
+            ));
+        }
         Cure::Switches(switches) => (IF_SETTING_IS_WRONG, None, sysctl(switches), "", ""),
         Cure::AcceptInChain {
             family,

@@ -19,11 +19,12 @@ use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
 use crate::health::connections::is_redirected;
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
+use crate::health::snat_ports::SnatPorts;
+use crate::host::conntrack::ConntrackCounts;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
@@ -46,6 +47,8 @@ pub struct StatusReport {
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
     pub conntrack: Option<Tracked>,
+    /// The ports in use of each source address; `None` if conntrack entries cannot be listed.
+    pub snat: Option<Vec<SnatPorts>>,
     /// The packets of the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
@@ -72,8 +75,8 @@ pub struct MachineStatus {
 pub struct Tracked {
     pub entries: u64,
     pub limit: u64,
-    /// INVALID packets since boot; `None` if the kernel does not report them.
-    pub invalid: Option<u64>,
+    #[serde(flatten)]
+    pub counts: ConntrackCounts,
     /// Whether the kernel accepts TCP packets outside their connection's window, so that they are not INVALID.
     pub be_liberal: Option<bool>,
 }
@@ -129,7 +132,7 @@ pub struct Row {
     pub traffic: Option<Count>,
 }
 
-/// The connections of a forward.
+/// The connections of a forward or outbound entry.
 #[derive(Debug, Clone, Copy)]
 struct Alive {
     count: usize,
@@ -172,6 +175,9 @@ pub struct OutboundRow {
     pub refused: Count,
     /// Connections by tcp and udp that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
+    /// The packets of these connections so far, both directions together, if the kernel counts those of each.
+    #[serde(skip)]
+    pub traffic: Option<Count>,
 }
 
 /// The live rules, counters and connections.
@@ -275,11 +281,12 @@ pub fn outbound_rows(
     let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
     let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
     let changed = changed_chains(live.ruleset, &planned);
-    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<&str, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
         if let Some(entry) = set.sender(flow) {
-            *connections.entry(entry.name.as_str()).or_default() += 1;
+            let of_entry = connections.entry(entry.name.as_str()).or_default();
+            of_entry.add(flow);
         }
     }
     let mut rows = Vec::new();
@@ -293,6 +300,9 @@ pub fn outbound_rows(
             _ => ForwardState::InSync,
         };
         let words = ForwardLine::from(entry);
+        let alive = live
+            .flows
+            .map(|_| connections.get(name).copied().unwrap_or_default());
         rows.push(OutboundRow {
             family,
             protocol: words.protocol,
@@ -302,9 +312,8 @@ pub fn outbound_rows(
             state,
             new: count(name).new,
             refused: count(name).refused,
-            connections: live
-                .flows
-                .map(|_| connections.get(name).copied().unwrap_or_default()),
+            connections: alive.map(|alive| alive.count),
+            traffic: alive.and_then(|alive| alive.traffic),
             name: words.name,
         });
     }
@@ -321,44 +330,46 @@ pub fn outbound_rows(
             new: count(&line.name).new,
             refused: count(&line.name).refused,
             connections: None,
+            traffic: None,
         });
     }
     rows
 }
 
 /// Returns the chains of lists and logs that somebody has changed.
-fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
+fn changed_chains<'p>(
+    live: &Ruleset,
+    planned: &'p Ruleset,
+) -> BTreeSet<(TableName, &'p ChainName)> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
         Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
-    changed.map(|(_, name, _)| name).collect()
+    changed.map(|(table, name, _)| (table, name)).collect()
 }
 
 /// Whether a forward's rules lead to one of these chains, directly or by other chains.
 fn leads_to_any(
     places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
-    chains: &BTreeSet<&ChainName>,
+    chains: &BTreeSet<(TableName, &ChainName)>,
 ) -> bool {
     if chains.is_empty() {
         return false;
     }
-    let rules = places.into_iter().flatten().map(|place| place.rule);
-    let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
+    let places = places.into_iter().flatten();
+    let mut next: Vec<(TableName, &ChainName)> = places
+        .filter_map(|place| Some((place.table, place.rule.leads_to()?)))
+        .collect();
     let mut seen = BTreeSet::new();
-    while let Some(name) = next.pop() {
-        if chains.contains(name) {
+    while let Some((table, name)) = next.pop() {
+        if chains.contains(&(table, name)) {
             return true;
         }
-        if seen.insert(name) {
-            let chain = planned.chain(TableName::Filter, name);
-            next.extend(
-                chain
-                    .into_iter()
-                    .flat_map(|chain| &chain.rules)
-                    .filter_map(Rule::leads_to),
-            );
+        if seen.insert((table, name)) {
+            let rules = planned.chain(table, name).into_iter();
+            let rules = rules.flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| Some((table, rule.leads_to()?))));
         }
     }
     false
@@ -438,6 +449,33 @@ forwards:
             .iter()
             .map(|one| format!("{:?} {}", one.what, one.line));
         (states, in_sync, lines.collect())
+    }
+
+    /// The lists of an entry are chains of each table that it uses.
+    #[test]
+    fn a_changed_list_of_an_outbound_entry_is_drift_in_each_table() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0, mss: 1360}
+outbound:
+  - {name: out, allow_from: [10.224.0.0/16, 10.9.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24], protocol: tcp}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains();
+        for table in TableName::WRITTEN {
+            let mut live = planned.clone();
+            let mut chains = live.tables.get_mut(&table).expect("it is used").iter_mut();
+            let list = chains.find(|(name, _)| name.as_str().starts_with("NVACTL-TO-"));
+            let (_, list) = list.expect("it is there");
+            list.rules.pop();
+            let rules = LiveRules {
+                ruleset: &live,
+                counters: &Counters::default(),
+                flows: None,
+            };
+            let comparison = compare_family(&live, &set, Family::V4);
+            let rows = outbound_rows(&rules, &set, Family::V4, &comparison);
+            assert_eq!(rows[0].state, ForwardState::Drifted, "{table}");
+        }
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(super) fn value(key: &str) -> &'static str {
         "version" => "1",
         "interface" | "ingress" | "egress" => "eth0",
         "snat" | "v4" => "10.3.0.4",
+        "mss" => "clamp",
         "forward_policy" => "drop",
         "layout" => "tree",
         "name" | "prefix" => "web",

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
-use crate::forwards::{DescriptionError, Log, NameError};
+use crate::forwards::{DescriptionError, Firewall, Log, NameError};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -308,6 +308,13 @@ problems! {
         InvalidNumber { text: String, most: u32 } => {
             text: ("`{text}` is not a number from 1 to {most}"),
             hint: ("{}", hint::number(text, *most)),
+        }
+        InvalidMss { text: String } => {
+            text: (
+                "`{text}` is neither `clamp` nor a number from {} to {}",
+                Firewall::MSS.start(), Firewall::MSS.end()
+            ),
+            hint: ("write `mss: clamp` for what this VM's routes carry, or the number of bytes, as `mss: 1360`"),
         }
         RoundedRate { text: String, nearest: u32 } => {
             text: ("the kernel cannot hold {text} per second: it would take {nearest}"),

@@ -257,6 +257,7 @@ fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
         let rules = [
             Hop::Jump,
             Hop::DnatRule,
+            Hop::MssRule,
             Hop::ForwardRule,
             Hop::SnatRule,
             Hop::OwnChains,

@@ -4,6 +4,7 @@ use super::*;
 use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::target::Mss;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{
     By, DecidingRule, Direction, Holder, KernelReason, NftChain, Stage, Taken,
@@ -449,6 +450,15 @@ fn each_verdict_has_its_sentence_and_fix() {
         (
             dead_by(KernelReason::NeedsFragmentation),
             &["fail mtu: a packet is larger than the MTU of the route and must not be fragmented"],
+        ),
+        (
+            cured(
+                By::Kernel(KernelReason::NeedsFragmentation),
+                Cure::SegmentLimit(Mss::Bytes(1260), Family::V4),
+            ),
+            &[
+                "fail mtu: a packet is larger than the MTU of the route and must not be fragmented | fix (tried): set `mss: 1260` in `firewall` of the spec, then: sudo nvactl apply",
+            ],
         ),
         (
             dead_by(KernelReason::NotForwarded),
