@@ -62,12 +62,26 @@ impl Nets {
         one.contains(&net).then_some(one)
     }
 
-    /// Returns whether an address is in both lists.
+    /// Returns whether an address is in both lists. Takes time for the shorter list only: a spec may have a thousand
+    /// entries with long lists, and each is compared with each.
     #[must_use]
     pub fn overlap(&self, other: &Self) -> bool {
-        let within =
-            |one: &Self, other: &Self| one.0.iter().any(|net| other.holding(*net).is_some());
-        within(self, other) || within(other, self)
+        let (short, long) = if self.0.len() <= other.0.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        // Two networks that share an address lie one within the other.
+        short
+            .0
+            .iter()
+            .any(|net| long.holding(*net).is_some() || long.has_within(*net))
+    }
+
+    /// Returns whether a network of the list lies in another network.
+    fn has_within(&self, net: IpNet) -> bool {
+        let at = self.0.partition_point(|one| one.network() < net.network());
+        self.0.get(at).is_some_and(|first| net.contains(first))
     }
 
     #[must_use]
@@ -122,6 +136,24 @@ mod tests {
             ..Sources::default()
         };
         assert!(!nobody.admits(address));
+    }
+
+    #[test]
+    fn lists_overlap_if_they_share_an_address() {
+        for (short, long, overlap) in [
+            (&["10.0.0.0/8"][..], &["9.0.0.0/8", "10.1.0.0/16"][..], true),
+            (&["10.1.0.0/16"], &["10.0.0.0/8", "192.0.2.0/24"], true),
+            (&["10.0.0.0/8"], &["9.0.0.0/8", "11.0.0.0/8"], false),
+            (&["10.0.0.0/8"], &["fd00::/8", "10.0.0.0/32"], true),
+            (&["10.0.0.0/8"], &["10.255.255.255/32", "12.0.0.0/8"], true),
+            (&["fd00::/8"], &["10.0.0.0/8", "fe80::/10"], false),
+            (&["0.0.0.0/0"], &["fd00::/8", "10.0.0.0/8"], true),
+            (&[], &["10.0.0.0/8"], false),
+        ] {
+            let (one, other) = (nets(short), nets(long));
+            assert_eq!(one.overlap(&other), overlap, "{short:?} {long:?}");
+            assert_eq!(other.overlap(&one), overlap, "{long:?} {short:?}");
+        }
     }
 
     #[test]

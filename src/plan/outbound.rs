@@ -42,10 +42,10 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
         Target::Goto(chains.add(EXIT, rules))
     };
     let exit = chains.add(EXIT, exit(entry, true, &target));
-    let (ends, first) = lead(entry, exit, chains);
+    let (addresses, first) = lead(entry, exit, chains);
     let rule = |by: &Interface| {
         let new = Conntrack::states(CtState::New.into());
-        let matches = ends.iter().cloned().chain(path(entry, Some(by)));
+        let matches = addresses.iter().cloned().chain(path(entry, Some(by)));
         let matches = matches.chain([Match::Conntrack(new), untranslated(), comment(entry)]);
         Rule::new(matches, Target::Jump(first.clone()))
     };
@@ -55,9 +55,9 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
 /// Returns the entry's rules of `NVACTL-POSTROUTING`, and adds the chains that they lead to.
 pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
     let exit = chains.add(EXIT, exit(entry, false, &source(entry.snat)));
-    let (ends, first) = lead(entry, exit, chains);
+    let (addresses, first) = lead(entry, exit, chains);
     let rule = |by: Option<&Interface>| {
-        let matches = ends.iter().cloned().chain(path(entry, by));
+        let matches = addresses.iter().cloned().chain(path(entry, by));
         let foreign = by.is_none().then_some(Match::AddressType {
             of: Side::Source,
             kind: Not(AddressType::Local),
