@@ -285,7 +285,7 @@ impl Outbound {
 
     /// Returns whether every connection of the entry arrives and leaves by one and the same interface.
     #[must_use]
-    fn has_one_nic(&self) -> bool {
+    pub fn has_one_nic(&self) -> bool {
         self.ingress.iter().all(|one| *one == self.egress)
     }
 

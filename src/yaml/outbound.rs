@@ -429,15 +429,20 @@ fn notes<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
         entries.filter(move |entry| entry.family == family)
     };
     let one_nic = Family::ALL.map(|family| (family, share_one_nic(of_family(family))));
-    let note = move |one: &'r Resolved<'_>| {
+    let notes = move |one: &'r Resolved<'_>| {
         let interface = one.entry.egress.to_string();
-        let (span, kind) = if one_nic.contains(&(one.entry.family, true)) {
-            (one.allow_from, ProblemKind::SpoofedSource { interface })
-        } else {
-            (one.name, ProblemKind::OutboundNeedsLinux55)
-        };
-        let silenced = one.silence.contains(&kind.code());
-        (!silenced).then(|| Problem::new(span.clone(), kind))
+        let spoofed = (one.allow_from, ProblemKind::SpoofedSource { interface });
+        let by_ingress = (one.name, ProblemKind::OutboundNeedsLinux55);
+        let both = [
+            one.entry.has_one_nic().then_some(spoofed),
+            one_nic
+                .contains(&(one.entry.family, false))
+                .then_some(by_ingress),
+        ];
+        let loud = |(_, kind): &(&Span, ProblemKind)| !one.silence.contains(&kind.code());
+        let both = both.into_iter().flatten().filter(loud);
+        both.map(|(span, kind)| Problem::new(span.clone(), kind))
+            .collect::<Vec<_>>()
     };
-    all.iter().filter_map(note)
+    all.iter().flat_map(notes)
 }
