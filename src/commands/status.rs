@@ -201,13 +201,15 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     if let Some(pending) = &status.pending {
         line("pending", pending.clone());
     }
-    out.push('\n');
-    let rows = status.forwards.iter();
-    let last = last_column(rows.filter_map(|row| row.description.as_ref()));
-    let header = [
-        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
-    ];
-    out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if !status.forwards.is_empty() || status.outbound.is_empty() {
+        let rows = status.forwards.iter();
+        let last = last_column(rows.filter_map(|row| row.description.as_ref()));
+        let header = [
+            "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
+        ];
+        out.push('\n');
+        out.push_str(&table(&header, status.forwards.iter().map(row)));
+    }
     if !status.outbound.is_empty() {
         let rows = status.outbound.iter();
         let last = last_column(rows.filter_map(|row| row.description.as_ref()));

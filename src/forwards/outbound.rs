@@ -147,7 +147,8 @@ impl Destinations {
         };
         let internet = internet && family == Family::V4;
         let guards = GUARDED.into_iter();
-        let guarded = guards.filter(|one| (nets.contains(*one)) && !named.contains(one));
+        let guarded =
+            guards.filter(|one| (internet || nets.contains(*one)) && !named.contains(one));
         Self {
             internet,
             guarded: guarded.collect(),
@@ -182,6 +183,7 @@ impl Destinations {
             || self.nets.overlap(&other.nets)
             || self.internet && outside(&other.nets)
             || other.internet && outside(&self.nets)
+            || guards(self, other)
             || guards(other, self)
     }
 
@@ -193,7 +195,7 @@ impl Destinations {
                 || self.internet && !not_internet_v4().overlap(&Nets::new(vec![*net]))
                 || self.guarded.iter().any(|one| IpNet::from(*one) == *net)
         };
-        other.nets.as_slice().iter().all(held)
+        (self.internet || !other.internet) && other.nets.as_slice().iter().all(held)
     }
 }
 
@@ -283,7 +285,7 @@ impl Outbound {
 
     /// Returns whether every connection of the entry arrives and leaves by one and the same interface.
     #[must_use]
-    fn has_one_nic(&self) -> bool {
+    pub fn has_one_nic(&self) -> bool {
         self.ingress.iter().all(|one| *one == self.egress)
     }
 

@@ -42,7 +42,7 @@ impl ForwardSet {
     /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
     /// Interfaces are not compared, since a conntrack entry does not name them.
     #[must_use]
-    pub fn sender(&self, flow: &Flow) -> Option<&Outbound> {
+    pub fn deciding_entry(&self, flow: &Flow) -> Option<&Outbound> {
         let mut entries = self.outbound.iter();
         entries.find(|entry| {
             entry.selects(

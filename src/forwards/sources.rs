@@ -76,7 +76,7 @@ impl Nets {
                 .0
                 .partition_point(|one| one.network() < net.network());
             let next = longer.0.get(behind);
-            next.is_some_and(|next| *next == *net) || longer.holding(*net).is_some()
+            next.is_some_and(|next| net.contains(next)) || longer.holding(*net).is_some()
         })
     }
 

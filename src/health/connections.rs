@@ -41,7 +41,7 @@ impl<'s> Takers<'s> {
         if is_redirected(flow) {
             return self.listeners.leader(flow).is_some();
         }
-        self.set.sender(flow).is_some_and(|entry| {
+        self.set.deciding_entry(flow).is_some_and(|entry| {
             entry.accepts(
                 flow.protocol,
                 flow.source,

@@ -60,7 +60,7 @@ pub(super) fn read(folder: &Path, path: &str, left: usize) -> Result<FoundText, 
     let top = fs::canonicalize(folder).map_err(NetworkTextError::Read)?;
     let real = fs::canonicalize(folder.join(path)).map_err(NetworkTextError::Read)?;
     if !real.starts_with(&top) {
-        return Err(NetworkTextError::Outside);
+        return Err(NetworkTextError::Linked(real));
     }
     // A link, or a folder that is one, may lead elsewhere tomorrow.
     let named = folder.join(path);

@@ -422,7 +422,6 @@ impl SpecSource {
         let top = fs::canonicalize(folder).map_err(failed)?;
         let above = real
             .iter()
-            .take(1)
             .flat_map(|path| path.ancestors().take_while(|at| **at != top));
         for at_fault in above {
             if let Some(why) = untrusted(at_fault)? {

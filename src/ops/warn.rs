@@ -231,12 +231,12 @@ pub fn connections_end<'r>(
     };
     if held.iter().all(refuses) {
         after.note(format_args!(
-            "connections through the removed forwards end: the {} DROP refuses their packets",
+            "connections through the removed rules end: the {} DROP refuses their packets",
             policy_name(*first)
         ));
     } else {
         after.note(
-            "connections through the removed forwards end, unless rules of other programs track connections and \
+            "connections through the removed rules end, unless rules of other programs track connections and \
              accept these",
         );
     }

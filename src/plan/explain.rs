@@ -57,7 +57,7 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                     steps.push(ExplainedLine {
                         table,
                         line: Line::Append(name, rule).to_string(),
-                        note: outward(name, rule, entry.copied()),
+                        note: outward(table, name, rule, entry.copied()),
                         forward: entry.map(|entry| entry.name.to_string()),
                     });
                     continue;
@@ -196,14 +196,15 @@ fn sent_to(rule: &Rule) -> String {
 }
 
 /// Explains a rule of an outbound entry, or of a list of one.
-fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
+fn outward(table: TableName, chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
     let chain = chain.as_str();
     let Some(entry) = entry else {
         return listed(chain, rule);
     };
+    let addresses = addresses(rule);
     let words = match Hook::of(&ChainName::from(chain)) {
         Some(Hook::Passing) => format!(
-            "a new connection that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
+            "a new connection{addresses} that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
             ingress(rule).map_or("any interface", Interface::as_str),
             entry.egress
         ),
@@ -224,13 +225,23 @@ fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
                 None => "is not the firewall's own".to_owned(),
             };
             format!(
-                "a connection that {by} and leaves by {}, and that no rule has redirected, may get another source",
+                "a connection{addresses} that {by} and leaves by {}, and that no rule has redirected, may get another source",
                 entry.egress
             )
         }
-        None => of_exit(rule, entry),
+        None => of_exit(table, rule, entry),
     };
     format!("{}: {words}", entry.name)
+}
+
+/// Describes the source and the destination that a rule asks for.
+fn addresses(rule: &Rule) -> String {
+    let each = rule.matches.iter().filter_map(|condition| match condition {
+        Match::Source(Is(net)) => Some(format!(" from {net}")),
+        Match::Destination(Is(net)) => Some(format!(" to {net}")),
+        _ => None,
+    });
+    each.collect()
 }
 
 /// Explains a rule of a list of sources or destinations.
@@ -239,13 +250,22 @@ fn listed(chain: &str, rule: &Rule) -> String {
         Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(net.to_string()),
         _ => None,
     });
-    let net = net.unwrap_or("every other address".to_owned());
+    let further = rule.leads_to().map_or("", ChainName::as_str);
+    // The list of networks beside the Internet comes before the addresses that are not on it.
+    let all = if chain.starts_with(TO) && further.starts_with(TO) {
+        "each address"
+    } else {
+        "every other address"
+    };
+    let net = net.unwrap_or(all.to_owned());
     let branches = |prefix| {
         rule.leads_to()
             .is_some_and(|next| next.as_str().starts_with(prefix))
     };
     match &rule.target {
-        Some(Target::Return) => format!("{net} is not on the Internet: back to the next entry"),
+        Some(Target::Return) => {
+            format!("{net} is not on the Internet: the entry does not take the packet")
+        }
         _ if chain.starts_with(FROM) && branches(FROM) => {
             format!("{net}: a further chain lists which of these are sources of the entry")
         }
@@ -272,7 +292,7 @@ fn is_guarded(rule: &Rule) -> bool {
 }
 
 /// Explains a rule of an entry's protocols, ports and verdicts.
-fn of_exit(rule: &Rule, entry: &Outbound) -> String {
+fn of_exit(table: TableName, rule: &Rule, entry: &Outbound) -> String {
     let leads = |prefix| {
         rule.leads_to()
             .is_some_and(|next| next.as_str().starts_with(prefix))
@@ -296,7 +316,7 @@ fn of_exit(rule: &Rule, entry: &Outbound) -> String {
         Some(Target::Goto(next)) if next.as_str().starts_with(EXIT) => {
             format!("{selected} goes on to the entry's drops, limits and log")
         }
-        Some(Target::Log { prefix, .. }) => logs(prefix),
+        Some(Target::Log { prefix, .. }) => logs(rule, prefix),
         Some(Target::Accept)
             if rule
                 .matches
@@ -311,6 +331,7 @@ fn of_exit(rule: &Rule, entry: &Outbound) -> String {
             format!("{selected} gets {}'s address as its source", entry.egress)
         }
         Some(Target::TcpMss(mss)) => format!("{selected} {}", announces(*mss)),
+        _ if table == TableName::Nat => format!("{selected} keeps its source"),
         _ => format!("{selected} is accepted"),
     }
 }
@@ -413,7 +434,7 @@ fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     });
     let from = source.map_or("every other client".to_owned(), |net| net.to_string());
     match (&rule.target, chain.as_str()) {
-        (Some(Target::Log { prefix, .. }), _) => logs(prefix),
+        (Some(Target::Log { prefix, .. }), _) => logs(rule, prefix),
         (Some(Target::Goto(next)), _) if next.as_str().starts_with(ALLOW) => {
             format!("{from}: a further chain lists which of these clients are allowed")
         }
@@ -429,8 +450,13 @@ fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     }
 }
 
-fn logs(prefix: &str) -> String {
-    format!("the kernel logs a line that begins with `{prefix}`, up to a number each minute")
+fn logs(rule: &Rule, prefix: &str) -> String {
+    let most = rule.matches.iter().find_map(|condition| match condition {
+        Match::Limit(limit) => Some(format!(", at most {} a minute", limit.per_minute())),
+        _ => None,
+    });
+    let most = most.unwrap_or_default();
+    format!("the kernel logs a line that begins with `{prefix}`{most}")
 }
 
 fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
@@ -534,7 +560,7 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
             return Some("denied clients are refused".to_owned());
         }
         Target::Jump(_) => return Some("clients that are not allowed are refused".to_owned()),
-        Target::Log { prefix, .. } => return Some(logs(prefix)),
+        Target::Log { prefix, .. } => return Some(logs(rule, prefix)),
         Target::Accept
             if rule
                 .matches
@@ -682,4 +708,47 @@ fn list(nets: &[IpNet]) -> String {
     }
     let words: Vec<String> = nets.iter().map(ToString::to_string).collect();
     words.join("<br>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    #[test]
+    fn the_rules_of_an_outbound_entry_are_explained() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound:
+  - {name: dns, allow_from: [10.1.0.0/16], allow_to: [192.0.2.53], protocol: udp, ports: [53], snat: none,
+     log: {connections: refused, per_minute: 7}, limits: {new_per_second: 5}}",
+        )
+        .expect("it is valid");
+        let steps = explain(&set, Family::V4);
+        let notes = |table| -> Vec<&str> {
+            let steps = steps.iter().filter(|step| step.table == table);
+            steps.map(|step| step.note.as_str()).collect()
+        };
+        let (filter, nat) = (notes(TableName::Filter), notes(TableName::Nat));
+        for (notes, words) in [
+            (
+                &filter,
+                "dns: a new connection from 10.1.0.0/16 to 192.0.2.53/32 that came in by eth0",
+            ),
+            (
+                &filter,
+                "a line that begins with `dns refused `, at most 7 a minute",
+            ),
+            (&nat, "dns: udp to port 53 keeps its source"),
+        ] {
+            assert!(
+                notes.iter().any(|note| note.contains(words)),
+                "{words}: {notes:#?}"
+            );
+        }
+        assert!(
+            !nat.iter().any(|note| note.contains("is accepted")),
+            "{nat:#?}"
+        );
+    }
 }

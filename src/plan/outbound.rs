@@ -49,10 +49,10 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
     };
     let exit = chains.add(EXIT, exit(entry, true, &target));
     let dropped = &entry.allow_to.guarded;
-    let (ends, first) = lead(entry, CtDirection::Original, dropped, exit, chains);
+    let (addresses, first) = lead(entry, CtDirection::Original, dropped, exit, chains);
     let rule = |by: &Interface| {
         let new = Conntrack::states(CtState::New.into());
-        let matches = ends.iter().cloned().chain(path(entry, Some(by)));
+        let matches = addresses.iter().cloned().chain(path(entry, Some(by)));
         let matches = matches.chain([Match::Conntrack(new), untranslated(), comment(entry)]);
         Rule::new(matches, Target::Jump(first.clone()))
     };
@@ -76,9 +76,9 @@ pub fn leave(entries: &[&Outbound], chains: &mut Chains) -> Vec<Rule> {
 /// Returns an entry's rule for each interface by which its packets came in; `None` stands for any.
 fn leave_by(entry: &Outbound, by: Vec<Option<&Interface>>, chains: &mut Chains) -> Vec<Rule> {
     let exit = chains.add(EXIT, exit(entry, false, &source(entry.snat)));
-    let (ends, first) = lead(entry, CtDirection::Original, &[], exit, chains);
+    let (addresses, first) = lead(entry, CtDirection::Original, &[], exit, chains);
     let rule = |by: Option<&Interface>| {
-        let matches = ends.iter().cloned().chain(path(entry, by));
+        let matches = addresses.iter().cloned().chain(path(entry, by));
         let foreign = by.is_none().then_some(Match::AddressType {
             of: Side::Source,
             kind: Not(AddressType::Local),

@@ -76,7 +76,7 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
         && let (allowed, denied) = (allow.value.of(family), deny.value.of(family))
         && !allowed.is_empty()
         && !denied.are_all()
-        && false
+        && denied.hold(allowed)
     {
         let kind = ProblemKind::DeniesAllowed {
             family,

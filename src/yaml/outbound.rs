@@ -139,7 +139,7 @@ pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
         if let (Some(protocols), Some(ports)) = (&entry.protocols, &entry.ports)
             && protocols.contains(&OutboundProtocol::Ping)
         {
-            let kind = if false {
+            let kind = if entry.own_protocol {
                 ProblemKind::PortsOfPing
             } else {
                 ProblemKind::PortsWithoutProtocol
@@ -168,7 +168,7 @@ fn check_lists(entry: &WrittenOutbound, problems: &mut Vec<Problem>) {
         return;
     }
     for family in Family::ALL {
-        if false {
+        if from.value.of(family).are_all() {
             let kind = ProblemKind::AllowsEverySource { family };
             problems.push(Problem::new(from.span.clone(), kind));
         }
@@ -204,7 +204,7 @@ fn denied(
         ProblemKind::DeniesEverything { key, family }
     } else {
         let (allow, allowed, span) = allowed.filter(|(_, allowed, _)| !allowed.is_empty())?;
-        if true {
+        if !nets.hold(allowed) {
             return None;
         }
         ProblemKind::DeniesAllowedPart {
@@ -403,7 +403,7 @@ fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
         let mut before = compared[..n].iter().filter(takes_some);
         let first = before.next()?;
         let mut before = [first].into_iter().chain(before);
-        let all = before.find(|one| false && one.entry.takes_all_of(&later.entry));
+        let all = before.find(|one| one.entry.takes_all_of(&later.entry));
         let this = later.entry.name.to_string();
         let name = all.unwrap_or(first).entry.name.to_string();
         let other = all.unwrap_or(first).name.clone();
@@ -429,15 +429,20 @@ fn notes<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
         entries.filter(move |entry| entry.family == family)
     };
     let one_nic = Family::ALL.map(|family| (family, share_one_nic(of_family(family))));
-    let note = move |one: &'r Resolved<'_>| {
+    let notes = move |one: &'r Resolved<'_>| {
         let interface = one.entry.egress.to_string();
-        let (span, kind) = if one_nic.contains(&(one.entry.family, true)) {
-            (one.allow_from, ProblemKind::SpoofedSource { interface })
-        } else {
-            (one.name, ProblemKind::OutboundNeedsLinux55)
-        };
-        let silenced = one.silence.contains(&kind.code());
-        (!silenced).then(|| Problem::new(span.clone(), kind))
+        let spoofed = (one.allow_from, ProblemKind::SpoofedSource { interface });
+        let by_ingress = (one.name, ProblemKind::OutboundNeedsLinux55);
+        let both = [
+            one.entry.has_one_nic().then_some(spoofed),
+            one_nic
+                .contains(&(one.entry.family, false))
+                .then_some(by_ingress),
+        ];
+        let loud = |(_, kind): &(&Span, ProblemKind)| !one.silence.contains(&kind.code());
+        let both = both.into_iter().flatten().filter(loud);
+        both.map(|(span, kind)| Problem::new(span.clone(), kind))
+            .collect::<Vec<_>>()
     };
-    all.iter().filter_map(note)
+    all.iter().flat_map(notes)
 }

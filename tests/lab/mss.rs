@@ -183,7 +183,7 @@ fn mangle(host: &Host) -> Vec<String> {
         .split("COMMIT\n")
         .find(|table| table.starts_with("*mangle"));
     let lines = table.unwrap_or_default().lines().skip(1);
-    let lines = lines.filter(|line| !line.starts_with(":") || line.starts_with(":NVACTL"));
+    let lines = lines.filter(|line| !line.starts_with(':') || line.starts_with(":NVACTL"));
     lines.map(str::to_owned).collect()
 }
 

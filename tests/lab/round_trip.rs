@@ -107,7 +107,7 @@ fn the_kernel_returns_every_form_of_rule(backend: Backend) {
     let host = host_with(backend);
     let config = Config {
         // The same specs at every run, so that a failure is met again.
-        cases: long::count(100, 240),
+        cases: long::count(190, 240),
         failure_persistence: None,
         // Each step loads two files.
         max_shrink_iters: 100,

@@ -78,10 +78,19 @@ fn outbound_words(entry: &Outbound) -> [(&'static str, String); 7] {
 }
 
 fn destinations_change(old: &Destinations, new: &Destinations) -> Option<FieldChange> {
-    if (old.internet, &old.guarded) == (new.internet, &new.guarded) {
-        return list_change("allow_to", Some(&old.nets), Some(&new.nets));
+    if old == new {
+        return None;
     }
-    change("allow_to", &destination_words(old), &destination_words(new))
+    let (from, mut to) = (destination_words(old), destination_words(new));
+    let (old, new) = (old.nets.as_slice(), new.nets.as_slice());
+    if old != new && old.len().max(new.len()) > MOST_ITEMS {
+        to = format!("{to}: {}", edits(old, new));
+    }
+    Some(FieldChange {
+        field: "allow_to",
+        from,
+        to,
+    })
 }
 
 fn destination_words(to: &Destinations) -> String {

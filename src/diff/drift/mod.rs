@@ -47,6 +47,9 @@ pub struct ForwardLine {
     /// `None` for a forward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<LineKind>,
+    /// The family of an outbound entry; `None` for a forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// The listener of a forward, the sources of an outbound entry.
     pub listen: String,
     /// The protocols of an outbound entry, with a comma between them.
@@ -157,10 +160,11 @@ fn compare_holding(
         comparison.drift = comparison.less_drift(have, expected, want, family);
     }
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
+    let is_moved = |entry: &ForwardChange| entry.changes.iter().all(|one| one.field == ORDER);
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
         && comparison.removed.is_empty()
-        && comparison.changed.is_empty()
+        && comparison.changed.iter().all(is_moved)
         && comparison.drift.iter().all(in_front)
         && !diff::holds_the_same(have, &planned, false);
     comparison
@@ -203,6 +207,8 @@ pub const POLICY: &str = "FORWARD policy";
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
 /// The field name of a changed limit on segment sizes.
 pub const MSS: &str = "mss";
+/// The field name of an outbound entry's changed place among the others.
+pub const ORDER: &str = "order";
 /// The field name of a changed layout.
 pub const LAYOUT: &str = "layout";
 /// The field name of a changed layout of IPv6.
@@ -249,7 +255,21 @@ pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
         }
         all.added.extend(one.added);
         all.removed.extend(one.removed);
-        all.changed.extend(one.changed);
+        let earlier = all.changed.len();
+        for forward in one.changed {
+            // An outbound entry of both families has one line.
+            let mut known = all.changed[..earlier].iter_mut();
+            match known.find(|known| known.name == forward.name) {
+                Some(known) => {
+                    for change in forward.changes {
+                        if !known.changes.contains(&change) {
+                            known.changes.push(change);
+                        }
+                    }
+                }
+                None => all.changed.push(forward),
+            }
+        }
         all.drift.extend(one.drift);
         all.reordered |= one.reordered;
     }
@@ -351,6 +371,7 @@ impl Comparison {
         let [have, held_rules, want_rules] = [have, &held_plan, &want_plan].map(outbound_rules);
         let mut old: BTreeMap<&str, &Outbound> =
             held.iter().map(|one| (one.name.as_str(), one)).collect();
+        let mut moved = moved(held, &want.outbound);
         for entry in &want.outbound {
             let name = entry.name.as_str();
             let have = have.get(name);
@@ -362,7 +383,8 @@ impl Comparison {
                 (None, false) if tampered => {}
                 (None, false) => self.added.push(ForwardLine::from(entry)),
                 (Some(was), false) => {
-                    let changes = outbound_changes(was, entry);
+                    let mut changes = outbound_changes(was, entry);
+                    changes.extend(moved.remove(name));
                     if !changes.is_empty() {
                         let name = name.to_owned();
                         self.changed.push(ForwardChange { name, changes });
@@ -456,6 +478,38 @@ impl Comparison {
             }
         }
     }
+}
+
+/// Returns the entries whose place among the others changes: as few as possible.
+fn moved<'w>(held: &[Outbound], want: &'w [Outbound]) -> BTreeMap<&'w str, FieldChange> {
+    let names = |entries: &'w [Outbound]| entries.iter().map(|one| one.name.as_str());
+    let wanted: BTreeSet<&str> = names(want).collect();
+    let before = held.iter().map(|one| one.name.as_str());
+    let before: Vec<&str> = before.filter(|name| wanted.contains(name)).collect();
+    let at: BTreeMap<&str, usize> = before.iter().copied().zip(0..).collect();
+    let after: Vec<(&str, usize)> = names(want)
+        .filter_map(|name| Some((name, *at.get(name)?)))
+        .collect();
+    let pairs: Vec<(usize, usize)> = after.iter().map(|(_, at)| *at).enumerate().collect();
+    let kept: BTreeSet<usize> = diff::edit::rising(&pairs)
+        .into_iter()
+        .map(|(to, _)| to)
+        .collect();
+    let place = |behind: Option<&str>| match behind {
+        Some(name) => format!("after {name}"),
+        None => "first".to_owned(),
+    };
+    let change = |(to, (name, at)): (usize, &(&'w str, usize))| {
+        let was = at.checked_sub(1).map(|at| before[at]);
+        let is = to.checked_sub(1).map(|to| after[to].0);
+        let change = change(ORDER, &place(was), &place(is))?;
+        Some((*name, change))
+    };
+    let each = after
+        .iter()
+        .enumerate()
+        .filter(|(to, _)| !kept.contains(to));
+    each.filter_map(change).collect()
 }
 
 /// Returns the descriptions of a family's forwards and outbound entries.
@@ -558,6 +612,7 @@ impl ForwardLine {
         Self {
             name: forward.name.to_string(),
             kind: None,
+            family: None,
             listen: listeners_of(row),
             protocol: forward.protocol.to_string(),
             target: reached_of(row),
@@ -571,6 +626,7 @@ impl From<&Outbound> for ForwardLine {
         Self {
             name: entry.name.to_string(),
             kind: Some(LineKind::Outbound),
+            family: Some(entry.family),
             listen: fields::list_of_nets(&entry.allow_from),
             protocol: entry.protocol_words(),
             target: to_words(entry),

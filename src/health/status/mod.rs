@@ -12,10 +12,10 @@ pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::diff::drift::{
-    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, PlacedRule, gone,
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, ORDER, PlacedRule, gone,
     outbound_rules, rules_by_key,
 };
-use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
+use crate::forwards::{self, ForwardSet, Listeners, Snat, listeners_of, reached_of};
 use crate::health::connections::is_redirected;
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
@@ -284,7 +284,11 @@ pub fn outbound_rows(
     let mut connections: BTreeMap<&str, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
-        if let Some(entry) = set.sender(flow) {
+        // A connection that keeps a source which the entry rewrites is not the entry's, but the machine's own.
+        let entry = set.deciding_entry(flow);
+        let entry = entry
+            .filter(|entry| entry.snat == Snat::Client || flow.source != flow.reply_destination);
+        if let Some(entry) = entry {
             let of_entry = connections.entry(entry.name.as_str()).or_default();
             of_entry.add(flow);
         }
@@ -392,13 +396,23 @@ pub fn drift(
     drift.retain(|drift| drift.what != DriftKind::InFront);
     drift.extend(before_jumps.iter().filter_map(|one| one.stop.clone()));
     let mut firewall = comparison.firewall;
-    if comparison.reordered {
+    let moved = comparison.changed.iter().flat_map(|entry| {
+        let order = entry.changes.iter().filter(|change| change.field == ORDER);
+        order.map(|change| FieldChange {
+            field: ORDER,
+            from: format!("{} {}", entry.name, change.from),
+            to: format!("{} {}", entry.name, change.to),
+        })
+    });
+    let moved: Vec<FieldChange> = moved.collect();
+    if comparison.reordered && moved.is_empty() {
         firewall.push(FieldChange {
-            field: "order",
+            field: ORDER,
             from: "another".to_owned(),
             to: "the spec's".to_owned(),
         });
     }
+    firewall.extend(moved);
     (
         rows && drift.is_empty() && firewall.is_empty(),
         firewall,
@@ -526,6 +540,74 @@ outbound:
             let (found, in_sync, lines) = judged(from, &to);
             assert_eq!((found, in_sync), ([states; 2], drift.is_empty()), "{to}");
             assert_eq!(lines, drift, "{to}");
+        }
+    }
+
+    /// Returns the rows of two entries, for the planned rules with `from` replaced by `to`.
+    fn outbound_of(from: &str, to: &str, flows: &[Flow]) -> Vec<OutboundRow> {
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound:
+  - {name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24]}
+  - {name: b, allow_from: [10.2.0.0/16], snat: none}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains().to_string();
+        assert!(planned.contains(from), "{from}: {planned}");
+        let at = planned.find(from).unwrap_or_default();
+        let table = planned[..at].matches("COMMIT").count();
+        assert_eq!(table, usize::from(!from.is_empty()), "{from} is in nat");
+        let ruleset = parse(&planned.replacen(from, to, 1)).expect("it is readable");
+        let live = LiveRules {
+            ruleset: &ruleset,
+            counters: &Counters::default(),
+            flows: Some(flows),
+        };
+        let comparison = compare_family(&ruleset, &set, Family::V4);
+        outbound_rows(&live, &set, Family::V4, &comparison)
+    }
+
+    #[test]
+    fn an_entry_is_drifted_if_its_list_in_nat_is_changed() {
+        use ForwardState::{Drifted, InSync};
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound: [{name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24]}]",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4);
+        let nat = planned.tables.get(&TableName::Nat).expect("it has rules");
+        let mut lists = nat
+            .keys()
+            .filter(|name| name.as_str().starts_with("NVACTL-FROM-"));
+        let list = lists.next().expect("a list").as_str();
+        let line = format!("-A {list} -s 10.3.0.0/16");
+        for (from, to, state) in [
+            ("", "", InSync),
+            (&line, &line.replace("10.3.", "10.4."), Drifted),
+        ] {
+            let rows = outbound_of(from, to, &[]);
+            assert_eq!([rows[0].state, rows[1].state], [state, InSync], "{from}");
+        }
+    }
+
+    #[test]
+    fn a_connection_of_the_machine_itself_is_not_an_entry_s() {
+        let flow = |source: &str, reply: &str| {
+            let line = format!(
+                "tcp 6 431999 ESTABLISHED src={source} dst=192.0.2.80 sport=5000 dport=443 \
+                 src=192.0.2.80 dst={reply} sport=443 dport=5000 [ASSURED]"
+            );
+            Flow::parse(&line).expect("it is a flow")
+        };
+        for (source, reply, live) in [
+            ("10.1.0.7", "10.3.0.4", [1, 0]),
+            ("10.1.0.7", "10.1.0.7", [0, 0]),
+            ("10.2.0.7", "10.2.0.7", [0, 1]),
+        ] {
+            let rows = outbound_of("", "", &[flow(source, reply)]);
+            let found = [0, 1].map(|n| rows[n].connections.unwrap_or_default());
+            assert_eq!(found, live, "{source} {reply}");
         }
     }
 
