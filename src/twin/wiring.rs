@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -100,6 +102,7 @@ pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, W
             world.settle(machine, link)?;
         }
     }
+    await_neighbours(machine, &worlds, &netns).map_err(WiringError::Namespace)?;
     netns.enter().map_err(WiringError::Namespace)?;
     for family in Family::ALL {
         let (text, unknown) = route_commands(machine, &worlds, family);
@@ -123,6 +126,58 @@ pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, W
         worlds,
         left_out,
     })
+}
+
+/// The longest time for which the kernel may put off the work after `ip link set up`.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// Waits until machine and worlds find each other by IPv6. Some time after an interface is up, the kernel gives it the
+/// route for multicast and, in a world, a link-local address. Until then neighbour discovery fails, and the kernel tries
+/// it again after a second.
+fn await_neighbours(machine: &LiveMachine, worlds: &[World], netns: &Netns) -> io::Result<()> {
+    let until = Instant::now() + PUT_OFF;
+    let await_in = |netns: &Netns, is_ready: &dyn Fn() -> bool| -> io::Result<()> {
+        netns.enter()?;
+        while !is_ready() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    for world in worlds {
+        let link = machine.link(&world.interface);
+        let Some(link) = link.filter(|link| link.up && link.carrier && link.mtu >= LEAST_MTU)
+        else {
+            continue;
+        };
+        await_in(netns, &|| is_off(&link.name) || takes_multicast(&link.name))?;
+        await_in(&world.netns, &|| {
+            is_off(world.port()) || has_link_local(world.port())
+        })?;
+    }
+    Ok(())
+}
+
+/// The least MTU with which an interface has IPv6 (RFC 8200, 5).
+const LEAST_MTU: u64 = 1280;
+
+/// Whether an interface of the calling thread's namespace has no IPv6.
+fn is_off(interface: &str) -> bool {
+    let off = switches::one(&format!("ipv6/conf/{interface}/disable_ipv6"));
+    off.is_none_or(|off| off.trim() == "1")
+}
+
+/// Whether an interface of the calling thread's namespace has the route for multicast, `ff00::/8`.
+fn takes_multicast(interface: &str) -> bool {
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    let mut to_multicast = routes.lines().filter(|line| line.starts_with("ff000000"));
+    to_multicast.any(|line| line.split_ascii_whitespace().next_back() == Some(interface))
+}
+
+/// Whether an interface of the calling thread's namespace has a link-local address.
+fn has_link_local(interface: &str) -> bool {
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let mut of_link = addresses.lines().filter(|line| line.starts_with("fe80"));
+    of_link.any(|line| line.split_ascii_whitespace().next_back() == Some(interface))
 }
 
 /// Interfaces that the kernel puts into each new namespace, down, if it supports their tunnels
