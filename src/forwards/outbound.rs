@@ -79,7 +79,7 @@ impl fmt::Display for OutboundProtocol {
 }
 
 /// The destinations of an outbound entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destinations {
     /// Whether every address of the IPv4 Internet is one. IPv6 has its network in `nets` instead: `2000::/3`.
     pub internet: bool,

@@ -202,7 +202,7 @@ fn run(
 /// nvactl's jump will precede, for after the change.
 ///
 /// # Errors
-/// When the change would cut off forwards that work now.
+/// When the change would cut off connections that work now.
 fn tried(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,

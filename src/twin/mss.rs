@@ -25,8 +25,8 @@ const TRIED: &str = "MSS-TRIED";
 /// # Errors
 /// If a program is missing, or no connection can be opened.
 pub fn limit(twin: &Twin, ask: &Ask<'_>) -> Result<Option<Mss>, TwinError> {
-    let family = ask.forward.family();
-    if ask.forward.protocol != Protocol::Tcp {
+    let family = ask.of.family();
+    if ask.question.protocol != Protocol::Tcp {
         return Ok(None);
     }
     let passes = |limit: Mss| -> Result<bool, TwinError> {

@@ -92,6 +92,8 @@ mod no_ipv6;
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
 mod outbound;
+mod outbound_matrix;
+mod outbound_twin;
 mod overtaken;
 mod package;
 mod persistence;

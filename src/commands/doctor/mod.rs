@@ -21,7 +21,7 @@ use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::forwards::{Forward, ForwardSet};
-use crate::health::doctor::{self, Check, Report, Status};
+use crate::health::doctor::{self, Check, Numbers, Report, Status};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, azure, conntrack, network, sysctl};
 use crate::net::Family;
@@ -61,6 +61,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
                 family: *family,
                 set,
                 asked,
+                entries: if only.is_none() { &set.outbound } else { &[] },
                 iptables: &iptables,
                 state: state.as_ref(),
                 apply: on.command("apply", &source),
@@ -106,7 +107,16 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         checks.extend(doctor::azure_connections(tracked));
     }
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    let asked = only.map_or(set.forward_count(), |_| 1);
+    let asked = match &only {
+        Some(_) => Numbers {
+            forwards: 1,
+            entries: 0,
+        },
+        None => Numbers {
+            forwards: set.forward_count(),
+            entries: set.outbound_count(),
+        },
+    };
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => {

@@ -37,8 +37,9 @@ pub use packets::{
 pub use remedy::{Remedy, of_death as fixes};
 pub use scene::Scene;
 
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::net::Family;
+use crate::net::words::counted;
 
 /// All checks of one run.
 #[derive(Debug, Serialize)]
@@ -223,6 +224,45 @@ impl Check {
     }
 }
 
+/// How many forwards and outbound entries a sentence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    pub forwards: usize,
+    pub entries: usize,
+}
+
+impl Numbers {
+    #[must_use]
+    pub fn all(self) -> usize {
+        self.forwards + self.entries
+    }
+
+    /// Returns the numbers in words: `3 forwards and 1 outbound entry`.
+    #[must_use]
+    pub fn words(self) -> String {
+        let forwards = counted(self.forwards, "forward");
+        let entries = match self.entries {
+            1 => "1 outbound entry".to_owned(),
+            many => format!("{many} outbound entries"),
+        };
+        match (self.forwards, self.entries) {
+            (_, 0) => forwards,
+            (0, _) => entries,
+            _ => format!("{forwards} and {entries}"),
+        }
+    }
+
+    /// Returns the word for several of them.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match (self.forwards, self.entries) {
+            (_, 0) => "forwards",
+            (0, _) => "outbound entries",
+            _ => "forwards and outbound entries",
+        }
+    }
+}
+
 /// A spec, the facts about the machine, and the forwards that the user asked about.
 #[derive(Debug)]
 pub struct Case<'c> {
@@ -233,6 +273,8 @@ pub struct Case<'c> {
     pub family: Family,
     /// The forwards of `set` that the user asked about; all of this family.
     pub asked: Vec<&'c Forward>,
+    /// The outbound entries of `set`, unless the user asked about one forward.
+    pub entries: &'c [Outbound],
     /// The command that applies this spec, here and by this backend.
     pub apply: String,
     /// The command that keeps the loaded rules.
