@@ -7,7 +7,7 @@ use crate::namespace::Host;
 use crate::traffic::{Outcome, answer, ask_ping, ask_tcp, ask_udp, serve_tcp, serve_udp, socket};
 
 /// A further address of the firewall, which masquerading would not choose.
-const SNAT: &str = "10.3.0.5";
+pub const SNAT: &str = "10.3.0.5";
 const SNAT_V6: &str = "fd00:3::5";
 /// A host in the firewall's own subnet.
 const NEIGHBOUR: &str = "10.3.0.99";
@@ -30,7 +30,7 @@ fn ping(host: &Host, address: &str) -> bool {
 }
 
 /// Makes `client` a server on the Internet, to which the pods' subnet goes through the firewall by `gateway`.
-fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
+pub fn outside(lab: &Lab, gateway: &str, gateway_v6: &str) {
     serve_tcp(&lab.client, "server", 80);
     serve_udp(&lab.client, "server", 53);
     lab.client.shell(

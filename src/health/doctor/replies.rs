@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::rules_by_key;
 use crate::forwards::{Forward, Listeners, rows};
-use crate::health::connections::stale;
+use crate::health::connections::{Around, Fault, stale};
+use crate::health::outbound_sender;
 use crate::health::probe::Probed;
 use crate::health::sender::senders;
 use crate::net::Protocol;
@@ -97,19 +98,27 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         .collect();
     let taker =
         |flow: &Flow| listeners.taker(flow.protocol, flow.destination, flow.destination_port);
-    let is_asked = |flow: &&Flow| match taker(flow) {
+    let is_asked = |flow: &Flow| match taker(flow) {
         Some(forward) => asked.contains(&(forward.name.as_str(), forward.protocol)),
         // A connection to a port without a forward counts only if the user asked about all forwards.
         None => asked.len() == rows(&case.set.forwards).count(),
     };
-    let old = stale(flows, &case.facts.once, case.set);
     let facts = case.facts;
+    let around = Around::new(&facts.links, [(case.family, facts.live)]);
+    let old = stale(flows, &facts.once, case.set, &around);
     let senders = senders(flows, case.set, &facts.links, &facts.answer_routes);
-    let senders = senders.iter().map(|sender| sender.flow);
-    let found: Vec<&Flow> = old.chain(senders).filter(is_asked).collect();
+    let senders = senders.iter().map(|sender| (sender.flow, Fault::Unmade));
+    let outbound = outbound_sender::senders(flows, case.set, &facts.links, |packet| {
+        let route = facts.routes.get(packet)?.as_ref().ok()?;
+        Some(route.interface.as_str())
+    });
+    let outbound = outbound.iter().map(|sender| (sender.flow, Fault::Source));
+    let all = old.chain(senders).chain(outbound);
+    let found: Vec<(&Flow, Fault)> = all.filter(|(flow, _)| is_asked(flow)).collect();
     // An old TCP connection ends by itself. A UDP sender never opens a new one.
-    let steady = found.iter().find(|flow| flow.protocol == Protocol::Udp);
-    let Some(flow) = steady.or(found.first()) else {
+    let mut each = found.iter();
+    let steady = each.find(|(flow, _)| flow.protocol == Protocol::Udp);
+    let Some((flow, fault)) = steady.or(found.first()) else {
         checks.push(Hop::StaleConnection.ok("every connection follows the loaded rules"));
         return;
     };
@@ -118,8 +127,12 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     } else {
         Status::Warn
     };
+    let source = match fault {
+        Fault::Unmade => String::new(),
+        Fault::Source => format!(" with source {}", flow.reply_destination),
+    };
     let reason = format!(
-        "{} {} not follow the loaded rules, for example {} {} → {}:{} → {}:{}",
+        "{} {} not follow the loaded rules, for example {} {} → {}:{} → {}:{}{source}",
         counted(found.len(), "connection"),
         if found.len() == 1 { "does" } else { "do" },
         flow.protocol,

@@ -27,6 +27,9 @@ pub struct FlowDestination {
     pub port: Port,
     pub reply_address: IpAddr,
     pub reply_port: Port,
+    /// The address that the source was translated to. `None` if it was not: then the condition would differ for each
+    /// source.
+    pub new_source: Option<IpAddr>,
 }
 
 impl FlowDestination {
@@ -37,6 +40,7 @@ impl FlowDestination {
             port: flow.destination_port,
             reply_address: flow.reply_source,
             reply_port: flow.reply_port,
+            new_source: (!flow.keeps_source()).then_some(flow.reply_destination),
         }
     }
 }
