@@ -10,7 +10,7 @@ use crate::netfilter::ruleset::Ruleset;
 
 /// Why a connection does not follow the present rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum StaleCause {
     /// No forward and no outbound entry would make it.
     Unmade,
     /// New connections get another source.
@@ -19,7 +19,7 @@ pub enum Fault {
 
 /// The facts of the machine that decide on connections beside the spec.
 #[derive(Debug)]
-pub struct Around<'m> {
+pub struct FlowFacts<'m> {
     links: &'m Links,
     filters: Vec<Filter<'m>>,
 }
@@ -32,7 +32,7 @@ struct Filter<'m> {
     drops: bool,
 }
 
-impl<'m> Around<'m> {
+impl<'m> FlowFacts<'m> {
     #[must_use]
     pub fn new(links: &'m Links, live: impl IntoIterator<Item = (Family, &'m Ruleset)>) -> Self {
         let filters = live.into_iter().map(|(family, rules)| Filter {
@@ -82,11 +82,11 @@ pub fn is_routed(flow: &Flow, links: &Links) -> bool {
 pub fn astray<'f>(
     flows: &'f [Flow],
     now: &ForwardSet,
-    around: &Around<'_>,
-) -> impl Iterator<Item = (&'f Flow, Fault)> {
+    facts: &FlowFacts<'_>,
+) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
     let takers = Takers::new(now);
     let live = flows.iter().filter(|flow| !flow.finished);
-    live.filter_map(move |flow| Some((flow, takers.fault(flow, around)?)))
+    live.filter_map(move |flow| Some((flow, takers.cause(flow, facts)?)))
 }
 
 /// Returns whether DNAT gave the connection its destination.
@@ -124,30 +124,31 @@ impl<'s> Takers<'s> {
     }
 
     /// Returns why the set would not make the connection so.
-    fn fault(&self, flow: &Flow, around: &Around<'_>) -> Option<Fault> {
+    fn cause(&self, flow: &Flow, facts: &FlowFacts<'_>) -> Option<StaleCause> {
         if let Some((snat, egress)) = self.source(flow) {
             // The firewall's own packets keep their source.
-            let is_own = around.links.owner(flow.source).is_some();
-            let is_right = is_own || has_source(flow, snat, egress, around.links);
-            return (!is_right).then_some(Fault::Source);
+            let is_own = facts.links.owner(flow.source).is_some();
+            let is_right = is_own || has_source(flow, snat, egress, facts.links);
+            return (!is_right).then_some(StaleCause::Source);
         }
         let is_lost = if is_redirected(flow) || !flow.keeps_source() {
             true
         } else {
             // Rules of others may let it pass. An entry that selects it and does not accept it drops it before them.
-            is_routed(flow, around.links)
-                && (self.set.sender(flow).is_some() || around.refuses(flow))
+            is_routed(flow, facts.links) && (self.set.sender(flow).is_some() || facts.refuses(flow))
         };
-        is_lost.then_some(Fault::Unmade)
+        is_lost.then_some(StaleCause::Unmade)
     }
 
-    /// Returns whether the set made a connection that has this fault now.
-    fn made(&self, flow: &Flow, fault: Fault, links: &Links) -> bool {
-        self.source(flow).is_some_and(|(snat, egress)| match fault {
+    /// Returns whether the set made a connection that is stale for this cause now.
+    fn made(&self, flow: &Flow, cause: StaleCause, links: &Links) -> bool {
+        self.source(flow).is_some_and(|(snat, egress)| match cause {
             // An untranslated connection was not made by an entry that rewrites its source.
-            Fault::Unmade if !is_redirected(flow) && flow.keeps_source() => snat == Snat::Client,
-            Fault::Unmade => true,
-            Fault::Source => has_source(flow, snat, egress, links),
+            StaleCause::Unmade if !is_redirected(flow) && flow.keeps_source() => {
+                snat == Snat::Client
+            }
+            StaleCause::Unmade => true,
+            StaleCause::Source => has_source(flow, snat, egress, links),
         })
     }
 }
@@ -181,11 +182,11 @@ pub fn stale<'f>(
     flows: &'f [Flow],
     once: &[ForwardSet],
     now: &ForwardSet,
-    around: &Around<'_>,
-) -> impl Iterator<Item = (&'f Flow, Fault)> {
-    let is_sender = |flow: &Flow| flow.protocol == Protocol::Udp && is_routed(flow, around.links);
-    made_by(flows, once, now, around)
-        .filter(move |(flow, fault)| *fault != Fault::Source || !is_sender(flow))
+    facts: &FlowFacts<'_>,
+) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
+    let is_sender = |flow: &Flow| flow.protocol == Protocol::Udp && is_routed(flow, facts.links);
+    made_by(flows, once, now, facts)
+        .filter(move |(flow, cause)| *cause != StaleCause::Source || !is_sender(flow))
 }
 
 /// Returns the connections that one of these older sets made, and that the present set would not make so.
@@ -193,12 +194,12 @@ pub fn made_by<'f>(
     flows: &'f [Flow],
     once: &[ForwardSet],
     now: &ForwardSet,
-    around: &Around<'_>,
-) -> impl Iterator<Item = (&'f Flow, Fault)> {
+    facts: &FlowFacts<'_>,
+) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
     let once: Vec<Takers<'_>> = once.iter().map(Takers::new).collect();
-    astray(flows, now, around).filter(move |(flow, fault)| {
+    astray(flows, now, facts).filter(move |(flow, cause)| {
         let mut once = once.iter();
-        once.any(|set| set.made(flow, *fault, around.links))
+        once.any(|set| set.made(flow, *cause, facts.links))
     })
 }
 
@@ -213,16 +214,16 @@ mod tests {
     const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
 
     /// Counts the stale connections on a machine whose FORWARD chain has these lines.
-    fn count(flows: &[Flow], once: &[ForwardSet], now: &ForwardSet, lines: &str) -> usize {
+    fn count(flows: &[Flow], once: &[ForwardSet], now: &ForwardSet, chain: &str) -> usize {
         let link = |name: &str, address: &str| Link {
             name: name.to_owned(),
             addresses: vec![address.parse().expect("an address")],
             ..Link::default()
         };
         let links = Links(vec![link("eth0", "10.3.0.4"), link("eth1", "10.4.0.4")]);
-        let rules = parse(&format!("*filter\n{lines}COMMIT\n")).expect("they are rules");
-        let around = Around::new(&links, [(Family::V4, &rules)]);
-        stale(flows, once, now, &around).count()
+        let rules = parse(&format!("*filter\n{chain}COMMIT\n")).expect("they are rules");
+        let facts = FlowFacts::new(&links, [(Family::V4, &rules)]);
+        stale(flows, once, now, &facts).count()
     }
 
     fn set(forwards: &str) -> ForwardSet {

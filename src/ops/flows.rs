@@ -5,7 +5,7 @@ use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
-use crate::health::connections::{Around, Fault, astray, is_redirected, stale};
+use crate::health::connections::{FlowFacts, StaleCause, astray, is_redirected, stale};
 use crate::health::{outbound_sender, sender};
 use crate::host::conntrack::{self, ConntrackError};
 use crate::host::network::{self, Links};
@@ -65,19 +65,19 @@ pub(super) fn described(flows: &[&Flow]) -> String {
 #[derive(Debug)]
 pub struct Outdated<'f> {
     flows: Vec<&'f Flow>,
-    fault: Fault,
+    cause: StaleCause,
 }
 
 impl<'f> Outdated<'f> {
     /// Returns the connections by their reason.
-    fn by_fault(stale: impl Iterator<Item = (&'f Flow, Fault)>) -> Vec<Self> {
-        let all: Vec<(&Flow, Fault)> = stale.collect();
-        let of = |fault| {
-            let flows = all.iter().filter(|(_, of)| *of == fault);
+    fn by_cause(stale: impl Iterator<Item = (&'f Flow, StaleCause)>) -> Vec<Self> {
+        let all: Vec<(&Flow, StaleCause)> = stale.collect();
+        let of = |cause| {
+            let flows = all.iter().filter(|(_, of)| *of == cause);
             let flows: Vec<&Flow> = flows.map(|(flow, _)| *flow).collect();
-            (!flows.is_empty()).then_some(Outdated { flows, fault })
+            (!flows.is_empty()).then_some(Outdated { flows, cause })
         };
-        [Fault::Unmade, Fault::Source]
+        [StaleCause::Unmade, StaleCause::Source]
             .into_iter()
             .filter_map(of)
             .collect()
@@ -92,12 +92,12 @@ impl<'f> Outdated<'f> {
 
     /// Says what the connections have in common.
     fn words(&self) -> &'static str {
-        match self.fault {
-            Fault::Source => "with another source than new ones get",
-            Fault::Unmade if self.flows.iter().all(|flow| is_redirected(flow)) => {
+        match self.cause {
+            StaleCause::Source => "with another source than new ones get",
+            StaleCause::Unmade if self.flows.iter().all(|flow| is_redirected(flow)) => {
                 "that no forward would make any longer"
             }
-            Fault::Unmade => "that no forward or outbound entry would make any longer",
+            StaleCause::Unmade => "that no forward or outbound entry would make any longer",
         }
     }
 
@@ -109,9 +109,9 @@ impl<'f> Outdated<'f> {
                 described(std::slice::from_ref(flow))
             )
         };
-        match self.fault {
-            Fault::Unmade => described(&self.flows),
-            Fault::Source => few(self.flows.iter().map(with_source), MOST_FLOWS),
+        match self.cause {
+            StaleCause::Unmade => described(&self.flows),
+            StaleCause::Source => few(self.flows.iter().map(with_source), MOST_FLOWS),
         }
     }
 }
@@ -129,13 +129,13 @@ pub fn outdated<'f>(
     live: &PerFamily<&Ruleset>,
     links: &Links,
 ) -> Result<Vec<Outdated<'f>>, StateError> {
-    let around = Around::new(links, live.iter().map(|(family, live)| (family, *live)));
-    let around = around.with(now);
-    if astray(flows, now, &around).next().is_none() {
+    let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
+    let facts = facts.with(now);
+    if astray(flows, now, &facts).next().is_none() {
         return Ok(Vec::new());
     }
     let once = once_led(Some(state), live.values().copied())?;
-    Ok(Outdated::by_fault(stale(flows, &once, now, &around)))
+    Ok(Outdated::by_cause(stale(flows, &once, now, &facts)))
 }
 
 /// Returns the forwards of the live rules and of the history, which may have made a connection.
@@ -301,8 +301,8 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Vec<Ended>, Error> {
         return Ok(Vec::new());
     };
     let links = network::links();
-    let around = Around::new(&links, live.iter().map(|(family, live)| (family, *live)));
-    let outdated = Outdated::by_fault(stale(&flows, &once, &now, &around));
+    let facts = FlowFacts::new(&links, live.iter().map(|(family, live)| (family, *live)));
+    let outdated = Outdated::by_cause(stale(&flows, &once, &now, &facts));
     let senders = late_senders(&flows, &now, &links);
     let spec = kept.before.spec.as_ref().map_or("-", |spec| &spec.name);
     Ok(end_all(&outdated, &senders, kept.flush_stale, spec))

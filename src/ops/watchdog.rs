@@ -20,7 +20,7 @@ use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
-use crate::health::connections::{Around, made_by};
+use crate::health::connections::{FlowFacts, made_by};
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
 use crate::host::lock::{self, Lock};
@@ -319,7 +319,7 @@ fn end_connections(pending: &Pending) {
     let live = live.ok().map(|(live, _)| live);
     let live = live.as_ref().map(|live| live.map(|_, live| &live.ruleset));
     let live = live.iter().flat_map(PerFamily::iter);
-    let around = Around::new(&links, live.map(|(family, live)| (family, *live)));
+    let facts = FlowFacts::new(&links, live.map(|(family, live)| (family, *live)));
     for (family, (want, before)) in pending.wanted().zip(before).iter() {
         let Some(undone) = forwards_of(want) else {
             continue;
@@ -332,7 +332,7 @@ fn end_connections(pending: &Pending) {
         // Without `conntrack`, no connection is ended.
         let flows = conntrack::flows(family).unwrap_or_default();
         let once = [undone];
-        let found = made_by(&flows, &once, &now, &around).map(|(flow, _)| flow);
+        let found = made_by(&flows, &once, &now, &facts).map(|(flow, _)| flow);
         if let Err(error) = conntrack::delete(found) {
             debug!(%error, "connections of the undone change were not ended");
         }

@@ -194,7 +194,7 @@ mod tests {
             reply_destination: IpAddr::from([10, 3, 0, 4]),
             ..at(9)
         };
-        let all = [&ending[..], &[staying.clone()]].concat();
+        let all = [&ending[..], std::slice::from_ref(&staying)].concat();
         let found = deletions(ending.iter(), &all);
         let takes = |one: &Deletion| one.sources.contains(&staying.source);
         assert!(!found.is_empty() && !found.iter().any(takes), "{found:?}");
