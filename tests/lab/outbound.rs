@@ -304,3 +304,40 @@ fn a_loaded_entry_reads_back_and_a_second_apply_changes_nothing(backend: Backend
     assert_eq!(removed.code, 0, "{removed:?}");
     assert!(!lab.firewall.run("iptables-save").contains("NVACTL"));
 }
+
+lab_test!(limits_of_an_entry_reject_log_and_count);
+fn limits_of_an_entry_reject_log_and_count(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, "10.3.0.4", FIREWALL_V6);
+    for protocol in ["tcp", "udp", "ping"] {
+        let spec = format!(
+            "firewall: {{interface: eth0}}
+outbound:
+  - {{name: out, allow_from: [10.224.0.0/16], protocol: {protocol}, log: {{connections: refused}}, limits: {{new_per_second: 1, burst: 1, reject: true}}}}"
+        );
+        lab.apply(&spec);
+        let ask = || match protocol {
+            "tcp" => tcp(&lab.pod, CLIENT, 80),
+            "udp" => udp(&lab.pod, CLIENT, 53),
+            _ => Outcome::Silence,
+        };
+        if protocol == "ping" {
+            assert!(ping(&lab.pod, CLIENT));
+            // Whether the refusal comes back depends on the kernel's own limit for such answers.
+            for _ in 0..4 {
+                ping(&lab.pod, CLIENT);
+            }
+        } else {
+            assert_eq!(ask(), answer("server", FIREWALL), "{protocol}");
+            assert_eq!(ask(), Outcome::Refused, "{protocol}");
+        }
+        let status = lab.nvactl_with(&["status", "-", "--format", "json"], &spec);
+        let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("it is JSON");
+        let row = &status["outbound"][0];
+        assert_eq!(row["state"], "in_sync", "{row}");
+        assert!(
+            row["refused"]["packets"].as_u64() >= Some(1),
+            "{protocol}: {row}"
+        );
+    }
+}
