@@ -135,7 +135,9 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     let mut found: Vec<(&Flow, StaleCause)> = all.filter(|(flow, _)| is_asked(flow)).collect();
     if found.iter().any(|(_, why)| *why == StaleCause::Source) {
         let wrong = with_wrong_source(case, flows, &of_flows);
-        found.retain(|(flow, why)| *why == StaleCause::Unmade || wrong.contains(&ptr::from_ref(*flow)));
+        found.retain(|(flow, why)| {
+            *why == StaleCause::Unmade || wrong.contains(&ptr::from_ref(*flow))
+        });
     }
     // An old TCP connection ends by itself. A UDP sender never opens a new one.
     let mut each = found.iter();
